@@ -1,0 +1,67 @@
+"""Addresses and ports: text to integer and back. The one place that says in which byte order.
+
+Text stands at the edges only. Inside, an address is what a little-endian machine loads from the wire:
+
+- an IP address: its 16 network-order bytes as two unsigned 64-bit integers `(high, low)`, each the
+  little-endian view of 8 bytes. IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), so that one table serves both:
+  `high` is 0, and `low` is `wire32 << 32 | 0xFFFF0000`.
+- `wire32`: the little-endian view of the four bytes of an IPv4 address.
+- a port: the little-endian view of its two bytes.
+- a MAC: the little-endian view of its six bytes, in the lower 48 bits of an integer.
+
+So the data path loads, compares and stores without swapping a byte.
+"""
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+Address = IPv4Address | IPv6Address
+
+MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
+MAPPED_LOW = 0xFFFF0000
+"""The lower half of `low` for every mapped IPv4 address."""
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+
+
+def to_pair(address: Address | str) -> tuple[int, int]:
+    """The `(high, low)` of an address; ValueError for text that is none."""
+    if isinstance(address, str):
+        address = ip_address(address)
+    packed = address.packed if isinstance(address, IPv6Address) else MAPPED_PREFIX + address.packed
+    return int.from_bytes(packed[:8], "little"), int.from_bytes(packed[8:], "little")
+
+
+def from_pair(high: int, low: int) -> Address:
+    """The address of `(high, low)`; an IPv4Address where it is mapped."""
+    packed = high.to_bytes(8, "little") + low.to_bytes(8, "little")
+    return IPv4Address(packed[12:]) if packed.startswith(MAPPED_PREFIX) else IPv6Address(packed)
+
+
+def to_wire32(address: IPv4Address | str) -> int:
+    """An IPv4 address as a little-endian machine loads it from a header."""
+    return int.from_bytes(IPv4Address(address).packed, "little")
+
+
+def from_wire32(wire: int) -> IPv4Address:
+    return IPv4Address(wire.to_bytes(4, "little"))
+
+
+def port_to_wire(port: int) -> int:
+    """A port as a little-endian machine loads it from a header: 80 is 0x5000."""
+    return int.from_bytes(port.to_bytes(2, "big"), "little")
+
+
+def port_from_wire(wire: int) -> int:
+    return int.from_bytes(wire.to_bytes(2, "little"), "big")
+
+
+def mac_to_int(text: str) -> int:
+    """`02:00:00:00:00:01` (or with dashes) as a 48-bit integer; ValueError for text that is no MAC."""
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"{text!r} is not a MAC address")
+    return int.from_bytes(bytes.fromhex(re.sub("[:-]", "", text)), "little")
+
+
+def mac_from_int(mac: int) -> str:
+    return mac.to_bytes(6, "little").hex(":")

@@ -1,0 +1,118 @@
+"""Everything that lbmux raises on purpose, as one tree.
+
+Packets never raise; configuration, set-up and files do. Each error carries what its handler needs as
+attributes, and `str()` makes a clear line of it (`ConfigError`: one a problem). The command line turns an
+`LbmuxError` into `lbmux: ...` and exit code 1.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class LbmuxError(Exception):
+    """Anything that keeps lbmux from doing what it was asked to."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with a configuration file.
+
+    `line` counts from 1 and is None where no line can be named (a file that cannot be read, say);
+    `field` is the way to the value (`services[0].vip`), empty for the file as a whole.
+    """
+
+    line: int | None
+    field: str
+    message: str
+
+    def describe(self, path: Path) -> str:
+        """As an editor or a terminal can follow it: `FILE:LINE: services[0].vip: message`."""
+        place = str(path) if self.line is None else f"{path}:{self.line}"
+        return ": ".join(part for part in (place, self.field, self.message) if part)
+
+
+class ConfigError(LbmuxError):
+    """A configuration that cannot be used, with every problem found in it."""
+
+    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__(path, self.problems)
+
+    def lines(self) -> list[str]:
+        """One line for each problem."""
+        return [problem.describe(self.path) for problem in self.problems]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class SetupError(LbmuxError):
+    """Something outside lbmux is not as it must be: an interface, a capability, an address in use.
+
+    `what` is the thing, `reason` what is wrong with it, `hint` what to do about it (may be empty).
+    """
+
+    def __init__(self, what: str, reason: str, hint: str = "") -> None:
+        self.what = what
+        self.reason = reason
+        self.hint = hint
+        super().__init__(what, reason, hint)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}" + (f" ({self.hint})" if self.hint else "")
+
+
+class CaptureError(LbmuxError):
+    """A capture that is cut short or damaged at `offset` bytes from its beginning."""
+
+    def __init__(self, path: Path, offset: int, reason: str) -> None:
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+        super().__init__(path, offset, reason)
+
+    def __str__(self) -> str:
+        return f"{self.path}: at byte {self.offset}: {self.reason}"
+
+
+class ControlError(LbmuxError):
+    """A running daemon could not be asked, or said no.
+
+    `problems` holds what it said line by line, where there was more than one thing to say.
+    """
+
+    def __init__(self, path: Path, reason: str, problems: Iterable[str] = ()) -> None:
+        self.path = path
+        self.reason = reason
+        self.problems = tuple(problems)
+        super().__init__(path, reason, self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.path}: {self.reason}", *self.problems])
+
+
+class LabError(LbmuxError):
+    """The lab could not do something to `node` (a namespace, a link, a process in it)."""
+
+    def __init__(self, node: str, reason: str) -> None:
+        self.node = node
+        self.reason = reason
+        super().__init__(node, reason)
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}" if self.node else self.reason
+
+
+class TableError(LbmuxError):
+    """`table` cannot hold `wanted` entries: it has room for `limit`."""
+
+    def __init__(self, table: str, wanted: int, limit: int) -> None:
+        self.table = table
+        self.wanted = wanted
+        self.limit = limit
+        super().__init__(table, wanted, limit)
+
+    def __str__(self) -> str:
+        return f"{self.table}: {self.wanted} entries wanted, room for {self.limit}"
