@@ -3,8 +3,8 @@
 Text stands at the edges only. Inside, an address is what a little-endian machine loads from the wire:
 
 - an IP address: its 16 network-order bytes as two unsigned 64-bit integers `(high, low)`, each the
-  little-endian view of 8 bytes. IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), so that one table serves both:
-  `high` is 0, and `low` is `wire32 << 32 | 0xFFFF0000`.
+  little-endian view of 8 bytes. IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), so that one
+  table serves both: `high` is 0, and `low` is `wire32 << 32 | 0xFFFF0000`.
 - `wire32`: the little-endian view of the four bytes of an IPv4 address.
 - a port: the little-endian view of its two bytes.
 - a MAC: the little-endian view of its six bytes, in the lower 48 bits of an integer.
