@@ -1,0 +1,57 @@
+# Every target sets up what it needs: as root on Debian or Ubuntu the packages of .ci/packages, and for all a
+# virtual environment in .venv with lbmux in it. A later run finds both ready and starts at once.
+
+PYTHON ?= python3
+VENV := .venv/bin
+
+# The environment is made anew where the package's needs, the interpreter or the place of the tree have changed.
+READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --version; pwd; } | sha256sum | cut -c1-16)
+
+.PHONY: demo test check fast bench setup packages clean
+
+demo: setup
+	@$(VENV)/lbmux lab demo
+
+test: check
+	@$(VENV)/python -m pytest -q
+
+check: setup
+	@$(VENV)/ruff check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports
+
+fast: setup
+	@$(VENV)/python -m pytest -q -m "not root"
+
+bench: setup
+	@$(VENV)/python -m bench
+
+setup: $(READY)
+
+$(READY): | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "lbmux needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$(PYTHON) cannot make virtual environments: install the package python3-venv" >&2; exit 1; }
+	@echo "Setting up .venv (once)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+packages:
+	@command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0; \
+	missing=$$(for package in $$(sed 's/#.*//' .ci/packages); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q '^install ok installed$$' || echo $$package; \
+	done); \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then \
+	    echo "Installing" $$missing; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get -qq update && apt-get -qq install --no-install-recommends $$missing >/dev/null; \
+	else \
+	    echo "Not installed (the lab and its tests need root and these):" $$missing >&2; \
+	fi
+
+clean:
+	rm -rf .venv build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""Tests that need root are skipped without it; where all must run (CI), a skip is a failure."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _fail_if_all_must_run(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A whole module can be skipped too (`importorskip`)."""
+    report = yield
+    if report.skipped:
+        _fail_if_all_must_run(report)
+    return report
+
+
+def _fail_if_all_must_run(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if REQUIRE_ALL:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: skipped though LBMUX_REQUIRE_ALL=1: {reason}"
