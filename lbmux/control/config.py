@@ -23,7 +23,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
 
@@ -34,6 +34,14 @@ MAX_SLOTS = 2_000_003
 Item = TypeVar("Item")
 Fault = tuple[tuple[int | str, ...], str]
 """Where below the field, and what is wrong there."""
+
+
+SAID = {"extra_forbidden": "is no known field", "missing": "is missing", "model_type": "should be a mapping"}
+
+
+def said(error: ErrorDetails) -> str:
+    """What pydantic says of a value, in this file's words."""
+    return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
 
 
 def _unicast(value: object) -> Address:
@@ -229,7 +237,7 @@ def _sound_items(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[dic
         try:
             (sound[at],) = handler([item])
         except ValidationError as error:
-            faults += [((at, *one["loc"][1:]), one["msg"]) for one in error.errors(include_url=False)]
+            faults += [((at, *one["loc"][1:]), said(one)) for one in error.errors(include_url=False)]
     return sound, faults
 
 

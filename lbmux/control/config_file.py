@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.control.config import Config
+from lbmux.control.config import Config, said
 from lbmux.errors import ConfigError, Problem
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,7 +45,7 @@ def parse(text: bytes, path: Path) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         problems += [
-            Problem(_line(root, one["loc"]), _field(one["loc"]), one["msg"])
+            Problem(_line(root, one["loc"]), _field(one["loc"]), said(one))
             for one in error.errors(include_url=False, include_input=False)
         ]
     if problems:

@@ -1,0 +1,81 @@
+"""The command `lbmux`: names its subcommands, and imports one only when it is run or asked for its help.
+
+So `lbmux --help` costs no more than click. What a command raises as `LbmuxError` is said here, for all.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from lbmux import __version__
+from lbmux.errors import LbmuxError
+
+COMMANDS = {
+    "mux": ("lbmux.cli.mux:command", "Run a mux: pick a backend for each packet and tunnel it there."),
+    "agent": ("lbmux.cli.agent:command", "Run a host agent: take tunnelled packets to the server."),
+    "reload": ("lbmux.cli.reload:command", "Have a running mux or agent load its configuration anew."),
+    "config": ("lbmux.cli.config:command", "Check a configuration file, or print its schema."),
+    "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),
+    "lab": ("lbmux.cli.lab:command", "Build a network of namespaces to try it all in."),
+}
+"""Where each command is, and its line in `lbmux --help`."""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lbmux")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error comes from.")
+def group(verbose: bool) -> None:
+    """A layer-4 load balancer: mux, host agent, and a lab to try them in."""
+    import logging
+
+    # Only our own loggers: numba at DEBUG would print every function that it compiles.
+    logging.basicConfig(level=logging.WARNING, format="lbmux: %(message)s")
+    logging.getLogger("lbmux").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 fine, 1 cannot run, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command. A command that returns an integer has its own."""
+    try:
+        status = group.main(arguments, prog_name="lbmux", standalone_mode=False)
+    except LbmuxError as error:
+        return _say(error)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _say(error: LbmuxError) -> int:
+    import logging
+
+    for line in str(error).splitlines():
+        click.echo(f"lbmux: {line}", err=True)
+    logging.getLogger("lbmux").debug("raised here:", exc_info=error)
+    return 1

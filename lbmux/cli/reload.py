@@ -1,0 +1,31 @@
+"""`lbmux reload`: has running daemons load their configuration anew, and prints what that changed."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="reload")
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    envvar="LBMUX_CONTROL",
+    help="Control socket of the daemon. [default: of the mux and the agent that run on this machine]",
+)
+def command(control: Path | None) -> None:
+    """Have a running mux or agent load its configuration anew.
+
+    A file that cannot be used leaves the running configuration in force; the reason is printed, and the exit
+    code is 1.
+    """
+    from lbmux.control.control_socket import ask, default_path
+    from lbmux.errors import ControlError
+
+    paths = [control] if control else [path for path in map(default_path, ("mux", "agent")) if path.exists()]
+    if not paths:
+        raise ControlError(default_path("mux").parent, "no mux or agent listens here: name one by --control")
+    for path in paths:
+        result = ask(path, "reload")
+        changes = result.get("changes", []) if isinstance(result, dict) else []
+        for change in changes or ["nothing changed"]:
+            click.echo(f"{path}: {change}")

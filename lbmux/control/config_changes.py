@@ -1,0 +1,39 @@
+"""What differs between two configurations, in words: what a reload answers and logs."""
+
+from collections.abc import Iterator
+
+from lbmux.control.config import Config, Service
+
+SETTINGS = ("muxes", "maglev", "flows")
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """One line for each difference; none where both mean the same."""
+    return [*_settings(old, new), *_services(old, new)]
+
+
+def _settings(old: Config, new: Config) -> Iterator[str]:
+    for name in SETTINGS:
+        if getattr(old, name) != getattr(new, name):
+            yield f"{name}: changed"
+
+
+def _services(old: Config, new: Config) -> Iterator[str]:
+    before = {service.name: service for service in old.services}
+    after = {service.name: service for service in new.services}
+    yield from (f"service {name}: removed" for name in before if name not in after)
+    yield from (f"service {name}: added" for name in after if name not in before)
+    for name in before:
+        if name in after:
+            yield from (f"service {name}: {change}" for change in _service(before[name], after[name]))
+
+
+def _service(old: Service, new: Service) -> Iterator[str]:
+    for field in ("vip", "protocol", "port", "idle"):
+        if getattr(old, field) != getattr(new, field):
+            yield f"{field} changed"
+    before = {backend.name: backend for backend in old.backends}
+    after = {backend.name: backend for backend in new.backends}
+    yield from (f"backend {name} removed" for name in before if name not in after)
+    yield from (f"backend {name} added" for name in after if name not in before)
+    yield from (f"backend {name} changed" for name in before if after.get(name, before[name]) != before[name])

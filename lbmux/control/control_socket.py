@@ -1,0 +1,198 @@
+"""The control channel of a running daemon: a Unix stream socket, one JSON object a line each way.
+
+    {"command": "reload"}                          a request: the command, and its arguments beside it
+    {"ok": true, "result": ...}                    its answer
+    {"ok": false, "error": "...", "problems": []}  or why not
+
+A handler that is an async generator streams: its values each with `"more": true`, then `{"ok": true, "end":
+true}`. Who may open the socket may command the daemon, so its mode is 0600.
+"""
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from lbmux.errors import ConfigError, ControlError, LbmuxError, SetupError
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 64 * 1024
+
+Handler = Callable[..., Any]
+"""A coroutine function or an async generator function; a request's arguments are its keyword arguments."""
+
+
+def default_path(program: str) -> Path:
+    """Where a program (`mux`, `agent`) listens unless it is told otherwise."""
+    return Path("/run/lbmux") / f"{program}.sock"
+
+
+class ControlServer:
+    """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` are by command."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], mode: int = 0o600) -> None:
+        self.path = path
+        self.handlers = handlers
+        self.mode = mode
+        self._inode = 0
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """SetupError where the socket cannot be made, or another daemon listens there."""
+        listener = _listen(self.path, self.mode)
+        self._inode = self.path.stat().st_ino
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_REQUEST_BYTES)
+
+    async def stop(self) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        # Not another daemon's that has taken the place meanwhile.
+        if self.path.exists() and self.path.stat().st_ino == self._inode:
+            self.path.unlink()
+        self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._clients.add(client)
+        client.add_done_callback(self._clients.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while request := await reader.readline():
+                async for answer in self._answers(request):
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                    await writer.drain()
+        except ValueError:  # from readline: no end of line within the limit
+            refusal = {"ok": False, "error": f"a request has at most {MAX_REQUEST_BYTES} bytes"}
+            writer.write(json.dumps(refusal).encode() + b"\n")
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+    async def _answers(self, request: bytes) -> AsyncIterator[dict[str, Any]]:
+        try:
+            handler, arguments = self._understand(request)
+            answer = handler(**arguments)
+            if inspect.isasyncgen(answer):
+                async for value in answer:
+                    yield {"ok": True, "result": value, "more": True}
+                yield {"ok": True, "end": True}
+            else:
+                yield {"ok": True, "result": await answer}
+        except ConfigError as error:
+            yield {"ok": False, "error": "the configuration is not usable", "problems": error.lines()}
+        except ControlError as error:
+            yield {"ok": False, "error": error.reason, "problems": error.problems}
+        except LbmuxError as error:
+            yield {"ok": False, "error": str(error)}
+        except Exception as error:  # a fault of ours must not end the daemon, nor leave the client waiting
+            log.exception("control socket: %r failed", request[:200])
+            yield {"ok": False, "error": f"internal error: {error!r}"}
+
+    def _understand(self, request: bytes) -> tuple[Handler, dict[str, Any]]:
+        try:
+            arguments = json.loads(request)
+        except (ValueError, RecursionError):
+            raise ControlError(self.path, "the request is not JSON") from None
+        if not isinstance(arguments, dict) or not isinstance(arguments.get("command"), str):
+            raise ControlError(self.path, 'a request is an object with "command"')
+        command = arguments.pop("command")
+        handler = self.handlers.get(command)
+        if handler is None:
+            raise ControlError(self.path, f"no command {command!r}: there are {', '.join(self.handlers)}")
+        try:
+            inspect.signature(handler).bind(**arguments)
+        except TypeError as error:
+            raise ControlError(self.path, f"{command}: {error}") from None
+        return handler, arguments
+
+
+def ask(path: Path, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
+    """The result of a command; ControlError where nobody answers, or the answer is no."""
+    for result in ask_stream(path, command, timeout_s=timeout_s, **arguments):
+        return result
+    return None
+
+
+def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **args: Any) -> Iterator[Any]:
+    """The results of a command that streams, as they come; ControlError as in `ask`."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command, **args}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    answer = json.loads(line)
+                    if not answer["ok"]:
+                        raise ControlError(path, answer["error"], answer.get("problems", ()))
+                    if answer.get("end"):
+                        return
+                    yield answer["result"]
+                    if not answer.get("more"):
+                        return
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ControlError(path, "nothing listens there: is the daemon running?") from None
+    except OSError as error:
+        raise ControlError(path, error.strerror or str(error)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ControlError(path, "what listens there is no lbmux daemon") from error
+    raise ControlError(path, "the daemon hung up")
+
+
+def _listen(path: Path, mode: int) -> socket.socket:
+    """A listening socket; one that a dead daemon left is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+        # The mode holds from the first moment on: chmod after bind would leave a gap.
+        umask = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(umask)
+    except OSError as error:
+        listener.close()
+        raise SetupError(f"control socket {path}", error.strerror or str(error)) from error
+    except SetupError:
+        listener.close()
+        raise
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise SetupError(f"control socket {path}", "there is something else in its place")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise SetupError(f"control socket {path}", "another daemon listens there", "name another one")
