@@ -1,0 +1,49 @@
+"""Internet checksums: whole (RFC 1071) where a sender left one unfinished, by the difference (RFC 1624) else.
+
+Sums are over words as loaded: one's complement addition is the same in either byte order (RFC 1071, section 2B),
+so nothing is swapped.
+"""
+
+from lbmux.datapath.headers import IPV4_BYTES, TCP_PROTOCOL, tcp, udp
+from lbmux.datapath.memory import advance, int64, layout, rows, step, swap16, u16, u32, u64
+
+word_row, byte_row = rows(layout(("value", "u2"))), rows(layout(("value", "u1")))
+
+
+@step
+def fold(total):
+    """A 32-bit sum as 16 bits of one's complement arithmetic."""
+    total = u32(total & u32(0xFFFF)) + u32(total >> u32(16))
+    return u16(u32(total & u32(0xFFFF)) + u32(total >> u32(16)))
+
+
+@step
+def sum_of(start, length):
+    """The folded sum of ``length`` bytes."""
+    total = u64(0)
+    for index in range(length >> 1):
+        total += u64(word_row(start, index).value)
+    if length & 1:
+        total += u64(byte_row(start, length - 1).value)
+    total = (total & u64(0xFFFFFFFF)) + (total >> u64(32))
+    return fold(u32(total & u64(0xFFFFFFFF)) + u32(total >> u64(32)))
+
+
+@step
+def finish_checksum(frame, offset, ip):
+    """Finish a TCP or UDP checksum of which the sender wrote only the pseudo header's sum, as for a device."""
+    transport, length = offset + IPV4_BYTES, int64(swap16(ip.length)) - IPV4_BYTES
+    checksum = u16(~sum_of(advance(frame, transport), length))
+    if ip.protocol == TCP_PROTOCOL:
+        tcp(frame, transport).checksum = checksum
+    else:
+        udp(frame, transport).checksum = checksum if checksum != 0 else u16(0xFFFF)
+
+
+@step
+def replace(checksum, before, after):
+    """``checksum`` after the 32 bits ``before`` have become ``after`` (RFC 1624, equation 3)."""
+    total = u32(u16(~checksum))
+    total += u32(u16(~u16(before & u32(0xFFFF)))) + u32(u16(~u16(before >> u32(16))))
+    total += u32(u16(after & u32(0xFFFF))) + u32(u16(after >> u32(16)))
+    return u16(~fold(total))

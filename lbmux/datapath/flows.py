@@ -1,0 +1,163 @@
+"""The flow table: which backend (at an agent: which endpoint) a flow has.
+
+The third step.  Set-associative and bounded: a flow lies in its first bucket, or in its second one where the
+first is full of trusted flows.  Two classes as in Ananta (SIGCOMM 2013, section 3.3.3): a flow seen once is
+untrusted, one seen again is trusted, each with its share of a bucket; a new flow may take the place of an
+untrusted one, never of a trusted one, so a flood of new flows cannot push out the established.  The place taken
+is a random one of the untrusted: the oldest would let flows that come round in turn chase each other for ever.
+
+Every worker has its own part, so there are no locks; user space reads all of them.
+"""
+
+from lbmux.datapath.hashing import keyed
+from lbmux.datapath.headers import FIN, RST, SYN
+from lbmux.datapath.memory import advance, int32, int64, prefetch, step, u8, u16, u32, u64
+from lbmux.datapath.tables import (
+    BUCKET_BYTES,
+    CLOSING,
+    EVICTED,
+    FULL,
+    HIT,
+    LOOKUP_ROWS,
+    NEW,
+    TRUSTED,
+    UNTRUSTED,
+    WAYS,
+    flow_row,
+    lookup_row,
+    settings_row,
+)
+from lbmux.datapath.world import bucket_limit, flows, lookups, settings, worker
+
+SECOND = 0x9E3779B9
+"""Turns a flow's hash into that of its second bucket."""
+
+
+@step
+def count_lookup(world, who, what):
+    lookup_row(lookups(world), who * LOOKUP_ROWS + what).count += u64(1)
+
+
+@step
+def flow_hash(setting, high, low, ports, destination_low):
+    """Of addresses and ports, not of the owner: so a driver can ask for the bucket before the match."""
+    return keyed(setting, high, low, ports, u32(destination_low >> u64(32)))
+
+
+@step
+def anticipate(world, high, low, ports, destination_low):
+    """Ask for both lines of a flow's bucket, some frames ahead."""
+    bucket = bucket_at(world, worker(world), flow_hash(settings_row(settings(world), 0), high, low, ports, destination_low))
+    prefetch(bucket)
+    prefetch(advance(bucket, 64))
+
+
+@step
+def bucket_at(world, who, hashed):
+    """The bucket of ``hashed`` in the part of worker ``who``, which is below the limit."""
+    index = who * bucket_limit(world) + (int64(hashed) & (bucket_limit(world) - 1))
+    return advance(flows(world), index * BUCKET_BYTES)
+
+
+@step
+def second_hash(hashed):
+    return u32(u32(hashed ^ u32(hashed >> u32(15))) * u32(SECOND))
+
+
+@step
+def find(bucket, high, low, ports, owner):
+    """The place of a flow in a bucket, or -1.  One branch a way: which way it is cannot be predicted."""
+    for way in range(WAYS):
+        flow = flow_row(bucket, way)
+        different = (flow.low ^ low) | (flow.high ^ high) | u64(flow.ports ^ ports) | u64(flow.owner ^ u16(owner))
+        if different == u64(0) and flow.state != 0:
+            return int64(way)
+    return int64(-1)
+
+
+@step
+def idle_limit(state, row):
+    """Ticks after which a flow in that state is over; ``row`` is its SERVICE or ENDPOINT."""
+    return row.idle_trusted if state == TRUSTED else row.idle_untrusted if state == UNTRUSTED else row.idle_closing
+
+
+@step
+def is_idle(flow, row, now):
+    """Signed, since another worker's clock may be a little ahead of ours."""
+    return int64(int32(u32(now - flow.seen))) > int64(idle_limit(flow.state, row))
+
+
+@step
+def touch(setting, bucket, flow, flags, now):
+    """A packet of a known flow: it is trusted now if its bucket's share allows, and closing after FIN or RST."""
+    flow.seen = now
+    if (flags & (FIN | RST)) != 0:
+        flow.state = CLOSING
+    elif flow.state == UNTRUSTED and trusted_in(bucket) < int64(setting.trusted_ways):
+        flow.state = TRUSTED
+
+
+@step
+def trusted_in(bucket):
+    trusted = int64(0)
+    for way in range(WAYS):
+        trusted += int64(flow_row(bucket, way).state == TRUSTED)
+    return trusted
+
+
+@step
+def free_place(setting, bucket, row, now, chance):
+    """A place for a new flow: free or idle, else that of a random untrusted flow (+ WAYS); -1 where none is.
+
+    How long another service's flow may idle is not looked up: its own would cost a load, and the bounds are alike.
+    """
+    free, victim, untrusted = int64(-1), int64(-1), int64(0)
+    for turn in range(WAYS):
+        way = (turn + chance) & (WAYS - 1)
+        flow = flow_row(bucket, way)
+        if flow.state == 0 or is_idle(flow, row, now):
+            free = way
+        elif flow.state != TRUSTED:
+            untrusted += 1
+            victim = way
+    if free >= 0 and (untrusted < int64(setting.untrusted_ways) or victim < 0):
+        return free
+    return victim + WAYS if victim >= 0 else int64(-1)
+
+
+@step
+def enter(flow, high, low, ports, owner, target, generation, now):
+    """Write a new flow.  Its state comes last but one: a reader in between sees an empty place."""
+    flow.state = 0
+    flow.high, flow.low, flow.ports = high, low, ports
+    flow.owner, flow.target, flow.generation = u16(owner), u16(target), u8(generation)
+    flow.seen = now
+    flow.state = UNTRUSTED
+
+
+@step
+def remember(world, setting, who, hashed, high, low, ports, owner, target, generation, row, now):
+    """Enter a new flow, in its first bucket or its second; what became of it is counted."""
+    bucket = bucket_at(world, who, hashed)
+    chance = int64(hashed >> u32(20)) ^ int64(now)
+    place = free_place(setting, bucket, row, now, chance)
+    if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):
+        flow_row(bucket, 0).overflowed = 1
+        bucket = bucket_at(world, who, second_hash(hashed))
+        place = free_place(setting, bucket, row, now, chance)
+    if place < 0:
+        count_lookup(world, who, FULL)
+        return
+    count_lookup(world, who, EVICTED if place >= WAYS else NEW)
+    enter(flow_row(bucket, place & (WAYS - 1)), high, low, ports, owner, target, generation, now)
+
+
+@step
+def is_beginning(flags):
+    """A TCP segment that opens a connection."""
+    return (flags & SYN) != 0
+
+
+@step
+def count_hit(world, who):
+    count_lookup(world, who, HIT)

@@ -1,0 +1,53 @@
+"""The two hashes: one that everybody knows, one that nobody outside can guess.
+
+``murmur3`` picks the Maglev slot, so it must be the same on every mux and for whoever checks it:
+MurmurHash3 x86 32-bit, equal to ``mmh3.hash(key, seed, signed=False)``.  ``keyed`` places names and flows in
+our own tables, so nobody must be able to aim at a bucket: strongly universal multilinear hashing
+(Lemire and Kaser, "Strongly universal string hashing is fast", 2014, section 3) under secret random keys.
+"""
+
+from lbmux.datapath.memory import int64, step, u32, u64
+
+
+@step
+def _rotate(x, bits):
+    return u32(u32(x << u32(bits)) | u32(x >> u32(32 - bits)))
+
+
+@step
+def _mix(h, k):
+    k = u32(_rotate(u32(k * u32(0xCC9E2D51)), 15) * u32(0x1B873593))
+    return u32(u32(_rotate(u32(h ^ k), 13) * u32(5)) + u32(0xE6546B64))
+
+
+@step
+def _finish(h, length):
+    h = u32(h ^ u32(length))
+    h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
+    h = u32(u32(h ^ u32(h >> u32(13))) * u32(0xC2B2AE35))
+    return u32(h ^ u32(h >> u32(16)))
+
+
+@step
+def murmur3(seed, source, destination, ports, protocol):
+    """Of 16 bytes: source and destination address, both ports as on the wire, protocol and three zero bytes."""
+    h = _mix(_mix(u32(seed), u32(source)), u32(destination))
+    return _finish(_mix(_mix(h, u32(ports)), u32(protocol)), 16)
+
+
+@step
+def keyed(keys, high, low, ports, owner):
+    """32 bits of a 128-bit address, two ports and a small number; ``keys`` is the SETTINGS row.
+
+    Words that are zero for every IPv4 address cost nothing there: two of the four are constant.
+    """
+    total = keys.key0 + u64(u32(low >> u64(32))) * keys.key1 + u64(ports) * keys.key2 + u64(owner) * keys.key3
+    if high != u64(0):
+        total += u64(u32(low)) * keys.key4 + u64(u32(high)) * keys.key5 + (high >> u64(32)) * keys.key6
+    return u32(total >> u64(32))
+
+
+@step
+def scale(hashed, size):
+    """A 32-bit hash as an index below ``size``, without a division."""
+    return int64((u64(hashed) * u64(size)) >> u64(32))

@@ -1,0 +1,42 @@
+"""Match: is this address one of ours?
+
+The second step.  One exact-match table holds every address that means something: the VIPs of services, the
+DIPs of local backends, the muxes that an agent listens to, its own tunnel end points.  It is an open-addressed
+hash table in two copies; the control side fills the copy that is not in force so that no name lies more than
+PROBES places from its own, then switches.
+"""
+
+from lbmux.datapath.hashing import keyed
+from lbmux.datapath.memory import int64, step, u32, u64
+from lbmux.datapath.tables import name_row
+from lbmux.datapath.world import name_limit, names
+
+PROBES = 8
+
+
+@step
+def name_hash(keys, salt, kind, high, low, port, protocol):
+    return keyed(keys, high, low, u32(port), u32(u32(salt) ^ u32((kind << 8) | protocol)))
+
+
+@step
+def match(world, setting, kind, high, low, port, protocol):
+    """The index that (kind, address, port, protocol) stands for, or -1.  ``port`` is as loaded."""
+    active = int64(setting.active & u32(1))
+    salt = setting.salt1 if active == 1 else setting.salt0
+    mask = name_limit(world) - 1
+    table, first = names(world), active * name_limit(world)
+    place = int64(name_hash(setting, salt, kind, high, low, port, protocol))
+    for probe in range(PROBES):
+        name = name_row(table, first + ((place + probe) & mask))
+        if name.kind == 0:
+            return int64(-1)
+        if (
+            name.low == low
+            and name.port == port
+            and name.protocol == protocol
+            and name.kind == kind
+            and name.high == u64(high)
+        ):
+            return int64(name.index)
+    return int64(-1)

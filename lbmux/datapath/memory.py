@@ -1,0 +1,125 @@
+"""Typed views on raw memory: the lowest layer of the data path.
+
+Numba intrinsics that lower to the LLVM a C compiler would emit for pointers and
+structs, so that the same step runs natively and passes the kernel's verifier.
+Everything above this file is ordinary Python that Numba compiles.
+
+Two rules, both learned from the verifier:
+
+- layouts are naturally aligned (``layout`` sees to it): Numba gives unaligned
+  records single-byte loads;
+- a bound is proved by a mask, by ``(hash * size) >> 32`` or by a test of a value
+  read from memory; one that comes from ``%`` is lost on the verifier.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype, njit, types
+from numba.extending import intrinsic
+
+i8, i16, i32, i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+Pointer = types.voidptr
+u8, u16, u32, u64 = types.uint8, types.uint16, types.uint32, types.uint64
+int32, int64 = types.int32, types.int64
+
+step = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""A step of the data path: pure, without exceptions, inlined into whatever target calls it."""
+
+
+def layout(*fields: tuple[str, str]) -> np.dtype[Any]:
+    """A C struct: a NumPy dtype with natural alignment.  No nested arrays: Numba would count references."""
+    return np.dtype(list(fields), align=True)
+
+
+def offset_by(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
+    """LLVM for ``(char *)pointer + offset``."""
+    return builder.gep(pointer, [offset], inbounds=True, source_etype=i8)
+
+
+def header(dtype: np.dtype[Any]) -> Any:
+    """``header(IPV4)(frame, 14)`` is the record of that layout at byte 14 of the frame."""
+    record = from_dtype(dtype)
+
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def at(typing: Any, pointer: Any, offset: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.bitcast(offset_by(builder, *args), context.get_value_type(record))
+
+        return record(Pointer, types.int64), lower
+
+    return at
+
+
+def rows(dtype: np.dtype[Any]) -> Any:
+    """``rows(FLOW)(table, 3)`` is the fourth record of a table of that layout."""
+    record, size = from_dtype(dtype), dtype.itemsize
+
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def row(typing: Any, table: Any, index: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            place = offset_by(builder, args[0], builder.mul(args[1], ir.Constant(i64, size)))
+            return builder.bitcast(place, context.get_value_type(record))
+
+        return record(Pointer, types.int64), lower
+
+    return row
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def advance(typing: Any, pointer: Any, offset: Any) -> Any:
+    """The pointer ``offset`` bytes further on."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return offset_by(builder, *args)
+
+    return Pointer(Pointer, types.int64), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def beyond(typing: Any, pointer: Any, end: Any) -> Any:
+    """True where ``pointer`` lies past ``end``: the bounds check that the verifier understands."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.icmp_unsigned(">", args[0], args[1])
+
+    return types.boolean(Pointer, Pointer), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def at_address(typing: Any, address: Any) -> Any:
+    """An integer address (``array.ctypes.data``) as a pointer: native code only."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], i8.as_pointer())
+
+    return Pointer(types.uint64), lower
+
+
+def _swap(kind: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def swap(typing: Any, value: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.bswap(args[0])
+
+        return kind(kind), lower
+
+    return swap
+
+
+swap16, swap32 = _swap(types.uint16), _swap(types.uint32)
+"""Between the wire's byte order and the machine's (little-endian, as eBPF here)."""
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def prefetch(typing: Any, pointer: Any) -> Any:
+    """Ask for a cache line that will be written soon: native code only."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32])
+        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [args[0], ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(Pointer), lower

@@ -1,0 +1,178 @@
+"""The mux: frame -> parse -> match the VIP -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
+
+This one function is the way of a packet, in user space and in the kernel.
+"""
+
+from lbmux.datapath.checksums import finish_checksum
+from lbmux.datapath.encapsulate import encapsulate
+from lbmux.datapath.flows import (
+    bucket_at,
+    count_lookup,
+    find,
+    flow_hash,
+    is_beginning,
+    is_idle,
+    remember,
+    second_hash,
+    touch,
+)
+from lbmux.datapath.hashing import murmur3, scale
+from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
+from lbmux.datapath.match import match
+from lbmux.datapath.memory import int64, step, u32, u64
+from lbmux.datapath.parse import PARSED, check_ethernet, check_ipv4, destination_port, parse, unmapped
+from lbmux.datapath.tables import (
+    CLOSING,
+    EXPIRED,
+    GONE,
+    HIT,
+    LOST,
+    VIP,
+    backend_row,
+    count_row,
+    flow_row,
+    service_row,
+    settings_row,
+    slot_row,
+    traffic_row,
+)
+from lbmux.datapath.verdicts import VERDICTS, Verdict
+from lbmux.datapath.world import (
+    TAGGED,
+    UNFINISHED_CHECKSUM,
+    backend_limit,
+    backends,
+    clock,
+    frame,
+    frame_end,
+    frame_flags,
+    frame_length,
+    service_limit,
+    services,
+    settings,
+    slot_limit,
+    slots,
+    traffic,
+    verdicts,
+    worker,
+    worker_limit,
+)
+
+NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
+FORWARDED, VLAN = int(Verdict.FORWARDED), int(Verdict.VLAN)
+NO_SLOT = 0xFFFF
+"""A slot without a backend."""
+
+
+@step
+def select(world, service, packet):
+    """The backend of the packet's Maglev slot, or -1."""
+    if service.size == 0:
+        return int64(-1)
+    source, destination = unmapped(packet.source_low), unmapped(packet.destination_low)
+    hashed = murmur3(service.seed, source, destination, packet.ports, u32(packet.protocol))
+    slot = int64(service.slots) + scale(hashed, service.size)
+    if slot >= slot_limit(world):
+        return int64(-1)
+    backend = int64(slot_row(slots(world), slot).backend)
+    return backend if backend < backend_limit(world) else int64(-1)
+
+
+@step
+def known(world, setting, who, bucket, packet, index, service, now):
+    """The backend that the bucket has for the packet's flow, or -1."""
+    way = find(bucket, packet.source_high, packet.source_low, packet.ports, index)
+    if way < 0:
+        return int64(-1)
+    flow = flow_row(bucket, way)
+    target = int64(flow.target)
+    if target >= backend_limit(world):
+        return int64(-1)
+    backend = backend_row(backends(world), target)
+    if backend.state == GONE or backend.generation != flow.generation:
+        flow.state = 0
+        count_lookup(world, who, LOST)
+        return int64(-1)
+    if is_idle(flow, service, now) or (is_beginning(packet.flags) and flow.state == CLOSING):
+        flow.state = 0
+        count_lookup(world, who, EXPIRED)
+        return int64(-1)
+    touch(setting, bucket, flow, packet.flags, now)
+    count_lookup(world, who, HIT)
+    return target
+
+
+@step
+def choose(world, setting, who, packet, index, service, now):
+    """The backend of a packet: that of its flow, else that of its slot, which the flow then keeps; or -1."""
+    hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
+    bucket = bucket_at(world, who, hashed)
+    target = known(world, setting, who, bucket, packet, index, service, now)
+    if target < 0 and flow_row(bucket, 0).overflowed != 0:
+        second = bucket_at(world, who, second_hash(hashed))
+        target = known(world, setting, who, second, packet, index, service, now)
+    if target >= 0:
+        return target
+    target = select(world, service, packet)
+    if target < 0:
+        return target
+    remember(
+        world, setting, who, hashed, packet.source_high, packet.source_low, packet.ports, index,
+        target, backend_row(backends(world), target).generation, service, now,
+    )  # fmt: skip
+    traffic_row(traffic(world), who * backend_limit(world) + target).flows += u64(1)
+    return target
+
+
+@step
+def forward(world, who, now):
+    """One frame on its way through the mux: (verdict, backend or -1)."""
+    start, end = frame(world), frame_end(world)
+    if (frame_flags(world) & TAGGED) != 0:
+        return VLAN, int64(-1)
+    verdict = check_ethernet(start, end)
+    if verdict != PARSED:
+        return verdict, int64(-1)
+    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
+    if verdict != PARSED:
+        return verdict, int64(-1)
+    packet = parse(start, ETHERNET_BYTES, end)
+    if packet.verdict != PARSED:
+        return packet.verdict, int64(-1)
+    setting = settings_row(settings(world), 0)
+    port = destination_port(packet.ports)
+    index = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    if index < 0:
+        return NOT_VIP, int64(-1)
+    if index >= service_limit(world):
+        return OUT_OF_TABLE, int64(-1)
+    service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
+    target = choose(world, setting, who, packet, index, service, now)
+    if target < 0:
+        return NO_BACKEND, int64(-1)
+    if (frame_flags(world) & UNFINISHED_CHECKSUM) != 0:
+        finish_checksum(start, ETHERNET_BYTES, ipv4(start, ETHERNET_BYTES))
+    verdict, length = encapsulate(world, backend_row(backends(world), target))
+    if verdict == FORWARDED:
+        row = traffic_row(traffic(world), who * backend_limit(world) + target)
+        row.packets += u64(1)
+        row.bytes += u64(length)
+    return verdict, target
+
+
+@step
+def count(world, who, verdict, length):
+    row = count_row(verdicts(world), who * VERDICTS + (int64(verdict) & (VERDICTS - 1)))
+    row.packets += u64(1)
+    row.bytes += u64(length)
+
+
+@step
+def run(world):
+    """One frame through the mux, counted: (verdict, backend or -1)."""
+    who, length = worker(world), frame_length(world)
+    if who >= worker_limit(world):
+        return OUT_OF_TABLE, int64(-1)
+    verdict, target = forward(world, who, clock(world))
+    count(world, who, verdict, length)
+    return verdict, target

@@ -1,0 +1,134 @@
+"""Table layouts: flat arrays in one set of regions, shared by Python, native code and the kernel.
+
+Each region is one block of memory (anonymous, or an mmap-able BPF map), seen from Python as a NumPy
+structured array and from the data path through ``rows``.  Addresses are 128 bits as two loaded 64-bit
+halves, IPv4 in its mapped form (see lbmux.addresses); ports are as loaded from the wire; times are ticks.
+"""
+
+import zlib
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from lbmux.datapath.memory import layout, rows
+from lbmux.datapath.verdicts import VERDICTS
+
+TICK_SHIFT = 20
+"""A tick is 2**20 ns (1.05 ms) of CLOCK_MONOTONIC, counted modulo 2**32 (52 days)."""
+
+SETTINGS = layout(
+    ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
+    ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
+    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("slot_seed", "u4"), ("unused", "u4"),
+)
+"""One row.  ``active`` says which copy of names and services is in force; keys are secret and random."""
+
+NAME = layout(
+    ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
+)
+"""An address that means something: (kind, address, port, protocol) to an index.  Two copies of ``names`` rows."""
+
+SERVICE = layout(
+    ("slots", "u4"), ("size", "u4"), ("idle_untrusted", "u4"), ("idle_trusted", "u4"), ("idle_closing", "u4"),
+    ("seed", "u4"), ("flags", "u4"), ("unused", "u4"),
+)
+"""``slots``/``size``: where its Maglev table lies in the slot region.  Two copies of ``services`` rows."""
+
+SLOT = layout(("backend", "u2"))
+
+BACKEND = layout(
+    ("local_high", "u8"), ("local_low", "u8"), ("remote_high", "u8"), ("remote_low", "u8"),
+    ("destination_mac", "u8"), ("source_mac", "u8"), ("interface", "u4"), ("checksum", "u4"), ("mtu", "u2"),
+    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("family", "u1"), ("unused", "u1"),
+)
+"""One cache line: all that is needed to send to a backend.  A MAC address is one 64-bit store, so it changes
+between two packets; zero is unknown.  ``checksum`` is the sum of the outer header's constant words."""
+
+FLOW = layout(
+    ("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2"), ("target", "u2"), ("seen", "u4"),
+    ("state", "u1"), ("generation", "u1"), ("overflowed", "u2"),
+)
+"""32 bytes: the client's address and both ports, ``owner`` (the service that stands for VIP and protocol; at an
+agent the DIP), and ``target`` (the backend; at an agent the endpoint)."""
+
+ENDPOINT = layout(
+    ("vip_high", "u8"), ("vip_low", "u8"), ("dip_high", "u8"), ("dip_low", "u8"), ("vip_port", "u2"),
+    ("dip_port", "u2"), ("mode", "u1"), ("protocol", "u1"), ("owner", "u2"), ("idle_untrusted", "u4"),
+    ("idle_trusted", "u4"), ("idle_closing", "u4"), ("state", "u1"), ("generation", "u1"), ("unused", "u2"),
+    ("unused2", "u8"),
+)
+"""At an agent: one VIP and port, and the DIP and port behind it."""
+
+COUNT = layout(("packets", "u8"), ("bytes", "u8"))
+TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("unused", "u8"))
+
+WAYS = 4
+BUCKET_BYTES = WAYS * FLOW.itemsize
+"""Two cache lines."""
+
+UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
+"""States of a flow; 0 is an empty place."""
+
+GONE, UP, DRAINING = 0, 1, 2
+"""States of a backend: not used, used, used by the flows it has."""
+
+VIP, DIP, MUX, OWN = 1, 2, 3, 4
+"""Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination)."""
+
+LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired")
+"""What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
+place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long."""
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED = range(len(LOOKUPS))
+LOOKUP_ROWS = 16
+
+PADDING = 64
+"""Bytes behind every region, so that a bound that is rounded up stays inside."""
+
+MAGIC = int.from_bytes(b"lbmux-01", "little")
+LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, BACKEND, FLOW, ENDPOINT, COUNT, TRAFFIC)
+VERSION = zlib.crc32(repr([layout.descr for layout in LAYOUTS]).encode())
+"""Changes with any layout: tables of another version are not adopted."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows each table has.  ``names``, ``services``, ``backends`` and ``buckets`` are powers of two."""
+
+    names: int = 4096
+    services: int = 1024
+    slots: int = 16 * 65537
+    backends: int = 4096
+    buckets: int = 1 << 19  # of one worker
+    endpoints: int = 1
+    workers: int = 1
+
+    @property
+    def version(self) -> int:
+        return VERSION << 32 | zlib.crc32(repr(astuple(self)).encode())
+
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region."""
+        return {
+            "settings": SETTINGS.itemsize + PADDING,
+            "names": 2 * self.names * NAME.itemsize + PADDING,
+            "services": 2 * self.services * SERVICE.itemsize + PADDING,
+            "slots": self.slots * SLOT.itemsize + PADDING,
+            "backends": self.backends * BACKEND.itemsize + PADDING,
+            "flows": self.workers * self.buckets * BUCKET_BYTES + PADDING,
+            "endpoints": self.endpoints * ENDPOINT.itemsize + PADDING,
+            "verdicts": self.workers * VERDICTS * COUNT.itemsize + PADDING,
+            "lookups": self.workers * LOOKUP_ROWS * 8 + PADDING,
+            "traffic": self.workers * self.backends * TRAFFIC.itemsize + PADDING,
+        }
+
+
+settings_row, name_row, service_row, slot_row = rows(SETTINGS), rows(NAME), rows(SERVICE), rows(SLOT)
+backend_row, flow_row, endpoint_row = rows(BACKEND), rows(FLOW), rows(ENDPOINT)
+count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
+
+ROWS: dict[str, np.dtype[Any]] = {
+    "settings": SETTINGS, "names": NAME, "services": SERVICE, "slots": SLOT, "backends": BACKEND, "flows": FLOW,
+    "endpoints": ENDPOINT, "verdicts": COUNT, "lookups": np.dtype("u8"), "traffic": TRAFFIC,
+}
+"""The layout of each region's rows, for views from Python."""

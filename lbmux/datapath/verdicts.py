@@ -1,0 +1,54 @@
+"""Verdicts: what became of a packet.  A packet never raises; it ends in one of these, and is counted.
+
+The three kinds differ in what a driver does: send the frame, leave it to the kernel's stack as it
+came, or drop it.
+"""
+
+from enum import IntEnum
+from typing import Literal
+
+Kind = Literal["send", "pass", "drop"]
+
+PASSES, DROPS = 16, 64
+"""Where the numbers of the second and the third kind begin."""
+
+
+class Verdict(IntEnum):
+    """The number is what the data path returns and the index of its counter; the name is what people see."""
+
+    FORWARDED = 0  # mux: encapsulated towards a backend
+    DELIVERED = 1  # agent: decapsulated, for the local stack
+    REPLIED = 2  # agent: a reply, its source translated from DIP to VIP
+
+    NOT_IP = PASSES  # ARP, IPv6 and whatever else is not IPv4
+    VLAN = PASSES + 1  # a tagged frame
+    TRUNCATED = PASSES + 2  # ends within a header
+    MALFORMED = PASSES + 3  # lengths or version that cannot be
+    OPTIONS = PASSES + 4  # IPv4 options
+    FRAGMENT = PASSES + 5
+    ICMP = PASSES + 6
+    PROTOCOL = PASSES + 7  # neither TCP nor UDP
+    NOT_VIP = PASSES + 8  # no service has this destination
+    NOT_TUNNELLED = PASSES + 9  # agent: not IPIP to one of our addresses
+    NOT_TRANSLATED = PASSES + 10  # agent: traffic of a DIP that no mux brought
+    NO_NEIGHBOUR = PASSES + 11  # the next hop's MAC address is not known yet
+
+    NO_BACKEND = DROPS  # the service has no backend that takes new flows
+    TOO_BIG = DROPS + 1  # would not fit the path to the host once encapsulated; super-frames end here too
+    NO_ROOM = DROPS + 2  # the frame could not be grown or shrunk
+    NOT_A_MUX = DROPS + 3  # agent: tunnelled, but from none of the muxes
+    NOT_HERE = DROPS + 4  # agent: tunnelled to us for a VIP that has no backend here
+    UNSENT = DROPS + 5  # the interface took no more frames
+    OUT_OF_TABLE = DROPS + 6  # an index beyond its table: never seen; proves the bound to the kernel's verifier
+
+    @property
+    def kind(self) -> Kind:
+        return "send" if self < PASSES else "pass" if self < DROPS else "drop"
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+VERDICTS = 128
+"""Rows of the counter table: a power of two above every number."""

@@ -1,0 +1,252 @@
+"""What a step needs of the place where it runs: the only file in which the targets differ.
+
+A ``world`` is the first argument of every step that touches more than its arguments.  Its Numba type
+says which target is being compiled, so each primitive below lowers to the right thing and the steps
+above are written once:
+
+==============  ================================  =======================================
+primitive       native                            kernel (XDP, tc)
+==============  ================================  =======================================
+tables          an address in the WORLD record    an external symbol, resolved to a map
+limits          a number in the WORLD record      an external symbol, patched to a number
+frame, its end  fields of the WORLD record        fields of the context
+grow, shrink    move the field                    bpf_xdp_adjust_head
+clock, worker   fields of the WORLD record        bpf_ktime_get_coarse_ns, the CPU's number
+==============  ================================  =======================================
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from lbmux.datapath.memory import Pointer, i8, i32, i64, layout, offset_by
+from lbmux.datapath.tables import TICK_SHIFT
+
+TABLES = ("settings", "names", "services", "slots", "backends", "flows", "endpoints", "verdicts", "lookups", "traffic")
+LIMITS = ("names", "services", "slots", "backends", "buckets", "endpoints", "workers")
+
+WORLD = layout(
+    *((f"{name}_table", "u8") for name in TABLES),
+    *((f"{name}_limit", "u8") for name in LIMITS),
+    ("frame", "u8"), ("end", "u8"), ("floor", "u8"), ("now", "u8"), ("worker", "u8"), ("flags", "u8"),
+    ("arrived", "u8"), ("departs", "u8"),
+)
+"""The native world: addresses and numbers.  ``floor`` is the lowest address that a frame may grow to."""
+
+TABLE_SYMBOL, LIMIT_SYMBOL = "lbmux_table_", "lbmux_limit_"
+"""Prefixes of the kernel target's external symbols; the loader resolves them."""
+
+UNFINISHED_CHECKSUM, CUT, TAGGED = 1, 2, 4
+"""Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off; the
+kernel took a VLAN tag off."""
+
+XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
+SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
+HELPER_CPU, HELPER_ADJUST_HEAD, HELPER_TIME = 8, 44, 160
+
+
+class World(types.Type):  # type: ignore[misc, unused-ignore]
+    """The Numba type of a world; ``target`` is ``native``, ``xdp`` or ``tc``."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(name=f"World({target})")
+        self.target = target
+
+
+register_model(World)(models.OpaqueModel)
+NATIVE, XDP, TC = World("native"), World("xdp"), World("tc")
+
+
+def _field(builder: Any, world: Any, name: str) -> Any:
+    """A pointer to a field of the native WORLD record."""
+    place = offset_by(builder, world, ir.Constant(i64, WORLD.fields[name][1]))  # type: ignore[index]
+    return builder.bitcast(place, i64.as_pointer())
+
+
+def _load(builder: Any, world: Any, name: str) -> Any:
+    return builder.load(_field(builder, world, name), typ=i64, align=8)
+
+
+def _context(builder: Any, world: Any, offset: int) -> Any:
+    """A 32-bit field of the kernel's context."""
+    place = builder.bitcast(offset_by(builder, world, ir.Constant(i64, offset)), i32.as_pointer())
+    return builder.zext(builder.load(place, typ=i32, align=4), i64)
+
+
+def _symbol(builder: Any, name: str) -> Any:
+    symbol = builder.module.globals.get(name) or ir.GlobalVariable(builder.module, i8, name)
+    symbol.linkage = "external"
+    return builder.bitcast(symbol, i8.as_pointer())
+
+
+def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
+    """A call of a BPF helper; the compiler turns the symbol into the helper's number."""
+    name = f"bpf_helper_{number}"
+    kind = ir.FunctionType(result, [value.type for value in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _table(name: str) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def table(typing: Any, world: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if world.target == "native":
+                return builder.inttoptr(_load(builder, args[0], f"{name}_table"), i8.as_pointer())
+            return _symbol(builder, TABLE_SYMBOL + name)
+
+        return Pointer(world), lower
+
+    return table
+
+
+def _limit(name: str) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def limit(typing: Any, world: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if world.target == "native":
+                return _load(builder, args[0], f"{name}_limit")
+            return builder.ptrtoint(_symbol(builder, LIMIT_SYMBOL + name), i64)
+
+        return types.int64(world), lower
+
+    return limit
+
+
+settings, names, services, slots, backends, flows, endpoints, verdicts, lookups, traffic = map(_table, TABLES)
+"""Where each table begins (tables.py)."""
+
+name_limit, service_limit, slot_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit = map(_limit, LIMITS)
+"""How many rows each table has; ``bucket_limit`` is of one worker."""
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def frame(typing: Any, world: Any) -> Any:
+    """The frame's first byte.  Ask again after ``grow`` or ``shrink``."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_DATA, "tc": SKB_DATA}.get(world.target)
+        value = _load(builder, args[0], "frame") if offset is None else _context(builder, args[0], offset)
+        return builder.inttoptr(value, i8.as_pointer())
+
+    return Pointer(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def frame_end(typing: Any, world: Any) -> Any:
+    """The byte behind the frame's last one."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_DATA_END, "tc": SKB_DATA_END}.get(world.target)
+        value = _load(builder, args[0], "end") if offset is None else _context(builder, args[0], offset)
+        return builder.inttoptr(value, i8.as_pointer())
+
+    return Pointer(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def frame_length(typing: Any, world: Any) -> Any:
+    """The frame's bytes, those included that the kernel keeps in other pages."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target == "tc":
+            return _context(builder, args[0], SKB_LENGTH)
+        if world.target == "native":
+            return builder.sub(_load(builder, args[0], "end"), _load(builder, args[0], "frame"))
+        return builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
+
+    return types.int64(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def grow(typing: Any, world: Any, length: Any) -> Any:
+    """Move the frame's first byte ``length`` bytes to the front (negative: to the back); False if there is no room."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target == "native":
+            moved = builder.sub(_load(builder, args[0], "frame"), args[1])
+            fits = builder.and_(
+                builder.icmp_unsigned(">=", moved, _load(builder, args[0], "floor")),
+                builder.icmp_unsigned("<=", moved, _load(builder, args[0], "end")),
+            )
+            with builder.if_then(fits):
+                builder.store(moved, _field(builder, args[0], "frame"), align=8)
+            return fits
+        delta = builder.neg(builder.trunc(args[1], i32))
+        result = helper(builder, HELPER_ADJUST_HEAD, i64, args[0], delta)
+        return builder.icmp_signed("==", result, ir.Constant(i64, 0))
+
+    return types.boolean(world, types.int64), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def clock(typing: Any, world: Any) -> Any:
+    """The time in ticks (tables.TICK_SHIFT), modulo 2**32."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target == "native":
+            return builder.trunc(_load(builder, args[0], "now"), i32)
+        nanoseconds = helper(builder, HELPER_TIME, i64)
+        return builder.trunc(builder.lshr(nanoseconds, ir.Constant(i64, TICK_SHIFT)), i32)
+
+    return types.uint32(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def worker(typing: Any, world: Any) -> Any:
+    """Whose part of the flow and counter tables is used: in the kernel the CPU's number.  May exceed the limit."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target == "native":
+            return _load(builder, args[0], "worker")
+        return builder.and_(helper(builder, HELPER_CPU, i64), ir.Constant(i64, 0xFFFFFFFF))
+
+    return types.int64(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def frame_flags(typing: Any, world: Any) -> Any:
+    """UNFINISHED_CHECKSUM and CUT, where the driver knows them; no flag tells in the kernel."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _load(builder, args[0], "flags") if world.target == "native" else ir.Constant(i64, 0)
+
+    return types.int64(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def arrived(typing: Any, world: Any) -> Any:
+    """The index of the interface that the frame came in by (tc: goes out by)."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_INGRESS, "tc": SKB_INTERFACE}.get(world.target)
+        return _load(builder, args[0], "arrived") if offset is None else _context(builder, args[0], offset)
+
+    return types.int64(world), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def world_at(typing: Any, address: Any) -> Any:
+    """The native world whose WORLD record lies at an address."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], i8.as_pointer())
+
+    return NATIVE(types.uint64), lower
+
+
+def _kernel_world(kind: World) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def of(typing: Any, context_pointer: Any) -> Any:
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return args[0]
+
+        return kind(Pointer), lower
+
+    return of
+
+
+xdp_world, tc_world = _kernel_world(XDP), _kernel_world(TC)
+"""The kernel's context as a world."""

@@ -1,0 +1,87 @@
+"""The native target: the data path over batches of frames in this process' memory.
+
+Used by the AF_PACKET mux, by the agent's TUN driver, by replay, tests and benchmarks.  A batch is a few
+parallel arrays (lbmux.frames.batch); frames are rewritten in place, growing into the headroom before them.
+"""
+
+from typing import Any, Protocol
+
+import numba
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from lbmux.datapath import mux
+from lbmux.datapath.flows import anticipate
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES, ipv4, udp
+from lbmux.datapath.memory import at_address, rows, step
+from lbmux.datapath.parse import mapped
+from lbmux.datapath.world import LIMITS, TABLES, WORLD, world_at
+from lbmux.targets import cache
+from lbmux.targets.regions import Tables
+
+HEADROOM_BYTES = 64
+"""What a frame may grow by: two outer headers and options of the largest encapsulation."""
+
+numba.config.CACHE_DIR = str(cache.directory())
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+world_row = rows(WORLD)
+AHEAD = 8
+"""How many frames before its turn a flow's bucket is asked for."""
+TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
+
+
+class Batch(Protocol):
+    """Frames in memory: where each begins, its bytes, and what became of it."""
+
+    address: NDArray[np.uint64]
+    length: NDArray[np.uint32]
+    verdict: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    interface: NDArray[np.uint32]
+    target: NDArray[np.int32]
+    count: int
+
+
+class Worker:
+    """One user of the tables: a part of the flow table and of the counters is its own."""
+
+    def __init__(self, tables: Tables, number: int = 0) -> None:
+        self.tables = tables
+        self._world = np.zeros(1, WORLD)
+        for name in TABLES:
+            self._world[f"{name}_table"] = tables.memory[name].ctypes.data
+        for name in LIMITS:
+            self._world[f"{name}_limit"] = getattr(tables.sizes, name)
+        self._world["worker"] = number
+        self._address = np.uint64(self._world.ctypes.data)
+
+    def forward(self, batch: Batch, now: int) -> None:
+        """Take a batch through the mux; ``now`` in ticks.  Verdicts, targets, addresses and lengths are set."""
+        self._world["now"] = now
+        _forward(
+            self._address, batch.address, batch.length, batch.verdict, batch.flags, batch.interface, batch.target,
+            batch.count,
+        )  # fmt: skip
+
+
+@step
+def _anticipate(world, address, length):  # type: ignore[no-untyped-def]
+    """A guess from the plain frame's layout; a wrong one costs nothing but the prefetch."""
+    if length >= TRANSPORT + UDP_BYTES:
+        start = at_address(address)
+        ip = ipv4(start, ETHERNET_BYTES)
+        anticipate(world, np.uint64(0), mapped(ip.source), udp(start, TRANSPORT).ports, mapped(ip.destination))
+
+
+@compiled
+def _forward(world_address, address, length, verdict, flags, interface, target, count):  # type: ignore[no-untyped-def]
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    for index in range(count):
+        if index + AHEAD < count:
+            _anticipate(world, address[index + AHEAD], length[index + AHEAD])
+        start = address[index]
+        record.frame, record.end, record.floor = start, start + np.uint64(length[index]), start - np.uint64(HEADROOM_BYTES)
+        record.flags, record.arrived = flags[index], interface[index]
+        verdict[index], target[index] = mux.run(world)
+        address[index], length[index] = record.frame, record.end - record.frame

@@ -1,0 +1,82 @@
+"""The tables as Python sees them: NumPy views on the regions that the data path works in.
+
+Nothing is copied or sent: a write to a view is in force at once.  The memory is anonymous for the native
+target, a mapped BPF map where a kernel program shares it.
+"""
+
+import contextlib
+import mmap
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.datapath.tables import LOOKUP_ROWS, MAGIC, PADDING, ROWS, TICK_SHIFT, WAYS, Sizes
+from lbmux.datapath.verdicts import VERDICTS
+
+CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
+HUGE_PAGE_BYTES = 1 << 21
+KEYS = tuple(f"key{index}" for index in range(7))
+
+
+def now_ticks() -> int:
+    """The data path's clock: CLOCK_MONOTONIC_COARSE in ticks, as the kernel target reads it."""
+    return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) >> TICK_SHIFT & 0xFFFFFFFF
+
+
+def _anonymous(size: int) -> NDArray[np.uint8]:
+    """Zeroed memory, in huge pages where it is large: a random look-up then costs one miss, not two."""
+    memory = mmap.mmap(-1, size)
+    if size >= HUGE_PAGE_BYTES:
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
+class Tables:
+    """All tables of one mux or agent.  Attributes are structured arrays; the layouts are in datapath.tables."""
+
+    def __init__(self, sizes: Sizes, memory: Mapping[str, NDArray[np.uint8]]) -> None:
+        """``memory``: each region's bytes, as long as ``sizes.regions()`` says or longer."""
+        self.sizes = sizes
+        self.memory = dict(memory)
+        view = {name: memory[name][: size - PADDING].view(ROWS[name]) for name, size in sizes.regions().items()}
+        self.settings: NDArray[Any] = view["settings"]
+        self.names = view["names"].reshape(2, sizes.names)
+        self.services = view["services"].reshape(2, sizes.services)
+        self.slots: NDArray[np.uint16] = view["slots"]["backend"]
+        self.backends: NDArray[Any] = view["backends"]
+        self.flows = view["flows"].reshape(sizes.workers, sizes.buckets, WAYS)
+        self.endpoints: NDArray[Any] = view["endpoints"]
+        self.verdicts = view["verdicts"].reshape(sizes.workers, VERDICTS)
+        self.lookups: NDArray[np.uint64] = view["lookups"].reshape(sizes.workers, LOOKUP_ROWS)
+        self.traffic = view["traffic"].reshape(sizes.workers, sizes.backends)
+
+    @classmethod
+    def allocate(cls, sizes: Sizes) -> "Tables":
+        """New tables in anonymous memory; it is taken from the machine as it is first touched."""
+        tables = cls(sizes, {name: _anonymous(size) for name, size in sizes.regions().items()})
+        tables.initialise()
+        return tables
+
+    def initialise(self) -> None:
+        """Make fresh (zero) memory a set of tables: the mark, the version and new secret keys."""
+        row = self.settings[0]
+        row["version"], row["workers"] = self.sizes.version, self.sizes.workers
+        row["trusted_ways"], row["untrusted_ways"] = WAYS - 1, WAYS
+        for key in KEYS:
+            row[key] = secrets.randbits(64) | 1
+        row["magic"] = MAGIC
+
+    @property
+    def fit(self) -> bool:
+        """Whether this memory already holds tables of this version and these sizes."""
+        return bool(self.settings[0]["magic"] == MAGIC and self.settings[0]["version"] == self.sizes.version)
+
+    @property
+    def active(self) -> int:
+        """Which copy of names and services is in force, 0 or 1."""
+        return int(self.settings[0]["active"]) & 1
