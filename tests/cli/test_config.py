@@ -1,0 +1,45 @@
+"""`lbmux config`: what it prints, and its exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import run
+
+GOOD = """\
+services:
+  - name: web
+    vip: 192.0.2.1
+    protocol: tcp
+    port: 80
+    backends: [{dip: 10.1.1.2}, {dip: 10.1.1.3}]
+"""
+
+
+def test_a_good_file_is_0_and_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lbmux.yaml"
+    file.write_text(GOOD)
+    assert run(["config", "check", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: fine: 1 service, 2 backends\n"
+
+
+def test_a_bad_file_is_3_and_a_line_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lbmux.yaml"
+    file.write_text(GOOD.replace("192.0.2.1", "web.example").replace("port: 80", "port: 0"))
+    assert run(["config", "check", str(file)]) == 3
+    assert capsys.readouterr() == (
+        f"{file}:3: services[0].vip: is not an IPv4 or IPv6 address\n"
+        f"{file}:5: services[0].port: should be greater than or equal to 1\n",
+        "",
+    )
+
+
+def test_a_file_that_does_not_exist_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "check", str(tmp_path / "none.yaml")]) == 3
+    assert capsys.readouterr().out == f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["required"] == ["services"]

@@ -1,0 +1,79 @@
+"""The command itself: quick help, exit codes, one line for an error."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+import pytest
+
+from lbmux import __version__
+from lbmux.cli import main
+from lbmux.errors import SetupError
+
+HEAVY = {"numpy", "numba", "pydantic", "scapy", "mmh3", "pyroute2", "aiohttp", "asyncio", "yaml", "rich"}
+
+
+@pytest.fixture
+def doing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Put an action in the place of every subcommand."""
+
+    def put(action: Callable[[], object]) -> None:
+        stand_in = click.Command("stand-in", callback=action)
+        monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: stand_in)
+
+    return put
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = "import sys\nfrom lbmux.cli.main import run\nrun(['--help'])\nprint(*sys.modules, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert all(f"  {name} " in ran.stdout for name in main.COMMANDS)
+    assert not HEAVY & set(ran.stderr.split())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["--nope"], ["config", "check"], ["reload", "--nope"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(arguments) == 2
+    assert "Usage: lbmux" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_and_1(
+    doing: Callable[[Callable[[], object]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise SetupError("interface eth9", "there is none")
+
+    doing(fail)
+    assert main.run(["mux"]) == 1
+    assert capsys.readouterr() == ("", "lbmux: interface eth9: there is none\n")
+
+
+def test_an_interrupted_command_is_130_without_traceback(
+    doing: Callable[[Callable[[], object]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    doing(interrupt)
+    assert main.run(["mux"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_a_command_may_name_its_exit_code(
+    doing: Callable[[Callable[[], object]], None], returned: int | None, code: int
+) -> None:
+    doing(lambda: returned)
+    assert main.run(["mux"]) == code
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([name, "--help"]) == 0
+    assert f"Usage: lbmux {name}" in capsys.readouterr().out

@@ -1,0 +1,53 @@
+"""`lbmux reload`, against a control socket."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import run
+from lbmux.control.control_socket import ControlServer
+from lbmux.errors import ConfigError, Problem
+
+
+def reload(path: Path, handler: Callable[[], Awaitable[object]]) -> int:
+    async def both() -> int:
+        async with ControlServer(path, {"reload": handler}):
+            return await asyncio.to_thread(run, ["reload", "--control", str(path)])
+
+    return asyncio.run(both())
+
+
+def test_changes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler() -> dict[str, list[str]]:
+        return {"changes": ["service web: backend h4 added", "maglev: changed"]}
+
+    path = tmp_path / "mux.sock"
+    assert reload(path, handler) == 0
+    assert capsys.readouterr().out == f"{path}: service web: backend h4 added\n{path}: maglev: changed\n"
+
+
+def test_no_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler() -> dict[str, list[str]]:
+        return {"changes": []}
+
+    assert reload(tmp_path / "mux.sock", handler) == 0
+    assert "nothing changed" in capsys.readouterr().out
+
+
+def test_a_refusal_is_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler() -> None:
+        raise ConfigError(Path("lbmux.yaml"), [Problem(3, "services[0].vip", "is no address")])
+
+    path = tmp_path / "mux.sock"
+    assert reload(path, handler) == 1
+    assert capsys.readouterr().err == (
+        f"lbmux: {path}: the configuration is not usable\n"
+        "lbmux: lbmux.yaml:3: services[0].vip: is no address\n"
+    )
+
+
+def test_no_daemon_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["reload", "--control", str(tmp_path / "none.sock")]) == 1
+    assert "is the daemon running" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+"""What the models take, what they fill in, and what they refuse."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lbmux.control.config import MAX_BACKENDS, MAX_SERVICES, Config
+
+
+def backend(dip: str = "10.1.1.2", **others: Any) -> dict[str, Any]:
+    return {"dip": dip, **others}
+
+
+def service(*backends: dict[str, Any], **others: Any) -> dict[str, Any]:
+    named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80}
+    return {**named, "backends": list(backends), **others}
+
+
+def config(*services: dict[str, Any], **others: Any) -> Config:
+    return Config.model_validate({"services": list(services), **others})
+
+
+def faults(*services: dict[str, Any], **others: Any) -> dict[tuple[int | str, ...], str]:
+    with pytest.raises(ValidationError) as caught:
+        config(*services, **others)
+    return {error["loc"]: error["msg"] for error in caught.value.errors()}
+
+
+def test_left_out_values_are_filled_in() -> None:
+    made = config(service(backend()))
+    (only,) = made.services[0].backends
+    assert (only.name, only.port, only.weight, only.tunnel_to) == ("10.1.1.2:80", 80, 1, only.dip)
+    assert (made.maglev.size, made.flows.limit, made.idle.trusted_s) == (65537, 1_048_576, 300)
+
+
+def test_host_is_where_the_tunnel_leads() -> None:
+    made = config(service(backend(host="10.1.1.9")))
+    assert made.services[0].backends[0].tunnel_to == ip_address("10.1.1.9")
+
+
+def test_ipv6_backend_is_named_with_brackets() -> None:
+    made = config(service(backend("2001:db8::2"), vip="2001:db8::1"))
+    assert made.services[0].backends[0].name == "[2001:db8::2]:80"
+
+
+def test_service_overrides_only_the_idle_times_that_it_names() -> None:
+    defaults = {"untrusted_s": 7, "trusted_s": 100}
+    made = config(service(idle={"trusted_s": 600}), service(name="dns", port=53), idle=defaults)
+    assert made.services[0].idle.model_dump() == {"untrusted_s": 7, "trusted_s": 600, "closing_s": 10}
+    assert made.services[1].idle == made.idle
+
+
+def test_a_configuration_equals_what_it_dumps() -> None:
+    made = config(service(backend(), backend("10.1.1.3", weight=0)), muxes=["10.0.1.2"])
+    assert Config.model_validate(made.model_dump()) == made
+    assert Config.model_validate_json(made.model_dump_json()) == made
+
+
+def test_service_without_backends_is_allowed() -> None:
+    assert config(service()).services[0].backends == ()
+
+
+def test_nobody_changes_a_configuration() -> None:
+    with pytest.raises(ValidationError):
+        config(service()).services[0].port = 81  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "vip",
+    ["192.0.2", "web", "", "224.0.0.1", "0.0.0.0", "0.1.2.3", "255.255.255.255", "240.0.0.1", "ff02::1", "::",
+     "::ffff:10.0.0.1", "fe80::1%eth0", 3221225985, True, None, ["192.0.2.1"]],
+)  # fmt: skip
+def test_vip_that_is_no_unicast_address(vip: object) -> None:
+    assert list(faults(service(vip=vip))) == [("services", 0, "vip")]
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "80", 80.0, True, None])
+def test_port_that_is_none(port: object) -> None:
+    assert list(faults(service(backend(), port=port))) == [("services", 0, "port")]
+
+
+@pytest.mark.parametrize("weight", [-1, 65536, 0.5, "1"])
+def test_weight_out_of_bounds(weight: object) -> None:
+    assert list(faults(service(backend(weight=weight)))) == [("services", 0, "backends", 0, "weight")]
+
+
+@pytest.mark.parametrize("name", ["", "two words", "line\n", "\x00", "n" * 129, 7])
+def test_name_that_is_none(name: object) -> None:
+    assert list(faults(service(name=name))) == [("services", 0, "name")]
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, 65536, 65535, 2_000_004, 7.0])
+def test_maglev_size_that_is_no_prime_in_bounds(size: object) -> None:
+    assert list(faults(maglev={"size": size})) == [("maglev", "size")]
+
+
+@pytest.mark.parametrize("size", [3, 65537, 655373, 1_999_993])
+def test_prime_maglev_size(size: int) -> None:
+    assert config(maglev={"size": size}).maglev.size == size
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("flows", "limit", 1023), ("flows", "limit", 16_777_217), ("flows", "trusted_share", 0),
+        ("flows", "trusted_share", 1.01), ("flows", "untrusted_share", float("nan")),
+        ("idle", "trusted_s", 0), ("idle", "untrusted_s", 86401), ("idle", "closing_s", 1.5),
+        ("maglev", "seed", -1), ("maglev", "seed", 1 << 32),
+    ],
+)  # fmt: skip
+def test_setting_out_of_bounds(section: str, field: str, value: object) -> None:
+    assert list(faults(**{section: {field: value}})) == [(section, field)]
+
+
+def test_unknown_fields_are_refused_everywhere() -> None:
+    found = faults(service(backend(colour=1), colour=1), colour=1, maglev={"colour": 1})
+    assert set(found) == {
+        ("services", 0, "backends", 0, "colour"), ("services", 0, "colour"), ("colour",), ("maglev", "colour")
+    }  # fmt: skip
+
+
+def test_second_service_of_a_name_or_an_address_is_at_fault() -> None:
+    found = faults(service(), service(port=81), service(name="web2"))
+    assert set(found) == {("services", 1, "name"), ("services", 2)}
+
+
+def test_tcp_and_udp_may_share_a_port() -> None:
+    assert len(config(service(), service(name="udp", protocol="udp")).services) == 2
+
+
+def test_second_backend_of_a_name_is_at_fault() -> None:
+    found = faults(service(backend(name="h1"), backend("10.1.1.3", name="h1")))
+    assert found == {("services", 0, "backends", 1, "name"): "another backend has the name h1"}
+
+
+def test_two_backends_behind_one_host_cannot_be_told_apart() -> None:
+    found = faults(service(backend(), backend("10.1.1.3", host="10.1.1.2")))
+    assert list(found) == [("services", 0, "backends", 1)]
+    assert "leave `host` out" in found["services", 0, "backends", 1]
+
+
+def test_backends_of_two_services_may_share_a_host() -> None:
+    assert len(config(service(backend()), service(backend(), name="other", port=81)).services) == 2
+
+
+def test_dip_of_another_family_than_its_vip() -> None:
+    assert list(faults(service(backend("2001:db8::2")))) == [("services", 0, "backends", 0, "dip")]
+
+
+def test_all_weights_zero() -> None:
+    assert list(faults(service(backend(weight=0)))) == [("services", 0, "backends")]
+
+
+def test_as_many_backends_as_slots() -> None:
+    found = faults(service(*(backend(f"10.1.1.{n}") for n in range(2, 5))), maglev={"size": 3})
+    assert list(found) == [("services", 0, "backends")]
+
+
+def test_too_many_services() -> None:
+    found = faults(*(service(name=f"s{n}", port=n + 1) for n in range(MAX_SERVICES + 1)))
+    assert list(found) == [("services",)]
+
+
+def test_too_many_backends_in_all() -> None:
+    many = [backend(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(MAX_BACKENDS // 2 + 1)]
+    found = faults(service(*many), service(*many, name="other", port=81))
+    assert list(found) == [("services",)]
+
+
+def test_a_broken_backend_does_not_hide_what_else_is_wrong() -> None:
+    twins = backend("10.1.1.3", name="x"), backend("10.1.1.4", name="x")
+    broken = service(backend(weight=-1), *twins, vip="no")
+    found = faults(broken, service(name="a"), service(name="a", port=81))
+    assert set(found) == {
+        ("services", 0, "vip"),
+        ("services", 0, "backends", 0, "weight"),
+        ("services", 0, "backends", 2, "name"),
+        ("services", 2, "name"),
+    }
+
+
+def described(schema: dict[str, Any]) -> list[bool]:
+    models = [schema, *schema["$defs"].values()]
+    return ["description" in field for model in models for field in model["properties"].values()]
+
+
+def test_schema_describes_every_field() -> None:
+    assert all(described(Config.model_json_schema()))

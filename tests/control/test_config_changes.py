@@ -1,0 +1,40 @@
+"""What a reload says has changed."""
+
+from pathlib import Path
+
+from lbmux.control.config import Config
+from lbmux.control.config_changes import changes
+from lbmux.control.config_file import parse
+
+OLD = """\
+services:
+  - {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.0.0.1}, {dip: 10.0.0.2}]}
+  - {name: dns, vip: 192.0.2.1, protocol: udp, port: 53, backends: []}
+"""
+
+
+def read(text: str) -> Config:
+    return parse(text.encode(), Path("lbmux.yaml"))
+
+
+def test_nothing() -> None:
+    assert changes(read(OLD), read(OLD + "muxes: []\n")) == []
+
+
+def test_backends() -> None:
+    new = OLD.replace("{dip: 10.0.0.1}, {dip: 10.0.0.2}", "{dip: 10.0.0.2, weight: 3}, {dip: 10.0.0.3}")
+    assert changes(read(OLD), read(new)) == [
+        "service web: backend 10.0.0.1:80 removed",
+        "service web: backend 10.0.0.3:80 added",
+        "service web: backend 10.0.0.2:80 changed",
+    ]
+
+
+def test_services_and_settings() -> None:
+    new = OLD.replace("name: dns", "name: names").replace("192.0.2.1, protocol: t", "192.0.2.2, protocol: t")
+    assert changes(read(OLD), read(new + "maglev: {seed: 7}\n")) == [
+        "maglev: changed",
+        "service dns: removed",
+        "service names: added",
+        "service web: vip changed",
+    ]

@@ -1,0 +1,182 @@
+"""The control channel, from a client's bytes to a handler and back."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.control.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream
+from lbmux.errors import ConfigError, ControlError, Problem, SetupError
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+async def reload() -> None:
+    raise ConfigError(Path("lbmux.yaml"), [Problem(3, "services[0].vip", "no"), Problem(4, "idle", "no")])
+
+
+async def break_down() -> None:
+    raise RuntimeError("a bug")
+
+
+async def count(until: int) -> AsyncIterator[int]:
+    for number in range(until):
+        yield number
+
+
+HANDLERS = {"double": double, "reload": reload, "break": break_down, "count": count}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "mux.sock"
+
+
+def with_server(path: Path, client: Callable[[], Any]) -> Any:
+    """What a client gets that runs in a thread beside a server."""
+
+    async def both() -> Any:
+        async with ControlServer(path, HANDLERS):
+            return await asyncio.to_thread(client)
+
+    return asyncio.run(both())
+
+
+def send(path: Path, request: bytes) -> list[dict[str, Any]]:
+    """The answers to raw bytes, until the server hangs up."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return [json.loads(line) for line in connection.makefile("rb")]
+
+
+def test_a_command_is_answered(path: Path) -> None:
+    assert with_server(path, lambda: ask(path, "double", number=21)) == 42
+
+
+def test_several_requests_on_one_connection(path: Path) -> None:
+    request = b'{"command": "double", "number": 1}\n'
+    answers = with_server(path, lambda: send(path, request * 3))
+    assert answers == [{"ok": True, "result": 2}] * 3
+
+
+def test_a_stream_comes_line_by_line_and_ends(path: Path) -> None:
+    assert with_server(path, lambda: list(ask_stream(path, "count", until=3))) == [0, 1, 2]
+    assert with_server(path, lambda: list(ask_stream(path, "count", until=0))) == []
+
+
+def test_a_client_that_leaves_a_stream_does_no_harm(path: Path) -> None:
+    def client() -> Any:
+        next(ask_stream(path, "count", until=10_000_000))
+        return ask(path, "double", number=1)
+
+    assert with_server(path, client) == 2
+
+
+def test_a_refusal_says_every_problem(path: Path) -> None:
+    with pytest.raises(ControlError) as caught:
+        with_server(path, lambda: ask(path, "reload"))
+    assert caught.value.problems == ("lbmux.yaml:3: services[0].vip: no", "lbmux.yaml:4: idle: no")
+
+
+def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path) -> None:
+    def client() -> Any:
+        with pytest.raises(ControlError, match="internal error.*a bug"):
+            ask(path, "break")
+        return ask(path, "double", number=1)
+
+    assert with_server(path, client) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_line", "error"),
+    [
+        (b"junk\n", "the request is not JSON"),
+        (b"\xff\xfe\n", "the request is not JSON"),
+        (b"[" * 50_000 + b"\n", "the request is not JSON"),
+        (b"[]\n", 'a request is an object with "command"'),
+        (b'{"command": 1}\n', 'a request is an object with "command"'),
+        (b'{"command": "nope"}\n', "no command 'nope': there are double, reload, break, count"),
+        (b'{"command": "double"}\n', "double: missing a required argument: 'number'"),
+        (b'{"command": "reload", "x": 1}\n', "reload: got an unexpected keyword argument 'x'"),
+        (b" " * (MAX_REQUEST_BYTES + 1), f"a request has at most {MAX_REQUEST_BYTES} bytes"),
+    ],
+)
+def test_a_bad_request_is_refused(path: Path, request_line: bytes, error: str) -> None:
+    (answer,) = with_server(path, lambda: send(path, request_line))
+    assert (answer["ok"], answer["error"]) == (False, error)
+
+
+def test_only_the_owner_may_open_it(path: Path) -> None:
+    status = with_server(path, path.stat)
+    assert stat.S_ISSOCK(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+
+
+def test_it_is_gone_when_the_server_has_stopped(path: Path) -> None:
+    with_server(path, lambda: None)
+    assert not path.exists()
+
+
+def test_a_server_stops_though_a_client_is_connected(path: Path) -> None:
+    connection = socket.socket(socket.AF_UNIX)
+    with_server(path, lambda: connection.connect(str(path)))
+    assert connection.recv(1) == b""
+    connection.close()
+
+
+def test_what_a_dead_daemon_left_is_replaced(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert with_server(path, lambda: ask(path, "double", number=1)) == 2
+
+
+def test_a_live_daemon_keeps_its_socket(path: Path) -> None:
+    def second() -> None:
+        with pytest.raises(SetupError, match=f"{path}: another daemon listens there"):
+            asyncio.run(ControlServer(path, HANDLERS).start())
+
+    with_server(path, second)
+
+
+def test_another_file_in_its_place_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("precious")
+    with pytest.raises(SetupError, match="something else"):
+        asyncio.run(ControlServer(path, HANDLERS).start())
+    assert path.read_text() == "precious"
+
+
+def test_a_path_that_cannot_be_a_socket(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="too long"):
+        asyncio.run(ControlServer(tmp_path / ("x" * 200), HANDLERS).start())
+
+
+def test_asking_where_nobody_listens(path: Path) -> None:
+    with pytest.raises(ControlError, match="is the daemon running"):
+        ask(path, "double", number=1)
+
+
+def test_asking_what_hangs_up(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        child = os.fork()
+        if not child:
+            listener.accept()[0].recv(1000)
+            os._exit(0)
+        with pytest.raises(ControlError, match="hung up"):
+            ask(path, "double", number=1, timeout_s=10)
+        os.waitpid(child, 0)
