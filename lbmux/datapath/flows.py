@@ -16,9 +16,12 @@ from lbmux.datapath.tables import (
     BUCKET_BYTES,
     CLOSING,
     EVICTED,
+    EXPIRED,
     FULL,
+    GONE,
     HIT,
     LOOKUP_ROWS,
+    LOST,
     NEW,
     TRUSTED,
     UNTRUSTED,
@@ -47,7 +50,8 @@ def flow_hash(setting, high, low, ports, destination_low):
 @step
 def anticipate(world, high, low, ports, destination_low):
     """Ask for both lines of a flow's bucket, some frames ahead."""
-    bucket = bucket_at(world, worker(world), flow_hash(settings_row(settings(world), 0), high, low, ports, destination_low))
+    hashed = flow_hash(settings_row(settings(world), 0), high, low, ports, destination_low)
+    bucket = bucket_at(world, worker(world), hashed)
     prefetch(bucket)
     prefetch(advance(bucket, 64))
 
@@ -106,6 +110,38 @@ def trusted_in(bucket):
 
 
 @step
+def lookup(world, part, hashed, high, low, ports, owner):
+    """Where worker ``part`` has a flow: (its bucket, its place there or -1)."""
+    bucket = bucket_at(world, part, hashed)
+    way = find(bucket, high, low, ports, owner)
+    if way < 0 and flow_row(bucket, 0).overflowed != 0:
+        second = bucket_at(world, part, second_hash(hashed))
+        way = find(second, high, low, ports, owner)
+        if way >= 0:
+            bucket = second
+    return bucket, way
+
+
+@step
+def still_good(world, setting, who, bucket, flow, target, row, flags, now):
+    """Whether a flow that was found may be used: its ``target`` row lives and it was not idle; counted and touched.
+
+    ``row`` has the idle times.  A connection that opens where a closed one was begins afresh.
+    """
+    if target.state == GONE or target.generation != flow.generation:
+        flow.state = 0
+        count_lookup(world, who, LOST)
+        return False
+    if is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING):
+        flow.state = 0
+        count_lookup(world, who, EXPIRED)
+        return False
+    touch(setting, bucket, flow, flags, now)
+    count_lookup(world, who, HIT)
+    return True
+
+
+@step
 def free_place(setting, bucket, row, now, chance):
     """A place for a new flow: free or idle, else that of a random untrusted flow (+ WAYS); -1 where none is.
 
@@ -150,14 +186,3 @@ def remember(world, setting, who, hashed, high, low, ports, owner, target, gener
         return
     count_lookup(world, who, EVICTED if place >= WAYS else NEW)
     enter(flow_row(bucket, place & (WAYS - 1)), high, low, ports, owner, target, generation, now)
-
-
-@step
-def is_beginning(flags):
-    """A TCP segment that opens a connection."""
-    return (flags & SYN) != 0
-
-
-@step
-def count_hit(world, who):
-    count_lookup(world, who, HIT)

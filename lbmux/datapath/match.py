@@ -7,7 +7,7 @@ PROBES places from its own, then switches.
 """
 
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import int64, step, u32, u64
+from lbmux.datapath.memory import int64, step, u32
 from lbmux.datapath.tables import name_row
 from lbmux.datapath.world import name_limit, names
 
@@ -36,7 +36,7 @@ def match(world, setting, kind, high, low, port, protocol):
             and name.port == port
             and name.protocol == protocol
             and name.kind == kind
-            and name.high == u64(high)
+            and name.high == high
         ):
             return int64(name.index)
     return int64(-1)

@@ -24,7 +24,8 @@ Pointer = types.voidptr
 u8, u16, u32, u64 = types.uint8, types.uint16, types.uint32, types.uint64
 int32, int64 = types.int32, types.int64
 
-step = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+STEP_OPTIONS = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+step = njit(**STEP_OPTIONS)
 """A step of the data path: pure, without exceptions, inlined into whatever target calls it."""
 
 
@@ -42,7 +43,7 @@ def header(dtype: np.dtype[Any]) -> Any:
     """``header(IPV4)(frame, 14)`` is the record of that layout at byte 14 of the frame."""
     record = from_dtype(dtype)
 
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def at(typing: Any, pointer: Any, offset: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return builder.bitcast(offset_by(builder, *args), context.get_value_type(record))
@@ -56,7 +57,7 @@ def rows(dtype: np.dtype[Any]) -> Any:
     """``rows(FLOW)(table, 3)`` is the fourth record of a table of that layout."""
     record, size = from_dtype(dtype), dtype.itemsize
 
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def row(typing: Any, table: Any, index: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = offset_by(builder, args[0], builder.mul(args[1], ir.Constant(i64, size)))
@@ -67,7 +68,7 @@ def rows(dtype: np.dtype[Any]) -> Any:
     return row
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def advance(typing: Any, pointer: Any, offset: Any) -> Any:
     """The pointer ``offset`` bytes further on."""
 
@@ -77,7 +78,7 @@ def advance(typing: Any, pointer: Any, offset: Any) -> Any:
     return Pointer(Pointer, types.int64), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def beyond(typing: Any, pointer: Any, end: Any) -> Any:
     """True where ``pointer`` lies past ``end``: the bounds check that the verifier understands."""
 
@@ -87,7 +88,7 @@ def beyond(typing: Any, pointer: Any, end: Any) -> Any:
     return types.boolean(Pointer, Pointer), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def at_address(typing: Any, address: Any) -> Any:
     """An integer address (``array.ctypes.data``) as a pointer: native code only."""
 
@@ -98,7 +99,7 @@ def at_address(typing: Any, address: Any) -> Any:
 
 
 def _swap(kind: Any) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def swap(typing: Any, value: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return builder.bswap(args[0])
@@ -112,13 +113,14 @@ swap16, swap32 = _swap(types.uint16), _swap(types.uint32)
 """Between the wire's byte order and the machine's (little-endian, as eBPF here)."""
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def prefetch(typing: Any, pointer: Any) -> Any:
     """Ask for a cache line that will be written soon: native code only."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32])
-        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
+        name = "llvm.prefetch.p0"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
         builder.call(function, [args[0], ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 

@@ -5,28 +5,13 @@ This one function is the way of a packet, in user space and in the kernel.
 
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.encapsulate import encapsulate
-from lbmux.datapath.flows import (
-    bucket_at,
-    count_lookup,
-    find,
-    flow_hash,
-    is_beginning,
-    is_idle,
-    remember,
-    second_hash,
-    touch,
-)
+from lbmux.datapath.flows import flow_hash, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, scale
 from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import int64, step, u32, u64
 from lbmux.datapath.parse import PARSED, check_ethernet, check_ipv4, destination_port, parse, unmapped
 from lbmux.datapath.tables import (
-    CLOSING,
-    EXPIRED,
-    GONE,
-    HIT,
-    LOST,
     VIP,
     backend_row,
     count_row,
@@ -79,9 +64,9 @@ def select(world, service, packet):
 
 
 @step
-def known(world, setting, who, bucket, packet, index, service, now):
-    """The backend that the bucket has for the packet's flow, or -1."""
-    way = find(bucket, packet.source_high, packet.source_low, packet.ports, index)
+def known(world, setting, who, hashed, packet, index, service, now):
+    """The backend that the packet's flow has, or -1."""
+    bucket, way = lookup(world, who, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return int64(-1)
     flow = flow_row(bucket, way)
@@ -89,28 +74,15 @@ def known(world, setting, who, bucket, packet, index, service, now):
     if target >= backend_limit(world):
         return int64(-1)
     backend = backend_row(backends(world), target)
-    if backend.state == GONE or backend.generation != flow.generation:
-        flow.state = 0
-        count_lookup(world, who, LOST)
-        return int64(-1)
-    if is_idle(flow, service, now) or (is_beginning(packet.flags) and flow.state == CLOSING):
-        flow.state = 0
-        count_lookup(world, who, EXPIRED)
-        return int64(-1)
-    touch(setting, bucket, flow, packet.flags, now)
-    count_lookup(world, who, HIT)
-    return target
+    good = still_good(world, setting, who, bucket, flow, backend, service, packet.flags, now)
+    return target if good else int64(-1)
 
 
 @step
 def choose(world, setting, who, packet, index, service, now):
     """The backend of a packet: that of its flow, else that of its slot, which the flow then keeps; or -1."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    bucket = bucket_at(world, who, hashed)
-    target = known(world, setting, who, bucket, packet, index, service, now)
-    if target < 0 and flow_row(bucket, 0).overflowed != 0:
-        second = bucket_at(world, who, second_hash(hashed))
-        target = known(world, setting, who, second, packet, index, service, now)
+    target = known(world, setting, who, hashed, packet, index, service, now)
     if target >= 0:
         return target
     target = select(world, service, packet)

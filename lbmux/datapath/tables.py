@@ -60,6 +60,9 @@ ENDPOINT = layout(
 )
 """At an agent: one VIP and port, and the DIP and port behind it."""
 
+IDENTITY = layout(("value", "u8"))
+"""What a service or a backend is called, hashed: so a later process finds the rows again.  Not for the data path."""
+
 COUNT = layout(("packets", "u8"), ("bytes", "u8"))
 TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("unused", "u8"))
 
@@ -76,6 +79,9 @@ GONE, UP, DRAINING = 0, 1, 2
 VIP, DIP, MUX, OWN = 1, 2, 3, 4
 """Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination)."""
 
+LOCAL, NAT = 0, 1
+"""Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
+
 LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired")
 """What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
 place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long."""
@@ -86,7 +92,7 @@ PADDING = 64
 """Bytes behind every region, so that a bound that is rounded up stays inside."""
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
-LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, BACKEND, FLOW, ENDPOINT, COUNT, TRAFFIC)
+LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
 VERSION = zlib.crc32(repr([layout.descr for layout in LAYOUTS]).encode())
 """Changes with any layout: tables of another version are not adopted."""
 
@@ -117,6 +123,7 @@ class Sizes:
             "backends": self.backends * BACKEND.itemsize + PADDING,
             "flows": self.workers * self.buckets * BUCKET_BYTES + PADDING,
             "endpoints": self.endpoints * ENDPOINT.itemsize + PADDING,
+            "identities": (self.services + self.backends) * IDENTITY.itemsize + PADDING,
             "verdicts": self.workers * VERDICTS * COUNT.itemsize + PADDING,
             "lookups": self.workers * LOOKUP_ROWS * 8 + PADDING,
             "traffic": self.workers * self.backends * TRAFFIC.itemsize + PADDING,
@@ -129,6 +136,7 @@ count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("c
 
 ROWS: dict[str, np.dtype[Any]] = {
     "settings": SETTINGS, "names": NAME, "services": SERVICE, "slots": SLOT, "backends": BACKEND, "flows": FLOW,
-    "endpoints": ENDPOINT, "verdicts": COUNT, "lookups": np.dtype("u8"), "traffic": TRAFFIC,
+    "endpoints": ENDPOINT, "identities": np.dtype("u8"), "verdicts": COUNT, "lookups": np.dtype("u8"),
+    "traffic": TRAFFIC,
 }
 """The layout of each region's rows, for views from Python."""

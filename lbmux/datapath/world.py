@@ -44,10 +44,10 @@ kernel took a VLAN tag off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
-HELPER_CPU, HELPER_ADJUST_HEAD, HELPER_TIME = 8, 44, 160
+HELPER_CPU, HELPER_CHECKSUM, HELPER_ADJUST_HEAD, HELPER_TIME = 8, 11, 44, 160
 
 
-class World(types.Type):  # type: ignore[misc, unused-ignore]
+class World(types.Type):
     """The Numba type of a world; ``target`` is ``native``, ``xdp`` or ``tc``."""
 
     def __init__(self, target: str) -> None:
@@ -90,7 +90,7 @@ def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
 
 
 def _table(name: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def table(typing: Any, world: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             if world.target == "native":
@@ -103,7 +103,7 @@ def _table(name: str) -> Any:
 
 
 def _limit(name: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def limit(typing: Any, world: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             if world.target == "native":
@@ -122,7 +122,7 @@ name_limit, service_limit, slot_limit, backend_limit, bucket_limit, endpoint_lim
 """How many rows each table has; ``bucket_limit`` is of one worker."""
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def frame(typing: Any, world: Any) -> Any:
     """The frame's first byte.  Ask again after ``grow`` or ``shrink``."""
 
@@ -134,7 +134,7 @@ def frame(typing: Any, world: Any) -> Any:
     return Pointer(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def frame_end(typing: Any, world: Any) -> Any:
     """The byte behind the frame's last one."""
 
@@ -146,7 +146,7 @@ def frame_end(typing: Any, world: Any) -> Any:
     return Pointer(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def frame_length(typing: Any, world: Any) -> Any:
     """The frame's bytes, those included that the kernel keeps in other pages."""
 
@@ -160,7 +160,7 @@ def frame_length(typing: Any, world: Any) -> Any:
     return types.int64(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def grow(typing: Any, world: Any, length: Any) -> Any:
     """Move the frame's first byte ``length`` bytes to the front (negative: to the back); False if there is no room."""
 
@@ -181,7 +181,22 @@ def grow(typing: Any, world: Any, length: Any) -> Any:
     return types.boolean(world, types.int64), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
+def replace_transport_checksum(typing: Any, world: Any, offset: Any, before: Any, after: Any, flags: Any) -> Any:
+    """bpf_l4_csum_replace, which knows if the checksum is still to be finished: tc only.  Pointers are stale then."""
+    if world.target != "tc":
+        return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        world, offset, before, after, flags = args
+        before, after = builder.zext(before, i64), builder.zext(after, i64)
+        helper(builder, HELPER_CHECKSUM, i64, world, builder.trunc(offset, i32), before, after, flags)
+        return context.get_dummy_value()
+
+    return types.void(world, types.int64, types.uint32, types.uint32, types.uint64), lower
+
+
+@intrinsic
 def clock(typing: Any, world: Any) -> Any:
     """The time in ticks (tables.TICK_SHIFT), modulo 2**32."""
 
@@ -194,7 +209,7 @@ def clock(typing: Any, world: Any) -> Any:
     return types.uint32(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def worker(typing: Any, world: Any) -> Any:
     """Whose part of the flow and counter tables is used: in the kernel the CPU's number.  May exceed the limit."""
 
@@ -206,7 +221,7 @@ def worker(typing: Any, world: Any) -> Any:
     return types.int64(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def frame_flags(typing: Any, world: Any) -> Any:
     """UNFINISHED_CHECKSUM and CUT, where the driver knows them; no flag tells in the kernel."""
 
@@ -216,7 +231,7 @@ def frame_flags(typing: Any, world: Any) -> Any:
     return types.int64(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def arrived(typing: Any, world: Any) -> Any:
     """The index of the interface that the frame came in by (tc: goes out by)."""
 
@@ -227,7 +242,7 @@ def arrived(typing: Any, world: Any) -> Any:
     return types.int64(world), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def world_at(typing: Any, address: Any) -> Any:
     """The native world whose WORLD record lies at an address."""
 
@@ -238,7 +253,7 @@ def world_at(typing: Any, address: Any) -> Any:
 
 
 def _kernel_world(kind: World) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    @intrinsic
     def of(typing: Any, context_pointer: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return args[0]

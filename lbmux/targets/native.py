@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lbmux.datapath import mux
+from lbmux.datapath import agent, mux
 from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES, ipv4, udp
 from lbmux.datapath.memory import at_address, rows, step
@@ -58,15 +58,26 @@ class Worker:
 
     def forward(self, batch: Batch, now: int) -> None:
         """Take a batch through the mux; ``now`` in ticks.  Verdicts, targets, addresses and lengths are set."""
+        self._run(_forward, batch, now)
+
+    def inbound(self, batch: Batch, now: int) -> None:
+        """Take a batch through the agent's way in: delivered frames have lost their outer header."""
+        self._run(_inbound, batch, now)
+
+    def outbound(self, batch: Batch, now: int) -> None:
+        """Take a batch through the agent's way out: replied frames have the VIP as their source."""
+        self._run(_outbound, batch, now)
+
+    def _run(self, function: Any, batch: Batch, now: int) -> None:
         self._world["now"] = now
-        _forward(
+        function(
             self._address, batch.address, batch.length, batch.verdict, batch.flags, batch.interface, batch.target,
             batch.count,
         )  # fmt: skip
 
 
 @step
-def _anticipate(world, address, length):  # type: ignore[no-untyped-def]
+def _anticipate(world, address, length):
     """A guess from the plain frame's layout; a wrong one costs nothing but the prefetch."""
     if length >= TRANSPORT + UDP_BYTES:
         start = at_address(address)
@@ -74,14 +85,35 @@ def _anticipate(world, address, length):  # type: ignore[no-untyped-def]
         anticipate(world, np.uint64(0), mapped(ip.source), udp(start, TRANSPORT).ports, mapped(ip.destination))
 
 
+@step
+def _enter(record, address, length, flags, interface):
+    record.frame, record.end, record.floor = address, address + np.uint64(length), address - np.uint64(HEADROOM_BYTES)
+    record.flags, record.arrived = flags, interface
+
+
 @compiled
-def _forward(world_address, address, length, verdict, flags, interface, target, count):  # type: ignore[no-untyped-def]
+def _forward(world_address, address, length, verdict, flags, interface, target, count):
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     for index in range(count):
         if index + AHEAD < count:
             _anticipate(world, address[index + AHEAD], length[index + AHEAD])
-        start = address[index]
-        record.frame, record.end, record.floor = start, start + np.uint64(length[index]), start - np.uint64(HEADROOM_BYTES)
-        record.flags, record.arrived = flags[index], interface[index]
+        _enter(record, address[index], length[index], flags[index], interface[index])
         verdict[index], target[index] = mux.run(world)
         address[index], length[index] = record.frame, record.end - record.frame
+
+
+@compiled
+def _inbound(world_address, address, length, verdict, flags, interface, target, count):
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    for index in range(count):
+        _enter(record, address[index], length[index], flags[index], interface[index])
+        verdict[index], target[index] = agent.run_inbound(world)
+        address[index], length[index] = record.frame, record.end - record.frame
+
+
+@compiled
+def _outbound(world_address, address, length, verdict, flags, interface, target, count):
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    for index in range(count):
+        _enter(record, address[index], length[index], flags[index], interface[index])
+        verdict[index], target[index] = agent.run_outbound(world)

@@ -51,6 +51,8 @@ class Tables:
         self.backends: NDArray[Any] = view["backends"]
         self.flows = view["flows"].reshape(sizes.workers, sizes.buckets, WAYS)
         self.endpoints: NDArray[Any] = view["endpoints"]
+        self.service_identities = view["identities"][: sizes.services]
+        self.backend_identities = view["identities"][sizes.services :]
         self.verdicts = view["verdicts"].reshape(sizes.workers, VERDICTS)
         self.lookups: NDArray[np.uint64] = view["lookups"].reshape(sizes.workers, LOOKUP_ROWS)
         self.traffic = view["traffic"].reshape(sizes.workers, sizes.backends)

@@ -1,0 +1,194 @@
+"""The host agent: decapsulate and translate on the way in, translate back on the way out.
+
+In:  frame -> tunnelled to us by a mux? -> decapsulate -> match the VIP -> VIP to DIP -> local stack.
+Out: reply -> match the DIP -> flow table: did it come by a mux? -> DIP to VIP -> out, past the mux.
+
+The flow table is the mux's, with other meanings: the key is what the reply will show (client, ports, DIP), the
+target is the endpoint, that is the VIP, by which the connection came.
+"""
+
+from lbmux.datapath.decapsulate import decapsulate
+from lbmux.datapath.flows import flow_hash, lookup, remember, still_good
+from lbmux.datapath.headers import ETHERNET_BYTES, FRAGMENTED, IPIP_PROTOCOL, IPV4_BYTES, ipv4
+from lbmux.datapath.match import match
+from lbmux.datapath.memory import int64, step, u16, u32, u64
+from lbmux.datapath.mux import count
+from lbmux.datapath.parse import (
+    PARSED,
+    check_ethernet,
+    check_ipv4,
+    destination_port,
+    mapped,
+    parse,
+    source_port,
+    unmapped,
+)
+from lbmux.datapath.tables import (
+    DIP,
+    MUX,
+    NAT,
+    OWN,
+    VIP,
+    endpoint_row,
+    flow_row,
+    settings_row,
+)
+from lbmux.datapath.translate import translate_destination, translate_source
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import (
+    TAGGED,
+    clock,
+    endpoint_limit,
+    endpoints,
+    frame,
+    frame_end,
+    frame_flags,
+    frame_length,
+    settings,
+    worker,
+    worker_limit,
+)
+
+DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
+NOT_TUNNELLED, NOT_A_MUX, NOT_HERE = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.NOT_HERE)
+NOT_TRANSLATED, OUT_OF_TABLE, VLAN = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE), int(Verdict.VLAN)
+INNER = ETHERNET_BYTES + IPV4_BYTES
+
+
+@step
+def recall(world, setting, who, part, hashed, high, low, ports, owner, flags, now):
+    """The endpoint of a flow in the part of the table that belongs to worker ``part``, or -1."""
+    bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+    if way < 0:
+        return int64(-1)
+    flow = flow_row(bucket, way)
+    target = int64(flow.target)
+    if target >= endpoint_limit(world):
+        return int64(-1)
+    endpoint = endpoint_row(endpoints(world), target)
+    return target if still_good(world, setting, who, bucket, flow, endpoint, endpoint, flags, now) else int64(-1)
+
+
+@step
+def tunnelled(world, setting):
+    """PARSED where the frame is IP in IP from a mux to us, else why not."""
+    start, end = frame(world), frame_end(world)
+    if (frame_flags(world) & TAGGED) != 0:
+        return VLAN
+    verdict = check_ethernet(start, end)
+    if verdict != PARSED:
+        return verdict
+    left = frame_length(world) - ETHERNET_BYTES
+    verdict = check_ipv4(start, ETHERNET_BYTES, end, left)
+    if verdict != PARSED:
+        return verdict
+    outer = ipv4(start, ETHERNET_BYTES)
+    if outer.protocol != IPIP_PROTOCOL or (outer.fragment & FRAGMENTED) != 0:
+        return NOT_TUNNELLED
+    if match(world, setting, OWN, u64(0), mapped(outer.destination), u16(0), int64(0)) < 0:
+        return NOT_TUNNELLED
+    if match(world, setting, MUX, u64(0), mapped(outer.source), u16(0), int64(0)) < 0:
+        return NOT_A_MUX
+    return check_ipv4(start, INNER, end, left - IPV4_BYTES)
+
+
+@step
+def inbound(world, who, now):
+    """One frame from the wire: (verdict, endpoint or -1)."""
+    setting = settings_row(settings(world), 0)
+    verdict = tunnelled(world, setting)
+    if verdict != PARSED:
+        return verdict, int64(-1)
+    packet = parse(frame(world), INNER, frame_end(world))
+    if packet.verdict != PARSED:
+        return packet.verdict, int64(-1)
+    port = destination_port(packet.ports)
+    target = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    if target < 0:
+        return NOT_HERE, int64(-1)
+    if target >= endpoint_limit(world):
+        return OUT_OF_TABLE, int64(-1)
+    endpoint = endpoint_row(endpoints(world), target)
+    if not decapsulate(world, IPV4_BYTES):
+        return NO_ROOM, target
+    if endpoint.mode == NAT:
+        return deliver_translated(world, setting, who, packet, endpoint, target, now), target
+    return DELIVERED, target
+
+
+@step
+def deliver_translated(world, setting, who, packet, endpoint, target, now):
+    """Remember by which VIP the flow comes, and make the VIP the DIP."""
+    start = frame(world)
+    if check_ipv4(start, ETHERNET_BYTES, frame_end(world), frame_length(world) - ETHERNET_BYTES) != PARSED:
+        return NO_ROOM
+    if parse(start, ETHERNET_BYTES, frame_end(world)).verdict != PARSED:  # proves the bounds again, after the move
+        return NO_ROOM
+    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(endpoint.dip_port) << u32(16)))
+    hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
+    found = recall(
+        world, setting, who, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner,
+        packet.flags, now,
+    )  # fmt: skip
+    if found != target:
+        remember(
+            world, setting, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, target,
+            endpoint.generation, endpoint, now,
+        )  # fmt: skip
+    translate_destination(world, start, packet, unmapped(endpoint.dip_low), endpoint.dip_port)
+    return DELIVERED
+
+
+@step
+def outbound(world, who, now):
+    """One frame that leaves the host: (verdict, endpoint or -1)."""
+    start, end = frame(world), frame_end(world)
+    verdict = check_ethernet(start, end)
+    if verdict != PARSED:
+        return verdict, int64(-1)
+    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
+    if verdict != PARSED:
+        return verdict, int64(-1)
+    packet = parse(start, ETHERNET_BYTES, end)
+    if packet.verdict != PARSED:
+        return packet.verdict, int64(-1)
+    setting = settings_row(settings(world), 0)
+    port = source_port(packet.ports)
+    owner = match(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    if owner < 0:
+        return NOT_TRANSLATED, int64(-1)
+    ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
+    hashed = flow_hash(setting, packet.destination_high, packet.destination_low, ports, packet.source_low)
+    target = int64(-1)
+    for turn in range(worker_limit(world)):
+        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
+        if target < 0:
+            target = recall(
+                world, setting, who, part, hashed, packet.destination_high, packet.destination_low, ports, owner, 0,
+                now,
+            )  # fmt: skip
+    if target < 0 or target >= endpoint_limit(world):
+        return NOT_TRANSLATED, int64(-1)
+    endpoint = endpoint_row(endpoints(world), target)
+    translate_source(world, start, packet, unmapped(endpoint.vip_low), endpoint.vip_port)
+    return REPLIED, target
+
+
+@step
+def run_inbound(world):
+    who, length = worker(world), frame_length(world)
+    if who >= worker_limit(world):
+        return OUT_OF_TABLE, int64(-1)
+    verdict, target = inbound(world, who, clock(world))
+    count(world, who, verdict, length)
+    return verdict, target
+
+
+@step
+def run_outbound(world):
+    who, length = worker(world), frame_length(world)
+    if who >= worker_limit(world):
+        return OUT_OF_TABLE, int64(-1)
+    verdict, target = outbound(world, who, clock(world))
+    count(world, who, verdict, length)
+    return verdict, target
