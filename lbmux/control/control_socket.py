@@ -54,14 +54,14 @@ class ControlServer:
     async def stop(self) -> None:
         if self._server is None:
             return
-        self._server.close()
+        server, self._server = self._server, None
+        server.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
         # Not another daemon's that has taken the place meanwhile.
         if self.path.exists() and self.path.stat().st_ino == self._inode:
             self.path.unlink()
-        self._server = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -71,9 +71,14 @@ class ControlServer:
         await self.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted while we stopped
+            writer.close()
+            return
         client = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._clients.add(client)
         client.add_done_callback(self._clients.discard)
+        # Not in the task itself: one that is cancelled before its first step would never come to it.
+        client.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -86,8 +91,6 @@ class ControlServer:
             writer.write(json.dumps(refusal).encode() + b"\n")
         except ConnectionError:
             pass  # the client has gone
-        finally:
-            writer.close()
 
     async def _answers(self, request: bytes) -> AsyncIterator[dict[str, Any]]:
         try:
