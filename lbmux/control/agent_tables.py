@@ -1,0 +1,105 @@
+"""A host agent's tables, written from a configuration: the backends of this host, and whom it listens to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.control.config import Backend, Config, Service
+from lbmux.control.identities import assign, identity
+from lbmux.control.mux_tables import PROTOCOLS, power_of_two, ticks
+from lbmux.control.names import Name, fill
+from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, Sizes
+from lbmux.targets.regions import Tables
+
+ENDPOINTS = 1024
+
+
+def sizes_for(config: Config, workers: int = 1) -> Sizes:
+    """Tables of a host: few endpoints, no Maglev table, flows for the connections of one host."""
+    flows = min(config.flows.limit, 1 << 18)
+    return Sizes(
+        names=power_of_two(max(4096, 4 * (len(config.services) + len(config.muxes)))),
+        slots=16,
+        backends=ENDPOINTS,
+        buckets=power_of_two(-(-2 * flows // WAYS)),
+        endpoints=ENDPOINTS,
+        workers=workers,
+    )
+
+
+@dataclass
+class Plan:
+    """Everything that ``commit`` has to copy."""
+
+    config: Config
+    names: NDArray[Any]
+    salt: int
+    endpoints: dict[int, tuple[int, NDArray[Any]]]  # row: (identity, contents)
+    owners: dict[int, int]  # row: identity
+    served: tuple[tuple[Service, Backend], ...]
+
+
+class AgentTables:
+    """The control side's hold on one agent's tables."""
+
+    def __init__(self, tables: Tables, own: Iterable[Address], muxes: Iterable[Address], mode: str) -> None:
+        """``own``: addresses that tunnels may end at; ``muxes``: accepted besides the file's; ``mode``: nat or local."""
+        self.tables = tables
+        self.own = frozenset(own)
+        self.muxes = frozenset(muxes)
+        self.mode = {"nat": NAT, "local": LOCAL}[mode]
+        self.config: Config | None = None
+        self.served: tuple[tuple[Service, Backend], ...] = ()
+
+    def plan(self, config: Config) -> Plan:
+        """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
+        tables = self.tables
+        served = tuple((s, b) for s in config.services for b in s.backends if b.tunnel_to in self.own)
+        owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in served}
+        owner_rows = assign("services", tables.service_identities, owners, set())
+        wanted = {identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in served}
+        in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
+        rows = assign("endpoints", tables.backend_identities, wanted, in_use)
+        names = [Name(OWN, address, 0, 0, 0) for address in self.own]
+        names += [Name(MUX, address, 0, 0, 0) for address in self.muxes | set(config.muxes)]
+        endpoints = {}
+        for value, (service, backend) in wanted.items():
+            names.append(Name(VIP, service.vip, service.port, PROTOCOLS[service.protocol], rows[value]))
+            owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
+            endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend))
+        if self.mode == NAT:
+            names += [
+                Name(DIP, b.dip, b.port, PROTOCOLS[s.protocol], owner_rows[value]) for value, (s, b) in owners.items()
+            ]
+        copy, salt = fill(tables, names)
+        return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
+
+    def _endpoint(self, row: int, value: int, owner: int, service: Service, backend: Backend) -> NDArray[Any]:
+        after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
+        after["vip_high"], after["vip_low"] = to_pair(service.vip)
+        after["dip_high"], after["dip_low"] = to_pair(backend.dip)
+        after["vip_port"], after["dip_port"] = port_to_wire(service.port), port_to_wire(backend.port)
+        after["mode"], after["protocol"], after["owner"] = self.mode, PROTOCOLS[service.protocol], owner
+        after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
+        after["idle_closing"], after["state"] = ticks(service.idle.closing_s), UP
+        after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
+        return after
+
+    def commit(self, plan: Plan) -> None:
+        """Put a plan in force, by one switch between two packets."""
+        tables, row = self.tables, self.tables.settings[0]
+        for index, (value, contents) in plan.endpoints.items():
+            tables.endpoints[index], tables.backend_identities[index] = contents, value
+        for index, value in plan.owners.items():
+            tables.service_identities[index] = value
+        other = 1 - tables.active
+        tables.names[other] = plan.names
+        row[f"salt{other}"] = plan.salt
+        row["active"] = other
+        gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
+        tables.endpoints["state"][gone] = GONE
+        self.config, self.served = plan.config, plan.served

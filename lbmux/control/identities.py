@@ -1,0 +1,36 @@
+"""Which row of a table stands for what: rows stay with their owner over reloads and restarts.
+
+A row's identity is a hash of what it stands for, kept in the tables themselves; zero is a row never used.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import mmh3
+from numpy.typing import NDArray
+
+from lbmux.errors import TableError
+
+
+def identity(*parts: object) -> int:
+    """64 bits, never zero."""
+    return int(mmh3.hash64(" ".join(map(str, parts)), signed=False)[0]) | 1
+
+
+def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: set[int]) -> dict[int, int]:
+    """A row for each wanted identity: the one it has, else one never used, else one that is not ``in_use``.
+
+    ``rows`` holds the identities now and is not changed.  TableError where there are too few.
+    """
+    wanted = list(wanted)
+    held = {int(value): row for row, value in enumerate(rows.tolist()) if value}
+    places = {value: held[value] for value in wanted if value in held}
+    missing = [value for value in wanted if value not in held]
+    if missing:
+        kept = set(places.values()) | in_use
+        fresh = [row for row, value in enumerate(rows.tolist()) if not value]
+        reused = [row for row in held.values() if row not in kept]
+        if len(missing) > len(fresh) + len(reused):
+            raise TableError(table, len(wanted), len(rows))
+        places.update(zip(missing, fresh + reused, strict=False))
+    return places

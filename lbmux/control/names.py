@@ -1,0 +1,75 @@
+"""Fill one copy of the name table: every address that means something to the data path.
+
+Placed by the data path's own hash (datapath.match), compiled, so the two cannot disagree.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.datapath.match import PROBES, name_hash
+from lbmux.datapath.memory import at_address, int64
+from lbmux.datapath.tables import NAME, name_row, settings_row
+from lbmux.errors import TableError
+from lbmux.targets.native import compiled
+from lbmux.targets.regions import Tables
+
+SALTS = 32
+"""How many salts are tried before the table counts as too small."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What the address (with port and protocol, or 0 and 0) of a kind stands for: a row of another table."""
+
+    kind: int
+    address: Address
+    port: int
+    protocol: int
+    index: int
+
+    def row(self) -> tuple[int, ...]:
+        return (*to_pair(self.address), port_to_wire(self.port), self.protocol, self.kind, self.index, 0)
+
+
+def fill(tables: Tables, names: Sequence[Name]) -> tuple[NDArray[Any], int]:
+    """A copy of the name table with these names in it, and the salt that goes with it."""
+    size = tables.sizes.names
+    if len(names) > size // 2:
+        raise TableError("names", len(names), size // 2)
+    entries = np.array([name.row() for name in names], NAME)
+    for _ in range(SALTS):
+        salt, copy = secrets.randbits(32), np.zeros(size, NAME)
+        if _place(_address(tables.settings), salt, _address(copy), size, _address(entries), len(names)):
+            return copy, salt
+    raise TableError("names", len(names), size // 2)
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@compiled
+def _place(settings, salt, table, size, entries, count):  # type: ignore[no-untyped-def]
+    """False where a name would lie more than PROBES places from its own."""
+    setting = settings_row(at_address(settings), 0)
+    copy, given = at_address(table), at_address(entries)
+    for index in range(count):
+        entry = name_row(given, index)
+        place = int64(name_hash(setting, salt, entry.kind, entry.high, entry.low, entry.port, entry.protocol))
+        placed = False
+        for probe in range(PROBES):
+            row = name_row(copy, (place + probe) & (size - 1))
+            if row.kind == 0:
+                row.high, row.low, row.port, row.protocol = entry.high, entry.low, entry.port, entry.protocol
+                row.kind, row.index = entry.kind, entry.index
+                placed = True
+                break
+        if not placed:
+            return False
+    return True

@@ -1,0 +1,24 @@
+"""Where Maglev tables lie in the slot region: a table that changes gets a new place, then the service is switched.
+
+So a reload never writes where a packet may be reading, and a service that does not change costs nothing.
+"""
+
+from collections.abc import Iterable
+
+from lbmux.errors import TableError
+
+Range = tuple[int, int]
+"""(first slot, number of slots)"""
+
+
+def allocate(limit: int, taken: Iterable[Range], size: int) -> int:
+    """The first gap of ``size`` slots among ``taken`` ranges, below ``limit``; TableError where none is."""
+    at = 0
+    held = sorted(taken)
+    for start, length in held:
+        if start - at >= size:
+            return at
+        at = max(at, start + length)
+    if limit - at >= size:
+        return at
+    raise TableError("slots", size + sum(length for _, length in held), limit)

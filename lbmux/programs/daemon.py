@@ -1,0 +1,48 @@
+"""What mux and agent have in common as processes: the event loop, signals, readiness, the way to start."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+SWITCH_INTERVAL_S = 0.0002
+"""How long a busy Python thread (a configuration being read) may keep the interpreter from the packet loop."""
+
+
+def run(program: Coroutine[Any, Any, None]) -> None:
+    """Run a program to its end, on uvloop where it is installed."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(program)
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def stop_event(*, on_reload: Any = None) -> asyncio.Event:
+    """Set by SIGTERM and SIGINT; SIGHUP calls ``on_reload``."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if on_reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
+    return stop
+
+
+def notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)), if there is one; ``@`` names an abstract socket."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+        sender.sendto(state.encode(), address)

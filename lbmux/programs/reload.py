@@ -1,0 +1,57 @@
+"""Reload: read the file anew beside the packets, put it in force between two of them, or leave all as it was."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from lbmux.control.config import Config
+from lbmux.control.config_changes import changes
+from lbmux.control.config_file import load
+from lbmux.errors import LbmuxError
+
+log = logging.getLogger(__name__)
+
+
+class Reloadable(Protocol):
+    """Tables that plan in a thread and commit at once."""
+
+    config: Config | None
+
+    def plan(self, config: Config) -> Any: ...
+
+    def commit(self, plan: Any) -> None: ...
+
+
+class Reloader:
+    """One configuration file and the tables that it governs.  Reloads wait for one another."""
+
+    def __init__(self, path: Path, tables: Reloadable, on_commit: Callable[[], None] = lambda: None) -> None:
+        self.path = path
+        self._tables = tables
+        self._on_commit = on_commit
+        self._lock = asyncio.Lock()
+
+    async def reload(self) -> dict[str, Any]:
+        """What changed; a file that cannot be used raises, and the running configuration stays in force."""
+        async with self._lock:
+            config = await asyncio.to_thread(load, self.path)
+            plan = await asyncio.to_thread(self._tables.plan, config)
+            before = self._tables.config
+            self._tables.commit(plan)
+            self._on_commit()
+        said = changes(before, config) if before else []
+        if before and before.flows.limit != config.flows.limit:
+            said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
+        log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
+        return {"changes": said}
+
+    async def reload_or_log(self) -> None:
+        """For SIGHUP, where nobody waits for an answer."""
+        try:
+            await self.reload()
+        except LbmuxError as error:
+            for line in str(error).splitlines():
+                log.error("%s", line)
+            log.error("configuration %s not loaded: the running one stays in force", self.path)
