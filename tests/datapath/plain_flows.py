@@ -1,0 +1,153 @@
+"""The flow table as lists of objects, with the same policy: buckets of four places, three states, two buckets."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from lbmux.datapath.tables import WAYS
+
+from .plain_hash import WORD, keyed, second_hash
+
+UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
+FIN, SYN, RST = 1, 2, 4
+GONE = 0
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a flow is known by; numbers as a little-endian machine loads them."""
+
+    low: int
+    ports: int
+    owner: int
+    high: int = 0
+
+
+@dataclass
+class Flow:
+    key: Key
+    target: int
+    generation: int
+    seen: int
+    state: int = UNTRUSTED
+
+
+class Target(Protocol):
+    state: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Ticks without a packet after which a flow is over."""
+
+    untrusted: int = 9536
+    trusted: int = 286102
+    closing: int = 9536
+
+    def over(self, flow: Flow, now: int) -> bool:
+        limit = {UNTRUSTED: self.untrusted, TRUSTED: self.trusted, CLOSING: self.closing}[flow.state]
+        since = (now - flow.seen) & WORD
+        since -= 1 << 32 if since >> 31 else 0  # another's clock may be ahead of ours
+        return since > limit
+
+
+class PlainFlows:
+    def __init__(self, keys: Sequence[int], buckets: int, trusted_ways: int = WAYS - 1, untrusted_ways: int = WAYS):
+        self.keys, self.trusted_ways, self.untrusted_ways = keys, trusted_ways, untrusted_ways
+        self.buckets: list[list[Flow | None]] = [[None] * WAYS for _ in range(buckets)]
+        self.overflowed = [False] * buckets
+        self.lookups: Counter[str] = Counter()
+
+    def _places(self, key: Key, destination: int) -> tuple[int, int, int]:
+        """The flow's hash, its bucket and its second bucket."""
+        hashed = keyed(self.keys, key.high, key.low, key.ports, destination)
+        return hashed, hashed % len(self.buckets), second_hash(hashed) % len(self.buckets)
+
+    def find(self, key: Key, destination: int) -> tuple[int, int] | None:
+        """(bucket, way)"""
+        _, first, second = self._places(key, destination)
+        for number in (first, second) if self.overflowed[first] else (first,):
+            for way, flow in enumerate(self.buckets[number]):
+                if flow and flow.key == key:
+                    return number, way
+        return None
+
+    def flow(self, place: tuple[int, int]) -> Flow:
+        flow = self.buckets[place[0]][place[1]]
+        assert flow
+        return flow
+
+    def forget(self, place: tuple[int, int], why: str) -> None:
+        self.buckets[place[0]][place[1]] = None
+        self.lookups[why] += 1
+
+    def use(self, place: tuple[int, int], target: Target, idle: Idle, flags: int, now: int) -> bool:
+        """Whether the flow found there is still good; if so it is refreshed, if not it is forgotten."""
+        flow = self.flow(place)
+        if target.state == GONE or target.generation != flow.generation:
+            self.forget(place, "gone")
+            return False
+        if idle.over(flow, now) or (flags & SYN and flow.state == CLOSING):
+            self.forget(place, "expired")
+            return False
+        flow.seen = now
+        if flags & (FIN | RST):
+            flow.state = CLOSING
+        elif flow.state == UNTRUSTED and self._trusted(place[0]) < self.trusted_ways:
+            flow.state = TRUSTED
+        self.lookups["hit"] += 1
+        return True
+
+    def _trusted(self, number: int) -> int:
+        return sum(1 for flow in self.buckets[number] if flow and flow.state == TRUSTED)
+
+    def _place(self, number: int, idle: Idle, now: int, chance: int) -> tuple[int, bool] | None:
+        """(way, whether a live flow must go) or None."""
+        free, victims = [], []
+        for turn in range(WAYS):
+            way = (turn + chance) % WAYS
+            flow = self.buckets[number][way]
+            if flow is None or idle.over(flow, now):
+                free.append(way)
+            elif flow.state != TRUSTED:
+                victims.append(way)
+        if free and (len(victims) < self.untrusted_ways or not victims):
+            return free[-1], False
+        return (victims[-1], True) if victims else None
+
+    def remember(
+        self, key: Key, destination: int, target: int, generation: int, idle: Idle, now: int
+    ) -> None:
+        hashed, number, second = self._places(key, destination)
+        chance = (hashed >> 20) ^ now
+        place = self._place(number, idle, now, chance)
+        if place is None or (place[1] and self._trusted(number) >= self.trusted_ways):
+            self.overflowed[number] = True
+            number = second
+            place = self._place(number, idle, now, chance)
+        if place is None:
+            self.lookups["full"] += 1
+            return
+        self.lookups["evicted" if place[1] else "new"] += 1
+        self.buckets[number][place[0]] = Flow(key, target, generation, now)
+
+    def differences(self, rows: Any) -> list[str]:
+        """Where these flows and the table's FLOW rows of one worker do not agree."""
+        found = []
+        names = ("high", "low", "ports", "owner", "target", "generation", "seen", "state")
+        for number, bucket in enumerate(self.buckets):
+            if bool(rows[number, 0]["overflowed"]) != self.overflowed[number]:
+                found.append(f"bucket {number}: overflowed")
+            for way, flow in enumerate(bucket):
+                row = {name: int(rows[number, way][name]) for name in names}
+                if not (row == _row(flow) if flow else row["state"] == 0):
+                    found.append(f"{number}.{way}: {flow} against {row}")
+        return found
+
+
+def _row(flow: Flow) -> dict[str, int]:
+    return asdict(flow.key) | {
+        "target": flow.target, "generation": flow.generation, "seen": flow.seen, "state": flow.state
+    }  # fmt: skip

@@ -1,0 +1,143 @@
+"""The mux against its plain twin, over random frames: same verdict, backend, bytes, counters and flow entries."""
+
+import random
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import TAGGED, UNFINISHED_CHECKSUM
+
+from .craft import Craft, Stream
+from .harness import Frames, Machine
+from .plain_flows import Idle, PlainFlows
+from .plain_mux import Backend, PlainMux, Service
+from .plain_packet import TCP, UDP
+
+WEB, DNS, EMPTY, OTHER = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([192, 0, 2, 3]), bytes([203, 0, 113, 9])
+IDLE = Idle(untrusted=50, trusted=400, closing=20)
+NO_SLOT = 0xFFFF
+
+
+def services() -> list[Service]:
+    """Four: two ports of one VIP, one of UDP, one without backends, one with holes in its table."""
+    pick = random.Random(5)
+    return [
+        Service(WEB, TCP, 80, tuple(pick.choices(range(6), k=251)), IDLE, seed=1),
+        Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), seed=0xFFFFFFFF),
+        Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7),
+        Service(EMPTY, TCP, 80, (), IDLE),
+    ]
+
+
+def backends() -> list[Backend]:
+    """With one whose MAC address is unknown, one behind a small and one behind a large MTU, one that drains."""
+    rows = [Backend(bytes([10, 1, 0, at]), bytes([2, 0, 0, 7, 0, at]), generation=at) for at in range(9)]
+    rows[2].destination_mac = bytes(6)
+    rows[3].mtu, rows[4].mtu = 576, 9000
+    rows[5].state = 2
+    return rows
+
+
+class Pair:
+    """The compiled mux and its twin, with the same set-up."""
+
+    def __init__(self, buckets: int, trusted_ways: int = 3, untrusted_ways: int = 4) -> None:
+        self.machine = Machine.make(buckets, trusted_ways, untrusted_ways)
+        self.backends = backends()
+        self.machine.install_mux(services(), self.backends)
+        flows = PlainFlows(self.machine.keys, buckets, trusted_ways, untrusted_ways)
+        self.plain = PlainMux(services(), self.backends, flows)
+
+    def run(self, frames: list[bytes], now: int, flags: list[int]) -> None:
+        batch = Frames(frames, flags)
+        self.machine.worker.forward(batch, now)
+        for frame, flag, result in zip(frames, flags, batch.results(), strict=True):
+            assert result == self.plain.run(frame, now, flag), frame.hex()
+        assert batch.untouched_around()
+
+    def change_backend(self, at: int, generation: int, state: int) -> None:
+        self.backends[at].generation, self.backends[at].state = generation, state
+        row = self.machine.tables.backends[at]
+        row["generation"], row["state"] = generation, state
+
+    def check_tables(self) -> None:
+        tables, counters = self.machine.tables, self.plain.counters
+        assert self.plain.flows.differences(tables.flows[0]) == []
+        assert {k: v for k, v in self.machine.lookups().items() if v} == dict(self.plain.flows.lookups)
+        assert self.machine.verdicts() == {v: (n, counters.verdict_bytes[v]) for v, n in counters.verdicts.items()}
+        for at in range(len(self.backends)):
+            row = tables.traffic[0, at]
+            assert row["packets"] == counters.packets[at]
+            assert row["bytes"] == counters.bytes[at]
+            assert row["flows"] == counters.flows[at]
+
+
+def destinations() -> list[tuple[bytes, int, int]]:
+    known = [(service.vip, service.protocol, service.port) for service in services()]
+    return [*known, known[0], known[0], known[2], (OTHER, TCP, 80), (WEB, UDP, 80)]
+
+
+@pytest.mark.parametrize(("trusted_ways", "untrusted_ways"), [(3, 4), (2, 1), (4, 4), (1, 2)])
+@pytest.mark.parametrize("buckets", [1, 16, 1024])
+def test_agrees_with_the_plain_mux(buckets: int, trusted_ways: int, untrusted_ways: int) -> None:
+    pair = Pair(buckets, trusted_ways, untrusted_ways)
+    seed = 1000 * buckets + 10 * trusted_ways + untrusted_ways
+    stream, pick = Stream(seed, destinations()), random.Random(seed)
+    frames, now = stream.frames(), 0xFFFFFF00  # the clock turns over on the way
+    for _ in range(60):
+        some = list(islice(frames, pick.randint(1, 60)))
+        flags = pick.choices([0, TAGGED, UNFINISHED_CHECKSUM, UNFINISHED_CHECKSUM | TAGGED], [50, 1, 5, 1], k=len(some))
+        pair.run(some, now, flags)
+        now = (now + pick.choice([0, 1, 3, 10, 25, 60, 450, -2])) & 0xFFFFFFFF
+        if pick.random() < 0.2:
+            pair.change_backend(pick.randrange(9), pick.choice([0, 1, 255]), pick.choice([0, 1, 2]))
+    pair.check_tables()
+
+
+def test_the_stream_meets_every_case() -> None:
+    """Or the agreement above would prove less than it says."""
+    pair, now = Pair(4, 4, 2), 0  # only where all of a bucket may be trusted can it be full
+    stream = Stream(77, destinations())
+    frames = stream.frames()
+    for turn in range(60):
+        pair.run(list(islice(frames, 50)), now, [TAGGED if turn == 3 else 0] * 50)
+        now += 7 if turn % 10 else 90
+        pair.change_backend(turn % 9, turn % 3, 1)
+    of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_ROOM", "UNSENT", "OUT_OF_TABLE"}}
+    assert set(pair.plain.counters.verdicts) == of_the_mux
+    assert set(pair.plain.flows.lookups) == {"hit", "new", "evicted", "full", "gone", "expired"}
+    pair.check_tables()
+
+
+AGENT_ONLY = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE"}
+
+crafts = st.builds(
+    Craft,
+    source=st.binary(min_size=4, max_size=4),
+    destination=st.sampled_from([WEB, DNS, EMPTY, OTHER]),
+    protocol=st.sampled_from([TCP, UDP, 1, 47]),
+    source_port=st.integers(0, 65535),
+    destination_port=st.sampled_from([80, 53, 443, 0, 65535]),
+    payload=st.binary(max_size=64),
+    flags=st.integers(0, 255),
+    tos=st.integers(0, 255),
+    identification=st.integers(0, 65535),
+    fragment=st.sampled_from([0, 0x4000, 0x8000, 0xC000, 0x2000, 1]),
+    length=st.none() | st.integers(0, 65535),
+    version_ihl=st.none() | st.integers(0, 255),
+    check=st.sampled_from(["right", "wrong", "zero", "unfinished"]),
+    type=st.sampled_from([0x0800] * 6 + [0x8100, 0x86DD]),
+)
+shaped = st.tuples(crafts.map(Craft.frame), st.integers(0, 200)).map(lambda pair: pair[0][: pair[1]])
+
+
+@given(st.lists(shaped | st.binary(max_size=80), min_size=1, max_size=8), st.integers(0, 7))
+@settings(max_examples=150, deadline=None)
+def test_agrees_on_any_shape(frames: list[bytes], flags: int) -> None:
+    SHAPES.run(frames, 1, [flags] * len(frames))
+
+
+SHAPES = Pair(64)
