@@ -79,3 +79,7 @@ def _say(error: LbmuxError) -> int:
         click.echo(f"lbmux: {line}", err=True)
     logging.getLogger("lbmux").debug("raised here:", exc_info=error)
     return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,7 @@ class AgentTables:
     """The control side's hold on one agent's tables."""
 
     def __init__(self, tables: Tables, own: Iterable[Address], muxes: Iterable[Address], mode: str) -> None:
-        """``own``: addresses that tunnels may end at; ``muxes``: accepted besides the file's; ``mode``: nat or local."""
+        """``own``: addresses that tunnels may end at; ``muxes``: accepted besides the file's; ``mode``: nat, local."""
         self.tables = tables
         self.own = frozenset(own)
         self.muxes = frozenset(muxes)

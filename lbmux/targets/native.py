@@ -16,7 +16,9 @@ from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES, ipv4, udp
 from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
-from lbmux.datapath.world import LIMITS, TABLES, WORLD, world_at
+from lbmux.datapath.tables import backend_row
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import LIMITS, TABLES, WORLD, backends, world_at
 from lbmux.targets import cache
 from lbmux.targets.regions import Tables
 
@@ -24,8 +26,10 @@ HEADROOM_BYTES = 64
 """What a frame may grow by: two outer headers and options of the largest encapsulation."""
 
 numba.config.CACHE_DIR = str(cache.directory())
-compiled = njit(cache=True, nogil=True, error_model="numpy")
+compiled = njit(cache=True, error_model="numpy")
+"""For functions that a batch takes microseconds in: to let the interpreter go meanwhile would cost more."""
 world_row = rows(WORLD)
+FORWARDED = int(Verdict.FORWARDED)
 AHEAD = 8
 """How many frames before its turn a flow's bucket is asked for."""
 TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
@@ -99,6 +103,8 @@ def _forward(world_address, address, length, verdict, flags, interface, target, 
             _anticipate(world, address[index + AHEAD], length[index + AHEAD])
         _enter(record, address[index], length[index], flags[index], interface[index])
         verdict[index], target[index] = mux.run(world)
+        if verdict[index] == FORWARDED:
+            interface[index] = backend_row(backends(world), target[index]).interface
         address[index], length[index] = record.frame, record.end - record.frame
 
 

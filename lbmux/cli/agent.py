@@ -1,0 +1,48 @@
+"""`lbmux agent`: runs a host agent."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import click
+
+from lbmux.cli import options
+
+
+@click.command(name="agent")
+@options.config
+@options.interface
+@click.option(
+    "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
+    help="Address that tunnels end at; may be repeated. [default: all of this machine]",
+)  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["nat", "local"]), default="nat", show_default=True,
+    envvar="LBMUX_MODE", show_envvar=True,
+    help="nat: VIP to DIP and back; local: the VIP is on an interface of this host.",
+)  # fmt: skip
+@click.option(
+    "--mux", "muxes", type=options.ADDRESS, multiple=True,
+    help="Outer source to accept, besides the configuration's `muxes`; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--driver", type=click.Choice(["auto", "tun", "xdp"]), default="auto", show_default=True,
+    envvar="LBMUX_DRIVER", show_envvar=True, help="How packets get to the local stack.",
+)  # fmt: skip
+@options.control
+def command(
+    config: Path,
+    interface: str,
+    addresses: tuple[IPv4Address, ...],
+    mode: str,
+    muxes: tuple[IPv4Address, ...],
+    driver: str,
+    control: Path | None,
+) -> None:
+    """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
+
+    SIGHUP loads the configuration anew, SIGTERM ends it and takes away what it set up.
+    """
+    from lbmux.programs.agent import Options, serve
+    from lbmux.programs.daemon import run
+
+    run(serve(Options(config, interface, addresses, mode, muxes, control, driver)))

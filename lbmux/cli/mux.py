@@ -1,0 +1,31 @@
+"""`lbmux mux`: runs a mux."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import click
+
+from lbmux.cli import options
+
+
+@click.command(name="mux")
+@options.config
+@options.interface
+@click.option(
+    "--address", type=options.ADDRESS, envvar="LBMUX_ADDRESS", show_envvar=True,
+    help="Source of the outer headers. [default: the interface's first address]",
+)  # fmt: skip
+@click.option(
+    "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
+    envvar="LBMUX_DRIVER", show_envvar=True, help="How frames are read and sent.",
+)  # fmt: skip
+@options.control
+def command(config: Path, interface: str, address: IPv4Address | None, driver: str, control: Path | None) -> None:
+    """Run a mux on one interface: packets to a VIP leave for a backend, inside IPIP.
+
+    SIGHUP loads the configuration anew, SIGTERM ends it after what was read is sent.
+    """
+    from lbmux.programs.daemon import run
+    from lbmux.programs.mux import Options, serve
+
+    run(serve(Options(config, interface, address, control, driver)))

@@ -1,0 +1,33 @@
+"""Options that several commands share, each with its environment variable."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class AddressType(click.ParamType[IPv4Address]):
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IPv4Address:
+        if isinstance(value, IPv4Address):
+            return value
+        try:
+            return IPv4Address(value)
+        except ValueError:
+            self.fail(f"{value!r} is not an IPv4 address", param, ctx)
+
+
+ADDRESS = AddressType()
+config = click.option(
+    "-c", "--config", type=PATH, required=True, envvar="LBMUX_CONFIG", show_envvar=True, help="Configuration file."
+)
+interface = click.option(
+    "-i", "--interface", required=True, envvar="LBMUX_INTERFACE", show_envvar=True, help="Interface to work on."
+)
+control = click.option(
+    "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
+)

@@ -1,0 +1,222 @@
+"""Next hops: where the outer packet for a host goes, as the kernel's routes and neighbours say, and kept current.
+
+The kernel does the resolving (it is asked to *use* a neighbour, which makes it send ARP); we listen to its
+events.  Destinations behind one gateway share one neighbour, so a thousand hosts cost one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from typing import Any, Self
+
+from pyroute2 import AsyncIPRoute, IPRoute
+from pyroute2.netlink import rtnl
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lbmux.addresses import Address, mac_from_int, mac_to_int
+from lbmux.errors import SetupError
+
+log = logging.getLogger(__name__)
+
+USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
+NTF_USE = 1
+GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
+SETTLE_S = 0.02
+"""Route changes come in bursts: how long to wait before the routes are asked again."""
+REFRESH_S = 1.0
+"""How often unresolved neighbours are asked again; resolved ones every REFRESH_EVERY times."""
+REFRESH_EVERY = 15
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """How to reach a host: MAC addresses as 48-bit numbers as loaded from the wire, ``mtu`` in bytes."""
+
+    interface_index: int
+    source_mac: int
+    destination_mac: int
+    mtu: int
+    preferred_source: Address | None = None
+
+    def __str__(self) -> str:
+        return f"{mac_from_int(self.destination_mac)} on interface {self.interface_index}, MTU {self.mtu}"
+
+
+@dataclass(frozen=True)
+class Route:
+    """What the routing table says of a destination: the neighbour ``via`` on an interface."""
+
+    interface_index: int
+    via: Address
+    mtu: int | None
+    preferred_source: Address | None
+
+
+class NextHops:
+    """Watches destinations and calls ``on_change(destination, hop or None)`` whenever its hop is another."""
+
+    def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
+        self._on_change = on_change
+        self._routes: dict[Address, Route | None] = {}
+        self._macs: dict[tuple[int, Address], int] = {}
+        self._links: dict[int, tuple[int, int]] = {}  # index: (MAC, MTU)
+        self._hops: dict[Address, NextHop | None] = {}
+        self._stale_routes = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._stack = contextlib.AsyncExitStack()
+        self._netlink = await self._stack.enter_async_context(AsyncIPRoute())
+        self._events = await self._stack.enter_async_context(AsyncIPRoute())
+        await self._events.bind(GROUPS)
+        for message in await self._netlink.link("dump"):
+            self._learn_link(message)
+        for message in await self._netlink.neigh("dump"):
+            self._learn_neighbour(message)
+        work = (self._listen(), self._follow_routes(), self._refresh())
+        self._tasks = [asyncio.create_task(task) for task in work]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def watch(self, destinations: Iterable[Address]) -> None:
+        """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
+        wanted = set(destinations)
+        for gone in self._routes.keys() - wanted:
+            del self._routes[gone]
+            self._hops.pop(gone, None)
+        for destination in wanted - self._routes.keys():
+            await self._look_up(destination)
+        await self._solicit(pending_only=True)
+
+    def hop(self, destination: Address) -> NextHop | None:
+        return self._hops.get(destination)
+
+    def route(self, destination: Address) -> Route | None:
+        return self._routes.get(destination)
+
+    async def _look_up(self, destination: Address) -> None:
+        try:
+            message = (await self._netlink.route("get", dst=str(destination)))[0]
+        except NetlinkError as error:
+            log.warning("no route to host %s: %s", destination, error.args[1] if len(error.args) > 1 else error)
+            self._routes[destination] = None
+        else:
+            self._routes[destination] = _route(message, destination)
+        self._evaluate(destination)
+
+    def _evaluate(self, destination: Address) -> None:
+        """Put route, link and neighbour together; tell of a change."""
+        route, hop = self._routes.get(destination), None
+        if route is not None and route.interface_index in self._links:
+            mac, mtu = self._links[route.interface_index]
+            neighbour = self._macs.get((route.interface_index, route.via))
+            if neighbour is not None:
+                hop = NextHop(route.interface_index, mac, neighbour, route.mtu or mtu, route.preferred_source)
+        if hop != self._hops.get(destination):
+            self._hops[destination] = hop
+            self._on_change(destination, hop)
+
+    async def _listen(self) -> None:
+        async for message in self._events.get():
+            event = message["event"]
+            if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
+                if self._learn_neighbour(message):
+                    self._evaluate_all()
+            elif event in ("RTM_NEWLINK", "RTM_DELLINK"):
+                self._learn_link(message)
+                self._stale_routes.set()
+            else:
+                self._stale_routes.set()
+
+    def _evaluate_all(self) -> None:
+        for destination in list(self._routes):
+            self._evaluate(destination)
+
+    def _learn_link(self, message: Any) -> None:
+        mac = message.get_attr("IFLA_ADDRESS")
+        if message["event"] == "RTM_DELLINK":
+            self._links.pop(message["index"], None)
+        elif mac and len(mac) == 17:
+            self._links[message["index"]] = (mac_to_int(mac), message.get_attr("IFLA_MTU"))
+
+    def _learn_neighbour(self, message: Any) -> bool:
+        """Whether a MAC address is another now."""
+        destination, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
+        if not destination:
+            return False
+        key = (message["ifindex"], ip_address(destination))
+        usable = message["event"] == "RTM_NEWNEIGH" and message["state"] & USABLE and mac and len(mac) == 17
+        value = mac_to_int(mac) if usable else None
+        if value == self._macs.get(key):
+            return False
+        if value is None:
+            del self._macs[key]
+        else:
+            self._macs[key] = value
+        return True
+
+    async def _follow_routes(self) -> None:
+        while True:
+            await self._stale_routes.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._stale_routes.clear()
+            for destination in list(self._routes):
+                await self._look_up(destination)
+            await self._solicit(pending_only=True)
+
+    async def _refresh(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            turn += 1
+            if turn % REFRESH_EVERY == 0 and None in self._routes.values():
+                self._stale_routes.set()
+            await self._solicit(pending_only=turn % REFRESH_EVERY != 0)
+
+    async def _solicit(self, pending_only: bool) -> None:
+        """Have the kernel resolve the neighbours that are not known, or confirm those that are."""
+        used = {(route.interface_index, route.via) for route in self._routes.values() if route is not None}
+        for index, via in used:
+            if pending_only and (index, via) in self._macs:
+                continue
+            with contextlib.suppress(NetlinkError):
+                await self._netlink.neigh("replace", dst=str(via), ifindex=index, state=0, flags=NTF_USE)
+
+
+def _route(message: Any, destination: Address) -> Route:
+    gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
+    metrics = message.get_attr("RTA_METRICS")
+    return Route(
+        message.get_attr("RTA_OIF"),
+        ip_address(gateway) if gateway else destination,
+        metrics.get_attr("RTAX_MTU") if metrics else None,
+        ip_address(source) if source else None,
+    )
+
+
+def addresses(interface: str | None = None) -> list[IPv4Address]:
+    """The machine's IPv4 addresses, or one interface's, in the kernel's order."""
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=interface) if interface else [None]
+        if not index:
+            raise SetupError(f"interface {interface}", "there is none of that name")
+        selected = {"index": index[0]} if interface else {}
+        found = ip.get_addr(family=socket.AF_INET, **selected)
+        return [IPv4Address(message.get_attr("IFA_LOCAL")) for message in found]
+
+
+def first_address(interface: str) -> IPv4Address:
+    """The address that outer headers have as their source unless another is named."""
+    found = addresses(interface)
+    if not found:
+        raise SetupError(f"interface {interface}", "has no IPv4 address", "name one by --address")
+    return found[0]

@@ -1,0 +1,96 @@
+"""A TUN device: how an agent in user space hands packets to the local stack, and gets the replies.
+
+The data path knows frames with an Ethernet header, so packets get a blank one here and lose it again.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, ethernet
+from lbmux.datapath.memory import Pointer, at_address, u64
+from lbmux.errors import SetupError
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.targets.native import compiled
+
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+STRIDE_BYTES = 65536 + 256
+
+read = types.ExternalFunction("read", types.int64(types.int32, Pointer, types.uint64))
+write = types.ExternalFunction("write", types.int64(types.int32, Pointer, types.uint64))
+
+
+class Tun:
+    """One TUN device; it vanishes with the process.  SetupError where it cannot be made."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        try:
+            self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        except OSError as error:
+            raise SetupError("/dev/net/tun", error.strerror or str(error), "needs CAP_NET_ADMIN") from error
+        try:
+            request = struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI)
+            answer = fcntl.ioctl(self._descriptor, TUNSETIFF, request)
+        except OSError as error:
+            os.close(self._descriptor)
+            reason = "another agent has it" if error.errno == errno.EBUSY else error.strerror or str(error)
+            raise SetupError(f"TUN device {name}", reason) from error
+        self.name = answer[:16].rstrip(b"\0").decode()
+        self._arena = np.zeros((capacity, STRIDE_BYTES), np.uint8)
+
+    def __enter__(self) -> "Tun":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def receive(self, batch: Batch) -> int:
+        """Fill the batch with packets that the stack sent into the device; how many."""
+        batch.count = int(
+            _receive(self._descriptor, _address(self._arena), batch.address, batch.length, batch.flags, batch.capacity)
+        )
+        return batch.count
+
+    def send(self, batch: Batch, below: int) -> int:
+        """Hand the packets with a verdict below ``below`` to the stack; how many it took."""
+        return int(_send(self._descriptor, batch.address, batch.length, batch.verdict, batch.count, below))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@compiled
+def _receive(descriptor, arena, address, length, flags, capacity):  # type: ignore[no-untyped-def]
+    count = 0
+    while count < capacity:
+        start = arena + u64(count * STRIDE_BYTES + HEADROOM_BYTES)
+        got = read(descriptor, at_address(start + u64(ETHERNET_BYTES)), STRIDE_BYTES - HEADROOM_BYTES - ETHERNET_BYTES)
+        if got <= 0:
+            break
+        ethernet(at_address(start), 0).type = TYPE_IPV4
+        address[count], length[count], flags[count] = start, got + ETHERNET_BYTES, 0
+        count += 1
+    return count
+
+
+@compiled
+def _send(descriptor, address, length, verdict, count, below):  # type: ignore[no-untyped-def]
+    taken = 0
+    for index in range(count):
+        if verdict[index] < below:
+            packet = at_address(address[index] + u64(ETHERNET_BYTES))
+            taken += write(descriptor, packet, length[index] - ETHERNET_BYTES) > 0
+    return taken

@@ -1,0 +1,150 @@
+"""The host agent as a process, in user space: frames from the ring, through a TUN device, to the local stack.
+
+With source NAT the replies come back through the same TUN device (control.policy_routes) and leave by a raw socket.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from lbmux.control.agent_tables import AgentTables, sizes_for
+from lbmux.control.config_file import load
+from lbmux.control.control_socket import ControlServer, default_path
+from lbmux.control.neighbours import addresses
+from lbmux.control.offloads import without_super_frames
+from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
+from lbmux.datapath.verdicts import DROPS, PASSES
+from lbmux.errors import SetupError
+from lbmux.frames.batch import Batch
+from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
+from lbmux.frames.raw import RawSender
+from lbmux.frames.tun import Tun
+from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.reload import Reloader
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables, now_ticks
+
+log = logging.getLogger(__name__)
+
+DEVICE = "lbmux0"
+BATCHES_A_TURN = 16
+CAPACITY = 64
+ADVMSS = 1440
+"""What servers offer clients as MSS: 1500 less two IP headers and one of TCP, so that uploads fit the tunnel."""
+LOOSE = "2"
+"""rp_filter: loose beats strict, whatever the setting for all interfaces."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is local to one agent; the configuration file is shared by all."""
+
+    config: Path
+    interface: str
+    addresses: tuple[IPv4Address, ...] = ()
+    mode: str = "nat"
+    muxes: tuple[IPv4Address, ...] = ()
+    control: Path | None = None
+    driver: str = "auto"
+
+
+class AgentLoop:
+    """The two ways through the host, each a handler of a descriptor."""
+
+    def __init__(self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker) -> None:
+        self._ring, self._tun, self._sender, self._worker = ring, tun, sender, worker
+        self._batch = Batch(CAPACITY)
+
+    def warm_up(self) -> None:
+        self._batch.count = 0
+        self._worker.inbound(self._batch, now_ticks())
+        self._worker.outbound(self._batch, now_ticks())
+        self._tun.send(self._batch, PASSES)
+        self._sender.send(self._batch, DROPS)
+        self._ring.receive(self._batch)
+        self._ring.release(self._batch)
+        self._tun.receive(self._batch)
+
+    def inbound(self) -> None:
+        """Tunnelled packets to the local stack."""
+        for _ in range(BATCHES_A_TURN):
+            if not self._ring.receive(self._batch):
+                return
+            self._worker.inbound(self._batch, now_ticks())
+            self._tun.send(self._batch, PASSES)
+            self._ring.release(self._batch)
+
+    def outbound(self) -> None:
+        """Replies to clients: with the VIP as their source, or as they are if no mux brought the connection."""
+        for _ in range(BATCHES_A_TURN):
+            if not self._tun.receive(self._batch):
+                return
+            self._worker.outbound(self._batch, now_ticks())
+            self._sender.send(self._batch, DROPS)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """An open raw socket of protocol 4: the kernel then answers no tunnelled packet with "protocol unreachable"."""
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
+    except PermissionError as error:
+        raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
+    with sock:
+        attach_filter(sock, NOTHING)
+        yield
+
+
+def _bring_up(device: str) -> None:
+    Path(f"/proc/sys/net/ipv4/conf/{device}/rp_filter").write_text(LOOSE)
+    with IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname=device)[0], state="up", mtu=1500)
+
+
+def reply_sources(agent: AgentTables) -> set[ReplySource]:
+    return {ReplySource(backend.dip, backend.port, service.protocol) for service, backend in agent.served}
+
+
+async def serve(options: Options) -> None:
+    """Run until SIGTERM; what was set up is taken away, also what a killed run left."""
+    config = await asyncio.to_thread(load, options.config)
+    tables = Tables.allocate(sizes_for(config))
+    agent = AgentTables(tables, options.addresses or addresses(), options.muxes, options.mode)
+    agent.commit(agent.plan(config))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(without_super_frames(options.interface))
+        stack.enter_context(silence())
+        ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
+        tun = stack.enter_context(Tun(DEVICE, CAPACITY))
+        _bring_up(tun.name)
+        sender = stack.enter_context(RawSender(MARK, CAPACITY))
+        routes = stack.enter_context(PolicyRoutes(tun.name, ADVMSS))
+        loop = AgentLoop(ring, tun, sender, Worker(tables))
+        loop.warm_up()
+
+        def in_force() -> None:
+            if options.mode == "nat":
+                routes.set(reply_sources(agent))
+
+        in_force()
+        reloader, reloads = Reloader(options.config, agent, in_force), set[asyncio.Task[None]]()
+        handlers: dict[str, Any] = {"reload": reloader.reload}
+        await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
+        stop = stop_event(on_reload=lambda: reloads.add(asyncio.create_task(reloader.reload_or_log())))
+        events = asyncio.get_running_loop()
+        for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
+            events.add_reader(descriptor, handler)
+            stack.callback(events.remove_reader, descriptor)
+        log.info("agent on %s, mode %s: %d backends of this host", options.interface, options.mode, len(agent.served))
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+    log.info("stopped; goodbye")
