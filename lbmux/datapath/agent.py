@@ -8,10 +8,10 @@ target is the endpoint, that is the VIP, by which the connection came.
 """
 
 from lbmux.datapath.decapsulate import decapsulate
-from lbmux.datapath.flows import flow_hash, lookup, remember, still_good
+from lbmux.datapath.flows import count_lookup, flow_hash, lookup, remember, still_good
 from lbmux.datapath.headers import ETHERNET_BYTES, FRAGMENTED, IPIP_PROTOCOL, IPV4_BYTES, ipv4
 from lbmux.datapath.match import match
-from lbmux.datapath.memory import int64, step, u16, u32, u64
+from lbmux.datapath.memory import int64, step, swap16, u16, u32, u64
 from lbmux.datapath.mux import count
 from lbmux.datapath.parse import (
     PARSED,
@@ -25,6 +25,7 @@ from lbmux.datapath.parse import (
 )
 from lbmux.datapath.tables import (
     DIP,
+    LOST,
     MUX,
     NAT,
     OWN,
@@ -56,14 +57,22 @@ INNER = ETHERNET_BYTES + IPV4_BYTES
 
 
 @step
-def recall(world, setting, who, part, hashed, high, low, ports, owner, flags, now):
-    """The endpoint of a flow in the part of the table that belongs to worker ``part``, or -1."""
+def recall(world, setting, who, part, hashed, high, low, ports, owner, wanted, flags, now):
+    """The endpoint of a flow in the part of the table that belongs to worker ``part``, or -1.
+
+    Where one is ``wanted`` (not -1) and the flow has another, the client has turned to another VIP of the same
+    server: the newer counts, and the old entry goes, so that a flow has one entry.
+    """
     bucket, way = lookup(world, part, hashed, high, low, ports, owner)
     if way < 0:
         return int64(-1)
     flow = flow_row(bucket, way)
     target = int64(flow.target)
     if target >= endpoint_limit(world):
+        return int64(-1)
+    if wanted >= 0 and target != wanted:
+        flow.state = 0
+        count_lookup(world, who, LOST)
         return int64(-1)
     endpoint = endpoint_row(endpoints(world), target)
     return target if still_good(world, setting, who, bucket, flow, endpoint, endpoint, flags, now) else int64(-1)
@@ -78,8 +87,7 @@ def tunnelled(world, setting):
     verdict = check_ethernet(start, end)
     if verdict != PARSED:
         return verdict
-    left = frame_length(world) - ETHERNET_BYTES
-    verdict = check_ipv4(start, ETHERNET_BYTES, end, left)
+    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
     if verdict != PARSED:
         return verdict
     outer = ipv4(start, ETHERNET_BYTES)
@@ -89,7 +97,7 @@ def tunnelled(world, setting):
         return NOT_TUNNELLED
     if match(world, setting, MUX, u64(0), mapped(outer.source), u16(0), int64(0)) < 0:
         return NOT_A_MUX
-    return check_ipv4(start, INNER, end, left - IPV4_BYTES)
+    return check_ipv4(start, INNER, end, int64(swap16(outer.length)) - IPV4_BYTES)
 
 
 @step
@@ -128,9 +136,9 @@ def deliver_translated(world, setting, who, packet, endpoint, target, now):
     hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
     found = recall(
         world, setting, who, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner,
-        packet.flags, now,
+        target, packet.flags, now,
     )  # fmt: skip
-    if found != target:
+    if found < 0:
         remember(
             world, setting, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, target,
             endpoint.generation, endpoint, now,
@@ -164,8 +172,8 @@ def outbound(world, who, now):
         part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
         if target < 0:
             target = recall(
-                world, setting, who, part, hashed, packet.destination_high, packet.destination_low, ports, owner, 0,
-                now,
+                world, setting, who, part, hashed, packet.destination_high, packet.destination_low, ports, owner,
+                int64(-1), 0, now,
             )  # fmt: skip
     if target < 0 or target >= endpoint_limit(world):
         return NOT_TRANSLATED, int64(-1)
