@@ -108,6 +108,9 @@ class Stream:
                 self.flows[pick.randrange(len(self.flows))] = self._new()
             # a few flows have most of the packets
             flow = self.flows[int(len(self.flows) * pick.random() ** 2)] if pick.random() < 0.8 else self._new()
+            if pick.random() < 0.05:  # one client, one port, another service
+                address, protocol, port = pick.choice(self.destinations)
+                flow = replace(flow, destination=address, protocol=protocol, destination_port=port)
             yield replace(
                 flow,
                 flags=pick.choice([ACK, ACK, ACK, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0]),

@@ -9,7 +9,7 @@ import numpy as np
 from lbmux.addresses import port_to_wire
 from lbmux.control.names import Name, fill
 from lbmux.datapath.encapsulate import constant_sum
-from lbmux.datapath.tables import DIP, LOOKUPS, MUX, OWN, VIP, WAYS, Sizes
+from lbmux.datapath.tables import DIP, LOOKUPS, MUX, NAT, OWN, VIP, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
@@ -66,11 +66,17 @@ class Machine:
     worker: Worker
 
     @classmethod
-    def make(cls, buckets: int = 256, trusted_ways: int = WAYS - 1, untrusted_ways: int = WAYS) -> "Machine":
-        sizes = Sizes(names=64, services=16, slots=65536, backends=256, buckets=buckets, endpoints=16)
+    def make(
+        cls, buckets: int = 256, trusted_ways: int = WAYS - 1, untrusted_ways: int = WAYS, workers: int = 1
+    ) -> "Machine":
+        sizes = Sizes(64, services=16, slots=65536, backends=256, buckets=buckets, endpoints=16, workers=workers)
         tables = Tables.allocate(sizes)
         tables.settings[0]["trusted_ways"], tables.settings[0]["untrusted_ways"] = trusted_ways, untrusted_ways
         return cls(tables, Worker(tables))
+
+    def at(self, number: int) -> Worker:
+        """Another worker on the same tables."""
+        return Worker(self.tables, number)
 
     @property
     def keys(self) -> list[int]:
@@ -113,7 +119,8 @@ class Machine:
         names += [Name(MUX, _ip(address), 0, 0, 0) for address in muxes]
         for index, e in enumerate(endpoints):
             names.append(Name(VIP, _ip(e.vip), e.vip_port, e.protocol, index))
-            names.append(Name(DIP, _ip(e.dip), e.dip_port, e.protocol, e.owner))
+            if e.mode == NAT:
+                names.append(Name(DIP, _ip(e.dip), e.dip_port, e.protocol, e.owner))
             self.tables.endpoints[index] = (
                 0, _mapped(e.vip), 0, _mapped(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
                 e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, 0, 0,

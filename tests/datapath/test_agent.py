@@ -1,0 +1,188 @@
+"""The host agent against its plain twin, in and out, over random frames."""
+
+import random
+from itertools import islice
+
+import pytest
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import TAGGED
+
+from .craft import ACK, SYN, Craft, Stream, tunnelled
+from .harness import Frames, Machine
+from .plain_agent import LOCAL, Endpoint, PlainAgent
+from .plain_flows import Idle, PlainFlows
+from .plain_packet import TCP, UDP
+
+OWN = [bytes([10, 1, 1, 2]), bytes([10, 1, 1, 3])]
+MUXES = [bytes([10, 0, 1, 2]), bytes([10, 0, 2, 2])]
+STRANGER = bytes([10, 0, 9, 9])
+WEB, DNS, SECOND = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([192, 0, 2, 7])
+DIP, LONE_DIP = bytes([10, 1, 1, 2]), bytes([10, 1, 1, 9])
+IDLE = Idle(untrusted=50, trusted=400, closing=20)
+
+
+def endpoints() -> list[Endpoint]:
+    """Two VIPs that share one server, one of UDP, one whose VIP is a local address."""
+    return [
+        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE),
+        Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
+        Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
+        Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL),
+    ]
+
+
+class Pair:
+    def __init__(self, buckets: int = 64) -> None:
+        self.machine = Machine.make(buckets)
+        self.endpoints = endpoints()
+        self.machine.install_agent(OWN, MUXES, self.endpoints)
+        self.plain = PlainAgent(OWN, MUXES, self.endpoints, PlainFlows(self.machine.keys, buckets))
+
+    def inbound(self, frames: list[bytes], now: int, flags: int = 0) -> list[tuple[Verdict, int, bytes]]:
+        batch = Frames(frames, [flags] * len(frames))
+        self.machine.worker.inbound(batch, now)
+        plain = [self.plain.inbound(frame, now, flags) for frame in frames]
+        return self._same(frames, batch, plain)
+
+    def outbound(self, frames: list[bytes], now: int) -> list[tuple[Verdict, int, bytes]]:
+        batch = Frames(frames)
+        self.machine.worker.outbound(batch, now)
+        return self._same(frames, batch, [self.plain.outbound(frame, now) for frame in frames])
+
+    def _same(
+        self, frames: list[bytes], batch: Frames, plain: list[tuple[Verdict, int, bytes]]
+    ) -> list[tuple[Verdict, int, bytes]]:
+        for frame, result, twin in zip(frames, batch.results(), plain, strict=True):
+            assert result == twin, frame.hex()
+        assert batch.untouched_around()
+        return plain
+
+    def check_tables(self) -> None:
+        assert self.plain.flows.differences(self.machine.tables.flows[0]) == []
+        assert {k: v for k, v in self.machine.lookups().items() if v} == dict(self.plain.flows.lookups)
+        counted = {v: (n, self.plain.verdict_bytes[v]) for v, n in self.plain.verdicts.items()}
+        assert self.machine.verdicts() == counted
+
+
+def destinations() -> list[tuple[bytes, int, int]]:
+    here = [(e.vip, e.protocol, e.vip_port) for e in endpoints()]
+    return [*here, *here[:2], (bytes([192, 0, 2, 99]), TCP, 80)]
+
+
+def reply_to(delivered: bytes, payload: bytes) -> bytes:
+    """What the server behind the DIP answers a well-formed delivered frame."""
+    packet = delivered[14:]
+    return Craft(
+        source=packet[16:20],
+        destination=packet[12:16],
+        protocol=packet[9],
+        source_port=int.from_bytes(packet[22:24], "big"),
+        destination_port=int.from_bytes(packet[20:22], "big"),
+        payload=payload,
+        flags=SYN | ACK,
+    ).frame()
+
+
+@pytest.mark.parametrize("buckets", [1, 8, 512])
+def test_agrees_with_the_plain_agent(buckets: int) -> None:
+    pair, pick = Pair(buckets), random.Random(buckets)
+    inner, broken = Stream(buckets, destinations(), flows=150), Stream(buckets + 1, [(OWN[0], 4, 0)])
+    frames, outer_broken = inner.frames(), broken.frames()
+    now = 0xFFFFFF80
+    for turn in range(70):
+        arriving = [
+            next(outer_broken)
+            if pick.random() < 0.05
+            else tunnelled(
+                frame[14:],
+                pick.choice(MUXES * 20 + [STRANGER]),
+                pick.choice(OWN * 20 + [STRANGER]),
+                tos=pick.getrandbits(8),
+                fragment=pick.choice([0, 0x4000, 0x4000, 0x4000, 0x2000]),
+            )[: pick.choice([None] * 30 + [pick.randint(14, 80)])]
+            for frame in islice(frames, pick.randint(1, 50))
+        ]
+        delivered = pair.inbound(arriving, now, TAGGED if turn == 5 else 0)
+        now = (now + pick.choice([0, 1, 3, 25])) & 0xFFFFFFFF
+        leaving = [
+            reply_to(frame, pick.randbytes(pick.randrange(20)))
+            for verdict, target, frame in delivered
+            if verdict == Verdict.DELIVERED and frame[14] == 0x45
+        ]
+        leaving += islice(inner.frames(), 5)
+        pair.outbound(leaving, now)
+        now = (now + pick.choice([0, 1, 10, 60, 450])) & 0xFFFFFFFF
+        if pick.random() < 0.2:
+            pair.machine.tables.endpoints[2]["generation"] = pair.endpoints[2].generation = turn
+    pair.check_tables()
+    wanted = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
+    assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
+
+
+def way_in(vip: bytes, flags: int = ACK) -> bytes:
+    return tunnelled(Craft(destination=vip, flags=flags).packet(), MUXES[0], OWN[0])
+
+
+REPLY = Craft(source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port).frame()
+
+
+def test_a_client_that_comes_by_another_vip_gets_replies_from_that_one() -> None:
+    """The same client port to two VIPs of one server: the newer counts, and there is one entry, not many."""
+    pair = Pair()
+    pair.inbound([way_in(WEB)] * 3, 1)
+    pair.inbound([way_in(SECOND, SYN)], 2)
+    assert pair.outbound([REPLY], 2)[0][2][26:30] == SECOND
+    pair.inbound([way_in(WEB), way_in(SECOND)] * 10, 3)
+    assert (pair.machine.tables.flows["state"] != 0).sum() == 1
+    pair.check_tables()
+
+
+def test_a_reply_to_a_flow_that_no_mux_brought_is_left_alone() -> None:
+    assert Pair().outbound([REPLY], 1) == [(Verdict.NOT_TRANSLATED, -1, REPLY)]
+
+
+def test_other_traffic_of_the_dip_is_left_alone() -> None:
+    pair = Pair()
+    pair.inbound([way_in(WEB)], 1)
+    other_port = Craft(source=DIP, source_port=22, destination=Craft().source, destination_port=40000).frame()
+    other_client = Craft(source=DIP, source_port=8080, destination=STRANGER, destination_port=40000).frame()
+    assert [verdict for verdict, *_ in pair.outbound([other_port, other_client], 1)] == [Verdict.NOT_TRANSLATED] * 2
+
+
+def test_a_tunnelled_packet_from_no_mux_is_dropped() -> None:
+    frame = tunnelled(Craft(destination=WEB).packet(), STRANGER, OWN[0])
+    assert Pair().inbound([frame], 1) == [(Verdict.NOT_A_MUX, -1, frame)]
+    assert Verdict.NOT_A_MUX.kind == "drop"
+
+
+def test_a_tunnelled_packet_to_somebody_else_is_left_to_the_kernel() -> None:
+    frame = tunnelled(Craft(destination=WEB).packet(), MUXES[0], STRANGER)
+    assert Pair().inbound([frame], 1) == [(Verdict.NOT_TUNNELLED, -1, frame)]
+
+
+def test_an_inner_packet_longer_than_the_outer_one_is_malformed() -> None:
+    """Though the frame's padding would hold it."""
+    inner = Craft(destination=WEB, payload=b"abcd").packet()
+    frame = tunnelled(inner, MUXES[0], OWN[0], length=20 + len(inner) - 4)
+    assert Pair().inbound([frame], 1) == [(Verdict.MALFORMED, -1, frame)]
+
+
+def test_mode_local_leaves_the_inner_packet_as_it_is() -> None:
+    inner = Craft(destination=WEB, destination_port=443, check="wrong").packet()
+    pair = Pair()
+    (verdict, target, frame), *_ = pair.inbound([tunnelled(inner, MUXES[1], OWN[1])], 1)
+    assert (verdict, target, frame[14:]) == (Verdict.DELIVERED, 3, inner)
+    assert (pair.machine.tables.flows["state"] != 0).sum() == 0
+
+
+def test_the_reply_finds_a_flow_that_came_in_at_another_worker() -> None:
+    """As in the kernel, where the CPU that a reply leaves by may be another."""
+    machine = Machine.make(workers=4)
+    machine.install_agent(OWN, MUXES, endpoints())
+    came_in = Frames([way_in(WEB)])
+    machine.at(2).inbound(came_in, 1)
+    out = Frames([REPLY])
+    machine.at(1).outbound(out, 1)
+    verdict, target, frame = out.results()[0]
+    assert (verdict, target, frame[26:30]) == (Verdict.REPLIED, 0, WEB)
