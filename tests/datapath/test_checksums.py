@@ -1,0 +1,79 @@
+"""Checksum steps against sums from scratch."""
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from lbmux.datapath import checksums
+from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
+from lbmux.datapath.memory import at_address
+
+from .craft import Craft
+from .plain_packet import TCP, UDP, checksum, finish_checksum, sum16
+
+
+@njit
+def compiled_sum_of(address, length):
+    return checksums.sum_of(at_address(address), length)
+
+
+@njit
+def compiled_replace(checksum, before, after):
+    return checksums.replace(checksum, before, after)
+
+
+@njit
+def compiled_finish(address):
+    frame = at_address(address)
+    checksums.finish_checksum(frame, ETHERNET_BYTES, ipv4(frame, ETHERNET_BYTES))
+
+
+def swapped(value: int) -> int:
+    return int.from_bytes(value.to_bytes(2, "little"), "big")
+
+
+@given(st.binary(max_size=3000) | st.integers(0, 9000).map(lambda length: b"\xff" * length))
+@settings(deadline=None)
+def test_sum_of(data: bytes) -> None:
+    memory = np.frombuffer(data + b"\xa5", np.uint8)  # a byte behind the end that must not count
+    assert swapped(int(compiled_sum_of(np.uint64(memory.ctypes.data), len(data)))) == sum16(data)
+
+
+@given(st.binary(min_size=40, max_size=40), st.integers(0, 9), st.binary(min_size=4, max_size=4))
+@settings(deadline=None)
+def test_replace_equals_a_sum_from_scratch(data: bytes, word: int, new: bytes) -> None:
+    """RFC 1624's point: the result is that of a new sum, even where the sum passes zero."""
+    after = data[: 4 * word] + new + data[4 * word + 4 :]
+    assume(any(after) and any(data))  # all zero: the one case where one's complement has two answers
+    old = int.from_bytes(data[4 * word : 4 * word + 4], "little")
+    replaced = compiled_replace(
+        np.uint16(swapped(checksum(data))), np.uint32(old), np.uint32(int.from_bytes(new, "little"))
+    )
+    assert swapped(int(replaced)) == checksum(after)
+
+
+def test_replace_where_rfc_1624_corrects_rfc_1141() -> None:
+    """Its section 4: checksum 0xDD2F, the word 0x5555 becomes 0x3285, and the answer is 0x0000, not 0xFFFF."""
+    replaced = compiled_replace(np.uint16(swapped(0xDD2F)), np.uint32(swapped(0x5555)), np.uint32(swapped(0x3285)))
+    assert int(replaced) == 0
+
+
+@given(st.sampled_from([TCP, UDP]), st.binary(max_size=200), st.booleans())
+@settings(deadline=None)
+def test_finish_checksum_makes_it_right(protocol: int, payload: bytes, padded: bool) -> None:
+    craft = {"protocol": protocol, "payload": payload, "padding": b"\xff" * 7 if padded else b""}
+    memory = np.frombuffer(Craft(**craft, check="unfinished").frame(), np.uint8).copy()  # type: ignore[arg-type]
+    plain = finish_checksum(memory.tobytes())
+    compiled_finish(np.uint64(memory.ctypes.data))
+    assert memory.tobytes() == plain == Craft(**craft).frame()  # type: ignore[arg-type]
+
+
+def test_a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones() -> None:
+    """RFC 768: zero means that there is none."""
+    bare = Craft(protocol=UDP, payload=b"\0\0")
+    right = int.from_bytes(bare.frame()[40:42], "big")
+    craft = {"protocol": UDP, "payload": right.to_bytes(2, "big")}
+    memory = np.frombuffer(Craft(**craft, check="unfinished").frame(), np.uint8).copy()  # type: ignore[arg-type]
+    compiled_finish(np.uint64(memory.ctypes.data))
+    assert memory[40:42].tobytes() == b"\xff\xff"
