@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Any, Self
@@ -57,7 +58,44 @@ class Route:
 
 
 class NextHops:
-    """Watches destinations and calls ``on_change(destination, hop or None)`` whenever its hop is another."""
+    """Watches destinations and calls ``on_change(destination, hop or None)`` whenever its hop is another.
+
+    The watching has a thread and an event loop of its own: pyroute2 does not run on uvloop, and a burst of events
+    should not hold packets up.  ``on_change`` is called on the loop that entered the context.
+    """
+
+    def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
+        self._on_change = on_change
+        self._loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="next-hops", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        caller = asyncio.get_running_loop()
+
+        def tell(destination: Address, hop: NextHop | None) -> None:
+            caller.call_soon_threadsafe(self._on_change, destination, hop)
+
+        self._watcher = Watcher(tell)
+        self._thread.start()
+        await self._there(self._watcher.open())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._there(self._watcher.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop.close()
+
+    async def watch(self, destinations: Iterable[Address]) -> None:
+        """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
+        await self._there(self._watcher.watch(set(destinations)))
+
+    async def _there(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+class Watcher:
+    """What NextHops does, on an event loop of asyncio's own kind."""
 
     def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
         self._on_change = on_change
@@ -68,40 +106,32 @@ class NextHops:
         self._stale_routes = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._netlink = await self._stack.enter_async_context(AsyncIPRoute())
         self._events = await self._stack.enter_async_context(AsyncIPRoute())
         await self._events.bind(GROUPS)
-        for message in await self._netlink.link("dump"):
+        async for message in await self._netlink.link("dump"):
             self._learn_link(message)
-        for message in await self._netlink.neigh("dump"):
+        async for message in await self._netlink.neigh("dump"):
             self._learn_neighbour(message)
         work = (self._listen(), self._follow_routes(), self._refresh())
         self._tasks = [asyncio.create_task(task) for task in work]
-        return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
 
-    async def watch(self, destinations: Iterable[Address]) -> None:
-        """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
-        wanted = set(destinations)
+    async def watch(self, wanted: set[Address]) -> None:
+        """Watch exactly these; returns when every route has been looked up and ARP has been asked for."""
         for gone in self._routes.keys() - wanted:
             del self._routes[gone]
             self._hops.pop(gone, None)
         for destination in wanted - self._routes.keys():
             await self._look_up(destination)
         await self._solicit(pending_only=True)
-
-    def hop(self, destination: Address) -> NextHop | None:
-        return self._hops.get(destination)
-
-    def route(self, destination: Address) -> Route | None:
-        return self._routes.get(destination)
 
     async def _look_up(self, destination: Address) -> None:
         try:

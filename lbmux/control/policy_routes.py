@@ -34,7 +34,7 @@ class ReplySource:
 
 
 class PolicyRoutes:
-    """The rules of one agent; a context manager that leaves nothing behind."""
+    """The rules of one agent.  Its methods wait for the kernel: call them from a thread beside the event loop."""
 
     def __init__(self, device: str, advmss: int | None) -> None:
         """``advmss``: what hosts tell clients that they may send at most, in bytes of TCP payload; None: nothing."""
@@ -42,16 +42,16 @@ class PolicyRoutes:
         self._advmss = advmss
         self._sources: frozenset[ReplySource] = frozenset()
 
-    def __enter__(self) -> "PolicyRoutes":
+    def open(self) -> None:
+        """Set up what all replies share; what an earlier run left is removed first."""
         remove_leftovers()
         with IPRoute() as ip:
             index = ip.link_lookup(ifname=self._device)[0]
             metrics: dict[str, Any] = {"metrics": {"advmss": self._advmss}} if self._advmss else {}
-            ip.route("add", dst="default", oif=index, table=TABLE, proto=PROTOCOL, scope=253, **metrics)
+            ip.route("add", dst="0.0.0.0/0", oif=index, table=TABLE, proto=PROTOCOL, scope=253, **metrics)
             ip.rule("add", priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL)
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         remove_leftovers()
 
     def set(self, sources: Iterable[ReplySource]) -> None:
@@ -68,7 +68,7 @@ class PolicyRoutes:
 def _rule(source: ReplySource) -> dict[str, Any]:
     return {
         "priority": REPLY_PRIORITY, "src": str(source.dip), "src_len": 32, "table": TABLE, "protocol": PROTOCOL,
-        "ip_proto": PROTOCOLS[source.protocol], "sport_range": {"start": source.port, "end": source.port},
+        "ip_proto": PROTOCOLS[source.protocol], "sport_range": f"{source.port}:{source.port}",
     }  # fmt: skip
 
 

@@ -75,7 +75,8 @@ def recall(world, setting, who, part, hashed, high, low, ports, owner, wanted, f
         count_lookup(world, who, LOST)
         return int64(-1)
     endpoint = endpoint_row(endpoints(world), target)
-    return target if still_good(world, setting, who, bucket, flow, endpoint, endpoint, flags, now) else int64(-1)
+    good = still_good(world, setting, who, part, hashed, bucket, flow, endpoint, endpoint, flags, now)
+    return target if good else int64(-1)
 
 
 @step

@@ -1,7 +1,7 @@
 """The flow table: which backend (at an agent: which endpoint) a flow has.
 
 The third step.  Set-associative and bounded: a flow lies in its first bucket, or in its second one where the
-first is full of trusted flows.  Two classes as in Ananta (SIGCOMM 2013, section 3.3.3): a flow seen once is
+first has its share of trusted flows.  Two classes as in Ananta (SIGCOMM 2013, section 3.3.3): a flow seen once is
 untrusted, one seen again is trusted, each with its share of a bucket; a new flow may take the place of an
 untrusted one, never of a trusted one, so a flood of new flows cannot push out the established.  The place taken
 is a random one of the untrusted: the oldest would let flows that come round in turn chase each other for ever.
@@ -93,12 +93,37 @@ def is_idle(flow, row, now):
 
 @step
 def touch(setting, bucket, flow, flags, now):
-    """A packet of a known flow: it is trusted now if its bucket's share allows, and closing after FIN or RST."""
+    """A packet of a known flow: it is trusted now, or closing after FIN or RST.
+
+    False where it may not be trusted, since its bucket has its share of trusted flows.
+    """
     flow.seen = now
     if (flags & (FIN | RST)) != 0:
         flow.state = CLOSING
-    elif flow.state == UNTRUSTED and trusted_in(bucket) < int64(setting.trusted_ways):
+    elif flow.state == UNTRUSTED:
+        if trusted_in(bucket) >= int64(setting.trusted_ways):
+            return False
         flow.state = TRUSTED
+    return True
+
+
+@step
+def move(world, setting, part, hashed, flow, row, now):
+    """A flow that may not be trusted in its first bucket is, from now on, in its second, if that one's share allows.
+
+    Else the fourth established flow of a bucket would go with the next flood.
+    """
+    second = bucket_at(world, part, second_hash(hashed))
+    if trusted_in(second) >= int64(setting.trusted_ways):
+        return
+    place = free_place(setting, second, row, now, int64(hashed >> u32(20)) ^ int64(now))
+    if place < 0:
+        return
+    to = flow_row(second, place & (WAYS - 1))
+    enter(to, flow.high, flow.low, flow.ports, flow.owner, flow.target, flow.generation, now)
+    to.state = TRUSTED
+    flow_row(bucket_at(world, part, hashed), 0).overflowed = 1
+    flow.state = 0
 
 
 @step
@@ -123,7 +148,7 @@ def lookup(world, part, hashed, high, low, ports, owner):
 
 
 @step
-def still_good(world, setting, who, bucket, flow, target, row, flags, now):
+def still_good(world, setting, who, part, hashed, bucket, flow, target, row, flags, now):
     """Whether a flow that was found may be used: its ``target`` row lives and it was not idle; counted and touched.
 
     ``row`` has the idle times.  A connection that opens where a closed one was begins afresh.
@@ -136,7 +161,8 @@ def still_good(world, setting, who, bucket, flow, target, row, flags, now):
         flow.state = 0
         count_lookup(world, who, EXPIRED)
         return False
-    touch(setting, bucket, flow, flags, now)
+    if not touch(setting, bucket, flow, flags, now):
+        move(world, setting, part, hashed, flow, row, now)
     count_lookup(world, who, HIT)
     return True
 

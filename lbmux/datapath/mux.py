@@ -74,7 +74,7 @@ def known(world, setting, who, hashed, packet, index, service, now):
     if target >= backend_limit(world):
         return int64(-1)
     backend = backend_row(backends(world), target)
-    good = still_good(world, setting, who, bucket, flow, backend, service, packet.flags, now)
+    good = still_good(world, setting, who, who, hashed, bucket, flow, backend, service, packet.flags, now)
     return target if good else int64(-1)
 
 

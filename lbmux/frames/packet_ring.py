@@ -135,7 +135,9 @@ class PacketRing:
         self._socket.close()
 
 
-IPIP_ONLY = ((0x28, 0, 0, 12), (0x15, 0, 3, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 1, 4), (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0))
+IPIP_ONLY = (
+    (0x28, 0, 0, 12), (0x15, 0, 3, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 1, 4), (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
+)  # fmt: skip
 """Classic BPF: Ethernet type IPv4 and protocol 4, whole; nothing else."""
 NOTHING = ((0x6, 0, 0, 0),)
 SO_ATTACH_FILTER = 26

@@ -39,8 +39,9 @@ BATCHES_A_TURN = 16
 CAPACITY = 64
 ADVMSS = 1440
 """What servers offer clients as MSS: 1500 less two IP headers and one of TCP, so that uploads fit the tunnel."""
-LOOSE = "2"
-"""rp_filter: loose beats strict, whatever the setting for all interfaces."""
+RT_SCOPE_LINK = 253
+LOOSE, DEVICE_ADDRESS = "2", "169.254.91.18"
+"""rp_filter: loose beats strict, whatever the setting for all interfaces; but not on a device without an address."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def silence() -> Iterator[None]:
 def _bring_up(device: str) -> None:
     Path(f"/proc/sys/net/ipv4/conf/{device}/rp_filter").write_text(LOOSE)
     with IPRoute() as ip:
-        ip.link("set", index=ip.link_lookup(ifname=device)[0], state="up", mtu=1500)
+        index = ip.link_lookup(ifname=device)[0]
+        ip.addr("add", index=index, address=DEVICE_ADDRESS, prefixlen=32, scope=RT_SCOPE_LINK)
+        ip.link("set", index=index, state="up", mtu=1500)
 
 
 def reply_sources(agent: AgentTables) -> set[ReplySource]:
@@ -117,28 +120,30 @@ async def serve(options: Options) -> None:
     """Run until SIGTERM; what was set up is taken away, also what a killed run left."""
     config = await asyncio.to_thread(load, options.config)
     tables = Tables.allocate(sizes_for(config))
-    agent = AgentTables(tables, options.addresses or addresses(), options.muxes, options.mode)
+    agent = AgentTables(tables, options.addresses or await asyncio.to_thread(addresses), options.muxes, options.mode)
     agent.commit(agent.plan(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(without_super_frames(options.interface))
         stack.enter_context(silence())
         ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
         tun = stack.enter_context(Tun(DEVICE, CAPACITY))
-        _bring_up(tun.name)
+        await asyncio.to_thread(_bring_up, tun.name)
         sender = stack.enter_context(RawSender(MARK, CAPACITY))
-        routes = stack.enter_context(PolicyRoutes(tun.name, ADVMSS))
+        routes = PolicyRoutes(tun.name, ADVMSS)
+        await asyncio.to_thread(routes.open)
+        stack.push_async_callback(asyncio.to_thread, routes.close)
         loop = AgentLoop(ring, tun, sender, Worker(tables))
         loop.warm_up()
 
-        def in_force() -> None:
+        async def bring_replies() -> None:
             if options.mode == "nat":
-                routes.set(reply_sources(agent))
+                await asyncio.to_thread(routes.set, reply_sources(agent))
 
-        in_force()
-        reloader, reloads = Reloader(options.config, agent, in_force), set[asyncio.Task[None]]()
+        await bring_replies()
+        reloader = Reloader(options.config, agent, bring_replies)
         handlers: dict[str, Any] = {"reload": reloader.reload}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
-        stop = stop_event(on_reload=lambda: reloads.add(asyncio.create_task(reloader.reload_or_log())))
+        stop = stop_event(on_reload=reloader.soon)
         events = asyncio.get_running_loop()
         for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
             events.add_reader(descriptor, handler)

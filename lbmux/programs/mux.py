@@ -93,7 +93,7 @@ class PacketLoop:
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
     config = await asyncio.to_thread(load, options.config)
-    local = options.address or first_address(options.interface)
+    local = options.address or await asyncio.to_thread(first_address, options.interface)
     tables = Tables.allocate(sizes_for(config))
     mux = MuxTables(tables, local)
     mux.commit(mux.plan(config))
@@ -111,17 +111,10 @@ async def serve(options: Options) -> None:
 
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
-        watchers: set[asyncio.Task[None]] = set()
-
-        def in_force() -> None:
-            task = asyncio.create_task(hops.watch(mux.destinations()))
-            watchers.add(task)
-            task.add_done_callback(watchers.discard)
-
-        reloader = Reloader(options.config, mux, in_force)
+        reloader = Reloader(options.config, mux, lambda: hops.watch(mux.destinations()))
         handlers: dict[str, Any] = {"reload": reloader.reload}
         await stack.enter_async_context(ControlServer(options.control or default_path("mux"), handlers))
-        stop = stop_event(on_reload=lambda: watchers.add(asyncio.create_task(reloader.reload_or_log())))
+        stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", local, options.interface, len(config.services))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,11 +27,14 @@ class Reloadable(Protocol):
 class Reloader:
     """One configuration file and the tables that it governs.  Reloads wait for one another."""
 
-    def __init__(self, path: Path, tables: Reloadable, on_commit: Callable[[], None] = lambda: None) -> None:
+    """``on_commit`` is awaited when a configuration has come into force."""
+
+    def __init__(self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]]) -> None:
         self.path = path
         self._tables = tables
         self._on_commit = on_commit
         self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def reload(self) -> dict[str, Any]:
         """What changed; a file that cannot be used raises, and the running configuration stays in force."""
@@ -40,15 +43,21 @@ class Reloader:
             plan = await asyncio.to_thread(self._tables.plan, config)
             before = self._tables.config
             self._tables.commit(plan)
-            self._on_commit()
+            await self._on_commit()
         said = changes(before, config) if before else []
         if before and before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
         return {"changes": said}
 
+    def soon(self) -> None:
+        """Reload without waiting for it: for a signal's handler."""
+        task = asyncio.create_task(self.reload_or_log())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def reload_or_log(self) -> None:
-        """For SIGHUP, where nobody waits for an answer."""
+        """Reload where nobody waits for an answer: the log says what happened."""
         try:
             await self.reload()
         except LbmuxError as error:

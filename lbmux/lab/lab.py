@@ -1,0 +1,175 @@
+"""A lab: a topology brought to life, remembered in a state file, taken down to the last piece.
+
+The state file names every namespace and process that was made, before it is used; so a lab that was cut off half way
+can be taken down too, and nothing else ever is.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lbmux.errors import LabError
+from lbmux.lab import namespaces, processes
+from lbmux.lab.processes import Process
+from lbmux.lab.topology import Node, Program, Topology
+
+ROOT = Path("/run/lbmux/lab")
+DEFAULT_NAME = "lbmux"
+Result = TypeVar("Result")
+
+
+class Lab:
+    """One lab by name; ``topology`` is what ``up`` builds."""
+
+    def __init__(self, topology: Topology, name: str = DEFAULT_NAME) -> None:
+        self.topology = topology
+        self.name = name
+        self.directory = ROOT / name
+        self.config = self.directory / "services.yaml"
+        self.processes: list[Process] = []
+        self._read_state()
+
+    def namespace(self, node: str) -> str:
+        return f"{self.name}-{node}"
+
+    @property
+    def is_up(self) -> bool:
+        """All namespaces there and all processes alive."""
+        there = all(namespaces.exists(self.namespace(node.name)) for node in self.topology.nodes)
+        return self._complete and there and all(process.alive for process in self.processes)
+
+    def up(self, programs: bool = True) -> bool:
+        """Build it; False if it was up.  A lab that is half there is taken down first."""
+        if self.is_up:
+            return False
+        self.down()
+        try:
+            self.directory.mkdir(parents=True)
+            self._write_state()
+            self.write_config(self.topology.config)
+            namespaces.build(self.topology, self.namespace)
+            if programs:
+                self.start_programs()
+        except PermissionError as error:
+            raise LabError("", f"{error}: a lab needs root") from error
+        except BaseException:
+            with contextlib.suppress(LabError):
+                self.down()
+            raise
+        self._complete = True
+        self._write_state()
+        return True
+
+    def down(self) -> bool:
+        """Remove what was made, and only that; whether there was anything."""
+        if not self.directory.exists():
+            return False
+        processes.end(self.processes)
+        self.processes = []
+        for name in self._made:
+            namespaces.remove(name)
+        shutil.rmtree(self.directory)
+        self._complete = False
+        return True
+
+    def start_programs(self) -> None:
+        """Every program of every node, side by side."""
+        jobs = [(node, program) for node in self.topology.nodes for program in node.programs]
+        with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+            for future in [pool.submit(self.start, node, program) for node, program in jobs]:
+                future.result()
+
+    def start(self, node: Node, program: Program) -> Process:
+        """Start a program of a node; when it returns, the program is ready."""
+        values = {"config": str(self.config), "state": str(self.directory), "node": node.name}
+        arguments = [argument.format(**values) for argument in program.arguments]
+        log = self.directory / f"{node.name}-{program.name}.log"
+        process = processes.start(
+            self.namespace(node.name), node.name, program.name, processes.python(program.module, *arguments), log,
+            program.ready,
+        )  # fmt: skip
+        self.processes.append(process)
+        self._write_state()
+        return process
+
+    def process(self, node: str, name: str) -> Process:
+        for process in self.processes:
+            if (process.node, process.name) == (node, name) and process.alive:
+                return process
+        raise LabError(node, f"no {name} runs there")
+
+    def inside(self, node: str, work: Callable[[], Result]) -> Result:
+        """Do something in a node's namespace."""
+        return namespaces.inside(self._namespace_of(node), work)
+
+    def run(self, node: str, command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
+        """Run a command in a node and wait for it."""
+        name = self._namespace_of(node)
+        return subprocess.run(command, preexec_fn=lambda: namespaces.enter(name), **options)
+
+    def popen(self, node: str, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+        name = self._namespace_of(node)
+        return subprocess.Popen(command, preexec_fn=lambda: namespaces.enter(name), **options)
+
+    def _namespace_of(self, node: str) -> str:
+        if node not in {known.name for known in self.topology.nodes}:
+            raise LabError(node, f"no such node: {', '.join(known.name for known in self.topology.nodes)}")
+        if not namespaces.exists(self.namespace(node)):
+            raise LabError(node, "the lab is not up: lbmux lab up")
+        return self.namespace(node)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """The services that all muxes and agents share.  Moved into place, so nobody reads half of it."""
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(yaml.safe_dump(config, sort_keys=False))
+        fresh.replace(self.config)
+
+    def status(self) -> dict[str, Any]:
+        """The nodes, their addresses and their programs."""
+        return {
+            "name": self.name,
+            "topology": self.topology.name,
+            "up": self.is_up,
+            "config": str(self.config),
+            "nodes": [self._node_status(node) for node in self.topology.nodes],
+        }
+
+    def _node_status(self, node: Node) -> dict[str, Any]:
+        ports = [port for link in self.topology.links for port in (link.a, link.b) if port.node == node.name]
+        return {
+            "node": node.name,
+            "role": node.role,
+            "namespace": self.namespace(node.name),
+            "there": namespaces.exists(self.namespace(node.name)),
+            "addresses": [port.address for port in ports] + [address for _, address in node.extra_addresses],
+            "programs": [asdict(p) | {"alive": p.alive} for p in self.processes if p.node == node.name],
+        }
+
+    @property
+    def _state(self) -> Path:
+        return self.directory / "state.json"
+
+    def _read_state(self) -> None:
+        self._complete, self._made = False, [self.namespace(node.name) for node in self.topology.nodes]
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            state = json.loads(self._state.read_text())
+            self._complete, self._made = state["complete"], state["namespaces"]
+            self.processes = [Process(**process) for process in state["processes"]]
+
+    def _write_state(self) -> None:
+        state = {
+            "topology": self.topology.name, "complete": self._complete,
+            "namespaces": [self.namespace(node.name) for node in self.topology.nodes],
+            "processes": [asdict(process) for process in list(self.processes)],
+        }  # fmt: skip
+        fresh = self._state.with_suffix(f".{len(self.processes)}")
+        fresh.write_text(json.dumps(state))
+        fresh.replace(self._state)

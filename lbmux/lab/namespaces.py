@@ -1,0 +1,141 @@
+"""Network namespaces: made, entered, filled with links, addresses, routes and settings, removed."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute, netns
+
+from lbmux.control.offloads import set_features
+from lbmux.errors import LabError
+from lbmux.lab.topology import Link, Node, Port, Route, Topology
+
+CLONE_NEWNET = 0x40000000
+Result = TypeVar("Result")
+
+
+def enter(name: str) -> None:
+    """Move the calling thread into a namespace, for good."""
+    descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{name}", os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
+            raise LabError(name, os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(descriptor)
+
+
+def inside(name: str, work: Callable[[], Result]) -> Result:
+    """Do something in a namespace: in a thread of its own, which ends there."""
+    outcome: list[Any] = []
+
+    def body() -> None:
+        try:
+            enter(name)
+            outcome.append((work(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def exists(name: str) -> bool:
+    return Path(f"{netns.NETNS_RUN_DIR}/{name}").exists()
+
+
+def remove(name: str) -> None:
+    if exists(name):
+        netns.remove(name)
+
+
+def build(topology: Topology, name_of: Callable[[str], str]) -> None:
+    """Everything but the programs; ``name_of`` gives a node's namespace."""
+    for node in topology.nodes:
+        netns.create(name_of(node.name))
+        inside(name_of(node.name), lambda node=node: _set_up(node))  # type: ignore[misc]
+    for link in topology.links:
+        inside(name_of(link.a.node), lambda link=link: _connect(link, name_of(link.b.node)))  # type: ignore[misc]
+        for port in (link.a, link.b):
+            inside(name_of(port.node), lambda port=port, link=link: _configure(port, link.mtu))  # type: ignore[misc]
+    for node in topology.nodes:
+        inside(name_of(node.name), lambda node=node: _address_and_route(node))  # type: ignore[misc]
+
+
+def set_sysctls(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        try:
+            Path("/proc/sys", *name.split(".")).write_text(value)
+        except OSError as error:
+            raise LabError("", f"sysctl {name}={value}: {error.strerror}") from error
+
+
+def _set_up(node: Node) -> None:
+    from lbmux.lab.topology import NODE_SYSCTLS
+
+    set_sysctls(NODE_SYSCTLS | node.sysctls)
+    with IPRoute() as ip:
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+
+
+def _connect(link: Link, peer_namespace: str) -> None:
+    with IPRoute() as ip:
+        peer = {"ifname": link.b.interface, "net_ns_fd": peer_namespace}
+        ip.link("add", ifname=link.a.interface, kind="veth", peer=peer)
+
+
+def _configure(port: Port, mtu: int) -> None:
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=port.interface)[0]
+        address, length = port.address.split("/")
+        ip.addr("add", index=index, address=address, prefixlen=int(length))
+        ip.link("set", index=index, state="up", mtu=mtu)
+    set_features(port.interface, port.offloads)
+
+
+def _address_and_route(node: Node) -> None:
+    with IPRoute() as ip:
+        for interface, text in node.extra_addresses:
+            address, length = text.split("/")
+            ip.addr("add", index=ip.link_lookup(ifname=interface)[0], address=address, prefixlen=int(length))
+    for route in node.routes:
+        set_route(route)
+
+
+def set_route(route: Route) -> None:
+    """Add a route of the current namespace, or replace it."""
+    arguments: dict[str, Any] = {"dst": route.destination}
+    if len(route.via) == 1:
+        arguments["gateway"] = route.via[0]
+    else:
+        arguments["multipath"] = [{"gateway": gateway} for gateway in route.via]
+    if route.advmss:
+        arguments["metrics"] = {"advmss": route.advmss}
+    with IPRoute() as ip:
+        ip.route("replace", **arguments)
+
+
+def remove_address(interface: str, text: str) -> None:
+    address, length = text.split("/")
+    with IPRoute() as ip:
+        ip.addr("del", index=ip.link_lookup(ifname=interface)[0], address=address, prefixlen=int(length))
+
+
+def add_address(interface: str, text: str) -> None:
+    address, length = text.split("/")
+    with IPRoute() as ip:
+        ip.addr("add", index=ip.link_lookup(ifname=interface)[0], address=address, prefixlen=int(length))
+
+
+def byte_counters(interface: str) -> tuple[int, int]:
+    """(received, sent) bytes of an interface of the current namespace."""
+    with IPRoute() as ip:
+        stats = ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_STATS64")
+    return stats["rx_bytes"], stats["tx_bytes"]

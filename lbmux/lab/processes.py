@@ -1,0 +1,110 @@
+"""Processes of a lab: started in a namespace, known by process id and start time, ended only if they are ours."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbmux.errors import LabError
+from lbmux.lab.namespaces import enter
+
+READY_TIMEOUT_S = 30.0
+TERM_TIMEOUT_S = 3.0
+LOG_TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Process:
+    """``started``: the start time in clock ticks, field 22 of /proc/PID/stat; a recycled id has another."""
+
+    node: str
+    name: str
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.started
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None where there is none, or only its remains."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def start(namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool) -> Process:
+    """Start a detached process in a namespace; with ``ready``, wait until it says so (sd_notify)."""
+    with contextlib.ExitStack() as stack:
+        environment, listener = dict(os.environ), None
+        if ready:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="lbmux-ready-"))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            listener.bind(f"{directory}/notify")
+            environment["NOTIFY_SOCKET"] = f"{directory}/notify"
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+                start_new_session=True, preexec_fn=lambda: enter(namespace),
+            )  # fmt: skip
+        process = Process(node, name, child.pid, start_time(child.pid) or 0)
+        if listener is not None:
+            _wait_until_ready(listener, child, process, log)
+    return process
+
+
+def _wait_until_ready(listener: socket.socket, child: "subprocess.Popen[bytes]", process: Process, log: Path) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    listener.settimeout(0.05)
+    while time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            if b"READY=1" in listener.recv(4096):
+                return
+        if child.poll() is not None:
+            raise LabError(process.node, f"{process.name} ended with {child.returncode}:\n{tail(log)}")
+    end([process])
+    raise LabError(process.node, f"{process.name} was not ready within {READY_TIMEOUT_S:.0f} s:\n{tail(log)}")
+
+
+def tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def end(processes: Sequence[Process]) -> None:
+    """End processes, kindly at first."""
+    for process in processes:
+        kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + TERM_TIMEOUT_S
+    while time.monotonic() < deadline and any(_running(process) for process in processes):
+        time.sleep(0.01)
+    for process in processes:
+        kill(process, signal.SIGKILL)
+        _running(process)
+
+
+def kill(process: Process, number: signal.Signals) -> None:
+    if process.alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _running(process: Process) -> bool:
+    """Whether it still runs; a child of ours that has ended is reaped."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return process.alive
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]

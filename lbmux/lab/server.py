@@ -1,0 +1,100 @@
+"""A server of the lab: real HTTP, and an echo of lines, both of which say whose they are.
+
+    GET /whoami        its name
+    GET /bytes/N       N bytes, the same from every server
+    PUT /digest        the SHA-256 of what was sent, in hexadecimal
+
+The echo answers each line ``TEXT`` with ``NAME TEXT``.
+"""
+
+import argparse
+import asyncio
+import hashlib
+
+from aiohttp import web
+
+from lbmux.programs.daemon import notify, stop_event
+
+CHUNK_BYTES = 1 << 16
+PATTERN = b"".join(hashlib.sha256(index.to_bytes(4, "big")).digest() for index in range(CHUNK_BYTES // 32))
+MOST_BYTES = 1 << 30
+
+
+def body_digest(length: int) -> str:
+    """The SHA-256 of ``/bytes/length``."""
+    state = hashlib.sha256()
+    for at in range(0, length, CHUNK_BYTES):
+        state.update(PATTERN[: length - at])
+    return state.hexdigest()
+
+
+class Server:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def application(self) -> web.Application:
+        application = web.Application(client_max_size=MOST_BYTES)
+        application.add_routes(
+            [
+                web.get("/whoami", self.whoami),
+                web.get("/bytes/{length:[0-9]{1,10}}", self.send_bytes),
+                web.put("/digest", self.digest),
+            ]
+        )
+        return application
+
+    async def whoami(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.name)
+
+    async def send_bytes(self, request: web.Request) -> web.StreamResponse:
+        length = min(int(request.match_info["length"]), MOST_BYTES)
+        response = web.StreamResponse(headers={"Content-Length": str(length)})
+        await response.prepare(request)
+        for at in range(0, length, CHUNK_BYTES):
+            await response.write(PATTERN[: length - at])
+        await response.write_eof()
+        return response
+
+    async def digest(self, request: web.Request) -> web.Response:
+        state = hashlib.sha256()
+        async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+            state.update(chunk)
+        return web.Response(text=state.hexdigest())
+
+    async def echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(self.name.encode() + b" " + line)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def serve(name: str, address: str, web_port: int, echo_port: int) -> None:
+    """Serve until SIGTERM."""
+    server = Server(name)
+    runner = web.AppRunner(server.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, address, web_port, backlog=1024).start()
+    echo = await asyncio.start_server(server.echo, address, echo_port, backlog=1024)
+    stop = stop_event()
+    notify("READY=1")
+    await stop.wait()
+    echo.close()
+    await runner.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--web-port", type=int, required=True)
+    parser.add_argument("--echo-port", type=int, required=True)
+    given = parser.parse_args()
+    asyncio.run(serve(given.name, given.address, given.web_port, given.echo_port))
+
+
+if __name__ == "__main__":
+    main()
