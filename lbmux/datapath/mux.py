@@ -124,7 +124,7 @@ def forward(world, who, now):
         return NO_BACKEND, int64(-1)
     if (frame_flags(world) & UNFINISHED_CHECKSUM) != 0:
         finish_checksum(start, ETHERNET_BYTES, ipv4(start, ETHERNET_BYTES))
-    verdict, length = encapsulate(world, backend_row(backends(world), target))
+    verdict, length = encapsulate(world, start, backend_row(backends(world), target))
     if verdict == FORWARDED:
         row = traffic_row(traffic(world), who * backend_limit(world) + target)
         row.packets += u64(1)

@@ -113,7 +113,7 @@ class Stream:
                 flow = replace(flow, destination=address, protocol=protocol, destination_port=port)
             yield replace(
                 flow,
-                flags=pick.choice([ACK, ACK, ACK, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0]),
+                flags=pick.choice([*[ACK] * 12, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0]),
                 payload=pick.randbytes(pick.choice([0, 0, 1, 6, 7, 100, 501, 1000])),
                 tos=pick.choice([0, 0, 0x10, 0xB8, 0x03]),
                 identification=pick.choice([0, pick.getrandbits(16)]),

@@ -87,7 +87,7 @@ class PlainAgent:
         place = self.flows.find(key, loaded(endpoint.dip))
         if place and self.flows.flow(place).target != target:
             self.flows.forget(place, "gone")
-        elif place and self.flows.use(place, endpoint, endpoint.idle, packet.flags, now):
+        elif place and self.flows.use(place, loaded(endpoint.dip), endpoint, endpoint.idle, packet.flags, now):
             return
         self.flows.remember(key, loaded(endpoint.dip), target, endpoint.generation, endpoint.idle, now)
 
@@ -109,6 +109,6 @@ class PlainAgent:
             return Verdict.NOT_TRANSLATED, -1, frame
         target = self.flows.flow(place).target
         endpoint = self.endpoints[target]
-        if not self.flows.use(place, endpoint, endpoint.idle, 0, now):
+        if not self.flows.use(place, loaded(packet.source), endpoint, endpoint.idle, 0, now):
             return Verdict.NOT_TRANSLATED, -1, frame
         return Verdict.REPLIED, target, packets.translate(frame, endpoint.vip, endpoint.vip_port, "source")

@@ -83,7 +83,9 @@ class PlainFlows:
         self.buckets[place[0]][place[1]] = None
         self.lookups[why] += 1
 
-    def use(self, place: tuple[int, int], target: Target, idle: Idle, flags: int, now: int) -> bool:
+    def use(
+        self, place: tuple[int, int], destination: int, target: Target, idle: Idle, flags: int, now: int
+    ) -> bool:
         """Whether the flow found there is still good; if so it is refreshed, if not it is forgotten."""
         flow = self.flow(place)
         if target.state == GONE or target.generation != flow.generation:
@@ -95,10 +97,26 @@ class PlainFlows:
         flow.seen = now
         if flags & (FIN | RST):
             flow.state = CLOSING
-        elif flow.state == UNTRUSTED and self._trusted(place[0]) < self.trusted_ways:
-            flow.state = TRUSTED
+        elif flow.state == UNTRUSTED:
+            if self._trusted(place[0]) < self.trusted_ways:
+                flow.state = TRUSTED
+            else:
+                self._move(place, destination, idle, now)
         self.lookups["hit"] += 1
         return True
+
+    def _move(self, place: tuple[int, int], destination: int, idle: Idle, now: int) -> None:
+        """To a place among the trusted of its second bucket, if there is one."""
+        flow = self.flow(place)
+        hashed, first, second = self._places(flow.key, destination)
+        if self._trusted(second) >= self.trusted_ways:
+            return
+        found = self._place(second, idle, now, (hashed >> 20) ^ now)
+        if found:
+            flow.state = TRUSTED
+            self.overflowed[first] = True
+            self.buckets[place[0]][place[1]] = None
+            self.buckets[second][found[0]] = flow
 
     def _trusted(self, number: int) -> int:
         return sum(1 for flow in self.buckets[number] if flow and flow.state == TRUSTED)

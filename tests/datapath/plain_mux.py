@@ -94,7 +94,7 @@ class PlainMux:
         place = self.flows.find(key, destination)
         if place:
             target = self.flows.flow(place).target
-            if self.flows.use(place, self.backends[target], service.idle, packet.flags, now):
+            if self.flows.use(place, destination, self.backends[target], service.idle, packet.flags, now):
                 return target
         if not service.slots:
             return -1
