@@ -93,7 +93,7 @@ class PacketLoop:
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
     config = await asyncio.to_thread(load, options.config)
-    local = options.address or await asyncio.to_thread(first_address, options.interface)
+    local: IPv4Address = options.address or await asyncio.to_thread(first_address, options.interface)
     tables = Tables.allocate(sizes_for(config))
     mux = MuxTables(tables, local)
     mux.commit(mux.plan(config))
