@@ -1,0 +1,113 @@
+"""The name table is filled so that the data path finds every name, and no other."""
+
+import random
+from ipaddress import IPv4Address, IPv6Address
+
+import numpy as np
+import pytest
+from numba import njit
+
+from lbmux.addresses import port_to_wire, to_pair
+from lbmux.control.names import Name, fill
+from lbmux.datapath.match import PROBES, match
+from lbmux.datapath.memory import at_address
+from lbmux.datapath.tables import DIP, MUX, OWN, VIP, Sizes, settings_row
+from lbmux.datapath.world import world_at
+from lbmux.errors import TableError
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables
+
+
+@njit
+def compiled_match(world, settings, kind, high, low, port, protocol):
+    setting = settings_row(at_address(settings), 0)
+    return match(world_at(world), setting, kind, high, low, port, protocol)
+
+
+def find(tables: Tables, name: Name) -> int:
+    """The index that the data path finds for a name, or -1."""
+    worker = Worker(tables)
+    high, low = to_pair(name.address)
+    return int(
+        compiled_match(
+            worker._address, np.uint64(tables.settings.ctypes.data), name.kind, np.uint64(high), np.uint64(low),
+            np.uint16(port_to_wire(name.port)), name.protocol,
+        )  # fmt: skip
+    )
+
+
+def some_tables(names: int = 64) -> Tables:
+    return Tables.allocate(Sizes(names, services=16, slots=16, backends=16, buckets=2))
+
+
+def install(tables: Tables, names: list[Name], copy: int = 0) -> None:
+    tables.names[copy], tables.settings[0][f"salt{copy}"] = fill(tables, names)
+    tables.settings[0]["active"] = copy
+
+
+def some_names(number: int) -> list[Name]:
+    pick = random.Random(number)
+    return [
+        Name(VIP, IPv4Address(pick.getrandbits(32)), pick.randrange(65536), pick.choice([6, 17]), index)
+        for index in range(number)
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1, 20, 512])
+def test_every_name_is_found_and_no_other(number: int) -> None:
+    tables, names = some_tables(1024), some_names(number)
+    install(tables, names)
+    assert [find(tables, name) for name in names] == list(range(number))
+    assert {find(tables, name) for name in some_names(number + 1)} == {-1}
+
+
+def test_names_that_differ_in_one_part_are_told_apart() -> None:
+    address = IPv4Address("192.0.2.1")
+    names = [
+        Name(VIP, address, 80, 6, 0),
+        Name(VIP, address, 81, 6, 1),
+        Name(VIP, address, 80, 17, 2),
+        Name(DIP, address, 80, 6, 3),
+        Name(VIP, IPv4Address("192.0.2.2"), 80, 6, 4),
+        Name(MUX, address, 0, 0, 5),
+        Name(OWN, address, 0, 0, 6),
+        Name(VIP, IPv6Address("2001:db8::1"), 80, 6, 7),
+        Name(VIP, IPv6Address("2001:db9::1"), 80, 6, 8),
+        Name(VIP, IPv6Address("2001:db8::1:0:0:1"), 80, 6, 9),
+    ]
+    tables = some_tables()
+    install(tables, names)
+    assert [find(tables, name) for name in names] == list(range(10))
+    assert find(tables, Name(VIP, address, 20480, 6, 0)) == -1  # 80 in the other byte order
+
+
+def test_the_copy_in_force_is_the_one_that_counts() -> None:
+    tables, (first, second) = some_tables(), some_names(2)
+    install(tables, [first], copy=0)
+    install(tables, [second], copy=1)
+    assert (find(tables, first), find(tables, second)) == (-1, 1)
+    tables.settings[0]["active"] = 0
+    assert (find(tables, first), find(tables, second)) == (0, -1)
+
+
+def test_a_name_lies_near_its_place_even_where_the_table_ends() -> None:
+    """Over many salts some name wraps round; half full is always possible."""
+    tables, names = some_tables(), some_names(32)
+    for _ in range(50):
+        install(tables, names)
+        assert [find(tables, name) for name in names] == list(range(32))
+    assert PROBES == 8
+
+
+def test_more_than_half_is_too_many() -> None:
+    tables = some_tables()
+    with pytest.raises(TableError) as caught:
+        fill(tables, some_names(33))
+    assert (caught.value.table, caught.value.wanted, caught.value.limit) == ("names", 33, 32)
+
+
+def test_the_tables_are_not_changed() -> None:
+    tables = some_tables()
+    fill(tables, some_names(9))
+    assert not tables.names["kind"].any()
+    assert tables.settings[0]["salt0"] == tables.settings[0]["salt1"] == 0
