@@ -16,13 +16,15 @@ from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP,
 from lbmux.targets.regions import Tables
 
 ENDPOINTS = 1024
+NAMES = 16384
+"""Four times the most that a configuration can name (control.config): a VIP and a DIP a service, and the muxes."""
 
 
 def sizes_for(config: Config, workers: int = 1) -> Sizes:
     """Tables of a host: few endpoints, no Maglev table, flows for the connections of one host."""
     flows = min(config.flows.limit, 1 << 18)
     return Sizes(
-        names=power_of_two(max(4096, 4 * (len(config.services) + len(config.muxes)))),
+        names=NAMES,
         slots=16,
         backends=ENDPOINTS,
         buckets=power_of_two(-(-2 * flows // WAYS)),

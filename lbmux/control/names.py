@@ -22,6 +22,9 @@ from lbmux.targets.regions import Tables
 SALTS = 32
 """How many salts are tried before the table counts as too small."""
 
+FULLEST = 4
+"""One place in four may be taken: at one in two no salt puts every name within PROBES places of its own."""
+
 
 @dataclass(frozen=True)
 class Name:
@@ -40,14 +43,15 @@ class Name:
 def fill(tables: Tables, names: Sequence[Name]) -> tuple[NDArray[Any], int]:
     """A copy of the name table with these names in it, and the salt that goes with it."""
     size = tables.sizes.names
-    if len(names) > size // 2:
-        raise TableError("names", len(names), size // 2)
+    limit = size // FULLEST
+    if len(names) > limit:
+        raise TableError("names", len(names), limit)
     entries = np.array([name.row() for name in names], NAME)
     for _ in range(SALTS):
         salt, copy = secrets.randbits(32), np.zeros(size, NAME)
         if _place(_address(tables.settings), salt, _address(copy), size, _address(entries), len(names)):
             return copy, salt
-    raise TableError("names", len(names), size // 2)
+    raise TableError("names", len(names), limit)
 
 
 def _address(array: NDArray[Any]) -> np.uint64:
