@@ -35,9 +35,9 @@ def write_ethernet(start, source_mac, destination_mac):
 
 
 @step
-def encapsulate(world, backend):
+def encapsulate(world, start, backend):
     """Grow the frame and write Ethernet and outer IPv4 header; the verdict, and the outer packet's bytes."""
-    inner = ipv4(frame(world), ETHERNET_BYTES)
+    inner = ipv4(start, ETHERNET_BYTES)
     tos, length, identification = inner.tos, int64(swap16(inner.length)) + IPV4_BYTES, inner.identification
     fragment = u16(inner.fragment & DONT_FRAGMENT)
     if length > int64(backend.mtu):

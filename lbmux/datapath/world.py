@@ -44,7 +44,7 @@ kernel took a VLAN tag off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
-HELPER_CPU, HELPER_CHECKSUM, HELPER_ADJUST_HEAD, HELPER_TIME = 8, 11, 44, 160
+HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_TIME = 8, 11, 23, 44, 160
 
 
 class World(types.Type):
@@ -240,6 +240,18 @@ def arrived(typing: Any, world: Any) -> Any:
         return _load(builder, args[0], "arrived") if offset is None else _context(builder, args[0], offset)
 
     return types.int64(world), lower
+
+
+@intrinsic
+def redirect(typing: Any, world: Any, interface: Any) -> Any:
+    """Send the frame by another interface: the action to return to the kernel (which alone has it)."""
+    if world.target == "native":
+        return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return helper(builder, HELPER_REDIRECT, i64, builder.trunc(args[1], i32), ir.Constant(i64, 0))
+
+    return types.int64(world, types.int64), lower
 
 
 @intrinsic

@@ -1,0 +1,79 @@
+"""From a Python function to a BPF object: Numba's LLVM, taken through LLVM's BPF back end.
+
+Numba compiles a step as for this machine, with the world's type saying that it is for the kernel (see
+lbmux.datapath.world); what it adds for Python is dropped, everything is inlined into one function, and llvmlite,
+which Numba needs anyway, emits the object.  No other compiler takes part.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import cfunc
+from numba.core import config
+
+from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL, TABLES
+
+TRIPLE = "bpfel"
+DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
+PROCESSOR = "v3"
+HELPERS = 256
+ENTRY = "lbmux_program"
+
+
+@cache
+def _prepare() -> None:
+    """Numba links each module for this machine too, though it is never called there: give every symbol an address."""
+    for name in (*(TABLE_SYMBOL + name for name in TABLES), *(LIMIT_SYMBOL + name for name in LIMITS)):
+        llvm.add_symbol(name, 1)
+    for number in range(HELPERS):
+        llvm.add_symbol(f"bpf_helper_{number}", 1)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+def compile_object(function: Callable[..., Any], section: str) -> bytes:
+    """An object whose ``section`` holds ``function``, which takes the context and returns an action."""
+    _prepare()
+    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=PROCESSOR, opt=2)
+    module = llvm.parse_assembly(_as_bpf(_numba_llvm(function), section))
+    for defined in module.functions:
+        if not defined.is_declaration and defined.name != ENTRY:
+            defined.linkage = "internal"
+            defined.add_function_attribute("alwaysinline")
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
+    return bytes(machine.emit_object(module))
+
+
+def _numba_llvm(function: Callable[..., Any]) -> str:
+    """Unoptimised: LLVM's passes are to run once, for the kernel's machine."""
+    before, config.OPT = config.OPT, type(config.OPT)(0)
+    try:
+        return str(cfunc("int32(voidptr)", error_model="numpy")(function).inspect_llvm())
+    finally:
+        config.OPT = before
+
+
+def _as_bpf(text: str, section: str) -> str:
+    """The module for the BPF machine: helpers by number, and an entry with the kernel's calling convention."""
+    body = re.search(r"define i32 (@\S+?)\(ptr noalias[^,]*%retptr", text)
+    if body is None:
+        raise ValueError("Numba's module has no function of the expected shape")
+    text = re.sub(r"target triple = .*", f'target triple = "{TRIPLE}"', text)
+    text = re.sub(r"target datalayout = .*", f'target datalayout = "{DATA_LAYOUT}"', text)
+    text = re.sub(r"declare \S+ @bpf_helper_\d+\(.*\n", "", text)
+    text = re.sub(r"@bpf_helper_(\d+)\b", r"inttoptr (i64 \1 to ptr)", text)
+    return text + f"""
+define i32 @{ENTRY}(ptr %context) section "{section}" {{
+  %result = alloca i32
+  %error = alloca ptr
+  %status = call i32 {body[1]}(ptr %result, ptr %error, ptr %context)
+  %action = load i32, ptr %result
+  ret i32 %action
+}}
+"""

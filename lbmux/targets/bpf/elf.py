@@ -1,0 +1,65 @@
+"""From an ELF object to instructions: finds a program in it and puts descriptors and numbers for its symbols.
+
+Only what LLVM's BPF back end writes is understood: one program a section, 64-bit loads relocated by symbol.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+SECTION = struct.Struct("<IIQQQQIIQQ")
+SYMBOL = struct.Struct("<IBBHQQ")
+RELOCATION = struct.Struct("<QQ")
+SECTIONS_AT, SECTION_COUNT_AT = 0x28, 0x3C
+LOAD_64 = 0x18
+MAP_VALUE = 2 << 4
+"""BPF_PSEUDO_MAP_VALUE in the place of the source register: the first half is a map's descriptor, the second an
+offset into its value."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """The bytes of an object file."""
+
+    data: bytes
+
+    @cached_property
+    def _sections(self) -> dict[str, tuple[int, ...]]:
+        (start,) = struct.unpack_from("<Q", self.data, SECTIONS_AT)
+        count, names = struct.unpack_from("<HH", self.data, SECTION_COUNT_AT)
+        headers = [SECTION.unpack_from(self.data, start + number * SECTION.size) for number in range(count)]
+        return {self._text(headers[names][4] + header[0]): header for header in headers}
+
+    def _text(self, at: int) -> str:
+        return self.data[at : self.data.index(b"\0", at)].decode()
+
+    def _bytes(self, name: str) -> bytes:
+        header = self._sections.get(name)
+        return self.data[header[4] : header[4] + header[5]] if header else b""
+
+    def relocations(self, section: str) -> list[tuple[int, str]]:
+        """(offset of the instruction, symbol) of each load that waits for an address."""
+        names = self._sections[".strtab"][4]
+        symbols = [symbol[0] for symbol in SYMBOL.iter_unpack(self._bytes(".symtab"))]
+        found = RELOCATION.iter_unpack(self._bytes(".rel" + section))
+        return [(at, self._text(names + symbols[kind >> 32])) for at, kind in found]
+
+    def program(self, section: str, maps: Mapping[str, int], numbers: Mapping[str, int]) -> bytes:
+        """The instructions of a section; ``maps`` has descriptors by symbol, ``numbers`` plain values."""
+        code = bytearray(self._bytes(section))
+        if not code:
+            raise ValueError(f"no section {section}")
+        for at, symbol in self.relocations(section):
+            if code[at] != LOAD_64:
+                raise ValueError(f"{symbol}: not a 64-bit load at {at}")
+            low, high = struct.unpack_from("<I", code, at + 4)[0], struct.unpack_from("<I", code, at + 12)[0]
+            if symbol in maps:
+                code[at + 1] |= MAP_VALUE
+                low, high = maps[symbol], low
+            else:
+                value = (numbers[symbol] + (high << 32 | low)) & 0xFFFFFFFFFFFFFFFF
+                low, high = value & 0xFFFFFFFF, value >> 32
+            struct.pack_into("<I", code, at + 4, low)
+            struct.pack_into("<I", code, at + 12, high)
+        return bytes(code)

@@ -1,0 +1,44 @@
+"""The kernel programs: what the kernel calls for a frame, and what it is told to do with it.
+
+Each takes the kernel's context and returns an action.  All that is decided is decided in lbmux.datapath.
+"""
+
+from lbmux.datapath import agent, mux
+from lbmux.datapath.memory import int64, step
+from lbmux.datapath.tables import backend_row
+from lbmux.datapath.verdicts import DROPS, PASSES
+from lbmux.datapath.world import arrived, backend_limit, backends, redirect, tc_world, xdp_world
+
+XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
+TCX_NEXT, TCX_DROP = -1, 2
+
+
+@step
+def unsent_action(verdict):
+    return XDP_PASS if verdict < DROPS else XDP_DROP
+
+
+def mux_xdp(context):
+    """Forwarded frames leave by their backend's interface; what is not forwarded goes up, or is dropped."""
+    world = xdp_world(context)
+    verdict, target = mux.run(world)
+    if verdict >= PASSES:
+        return unsent_action(verdict)
+    if target < 0 or target >= backend_limit(world):
+        return XDP_DROP
+    interface = int64(backend_row(backends(world), target).interface)
+    if interface == 0 or interface == arrived(world):
+        return XDP_TX
+    return redirect(world, interface)
+
+
+def agent_xdp(context):
+    """The way in: a delivered packet has lost its outer header and goes up to the local stack."""
+    verdict, _ = agent.run_inbound(xdp_world(context))
+    return XDP_PASS if verdict < PASSES else unsent_action(verdict)
+
+
+def agent_tc(context):
+    """The way out: everything goes on its way, replies with the VIP as their source."""
+    verdict, _ = agent.run_outbound(tc_world(context))
+    return TCX_NEXT if verdict < DROPS else TCX_DROP

@@ -1,0 +1,203 @@
+"""The bpf(2) calls that loading and running a program takes, each with its own arguments and a clear error.
+
+Descriptors are plain integers, close-on-exec; whoever asked for one closes it.  Layouts are those of
+``union bpf_attr`` in linux/bpf.h; the kernel takes any prefix of it.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import resource
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+
+from lbmux.errors import LbmuxError
+
+NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+"""The number of bpf(2) by machine."""
+
+
+class Command(IntEnum):
+    MAP_CREATE = 0
+    PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_TEST_RUN = 10
+    OBJ_GET_INFO = 15
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_DETACH = 34
+
+
+class ProgramType(IntEnum):
+    SCHED_CLS = 3
+    XDP = 6
+
+
+class Attach(IntEnum):
+    """Where a program is attached."""
+
+    XDP = 37
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+    @property
+    def type(self) -> ProgramType:
+        return ProgramType.XDP if self is Attach.XDP else ProgramType.SCHED_CLS
+
+
+ARRAY, MMAPABLE = 2, 1 << 10
+XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
+LOG_ALL, LOG_STATISTICS = 1, 4
+LOG_BYTES, SMALL_LOG_BYTES = 1 << 24, 1 << 12
+NAME_BYTES = 15
+LAST_LINES = 12
+LICENCE = ctypes.create_string_buffer(b"GPL")
+
+
+class BpfError(LbmuxError):
+    """The kernel refused a bpf(2) call; ``log`` is what its verifier said, where it was asked."""
+
+    def __init__(self, what: str, number: int, log: str = "") -> None:
+        self.what = what
+        self.number = number
+        self.log = log
+        super().__init__(what, number, log)
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The end of the verifier's log, where the reason stands."""
+        return self.log.rstrip("\0\n").splitlines()[-LAST_LINES:]
+
+    def __str__(self) -> str:
+        hint = " (needs CAP_BPF and CAP_NET_ADMIN: run as root)" if self.number == errno.EPERM else ""
+        return "\n".join([f"{self.what}: {os.strerror(self.number)}{hint}", *self.last_lines])
+
+
+@cache
+def _syscall() -> tuple[ctypes.CDLL, int]:
+    """The C library, and bpf's number.  Kernels before 5.11 count maps as locked memory: its limit is raised."""
+    number = NUMBER.get(platform.machine())
+    if number is None:
+        raise BpfError(f"bpf(2) on {platform.machine()}", errno.ENOSYS)
+    with contextlib.suppress(ValueError, OSError):  # no right to: newer kernels do not need it
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return ctypes.CDLL(None, use_errno=True), number
+
+
+def command(number: Command, attributes: "ctypes.Array[ctypes.c_char]", what: str) -> int:
+    """One call, with attributes that the kernel may write to; its result, a descriptor where it makes one."""
+    library, syscall = _syscall()
+    while True:
+        result = int(library.syscall(syscall, int(number), attributes, len(attributes)))
+        if result >= 0:
+            return result
+        if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
+            raise BpfError(what, ctypes.get_errno())
+
+
+def _bpf(number: Command, attributes: bytes, what: str) -> int:
+    return command(number, ctypes.create_string_buffer(attributes, len(attributes)), what)
+
+
+def _name(name: str) -> bytes:
+    return name.encode()[:NAME_BYTES]
+
+
+def create_array(name: str, value_bytes: int) -> int:
+    """A map of one value that can be mapped into memory; a program reads and writes it directly."""
+    attributes = struct.pack("<5I8x16s", ARRAY, 4, value_bytes, 1, MMAPABLE, _name(name))
+    return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {value_bytes} bytes")
+
+
+def map_value(descriptor: int, value_bytes: int) -> mmap.mmap:
+    """The value of such a map as memory."""
+    return mmap.mmap(descriptor, -(-value_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified program: its descriptor, its length, and how many instructions the verifier went through."""
+
+    descriptor: int
+    instructions: int
+    verified: int
+
+
+def load_program(attach: Attach, code: bytes, name: str) -> Loaded:
+    """Verify and load ``code`` for a place of attachment; BpfError with the verifier's log where it is refused."""
+    try:
+        descriptor, log = _load(attach, code, name, LOG_STATISTICS, SMALL_LOG_BYTES)
+    except BpfError as refused:
+        if refused.number == errno.EPERM:
+            raise
+        descriptor, log = _load(attach, code, name, LOG_ALL | LOG_STATISTICS, LOG_BYTES)
+    words = log.partition("processed ")[2].split()
+    return Loaded(descriptor, len(code) // 8, int(words[0]) if words else 0)
+
+
+def _load(attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int) -> tuple[int, str]:
+    instructions, log = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(log_bytes)
+    attributes = struct.pack(
+        "<IIQQIIQII16sII", attach.type, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(LICENCE),
+        log_level, log_bytes, ctypes.addressof(log), 0, 0, _name(name), 0, attach,
+    )  # fmt: skip
+    try:
+        return _bpf(Command.PROG_LOAD, attributes, name), log.value.decode(errors="replace")
+    except BpfError as error:
+        raise BpfError(f"program {name}", error.number, log.value.decode(errors="replace")) from None
+
+
+def create_link(program: int, interface_index: int, attach: Attach, flags: int = 0) -> int:
+    """Attach a program to an interface, for as long as the descriptor or a pin of it lives."""
+    attributes = struct.pack("<IIII16x", program, interface_index, attach, flags)
+    return _bpf(Command.LINK_CREATE, attributes, f"attach to interface {interface_index} ({attach.name})")
+
+
+def update_link(link: int, program: int) -> None:
+    """Put another program in the place of the attached one, between two packets."""
+    _bpf(Command.LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0), "swap the attached program")
+
+
+def detach_link(link: int) -> None:
+    """Take the program off the interface now, whoever else holds the link."""
+    _bpf(Command.LINK_DETACH, struct.pack("<I", link), "detach")
+
+
+def pin(path: str | os.PathLike[str], descriptor: int) -> None:
+    """Keep an object alive under a name in a BPF file system."""
+    text = ctypes.create_string_buffer(os.fsencode(path))
+    _bpf(Command.OBJ_PIN, struct.pack("<QII", ctypes.addressof(text), descriptor, 0), f"pin {os.fspath(path)}")
+
+
+def open_pinned(path: str | os.PathLike[str]) -> int:
+    text = ctypes.create_string_buffer(os.fsencode(path))
+    return _bpf(Command.OBJ_GET, struct.pack("<QII", ctypes.addressof(text), 0, 0), f"open {os.fspath(path)}")
+
+
+def _information(descriptor: int, size: int, what: str) -> bytes:
+    buffer = ctypes.create_string_buffer(size)
+    _bpf(Command.OBJ_GET_INFO, struct.pack("<IIQ", descriptor, size, ctypes.addressof(buffer)), what)
+    return buffer.raw
+
+
+def program_id(descriptor: int) -> int:
+    return int(struct.unpack_from("<I", _information(descriptor, 16, "program's id"), 4)[0])
+
+
+def map_value_bytes(descriptor: int) -> int:
+    return int(struct.unpack_from("<I", _information(descriptor, 24, "map's size"), 12)[0])
+
+
+def linked_program_id(link: int) -> int:
+    return int(struct.unpack_from("<I", _information(link, 24, "link's program"), 8)[0])
+
+
+def linked_interface(link: int) -> int:
+    """The index of the interface that a link is attached to; 0 where that is gone."""
+    return int(struct.unpack_from("<I", _information(link, 24, "link's interface"), 16)[0])
