@@ -34,6 +34,7 @@ class Lab:
         self.name = name
         self.directory = ROOT / name
         self.config = self.directory / "services.yaml"
+        self.config_in_force = topology.config
         self.processes: list[Process] = []
         self._read_state()
 
@@ -128,6 +129,7 @@ class Lab:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """The services that all muxes and agents share.  Moved into place, so nobody reads half of it."""
+        self.config_in_force = config
         fresh = self.config.with_suffix(".new")
         fresh.write_text(yaml.safe_dump(config, sort_keys=False))
         fresh.replace(self.config)

@@ -1,0 +1,209 @@
+"""Traffic: long connections to an echo service, always in use, and short ones opened all the time.
+
+    python -m lbmux.lab.traffic 192.0.2.1 7 --connections 50
+
+Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on.  A report is a
+line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a last one at the
+end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one before.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lbmux.lab.lab import Lab
+from lbmux.lab.processes import python
+
+START_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Connection:
+    """``broken`` says why it cannot go on; ``longest_stall_ms`` is the longest wait for an answer."""
+
+    number: int
+    local_port: int = 0
+    backend: str = ""
+    lines: int = 0
+    broken: str = ""
+    longest_stall_ms: float = 0.0
+    waiting_since: float | None = None
+
+    def wait(self) -> None:
+        self.waiting_since = time.monotonic()
+
+    def waited(self) -> None:
+        if self.waiting_since is not None:
+            stall_ms = 1000 * (time.monotonic() - self.waiting_since)
+            self.longest_stall_ms = max(self.longest_stall_ms, round(stall_ms, 1))
+            self.waiting_since = None
+
+    def report(self) -> dict[str, Any]:
+        since = self.waiting_since
+        self.waited()
+        self.waiting_since = since
+        said = asdict(self)
+        del said["waiting_since"]
+        self.longest_stall_ms = 0.0
+        return said
+
+
+@dataclass
+class Short:
+    """What became of the short connections."""
+
+    answered: Counter[str] = field(default_factory=Counter)  # by backend
+    failed: Counter[str] = field(default_factory=Counter)  # by reason
+    longest_ms: float = 0.0
+
+
+class Traffic:
+    """All connections to one service."""
+
+    def __init__(self, address: str, port: int, pause_s: float) -> None:
+        self._to, self._pause_s = (address, port), pause_s
+        self._connections: list[Connection] = []
+        self._short = Short()
+
+    async def hold(self, connection: Connection) -> None:
+        """Use one connection until it breaks."""
+        self._connections.append(connection)
+        connection.wait()
+        try:
+            reader, writer = await asyncio.open_connection(*self._to)
+            with contextlib.closing(writer):
+                connection.local_port = writer.get_extra_info("sockname")[1]
+                while True:
+                    await self._exchange(connection, reader, writer)
+                    await asyncio.sleep(self._pause_s)
+        except OSError as error:
+            connection.broken = error.strerror or str(error)
+            connection.waited()
+
+    async def _exchange(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if connection.lines:
+            connection.wait()
+        writer.write(b"%d\n" % connection.lines)
+        name, _, text = (await reader.readline()).decode().strip().partition(" ")
+        connection.waited()
+        if not name:
+            raise ConnectionError("closed by the server")
+        if text != str(connection.lines):
+            raise ConnectionError(f"answer {text!r} to line {connection.lines}")
+        if name != (connection.backend or name):
+            raise ConnectionError(f"{name} answers for {connection.backend}")
+        connection.backend = name
+        connection.lines += 1
+
+    async def open_short(self, every_s: float) -> None:
+        """Open a connection every so often, each for one line."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._one_short())
+                await asyncio.sleep(every_s)
+
+    async def _one_short(self) -> None:
+        start = time.monotonic()
+        try:
+            reader, writer = await asyncio.open_connection(*self._to)
+            with contextlib.closing(writer):
+                writer.write(b"0\n")
+                name = (await reader.readline()).decode().partition(" ")[0]
+        except OSError as error:
+            self._short.failed[error.strerror or str(error)] += 1
+            return
+        if name:
+            self._short.answered[name] += 1
+        else:
+            self._short.failed["closed by the server"] += 1
+        self._short.longest_ms = max(self._short.longest_ms, round(1000 * (time.monotonic() - start), 1))
+
+    async def started(self) -> None:
+        """When every long connection was answered or is broken."""
+        while not all(connection.lines or connection.broken for connection in self._connections):
+            await asyncio.sleep(0.01)
+
+    def report(self) -> str:
+        said = {"connections": [connection.report() for connection in self._connections], "short": asdict(self._short)}
+        self._short = Short()
+        return json.dumps(said)
+
+
+async def run(given: argparse.Namespace) -> None:
+    traffic = Traffic(given.address, given.port, given.pause_ms / 1000)
+    tasks = [asyncio.create_task(traffic.hold(Connection(number))) for number in range(given.connections)]
+    await asyncio.sleep(0)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(traffic.started(), START_TIMEOUT_S)
+    print(traffic.report(), flush=True)
+    if given.short_per_s:
+        tasks.append(asyncio.create_task(traffic.open_short(1 / given.short_per_s)))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(given.seconds):
+            commands = asyncio.StreamReader()
+            loop = asyncio.get_running_loop()
+            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+            while await commands.readline():
+                print(traffic.report(), flush=True)
+    print(traffic.report(), flush=True)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Client:
+    """The traffic of a node of a lab, seen from outside: a process that reports when asked."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.first = self._read()
+
+    def report(self) -> dict[str, Any]:
+        self._write("report\n")
+        return self._read()
+
+    def _write(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        said: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return said
+
+
+@contextlib.contextmanager
+def traffic(lab: Lab, node: str, address: str, port: int, *options: str) -> Iterator[Client]:
+    """Traffic from a node, as long as the context lasts."""
+    command = python("lbmux.lab.traffic", address, str(port), *options)
+    with lab.popen(node, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Client(process)
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--connections", type=int, default=50, help="long ones")
+    parser.add_argument("--pause-ms", type=float, default=20.0, help="between an answer and the next line")
+    parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
+    parser.add_argument("--seconds", type=float, help="end after so long [default: at the end of stdin]")
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
