@@ -1,0 +1,351 @@
+"""A mux's tables, planned and put in force: what stays where it was, and what packets see of a reload."""
+
+from collections import Counter
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lbmux.addresses import mac_to_int
+from lbmux.control.config import Config
+from lbmux.control.mux_tables import MuxTables, sizes_for, ticks
+from lbmux.control.neighbours import NextHop
+from lbmux.datapath.tables import DRAINING, GONE, TICK_SHIFT, UP, Sizes
+from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import TableError
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables
+from tests.datapath.craft import Craft
+from tests.datapath.harness import Frames
+
+SIZE = 251
+LOCAL = IPv4Address("10.0.0.1")
+MAC = mac_to_int("02:00:00:00:00:09")
+
+
+def backend(number: int, weight: int = 1) -> dict[str, Any]:
+    return {"name": f"h{number}", "dip": f"10.1.0.{number}", "weight": weight}
+
+
+def service(name: str, vip: str, *backends: dict[str, Any], port: int = 80, **more: Any) -> dict[str, Any]:
+    return {"name": name, "vip": vip, "protocol": "tcp", "port": port, "backends": list(backends), **more}
+
+
+def config(*services: dict[str, Any], **more: Any) -> Config:
+    given = {"maglev": {"size": SIZE}, "flows": {"limit": 4096}, "services": list(services)} | more
+    return Config.model_validate(given)
+
+
+def web(*numbers: int, **more: Any) -> dict[str, Any]:
+    return service("web", "192.0.2.1", *map(backend, numbers), **more)
+
+
+THREE = config(web(1, 2, 3))
+
+
+class Mux:
+    """Tables, the control side's hold on them, and a worker."""
+
+    def __init__(self, first: Config, sizes: Sizes | None = None) -> None:
+        self.tables = Tables.allocate(sizes or sizes_for(first))
+        self.worker = Worker(self.tables)
+        self.restart()
+        self.load(first)
+
+    def restart(self) -> None:
+        """A new process on the same tables."""
+        self.control = MuxTables(self.tables, LOCAL)
+
+    def load(self, new: Config) -> None:
+        self.control.commit(self.control.plan(new))
+        for number in range(1, 10):
+            self.hop(number)
+
+    def hop(self, number: int, **changes: Any) -> None:
+        hop = NextHop(interface_index=7, source_mac=1, destination_mac=MAC + number, mtu=1500)
+        self.control.set_next_hop(IPv4Address(f"10.1.0.{number}"), replace(hop, **changes))
+
+    def row(self, number: int, name: str = "web") -> int:
+        return self.control.rows[name, f"h{number}"]
+
+    def send(self, clients: range = range(500), now: int = 1, **fields: Any) -> list[int]:
+        """Where packets of these clients went: the backends' numbers, from the outer headers; -1 for nowhere."""
+        batch = Frames([Craft(source=number.to_bytes(4), **fields).frame() for number in clients])
+        self.worker.forward(batch, now)
+        return [frame[33] if verdict == Verdict.FORWARDED else -1 for verdict, _, frame in batch.results()]
+
+    def slots(self, row: int = 0) -> np.ndarray:
+        """The Maglev table in force of a service."""
+        place = self.tables.services[self.tables.active, row]
+        return self.tables.slots[place["slots"] : place["slots"] + place["size"]].copy()
+
+
+def test_new_flows_go_to_all_backends_by_weight() -> None:
+    mux = Mux(config(service("web", "192.0.2.1", backend(1, 1), backend(2, 2), backend(3, 5))))
+    counted = Counter(mux.slots().tolist())
+    for number, weight in ((1, 1), (2, 2), (3, 5)):
+        assert counted[mux.row(number)] == pytest.approx(SIZE * weight / 8, abs=1.5)
+    seen = Counter(mux.send(range(4000)))
+    assert seen[3] / 4000 == pytest.approx(5 / 8, abs=0.05)
+    assert set(seen) == {1, 2, 3}
+
+
+def test_services_are_told_apart_by_port_protocol_and_vip() -> None:
+    mux = Mux(
+        config(
+            web(1),
+            service("secure", "192.0.2.1", backend(2), port=443),
+            service("dns", "192.0.2.1", backend(3)) | {"protocol": "udp"},
+            service("other", "192.0.2.2", backend(4)),
+        )
+    )
+    one = range(1)
+    assert mux.send(one) == [1]
+    assert mux.send(one, destination_port=443) == [2]
+    assert mux.send(one, protocol=17) == [3]
+    assert mux.send(one, destination=bytes([192, 0, 2, 2])) == [4]
+    assert mux.send(one, destination_port=444) == [-1]
+
+
+def test_rows_stay_over_a_reload() -> None:
+    mux = Mux(THREE)
+    rows = {number: mux.row(number) for number in (1, 2, 3)}
+    mux.load(config(service("first", "192.0.2.9", backend(9)), web(4, 3, 2, 1, 5)))
+    assert {number: mux.row(number) for number in (1, 2, 3)} == rows
+    assert len({mux.row(number) for number in (1, 2, 3, 4, 5)} | {mux.row(9, "first")}) == 6
+
+
+def test_an_unchanged_service_keeps_its_slots_and_nothing_is_built() -> None:
+    mux = Mux(THREE)
+    before = mux.tables.services[mux.tables.active, 0].copy()
+    plan = mux.control.plan(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
+    assert len(plan.slots) == 1
+    mux.control.commit(plan)
+    assert mux.tables.services[mux.tables.active, 0] == before
+
+
+def test_a_changed_service_never_overwrites_slots_in_force() -> None:
+    """Packets may be reading them while the new ones are copied, and just after the switch."""
+    mux = Mux(THREE)
+    for numbers in ((1, 2), (1, 2, 4), (4, 5, 6), (1,), (1, 2, 3, 4)):
+        before = mux.tables.services[mux.tables.active, 0].copy()
+        held = mux.slots()
+        mux.load(config(web(*numbers)))
+        assert (mux.tables.slots[before["slots"] : before["slots"] + before["size"]] == held).all()
+        assert {mux.row(number) for number in numbers} == set(mux.slots().tolist())
+
+
+def test_hundred_reloads_find_room() -> None:
+    """Places of tables that are no longer used are used again."""
+    mux = Mux(THREE)
+    for turn in range(100):
+        mux.load(config(web(1 + turn % 9, 1 + (turn + 1) % 9, 1 + (turn + 2) % 9)))
+    assert -1 not in mux.send()
+
+
+def test_the_order_of_backends_does_not_matter() -> None:
+    """All muxes have the same table, whatever the order in the file and the rows that backends got."""
+
+    def names(mux: Mux) -> list[str]:
+        name_of = {row: name for (_, name), row in mux.control.rows.items()}
+        return [name_of[row] for row in mux.slots().tolist()]
+
+    plain, turned = Mux(config(web(1, 2, 3, 4))), Mux(config(web(4, 2, 1, 3)))
+    aged = Mux(config(web(9, 3, 8)))
+    aged.load(config(web(1, 2, 3, 4)))
+    assert names(plain) == names(turned) == names(aged)
+    assert plain.send() == turned.send() == aged.send()
+
+
+def test_a_reload_between_two_packets_keeps_flows() -> None:
+    mux = Mux(THREE)
+    before = mux.send()
+    mux.load(config(web(1, 2, 3, 4, 5)))
+    assert mux.send() == before
+    assert {4, 5} < set(mux.send(range(1000, 2000)))
+
+
+def test_another_service_comes_first_and_flows_stay() -> None:
+    """Its flows are kept by the service's row, not by its place in the file."""
+    mux = Mux(THREE)
+    before = mux.send()
+    mux.load(config(service("a", "192.0.2.9", backend(9)), web(1, 2, 3, 4, 5)))
+    assert mux.send() == before
+
+
+def test_a_removed_backend_is_gone_and_its_flows_go_elsewhere() -> None:
+    mux = Mux(THREE)
+    before, row = mux.send(), mux.row(2)
+    mux.load(config(web(1, 3)))
+    assert mux.tables.backends[row]["state"] == GONE
+    after = mux.send()
+    assert 2 not in after
+    assert [old for old in before if old != 2] == [new for old, new in zip(before, after, strict=True) if old != 2]
+    assert mux.tables.lookups[0][4] == before.count(2)
+
+
+def test_a_backend_that_comes_back_has_its_row() -> None:
+    mux = Mux(THREE)
+    row, generation = mux.row(2), mux.tables.backends[mux.row(2)]["generation"].copy()
+    mux.load(config(web(1, 3)))
+    mux.load(THREE)
+    assert (mux.row(2), mux.tables.backends[row]["generation"], mux.tables.backends[row]["state"]) == (
+        row, generation, UP,
+    )  # fmt: skip
+    assert set(mux.send(range(2000, 3000))) == {1, 2, 3}
+
+
+def test_weight_zero_drains() -> None:
+    """Its flows stay, and it gets no new ones."""
+    mux = Mux(THREE)
+    before = mux.send()
+    drained = config(service("web", "192.0.2.1", backend(1), backend(2, 0), backend(3)))
+    mux.load(drained)
+    assert mux.tables.backends[mux.row(2)]["state"] == DRAINING
+    assert mux.send() == before
+    assert 2 in before
+    assert set(mux.send(range(1000, 2000))) == {1, 3}
+    mux.load(THREE)
+    assert set(mux.send(range(2000, 3000))) == {1, 2, 3}
+
+
+def test_a_removed_service_is_no_more_and_its_backends_are_gone() -> None:
+    mux = Mux(config(web(1), service("other", "192.0.2.2", backend(4))))
+    mux.send(range(5))
+    row = mux.row(1)
+    mux.load(config(service("other", "192.0.2.2", backend(4))))
+    assert mux.send(range(5)) == [-1] * 5
+    assert mux.tables.backends[row]["state"] == GONE
+    assert mux.send(range(5), destination=bytes([192, 0, 2, 2])) == [4] * 5
+
+
+def test_a_service_without_backends_drops_and_counts() -> None:
+    mux = Mux(config(web()))
+    assert mux.send(range(3)) == [-1] * 3
+    assert mux.tables.verdicts[0][Verdict.NO_BACKEND]["packets"] == 3
+
+
+def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
+    """So flows of the old owner do not go to the new one."""
+    mux = Mux(THREE, Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=2048))
+    before = mux.send()
+    rows = {mux.row(2), mux.row(3)}
+    mux.load(config(web(1, 4)))  # takes the row never used
+    mux.load(config(web(1, 4, 5)))  # takes one of those that are gone
+    assert mux.row(5) in rows
+    assert mux.tables.backends[mux.row(5)]["generation"] == 1
+    after = mux.send()
+    assert mux.tables.lookups[0][4] == len(before) - before.count(1)
+    assert set(after) == {1, 4, 5}
+
+
+def test_a_backend_with_another_address_or_host_is_another_backend() -> None:
+    mux = Mux(THREE)
+    row = mux.row(1)
+    mux.load(config(service("web", "192.0.2.1", {**backend(1), "dip": "10.1.0.7"}, backend(2), backend(3))))
+    assert mux.row(1) != row
+    assert mux.tables.backends[row]["state"] == GONE
+
+
+@pytest.mark.parametrize(
+    ("sizes", "table"),
+    [
+        (Sizes(64, services=2, slots=SIZE * 8, backends=64, buckets=64), "services"),
+        (Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=64), "backends"),
+        (Sizes(64, services=16, slots=SIZE * 2, backends=64, buckets=64), "slots"),
+        (Sizes(8, services=16, slots=SIZE * 8, backends=64, buckets=64), "names"),
+    ],
+    ids=["services", "backends", "slots", "names"],
+)
+def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
+    mux = Mux(THREE, sizes)
+    mux.send()
+    before = {name: memory.copy() for name, memory in mux.tables.memory.items()}
+    many = [service(f"s{number}", f"192.0.2.{10 + number}", backend(number)) for number in range(4, 7)]
+    with pytest.raises(TableError) as caught:
+        mux.control.plan(config(*many))
+    assert caught.value.table == table
+    assert all((mux.tables.memory[name] == memory).all() for name, memory in before.items())
+    assert mux.control.config == THREE
+
+
+def test_planning_changes_nothing() -> None:
+    mux = Mux(THREE)
+    before = {name: memory.copy() for name, memory in mux.tables.memory.items()}
+    mux.control.plan(config(web(4, 5, 6), service("other", "192.0.2.2", backend(1))))
+    assert all((mux.tables.memory[name] == memory).all() for name, memory in before.items())
+
+
+def test_until_a_next_hop_is_known_packets_wait_for_it() -> None:
+    mux = Mux(THREE)
+    mux.control.set_next_hop(IPv4Address("10.1.0.2"), None)
+    assert set(mux.send()) == {1, 3, -1}
+    assert mux.tables.verdicts[0][Verdict.NO_NEIGHBOUR]["packets"] > 0
+
+
+def test_a_next_hop_is_set_in_all_rows_of_a_host() -> None:
+    shared = {"host": "10.1.0.1"}
+    other = service("other", "192.0.2.2", {"dip": "10.9.0.5", **shared})
+    mux = Mux(config(web(1), other, service("third", "192.0.2.3")))
+    mux.hop(1, destination_mac=0xABCDEF, interface_index=3, mtu=1400, source_mac=0x123456)
+    rows = mux.tables.backends[mux.tables.backends["state"] == UP]
+    assert len(rows) == 2
+    assert set(rows["destination_mac"].tolist()) == {0xABCDEF}
+    assert set(rows["source_mac"].tolist()) == {0x123456}
+    assert set(rows["interface"].tolist()) == {3}
+    assert set(rows["mtu"].tolist()) == {1400}
+    assert mux.control.destinations() == {IPv4Address("10.1.0.1")}
+
+
+def test_an_mtu_beyond_16_bits_is_the_largest() -> None:
+    """As of the loopback interface."""
+    mux = Mux(THREE)
+    mux.hop(1, mtu=65536)
+    assert mux.tables.backends[mux.row(1)]["mtu"] == 65535
+
+
+def test_next_hops_stay_over_a_reload() -> None:
+    mux = Mux(THREE)
+    mux.hop(1, mtu=1400)
+    mux.control.commit(mux.control.plan(config(web(1, 2, 3, 4, 5), service("b", "192.0.2.2", backend(1)))))
+    assert mux.tables.backends[mux.row(1)]["mtu"] == 1400
+    assert mux.tables.backends[mux.row(1, "b")]["destination_mac"] == MAC + 1
+    assert mux.tables.backends[mux.row(5)]["destination_mac"] == MAC + 5  # set before it was configured
+
+
+def test_a_new_process_on_the_same_tables_keeps_rows_and_flows_and_next_hops() -> None:
+    """As when a mux is restarted in front of a kernel program that goes on forwarding."""
+    mux = Mux(config(web(3, 1, 2)))
+    before, rows = mux.send(), [mux.row(number) for number in (1, 2, 3)]
+    mux.restart()
+    mux.control.commit(mux.control.plan(config(web(1, 2, 3), service("b", "192.0.2.2", backend(4)))))
+    assert [mux.row(number) for number in (1, 2, 3)] == rows
+    assert mux.send() == before
+    assert mux.tables.backends[mux.row(4, "b")]["destination_mac"] == 0
+
+
+def test_limits_and_times_are_those_of_the_configuration() -> None:
+    idle = {"untrusted_s": 5, "trusted_s": 600, "closing_s": 3}
+    mux = Mux(config(web(1, idle=idle), flows={"limit": 4096, "trusted_share": 0.5, "untrusted_share": 0.25}))
+    settings, row = mux.tables.settings[0], mux.tables.services[mux.tables.active, 0]
+    assert (settings["trusted_ways"], settings["untrusted_ways"]) == (2, 1)
+    times = (row["idle_untrusted"], row["idle_trusted"], row["idle_closing"])
+    assert times == (ticks(5), ticks(600), ticks(3))
+    assert ticks(600) == pytest.approx(600e9 / 2**TICK_SHIFT, abs=1)
+
+
+def test_the_seed_of_the_slot_hash_is_the_configuration_s() -> None:
+    one, other = (Mux(config(web(1, 2, 3), maglev={"size": SIZE, "seed": seed})) for seed in (1, 2))
+    assert (one.slots() == other.slots()).all()
+    assert one.send() != other.send()
+
+
+@pytest.mark.parametrize("limit", [1024, 1_048_576, 16_777_216])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_flow_table_takes_at_most_64_bytes_a_flow(limit: int, workers: int) -> None:
+    sizes = sizes_for(config(web(1), flows={"limit": limit}), workers)
+    flows_bytes = sizes.regions()["flows"]
+    assert 2 * limit * 32 <= flows_bytes <= 64 * limit + 64
+    assert sizes.buckets & (sizes.buckets - 1) == 0
