@@ -95,8 +95,8 @@ class FlowLimits(Model):
     """Flows that a mux remembers at most; its memory is taken at the start."""
     trusted_share: Share = 0.75
     """Share of the table for flows that were seen twice or more."""
-    untrusted_share: Share = 0.5
-    """Share of the table for flows that were seen once (a SYN flood's, say)."""
+    untrusted_share: Share = 1.0
+    """Share of the table for flows that were seen once (a SYN flood's, say); they never displace the others."""
 
 
 class Idle(Model):

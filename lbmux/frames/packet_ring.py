@@ -5,10 +5,10 @@ TPACKET_V2 and sendmmsg because they measured best (see bench/rings.py): V3 hand
 costs a time-out at light load, and a transmit ring costs one more copy.
 """
 
+import fcntl
 import mmap
 import socket
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ ETH_P_ALL, SOL_PACKET = 3, 263
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_RESERVE = 5, 6, 10, 12
 PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 20, 23
 TPACKET_V2 = 1
+SIOCGIFMTU = 0x8921
 STATUS_USER, STATUS_UNFINISHED, STATUS_TAGGED = 1 << 0, 1 << 3, 1 << 4
 
 SOCKADDR_LL_BYTES = 20
@@ -58,7 +59,7 @@ class PacketRing:
         self.index = _interface_index(interface)
         self._socket = _packet_socket()
         try:
-            stride = _stride(interface)
+            stride = _stride(self._socket, interface)
             block = max(mmap.PAGESIZE, stride)
             self._frames, self._stride = frames * block // stride, stride
             self._set_up(block, frames, filter_ipip)
@@ -163,9 +164,9 @@ def _interface_index(interface: str) -> int:
         raise SetupError(f"interface {interface}", "there is none of that name") from error
 
 
-def _stride(interface: str) -> int:
+def _stride(sock: socket.socket, interface: str) -> int:
     """Bytes of one place in the ring: the MTU, headers and headroom, as a power of two."""
-    mtu = int(Path(f"/sys/class/net/{interface}/mtu").read_text())
+    mtu = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
     return 1 << (mtu + HEADER.itemsize + HEADROOM_BYTES + 64 - 1).bit_length()
 
 

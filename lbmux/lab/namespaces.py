@@ -134,6 +134,13 @@ def add_address(interface: str, text: str) -> None:
         ip.addr("add", index=ip.link_lookup(ifname=interface)[0], address=address, prefixlen=int(length))
 
 
+def packet_counters(interface: str) -> tuple[int, int]:
+    """(received, sent) packets of an interface of the current namespace."""
+    with IPRoute() as ip:
+        stats = ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_STATS64")
+    return stats["rx_packets"], stats["tx_packets"]
+
+
 def byte_counters(interface: str) -> tuple[int, int]:
     """(received, sent) bytes of an interface of the current namespace."""
     with IPRoute() as ip:

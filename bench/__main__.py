@@ -1,0 +1,30 @@
+"""``python -m bench [PART...] [--json FILE]``: measures, prints a table, writes JSON."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from bench.report import Result, print_table, write_json
+
+PARTS = ("startup", "memory", "maglev", "replay", "live", "latency")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument("--json", type=Path, default=Path("bench/results.json"))
+    given = parser.parse_args()
+    unknown = set(given.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    results: list[Result] = []
+    for part in given.parts or PARTS:
+        print(f"{part} …", file=sys.stderr, flush=True)
+        results += importlib.import_module(f"bench.{part}").run()
+    print_table(results)
+    write_json(given.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Frames and tables for benchmarks: one service, a hundred backends, any number of flows."""
+
+import ipaddress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import mac_to_int
+from lbmux.control.config import Config
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.targets.regions import Tables
+
+VIP, PORT, BACKENDS = "192.0.2.1", 80, 100
+STRIDE_BYTES = 192
+SOURCE_AT, PORTS_AT = 26, 34
+
+
+def config(flows: int = 1 << 20, backends: int = BACKENDS) -> Config:
+    return Config.model_validate(
+        {
+            "flows": {"limit": flows},
+            "services": [
+                {
+                    "name": "web", "vip": VIP, "protocol": "tcp", "port": PORT,
+                    "backends": [{"dip": str(ipaddress.IPv4Address("10.1.0.1") + n)} for n in range(backends)],
+                }
+            ],
+        }
+    )  # fmt: skip
+
+
+def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
+    """Tables with that configuration in force and every next hop known."""
+    made = memory or Tables.allocate(sizes_for(given, workers))
+    mux = MuxTables(made, ipaddress.IPv4Address("10.0.0.1"))
+    mux.commit(mux.plan(given))
+    hop = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"), 1500)
+    for destination in mux.destinations():
+        mux.set_next_hop(destination, hop)
+    return made
+
+
+def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01") -> bytes:
+    """An Ethernet frame of ``length`` bytes with an ACK to the VIP."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.l2 import Ether
+
+    ethernet = Ether(dst=destination, src="02:00:00:00:00:02")
+    packet = ethernet / IP(src="198.18.0.1", dst=VIP) / TCP(dport=PORT, flags="A")
+    return bytes(packet / bytes(length - len(packet)))
+
+
+class Frames:
+    """``count`` frames of as many flows, side by side in memory."""
+
+    def __init__(self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01") -> None:
+        """Sources are of 198.18.0.0/15 (RFC 2544), in a random order so that no prefetcher learns the flow table."""
+        self.count, self.length = count, length
+        stride = STRIDE_BYTES if length <= 100 else 2048
+        self.memory = np.zeros((count, stride), np.uint8)
+        frame = np.frombuffer(tcp_frame(length, destination), np.uint8)
+        self.memory[:, HEADROOM_BYTES : HEADROOM_BYTES + length] = frame
+        order = np.random.default_rng(1).permutation(count).astype(np.uint32)
+        at = HEADROOM_BYTES
+        source = (np.uint32(0xC6120000) + (order & np.uint32(0x1FFFF))).astype(">u4")
+        port = (np.uint32(1024) + (order >> np.uint32(17))).astype(">u2")
+        self.memory[:, at + SOURCE_AT : at + SOURCE_AT + 4] = source.view(np.uint8).reshape(count, 4)
+        self.memory[:, at + PORTS_AT : at + PORTS_AT + 2] = port.view(np.uint8).reshape(count, 2)
+        self._fresh: NDArray[np.uint8] = self.memory[:, : HEADROOM_BYTES + 64].copy()
+        self._addresses = np.uint64(self.memory.ctypes.data) + np.arange(count, dtype=np.uint64) * np.uint64(stride)
+        self.batch = Batch(count)
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the frames back as they were before the data path."""
+        self.memory[:, : HEADROOM_BYTES + 64] = self._fresh
+        self.batch.address[:] = self._addresses + np.uint64(HEADROOM_BYTES)
+        self.batch.length[:] = self.length
+        self.batch.verdict[:] = 0
+        self.batch.interface[:] = 0
+        self.batch.count = self.count

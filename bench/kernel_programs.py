@@ -1,0 +1,50 @@
+"""Kernel programs for measuring: the limits of a machine, and the mux with its frame put back.
+
+``BPF_PROG_TEST_RUN`` does not reset the frame between the runs of one test, so ``again`` takes the outer header off
+again; ``nothing`` does only that, and is to be subtracted.
+"""
+
+from lbmux.datapath.encapsulate import write_ethernet
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
+from lbmux.datapath.memory import advance, beyond, int64, step, u64
+from lbmux.datapath.world import frame, frame_end, grow, xdp_world
+from lbmux.targets.bpf.programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
+
+
+def drop(context):
+    return XDP_DROP
+
+
+def send_back(context):
+    return XDP_TX
+
+
+def pass_up(context):
+    return XDP_PASS
+
+
+@step
+def restore(world):
+    """Take 20 bytes off the front and write an Ethernet header."""
+    if not grow(world, int64(-IPV4_BYTES)):
+        return XDP_DROP
+    start = frame(world)
+    if beyond(advance(start, ETHERNET_BYTES), frame_end(world)):
+        return XDP_DROP
+    write_ethernet(start, u64(0), u64(0))
+    return XDP_TX
+
+
+def again(context):
+    world = xdp_world(context)
+    action = mux_action(world)
+    return restore(world) if action == XDP_TX else action
+
+
+def nothing(context):
+    world = xdp_world(context)
+    if not grow(world, int64(IPV4_BYTES)):
+        return XDP_DROP
+    if beyond(advance(frame(world), ETHERNET_BYTES), frame_end(world)):
+        return XDP_DROP
+    return restore(world)

@@ -1,0 +1,101 @@
+"""The live mux over a veth pair, against a loop over the same ring that looks nothing up, and against scapy.
+
+Generator and sink on core 0, mux on core 1.  Counted is what comes back to the generator's interface.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+from bench.frames import BACKENDS, PORT, VIP
+from bench.report import REPETITIONS, Result
+from lbmux.lab import namespaces
+from lbmux.lab.lab import Lab
+from lbmux.lab.processes import Process, end, python
+from lbmux.lab.topology import Link, Node, Port, Program, Route, Topology
+
+GENERATOR_CORE, MUX_CORE = 0, 1
+SECONDS = 3.0
+OURS, PEER = "10.9.0.2", "10.9.0.1"
+FLOWS = 1000
+
+
+def topology() -> Topology:
+    """A generator that is also the only backend's host, and a mux."""
+    nodes = (Node("generator", "client"), Node("mux", "mux"))
+    offloads = {"gro": False}
+    link = Link(Port("generator", "a0", f"{PEER}/24", offloads), Port("mux", "b0", f"{OURS}/24", offloads))
+    service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": PORT}
+    backends = [{"name": f"b{n}", "dip": f"10.1.0.{n + 1}"} for n in range(BACKENDS)]
+    return Topology("bench", nodes, (link,), {"services": [service | {"backends": backends}]})
+
+
+class Bed:
+    """The two namespaces, and whatever forwards between them."""
+
+    def __init__(self) -> None:
+        self.lab = Lab(topology(), "lbmux-bench")
+        self._process: Process | None = None
+
+    def __enter__(self) -> "Bed":
+        self.lab.down()
+        self.lab.up(programs=False)
+        self.lab.inside("mux", lambda: namespaces.set_route(Route("10.1.0.0/24", (PEER,))))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self.lab.down()
+
+    def start_mux(self, driver: str = "packet") -> None:
+        arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--control", "{state}/mux.sock")
+        self._start(Program("mux", "lbmux.cli.main", arguments))
+
+    def start_empty(self) -> None:
+        self._start(Program("empty", "bench.empty_loop", ("b0",)))
+
+    def start_scapy(self) -> None:
+        self._start(Program("scapy", "bench.scapy_balancer", ("b0", PEER)))
+
+    def _start(self, program: Program) -> None:
+        self.stop()
+        self._process = self.lab.start(self.lab.topology.node("mux"), program)
+        os.sched_setaffinity(self._process.pid, {MUX_CORE})
+        time.sleep(0.3)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end([self._process])
+            self._process = None
+
+    def generate(self, seconds: float = SECONDS, flows: int = FLOWS, limit_pps: int = 0) -> dict[str, Any]:
+        """Offer frames for a while: how many were sent and came back, and packets a second."""
+        before = self.lab.inside("generator", lambda: namespaces.packet_counters("a0"))
+        command = python("bench.send", "a0", "--seconds", str(seconds), "--flows", str(flows), "--pps", str(limit_pps))
+        done = self.lab.run("generator", command, capture_output=True, check=True, text=True)
+        time.sleep(0.2)
+        after = self.lab.inside("generator", lambda: namespaces.packet_counters("a0"))
+        sent = json.loads(done.stdout)
+        back = after[0] - before[0]
+        return sent | {"back": back, "pps": back / sent["seconds"]}
+
+
+def run() -> list[Result]:
+    rates: dict[str, list[float]] = {"empty": [], "mux": [], "scapy": []}
+    with Bed() as bed:
+        for _ in range(REPETITIONS):
+            for name, start in (("empty", bed.start_empty), ("mux", bed.start_mux), ("scapy", bed.start_scapy)):
+                start()
+                limit = 20_000 if name == "scapy" else 0  # beyond what it can do, without drowning it
+                rates[name].append(bed.generate(limit_pps=limit)["pps"])
+    middle = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
+    ratios = sorted(mux / empty for mux, empty in zip(rates["mux"], rates["empty"], strict=True))
+    where = f"generator core {GENERATOR_CORE}, mux core {MUX_CORE}"
+    return [
+        Result("live", "empty loop, same ring", middle["empty"] / 1000, "kpps", note=where),
+        Result("live", "AF_PACKET mux, 1000 flows", middle["mux"] / 1000, "kpps", "empty loop",
+               ratios[len(ratios) // 2], ">= 0.9", where),
+        Result("live", "scapy sniff and send", middle["scapy"] / 1000, "kpps", "AF_PACKET mux",
+               middle["scapy"] / middle["mux"], note=where),
+    ]  # fmt: skip

@@ -1,0 +1,64 @@
+"""What a benchmark says: a value, its unit, and what it is a ratio of, measured in the same run."""
+
+import json
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+REPETITIONS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table.  ``ratio`` is to ``against``, another measurement of the same run."""
+
+    part: str
+    name: str
+    value: float
+    unit: str
+    against: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    note: str = ""
+
+
+def median(measure: Callable[[], float], repetitions: int = REPETITIONS) -> float:
+    return statistics.median(measure() for _ in range(repetitions))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "cores": len(models),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_json(path: Path, results: Sequence[Result]) -> None:
+    said = {"machine": machine(), "results": [asdict(result) for result in results]}
+    path.write_text(json.dumps(said, indent=1) + "\n")
+
+
+def print_table(results: Sequence[Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    facts = machine()
+    table = Table(title=f"{facts['processor']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['commit']}")
+    for column in ("part", "what", "value", "unit", "ratio", "against", "goal", "note"):
+        table.add_column(column, justify="right" if column in ("value", "ratio") else "left")
+    for r in results:
+        ratio = "" if r.ratio is None else f"{r.ratio:.3g}"
+        table.add_row(r.part, r.name, f"{r.value:,.4g}", r.unit, ratio, r.against, r.goal, r.note)
+    Console(width=160).print(table)

@@ -1,0 +1,55 @@
+"""A generator: TCP frames of many flows to the VIP, as fast as a packet socket takes them or at a rate."""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from bench.frames import Frames
+from lbmux.frames.batch import Batch
+from lbmux.frames.packet_ring import PacketRing
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("interface")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--flows", type=int, default=1000)
+    parser.add_argument("--pps", type=int, default=0)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {0})
+    frames = Frames(given.flows, destination=peer_mac(given.interface))
+    sent = 0
+    with PacketRing(given.interface, frames=64) as ring:
+        batches = [_part(frames, at) for at in range(0, given.flows, BATCH)]
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < given.seconds:
+            if given.pps and sent >= elapsed * given.pps:
+                time.sleep(0.001)
+                continue
+            batch = batches[sent // BATCH % len(batches)]
+            ring.send(batch)
+            sent += BATCH
+    print(json.dumps({"sent": sent, "seconds": time.perf_counter() - start}))
+
+
+def _part(frames: Frames, at: int) -> Batch:
+    batch = Batch(BATCH)
+    batch.count = min(BATCH, frames.count - at)
+    batch.address[: batch.count] = frames.batch.address[at : at + batch.count]
+    batch.length[: batch.count] = frames.batch.length[at : at + batch.count]
+    return batch
+
+
+def peer_mac(interface: str) -> str:
+    """What frames are addressed to: the broadcast address would be flooded, so the peer's, asked by ARP."""
+    text = Path("/proc/net/arp").read_text().splitlines()[1:]
+    known = [line.split()[3] for line in text if line.split()[5] == interface]
+    return known[0] if known else "ff:ff:ff:ff:ff:ff"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""How long people wait: for ``lbmux --help``, and for a mux to forward."""
+
+import subprocess
+import sys
+import time
+
+from bench.live import Bed
+from bench.report import Result, median
+
+
+def _command(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def run() -> list[Result]:
+    bare = median(lambda: _command("-c", "import click"), 7)
+    help_s = median(lambda: _command("-m", "lbmux.cli.main", "--help"), 7)
+    against = "python -c 'import click'"
+    results = [Result("startup", "lbmux --help", help_s * 1000, "ms", against, help_s / bare, "< 150")]
+    with Bed() as bed:
+        bed.start_mux()
+
+        def ready() -> float:
+            bed.stop()
+            start = time.perf_counter()
+            bed.start_mux()
+            return time.perf_counter() - start
+
+        value = median(ready)
+    results.append(Result("startup", "mux ready, code cached", value, "s", goal="< 2"))
+    return results
