@@ -10,9 +10,10 @@ import pytest
 
 from lbmux.addresses import mac_to_int
 from lbmux.control.config import Config
+from lbmux.control.identities import identity
 from lbmux.control.mux_tables import MuxTables, sizes_for, ticks
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import DRAINING, GONE, TICK_SHIFT, UP, Sizes
+from lbmux.datapath.tables import DRAINING, EVICTED, GONE, TICK_SHIFT, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.targets.native import Worker
@@ -34,7 +35,7 @@ def service(name: str, vip: str, *backends: dict[str, Any], port: int = 80, **mo
 
 
 def config(*services: dict[str, Any], **more: Any) -> Config:
-    given = {"maglev": {"size": SIZE}, "flows": {"limit": 4096}, "services": list(services)} | more
+    given = {"maglev": {"size": SIZE}, "flows": {"limit": 65536}, "services": list(services)} | more
     return Config.model_validate(given)
 
 
@@ -50,6 +51,8 @@ class Mux:
 
     def __init__(self, first: Config, sizes: Sizes | None = None) -> None:
         self.tables = Tables.allocate(sizes or sizes_for(first))
+        for number in range(7):  # the same secret keys in every run, so that no flow is evicted in some
+            self.tables.settings[0][f"key{number}"] = identity("key", number)
         self.worker = Worker(self.tables)
         self.restart()
         self.load(first)
@@ -74,6 +77,7 @@ class Mux:
         """Where packets of these clients went: the backends' numbers, from the outer headers; -1 for nowhere."""
         batch = Frames([Craft(source=number.to_bytes(4), **fields).frame() for number in clients])
         self.worker.forward(batch, now)
+        assert self.tables.lookups[0][EVICTED] == 0
         return [frame[33] if verdict == Verdict.FORWARDED else -1 for verdict, _, frame in batch.results()]
 
     def slots(self, row: int = 0) -> np.ndarray:
@@ -229,7 +233,7 @@ def test_a_service_without_backends_drops_and_counts() -> None:
 
 def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
     """So flows of the old owner do not go to the new one."""
-    mux = Mux(THREE, Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=2048))
+    mux = Mux(THREE, Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=32768))
     before = mux.send()
     rows = {mux.row(2), mux.row(3)}
     mux.load(config(web(1, 4)))  # takes the row never used
@@ -252,10 +256,10 @@ def test_a_backend_with_another_address_or_host_is_another_backend() -> None:
 @pytest.mark.parametrize(
     ("sizes", "table"),
     [
-        (Sizes(64, services=2, slots=SIZE * 8, backends=64, buckets=64), "services"),
-        (Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=64), "backends"),
-        (Sizes(64, services=16, slots=SIZE * 2, backends=64, buckets=64), "slots"),
-        (Sizes(8, services=16, slots=SIZE * 8, backends=64, buckets=64), "names"),
+        (Sizes(64, services=2, slots=SIZE * 8, backends=64, buckets=8192), "services"),
+        (Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=8192), "backends"),
+        (Sizes(64, services=16, slots=SIZE * 2, backends=64, buckets=8192), "slots"),
+        (Sizes(8, services=16, slots=SIZE * 8, backends=64, buckets=8192), "names"),
     ],
     ids=["services", "backends", "slots", "names"],
 )
