@@ -18,9 +18,9 @@ def unsent_action(verdict):
     return XDP_PASS if verdict < DROPS else XDP_DROP
 
 
-def mux_xdp(context):
+@step
+def mux_action(world):
     """Forwarded frames leave by their backend's interface; what is not forwarded goes up, or is dropped."""
-    world = xdp_world(context)
     verdict, target = mux.run(world)
     if verdict >= PASSES:
         return unsent_action(verdict)
@@ -30,6 +30,10 @@ def mux_xdp(context):
     if interface == 0 or interface == arrived(world):
         return XDP_TX
     return redirect(world, interface)
+
+
+def mux_xdp(context):
+    return mux_action(xdp_world(context))
 
 
 def agent_xdp(context):
