@@ -44,7 +44,7 @@ def said(error: ErrorDetails) -> str:
     return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
 
 
-def _unicast(value: object) -> Address:
+def _unicast(value: object) -> IPv4Address:
     """One machine's address; an integer is none, though `ipaddress` would take it."""
     if not isinstance(value, str | IPv4Address | IPv6Address):
         raise PydanticCustomError("address", "should be an IP address as text")
@@ -56,12 +56,12 @@ def _unicast(value: object) -> Address:
         raise PydanticCustomError("address", "is a multicast address: a unicast one is needed")
     if address.is_unspecified or (address.version == 4 and (address.is_reserved or address.packed[0] == 0)):
         raise PydanticCustomError("address", "is not a unicast address")
-    if isinstance(address, IPv6Address) and (address.ipv4_mapped or address.scope_id):
-        raise PydanticCustomError("address", "should be written without scope, and IPv4 as IPv4")
+    if address.version == 6:
+        raise PydanticCustomError("address", "is an IPv6 address, which is not forwarded yet: IPv4 is")
     return address
 
 
-Unicast = Annotated[IPv4Address | IPv6Address, BeforeValidator(_unicast)]
+Unicast = Annotated[IPv4Address, BeforeValidator(_unicast)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -132,8 +132,7 @@ class Backend(Model):
 
     def _filled(self, port: int) -> "Backend":
         port = self.port or port
-        dip = f"[{self.dip}]" if self.dip.version == 6 else str(self.dip)
-        return self.model_copy(update={"port": port, "name": self.name or f"{dip}:{port}"})
+        return self.model_copy(update={"port": port, "name": self.name or f"{self.dip}:{port}"})
 
 
 class Service(Model):
@@ -158,7 +157,7 @@ class Service(Model):
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Backend, ...]:
         sound, faults = _sound_items(value, handler)
-        vip, port = info.data.get("vip"), info.data.get("port", 0)
+        port = info.data.get("port", 0)
         sound = {at: backend._filled(port) for at, backend in sound.items()}
         faults += _repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
         faults += _repeated(
@@ -167,11 +166,6 @@ class Service(Model):
             None,
             "two backends of one service behind one host address ({}) cannot be told apart: leave `host` out",
         )
-        faults += [
-            ((at, "dip"), f"should be of the VIP's family: {vip} is IPv{vip.version}")
-            for at, backend in sound.items()
-            if vip and backend.dip.version != vip.version
-        ]
         if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
             faults.append(((), "at least one backend should have a weight above 0"))
         return _tuple_of(sound, faults)

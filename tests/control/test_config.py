@@ -40,9 +40,9 @@ def test_host_is_where_the_tunnel_leads() -> None:
     assert made.services[0].backends[0].tunnel_to == ip_address("10.1.1.9")
 
 
-def test_ipv6_backend_is_named_with_brackets() -> None:
-    made = config(service(backend("2001:db8::2"), vip="2001:db8::1"))
-    assert made.services[0].backends[0].name == "[2001:db8::2]:80"
+def test_ipv6_is_refused_by_name() -> None:
+    found = faults(service(vip="2001:db8::1"))
+    assert "IPv6" in found["services", 0, "vip"]
 
 
 def test_service_overrides_only_the_idle_times_that_it_names() -> None:
@@ -145,7 +145,7 @@ def test_backends_of_two_services_may_share_a_host() -> None:
     assert len(config(service(backend()), service(backend(), name="other", port=81)).services) == 2
 
 
-def test_dip_of_another_family_than_its_vip() -> None:
+def test_dip_of_ipv6() -> None:
     assert list(faults(service(backend("2001:db8::2")))) == [("services", 0, "backends", 0, "dip")]
 
 
