@@ -37,9 +37,12 @@ def _lab(topology: str, name: str, driver: str = "auto") -> Any:
 @JSON
 def up(topology: str, name: str, driver: str, as_json: bool) -> None:
     """Bring the lab up; fine if it is."""
+    import sys
     import time
 
     lab, start = _lab(topology, name, driver), time.monotonic()
+    if sys.stderr.isatty() and lab.compiles:
+        click.echo("compiling (once)…", err=True)
     built = lab.up()
     seconds = time.monotonic() - start
     if as_json:

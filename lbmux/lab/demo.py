@@ -39,6 +39,7 @@ SETTLE_S = 2.0
 """How long connections are watched after a change."""
 DEVIATIONS = 4.0
 ETH_P_IP = 0x0800
+COMPILING = "; compiling (once)…"
 MUXES, HOSTS = ("mux1", "mux2"), ("host1", "host2", "host3")
 KILLED, LEFT = MUXES
 
@@ -57,7 +58,7 @@ def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
     """Run the demo on a lab of its own making; 0 if every row holds, else 1."""
     progress, start, rows = Console(stderr=True), time.monotonic(), []
     try:
-        with progress.status("building the lab") as status:
+        with progress.status(f"building the lab{COMPILING if lab.compiles else ''}") as status:
             lab.down()
             lab.up()
             for row in story(lab, lambda text: status.update(text)):

@@ -6,8 +6,10 @@ can be taken down too, and nothing else ever is.
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -20,6 +22,7 @@ from lbmux.errors import LabError
 from lbmux.lab import namespaces, processes
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
+from lbmux.targets import cache
 
 ROOT = Path("/run/lbmux/lab")
 DEFAULT_NAME = "lbmux"
@@ -36,10 +39,16 @@ class Lab:
         self.config = self.directory / "services.yaml"
         self.config_in_force = topology.config
         self.processes: list[Process] = []
+        self._recording = threading.Lock()
         self._read_state()
 
     def namespace(self, node: str) -> str:
         return f"{self.name}-{node}"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether programs that start now have to compile first, which takes seconds, once."""
+        return not any(cache.directory().rglob("*.nbi"))
 
     @property
     def is_up(self) -> bool:
@@ -52,6 +61,9 @@ class Lab:
         if self.is_up:
             return False
         self.down()
+        for node in self.topology.nodes:
+            if namespaces.exists(self.namespace(node.name)):
+                raise LabError("", f"namespace {self.namespace(node.name)} is there and not ours: take another --name")
         try:
             self.directory.mkdir(parents=True)
             self._write_state()
@@ -82,24 +94,28 @@ class Lab:
         return True
 
     def start_programs(self) -> None:
-        """Every program of every node, side by side."""
+        """Every program of every node, side by side; but one of each kind first, which compiles for the others."""
         jobs = [(node, program) for node in self.topology.nodes for program in node.programs]
-        with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-            for future in [pool.submit(self.start, node, program) for node, program in jobs]:
-                future.result()
+        first = list({program.name: (node, program) for node, program in reversed(jobs)}.values())
+        for group in (first, [job for job in jobs if job not in first]):
+            with ThreadPoolExecutor(max(1, len(group))) as pool:
+                for future in [pool.submit(self.start, node, program) for node, program in group]:
+                    future.result()
 
     def start(self, node: Node, program: Program) -> Process:
         """Start a program of a node; when it returns, the program is ready."""
         values = {"config": str(self.config), "state": str(self.directory), "node": node.name}
         arguments = [argument.format(**values) for argument in program.arguments]
         log = self.directory / f"{node.name}-{program.name}.log"
-        process = processes.start(
+        return processes.start(
             self.namespace(node.name), node.name, program.name, processes.python(program.module, *arguments), log,
-            program.ready,
+            program.ready, self._record,
         )  # fmt: skip
-        self.processes.append(process)
-        self._write_state()
-        return process
+
+    def _record(self, process: Process) -> None:
+        with self._recording:
+            self.processes.append(process)
+            self._write_state()
 
     def process(self, node: str, name: str) -> Process:
         for process in self.processes:
@@ -125,6 +141,8 @@ class Lab:
             raise LabError(node, f"no such node: {', '.join(known.name for known in self.topology.nodes)}")
         if not namespaces.exists(self.namespace(node)):
             raise LabError(node, "the lab is not up: lbmux lab up")
+        if os.geteuid() != 0:
+            raise LabError(node, "a lab needs root")
         return self.namespace(node)
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -170,8 +188,8 @@ class Lab:
         state = {
             "topology": self.topology.name, "complete": self._complete,
             "namespaces": [self.namespace(node.name) for node in self.topology.nodes],
-            "processes": [asdict(process) for process in list(self.processes)],
+            "processes": [asdict(process) for process in self.processes],
         }  # fmt: skip
-        fresh = self._state.with_suffix(f".{len(self.processes)}")
+        fresh = self._state.with_suffix(".new")
         fresh.write_text(json.dumps(state))
         fresh.replace(self._state)

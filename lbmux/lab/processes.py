@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,11 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def start(namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool) -> Process:
-    """Start a detached process in a namespace; with ``ready``, wait until it says so (sd_notify)."""
+def start(
+    namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool,
+    record: Callable[[Process], None],
+) -> Process:  # fmt: skip
+    """Start a detached process in a namespace and ``record`` it; with ``ready``, wait until it says so (sd_notify)."""
     with contextlib.ExitStack() as stack:
         environment, listener = dict(os.environ), None
         if ready:
@@ -59,6 +62,7 @@ def start(namespace: str, node: str, name: str, command: Sequence[str], log: Pat
                 start_new_session=True, preexec_fn=lambda: enter(namespace),
             )  # fmt: skip
         process = Process(node, name, child.pid, start_time(child.pid) or 0)
+        record(process)
         if listener is not None:
             _wait_until_ready(listener, child, process, log)
     return process
