@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -60,6 +61,8 @@ class PacketLoop:
         batch.count = 0
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
+        self.ring.release(batch)
+        self.turn()
 
     def read(self) -> None:
         """Take what the ring has, a bounded number of batches."""
@@ -75,19 +78,22 @@ class PacketLoop:
             self.batches += 1
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
-            unresolved = np.flatnonzero(batch.verdict[:count] == Verdict.NO_NEIGHBOUR)
-            for index in unresolved.tolist():
-                frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-                self.waiting.add(frame, int(batch.flags[index]))
+            self._keep_unresolved(batch, time.monotonic())
             ring.release(batch)
         return count
 
     def retry(self) -> None:
-        """Another try for the frames that waited for a MAC address."""
+        """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
         if len(self.waiting):
-            batch = self.waiting.take()
+            since, batch = self.waiting.take()
             self._worker.forward(batch, now_ticks())
             self.ring.send(batch)
+            self._keep_unresolved(batch, since)
+
+    def _keep_unresolved(self, batch: Batch, since: float) -> None:
+        for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
+            frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+            self.waiting.add(frame, int(batch.flags[index]), since)
 
 
 async def serve(options: Options) -> None:

@@ -26,20 +26,22 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def add(self, frame: bytes, flags: int) -> None:
-        """Keep a copy of a frame as it arrived."""
+    def add(self, frame: bytes, flags: int, since: float) -> None:
+        """Keep a copy of a frame as it arrived; ``since`` (time.monotonic) it waits."""
         if len(self._frames) >= LIMIT_FRAMES or len(frame) > STRIDE_BYTES - HEADROOM_BYTES:
             self.dropped += 1
             return
-        self._frames.append((time.monotonic(), frame, flags))
+        self._frames.append((since, frame, flags))
 
-    def take(self) -> Batch:
-        """All that wait, as a batch for another try; those that are too old are dropped."""
-        oldest, batch, count = time.monotonic() - LIMIT_S, self.batch, 0
+    def take(self) -> tuple[float, Batch]:
+        """All that wait, as a batch for another try, and since when the first does; the too old are dropped."""
+        now, batch, count = time.monotonic(), self.batch, 0
+        first = now
         for since, frame, flags in self._frames:
-            if since < oldest:
+            if since < now - LIMIT_S:
                 self.dropped += 1
                 continue
+            first = min(first, since)
             place = self._arena[count]
             place[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
             batch.address[count] = place.ctypes.data + HEADROOM_BYTES
@@ -47,4 +49,4 @@ class Waiting:
             count += 1
         self._frames.clear()
         batch.count = count
-        return batch
+        return first, batch
