@@ -1,0 +1,142 @@
+"""Capture files read as a stream: pcap or pcapng, from a file or standard input, in constant memory.
+
+The first step of a replay.  A file is read in pieces; its format fills a batch from them in compiled code.
+"""
+
+import io
+import os
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from lbmux.errors import CaptureError, SetupError
+from lbmux.frames.captured import REASONS, CapturedFrames, Found
+from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
+from lbmux.frames.pcapng import LARGEST_BLOCK_BYTES, Pcapng, is_pcapng
+
+CHUNK_BYTES = 1 << 19
+"""Read at a time: small enough to stay in a processor's cache until it is parsed."""
+
+
+class CaptureReader:
+    """Reads one capture; ``-`` is standard input.
+
+    SetupError where the file cannot be opened; CaptureError where it is no capture, and from `read` where it is
+    damaged, once everything whole before the damage has been read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = io.FileIO(sys.stdin.fileno() if str(path) == "-" else path, "rb", str(path) != "-")
+        except OSError as error:
+            raise SetupError(str(path), error.strerror or str(error)) from error
+        status = os.fstat(self._file.fileno())
+        self.size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
+        """None where nobody knows: a pipe."""
+        self._buffer = np.empty(LARGEST_BLOCK_BYTES + CHUNK_BYTES, np.uint8)
+        self._start = self._end = 0  # of what is not parsed yet, in the buffer
+        self._offset = 0  # of the buffer's first byte, in the file
+        try:
+            self._format = self._find_format()
+            self._find_interface()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _find_format(self) -> Pcap | Pcapng:
+        while self._end < FILE_HEADER_BYTES and self._fill():
+            pass
+        start = self._buffer[: min(self._end, FILE_HEADER_BYTES)].tobytes()
+        if not start:
+            raise CaptureError(self.path, 0, "empty: no capture")
+        if len(start) >= 4 and is_pcap(start):
+            self._start = FILE_HEADER_BYTES
+            return Pcap(self.path, start)
+        if not is_pcapng(start):
+            raise CaptureError(self.path, 0, "neither pcap nor pcapng")
+        return Pcapng()
+
+    def _find_interface(self) -> None:
+        """Go as far as the first packet."""
+        nothing = CapturedFrames(0)
+        while True:
+            found, self._start = self._format.scan(self._buffer, self._start, self._end, nothing)
+            if found is Found.SKIP:
+                self._skip()
+            elif found is not Found.MORE or not self._fill():
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def raw(self) -> bool:
+        """Whether the frames (of the first interface) are IP packets without an Ethernet header."""
+        return self._format.raw
+
+    @property
+    def nanoseconds(self) -> bool:
+        """Whether times (of the first interface) are finer than microseconds."""
+        return self._format.nanoseconds
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the file that were parsed."""
+        return self._offset + self._start
+
+    def read(self, frames: CapturedFrames) -> int:
+        """Fill the batch with the next frames; how many, 0 at the capture's end."""
+        frames.count = 0
+        while True:
+            found, self._start = self._format.scan(self._buffer, self._start, self._end, frames)
+            if frames.count or found is Found.FULL:
+                return frames.count
+            if found >= Found.DAMAGE:
+                raise CaptureError(self.path, self.offset, REASONS[found])
+            if found is Found.SKIP:
+                self._skip()
+            elif not self._fill():
+                if self._start == self._end:
+                    return 0
+                raise CaptureError(self.path, self.offset, "cut short")
+
+    def batches(self, frames: CapturedFrames) -> Iterator[CapturedFrames]:
+        """The batch, filled anew until the capture's end."""
+        while self.read(frames):
+            yield frames
+
+    def _fill(self) -> int:
+        """Read on, behind what is not parsed yet; how many bytes came, 0 at the file's end."""
+        rest = self._end - self._start
+        self._buffer[:rest] = self._buffer[self._start : self._end]
+        self._offset, self._start, self._end = self._offset + self._start, 0, rest
+        try:
+            got = self._file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
+        except OSError as error:
+            raise SetupError(str(self.path), error.strerror or str(error)) from error
+        self._end += got
+        return got
+
+    def _skip(self) -> None:
+        """Pass over a block that may be larger than the buffer."""
+        block = self.offset
+        length = self._buffer[self._start + 4 : self._start + 8].tobytes()
+        (left,) = struct.unpack(self._format.order + "I", length)
+        while left > self._end - self._start:
+            left -= self._end - self._start
+            self._start = self._end
+            if not self._fill():
+                raise CaptureError(self.path, block, "cut short")
+        self._start += left

@@ -1,0 +1,142 @@
+"""A batch of frames from a capture file: an arena that they are copied into, and what the file says of each.
+
+Below the two formats (pcap.py, pcapng.py), which fill it, and the writer, which empties it.  Raw IP gets an
+Ethernet header here, so that the data path sees one form.  A frame whose end the capture cut off (its snap length)
+but whose headers are there is filled with zeros to its length, so that it goes the way that it went on the wire.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet
+from lbmux.datapath.memory import Pointer, at_address, int64, layout, rows, step, swap32, u8, u16, u32, u64
+from lbmux.datapath.world import CUT
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+
+CAPACITY = 1024
+ARENA_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 18
+"""No frame of a capture is larger; a length above it is damage."""
+HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
+"""What the data path looks at: where so much was captured, the rest may be zeros."""
+ALIGNMENT_BYTES = 16
+
+memcpy = types.ExternalFunction("memcpy", Pointer(Pointer, Pointer, types.uint64))
+memset = types.ExternalFunction("memset", Pointer(Pointer, types.int32, types.uint64))
+byte_at = rows(layout(("value", "u1")))
+
+
+class Found(IntEnum):
+    """Why a format's scan stopped.  From DAMAGE on nothing behind that place can be read."""
+
+    MORE = 0  # the next record goes on beyond the bytes that are there
+    FULL = 1  # the batch is
+    SKIP = 2  # a block that nobody needs goes on beyond them
+    SECTION = 3  # pcapng: a new section
+    INTERFACE = 4  # pcapng: the description of an interface
+    DAMAGE = 16
+    ABSURD_LENGTH = 16
+    BLOCK_LENGTH = 17
+    BLOCK_TRAILER = 18
+    CAPTURED_LENGTH = 19
+    NO_INTERFACE = 20
+    LINK_TYPE = 21
+    BYTE_ORDER = 22
+    VERSION = 23
+    INTERFACE_OPTIONS = 24
+    INTERFACES = 25
+
+
+REASONS = {
+    Found.ABSURD_LENGTH: "a length beyond any packet's",
+    Found.BLOCK_LENGTH: "a block length that cannot be",
+    Found.BLOCK_TRAILER: "a block whose two lengths differ",
+    Found.CAPTURED_LENGTH: "a packet longer than its block",
+    Found.NO_INTERFACE: "a packet of an interface that is not described",
+    Found.LINK_TYPE: "a packet that is neither Ethernet nor raw IP",
+    Found.BYTE_ORDER: "a section without a byte order",
+    Found.VERSION: "a section of an unknown version",
+    Found.INTERFACE_OPTIONS: "an interface whose description cannot be",
+    Found.INTERFACES: "more interfaces than 65536",
+}
+
+ETHERNET, RAW, RAW_IPV4, RAW_IPV6, UNKNOWN = range(5)
+"""How frames begin: with an Ethernet header, or with an IP header of either version, of version 4, of version 6."""
+LINKS = {1: ETHERNET, 12: RAW, 14: RAW, 101: RAW, 228: RAW_IPV4, 229: RAW_IPV6}
+"""Link types (tcpdump.org/linktypes.html)."""
+LINK_ETHERNET, LINK_RAW = 1, 101
+
+
+class CapturedFrames(Batch):
+    """A batch with the frames' memory, their times and what of them is made up."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        super().__init__(capacity)
+        self.time_ns = np.zeros(capacity, np.int64)
+        """Since 1970, as the capture says."""
+        self.missing = np.zeros(capacity, np.uint32)
+        """Bytes at the frame's end that the capture does not have; zeros stand for them."""
+        self._arena = np.empty(ARENA_BYTES, np.uint8)
+        self.arena = np.uint64(self._arena.ctypes.data)
+        """Where the memory for frames begins."""
+
+
+@step
+def ordered(value, swapped):  # type: ignore[no-untyped-def]
+    """A 32-bit field in the machine's byte order."""
+    return swap32(value) if swapped else value
+
+
+@step
+def _start(arena, address, length, index):  # type: ignore[no-untyped-def]
+    """Where the frame ``index`` begins: behind the one before it, with headroom."""
+    end = arena if index == 0 else address[index - 1] + u64(length[index - 1])
+    return ((end + u64(ALIGNMENT_BYTES - 1)) & ~u64(ALIGNMENT_BYTES - 1)) + u64(HEADROOM_BYTES)
+
+
+@step
+def has_room(arena, address, length, index, captured, original):  # type: ignore[no-untyped-def]
+    """Whether the arena can take one more frame; for the first it always has."""
+    most = min(max(int64(captured), int64(original)), LARGEST_BYTES) + ETHERNET_BYTES
+    return _start(arena, address, length, index) + u64(most) <= arena + u64(ARENA_BYTES)
+
+
+@step
+def _ethernet_type(source, captured, kind):  # type: ignore[no-untyped-def]
+    """The Ethernet type for a raw IP packet; 0 where it is neither IPv4 nor IPv6."""
+    if kind != RAW:
+        return TYPE_IPV4 if kind == RAW_IPV4 else TYPE_IPV6
+    version = 0 if captured == 0 else byte_at(at_address(source), 0).value >> 4
+    return TYPE_IPV4 if version == 4 else TYPE_IPV6 if version == 6 else 0
+
+
+@step
+def put(arena, address, length, missing, flags, index, source, captured, original, kind):  # type: ignore[no-untyped-def]
+    """Copy a frame of ``captured`` bytes at the address ``source`` into the arena, as entry ``index``."""
+    start = _start(arena, address, length, index)
+    size = int64(captured)
+    if kind == ETHERNET:
+        memcpy(at_address(start), at_address(source), u64(captured))
+    else:
+        memcpy(at_address(start + u64(ETHERNET_BYTES)), at_address(source), u64(captured))
+        header = ethernet(at_address(start), 0)
+        header.destination_low, header.destination_high = u32(0), u16(0)
+        header.source_high, header.source_low = u16(0), u32(0)
+        header.type = u16(_ethernet_type(source, captured, kind))
+        size += ETHERNET_BYTES
+    gap = int64(original) - int64(captured)
+    address[index], flags[index], missing[index] = start, u8(0), u32(0)
+    if gap > 0:
+        flags[index] = CUT
+        if size >= HEADERS_BYTES and int64(original) <= LARGEST_BYTES:
+            memset(at_address(start + u64(size)), 0, u64(gap))
+            size, missing[index] = size + gap, gap
+    length[index] = size
+
+
+def address_of(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)

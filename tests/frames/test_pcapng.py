@@ -1,0 +1,191 @@
+"""pcapng files read: sections, interfaces, packet blocks of all kinds, blocks to pass over, and damage."""
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.l2 import Ether
+from scapy.utils import PcapNgWriter
+
+from lbmux.errors import CaptureError
+from lbmux.frames.capture import CaptureReader
+from lbmux.frames.captured import LARGEST_BYTES, REASONS, Found
+
+from .captures import Read, block, enhanced, interface, obsolete, read_all, read_bytes, record, section, simple
+
+FRAME = bytes(range(64))
+IPV4 = b"\x45" + bytes(39)
+START = section() + interface()
+UNKNOWN = 0x80000BAD
+
+
+def reason_of(error: CaptureError | None) -> tuple[int, str]:
+    assert error is not None
+    return error.offset, error.reason
+
+
+class TestBlocks:
+    def test_enhanced(self, tmp_path: Path) -> None:
+        found, error = read_bytes(tmp_path, START + enhanced(FRAME[:61], 5_000_001) + enhanced(FRAME, 2**40))
+        assert (found, error) == ([Read(FRAME[:61], 5_000_001_000), Read(FRAME, 2**40 * 1000)], None)
+
+    def test_big_endian(self, tmp_path: Path) -> None:
+        content = section(">") + interface(order=">") + enhanced(FRAME, 7, order=">") + obsolete(FRAME, 8, order=">")
+        assert read_bytes(tmp_path, content) == ([Read(FRAME, 7000), Read(FRAME, 8000)], None)
+
+    def test_simple_has_the_time_of_the_packet_before(self, tmp_path: Path) -> None:
+        found, _ = read_bytes(tmp_path, START + simple(FRAME) + enhanced(FRAME, 3) + simple(FRAME))
+        assert [read.time_ns for read in found] == [0, 3000, 3000]
+
+    def test_simple_is_cut_to_the_snap_length(self, tmp_path: Path) -> None:
+        content = section() + interface(snap=60) + simple(FRAME[:60], original=64)
+        assert read_bytes(tmp_path, content)[0] == [Read(FRAME[:60] + bytes(4), 0, missing=4)]
+
+    def test_obsolete(self, tmp_path: Path) -> None:
+        content = START + interface() + obsolete(FRAME, 9, number=1)
+        assert read_bytes(tmp_path, content) == ([Read(FRAME, 9000, interface=1)], None)
+
+    def test_comment_on_a_packet(self, tmp_path: Path) -> None:
+        content = START + enhanced(FRAME, comment=b"a word on it") + enhanced(FRAME)
+        assert read_bytes(tmp_path, content) == ([Read(FRAME, 0)] * 2, None)
+
+    def test_zero_length_packet(self, tmp_path: Path) -> None:
+        assert read_bytes(tmp_path, START + enhanced(b""))[0] == [Read(b"", 0)]
+
+    @pytest.mark.parametrize("size", [0, 4, 5000, 3_000_000], ids=["empty", "small", "middle", "over the buffer"])
+    def test_unknown_blocks_are_passed_over(self, tmp_path: Path, size: int) -> None:
+        unknown = block(UNKNOWN, bytes(size))
+        content = section() + unknown + interface() + unknown + enhanced(FRAME) + unknown + enhanced(FRAME)
+        assert read_bytes(tmp_path, content) == ([Read(FRAME, 0)] * 2, None)
+
+    def test_no_packets(self, tmp_path: Path) -> None:
+        assert read_bytes(tmp_path, START) == ([], None)
+
+
+class TestInterfaces:
+    def test_link_types_side_by_side(self, tmp_path: Path) -> None:
+        content = START + interface(101) + enhanced(FRAME) + enhanced(IPV4, number=1)
+        raw = bytes(12) + b"\x08\x00" + IPV4
+        assert read_bytes(tmp_path, content)[0] == [Read(FRAME, 0), Read(raw, 0, interface=1)]
+
+    @pytest.mark.parametrize(
+        ("resolution", "units", "time_ns"),
+        [(0, 3, 3_000_000_000), (3, 5, 5_000_000), (6, 7, 7_000), (9, 123, 123), (12, 5_999, 5), (28, 2**63, 0),
+         (100, 2**63, 0), (0x80, 2, 2_000_000_000), (0x81, 3, 1_500_000_000), (0x80 | 10, 1025, 1_000_976_562),
+         (0x80 | 32, 3 << 31, 1_500_000_000), (0x80 | 40, 3 << 39, 1_500_000_000), (0xFF, 2**63, 0)],
+    )  # fmt: skip
+    def test_units_of_time(self, tmp_path: Path, resolution: int, units: int, time_ns: int) -> None:
+        content = section() + interface(resolution=bytes([resolution])) + enhanced(FRAME, units)
+        assert read_bytes(tmp_path, content)[0] == [Read(FRAME, time_ns)]
+
+    def test_time_offset(self, tmp_path: Path) -> None:
+        content = section() + interface(name=b"eth0", offset=struct.pack("<q", -3)) + enhanced(FRAME, 5_000_000)
+        assert read_bytes(tmp_path, content)[0] == [Read(FRAME, 2_000_000_000)]
+
+    def test_more_than_sixteen(self, tmp_path: Path) -> None:
+        content = section() + b"".join(interface(resolution=bytes([3 + at % 2])) for at in range(40))
+        content += enhanced(FRAME, 1, number=39)
+        assert read_bytes(tmp_path, content)[0] == [Read(FRAME, 100_000, interface=39)]
+
+    def test_a_new_section_has_its_own(self, tmp_path: Path) -> None:
+        second = section(">") + interface(101, order=">") + enhanced(IPV4, 1, order=">")
+        found, error = read_bytes(tmp_path, START + interface() + enhanced(FRAME, number=1) + second)
+        assert error is None
+        assert found[1] == Read(bytes(12) + b"\x08\x00" + IPV4, 1000)
+
+    @pytest.mark.parametrize(
+        ("content", "raw", "nanoseconds"),
+        [(interface(), False, False), (interface(101), True, False), (interface(resolution=b"\x09"), False, True),
+         (interface(113), False, False), (block(UNKNOWN, bytes(2_000_000)) + interface(101), True, False)],
+    )  # fmt: skip
+    def test_the_first_says_how_to_write(self, tmp_path: Path, content: bytes, raw: bool, nanoseconds: bool) -> None:
+        (tmp_path / "capture").write_bytes(section() + content + interface(229) + enhanced(FRAME))
+        with CaptureReader(tmp_path / "capture") as reader:
+            assert (reader.raw, reader.nanoseconds) == (raw, nanoseconds)
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("bad", "reason"),
+        [
+            (block(6, bytes(20), length=11), "a block length that cannot be"),
+            (block(6, bytes(20), length=33), "a block length that cannot be"),
+            (block(6, bytes(16)), "a block length that cannot be"),
+            (block(3, b""), "a block length that cannot be"),
+            (block(1, b"\x01\0\0\0"), "a block length that cannot be"),
+            (block(6, bytes(20), length=1 << 21), "a length beyond any packet's"),
+            (enhanced(FRAME, captured=LARGEST_BYTES + 1), "a length beyond any packet's"),
+            (block(6, bytes(84), trailer=100), "a block whose two lengths differ"),
+            (block(1, bytes(8), trailer=24), "a block whose two lengths differ"),
+            (block(UNKNOWN, bytes(8), trailer=24), "a block whose two lengths differ"),
+            (enhanced(FRAME, captured=65), "a packet longer than its block"),
+            (simple(FRAME, original=65), "a packet longer than its block"),
+            (enhanced(FRAME, number=1), "a packet of an interface that is not described"),
+            (obsolete(FRAME, number=0xFFFF), "a packet of an interface that is not described"),
+            (section() + enhanced(FRAME), "a packet of an interface that is not described"),
+            (interface(113) + enhanced(FRAME, number=1), "a packet that is neither Ethernet nor raw IP"),
+            (block(0x0A0D0D0A, bytes(16)), "a section without a byte order"),
+            (section(version=2), "a section of an unknown version"),
+            (interface(resolution=b"\x06\x06"), "an interface whose description cannot be"),
+            (interface(offset=b"\x06"), "an interface whose description cannot be"),
+            (block(1, struct.pack("<HHIHH", 1, 0, 0, 2, 99)), "an interface whose description cannot be"),
+        ],
+    )
+    def test_what_is_whole_before_it_is_read(self, tmp_path: Path, bad: bytes, reason: str) -> None:
+        good = START + enhanced(FRAME, 1)
+        found, error = read_bytes(tmp_path, good + bad + enhanced(FRAME, 2))
+        assert found == [Read(FRAME, 1000)]
+        offset, said = reason_of(error)
+        assert said == reason
+        # some need two blocks to be wrong: then the second is the damaged one
+        assert offset in (len(good), len(good) + len(bad) - len(enhanced(FRAME)))
+
+    @given(st.data())
+    def test_cut_anywhere(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+        blocks = [section(), interface(name=b"e"), enhanced(FRAME), block(UNKNOWN, FRAME)]
+        blocks += [simple(FRAME), obsolete(FRAME)]
+        size = data.draw(st.integers(29, sum(map(len, blocks)) - 1))
+        found, error = read_bytes(tmp_path_factory.getbasetemp(), b"".join(blocks)[:size])
+        starts = [sum(map(len, blocks[:at])) for at in range(len(blocks) + 1)]
+        at = max(at for at, start in enumerate(starts) if start <= size)
+        assert len(found) == sum(blocks.index(one) in (2, 4, 5) for one in blocks[:at])
+        if size == starts[at]:
+            assert error is None
+        else:
+            assert reason_of(error) == (starts[at], "cut short")
+
+    def test_cut_in_a_block_over_the_buffer(self, tmp_path: Path) -> None:
+        good = START + enhanced(FRAME)
+        found, error = read_bytes(tmp_path, good + block(UNKNOWN, bytes(3_000_000))[:-1])
+        assert len(found) == 1
+        assert reason_of(error) == (len(good), "cut short")
+
+    def test_interfaces_without_end(self, tmp_path: Path) -> None:
+        _, error = read_bytes(tmp_path, section() + interface() * 65537)
+        assert reason_of(error) == (28 + 20 * 65536, "more interfaces than 65536")
+
+    @given(st.binary(max_size=300))
+    def test_junk_behind_the_start(self, tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
+        found, error = read_bytes(tmp_path_factory.getbasetemp(), START + enhanced(FRAME) + junk)
+        assert found[0] == Read(FRAME, 0)
+        if error is not None:
+            assert error.offset >= len(START + enhanced(FRAME))
+
+    def test_pcap_records_in_a_pcapng_file(self, tmp_path: Path) -> None:
+        found, error = read_bytes(tmp_path, START + record(FRAME, 1, 1))
+        assert found == []
+        assert error is not None and error.offset == len(START)
+
+
+def test_every_damage_has_a_reason() -> None:
+    assert set(REASONS) == {found for found in Found if found >= Found.DAMAGE}
+
+
+def test_scapy_wrote_it(tmp_path: Path) -> None:
+    frame = Ether(bytes(12) + b"\x08\x00" + IPV4)
+    frame.time = 12.5
+    with PcapNgWriter(str(tmp_path / "capture")) as writer:
+        writer.write(frame)
+    assert read_all(tmp_path / "capture")[0] == [Read(bytes(frame), 12_500_000_000)]
