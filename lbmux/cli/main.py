@@ -18,6 +18,7 @@ COMMANDS = {
     "reload": ("lbmux.cli.reload:command", "Have a running mux or agent load its configuration anew."),
     "config": ("lbmux.cli.config:command", "Check a configuration file, or print its schema."),
     "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),
+    "unit": ("lbmux.cli.unit:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab:command", "Build a network of namespaces to try it all in."),
 }
 """Where each command is, and its line in `lbmux --help`."""

@@ -14,7 +14,7 @@ Range = tuple[int, int]
 def allocate(limit: int, taken: Iterable[Range], size: int) -> int:
     """The first gap of ``size`` slots among ``taken`` ranges, below ``limit``; TableError where none is."""
     at = 0
-    held = sorted(taken)
+    held = sorted(place for place in taken if place[1])
     for start, length in held:
         if start - at >= size:
             return at
