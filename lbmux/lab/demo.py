@@ -242,7 +242,7 @@ def _bytes(lab: Lab, node: str) -> tuple[int, int]:
 
 
 def _mb(length_bytes: float) -> str:
-    return f"{length_bytes / 1e6:.1f} MB"
+    return f"{length_bytes / 1e6:.2f} MB"
 
 
 def _print(rows: list[Row], seconds: float, as_json: bool) -> None:

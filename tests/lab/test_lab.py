@@ -1,0 +1,252 @@
+"""Labs that come up, are used, break, and go: real namespaces, under a name of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute, netns
+
+from lbmux.errors import LabError
+from lbmux.lab import namespaces, processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import ROUTER_SYSCTLS, TOPOLOGIES, VIP, Program, ananta
+
+pytestmark = pytest.mark.root
+
+FLOWS, PACKETS_A_FLOW = 30, 6
+_numbers = count()
+
+
+def lbmux(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "lbmux.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def fresh() -> Lab:
+    """A lab that is not up yet, under a name that nobody has."""
+    return Lab(ananta(), f"t{os.getpid()}x{next(_numbers)}")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    lab = fresh()
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Lab]:
+    """Namespaces, links and routes, but no programs."""
+    lab = fresh()
+    lab.up(programs=False)
+    yield lab
+    lab.down()
+
+
+def names() -> set[str]:
+    return set(netns.listnetns())
+
+
+def mtu(interface: str) -> int:
+    with IPRoute() as ip:
+        return int(ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_MTU"))
+
+
+def reaches(lab: Lab, node: str, address: str) -> bool:
+    """Whether TCP gets there: a refusal is an answer."""
+    code = f"import socket\ntry: socket.create_connection(('{address}', 9), 2)\nexcept ConnectionRefusedError: pass"
+    return lab.run(node, [sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_every_node_reaches_every_other(network: Lab) -> None:
+    for node in network.topology.nodes:
+        for other in network.topology.nodes:
+            assert reaches(network, node.name, network.topology.port(other.name).ip), (node.name, other.name)
+
+
+def test_interfaces_have_the_mtu_and_the_offloads_that_the_topology_says(network: Lab) -> None:
+    from lbmux.control.offloads import features
+
+    for link in network.topology.links:
+        for port in (link.a, link.b):
+            seen = network.inside(port.node, lambda port=port: features(port.interface))  # type: ignore[misc]
+            assert {name: seen[name] for name in port.offloads} == port.offloads, port
+            assert network.inside(port.node, lambda port=port: mtu(port.interface)) == link.mtu  # type: ignore[misc]
+
+
+def test_the_router_hashes_by_ports(network: Lab) -> None:
+    def sysctls() -> dict[str, str]:
+        return {name: Path("/proc/sys", *name.split(".")).read_text().strip() for name in ROUTER_SYSCTLS}
+
+    seen = network.inside("router", sysctls)
+    assert int(seen.pop("net.ipv4.fib_multipath_hash_fields"), 0) == 55
+    assert seen == {"net.ipv4.ip_forward": "1", "net.ipv4.fib_multipath_hash_policy": "3"}
+
+
+def test_a_host_in_local_mode_has_the_vip_and_keeps_it_to_itself(network: Lab) -> None:
+    def loopback() -> set[str]:
+        with IPRoute() as ip:
+            return {message.get_attr("IFA_LOCAL") for message in ip.get_addr(label="lo")}
+
+    assert VIP in network.inside("host3", loopback)
+    assert VIP not in network.inside("host1", loopback)
+    assert network.inside("host3", lambda: Path("/proc/sys/net/ipv4/conf/all/arp_ignore").read_text()) == "1\n"
+
+
+def test_flows_with_retransmissions_spread_over_both_muxes_and_each_stays_on_one(network: Lab) -> None:
+    script = Path(__file__).with_name("wire.py")
+    watch = [sys.executable, str(script), "count", "eth0", "2"]
+    muxes = {node: network.popen(node, watch, stdout=subprocess.PIPE, text=True) for node in ("mux1", "mux2")}
+    for process in muxes.values():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    command = [sys.executable, str(script), "flows", VIP, "80", str(FLOWS), str(PACKETS_A_FLOW)]
+    network.run("client", command, check=True)
+    seen: dict[int, dict[str, int]] = defaultdict(dict)
+    for node, process in muxes.items():
+        for port, packets in json.loads(process.communicate()[0]).items():
+            seen[int(port)][node] = packets
+    assert len(seen) == FLOWS
+    assert all(sum(by_mux.values()) == PACKETS_A_FLOW for by_mux in seen.values()), seen
+    assert all(len(by_mux) == 1 for by_mux in seen.values()), seen
+    assert {node for by_mux in seen.values() for node in by_mux} == {"mux1", "mux2"}
+
+
+def test_exec_passes_output_and_exit_code(network: Lab) -> None:
+    ran = lbmux("lab", "exec", "--name", network.name, "mux1", "sh", "-c", "ip -o -4 address show eth0; exit 41")
+    assert ran.returncode == 41
+    assert "10.0.1.2/24" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nobody", "true"), "lbmux: nobody: no such node: client, router,"),
+        (("client", "no-such-command"), "lbmux: client: no-such-command: not found"),
+    ],
+)
+def test_exec_says_in_a_line_what_is_not_there(network: Lab, arguments: tuple[str, ...], said: str) -> None:
+    ran = lbmux("lab", "exec", "--name", network.name, *arguments)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(said) and ran.stderr.count("\n") == 1
+
+
+def test_exec_in_a_lab_that_is_down_says_so() -> None:
+    ran = lbmux("lab", "exec", "--name", fresh().name, "client", "true")
+    assert (ran.returncode, ran.stderr) == (1, "lbmux: client: the lab is not up: lbmux lab up\n")
+
+
+def test_up_status_down_as_commands_are_idempotent(lab: Lab) -> None:
+    before = names()
+    first = json.loads(lbmux("lab", "up", "--name", lab.name, "--json").stdout)
+    print(f"lab up: {first['seconds']} s")
+    assert first["built"] and first["up"]
+    second = json.loads(lbmux("lab", "up", "--name", lab.name, "--json").stdout)
+    assert not second["built"] and second["up"]
+    assert second["nodes"] == first["nodes"]
+    programs = [program for node in second["nodes"] for program in node["programs"]]
+    assert sorted(program["name"] for program in programs) == ["agent"] * 3 + ["mux"] * 2 + ["server"] * 3
+    assert all(program["alive"] for program in programs)
+    shown = lbmux("lab", "status", "--name", lab.name)
+    assert shown.returncode == 0 and "host3" in shown.stdout
+    assert names() - before == {f"{lab.name}-{node.name}" for node in lab.topology.nodes}
+    assert json.loads(lbmux("lab", "down", "--name", lab.name, "--json").stdout) == {"removed": True}
+    assert json.loads(lbmux("lab", "down", "--name", lab.name, "--json").stdout) == {"removed": False}
+    assert names() == before
+    assert not lab.directory.exists()
+    assert [program for program in programs if processes.start_time(program["pid"]) == program["started"]] == []
+    assert lbmux("lab", "status", "--name", lab.name).returncode == 1
+
+
+def test_down_leaves_other_namespaces_and_processes(lab: Lab) -> None:
+    other = f"{lab.name}-other"
+    netns.create(other)
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        lab.up(programs=False)
+        guest = lab.popen("client", ["sleep", "60"])
+        lab.down()
+        assert other in names()
+        assert stranger.poll() is None and guest.poll() is None
+        guest.kill()
+        guest.wait()
+    finally:
+        stranger.kill()
+        stranger.wait()
+        netns.remove(other)
+
+
+def test_a_recycled_process_id_is_left_alone(lab: Lab) -> None:
+    lab.up(programs=False)
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        started = processes.start_time(stranger.pid)
+        assert started is not None
+        lab.processes.append(processes.Process("client", "old", stranger.pid, started - 1))
+        lab.down()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_namespace_that_was_there_before_is_refused_and_stays(lab: Lab) -> None:
+    foreign = lab.namespace("mux1")
+    netns.create(foreign)
+    try:
+        with pytest.raises(LabError, match=f"{foreign} is there and not ours"):
+            lab.up()
+        assert foreign in names()
+        assert lab.namespace("client") not in names()
+    finally:
+        netns.remove(foreign)
+
+
+def test_a_lab_cut_off_half_way_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(namespaces, "_address_and_route", lambda node: os.kill(os.getpid(), signal.SIGINT))
+        patched.setattr(lab, "down", lambda: False)  # as after kill -9: nobody tidies up
+        lab.up(programs=False)
+    again = Lab(ananta(), lab.name)
+    assert namespaces.exists(again.namespace("client")) and not again.is_up
+    assert again.up(programs=False)
+    assert again.is_up
+    assert reaches(again, "client", again.topology.port("host1").ip)
+
+
+def test_a_lab_that_lost_a_program_is_built_anew(lab: Lab) -> None:
+    lab.up(programs=False)
+    sleeper = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
+    process = lab.start(lab.topology.node("client"), sleeper)
+    assert lab.is_up and Lab(ananta(), lab.name).is_up
+    processes.kill(process, signal.SIGKILL)
+    processes.end([process])
+    assert not Lab(ananta(), lab.name).is_up
+    assert lab.up(programs=False)
+
+
+def test_a_program_that_cannot_start_takes_the_lab_down_and_says_why(lab: Lab) -> None:
+    broken = Program("broken", "lbmux.cli.main", ("mux", "-c", "{config}", "-i", "eth9"))
+    client = lab.topology.node("client")
+    lab.topology = type(lab.topology)(
+        lab.topology.name, (type(client)("client", "client", programs=(broken,)),), (), lab.topology.config
+    )
+    with pytest.raises(LabError, match="(?s)client: broken ended with 1:.*eth9: there is none of that name"):
+        lab.up()
+    assert not namespaces.exists(lab.namespace("client"))
+    assert not lab.directory.exists()
+
+
+def test_an_unknown_topology_is_wrong_usage() -> None:
+    ran = lbmux("lab", "up", "moebius")
+    assert ran.returncode == 2
+    assert ", ".join(TOPOLOGIES) in ran.stderr
