@@ -1,7 +1,7 @@
 """Places for Maglev tables in the slot region."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbmux.control.slots import allocate
@@ -34,6 +34,7 @@ def test_no_gap(taken: list[tuple[int, int]]) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 10)), max_size=8), st.integers(1, 40))
+@settings(deadline=None)
 def test_never_over_another(taken: list[tuple[int, int]], size: int) -> None:
     used = {slot for start, length in taken for slot in range(start, start + length)}
     fits = [at for at in range(101 - size) if not used & set(range(at, at + size))]
