@@ -21,6 +21,16 @@ DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 PROCESSOR = "v3"
 HELPERS = 256
 ENTRY = "lbmux_program"
+ENTRY_LLVM = """
+define i32 @lbmux_program(ptr %context) section "{section}" {{
+  %result = alloca i32
+  %error = alloca ptr
+  %status = call i32 {body}(ptr %result, ptr %error, ptr %context)
+  %action = load i32, ptr %result
+  ret i32 %action
+}}
+"""
+"""Numba's functions write their result behind a pointer and return a status; the kernel wants the result."""
 
 
 @cache
@@ -68,12 +78,4 @@ def _as_bpf(text: str, section: str) -> str:
     text = re.sub(r"target datalayout = .*", f'target datalayout = "{DATA_LAYOUT}"', text)
     text = re.sub(r"declare \S+ @bpf_helper_\d+\(.*\n", "", text)
     text = re.sub(r"@bpf_helper_(\d+)\b", r"inttoptr (i64 \1 to ptr)", text)
-    return text + f"""
-define i32 @{ENTRY}(ptr %context) section "{section}" {{
-  %result = alloca i32
-  %error = alloca ptr
-  %status = call i32 {body[1]}(ptr %result, ptr %error, ptr %context)
-  %action = load i32, ptr %result
-  ret i32 %action
-}}
-"""
+    return text + ENTRY_LLVM.format(section=section, body=body[1])

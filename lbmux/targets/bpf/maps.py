@@ -2,18 +2,26 @@
 
 Each region is a map of one value, mapped into this process.  A program that is loaded here gets their descriptors
 and the sizes; it keeps the maps alive, so the tables outlive this process where a program or a pin does.
+One more map says in plain JSON how the rows are laid out, so that a later version can read what an earlier one left.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lbmux.datapath.tables import Sizes
+from lbmux.datapath.tables import PADDING, ROWS, VERSION, Sizes
 from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.regions import Tables
+
+DESCRIPTION, DESCRIPTION_BYTES = "description", 1 << 14
 
 
 class KernelTables:
@@ -21,25 +29,27 @@ class KernelTables:
 
     def __init__(self, sizes: Sizes, descriptors: Mapping[str, int]) -> None:
         self.descriptors = dict(descriptors)
-        memory = {
-            name: np.frombuffer(syscall.map_value(descriptors[name], size), np.uint8)
-            for name, size in sizes.regions().items()
-        }
-        self.tables = Tables(sizes, memory)
+        self.tables = Tables(sizes, {name: _memory(descriptors[name], size) for name, size in sizes.regions().items()})
 
     @classmethod
     def create(cls, sizes: Sizes) -> "KernelTables":
         """New tables, initialised.  The kernel takes all of their memory at once."""
         descriptors: dict[str, int] = {}
         try:
-            for name, size in sizes.regions().items():
+            for name, size in {**sizes.regions(), DESCRIPTION: DESCRIPTION_BYTES}.items():
                 descriptors[name] = syscall.create_array(name, size)
             made = cls(sizes, descriptors)
+            text = json.dumps(_description(sizes)).encode()
+            _memory(descriptors[DESCRIPTION], DESCRIPTION_BYTES)[: len(text)] = np.frombuffer(text, np.uint8)
         except BaseException:
             _close(descriptors)
             raise
         made.tables.initialise()
         return made
+
+    def pin(self, directory: Path) -> None:
+        for name, descriptor in self.descriptors.items():
+            syscall.pin(directory / name, descriptor)
 
     def load(self, name: str, attach: Attach) -> Loaded:
         """Load the compiled program ``name`` to work on these tables; BpfError where the kernel refuses it."""
@@ -59,6 +69,58 @@ class KernelTables:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Tables that an earlier process pinned, as they describe themselves: maybe of another version or other sizes."""
+
+    descriptors: dict[str, int]
+    description: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> "Pinned | None":
+        """None where they are not whole."""
+        descriptors: dict[str, int] = {}
+        try:
+            descriptors[DESCRIPTION] = syscall.open_pinned(directory / DESCRIPTION)
+            text = _memory(descriptors[DESCRIPTION], DESCRIPTION_BYTES).tobytes().rstrip(b"\0")
+            description = json.loads(text)
+            for name in description["rows"]:
+                descriptors[name] = syscall.open_pinned(directory / name)
+        except (syscall.BpfError, ValueError, KeyError):
+            _close(descriptors)
+            return None
+        return cls(descriptors, description)
+
+    @property
+    def same_version(self) -> bool:
+        return bool(self.description["version"] == VERSION)
+
+    def adopt(self, sizes: Sizes) -> KernelTables | None:
+        """As our own, where they are of this version and these sizes and were finished."""
+        if self.description != _description(sizes):
+            return None
+        adopted = KernelTables(sizes, self.descriptors)
+        return adopted if adopted.tables.fit else None
+
+    def rows(self, region: str) -> NDArray[Any]:
+        """The rows of a region, with the field names that they had."""
+        size = syscall.map_value_bytes(self.descriptors[region])
+        kind = np.dtype([tuple(field) for field in self.description["rows"][region]])
+        return _memory(self.descriptors[region], size)[: size - self.description["padding"]].view(kind)
+
+    def close(self) -> None:
+        _close(self.descriptors)
+
+
+def _description(sizes: Sizes) -> dict[str, Any]:
+    rows = {name: [list(field) for field in ROWS[name].descr] for name in sizes.regions()}
+    return {"version": VERSION, "sizes": asdict(sizes), "padding": PADDING, "rows": rows}
+
+
+def _memory(descriptor: int, size: int) -> NDArray[np.uint8]:
+    return np.frombuffer(syscall.map_value(descriptor, size), np.uint8)
 
 
 def _close(descriptors: Mapping[str, int]) -> None:

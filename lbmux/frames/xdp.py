@@ -1,0 +1,150 @@
+"""A program on an interface, with its tables: attached, swapped in place, and left to run without this process.
+
+The kernel's driver.  Native where the interface's driver can, generic else.  What is attached is pinned
+(lbmux.targets.bpf.pins): a later process finds it and takes over, with every flow.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import SetupError
+from lbmux.targets.bpf import pins, syscall
+from lbmux.targets.bpf.maps import KernelTables, Pinned
+from lbmux.targets.bpf.syscall import Attach, BpfError, Loaded
+from lbmux.targets.regions import Tables
+
+Mode = Literal["native", "generic", "tcx"]
+FLAGS: dict[Mode, int] = {"native": syscall.XDP_NATIVE, "generic": syscall.XDP_GENERIC, "tcx": 0}
+FINAL = (errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ENODEV)
+"""Refusals that another mode would meet as well."""
+
+
+class Kernel:
+    """The kernel's part of a mux or an agent on one interface.
+
+    ``tables`` are those in force where they are of these sizes (``adopted``), else new ones; ``previous`` are then
+    those in force until ``attach``.  ``attach`` is called once the tables are filled.
+    """
+
+    def __init__(self, interface: str, sizes: Sizes) -> None:
+        """SetupError or BpfError where it cannot be had: no right, an old kernel, no such interface."""
+        self.interface = interface
+        self.index = _index(interface)
+        self.modes: dict[Attach, Mode] = {}
+        self.loaded: dict[Attach, Loaded] = {}
+        self.previous: Pinned | None = None
+        pins.mount()
+        self._pins = pins.Pins(pins.directory_of(interface))
+        self._remove_stale_links()
+        self._generation = self._pins.in_force()
+        self._kernel_tables = self._adopt(sizes)
+        self.adopted = self._kernel_tables is not None
+        if self._kernel_tables is None:
+            self._kernel_tables = KernelTables.create(sizes)
+            self._generation = None
+
+    def _remove_stale_links(self) -> None:
+        """Of an interface of this name that is gone."""
+        for path, _ in self._pins.links().values():
+            descriptor = syscall.open_pinned(path)
+            if syscall.linked_interface(descriptor) != self.index:
+                path.unlink()
+            os.close(descriptor)
+
+    def _adopt(self, sizes: Sizes) -> KernelTables | None:
+        pinned = Pinned.open(self._generation) if self._generation else None
+        if pinned is None:
+            return None
+        adopted = pinned.adopt(sizes)
+        if adopted is None:
+            self.previous = pinned
+        return adopted
+
+    @property
+    def tables(self) -> Tables:
+        assert self._kernel_tables is not None
+        return self._kernel_tables.tables
+
+    def attach(self, programs: Mapping[Attach, str]) -> None:
+        """Load programs by name, and let them see packets from now on; one that is attached is swapped in place."""
+        assert self._kernel_tables is not None
+        for place, name in programs.items():
+            self.loaded[place] = self._kernel_tables.load(name, place)
+        if self._generation is None:
+            self._generation = self._pins.new_generation()
+            self._kernel_tables.pin(self._generation)
+        for place, loaded in self.loaded.items():
+            self._pins.pin_program(self._generation, place, loaded.descriptor)
+        links = self._pins.links()
+        for place, loaded in self.loaded.items():
+            if place in links:
+                path, mode = links[place]
+                self.modes[place] = cast(Mode, mode)
+                _update(path, loaded.descriptor)
+            else:
+                self.modes[place] = self._link(place, loaded.descriptor)
+        kept = {syscall.program_id(loaded.descriptor) for loaded in self.loaded.values()}
+        self._pins.remove_all_but(self._generation, kept)
+
+    def _link(self, place: Attach, program: int) -> Mode:
+        modes: tuple[Mode, ...] = ("native", "generic") if place is Attach.XDP else ("tcx",)
+        refused: BpfError | None = None
+        for mode in modes:
+            try:
+                link = syscall.create_link(program, self.index, place, FLAGS[mode])
+            except BpfError as error:
+                refused = refused or error
+                if error.number in FINAL:
+                    break
+                continue
+            syscall.pin(self._pins.link_path(place, mode), link)
+            os.close(link)
+            return mode
+        assert refused is not None
+        raise _explained(self.interface, refused) from refused
+
+    def close(self) -> None:
+        """Let go of it: the programs run on."""
+        for loaded in self.loaded.values():
+            os.close(loaded.descriptor)
+        self.loaded = {}
+        if self._kernel_tables is not None:
+            self._kernel_tables.close()
+        if self.previous is not None:
+            self.previous.close()
+
+    def detach(self) -> None:
+        """Take the programs off, and remove the tables."""
+        self._pins.remove()
+        self.close()
+
+
+def detach(interface: str) -> bool:
+    """Take off whatever lbmux has attached to an interface; whether there was anything."""
+    return pins.Pins(pins.directory_of(interface)).remove()
+
+
+def _update(path: os.PathLike[str], program: int) -> None:
+    link = syscall.open_pinned(path)
+    try:
+        syscall.update_link(link, program)
+    finally:
+        os.close(link)
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise SetupError(f"interface {interface}", "there is none of that name") from error
+
+
+def _explained(interface: str, error: BpfError) -> Exception:
+    if error.number in (errno.EBUSY, errno.EEXIST):
+        hint = "`ip link show` names it; `lbmux detach` takes off one of lbmux'"
+        return SetupError(f"interface {interface}", "another XDP program is attached", hint)
+    return error
