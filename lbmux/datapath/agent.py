@@ -121,17 +121,18 @@ def inbound(world, who, now):
     if not decapsulate(world, IPV4_BYTES):
         return NO_ROOM, target
     if endpoint.mode == NAT:
-        return deliver_translated(world, setting, who, packet, endpoint, target, now), target
+        return deliver_translated(world, setting, who, endpoint, target, now), target
     return DELIVERED, target
 
 
 @step
-def deliver_translated(world, setting, who, packet, endpoint, target, now):
+def deliver_translated(world, setting, who, endpoint, target, now):
     """Remember by which VIP the flow comes, and make the VIP the DIP."""
     start = frame(world)
     if check_ipv4(start, ETHERNET_BYTES, frame_end(world), frame_length(world) - ETHERNET_BYTES) != PARSED:
         return NO_ROOM
-    if parse(start, ETHERNET_BYTES, frame_end(world)).verdict != PARSED:  # proves the bounds again, after the move
+    packet = parse(start, ETHERNET_BYTES, frame_end(world))  # proves the bounds again, after the move
+    if packet.verdict != PARSED:
         return NO_ROOM
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(endpoint.dip_port) << u32(16)))
     hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
