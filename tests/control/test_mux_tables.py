@@ -141,6 +141,15 @@ def test_a_changed_service_never_overwrites_slots_in_force() -> None:
         assert {mux.row(number) for number in numbers} == set(mux.slots().tolist())
 
 
+def test_slots_just_left_are_not_used_by_the_next_reload() -> None:
+    """Two reloads may come while one batch of packets is under way."""
+    mux = Mux(THREE)
+    place, held = mux.tables.services[mux.tables.active, 0].copy(), mux.slots()
+    mux.load(config(web(4, 5)))
+    mux.load(config(web(6, 7)))
+    assert (mux.tables.slots[place["slots"] : place["slots"] + place["size"]] == held).all()
+
+
 def test_hundred_reloads_find_room() -> None:
     """Places of tables that are no longer used are used again."""
     mux = Mux(THREE)
