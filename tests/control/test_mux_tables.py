@@ -339,6 +339,14 @@ def test_a_new_process_on_the_same_tables_keeps_rows_and_flows_and_next_hops() -
     assert mux.tables.backends[mux.row(4, "b")]["destination_mac"] == 0
 
 
+def test_a_new_process_does_not_write_over_slots_in_force() -> None:
+    mux = Mux(THREE)
+    place, held = mux.tables.services[mux.tables.active, 0].copy(), mux.slots()
+    mux.restart()
+    mux.load(config(web(4, 5)))
+    assert (mux.tables.slots[place["slots"] : place["slots"] + place["size"]] == held).all()
+
+
 def test_limits_and_times_are_those_of_the_configuration() -> None:
     idle = {"untrusted_s": 5, "trusted_s": 600, "closing_s": 3}
     mux = Mux(config(web(1, idle=idle), flows={"limit": 4096, "trusted_share": 0.5, "untrusted_share": 0.25}))
