@@ -5,8 +5,9 @@ Ethernet header here, so that the data path sees one form.  A frame whose end th
 but whose headers are there is filled with zeros to its length, so that it goes the way that it went on the wire.
 """
 
+from copy import copy
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numba import types
@@ -83,6 +84,14 @@ class CapturedFrames(Batch):
         self._arena = np.empty(ARENA_BYTES, np.uint8)
         self.arena = np.uint64(self._arena.ctypes.data)
         """Where the memory for frames begins."""
+
+    def part(self, first: int, end: int) -> Self:
+        """The frames ``first`` to ``end`` as a batch on the same memory."""
+        part = copy(self)
+        for name in ("address", "length", "verdict", "flags", "interface", "target", "time_ns", "missing"):
+            setattr(part, name, getattr(self, name)[first:end])
+        part.capacity = part.count = end - first
+        return part
 
 
 @step

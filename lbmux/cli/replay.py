@@ -1,0 +1,185 @@
+"""`lbmux replay`: a capture through the data path of a mux, or onto a wire."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbmux.cli import options
+
+if TYPE_CHECKING:
+    from lbmux.tools.replay import Count, Playback, Result
+    from lbmux.tools.wire import Sent
+
+SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+TELL_EVERY_BYTES = 1 << 22
+
+
+class MacType(click.ParamType[int]):
+    name = "mac"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from lbmux.addresses import mac_to_int
+
+        try:
+            return value if isinstance(value, int) else mac_to_int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a MAC address", param, ctx)
+
+
+@click.command(name="replay")
+@click.argument("capture", metavar="IN", type=options.PATH)
+@click.option(
+    "-c", "--config", type=options.PATH, envvar="LBMUX_CONFIG", show_envvar=True,
+    help="Configuration file; needed without --to.",
+)  # fmt: skip
+@click.option("-w", "--write", metavar="OUT", type=options.PATH, help="Write what a mux would have sent, as pcap.")
+@click.option("--loop", type=click.IntRange(min=1), default=1, show_default=True, help="Go through it so many times.")
+@click.option("--to", "interface", metavar="INTERFACE", help="Put the frames on this wire instead.  Needs root.")
+@click.option("--pps", type=click.IntRange(min=1), help="Packets a second with --to. [default: at recorded times]")
+@click.option(
+    "--address", type=options.ADDRESS, default="10.0.0.1", show_default=True, help="Source of the outer headers."
+)
+@click.option("--source-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {SOURCE_MAC}]")
+@click.option("--destination-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {DESTINATION_MAC}]")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None,
+    address: IPv4Address, source_mac: int | None, destination_mac: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Send the capture IN (pcap or pcapng, - is standard input) through the data path of a mux.
+
+    Prints packets by verdict and by backend.  A damaged capture is used up to the damage; then exit code 1.
+    With --to the frames go onto an interface as they are, those without an Ethernet header or, where a MAC option
+    is given, all of them with those addresses.
+    """
+    _check(capture, config, write, loop, interface, pps)
+    from lbmux.tools.replay import Playback
+
+    macs = (_mac(source_mac, SOURCE_MAC), _mac(destination_mac, DESTINATION_MAC))
+    result: Result | Sent
+    with Playback(capture, loop) as playback:
+        if interface:
+            every = source_mac is not None or destination_mac is not None
+            result = _onto_wire(playback, interface, pps, macs, every)
+        else:
+            assert config is not None
+            result = _through_mux(playback, config, write, address, macs)
+    to_stderr = str(write) == "-"
+    if as_json:
+        click.echo(json.dumps(_as_json(capture, result), indent=1), err=to_stderr)
+    else:
+        _print(capture, result, to_stderr)
+    if result.damage:
+        raise result.damage
+
+
+def _check(
+    capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None
+) -> None:
+    """UsageError for options that do not go together."""
+    if interface is None and config is None:
+        raise click.UsageError("needs a configuration: -c FILE, or --to INTERFACE")
+    if interface is not None and write is not None:
+        raise click.UsageError("-w writes what a mux would have sent: not with --to")
+    if interface is None and pps is not None:
+        raise click.UsageError("--pps is for --to")
+    if str(capture) == "-" and loop > 1:
+        raise click.UsageError("--loop cannot read standard input again")
+    if write is not None and write.exists() and capture.exists() and os.path.samefile(write, capture):
+        raise click.UsageError(f"{write} would be written while it is read")
+
+
+def _mac(given: int | None, default: str) -> int:
+    from lbmux.addresses import mac_to_int
+
+    return mac_to_int(default) if given is None else given
+
+
+def _through_mux(
+    playback: "Playback", config: Path, write: Path | None, address: IPv4Address, macs: tuple[int, int]
+) -> "Result":
+    from lbmux.control.config_file import load
+    from lbmux.control.mux_tables import ETHERNET_MTU
+    from lbmux.control.neighbours import NextHop
+    from lbmux.frames.pcap import PcapWriter
+    from lbmux.tools.replay import ReplayMux, replay
+
+    mux = ReplayMux(load(config), address, NextHop(0, *macs, ETHERNET_MTU))
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
+        tell = stack.enter_context(_progress(playback))
+        return replay(playback, mux, writer, tell)
+
+
+def _onto_wire(playback: "Playback", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
+    from lbmux.tools.wire import Macs, Wire, put_on_wire
+
+    with Wire(interface, Macs(*macs, every)) as wire, _progress(playback) as tell:
+        return put_on_wire(playback, wire, pps, tell)
+
+
+@contextlib.contextmanager
+def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
+    """A bar on standard error where that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, told = bar.add_task("", total=playback.size_bytes), 0
+
+        def tell(offset: int) -> None:
+            nonlocal told
+            if offset - told >= TELL_EVERY_BYTES:
+                told = offset
+                bar.update(task, completed=offset)
+
+        yield tell
+
+
+def _as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
+    from dataclasses import asdict, replace
+
+    said = {"capture": str(capture), **asdict(replace(result, damage=None))}
+    said["packets_per_second"] = round(result.packets_per_second)
+    damage = result.damage
+    said["damage"] = {"offset": damage.offset, "reason": damage.reason} if damage else None
+    return said
+
+
+def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
+    from rich.console import Console
+
+    from lbmux.tools.replay import Result
+
+    console = Console(stderr=to_stderr, highlight=False)
+    if isinstance(result, Result):
+        _print_counts(console, "verdict", result.verdicts, result.packets)
+        _print_counts(console, "backend", result.backends, sum(each.packets for each in result.backends.values()))
+        more = "" if result.written is None else f"; {result.written:,} written"
+    else:
+        more = f"; {result.unsent:,} that the interface did not take" if result.unsent else ""
+    speed = f"{result.packets_per_second:,.0f} packets a second"
+    console.print(f"{capture}: {result.packets:,} packets in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
+
+
+def _print_counts(console: Any, what: str, counts: "dict[str, Count]", total: int) -> None:
+    from rich.table import Table
+
+    table = Table(what, "packets", "share", "bytes")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, count in counts.items():
+        share = f"{count.packets / total:.1%}" if total else ""
+        table.add_row(name, f"{count.packets:,}", share, f"{count.bytes:,}")
+    console.print(table)

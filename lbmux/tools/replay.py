@@ -1,0 +1,164 @@
+"""Replay: a capture through the data path of a mux, without root and without a network.
+
+Stands above the capture files and the native target; the tables are made from a configuration as a mux makes them.
+The clock is the capture's, so flows grow idle as they did on the wire.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from lbmux.control.config import Config
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.datapath.tables import TICK_SHIFT
+from lbmux.datapath.verdicts import PASSES, Verdict
+from lbmux.errors import CaptureError
+from lbmux.frames.capture import CaptureReader
+from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.pcap import PcapWriter
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables
+
+STEP_SHIFT = 6
+"""Frames whose ticks are equal but for so many bits (67 ms) go through the data path at one time, as one batch."""
+TICKS_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Count:
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a capture.  ``backends`` are named SERVICE/BACKEND; ``damage`` is what it ended with."""
+
+    packets: int
+    bytes: int
+    seconds: float
+    written: int | None
+    verdicts: dict[str, Count]
+    backends: dict[str, Count]
+    damage: CaptureError | None = field(default=None, compare=False)
+
+    @property
+    def packets_per_second(self) -> float:
+        return self.packets / self.seconds if self.seconds else 0.0
+
+
+class Playback:
+    """A capture's frames, ``loop`` times over; later rounds go on in time where the one before ended."""
+
+    def __init__(self, path: Path, loop: int = 1) -> None:
+        """Errors as of CaptureReader."""
+        self.path, self.loop = path, loop
+        self.frames = CapturedFrames()
+        self.packets = self.bytes = 0
+        self._reader = CaptureReader(path)
+        self.raw, self.nanoseconds = self._reader.raw, self._reader.nanoseconds
+        self._round = self._latest_ns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of all rounds; None where nobody knows."""
+        return None if self._reader.size_bytes is None else self._reader.size_bytes * self.loop
+
+    @property
+    def offset(self) -> int:
+        """Bytes that were parsed, in all rounds."""
+        return (self._reader.size_bytes or 0) * self._round + self._reader.offset
+
+    def batches(self) -> Iterator[CapturedFrames]:
+        """The batch, filled anew until the last round's end; CaptureError as of CaptureReader.read."""
+        for number in range(self.loop):
+            if number:
+                self._reader.close()
+                self._reader = CaptureReader(self.path)
+            self._round, latest_ns, shift_ns = number, self._latest_ns, None
+            for frames in self._reader.batches(self.frames):
+                times = frames.time_ns[: frames.count]
+                if shift_ns is None:
+                    shift_ns = latest_ns - int(times[0]) if number else 0
+                times += shift_ns
+                self._latest_ns = int(times[-1])
+                self.packets += frames.count
+                self.bytes += int(frames.length[: frames.count].sum())
+                yield frames
+
+
+class ReplayMux:
+    """A mux' tables and its data path, with one next hop for every backend."""
+
+    def __init__(self, config: Config, local: IPv4Address, hop: NextHop) -> None:
+        """``local``: the source of the outer headers.  TableError where the configuration does not fit."""
+        self._tables = Tables.allocate(sizes_for(config))
+        self._control = MuxTables(self._tables, local)
+        self._control.commit(self._control.plan(config))
+        for destination in self._control.destinations():
+            self._control.set_next_hop(destination, hop)
+        self._worker = Worker(self._tables)
+        self._now = np.int64(np.iinfo(np.int64).min)
+
+    def forward(self, frames: CapturedFrames) -> None:
+        """Take a batch through at the times of its frames.  As a mux' clock, time never goes back."""
+        if not frames.count:  # nothing, but whoever calls wants the code compiled
+            self._worker.forward(frames, 0)
+            return
+        ticks = np.maximum.accumulate(frames.time_ns[: frames.count] >> TICK_SHIFT)
+        np.maximum(ticks, self._now, out=ticks)
+        self._now = ticks[-1]
+        cuts = np.flatnonzero(np.diff(ticks >> STEP_SHIFT)) + 1
+        for first, end in pairwise((0, *cuts.tolist(), frames.count)):
+            self._worker.forward(frames.part(first, end), int(ticks[first]) & TICKS_MASK)
+
+    def verdicts(self) -> dict[str, Count]:
+        """What was counted, by verdict; those that never came are left out."""
+        rows = self._tables.verdicts[0]
+        return {v.label: Count(int(rows[v]["packets"]), int(rows[v]["bytes"])) for v in Verdict if rows[v]["packets"]}
+
+    def backends(self) -> dict[str, Count]:
+        """What each backend was sent, outer headers included."""
+        rows = self._tables.traffic[0]
+        return {
+            f"{service}/{backend}": Count(int(rows[row]["packets"]), int(rows[row]["bytes"]))
+            for (service, backend), row in self._control.rows.items()
+        }
+
+
+def replay(
+    playback: Playback, mux: ReplayMux, writer: PcapWriter | None = None, tell: Callable[[int], None] | None = None
+) -> Result:
+    """Take a capture through a mux; what it would have sent goes to ``writer``, ``tell`` hears how far it is."""
+    mux.forward(playback.frames)
+    if writer:
+        writer.write(playback.frames, PASSES)
+    damage = None
+    start = time.perf_counter()
+    try:
+        for frames in playback.batches():
+            mux.forward(frames)
+            if writer:
+                writer.write(frames, PASSES)
+            if tell:
+                tell(playback.offset)
+    except CaptureError as error:
+        damage = error
+    if writer:
+        writer.flush()
+    seconds = time.perf_counter() - start
+    written = writer.frames if writer else None
+    return Result(playback.packets, playback.bytes, seconds, written, mux.verdicts(), mux.backends(), damage)

@@ -1,0 +1,128 @@
+"""Puts a capture's frames on the wire of an interface, at a steady rate or at the times at which they were captured.
+
+Beside replay.py: the same frames, but for a mux that runs elsewhere.  Needs CAP_NET_RAW.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.datapath.headers import ethernet
+from lbmux.datapath.memory import at_address, u16, u32, u64
+from lbmux.errors import CaptureError
+from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.targets.native import compiled
+from lbmux.tools.replay import Playback
+
+RING_FRAMES = 16
+"""What the ring has to receive; nobody reads it."""
+LONGEST_SILENCE_NS = 1_000_000_000
+"""Recorded silences are cut down to this."""
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a capture.  ``unsent``: frames that the interface did not take."""
+
+    packets: int
+    bytes: int
+    seconds: float
+    unsent: int
+    damage: CaptureError | None = field(default=None, compare=False)
+
+    @property
+    def packets_per_second(self) -> float:
+        return self.packets / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Ethernet addresses as 48-bit numbers as loaded; ``every``: put them into all frames, not only into those that
+    were captured without an Ethernet header."""
+
+    source: int
+    destination: int
+    every: bool
+
+
+class Pace:
+    """When frames are due, in nanoseconds from the first: ``pps`` a second, or as recorded."""
+
+    def __init__(self, pps: int | None) -> None:
+        self._pps = pps
+        self._frames = 0
+        self._due_ns = 0  # of the frame before
+        self._time_ns: int | None = None  # its recorded time
+
+    def due(self, time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When the next frames are, whose recorded times are these."""
+        if self._pps:
+            due = (np.arange(len(time_ns)) + self._frames) * SECOND_NS // self._pps
+        else:
+            before = time_ns[0] if self._time_ns is None else self._time_ns
+            silences = np.diff(time_ns, prepend=before).clip(0, LONGEST_SILENCE_NS)
+            due = self._due_ns + np.cumsum(silences)
+        self._frames += len(time_ns)
+        self._due_ns, self._time_ns = int(due[-1]), int(time_ns[-1])
+        return due
+
+
+class Wire:
+    """An interface that frames are sent on.  SetupError where that cannot be."""
+
+    def __init__(self, interface: str, macs: Macs) -> None:
+        self._macs = macs
+        self._ring = PacketRing(interface, RING_FRAMES)
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ring.close()
+
+    def send(self, frames: CapturedFrames, due_ns: NDArray[np.int64], start_ns: int) -> int:
+        """Send each frame when it is due, ``start_ns`` being the monotonic clock's 0 of that; how many were taken."""
+        frames.verdict[: frames.count] = 0
+        frames.interface[: frames.count] = 0
+        _address(frames.address, frames.count, self._macs.source, self._macs.destination, self._macs.every)
+        first, sent = 0, 0
+        while first < frames.count:
+            now_ns = time.monotonic_ns() - start_ns
+            end = int(np.searchsorted(due_ns, now_ns, side="right"))
+            if end > first:
+                sent += self._ring.send(frames.part(first, end))
+                first = end
+            else:
+                time.sleep((int(due_ns[first]) - now_ns) / SECOND_NS)
+        return sent
+
+
+def put_on_wire(
+    playback: Playback, wire: Wire, pps: int | None = None, tell: Callable[[int], None] | None = None
+) -> Sent:
+    """Send a capture; ``tell`` hears how far it is."""
+    pace, sent, damage = Pace(pps), 0, None
+    start = time.monotonic_ns()
+    try:
+        for frames in playback.batches():
+            sent += wire.send(frames, pace.due(frames.time_ns[: frames.count]), start)
+            if tell:
+                tell(playback.offset)
+    except CaptureError as error:
+        damage = error
+    seconds = (time.monotonic_ns() - start) / SECOND_NS
+    return Sent(sent, playback.bytes, seconds, playback.packets - sent, damage)
+
+
+@compiled
+def _address(address, count, source, destination, every):  # type: ignore[no-untyped-def]
+    for index in range(count):
+        header = ethernet(at_address(address[index]), 0)
+        if every or (header.destination_low | header.source_low) == 0:
+            header.destination_low, header.destination_high = u32(destination), u16(u64(destination) >> u64(32))
+            header.source_high, header.source_low = u16(source), u32(u64(source) >> u64(16))
