@@ -1,0 +1,178 @@
+"""Make the captures in this directory, and beside each the golden output: what a mux sends.
+
+    python pcaps/make.py            # inputs and golden outputs
+    python pcaps/make.py --inputs   # inputs alone
+
+Deterministic: the same bytes each time, which tests/tools/test_golden.py holds it to.  A golden output that changes is
+a change of the data path, to be looked at before it is committed.
+"""
+
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestamp, fragment
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "services.yaml"
+WEB, NAMES, CLIENT = "192.0.2.1", "192.0.2.2", "198.51.100.7"
+START_S = 1_700_000_000
+ETHERNET, RAW_IP = 1, 101
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+SNAP_BYTES = 64
+
+
+def ethernet(payload: Packet) -> Packet:
+    return Ether(src="02:00:00:00:0c:01", dst="02:00:00:00:0c:02") / payload
+
+
+def tcp(port: int = 40000, flags: str = "A", payload: bytes = b"", **ip: object) -> Packet:
+    """A client's packet to the web service."""
+    segment = TCP(sport=port, dport=80, flags=flags, seq=1000, ack=2000 if "A" in flags else 0)
+    packet = IP(**({"src": CLIENT, "dst": WEB, "ttl": 61, "flags": "DF"} | ip)) / segment
+    return packet / Raw(payload) if payload else packet
+
+
+def udp(port: int = 50000, payload: Packet | None = None, **fields: object) -> Packet:
+    """A client's question to the name service."""
+    question = DNS(id=port & 0xFFFF, qd=DNSQR(qname="example.org"))
+    return IP(src=CLIENT, dst=NAMES, ttl=61) / UDP(sport=port, dport=53, **fields) / (payload or question)
+
+
+def connection(port: int, source: str = CLIENT) -> list[Packet]:
+    """A client's half of one HTTP request."""
+    request = b"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
+    steps = [("S", b""), ("A", b""), ("PA", request), ("A", b""), ("FA", b""), ("A", b"")]
+    return [ethernet(tcp(port, flags, payload, src=source)) for flags, payload in steps]
+
+
+def pcap(
+    frames: Iterable[Packet | bytes], magic: int = MICROSECONDS, link: int = ETHERNET, order: str = "<",
+    snap: int = 262144,
+) -> bytes:  # fmt: skip
+    """A millisecond between frames."""
+    content, unit = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snap, link), 1000 if magic == MICROSECONDS else 1
+    for number, frame in enumerate(map(bytes, frames)):
+        fraction = (number * 1_000_000 + 123_456) // unit
+        content += struct.pack(order + "IIII", START_S, fraction, min(len(frame), snap), len(frame)) + frame[:snap]
+    return content
+
+
+def block(kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length
+
+
+def pcapng(frames: Sequence[Packet], packets: Sequence[Packet]) -> bytes:
+    """Nanoseconds; Ethernet frames on one interface, raw IP packets on another, and a block that nobody knows."""
+    resolution = struct.pack("<HHBxxxHH", 9, 1, 9, 0, 0)
+    content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    content += block(1, struct.pack("<HHI", ETHERNET, 0, 0) + resolution)
+    content += block(1, struct.pack("<HHI", RAW_IP, 0, 0) + resolution)
+    content += block(0x80000BAD, b"what is this?")
+    for number, (interface, packet) in enumerate([*((0, one) for one in frames), *((1, one) for one in packets)]):
+        data, time_ns = bytes(packet), START_S * 10**9 + number * 1_000_001
+        head = struct.pack("<IIIII", interface, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
+        content += block(6, head + data)
+    return content + block(3, struct.pack("<I", len(frames[0])) + bytes(frames[0]))
+
+
+def truncated() -> list[bytes]:
+    """Frames whose headers end early: at each header's first byte, in it, and one byte before its end."""
+    whole, question = bytes(ethernet(tcp())), bytes(ethernet(udp()))
+    return [whole[:size] for size in (0, 1, 13, 14, 15, 33, 34, 35, 53)] + [question[:size] for size in (34, 35, 41)]
+
+
+def wrong_lengths() -> list[Packet]:
+    payload = b"0123456789"
+    totals = [0, 19, 20, 39, 49, 51, 0xFFFF]
+    packets = [tcp(payload=payload, len=total) for total in totals]
+    packets += [tcp(payload=payload, ihl=ihl) for ihl in (0, 4, 15)] + [tcp(payload=payload, version=6)]
+    packets += [udp(len=length) for length in (0, 7, 0xFFFF)]
+    return [ethernet(packet) for packet in packets]
+
+
+def bad_checksums() -> list[Packet]:
+    packets = [tcp(payload=b"header", chksum=0xDEAD), udp(chksum=0xDEAD), udp(chksum=0)]
+    segment = tcp(payload=b"segment")
+    segment[TCP].chksum = 0xBEEF
+    return [ethernet(packet) for packet in [*packets, segment]]
+
+
+def others() -> list[Packet]:
+    """What is left to the kernel: not IP, not TCP or UDP, not to a VIP or to its port."""
+    to_port = IP(src=CLIENT, dst=WEB) / TCP(sport=40000, dport=81, flags="S")
+    return [
+        Ether(src="02:00:00:00:0c:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
+            hwsrc="02:00:00:00:0c:01", psrc="10.0.0.9", pdst="10.0.0.1"
+        ),
+        ethernet(IP(src=CLIENT, dst=WEB) / GRE() / IP(src=CLIENT, dst=WEB)),
+        ethernet(to_port),
+        ethernet(tcp(dst="192.0.2.99")),
+        ethernet(IP(src=CLIENT, dst=WEB) / UDP(sport=40000, dport=80)),
+        Ether(src="02:00:00:00:0c:01", dst="02:00:00:00:0c:02", type=0x88B5) / Raw(bytes(46)),
+    ]  # fmt: skip
+
+
+def inputs() -> dict[str, bytes]:
+    """Every capture's bytes, by file name."""
+    clients = [connection(40000), connection(40001, "203.0.113.9"), connection(40003)]
+    web = [frame for step in zip(*clients, strict=True) for frame in step]
+    options = [IPOption_RR(length=7, routers=["0.0.0.0"]), IPOption_Timestamp(length=8, flg=0, timestamp=0)]
+    large = IP(src=CLIENT, dst=NAMES, id=7) / UDP(sport=50000, dport=53) / Raw(bytes(3000))
+    echo = IP(src=CLIENT, dst=WEB) / ICMP(id=1, seq=1) / Raw(b"ping")
+    needed = IP(src="198.51.100.1", dst=WEB) / ICMP(type=3, code=4, nexthopmtu=1400) / IP(src=WEB, dst=CLIENT)
+    tags = [Dot1Q(vlan=5) / tcp(), Dot1AD(vlan=6) / Dot1Q(vlan=5) / tcp()]
+    v6 = IPv6(src="2001:db8::7", dst="2001:db8::80") / TCP(sport=40000, dport=80, flags="S")
+    sizes = [tcp(payload=bytes(size), id=size) for size in (1440, 1441, 1460)]
+    questions = [ethernet(udp(port)) for port in range(50000, 50008)]
+    return {
+        "tcp.pcap": pcap(web),
+        "udp.pcap": pcap(questions),
+        "options.pcap": pcap(ethernet(IP(src=CLIENT, dst=WEB, options=[one]) / TCP(dport=80)) for one in options),
+        "fragments.pcap": pcap(map(ethernet, fragment(large, 1400))),
+        "icmp.pcap": pcap([ethernet(echo), ethernet(needed / TCP(sport=80, dport=40000))]),
+        "vlan.pcap": pcap(map(ethernet, tags)),
+        "ipv6.pcap": pcap([ethernet(v6)]),
+        "other.pcap": pcap(others()),
+        "truncated.pcap": pcap(truncated()),
+        "lengths.pcap": pcap(wrong_lengths()),
+        "checksums.pcap": pcap(bad_checksums()),
+        "large.pcap": pcap(map(ethernet, sizes)),
+        "snapped.pcap": pcap([*web, *map(ethernet, sizes)], snap=SNAP_BYTES),
+        "padded.pcap": pcap(bytes(frame) + bytes(6) for frame in web[:2]),
+        "raw.pcap": pcap([*(frame.payload for frame in web[:4]), v6], link=RAW_IP),
+        "nanoseconds.pcap": pcap(web, NANOSECONDS),
+        "bigendian.pcap": pcap(web, order=">"),
+        "nanoseconds.pcapng": pcapng(web[:4], [udp(), v6]),
+        "cut.pcap": pcap(web)[:-10],
+        "cut.pcapng": pcapng(web[:4], [udp()])[:-10],
+        "empty.pcap": pcap([]),
+    }
+
+
+def golden(name: str) -> str:
+    return f"{name.replace('.pcapng', '-ng.pcap').removesuffix('.pcap')}.golden.pcap"
+
+
+def main() -> None:
+    captures = inputs()
+    for name, content in captures.items():
+        (HERE / name).write_bytes(content)
+    if "--inputs" in sys.argv[1:]:
+        return
+    from lbmux.cli.main import run
+
+    for name in captures:
+        print(f"== {name}", flush=True)
+        run(["replay", str(HERE / name), "-c", str(CONFIG), "--address", "10.0.0.1", "-w", str(HERE / golden(name))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The captures in pcaps/: as make.py makes them, their packets judged as they should be, and sent as golden."""
+
+import importlib.util
+import json
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+from scapy.utils import PcapReader
+
+from lbmux.cli.main import run
+
+PCAPS = Path(__file__).parent.parent.parent / "pcaps"
+SPEC = importlib.util.spec_from_file_location("make", PCAPS / "make.py")
+assert SPEC and SPEC.loader
+make = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make)
+INPUTS: dict[str, bytes] = make.inputs()
+
+VERDICTS = {
+    "tcp.pcap": {"forwarded": 18},
+    "udp.pcap": {"forwarded": 8},
+    "options.pcap": {"options": 2},
+    "fragments.pcap": {"fragment": 3},
+    "icmp.pcap": {"icmp": 2},
+    "vlan.pcap": {"vlan": 2},
+    "ipv6.pcap": {"not_ip": 1},
+    "other.pcap": {"not_ip": 2, "protocol": 1, "not_vip": 3},
+    # no whole Ethernet or IP header: truncated; a whole one that claims more than there is: malformed
+    "truncated.pcap": {"truncated": 6, "malformed": 6},
+    # 49 bytes of 50, and UDP lengths, which are the host's to judge, go through
+    "lengths.pcap": {"forwarded": 4, "malformed": 9, "options": 1},
+    "checksums.pcap": {"forwarded": 4},
+    "large.pcap": {"forwarded": 1, "too_big": 2},
+    "snapped.pcap": {"forwarded": 19, "too_big": 2},
+    "padded.pcap": {"forwarded": 2},
+    "raw.pcap": {"forwarded": 4, "not_ip": 1},
+    "nanoseconds.pcap": {"forwarded": 18},
+    "bigendian.pcap": {"forwarded": 18},
+    "nanoseconds.pcapng": {"forwarded": 6, "not_ip": 1},
+    "cut.pcap": {"forwarded": 17},
+    "cut.pcapng": {"forwarded": 5},
+    "empty.pcap": {},
+}
+DAMAGE = {"cut.pcap": 1319, "cut.pcapng": 564}
+HOSTS = {"192.0.2.1": {"10.1.1.2", "10.1.2.2", "10.1.4.2"}, "192.0.2.2": {"10.1.1.2", "10.1.2.2"}}
+
+
+def replayed(name: str, output: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    options = ["-c", str(make.CONFIG), "--address", "10.0.0.1", "-w", str(output), "--json"]
+    status = run(["replay", str(PCAPS / name), *options])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def packets(path: Path) -> list[Packet]:
+    with PcapReader(str(path)) as reader:
+        return list(reader)
+
+
+def network_layer(packet: Packet) -> bytes:
+    return bytes(packet)[14:] if isinstance(packet, Ether) else bytes(packet)
+
+
+def test_every_input_is_expected() -> None:
+    assert set(VERDICTS) == set(INPUTS)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+class TestEach:
+    def test_made_by_the_script(self, name: str) -> None:
+        assert (PCAPS / name).read_bytes() == INPUTS[name]
+
+    def test_has_a_line_in_the_readme(self, name: str) -> None:
+        assert f"| `{name}` | " in (PCAPS / "README.md").read_text()
+
+    def test_verdicts_and_golden_output(self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        status, said = replayed(name, tmp_path / "out", capsys)
+        assert {verdict: count["packets"] for verdict, count in said["verdicts"].items()} == VERDICTS[name]
+        assert said["written"] == VERDICTS[name].get("forwarded", 0)
+        assert status == (name in DAMAGE)
+        assert (said["damage"] or {}).get("offset") == DAMAGE.get(name)
+        assert (tmp_path / "out").read_bytes() == (PCAPS / make.golden(name)).read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if VERDICTS[name].get("forwarded")])
+class TestGolden:
+    def test_outer_header(self, name: str) -> None:
+        for packet in packets(PCAPS / make.golden(name)):
+            outer = packet[IP]
+            inner = outer.payload
+            assert (outer.version, outer.ihl, outer.ttl, outer.proto, outer.frag) == (4, 5, 64, 4, 0)
+            assert (outer.src, outer.tos, outer.id) == ("10.0.0.1", inner.tos, inner.id)
+            assert outer.len == 20 + inner.len
+            assert str(outer.flags) == str(inner.flags)
+            assert outer.dst in HOSTS[inner.dst]
+            checksum = outer.chksum
+            del outer.chksum
+            assert IP(bytes(outer)[:20]).chksum == checksum
+
+    def test_ethernet_header(self, name: str) -> None:
+        for packet in packets(PCAPS / make.golden(name)):
+            if name == "raw.pcap":
+                assert isinstance(packet, IP)
+            else:
+                assert (packet.src, packet.dst) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
+
+    def test_inner_packets_and_times_are_those_that_came(self, name: str) -> None:
+        came = [(network_layer(packet), packet.time) for packet in packets(PCAPS / name)]
+        if name == "nanoseconds.pcapng":  # its last one, in a simple block, has no time of its own
+            came[-1] = came[-1][0], came[-2][1]
+        left = iter(came)
+        for packet in packets(PCAPS / make.golden(name)):
+            assert (network_layer(packet)[20:], packet.time) in left  # behind the one before
+
+    def test_a_flow_has_one_backend(self, name: str) -> None:
+        hosts: dict[tuple[str, int, str], set[IPv4Address]] = {}
+        for packet in packets(PCAPS / make.golden(name)):
+            inner = packet[IP].payload
+            transport = inner[UDP] if UDP in inner else inner[TCP]
+            hosts.setdefault((inner.src, transport.sport, inner.dst), set()).add(packet[IP].dst)
+        assert all(len(each) == 1 for each in hosts.values())
