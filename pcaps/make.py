@@ -73,8 +73,8 @@ def pcapng(frames: Sequence[Packet], packets: Sequence[Packet]) -> bytes:
     """Nanoseconds; Ethernet frames on one interface, raw IP packets on another, and a block that nobody knows."""
     resolution = struct.pack("<HHBxxxHH", 9, 1, 9, 0, 0)
     content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-    content += block(1, struct.pack("<HHI", ETHERNET, 0, 0) + resolution)
-    content += block(1, struct.pack("<HHI", RAW_IP, 0, 0) + resolution)
+    content += block(1, struct.pack("<HHI", ETHERNET, 0, 65535) + resolution)
+    content += block(1, struct.pack("<HHI", RAW_IP, 0, 65535) + resolution)
     content += block(0x80000BAD, b"what is this?")
     for number, (interface, packet) in enumerate([*((0, one) for one in frames), *((1, one) for one in packets)]):
         data, time_ns = bytes(packet), START_S * 10**9 + number * 1_000_001
