@@ -14,7 +14,8 @@ import click
 from lbmux.cli import options
 
 if TYPE_CHECKING:
-    from lbmux.tools.replay import Count, Playback, Result
+    from lbmux.tools.playback import Playback
+    from lbmux.tools.replay import Count, Result
     from lbmux.tools.wire import Sent
 
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -60,7 +61,7 @@ def command(
     is given, all of them with those addresses.
     """
     _check(capture, config, write, loop, interface, pps)
-    from lbmux.tools.replay import Playback
+    from lbmux.tools.playback import Playback
 
     macs = (_mac(source_mac, SOURCE_MAC), _mac(destination_mac, DESTINATION_MAC))
     result: Result | Sent
@@ -168,7 +169,8 @@ def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
         _print_counts(console, "backend", result.backends, sum(each.packets for each in result.backends.values()))
         more = "" if result.written is None else f"; {result.written:,} written"
     else:
-        more = f"; {result.unsent:,} that the interface did not take" if result.unsent else ""
+        unsent = result.packets - result.sent
+        more = f"; the interface did not take {unsent:,}" if unsent else ""
     speed = f"{result.packets_per_second:,.0f} packets a second"
     console.print(f"{capture}: {result.packets:,} packets in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
 

@@ -5,12 +5,10 @@ The clock is the capture's, so flows grow idle as they did on the wire.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import pairwise
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -20,11 +18,11 @@ from lbmux.control.neighbours import NextHop
 from lbmux.datapath.tables import TICK_SHIFT
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import CaptureError
-from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
+from lbmux.tools.playback import Playback
 
 STEP_SHIFT = 6
 """Frames whose ticks are equal but for so many bits (67 ms) go through the data path at one time, as one batch."""
@@ -52,52 +50,6 @@ class Result:
     @property
     def packets_per_second(self) -> float:
         return self.packets / self.seconds if self.seconds else 0.0
-
-
-class Playback:
-    """A capture's frames, ``loop`` times over; later rounds go on in time where the one before ended."""
-
-    def __init__(self, path: Path, loop: int = 1) -> None:
-        """Errors as of CaptureReader."""
-        self.path, self.loop = path, loop
-        self.frames = CapturedFrames()
-        self.packets = self.bytes = 0
-        self._reader = CaptureReader(path)
-        self.raw, self.nanoseconds = self._reader.raw, self._reader.nanoseconds
-        self._round = self._latest_ns = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._reader.close()
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Of all rounds; None where nobody knows."""
-        return None if self._reader.size_bytes is None else self._reader.size_bytes * self.loop
-
-    @property
-    def offset(self) -> int:
-        """Bytes that were parsed, in all rounds."""
-        return (self._reader.size_bytes or 0) * self._round + self._reader.offset
-
-    def batches(self) -> Iterator[CapturedFrames]:
-        """The batch, filled anew until the last round's end; CaptureError as of CaptureReader.read."""
-        for number in range(self.loop):
-            if number:
-                self._reader.close()
-                self._reader = CaptureReader(self.path)
-            self._round, latest_ns, shift_ns = number, self._latest_ns, None
-            for frames in self._reader.batches(self.frames):
-                times = frames.time_ns[: frames.count]
-                if shift_ns is None:
-                    shift_ns = latest_ns - int(times[0]) if number else 0
-                times += shift_ns
-                self._latest_ns = int(times[-1])
-                self.packets += frames.count
-                self.bytes += int(frames.length[: frames.count].sum())
-                yield frames
 
 
 class ReplayMux:

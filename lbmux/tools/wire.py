@@ -16,7 +16,7 @@ from lbmux.errors import CaptureError
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.targets.native import compiled
-from lbmux.tools.replay import Playback
+from lbmux.tools.playback import Playback
 
 RING_FRAMES = 16
 """What the ring has to receive; nobody reads it."""
@@ -27,17 +27,16 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a capture.  ``unsent``: frames that the interface did not take."""
+    """What became of a capture: ``sent`` of its ``packets`` were taken by the interface."""
 
     packets: int
-    bytes: int
+    sent: int
     seconds: float
-    unsent: int
     damage: CaptureError | None = field(default=None, compare=False)
 
     @property
     def packets_per_second(self) -> float:
-        return self.packets / self.seconds if self.seconds else 0.0
+        return self.sent / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,17 @@ class Wire:
     def __exit__(self, *error: object) -> None:
         self._ring.close()
 
+    def warm_up(self) -> None:
+        """Compile, or load from the cache, what sending needs."""
+        nothing = CapturedFrames(1)
+        self._ring.send(nothing)
+        self.send(nothing, nothing.time_ns, 0)
+
     def send(self, frames: CapturedFrames, due_ns: NDArray[np.int64], start_ns: int) -> int:
         """Send each frame when it is due, ``start_ns`` being the monotonic clock's 0 of that; how many were taken."""
         frames.verdict[: frames.count] = 0
         frames.interface[: frames.count] = 0
-        _address(frames.address, frames.count, self._macs.source, self._macs.destination, self._macs.every)
+        _readdress(frames.address, frames.count, self._macs.source, self._macs.destination, self._macs.every)
         first, sent = 0, 0
         while first < frames.count:
             now_ns = time.monotonic_ns() - start_ns
@@ -107,6 +112,7 @@ def put_on_wire(
 ) -> Sent:
     """Send a capture; ``tell`` hears how far it is."""
     pace, sent, damage = Pace(pps), 0, None
+    wire.warm_up()
     start = time.monotonic_ns()
     try:
         for frames in playback.batches():
@@ -116,11 +122,11 @@ def put_on_wire(
     except CaptureError as error:
         damage = error
     seconds = (time.monotonic_ns() - start) / SECOND_NS
-    return Sent(sent, playback.bytes, seconds, playback.packets - sent, damage)
+    return Sent(playback.packets, sent, seconds, damage)
 
 
 @compiled
-def _address(address, count, source, destination, every):  # type: ignore[no-untyped-def]
+def _readdress(address, count, source, destination, every):  # type: ignore[no-untyped-def]
     for index in range(count):
         header = ethernet(at_address(address[index]), 0)
         if every or (header.destination_low | header.source_low) == 0:
