@@ -28,6 +28,7 @@ from lbmux.cli import options
     "--driver", type=click.Choice(["auto", "tun", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="How packets get to the local stack.",
 )  # fmt: skip
+@click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
 def command(
     config: Path,
@@ -36,6 +37,7 @@ def command(
     mode: str,
     muxes: tuple[IPv4Address, ...],
     driver: str,
+    detach_on_exit: bool,
     control: Path | None,
 ) -> None:
     """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
@@ -45,4 +47,4 @@ def command(
     from lbmux.programs.agent import Options, serve
     from lbmux.programs.daemon import run
 
-    run(serve(Options(config, interface, addresses, mode, muxes, control, driver)))
+    run(serve(Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit)))

@@ -19,8 +19,11 @@ from lbmux.cli import options
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="How frames are read and sent.",
 )  # fmt: skip
+@click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
-def command(config: Path, interface: str, address: IPv4Address | None, driver: str, control: Path | None) -> None:
+def command(
+    config: Path, interface: str, address: IPv4Address | None, driver: str, detach_on_exit: bool, control: Path | None
+) -> None:
     """Run a mux on one interface: packets to a VIP leave for a backend, inside IPIP.
 
     SIGHUP loads the configuration anew, SIGTERM ends it after what was read is sent.
@@ -28,4 +31,4 @@ def command(config: Path, interface: str, address: IPv4Address | None, driver: s
     from lbmux.programs.daemon import run
     from lbmux.programs.mux import Options, serve
 
-    run(serve(Options(config, interface, address, control, driver)))
+    run(serve(Options(config, interface, address, control, driver, detach_on_exit)))

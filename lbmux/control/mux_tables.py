@@ -47,7 +47,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     return Sizes(
         names=power_of_two(max(4096, 4 * len(config.services))),
         services=power_of_two(max(1024, len(config.services))),
-        slots=(2 * len(config.services) + 8) * config.maglev.size,
+        slots=power_of_two(2 * len(config.services) + 8) * config.maglev.size,
         backends=min(power_of_two(max(4096, 2 * backends)), 32768),
         buckets=power_of_two(-(-2 * config.flows.limit // (WAYS * workers))),
         workers=workers,
@@ -81,6 +81,13 @@ class MuxTables:
         self._built: dict[int, tuple[Any, Range]] = {}
         self._hops: dict[Address, NextHop | None] = {}
         self._freed: list[Range] = []
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Tables that were in force before: where their Maglev tables lie is not to be written to."""
+        for row, service in enumerate(self.tables.services[self.tables.active]):
+            if service["size"]:
+                self._built[row] = (None, (int(service["slots"]), int(service["size"])))
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""

@@ -73,7 +73,7 @@ def check_ethernet(frame, end):
         return TRUNCATED
     kind = ethernet(frame, 0).type
     if kind != TYPE_IPV4:
-        return VLAN if kind in (TYPE_VLAN, TYPE_QINQ) else NOT_IP
+        return VLAN if kind == TYPE_VLAN or kind == TYPE_QINQ else NOT_IP  # noqa: SIM109 (a tuple is no BPF)
     return PARSED
 
 

@@ -107,7 +107,7 @@ class PacketRing:
                 batch.address, batch.length, batch.flags, batch.interface, batch.capacity,
             )
         )  # fmt: skip
-        return self._taken
+        return batch.count
 
     def send(self, batch: Batch) -> int:
         """Send the frames whose verdict says so; the others', that the kernel does not take, becomes UNSENT."""
@@ -166,7 +166,7 @@ def _interface_index(interface: str) -> int:
 
 def _stride(sock: socket.socket, interface: str) -> int:
     """Bytes of one place in the ring: the MTU, headers and headroom, as a power of two."""
-    mtu = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
+    mtu: int = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
     return 1 << (mtu + HEADER.itemsize + HEADROOM_BYTES + 64 - 1).bit_length()
 
 

@@ -38,7 +38,7 @@ HELD_CONNECTIONS = 50
 SETTLE_S = 2.0
 """How long connections are watched after a change."""
 DEVIATIONS = 4.0
-ETH_P_IP = 0x0800
+ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
 COMPILING = "; compiling (once)…"
 MUXES, HOSTS = ("mux1", "mux2"), ("host1", "host2", "host3")
 KILLED, LEFT = MUXES
@@ -129,7 +129,7 @@ def spread(lab: Lab, service: str, count: int) -> Iterator[Row]:
 def lose_a_mux(lab: Lab, client: Client) -> Iterator[Row]:
     """Kill a mux and route past it: the other has the same table."""
     ports = {connection["local_port"] for connection in client.first["connections"]}
-    through = lab.inside(KILLED, lambda: ports_seen("eth0", ECHO_PORT, 0.5)) & ports
+    through = lab.inside("router", lambda: ports_seen(f"to-{KILLED}", ECHO_PORT, 0.5)) & ports
     yield Row(
         f"connections through {KILLED}",
         f"some of {HELD_CONNECTIONS}, not all",
@@ -172,15 +172,16 @@ def reload(lab: Lab, node: str) -> list[str]:
 
 
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:
-    """Source ports of the TCP packets to a port that an interface of this namespace receives for so long."""
+    """Source ports of the TCP packets to a port that leave by an interface of this namespace for so long."""
     found, deadline = set(), time.monotonic() + seconds
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sock:
-        sock.bind((interface, ETH_P_IP))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as sock:
+        sock.bind((interface, ETH_P_ALL))
         while (left := deadline - time.monotonic()) > 0:
             if select.select([sock], [], [], left)[0]:
                 packet, origin = sock.recvfrom(65536)
                 length = 4 * (packet[0] & 15)
-                if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
+                sent = origin[2] == socket.PACKET_OUTGOING and origin[1] == ETH_P_IP
+                if sent and packet[9] == socket.IPPROTO_TCP:
                     source, destination = struct.unpack_from("!HH", packet, length)
                     if destination == destination_port:
                         found.add(source)

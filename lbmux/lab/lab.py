@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from lbmux.errors import LabError
+from lbmux.frames.xdp import detach
 from lbmux.lab import namespaces, processes
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
@@ -87,6 +89,9 @@ class Lab:
             return False
         processes.end(self.processes)
         self.processes = []
+        for port in (port for link in self.topology.links for port in (link.a, link.b)):
+            if namespaces.exists(self.namespace(port.node)):
+                namespaces.inside(self.namespace(port.node), partial(detach, port.interface))
         for name in self._made:
             namespaces.remove(name)
         shutil.rmtree(self.directory)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +13,11 @@ from pyroute2 import IPRoute, netns
 from lbmux.control.offloads import set_features
 from lbmux.errors import LabError
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
+from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
 
 CLONE_NEWNET = 0x40000000
+PASS = bytes.fromhex("b700000002000000 9500000000000000")
+"""An XDP program that only passes: r0 = XDP_PASS; exit."""
 Result = TypeVar("Result")
 
 
@@ -97,6 +101,11 @@ def _configure(port: Port, mtu: int) -> None:
         address, length = port.address.split("/")
         ip.addr("add", index=index, address=address, prefixlen=int(length))
         ip.link("set", index=index, state="up", mtu=mtu)
+        if port.takes_xdp:
+            with suppress(BpfError):  # no XDP to be had here, so nobody will send by it either
+                program = load_program(Attach.XDP, PASS, "lbmux_pass").descriptor
+                ip.link("set", index=index, xdp_fd=program)
+                os.close(program)
     set_features(port.interface, port.offloads)
 
 

@@ -23,8 +23,8 @@ NODE_SYSCTLS = {
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
 VIP_ON_LOOPBACK = {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
-WIRE = {"tx": False, "tso": False, "gso": False, "gro": True}
-"""A router's port to a mux or a host: whole frames with finished checksums; GRO gives it NAPI, which XDP_TX needs."""
+WIRE = {"tx": False, "tso": False, "gso": False}
+"""Of a router's port to a mux or a host: frames leave as on a wire, whole and with finished checksums."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Port:
     interface: str
     address: str
     offloads: dict[str, bool] = field(default_factory=dict)
+    takes_xdp: bool = False
+    """Whether the other end may send by XDP_TX: a veth end has to have a program of its own to be woken by that."""
 
     @property
     def ip(self) -> str:
@@ -100,7 +102,7 @@ TUNNEL_ADVMSS = 1440
 
 
 def _subnet(node: str, network: str, offloads: dict[str, bool]) -> Link:
-    return Link(Port("router", f"to-{node}", f"{network}.1/24", offloads), Port(node, "eth0", f"{network}.2/24"))
+    return Link(Port("router", f"to-{node}", f"{network}.1/24", offloads, True), Port(node, "eth0", f"{network}.2/24"))
 
 
 def _server(name: str, address: str, web_port: int, echo_port: int) -> Program:

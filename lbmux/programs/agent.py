@@ -5,9 +5,10 @@ With source NAT the replies come back through the same TUN device (control.polic
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyroute2 import IPRoute
 from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
+from lbmux.control.migrate import copy_keys
 from lbmux.control.neighbours import addresses
 from lbmux.control.offloads import without_super_frames
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
@@ -28,9 +30,11 @@ from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.drivers import choose
 from lbmux.programs.reload import Reloader
+from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables, now_ticks
+from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ class Options:
     muxes: tuple[IPv4Address, ...] = ()
     control: Path | None = None
     driver: str = "auto"
+    detach_on_exit: bool = False
 
 
 class AgentLoop:
@@ -119,37 +124,62 @@ def reply_sources(agent: AgentTables) -> set[ReplySource]:
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was set up is taken away, also what a killed run left."""
     config = await asyncio.to_thread(load, options.config)
-    tables = Tables.allocate(sizes_for(config))
-    agent = AgentTables(tables, options.addresses or await asyncio.to_thread(addresses), options.muxes, options.mode)
-    agent.commit(agent.plan(config))
+    own: Iterable[IPv4Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(without_super_frames(options.interface))
         stack.enter_context(silence())
-        ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
-        tun = stack.enter_context(Tun(DEVICE, CAPACITY))
-        await asyncio.to_thread(_bring_up, tun.name)
-        sender = stack.enter_context(RawSender(MARK, CAPACITY))
-        routes = PolicyRoutes(tun.name, ADVMSS)
-        await asyncio.to_thread(routes.open)
-        stack.push_async_callback(asyncio.to_thread, routes.close)
-        loop = AgentLoop(ring, tun, sender, Worker(tables))
-        loop.warm_up()
+        stack.enter_context(without_super_frames(options.interface))
+        programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)
+        driver = stack.enter_context(
+            choose(options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit)
+        )
+        if driver.previous is not None:
+            copy_keys(driver.previous, driver.tables)
+        agent = AgentTables(driver.tables, own, options.muxes, options.mode)
+        agent.commit(agent.plan(config))
+        on_commit: Callable[[], Awaitable[None]] = nothing
+        if driver.kernel is None:
+            on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
+        await on_commit()
+        driver.start()
+        reloader = Reloader(options.config, agent, on_commit)
 
-        async def bring_replies() -> None:
-            if options.mode == "nat":
-                await asyncio.to_thread(routes.set, reply_sources(agent))
+        async def runtime() -> dict[str, object]:
+            return driver.describe() | {"interface": options.interface, "mode": options.mode}
 
-        await bring_replies()
-        reloader = Reloader(options.config, agent, bring_replies)
-        handlers: dict[str, Any] = {"reload": reloader.reload}
+        handlers: dict[str, Any] = {"reload": reloader.reload, "runtime": runtime}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
         stop = stop_event(on_reload=reloader.soon)
-        events = asyncio.get_running_loop()
-        for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
-            events.add_reader(descriptor, handler)
-            stack.callback(events.remove_reader, descriptor)
-        log.info("agent on %s, mode %s: %d backends of this host", options.interface, options.mode, len(agent.served))
+        where = f"{options.interface} ({driver.name})"
+        log.info("agent on %s, mode %s: %d backends of this host", where, options.mode, len(agent.served))
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
     log.info("stopped; goodbye")
+
+
+async def nothing() -> None:
+    """What the kernel's driver has to do when a configuration has come into force."""
+
+
+async def _start_tun(
+    options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
+) -> Callable[[], Awaitable[None]]:
+    """The driver in user space; what it gives is to be called when a configuration has come into force."""
+    ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
+    tun = stack.enter_context(Tun(DEVICE, CAPACITY))
+    await asyncio.to_thread(_bring_up, tun.name)
+    sender = stack.enter_context(RawSender(MARK, CAPACITY))
+    routes = PolicyRoutes(tun.name, ADVMSS)
+    await asyncio.to_thread(routes.open)
+    stack.push_async_callback(asyncio.to_thread, routes.close)
+    loop, events = AgentLoop(ring, tun, sender, worker), asyncio.get_running_loop()
+    loop.warm_up()
+    for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
+        events.add_reader(descriptor, handler)
+        stack.callback(events.remove_reader, descriptor)
+
+    async def bring_replies() -> None:
+        if options.mode == "nat":
+            await asyncio.to_thread(routes.set, reply_sources(agent))
+
+    return bring_replies

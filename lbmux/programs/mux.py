@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -13,19 +14,24 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
+from lbmux.control.migrate import copy_keys, move_flows
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_address
 from lbmux.control.offloads import without_super_frames
 from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.drivers import Driver, choose
 from lbmux.programs.reload import Reloader
 from lbmux.programs.waiting import Waiting
+from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables, now_ticks
+from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ class Options:
     address: IPv4Address | None = None
     control: Path | None = None
     driver: str = "auto"
+    detach_on_exit: bool = False
 
 
 class PacketLoop:
@@ -93,20 +100,40 @@ class PacketLoop:
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-            self.waiting.add(frame, int(batch.flags[index]), since)
+            # Its checksum is finished by now; to finish it again would undo that.
+            self.waiting.add(frame, int(batch.flags[index]) & ~UNFINISHED_CHECKSUM, since)
+
+
+async def own_address(interface: str) -> IPv4Address:
+    return await asyncio.to_thread(first_address, interface)
+
+
+def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxTables:
+    """The driver's tables with the configuration in them, and the flows of those before them."""
+    if driver.previous is not None:
+        copy_keys(driver.previous, driver.tables)
+    mux = MuxTables(driver.tables, local)
+    mux.commit(mux.plan(config))
+    if driver.previous is not None:
+        log.info("tables of another version or size: %d flows moved", move_flows(driver.previous, driver.tables))
+    elif driver.adopted:
+        log.info("adopted the tables in force: %d flows", np.count_nonzero(driver.tables.flows["state"]))
+    return mux
 
 
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
     config = await asyncio.to_thread(load, options.config)
-    local: IPv4Address = options.address or await asyncio.to_thread(first_address, options.interface)
-    tables = Tables.allocate(sizes_for(config))
-    mux = MuxTables(tables, local)
-    mux.commit(mux.plan(config))
+    local = options.address or await own_address(options.interface)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(without_super_frames(options.interface))
         ring = stack.enter_context(PacketRing(options.interface))
-        loop = PacketLoop(ring, Worker(tables))
+        stack.enter_context(without_super_frames(options.interface))
+        programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
+        driver = stack.enter_context(
+            choose(options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit)
+        )
+        mux = _tables_in_force(driver, local, config)
+        loop = PacketLoop(ring, Worker(driver.tables, driver.worker))
         loop.warm_up()
 
         def moved(destination: Address, hop: NextHop | None) -> None:
@@ -118,7 +145,12 @@ async def serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
         reloader = Reloader(options.config, mux, lambda: hops.watch(mux.destinations()))
-        handlers: dict[str, Any] = {"reload": reloader.reload}
+        driver.start()
+
+        async def runtime() -> dict[str, object]:
+            return driver.describe() | {"interface": options.interface, "address": str(local)}
+
+        handlers: dict[str, Any] = {"reload": reloader.reload, "runtime": runtime}
         await stack.enter_async_context(ControlServer(options.control or default_path("mux"), handlers))
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
@@ -127,6 +159,5 @@ async def serve(options: Options) -> None:
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
-        while loop.turn():
-            pass
+        loop.read()
     log.info("stopped; goodbye")

@@ -58,7 +58,9 @@ class Worker:
         for name in LIMITS:
             self._world[f"{name}_limit"] = getattr(tables.sizes, name)
         self._world["worker"] = number
-        self._address = np.uint64(self._world.ctypes.data)
+        self.number = number
+        self.address = np.uint64(self._world.ctypes.data)
+        """Of the WORLD record: for compiled code that works on these tables."""
 
     def forward(self, batch: Batch, now: int) -> None:
         """Take a batch through the mux; ``now`` in ticks.  Verdicts, targets, addresses and lengths are set."""
@@ -75,7 +77,7 @@ class Worker:
     def _run(self, function: Any, batch: Batch, now: int) -> None:
         self._world["now"] = now
         function(
-            self._address, batch.address, batch.length, batch.verdict, batch.flags, batch.interface, batch.target,
+            self.address, batch.address, batch.length, batch.verdict, batch.flags, batch.interface, batch.target,
             batch.count,
         )  # fmt: skip
 

@@ -1,0 +1,117 @@
+"""Move the flows of tables that another version left, or that have other sizes, into new ones.
+
+Rows are found again by what they stand for (control.identities), so it does not matter that services and backends
+have other numbers now; the layout that the old flows had is read from their own description.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.datapath.flows import flow_hash, lookup, remember
+from lbmux.datapath.memory import at_address, int64, layout, rows, u32
+from lbmux.datapath.tables import FLOW, GONE, VIP, flow_row, service_row, settings_row
+from lbmux.datapath.world import service_limit, services, settings, world_at
+from lbmux.targets.native import Worker, compiled
+from lbmux.targets.regions import KEYS, Tables, now_ticks
+
+log = logging.getLogger(__name__)
+
+NOWHERE = 0xFFFF
+"""No row."""
+word_row = rows(layout(("value", "u8")))
+
+
+class Rows(Protocol):
+    """Tables as they describe themselves: the rows of a region, with the field names that they had."""
+
+    @property
+    def description(self) -> dict[str, Any]: ...
+
+    def rows(self, region: str) -> NDArray[Any]: ...
+
+
+def copy_keys(previous: Rows, tables: Tables) -> None:
+    """Keep the secret keys, before anything is placed by them."""
+    before = previous.rows("settings")[0]
+    for key in KEYS:
+        tables.settings[0][key] = before[key]
+
+
+def move_flows(previous: Rows, tables: Tables) -> int:
+    """Enter the live flows of ``previous`` into ``tables``, in which the configuration is in force; how many."""
+    try:
+        flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
+        owners, targets = _renumbered(previous, tables)
+    except (KeyError, ValueError) as error:
+        log.warning("flows of an earlier version cannot be read and are left behind: %s", error)
+        return 0
+    destinations = _destinations(tables)
+    moved = 0
+    for number, part in enumerate(flows):
+        live = part[part["state"] != 0]
+        given = np.zeros(len(live), FLOW)
+        for name in ("high", "low", "ports", "seen", "state"):
+            given[name] = live[name]
+        given["owner"], given["target"] = owners[live["owner"]], targets[live["target"]]
+        known = (given["owner"] != NOWHERE) & (given["target"] != NOWHERE)
+        given = np.ascontiguousarray(given[known])
+        given["generation"] = tables.backends["generation"][given["target"]]
+        worker = Worker(tables, min(number, tables.sizes.workers - 1))
+        arguments = (destinations.ctypes.data, given.ctypes.data)
+        moved += int(_enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
+    return moved
+
+
+def _renumbered(previous: Rows, tables: Tables) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """By old row of service and of backend: the new one, or NOWHERE."""
+    identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
+    values = identities if identities.dtype.names is None else identities["value"]
+    return (
+        _renumber(values[:count], _held(tables.service_identities)),
+        _renumber(values[count:], _held(tables.backend_identities, tables.backends["state"] != GONE)),
+    )
+
+
+def _held(identities: NDArray[Any], used: NDArray[Any] | None = None) -> dict[int, int]:
+    rows = range(len(identities)) if used is None else np.flatnonzero(used).tolist()
+    return {int(identities[row]): row for row in rows if identities[row]}
+
+
+def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16]:
+    return np.array([now.get(int(value), NOWHERE) if value else NOWHERE for value in before.tolist()], np.uint16)
+
+
+def _destinations(tables: Tables) -> NDArray[np.uint64]:
+    """The low half of each service's VIP: part of where its flows are placed."""
+    low = np.zeros(tables.sizes.services, np.uint64)
+    for name in tables.names[tables.active]:
+        if name["kind"] == VIP:
+            low[name["index"]] = name["low"]
+    return low
+
+
+@compiled
+def _enter_all(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
+    world, moved = world_at(world_address), 0
+    setting = settings_row(settings(world), 0)
+    first = int64(setting.active & u32(1)) * service_limit(world)
+    for index in range(count):
+        old = flow_row(at_address(given), index)
+        destination = word_row(at_address(destinations), int64(old.owner)).value
+        hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
+        row = service_row(services(world), first + int64(old.owner))
+        remember(
+            world, setting, who, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
+            old.generation, row, u32(now),
+        )  # fmt: skip
+        bucket, way = lookup(world, who, hashed, old.high, old.low, old.ports, int64(old.owner))
+        if way >= 0:
+            flow = flow_row(bucket, way)
+            flow.state, flow.seen = old.state, old.seen
+            moved += 1
+    return moved
+

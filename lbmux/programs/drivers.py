@@ -1,0 +1,96 @@
+"""Which driver a mux or an agent runs with: the kernel's where it can be had, else the one in user space."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import LbmuxError
+from lbmux.frames.xdp import Kernel
+from lbmux.targets.bpf.maps import Pinned
+from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.regions import Tables
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Driver:
+    """Tables, whose part of them user space has, and what there is in the kernel."""
+
+    tables: Tables
+    worker: int
+    """The number of user space's own part: the last one, after the CPUs'."""
+    name: str
+    kernel: Kernel | None = None
+    programs: Mapping[Attach, str] = field(default_factory=dict)
+    detach_on_exit: bool = False
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the tables were in force before this process, flows and all."""
+        return self.kernel is not None and self.kernel.adopted
+
+    @property
+    def previous(self) -> Pinned | None:
+        """Tables in force that are of another version or other sizes."""
+        return self.kernel.previous if self.kernel else None
+
+    def start(self) -> None:
+        """Let packets in: called when the tables are filled."""
+        if self.kernel is None:
+            return
+        self.kernel.attach(self.programs)
+        for place, loaded in self.kernel.loaded.items():
+            where = f"{self.kernel.interface} ({self.kernel.modes[place]})"
+            log.info("%s on %s: %d instructions", self.programs[place], where, loaded.instructions)
+
+    def close(self) -> None:
+        """Leave the kernel's part running, unless it was to be taken off."""
+        if self.kernel is not None:
+            if self.detach_on_exit:
+                self.kernel.detach()
+            else:
+                self.kernel.close()
+
+    def describe(self) -> dict[str, object]:
+        kernel = self.kernel
+        modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
+        return {"driver": self.name, "modes": modes, "adopted": self.adopted}
+
+
+def cpus() -> int:
+    """CPUs that there may ever be: a kernel program runs with any of their numbers."""
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def choose(
+    wanted: str,
+    fallback: str,
+    interface: str,
+    sizes: Callable[[int], Sizes],
+    programs: Mapping[Attach, str],
+    detach_on_exit: bool,
+) -> Iterator[Driver]:
+    """The driver that is ``wanted`` (``auto``: the best that works); ``sizes`` gives sizes for a number of workers.
+
+    Raises where ``xdp`` was asked for by name and cannot be had.
+    """
+    driver = None
+    if wanted in ("auto", "xdp"):
+        try:
+            kernel = Kernel(interface, sizes(cpus() + 1))
+        except LbmuxError as error:
+            if wanted == "xdp":
+                raise
+            log.warning("no XDP on %s, so %s is the driver: %s", interface, fallback, str(error).splitlines()[0])
+        else:
+            driver = Driver(kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)
+    driver = driver or Driver(Tables.allocate(sizes(1)), 0, fallback)
+    try:
+        yield driver
+    finally:
+        driver.close()
