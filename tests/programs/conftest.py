@@ -1,0 +1,19 @@
+"""One network of namespaces for all daemons; the router sends VIPs to mux1 only."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import set_route
+from lbmux.lab.topology import VIP, Route, ananta
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    lab = Lab(ananta(), f"p{os.getpid()}")
+    lab.up(programs=False)
+    lab.inside("router", lambda: set_route(Route(f"{VIP}/32", ("10.0.1.2",))))
+    yield lab
+    lab.down()

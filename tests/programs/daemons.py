@@ -1,0 +1,133 @@
+"""Muxes and agents of a lab as children of the test: started, asked, ended, their exit codes and logs kept."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lbmux.lab.lab import Lab
+
+ETH_P_IP = 0x0800
+START_S = 30.0
+USER_SPACE = {"mux": "packet", "agent": "tun"}
+"""The driver, unless an option says another."""
+READY = {"mux": " services\n", "agent": " backends of this host\n"}
+
+
+def service(name: str, port: int, backends: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"name": name, "vip": "192.0.2.1", "protocol": "tcp", "port": port, "backends": backends} | more
+
+
+def configuration(*services: dict[str, Any]) -> dict[str, Any]:
+    return {"muxes": ["10.0.1.2"], "maglev": {"size": 251}, "flows": {"limit": 4096}, "services": list(services)}
+
+
+class Daemon:
+    """``lbmux mux`` or ``lbmux agent`` in a node of a lab, with the lab's configuration file."""
+
+    def __init__(self, lab: Lab, node: str, program: str, *options: str, prefix: tuple[str, ...] = ()) -> None:
+        self.control = lab.directory / f"{node}-test.sock"
+        command = [
+            *prefix, sys.executable, "-m", "lbmux.cli.main", program, "-c", str(lab.config), "-i", "eth0",
+            "--control", str(self.control), "--driver", USER_SPACE[program], *options,
+        ]  # fmt: skip
+        self._path = lab.directory / f"{node}-{program}-test.log"
+        with self._path.open("wb") as log:
+            self.process = lab.popen(node, command, stdout=log, stderr=log)
+
+    @property
+    def log(self) -> str:
+        return self._path.read_text()
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Until the log has a text, so often."""
+        deadline = time.monotonic() + START_S
+        while self.log.count(text) < times:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def tell(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+    def reload(self) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "lbmux.cli.main", "reload", "--control", str(self.control)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@contextlib.contextmanager
+def running(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon]:
+    """A daemon that is ready; killed in the end if it still runs."""
+    daemon = Daemon(lab, node, program, *options)
+    try:
+        daemon.wait_for(READY[program])
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.end(signal.SIGKILL)
+
+
+class Wire:
+    """What an interface of a node receives, from now on: whole frames."""
+
+    def __init__(self, lab: Lab, node: str, interface: str = "eth0") -> None:
+        def listen() -> socket.socket:
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
+            sock.bind((interface, ETH_P_IP))
+            return sock
+
+        self.socket = lab.inside(node, listen)
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def frames(self, wanted: int, seconds: float = 2.0) -> list[bytes]:
+        """So many frames, or what came in time; only what was for this node."""
+        deadline, found = time.monotonic() + seconds, list[bytes]()
+        while len(found) < wanted and (left := deadline - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                frame, origin = self.socket.recvfrom(65536)
+                if origin[2] == socket.PACKET_HOST:
+                    found.append(frame)
+        return found
+
+
+def send(lab: Lab, node: str, *packets: bytes) -> None:
+    """Send whole IPv4 packets from a node, by its routes."""
+
+    def raw() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+            for packet in packets:
+                sock.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+    lab.inside(node, raw)
+
+
+def by_backend(wires: dict[str, Wire], wanted: int) -> dict[int, list[str]]:
+    """Source port of each tunnelled TCP packet: the nodes that it came to."""
+    found, deadline = defaultdict[int, list[str]](list), time.monotonic() + 3
+    while sum(map(len, found.values())) < wanted and time.monotonic() < deadline:
+        for node, wire in wires.items():
+            for frame in wire.frames(wanted, 0.1):
+                if frame[23] == socket.IPPROTO_IPIP:
+                    found[int.from_bytes(frame[54:56])].append(node)
+    return dict(found)
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
