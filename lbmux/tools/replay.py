@@ -15,7 +15,7 @@ import numpy as np
 from lbmux.control.config import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import TICK_SHIFT
+from lbmux.datapath.tables import LOOKUPS, TICK_SHIFT
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import CaptureError
 from lbmux.frames.captured import CapturedFrames
@@ -89,6 +89,10 @@ class ReplayMux:
             f"{service}/{backend}": Count(int(rows[row]["packets"]), int(rows[row]["bytes"]))
             for (service, backend), row in self._control.rows.items()
         }
+
+    def lookups(self) -> dict[str, int]:
+        """What the flow table was found to hold, by the names of datapath.tables."""
+        return dict(zip(LOOKUPS, self._tables.lookups[0].tolist(), strict=False))
 
 
 def replay(

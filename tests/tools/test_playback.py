@@ -1,0 +1,51 @@
+"""Captures played once and several times over."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from lbmux.errors import CaptureError
+from lbmux.tools.playback import Playback
+
+FRAME = bytes(64)
+
+
+def capture(path: Path, *times_us: int, tail: bytes = b"") -> Path:
+    records = (struct.pack("<IIII", time // 10**6, time % 10**6, 64, 64) + FRAME for time in times_us)
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + b"".join(records) + tail)
+    return path
+
+
+def times_us(path: Path, loop: int) -> list[int]:
+    with Playback(path, loop) as playback:
+        found = [int(time) // 1000 for frames in playback.batches() for time in frames.time_ns[: frames.count]]
+        assert (playback.packets, playback.bytes) == (len(found), 64 * len(found))
+        assert playback.offset == playback.size_bytes
+    return found
+
+
+def test_once_is_as_it_was_captured(tmp_path: Path) -> None:
+    assert times_us(capture(tmp_path / "a", 5, 7, 10), 1) == [5, 7, 10]
+
+
+def test_later_rounds_go_on_where_the_one_before_ended(tmp_path: Path) -> None:
+    assert times_us(capture(tmp_path / "a", 5, 7, 10), 3) == [5, 7, 10, 10, 12, 15, 15, 17, 20]
+
+
+def test_rounds_larger_than_a_batch_are_shifted_as_a_whole(tmp_path: Path) -> None:
+    found = times_us(capture(tmp_path / "a", *range(3000)), 2)
+    assert found == [*range(3000), *range(2999, 5999)]
+
+
+def test_rounds_of_nothing(tmp_path: Path) -> None:
+    assert times_us(capture(tmp_path / "a"), 3) == []
+
+
+def test_damage_ends_the_first_round(tmp_path: Path) -> None:
+    with Playback(capture(tmp_path / "a", 1, 2, tail=b"cut"), 3) as playback:
+        with pytest.raises(CaptureError) as raised:
+            for _ in playback.batches():
+                pass
+        assert playback.packets == 2
+        assert raised.value.offset == 24 + 2 * 80
