@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,10 @@ class Daemon:
     def log(self) -> str:
         return self._path.read_text()
 
-    def wait_for(self, text: str, times: int = 1) -> None:
-        """Until the log has a text, so often."""
-        deadline = time.monotonic() + START_S
-        while self.log.count(text) < times:
+    def wait_for(self, text: str, seconds: float = 5.0) -> None:
+        """Until the log has a text."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log
             time.sleep(0.02)
 
@@ -66,14 +66,16 @@ class Daemon:
 
 @contextlib.contextmanager
 def running(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon]:
-    """A daemon that is ready; killed in the end if it still runs."""
+    """A daemon that is ready; ended in the end if it still runs."""
     daemon = Daemon(lab, node, program, *options)
     try:
-        daemon.wait_for(READY[program])
+        daemon.wait_for(READY[program], START_S)
         yield daemon
-    finally:
         if daemon.process.poll() is None:
-            daemon.end(signal.SIGKILL)
+            assert daemon.end() == 0, daemon.log
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
 
 
 class Wire:
@@ -116,14 +118,15 @@ def send(lab: Lab, node: str, *packets: bytes) -> None:
     lab.inside(node, raw)
 
 
-def by_backend(wires: dict[str, Wire], wanted: int) -> dict[int, list[str]]:
-    """Source port of each tunnelled TCP packet: the nodes that it came to."""
+def by_backend(wires: dict[str, Wire], ports: Collection[int]) -> dict[int, list[str]]:
+    """Source port of each tunnelled TCP packet, of these ports: the nodes that it came to."""
     found, deadline = defaultdict[int, list[str]](list), time.monotonic() + 3
-    while sum(map(len, found.values())) < wanted and time.monotonic() < deadline:
+    while sum(map(len, found.values())) < len(ports) and time.monotonic() < deadline:
         for node, wire in wires.items():
-            for frame in wire.frames(wanted, 0.1):
-                if frame[23] == socket.IPPROTO_IPIP:
-                    found[int.from_bytes(frame[54:56])].append(node)
+            for frame in wire.frames(len(ports), 0.05):
+                port = int.from_bytes(frame[54:56])
+                if frame[23] == socket.IPPROTO_IPIP and port in ports:
+                    found[port].append(node)
     return dict(found)
 
 

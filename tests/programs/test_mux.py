@@ -45,7 +45,7 @@ def wires(lab: Lab) -> Iterator[dict[str, Wire]]:
 def place(lab: Lab, wires: dict[str, Wire], ports: range = PORTS) -> dict[int, str]:
     """Where a packet of each flow goes."""
     send(lab, "client", *(syn(port) for port in ports))
-    found = by_backend(wires, len(ports))
+    found = by_backend(wires, ports)
     assert sorted(found) == list(ports), "not every flow came through"
     assert all(len(nodes) == 1 for nodes in found.values())
     return {port: nodes[0] for port, nodes in found.items()}
