@@ -9,7 +9,6 @@ from lbmux.control.offloads import without_super_frames
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address
 from lbmux.frames.batch import Batch
-from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.daemon import notify, run, stop_event
 from lbmux.programs.mux import PacketLoop
 from lbmux.targets.native import compiled
@@ -33,8 +32,11 @@ def _turn_round(address, verdict, count):  # type: ignore[no-untyped-def]
         verdict[index] = 0
 
 
-async def serve(interface: str) -> None:
-    with without_super_frames(interface), PacketRing(interface) as ring:
+async def serve(interface: str, kind: str) -> None:
+    """``kind``: one of bench.rings.RINGS."""
+    from bench.rings import RINGS
+
+    with without_super_frames(interface), RINGS[kind](interface) as ring:
         loop = PacketLoop(ring, Empty())
         loop.warm_up()
         stop = stop_event()
@@ -44,4 +46,4 @@ async def serve(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    run(serve(sys.argv[1]))
+    run(serve(*sys.argv[1:]))

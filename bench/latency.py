@@ -12,9 +12,9 @@ SAMPLES, PPS = 3000, 1000
 def run() -> list[Result]:
     with Bed() as bed:
         bed.start_empty()
-        empty = _measure(bed)
+        empty = measure(bed)
         bed.start_mux()
-        mux = _measure(bed)
+        mux = measure(bed)
     results = []
     for name, key, goal in (("median", "median_us", "< 100"), ("99th percentile", "p99_us", "< 1000")):
         ratio = mux[key] / empty[key]
@@ -22,7 +22,7 @@ def run() -> list[Result]:
     return results
 
 
-def _measure(bed: Bed) -> dict[str, float]:
+def measure(bed: Bed) -> dict[str, float]:
     command = python("bench.ping", "a0", "--samples", str(SAMPLES), "--pps", str(PPS))
     done = bed.lab.run("generator", command, capture_output=True, check=True, text=True)
     measured: dict[str, float] = json.loads(done.stdout)

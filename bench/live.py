@@ -52,8 +52,8 @@ class Bed:
         arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--control", "{state}/mux.sock")
         self._start(Program("mux", "lbmux.cli.main", arguments))
 
-    def start_empty(self) -> None:
-        self._start(Program("empty", "bench.empty_loop", ("b0",)))
+    def start_empty(self, ring: str = "v2-sendmmsg") -> None:
+        self._start(Program("empty", "bench.empty_loop", ("b0", ring)))
 
     def start_scapy(self) -> None:
         self._start(Program("scapy", "bench.scapy_balancer", ("b0", PEER)))

@@ -1,0 +1,183 @@
+"""Why the driver is as it is: TPACKET_V2 against V3 for reading, sendmmsg against a transmit ring for sending.
+
+Each pair runs as the loop that looks nothing up (empty_loop.py) between the same two namespaces: packets a second
+at full load, and microseconds there and back at 1000 packets a second.  What lost stands only here.
+"""
+
+import mmap
+import socket
+import struct
+
+import numpy as np
+from numba import types
+
+from bench.live import Bed
+from bench.report import REPETITIONS, Result
+from lbmux.datapath.memory import Pointer, at_address, int64, layout, rows, u32, u64
+from lbmux.datapath.verdicts import PASSES
+from lbmux.frames.batch import Batch
+from lbmux.frames.packet_ring import (
+    ETH_P_ALL,
+    HEADER,
+    PACKET_IGNORE_OUTGOING,
+    PACKET_QDISC_BYPASS,
+    PACKET_RESERVE,
+    PACKET_RX_RING,
+    PACKET_VERSION,
+    SOL_PACKET,
+    PacketRing,
+    header_row,
+)
+from lbmux.targets.native import HEADROOM_BYTES, compiled
+
+PACKET_TX_RING, TPACKET_V2, TPACKET_V3 = 13, 1, 2
+BLOCK_BYTES, BLOCKS, RETIRE_MS = 1 << 18, 64, 1
+TX_STRIDE_BYTES, TX_FRAMES, TX_DATA = 2048, 1024, 32
+SEND_REQUEST = 1
+
+BLOCK = layout(
+    ("version", "u4"), ("private", "u4"), ("status", "u4"), ("packets", "u4"), ("first", "u4"), ("length", "u4")
+)
+"""struct tpacket_block_desc"""
+HEADER_3 = layout(
+    ("next", "u4"), ("seconds", "u4"), ("nanoseconds", "u4"), ("captured", "u4"), ("length", "u4"), ("status", "u4"),
+    ("mac", "u2"), ("net", "u2"),
+)  # fmt: skip
+"""struct tpacket3_hdr"""
+block_row, header3_row, octet_row = rows(BLOCK), rows(HEADER_3), rows(layout(("value", "u8")))
+send = types.ExternalFunction("send", types.int64(types.int32, Pointer, types.uint64, types.int32))
+
+
+class BlockRing(PacketRing):
+    """TPACKET_V3: the kernel hands over blocks, when they are full or after a time-out."""
+
+    def __init__(self, interface: str) -> None:
+        super().__init__(interface, frames=1)
+        self._blocks = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock = self._blocks
+        sock.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("i", TPACKET_V3))
+        sock.setsockopt(SOL_PACKET, PACKET_RESERVE, struct.pack("I", HEADROOM_BYTES))
+        sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, struct.pack("i", 1))
+        request = struct.pack("7I", BLOCK_BYTES, BLOCKS, 2048, BLOCK_BYTES * BLOCKS // 2048, RETIRE_MS, 0, 0)
+        sock.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+        memory = mmap.mmap(sock.fileno(), BLOCK_BYTES * BLOCKS, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._memory3 = np.frombuffer(memory, np.uint8)
+        sock.bind((interface, ETH_P_ALL))
+        # block in hand, frames of it that were read, where the next one is, whether it is to be given back
+        self._state = np.zeros(4, np.int64)
+
+    def fileno(self) -> int:
+        return self._blocks.fileno()
+
+    def receive(self, batch: Batch) -> int:
+        batch.count = int(
+            _receive3(np.uint64(self._memory3.ctypes.data), self._state, batch.address, batch.length, batch.capacity)
+        )
+        return batch.count
+
+    def release(self, batch: Batch) -> None:
+        if self._state[3]:
+            _release3(np.uint64(self._memory3.ctypes.data), self._state)
+
+
+@compiled
+def _receive3(memory, state, address, length, capacity):  # type: ignore[no-untyped-def]
+    block = memory + u64(state[0] * BLOCK_BYTES)
+    head = block_row(at_address(block), 0)
+    if (head.status & 1) == 0:
+        return 0
+    if state[1] == 0:
+        state[2] = head.first
+    count = 0
+    while count < capacity and state[1] < head.packets:
+        packet = header3_row(at_address(block + u64(state[2])), 0)
+        address[count], length[count] = block + u64(state[2]) + u64(packet.mac), packet.captured
+        state[1], state[2] = state[1] + 1, state[2] + int64(packet.next)
+        count += 1
+    state[3] = state[1] == head.packets
+    return count
+
+
+@compiled
+def _release3(memory, state):  # type: ignore[no-untyped-def]
+    block_row(at_address(memory + u64(state[0] * BLOCK_BYTES)), 0).status = 0
+    state[0], state[1], state[3] = (state[0] + 1) % BLOCKS, 0, 0
+
+
+class TransmitRing:
+    """Sends through an mmap-ed ring: one copy in user space, one system call a batch.  Mixed into a ring below."""
+
+    def __init__(self, interface: str) -> None:
+        super().__init__(interface)
+        self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock = self._out
+        sock.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("i", TPACKET_V2))
+        sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, struct.pack("i", 1))
+        size = TX_STRIDE_BYTES * TX_FRAMES
+        sock.setsockopt(SOL_PACKET, PACKET_TX_RING, struct.pack("4I", 1 << 16, size >> 16, TX_STRIDE_BYTES, TX_FRAMES))
+        memory = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._memory_out = np.frombuffer(memory, np.uint8)
+        sock.bind((interface, 0x0800))
+        self._place = np.zeros(1, np.int64)
+
+    def send(self, batch: Batch) -> int:
+        ring = np.uint64(self._memory_out.ctypes.data)
+        return int(
+            _send_ring(self._out.fileno(), ring, self._place, batch.address, batch.length, batch.verdict, batch.count)
+        )
+
+
+@compiled
+def _send_ring(descriptor, ring, place, address, length, verdict, count):  # type: ignore[no-untyped-def]
+    sent = 0
+    for index in range(count):
+        if verdict[index] >= PASSES:
+            continue
+        slot = ring + u64(place[0] * TX_STRIDE_BYTES)
+        head = header_row(at_address(slot), 0)
+        if head.status != 0:
+            send(descriptor, at_address(u64(0)), 0, 0)  # full: wait until the kernel has taken what there is
+        for word in range((length[index] + 7) >> 3):
+            octet_row(at_address(slot + u64(TX_DATA)), word).value = octet_row(at_address(address[index]), word).value
+        head.length = length[index]
+        head.status = u32(SEND_REQUEST)
+        place[0] = (place[0] + 1) % TX_FRAMES
+        sent += 1
+    if sent > 0:
+        send(descriptor, at_address(u64(0)), 0, socket.MSG_DONTWAIT)
+    return sent
+
+
+class PacketRingWithTransmitRing(TransmitRing, PacketRing):
+    """TPACKET_V2 both ways."""
+
+
+class BlockRingWithTransmitRing(TransmitRing, BlockRing):
+    """TPACKET_V3 in, TPACKET_V2 out."""
+
+
+RINGS = {
+    "v2-sendmmsg": PacketRing, "v2-ring": PacketRingWithTransmitRing, "v3-sendmmsg": BlockRing,
+    "v3-ring": BlockRingWithTransmitRing,
+}  # fmt: skip
+assert HEADER.itemsize == TX_DATA
+
+
+def run() -> list[Result]:
+    from bench.latency import measure
+
+    rates: dict[str, list[float]] = {name: [] for name in RINGS}
+    waits: dict[str, list[dict[str, float]]] = {name: [] for name in RINGS}
+    with Bed() as bed:
+        for _ in range(REPETITIONS):
+            for name in RINGS:
+                bed.start_empty(name)
+                rates[name].append(bed.generate()["pps"])
+                waits[name].append(measure(bed))
+    results, first = [], sorted(rates["v2-sendmmsg"])[REPETITIONS // 2]
+    for name in RINGS:
+        rate = sorted(rates[name])[REPETITIONS // 2]
+        middle, worst = (sorted(wait[key] for wait in waits[name])[REPETITIONS // 2] for key in ("median_us", "p99_us"))
+        note = f"there and back at 1000 pps: median {middle:.0f} µs, 99th percentile {worst:.0f} µs"
+        results.append(Result("rings", name, rate / 1000, "kpps", "v2-sendmmsg", rate / first, note=note))
+    return results
