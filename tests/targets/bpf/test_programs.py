@@ -1,0 +1,35 @@
+"""The programs under this kernel's verifier, with their instruction counts."""
+
+import os
+
+import pytest
+
+from lbmux.datapath.tables import Sizes
+from lbmux.targets.bpf.maps import KernelTables
+from lbmux.targets.bpf.syscall import Attach
+
+pytestmark = pytest.mark.root
+VERIFIER_LIMIT = 1_000_000
+PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]
+SIZES = {
+    "smallest": Sizes(names=16, services=4, slots=64, backends=4, buckets=1),
+    "default": Sizes(workers=2),
+    "large": Sizes(1 << 16, 1 << 14, slots=1 << 22, backends=1 << 16, buckets=1 << 15, workers=16, endpoints=4096),
+    "536 MB of flows": Sizes(buckets=1 << 21, workers=2),
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("name", "place"), PROGRAMS)
+def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFixture[str]) -> None:
+    with KernelTables.create(sizes) as kernel:
+        loaded = kernel.load(name, place)
+        os.close(loaded.descriptor)
+    with capsys.disabled():
+        print(f"\n{name}: {loaded.instructions} instructions, {loaded.verified} verified", end=" ")
+    assert 0 < loaded.verified < VERIFIER_LIMIT / 2
+
+
+def test_the_mux_loads_for_many_cpus() -> None:
+    with KernelTables.create(Sizes(buckets=1 << 15, workers=128)) as kernel:
+        os.close(kernel.load("mux_xdp", Attach.XDP).descriptor)
