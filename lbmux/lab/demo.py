@@ -129,18 +129,25 @@ def spread(lab: Lab, service: str, count: int) -> Iterator[Row]:
 def lose_a_mux(lab: Lab, client: Client) -> Iterator[Row]:
     """Kill a mux and route past it: the other has the same table."""
     ports = {connection["local_port"] for connection in client.first["connections"]}
-    through = lab.inside("router", lambda: ports_seen(f"to-{KILLED}", ECHO_PORT, 0.5)) & ports
+    through = _connections_through(lab, ports)
     yield Row(
-        f"connections through {KILLED}",
-        f"some of {HELD_CONNECTIONS}, not all",
-        str(len(through)),
-        0 < len(through) < HELD_CONNECTIONS,
+        f"{HELD_CONNECTIONS} connections, before",
+        f"some through {KILLED}, the others through {LEFT}",
+        ", ".join(f"{count} through {mux}" for mux, count in through.items()),
+        sum(through.values()) == HELD_CONNECTIONS and all(through.values()),
     )
     before = client.report()
     processes.kill(lab.process(KILLED, "mux"), signal.SIGKILL)
     lab.inside("router", lambda: set_route(Route(f"{VIP}/32", (lab.topology.port(LEFT).ip,))))
     time.sleep(SETTLE_S)
     yield _go_on(f"{KILLED} is killed", before, client.report())
+    through = _connections_through(lab, ports)
+    yield Row(
+        f"{HELD_CONNECTIONS} connections, afterwards",
+        f"all through {LEFT}",
+        ", ".join(f"{count} through {mux}" for mux, count in through.items()),
+        through == {KILLED: 0, LEFT: HELD_CONNECTIONS},
+    )
 
 
 def add_a_backend(lab: Lab, client: Client) -> Iterator[Row]:
@@ -169,6 +176,15 @@ def reload(lab: Lab, node: str) -> list[str]:
     except ControlError as error:
         return str(error).splitlines()
     return changes
+
+
+def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
+    """How many of the client's ports the router sends to each mux."""
+
+    def seen(mux: str) -> set[int]:
+        return lab.inside("router", lambda: ports_seen(f"to-{mux}", ECHO_PORT, 0.5))
+
+    return {mux: len(seen(mux) & ports) for mux in MUXES}
 
 
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:

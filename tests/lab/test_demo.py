@@ -18,7 +18,8 @@ pytestmark = pytest.mark.root
 LIMIT_S = 55
 STEPS = (
     "download of 50 MB", "replies bypass the muxes", "upload of 50 MB", "300 new web connections: h1",
-    "connections through mux1", "mux1 is killed under 50 connections", "h3 is added under 50 connections",
+    "50 connections, before", "mux1 is killed under 50 connections", "50 connections, afterwards",
+    "h3 is added under 50 connections",
     "300 new echo connections: h3",
 )  # fmt: skip
 
