@@ -101,6 +101,7 @@ class AgentTables:
         other = 1 - tables.active
         tables.names[other] = plan.names
         row[f"salt{other}"] = plan.salt
+        row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
         tables.endpoints["state"][gone] = GONE

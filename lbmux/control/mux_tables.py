@@ -167,6 +167,7 @@ class MuxTables:
         limits = plan.config.flows
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
+        row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE

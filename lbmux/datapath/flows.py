@@ -86,9 +86,25 @@ def idle_limit(state, row):
 
 
 @step
+def idle_for(flow, now):
+    """Ticks; signed, since another worker's clock may be a little ahead of ours."""
+    return int64(int32(u32(now - flow.seen)))
+
+
+@step
 def is_idle(flow, row, now):
-    """Signed, since another worker's clock may be a little ahead of ours."""
-    return int64(int32(u32(now - flow.seen))) > int64(idle_limit(flow.state, row))
+    return idle_for(flow, now) > int64(idle_limit(flow.state, row))
+
+
+@step
+def is_over(setting, flow, owner, row, now):
+    """Whether a flow's place is free again, seen from a flow of ``owner``, whose idle times ``row`` has.
+
+    A trusted flow of another owner may idle longer than ours: it goes when no owner's would be waited for.
+    """
+    if flow.state == TRUSTED and flow.owner != u16(owner):
+        return idle_for(flow, now) > int64(setting.idle_longest)
+    return is_idle(flow, row, now)
 
 
 @step
@@ -116,7 +132,7 @@ def move(world, setting, part, hashed, flow, row, now):
     second = bucket_at(world, part, second_hash(hashed))
     if trusted_in(second) >= int64(setting.trusted_ways):
         return
-    place = free_place(setting, second, row, now, int64(hashed >> u32(20)) ^ int64(now))
+    place = free_place(setting, second, flow.owner, row, now, int64(hashed >> u32(20)) ^ int64(now))
     if place < 0:
         return
     to = flow_row(second, place & (WAYS - 1))
@@ -168,16 +184,13 @@ def still_good(world, setting, who, part, hashed, bucket, flow, target, row, fla
 
 
 @step
-def free_place(setting, bucket, row, now, chance):
-    """A place for a new flow: free or idle, else that of a random untrusted flow (+ WAYS); -1 where none is.
-
-    How long another service's flow may idle is not looked up: its own would cost a load, and the bounds are alike.
-    """
+def free_place(setting, bucket, owner, row, now, chance):
+    """A place for a flow of ``owner``: free or idle, else a random untrusted flow's (+ WAYS); -1 where none is."""
     free, victim, untrusted = int64(-1), int64(-1), int64(0)
     for turn in range(WAYS):
         way = (turn + chance) & (WAYS - 1)
         flow = flow_row(bucket, way)
-        if flow.state == 0 or is_idle(flow, row, now):
+        if flow.state == 0 or is_over(setting, flow, owner, row, now):
             free = way
         elif flow.state != TRUSTED:
             untrusted += 1
@@ -189,7 +202,7 @@ def free_place(setting, bucket, row, now, chance):
 
 @step
 def enter(flow, high, low, ports, owner, target, generation, now):
-    """Write a new flow.  Its state comes last but one: a reader in between sees an empty place."""
+    """Write a new flow, its state last: who reads in between sees an empty place."""
     flow.state = 0
     flow.high, flow.low, flow.ports = high, low, ports
     flow.owner, flow.target, flow.generation = u16(owner), u16(target), u8(generation)
@@ -202,11 +215,11 @@ def remember(world, setting, who, hashed, high, low, ports, owner, target, gener
     """Enter a new flow, in its first bucket or its second; what became of it is counted."""
     bucket = bucket_at(world, who, hashed)
     chance = int64(hashed >> u32(20)) ^ int64(now)
-    place = free_place(setting, bucket, row, now, chance)
+    place = free_place(setting, bucket, owner, row, now, chance)
     if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):
         flow_row(bucket, 0).overflowed = 1
         bucket = bucket_at(world, who, second_hash(hashed))
-        place = free_place(setting, bucket, row, now, chance)
+        place = free_place(setting, bucket, owner, row, now, chance)
     if place < 0:
         count_lookup(world, who, FULL)
         return

@@ -20,9 +20,10 @@ TICK_SHIFT = 20
 SETTINGS = layout(
     ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
     ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
-    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("slot_seed", "u4"), ("unused", "u4"),
+    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("slot_seed", "u4"), ("idle_longest", "u4"),
 )
-"""One row.  ``active`` says which copy of names and services is in force; keys are secret and random."""
+"""One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
+``idle_longest`` is the longest idle time of all, in ticks."""
 
 NAME = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")

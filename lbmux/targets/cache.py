@@ -32,9 +32,9 @@ def _root() -> Path:
 
 
 def digest() -> str:
-    """Of the sources of data path and targets, and of the compilers' versions."""
+    """Of the sources of all layers that have compiled code, and of the compilers' versions."""
     state = hashlib.sha256(" ".join((sys.version, version("numba"), version("llvmlite"), version("numpy"))).encode())
-    for layer in ("datapath", "targets"):
+    for layer in ("datapath", "targets", "frames", "control"):
         for path in sorted((PACKAGE / layer).rglob("*.py")):
             state.update(path.read_bytes())
     return state.hexdigest()[:16]

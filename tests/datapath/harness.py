@@ -16,7 +16,7 @@ from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 
 from .plain_agent import Endpoint
-from .plain_flows import Idle
+from .plain_flows import LONGEST, Idle
 from .plain_mux import Backend, Service
 
 GUARD = 0xA5
@@ -75,6 +75,7 @@ class Machine:
         for key in KEYS:  # the same in every run
             tables.settings[0][key] = pick.getrandbits(64) | 1
         tables.settings[0]["trusted_ways"], tables.settings[0]["untrusted_ways"] = trusted_ways, untrusted_ways
+        tables.settings[0]["idle_longest"] = LONGEST
         return cls(tables, Worker(tables))
 
     def at(self, number: int) -> Worker:

@@ -12,6 +12,8 @@ from .plain_hash import WORD, keyed, second_hash
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 FIN, SYN, RST = 1, 2, 4
 GONE = 0
+LONGEST = 286102
+"""The longest idle time of all owners, in ticks."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Idle:
     trusted: int = 286102
     closing: int = 9536
 
-    def over(self, flow: Flow, now: int) -> bool:
+    def over(self, flow: Flow, now: int, longest: int | None = None) -> bool:
+        """``longest``: what counts instead, for a trusted flow of another owner."""
         limit = {UNTRUSTED: self.untrusted, TRUSTED: self.trusted, CLOSING: self.closing}[flow.state]
+        limit = limit if longest is None else longest
         since = (now - flow.seen) & WORD
         since -= 1 << 32 if since >> 31 else 0  # another's clock may be ahead of ours
         return since > limit
@@ -59,6 +63,7 @@ class PlainFlows:
         self.buckets: list[list[Flow | None]] = [[None] * WAYS for _ in range(buckets)]
         self.overflowed = [False] * buckets
         self.lookups: Counter[str] = Counter()
+        self.idle_longest = LONGEST
 
     def _places(self, key: Key, destination: int) -> tuple[int, int, int]:
         """The flow's hash, its bucket and its second bucket."""
@@ -111,7 +116,7 @@ class PlainFlows:
         hashed, first, second = self._places(flow.key, destination)
         if self._trusted(second) >= self.trusted_ways:
             return
-        found = self._place(second, idle, now, (hashed >> 20) ^ now)
+        found = self._place(second, flow.key.owner, idle, now, (hashed >> 20) ^ now)
         if found:
             flow.state = TRUSTED
             self.overflowed[first] = True
@@ -121,13 +126,14 @@ class PlainFlows:
     def _trusted(self, number: int) -> int:
         return sum(1 for flow in self.buckets[number] if flow and flow.state == TRUSTED)
 
-    def _place(self, number: int, idle: Idle, now: int, chance: int) -> tuple[int, bool] | None:
+    def _place(self, number: int, owner: int, idle: Idle, now: int, chance: int) -> tuple[int, bool] | None:
         """(way, whether a live flow must go) or None."""
         free, victims = [], []
         for turn in range(WAYS):
             way = (turn + chance) % WAYS
             flow = self.buckets[number][way]
-            if flow is None or idle.over(flow, now):
+            foreign = flow is not None and flow.state == TRUSTED and flow.key.owner != owner
+            if flow is None or idle.over(flow, now, self.idle_longest if foreign else None):
                 free.append(way)
             elif flow.state != TRUSTED:
                 victims.append(way)
@@ -140,11 +146,11 @@ class PlainFlows:
     ) -> None:
         hashed, number, second = self._places(key, destination)
         chance = (hashed >> 20) ^ now
-        place = self._place(number, idle, now, chance)
+        place = self._place(number, key.owner, idle, now, chance)
         if place is None or (place[1] and self._trusted(number) >= self.trusted_ways):
             self.overflowed[number] = True
             number = second
-            place = self._place(number, idle, now, chance)
+            place = self._place(number, key.owner, idle, now, chance)
         if place is None:
             self.lookups["full"] += 1
             return

@@ -12,7 +12,7 @@ from lbmux.datapath.verdicts import Verdict
 
 from .craft import ACK, FIN, RST, SYN, Craft
 from .harness import Frames, Machine
-from .plain_flows import Idle
+from .plain_flows import LONGEST, Idle
 from .plain_hash import keyed, second_hash
 from .plain_mux import Backend, Service
 from .plain_packet import TCP
@@ -243,6 +243,24 @@ def test_an_idle_flow_s_place_is_free() -> None:
     send(machine, clients(WAYS), now=1)
     send(machine, clients(WAYS, seed=2), now=1 + IDLE.untrusted + 1)
     assert machine.lookups() == {"hit": 0, "new": 8, "evicted": 0, "full": 0, "gone": 0, "expired": 0}
+
+
+def test_a_service_of_short_idle_time_does_not_take_the_places_of_one_that_waits_longer() -> None:
+    """A flood on one service, and the established but quiet flows of another in the same bucket."""
+    machine = Machine.make(buckets=1)
+    patient = Service(VIP, TCP, 80, (0,), Idle(untrusted=100, trusted=LONGEST, closing=10))
+    hasty = Service(VIP, TCP, 81, (1,), IDLE)
+    machine.install_mux([patient, hasty], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
+    quiet = clients(WAYS - 1)
+    for _ in range(2):
+        send(machine, quiet)
+    later = 1 + IDLE.trusted + 1
+    pick = random.Random(3)
+    send(machine, [Craft(source=pick.randbytes(4), destination_port=81).frame() for _ in range(50)], later)
+    assert machine.flows(TRUSTED) == WAYS - 1
+    machine.tables.lookups[:] = 0
+    send(machine, quiet, later)
+    assert machine.lookups()["hit"] == WAYS - 1
 
 
 def test_a_syn_after_a_fin_begins_afresh() -> None:
