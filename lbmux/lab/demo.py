@@ -190,7 +190,7 @@ def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:
     """Source ports of the TCP packets to a port that leave by an interface of this namespace for so long."""
     found, deadline = set(), time.monotonic() + seconds
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as sock:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # 0: nothing before bind
         sock.bind((interface, ETH_P_ALL))
         while (left := deadline - time.monotonic()) > 0:
             if select.select([sock], [], [], left)[0]:

@@ -27,7 +27,7 @@ def flows(vip: str, port: int, count: int, packets: int) -> None:
 
 def count(interface: str, seconds: float) -> None:
     seen: Counter[int] = Counter()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sock:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # 0: nothing before bind
         sock.bind((interface, ETH_P_IP))
         print("ready", flush=True)
         quiet = time.monotonic() + seconds

@@ -83,7 +83,7 @@ class Wire:
 
     def __init__(self, lab: Lab, node: str, interface: str = "eth0") -> None:
         def listen() -> socket.socket:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
             sock.bind((interface, ETH_P_IP))
             return sock
 

@@ -243,7 +243,7 @@ class Link:
 
     def __init__(self, lab: Lab) -> None:
         def open_at(interface: str) -> socket.socket:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
             sock.bind((interface, 0x0003))
             return sock
 
