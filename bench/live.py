@@ -41,7 +41,7 @@ class Bed:
     def __enter__(self) -> "Bed":
         self.lab.down()
         self.lab.up(programs=False)
-        self.lab.inside("mux", lambda: namespaces.set_route(Route("10.1.0.0/24", (PEER,))))
+        self.lab.inside("mux", lambda: namespaces.set_route(Route("10.1.0.0/16", (PEER,))))
         return self
 
     def __exit__(self, *error: object) -> None:

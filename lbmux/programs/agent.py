@@ -29,7 +29,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
-from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import choose
 from lbmux.programs.reload import Reloader
 from lbmux.targets.bpf.syscall import Attach
@@ -151,7 +151,7 @@ async def serve(options: Options) -> None:
         stop = stop_event(on_reload=reloader.soon)
         where = f"{options.interface} ({driver.name})"
         log.info("agent on %s, mode %s: %d backends of this host", where, options.mode, len(agent.served))
-        notify("READY=1")
+        ready()
         await stop.wait()
         notify("STOPPING=1")
     log.info("stopped; goodbye")

@@ -25,7 +25,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, choose
 from lbmux.programs.reload import Reloader
 from lbmux.programs.waiting import Waiting
@@ -156,7 +156,7 @@ async def serve(options: Options) -> None:
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", local, options.interface, len(config.services))
-        notify("READY=1")
+        ready()
         await stop.wait()
         notify("STOPPING=1")
         loop.read()
