@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 from numba import cfunc
 from numba.core import config
 
-from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL, TABLES
+from lbmux.datapath.world import CLOCK, LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL, TABLES
 
 TRIPLE = "bpfel"
 DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
@@ -36,7 +36,7 @@ define i32 @lbmux_program(ptr %context) section "{section}" {{
 @cache
 def _prepare() -> None:
     """Numba links each module for this machine too, though it is never called there: give every symbol an address."""
-    for name in (*(TABLE_SYMBOL + name for name in TABLES), *(LIMIT_SYMBOL + name for name in LIMITS)):
+    for name in (*(TABLE_SYMBOL + name for name in TABLES), *(LIMIT_SYMBOL + name for name in (*LIMITS, *CLOCK))):
         llvm.add_symbol(name, 1)
     for number in range(HELPERS):
         llvm.add_symbol(f"bpf_helper_{number}", 1)

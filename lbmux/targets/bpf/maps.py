@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lbmux.datapath.tables import PADDING, ROWS, VERSION, Sizes
 from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
-from lbmux.targets.bpf import objects, syscall
+from lbmux.targets.bpf import kernel_clock, objects, syscall
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.regions import Tables
 
@@ -51,11 +51,15 @@ class KernelTables:
         for name, descriptor in self.descriptors.items():
             syscall.pin(directory / name, descriptor)
 
-    def load(self, name: str, attach: Attach) -> Loaded:
-        """Load the compiled program ``name`` to work on these tables; BpfError where the kernel refuses it."""
+    def load(self, name: str, attach: Attach, clock: Mapping[str, int] | None = None) -> Loaded:
+        """Load the compiled program ``name`` to work on these tables; BpfError where the kernel refuses it.
+
+        ``clock``: other numbers than those of the kernel's clock (world.CLOCK), for tests.
+        """
         sizes = self.tables.sizes
         maps = {TABLE_SYMBOL + name: descriptor for name, descriptor in self.descriptors.items()}
-        numbers = {LIMIT_SYMBOL + name: getattr(sizes, name) for name in LIMITS}
+        values = {name: getattr(sizes, name) for name in LIMITS} | dict(clock or kernel_clock.numbers())
+        numbers = {LIMIT_SYMBOL + name: value for name, value in values.items()}
         code = objects.compiled(name).program(objects.SECTION, maps, numbers)
         return syscall.load_program(attach, code, f"lbmux_{name.rpartition(':')[2]}")
 

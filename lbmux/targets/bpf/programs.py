@@ -4,10 +4,21 @@ Each takes the kernel's context and returns an action.  All that is decided is d
 """
 
 from lbmux.datapath import agent, mux
-from lbmux.datapath.memory import int64, step
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import DROPS, PASSES
-from lbmux.datapath.world import arrived, backend_limit, backends, redirect, tc_world, xdp_world
+from lbmux.datapath.world import (
+    arrived,
+    backend_limit,
+    backends,
+    coarse_time,
+    frame,
+    frame_end,
+    jiffies,
+    redirect,
+    tc_world,
+    xdp_world,
+)
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP = -1, 2
@@ -46,3 +57,19 @@ def agent_tc(context):
     """The way out: everything goes on its way, replies with the VIP as their source."""
     verdict, _ = agent.run_outbound(tc_world(context))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
+
+
+CLOCKS = layout(("jiffies", "u8"), ("coarse_ns", "u8"))
+CLOCKS_BYTES = CLOCKS.itemsize
+clocks_row = rows(CLOCKS)
+
+
+def clock_xdp(context):
+    """The kernel's two clocks, written into the frame (see kernel_clock)."""
+    world = xdp_world(context)
+    start = frame(world)
+    if beyond(advance(start, int64(CLOCKS_BYTES)), frame_end(world)):
+        return XDP_DROP
+    row = clocks_row(start, 0)
+    row.jiffies, row.coarse_ns = jiffies(world), coarse_time(world)
+    return XDP_PASS

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 
 import pytest
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 XDP_REDIRECT = 4
 LOOPBACK, ELSEWHERE = 1, 7
 """A test run's frames come in by the loopback interface."""
-FRAMES_A_STREAM = 16_000
+FRAMES_A_STREAM, TURNS = 16_000, 16
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +49,9 @@ def mux_action(verdict: Verdict, interface: int) -> int:
 
 def assert_mux_agrees(twins: Twins, frames: Sequence[bytes]) -> set[Verdict]:
     frames = [frame for frame in frames if len(frame) >= ETHERNET_BYTES]
-    runs, batches = twins.run("mux_xdp", frames)
-    met = set()
-    native = [
-        (*result, int(n)) for batch in batches for result, n in zip(batch.results(), batch.interface, strict=True)
-    ]
+    runs, batch = twins.run("mux_xdp", frames)
+    met, interfaces = set(), batch.interface.tolist()
+    native = [(*result, interface) for result, interface in zip(batch.results(), interfaces, strict=True)]
     for frame, run, (verdict, _, after, interface) in zip(frames, runs, native, strict=True):
         assert (run.result, run.frame) == (mux_action(verdict, interface), after), frame.hex()
         met.add(verdict)
@@ -68,9 +66,12 @@ def test_a_stream_through_the_mux(buckets: int, trusted_ways: int, untrusted_way
     """Known flows, new ones, evictions, idle ones, FIN and RST, and every fifth frame broken in some way."""
     seed = 100 * buckets + 10 * trusted_ways + untrusted_ways
     frames, pick = Stream(seed, destinations()).frames(), random.Random(seed)
+    now = 0xFFFFFF00  # the clock turns over on the way
     with mux(buckets, trusted_ways, untrusted_ways) as twins:
-        for _ in range(16):
-            assert_mux_agrees(twins, list(islice(frames, FRAMES_A_STREAM // 16)))
+        for _ in range(TURNS):
+            twins.set_time(now)
+            assert_mux_agrees(twins, list(islice(frames, FRAMES_A_STREAM // TURNS)))
+            now = (now + pick.choice([0, 1, 10, 25, 60, 450, -2])) & 0xFFFFFFFF
             at, generation, state = pick.randrange(9), pick.choice([0, 1, 255]), pick.choice([0, 1, 2])
             for tables in twins.both():
                 tables.backends[at]["generation"], tables.backends[at]["state"] = generation, state
@@ -146,8 +147,8 @@ def least(program: str, frame: bytes) -> int:
 
 def assert_agent_agrees(twins: Twins, program: str, frames: Sequence[bytes]) -> list[tuple[Verdict, int, bytes]]:
     frames = [frame for frame in frames if len(frame) >= least(program, frame)]
-    runs, batches = twins.run(program, frames)
-    native = list(chain.from_iterable(batch.results() for batch in batches))
+    runs, batch = twins.run(program, frames)
+    native = batch.results()
     sent = {"agent_xdp": (XDP_PASS, XDP_DROP), "agent_tc": (TCX_NEXT & 0xFFFFFFFF, TCX_DROP)}[program]
     for frame, run, (verdict, _, after) in zip(frames, runs, native, strict=True):
         assert (run.result, run.frame) == (sent[verdict.kind == "drop"], after), frame.hex()
@@ -159,7 +160,8 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
     inner, outer_broken = Stream(9, agent_destinations(), flows=150), Stream(10, [(OWN[0], 4, 0)]).frames()
     frames, met = inner.frames(), set()
     with agent() as twins:
-        for _ in range(20):
+        for turn in range(TURNS):
+            twins.set_time(30 * turn)
             arriving = [
                 next(outer_broken)
                 if pick.random() < 0.05
@@ -170,7 +172,7 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
                     tos=pick.getrandbits(8),
                     fragment=pick.choice([0, 0x4000, 0x4000, 0x4000, 0x2000]),
                 )[: pick.choice([None] * 30 + [pick.randint(14, 80)])]
-                for frame in islice(frames, 500)
+                for frame in islice(frames, 600)
             ]
             came = assert_agent_agrees(twins, "agent_xdp", arriving)
             leaving = [

@@ -1,0 +1,38 @@
+"""The kernel program's clock and user space's are one."""
+
+import pytest
+
+from lbmux.targets.bpf import kernel_clock
+from lbmux.targets.bpf.maps import KernelTables
+from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.bpf.test_runs import TestRunner
+from lbmux.targets.regions import now_ticks
+from tests.datapath.craft import Craft
+from tests.datapath.harness import Machine
+from tests.datapath.test_mux import backends, services
+
+from .twins import copy_tables
+
+pytestmark = pytest.mark.root
+JIFFY_TICKS = 10
+"""At most: with 100 of them a second."""
+
+
+def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
+    machine = Machine.make(workers=256)
+    machine.install_mux(services(), backends())
+    with KernelTables.create(machine.tables.sizes) as kernel:
+        copy_tables(machine.tables, kernel.tables)
+        loaded = kernel.load("mux_xdp", Attach.XDP)
+        before = now_ticks()
+        TestRunner(loaded.descriptor).run(Craft().frame())
+        (seen,) = kernel.tables.flows["seen"][kernel.tables.flows["state"] != 0]
+        assert before - JIFFY_TICKS <= int(seen) <= now_ticks() + JIFFY_TICKS
+
+
+def test_the_difference_of_the_clocks_stays() -> None:
+    found = set()
+    for _ in range(20):
+        kernel_clock.numbers.cache_clear()
+        found.add(kernel_clock.numbers()["jiffy_offset_ns"])
+    assert len(found) == 1
