@@ -84,6 +84,11 @@ def _symbol(builder: Any, name: str) -> Any:
     return builder.bitcast(symbol, i8.as_pointer())
 
 
+def _kept_together(builder: Any, value: Any) -> Any:
+    """A value that LLVM does not take apart: the verifier allows the difference of two pointers, no other sum."""
+    return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [value], side_effect=False)
+
+
 def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
     """A call of a BPF helper; the compiler turns the symbol into the helper's number."""
     name = f"bpf_helper_{number}"
@@ -92,9 +97,11 @@ def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
-def _table(name: str) -> Any:
+def table(name: str) -> Any:
+    """``table("flows")(world)`` is where that table begins."""
+
     @intrinsic
-    def table(typing: Any, world: Any) -> Any:
+    def place(typing: Any, world: Any) -> Any:
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             if world.target == "native":
                 return builder.inttoptr(_load(builder, args[0], f"{name}_table"), i8.as_pointer())
@@ -102,7 +109,7 @@ def _table(name: str) -> Any:
 
         return Pointer(world), lower
 
-    return table
+    return place
 
 
 def _limit(name: str) -> Any:
@@ -118,7 +125,7 @@ def _limit(name: str) -> Any:
     return limit
 
 
-settings, names, services, slots, backends, flows, endpoints, verdicts, lookups, traffic = map(_table, TABLES)
+settings, names, services, slots, backends, flows, endpoints, verdicts, lookups, traffic = map(table, TABLES)
 """Where each table begins (tables.py)."""
 
 name_limit, service_limit, slot_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit = map(_limit, LIMITS)
@@ -158,7 +165,8 @@ def frame_length(typing: Any, world: Any) -> Any:
             return _context(builder, args[0], SKB_LENGTH)
         if world.target == "native":
             return builder.sub(_load(builder, args[0], "end"), _load(builder, args[0], "frame"))
-        return builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
+        length = builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
+        return _kept_together(builder, length)
 
     return types.int64(world), lower
 

@@ -33,13 +33,17 @@ define i32 @lbmux_program(ptr %context) section "{section}" {{
 """Numba's functions write their result behind a pointer and return a status; the kernel wants the result."""
 
 
+def declare(symbol: str) -> None:
+    """Numba links each module for this machine too, though it is never called there: a symbol needs some address."""
+    llvm.add_symbol(symbol, 1)
+
+
 @cache
 def _prepare() -> None:
-    """Numba links each module for this machine too, though it is never called there: give every symbol an address."""
     for name in (*(TABLE_SYMBOL + name for name in TABLES), *(LIMIT_SYMBOL + name for name in (*LIMITS, *CLOCK))):
-        llvm.add_symbol(name, 1)
+        declare(name)
     for number in range(HELPERS):
-        llvm.add_symbol(f"bpf_helper_{number}", 1)
+        declare(f"bpf_helper_{number}")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
 

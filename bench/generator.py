@@ -1,0 +1,69 @@
+"""The packet generator: a kernel program that makes each frame another flow's, and sends it out.
+
+It runs in live-frames mode (lbmux.targets.bpf.test_runs), which recycles frames as the program under test left them;
+so every header is written anew.  A second program, at the same interface, counts and drops what comes back.
+"""
+
+from lbmux.datapath.checksums import fold
+from lbmux.datapath.encapsulate import write_ethernet
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, ipv4, tcp
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
+from lbmux.datapath.world import TABLE_SYMBOL, frame, frame_end, frame_length, table, xdp_world
+from lbmux.targets.bpf.compiler import declare
+from lbmux.targets.bpf.programs import XDP_DROP, XDP_TX
+
+PATTERN = layout(
+    ("next", "u8"), ("flows", "u8"), ("destination_mac", "u8"), ("source_mac", "u8"), ("source", "u4"),
+    ("destination", "u4"), ("port", "u2"), ("flags", "u2"), ("unused", "u4"), ("back", "u8"), ("back_bytes", "u8"),
+)
+"""One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the rest as in headers; ``back``
+counts what came back."""
+
+declare(TABLE_SYMBOL + "pattern")
+pattern, pattern_row = table("pattern"), rows(PATTERN)
+HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
+PORT_BITS, FIRST_PORT = 15, 1024
+CONSTANT_SUM = 0x4500 + (64 << 8 | TCP_PROTOCOL)
+
+
+@step
+def number(row):
+    """Of the next flow: they come round in turn."""
+    index = row.next
+    row.next = index + u64(1) if index + u64(1) < row.flows else u64(0)
+    return index
+
+
+@step
+def write_headers(start, row, index, length):
+    write_ethernet(start, row.source_mac, row.destination_mac)
+    ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV4_BYTES)
+    source = u32(row.source + u32(index >> u64(PORT_BITS)))
+    ip.version_ihl, ip.tos, ip.length, ip.identification, ip.fragment = 0x45, 0, swap16(u16(length)), 0, 0
+    ip.ttl, ip.protocol, ip.source, ip.destination = 64, TCP_PROTOCOL, swap32(source), row.destination
+    destination = swap32(row.destination)
+    total = u32(CONSTANT_SUM) + u32(length) + u32(source >> u32(16)) + u32(source & u32(0xFFFF))
+    total += u32(destination >> u32(16)) + u32(destination & u32(0xFFFF))
+    ip.checksum = swap16(u16(~fold(total)))
+    port = swap16(u16(u64(FIRST_PORT) + (index & u64((1 << PORT_BITS) - 1))))
+    segment.ports = u32(u32(port) | u32(u32(row.port) << u32(16)))
+    segment.sequence, segment.acknowledgement, segment.offset = 0, 0, 0x50
+    segment.flags, segment.window, segment.checksum, segment.urgent = row.flags & 0xFF, 0xFFFF, 0, 0
+
+
+def generate(context):
+    world = xdp_world(context)
+    start = frame(world)
+    if beyond(advance(start, HEADERS_BYTES), frame_end(world)):
+        return XDP_DROP
+    row = pattern_row(pattern(world), 0)
+    write_headers(start, row, number(row), frame_length(world) - int64(ETHERNET_BYTES))
+    return XDP_TX
+
+
+def sink(context):
+    world = xdp_world(context)
+    row = pattern_row(pattern(world), 0)
+    row.back += u64(1)
+    row.back_bytes += u64(frame_length(world))
+    return XDP_DROP
