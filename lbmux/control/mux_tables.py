@@ -22,7 +22,7 @@ from lbmux.control.slots import Range, allocate
 from lbmux.datapath.encapsulate import constant_sum
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import BACKEND, DRAINING, GONE, SERVICE, TICK_SHIFT, UP, VIP, WAYS, Sizes
-from lbmux.targets.regions import Tables
+from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500
@@ -168,7 +168,7 @@ class MuxTables:
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
-        row["active"] = other
+        row["active"], row["changed"] = other, now_ticks()
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE
         kept = {place for _, place in plan.tables.values()}

@@ -156,16 +156,19 @@ class Watcher:
             self._on_change(destination, hop)
 
     async def _listen(self) -> None:
-        async for message in self._events.get():
-            event = message["event"]
-            if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
-                if self._learn_neighbour(message):
-                    self._evaluate_all()
-            elif event in ("RTM_NEWLINK", "RTM_DELLINK"):
+        while True:  # pyroute2 ends the iteration with each datagram
+            async for message in self._events.get():
+                self._heard(message)
+
+    def _heard(self, message: Any) -> None:
+        event = message["event"]
+        if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
+            if self._learn_neighbour(message):
+                self._evaluate_all()
+        else:
+            if event in ("RTM_NEWLINK", "RTM_DELLINK"):
                 self._learn_link(message)
-                self._stale_routes.set()
-            else:
-                self._stale_routes.set()
+            self._stale_routes.set()
 
     def _evaluate_all(self) -> None:
         for destination in list(self._routes):

@@ -8,7 +8,7 @@ target is the endpoint, that is the VIP, by which the connection came.
 """
 
 from lbmux.datapath.decapsulate import decapsulate
-from lbmux.datapath.flows import count_lookup, flow_hash, lookup, remember, still_good
+from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.headers import ETHERNET_BYTES, FRAGMENTED, IPIP_PROTOCOL, IPV4_BYTES, ipv4
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import int64, step, swap16, u16, u32, u64
@@ -25,11 +25,13 @@ from lbmux.datapath.parse import (
 )
 from lbmux.datapath.tables import (
     DIP,
+    HIT,
     LOST,
     MUX,
     NAT,
     OWN,
     VIP,
+    WAYS,
     endpoint_row,
     flow_row,
     settings_row,
@@ -57,32 +59,26 @@ INNER = ETHERNET_BYTES + IPV4_BYTES
 
 
 @step
-def recall(world, setting, who, part, hashed, high, low, ports, owner, wanted, flags, now):
-    """The endpoint of a flow in the part of the table that belongs to worker ``part``, or -1.
+def recall(world, setting, who, hashed, high, low, ports, target, endpoint, flags, now):
+    """Whether the flow is known, by this endpoint.
 
-    Where one is ``wanted`` (not -1) and the flow has another, the client has turned to another VIP of the same
-    server: the newer counts, and the old entry goes, so that a flow has one entry.
+    Where it has another one the client has turned to another VIP of the same server: the newer counts, and the old
+    entry goes, so that a flow has one entry.
     """
-    bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+    bucket, way = lookup(world, who, hashed, high, low, ports, endpoint.owner)
     if way < 0:
-        return int64(-1)
+        return False
     flow = flow_row(bucket, way)
-    target = int64(flow.target)
-    if target >= endpoint_limit(world):
-        return int64(-1)
-    if wanted >= 0 and target != wanted:
+    if int64(flow.target) != target:
         flow.state = 0
         count_lookup(world, who, LOST)
-        return int64(-1)
-    endpoint = endpoint_row(endpoints(world), target)
-    good = still_good(world, setting, who, part, hashed, bucket, flow, endpoint, endpoint, flags, now)
-    return target if good else int64(-1)
+        return False
+    return still_good(world, setting, who, who, hashed, bucket, flow, endpoint, endpoint, flags, now)
 
 
 @step
-def tunnelled(world, setting):
+def tunnelled(world, setting, start, end):
     """PARSED where the frame is IP in IP from a mux to us, else why not."""
-    start, end = frame(world), frame_end(world)
     if (frame_flags(world) & TAGGED) != 0:
         return VLAN
     verdict = check_ethernet(start, end)
@@ -105,10 +101,11 @@ def tunnelled(world, setting):
 def inbound(world, who, now):
     """One frame from the wire: (verdict, endpoint or -1)."""
     setting = settings_row(settings(world), 0)
-    verdict = tunnelled(world, setting)
+    start, end = frame(world), frame_end(world)  # asked for once: to the kernel's verifier each is another packet
+    verdict = tunnelled(world, setting, start, end)
     if verdict != PARSED:
         return verdict, int64(-1)
-    packet = parse(frame(world), INNER, frame_end(world))
+    packet = parse(start, INNER, end)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     port = destination_port(packet.ports)
@@ -118,7 +115,7 @@ def inbound(world, who, now):
     if target >= endpoint_limit(world):
         return OUT_OF_TABLE, int64(-1)
     endpoint = endpoint_row(endpoints(world), target)
-    if not decapsulate(world, IPV4_BYTES):
+    if not decapsulate(world, start, IPV4_BYTES):
         return NO_ROOM, target
     if endpoint.mode == NAT:
         return deliver_translated(world, setting, who, endpoint, target, now), target
@@ -128,19 +125,17 @@ def inbound(world, who, now):
 @step
 def deliver_translated(world, setting, who, endpoint, target, now):
     """Remember by which VIP the flow comes, and make the VIP the DIP."""
-    start = frame(world)
-    if check_ipv4(start, ETHERNET_BYTES, frame_end(world), frame_length(world) - ETHERNET_BYTES) != PARSED:
+    start, end = frame(world), frame_end(world)
+    if check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES) != PARSED:
         return NO_ROOM
-    packet = parse(start, ETHERNET_BYTES, frame_end(world))  # proves the bounds again, after the move
+    packet = parse(start, ETHERNET_BYTES, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(endpoint.dip_port) << u32(16)))
     hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
-    found = recall(
-        world, setting, who, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner,
-        target, packet.flags, now,
-    )  # fmt: skip
-    if found < 0:
+    if not recall(
+        world, setting, who, hashed, packet.source_high, packet.source_low, ports, target, endpoint, packet.flags, now
+    ):
         remember(
             world, setting, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, target,
             endpoint.generation, endpoint, now,
@@ -173,12 +168,17 @@ def outbound(world, who, now):
     for turn in range(worker_limit(world)):
         part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
         if target < 0:
-            target = recall(
-                world, setting, who, part, hashed, packet.destination_high, packet.destination_low, ports, owner,
-                int64(-1), 0, now,
-            )  # fmt: skip
-    if target < 0 or target >= endpoint_limit(world):
+            bucket, way = lookup(world, part, hashed, packet.destination_high, packet.destination_low, ports, owner)
+            flow = flow_row(bucket, way & (WAYS - 1))
+            candidate = int64(flow.target)
+            if way >= 0 and candidate < endpoint_limit(world):
+                row = endpoint_row(endpoints(world), candidate)
+                if is_alive(flow, row, row, now):
+                    flow.seen = now  # all that is written to another worker's flow
+                    target = candidate
+    if target < 0:
         return NOT_TRANSLATED, int64(-1)
+    count_lookup(world, who, HIT)
     endpoint = endpoint_row(endpoints(world), target)
     translate_source(world, start, packet, unmapped(endpoint.vip_low), endpoint.vip_port)
     return REPLIED, target

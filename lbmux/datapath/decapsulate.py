@@ -10,9 +10,9 @@ from lbmux.datapath.world import frame, frame_end, grow
 
 
 @step
-def decapsulate(world, outer_bytes):
-    """Take ``outer_bytes`` off; False where the frame cannot be shrunk."""
-    eth = ethernet(frame(world), 0)
+def decapsulate(world, start, outer_bytes):
+    """Take ``outer_bytes`` off the frame at ``start``; False where it cannot be shrunk."""
+    eth = ethernet(start, 0)
     destination = u64(eth.destination_low) | (u64(eth.destination_high) << u64(32))
     source = u64(eth.source_high) | (u64(u32(eth.source_low)) << u64(16))
     if not grow(world, int64(-outer_bytes)):

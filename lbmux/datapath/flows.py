@@ -164,6 +164,12 @@ def lookup(world, part, hashed, high, low, ports, owner):
 
 
 @step
+def is_alive(flow, target, row, now):
+    """Whether a flow of another worker may be used; unlike ``still_good`` it leaves it as it is."""
+    return target.state != GONE and target.generation == flow.generation and not is_idle(flow, row, now)
+
+
+@step
 def still_good(world, setting, who, part, hashed, bucket, flow, target, row, flags, now):
     """Whether a flow that was found may be used: its ``target`` row lives and it was not idle; counted and touched.
 

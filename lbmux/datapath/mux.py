@@ -5,14 +5,16 @@ This one function is the way of a packet, in user space and in the kernel.
 
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.encapsulate import encapsulate
-from lbmux.datapath.flows import flow_hash, lookup, remember, still_good
+from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, scale
-from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
+from lbmux.datapath.headers import ETHERNET_BYTES, SYN, ipv4
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import int64, step, u32, u64
 from lbmux.datapath.parse import PARSED, check_ethernet, check_ipv4, destination_port, parse, unmapped
 from lbmux.datapath.tables import (
+    ELSEWHERE,
     VIP,
+    WAYS,
     backend_row,
     count_row,
     flow_row,
@@ -79,13 +81,40 @@ def known(world, setting, who, hashed, packet, index, service, now):
 
 
 @step
+def elsewhere(world, setting, who, hashed, packet, index, service, now):
+    """The backend that the packet's flow has in another worker's part, or -1.
+
+    A flow may change its worker (its CPU) at any time.  Its slot gives it the same backend as before, unless the Maglev
+    tables have changed since it began: only then, and not for a flow that begins, are the other parts looked at.
+    """
+    target = int64(-1)
+    if (packet.flags & SYN) != 0 or u32(now - setting.changed) > setting.idle_longest:
+        return target
+    for turn in range(1, worker_limit(world)):
+        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
+        if target < 0:
+            bucket, way = lookup(world, part, hashed, packet.source_high, packet.source_low, packet.ports, index)
+            flow = flow_row(bucket, way & (WAYS - 1))
+            candidate = int64(flow.target)
+            if way >= 0 and candidate < backend_limit(world):
+                backend = backend_row(backends(world), candidate)
+                if is_alive(flow, backend, service, now):
+                    target = candidate
+    return target
+
+
+@step
 def choose(world, setting, who, packet, index, service, now):
     """The backend of a packet: that of its flow, else that of its slot, which the flow then keeps; or -1."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = known(world, setting, who, hashed, packet, index, service, now)
     if target >= 0:
         return target
-    target = select(world, service, packet)
+    target = elsewhere(world, setting, who, hashed, packet, index, service, now)
+    if target >= 0:
+        count_lookup(world, who, ELSEWHERE)
+    else:
+        target = select(world, service, packet)
     if target < 0:
         return target
     remember(

@@ -20,10 +20,10 @@ TICK_SHIFT = 20
 SETTINGS = layout(
     ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
     ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
-    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("slot_seed", "u4"), ("idle_longest", "u4"),
+    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("changed", "u4"), ("idle_longest", "u4"),
 )
 """One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
-``idle_longest`` is the longest idle time of all, in ticks."""
+``idle_longest`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did."""
 
 NAME = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
@@ -83,10 +83,11 @@ VIP, DIP, MUX, OWN = 1, 2, 3, 4
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
 
-LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired")
+LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere")
 """What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
-place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED = range(len(LOOKUPS))
+place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long; found
+in another worker's part, and entered in this one."""
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64

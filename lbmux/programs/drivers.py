@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lbmux.datapath.tables import Sizes
-from lbmux.errors import LbmuxError
+from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf.maps import Pinned
 from lbmux.targets.bpf.syscall import Attach
@@ -61,9 +61,17 @@ class Driver:
         return {"driver": self.name, "modes": modes, "adopted": self.adopted}
 
 
+POSSIBLE = Path("/sys/devices/system/cpu/possible")
+MOST_CPUS = 64
+"""A program looks at the flows of every CPU; for more of them the kernel's verifier would not follow it."""
+
+
 def cpus() -> int:
-    """CPUs that there may ever be: a kernel program runs with any of their numbers."""
-    return os.cpu_count() or 1
+    """CPUs that there may ever be: a kernel program runs with any of their numbers.  SetupError for too many."""
+    count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
+    if count > MOST_CPUS:
+        raise SetupError(f"{count} CPUs", f"the kernel's driver works with {MOST_CPUS} at most")
+    return count
 
 
 @contextlib.contextmanager

@@ -87,7 +87,9 @@ class Machine:
         return [int(self.tables.settings[0][key]) for key in KEYS]
 
     def lookups(self) -> dict[str, int]:
-        return {name: int(self.tables.lookups[0, at]) for at, name in enumerate(LOOKUPS)}
+        """Of the first worker; "elsewhere" only where there was any, as it takes a second worker."""
+        counts = {name: int(self.tables.lookups[0, at]) for at, name in enumerate(LOOKUPS)}
+        return {name: count for name, count in counts.items() if count or name != "elsewhere"}
 
     def verdicts(self) -> dict[Verdict, tuple[int, int]]:
         """(packets, bytes) of each verdict that was given."""

@@ -109,6 +109,6 @@ class PlainAgent:
             return Verdict.NOT_TRANSLATED, -1, frame
         target = self.flows.flow(place).target
         endpoint = self.endpoints[target]
-        if not self.flows.use(place, loaded(packet.source), endpoint, endpoint.idle, 0, now):
+        if not self.flows.refresh(place, endpoint, endpoint.idle, now):
             return Verdict.NOT_TRANSLATED, -1, frame
         return Verdict.REPLIED, target, packets.translate(frame, endpoint.vip, endpoint.vip_port, "source")

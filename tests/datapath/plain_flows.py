@@ -110,6 +110,15 @@ class PlainFlows:
         self.lookups["hit"] += 1
         return True
 
+    def refresh(self, place: tuple[int, int], target: Target, idle: Idle, now: int) -> bool:
+        """Whether the flow found there is still good, for a packet of the other direction: that only keeps it alive."""
+        flow = self.flow(place)
+        if target.state == GONE or target.generation != flow.generation or idle.over(flow, now):
+            return False
+        flow.seen = now
+        self.lookups["hit"] += 1
+        return True
+
     def _move(self, place: tuple[int, int], destination: int, idle: Idle, now: int) -> None:
         """To a place among the trusted of its second bucket, if there is one."""
         flow = self.flow(place)

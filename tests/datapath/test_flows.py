@@ -245,6 +245,21 @@ def test_an_idle_flow_s_place_is_free() -> None:
     assert machine.lookups() == {"hit": 0, "new": 8, "evicted": 0, "full": 0, "gone": 0, "expired": 0}
 
 
+@pytest.mark.parametrize("changed, flags, expected", [(900, ACK, 0), (900, SYN, 5), (1000 - LONGEST - 1, ACK, 5)])
+def test_a_flow_that_changes_its_worker_after_a_change_of_the_table(changed: int, flags: int, expected: int) -> None:
+    """It keeps its backend, unless it begins; where the table is as long as a flow can live, the slot will do."""
+    machine = mux(slots=(0,), workers=2)
+    batch = Frames([Craft(flags=ACK).frame()])
+    machine.at(1).forward(batch, 990)
+    assert batch.target.tolist() == [0]
+    re_slot(machine, 5)
+    machine.tables.settings[0]["changed"] = changed & 0xFFFFFFFF
+    assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
+    assert machine.lookups().get("elsewhere", 0) == (expected == 0)
+    assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected]
+    assert machine.lookups()["hit"] == 1
+
+
 def test_a_service_of_short_idle_time_does_not_take_the_places_of_one_that_waits_longer() -> None:
     """A flood on one service, and the established but quiet flows of another in the same bucket."""
     machine = Machine.make(buckets=1)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lbmux.programs.drivers import MOST_CPUS
 from lbmux.targets.bpf import kernel_clock
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
@@ -19,7 +20,7 @@ JIFFY_TICKS = 10
 
 
 def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
-    machine = Machine.make(workers=256)
+    machine = Machine.make(workers=MOST_CPUS + 1)
     machine.install_mux(services(), backends())
     with KernelTables.create(machine.tables.sizes) as kernel:
         copy_tables(machine.tables, kernel.tables)

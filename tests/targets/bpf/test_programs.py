@@ -5,6 +5,7 @@ import os
 import pytest
 
 from lbmux.datapath.tables import Sizes
+from lbmux.programs.drivers import MOST_CPUS
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
 
@@ -31,5 +32,5 @@ def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFix
 
 
 def test_the_mux_loads_for_many_cpus() -> None:
-    with KernelTables.create(Sizes(buckets=1 << 15, workers=128)) as kernel:
+    with KernelTables.create(Sizes(buckets=1 << 15, workers=MOST_CPUS + 1)) as kernel:
         os.close(kernel.load("mux_xdp", Attach.XDP).descriptor)
