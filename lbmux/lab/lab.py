@@ -7,6 +7,7 @@ can be taken down too, and nothing else ever is.
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -28,19 +29,25 @@ from lbmux.targets import cache
 
 ROOT = Path("/run/lbmux/lab")
 DEFAULT_NAME = "lbmux"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Of a lab.  It becomes part of a path that ``down`` removes with everything in it: never one from elsewhere."""
 Result = TypeVar("Result")
 
 
 class Lab:
-    """One lab by name; ``topology`` is what ``up`` builds."""
+    """One lab by name; ``topology`` is what ``up`` builds.  Other processes may bring it up and take it down."""
 
     def __init__(self, topology: Topology, name: str = DEFAULT_NAME) -> None:
+        if not NAME.fullmatch(name):
+            raise LabError("", f"{name!r} cannot be a lab's name: letters and digits, then also - _ and .")
         self.topology = topology
         self.name = name
         self.directory = ROOT / name
         self.config = self.directory / "services.yaml"
         self.config_in_force = topology.config
         self.processes: list[Process] = []
+        self._made: list[str] = []
+        self._complete = False
         self._recording = threading.Lock()
         self._read_state()
 
@@ -55,6 +62,7 @@ class Lab:
     @property
     def is_up(self) -> bool:
         """All namespaces there and all processes alive."""
+        self._read_state()
         there = all(namespaces.exists(self.namespace(node.name)) for node in self.topology.nodes)
         return self._complete and there and all(process.alive for process in self.processes)
 
@@ -87,6 +95,7 @@ class Lab:
         """Remove what was made, and only that; whether there was anything."""
         if not self.directory.exists():
             return False
+        self._read_state()  # another process may have brought it up since
         processes.end(self.processes)
         self.processes = []
         for port in (port for link in self.topology.links for port in (link.a, link.b)):
@@ -119,6 +128,7 @@ class Lab:
 
     def _record(self, process: Process) -> None:
         with self._recording:
+            self._read_state()
             self.processes.append(process)
             self._write_state()
 
@@ -183,7 +193,8 @@ class Lab:
         return self.directory / "state.json"
 
     def _read_state(self) -> None:
-        self._complete, self._made = False, [self.namespace(node.name) for node in self.topology.nodes]
+        self.processes, self._complete = [], False
+        self._made = [self.namespace(node.name) for node in self.topology.nodes]
         with contextlib.suppress(FileNotFoundError, ValueError):
             state = json.loads(self._state.read_text())
             self._complete, self._made = state["complete"], state["namespaces"]

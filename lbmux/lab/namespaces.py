@@ -19,13 +19,14 @@ CLONE_NEWNET = 0x40000000
 PASS = bytes.fromhex("b700000002000000 9500000000000000")
 """An XDP program that only passes: r0 = XDP_PASS; exit."""
 Result = TypeVar("Result")
+_libc = ctypes.CDLL(None, use_errno=True)  # here, since a child that was forked from a thread should load nothing
 
 
 def enter(name: str) -> None:
     """Move the calling thread into a namespace, for good."""
     descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{name}", os.O_RDONLY)
     try:
-        if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
             raise LabError(name, os.strerror(ctypes.get_errno()))
     finally:
         os.close(descriptor)

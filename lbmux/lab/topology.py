@@ -15,6 +15,9 @@ ROUTER_SYSCTLS = {
     "net.ipv4.fib_multipath_hash_fields": "55",
 }
 NODE_SYSCTLS = {
+    # A new namespace takes its first settings from the machine.  Where that forwards, as it does with containers, a mux
+    # would send a VIP's packets back to the router.
+    "net.ipv4.ip_forward": "0",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.conf.all.send_redirects": "0",

@@ -21,6 +21,7 @@ from lbmux.lab.topology import ROUTER_SYSCTLS, TOPOLOGIES, VIP, Program, ananta
 pytestmark = pytest.mark.root
 
 FLOWS, PACKETS_A_FLOW = 30, 6
+SLEEPER = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
 _numbers = count()
 
 
@@ -95,6 +96,12 @@ def test_the_router_hashes_by_ports(network: Lab) -> None:
     seen = network.inside("router", sysctls)
     assert int(seen.pop("net.ipv4.fib_multipath_hash_fields"), 0) == 55
     assert seen == {"net.ipv4.ip_forward": "1", "net.ipv4.fib_multipath_hash_policy": "3"}
+
+
+def test_only_the_router_forwards_whatever_the_machine_does(network: Lab) -> None:
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    seen = {node.name: network.inside(node.name, forward.read_text) for node in network.topology.nodes}
+    assert seen == {node.name: "1\n" if node.role == "router" else "0\n" for node in network.topology.nodes}
 
 
 def test_a_host_in_local_mode_has_the_vip_and_keeps_it_to_itself(network: Lab) -> None:
@@ -195,12 +202,32 @@ def test_a_recycled_process_id_is_left_alone(lab: Lab) -> None:
     try:
         started = processes.start_time(stranger.pid)
         assert started is not None
-        lab.processes.append(processes.Process("client", "old", stranger.pid, started - 1))
-        lab.down()
+        state = json.loads((lab.directory / "state.json").read_text())
+        state["processes"] = [{"node": "client", "name": "old", "pid": stranger.pid, "started": started - 1}]
+        (lab.directory / "state.json").write_text(json.dumps(state))
+        assert lab.down()
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_down_ends_what_another_process_started(lab: Lab) -> None:
+    elsewhere = Lab(ananta(), lab.name)
+    elsewhere.up(programs=False)
+    sleeper = elsewhere.start(elsewhere.topology.node("client"), SLEEPER)
+    assert lab.is_up
+    lab.down()
+    assert not sleeper.alive
+    assert own_names(lab) == set()
+
+
+def test_a_program_started_by_another_process_stays_recorded(lab: Lab) -> None:
+    elsewhere = Lab(ananta(), lab.name)
+    elsewhere.up(programs=False)
+    started = {elsewhere.start(elsewhere.topology.node("client"), SLEEPER)}
+    started.add(lab.start(lab.topology.node("client"), SLEEPER))
+    assert set(Lab(ananta(), lab.name).processes) == started
 
 
 def test_a_namespace_that_was_there_before_is_refused_and_stays(lab: Lab) -> None:
@@ -229,8 +256,7 @@ def test_a_lab_cut_off_half_way_is_repaired(lab: Lab, monkeypatch: pytest.Monkey
 
 def test_a_lab_that_lost_a_program_is_built_anew(lab: Lab) -> None:
     lab.up(programs=False)
-    sleeper = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
-    process = lab.start(lab.topology.node("client"), sleeper)
+    process = lab.start(lab.topology.node("client"), SLEEPER)
     assert lab.is_up and Lab(ananta(), lab.name).is_up
     processes.kill(process, signal.SIGKILL)
     processes.end([process])
@@ -254,3 +280,16 @@ def test_an_unknown_topology_is_wrong_usage() -> None:
     ran = lbmux("lab", "up", "moebius")
     assert ran.returncode == 2
     assert ", ".join(TOPOLOGIES) in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../etc", "/etc", "a/b", "-a", "a b", "a" * 65])
+def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(LabError, match="cannot be a lab's name"):
+        Lab(ananta(), name)
+
+
+def test_down_touches_no_directory_but_the_labs(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    ran = lbmux("lab", "down", "--name", str(tmp_path))
+    assert ran.returncode == 1 and "cannot be a lab's name" in ran.stderr
+    assert (tmp_path / "precious").exists()

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.lab.topology import TOPOLOGIES, TUNNEL_ADVMSS, VIP, Port, Topology, ananta
+from lbmux.lab.topology import NODE_SYSCTLS, TOPOLOGIES, TUNNEL_ADVMSS, VIP, Port, Topology, ananta
 
 IP_HEADER_BYTES, TCP_HEADER_BYTES = 20, 20
 INTERFACE_NAME_CHARACTERS = 15
@@ -79,3 +79,9 @@ def test_both_agent_modes_are_in_use() -> None:
     programs = [program for node in ananta().nodes for program in node.programs if program.name == "agent"]
     modes = {program.arguments[program.arguments.index("--mode") + 1] for program in programs}
     assert modes == {"nat", "local"}
+
+
+def test_whether_a_node_forwards_is_never_left_to_the_machine() -> None:
+    assert NODE_SYSCTLS["net.ipv4.ip_forward"] == "0"
+    forwarding = {node.role for node in ananta().nodes if node.sysctls.get("net.ipv4.ip_forward") == "1"}
+    assert forwarding == {"router"}
