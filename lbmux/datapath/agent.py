@@ -12,7 +12,7 @@ from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, reme
 from lbmux.datapath.headers import ETHERNET_BYTES, FRAGMENTED, IPIP_PROTOCOL, IPV4_BYTES, ipv4
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import int64, step, swap16, u16, u32, u64
-from lbmux.datapath.mux import count
+from lbmux.datapath.mux import counted
 from lbmux.datapath.parse import (
     PARSED,
     check_ethernet,
@@ -20,6 +20,7 @@ from lbmux.datapath.parse import (
     destination_port,
     mapped,
     parse,
+    parse_ipv4,
     source_port,
     unmapped,
 )
@@ -40,7 +41,6 @@ from lbmux.datapath.translate import translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import (
     TAGGED,
-    clock,
     endpoint_limit,
     endpoints,
     frame,
@@ -48,7 +48,6 @@ from lbmux.datapath.world import (
     frame_flags,
     frame_length,
     settings,
-    worker,
     worker_limit,
 )
 
@@ -94,7 +93,7 @@ def tunnelled(world, setting, start, end):
         return NOT_TUNNELLED
     if match(world, setting, MUX, u64(0), mapped(outer.source), u16(0), int64(0)) < 0:
         return NOT_A_MUX
-    return check_ipv4(start, INNER, end, int64(swap16(outer.length)) - IPV4_BYTES)
+    return PARSED
 
 
 @step
@@ -105,7 +104,8 @@ def inbound(world, who, now):
     verdict = tunnelled(world, setting, start, end)
     if verdict != PARSED:
         return verdict, int64(-1)
-    packet = parse(start, INNER, end)
+    left = int64(swap16(ipv4(start, ETHERNET_BYTES).length)) - IPV4_BYTES
+    packet = parse_ipv4(start, INNER, end, left)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     port = destination_port(packet.ports)
@@ -126,9 +126,7 @@ def inbound(world, who, now):
 def deliver_translated(world, setting, who, endpoint, target, now):
     """Remember by which VIP the flow comes, and make the VIP the DIP."""
     start, end = frame(world), frame_end(world)
-    if check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES) != PARSED:
-        return NO_ROOM
-    packet = parse(start, ETHERNET_BYTES, end)  # proves the bounds again, after the move
+    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(endpoint.dip_port) << u32(16)))
@@ -148,13 +146,7 @@ def deliver_translated(world, setting, who, endpoint, target, now):
 def outbound(world, who, now):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
     start, end = frame(world), frame_end(world)
-    verdict = check_ethernet(start, end)
-    if verdict != PARSED:
-        return verdict, int64(-1)
-    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
-    if verdict != PARSED:
-        return verdict, int64(-1)
-    packet = parse(start, ETHERNET_BYTES, end)
+    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     setting = settings_row(settings(world), 0)
@@ -186,19 +178,11 @@ def outbound(world, who, now):
 
 @step
 def run_inbound(world):
-    who, length = worker(world), frame_length(world)
-    if who >= worker_limit(world):
-        return OUT_OF_TABLE, int64(-1)
-    verdict, target = inbound(world, who, clock(world))
-    count(world, who, verdict, length)
-    return verdict, target
+    """One frame from the wire: (verdict, endpoint or -1)."""
+    return counted(world, inbound)
 
 
 @step
 def run_outbound(world):
-    who, length = worker(world), frame_length(world)
-    if who >= worker_limit(world):
-        return OUT_OF_TABLE, int64(-1)
-    verdict, target = outbound(world, who, clock(world))
-    count(world, who, verdict, length)
-    return verdict, target
+    """One frame that leaves the host: (verdict, endpoint or -1)."""
+    return counted(world, outbound)

@@ -10,7 +10,7 @@ from lbmux.datapath.hashing import murmur3, scale
 from lbmux.datapath.headers import ETHERNET_BYTES, SYN, ipv4
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import int64, step, u32, u64
-from lbmux.datapath.parse import PARSED, check_ethernet, check_ipv4, destination_port, parse, unmapped
+from lbmux.datapath.parse import PARSED, destination_port, parse, unmapped
 from lbmux.datapath.tables import (
     ELSEWHERE,
     VIP,
@@ -131,13 +131,7 @@ def forward(world, who, now):
     start, end = frame(world), frame_end(world)
     if (frame_flags(world) & TAGGED) != 0:
         return VLAN, int64(-1)
-    verdict = check_ethernet(start, end)
-    if verdict != PARSED:
-        return verdict, int64(-1)
-    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
-    if verdict != PARSED:
-        return verdict, int64(-1)
-    packet = parse(start, ETHERNET_BYTES, end)
+    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     setting = settings_row(settings(world), 0)
@@ -169,11 +163,17 @@ def count(world, who, verdict, length):
 
 
 @step
-def run(world):
-    """One frame through the mux, counted: (verdict, backend or -1)."""
+def counted(world, way):
+    """One frame on a ``way`` (forward; an agent's inbound or outbound), its verdict counted: what the way returns."""
     who, length = worker(world), frame_length(world)
     if who >= worker_limit(world):
         return OUT_OF_TABLE, int64(-1)
-    verdict, target = forward(world, who, clock(world))
+    verdict, target = way(world, who, clock(world))
     count(world, who, verdict, length)
     return verdict, target
+
+
+@step
+def run(world):
+    """One frame through the mux: (verdict, backend or -1)."""
+    return counted(world, forward)

@@ -78,8 +78,20 @@ def check_ethernet(frame, end):
 
 
 @step
-def parse(frame, offset, end):
-    """The IPv4 packet with TCP or UDP at ``offset``, whose header ``check_ipv4`` has passed."""
+def parse(frame, end, bytes_left):
+    """The IPv4 packet with TCP or UDP behind the Ethernet header, in a frame of that and ``bytes_left`` more."""
+    verdict = check_ethernet(frame, end)
+    if verdict != PARSED:
+        return _nothing(verdict)
+    return parse_ipv4(frame, ETHERNET_BYTES, end, bytes_left)
+
+
+@step
+def parse_ipv4(frame, offset, end, bytes_left):
+    """The IPv4 packet with TCP or UDP at ``offset``, of which there are ``bytes_left`` bytes."""
+    verdict = check_ipv4(frame, offset, end, bytes_left)
+    if verdict != PARSED:
+        return _nothing(verdict)
     ip = ipv4(frame, offset)
     length = int64(swap16(ip.length))
     if (ip.fragment & FRAGMENTED) != 0:
