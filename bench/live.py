@@ -49,8 +49,8 @@ class Bed:
         self.lab.down()
 
     def start_mux(self, driver: str = "packet") -> None:
-        arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--control", "{state}/mux.sock")
-        self._start(Program("mux", "lbmux.cli.main", arguments))
+        arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--xdp-mode", "native")
+        self._start(Program("mux", "lbmux.cli.main", (*arguments, "--control", "{state}/mux.sock")))
 
     def start_empty(self, ring: str = "v2-sendmmsg") -> None:
         self._start(Program("empty", "bench.empty_loop", ("b0", ring)))

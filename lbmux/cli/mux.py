@@ -19,10 +19,20 @@ from lbmux.cli import options
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="How frames are read and sent.",
 )  # fmt: skip
+@click.option(
+    "--xdp-mode", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True,
+    help="How XDP is attached; auto: native, but generic on a veth, whose other end may not take native frames.",
+)  # fmt: skip
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
 def command(
-    config: Path, interface: str, address: IPv4Address | None, driver: str, detach_on_exit: bool, control: Path | None
+    config: Path,
+    interface: str,
+    address: IPv4Address | None,
+    driver: str,
+    xdp_mode: str,
+    detach_on_exit: bool,
+    control: Path | None,
 ) -> None:
     """Run a mux on one interface: packets to a VIP leave for a backend, inside IPIP.
 
@@ -31,4 +41,4 @@ def command(
     from lbmux.programs.daemon import run
     from lbmux.programs.mux import Options, serve
 
-    run(serve(Options(config, interface, address, control, driver, detach_on_exit)))
+    run(serve(Options(config, interface, address, control, driver, detach_on_exit, xdp_mode)))

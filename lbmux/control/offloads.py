@@ -17,6 +17,7 @@ SIOCETHTOOL = 0x8946
 COMMANDS = {"rx": (0x14, 0x15), "tx": (0x16, 0x17), "sg": (0x18, 0x19), "tso": (0x1E, 0x1F), "gso": (0x23, 0x24),
             "gro": (0x2B, 0x2C)}  # fmt: skip
 """Feature: (get, set), each an on or off."""
+GET_DRIVER, DRIVER_BYTES = 0x03, 196
 GET_FLAGS, SET_FLAGS, FLAG_LRO = 0x25, 0x26, 1 << 15
 SUPER_FRAMES = {"gro": False, "lro": False}
 
@@ -49,6 +50,15 @@ def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
     finally:
         with contextlib.suppress(SetupError):  # the interface may be gone
             set_features(interface, changed)
+
+
+def device_driver(interface: str) -> str:
+    """The name of the interface's driver, empty where it has none to tell."""
+    data = array.array("B", struct.pack("I", GET_DRIVER).ljust(DRIVER_BYTES, b"\0"))
+    request = struct.pack("16sP", interface.encode()[:15], data.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        fcntl.ioctl(sock, SIOCETHTOOL, request)
+    return data.tobytes()[4:36].rstrip(b"\0").decode()
 
 
 def _ethtool(interface: str, command: int, value: int = 0) -> int:

@@ -35,6 +35,8 @@ class Kernel:
         self.interface = interface
         self.index = _index(interface)
         self.modes: dict[Attach, Mode] = {}
+        self.xdp_modes: tuple[Mode, ...] = ("native", "generic")
+        """In which to try to attach XDP programs, the best first."""
         self.loaded: dict[Attach, Loaded] = {}
         self.previous: Pinned | None = None
         pins.mount()
@@ -91,7 +93,7 @@ class Kernel:
         self._pins.remove_all_but(self._generation, kept)
 
     def _link(self, place: Attach, program: int) -> Mode:
-        modes: tuple[Mode, ...] = ("native", "generic") if place is Attach.XDP else ("tcx",)
+        modes: tuple[Mode, ...] = self.xdp_modes if place is Attach.XDP else ("tcx",)
         refused: BpfError | None = None
         for mode in modes:
             try:

@@ -134,7 +134,8 @@ def ananta(mux_driver: str = "auto", agent_driver: str = "auto") -> Topology:
             programs=(
                 Program(
                     "mux", "lbmux.cli.main",
-                    ("mux", "-c", "{config}", "-i", "eth0", "--driver", mux_driver, "--control", "{state}/{node}.sock"),
+                    ("mux", "-c", "{config}", "-i", "eth0", "--driver", mux_driver, "--xdp-mode", "native",
+                     "--control", "{state}/{node}.sock"),
                 ),
             ),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.frames.xdp import Kernel
+from lbmux.frames.xdp import Kernel, Mode
 from lbmux.targets.bpf.maps import Pinned
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
@@ -61,6 +61,7 @@ class Driver:
         return {"driver": self.name, "modes": modes, "adopted": self.adopted}
 
 
+MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 MOST_CPUS = 64
 """A program looks at the flows of every CPU; for more of them the kernel's verifier would not follow it."""
@@ -82,6 +83,7 @@ def choose(
     sizes: Callable[[int], Sizes],
     programs: Mapping[Attach, str],
     detach_on_exit: bool,
+    xdp_mode: str = "native",
 ) -> Iterator[Driver]:
     """The driver that is ``wanted`` (``auto``: the best that works); ``sizes`` gives sizes for a number of workers.
 
@@ -96,6 +98,7 @@ def choose(
                 raise
             log.warning("no XDP on %s, so %s is the driver: %s", interface, fallback, str(error).splitlines()[0])
         else:
+            kernel.xdp_modes = MODES[xdp_mode]
             driver = Driver(kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)
     driver = driver or Driver(Tables.allocate(sizes(1)), 0, fallback)
     try:

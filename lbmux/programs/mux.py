@@ -20,7 +20,7 @@ from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys, move_flows
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_address
-from lbmux.control.offloads import without_super_frames
+from lbmux.control.offloads import device_driver, without_super_frames
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.frames.batch import Batch
@@ -49,6 +49,7 @@ class Options:
     control: Path | None = None
     driver: str = "auto"
     detach_on_exit: bool = False
+    xdp_mode: str = "auto"
 
 
 class PacketLoop:
@@ -104,6 +105,16 @@ class PacketLoop:
             self.waiting.add(frame, int(batch.flags[index]) & ~UNFINISHED_CHECKSUM, since)
 
 
+def xdp_mode(options: Options) -> str:
+    """A veth end that gets frames by XDP_TX wakes up only if it has a program too; of the other end we cannot know.
+
+    So by default generic there: slower, and it always works.
+    """
+    if options.xdp_mode != "auto":
+        return options.xdp_mode
+    return "generic" if device_driver(options.interface) == "veth" else "native"
+
+
 async def own_address(interface: str) -> IPv4Address:
     return await asyncio.to_thread(first_address, interface)
 
@@ -130,7 +141,9 @@ async def serve(options: Options) -> None:
         stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
         driver = stack.enter_context(
-            choose(options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit)
+            choose(
+                options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit, xdp_mode(options)
+            )  # fmt: skip
         )
         mux = _tables_in_force(driver, local, config)
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker))

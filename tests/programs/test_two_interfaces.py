@@ -14,9 +14,9 @@ VIP = "192.0.2.1"
 FRAMES = 50
 
 
-def topology(driver: str) -> Topology:
+def topology(driver: str, mode: str = "native", takes_xdp: bool = True) -> Topology:
     mux = Program("mux", "lbmux.cli.main", ("mux", "-c", "{config}", "-i", "eth0", "--driver", driver,
-                                            "--control", "{state}/mux.sock"))  # fmt: skip
+                                            "--xdp-mode", mode, "--control", "{state}/mux.sock"))  # fmt: skip
     nodes = (
         Node("client", "client", routes=(Route(f"{VIP}/32", ("10.8.0.2",)),)),
         Node("mux", "mux", programs=(mux,)),
@@ -24,7 +24,7 @@ def topology(driver: str) -> Topology:
     )
     links = (
         Link(Port("client", "eth0", "10.8.0.1/24", {"tx": False}), Port("mux", "eth0", "10.8.0.2/24")),
-        Link(Port("mux", "eth1", "10.9.0.2/24"), Port("host", "eth0", "10.9.0.3/24", takes_xdp=True)),
+        Link(Port("mux", "eth1", "10.9.0.2/24"), Port("host", "eth0", "10.9.0.3/24", takes_xdp=takes_xdp)),
     )
     service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "backends": [{"dip": "10.9.0.3"}]}
     return Topology("two-interfaces", nodes, links, {"services": [service]})
@@ -42,6 +42,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def test_frames_leave_by_the_interface_of_the_route(lab: Lab) -> None:
+    send_and_receive(lab)
+
+
+def send_and_receive(lab: Lab) -> None:
+    """Some flows from the client, and the same, tunnelled, at the host."""
+
     def listen() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
         sock.settimeout(2)

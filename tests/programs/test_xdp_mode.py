@@ -1,0 +1,27 @@
+"""A mux in the kernel on a veth end whose other end knows nothing of XDP, as in a container: no frame is lost."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.control.control_socket import ask
+from lbmux.lab.lab import Lab
+from tests.programs.test_two_interfaces import send_and_receive, topology
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab(topology("xdp", mode="auto", takes_xdp=False), "mode-xdp")
+    made.down()
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+
+
+def test_generic_on_a_veth_by_default(lab: Lab) -> None:
+    assert ask(lab.directory / "mux.sock", "runtime")["modes"] == {"xdp": "generic"}
+    send_and_receive(lab)
