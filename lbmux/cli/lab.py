@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-TOPOLOGY = click.argument("topology", default="ananta")
+BUILT_IN = "ananta"
+TOPOLOGY = click.argument("topology", default=BUILT_IN)
 NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab: several may be up.")
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 DRIVER = click.option(
@@ -20,14 +21,26 @@ def command() -> None:
     """Build a network of namespaces to try it all in: client, router, muxes, hosts with real servers.  Needs root."""
 
 
-def _lab(topology: str, name: str, driver: str = "auto") -> Any:
-    from lbmux.lab.lab import Lab
-    from lbmux.lab.topology import TOPOLOGIES
+def _topology(topology: str) -> Any:
+    """A built-in one by its name, or else what is in a file."""
+    from pathlib import Path
 
-    if topology not in TOPOLOGIES:
-        raise click.BadParameter(f"{topology!r}: one of {', '.join(TOPOLOGIES)}", param_hint="TOPOLOGY")
-    agent_driver = {"packet": "tun"}.get(driver, driver)
-    return Lab(TOPOLOGIES[topology](driver, agent_driver), name)
+    from lbmux.lab.topology import TOPOLOGIES
+    from lbmux.lab.topology_file import load
+
+    if topology in TOPOLOGIES:
+        return TOPOLOGIES[topology]()
+    if not Path(topology).is_file():
+        known = ", ".join(TOPOLOGIES)
+        raise click.BadParameter(f"{topology!r}: neither a file nor one of {known}", param_hint="TOPOLOGY")
+    return load(Path(topology))
+
+
+def _existing(name: str) -> Any:
+    """The lab of that name, as it was brought up."""
+    from lbmux.lab.lab import Lab
+
+    return Lab.existing(name, _topology(BUILT_IN))
 
 
 @command.command()
@@ -36,11 +49,13 @@ def _lab(topology: str, name: str, driver: str = "auto") -> Any:
 @DRIVER
 @JSON
 def up(topology: str, name: str, driver: str, as_json: bool) -> None:
-    """Bring the lab up; fine if it is."""
+    """Bring the lab up; fine if it is.  TOPOLOGY: a built-in one, or a file as `lbmux lab topology` prints."""
     import sys
     import time
 
-    lab, start = _lab(topology, name, driver), time.monotonic()
+    from lbmux.lab.lab import Lab
+
+    lab, start = Lab(_topology(topology), name, driver), time.monotonic()
     if sys.stderr.isatty() and lab.compiles:
         click.echo("compiling (once)…", err=True)
     built = lab.up()
@@ -53,22 +68,20 @@ def up(topology: str, name: str, driver: str, as_json: bool) -> None:
 
 
 @command.command()
-@TOPOLOGY
 @NAME
 @JSON
-def down(topology: str, name: str, as_json: bool) -> None:
+def down(name: str, as_json: bool) -> None:
     """Take the lab down: what it made, nothing else."""
-    removed = _lab(topology, name).down()
+    removed = _existing(name).down()
     click.echo(json.dumps({"removed": removed}) if as_json else f"lab {name}: {'down' if removed else 'was down'}.")
 
 
 @command.command()
-@TOPOLOGY
 @NAME
 @JSON
-def status(topology: str, name: str, as_json: bool) -> int:
+def status(name: str, as_json: bool) -> int:
     """Nodes, addresses and programs; exit 0 if all is up, else 1."""
-    state = _lab(topology, name).status()
+    state = _existing(name).status()
     if as_json:
         click.echo(json.dumps(state))
     else:
@@ -100,7 +113,7 @@ def execute(name: str, node: str, arguments: Sequence[str]) -> int:
     from lbmux.errors import LabError
 
     try:
-        return int(_lab("ananta", name).run(node, list(arguments)).returncode)
+        return int(_existing(name).run(node, list(arguments)).returncode)
     except FileNotFoundError as error:
         raise LabError(node, f"{arguments[0]}: not found") from error
 
@@ -116,5 +129,19 @@ def demo(name: str, driver: str, keep: bool, as_json: bool) -> int:
     It ends with a table of what was expected against what was seen; exit 0 if every row holds.
     """
     from lbmux.lab.demo import run
+    from lbmux.lab.lab import Lab
 
-    return run(_lab("ananta", name, driver), keep=keep, as_json=as_json)
+    return run(Lab(_topology(BUILT_IN), name, driver), keep=keep, as_json=as_json)
+
+
+@command.command()
+@TOPOLOGY
+@JSON
+def topology(topology: str, as_json: bool) -> None:
+    """Print a topology as YAML: change it, and bring it up."""
+    import yaml
+
+    from lbmux.lab.topology_file import plain
+
+    data = plain(_topology(topology))
+    click.echo(json.dumps(data) if as_json else yaml.safe_dump(data, sort_keys=False), nl=as_json)

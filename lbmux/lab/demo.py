@@ -59,7 +59,7 @@ def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
     progress, start, rows = Console(stderr=True), time.monotonic(), []
     try:
         with progress.status(f"building the lab{COMPILING if lab.compiles else ''}") as status:
-            lab.down()
+            lab.existing(lab.name, lab.topology).down()
             lab.up()
             for row in story(lab, lambda text: status.update(text)):
                 rows.append(row)

@@ -22,7 +22,7 @@ import yaml
 
 from lbmux.errors import LabError
 from lbmux.frames.xdp import detach
-from lbmux.lab import namespaces, processes
+from lbmux.lab import namespaces, processes, topology_file
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
 from lbmux.targets import cache
@@ -37,10 +37,12 @@ Result = TypeVar("Result")
 class Lab:
     """One lab by name; ``topology`` is what ``up`` builds.  Other processes may bring it up and take it down."""
 
-    def __init__(self, topology: Topology, name: str = DEFAULT_NAME) -> None:
+    def __init__(self, topology: Topology, name: str = DEFAULT_NAME, driver: str = "auto") -> None:
+        """``driver``: what muxes and agents forward with: auto, packet (an agent's is called tun) or xdp."""
         if not NAME.fullmatch(name):
             raise LabError("", f"{name!r} cannot be a lab's name: letters and digits, then also - _ and .")
         self.topology = topology
+        self.driver = driver
         self.name = name
         self.directory = ROOT / name
         self.config = self.directory / "services.yaml"
@@ -48,8 +50,17 @@ class Lab:
         self.processes: list[Process] = []
         self._made: list[str] = []
         self._complete = False
+        self._recorded: tuple[Topology, str] | None = None
         self._recording = threading.Lock()
         self._read_state()
+
+    @classmethod
+    def existing(cls, name: str, otherwise: Topology) -> "Lab":
+        """The lab of that name as it was brought up; where there is none, one of another topology."""
+        lab = cls(otherwise, name)
+        if lab._recorded is not None:
+            lab.topology, lab.driver = lab._recorded
+        return lab
 
     def namespace(self, node: str) -> str:
         return f"{self.name}-{node}"
@@ -61,16 +72,18 @@ class Lab:
 
     @property
     def is_up(self) -> bool:
-        """All namespaces there and all processes alive."""
+        """Whether all that was made is there: namespaces, and processes alive."""
         self._read_state()
-        there = all(namespaces.exists(self.namespace(node.name)) for node in self.topology.nodes)
+        there = all(namespaces.exists(name) for name in self._made)
         return self._complete and there and all(process.alive for process in self.processes)
 
     def up(self, programs: bool = True) -> bool:
         """Build it; False if it was up.  A lab that is half there is taken down first."""
         if self.is_up:
+            if self._recorded not in (None, (self.topology, self.driver)):
+                raise LabError("", f"{self.name} is up, of another topology or driver: lbmux lab down")
             return False
-        self.down()
+        self.existing(self.name, self.topology).down()
         for node in self.topology.nodes:
             if namespaces.exists(self.namespace(node.name)):
                 raise LabError("", f"namespace {self.namespace(node.name)} is there and not ours: take another --name")
@@ -118,7 +131,9 @@ class Lab:
 
     def start(self, node: Node, program: Program) -> Process:
         """Start a program of a node; when it returns, the program is ready."""
+        agent_driver = {"packet": "tun"}.get(self.driver, self.driver)
         values = {"config": str(self.config), "state": str(self.directory), "node": node.name}
+        values |= {"mux_driver": self.driver, "agent_driver": agent_driver}
         arguments = [argument.format(**values) for argument in program.arguments]
         log = self.directory / f"{node.name}-{program.name}.log"
         return processes.start(
@@ -172,6 +187,7 @@ class Lab:
         return {
             "name": self.name,
             "topology": self.topology.name,
+            "driver": self.driver,
             "up": self.is_up,
             "config": str(self.config),
             "nodes": [self._node_status(node) for node in self.topology.nodes],
@@ -193,16 +209,18 @@ class Lab:
         return self.directory / "state.json"
 
     def _read_state(self) -> None:
-        self.processes, self._complete = [], False
+        self.processes, self._complete, self._recorded = [], False, None
         self._made = [self.namespace(node.name) for node in self.topology.nodes]
         with contextlib.suppress(FileNotFoundError, ValueError):
             state = json.loads(self._state.read_text())
             self._complete, self._made = state["complete"], state["namespaces"]
             self.processes = [Process(**process) for process in state["processes"]]
+            if isinstance(state["topology"], dict):  # a lab of an earlier version has only its name there
+                self._recorded = topology_file.parse(state["topology"]), state["driver"]
 
     def _write_state(self) -> None:
         state = {
-            "topology": self.topology.name, "complete": self._complete,
+            "topology": topology_file.plain(self.topology), "driver": self.driver, "complete": self._complete,
             "namespaces": [self.namespace(node.name) for node in self.topology.nodes],
             "processes": [asdict(process) for process in self.processes],
         }  # fmt: skip

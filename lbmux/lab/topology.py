@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from typing import Any
 
+from pydantic import ConfigDict
+
 ROUTER_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     # Layer 4 and inner headers as ports say: policy 1 is not per flow on veth, retransmissions reach other muxes.
@@ -25,6 +27,10 @@ NODE_SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "1",
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
+INTERFACE_NAME_CHARACTERS = 15
+PLACEHOLDERS = ("config", "state", "node", "mux_driver", "agent_driver")
+"""What may stand in braces in a program's arguments; the lab fills it in."""
+STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 VIP_ON_LOOPBACK = {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
 WIRE = {"tx": False, "tso": False, "gso": False}
 """Of a router's port to a mux or a host: frames leave as on a wire, whole and with finished checksums."""
@@ -34,6 +40,8 @@ WIRE = {"tx": False, "tso": False, "gso": False}
 class Route:
     """``via``: one gateway, or several for ECMP.  ``advmss`` is what TCP here tells its peers."""
 
+    __pydantic_config__ = STRICT
+
     destination: str
     via: tuple[str, ...]
     advmss: int | None = None
@@ -42,6 +50,8 @@ class Route:
 @dataclass(frozen=True)
 class Port:
     """One end of a link: an interface of a node."""
+
+    __pydantic_config__ = STRICT
 
     node: str
     interface: str
@@ -57,6 +67,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Link:
+    __pydantic_config__ = STRICT
     a: Port
     b: Port
     mtu: int = 1500
@@ -66,6 +77,8 @@ class Link:
 class Program:
     """A process of a node: arguments of ``python -m``; ``ready``: it says so by sd_notify."""
 
+    __pydantic_config__ = STRICT
+
     name: str
     module: str
     arguments: tuple[str, ...] = ()
@@ -74,6 +87,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Node:
+    __pydantic_config__ = STRICT
     name: str
     role: str
     sysctls: dict[str, str] = field(default_factory=dict)
@@ -84,7 +98,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole lab.  ``{config}``, ``{driver}`` and ``{state}`` in arguments are filled in by the builder."""
+    """A whole lab.  ``config`` is the file of services that muxes and agents share."""
+
+    __pydantic_config__ = STRICT
 
     name: str
     nodes: tuple[Node, ...]
@@ -113,8 +129,8 @@ def _server(name: str, address: str, web_port: int, echo_port: int) -> Program:
     return Program("server", "lbmux.lab.server", arguments)
 
 
-def _agent(mode: str, driver: str) -> Program:
-    arguments = ("agent", "-c", "{config}", "-i", "eth0", "--mode", mode, "--driver", driver, "--control")
+def _agent(mode: str) -> Program:
+    arguments = ("agent", "-c", "{config}", "-i", "eth0", "--mode", mode, "--driver", "{agent_driver}", "--control")
     return Program("agent", "lbmux.cli.main", (*arguments, "{state}/{node}.sock"))
 
 
@@ -126,7 +142,7 @@ def _backends(port: int, local_port: int, weights: dict[str, int]) -> list[dict[
     ]
 
 
-def ananta(mux_driver: str = "auto", agent_driver: str = "auto") -> Topology:
+def ananta() -> Topology:
     """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIP itself (local)."""
     muxes = tuple(
         Node(
@@ -134,7 +150,7 @@ def ananta(mux_driver: str = "auto", agent_driver: str = "auto") -> Topology:
             programs=(
                 Program(
                     "mux", "lbmux.cli.main",
-                    ("mux", "-c", "{config}", "-i", "eth0", "--driver", mux_driver, "--xdp-mode", "native",
+                    ("mux", "-c", "{config}", "-i", "eth0", "--driver", "{mux_driver}", "--xdp-mode", "native",
                      "--control", "{state}/{node}.sock"),
                 ),
             ),
@@ -150,7 +166,7 @@ def ananta(mux_driver: str = "auto", agent_driver: str = "auto") -> Topology:
             programs=(
                 _server(f"h{n}", VIP, WEB_PORT, ECHO_PORT) if n == 3
                 else _server(f"h{n}", f"10.1.{n}.2", SERVER_PORT, SERVER_ECHO_PORT),
-                _agent("local" if n == 3 else "nat", agent_driver),
+                _agent("local" if n == 3 else "nat"),
             ),
         )
         for n in (1, 2, 3)

@@ -1,5 +1,6 @@
 """Labs that come up, are used, break, and go: real namespaces, under a name of their own."""
 
+import hashlib
 import json
 import os
 import signal
@@ -7,19 +8,23 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
+import yaml
 from pyroute2 import IPRoute, netns
 
 from lbmux.errors import LabError
-from lbmux.lab import namespaces, processes
+from lbmux.lab import namespaces, processes, topology_file
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import ROUTER_SYSCTLS, TOPOLOGIES, VIP, Program, ananta
+from lbmux.lab.server import PATTERN
+from lbmux.lab.topology import ROUTER_SYSCTLS, TOPOLOGIES, VIP, Link, Node, Port, Program, Topology, ananta
 
 pytestmark = pytest.mark.root
 
+WIRE_SCRIPT = Path(__file__).with_name("wire.py")
 FLOWS, PACKETS_A_FLOW = 30, 6
 SLEEPER = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
 _numbers = count()
@@ -114,19 +119,59 @@ def test_a_host_in_local_mode_has_the_vip_and_keeps_it_to_itself(network: Lab) -
     assert network.inside("host3", lambda: Path("/proc/sys/net/ipv4/conf/all/arp_ignore").read_text()) == "1\n"
 
 
-def test_flows_with_retransmissions_spread_over_both_muxes_and_each_stays_on_one(network: Lab) -> None:
-    script = Path(__file__).with_name("wire.py")
-    watch = [sys.executable, str(script), "count", "eth0", "2"]
-    muxes = {node: network.popen(node, watch, stdout=subprocess.PIPE, text=True) for node in ("mux1", "mux2")}
-    for process in muxes.values():
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    command = [sys.executable, str(script), "flows", VIP, "80", str(FLOWS), str(PACKETS_A_FLOW)]
-    network.run("client", command, check=True)
+def watch(lab: Lab, node: str, what: str, seconds: float) -> "subprocess.Popen[str]":
+    """Watch a node's packets; it has begun when this returns."""
+    command = [sys.executable, str(WIRE_SCRIPT), what, "eth0", str(seconds)]
+    process = lab.popen(node, command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def packets_by_flow(lab: Lab, packets_a_flow: int, seconds: float) -> dict[int, dict[str, int]]:
+    """Of 30 flows to the VIP: how many packets came to which mux."""
+    muxes = {node: watch(lab, node, "count", seconds) for node in ("mux1", "mux2")}
+    command = [sys.executable, str(WIRE_SCRIPT), "flows", VIP, "80", str(FLOWS), str(packets_a_flow)]
+    lab.run("client", command, check=True)
     seen: dict[int, dict[str, int]] = defaultdict(dict)
     for node, process in muxes.items():
         for port, packets in json.loads(process.communicate()[0]).items():
             seen[int(port)][node] = packets
+    return seen
+
+
+def test_a_seed_makes_the_routers_choice_repeatable(network: Lab) -> None:
+    setting = "net.ipv4.fib_multipath_hash_seed"
+    if not network.inside("router", Path("/proc/sys", *setting.split(".")).exists):
+        pytest.skip("this kernel has no fib_multipath_hash_seed (6.11)")
+
+    def choice(seed: str) -> dict[int, list[str]]:
+        network.inside("router", lambda: namespaces.set_sysctls({setting: seed}))
+        return {port: list(by_mux) for port, by_mux in packets_by_flow(network, 1, 0.7).items()}
+
+    first, other, again = choice("1"), choice("2"), choice("1")
+    assert len(first) == FLOWS
+    assert first == again != other
+
+
+def test_an_upload_arrives_at_a_mux_as_on_a_wire(network: Lab) -> None:
+    """The client sends super-frames with unfinished checksums, as TCP does over veth; the router's port cuts them."""
+    mux = network.topology.port("mux1").ip
+    arguments = ("--name", "m", "--address", mux, "--web-port", "8080", "--echo-port", "8007")
+    server = network.start(network.topology.node("mux1"), Program("server", "lbmux.lab.server", arguments))
+    watcher = watch(network, "mux1", "arrive", 2)
+    command = ["curl", "--silent", "--fail", "--upload-file", "-", f"http://{mux}:8080/digest"]
+    body = PATTERN * 80  # 5 MB
+    sent = network.run("client", command, input=body, capture_output=True, check=True)
+    processes.end([server])
+    seen = json.loads(watcher.communicate()[0])
+    assert sent.stdout.decode() == hashlib.sha256(body).hexdigest()
+    assert seen["packets"] >= len(body) / 1500
+    assert (seen["longest"], seen["unfinished"]) == (1500, 0)
+
+
+def test_flows_with_retransmissions_spread_over_both_muxes_and_each_stays_on_one(network: Lab) -> None:
+    seen = packets_by_flow(network, PACKETS_A_FLOW, 2)
     assert len(seen) == FLOWS
     assert all(sum(by_mux.values()) == PACKETS_A_FLOW for by_mux in seen.values()), seen
     assert all(len(by_mux) == 1 for by_mux in seen.values()), seen
@@ -274,6 +319,36 @@ def test_a_program_that_cannot_start_takes_the_lab_down_and_says_why(lab: Lab) -
         lab.up()
     assert not namespaces.exists(lab.namespace("client"))
     assert not lab.directory.exists()
+
+
+def test_a_lab_from_a_file_is_used_and_taken_down_by_its_name_alone(lab: Lab, tmp_path: Path) -> None:
+    left, right = Port("left", "eth0", "10.9.9.1/24"), Port("right", "eth0", "10.9.9.2/24")
+    pair = Topology("pair", (Node("left", "host"), Node("right", "host")), (Link(left, right),), ananta().config)
+    path = tmp_path / "pair.yaml"
+    path.write_text(yaml.safe_dump(topology_file.plain(pair)))
+    up = json.loads(lbmux("lab", "up", str(path), "--name", lab.name, "--json").stdout)
+    assert (up["built"], up["topology"]) == (True, "pair")
+    ran = lbmux("lab", "exec", "--name", lab.name, "right", "ip", "-o", "-4", "address", "show", "eth0")
+    assert ran.returncode == 0 and "10.9.9.2/24" in ran.stdout
+    assert lbmux("lab", "status", "--name", lab.name).returncode == 0
+    assert lbmux("lab", "down", "--name", lab.name).returncode == 0
+    assert own_names(lab) == set()
+
+
+def test_a_lab_that_is_up_is_not_taken_for_one_of_another_driver_or_topology(lab: Lab) -> None:
+    lab.up(programs=False)
+    for other in (Lab(lab.topology, lab.name, "packet"), Lab(replace(lab.topology, name="other"), lab.name)):
+        with pytest.raises(LabError, match="is up, of another topology or driver"):
+            other.up(programs=False)
+    assert not Lab(ananta(), lab.name).up(programs=False)
+
+
+def test_a_lab_of_another_topology_that_broke_is_removed_whole(lab: Lab) -> None:
+    lab.up(programs=False)
+    namespaces.remove(lab.namespace("mux2"))
+    lone = Lab(Topology("lone", (Node("client", "client"),), (), ananta().config), lab.name)
+    assert lone.up()
+    assert own_names(lab) == {lab.namespace("client")}
 
 
 def test_an_unknown_topology_is_wrong_usage() -> None:

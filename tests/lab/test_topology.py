@@ -6,10 +6,18 @@ from itertools import combinations
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.lab.topology import NODE_SYSCTLS, TOPOLOGIES, TUNNEL_ADVMSS, VIP, Port, Topology, ananta
+from lbmux.lab.topology import (
+    INTERFACE_NAME_CHARACTERS,
+    NODE_SYSCTLS,
+    TOPOLOGIES,
+    TUNNEL_ADVMSS,
+    VIP,
+    Port,
+    Topology,
+    ananta,
+)
 
 IP_HEADER_BYTES, TCP_HEADER_BYTES = 20, 20
-INTERFACE_NAME_CHARACTERS = 15
 
 
 @pytest.fixture(params=TOPOLOGIES)

@@ -1,6 +1,7 @@
-"""Packets by hand, run in a namespace: sends flows with retransmissions, or counts packets by source port.
+"""Packets by hand, run in a namespace: sends flows with retransmissions, counts packets, looks at how they arrive.
 
 wire.py flows VIP PORT FLOWS PACKETS     each flow a SYN that is sent again and again
+wire.py arrive INTERFACE SECONDS         prints "ready", and in the end what TCP packets there were, as JSON
 wire.py count INTERFACE SECONDS          prints "ready", and in the end {source port: packets} as JSON
 """
 
@@ -13,6 +14,9 @@ import time
 from collections import Counter
 
 ETH_P_IP = 0x0800
+SOL_PACKET, PACKET_AUXDATA = 263, 8
+SO_RCVBUFFORCE = 33
+CHECKSUM_NOT_READY = 1 << 3
 FIRST_PORT = 40000
 
 
@@ -39,8 +43,29 @@ def count(interface: str, seconds: float) -> None:
     print(json.dumps(seen))
 
 
+def arrive(interface: str, seconds: float) -> None:
+    """How many, how long the longest is, and how many have a checksum that a sender's card was to finish."""
+    packets = longest = unfinished = 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
+        sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+        sock.bind((interface, ETH_P_IP))
+        print("ready", flush=True)
+        quiet = time.monotonic() + seconds
+        while (left := quiet - time.monotonic()) > 0:
+            if select.select([sock], [], [], left)[0]:
+                packet, notes, _, origin = sock.recvmsg(65536, 64)
+                if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
+                    (status,) = struct.unpack_from("=I", notes[0][2])
+                    packets, longest = packets + 1, max(longest, len(packet))
+                    unfinished += bool(status & CHECKSUM_NOT_READY)
+    print(json.dumps({"packets": packets, "longest": longest, "unfinished": unfinished}))
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "flows":
         flows(sys.argv[2], *(int(text) for text in sys.argv[3:]))
+    elif sys.argv[1] == "arrive":
+        arrive(sys.argv[2], float(sys.argv[3]))
     else:
         count(sys.argv[2], float(sys.argv[3]))

@@ -1,0 +1,81 @@
+"""Topologies as YAML: read from a file, with every mistake named, and written.
+
+What is in a file is what is in lbmux.lab.topology, field by field.  ``lbmux lab topology`` prints the built-in one to
+start from.  A lab's state file holds its topology in the same form.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from lbmux.control.config import Config
+from lbmux.errors import LabError
+from lbmux.lab.topology import INTERFACE_NAME_CHARACTERS, PLACEHOLDERS, Topology
+
+_TOPOLOGY = TypeAdapter(Topology)
+NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+PLACEHOLDER = re.compile(r"\{(.*?)\}")
+
+
+def load(path: Path) -> Topology:
+    """LabError, with a line for each mistake, where it cannot be used."""
+    try:
+        given = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LabError("", f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LabError("", f"{path}: not YAML: {error}") from error
+    try:
+        topology = parse(given)
+    except ValidationError as error:
+        raise LabError("", _lines(path, _described(error))) from error
+    if mistakes := list(problems(topology)):
+        raise LabError("", _lines(path, mistakes))
+    return topology
+
+
+def parse(given: Any) -> Topology:
+    """From plain data; ValidationError where its shape is not a topology's."""
+    return _TOPOLOGY.validate_python(given)
+
+
+def plain(topology: Topology) -> dict[str, Any]:
+    """As plain data: what YAML and JSON can hold."""
+    data: dict[str, Any] = _TOPOLOGY.dump_python(topology, mode="json", exclude_defaults=True)
+    return data
+
+
+def problems(topology: Topology) -> Iterator[str]:
+    """What one part names and no other has, and names that cannot be."""
+    nodes = Counter(node.name for node in topology.nodes)
+    yield from (f"nodes: {name}: more than one of that name" for name, count in nodes.items() if count > 1)
+    yield from (f"nodes: {name!r}: letters, digits and - only" for name in nodes if not NODE_NAME.fullmatch(name))
+    ends = [port for link in topology.links for port in (link.a, link.b)]
+    interfaces = Counter((port.node, port.interface) for port in ends)
+    for (node, interface), count in interfaces.items():
+        if node not in nodes:
+            yield f"links: {node}: no such node"
+        if count > 1:
+            yield f"links: {node}: {interface}: more than one of that name"
+        if not 0 < len(interface) <= INTERFACE_NAME_CHARACTERS:
+            yield f"links: {node}: {interface!r}: 1 to {INTERFACE_NAME_CHARACTERS} characters"
+    for node_name, argument in ((n.name, a) for n in topology.nodes for p in n.programs for a in p.arguments):
+        unknown = set(PLACEHOLDER.findall(argument)) - set(PLACEHOLDERS)
+        yield from (f"nodes: {node_name}: {{{name}}}: one of {', '.join(PLACEHOLDERS)}" for name in sorted(unknown))
+    try:
+        Config.model_validate(topology.config)
+    except ValidationError as error:
+        yield from (f"config.{line}" for line in _described(error))
+
+
+def _described(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+
+
+def _lines(path: Path, mistakes: list[str]) -> str:
+    return "\n".join(f"{path}: {mistake}" for mistake in mistakes)
