@@ -6,7 +6,9 @@ costs a time-out at light load, and a transmit ring costs one more copy.
 """
 
 import fcntl
+import logging
 import mmap
+import os
 import socket
 import struct
 from typing import Any
@@ -20,7 +22,10 @@ from lbmux.datapath.world import CUT, TAGGED, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
+from lbmux.frames.ordering import acquire, release
 from lbmux.targets.native import compiled
+
+log = logging.getLogger(__name__)
 
 HEADER = layout(
     ("status", "u4"), ("length", "u4"), ("captured", "u4"), ("mac", "u2"), ("net", "u2"), ("seconds", "u4"),
@@ -38,9 +43,9 @@ STATUS_USER, STATUS_UNFINISHED, STATUS_TAGGED = 1 << 0, 1 << 3, 1 << 4
 
 SOCKADDR_LL_BYTES = 20
 SOCKADDR_LL = layout(
-    ("family", "u2"), ("protocol", "u2"), ("interface", "i4"), ("pad0", "u8"), ("pad1", "u8"), ("pad2", "u8")
+    ("family", "u2"), ("protocol", "u2"), ("interface", "i4"), ("pad0", "u8"), ("pad1", "u8"), ("frame", "u8")
 )
-"""struct sockaddr_ll, as long as a Messages name."""
+"""struct sockaddr_ll, as long as a Messages name; behind what the kernel reads, which frame of the batch it is."""
 name_row = rows(SOCKADDR_LL)
 
 FRAMES = 4096
@@ -72,6 +77,9 @@ class PacketRing:
         names = self._messages.names.view(SOCKADDR_LL)
         names["family"], names["protocol"] = socket.AF_PACKET, socket.htons(0x0800)
         self.unsent = 0
+        """Frames that the kernel did not take."""
+        self.outages = 0
+        """How often the interface went down or away."""
         self._dropped = 0
 
     def _set_up(self, block: int, blocks: int, filter_ipip: bool) -> None:
@@ -104,21 +112,31 @@ class PacketRing:
         self._taken = batch.count = int(
             _receive(
                 _address(self._ring), self._stride, self._frames, self._next, self.index,
-                batch.address, batch.length, batch.flags, batch.interface, batch.capacity,
+                batch.address, batch.length, batch.flags, batch.interface, min(batch.capacity, self._frames),
             )
         )  # fmt: skip
+        if batch.count == 0:
+            self._clear_error()
         return batch.count
 
+    def _clear_error(self) -> None:
+        """An interface that goes down leaves an error, and a descriptor that is readable until someone asks for it."""
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self.outages += 1
+            log.warning("interface %s: %s", self.interface, os.strerror(number).lower())
+
     def send(self, batch: Batch) -> int:
-        """Send the frames whose verdict says so; the others', that the kernel does not take, becomes UNSENT."""
+        """Send the frames whose verdict says so; how many.  The verdict of those that were not taken becomes UNSENT."""
         messages = self._messages
-        sent = int(
+        sent, unsent = (
             _send(
                 self._socket.fileno(), self.index, batch.address, batch.length, batch.verdict, batch.interface,
                 batch.count, _address(messages.vectors), _address(messages.names), _address(messages.messages),
             )
         )  # fmt: skip
-        return sent
+        self.unsent += int(unsent)
+        return int(sent)
 
     def release(self, batch: Batch) -> None:
         """Give the frames of the last ``receive`` back to the kernel."""
@@ -183,6 +201,7 @@ def _receive(ring, stride, frames, first, index, address, length, flags, interfa
         status = head.status
         if (status & STATUS_USER) == 0:
             break
+        acquire()
         address[count] = ring + u64(place * stride) + u64(head.mac)
         length[count] = head.captured
         mark = 0
@@ -203,6 +222,7 @@ def _receive(ring, stride, frames, first, index, address, length, flags, interfa
 
 @compiled
 def _release(ring, stride, frames, first, count):  # type: ignore[no-untyped-def]
+    release()
     place = first
     for _ in range(count):
         header_row(at_address(ring + u64(place * stride)), 0).status = 0
@@ -218,7 +238,8 @@ def _send(descriptor, own, address, length, verdict, interface, count, vectors, 
         if verdict[index] < PASSES:
             vector = vector_row(at_address(vectors), wanted)
             vector.base, vector.length = address[index], length[index]
-            name_row(at_address(names), wanted).interface = interface[index] if interface[index] != 0 else own
+            name = name_row(at_address(names), wanted)
+            name.interface, name.frame = interface[index] if interface[index] != 0 else own, index
             wanted += 1
     tried, sent, tries = int64(0), int64(0), 0
     while tried < wanted:
@@ -228,5 +249,6 @@ def _send(descriptor, own, address, length, verdict, interface, count, vectors, 
         else:
             tries += 1
             if tries == TRIES:
+                verdict[name_row(at_address(names), tried).frame] = UNSENT
                 tried, tries = tried + 1, 0
-    return sent
+    return sent, wanted - sent

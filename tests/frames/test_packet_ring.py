@@ -1,0 +1,287 @@
+"""The AF_PACKET driver on a real wire."""
+
+import ctypes
+import select
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import CUT, TAGGED, UNFINISHED_CHECKSUM
+from lbmux.errors import SetupError
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.frames.packet_ring import PacketRing
+
+from .pair import Pair
+
+MARK = b"\x88\xb5"
+"""The Ethernet type for experiments: what a test's own frames have, and no other."""
+
+
+def frame(number: int, length: int = 60) -> bytes:
+    return bytes(12) + MARK + struct.pack("!H", number) + bytes(length - 16)
+
+
+def number(data: bytes) -> int:
+    assert data[12:14] == MARK
+    return int(struct.unpack_from("!H", data, 14)[0])
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.remove()
+
+
+@pytest.fixture
+def wire(pair: Pair) -> Iterator[socket.socket]:
+    with pair.wire("a") as wire:
+        yield wire
+
+
+@pytest.fixture
+def ring(pair: Pair) -> Iterator[PacketRing]:
+    with pair.inside("b", lambda: PacketRing("b0", frames=64)) as ring:
+        yield ring
+
+
+def readable(ring: PacketRing, milliseconds: int) -> bool:
+    poll = select.poll()
+    poll.register(ring.fileno(), select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def whole(batch: Batch, index: int) -> bytes:
+    return ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+
+
+def arrived(wire: socket.socket, kind: bytes = MARK) -> bytes:
+    """The next frame of a type on the wire."""
+    while (data := wire.recv(65536))[12:14] != kind:
+        pass
+    return data
+
+
+def ours(data: bytes) -> bool:
+    return data[12:14] == MARK
+
+
+def receive_one(ring: PacketRing, matches: Callable[[bytes], bool] = ours) -> tuple[Batch, int]:
+    """A batch that has a frame that matches, and the frame's index."""
+    batch = Batch()
+    while readable(ring, 2000):
+        for index in range(ring.receive(batch)):
+            if matches(whole(batch, index)):
+                return batch, index
+        ring.release(batch)
+    raise AssertionError("no such frame came")
+
+
+def batch_of(frames: list[bytes]) -> tuple[Batch, np.ndarray]:
+    """The frames, and the memory that they are in."""
+    batch, memory = Batch(), np.zeros((len(frames), 2048), np.uint8)
+    for index, data in enumerate(frames):
+        memory[index, : len(data)] = np.frombuffer(data, np.uint8)
+        batch.address[index], batch.length[index] = memory[index].ctypes.data, len(data)
+    batch.count = len(frames)
+    return batch, memory
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("mtu", "length"), [(1500, 60), (1500, 1514), (9000, 9014)])
+def test_a_frame_up_to_the_mtu_comes_whole(pair: Pair, mtu: int, length: int) -> None:
+    for node in ("a", "b"):
+        pair.set_link(node, mtu=mtu)
+    with pair.inside("b", lambda: PacketRing("b0", frames=64)) as ring, pair.wire("a") as wire:
+        wire.send(frame(7, length))
+        batch, index = receive_one(ring)
+        assert whole(batch, index) == frame(7, length)
+        assert (batch.flags[index], batch.interface[index]) == (0, ring.index)
+
+
+@pytest.mark.root
+def test_frames_stay_in_order_while_the_ring_goes_round(wire: socket.socket, ring: PacketRing) -> None:
+    batch, seen = Batch(capacity=7), []
+    for first in range(0, 600, 20):
+        for value in range(first, first + 20):
+            wire.send(frame(value))
+        while readable(ring, 50) and len(seen) < first + 20:
+            assert ring.receive(batch) <= batch.capacity
+            seen += [number(data) for i in range(batch.count) if ours(data := whole(batch, i))]
+            ring.release(batch)
+    assert seen == list(range(600))
+    assert ring.dropped() == 0
+
+
+@pytest.mark.root
+def test_a_frame_grows_into_its_headroom_and_is_sent_from_there(wire: socket.socket, ring: PacketRing) -> None:
+    wire.send(frame(5))
+    batch, index = receive_one(ring)
+    grown = b"\x02" * 12 + MARK + struct.pack("!H", 9) + b"o" * (HEADROOM_BYTES - 16) + whole(batch, index)
+    batch.address[index] -= HEADROOM_BYTES
+    batch.length[index] += HEADROOM_BYTES
+    ctypes.memmove(int(batch.address[index]), grown, len(grown))
+    batch.verdict[: batch.count] = Verdict.NOT_IP
+    batch.verdict[index] = Verdict.FORWARDED
+    assert ring.send(batch) == 1
+    ring.release(batch)
+    while number(data := arrived(wire)) != 9:
+        pass
+    assert data == grown
+
+
+@pytest.mark.root
+def test_only_frames_with_a_verdict_that_sends_leave(wire: socket.socket, ring: PacketRing) -> None:
+    batch, _memory = batch_of([frame(value) for value in range(5)])
+    verdicts = [Verdict.FORWARDED, Verdict.NOT_VIP, Verdict.REPLIED, Verdict.TOO_BIG, Verdict.FORWARDED]
+    batch.verdict[:5] = verdicts
+    assert ring.send(batch) == 3
+    assert [number(arrived(wire)) for _ in range(3)] == [0, 2, 4]
+    assert batch.verdict[:5].tolist() == verdicts
+    wire.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        arrived(wire)
+
+
+@pytest.mark.root
+def test_what_is_sent_is_not_read_back(wire: socket.socket, ring: PacketRing) -> None:
+    batch, _memory = batch_of([frame(1)])
+    assert ring.send(batch) == 1
+    assert number(arrived(wire)) == 1
+    wire.send(frame(2))
+    batch, index = receive_one(ring)
+    assert number(whole(batch, index)) == 2
+
+
+@pytest.mark.root
+def test_an_unfinished_checksum_is_marked(pair: Pair, ring: PacketRing) -> None:
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"half done", ("10.9.0.2", 4000))
+
+    pair.inside("a", send)
+    batch, index = receive_one(ring, lambda data: data.endswith(b"half done"))
+    assert batch.flags[index] == UNFINISHED_CHECKSUM
+    said = IP(whole(batch, index)[14:])
+    right = IP(bytes(IP(src=said.src, dst=said.dst) / UDP(sport=said.sport, dport=4000) / b"half done"))
+    assert said[UDP].chksum != right[UDP].chksum
+
+
+@pytest.mark.root
+def test_a_frame_longer_than_a_place_of_the_ring_is_marked_as_cut(
+    pair: Pair, wire: socket.socket, ring: PacketRing
+) -> None:
+    for node in ("a", "b"):
+        pair.set_link(node, mtu=9000)
+    wire.send(frame(3, 8000))
+    batch, index = receive_one(ring)
+    assert batch.flags[index] == CUT
+    assert 1514 <= batch.length[index] < 8000
+    assert whole(batch, index) == frame(3, 8000)[: batch.length[index]]
+
+
+@pytest.mark.root
+def test_a_vlan_tag_that_the_kernel_took_off_is_marked(wire: socket.socket, ring: PacketRing) -> None:
+    wire.send(bytes(Ether(dst="02:00:00:00:00:01") / Dot1Q(vlan=7) / IP(dst="192.0.2.1") / TCP() / b"tagged"))
+    batch, index = receive_one(ring, lambda data: data.endswith(b"tagged"))
+    assert batch.flags[index] == TAGGED
+
+
+@pytest.mark.root
+def test_frames_that_find_the_ring_full_are_counted(wire: socket.socket, ring: PacketRing) -> None:
+    before, places = ring.dropped(), ring._frames
+    for value in range(places + 50):
+        wire.send(frame(value))
+    lost = ring.dropped() - before
+    assert lost >= 50
+    assert ring.dropped() - before == lost, "the kernel's counter is cleared by reading; ours is not"
+    batch, kept = Batch(), 0
+    while ring.receive(batch):
+        kept += sum(ours(whole(batch, index)) for index in range(batch.count))
+        ring.release(batch)
+    assert kept <= places, "a batch that is larger than the ring goes round it once only"
+    wire.send(frame(9999))
+    batch, index = receive_one(ring)
+    assert number(whole(batch, index)) == 9999
+
+
+@pytest.mark.root
+def test_an_agents_ring_reads_ipip_only(pair: Pair, wire: socket.socket) -> None:
+    with pair.inside("b", lambda: PacketRing("b0", frames=64, filter_ipip=True)) as ring:
+        ether = Ether(dst="02:00:00:00:00:01")
+        wire.send(bytes(ether / IP(dst="192.0.2.1") / TCP() / b"plain"))
+        wire.send(frame(1))
+        wire.send(bytes(ether / IP(dst="10.9.0.2") / IP(dst="192.0.2.1") / TCP() / b"tunnelled"))
+        batch = Batch()
+        assert readable(ring, 2000)
+        assert ring.receive(batch) == 1
+        assert whole(batch, 0).endswith(b"tunnelled")
+
+
+@pytest.mark.root
+def test_an_interface_that_goes_down_is_counted_once_and_comes_back(
+    pair: Pair, wire: socket.socket, ring: PacketRing, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = Batch()
+    pair.set_link("b", state="down")
+    while readable(ring, 50):
+        ring.receive(batch)
+        ring.release(batch)
+        assert ring.outages == 1, "or an event loop would spin"
+    assert ring.outages == 1
+    assert caplog.messages == ["interface b0: network is down"]
+    pair.set_link("b", state="up")
+    wire.send(frame(4))
+    batch, index = receive_one(ring)
+    assert number(whole(batch, index)) == 4
+
+
+@pytest.mark.root
+def test_an_interface_that_goes_away_crashes_nothing(pair: Pair, ring: PacketRing) -> None:
+    batch, _memory = batch_of([frame(value) for value in range(3)])
+    batch.verdict[1] = Verdict.NOT_VIP
+    pair.netlink("b", lambda ip, index: ip.link("del", index=index))
+    assert ring.send(batch) == 0
+    assert batch.verdict[:3].tolist() == [Verdict.UNSENT, Verdict.NOT_VIP, Verdict.UNSENT]
+    assert ring.unsent == 2
+    while readable(ring, 50):
+        ring.receive(batch)
+        ring.release(batch)
+    assert ring.outages == 1
+
+
+@pytest.mark.root
+def test_a_frame_that_the_interface_refuses_does_not_hold_up_the_next(wire: socket.socket, ring: PacketRing) -> None:
+    batch, _memory = batch_of([frame(0), frame(1, 1600), frame(2)])
+    assert ring.send(batch) == 2
+    assert [number(arrived(wire)) for _ in range(2)] == [0, 2]
+    assert batch.verdict[:3].tolist() == [Verdict.FORWARDED, Verdict.UNSENT, Verdict.FORWARDED]
+    assert ring.unsent == 1
+
+
+@pytest.mark.root
+def test_an_unknown_interface_is_named() -> None:
+    with pytest.raises(SetupError, match="^interface nowhere0: there is none of that name$"):
+        PacketRing("nowhere0")
+
+
+@pytest.mark.root
+def test_without_the_capability_it_says_what_is_needed() -> None:
+    script = (
+        "import os\n"
+        "from lbmux.errors import SetupError\n"
+        "from lbmux.frames.packet_ring import PacketRing\n"
+        "os.setuid(65534)\n"
+        "try: PacketRing('lo')\n"
+        "except SetupError as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "packet socket: not permitted (needs CAP_NET_RAW: run as root)\n", ran.stderr
