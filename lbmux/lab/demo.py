@@ -57,6 +57,7 @@ class Row:
 def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
     """Run the demo on a lab of its own making; 0 if every row holds, else 1."""
     progress, start, rows = Console(stderr=True), time.monotonic(), []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit's way to end it: the lab goes then, too
     try:
         with progress.status(f"building the lab{COMPILING if lab.compiles else ''}") as status:
             lab.existing(lab.name, lab.topology).down()

@@ -39,12 +39,13 @@ def test_every_row_holds_and_nothing_stays_behind() -> None:
     assert not namespaces.exists(lab.namespace("client")) and not lab.directory.exists()
 
 
-def test_an_interrupt_takes_the_lab_down() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_takes_the_lab_down(number: signal.Signals) -> None:
     lab = Lab(ananta(), f"i{os.getpid()}")
     process = subprocess.Popen(command(lab.name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + LIMIT_S
     while not Lab(ananta(), lab.name).processes and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(LIMIT_S) == 130
     assert not namespaces.exists(lab.namespace("client")) and not lab.directory.exists()
