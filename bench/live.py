@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.frames import BACKENDS, PORT, VIP
 from bench.report import REPETITIONS, Result
+from lbmux.frames.xdp import detach
 from lbmux.lab import namespaces
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process, end, python
@@ -21,11 +22,11 @@ OURS, PEER = "10.9.0.2", "10.9.0.1"
 FLOWS = 1000
 
 
-def topology() -> Topology:
+def topology(takes_xdp: bool = False) -> Topology:
     """A generator that is also the only backend's host, and a mux."""
     nodes = (Node("generator", "client"), Node("mux", "mux"))
     offloads = {"gro": False}
-    link = Link(Port("generator", "a0", f"{PEER}/24", offloads), Port("mux", "b0", f"{OURS}/24", offloads))
+    link = Link(Port("generator", "a0", f"{PEER}/24", offloads, takes_xdp), Port("mux", "b0", f"{OURS}/24", offloads))
     service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": PORT}
     backends = [{"name": f"b{n}", "dip": f"10.1.0.{n + 1}"} for n in range(BACKENDS)]
     return Topology("bench", nodes, (link,), {"services": [service | {"backends": backends}]})
@@ -34,8 +35,8 @@ def topology() -> Topology:
 class Bed:
     """The two namespaces, and whatever forwards between them."""
 
-    def __init__(self) -> None:
-        self.lab = Lab(topology(), "lbmux-bench")
+    def __init__(self, takes_xdp: bool = False) -> None:
+        self.lab = Lab(topology(takes_xdp), "lbmux-bench")
         self._process: Process | None = None
 
     def __enter__(self) -> "Bed":
@@ -63,6 +64,16 @@ class Bed:
         self._process = self.lab.start(self.lab.topology.node("mux"), program)
         os.sched_setaffinity(self._process.pid, {MUX_CORE})
         time.sleep(0.3)
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    def detach(self) -> None:
+        """Stop, and take what the kernel's driver left off."""
+        self.stop()
+        self.lab.inside("mux", lambda: detach("b0"))
 
     def stop(self) -> None:
         if self._process is not None:

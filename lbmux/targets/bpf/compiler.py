@@ -6,13 +6,16 @@ which Numba needs anyway, emits the object.  No other compiler takes part.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import llvmlite.binding as llvm
 from numba import cfunc
 from numba.core import config
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 
 from lbmux.datapath.world import CLOCK, LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL, TABLES
 
@@ -68,9 +71,22 @@ def _numba_llvm(function: Callable[..., Any]) -> str:
     """Unoptimised: LLVM's passes are to run once, for the kernel's machine."""
     before, config.OPT = config.OPT, type(config.OPT)(0)
     try:
-        return str(cfunc("int32(voidptr)", error_model="numpy")(function).inspect_llvm())
+        with _no_native_code():
+            return str(cfunc("int32(voidptr)", error_model="numpy")(function).inspect_llvm())
     finally:
         config.OPT = before
+
+
+@contextmanager
+def _no_native_code() -> Iterator[None]:
+    """Numba emits code for this machine for each function that it compiles; nobody calls it, and it takes a second."""
+    with (
+        patch.object(JITCodeLibrary, "_finalize_specific", lambda library: None),
+        patch.object(JITCodeLibrary, "get_pointer_to_function", lambda library, name: library._ensure_finalized() or 0),
+        patch.object(JITCPUCodegen, "_add_module", lambda codegen, module: None),
+        patch.object(JITCPUCodegen, "set_env", lambda codegen, name, environment: None),
+    ):
+        yield
 
 
 def _as_bpf(text: str, section: str) -> str:
