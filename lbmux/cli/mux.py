@@ -2,10 +2,11 @@
 
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lbmux.cli import options
+from lbmux.cli import bgp_options, options
 
 
 @click.command(name="mux")
@@ -25,6 +26,7 @@ from lbmux.cli import options
 )  # fmt: skip
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
+@bgp_options.bgp
 def command(
     config: Path,
     interface: str,
@@ -33,6 +35,7 @@ def command(
     xdp_mode: str,
     detach_on_exit: bool,
     control: Path | None,
+    **bgp: Any,
 ) -> None:
     """Run a mux on one interface: packets to a VIP leave for a backend, inside IPIP.
 
@@ -41,4 +44,5 @@ def command(
     from lbmux.programs.daemon import run
     from lbmux.programs.mux import Options, serve
 
-    run(serve(Options(config, interface, address, control, driver, detach_on_exit, xdp_mode)))
+    more = bgp_options.settings(bgp)
+    run(serve(Options(config, interface, address, control, driver, detach_on_exit, xdp_mode, **more)))

@@ -4,7 +4,7 @@ Every node is a network namespace, every link a pair of veth ends.  The built-in
 router that spreads flows over two muxes, three hosts; all on one router, each on a subnet of its own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -189,5 +189,23 @@ def ananta() -> Topology:
     return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)
 
 
-TOPOLOGIES = {"ananta": ananta}
+def ananta_bgp(speaker: str = "exabgp") -> Topology:
+    """Ananta's, but the router runs BIRD and learns the way to the VIPs from the muxes."""
+    plain = ananta()
+    peers = ("--local", "10.0.1.1", "--peer", "10.0.1.2", "--local", "10.0.2.1", "--peer", "10.0.2.2")
+    bird = Program("bird", "lbmux.lab.router", ("{state}/router", *peers), ready=False)
+
+    def with_bgp(node: Node) -> Node:
+        if node.role == "router":
+            return replace(node, routes=(), programs=(bird,))
+        if node.role != "mux":
+            return node
+        router = str(IPv4Interface(plain.port(node.name).address).network[1])
+        arguments = (*node.programs[0].arguments, "--bgp-peer", router, "--bgp-speaker", speaker)
+        return replace(node, programs=(replace(node.programs[0], arguments=arguments),))
+
+    return replace(plain, name="ananta-bgp", nodes=tuple(with_bgp(node) for node in plain.nodes))
+
+
+TOPOLOGIES = {"ananta": ananta, "ananta-bgp": ananta_bgp}
 DEFAULT = "ananta"

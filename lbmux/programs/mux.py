@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.control.announcer.settings import Bgp, prefixes_of
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
@@ -25,6 +26,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, choose
 from lbmux.programs.reload import Reloader
@@ -50,6 +52,9 @@ class Options:
     driver: str = "auto"
     detach_on_exit: bool = False
     xdp_mode: str = "auto"
+    bgp: Bgp | None = None
+    bgp_speaker: str = "exabgp"
+    drain_s: float = 1.0
 
 
 class PacketLoop:
@@ -136,7 +141,9 @@ async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
     config = await asyncio.to_thread(load, options.config)
     local = options.address or await own_address(options.interface)
+    control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
+        announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
         ring = stack.enter_context(PacketRing(options.interface))
         stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -157,20 +164,34 @@ async def serve(options: Options) -> None:
 
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
-        reloader = Reloader(options.config, mux, lambda: hops.watch(mux.destinations()))
+
+        async def in_force() -> None:
+            await hops.watch(mux.destinations())
+            if announcer is not None and mux.config is not None:
+                await announcer.announce(prefixes_of(mux.config))
+
+        reloader = Reloader(options.config, mux, in_force)
         driver.start()
 
         async def runtime() -> dict[str, object]:
             return driver.describe() | {"interface": options.interface, "address": str(local)}
 
         handlers: dict[str, Any] = {"reload": reloader.reload, "runtime": runtime}
-        await stack.enter_async_context(ControlServer(options.control or default_path("mux"), handlers))
+        if announcer is not None:
+            handlers["bgp"] = announcer.state
+        await stack.enter_async_context(ControlServer(control, handlers))
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", local, options.interface, len(config.services))
         ready()
+        if announcer is not None:  # not before: packets would come that nobody forwards
+            await stack.enter_async_context(announcer)
+            await announcer.announce(prefixes_of(config))
         await stop.wait()
         notify("STOPPING=1")
+        if announcer is not None:
+            await announcer.withdraw()
+            await asyncio.sleep(options.drain_s)
         loop.read()
     log.info("stopped; goodbye")

@@ -1,0 +1,100 @@
+"""Options that say what a mux announces by BGP, to whom, and how."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lbmux.cli import options
+
+LIST = "Several may be given; in the environment between spaces."
+ENVIRONMENT: dict[str, Any] = {"show_envvar": True}
+DECORATORS = (
+    click.option(
+        "--bgp-peer", "bgp_peers", multiple=True, metavar="ADDR[:AS]", envvar="LBMUX_BGP_PEER", **ENVIRONMENT,
+        help=f"A router to announce the VIPs to; its AS is 64512 unless said. {LIST}",
+    ),
+    click.option(
+        "--bgp-as", type=click.IntRange(1, 2**32 - 1), default=65001, show_default=True, envvar="LBMUX_BGP_AS",
+        **ENVIRONMENT, help="The mux's own AS.",
+    ),
+    click.option(
+        "--bgp-address", type=options.ADDRESS, envvar="LBMUX_BGP_ADDRESS", **ENVIRONMENT,
+        help="Own address in sessions, and the next hop. [default: as --address]",
+    ),
+    click.option(
+        "--bgp-speaker", type=click.Choice(["exabgp", "bird"]), default="exabgp", show_default=True,
+        envvar="LBMUX_BGP_SPEAKER", **ENVIRONMENT, help="What speaks it; bird can do BFD.",
+    ),
+    click.option(
+        "--bgp-hold-time", type=click.IntRange(3, 65535), default=3, show_default=True, metavar="SECONDS",
+        envvar="LBMUX_BGP_HOLD_TIME", **ENVIRONMENT, help="How long a silent mux is kept.",
+    ),
+    click.option(
+        "--bgp-password-file", type=options.PATH, envvar="LBMUX_BGP_PASSWORD_FILE", **ENVIRONMENT,
+        help="File with the password of sessions (MD5).",
+    ),
+    click.option(
+        "--bgp-community", "bgp_communities", multiple=True, metavar="AS:VALUE", envvar="LBMUX_BGP_COMMUNITY",
+        **ENVIRONMENT, help=f"A community that routes carry. {LIST}",
+    ),
+    click.option(
+        "--bgp-med", type=click.IntRange(0, 2**32 - 1), envvar="LBMUX_BGP_MED", **ENVIRONMENT,
+        help="Metric (MED) that routes carry.",
+    ),
+    click.option("--bfd", is_flag=True, envvar="LBMUX_BGP_BFD", **ENVIRONMENT, help="BFD with every peer (bird only)."),
+    click.option(
+        "--bfd-interval-ms", type=click.IntRange(10, 10000), default=50, show_default=True,
+        envvar="LBMUX_BGP_BFD_INTERVAL_MS", **ENVIRONMENT, help="Between BFD packets.",
+    ),
+    click.option(
+        "--bfd-multiplier", type=click.IntRange(2, 50), default=3, show_default=True,
+        envvar="LBMUX_BGP_BFD_MULTIPLIER", **ENVIRONMENT, help="BFD packets missed until a peer is down.",
+    ),
+    click.option(
+        "--drain", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="SECONDS",
+        envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT, help="How long it forwards on at its end, after it has withdrawn.",
+    ),
+)  # fmt: skip
+
+
+def bgp(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All of them, for a command that gives their values to ``settings``."""
+    for decorate in reversed(DECORATORS):
+        command = decorate(command)
+    return command
+
+
+def settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a mux's Options that they fill."""
+    from lbmux.control.announcer.settings import Bgp, Peer, parse_community
+
+    if given["bfd"] and given["bgp_speaker"] != "bird":
+        raise click.UsageError("--bfd needs --bgp-speaker bird")
+    try:
+        peers = tuple(Peer.parse(text) for text in given["bgp_peers"])
+        communities = tuple(parse_community(text) for text in given["bgp_communities"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    bgp = Bgp(
+        given["bgp_address"] or IPv4Address(0), peers, given["bgp_as"], given["bgp_hold_time"],
+        _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
+        given["bfd_interval_ms"], given["bfd_multiplier"],
+    )  # fmt: skip
+    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], "drain_s": given["drain"]}
+
+
+def _password(path: Path | None) -> str:
+    from lbmux.errors import SetupError
+
+    if path is None:
+        return ""
+    try:
+        text = path.read_text().strip()
+    except OSError as error:
+        raise SetupError(f"password file {path}", error.strerror or str(error)) from error
+    if not 0 < len(text) <= 80 or not text.isprintable() or not text.isascii() or set(text) & set("\"\\;{}#"):
+        raise SetupError(f"password file {path}", 'a password has 1 to 80 ASCII characters, none of " \\ ; { } #')
+    return text

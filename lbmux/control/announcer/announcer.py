@@ -1,0 +1,125 @@
+"""The announcer: a speaker, a process that keeps it, and what is to be announced.
+
+It gives the keeper a sign of life from the mux's own event loop, so what keeps that loop from running withdraws the
+routes too; and it starts the speaker again when that has ended.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Self
+
+from lbmux.control.announcer import keeper
+from lbmux.control.announcer.bird import Bird
+from lbmux.control.announcer.exabgp import Exabgp
+from lbmux.control.announcer.settings import Bgp, describe, in_order
+from lbmux.control.announcer.speaker import Speaker
+
+log = logging.getLogger(__name__)
+
+SPEAKERS: dict[str, Callable[[Bgp, Path], Speaker]] = {"exabgp": Exabgp, "bird": Bird}
+BEAT_S = 0.02
+SILENCE_S = 0.2
+AGAIN_S = 0.5
+"""Between the end of a speaker and its next start."""
+NOTHING: frozenset[IPv4Network] = frozenset()
+
+
+class Announcer:
+    """``able`` says whether the mux can forward; while it cannot, nothing is announced."""
+
+    def __init__(
+        self, speaker: Speaker, directory: Path, able: Callable[[], bool] = lambda: True, silence_s: float = SILENCE_S
+    ) -> None:
+        self._speaker, self._directory = speaker, directory
+        self._able, self._silence_s = able, silence_s
+        self._command = speaker.command()  # raises where there is none, before anything was done
+        self._wanted = self._told = NOTHING
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._lock = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
+        await self._start()
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._supervise())]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._keeper is not None:
+            assert self._keeper.stdin is not None
+            self._keeper.stdin.close()
+            await asyncio.to_thread(self._keeper.wait)
+        await self._speaker.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def announce(self, prefixes: frozenset[IPv4Network]) -> None:
+        """Announce these, and withdraw what else was announced."""
+        self._wanted = prefixes
+        await self._update()
+
+    async def withdraw(self) -> None:
+        await self.announce(NOTHING)
+
+    async def state(self) -> dict[str, Any]:
+        return describe(self._speaker.name, self._told, await self._speaker.neighbours())
+
+    async def _update(self) -> None:
+        """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
+        async with self._lock:
+            after = self._wanted if self._able() else NOTHING
+            if after == self._told:
+                return
+            try:
+                await self._speaker.change(self._told, after)
+            except (OSError, TimeoutError) as error:
+                log.debug("BGP speaker not reached: %s", error)
+                return
+            gone, new = in_order(self._told - after), in_order(after - self._told)
+            self._told = after
+        log.info("BGP: %d prefixes announced, %d withdrawn", len(new), len(gone))
+
+    async def _start(self) -> None:
+        self._told = NOTHING
+        await self._speaker.prepare(NOTHING)
+        arguments = [sys.executable, "-I", "-S", keeper.__file__, str(self._silence_s), *self._command]
+        with (self._directory / "speaker.log").open("wb") as output:
+            # By this thread, the event loop's, which lives as long as the mux: the kernel looks at the thread's end.
+            self._keeper = subprocess.Popen(
+                arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
+                env=os.environ | self._speaker.environment, preexec_fn=keeper.dies_with_parent(),
+            )  # fmt: skip
+        assert self._keeper.stdin is not None
+        os.set_blocking(self._keeper.stdin.fileno(), False)
+
+    async def _beat(self) -> None:
+        while True:
+            if self._keeper is not None and self._keeper.stdin is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    self._keeper.stdin.write(b".")
+            await self._update()
+            await asyncio.sleep(BEAT_S)
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            code = self._keeper.poll() if self._keeper is not None else None
+            if code is None:
+                continue
+            text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
+            why = "the event loop was stuck" if code == keeper.SILENT else (text[-1] if text else f"code {code}")
+            log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
+            await asyncio.sleep(AGAIN_S)
+            async with self._lock:
+                await self._start()

@@ -1,0 +1,125 @@
+"""BIRD as the speaker: an instance of our own, its configuration generated, asked and told by its control socket.
+
+VIPs are static routes in it, which reach BGP and never the kernel: it has no kernel protocol.
+"""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from lbmux.control.announcer.settings import Bgp, Neighbour, in_order
+from lbmux.control.announcer.speaker import write_private
+from lbmux.errors import SetupError
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+ANSWER_S = 2.0
+CONFIGURED = ("0003", "0004", "0018")
+"""Configuration in force, or being put in force, or as it was."""
+
+
+def configuration(bgp: Bgp, directory: Path) -> str:
+    """All but the routes, which have a file of their own."""
+    attributes = [f"bgp_community.add(({high},{low}));" for high, low in bgp.communities]
+    attributes += [f"bgp_med = {bgp.med};"] if bgp.med is not None else []
+    # Quoted strings have no escapes in BIRD, so a password with a quote was refused before.
+    common = [
+        f"hold time {bgp.hold_s};", f"keepalive time {max(1, bgp.hold_s // 3)};", "connect delay time 1;",
+        "connect retry time 1;", "error wait time 1, 2;", "error forget time 2;",
+        *([f'password "{bgp.password}";'] if bgp.password else []),
+        *(["bfd on;"] if bgp.bfd else []),
+        f"ipv4 {{ import none; next hop self; export filter {{ {' '.join(attributes)} accept; }}; }};",
+    ]  # fmt: skip
+    lines = [f"router id {bgp.local};", "protocol device { }"]
+    if bgp.bfd:
+        interval = f"interval {bgp.bfd_interval_ms} ms; multiplier {bgp.bfd_multiplier};"
+        lines.append(f'protocol bfd {{ interface "*" {{ {interval} }}; }}')
+    # An include is a line by itself.
+    lines += ["protocol static vips { ipv4;", f'include "{directory / "vips.conf"}";', "}"]
+    for number, peer in enumerate(bgp.peers, 1):
+        ends = f"local {bgp.local} as {bgp.number}; neighbor {peer.address} as {peer.number};"
+        lines.append(f"protocol bgp peer{number} {{ {' '.join([ends, *common])} }}")
+    return "\n".join(lines) + "\n"
+
+
+def routes(prefixes: frozenset[IPv4Network]) -> str:
+    return "".join(f"route {prefix} blackhole;\n" for prefix in in_order(prefixes))
+
+
+def parse_neighbour(text: str, bgp: Bgp) -> list[Neighbour]:
+    """From ``show protocols all``, with times in seconds."""
+    found = []
+    for number, peer in enumerate(bgp.peers, 1):
+        block = re.search(rf"^(?:1002-)?\s*peer{number}\s.*?(?=^(?:1002-)?\S+\s+[A-Z]\w+\s|\Z)", text, re.M | re.S)
+        body = block[0] if block else ""
+        state = re.search(r"BGP state:\s+(\S+)", body)
+        exported = re.search(r"(\d+) exported", body)
+        up = state is not None and state[1] == "Established"
+        since = re.search(r"^\S*\s*peer\d+\s+BGP\s+\S+\s+\S+\s+([\d.]+)", body)
+        found.append(
+            Neighbour(
+                str(peer.address), peer.number, state[1].lower() if state else "down",
+                float(since[1]) if up and since else None, int(exported[1]) if up and exported else 0,
+            )  # fmt: skip
+        )
+    return found
+
+
+class Bird:
+    name = "bird"
+    environment: Mapping[str, str] = {}
+
+    def __init__(self, bgp: Bgp, directory: Path) -> None:
+        self._bgp, self._directory = bgp, directory
+        self._control = directory / "bird.ctl"
+
+    def command(self) -> list[str]:
+        program = shutil.which("bird", path=SEARCH)
+        if program is None:
+            raise SetupError("BGP speaker bird", "not installed", "the package bird2")
+        files = ["-c", str(self._directory / "bird.conf"), "-P", str(self._directory / "bird.pid")]
+        return [program, "-f", *files, "-s", str(self._control)]
+
+    async def prepare(self, prefixes: frozenset[IPv4Network]) -> None:
+        write_private(self._directory / "bird.conf", configuration(self._bgp, self._directory))
+        write_private(self._directory / "vips.conf", routes(prefixes))
+        self._control.unlink(missing_ok=True)
+
+    async def change(self, before: frozenset[IPv4Network], after: frozenset[IPv4Network]) -> None:
+        write_private(self._directory / "vips.conf", routes(after))
+        answer = await self._ask("configure")
+        if not any(line.startswith(CONFIGURED) for line in answer.splitlines()):
+            raise OSError(f"bird: {answer.strip()}")
+
+    async def neighbours(self) -> list[Neighbour]:
+        try:
+            return parse_neighbour(await self._ask("timeformat protocol \"%s\"", "show protocols all"), self._bgp)
+        except OSError:
+            return [Neighbour(str(peer.address), peer.number, "down") for peer in self._bgp.peers]
+
+    async def close(self) -> None:
+        return
+
+    async def _ask(self, *commands: str) -> str:
+        """The answer to the last command; a line that begins with four digits and a space ends an answer."""
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_unix_connection(str(self._control))
+            try:
+                answer = await _answer(reader)  # its greeting
+                for command in commands:
+                    writer.write(command.encode() + b"\n")
+                    answer = await _answer(reader)
+                return answer
+            finally:
+                writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader) -> str:
+    lines = []
+    while line := (await reader.readline()).decode():
+        lines.append(line)
+        if re.match(r"\d{4} ", line):
+            return "".join(lines)
+    raise ConnectionError("bird hung up")

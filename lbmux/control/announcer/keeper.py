@@ -1,0 +1,54 @@
+"""Keeps a BGP speaker alive only as long as the mux gives signs of life: a process between the two.
+
+    python keeper.py SECONDS COMMAND...
+
+Every byte on stdin is a sign of life.  None for SECONDS (the mux's event loop is stuck, or the mux is stopped), or the
+end of stdin (it is dead), and the speaker is killed: its connections close, and the routers withdraw at once what came
+by them.  If this process is killed, the kernel kills the speaker.  Run as a file, it needs the standard library only.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+SILENT, ENDED = 3, 4
+"""Exit codes: no sign of life from the mux; the speaker ended by itself."""
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)  # here: a child that was just forked should load nothing
+
+
+def dies_with_parent() -> Callable[[], None]:
+    """For a child to run before exec: the kernel kills it when the thread that started it ends."""
+    parent = os.getpid()
+
+    def body() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it ended before we had said so
+            os._exit(1)
+
+    return body
+
+
+def keep(silence_s: float, command: list[str]) -> int:
+    speaker = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent())
+    descriptor = os.pidfd_open(speaker.pid)
+    try:
+        while True:
+            readable = select.select([0, descriptor], [], [], silence_s)[0]
+            if descriptor in readable:
+                return ENDED
+            if not readable:
+                return SILENT
+            if not os.read(0, 4096):
+                return 0
+    finally:
+        speaker.kill()
+        speaker.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(keep(float(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,32 @@
+"""ExaBGP's API process: lines from the mux's socket to ExaBGP, and what it answers back.
+
+    python relay.py SOCKET
+
+ExaBGP talks to a child of its own, by stdin and stdout; the mux cannot be that child, so this stands between them.
+At the end of either side it ends, and ExaBGP with it (``api.terminate``).  It needs the standard library only.
+"""
+
+import os
+import select
+import socket
+import sys
+
+
+def relay(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as mux:
+        mux.connect(path)
+        while True:
+            readable = select.select([0, mux.fileno()], [], [])[0]
+            if mux.fileno() in readable:
+                if not (data := mux.recv(65536)):
+                    return
+                while data:
+                    data = data[os.write(1, data) :]
+            if 0 in readable:
+                if not (data := os.read(0, 65536)):
+                    return
+                mux.sendall(data)
+
+
+if __name__ == "__main__":
+    relay(sys.argv[1])

@@ -1,0 +1,35 @@
+"""What a mux announces itself with: a speaker, in a directory beside the control socket, and whether it can forward."""
+
+import fcntl
+import socket
+import struct
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lbmux.control.announcer.announcer import SPEAKERS, Announcer
+from lbmux.control.announcer.settings import Bgp
+
+SIOCGIFFLAGS = 0x8913
+UP_AND_RUNNING = 0x1 | 0x40
+ANY_ADDRESS = IPv4Address(0)
+
+
+def announcing(bgp: Bgp | None, speaker: str, local: IPv4Address, control: Path, interface: str) -> Announcer | None:
+    """Not started yet; SetupError where the speaker is not installed.  None without peers."""
+    if bgp is None or not bgp.peers:
+        return None
+    directory = control.with_suffix(".bgp")
+    if bgp.local == ANY_ADDRESS:
+        bgp = replace(bgp, local=local)
+    return Announcer(SPEAKERS[speaker](bgp, directory), directory, lambda: is_up(interface))
+
+
+def is_up(interface: str) -> bool:
+    """Whether an interface is there, up, and has a carrier."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16s24x", interface.encode()))
+        except OSError:
+            return False
+    return int.from_bytes(answer[16:18], "little") & UP_AND_RUNNING == UP_AND_RUNNING
