@@ -5,6 +5,7 @@ With source NAT the replies come back through the same TUN device (control.polic
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import socket
@@ -30,7 +31,7 @@ from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import choose
+from lbmux.programs.drivers import choose, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
@@ -123,6 +124,14 @@ def reply_sources(agent: AgentTables) -> set[ReplySource]:
 
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was set up is taken away, also what a killed run left."""
+
+    async def with_driver(driver: str) -> None:
+        await _serve(dataclasses.replace(options, driver=driver))
+
+    await with_fallback(options.driver, "tun", options.interface, with_driver)
+
+
+async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
     own: Iterable[IPv4Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:

@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
@@ -14,6 +15,17 @@ from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
 
 log = logging.getLogger(__name__)
+
+
+class Refused(LbmuxError):
+    """The kernel did not take the programs, whose tables were filled already; ``error`` says why."""
+
+    def __init__(self, error: LbmuxError) -> None:
+        self.error = error
+        super().__init__(error)
+
+    def __str__(self) -> str:
+        return str(self.error)
 
 
 @dataclass
@@ -42,7 +54,10 @@ class Driver:
         """Let packets in: called when the tables are filled."""
         if self.kernel is None:
             return
-        self.kernel.attach(self.programs)
+        try:
+            self.kernel.attach(self.programs)
+        except LbmuxError as error:
+            raise Refused(error) from error
         for place, loaded in self.kernel.loaded.items():
             where = f"{self.kernel.interface} ({self.kernel.modes[place]})"
             log.info("%s on %s: %d instructions", self.programs[place], where, loaded.instructions)
@@ -75,6 +90,24 @@ def cpus() -> int:
     return count
 
 
+def _say(interface: str, fallback: str, error: LbmuxError) -> None:
+    log.warning("no XDP on %s, so %s is the driver: %s", interface, fallback, str(error).splitlines()[0])
+
+
+async def with_fallback(
+    wanted: str, fallback: str, interface: str, serve: Callable[[str], Coroutine[Any, Any, None]]
+) -> None:
+    """``serve`` with a driver: where ``auto`` meets a kernel that refuses the programs, again with ``fallback``."""
+    try:
+        await serve(wanted)
+        return
+    except Refused as refused:
+        if wanted != "auto":
+            raise
+        _say(interface, fallback, refused.error)
+    await serve(fallback)
+
+
 @contextlib.contextmanager
 def choose(
     wanted: str,
@@ -96,7 +129,7 @@ def choose(
         except LbmuxError as error:
             if wanted == "xdp":
                 raise
-            log.warning("no XDP on %s, so %s is the driver: %s", interface, fallback, str(error).splitlines()[0])
+            _say(interface, fallback, error)
         else:
             kernel.xdp_modes = MODES[xdp_mode]
             driver = Driver(kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)

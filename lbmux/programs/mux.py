@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import logging
 import time
@@ -28,7 +29,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import Driver, choose
+from lbmux.programs.drivers import Driver, choose, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.waiting import Waiting
 from lbmux.targets.bpf.syscall import Attach
@@ -139,6 +140,14 @@ def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxT
 
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
+
+    async def with_driver(driver: str) -> None:
+        await _serve(dataclasses.replace(options, driver=driver))
+
+    await with_fallback(options.driver, "packet", options.interface, with_driver)
+
+
+async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
     local = options.address or await own_address(options.interface)
     control = options.control or default_path("mux")
