@@ -189,8 +189,8 @@ def ananta() -> Topology:
     return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)
 
 
-def ananta_bgp(speaker: str = "exabgp") -> Topology:
-    """Ananta's, but the router runs BIRD and learns the way to the VIPs from the muxes."""
+def ananta_bgp(*options: str) -> Topology:
+    """Ananta's, but the router runs BIRD and learns the way to the VIPs from the muxes; ``options``: more of theirs."""
     plain = ananta()
     peers = ("--local", "10.0.1.1", "--peer", "10.0.1.2", "--local", "10.0.2.1", "--peer", "10.0.2.2")
     bird = Program("bird", "lbmux.lab.router", ("{state}/router", *peers), ready=False)
@@ -201,7 +201,7 @@ def ananta_bgp(speaker: str = "exabgp") -> Topology:
         if node.role != "mux":
             return node
         router = str(IPv4Interface(plain.port(node.name).address).network[1])
-        arguments = (*node.programs[0].arguments, "--bgp-peer", router, "--bgp-speaker", speaker)
+        arguments = (*node.programs[0].arguments, "--bgp-peer", router, *options)
         return replace(node, programs=(replace(node.programs[0], arguments=arguments),))
 
     return replace(plain, name="ananta-bgp", nodes=tuple(with_bgp(node) for node in plain.nodes))

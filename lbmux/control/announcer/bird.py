@@ -6,6 +6,7 @@ VIPs are static routes in it, which reach BGP and never the kernel: it has no ke
 import asyncio
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -32,7 +33,7 @@ def configuration(bgp: Bgp, directory: Path) -> str:
         *(["bfd on;"] if bgp.bfd else []),
         f"ipv4 {{ import none; next hop self; export filter {{ {' '.join(attributes)} accept; }}; }};",
     ]  # fmt: skip
-    lines = [f"router id {bgp.local};", "protocol device { }"]
+    lines = [f"router id {bgp.local};", 'timeformat protocol "%s";', "protocol device { }"]
     if bgp.bfd:
         interval = f"interval {bgp.bfd_interval_ms} ms; multiplier {bgp.bfd_multiplier};"
         lines.append(f'protocol bfd {{ interface "*" {{ {interval} }}; }}')
@@ -48,20 +49,21 @@ def routes(prefixes: frozenset[IPv4Network]) -> str:
     return "".join(f"route {prefix} blackhole;\n" for prefix in in_order(prefixes))
 
 
-def parse_neighbour(text: str, bgp: Bgp) -> list[Neighbour]:
-    """From ``show protocols all``, with times in seconds."""
+def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
+    """From ``show protocols all`` and ``show bfd sessions``; ``now``: seconds since 1970, as times are there."""
+    blocks = {block.split(maxsplit=1)[0]: block for block in re.split(r"^1002-", protocols, flags=re.M)[1:]}
     found = []
     for number, peer in enumerate(bgp.peers, 1):
-        block = re.search(rf"^(?:1002-)?\s*peer{number}\s.*?(?=^(?:1002-)?\S+\s+[A-Z]\w+\s|\Z)", text, re.M | re.S)
-        body = block[0] if block else ""
-        state = re.search(r"BGP state:\s+(\S+)", body)
-        exported = re.search(r"(\d+) exported", body)
+        block = blocks.get(f"peer{number}", "")
+        state = re.search(r"BGP state:\s+(\w+)", block)
+        since, exported = re.match(r"(?:\S+\s+){4}(\d+)", block), re.search(r"(\d+) exported", block)
+        bfd = re.search(rf"^(?:1020-|\s)\s*{re.escape(str(peer.address))}\s+\S+\s+(\w+)", sessions, re.M)
         up = state is not None and state[1] == "Established"
-        since = re.search(r"^\S*\s*peer\d+\s+BGP\s+\S+\s+\S+\s+([\d.]+)", body)
         found.append(
             Neighbour(
                 str(peer.address), peer.number, state[1].lower() if state else "down",
-                float(since[1]) if up and since else None, int(exported[1]) if up and exported else 0,
+                round(now - int(since[1]), 3) if up and since else None,
+                int(exported[1]) if up and exported else 0, bfd[1].lower() if bfd else "",
             )  # fmt: skip
         )
     return found
@@ -95,23 +97,22 @@ class Bird:
 
     async def neighbours(self) -> list[Neighbour]:
         try:
-            return parse_neighbour(await self._ask("timeformat protocol \"%s\"", "show protocols all"), self._bgp)
+            protocols, sessions = await self._ask("show protocols all"), await self._ask("show bfd sessions")
         except OSError:
-            return [Neighbour(str(peer.address), peer.number, "down") for peer in self._bgp.peers]
+            protocols = sessions = ""
+        return parse_neighbours(protocols, sessions, self._bgp, time.time())
 
     async def close(self) -> None:
         return
 
-    async def _ask(self, *commands: str) -> str:
-        """The answer to the last command; a line that begins with four digits and a space ends an answer."""
+    async def _ask(self, command: str) -> str:
+        """The answer to a command; a line that begins with four digits and a space ends an answer."""
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(str(self._control))
             try:
-                answer = await _answer(reader)  # its greeting
-                for command in commands:
-                    writer.write(command.encode() + b"\n")
-                    answer = await _answer(reader)
-                return answer
+                await _answer(reader)  # its greeting
+                writer.write(command.encode() + b"\n")
+                return await _answer(reader)
             finally:
                 writer.close()
 

@@ -1,0 +1,55 @@
+"""What BIRD is told, and what it says."""
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from lbmux.control.announcer.bird import configuration, parse_neighbours, routes
+from lbmux.control.announcer.settings import Bgp, Neighbour, Peer
+
+BGP = Bgp(
+    IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")), Peer(IPv4Address("10.0.9.1"), 7)), 65001, 9, "secret",
+    ((64512, 7),), 50, True,
+)  # fmt: skip
+PROTOCOLS = """\
+1002-device1    Device     ---        up     1700000000
+1002-peer1      BGP        ---        up     1700000000  Established
+1006-  BGP state:          Established
+         Routes:         0 imported, 12 exported, 0 preferred
+1002-peer2      BGP        ---        start  1700000000  Connect
+1006-  BGP state:          Connect
+"""
+SESSIONS = """\
+1020-bfd1:
+ IP address                Interface  State      Since         Interval  Timeout
+ 10.0.1.1                  eth0       Up         13:54:56.750    0.050    0.150
+"""
+
+
+def test_a_session_has_its_settings() -> None:
+    text = configuration(BGP, Path("/run/x"))
+    for part in (
+        "local 10.0.1.2 as 65001; neighbor 10.0.1.1 as 64512;", "hold time 9;", 'password "secret";', "bfd on;",
+        "bgp_community.add((64512,7)); bgp_med = 50;", "interval 50 ms; multiplier 3;",
+        '\ninclude "/run/x/vips.conf";\n',
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_without_bfd_there_is_none() -> None:
+    assert "bfd" not in configuration(Bgp(BGP.local, BGP.peers), Path("/run/x"))
+
+
+def test_each_prefix_is_a_route() -> None:
+    prefixes = frozenset({IPv4Network("192.0.2.2"), IPv4Network("192.0.2.1")})
+    assert routes(prefixes) == "route 192.0.2.1/32 blackhole;\nroute 192.0.2.2/32 blackhole;\n"
+
+
+def test_neighbours_are_read_from_its_answers() -> None:
+    assert parse_neighbours(PROTOCOLS, SESSIONS, BGP, 1700000005.0) == [
+        Neighbour("10.0.1.1", 64512, "established", 5.0, 12, "up"),
+        Neighbour("10.0.9.1", 7, "connect", None, 0, ""),
+    ]
+
+
+def test_a_speaker_that_says_nothing_is_down() -> None:
+    assert {n.state for n in parse_neighbours("", "", BGP, 0.0)} == {"down"}

@@ -1,0 +1,32 @@
+"""What ExaBGP is told."""
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from lbmux.control.announcer.exabgp import CHUNK, commands, configuration
+from lbmux.control.announcer.settings import Bgp, Peer
+
+BGP = Bgp(IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")),), 65001, 9, "secret", ((64512, 7), (1, 2)), 50)
+
+
+def test_a_session_has_its_settings() -> None:
+    text = configuration(BGP, Path("/run/x"))
+    for part in ("neighbor 10.0.1.1 {", "peer-as 64512;", "local-as 65001;", "hold-time 9;", 'md5-password "secret";'):
+        assert part in text
+
+
+def test_routes_carry_metric_and_communities() -> None:
+    assert commands("announce", [IPv4Network("192.0.2.1")], BGP) == [
+        "announce attributes next-hop 10.0.1.2 med 50 community [ 64512:7 1:2 ] nlri 192.0.2.1/32"
+    ]
+
+
+def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
+    prefixes = {IPv4Network((0x0A000000 + n, 32)) for n in range(3 * CHUNK + 1)}
+    lines = commands("withdraw", prefixes, BGP)
+    assert len(lines) == 4
+    assert {IPv4Network(name) for line in lines for name in line.partition("nlri ")[2].split()} == prefixes
+
+
+def test_nothing_to_say_is_no_line() -> None:
+    assert commands("announce", [], BGP) == []

@@ -1,0 +1,66 @@
+"""The process that keeps a speaker only as long as the mux lives."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from lbmux.control.announcer import keeper
+
+SPEAKER = [sys.executable, "-I", "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
+
+
+@contextlib.contextmanager
+def kept(silence_s: float, speaker: list[str] = SPEAKER) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-I", "-S", keeper.__file__, str(silence_s), *speaker]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def speaker_of(process: "subprocess.Popen[bytes]") -> int:
+    assert process.stdout is not None
+    return os.pidfd_open(int(process.stdout.readline()))
+
+
+def ended(descriptor: int, within_s: float) -> bool:
+    import select
+
+    return bool(select.select([descriptor], [], [], within_s)[0])
+
+
+def test_the_end_of_the_mux_ends_the_speaker() -> None:
+    with kept(30) as process:
+        speaker = speaker_of(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert ended(speaker, 2) and process.wait(2) == 0
+
+
+def test_silence_ends_the_speaker_and_signs_of_life_keep_it() -> None:
+    with kept(0.5) as process:
+        speaker = speaker_of(process)
+        assert process.stdin is not None
+        for _ in range(10):
+            process.stdin.write(b".")
+            process.stdin.flush()
+            time.sleep(0.1)
+        assert not ended(speaker, 0)
+        assert ended(speaker, 2) and process.wait(2) == keeper.SILENT
+
+
+def test_a_killed_keeper_takes_the_speaker_with_it() -> None:
+    with kept(30) as process:
+        speaker = speaker_of(process)
+        process.send_signal(signal.SIGKILL)
+        assert ended(speaker, 2)
+
+
+def test_a_speaker_that_ends_by_itself_is_told_of() -> None:
+    with kept(30, ["/bin/true"]) as process:
+        assert process.wait(5) == keeper.ENDED
