@@ -11,20 +11,23 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
-from typing import Any, Self
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple, Self
 
 from pyroute2 import AsyncIPRoute, IPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, mac_from_int, mac_to_int
+from lbmux.control.prefixes import EVERYTHING, Prefix, prefix, within
 from lbmux.errors import SetupError
 
 log = logging.getLogger(__name__)
 
 USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
 NTF_USE = 1
+UP = 0x1 | 0x40 | 0x10000  # IFF_UP, IFF_RUNNING, IFF_LOWER_UP
+ANY_ADDRESS: dict[int, Address] = {socket.AF_INET: IPv4Address(0), socket.AF_INET6: IPv6Address(0)}
 GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S = 0.02
 """Route changes come in bursts: how long to wait before the routes are asked again."""
@@ -55,6 +58,14 @@ class Route:
     via: Address
     mtu: int | None
     preferred_source: Address | None
+
+
+class Link(NamedTuple):
+    """What routes and frames depend on; ``mac`` is None where the link has no Ethernet address."""
+
+    mac: int | None
+    mtu: int
+    flags: int
 
 
 class NextHops:
@@ -101,9 +112,10 @@ class Watcher:
         self._on_change = on_change
         self._routes: dict[Address, Route | None] = {}
         self._macs: dict[tuple[int, Address], int] = {}
-        self._links: dict[int, tuple[int, int]] = {}  # index: (MAC, MTU)
+        self._links: dict[int, Link] = {}
         self._hops: dict[Address, NextHop | None] = {}
-        self._stale_routes = asyncio.Event()
+        self._stale: set[Prefix] = set()  # where routes may be others now
+        self._routes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -111,12 +123,18 @@ class Watcher:
         self._netlink = await self._stack.enter_async_context(AsyncIPRoute())
         self._events = await self._stack.enter_async_context(AsyncIPRoute())
         await self._events.bind(GROUPS)
-        async for message in await self._netlink.link("dump"):
-            self._learn_link(message)
-        async for message in await self._netlink.neigh("dump"):
-            self._learn_neighbour(message)
+        await self._learn_all()
         work = (self._listen(), self._follow_routes(), self._refresh())
         self._tasks = [asyncio.create_task(task) for task in work]
+
+    async def _learn_all(self) -> None:
+        links: dict[int, Link] = {}
+        macs: dict[tuple[int, Address], int] = {}
+        async for message in await self._netlink.link("dump"):
+            learn_link(links, message)
+        async for message in await self._netlink.neigh("dump"):
+            learn_neighbour(macs, message)
+        self._links, self._macs = links, macs
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -129,81 +147,85 @@ class Watcher:
         for gone in self._routes.keys() - wanted:
             del self._routes[gone]
             self._hops.pop(gone, None)
-        for destination in wanted - self._routes.keys():
-            await self._look_up(destination)
+        added = wanted - self._routes.keys()
+        self._routes.update(dict.fromkeys(added))
+        for destination in added:
+            await self._look_up(destination, is_new=True)
         await self._solicit(pending_only=True)
 
-    async def _look_up(self, destination: Address) -> None:
+    async def _look_up(self, destination: Address, is_new: bool = False) -> None:
+        route, reason = None, ""
         try:
-            message = (await self._netlink.route("get", dst=str(destination)))[0]
+            route = _route((await self._netlink.route("get", dst=str(destination)))[0], destination)
         except NetlinkError as error:
-            log.warning("no route to host %s: %s", destination, error.args[1] if len(error.args) > 1 else error)
-            self._routes[destination] = None
-        else:
-            self._routes[destination] = _route(message, destination)
+            reason = str(error.args[1] if len(error.args) > 1 else error)
+        if destination not in self._routes:
+            return  # no longer watched
+        if route is None and (is_new or self._routes[destination] is not None):
+            log.warning("no route to host %s: %s", destination, reason)
+        self._routes[destination] = route
         self._evaluate(destination)
 
     def _evaluate(self, destination: Address) -> None:
         """Put route, link and neighbour together; tell of a change."""
         route, hop = self._routes.get(destination), None
-        if route is not None and route.interface_index in self._links:
-            mac, mtu = self._links[route.interface_index]
+        if route is not None:
+            link = self._links.get(route.interface_index)
             neighbour = self._macs.get((route.interface_index, route.via))
-            if neighbour is not None:
-                hop = NextHop(route.interface_index, mac, neighbour, route.mtu or mtu, route.preferred_source)
+            if link is not None and link.mac is not None and neighbour is not None:
+                mtu = route.mtu or link.mtu
+                hop = NextHop(route.interface_index, link.mac, neighbour, mtu, route.preferred_source)
         if hop != self._hops.get(destination):
             self._hops[destination] = hop
             self._on_change(destination, hop)
 
     async def _listen(self) -> None:
+        lost = False
         while True:  # pyroute2 ends the iteration with each datagram
-            async for message in self._events.get():
-                self._heard(message)
+            try:
+                if lost:
+                    await self._learn_all()
+                    self._evaluate_all()
+                    self._change(EVERYTHING)
+                    lost = False
+                async for message in self._events.get():
+                    self._heard(message)
+            except (NetlinkError, OSError) as error:  # more events than the socket holds: which ones, nobody knows
+                log.warning("netlink events lost (%s): reading everything anew", error)
+                lost = True
+                await asyncio.sleep(SETTLE_S)
 
     def _heard(self, message: Any) -> None:
         event = message["event"]
         if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
-            if self._learn_neighbour(message):
+            if learn_neighbour(self._macs, message):
                 self._evaluate_all()
-        else:
-            if event in ("RTM_NEWLINK", "RTM_DELLINK"):
-                self._learn_link(message)
-            self._stale_routes.set()
+        elif event in ("RTM_NEWLINK", "RTM_DELLINK"):
+            # With a link that goes down its routes go silently, and others' next hops may be chosen anew.
+            if learn_link(self._links, message):
+                self._change(EVERYTHING)
+        elif event in ("RTM_NEWROUTE", "RTM_DELROUTE") and message["family"] in ANY_ADDRESS:
+            network = message.get_attr("RTA_DST")
+            address = ip_address(network) if network else ANY_ADDRESS[message["family"]]
+            self._change({prefix(address, message["dst_len"])})
+
+    def _change(self, prefixes: Iterable[Prefix]) -> None:
+        self._stale.update(prefixes)
+        self._routes_changed.set()
 
     def _evaluate_all(self) -> None:
         for destination in list(self._routes):
             self._evaluate(destination)
 
-    def _learn_link(self, message: Any) -> None:
-        mac = message.get_attr("IFLA_ADDRESS")
-        if message["event"] == "RTM_DELLINK":
-            self._links.pop(message["index"], None)
-        elif mac and len(mac) == 17:
-            self._links[message["index"]] = (mac_to_int(mac), message.get_attr("IFLA_MTU"))
-
-    def _learn_neighbour(self, message: Any) -> bool:
-        """Whether a MAC address is another now."""
-        destination, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
-        if not destination:
-            return False
-        key = (message["ifindex"], ip_address(destination))
-        usable = message["event"] == "RTM_NEWNEIGH" and message["state"] & USABLE and mac and len(mac) == 17
-        value = mac_to_int(mac) if usable else None
-        if value == self._macs.get(key):
-            return False
-        if value is None:
-            del self._macs[key]
-        else:
-            self._macs[key] = value
-        return True
-
     async def _follow_routes(self) -> None:
         while True:
-            await self._stale_routes.wait()
+            await self._routes_changed.wait()
             await asyncio.sleep(SETTLE_S)
-            self._stale_routes.clear()
-            for destination in list(self._routes):
-                await self._look_up(destination)
+            self._routes_changed.clear()
+            stale, self._stale = self._stale, set()
+            for destination in within(list(self._routes), stale):
+                if destination in self._routes:
+                    await self._look_up(destination)
             await self._solicit(pending_only=True)
 
     async def _refresh(self) -> None:
@@ -211,8 +233,9 @@ class Watcher:
         while True:
             await asyncio.sleep(REFRESH_S)
             turn += 1
-            if turn % REFRESH_EVERY == 0 and None in self._routes.values():
-                self._stale_routes.set()
+            if turn % REFRESH_EVERY == 0:  # rules and next hop objects change routes without an event of theirs
+                for destination in [destination for destination, route in self._routes.items() if route is None]:
+                    await self._look_up(destination)
             await self._solicit(pending_only=turn % REFRESH_EVERY != 0)
 
     async def _solicit(self, pending_only: bool) -> None:
@@ -225,8 +248,38 @@ class Watcher:
                 await self._netlink.neigh("replace", dst=str(via), ifindex=index, state=0, flags=NTF_USE)
 
 
+def learn_link(links: dict[int, Link], message: Any) -> bool:
+    """Whether what a link's event says is new."""
+    if message["family"] == socket.AF_BRIDGE:
+        return False  # of a bridge's port, not of the link
+    index, known = message["index"], links.get(message["index"])
+    if message["event"] == "RTM_DELLINK":
+        links.pop(index, None)
+        return known is not None
+    mac = message.get_attr("IFLA_ADDRESS")
+    is_ethernet = bool(mac) and len(mac) == 17
+    links[index] = Link(mac_to_int(mac) if is_ethernet else None, message.get_attr("IFLA_MTU"), message["flags"] & UP)
+    return links[index] != known
+
+
+def learn_neighbour(macs: dict[tuple[int, Address], int], message: Any) -> bool:
+    """Whether a neighbour's event says another MAC address; one that is not usable is none."""
+    destination, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
+    if not destination or message["family"] not in ANY_ADDRESS:
+        return False  # a bridge's forwarding entries are neighbours by name only
+    key = (message["ifindex"], ip_address(destination))
+    usable = message["event"] == "RTM_NEWNEIGH" and message["state"] & USABLE and mac and len(mac) == 17
+    known = macs.pop(key, None)
+    if usable:
+        macs[key] = mac_to_int(mac)
+    return macs.get(key) != known
+
+
 def _route(message: Any, destination: Address) -> Route:
     gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
+    other_family = message.get_attr("RTA_VIA")  # an IPv4 route by an IPv6 router, RFC 5549
+    if other_family:
+        gateway = other_family["addr"]
     metrics = message.get_attr("RTA_METRICS")
     return Route(
         message.get_attr("RTA_OIF"),
