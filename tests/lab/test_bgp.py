@@ -1,0 +1,218 @@
+"""Muxes that announce their VIPs to a router that runs BIRD: real daemons, and the router's kernel looked at."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.control.control_socket import ask
+from lbmux.lab import processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
+from lbmux.lab.traffic import traffic
+from tests.programs.daemons import configuration, running, service
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("exabgp") is None, reason="exabgp is not installed"),
+]
+BIRD_PROTOCOL = "12"  # RTPROT_BIRD
+STARTS_S = 15.0
+MANY = 1000
+PEER = {"mux1": "10.0.1.1", "mux2": "10.0.2.1"}
+WAY = {"mux1": "10.0.1.2", "mux2": "10.0.2.2"}
+SPEAKERS = ("exabgp", "bird")
+
+
+class Router:
+    """What the router's kernel has."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def routes(self) -> list[Any]:
+        command = ["ip", "-N", "-j", "route", "show", "proto", BIRD_PROTOCOL]
+        return json.loads(self._lab.run("router", command, capture_output=True, text=True).stdout)
+
+    def set_link(self, interface: str, state: str) -> None:
+        assert self._lab.run("router", ["ip", "link", "set", interface, state]).returncode == 0
+
+
+def ways(router: Router) -> dict[str, set[str]]:
+    """The gateways of each route that BIRD put into the kernel."""
+    return {route["dst"]: {hop["gateway"] for hop in route.get("nexthops", [route])} for route in router.routes()}
+
+
+def until(holds: Callable[[], bool], within_s: float = STARTS_S, pause_s: float = 0.002) -> float:
+    """Wait for it; how long that took, in seconds."""
+    start = time.monotonic()
+    while not holds():
+        assert time.monotonic() - start < within_s, f"not within {within_s} s"
+        time.sleep(pause_s)
+    return time.monotonic() - start
+
+
+def services(count: int) -> dict[str, Any]:
+    backend = [{"name": "h1", "dip": "10.1.1.2"}]
+    return configuration(
+        *(service(f"s{n}", 80, backend, vip=f"192.0.{2 + n // 250}.{1 + n % 250}") for n in range(count))
+    )
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """All namespaces, and the router's BIRD; muxes are the test's own."""
+    lab = Lab(ananta_bgp(), f"b{os.getpid()}")
+    try:
+        lab.up(programs=False)
+        lab.write_config(services(1))
+        yield lab
+    finally:
+        lab.down()
+
+
+@contextlib.contextmanager
+def routing(lab: Lab, *more: str) -> Iterator[Router]:
+    """The router's BIRD, and a look into its kernel."""
+    node = lab.topology.node("router")
+    program = node.programs[0]
+    lab.start(node, replace(program, arguments=(*program.arguments, *more)))
+    yield Router(lab)
+
+
+def announcing(lab: Lab, node: str, speaker: str, *more: str) -> Any:
+    return running(lab, node, "mux", "--bgp-peer", PEER[node], "--bgp-speaker", speaker, "--drain", "0.1", *more)
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab, speaker: str) -> None:
+    attributes = ("--bgp-med", "7", "--bgp-community", "64512:9")
+    with routing(lab) as router, announcing(lab, "mux1", speaker, *attributes) as one:
+        until(lambda: ways(router) == {VIP: {WAY["mux1"]}})
+        said = ask(one.control, "bgp")
+        assert said["prefixes"] == [f"{VIP}/32"] and said["speaker"] == speaker
+        assert [(n["state"], n["prefixes"]) for n in said["neighbours"]] == [("established", 1)]
+        told = lab.run(
+            "router", ["/usr/sbin/birdc", "-s", str(lab.directory / "router/bird.ctl"), "show", "route", "all"],
+            capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        assert "BGP.med: 7" in told and "(64512,9)" in told
+        with announcing(lab, "mux2", speaker, *attributes) as two:  # alike, or the router takes the better alone
+            until(lambda: ways(router) == {VIP: set(WAY.values())})
+            two.tell(signal.SIGKILL)
+            took_s = until(lambda: ways(router) == {VIP: {WAY["mux1"]}}, 2)
+            two.process.wait(2)
+        print(f"{speaker}: withdrawn {1000 * took_s:.0f} ms after kill -9")
+        assert took_s < 0.5
+        one.tell(signal.SIGTERM)
+        until(lambda: not ways(router), 2)
+        assert one.process.wait(10) == 0
+    assert not one.control.with_suffix(".bgp").exists()
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_mux_whose_event_loop_is_stuck_is_withdrawn_and_comes_back(lab: Lab, speaker: str) -> None:
+    with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
+        until(lambda: bool(ways(router)))
+        mux.tell(signal.SIGSTOP)
+        took_s = until(lambda: not ways(router), 2)
+        print(f"{speaker}: withdrawn {1000 * took_s:.0f} ms after SIGSTOP of the mux")
+        mux.tell(signal.SIGCONT)
+        until(lambda: bool(ways(router)))
+        assert took_s < 0.6
+
+
+def test_with_bfd_a_silent_link_is_withdrawn_before_the_hold_time(lab: Lab) -> None:
+    with routing(lab) as router, announcing(lab, "mux1", "bird", "--bfd") as mux:
+        until(lambda: bool(ways(router)) and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
+        speaker = int((mux.control.with_suffix(".bgp") / "bird.pid").read_text())
+        os.kill(speaker, signal.SIGSTOP)
+        took_s = until(lambda: not ways(router), 2)
+        print(f"withdrawn {1000 * took_s:.0f} ms after SIGSTOP of the speaker, with BFD")
+        assert took_s < 0.6
+        os.kill(speaker, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_thousand_vips_and_a_reload_that_takes_them_away(lab: Lab, speaker: str) -> None:
+    lab.write_config(services(MANY))  # tables are made for as many as there are at the start
+    with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
+        until(lambda: len(ways(router)) == MANY, pause_s=0.05)
+        lab.write_config(services(2))
+        assert mux.reload().returncode == 0
+        until(lambda: set(ways(router)) == {VIP, "192.0.2.2"}, 10, 0.05)
+        lab.write_config(services(MANY))
+        assert mux.reload().returncode == 0
+        took_s = until(lambda: len(ways(router)) == MANY, 10, 0.05)
+        print(f"{speaker}: {MANY} VIPs in the router's kernel {took_s:.2f} s after the reload")
+        assert took_s < 2
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_password_must_be_the_routers(lab: Lab, speaker: str) -> None:
+    right, wrong = lab.directory / "right", lab.directory / "wrong"
+    right.write_text("secret\n")
+    wrong.write_text("other\n")
+    with (
+        routing(lab, "--password", "secret") as router,
+        announcing(lab, "mux1", speaker, "--bgp-password-file", str(wrong)),
+        announcing(lab, "mux2", speaker, "--bgp-password-file", str(right)),
+    ):
+        until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
+        time.sleep(2)  # longer than the right one took
+        assert ways(router) == {VIP: {WAY["mux2"]}}
+
+
+def test_an_interface_without_carrier_is_withdrawn_everywhere(lab: Lab) -> None:
+    with routing(lab) as router, announcing(lab, "mux1", "exabgp") as mux:
+        until(lambda: bool(ways(router)))
+        router.set_link("to-mux1", "down")
+        until(lambda: not ways(router), 5)
+        until(lambda: ask(mux.control, "bgp")["prefixes"] == [], 2)
+        router.set_link("to-mux1", "up")
+        until(lambda: bool(ways(router)))
+
+
+def test_a_speaker_that_is_not_installed_is_one_clear_line(lab: Lab, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['exabgp'] = None; from lbmux.cli.main import main; main()"
+    options = ["mux", "-c", str(lab.config), "-i", "eth0", "--driver", "packet", "--bgp-peer", PEER["mux1"]]
+    command = [sys.executable, "-c", code, *options, "--control", str(tmp_path / "mux.sock")]
+    ran = lab.run("mux1", command, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [
+        "lbmux: BGP speaker exabgp: not installed (pip install 'lbmux[bgp]', or --bgp-speaker bird)"
+    ]
+
+
+def test_a_mux_that_is_drained_loses_no_connection() -> None:
+    lab = Lab(ananta_bgp("--bgp-speaker", "bird"), f"t{os.getpid()}", "packet")
+    try:
+        lab.up()
+        router = Router(lab)
+        until(lambda: ways(router) == {VIP: set(WAY.values())})
+        with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "50") as client:
+            mux = lab.process("mux1", "mux")
+            processes.kill(mux, signal.SIGTERM)
+            until(lambda: ways(router) == {VIP: {WAY["mux2"]}}, 2)
+            assert mux.alive  # withdrawn before it leaves
+            until(lambda: not mux.alive, 5)
+            time.sleep(0.5)
+            said = client.report()["connections"]
+            stall_ms = max(connection["longest_stall_ms"] for connection in said)
+            print(f"drained: longest stall {stall_ms} ms")
+            assert [connection for connection in said if connection["broken"]] == []
+            assert len(said) == 50 and stall_ms < 200  # a lost packet is sent again after 200 ms
+    finally:
+        lab.down()
