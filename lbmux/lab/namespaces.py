@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute, netns
 
+from lbmux.addresses import mac_to_int
 from lbmux.control.offloads import set_features
 from lbmux.errors import LabError
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
@@ -156,3 +157,9 @@ def byte_counters(interface: str) -> tuple[int, int]:
     with IPRoute() as ip:
         stats = ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_STATS64")
     return stats["rx_bytes"], stats["tx_bytes"]
+
+
+def link_mac(interface: str) -> int:
+    """The MAC address of an interface of the current namespace, as 48 bits as loaded from the wire."""
+    with IPRoute() as ip:
+        return mac_to_int(ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))

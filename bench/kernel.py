@@ -1,0 +1,219 @@
+"""The mux in the kernel, against the limits of the machine and against the kernel's own way.
+
+A generator program (generator.py) sends from one end of a veth pair; the program under test runs at the other end, and
+what it sends back is counted by a sink at the first.  All in one run, back to back, and the medians of three.
+On one core generator, mux and sink share core 0; on two the mux (its NAPI thread) has core 1.
+"""
+
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from socket import if_nametoindex
+
+import numpy as np
+
+from bench import nftables
+from bench.frames import VIP, config, tcp_frame
+from bench.generator import PATTERN
+from bench.live import GENERATOR_CORE, MUX_CORE, Bed
+from bench.report import REPETITIONS, Result
+from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
+from lbmux.control.mux_tables import MuxTables
+from lbmux.control.neighbours import NextHop
+from lbmux.datapath.headers import ACK
+from lbmux.datapath.tables import Sizes
+from lbmux.datapath.world import TABLE_SYMBOL
+from lbmux.frames.xdp import Kernel
+from lbmux.lab.namespaces import inside, link_mac
+from lbmux.targets.bpf import objects, syscall
+from lbmux.targets.bpf.maps import KernelTables
+from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.bpf.test_runs import TestRunner, run_live
+from lbmux.targets.regions import Tables
+
+SECONDS = 1.5
+FIRST_FRAMES = 200_000
+FLOWS = (100, 1000, 10_000, 100_000, 1_000_000)
+SIZES = (64, 128, 256, 512, 1024, 1400)
+NEW = 1 << 40
+"""So many flows that none comes twice."""
+TEST_RUNS = 2_000_000
+NEVER_IDLE = {"untrusted_s": 86400, "trusted_s": 86400, "closing_s": 86400}
+
+
+class Stage:
+    """The two ends, the generator and the sink; under test is whatever is attached to ``b0``."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        lab = bed.lab
+        self._generator, self._mux = lab.namespace("generator"), lab.namespace("mux")
+        self.macs = (lab.inside("generator", lambda: link_mac("a0")), lab.inside("mux", lambda: link_mac("b0")))
+        self._map = syscall.create_array("pattern", PATTERN.itemsize)
+        memory = np.frombuffer(syscall.map_value(self._map, PATTERN.itemsize), np.uint8)
+        self._row = memory[: PATTERN.itemsize].view(PATTERN)
+        self._program = self._load("bench.generator:generate")
+        self._attach(self._generator, "a0", self._load("bench.generator:sink"))
+
+    def _load(self, name: str) -> int:
+        code = objects.compiled(name).program(objects.SECTION, {TABLE_SYMBOL + "pattern": self._map}, {})
+        return syscall.load_program(Attach.XDP, code, name.rpartition(":")[2]).descriptor
+
+    def _attach(self, namespace: str, interface: str, program: int) -> int:
+        def link() -> int:
+            return syscall.create_link(program, if_nametoindex(interface), Attach.XDP, syscall.XDP_NATIVE)
+
+        return inside(namespace, link)
+
+    @contextlib.contextmanager
+    def program(self, name: str) -> Iterator[None]:
+        """A program without tables under test."""
+        link = self._attach(self._mux, "b0", self._load(f"bench.kernel_programs:{name}"))
+        try:
+            yield
+        finally:
+            os.close(link)
+
+    @contextlib.contextmanager
+    def mux(self) -> Iterator[None]:
+        """The mux under test, with room for a million flows on each CPU."""
+        sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
+        kernel = inside(self._mux, lambda: Kernel("b0", sizes))
+        try:
+            fill(kernel.tables, self.macs)
+            inside(self._mux, lambda: kernel.attach({Attach.XDP: "mux_xdp"}))
+            yield
+        finally:
+            inside(self._mux, kernel.detach)
+
+    @contextlib.contextmanager
+    def two_cores(self) -> Iterator[None]:
+        """Frames for ``b0`` are taken by a thread of its own on the other core, once a program is attached."""
+        script = "mount -t sysfs none /sys && echo {} > /sys/class/net/b0/threaded"
+        self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(1)], check=True)
+        for thread in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if thread.read_text().startswith("napi/b0-"):
+                    os.sched_setaffinity(int(thread.parent.name), {MUX_CORE})
+        try:
+            yield
+        finally:
+            self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(0)], check=True)
+
+    def rate(self, flows: int, length: int = 64, seconds: float = SECONDS, sent: bool = False) -> float:
+        """Millions of frames a second that came back, or that were ``sent``."""
+        row = self._row[0]
+        row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
+        row["source"], row["destination"], row["port"], row["flags"] = 0xC6120000, to_wire32(VIP), port_to_wire(80), ACK
+        frame = tcp_frame(length)
+
+        def run(count: int) -> tuple[float, int]:
+            row["next"], before = 0, int(row["back"])
+            os.sched_setaffinity(0, {GENERATOR_CORE})
+            start = time.perf_counter()
+            run_live(self._program, frame, count, if_nametoindex("a0"))
+            return time.perf_counter() - start, int(row["back"]) - before
+
+        def work() -> float:
+            count = max(FIRST_FRAMES, 2 * flows if flows < NEW else 0)  # each flow twice: it is established then
+            taken, _ = run(count)
+            count = int(count * seconds / taken)
+            taken, back = run(count)
+            return (count if sent else back) / taken / 1e6
+
+        return inside(self._generator, work)
+
+
+def fill(tables: Tables, macs: tuple[int, int]) -> None:
+    given = config().model_copy()
+    services = tuple(s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE)}) for s in given.services)
+    mux = MuxTables(tables, IPv4Address("10.9.0.2"))
+    mux.commit(mux.plan(given.model_copy(update={"services": services})))
+    for destination in mux.destinations():
+        mux.set_next_hop(destination, NextHop(0, macs[1], macs[0], 1500))
+
+
+def established_ns() -> float:
+    """BPF_PROG_TEST_RUN on an established flow, the frame put back, what that costs subtracted."""
+    with KernelTables.create(Sizes(workers=(os.cpu_count() or 1) + 1)) as kernel:
+        fill(kernel.tables, (mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02")))
+        loaded = [kernel.load(f"bench.kernel_programs:{name}", Attach.XDP) for name in ("again", "nothing")]
+        runners = [TestRunner(program.descriptor) for program in loaded]
+        whole, harness = ([runner.run(tcp_frame(), TEST_RUNS).duration_ns for _ in range(9)] for runner in runners)
+    return statistics.median(whole) - statistics.median(harness)
+
+
+def run() -> list[Result]:
+    results = [Result("kernel", "established flow, BPF_PROG_TEST_RUN", established_ns(), "ns", goal="< 40",
+                      note="frame put back, harness subtracted")]  # fmt: skip
+    with Bed() as bed:
+        stage = Stage(bed)
+        one = _limits_and_mux(stage, False)
+        two = _limits_and_mux(stage, True)
+        others = {"nftables, Maglev map, fwd": _nftables(stage), "AF_PACKET mux": _packet(stage)}
+        with stage.mux():
+            by_flows = {flows: stage.rate(flows) for flows in FLOWS}
+        by_size = {}
+        for length in SIZES:
+            with stage.mux():
+                by_size[length] = stage.rate(1000, length)
+    goals = {"1000 flows": ">= 0.85", "1,000,000 flows": ">= 0.55", "new flows only": ">= 0.5"}
+    for cores, rates in (("one core", one), ("two cores", two)):
+        limit = rates["XDP_TX"]
+        for name, rate in rates.items():
+            goal = goals.get(name, "") if cores == "one core" else ""
+            results.append(Result("kernel", f"{cores}: {name}", rate, "Mpps", "XDP_TX", rate / limit, goal))
+    mux = one["1000 flows"]
+    for (name, rate), goal in zip(others.items(), (">= 3", ">= 8"), strict=True):
+        results.append(Result("kernel", name, rate, "Mpps", "mux: times its rate", mux / rate, goal))
+    results += [Result("kernel-flows", f"{flows:,}", rate, "Mpps") for flows, rate in by_flows.items()]
+    results += [Result("kernel-size", str(length), rate, "Mpps") for length, rate in by_size.items()]
+    return results
+
+
+def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, float]:
+    """Each in turn, three times; the medians."""
+
+    @contextlib.contextmanager
+    def cores() -> Iterator[None]:
+        with stage.two_cores() if two_cores else contextlib.nullcontext():
+            yield
+
+    def under(context: Callable[[], contextlib.AbstractContextManager[None]], flows: int, sent: bool = False) -> float:
+        with context(), cores():
+            return stage.rate(flows, sent=sent)
+
+    cases: dict[str, Callable[[], float]] = {
+        "XDP_DROP": lambda: under(lambda: stage.program("drop"), 1000, sent=True),
+        "XDP_TX": lambda: under(lambda: stage.program("send_back"), 1000),
+        "1000 flows": lambda: under(stage.mux, 1000),
+        "1,000,000 flows": lambda: under(stage.mux, 1_000_000),
+        "new flows only": lambda: under(stage.mux, NEW),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(REPETITIONS):
+        for name, case in cases.items():
+            rates[name].append(case())
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def _nftables(stage: Stage) -> float:
+    nftables.install(stage.bed.lab, "mux", "b0")
+    try:
+        with stage.program("pass_up"):
+            return statistics.median(stage.rate(1000) for _ in range(REPETITIONS))
+    finally:
+        stage.bed.lab.run("mux", ["nft", "flush", "ruleset"], check=True)
+
+
+def _packet(stage: Stage) -> float:
+    with stage.program("pass_up"):
+        stage.bed.start_mux("packet")
+        time.sleep(1)
+        rate = statistics.median(stage.rate(1000) for _ in range(REPETITIONS))
+        stage.bed.stop()
+    return rate
