@@ -168,7 +168,9 @@ class MuxTables:
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
-        row["active"], row["changed"] = other, now_ticks()
+        in_force = bool(self._built)  # else there is no flow yet that a change could have moved
+        row["changed"] = (now_ticks() - (0 if in_force else int(row["idle_longest"]) + 1)) & 0xFFFFFFFF
+        row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE
         kept = {place for _, place in plan.tables.values()}

@@ -69,9 +69,17 @@ def second_hash(hashed):
 
 
 @step
-def find(bucket, high, low, ports, owner):
+def first_way(hashed):
+    """Where in its bucket a flow is entered if it can be, and looked for first: one of the two cache lines."""
+    return int64(hashed >> u32(31)) * (WAYS // 2)
+
+
+@step
+def find(bucket, hashed, high, low, ports, owner):
     """The place of a flow in a bucket, or -1.  One branch a way: which way it is cannot be predicted."""
-    for way in range(WAYS):
+    first = first_way(hashed)
+    for turn in range(WAYS):
+        way = turn ^ first
         flow = flow_row(bucket, way)
         different = (flow.low ^ low) | (flow.high ^ high) | u64(flow.ports ^ ports) | u64(flow.owner ^ u16(owner))
         if different == u64(0) and flow.state != 0:
@@ -129,10 +137,11 @@ def move(world, setting, part, hashed, flow, row, now):
 
     Else the fourth established flow of a bucket would go with the next flood.
     """
-    second = bucket_at(world, part, second_hash(hashed))
+    other = second_hash(hashed)
+    second = bucket_at(world, part, other)
     if trusted_in(second) >= int64(setting.trusted_ways):
         return
-    place = free_place(setting, second, flow.owner, row, now, int64(hashed >> u32(20)) ^ int64(now))
+    place = free_place(setting, second, other, flow.owner, row, now)
     if place < 0:
         return
     to = flow_row(second, place & (WAYS - 1))
@@ -154,10 +163,11 @@ def trusted_in(bucket):
 def lookup(world, part, hashed, high, low, ports, owner):
     """Where worker ``part`` has a flow: (its bucket, its place there or -1)."""
     bucket = bucket_at(world, part, hashed)
-    way = find(bucket, high, low, ports, owner)
+    way = find(bucket, hashed, high, low, ports, owner)
     if way < 0 and flow_row(bucket, 0).overflowed != 0:
-        second = bucket_at(world, part, second_hash(hashed))
-        way = find(second, high, low, ports, owner)
+        other = second_hash(hashed)
+        second = bucket_at(world, part, other)
+        way = find(second, other, high, low, ports, owner)
         if way >= 0:
             bucket = second
     return bucket, way
@@ -190,17 +200,20 @@ def still_good(world, setting, who, part, hashed, bucket, flow, target, row, fla
 
 
 @step
-def free_place(setting, bucket, owner, row, now, chance):
+def free_place(setting, bucket, hashed, owner, row, now):
     """A place for a flow of ``owner``: free or idle, else a random untrusted flow's (+ WAYS); -1 where none is."""
-    free, victim, untrusted = int64(-1), int64(-1), int64(0)
+    free, victim, last, untrusted = int64(-1), int64(-1), int64(-1), int64(0)
+    first, chance = first_way(hashed), int64(hashed >> u32(20)) ^ int64(now)
     for turn in range(WAYS):
-        way = (turn + chance) & (WAYS - 1)
+        way = turn ^ first
         flow = flow_row(bucket, way)
         if flow.state == 0 or is_over(setting, flow, owner, row, now):
-            free = way
+            free = way if free < 0 else free
         elif flow.state != TRUSTED:
             untrusted += 1
-            victim = way
+            order = (way + chance) & (WAYS - 1)
+            if order > last:
+                victim, last = way, order
     if free >= 0 and (untrusted < int64(setting.untrusted_ways) or victim < 0):
         return free
     return victim + WAYS if victim >= 0 else int64(-1)
@@ -220,12 +233,12 @@ def enter(flow, high, low, ports, owner, target, generation, now):
 def remember(world, setting, who, hashed, high, low, ports, owner, target, generation, row, now):
     """Enter a new flow, in its first bucket or its second; what became of it is counted."""
     bucket = bucket_at(world, who, hashed)
-    chance = int64(hashed >> u32(20)) ^ int64(now)
-    place = free_place(setting, bucket, owner, row, now, chance)
+    place = free_place(setting, bucket, hashed, owner, row, now)
     if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):
         flow_row(bucket, 0).overflowed = 1
-        bucket = bucket_at(world, who, second_hash(hashed))
-        place = free_place(setting, bucket, owner, row, now, chance)
+        other = second_hash(hashed)
+        bucket = bucket_at(world, who, other)
+        place = free_place(setting, bucket, other, owner, row, now)
     if place < 0:
         count_lookup(world, who, FULL)
         return

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute, netns
 
-from lbmux.addresses import mac_to_int
+from lbmux.addresses import mac_from_int, mac_to_int
 from lbmux.control.offloads import set_features
 from lbmux.errors import LabError
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
 from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
 
 CLONE_NEWNET = 0x40000000
+PERMANENT = 0x80  # NUD_PERMANENT
 PASS = bytes.fromhex("b700000002000000 9500000000000000")
 """An XDP program that only passes: r0 = XDP_PASS; exit."""
 Result = TypeVar("Result")
@@ -163,3 +164,10 @@ def link_mac(interface: str) -> int:
     """The MAC address of an interface of the current namespace, as 48 bits as loaded from the wire."""
     with IPRoute() as ip:
         return mac_to_int(ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))
+
+
+def set_neighbour(interface: str, address: str, mac: int) -> None:
+    """A neighbour of the current namespace, for good: nobody is asked for its MAC address."""
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=interface)[0]
+        ip.neigh("replace", dst=address, lladdr=mac_from_int(mac), ifindex=index, state=PERMANENT)

@@ -125,7 +125,7 @@ class PlainFlows:
         hashed, first, second = self._places(flow.key, destination)
         if self._trusted(second) >= self.trusted_ways:
             return
-        found = self._place(second, flow.key.owner, idle, now, (hashed >> 20) ^ now)
+        found = self._place(second, second_hash(hashed), flow.key.owner, idle, now)
         if found:
             flow.state = TRUSTED
             self.overflowed[first] = True
@@ -135,11 +135,11 @@ class PlainFlows:
     def _trusted(self, number: int) -> int:
         return sum(1 for flow in self.buckets[number] if flow and flow.state == TRUSTED)
 
-    def _place(self, number: int, owner: int, idle: Idle, now: int, chance: int) -> tuple[int, bool] | None:
+    def _place(self, number: int, hashed: int, owner: int, idle: Idle, now: int) -> tuple[int, bool] | None:
         """(way, whether a live flow must go) or None."""
         free, victims = [], []
-        for turn in range(WAYS):
-            way = (turn + chance) % WAYS
+        first, chance = (hashed >> 31) * 2, (hashed >> 20) ^ now
+        for way in (first, first + 1, (first + 2) % WAYS, (first + 3) % WAYS):
             flow = self.buckets[number][way]
             foreign = flow is not None and flow.state == TRUSTED and flow.key.owner != owner
             if flow is None or idle.over(flow, now, self.idle_longest if foreign else None):
@@ -147,19 +147,18 @@ class PlainFlows:
             elif flow.state != TRUSTED:
                 victims.append(way)
         if free and (len(victims) < self.untrusted_ways or not victims):
-            return free[-1], False
-        return (victims[-1], True) if victims else None
+            return free[0], False
+        return (max(victims, key=lambda way: (way + chance) % WAYS), True) if victims else None
 
     def remember(
         self, key: Key, destination: int, target: int, generation: int, idle: Idle, now: int
     ) -> None:
         hashed, number, second = self._places(key, destination)
-        chance = (hashed >> 20) ^ now
-        place = self._place(number, key.owner, idle, now, chance)
+        place = self._place(number, hashed, key.owner, idle, now)
         if place is None or (place[1] and self._trusted(number) >= self.trusted_ways):
             self.overflowed[number] = True
             number = second
-            place = self._place(number, key.owner, idle, now, chance)
+            place = self._place(number, second_hash(hashed), key.owner, idle, now)
         if place is None:
             self.lookups["full"] += 1
             return
