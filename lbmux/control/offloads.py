@@ -4,47 +4,63 @@ Receive offloads (GRO, LRO) hand up super-frames, which no mux may send on.  A s
 checksums unfinished, which a packet socket tells of but XDP does not.  See ethtool(8), linux/ethtool.h.
 """
 
-import array
 import contextlib
-import fcntl
-import socket
+import logging
 import struct
 from collections.abc import Iterator, Mapping
 
+from lbmux.control.ethtool import driver, read_features, request, write_features
 from lbmux.errors import SetupError
 
-SIOCETHTOOL = 0x8946
+log = logging.getLogger(__name__)
+
 COMMANDS = {"rx": (0x14, 0x15), "tx": (0x16, 0x17), "sg": (0x18, 0x19), "tso": (0x1E, 0x1F), "gso": (0x23, 0x24),
             "gro": (0x2B, 0x2C)}  # fmt: skip
-"""Feature: (get, set), each an on or off."""
-GET_DRIVER, DRIVER_BYTES = 0x03, 196
+"""Feature as ethtool(8) abbreviates it, which may be several of the kernel's: (get, set), each an on or off."""
 GET_FLAGS, SET_FLAGS, FLAG_LRO = 0x25, 0x26, 1 << 15
-SUPER_FRAMES = {"gro": False, "lro": False}
+SUPER_FRAMES = ("gro", "lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding")
 
 
 def features(interface: str) -> dict[str, bool]:
-    """What is on; SetupError where the interface is not there."""
+    """What is on, by ethtool's short names and, of what has none, the kernel's; SetupError for no such interface."""
     state = {name: bool(_ethtool(interface, get)) for name, (get, _) in COMMANDS.items()}
-    return state | {"lro": bool(_ethtool(interface, GET_FLAGS) & FLAG_LRO)}
+    state["lro"] = bool(_ethtool(interface, GET_FLAGS) & FLAG_LRO)
+    known = read_features(interface)
+    return state | {name: known[name].is_on for name in SUPER_FRAMES if name in known}
 
 
 def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
-    """Switch features; what they were before, of those that changed.  SetupError where one cannot be switched."""
-    before = features(interface)
+    """Switch features, by short names or any of the kernel's; what they were before, of those that changed.
+
+    SetupError where one cannot be switched.
+    """
+    before = _every_feature(interface)
+    for name in wanted.keys() - before.keys():
+        raise SetupError(f"interface {interface}", f"offloads: this kernel knows no {name}")
     changed = {name: before[name] for name, value in wanted.items() if before[name] != value}
     for name in changed:
         if name == "lro":
             flags = _ethtool(interface, GET_FLAGS) & ~FLAG_LRO
             _ethtool(interface, SET_FLAGS, flags | (FLAG_LRO if wanted[name] else 0))
-        else:
+        elif name in COMMANDS:
             _ethtool(interface, COMMANDS[name][1], int(wanted[name]))
+        else:
+            write_features(interface, {name: wanted[name]})
+    after = _every_feature(interface) if changed else before
+    for name in changed:
+        if after[name] != wanted[name]:
+            raise SetupError(f"interface {interface}", f"offloads: {name} stays {'on' if after[name] else 'off'}")
     return changed
 
 
 @contextlib.contextmanager
 def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
-    """GRO and LRO off while it lasts; put back behind it."""
-    changed = set_features(interface, SUPER_FRAMES)
+    """Whatever joins received frames is off while it lasts; put back behind it.  What cannot be off is warned of."""
+    state, fixed = features(interface), [name for name, feature in read_features(interface).items() if feature.is_fixed]
+    joins = [name for name in SUPER_FRAMES if state.get(name)]
+    for name in set(joins) & set(fixed):
+        log.warning("interface %s: %s cannot be switched off; frames that it joins are dropped", interface, name)
+    changed = set_features(interface, {name: False for name in joins if name not in fixed})
     try:
         yield changed
     finally:
@@ -52,21 +68,16 @@ def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
             set_features(interface, changed)
 
 
+def _every_feature(interface: str) -> dict[str, bool]:
+    return features(interface) | {name: feature.is_on for name, feature in read_features(interface).items()}
+
+
 def device_driver(interface: str) -> str:
     """The name of the interface's driver, empty where it has none to tell."""
-    data = array.array("B", struct.pack("I", GET_DRIVER).ljust(DRIVER_BYTES, b"\0"))
-    request = struct.pack("16sP", interface.encode()[:15], data.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
-        fcntl.ioctl(sock, SIOCETHTOOL, request)
-    return data.tobytes()[4:36].rstrip(b"\0").decode()
+    with contextlib.suppress(SetupError):
+        return driver(interface)
+    return ""
 
 
 def _ethtool(interface: str, command: int, value: int = 0) -> int:
-    data = array.array("B", struct.pack("II", command, value))
-    request = struct.pack("16sP", interface.encode()[:15], data.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            fcntl.ioctl(sock, SIOCETHTOOL, request)
-        except OSError as error:
-            raise SetupError(f"interface {interface}", f"offloads: {error.strerror}") from error
-    return int(struct.unpack("II", data.tobytes())[1])
+    return int(struct.unpack("II", request(interface, struct.pack("II", command, value)))[1])

@@ -1,0 +1,144 @@
+"""Offloads of a real interface: read, switched, put back."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.control import offloads
+from lbmux.control.ethtool import Feature, read_features
+from lbmux.control.offloads import SUPER_FRAMES, device_driver, features, set_features, without_super_frames
+from lbmux.errors import SetupError
+from tests.frames.pair import Pair
+
+VETH_JOINS = {"gro": True, "rx-gro-list": True, "rx-udp-gro-forwarding": True}
+"""What a veth can be made to do of SUPER_FRAMES."""
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.remove()
+
+
+def state(name: str) -> bool:
+    known = read_features("b0")
+    return known[name].is_on if name in known else features("b0")[name]
+
+
+def joins() -> dict[str, bool]:
+    return {name: state(name) for name in SUPER_FRAMES}
+
+
+@pytest.mark.root
+def test_features_have_ethtools_short_names_or_else_the_kernels(pair: Pair) -> None:
+    pair.inside("b", lambda: set_features("b0", {"gro": True, "tx": True}))
+    found = pair.inside("b", lambda: features("b0"))
+    assert set(found) == {"rx", "tx", "sg", "tso", "gso", *SUPER_FRAMES}
+    assert found["gro"] and found["tx"] and not found["lro"] and not found["rx-gro-hw"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["gro", "tx", "tso", "gso", "sg", "rx-gro-list", "tx-checksum-ip-generic"])
+def test_a_feature_is_switched_and_what_it_was_is_told_once(pair: Pair, name: str) -> None:
+    was = pair.inside("b", lambda: state(name))
+    assert pair.inside("b", lambda: set_features("b0", {name: not was})) == {name: was}
+    assert pair.inside("b", lambda: state(name)) is not was
+    assert pair.inside("b", lambda: set_features("b0", {name: not was})) == {}
+
+
+@pytest.mark.root
+def test_only_the_interface_of_this_namespace_is_switched(pair: Pair) -> None:
+    pair.inside("b", lambda: set_features("b0", {"tx": False}))
+    assert not pair.inside("b", lambda: features("b0"))["tx"]
+    assert pair.inside("a", lambda: features("a0"))["tx"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_joins_frames_is_off_and_put_back_whatever_happens(pair: Pair, fails: bool) -> None:
+    def scenario() -> None:
+        set_features("b0", VETH_JOINS)
+        before = joins()
+        assert before == dict.fromkeys(SUPER_FRAMES, False) | VETH_JOINS
+        with contextlib.suppress(ZeroDivisionError), without_super_frames("b0") as changed:
+            assert changed == VETH_JOINS
+            assert not any(joins().values())
+            if fails:
+                raise ZeroDivisionError
+        assert joins() == before
+
+    pair.inside("b", scenario)
+
+
+@pytest.mark.root
+def test_what_was_off_stays_off(pair: Pair) -> None:
+    def scenario() -> None:
+        set_features("b0", {"gro": False})
+        with without_super_frames("b0") as changed:
+            assert "gro" not in changed
+        assert not features("b0")["gro"]
+
+    pair.inside("b", scenario)
+
+
+@pytest.mark.root
+def test_an_interface_that_goes_away_meanwhile_raises_nothing(pair: Pair) -> None:
+    def scenario() -> None:
+        set_features("b0", {"gro": True})
+        with without_super_frames("b0"):
+            pair.netlink("b", lambda ip, index: ip.link("del", index=index))
+
+    pair.inside("b", scenario)
+
+
+@pytest.mark.root
+def test_what_is_on_for_good_is_warned_of(
+    pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the interface of many a virtual machine has it, which no namespace here has."""
+    read = offloads.read_features
+
+    def as_in_a_virtual_machine(interface: str) -> dict[str, Feature]:
+        return read(interface) | {"rx-gro-hw": Feature(is_on=True, is_fixed=True)}
+
+    def scenario() -> None:
+        with without_super_frames("b0") as changed:
+            assert "rx-gro-hw" not in changed
+
+    monkeypatch.setattr(offloads, "read_features", as_in_a_virtual_machine)
+    with caplog.at_level(logging.WARNING):
+        pair.inside("b", scenario)
+    assert caplog.messages == [
+        "interface b0: rx-gro-hw cannot be switched off; frames that it joins are dropped"
+    ]  # fmt: skip
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["lro", "rx-gro-hw"])
+def test_a_feature_that_the_device_cannot_have_is_an_error(pair: Pair, name: str) -> None:
+    with pytest.raises(SetupError, match="^interface b0: offloads: "):
+        pair.inside("b", lambda: set_features("b0", {name: True}))
+    assert not pair.inside("b", lambda: features("b0"))[name]
+
+
+@pytest.mark.root
+def test_an_unknown_feature_is_named_and_nothing_switched(pair: Pair) -> None:
+    pair.inside("b", lambda: set_features("b0", {"gro": True}))
+    with pytest.raises(SetupError, match="^interface b0: offloads: this kernel knows no teleport$"):
+        pair.inside("b", lambda: set_features("b0", {"gro": False, "teleport": True}))
+    assert pair.inside("b", lambda: features("b0"))["gro"]
+
+
+def test_an_unknown_interface_is_named() -> None:
+    with pytest.raises(SetupError, match="^interface nowhere0: offloads: No such device$"):
+        features("nowhere0")
+    assert device_driver("nowhere0") == ""
+
+
+@pytest.mark.root
+def test_the_driver_is_told(pair: Pair) -> None:
+    assert pair.inside("b", lambda: device_driver("b0")) == "veth"
+    assert pair.inside("b", lambda: device_driver("lo")) == ""
