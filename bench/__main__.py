@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def main() -> None:
         results += importlib.import_module(f"bench.{part}").run()
     print_table(results)
     write_json(given.json, results)
+    if "kernel" in (given.parts or PARTS):
+        _plot(given.json)
+
+
+def _plot(path: Path) -> None:
+    """Beside the JSON, where matplotlib is installed."""
+    from bench.plot import draw
+
+    try:
+        draw(json.loads(path.read_text())["results"], path.with_suffix(".png"))
+    except ImportError:
+        print("no plot: pip install 'lbmux[plots]'", file=sys.stderr)
 
 
 if __name__ == "__main__":
