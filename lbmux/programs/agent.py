@@ -21,6 +21,7 @@ from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
+from lbmux.control.moment import Moment
 from lbmux.control.neighbours import addresses
 from lbmux.control.offloads import without_super_frames
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
@@ -33,6 +34,7 @@ from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import choose, with_fallback
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import Showing
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -146,16 +148,20 @@ async def _serve(options: Options) -> None:
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
         agent.commit(agent.plan(config))
         on_commit: Callable[[], Awaitable[None]] = nothing
+        ring: PacketRing | None = None
         if driver.kernel is None:
-            on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
+            ring, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         await on_commit()
         driver.start()
-        reloader = Reloader(options.config, agent, on_commit)
+        about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
+        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring)
 
-        async def runtime() -> dict[str, object]:
-            return driver.describe() | {"interface": options.interface, "mode": options.mode}
+        async def in_force() -> None:
+            showing.loaded()
+            await on_commit()
 
-        handlers: dict[str, Any] = {"reload": reloader.reload, "runtime": runtime}
+        reloader = Reloader(options.config, agent, in_force)
+        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
         stop = stop_event(on_reload=reloader.soon)
         where = f"{options.interface} ({driver.name})"
@@ -172,8 +178,8 @@ async def nothing() -> None:
 
 async def _start_tun(
     options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
-) -> Callable[[], Awaitable[None]]:
-    """The driver in user space; what it gives is to be called when a configuration has come into force."""
+) -> tuple[PacketRing, Callable[[], Awaitable[None]]]:
+    """The driver in user space: its ring, and what is to be called when a configuration has come into force."""
     ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
     tun = stack.enter_context(Tun(DEVICE, CAPACITY))
     await asyncio.to_thread(_bring_up, tun.name)
@@ -191,4 +197,4 @@ async def _start_tun(
         if options.mode == "nat":
             await asyncio.to_thread(routes.set, reply_sources(agent))
 
-    return bring_replies
+    return ring, bring_replies

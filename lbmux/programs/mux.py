@@ -20,6 +20,7 @@ from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys, move_flows
+from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_address
 from lbmux.control.offloads import device_driver, without_super_frames
@@ -31,6 +32,7 @@ from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, choose, with_fallback
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import Showing
 from lbmux.programs.waiting import Waiting
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
@@ -174,7 +176,11 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
 
+        about = {"interface": options.interface, "address": str(local)}
+        showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting)
+
         async def in_force() -> None:
+            showing.loaded()
             await hops.watch(mux.destinations())
             if announcer is not None and mux.config is not None:
                 await announcer.announce(prefixes_of(mux.config))
@@ -182,10 +188,7 @@ async def _serve(options: Options) -> None:
         reloader = Reloader(options.config, mux, in_force)
         driver.start()
 
-        async def runtime() -> dict[str, object]:
-            return driver.describe() | {"interface": options.interface, "address": str(local)}
-
-        handlers: dict[str, Any] = {"reload": reloader.reload, "runtime": runtime}
+        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))

@@ -1,0 +1,274 @@
+"""`lbmux show`: what a running mux or agent has and does, over its control socket; a table, or JSON by -j."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbmux.cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FLOWS_SHOWN = 50
+JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+CONTROL = click.option(
+    "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
+    help="Control socket. [default: of the mux that runs on this machine, else of the agent]",
+)  # fmt: skip
+
+
+@click.group(name="show")
+def command() -> None:
+    """Show what a running mux or agent has and does."""
+
+
+@command.command()
+@CONTROL
+@JSON
+@click.option("--ipvs", is_flag=True, help="Print it as `ipvsadm -L -n` does.")
+def services(control: Path | None, as_json: bool, ipvs: bool) -> None:
+    """VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
+    if ipvs:
+        click.echo("\n".join(_ipvs(control)))
+        return
+    _print_list(control, "services", as_json, {
+        "service": "service", "VIP": "vip", "protocol": "protocol", "port": "port", "slots": "slots",
+        "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets", "bytes": "bytes",
+        "new flows": "new_flows", "live flows": "live_flows",
+    })  # fmt: skip
+
+
+@command.command()
+@CONTROL
+@JSON
+def backends(control: Path | None, as_json: bool) -> None:
+    """Servers: state, weight, whether the next hop is known, traffic and flows."""
+    _print_list(control, "backends", as_json, {
+        "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
+        "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
+        "new flows": "new_flows", "live flows": "live_flows", "trusted": "trusted_flows",
+    })  # fmt: skip
+
+
+@command.command()
+@CONTROL
+@JSON
+def neighbours(control: Path | None, as_json: bool) -> None:
+    """Hosts that a mux tunnels to, and the next hop of each."""
+    columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}
+    _print_list(control, "neighbours", as_json, columns)
+
+
+@command.command()
+@CONTROL
+@JSON
+@click.option("--all", "everything", is_flag=True, help="Verdicts that no packet had, too.")
+def counters(control: Path | None, as_json: bool, everything: bool) -> None:
+    """Verdicts, look-ups in the flow table, and what the ring lost."""
+    answer = _ask(control, "counters")
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    lines = [line for line in answer["verdicts"] if everything or line["packets"]]
+    _print(_table(lines, {name: name for name in ("verdict", "kind", "packets", "bytes")}))
+    others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
+    for part in ("ring", "waiting"):
+        others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
+    _print(
+        _table(
+            [{"counter": name, "count": count} for name, count in others.items()], _itself("counter", "count")
+        )
+    )
+
+
+@command.command()
+@CONTROL
+@JSON
+def runtime(control: Path | None, as_json: bool) -> None:
+    """The process: driver and its modes, versions, sizes and memory of the tables, configuration."""
+    _print_plain(_ask(control, "runtime"), as_json)
+
+
+@command.command()
+@CONTROL
+@JSON
+def bgp(control: Path | None, as_json: bool) -> None:
+    """What a mux announces, and to whom."""
+    _print_plain({"version": 1, **_ask(control, "bgp")}, as_json)
+
+
+@command.command()
+@CONTROL
+@JSON
+@click.option(
+    "--sort",
+    default="",
+    help="By idle, source, port, backend, state or worker; with - before it: the largest first.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help=f"So many at most; 0: all. [default: {FLOWS_SHOWN}; with -j all]",
+)
+@click.option("--count", is_flag=True, help="Only how many there are.")
+@click.argument("words", metavar="[FILTER]...", nargs=-1)
+def flows(
+    control: Path | None, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]
+) -> None:
+    """Live flows, as JSON Lines with -j.
+
+    FILTER is in the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ); and
+    service NAME, backend NAME, state untrusted|trusted|closing, idle > SECONDS, worker NUMBER.
+    """
+    from itertools import chain
+
+    expression = " ".join(words)
+    if count:
+        answer = _ask(control, "flow_count", filter=expression)
+        click.echo(json.dumps(answer) if as_json else answer["flows"])
+        return
+    most = (None if as_json else FLOWS_SHOWN) if limit is None else limit or None
+    answers = _stream(control, "flows", filter=expression, sort=sort, limit=most)
+    lines = chain.from_iterable(answer["flows"] for answer in answers)
+    if as_json:
+        for line in lines:
+            click.echo(json.dumps(line))
+        return
+    shown = [_flow_line(line) for line in lines]
+    _print(
+        _table(
+            shown,
+            _itself("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"),
+        )
+    )
+    if most is not None and len(shown) == most:
+        total = _ask(control, "flow_count", filter=expression)["flows"]
+        click.echo(f"{most} of {total} flows: --limit 0 shows all")
+
+
+def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    ends = {end: f"{line[end]}:{line[f'{end}_port']}" for end in ("source", "destination")}
+    return {**line, **ends, "idle s": f"{line['idle_s']:.1f}"}
+
+
+def _itself(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _path(control: Path | None) -> Path:
+    from lbmux.control.control_socket import default_path
+
+    mux, agent = default_path("mux"), default_path("agent")
+    return control or (agent if agent.exists() and not mux.exists() else mux)
+
+
+def _ask(control: Path | None, what: str, **arguments: Any) -> Any:
+    from lbmux.control.control_socket import ask
+
+    return ask(_path(control), what, **arguments)
+
+
+def _stream(control: Path | None, what: str, **arguments: Any) -> Iterator[Any]:
+    from lbmux.control.control_socket import ask_stream
+
+    return ask_stream(_path(control), what, **arguments)
+
+
+def _whole(control: Path | None, what: str) -> dict[str, Any]:
+    """A list that came in parts."""
+    first, *others = _stream(control, what)
+    for other in others:
+        first[what] += other[what]
+    whole: dict[str, Any] = first
+    return whole
+
+
+def _print_list(control: Path | None, what: str, as_json: bool, columns: Mapping[str, str]) -> None:
+    answer = _whole(control, what)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        _print(_table(answer[what], columns))
+
+
+def _print_plain(answer: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    lines = [{"what": name, "value": value} for name, value in _flat(answer) if name != "version"]
+    _print(_table(lines, {"": "what", " ": "value"}))
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested names in one: `tables flows rows`."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", inner
+
+
+def _table(lines: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> "Table":
+    """Lines as a table; ``columns``: the title of each field's."""
+    from rich import box
+    from rich.table import Table
+
+    table, lines = Table(box=box.SIMPLE_HEAD), list(lines)
+    for title, name in columns.items():
+        is_number = any(isinstance(line[name], int) and not isinstance(line[name], bool) for line in lines)
+        table.add_column(
+            title, justify="right" if is_number else "left", no_wrap=name != "backends", overflow="fold"
+        )
+    for line in lines:
+        table.add_row(*(_text(line[name]) for name in columns.values()))
+    return table
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return (
+            ", ".join(map(_text, value))
+            if len(value) < 5
+            else f"{', '.join(map(_text, value[:3]))} and {len(value) - 3} more"
+        )
+    return str(value)
+
+
+def _print(table: "Table") -> None:
+    """Whole where it is not a terminal, whose width nobody knows."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(table) if console.is_terminal else Console(width=1000, highlight=False).print(table)
+
+
+def _ipvs(control: Path | None) -> Iterator[str]:
+    """As ipvsadm prints them; `mh` is its name for Maglev hashing, its connections are flows."""
+    from lbmux import __version__
+
+    by_service: dict[str, list[Any]] = {}
+    for backend in _whole(control, "backends")["backends"]:
+        by_service.setdefault(backend["service"], []).append(backend)
+    places = _ask(control, "runtime")["tables"]["flows"]["rows"]
+    yield f"lbmux version {__version__} (size={places})"
+    yield "Prot LocalAddress:Port Scheduler Flags"
+    yield "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
+    for service in _whole(control, "services")["services"]:
+        yield f"{service['protocol'].upper():4} {_end(service['vip'], service['port'])} mh"
+        for backend in by_service.get(service["service"], []):
+            active = backend["trusted_flows"]
+            where = _end(backend["dip"], backend["port"])
+            yield (
+                f"  -> {where:28} {'Tunnel':7} {backend['weight']:<6} {active:<10} {backend['live_flows'] - active:<10}"
+            )
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,0 +1,230 @@
+"""The flows that live in a flow table: counted, picked and sorted, at a million of them, beside the packets.
+
+Runs in a thread.  The table is gone through in chunks, each copied and then looked at: what takes long (compiled code
+and NumPy) goes without the interpreter's lock, so packets are not held up, and the entries that a chunk is judged by
+do not change under it.  Whether an entry is alive says the data path's own function.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from lbmux.addresses import from_pair, port_from_wire
+from lbmux.control.moment import Moment
+from lbmux.datapath.flows import is_alive
+from lbmux.datapath.memory import at_address, int64, step, u64
+from lbmux.datapath.tables import (
+    CLOSING,
+    FLOW,
+    TICK_SHIFT,
+    TRUSTED,
+    UNTRUSTED,
+    backend_row,
+    endpoint_row,
+    flow_row,
+    service_row,
+)
+from lbmux.errors import LbmuxError
+from lbmux.targets import native as native  # which says where compiled code is kept
+from lbmux.targets.regions import now_ticks
+
+CHUNK_PLACES = 1 << 15
+"""A megabyte: it stays in the cache between the copy and the look."""
+TICK_S = (1 << TICK_SHIFT) / 1e9
+STATES = {UNTRUSTED: "untrusted", TRUSTED: "trusted", CLOSING: "closing"}
+
+unlocked = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Entries that were alive at ``now``; all arrays are of one length."""
+
+    moment: Moment
+    entries: NDArray[Any]
+    """Rows of the flow table."""
+    workers: NDArray[np.uint16]
+    """Whose part of the flow table each was in."""
+    now: int
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def idle_ticks(self) -> NDArray[np.int32]:
+        """Signed: a flow may have been seen since we looked at the clock."""
+        return (np.uint32(self.now) - self.entries["seen"]).view(np.int32)
+
+    def pick(self, which: NDArray[Any]) -> "Flows":
+        return Flows(self.moment, self.entries[which], self.workers[which], self.now)
+
+
+Test = Callable[[Flows], NDArray[np.bool_]]
+"""Which of some flows are meant."""
+
+
+class SortError(LbmuxError):
+    """Flows cannot be sorted by ``field``."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        super().__init__(field)
+
+    def __str__(self) -> str:
+        return f"flows are sorted by {', '.join(KEYS)} (with - before it: the largest first), not by {self.field!r}"
+
+
+def live(moment: Moment) -> Iterator[Flows]:
+    """All that are alive, a chunk at a time."""
+    tables, now = moment.tables, now_ticks()
+    judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
+    if moment.is_agent:
+        judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
+    for worker, part in enumerate(tables.flows):
+        places = part.reshape(-1)
+        for first in range(0, len(places), CHUNK_PLACES):
+            copy = places[first : first + CHUNK_PLACES].copy()
+            found = np.empty(len(copy), np.uint32)
+            count = judge(
+                _address(copy),
+                len(copy),
+                _address(owners),
+                len(owners),
+                _address(targets),
+                len(targets),
+                now,
+                found,
+            )
+            entries = copy[found[:count]]
+            yield Flows(moment, entries, np.full(count, worker, np.uint16), now)
+
+
+def warm_up(moment: Moment) -> None:
+    """Have the compiled code at hand before there are packets that would wait for it."""
+    next(live(moment))
+
+
+def count(moment: Moment, test: Test | None = None) -> int:
+    return sum(len(chunk) if test is None else int(test(chunk).sum()) for chunk in live(moment))
+
+
+def by_backend(moment: Moment) -> NDArray[np.int64]:
+    """Live flows of each row, by state: [row, state]."""
+    size = len(moment.ranks)
+    counts = np.zeros(size * 4, np.int64)
+    for chunk in live(moment):
+        key = chunk.entries["target"].astype(np.int64) * 4 + chunk.entries["state"]
+        counts += np.bincount(key, minlength=size * 4)
+    return counts.reshape(size, 4)
+
+
+def select(moment: Moment, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
+    """Those that are meant, by ``sort`` (a key, or ``-`` and a key: the largest first), at most ``limit``."""
+    if sort and sort.removeprefix("-") not in KEYS:
+        raise SortError(sort)
+    kept: list[Flows] = []
+    for chunk in live(moment):
+        kept.append(chunk if test is None else chunk.pick(test(chunk)))
+        have = sum(map(len, kept))
+        if limit is not None and have >= limit:
+            if not sort:
+                break
+            if have > limit + 4 * CHUNK_PLACES:  # so a short list of a million costs little memory
+                kept = [_sorted(_joined(moment, kept), sort, limit)]
+    return _sorted(_joined(moment, kept), sort, limit)
+
+
+def describe(flows: Flows) -> Iterator[dict[str, Any]]:
+    """Each as people and programs read it."""
+    owners, idle_s = flows.moment.owners, flows.idle_ticks() * TICK_S
+    # As lists: a field of a NumPy record costs more than all the rest here.
+    columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]
+    for high, low, ports, target, state, worker, idle in zip(
+        *columns, flows.workers.tolist(), idle_s.tolist(), strict=True
+    ):
+        owner = owners.get(target)
+        service, backend = owner if owner is not None else (None, None)
+        yield {
+            "protocol": service.protocol if service else None,
+            "source": str(from_pair(high, low)),
+            "source_port": port_from_wire(ports & 0xFFFF),
+            "destination": str(service.vip) if service else None,
+            "destination_port": service.port if service else port_from_wire(ports >> 16),
+            "service": service.name if service else None,
+            "backend": backend.name if backend else None,
+            "state": STATES[state],
+            "idle_s": round(max(0.0, idle), 3),
+            "worker": worker,
+        }
+
+
+def _joined(moment: Moment, parts: list[Flows]) -> Flows:
+    if not parts:
+        return Flows(moment, np.empty(0, FLOW), np.empty(0, np.uint16), 0)
+    entries, workers = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("entries", "workers")
+    )
+    return Flows(moment, entries, workers, parts[0].now)
+
+
+def _sorted(flows: Flows, sort: str, limit: int | None) -> Flows:
+    if not sort:
+        return flows.pick(np.arange(len(flows))[:limit])
+    order = np.lexsort(KEYS[sort.removeprefix("-")](flows)[::-1])
+    return flows.pick((order[::-1] if sort.startswith("-") else order)[:limit])
+
+
+def _swapped(values: NDArray[Any]) -> Any:
+    return values.byteswap()
+
+
+KEYS: dict[str, Callable[[Flows], list[NDArray[Any]]]] = {
+    "idle": lambda flows: [flows.idle_ticks()],
+    "source": lambda flows: [_swapped(flows.entries["high"]), _swapped(flows.entries["low"])],
+    "port": lambda flows: [_swapped((flows.entries["ports"] & 0xFFFF).astype(np.uint16))],
+    "backend": lambda flows: [flows.moment.ranks[flows.entries["target"]]],
+    "state": lambda flows: [flows.entries["state"]],
+    "worker": lambda flows: [flows.workers],
+}
+"""What flows are sorted by, the most significant part first.  Backends: in the configuration's order."""
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@step
+def _is_in(flow, owner, owners, targets):  # type: ignore[no-untyped-def]
+    """Whether an entry is one at all, and its indices are within their tables."""
+    return flow.state != 0 and owner < owners and int64(flow.target) < targets
+
+
+@unlocked
+def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
+    """The places of the flows that are alive into ``found``; how many."""
+    at = 0
+    for place in range(count):
+        flow = flow_row(at_address(flows), place)
+        if _is_in(flow, int64(flow.owner), owner_count, target_count):
+            service = service_row(at_address(owners), int64(flow.owner))
+            if is_alive(flow, backend_row(at_address(targets), int64(flow.target)), service, u64(now)):
+                found[at] = place
+                at += 1
+    return at
+
+
+@unlocked
+def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
+    """As at a mux; an endpoint has the idle times itself."""
+    at = 0
+    for place in range(count):
+        flow = flow_row(at_address(flows), place)
+        if _is_in(flow, int64(flow.target), owner_count, target_count):
+            endpoint = endpoint_row(at_address(targets), int64(flow.target))
+            if is_alive(flow, endpoint, endpoint, u64(now)):
+                found[at] = place
+                at += 1
+    return at

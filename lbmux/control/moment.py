@@ -1,0 +1,77 @@
+"""What was in force at one moment: a mux's or an agent's services, and the rows that stand for their backends.
+
+Between the tables, which know only rows, and everything that people are shown.  Taken on the event loop between two
+packets, at next to no cost; read in a thread, at leisure, whatever is reloaded meanwhile.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.control.agent_tables import AgentTables
+from lbmux.control.config import Backend, Service
+from lbmux.control.identities import identity
+from lbmux.control.mux_tables import MuxTables
+from lbmux.datapath.tables import GONE
+from lbmux.targets.regions import Tables
+
+
+@dataclass(frozen=True)
+class Moment:
+    """``rows``: (service, backend) by names to a row of ``backends``, or at an agent of ``endpoints``."""
+
+    tables: Tables
+    services: tuple[Service, ...]
+    rows: Mapping[tuple[str, str], int]
+    is_agent: bool = False
+
+    @classmethod
+    def of_mux(cls, mux: MuxTables) -> "Moment":
+        return cls(mux.tables, mux.config.services if mux.config else (), mux.rows)
+
+    @classmethod
+    def of_agent(cls, agent: AgentTables) -> "Moment":
+        """Of a host's services only the backends that are here."""
+        here: dict[str, tuple[Service, list[Backend]]] = {}
+        rows = dict[tuple[str, str], int]()
+        held = agent.tables.backend_identities.tolist()
+        at = {
+            value: row
+            for row, value in enumerate(held)
+            if value and agent.tables.endpoints[row]["state"] != GONE
+        }
+        for service, backend in agent.served:
+            here.setdefault(service.name, (service, []))[1].append(backend)
+            value = identity(
+                service.vip, service.port, service.protocol, backend.dip, backend.port, agent.mode
+            )
+            rows[service.name, backend.name] = at[value]
+        services = tuple(s.model_copy(update={"backends": tuple(backends)}) for s, backends in here.values())
+        return cls(agent.tables, services, rows, is_agent=True)
+
+    @property
+    def program(self) -> str:
+        return "agent" if self.is_agent else "mux"
+
+    def backends(self) -> Iterator[tuple[int, Service, Backend]]:
+        """Each with its row."""
+        for service in self.services:
+            for backend in service.backends:
+                yield self.rows[service.name, backend.name], service, backend
+
+    @cached_property
+    def owners(self) -> dict[int, tuple[Service, Backend]]:
+        """Whose a row is."""
+        return {row: (service, backend) for row, service, backend in self.backends()}
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int32]:
+        """The place of each row's backend in the configuration; -1 for rows of none."""
+        targets = self.tables.endpoints if self.is_agent else self.tables.backends
+        ranks = np.full(len(targets), -1, np.int32)
+        for rank, row in enumerate(self.owners):
+            ranks[row] = rank
+        return ranks

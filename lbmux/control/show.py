@@ -1,0 +1,191 @@
+"""What a running mux or agent says of itself: services, backends, counters, neighbours, as plain JSON.
+
+Read from the tables at the time of asking, in a thread: nothing is kept for it in the packet path.  Everything here
+is a pure function of a Moment.
+"""
+
+import contextlib
+import socket
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import from_pair, mac_from_int
+from lbmux.control import live_flows
+from lbmux.control.config import Service
+from lbmux.control.identities import identity
+from lbmux.control.moment import Moment
+from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNTRUSTED, UP
+from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
+
+STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
+
+
+def services(moment: Moment) -> list[dict[str, Any]]:
+    """Of each: what clients see, its Maglev table and the sums of its backends."""
+    found = []
+    lines = {(line["service"], line["backend"]): line for line in backends(moment)}
+    for service in moment.services:
+        own = [lines[service.name, backend.name] for backend in service.backends]
+        table = slot_table(moment, service)
+        found.append(
+            {
+                "service": service.name,
+                "vip": str(service.vip),
+                "protocol": service.protocol,
+                "port": service.port,
+                "slots": len(table),
+                "digest": digest(moment, service, table),
+                "idle": service.idle.model_dump(),
+                "backends": len(own),
+                "backends_up": sum(line["state"] == "up" for line in own),
+                "live_flows": sum(line["live_flows"] for line in own),
+                **{key: _sum([line[key] for line in own]) for key in ("packets", "bytes", "new_flows")},
+            }
+        )
+    return found
+
+
+def backends(moment: Moment) -> list[dict[str, Any]]:
+    """Of each: state, next hop, traffic (outer headers included) and flows.  An agent counts no traffic by backend."""
+    tables, found = moment.tables, []
+    rows = np.array(list(moment.owners), np.int64)
+    flows = live_flows.by_backend(moment)[rows]
+    traffic = (
+        None if moment.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
+    )
+    targets = (tables.endpoints if moment.is_agent else tables.backends)[rows]
+    for at, (service, backend) in enumerate(moment.owners.values()):
+        line = {
+            "service": service.name,
+            "backend": backend.name,
+            "dip": str(backend.dip),
+            "port": backend.port,
+            "host": str(backend.tunnel_to),
+            "weight": backend.weight,
+            "state": STATES[int(targets["state"][at])],
+            "reachable": None if moment.is_agent else bool(targets["destination_mac"][at]),
+            **{
+                name: None if traffic is None else int(traffic[key][at])
+                for key, name in TRAFFIC_FIELDS.items()
+            },
+            "live_flows": int(flows[at].sum()),
+            "trusted_flows": int(flows[at, TRUSTED]),
+            "untrusted_flows": int(flows[at, UNTRUSTED]),
+            "closing_flows": int(flows[at, CLOSING]),
+        }
+        found.append(line)
+    return found
+
+
+TRAFFIC_FIELDS = {"packets": "packets", "bytes": "bytes", "flows": "new_flows"}
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def slot_table(moment: Moment, service: Service) -> NDArray[np.uint16]:
+    """A service's Maglev table: rows of backends.  Empty at an agent, and where no backend has a weight."""
+    tables = moment.tables
+    value = identity(service.vip, service.protocol, service.port)
+    held = np.flatnonzero(tables.service_identities == np.uint64(value))
+    if moment.is_agent or not len(held):
+        return np.empty(0, np.uint16)
+    row = tables.services[tables.active][held[0]]
+    return tables.slots[int(row["slots"]) : int(row["slots"]) + int(row["size"])].copy()
+
+
+def digest(moment: Moment, service: Service, table: NDArray[np.uint16]) -> str | None:
+    """Of the names that the slots have: equal on every mux with the same file, whatever rows its backends lie in."""
+    if not len(table):
+        return None
+    names = sorted(backend.name for backend in service.backends)
+    places = np.full(1 << 16, 0xFFFF, np.uint16)
+    for place, name in enumerate(names):
+        places[moment.rows[service.name, name]] = place
+    hashed = blake2b("\n".join(names).encode(), digest_size=8)
+    hashed.update(places[table].astype("<u2").tobytes())
+    return hashed.hexdigest()
+
+
+def counters(moment: Moment, in_kernel: bool) -> dict[str, Any]:
+    """Verdicts and look-ups, summed over the workers.
+
+    ``in_kernel``: the kernel's programs stand in front of user space, the last worker.  What they pass up comes to
+    user space as well, which judges it again by the same function: a pass is counted by both.  So of user space only
+    what it sent or dropped itself counts, and the passes are the kernel's: each frame that is for nobody here then
+    counts once.  (A frame that the kernel passed and user space sent, as for a neighbour that was not yet known, stands
+    in both lines: it was both.)
+    """
+    rows = moment.tables.verdicts
+    if in_kernel:
+        rows = rows.copy()
+        for name in ("packets", "bytes"):
+            rows[name][-1, PASSES:DROPS] = 0
+    packets, length = rows["packets"].sum(0), rows["bytes"].sum(0)
+    lookups = moment.tables.lookups.sum(0)
+    return {
+        "verdicts": [
+            {"verdict": v.label, "kind": v.kind, "packets": int(packets[v]), "bytes": int(length[v])}
+            for v in Verdict
+        ],
+        "lookups": {name: int(lookups[at]) for at, name in enumerate(LOOKUPS)},
+    }
+
+
+def neighbours(moment: Moment) -> list[dict[str, Any]]:
+    """The hosts that a mux tunnels to, and how they are reached; an agent sends to none."""
+    if moment.is_agent:
+        return []
+    users: dict[tuple[int, int], list[int]] = defaultdict(list)
+    table = moment.tables.backends
+    for row in moment.owners:
+        users[int(table[row]["remote_high"]), int(table[row]["remote_low"])].append(row)
+    found = []
+    for pair, rows in users.items():
+        row = table[rows[0]]
+        mac = int(row["destination_mac"])
+        found.append(
+            {
+                "host": str(from_pair(*pair)),
+                "mac": mac_from_int(mac) if mac else None,
+                "source_mac": mac_from_int(int(row["source_mac"])) if mac else None,
+                "interface": interface_name(int(row["interface"])) if mac else None,
+                "mtu": int(row["mtu"]) if mac else None,
+                "backends": ["/".join((s.name, b.name)) for s, b in (moment.owners[at] for at in rows)],
+            }
+        )
+    return found
+
+
+def interface_name(index: int) -> str:
+    with contextlib.suppress(OSError):  # it may have gone since
+        return socket.if_indextoname(index)
+    return str(index)
+
+
+def table_sizes(moment: Moment) -> dict[str, Any]:
+    """Rows that there are and that are used, and the memory of the regions."""
+    tables, sizes = moment.tables, moment.tables.sizes
+    used_slots = 0 if moment.is_agent else int(tables.services[tables.active]["size"].sum())
+    places = sizes.workers * sizes.buckets * tables.flows.shape[-1]
+    used = {
+        "names": (int(np.count_nonzero(tables.names[tables.active]["kind"])), sizes.names),
+        "slots": (used_slots, sizes.slots),
+        "backends": (int(np.count_nonzero(tables.backends["state"])), sizes.backends),
+        "endpoints": (int(np.count_nonzero(tables.endpoints["state"])), sizes.endpoints),
+        "flows": (live_flows.count(moment), places),
+    }
+    memory = sizes.regions()
+    return {
+        "tables": {
+            name: {"used": have, "rows": rows, "bytes": memory[name]} for name, (have, rows) in used.items()
+        },
+        "memory_bytes": sum(memory.values()),
+    }

@@ -1,0 +1,173 @@
+"""What `lbmux show` and `lbmux explain` ask a running mux or agent: handlers of its control socket.
+
+Each takes a Moment between two packets and reads it in a thread.
+"""
+
+import asyncio
+import base64
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lbmux import __version__
+from lbmux.control import flow_filter, live_flows, show
+from lbmux.control.moment import Moment
+from lbmux.datapath.tables import VERSION
+from lbmux.errors import LbmuxError
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.drivers import Driver
+from lbmux.programs.waiting import Waiting
+
+FORMAT = 1
+"""Of all answers: another number where a field goes or changes its meaning; new fields may come."""
+LINES_AN_ANSWER = 128
+"""Under a millisecond's work, and then it is the packets' turn."""
+MOST_BYTES = 1 << 16
+
+
+class OutlineError(LbmuxError):
+    """No such ``region``, or not so many bytes ``at`` that place of it."""
+
+    def __init__(self, region: str, at: int, length: int) -> None:
+        self.region, self.at, self.length = region, at, length
+        super().__init__(region, at, length)
+
+    def __str__(self) -> str:
+        return f"table {self.region}: no {self.length} bytes at {self.at} (at most {MOST_BYTES} at a time)"
+
+
+@dataclass
+class Showing:
+    """One program's answers; ``moment`` gives what is in force, ``about`` what is not in tables or driver."""
+
+    moment: Callable[[], Moment]
+    driver: Driver
+    config: Path
+    about: dict[str, Any]
+    ring: PacketRing | None = None
+    waiting: Waiting | None = None
+    started: float = field(default_factory=time.monotonic)
+    loaded_at: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        live_flows.warm_up(self.moment())
+
+    def loaded(self) -> None:
+        """The configuration has been read anew."""
+        self.loaded_at = time.time()
+
+    def handlers(self) -> dict[str, Any]:
+        return {
+            "services": self._list("services", show.services),
+            "backends": self._list("backends", show.backends),
+            "neighbours": self._list("neighbours", show.neighbours),
+            "counters": self.counters,
+            "runtime": self.runtime,
+            "flows": self.flows,
+            "flow_count": self.flow_count,
+            "outline": self.outline,
+            "memory": self.memory,
+        }
+
+    def _envelope(self, content: dict[str, Any]) -> dict[str, Any]:
+        return {"version": FORMAT, "program": self.moment().program, **content}
+
+    def _list(self, name: str, read: Callable[[Moment], list[dict[str, Any]]]) -> Callable[[], Any]:
+        async def answer() -> AsyncIterator[dict[str, Any]]:
+            """A stream of one answer or more, whose lists are parts of one."""
+            lines = await asyncio.to_thread(read, self.moment())
+            for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
+                yield self._envelope({name: lines[first : first + LINES_AN_ANSWER]})
+
+        return answer
+
+    async def counters(self) -> dict[str, Any]:
+        ring, waiting = self.ring, self.waiting
+        lost = {
+            # Not in a thread: the kernel's count begins anew with each question.
+            "ring": ring and {"dropped": ring.dropped(), "unsent": ring.unsent, "outages": ring.outages},
+            "waiting": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
+        }
+        found = await asyncio.to_thread(show.counters, self.moment(), self.driver.kernel is not None)
+        return self._envelope(found | lost)
+
+    async def runtime(self) -> dict[str, Any]:
+        kernel = self.driver.kernel
+        loaded = kernel.loaded if kernel else {}
+        return self._envelope(
+            self.driver.describe()
+            | {
+                "instructions": {
+                    self.driver.programs[place]: code.instructions for place, code in loaded.items()
+                },
+                **self.about,
+                "pid": os.getpid(),
+                "uptime_s": round(time.monotonic() - self.started, 3),
+                "cpus": os.cpu_count(),
+                "workers": self.driver.tables.sizes.workers,
+                "config": str(self.config.absolute()),
+                "config_loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at)),
+                "versions": _versions(),
+            }
+            | await asyncio.to_thread(show.table_sizes, self.moment())
+        )
+
+    async def flow_count(self, filter: str = "") -> dict[str, Any]:
+        moment = self.moment()
+        return self._envelope(
+            {"flows": await asyncio.to_thread(lambda: live_flows.count(moment, _test(filter, moment)))}
+        )
+
+    async def flows(
+        self, filter: str = "", sort: str = "", limit: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A stream of {"flows": [...]}, a few at a time."""
+        moment = self.moment()
+        picked = await asyncio.to_thread(
+            lambda: live_flows.select(moment, _test(filter, moment), sort, limit)
+        )
+        lines = await asyncio.to_thread(live_flows.describe, picked)
+        while some := await asyncio.to_thread(lambda: list(islice(lines, LINES_AN_ANSWER))):
+            yield {"flows": [{"version": FORMAT, **line} for line in some]}
+
+    async def outline(self, vip: str) -> dict[str, Any]:
+        """What the tables' memory is, for who wants to read it by `memory`, and the services of a VIP."""
+        moment = self.moment()
+        services = [service for service in moment.services if str(service.vip) == vip]
+        names = [(service.name, backend.name) for service in services for backend in service.backends]
+        return self._envelope(
+            {
+                "tables": VERSION,
+                "sizes": asdict(moment.tables.sizes),
+                "in_kernel": self.driver.kernel is not None,
+                "services": [service.model_dump(mode="json") for service in services],
+                "rows": [[*name, moment.rows[name]] for name in names],
+            }
+        )
+
+    async def memory(self, region: str, at: int, length: int) -> str:
+        """Bytes of a table, as base64.  Who may open the socket is root or its like: the secret keys are there too."""
+        memory = self.moment().tables.memory.get(region)
+        if memory is None or not 0 <= at <= at + length <= len(memory) or length > MOST_BYTES:
+            raise OutlineError(region, at, length)
+        return base64.b64encode(memory[at : at + length].tobytes()).decode()
+
+
+def _test(filter: str, moment: Moment) -> live_flows.Test | None:
+    return flow_filter.parse(filter, moment) if filter.strip() else None
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("numba", "llvmlite", "numpy")}
+    return {
+        "lbmux": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        **packages,
+    }
