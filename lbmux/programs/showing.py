@@ -148,6 +148,7 @@ class Showing:
                 "in_kernel": self.driver.kernel is not None,
                 "services": [service.model_dump(mode="json") for service in services],
                 "rows": [[*name, moment.rows[name]] for name in names],
+                "interfaces": _interfaces(moment, [moment.rows[name] for name in names]),
             }
         )
 
@@ -161,6 +162,12 @@ class Showing:
 
 def _test(filter: str, moment: Moment) -> live_flows.Test | None:
     return flow_filter.parse(filter, moment) if filter.strip() else None
+
+
+def _interfaces(moment: Moment, rows: list[int]) -> dict[int, str]:
+    """The names here of those that a mux's backends are reached by."""
+    indices = set() if moment.is_agent else set(moment.tables.backends["interface"][rows].tolist()) - {0}
+    return {index: show.interface_name(index) for index in indices}
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,418 @@
+"""Explain: what a mux does with a packet, step by step, and why.
+
+The packet is made and taken through the data path itself, on a private copy of the tables (tools.table_copy), so
+explaining changes nothing.  What the single steps found is asked of the very same steps, compiled one after another.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from lbmux.addresses import from_wire32, mac_from_int, port_to_wire, to_wire32
+from lbmux.control.config import Config, Service
+from lbmux.control.live_flows import STATES, TICK_S
+from lbmux.control.moment import Moment
+from lbmux.control.mux_tables import PROTOCOLS
+from lbmux.control.show import STATES as BACKEND_STATES
+from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
+from lbmux.datapath.hashing import murmur3, scale
+from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, SYN, TCP, TYPE_IPV4, UDP
+from lbmux.datapath.match import match
+from lbmux.datapath.memory import Pointer, at_address, int64, u64
+from lbmux.datapath.mux import select
+from lbmux.datapath.parse import PARSED, destination_port, parse, unmapped
+from lbmux.datapath.tables import LOOKUPS, VIP, WAYS, backend_row, flow_row, service_row, settings_row
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import (
+    backends,
+    flows,
+    frame,
+    frame_end,
+    frame_length,
+    service_limit,
+    services,
+    settings,
+    worker_limit,
+    world_at,
+)
+from lbmux.errors import LbmuxError, SetupError
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.targets.native import Worker, compiled, world_row
+from lbmux.targets.regions import now_ticks
+from lbmux.tools.table_copy import LiveCopy, of_configuration
+
+TEXT = re.compile(
+    r"\s*(?P<source>[\d.]+|\[[\da-fA-F:.]+\]):(?P<source_port>\d+)\s*>\s*"
+    r"(?P<vip>[\d.]+|\[[\da-fA-F:.]+\]):(?P<port>\d+)(/(?P<protocol>tcp|udp))?\s*"
+)
+FORM = "SRC:PORT > VIP:PORT/tcp"
+TRIES = 3
+"""How often a mux is asked whose configuration changes meanwhile."""
+
+
+class PacketError(LbmuxError):
+    """``text`` names no packet that can be made."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text, self.reason = text, reason
+        super().__init__(text, reason)
+
+    def __str__(self) -> str:
+        return f"{self.text!r}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet of a client; ``length`` is that of the IPv4 packet, in bytes."""
+
+    source: IPv4Address
+    source_port: int
+    vip: IPv4Address
+    port: int
+    protocol: str = "tcp"
+    opens: bool = False
+    """Whether it is a SYN, the first of a connection."""
+    length: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "Packet":
+        found = TEXT.fullmatch(text)
+        if found is None:
+            raise PacketError(text, f"should be {FORM}, as in '198.51.100.7:40000 > 192.0.2.1:80/tcp'")
+        try:
+            ends = [ip_address(found[name].strip("[]")) for name in ("source", "vip")]
+        except ValueError as error:
+            raise PacketError(text, str(error)) from error
+        source, vip = ends
+        if isinstance(source, IPv6Address) or isinstance(vip, IPv6Address):
+            raise PacketError(text, "IPv6 is not forwarded (verdict not_ip)")
+        ports = [int(found[name]) for name in ("source_port", "port")]
+        if max(ports) > 65535:
+            raise PacketError(text, "a port is 0 to 65535")
+        packet = cls(source, ports[0], vip, ports[1], found["protocol"] or "tcp", opens, length)
+        least = len(packet.frame(minimal=True)) - ETHERNET_BYTES
+        if length is not None and not least <= length <= 65535:
+            raise PacketError(text, f"a packet of {length} bytes: it should have {least} to 65535")
+        return packet
+
+    def frame(self, minimal: bool = False) -> bytes:
+        """As it would come to the mux; of the checksums, which the data path does not look at, nothing."""
+        eth, ip = np.zeros(1, ETHERNET), np.zeros(1, IPV4)
+        transport = np.zeros(1, TCP if self.protocol == "tcp" else UDP)
+        transport["ports"] = port_to_wire(self.source_port) | port_to_wire(self.port) << 16
+        if self.protocol == "tcp":
+            transport["offset"], transport["flags"] = 0x50, SYN if self.opens else ACK
+        least = IPV4.itemsize + transport.itemsize
+        length = least if minimal else self.length or least
+        eth["type"] = TYPE_IPV4
+        ip["version_ihl"], ip["ttl"], ip["protocol"] = 0x45, 64, PROTOCOLS[self.protocol]
+        ip["length"] = port_to_wire(length)  # 16 bits in the wire's order, as a port
+        ip["source"], ip["destination"] = to_wire32(self.source), to_wire32(self.vip)
+        head = eth.tobytes()[:ETHERNET_BYTES] + ip.tobytes() + transport.tobytes()
+        return head + bytes(length - least)
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.source_port} > {self.vip}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of the way found: for people, and as data."""
+
+    step: str
+    found: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The whole way.  ``mend``: what to do where the packet is not forwarded."""
+
+    packet: Packet
+    source: str
+    steps: list[Step]
+    verdict: Verdict
+    service: str | None
+    backend: str | None
+    mend: str
+
+    def as_json(self) -> dict[str, Any]:
+        packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
+        return {
+            "version": 1,
+            "packet": packet,
+            "from": self.source,
+            "steps": [{"step": step.step, "found": step.found, **step.data} for step in self.steps],
+            "verdict": self.verdict.label,
+            "kind": self.verdict.kind,
+            "service": self.service,
+            "backend": self.backend,
+            "mend": self.mend or None,
+        }
+
+
+def explain_configuration(packet: Packet, config: Config) -> Explanation:
+    """What a mux with this configuration, and no flows yet, would do."""
+    return _Way(packet, of_configuration(config), 0).explanation("configuration")
+
+
+def explain_live(packet: Packet, path: Path) -> Explanation:
+    """What the mux that listens at ``path`` would do now."""
+    for _ in range(TRIES):
+        copy = LiveCopy.of(path, str(packet.vip))
+        copy.read_configuration()
+        way = _Way(packet, copy.moment, now_ticks(), copy.interfaces)
+        if way.service_row >= 0:
+            row = copy.moment.tables.services[copy.moment.tables.active][way.service_row]
+            copy.read_slots(int(row["slots"]), int(row["size"]))
+            for at in way.buckets():
+                copy.read_bucket(at)
+            way.look()
+        if copy.is_current():
+            return way.explanation("mux")
+    raise SetupError(str(path), "its configuration changed again and again", "ask later")
+
+
+class _Way:
+    """One packet on one private copy of the tables."""
+
+    def __init__(self, packet: Packet, moment: Moment, now: int, interfaces: dict[int, str] | None = None) -> None:
+        """``interfaces``: names as the mux has them; None where there is none, but a configuration alone."""
+        self.packet, self.moment, self.now = packet, moment, now
+        self.is_live, self.interfaces = interfaces is not None, interfaces or {}
+        self._world = Worker(moment.tables)
+        frame = packet.frame()
+        self._memory = np.zeros(HEADROOM_BYTES + len(frame), np.uint8)
+        self._memory[HEADROOM_BYTES:] = np.frombuffer(frame, np.uint8)
+        self._length = len(frame)
+        self.look()
+
+    def look(self) -> None:
+        """Ask the steps, none of which changes anything."""
+        self._found = np.full(len(FOUND), -1, np.int64)
+        self._entries = np.full((self.moment.tables.sizes.workers, len(ENTRY)), -1, np.int64)
+        address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
+        _look(self._world.address, address, self._length, self.now, self._found, self._entries)
+
+    def buckets(self) -> list[int]:
+        """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
+        places = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
+        _places(self._world.address, self._found[FOUND.index("flow_hash")], places)
+        return [int(place) for place in places.reshape(-1)]
+
+    def found(self, name: str) -> int:
+        return int(self._found[FOUND.index(name)])
+
+    @property
+    def service_row(self) -> int:
+        return self.found("service")
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The flow's entries, in any worker's part: the one seen last comes first."""
+        found = [
+            {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
+            for worker, line in enumerate(self._entries)
+            if line[0] > 0
+        ]
+        return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
+
+    def explanation(self, source: str) -> Explanation:
+        service = next((s for s in self.moment.services if self._is(s)), None)
+        entries = self.entries()
+        worker = entries[0]["worker"] if entries else 0
+        verdict, target, frame = self._run(worker)
+        counts = self.moment.tables.lookups[worker]
+        # From the last: what an old entry came to stands before what became of the packet.
+        looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
+        owner = self.moment.owners.get(target)
+        steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
+        steps += self._steps(service, entries, looked_up, target)
+        steps += self._outer(verdict, frame)
+        steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
+        mend = "" if verdict.kind == "send" else self._mend(verdict, target)
+        names = (service.name if service else None, owner[1].name if owner else None)
+        return Explanation(self.packet, source, steps, verdict, *names, mend)
+
+    def _is(self, service: Service) -> bool:
+        key = (service.vip, service.protocol, service.port)
+        return self.service_row >= 0 and key == (self.packet.vip, self.packet.protocol, self.packet.port)
+
+    def _run(self, worker: int) -> tuple[Verdict, int, bytes]:
+        """The data path itself, all of it."""
+        batch = Batch(1)
+        batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, self._length
+        batch.count = 1
+        Worker(self.moment.tables, worker).forward(batch, self.now)
+        start = int(batch.address[0]) - self._memory.ctypes.data
+        frame = self._memory[start : start + int(batch.length[0])].tobytes()
+        return Verdict(int(batch.verdict[0])), int(batch.target[0]), frame
+
+    def _steps(
+        self, service: Service | None, entries: list[dict[str, Any]], looked_up: list[str], target: int
+    ) -> Iterator[Step]:
+        if service is None:
+            yield Step("service", "none has this address, protocol and port")
+            return
+        where = f"{service.vip} {service.protocol} {service.port}"
+        yield Step("service", f"{service.name} ({where})", {"service": service.name, "row": self.service_row})
+        yield self._flow_step(entries, looked_up)
+        yield self._slot_step()
+        if target >= 0:
+            yield self._backend_step(target, by_flow=bool({"hit", "elsewhere"} & set(looked_up)))
+            yield self._next_hop_step(target)
+
+    def _flow_step(self, entries: list[dict[str, Any]], looked_up: list[str]) -> Step:
+        described = [
+            {
+                "worker": entry["worker"],
+                "state": STATES[entry["state"]],
+                "idle_s": round(max(0, entry["idle"]) * TICK_S, 3),
+                "backend": self._name(entry["target"]),
+                "alive": bool(entry["alive"]),
+            }
+            for entry in entries
+        ]
+        data = {"lookup": looked_up, "entries": described}
+        if not entries:
+            said = "no entry" if self.is_live else "no entries: only a live mux has flows"
+            return Step("flow", f"{said}, so the slot decides", data)
+        said = "; ".join(
+            f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
+            + ("" if entry["alive"] else ", which no longer counts")
+            for entry in described
+        )
+        return Step("flow", f"{said}: {' and '.join(looked_up) or 'not used'}", data)
+
+    def _slot_step(self) -> Step:
+        size, slot, hashed = self.found("size"), self.found("slot"), self.found("hash")
+        row = self.moment.tables.services[self.moment.tables.active][self.service_row]
+        data = {"hash": hashed, "seed": int(row["seed"]), "slot": slot if size else None, "slots": size}
+        if not size:
+            return Step("slot", "no Maglev table: no backend takes new flows", data)
+        name = self._name(self.found("selected"))
+        said = f"hash {hashed:#010x} (seed {data['seed']}) is slot {slot} of {size}, backend {name}"
+        return Step("slot", said, data | {"backend": name})
+
+    def _backend_step(self, target: int, by_flow: bool) -> Step:
+        row = self.moment.tables.backends[target]
+        state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.moment.owners.get(target)
+        why = "by its flow entry" if by_flow else "by its slot"
+        if owner is None:
+            return Step("backend", f"row {target}, {state}, {why}", {"backend": None, "state": state})
+        backend = owner[1]
+        meaning = {"up": "takes new flows", "draining": "weight 0: only the flows that it has"}.get(state, "")
+        data = {
+            "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
+            "by": "flow" if by_flow else "slot",
+        }  # fmt: skip
+        return Step("backend", f"{name} {why}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
+
+    def _next_hop_step(self, target: int) -> Step:
+        row = self.moment.tables.backends[target]
+        host, mac, mtu = from_wire32(int(row["remote_low"]) >> 32), int(row["destination_mac"]), int(row["mtu"])
+        if not self.is_live:
+            return Step("next hop", f"of {host}: only a live mux knows it; MTU {mtu} taken for it", {"host": str(host)})
+        data: dict[str, Any] = {"host": str(host), "mac": mac_from_int(mac) if mac else None, "mtu": mtu}
+        if not mac:
+            return Step("next hop", f"of {host}: its MAC address is not known", data)
+        data["interface"] = self.interfaces.get(int(row["interface"]), str(row["interface"]))
+        return Step("next hop", f"of {host}: {data['mac']} on {data['interface']}, MTU {mtu}", data)
+
+    def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
+        if verdict != Verdict.FORWARDED:
+            return
+        ip = np.frombuffer(frame, IPV4, 1, ETHERNET_BYTES)[0]
+        source, destination = from_wire32(int(ip["source"])), from_wire32(int(ip["destination"]))
+        length = len(frame) - ETHERNET_BYTES
+        data = {
+            "source": str(source), "destination": str(destination), "protocol": int(ip["protocol"]),
+            "ttl": int(ip["ttl"]), "length": length,
+        }  # fmt: skip
+        yield Step("outer header", f"{source} > {destination}, IP in IP, TTL {data['ttl']}, {length} bytes", data)
+
+    def _name(self, target: int) -> str | None:
+        owner = self.moment.owners.get(target)
+        return owner[1].name if owner else None
+
+    def _mend(self, verdict: Verdict, target: int) -> str:
+        packet, row = self.packet, self.moment.tables.backends[max(0, target)]
+        host = from_wire32(int(row["remote_low"]) >> 32)
+        if verdict == Verdict.NOT_VIP:
+            others = [f"{s.protocol} {s.port}" for s in self.moment.services if s.vip == packet.vip]
+            if others:
+                return f"{packet.vip} is a VIP, but of {', '.join(others)} only: add a service, and `lbmux reload`"
+            return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
+        return {
+            Verdict.NO_BACKEND: "give a backend of the service a weight above 0, and `lbmux reload`",
+            Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
+            Verdict.TOO_BIG: (
+                f"packets to {host} may have {int(row['mtu']) - IPV4.itemsize} bytes: offer clients a smaller MSS"
+                " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
+            ),
+        }.get(verdict, "")
+
+
+FOUND = ("parsed", "service", "hash", "size", "slot", "selected", "flow_hash")
+ENTRY = ("state", "target", "idle", "alive")
+
+
+@intrinsic
+def _distance(typing: Any, pointer: Any, start: Any) -> Any:
+    """The bytes from ``start`` to ``pointer``."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
+
+    return types.int64(Pointer, Pointer), lower
+
+
+@compiled
+def _look(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+    """The steps of ``datapath.mux.forward`` up to the choice of a backend, of which none writes."""
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    record.frame, record.end = address, address + u64(length)
+    packet = parse(frame(world), frame_end(world), frame_length(world) - ETHERNET_BYTES)
+    found[0] = packet.verdict
+    if packet.verdict != PARSED:
+        return
+    setting = settings_row(settings(world), 0)
+    high, low, ports = packet.source_high, packet.source_low, packet.ports
+    port = destination_port(ports)
+    index = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    found[1] = index
+    if index < 0:
+        return
+    service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
+    source, destination = unmapped(packet.source_low), unmapped(packet.destination_low)
+    found[2] = murmur3(service.seed, source, destination, ports, np.uint32(packet.protocol))
+    found[3] = service.size
+    found[4] = scale(np.uint32(found[2]), service.size)
+    found[5] = select(world, service, packet)
+    hashed = flow_hash(setting, high, low, ports, packet.destination_low)
+    found[6] = hashed
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, high, low, ports, index)
+        if way >= 0:
+            flow = flow_row(bucket, way & (WAYS - 1))
+            backend = backend_row(backends(world), int64(flow.target))
+            entries[part, 0], entries[part, 1] = flow.state, flow.target
+            entries[part, 2] = idle_for(flow, u64(now))
+            entries[part, 3] = is_alive(flow, backend, service, u64(now))
+
+
+@compiled
+def _places(world_address, hashed, places):  # type: ignore[no-untyped-def]
+    """Where in the flow table each worker's two buckets for a flow's hash begin."""
+    world = world_at(world_address)
+    for part in range(worker_limit(world)):
+        first = np.uint32(hashed)
+        places[part, 0] = _distance(bucket_at(world, part, first), flows(world))
+        places[part, 1] = _distance(bucket_at(world, part, second_hash(first)), flows(world))
