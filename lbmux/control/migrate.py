@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.datapath.flows import flow_hash, lookup, remember
+from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
 from lbmux.datapath.memory import at_address, int64, layout, rows, u32
-from lbmux.datapath.tables import FLOW, GONE, VIP, flow_row, service_row, settings_row
+from lbmux.datapath.tables import FLOW, GONE, TRUSTED, VIP, flow_row, service_row, settings_row
 from lbmux.datapath.world import service_limit, services, settings, world_at
 from lbmux.targets.native import Worker, compiled
 from lbmux.targets.regions import KEYS, Tables, now_ticks
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 NOWHERE = 0xFFFF
 """No row."""
+KEPT = ("high", "low", "ports", "seen", "state")
+"""What a flow takes along as it is."""
 word_row = rows(layout(("value", "u8")))
 
 
@@ -44,26 +46,46 @@ def copy_keys(previous: Rows, tables: Tables) -> None:
 def move_flows(previous: Rows, tables: Tables) -> int:
     """Enter the live flows of ``previous`` into ``tables``, in which the configuration is in force; how many."""
     try:
-        flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
-        owners, targets = _renumbered(previous, tables)
+        parts = _readable(previous, tables)
     except (KeyError, ValueError) as error:
         log.warning("flows of an earlier version cannot be read and are left behind: %s", error)
         return 0
-    destinations = _destinations(tables)
-    moved = 0
-    for number, part in enumerate(flows):
-        live = part[part["state"] != 0]
-        given = np.zeros(len(live), FLOW)
-        for name in ("high", "low", "ports", "seen", "state"):
-            given[name] = live[name]
-        given["owner"], given["target"] = owners[live["owner"]], targets[live["target"]]
-        known = (given["owner"] != NOWHERE) & (given["target"] != NOWHERE)
-        given = np.ascontiguousarray(given[known])
-        given["generation"] = tables.backends["generation"][given["target"]]
+    destinations, moved = _destinations(tables), 0
+    for number, given in enumerate(parts):
         worker = Worker(tables, min(number, tables.sizes.workers - 1))
         arguments = (destinations.ctypes.data, given.ctypes.data)
         moved += int(_enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
+    if moved:  # they may have other backends than their slots now, and come to other workers than before
+        tables.settings[0]["changed"] = now_ticks()
     return moved
+
+
+def _readable(previous: Rows, tables: Tables) -> list[NDArray[Any]]:
+    """The flows of each worker before, as ours: those whose service and backend are still there."""
+    flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
+    owners, targets = _renumbered(previous, tables)
+    generations = np.zeros(NOWHERE + 1, np.uint8)
+    before = previous.rows("backends")["generation"]
+    generations[: len(before)] = before
+    return [_as_ours(part[part["state"] != 0], owners, targets, generations, tables) for part in flows]
+
+
+def _as_ours(
+    live: NDArray[Any],
+    owners: NDArray[np.uint16],
+    targets: NDArray[np.uint16],
+    generations: NDArray[np.uint8],
+    tables: Tables,
+) -> NDArray[Any]:
+    live = live[live["generation"] == generations[live["target"]]]  # else of a backend that was there before
+    given = np.zeros(len(live), FLOW)
+    for name in KEPT:
+        given[name] = live[name]
+    given["owner"], given["target"] = owners[live["owner"]], targets[live["target"]]
+    known = (given["owner"] != NOWHERE) & (given["target"] != NOWHERE)
+    given = np.ascontiguousarray(given[known])
+    given["generation"] = tables.backends["generation"][given["target"]]
+    return given
 
 
 def _renumbered(previous: Rows, tables: Tables) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -82,7 +104,10 @@ def _held(identities: NDArray[Any], used: NDArray[Any] | None = None) -> dict[in
 
 
 def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16]:
-    return np.array([now.get(int(value), NOWHERE) if value else NOWHERE for value in before.tolist()], np.uint16)
+    """For every number that a flow can have."""
+    numbers = np.full(NOWHERE + 1, NOWHERE, np.uint16)
+    numbers[: len(before)] = [now.get(int(value), NOWHERE) if value else NOWHERE for value in before.tolist()]
+    return numbers
 
 
 def _destinations(tables: Tables) -> NDArray[np.uint64]:
@@ -111,7 +136,10 @@ def _enter_all(world_address, destinations, given, count, who, now):  # type: ig
         bucket, way = lookup(world, who, hashed, old.high, old.low, old.ports, int64(old.owner))
         if way >= 0:
             flow = flow_row(bucket, way)
-            flow.state, flow.seen = old.state, old.seen
+            flow.seen = old.seen
+            if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
+                flow.state = old.state
+            else:
+                move(world, setting, who, hashed, flow, row, u32(now))
             moved += 1
     return moved
-
