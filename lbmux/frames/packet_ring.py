@@ -3,7 +3,7 @@
 The ring leaves headroom before each frame, so a frame is rewritten in place and never copied in user space.
 TPACKET_V2 for latency: V3 takes about a fifth less processor time a frame, but hands frames over by the block, which
 costs a time-out of a millisecond at light load.  sendmmsg for simplicity: a transmit ring needs a copy in user space
-and a way to wait for a free place, and yet took about an eighth less processor time (see bench/rings.py).
+and a way to wait for a free place; by processor time a frame neither won clearly (see bench/rings.py).
 """
 
 import fcntl
