@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.addresses import to_pair
+from lbmux.addresses import MAPPED_LOW, to_pair
 from lbmux.control.config import Backend, Service
 from lbmux.control.live_flows import STATES, TICK_S, Flows, Test
 from lbmux.control.moment import Moment
@@ -216,7 +216,7 @@ class _Parser:
 
     def _value(self, what: str) -> str:
         token = self._peek()
-        if token == END or not token[0].isalnum():
+        if token == END or not (token[0].isalnum() or token[0] == ":"):
             raise self._error(f"{what} is missing")
         self._next += 1
         return token
@@ -242,7 +242,8 @@ def _tokens(text: str) -> list[tuple[str, int]]:
     while at < end:
         match = TOKEN.match(text, at)
         if match is None:
-            raise FilterError(text, at, f"{text[at:].split()[0]!r} is not understood")
+            wrong = text[at:].split()[0]
+            raise FilterError(text, text.index(wrong, at), f"{wrong!r} is not understood")
         found.append((match[1], match.start(1)))
         at = match.end()
     return [*found, (END, end)]
@@ -269,6 +270,9 @@ def _client_in(network: Network) -> Test:
 
     def inside(flows: Flows) -> Mask:
         entries = flows.entries
-        return np.asarray(((entries["low"] & mask_low) == low) & ((entries["high"] & mask_high) == high))
+        within = ((entries["low"] & mask_low) == low) & ((entries["high"] & mask_high) == high)
+        if network.version == 6:  # ::/0 is not for IPv4, whose mapped form it would cover
+            within &= (entries["high"] != 0) | ((entries["low"] & np.uint64(0xFFFFFFFF)) != MAPPED_LOW)
+        return np.asarray(within)
 
     return inside

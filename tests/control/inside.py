@@ -1,0 +1,73 @@
+"""A mux's tables with a configuration and flows in them, and an agent's, as `show` and `explain` look at them."""
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from lbmux.addresses import mac_to_int
+from lbmux.control.agent_tables import AgentTables
+from lbmux.control.agent_tables import sizes_for as agent_sizes
+from lbmux.control.config import Config
+from lbmux.control.moment import Moment
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables, now_ticks
+from tests.datapath.craft import Craft, tunnelled
+from tests.datapath.harness import Frames
+
+LOCAL = IPv4Address("10.0.1.2")
+MAC = mac_to_int("02:00:00:00:00:09")
+CONFIG: dict[str, Any] = {
+    "muxes": [str(LOCAL)],
+    "maglev": {"size": 251},
+    "flows": {"limit": 4096},
+    "idle": {"untrusted_s": 3600, "trusted_s": 3600},
+    "services": [
+        {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": [
+            {"name": "h1", "dip": "10.1.1.2", "port": 8080}, {"name": "h2", "dip": "10.1.2.2", "weight": 2},
+        ]},
+        {"name": "dns", "vip": "192.0.2.2", "protocol": "udp", "port": 53, "backends": [
+            {"name": "h1", "dip": "10.1.1.2"},
+        ]},
+    ],
+}  # fmt: skip
+
+
+class Inside:
+    """A mux: ``workers`` share its tables, the last of them as user space does behind the kernel."""
+
+    def __init__(self, config: dict[str, Any] = CONFIG, workers: int = 2, resolved: bool = True) -> None:
+        read = Config.model_validate(config)
+        self.tables = Tables.allocate(sizes_for(read, workers))
+        self.mux = MuxTables(self.tables, LOCAL)
+        self.mux.commit(self.mux.plan(read))
+        for destination in self.mux.destinations() if resolved else ():
+            self.mux.set_next_hop(destination, NextHop(1, MAC, MAC, 1500))
+        self.now = now_ticks()
+
+    @property
+    def moment(self) -> Moment:
+        return Moment.of_mux(self.mux)
+
+    def send(self, *crafts: Craft, worker: int = 0, before_ticks: int = 0) -> Frames:
+        frames = Frames([craft.frame() for craft in crafts])
+        Worker(self.tables, worker).forward(frames, (self.now - before_ticks) & 0xFFFFFFFF)
+        return frames
+
+
+def client(port: int = 40000, host: int = 7, **fields: Any) -> Craft:
+    return Craft(source=bytes([198, 51, 100, host]), source_port=port, **fields)
+
+
+def dns(port: int = 5353) -> Craft:
+    return client(port, destination=bytes([192, 0, 2, 2]), destination_port=53, protocol=17)
+
+
+def agent_with_a_flow() -> Moment:
+    """Of host 10.1.1.2, to which one packet of a client came by the mux."""
+    read = Config.model_validate(CONFIG)
+    agent = AgentTables(Tables.allocate(agent_sizes(read)), [IPv4Address("10.1.1.2")], [], "nat")
+    agent.commit(agent.plan(read))
+    inner = client(40000).packet()
+    Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, bytes([10, 1, 1, 2]))]), now_ticks())
+    return Moment.of_agent(agent)
