@@ -16,13 +16,12 @@ PATTERN = layout(
     ("next", "u8"), ("flows", "u8"), ("destination_mac", "u8"), ("source_mac", "u8"), ("source", "u4"),
     ("destination", "u4"), ("port", "u2"), ("flags", "u2"), ("unused", "u4"), ("back", "u8"), ("back_bytes", "u8"),
 )
-"""One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the rest as in headers; ``back``
-counts what came back."""
+"""One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the first of 65536 addresses, the
+rest as in headers; ``back`` counts what came back."""
 
 declare(TABLE_SYMBOL + "pattern")
 pattern, pattern_row = table("pattern"), rows(PATTERN)
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
-PORT_BITS, FIRST_PORT = 15, 1024
 CONSTANT_SUM = 0x4500 + (64 << 8 | TCP_PROTOCOL)
 
 
@@ -35,18 +34,29 @@ def number(row):
 
 
 @step
-def write_headers(start, row, index, length):
+def scattered(index):
+    """Another number for each of 2**32, by MurmurHash3's finish, which can be undone.
+
+    Numbered in turn, flows would lie in a pattern in the flow table, and the figures hang on its secret keys.
+    """
+    h = u32(index)
+    h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
+    h = u32(u32(h ^ u32(h >> u32(13))) * u32(0xC2B2AE35))
+    return u32(h ^ u32(h >> u32(16)))
+
+
+@step
+def write_headers(start, row, flow, length):
     write_ethernet(start, row.source_mac, row.destination_mac)
     ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV4_BYTES)
-    source = u32(row.source + u32(index >> u64(PORT_BITS)))
+    source = u32(row.source + u32(flow >> u32(16)))
     ip.version_ihl, ip.tos, ip.length, ip.identification, ip.fragment = 0x45, 0, swap16(u16(length)), 0, 0
     ip.ttl, ip.protocol, ip.source, ip.destination = 64, TCP_PROTOCOL, swap32(source), row.destination
     destination = swap32(row.destination)
     total = u32(CONSTANT_SUM) + u32(length) + u32(source >> u32(16)) + u32(source & u32(0xFFFF))
     total += u32(destination >> u32(16)) + u32(destination & u32(0xFFFF))
     ip.checksum = swap16(u16(~fold(total)))
-    port = swap16(u16(u64(FIRST_PORT) + (index & u64((1 << PORT_BITS) - 1))))
-    segment.ports = u32(u32(port) | u32(u32(row.port) << u32(16)))
+    segment.ports = u32(u32(flow & u32(0xFFFF)) | u32(u32(row.port) << u32(16)))
     segment.sequence, segment.acknowledgement, segment.offset = 0, 0, 0x50
     segment.flags, segment.window, segment.checksum, segment.urgent = row.flags & 0xFF, 0xFFFF, 0, 0
 
@@ -57,7 +67,7 @@ def generate(context):
     if beyond(advance(start, HEADERS_BYTES), frame_end(world)):
         return XDP_DROP
     row = pattern_row(pattern(world), 0)
-    write_headers(start, row, number(row), frame_length(world) - int64(ETHERNET_BYTES))
+    write_headers(start, row, scattered(number(row)), frame_length(world) - int64(ETHERNET_BYTES))
     return XDP_TX
 
 

@@ -54,15 +54,18 @@ def _address(data: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
 
 
-def run_live(program: int, frame: bytes, repeat: int, interface_index: int, batch: int = 64) -> None:
+def run_live(program: int, frame: bytes, repeat: int, interface_index: int, batch: int = 64) -> float:
     """Take ``repeat`` frames through the program as if ``interface_index`` had received them, and do what it says.
 
-    One call works until all are through, without the interpreter's lock.  Frames are recycled: the program finds
-    in them what was last made of them.
+    Returns nanoseconds a frame, to the nanosecond, without what it takes to begin and to end (some 30 ms).  One call
+    works until all are through, without the interpreter's lock.  Frames are recycled: the program finds in them what
+    was last made of them.
     """
     context = CONTEXT.pack(0, len(frame), 0, interface_index, 0, 0)
     packed = ATTRIBUTES.pack(
         program, 0, len(frame), 0, _address(frame), 0, repeat, 0, len(context), 0, _address(context), 0,
         LIVE_FRAMES, 0, batch,
     )  # fmt: skip
-    command(Command.PROG_TEST_RUN, ctypes.create_string_buffer(packed, len(packed)), "live frames")
+    attributes = ctypes.create_string_buffer(packed, len(packed))
+    command(Command.PROG_TEST_RUN, attributes, "live frames")
+    return float(ATTRIBUTES.unpack(attributes)[7])
