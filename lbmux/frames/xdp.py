@@ -7,7 +7,7 @@ The kernel's driver.  Native where the interface's driver can, generic else.  Wh
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 from lbmux.datapath.tables import Sizes
@@ -30,7 +30,7 @@ class Kernel:
     those in force until ``attach``.  ``attach`` is called once the tables are filled.
     """
 
-    def __init__(self, interface: str, sizes: Sizes) -> None:
+    def __init__(self, interface: str, sizes: Sizes, role: str = "mux") -> None:
         """SetupError or BpfError where it cannot be had: no right, an old kernel, no such interface."""
         self.interface = interface
         self.index = _index(interface)
@@ -40,7 +40,7 @@ class Kernel:
         self.loaded: dict[Attach, Loaded] = {}
         self.previous: Pinned | None = None
         pins.mount()
-        self._pins = pins.Pins(pins.directory_of(interface))
+        self._pins = pins.Pins(pins.directory_of(interface, role))
         self._remove_stale_links()
         self._generation = self._pins.in_force()
         self._kernel_tables = self._adopt(sizes)
@@ -125,9 +125,10 @@ class Kernel:
         self.close()
 
 
-def detach(interface: str) -> bool:
-    """Take off whatever lbmux has attached to an interface; whether there was anything."""
-    return pins.Pins(pins.directory_of(interface)).remove()
+def detach(interface: str, roles: Iterable[str] = pins.ROLES) -> bool:
+    """Take off what a mux and an agent have attached to an interface; whether there was anything."""
+    removed = [pins.Pins(pins.directory_of(interface, role)).remove() for role in roles]
+    return any(removed)
 
 
 def _update(path: os.PathLike[str], program: int) -> None:

@@ -138,10 +138,10 @@ async def _serve(options: Options) -> None:
     own: Iterable[IPv4Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(silence())
-        stack.enter_context(without_super_frames(options.interface))
+        switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)
         driver = stack.enter_context(
-            choose(options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit)
+            choose("agent", options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit)
         )
         if driver.previous is not None:
             copy_keys(driver.previous, driver.tables)
@@ -153,6 +153,8 @@ async def _serve(options: Options) -> None:
             ring, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         await on_commit()
         driver.start()
+        if driver.stays:  # and frames still must not be joined then
+            switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
         showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.frames.xdp import Kernel, Mode
+from lbmux.frames.xdp import Kernel, Mode, detach
 from lbmux.targets.bpf.maps import Pinned
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
@@ -32,6 +32,8 @@ class Refused(LbmuxError):
 class Driver:
     """Tables, whose part of them user space has, and what there is in the kernel."""
 
+    role: str
+    interface: str
     tables: Tables
     worker: int
     """The number of user space's own part: the last one, after the CPUs'."""
@@ -50,9 +52,15 @@ class Driver:
         """Tables in force that are of another version or other sizes."""
         return self.kernel.previous if self.kernel else None
 
+    @property
+    def stays(self) -> bool:
+        """Whether packets are forwarded without this process, too."""
+        return self.kernel is not None and not self.detach_on_exit
+
     def start(self) -> None:
         """Let packets in: called when the tables are filled."""
         if self.kernel is None:
+            self._take_over()
             return
         try:
             self.kernel.attach(self.programs)
@@ -61,6 +69,14 @@ class Driver:
         for place, loaded in self.kernel.loaded.items():
             where = f"{self.kernel.interface} ({self.kernel.modes[place]})"
             log.info("%s on %s: %d instructions", self.programs[place], where, loaded.instructions)
+
+    def _take_over(self) -> None:
+        """A program that an earlier run left in the kernel would go on before us, by what it knew."""
+        try:
+            if detach(self.interface, (self.role,)):
+                log.info("took off what an earlier %s had left in the kernel", self.role)
+        except (OSError, LbmuxError) as error:
+            log.warning("what an earlier %s left in the kernel cannot be taken off: %s", self.role, error)
 
     def close(self) -> None:
         """Leave the kernel's part running, unless it was to be taken off."""
@@ -110,6 +126,7 @@ async def with_fallback(
 
 @contextlib.contextmanager
 def choose(
+    role: str,
     wanted: str,
     fallback: str,
     interface: str,
@@ -118,22 +135,22 @@ def choose(
     detach_on_exit: bool,
     xdp_mode: str = "native",
 ) -> Iterator[Driver]:
-    """The driver that is ``wanted`` (``auto``: the best that works); ``sizes`` gives sizes for a number of workers.
+    """The driver that is ``wanted`` (``auto``: the best that works) of a ``role``, a mux or an agent.
 
-    Raises where ``xdp`` was asked for by name and cannot be had.
+    ``sizes`` gives sizes for a number of workers.  Raises where ``xdp`` was asked for by name and cannot be had.
     """
     driver = None
     if wanted in ("auto", "xdp"):
         try:
-            kernel = Kernel(interface, sizes(cpus() + 1))
+            kernel = Kernel(interface, sizes(cpus() + 1), role)
         except LbmuxError as error:
             if wanted == "xdp":
                 raise
             _say(interface, fallback, error)
         else:
             kernel.xdp_modes = MODES[xdp_mode]
-            driver = Driver(kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)
-    driver = driver or Driver(Tables.allocate(sizes(1)), 0, fallback)
+            driver = Driver(role, interface, kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)
+    driver = driver or Driver(role, interface, Tables.allocate(sizes(1)), 0, fallback)
     try:
         yield driver
     finally:

@@ -156,11 +156,12 @@ async def _serve(options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
         ring = stack.enter_context(PacketRing(options.interface))
-        stack.enter_context(without_super_frames(options.interface))
+        switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
         driver = stack.enter_context(
             choose(
-                options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit, xdp_mode(options)
+                "mux", options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit,
+                xdp_mode(options),
             )  # fmt: skip
         )
         mux = _tables_in_force(driver, local, config)
@@ -187,6 +188,8 @@ async def _serve(options: Options) -> None:
 
         reloader = Reloader(options.config, mux, in_force)
         driver.start()
+        if driver.stays:  # and frames still must not be joined then
+            switched.clear()
 
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
         if announcer is not None:

@@ -18,14 +18,18 @@ from lbmux.targets.bpf import syscall
 from lbmux.targets.bpf.syscall import Attach, BpfError
 
 FILE_SYSTEM = Path("/sys/fs/bpf")
+ROLES = ("mux", "agent")
 LINK, PROGRAM = "link-", "program-"
 MODE = 0o700
 
 
-def directory_of(interface: str) -> Path:
-    """Of the mux or agent on an interface of this network namespace.  The file system allows no dots in names."""
+def directory_of(interface: str, role: str) -> Path:
+    """Of the mux or the agent (its ``role``) on an interface of this network namespace.
+
+    Each has tables of its own, which the other could not read.  The file system allows no dots in names.
+    """
     namespace = os.stat("/proc/thread-self/ns/net").st_ino
-    return FILE_SYSTEM / "lbmux" / f"{namespace}-{interface.replace('.', ':')}"
+    return FILE_SYSTEM / "lbmux" / f"{namespace}-{interface.replace('.', ':')}-{role}"
 
 
 def mount() -> None:
@@ -49,8 +53,8 @@ class Pins:
         """The pinned links: where each is, and the mode it was made in."""
         found = {}
         for path in _list(self.directory):
-            if path.name.startswith(LINK):
-                place, _, mode = path.name.removeprefix(LINK).partition("-")
+            place, _, mode = path.name.removeprefix(LINK).partition("-")
+            if path.name.startswith(LINK) and place in Attach.__members__ and path.is_file():
                 found[Attach[place]] = (path, mode)
         return found
 
@@ -59,8 +63,9 @@ class Pins:
         return self.directory / f"{LINK}{attach.name}-{mode}"
 
     def generations(self) -> list[Path]:
-        """Oldest first."""
-        return sorted((path for path in _list(self.directory) if path.is_dir()), key=lambda path: int(path.name))
+        """Oldest first; what else is there is none of ours."""
+        found = (path for path in _list(self.directory) if path.is_dir() and path.name.isdecimal())
+        return sorted(found, key=lambda path: int(path.name))
 
     def new_generation(self) -> Path:
         numbers = [int(path.name) for path in self.generations()]
