@@ -22,7 +22,8 @@ def command(
 ) -> None:
     """Say what a mux does with a packet: each step, what it found, the verdict, and how to mend it.
 
-    The data path itself is run, on a private copy of the tables: nothing changes.
+    The data path itself is run, on a private copy of the tables: nothing changes.  Which of several muxes a Linux
+    router picks its own kernel says: `ip route get VIP from SRC iif IN ipproto tcp sport PORT dport PORT` there.
     """
     from lbmux.control.config_file import load
     from lbmux.control.control_socket import default_path

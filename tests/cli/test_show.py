@@ -1,0 +1,127 @@
+"""`lbmux show` and `lbmux explain` as people run them: on a socket with set answers, and on a live lab."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.cli import main
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import TOPOLOGIES
+
+REQUESTS = 12
+
+
+@pytest.fixture(scope="module", params=["xdp", "packet"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab, after some requests of the client's."""
+    made = Lab(TOPOLOGIES["ananta"](), f"show-{request.param}", request.param)
+    made.up()
+    try:
+        assert shutil.which("curl")
+        for _ in range(REQUESTS):
+            done = made.run("client", ["curl", "-s", "-m", "5", "-o", "/dev/null", "http://192.0.2.1/"])
+            assert done.returncode == 0
+        yield made
+    finally:
+        made.down()
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main.run(arguments) == 0
+    return capsys.readouterr().out
+
+
+def socket_of(lab: Lab, node: str) -> Path:
+    return lab.directory / f"{node}.sock"
+
+
+@pytest.mark.root
+def test_live_mux_and_agent(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(node: str, *what: str) -> Any:
+        return json.loads(said(capsys, "show", *what, "-j", "--control", str(socket_of(lab, node))))
+
+    muxes = ["mux1", "mux2"]
+    digests = [{line["service"]: line["digest"] for line in shown(mux, "services")["services"]} for mux in muxes]
+    assert digests[0] == digests[1] and digests[0]["web"]
+    new = [sum(line["new_flows"] for line in shown(mux, "backends")["backends"]) for mux in muxes]
+    assert sum(new) >= REQUESTS  # a flow whose packets come by another CPU is new there as well
+    runtime = shown("mux1", "runtime")
+    assert (runtime["version"], runtime["program"], runtime["driver"]) == (1, "mux", lab.driver)
+    assert bool(runtime["instructions"].get("mux_xdp")) == bool(runtime["modes"]) == (lab.driver == "xdp")
+    assert (runtime["interface"], runtime["config"]) == ("eth0", str(lab.config))
+    counters = [shown(mux, "counters") for mux in muxes]
+    forwarded = [line["packets"] for each in counters for line in each["verdicts"] if line["verdict"] == "forwarded"]
+    packets = sum(line["packets"] for mux in muxes for line in shown(mux, "backends")["backends"])
+    assert sum(forwarded) == packets > 4 * REQUESTS
+    assert {line["interface"] for line in shown("mux1", "neighbours")["neighbours"]} == {"eth0"}
+    delivered = {line["verdict"]: line["packets"] for line in shown("host1", "counters")["verdicts"]}
+    assert delivered["delivered"] and delivered["replied"]
+    assert shown("host1", "runtime")["program"] == "agent"
+
+
+@pytest.mark.root
+def test_live_flows_are_listed_counted_and_explained(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = 0
+    for mux in ("mux1", "mux2"):
+        control = ("--control", str(socket_of(lab, mux)))
+        flows = [json.loads(line) for line in said(capsys, "show", "flows", "-j", *control, "tcp").splitlines()]
+        for flow in flows[:3]:
+            text = f"198.51.100.2:{flow['source_port']} > 192.0.2.1:80/tcp"
+            explained = json.loads(said(capsys, "explain", "-j", *control, text))
+            assert (explained["verdict"], explained["service"]) == ("forwarded", "web")
+            entries = next(step["entries"] for step in explained["steps"] if step["step"] == "flow")
+            assert explained["backend"] == flow["backend"] or not any(entry["alive"] for entry in entries)
+            seen += any(entry["alive"] for entry in entries)
+        count = json.loads(said(capsys, "show", "flows", "--count", "-j", *control, "service", "web"))
+        assert count["flows"] <= len(flows)
+    assert seen
+
+
+@pytest.mark.root
+def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    control = ("--control", str(socket_of(lab, "mux1")))
+    for what, word in [("services", "192.0.2.1"), ("backends", "10.1.3.2"), ("flows", "destination"),
+                       ("counters", "forwarded"), ("neighbours", "10.1.1.2"), ("runtime", "memory_bytes")]:  # fmt: skip
+        assert word in said(capsys, "show", what, *control)
+    lines = said(capsys, "show", "services", "--ipvs", *control).splitlines()
+    assert lines[1:4:2] == ["Prot LocalAddress:Port Scheduler Flags", "TCP  192.0.2.1:80 mh"]
+    assert lines[4].split()[:5] == ["->", "10.1.1.2:8080", "Tunnel", "1", lines[4].split()[4]]
+
+
+@pytest.mark.root
+def test_a_filter_that_is_wrong_is_said_with_its_place(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["show", "flows", "--control", str(socket_of(lab, "mux1")), "port http"]) == 1
+    assert "'http' is no number" in capsys.readouterr().err
+
+
+@pytest.mark.root
+def test_explain_asks_muxes_only(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    control = str(socket_of(lab, "host1"))
+    assert main.run(["explain", "--control", control, "198.51.100.2:1 > 192.0.2.1:80"]) == 1
+    assert "name a mux's socket" in capsys.readouterr().err
+
+
+def test_explain_of_a_configuration_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "services.yaml"
+    service = "{name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.0.0.1}]}"
+    path.write_text(f"services:\n  - {service}\n")
+    out = said(capsys, "explain", "-c", str(path), "198.51.100.7:4000 > 192.0.2.1:80/tcp")
+    assert "10.0.0.1:80 by its slot" in out and "forwarded (send)" in out
+
+
+def test_nobody_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["show", "services"], ["show", "flows"], ["explain", "1.2.3.4:1 > 1.2.3.5:2"]):
+        assert main.run([*command, "--control", str(tmp_path / "none.sock")]) == 1
+        assert "is the daemon running?" in capsys.readouterr().err
+
+
+def test_help_of_show_imports_nothing_heavy() -> None:
+    code = "import sys\nfrom lbmux.cli.main import run\nrun(['show', 'flows', '--help'])\nprint(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert not {"numpy", "numba", "rich"} & set(ran.stdout.split())

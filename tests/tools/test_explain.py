@@ -1,0 +1,164 @@
+"""Explanations against the data path itself: the same backend and verdict, and nothing changed by asking."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbmux.control.config import Config
+from lbmux.control.control_socket import ControlServer
+from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import ControlError
+from lbmux.programs.drivers import Driver
+from lbmux.programs.showing import Showing
+from lbmux.tools.explain import Explanation, Packet, PacketError, explain_configuration, explain_live
+from tests.control.inside import CONFIG, Inside, client
+
+READ = Config.model_validate(CONFIG)
+
+
+class Served(Inside):
+    """A mux's tables behind a control socket, as the mux itself would have it."""
+
+    def __init__(self, path: Path, **how: bool) -> None:
+        super().__init__(**how)  # type: ignore[arg-type]
+        self.path = path
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        showing = Showing(lambda: self.moment, Driver(self.tables, 0, "packet"), path, {})
+        self._server = ControlServer(path, showing.handlers())
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def explain(self, text: str, **how: bool) -> Explanation:
+        return explain_live(Packet.parse(text, **how), self.path)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def mux(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path / "mux.sock")
+    yield served
+    served.close()
+
+
+def step(explanation: Explanation, name: str) -> dict[str, object]:
+    return next(step.data for step in explanation.steps if step.step == name)
+
+
+def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:
+    return f"198.51.100.7:{port} > {destination}"
+
+
+def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
+    inside = Inside()
+    for port in range(2000, 2010):
+        sent = inside.send(client(port))
+        explanation = explain_configuration(Packet.parse(asked(port)), READ)
+        assert explanation.backend == inside.moment.owners[int(sent.target[0])][1].name
+        assert step(explanation, "slot")["backend"] == explanation.backend
+        assert explanation.verdict == Verdict.FORWARDED
+        outer = step(explanation, "outer header")
+        assert (outer["source"], outer["ttl"], outer["length"]) == ("10.0.1.2", 64, 60)
+
+
+def test_a_live_flow_is_found_in_whichever_worker_has_it(mux: Served) -> None:
+    mux.send(client(3000), worker=1)
+    row = mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0]
+    other = next(r for (s, _), r in mux.moment.rows.items() if s == "web" and r != row[0])
+    mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0] = other  # as after a change of the Maglev table
+    explanation = mux.explain(asked(3000))
+    assert explanation.backend == mux.moment.owners[other][1].name != step(explanation, "slot")["backend"]
+    found = step(explanation, "flow")
+    assert found["lookup"] == ["hit"]
+    assert [(entry["worker"], entry["state"]) for entry in found["entries"]] == [(1, "untrusted")]  # type: ignore[attr-defined]
+    assert step(explanation, "backend")["by"] == "flow"
+
+
+def test_explaining_changes_nothing(mux: Served) -> None:
+    mux.send(client(3000))
+    before = {name: memory.tobytes() for name, memory in mux.tables.memory.items()}
+    for text in (asked(3000), asked(3001), asked(1, "192.0.2.9:1/udp")):
+        mux.explain(text)
+    assert {name: memory.tobytes() for name, memory in mux.tables.memory.items()} == before
+
+
+def test_a_flow_that_idled_too_long_no_longer_counts(mux: Served) -> None:
+    mux.send(client(3000), before_ticks=4_000_000)
+    found = step(mux.explain(asked(3000)), "flow")
+    assert found["lookup"] == ["expired", "new"]
+    assert found["entries"][0]["alive"] is False  # type: ignore[index]
+
+
+def test_next_hop_and_interface_are_the_mux_s_own(mux: Served) -> None:
+    hop = step(mux.explain(asked(1)), "next hop")
+    assert (hop["mac"], hop["interface"], hop["mtu"]) == ("02:00:00:00:00:09", "lo", 1500)
+
+
+def test_a_neighbour_that_is_not_known_is_named(tmp_path: Path) -> None:
+    mux = Served(tmp_path / "mux.sock", resolved=False)
+    try:
+        explanation = mux.explain("198.51.100.7:1 > 192.0.2.2:53/udp")
+    finally:
+        mux.close()
+    assert explanation.verdict == Verdict.NO_NEIGHBOUR
+    assert "10.1.1.2" in explanation.mend and "ARP" in explanation.mend
+
+
+def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
+    stranger, other = (
+        explain_configuration(Packet.parse(asked(1, to)), READ) for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
+    )
+    assert (stranger.verdict, other.verdict) == (Verdict.NOT_VIP, Verdict.NOT_VIP)
+    assert "no service has the VIP 203.0.113.1" in stranger.mend
+    assert "tcp 80 only" in other.mend
+
+
+def test_a_packet_that_does_not_fit_the_tunnel() -> None:
+    fits, too_big = (
+        explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481)
+    )
+    assert fits.verdict == Verdict.FORWARDED
+    assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.mend
+
+
+def test_a_service_without_backends_drops() -> None:
+    services = [{**CONFIG["services"][0], "backends": []}]
+    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
+    assert explanation.verdict == Verdict.NO_BACKEND and "weight above 0" in explanation.mend
+
+
+def test_json_is_versioned_and_plain() -> None:
+    data = explain_configuration(Packet.parse(asked(1)), READ).as_json()
+    assert (data["version"], data["verdict"], data["kind"], data["mend"]) == (1, "forwarded", "send", None)
+    assert [line["step"] for line in data["steps"]] == [
+        "packet", "service", "flow", "slot", "backend", "next hop", "outer header", "verdict",
+    ]  # fmt: skip
+
+
+def test_an_agent_or_another_version_is_not_read(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbmux.tools.table_copy.VERSION", 1)
+    with pytest.raises(ControlError, match="another version"):
+        mux.explain(asked(1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1.2.3.4:1", "1.2.3.4:1 > 1.2.3.4", "1.2.3.4:1 > 1.2.3:4", "1.2.3.4:65536 > 1.2.3.4:1",
+     "[::1]:1 > [::2]:1", "1.2.3.4:1 > 1.2.3.4:1/icmp"],
+)  # fmt: skip
+def test_a_text_that_names_no_packet(text: str) -> None:
+    with pytest.raises(PacketError):
+        Packet.parse(text)
+
+
+def test_a_length_that_no_packet_has() -> None:
+    with pytest.raises(PacketError, match="40 to 65535"):
+        Packet.parse(asked(1), length=39)
