@@ -1,0 +1,161 @@
+"""Programs on an interface: attached, found again, swapped, taken off; and what is said where that cannot be."""
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from pyroute2 import IPRoute
+
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import SetupError
+from lbmux.frames.xdp import Kernel, detach
+from lbmux.targets.bpf import pins, syscall
+from lbmux.targets.bpf.syscall import Attach
+
+from .pair import Pair
+
+pytestmark = pytest.mark.root
+SIZES = Sizes(names=64, services=16, slots=256, backends=16, buckets=64, workers=4)
+PROGRAMS = {Attach.XDP: "mux_xdp"}
+Result = TypeVar("Result")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    try:
+        yield made
+    finally:
+        made.inside("b", lambda: detach("b0"))
+        made.remove()
+
+
+def in_kernel(pair: Pair, work: Callable[[Kernel], Result], sizes: Sizes = SIZES, role: str = "mux") -> Result:
+    """As a process that starts, works and ends."""
+
+    def process() -> Result:
+        kernel = Kernel("b0", sizes, role)
+        try:
+            return work(kernel)
+        finally:
+            kernel.close()
+
+    return pair.inside("b", process)
+
+
+def attach(kernel: Kernel) -> None:
+    kernel.attach(PROGRAMS)
+
+
+def attach_with_a_flow(kernel: Kernel) -> None:
+    kernel.tables.flows[1, 5, 2]["ports"] = 77
+    kernel.attach(PROGRAMS)
+
+
+def generations(pair: Pair) -> list[Path]:
+    return pair.inside("b", lambda: pins.Pins(pins.directory_of("b0", "mux")).generations())
+
+
+def attached_program(pair: Pair) -> int | None:
+    """The id of the interface's XDP program, as the kernel tells anybody."""
+
+    def ask(ip, index):  # type: ignore[no-untyped-def]
+        return ip.get_links(index)[0].get_attr("IFLA_XDP").get_attr("IFLA_XDP_PROG_ID")
+
+    found: int | None = pair.netlink("b", ask)
+    return found
+
+
+def test_a_program_outlives_its_process_with_its_tables(pair: Pair) -> None:
+    in_kernel(pair, attach_with_a_flow)
+    assert attached_program(pair) is not None
+    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[1, 5, 2]["ports"]))) == (True, 77)
+
+
+def test_a_later_process_swaps_its_program_in(pair: Pair) -> None:
+    in_kernel(pair, attach_with_a_flow)
+    first = attached_program(pair)
+    in_kernel(pair, attach)
+    assert attached_program(pair) not in (None, first)
+    assert len(generations(pair)) == 1
+    assert len(list(generations(pair)[0].glob("program-*"))) == 1
+    assert in_kernel(pair, lambda kernel: int(kernel.tables.flows[1, 5, 2]["ports"])) == 77
+
+
+def test_other_sizes_make_new_tables_and_show_the_old_ones(pair: Pair) -> None:
+    in_kernel(pair, attach_with_a_flow)
+
+    def grow(kernel: Kernel) -> tuple[bool, int]:
+        assert kernel.previous is not None
+        rows = kernel.previous.rows("flows").reshape(4, 64, 4)
+        kernel.attach(PROGRAMS)
+        return kernel.adopted, int(rows[1, 5, 2]["ports"])
+
+    assert in_kernel(pair, grow, Sizes(buckets=128, workers=4)) == (False, 77)
+    assert len(generations(pair)) == 1
+
+
+def test_what_a_killed_process_left_half_made_is_not_adopted(pair: Pair) -> None:
+    in_kernel(pair, attach_with_a_flow)
+
+    def die_before_the_link(kernel: Kernel) -> None:
+        kernel._kernel_tables.pin(kernel._pins.new_generation())  # type: ignore[union-attr]
+
+    in_kernel(pair, die_before_the_link, Sizes(buckets=128, workers=4))
+    assert len(generations(pair)) == 2
+    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[1, 5, 2]["ports"]))) == (True, 77)
+    in_kernel(pair, attach)
+    assert len(generations(pair)) == 1
+
+
+def test_an_interface_of_the_same_name_made_anew_is_attached_to(pair: Pair) -> None:
+    in_kernel(pair, attach)
+    pair.netlink("b", lambda ip, index: ip.link("del", index=index))
+    pair.inside("b", make_b0)
+    in_kernel(pair, attach)
+    assert attached_program(pair) is not None
+
+
+def make_b0() -> None:
+    with IPRoute() as ip:
+        ip.link("add", ifname="b0", kind="veth", peer={"ifname": "other"})
+
+
+def test_detaching_leaves_nothing(pair: Pair) -> None:
+    in_kernel(pair, attach)
+    directory = pair.inside("b", lambda: pins.directory_of("b0", "mux"))
+    assert pair.inside("b", lambda: detach("b0"))
+    assert attached_program(pair) is None
+    assert not directory.exists()
+    assert not pair.inside("b", lambda: detach("b0"))
+
+
+def test_generic_mode_where_it_is_asked_for(pair: Pair) -> None:
+    def generic(kernel: Kernel) -> dict[Attach, str]:
+        kernel.xdp_modes = ("generic",)
+        kernel.attach(PROGRAMS)
+        return dict(kernel.modes)
+
+    assert in_kernel(pair, generic) == {Attach.XDP: "generic"}
+
+
+def test_a_program_that_is_not_ours_stays_and_is_named_as_the_reason(pair: Pair) -> None:
+    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
+    program = syscall.load_program(Attach.XDP, code, "other").descriptor
+    link = pair.inside("b", lambda: syscall.create_link(program, socket.if_nametoindex("b0"), Attach.XDP))
+    try:
+        with pytest.raises(SetupError, match="another XDP program"):
+            in_kernel(pair, attach)
+        assert attached_program(pair) == syscall.program_id(program)
+    finally:
+        os.close(link)
+        os.close(program)
+
+
+def test_no_such_interface(pair: Pair) -> None:
+    with pytest.raises(SetupError, match="none of that name"):
+        pair.inside("b", lambda: Kernel("nowhere", SIZES))
