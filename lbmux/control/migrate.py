@@ -91,7 +91,7 @@ def _as_ours(
 def _renumbered(previous: Rows, tables: Tables) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """By old row of service and of backend: the new one, or NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
-    values = identities if identities.dtype.names is None else identities["value"]
+    values = identities.view(np.uint64)  # a row of them is one number, whatever it is called
     return (
         _renumber(values[:count], _held(tables.service_identities)),
         _renumber(values[count:], _held(tables.backend_identities, tables.backends["state"] != GONE)),

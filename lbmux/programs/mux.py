@@ -134,7 +134,7 @@ def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxT
     mux = MuxTables(driver.tables, local)
     mux.commit(mux.plan(config))
     if driver.previous is not None:
-        log.info("tables of another version or size: %d flows moved", move_flows(driver.previous, driver.tables))
+        log.info("tables of another version or other sizes: %d flows moved", move_flows(driver.previous, driver.tables))
     elif driver.adopted:
         log.info("adopted the tables in force: %d flows", np.count_nonzero(driver.tables.flows["state"]))
     return mux

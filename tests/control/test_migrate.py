@@ -14,7 +14,7 @@ from lbmux.control.config import Config
 from lbmux.control.migrate import copy_keys, move_flows
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import CLOSING, ELSEWHERE, HIT, NEW, TRUSTED, UNTRUSTED
+from lbmux.datapath.tables import CLOSING, ELSEWHERE, HIT, NEW, ROWS, TRUSTED, UNTRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks
@@ -26,15 +26,19 @@ CLIENTS = range(300)
 
 
 class Left:
-    """Tables that say of themselves how they are laid out, as the pinned ones of an earlier process do."""
+    """Tables that say of themselves how they are laid out, as the pinned ones of an earlier process do.
+
+    There every row has fields, also one that is a plain number.
+    """
 
     def __init__(self, tables: Tables) -> None:
         self.description: dict[str, Any] = {"sizes": asdict(tables.sizes)}
+        identities = np.concatenate([tables.service_identities, tables.backend_identities])
         self._rows: dict[str, NDArray[Any]] = {
             "settings": tables.settings,
             "backends": tables.backends,
             "flows": tables.flows.reshape(-1),
-            "identities": np.concatenate([tables.service_identities, tables.backend_identities]),
+            "identities": identities.view(np.dtype(ROWS["identities"].descr)),
         }
 
     def rows(self, region: str) -> NDArray[Any]:

@@ -1,0 +1,388 @@
+"""A mux in the kernel whose process comes and goes: no packet is lost, no flow moves, nothing is left in the way."""
+
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from lbmux.control.control_socket import ask
+from lbmux.control.offloads import features, set_features
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import SetupError
+from lbmux.frames.xdp import Kernel, detach
+from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import PASS, inside, link_mac, set_neighbour, set_route
+from lbmux.lab.topology import Link, Node, Port, Route, Topology
+from lbmux.targets.bpf import pins, syscall
+from lbmux.targets.bpf.syscall import Attach
+from tests.datapath.craft import Craft
+
+from .daemons import READY, START_S, Daemon, configuration, running, service
+
+pytestmark = pytest.mark.root
+
+PPS, FLOWS = 10_000, 200
+SENDER, MUX = "10.9.0.1", "10.9.0.2"
+ALL_BUT_RAW = ("setpriv", "--bounding-set=-all,+net_raw,+dac_override", "--inh-caps=-all")
+SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS = 33, 263, 6
+ETH_P_IP, SEQUENCE_AT, PORT_AT, OUTER, OUTER_DESTINATION = 0x0800, 14 + 20 + 4, 14 + 20, 20, 14 + 16
+XDP = ("--driver", "xdp", "--xdp-mode", "native")
+
+
+def topology() -> Topology:
+    """One who sends and to whom all backends' packets come, and a mux."""
+    nodes = (Node("sender", "client"), Node("mux1", "mux", routes=(Route("10.1.0.0/16", (SENDER,)),)))
+    ports = Port("sender", "eth0", f"{SENDER}/24", {"gro": False}, takes_xdp=True), Port("mux1", "eth0", f"{MUX}/24")
+    return Topology("survival", nodes, (Link(*ports),), with_backends(2))
+
+
+def with_backends(count: int, limit: int = 4096) -> dict[str, Any]:
+    backends = [{"name": f"b{n}", "dip": f"10.1.0.{n}"} for n in range(1, count + 1)]
+    return configuration(service("web", 80, backends)) | {"flows": {"limit": limit}}
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab(topology(), f"v{os.getpid()}")
+    made.down()
+    try:
+        made.up(programs=False)
+        macs = {node: made.inside(node, lambda: link_mac("eth0")) for node in ("sender", "mux1")}
+        made.inside("sender", lambda: set_neighbour("eth0", MUX, macs["mux1"]))
+        yield made
+    finally:
+        made.down()
+
+
+class Stream(threading.Thread):
+    """Packets of some flows at 10,000 a second, each with a number of its own, and those that came back in tunnels."""
+
+    def __init__(self, lab: Lab, first_port: int = 40000) -> None:
+        super().__init__()
+        self._to, own = (lab.inside(node, lambda: link_mac("eth0")) for node in ("mux1", "sender"))
+        addresses = self._to.to_bytes(6, "little") + own.to_bytes(6, "little")
+        crafted = [Craft(source_port=first_port + n, payload=bytes(20)).frame() for n in range(FLOWS)]
+        self._frames = [bytearray(addresses + frame[12:]) for frame in crafted]
+        self._socket = lab.inside("sender", self._open)
+        self._stopped = threading.Event()
+        self.sent = 0
+        self.back = set[int]()
+        self.backends = defaultdict[int, set[str]](set)
+        """By source port."""
+
+    @staticmethod
+    def _open() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 29)
+        sock.bind(("eth0", ETH_P_IP))
+        sock.settimeout(0)
+        return sock
+
+    def __enter__(self) -> "Stream":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self.join()
+        time.sleep(0.2)
+        self.read()
+        received, overrun = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+        self._socket.close()
+        assert overrun == 0, "the test itself must not lose any"
+
+    def run(self) -> None:
+        begun = time.monotonic()
+        while not self._stopped.wait(0.001):
+            due = int((time.monotonic() - begun) * PPS)
+            for number in range(self.sent, min(due, self.sent + 1000)):
+                frame = self._frames[number % FLOWS]
+                struct.pack_into("!I", frame, SEQUENCE_AT, number)
+                self._socket.send(frame)
+                self.sent = number + 1
+
+    def read(self) -> int:
+        """Take what has come back by now; how many there are in all."""
+        while True:
+            try:
+                frame = self._socket.recv(256)
+            except BlockingIOError:
+                return len(self.back)
+            if frame[23] == socket.IPPROTO_IPIP:
+                self.back.add(struct.unpack_from("!I", frame, SEQUENCE_AT + OUTER)[0])
+                (port,) = struct.unpack_from("!H", frame, PORT_AT + OUTER)
+                self.backends[port].add(str(IPv4Address(frame[OUTER_DESTINATION : OUTER_DESTINATION + 4])))
+
+    def goes_on(self, seconds: float = 0.5) -> None:
+        """Packets that are sent from now on come back, nearly all within that time."""
+        first = self.sent
+        time.sleep(seconds)
+        last = self.sent
+        time.sleep(0.1)
+        self.read()
+        assert last - first > 0.5 * seconds * PPS
+        assert set(range(first, last)) <= self.back
+
+    @property
+    def lost(self) -> list[int]:
+        return sorted(set(range(self.sent)) - self.back)
+
+    def assert_nothing_is_lost(self) -> None:
+        lost = self.lost
+        assert not lost, f"{len(lost)} of {self.sent} lost: {lost[:3]} to {lost[-3:]}"
+        assert self.sent > PPS
+        assert {port: backends for port, backends in self.backends.items() if len(backends) > 1} == {}, "flows moved"
+
+
+def ended(daemon: Daemon, number: signal.Signals) -> None:
+    assert daemon.end(number) == (0 if number == signal.SIGTERM else -number)
+
+
+def attached(lab: Lab) -> bool:
+    def look() -> bool:
+        with IPRoute() as ip:
+            link = ip.get_links(ip.link_lookup(ifname="eth0")[0])[0]
+        return bool(link.get_attr("IFLA_XDP").get_attr("IFLA_XDP_ATTACHED"))
+
+    return lab.inside("mux1", look)
+
+
+def directory(lab: Lab) -> Path:
+    return lab.inside("mux1", lambda: pins.directory_of("eth0", "mux"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_no_packet_is_lost_while_it_is_away_and_as_it_comes_back(lab: Lab, mode: str, number: signal.Signals) -> None:
+    how = ("--driver", "xdp", "--xdp-mode", mode)
+    with running(lab, "mux1", "mux", *how) as first, Stream(lab) as stream:
+        stream.goes_on()
+        ended(first, number)
+        stream.goes_on()
+        with running(lab, "mux1", "mux", *how) as second:
+            assert "adopted the tables in force" in second.log
+            assert ask(second.control, "runtime")["adopted"] is True
+            stream.goes_on()
+        stream.goes_on(0.2)
+    stream.assert_nothing_is_lost()
+
+
+@pytest.mark.parametrize("limit", [4096, 65536], ids=["same-sizes", "other-sizes"])
+def test_flows_keep_their_backends_though_the_file_has_changed(lab: Lab, limit: int) -> None:
+    with running(lab, "mux1", "mux", *XDP) as first, Stream(lab) as stream:
+        stream.goes_on()
+        ended(first, signal.SIGTERM)
+        lab.write_config(with_backends(6, limit))
+        with running(lab, "mux1", "mux", *XDP) as second:
+            said = r"adopted the tables in force: \d{3} flows" if limit == 4096 else r"other size.*: \d{3} flows moved"
+            assert re.search(said, second.log)
+            stream.goes_on()
+            with Stream(lab, first_port=50000) as other:
+                other.goes_on(1.2)
+    stream.assert_nothing_is_lost()
+    other.assert_nothing_is_lost()
+    ours = set[str]().union(*(found for port, found in stream.backends.items() if port < 50000))
+    assert ours == {"10.1.0.1", "10.1.0.2"}
+    new = set[str]().union(*(found for port, found in other.backends.items() if port >= 50000))
+    assert new == {f"10.1.0.{n}" for n in range(1, 7)}
+
+
+def test_detach_on_exit_takes_it_off(lab: Lab) -> None:
+    with running(lab, "mux1", "mux", *XDP, "--detach-on-exit"):
+        assert attached(lab)
+        assert directory(lab).exists()
+    assert not attached(lab)
+    assert not directory(lab).exists()
+
+
+def test_detach_takes_off_what_a_killed_one_left(lab: Lab) -> None:
+    with running(lab, "mux1", "mux", *XDP) as mux:
+        ended(mux, signal.SIGKILL)
+    assert attached(lab)
+    command = [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"]
+    for said in ("eth0: detached\n", "eth0: nothing of lbmux is attached\n"):
+        done = lab.run("mux1", command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, said)
+        assert not attached(lab)
+    assert not directory(lab).exists()
+
+
+def test_frames_are_not_joined_while_it_runs_on_without_its_process(lab: Lab) -> None:
+    def gro() -> bool:
+        return lab.inside("mux1", lambda: features("eth0"))["gro"]
+
+    lab.inside("mux1", lambda: set_features("eth0", {"gro": True}))
+    with running(lab, "mux1", "mux", *XDP, "--detach-on-exit"):
+        assert not gro()
+    assert gro(), "put back"
+    with running(lab, "mux1", "mux", *XDP), Stream(lab) as stream:
+        assert not gro()
+    assert not gro()
+    with stream_through_restart(lab) as stream:
+        assert not gro()
+    stream.assert_nothing_is_lost()
+
+
+@contextmanager
+def stream_through_restart(lab: Lab) -> Iterator[Stream]:
+    with running(lab, "mux1", "mux", *XDP) as first, Stream(lab) as stream:
+        stream.goes_on()
+        ended(first, signal.SIGTERM)
+        yield stream
+        with running(lab, "mux1", "mux", *XDP):
+            stream.goes_on(0.7)
+
+
+def half_the_tables(pinned: Path) -> None:
+    (generation,) = pinned.glob("[0-9]*")
+    (generation / "flows").unlink()
+
+
+def no_description(pinned: Path) -> None:
+    (generation,) = pinned.glob("[0-9]*")
+    (generation / "description").unlink()
+
+
+def an_unfinished_generation(pinned: Path) -> None:
+    (pinned / "7").mkdir()
+    syscall.pin(pinned / "7" / "settings", syscall.create_array("settings", 100))
+
+
+def names_that_are_none(pinned: Path) -> None:
+    (pinned / "garbage" / "deeper").mkdir(parents=True)
+    (pinned / "link-XDP-directory").mkdir()
+    syscall.pin(pinned / "link-SOMEWHERE-native", syscall.create_array("x", 8))
+
+
+@pytest.mark.parametrize("leave", [half_the_tables, no_description, an_unfinished_generation, names_that_are_none])
+def test_a_start_works_with_what_was_left(lab: Lab, leave: Callable[[Path], None]) -> None:
+    with running(lab, "mux1", "mux", *XDP) as first, Stream(lab) as stream:
+        ended(first, signal.SIGKILL)
+        leave(directory(lab))
+        stream.goes_on(0.2)
+        with running(lab, "mux1", "mux", *XDP):
+            stream.goes_on(0.7)
+    stream.assert_nothing_is_lost()
+    with running(lab, "mux1", "mux", *XDP) as third:
+        assert "adopted the tables in force" in third.log
+    lab.inside("mux1", lambda: detach("eth0"))
+    assert not attached(lab)
+    assert not directory(lab).exists()
+
+
+def test_a_link_of_an_interface_that_is_gone_is_not_taken_for_ours(lab: Lab) -> None:
+    with running(lab, "mux1", "mux", *XDP) as first:
+        ended(first, signal.SIGKILL)
+
+    def replace() -> None:
+        with IPRoute() as ip:
+            ip.link("del", index=ip.link_lookup(ifname="eth0")[0])
+
+    lab.inside("mux1", replace)
+    assert directory(lab).exists()
+    kept = directory(lab)
+    lab.inside("sender", lambda: connect(lab.namespace("mux1")))
+    assert directory(lab) == kept
+    assert not attached(lab)
+    macs = lab.inside("mux1", lambda: link_mac("eth0"))
+    lab.inside("sender", lambda: set_neighbour("eth0", MUX, macs))
+    with running(lab, "mux1", "mux", *XDP), Stream(lab) as stream:
+        assert attached(lab)
+        stream.goes_on(1.1)
+    stream.assert_nothing_is_lost()
+
+
+def connect(mux_namespace: str) -> None:
+    """The link anew, under the same names."""
+    with IPRoute() as ip:
+        ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth0", "net_ns_fd": mux_namespace})
+    configure(f"{SENDER}/24")
+    inside(mux_namespace, lambda: configure(f"{MUX}/24"))
+    inside(mux_namespace, lambda: set_route(Route("10.1.0.0/16", (SENDER,))))
+
+
+def configure(address: str) -> None:
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname="eth0")[0]
+        ip.addr("add", index=index, address=address.split("/")[0], prefixlen=24)
+        ip.link("set", index=index, state="up")
+        if address.startswith(SENDER):
+            program = syscall.load_program(Attach.XDP, PASS, "pass").descriptor
+            ip.link("set", index=index, xdp_fd=program)
+            os.close(program)
+
+
+def test_a_start_in_user_space_takes_off_what_was_left(lab: Lab) -> None:
+    with running(lab, "mux1", "mux", *XDP) as first:
+        ended(first, signal.SIGKILL)
+    lab.write_config(configuration(service("web", 80, [{"name": "b9", "dip": "10.1.0.9"}])))
+    with running(lab, "mux1", "mux", "--driver", "packet") as mux, Stream(lab) as stream:
+        assert not attached(lab)
+        assert "took off what an earlier mux had left" in mux.log
+        stream.goes_on(1.1)
+    stream.assert_nothing_is_lost()
+    assert set[str]().union(*stream.backends.values()) == {"10.1.0.9"}
+
+
+def without_rights(lab: Lab, driver: str) -> Daemon:
+    """A mux that may open packet sockets, and no more."""
+    lab.inside("mux1", lambda: set_features("eth0", {"gro": False}))  # it could not
+    mac = lab.inside("sender", lambda: link_mac("eth0"))
+    lab.inside("mux1", lambda: set_neighbour("eth0", SENDER, mac))
+    return Daemon(lab, "mux1", "mux", "--driver", driver, prefix=ALL_BUT_RAW)
+
+
+def test_without_the_right_xdp_by_name_says_so(lab: Lab) -> None:
+    mux = without_rights(lab, "xdp")
+    assert mux.process.wait(START_S) == 1
+    assert mux.log.startswith("lbmux: ")
+    assert "CAP_BPF" in mux.log
+    assert "Traceback" not in mux.log
+
+
+def test_without_the_right_auto_forwards_in_user_space(lab: Lab) -> None:
+    mux = without_rights(lab, "auto")
+    try:
+        mux.wait_for(READY["mux"], START_S)
+        assert "no XDP on eth0, so packet is the driver: " in mux.log
+        assert ask(mux.control, "runtime")["driver"] == "packet"
+        with Stream(lab) as stream:
+            stream.goes_on(1.1)
+        stream.assert_nothing_is_lost()
+        assert mux.end() == 0
+    finally:
+        mux.process.kill()
+
+
+def test_a_mux_and_an_agent_do_not_take_each_others_tables(lab: Lab) -> None:
+    """Which a pin directory in common would make them do."""
+    sizes = Sizes(buckets=64, workers=3)
+
+    def take() -> None:
+        mux = Kernel("eth0", sizes, "mux")
+        mux.attach({Attach.XDP: "mux_xdp"})
+        agent = Kernel("eth0", sizes, "agent")
+        assert (agent.adopted, agent.previous) == (False, None)
+        with pytest.raises(SetupError, match="another XDP program is attached"):
+            agent.attach({Attach.XDP: "agent_xdp"})
+        agent.detach()
+        mux.close()
+        again = Kernel("eth0", sizes, "mux")
+        assert again.adopted
+        again.close()
+
+    lab.inside("mux1", take)
+    assert attached(lab)
