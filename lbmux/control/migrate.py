@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.control.mux_tables import changed_now
 from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
 from lbmux.datapath.memory import at_address, int64, layout, rows, u32
 from lbmux.datapath.tables import FLOW, GONE, TRUSTED, VIP, flow_row, service_row, settings_row
@@ -56,7 +57,7 @@ def move_flows(previous: Rows, tables: Tables) -> int:
         arguments = (destinations.ctypes.data, given.ctypes.data)
         moved += int(_enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
-        tables.settings[0]["changed"] = now_ticks()
+        tables.settings[0]["changed"] = changed_now()
     return moved
 
 

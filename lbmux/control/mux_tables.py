@@ -26,12 +26,19 @@ from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500
+CLOCKS_APART = 16
+"""Ticks; more than a step of the kernel's clock."""
 ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
 """What a backend's row has from its next hop."""
 
 
 def ticks(seconds: float) -> int:
     return int(seconds * 1e9) >> TICK_SHIFT
+
+
+def changed_now() -> int:
+    """For a packet that a CPU is at work on, or one whose clock is a step behind, it must not lie in the future."""
+    return (now_ticks() - CLOCKS_APART) & 0xFFFFFFFF
 
 
 def power_of_two(at_least: int) -> int:
@@ -169,7 +176,7 @@ class MuxTables:
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
         in_force = bool(self._built)  # else there is no flow yet that a change could have moved
-        row["changed"] = (now_ticks() - (0 if in_force else int(row["idle_longest"]) + 1)) & 0xFFFFFFFF
+        row["changed"] = changed_now() if in_force else (now_ticks() - int(row["idle_longest"]) - 1) & 0xFFFFFFFF
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE

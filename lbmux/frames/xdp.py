@@ -71,11 +71,17 @@ class Kernel:
         assert self._kernel_tables is not None
         return self._kernel_tables.tables
 
-    def attach(self, programs: Mapping[Attach, str]) -> None:
-        """Load programs by name, and let them see packets from now on; one that is attached is swapped in place."""
+    def load(self, programs: Mapping[Attach, str]) -> None:
+        """Compile and verify programs by name, which takes the most time; they see no packets yet."""
         assert self._kernel_tables is not None
         for place, name in programs.items():
-            self.loaded[place] = self._kernel_tables.load(name, place)
+            if place not in self.loaded:
+                self.loaded[place] = self._kernel_tables.load(name, place)
+
+    def attach(self, programs: Mapping[Attach, str]) -> None:
+        """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""
+        assert self._kernel_tables is not None
+        self.load(programs)
         if self._generation is None:
             self._generation = self._pins.new_generation()
             self._kernel_tables.pin(self._generation)

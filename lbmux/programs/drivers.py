@@ -28,6 +28,14 @@ class Refused(LbmuxError):
         return str(self.error)
 
 
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except LbmuxError as error:
+        raise Refused(error) from error
+
+
 @dataclass
 class Driver:
     """Tables, whose part of them user space has, and what there is in the kernel."""
@@ -57,15 +65,19 @@ class Driver:
         """Whether packets are forwarded without this process, too."""
         return self.kernel is not None and not self.detach_on_exit
 
+    def load(self) -> None:
+        """Have all at hand for ``start``, so that little happens between what is called last before it and packets."""
+        if self.kernel is not None:
+            with _refusals():
+                self.kernel.load(self.programs)
+
     def start(self) -> None:
         """Let packets in: called when the tables are filled."""
         if self.kernel is None:
             self._take_over()
             return
-        try:
+        with _refusals():
             self.kernel.attach(self.programs)
-        except LbmuxError as error:
-            raise Refused(error) from error
         for place, loaded in self.kernel.loaded.items():
             where = f"{self.kernel.interface} ({self.kernel.modes[place]})"
             log.info("%s on %s: %d instructions", self.programs[place], where, loaded.instructions)

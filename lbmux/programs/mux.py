@@ -128,16 +128,23 @@ async def own_address(interface: str) -> IPv4Address:
 
 
 def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxTables:
-    """The driver's tables with the configuration in them, and the flows of those before them."""
+    """The driver's tables with the configuration in them."""
     if driver.previous is not None:
         copy_keys(driver.previous, driver.tables)
     mux = MuxTables(driver.tables, local)
     mux.commit(mux.plan(config))
-    if driver.previous is not None:
-        log.info("tables of another version or other sizes: %d flows moved", move_flows(driver.previous, driver.tables))
-    elif driver.adopted:
+    if driver.adopted:
         log.info("adopted the tables in force: %d flows", np.count_nonzero(driver.tables.flows["state"]))
     return mux
+
+
+def _start(driver: Driver) -> None:
+    """Let packets in; the flows of tables before ours are taken along at the last moment, as new ones keep coming."""
+    driver.load()
+    if driver.previous is not None:
+        moved = move_flows(driver.previous, driver.tables)
+        log.info("tables of another version or other sizes: %d flows moved", moved)
+    driver.start()
 
 
 async def serve(options: Options) -> None:
@@ -187,7 +194,7 @@ async def _serve(options: Options) -> None:
                 await announcer.announce(prefixes_of(mux.config))
 
         reloader = Reloader(options.config, mux, in_force)
-        driver.start()
+        _start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
 
