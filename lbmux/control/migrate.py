@@ -5,7 +5,8 @@ have other numbers now; the layout that the old flows had is read from their own
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from lbmux.control.mux_tables import changed_now
 from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
-from lbmux.datapath.memory import at_address, int64, layout, rows, u32
-from lbmux.datapath.tables import FLOW, GONE, TRUSTED, VIP, flow_row, service_row, settings_row
-from lbmux.datapath.world import service_limit, services, settings, world_at
+from lbmux.datapath.memory import at_address, int64, layout, rows, step, u32
+from lbmux.datapath.tables import DIP, FLOW, GONE, TRUSTED, VIP, endpoint_row, flow_row, service_row, settings_row
+from lbmux.datapath.world import endpoints, service_limit, services, settings, world_at
 from lbmux.targets.native import Worker, compiled
 from lbmux.targets.regions import KEYS, Tables, now_ticks
 
@@ -26,6 +27,64 @@ NOWHERE = 0xFFFF
 KEPT = ("high", "low", "ports", "seen", "state")
 """What a flow takes along as it is."""
 word_row = rows(layout(("value", "u8")))
+
+
+@step
+def enter_as(world, setting, who, old, destination, row, now):  # type: ignore[no-untyped-def]
+    """Enter a flow, with the state and the time it had; 1 if there was a place.  ``row`` has its idle times."""
+    hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
+    remember(
+        world, setting, who, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
+        old.generation, row, u32(now),
+    )  # fmt: skip
+    bucket, way = lookup(world, who, hashed, old.high, old.low, old.ports, int64(old.owner))
+    if way < 0:
+        return 0
+    flow = flow_row(bucket, way)
+    flow.seen = old.seen
+    if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
+        flow.state = old.state
+    else:
+        move(world, setting, who, hashed, flow, row, u32(now))
+    return 1
+
+
+@compiled
+def _enter_at_mux(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
+    world, moved = world_at(world_address), 0
+    setting = settings_row(settings(world), 0)
+    first = int64(setting.active & u32(1)) * service_limit(world)
+    for index in range(count):
+        old = flow_row(at_address(given), index)
+        destination = word_row(at_address(destinations), int64(old.owner)).value
+        row = service_row(services(world), first + int64(old.owner))
+        moved += enter_as(world, setting, who, old, destination, row, now)
+    return moved
+
+
+@compiled
+def _enter_at_agent(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
+    world, moved = world_at(world_address), 0
+    setting = settings_row(settings(world), 0)
+    for index in range(count):
+        old = flow_row(at_address(given), index)
+        destination = word_row(at_address(destinations), int64(old.owner)).value
+        row = endpoint_row(endpoints(world), int64(old.target))
+        moved += enter_as(world, setting, who, old, destination, row, now)
+    return moved
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What flows of a mux or an agent mean: where their targets stand, and the names that their owners have."""
+
+    targets: str
+    name: int
+    enter_all: Callable[..., int]
+
+
+MUX = Kind("backends", VIP, _enter_at_mux)
+AGENT = Kind("endpoints", DIP, _enter_at_agent)
 
 
 class Rows(Protocol):
@@ -44,31 +103,33 @@ def copy_keys(previous: Rows, tables: Tables) -> None:
         tables.settings[0][key] = before[key]
 
 
-def move_flows(previous: Rows, tables: Tables) -> int:
+def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
     """Enter the live flows of ``previous`` into ``tables``, in which the configuration is in force; how many."""
+    kind = AGENT if is_agent else MUX
     try:
-        parts = _readable(previous, tables)
+        parts = _readable(previous, tables, kind)
     except (KeyError, ValueError) as error:
         log.warning("flows of an earlier version cannot be read and are left behind: %s", error)
         return 0
-    destinations, moved = _destinations(tables), 0
+    destinations, moved = _destinations(tables, kind), 0
     for number, given in enumerate(parts):
         worker = Worker(tables, min(number, tables.sizes.workers - 1))
         arguments = (destinations.ctypes.data, given.ctypes.data)
-        moved += int(_enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
+        moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
         tables.settings[0]["changed"] = changed_now()
     return moved
 
 
-def _readable(previous: Rows, tables: Tables) -> list[NDArray[Any]]:
-    """The flows of each worker before, as ours: those whose service and backend are still there."""
+def _readable(previous: Rows, tables: Tables, kind: Kind) -> list[NDArray[Any]]:
+    """The flows of each worker before, as ours: those whose owner and target are still there."""
     flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
-    owners, targets = _renumbered(previous, tables)
+    now = getattr(tables, kind.targets)
+    owners, targets = _renumbered(previous, tables, now)
     generations = np.zeros(NOWHERE + 1, np.uint8)
-    before = previous.rows("backends")["generation"]
+    before = previous.rows(kind.targets)["generation"]
     generations[: len(before)] = before
-    return [_as_ours(part[part["state"] != 0], owners, targets, generations, tables) for part in flows]
+    return [_as_ours(part[part["state"] != 0], owners, targets, generations, now["generation"]) for part in flows]
 
 
 def _as_ours(
@@ -76,26 +137,29 @@ def _as_ours(
     owners: NDArray[np.uint16],
     targets: NDArray[np.uint16],
     generations: NDArray[np.uint8],
-    tables: Tables,
+    now: NDArray[np.uint8],
 ) -> NDArray[Any]:
-    live = live[live["generation"] == generations[live["target"]]]  # else of a backend that was there before
+    """``generations`` and ``now``: of the targets, by row before and by row now."""
+    live = live[live["generation"] == generations[live["target"]]]  # else of what had the row before
     given = np.zeros(len(live), FLOW)
     for name in KEPT:
         given[name] = live[name]
     given["owner"], given["target"] = owners[live["owner"]], targets[live["target"]]
     known = (given["owner"] != NOWHERE) & (given["target"] != NOWHERE)
     given = np.ascontiguousarray(given[known])
-    given["generation"] = tables.backends["generation"][given["target"]]
+    given["generation"] = now[given["target"]]
     return given
 
 
-def _renumbered(previous: Rows, tables: Tables) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """By old row of service and of backend: the new one, or NOWHERE."""
+def _renumbered(
+    previous: Rows, tables: Tables, targets: NDArray[Any]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """By old row of owner and of target: the new one, or NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
     values = identities.view(np.uint64)  # a row of them is one number, whatever it is called
     return (
         _renumber(values[:count], _held(tables.service_identities)),
-        _renumber(values[count:], _held(tables.backend_identities, tables.backends["state"] != GONE)),
+        _renumber(values[count:], _held(tables.backend_identities[: len(targets)], targets["state"] != GONE)),
     )
 
 
@@ -111,36 +175,10 @@ def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16
     return numbers
 
 
-def _destinations(tables: Tables) -> NDArray[np.uint64]:
-    """The low half of each service's VIP: part of where its flows are placed."""
+def _destinations(tables: Tables, kind: Kind) -> NDArray[np.uint64]:
+    """The low half of each owner's address: part of where its flows are placed."""
     low = np.zeros(tables.sizes.services, np.uint64)
     for name in tables.names[tables.active]:
-        if name["kind"] == VIP:
+        if name["kind"] == kind.name:
             low[name["index"]] = name["low"]
     return low
-
-
-@compiled
-def _enter_all(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
-    world, moved = world_at(world_address), 0
-    setting = settings_row(settings(world), 0)
-    first = int64(setting.active & u32(1)) * service_limit(world)
-    for index in range(count):
-        old = flow_row(at_address(given), index)
-        destination = word_row(at_address(destinations), int64(old.owner)).value
-        hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
-        row = service_row(services(world), first + int64(old.owner))
-        remember(
-            world, setting, who, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
-            old.generation, row, u32(now),
-        )  # fmt: skip
-        bucket, way = lookup(world, who, hashed, old.high, old.low, old.ports, int64(old.owner))
-        if way >= 0:
-            flow = flow_row(bucket, way)
-            flow.seen = old.seen
-            if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
-                flow.state = old.state
-            else:
-                move(world, setting, who, hashed, flow, row, u32(now))
-            moved += 1
-    return moved

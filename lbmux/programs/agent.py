@@ -32,7 +32,7 @@ from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import choose, with_fallback
+from lbmux.programs.drivers import choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.targets.bpf.syscall import Attach
@@ -152,7 +152,7 @@ async def _serve(options: Options) -> None:
         if driver.kernel is None:
             ring, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         await on_commit()
-        driver.start()
+        start(driver, is_agent=True)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}

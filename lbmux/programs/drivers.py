@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lbmux.control.migrate import move_flows
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel, Mode, detach
@@ -102,6 +103,15 @@ class Driver:
         kernel = self.kernel
         modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
         return {"driver": self.name, "modes": modes, "adopted": self.adopted}
+
+
+def start(driver: Driver, is_agent: bool = False) -> None:
+    """Let packets in; the flows of tables before ours are taken along at the last moment, as new ones keep coming."""
+    driver.load()
+    if driver.previous is not None:
+        moved = move_flows(driver.previous, driver.tables, is_agent)
+        log.info("tables of another version or other sizes: %d flows moved", moved)
+    driver.start()
 
 
 MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}

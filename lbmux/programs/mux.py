@@ -19,7 +19,7 @@ from lbmux.control.announcer.settings import Bgp, prefixes_of
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.migrate import copy_keys, move_flows
+from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_address
@@ -30,7 +30,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import Driver, choose, with_fallback
+from lbmux.programs.drivers import Driver, choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.waiting import Waiting
@@ -138,15 +138,6 @@ def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxT
     return mux
 
 
-def _start(driver: Driver) -> None:
-    """Let packets in; the flows of tables before ours are taken along at the last moment, as new ones keep coming."""
-    driver.load()
-    if driver.previous is not None:
-        moved = move_flows(driver.previous, driver.tables)
-        log.info("tables of another version or other sizes: %d flows moved", moved)
-    driver.start()
-
-
 async def serve(options: Options) -> None:
     """Run until SIGTERM; what was read by then is still sent."""
 
@@ -194,7 +185,7 @@ async def _serve(options: Options) -> None:
                 await announcer.announce(prefixes_of(mux.config))
 
         reloader = Reloader(options.config, mux, in_force)
-        _start(driver)
+        start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
 

@@ -200,6 +200,24 @@ def test_flows_keep_their_backends_though_the_file_has_changed(lab: Lab, limit: 
     assert new == {f"10.1.0.{n}" for n in range(1, 7)}
 
 
+@pytest.mark.parametrize("limit", [4096, 65536], ids=["same-sizes", "other-sizes"])
+def test_a_next_hop_that_the_kernel_has_forgotten_meanwhile(lab: Lab, limit: int) -> None:
+    """As nobody but the kernel's program uses it, it may go; ARP asks for it again."""
+
+    def forget() -> None:
+        with IPRoute() as ip:
+            ip.neigh("del", dst=SENDER, ifindex=ip.link_lookup(ifname="eth0")[0])
+
+    with running(lab, "mux1", "mux", *XDP) as first, Stream(lab) as stream:
+        stream.goes_on()
+        ended(first, signal.SIGTERM)
+        lab.inside("mux1", forget)
+        lab.write_config(with_backends(2, limit))
+        with running(lab, "mux1", "mux", *XDP):
+            stream.goes_on()
+    stream.assert_nothing_is_lost()
+
+
 def test_detach_on_exit_takes_it_off(lab: Lab) -> None:
     with running(lab, "mux1", "mux", *XDP, "--detach-on-exit"):
         assert attached(lab)
