@@ -28,7 +28,7 @@ class Served(Inside):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        showing = Showing(lambda: self.moment, Driver(self.tables, 0, "packet"), path, {})
+        showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
         self._server = ControlServer(path, showing.handlers())
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
 
