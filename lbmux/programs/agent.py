@@ -32,7 +32,7 @@ from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import choose, start, with_fallback
+from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.targets.bpf.syscall import Attach
@@ -137,6 +137,8 @@ async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
     own: Iterable[IPv4Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
+        if options.driver != "tun":  # whose device there is but once
+            stack.enter_context(alone("agent", options.interface))
         stack.enter_context(silence())
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)

@@ -1,7 +1,9 @@
 """Which driver a mux or an agent runs with: the kernel's where it can be had, else the one in user space."""
 
 import contextlib
+import errno
 import logging
+import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +114,22 @@ def start(driver: Driver, is_agent: bool = False) -> None:
         moved = move_flows(driver.previous, driver.tables, is_agent)
         log.info("tables of another version or other sizes: %d flows moved", moved)
     driver.start()
+
+
+@contextlib.contextmanager
+def alone(role: str, interface: str) -> Iterator[None]:
+    """No second mux or agent on an interface of this network namespace: it would take the first one's tables over.
+
+    SetupError where there is one.  An abstract socket's name is the namespace's, and goes with its process.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind(f"\0lbmux-{role}-{interface}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise SetupError(f"interface {interface}", f"another {role} runs there") from error
+        yield
 
 
 MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}

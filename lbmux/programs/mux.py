@@ -30,7 +30,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import Driver, choose, start, with_fallback
+from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.waiting import Waiting
@@ -152,6 +152,7 @@ async def _serve(options: Options) -> None:
     local = options.address or await own_address(options.interface)
     control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(alone("mux", options.interface))
         announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))

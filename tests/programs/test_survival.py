@@ -266,6 +266,18 @@ def stream_through_restart(lab: Lab) -> Iterator[Stream]:
             stream.goes_on(0.7)
 
 
+@pytest.mark.parametrize("driver", ["xdp", "auto", "packet"])
+def test_a_second_mux_is_refused_and_harms_not_the_first(lab: Lab, driver: str) -> None:
+    with running(lab, "mux1", "mux", *XDP), Stream(lab) as stream:
+        more = ("--driver", driver, "--detach-on-exit", "--control", str(lab.directory / "other.sock"))
+        second = Daemon(lab, "mux1", "mux", *more)
+        assert second.process.wait(START_S) == 1
+        assert second.log == "lbmux: interface eth0: another mux runs there\n"
+        assert attached(lab)
+        stream.goes_on(1.1)
+    stream.assert_nothing_is_lost()
+
+
 def half_the_tables(pinned: Path) -> None:
     (generation,) = pinned.glob("[0-9]*")
     (generation / "flows").unlink()
