@@ -259,13 +259,14 @@ class Link:
         arp = ARP(op=2, hwsrc=mac, psrc=address, hwdst=self._mux_mac, pdst="10.0.1.2")
         self._socket.send(bytes(Ether(src=mac, dst=self._mux_mac) / arp))
 
-    def tunnelled(self) -> Any:
-        """The next tunnelled frame, or None after a while."""
+    def tunnelled(self, source_port: int | None = None) -> Any:
+        """The next tunnelled frame (of that TCP port: earlier connections may still say goodbye), or None."""
         self._socket.settimeout(0.4)
         try:
             while frame := Ether(self._socket.recv(65536)):
                 if IP in frame and frame[IP].proto == socket.IPPROTO_IPIP:
-                    return frame
+                    if source_port is None or (TCP in frame and frame[TCP].sport == source_port):
+                        return frame
         except TimeoutError:
             pass
         return None
@@ -331,7 +332,7 @@ def test_a_neighbour_that_moves_is_followed(lab: Lab, link: Link) -> None:
             lab.inside("mux1", lambda hardware=hardware: set_neighbour(address, hardware))  # type: ignore[misc]
             mux.wait_for(f"next hop of {address}: {hardware}")
             send(lab, "client", syn(4000 + number))
-            assert link.tunnelled().dst == hardware
+            assert link.tunnelled(4000 + number).dst == hardware
 
 
 def set_neighbour(address: str, mac: str) -> None:

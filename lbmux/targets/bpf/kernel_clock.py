@@ -1,7 +1,7 @@
 """How jiffies become the data path's time: their length, and what they are short of CLOCK_MONOTONIC.
 
-The kernel steps both together, so the difference stays the same until the next boot.  It is asked for by a program
-that reads both.
+The kernel steps both with the same tick, so the difference stays within one step: which of the two a tick moves
+first varies, and the clock is steered by some billionths.  It is asked for by a program that reads both.
 """
 
 import os

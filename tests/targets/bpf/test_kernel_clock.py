@@ -17,6 +17,8 @@ from .twins import copy_tables
 pytestmark = pytest.mark.root
 JIFFY_TICKS = 10
 """At most: with 100 of them a second."""
+STEERED_NS = 1_000_000
+"""Far more than 500 ppm of what the test takes."""
 
 
 def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
@@ -31,9 +33,12 @@ def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
         assert before - JIFFY_TICKS <= int(seen) <= now_ticks() + JIFFY_TICKS
 
 
-def test_the_difference_of_the_clocks_stays() -> None:
-    found = set()
+def test_the_difference_of_the_clocks_stays_within_a_step() -> None:
+    """And what the clock is steered by meanwhile, some nanoseconds."""
+    found = []
     for _ in range(20):
         kernel_clock.numbers.cache_clear()
-        found.add(kernel_clock.numbers()["jiffy_offset_ns"])
-    assert len(found) == 1
+        found.append(kernel_clock.numbers())
+    (jiffy_ns,) = {numbers["jiffy_ns"] for numbers in found}
+    offsets_ns = [numbers["jiffy_offset_ns"] for numbers in found]
+    assert max(offsets_ns) - min(offsets_ns) <= jiffy_ns + STEERED_NS
