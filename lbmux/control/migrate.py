@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from lbmux.control.mux_tables import changed_now
 from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u32
-from lbmux.datapath.tables import DIP, FLOW, GONE, TRUSTED, VIP, endpoint_row, flow_row, service_row, settings_row
+from lbmux.datapath.tables import (
+    DIP,
+    FLOW,
+    GONE,
+    TRUSTED,
+    UNKNOWN,
+    VIP,
+    endpoint_row,
+    flow_row,
+    service_row,
+    settings_row,
+)
 from lbmux.datapath.world import endpoints, service_limit, services, settings, world_at
 from lbmux.targets.native import Worker, compiled
 from lbmux.targets.regions import KEYS, Tables, now_ticks
@@ -118,6 +129,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
         tables.settings[0]["changed"] = changed_now()
+        tables.services["previous"] = UNKNOWN
     return moved
 
 

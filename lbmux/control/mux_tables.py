@@ -19,9 +19,23 @@ from lbmux.control.identities import assign, identity
 from lbmux.control.names import Name, fill
 from lbmux.control.neighbours import NextHop
 from lbmux.control.slots import Range, allocate
-from lbmux.datapath.encapsulate import constant_sum
+from lbmux.datapath.encapsulate import constant_sum, room_of
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
-from lbmux.datapath.tables import BACKEND, DRAINING, GONE, SERVICE, TICK_SHIFT, UP, VIP, WAYS, Sizes
+from lbmux.datapath.tables import (
+    BACKEND,
+    DRAINING,
+    GONE,
+    HASH_DESTINATION,
+    HASH_SOURCE,
+    IPIP,
+    NONE,
+    SERVICE,
+    TICK_SHIFT,
+    UP,
+    VIP,
+    WAYS,
+    Sizes,
+)
 from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
@@ -138,8 +152,15 @@ class MuxTables:
                 place = (allocate(self.tables.sizes.slots, taken + self._freed, len(table)), len(table))
                 plan.slots.append((place[0], table))
         plan.tables[row] = (what, place)
+        before = self._built.get(row)
+        previous = NONE  # of another size it would be another table
+        if before is not None and before[1] != place and before[1][1] == place[1]:
+            previous = before[1][0]
         idle = (ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s), ticks(service.idle.closing_s))
-        plan.services[row] = (*place, *idle, config.maglev.seed, 0, 0)
+        plan.services[row] = (
+            *place, *idle, config.maglev.seed, HASH_SOURCE | HASH_DESTINATION, 0xFFFFFFFF, 0, 0, 0, 0, 0, 0, previous,
+            0, 0,
+        )  # fmt: skip
 
     def _backend(self, row: int, value: int, service_row: int, backend: Backend) -> NDArray[Any]:
         """The contents of a backend's row; a row that changes its owner changes its generation."""
@@ -148,7 +169,7 @@ class MuxTables:
         after["local_high"], after["local_low"] = to_pair(self.local)
         after["remote_high"], after["remote_low"] = to_pair(backend.tunnel_to)
         after["checksum"] = constant_sum(int(self.local), int(backend.tunnel_to))
-        after["mtu"], after["service"] = ETHERNET_MTU, service_row
+        after["mtu"], after["service"], after["room"] = ETHERNET_MTU, service_row, room_of(IPIP, is_ipv6=False)
         after["state"] = UP if backend.weight else DRAINING
         held = int(self.tables.backend_identities[row])
         after["generation"] = (int(before["generation"]) + (held not in (0, value))) & 0xFF

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.match import PROBES, name_hash
 from lbmux.datapath.memory import at_address, int64
-from lbmux.datapath.tables import NAME, name_row, settings_row
+from lbmux.datapath.tables import NAME, SERVER_ID, name_row, settings_row
 from lbmux.errors import TableError
 from lbmux.targets.native import compiled
 from lbmux.targets.regions import Tables
@@ -40,7 +41,19 @@ class Name:
         return (*to_pair(self.address), port_to_wire(self.port), self.protocol, self.kind, self.index, 0)
 
 
-def fill(tables: Tables, names: Sequence[Name]) -> tuple[NDArray[Any], int]:
+@dataclass(frozen=True)
+class ServerId:
+    """What a QUIC connection id may name: of a service's row, a backend's."""
+
+    identifier: bytes
+    service: int
+    backend: int
+
+    def row(self) -> tuple[int, ...]:
+        return int.from_bytes(self.identifier, "little"), 0, self.service, UDP_PROTOCOL, SERVER_ID, self.backend, 0
+
+
+def fill(tables: Tables, names: Sequence[Name | ServerId]) -> tuple[NDArray[Any], int]:
     """A copy of the name table with these names in it, and the salt that goes with it."""
     size = tables.sizes.names
     limit = size // FULLEST

@@ -7,54 +7,20 @@ The flow table is the mux's, with other meanings: the key is what the reply will
 target is the endpoint, that is the VIP, by which the connection came.
 """
 
-from lbmux.datapath.decapsulate import decapsulate
+from lbmux.datapath.decapsulate import carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.headers import ETHERNET_BYTES, FRAGMENTED, IPIP_PROTOCOL, IPV4_BYTES, ipv4
-from lbmux.datapath.match import match
-from lbmux.datapath.memory import int64, step, swap16, u16, u32, u64
+from lbmux.datapath.match import match_service
+from lbmux.datapath.memory import int64, step, u32
 from lbmux.datapath.mux import counted
-from lbmux.datapath.parse import (
-    PARSED,
-    check_ethernet,
-    check_ipv4,
-    destination_port,
-    mapped,
-    parse,
-    parse_ipv4,
-    source_port,
-    unmapped,
-)
-from lbmux.datapath.tables import (
-    DIP,
-    HIT,
-    LOST,
-    MUX,
-    NAT,
-    OWN,
-    VIP,
-    WAYS,
-    endpoint_row,
-    flow_row,
-    settings_row,
-)
+from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
+from lbmux.datapath.tables import DIP, HIT, LOST, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    TAGGED,
-    endpoint_limit,
-    endpoints,
-    frame,
-    frame_end,
-    frame_flags,
-    frame_length,
-    settings,
-    worker_limit,
-)
+from lbmux.datapath.world import endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
 
 DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
-NOT_TUNNELLED, NOT_A_MUX, NOT_HERE = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.NOT_HERE)
-NOT_TRANSLATED, OUT_OF_TABLE, VLAN = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE), int(Verdict.VLAN)
-INNER = ETHERNET_BYTES + IPV4_BYTES
+NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
+NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
 
 
 @step
@@ -76,46 +42,26 @@ def recall(world, setting, who, hashed, high, low, ports, target, endpoint, flag
 
 
 @step
-def tunnelled(world, setting, start, end):
-    """PARSED where the frame is IP in IP from a mux to us, else why not."""
-    if (frame_flags(world) & TAGGED) != 0:
-        return VLAN
-    verdict = check_ethernet(start, end)
-    if verdict != PARSED:
-        return verdict
-    verdict = check_ipv4(start, ETHERNET_BYTES, end, frame_length(world) - ETHERNET_BYTES)
-    if verdict != PARSED:
-        return verdict
-    outer = ipv4(start, ETHERNET_BYTES)
-    if outer.protocol != IPIP_PROTOCOL or (outer.fragment & FRAGMENTED) != 0:
-        return NOT_TUNNELLED
-    if match(world, setting, OWN, u64(0), mapped(outer.destination), u16(0), int64(0)) < 0:
-        return NOT_TUNNELLED
-    if match(world, setting, MUX, u64(0), mapped(outer.source), u16(0), int64(0)) < 0:
-        return NOT_A_MUX
-    return PARSED
-
-
-@step
 def inbound(world, who, now):
     """One frame from the wire: (verdict, endpoint or -1)."""
     setting = settings_row(settings(world), 0)
     start, end = frame(world), frame_end(world)  # asked for once: to the kernel's verifier each is another packet
-    verdict = tunnelled(world, setting, start, end)
-    if verdict != PARSED:
-        return verdict, int64(-1)
-    left = int64(swap16(ipv4(start, ETHERNET_BYTES).length)) - IPV4_BYTES
-    packet = parse_ipv4(start, INNER, end, left)
+    tunnel = open_tunnel(world, setting, start, end)
+    if tunnel.verdict != PARSED:
+        return tunnel.verdict, int64(-1)
+    packet = parse_at(world, start, tunnel.offset, end, tunnel.left, tunnel.type)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     port = destination_port(packet.ports)
-    target = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    target = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     if target < 0:
         return NOT_HERE, int64(-1)
     if target >= endpoint_limit(world):
         return OUT_OF_TABLE, int64(-1)
+    if not carry_mark(start, packet, tunnel.ecn):
+        return CONGESTED, target
     endpoint = endpoint_row(endpoints(world), target)
-    if not decapsulate(world, start, IPV4_BYTES):
+    if not decapsulate(world, start, tunnel):
         return NO_ROOM, target
     if endpoint.mode == NAT:
         return deliver_translated(world, setting, who, endpoint, target, now), target
@@ -126,10 +72,11 @@ def inbound(world, who, now):
 def deliver_translated(world, setting, who, endpoint, target, now):
     """Remember by which VIP the flow comes, and make the VIP the DIP."""
     start, end = frame(world), frame_end(world)
-    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)  # proves the bounds again, after the move
+    packet = parse(world, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
-    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(endpoint.dip_port) << u32(16)))
+    port = endpoint.dip_port if endpoint.dip_port != 0 else destination_port(packet.ports)
+    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
     hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
     if not recall(
         world, setting, who, hashed, packet.source_high, packet.source_low, ports, target, endpoint, packet.flags, now
@@ -138,7 +85,7 @@ def deliver_translated(world, setting, who, endpoint, target, now):
             world, setting, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, target,
             endpoint.generation, endpoint, now,
         )  # fmt: skip
-    translate_destination(world, start, packet, unmapped(endpoint.dip_low), endpoint.dip_port)
+    translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
 
 
@@ -146,12 +93,12 @@ def deliver_translated(world, setting, who, endpoint, target, now):
 def outbound(world, who, now):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
     start, end = frame(world), frame_end(world)
-    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)
+    packet = parse(world, start, end)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     setting = settings_row(settings(world), 0)
     port = source_port(packet.ports)
-    owner = match(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
     if owner < 0:
         return NOT_TRANSLATED, int64(-1)
     ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
@@ -172,7 +119,8 @@ def outbound(world, who, now):
         return NOT_TRANSLATED, int64(-1)
     count_lookup(world, who, HIT)
     endpoint = endpoint_row(endpoints(world), target)
-    translate_source(world, start, packet, unmapped(endpoint.vip_low), endpoint.vip_port)
+    vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
+    translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
     return REPLIED, target
 
 

@@ -4,7 +4,7 @@ Sums are over words as loaded: one's complement addition is the same in either b
 so nothing is swapped.
 """
 
-from lbmux.datapath.headers import IPV4_BYTES, TCP_PROTOCOL, tcp, udp
+from lbmux.datapath.headers import IPV6_BYTES, TCP_PROTOCOL, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import advance, int64, layout, rows, step, swap16, u16, u32, u64
 
 word_row, byte_row = rows(layout(("value", "u2"))), rows(layout(("value", "u1")))
@@ -30,11 +30,15 @@ def sum_of(start, length):
 
 
 @step
-def finish_checksum(frame, offset, ip):
+def finish_checksum(frame, packet):
     """Finish a TCP or UDP checksum of which the sender wrote only the pseudo header's sum, as for a device."""
-    transport, length = offset + IPV4_BYTES, int64(swap16(ip.length)) - IPV4_BYTES
-    checksum = u16(~sum_of(advance(frame, transport), length))
-    if ip.protocol == TCP_PROTOCOL:
+    if packet.family == 4:
+        whole = int64(swap16(ipv4(frame, packet.network).length))
+    else:
+        whole = int64(swap16(ipv6(frame, packet.network).length)) + IPV6_BYTES
+    transport = packet.transport
+    checksum = u16(~sum_of(advance(frame, transport), packet.network + whole - transport))
+    if packet.protocol == TCP_PROTOCOL:
         tcp(frame, transport).checksum = checksum
     else:
         udp(frame, transport).checksum = checksum if checksum != 0 else u16(0xFFFF)
@@ -47,3 +51,10 @@ def replace(checksum, before, after):
     total += u32(u16(~u16(before & u32(0xFFFF)))) + u32(u16(~u16(before >> u32(16))))
     total += u32(u16(after & u32(0xFFFF))) + u32(u16(after >> u32(16)))
     return u16(~fold(total))
+
+
+@step
+def replace_wide(checksum, before, after):
+    """``checksum`` after the 64 bits ``before`` have become ``after``."""
+    checksum = replace(checksum, u32(before), u32(after))
+    return replace(checksum, u32(before >> u64(32)), u32(after >> u64(32)))

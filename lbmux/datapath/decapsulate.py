@@ -1,24 +1,188 @@
-"""Decapsulate: the outer header comes off, and the inner packet stands behind the Ethernet header again.
+"""Decapsulate: the outer headers come off, and the inner packet stands behind the Ethernet header again.
 
-The first step at a host, after the agent has seen that the packet is tunnelled to it by one of its muxes.
+The first step at a host: every kind of tunnel that a mux makes (lbmux.datapath.encapsulate), told apart by what the
+packet says.  A mark that a router made on the outer header's ECN bits is carried over (RFC 6040, section 4.2).
 """
 
-from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.headers import ETHERNET_BYTES, ethernet
-from lbmux.datapath.memory import advance, beyond, int64, step, u32, u64
-from lbmux.datapath.world import frame, frame_end, grow
+from collections import namedtuple
+
+from lbmux.datapath.checksums import replace
+from lbmux.datapath.encapsulate import type_at, write_ethernet
+from lbmux.datapath.headers import (
+    ETHERNET_BYTES,
+    GENEVE,
+    GRE,
+    GRE_PROTOCOL,
+    GUE,
+    IPIP_PROTOCOL,
+    IPV6_PROTOCOL,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    UDP_BYTES,
+    UDP_PROTOCOL,
+    ethernet,
+    geneve,
+    gre,
+    gue,
+    ipv4,
+    ipv6,
+    udp,
+)
+from lbmux.datapath.match import match
+from lbmux.datapath.memory import advance, beyond, int64, step, swap32, u16, u32, u64
+from lbmux.datapath.parse import PARSED, destination_port, headers_at, mapped, network_offset
+from lbmux.datapath.quic import byte
+from lbmux.datapath.tables import MUX, OWN, WIDE_MUX
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import frame, frame_end, frame_length, grow, is_plain
+
+NOT_TUNNELLED, NOT_A_MUX, FRAGMENT = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.FRAGMENT)
+GRE_BYTES, GUE_BYTES, GENEVE_BYTES = GRE.itemsize, GUE.itemsize, GENEVE.itemsize
+NOT_ECT, ECT1, ECT0, CE = range(4)
+WITHOUT_HASH = 0x0000FFFFFFFFFFFF
+"""An address' lower half without its last two bytes, where a mux may put the flow's hash."""
+NO_TYPE = 0
+
+Tunnel = namedtuple("Tunnel", "verdict offset type left ecn")
+"""``verdict`` is PARSED or says why not; where the inner packet begins, its Ethernet type, the bytes that there are,
+and the outer header's ECN bits."""
+Shim = namedtuple("Shim", "offset type")
 
 
 @step
-def decapsulate(world, start, outer_bytes):
-    """Take ``outer_bytes`` off the frame at ``start``; False where it cannot be shrunk."""
+def no_tunnel(verdict):
+    return Tunnel(int64(verdict), int64(0), u16(0), int64(0), int64(0))
+
+
+@step
+def no_shim():
+    return Shim(int64(0), u16(NO_TYPE))
+
+
+@step
+def type_of(protocol):
+    """The Ethernet type of what an IP header carries by this protocol."""
+    if protocol == IPIP_PROTOCOL:
+        return u16(TYPE_IPV4)
+    return u16(TYPE_IPV6) if protocol == IPV6_PROTOCOL else u16(NO_TYPE)
+
+
+@step
+def under_gre(start, at, end):
+    if beyond(advance(start, at + GRE_BYTES), end):
+        return no_shim()
+    shim = gre(start, at)
+    if shim.flags_version != 0:
+        return no_shim()
+    return Shim(at + GRE_BYTES, shim.protocol)
+
+
+@step
+def under_udp(world, setting, start, at, end):
+    if beyond(advance(start, at + UDP_BYTES + GUE_BYTES), end):
+        return no_shim()
+    port, inside = destination_port(udp(start, at).ports), at + UDP_BYTES
+    if port == setting.gue_port:
+        first = byte(start, inside).value
+        if (first >> 6) == 1:  # variant 1: the IP packet's own version
+            return Shim(inside, u16(TYPE_IPV4) if (first >> 4) == 4 else u16(TYPE_IPV6))
+        shim = gue(start, inside)
+        more = int64(shim.version_length & 31) * 4
+        if (shim.version_length >> 5) != 0 or (more != 0 and is_plain(world)):
+            return no_shim()
+        return Shim(inside + GUE_BYTES + more, type_of(int64(shim.protocol)))
+    if port == setting.geneve_port:
+        if beyond(advance(start, inside + GENEVE_BYTES), end):
+            return no_shim()
+        shim8 = geneve(start, inside)
+        more = int64(shim8.version_length & 63) * 4
+        if (shim8.version_length >> 6) != 0 or (more != 0 and is_plain(world)):
+            return no_shim()
+        return Shim(inside + GENEVE_BYTES + more, shim8.protocol)
+    return no_shim()
+
+
+@step
+def open_tunnel(world, setting, start, end):
+    """What is inside a frame that a mux tunnelled to us."""
+    verdict, network, kind = network_offset(world, start, end)
+    if verdict != PARSED:
+        return no_tunnel(verdict)
+    outer = headers_at(world, start, network, end, frame_length(world) - network, kind)
+    if outer.verdict != PARSED:
+        return no_tunnel(NOT_TUNNELLED if outer.verdict == FRAGMENT else outer.verdict)
+    shim = Shim(outer.transport, type_of(outer.protocol))
+    if outer.protocol == GRE_PROTOCOL:
+        shim = under_gre(start, outer.transport, end)
+    elif outer.protocol == UDP_PROTOCOL:
+        shim = under_udp(world, setting, start, outer.transport, end)
+    if shim.type != TYPE_IPV4 and shim.type != TYPE_IPV6:
+        return no_tunnel(NOT_TUNNELLED)
+    if outer.family == 4:
+        ip = ipv4(start, network)
+        source_high, source_low, own_high, own_low = u64(0), mapped(ip.source), u64(0), mapped(ip.destination)
+        tos = int64(ip.tos)
+    else:
+        ip6 = ipv6(start, network)
+        source_high, source_low = ip6.source_high, ip6.source_low
+        own_high, own_low = ip6.destination_high, ip6.destination_low
+        tos = int64(swap32(ip6.version_class_label) >> u32(20))
+    if match(world, setting, OWN, own_high, own_low, u16(0), int64(0)) < 0:
+        return no_tunnel(NOT_TUNNELLED)
+    if not is_mux(world, setting, source_high, source_low):
+        return no_tunnel(NOT_A_MUX)
+    left = network + outer.length - shim.offset
+    return Tunnel(int64(PARSED), shim.offset, shim.type, left, tos & 3)
+
+
+@step
+def is_mux(world, setting, high, low):
+    if match(world, setting, MUX, high, low, u16(0), int64(0)) >= 0:
+        return True
+    if setting.wide_muxes == 0:
+        return False
+    return match(world, setting, WIDE_MUX, high, low & u64(WITHOUT_HASH), u16(0), int64(0)) >= 0
+
+
+@step
+def carry_mark(start, packet, outer):
+    """The inner packet's ECN bits, after what a router said on the outer ones; False where it must be dropped."""
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        before, inner = ip.tos, int64(ip.tos & 3)
+    else:
+        ip6 = ipv6(start, packet.network)
+        before, inner = u16(0), int64((swap32(ip6.version_class_label) >> u32(20)) & u32(3))
+    if outer == CE and inner == NOT_ECT:
+        return False
+    after = inner
+    if outer == CE:
+        after = int64(CE)
+    elif outer == ECT1 and inner == ECT0:
+        after = int64(ECT1)
+    if after != inner:
+        if packet.family == 4:
+            ip = ipv4(start, packet.network)
+            ip.tos = (ip.tos & 0xFC) | after
+            ip.checksum = replace(ip.checksum, u32(before) << u32(8), u32(ip.tos) << u32(8))
+        else:
+            ip6 = ipv6(start, packet.network)
+            first = swap32(ip6.version_class_label)
+            ip6.version_class_label = swap32(u32((first & u32(0xFFCFFFFF)) | u32(u32(after) << u32(20))))
+    return True
+
+
+@step
+def decapsulate(world, start, tunnel):
+    """Take all before the inner packet off, and VLAN tags with it; False where the frame cannot be shrunk."""
     eth = ethernet(start, 0)
     destination = u64(eth.destination_low) | (u64(eth.destination_high) << u64(32))
     source = u64(eth.source_high) | (u64(u32(eth.source_low)) << u64(16))
-    if not grow(world, int64(-outer_bytes)):
+    if not grow(world, ETHERNET_BYTES - tunnel.offset):
         return False
     start = frame(world)
     if beyond(advance(start, ETHERNET_BYTES), frame_end(world)):
         return False
     write_ethernet(start, source, destination)
+    type_at(start, ETHERNET_BYTES - 2).value = tunnel.type
     return True

@@ -1,28 +1,60 @@
-"""Encapsulate: the packet goes into an outer IPv4 header, towards the backend's host.
+"""Encapsulate: the packet goes into an outer header, towards the backend's host.
 
-The last step at a mux: IP in IP (RFC 2003).  The outer header has TTL 64, the inner TOS, DF and
-identification, and a checksum that takes three additions, since the sum of its constant words
-stands in the backend's row.
+The last step at a mux: IP in IP of either family (RFC 2003, 2473, 4213), GRE (RFC 2784), GUE (draft-ietf-intarea-gue),
+Geneve (RFC 8926), or no outer header at all where the host is on the link.  The inner packet has taken a hop; the outer
+one has a TTL of 64 and the inner's TOS with its ECN bits (RFC 6040), DF and identification.  The outer IPv4
+header's checksum takes some additions, since the sum of its constant words stands in the backend's row.
 """
 
+from collections import namedtuple
+
 from lbmux.datapath.checksums import fold
+from lbmux.datapath.flows import flow_hash, second_hash
 from lbmux.datapath.headers import (
     DONT_FRAGMENT,
-    ETHERNET_BYTES,
+    GENEVE,
+    GRE_PROTOCOL,
+    GUE,
     IPIP_PROTOCOL,
     IPV4_BYTES,
+    IPV6_BYTES,
+    IPV6_PROTOCOL,
     TYPE_IPV4,
+    TYPE_IPV6,
+    UDP_BYTES,
+    UDP_PROTOCOL,
     ethernet,
+    geneve,
+    gre,
+    gue,
     ipv4,
+    ipv6,
+    udp,
 )
-from lbmux.datapath.memory import advance, beyond, int64, step, swap16, u16, u32, u64
+from lbmux.datapath.headers import GRE as GRE_HEADER
+from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, swap16, swap32, u8, u16, u32, u64
 from lbmux.datapath.parse import unmapped
+from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_MASK, OUTER_IPV6
+from lbmux.datapath.tables import GENEVE as GENEVE_KIND
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import frame, frame_end, grow
+from lbmux.datapath.world import frame, frame_end, grow, is_plain
 
 FORWARDED, TOO_BIG, NO_ROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_ROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)
 TTL = 64
+MACS_BYTES = 12
+DYNAMIC_PORTS = 0xC000
+SHIM_BYTES = {
+    IPIP: 0, GUE1: UDP_BYTES, GUE0: UDP_BYTES + GUE.itemsize, GRE: GRE_HEADER.itemsize,
+    GENEVE_KIND: UDP_BYTES + GENEVE.itemsize,
+}  # fmt: skip
+"""What stands between the outer IP header and the inner packet."""
+MOST_SHIM_BYTES = max(SHIM_BYTES.values())
+
+type_at, word_at = header(layout(("value", "u2"))), header(layout(("value", "u4")))
+
+Inner = namedtuple("Inner", "length tos identification fragment label protocol type")
+"""What the outer header needs to know of the packet; fields as loaded, but ``length`` and ``label`` (20 bits)."""
 
 
 @step
@@ -31,37 +63,153 @@ def write_ethernet(start, source_mac, destination_mac):
     eth = ethernet(start, 0)
     eth.destination_low, eth.destination_high = u32(destination_mac), u16(destination_mac >> u64(32))
     eth.source_high, eth.source_low = u16(source_mac), u32(source_mac >> u64(16))
-    eth.type = TYPE_IPV4
 
 
 @step
-def encapsulate(world, start, backend):
-    """Grow the frame and write Ethernet and outer IPv4 header; the verdict, and the outer packet's bytes."""
-    inner = ipv4(start, ETHERNET_BYTES)
-    tos, length, identification = inner.tos, int64(swap16(inner.length)) + IPV4_BYTES, inner.identification
-    fragment = u16(inner.fragment & DONT_FRAGMENT)
+def hops_left(start, packet):
+    if packet.family == 4:
+        return int64(ipv4(start, packet.network).ttl)
+    return int64(ipv6(start, packet.network).hops)
+
+
+@step
+def take_hop(start, packet):
+    """One hop less; the IPv4 header's checksum is one more then, in its first byte (RFC 1141)."""
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        ip.ttl = u8(ip.ttl - 1)
+        total = u32(ip.checksum) + u32(1)
+        ip.checksum = u16(total + u32(total >= u32(0xFFFF)))
+    else:
+        ip6 = ipv6(start, packet.network)
+        ip6.hops = u8(ip6.hops - 1)
+
+
+@step
+def look_inside(start, packet):
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        return Inner(
+            int64(swap16(ip.length)), u32(ip.tos), ip.identification, u16(ip.fragment & DONT_FRAGMENT), u32(0),
+            u8(IPIP_PROTOCOL), u16(TYPE_IPV4),
+        )  # fmt: skip
+    ip6 = ipv6(start, packet.network)
+    first = swap32(ip6.version_class_label)
+    return Inner(
+        int64(swap16(ip6.length)) + IPV6_BYTES, u32((first >> u32(20)) & u32(0xFF)), u16(0), u16(DONT_FRAGMENT),
+        u32(first & u32(0xFFFFF)), u8(IPV6_PROTOCOL), u16(TYPE_IPV6),
+    )  # fmt: skip
+
+
+@step
+def entropy_of(setting, packet):
+    """The flow's hash, for what spreads flows on the way to the host: paths and receive queues."""
+    hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
+    return second_hash(hashed)
+
+
+@step
+def outer_protocol(kind, inner):
+    if kind == IPIP:
+        return inner.protocol
+    return u8(GRE_PROTOCOL) if kind == GRE else u8(UDP_PROTOCOL)
+
+
+@step
+def write_shim(setting, start, at, kind, inner, length, entropy):
+    """What stands between the outer IP header and the inner packet; ``length`` from there to the packet's end."""
+    if kind == GRE:
+        shim = gre(start, at)
+        shim.flags_version, shim.protocol = u16(0), inner.type
+        return
+    port = setting.geneve_port if kind == GENEVE_KIND else setting.gue_port
+    head = udp(start, at)
+    source = swap16(u16(u32(DYNAMIC_PORTS) | u32(entropy & u32(0x3FFF))))
+    head.ports = u32(source) | u32(u32(port) << u32(16))
+    head.length, head.checksum = swap16(u16(length)), u16(0)  # none is needed, RFC 6935
+    if kind == GUE0:
+        variant0 = gue(start, at + UDP_BYTES)
+        variant0.version_length, variant0.protocol, variant0.flags = u8(0), inner.protocol, u16(0)
+    elif kind == GENEVE_KIND:
+        shim8 = geneve(start, at + UDP_BYTES)
+        shim8.version_length, shim8.flags, shim8.protocol, shim8.network = u8(0), u8(0), inner.type, u32(0)
+
+
+@step
+def write_ipv4(start, at, backend, inner, kind, length, entropy):
+    outer = ipv4(start, at)
+    protocol = outer_protocol(kind, inner)
+    spread = u16(entropy) if (backend.tunnel & ENTROPY) != 0 else u16(0)
+    outer.version_ihl, outer.tos, outer.length = 0x45, u8(inner.tos), swap16(u16(length))
+    outer.identification, outer.fragment = inner.identification, inner.fragment
+    outer.ttl, outer.protocol = TTL, protocol
+    outer.source, outer.destination = u32(unmapped(backend.local_low) | u32(u32(spread) << u32(16))), unmapped(
+        backend.remote_low
+    )
+    variable = u32(length) + inner.tos + u32(swap16(inner.identification)) + u32(swap16(inner.fragment))
+    outer.checksum = swap16(u16(~fold(u32(backend.checksum + variable + u32(protocol) + u32(swap16(spread))))))
+
+
+@step
+def write_ipv6(start, at, backend, inner, kind, length, entropy):
+    """Traffic class and flow label of the inner packet; an IPv4 flow gets a label of its own (RFC 6438)."""
+    outer = ipv6(start, at)
+    label = inner.label if inner.protocol == IPV6_PROTOCOL else u32(entropy & u32(0xFFFFF))
+    spread = u64(entropy & u32(0xFFFF)) if (backend.tunnel & ENTROPY) != 0 else u64(0)
+    outer.version_class_label = swap32(u32(u32(0x60000000) | u32(inner.tos << u32(20)) | label))
+    outer.length, outer.next, outer.hops = swap16(u16(length - IPV6_BYTES)), outer_protocol(kind, inner), TTL
+    outer.source_high, outer.source_low = backend.local_high, u64(backend.local_low | u64(spread << u64(48)))
+    outer.destination_high, outer.destination_low = backend.remote_high, backend.remote_low
+
+
+@step
+def encapsulate(world, setting, start, packet, backend):
+    """Grow the frame and write Ethernet and outer headers; the verdict, and the outer packet's bytes."""
+    if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(world)):
+        return NO_ROOM, int64(0)  # never: for the verifier, which has forgotten which family it was
+    inner, network = look_inside(start, packet), packet.network
+    kind, room = int64(backend.tunnel & KIND_MASK), int64(backend.room)
+    length = inner.length + room
     if length > int64(backend.mtu):
         return TOO_BIG, length
     destination_mac, source_mac = backend.destination_mac, backend.source_mac
     if destination_mac == u64(0):
         return NO_NEIGHBOUR, length
-    if not grow(world, int64(IPV4_BYTES)):
+    take_hop(start, packet)
+    if kind == DIRECT:
+        write_ethernet(start, source_mac, destination_mac)
+        return FORWARDED, length
+    entropy = entropy_of(setting, packet) if backend.tunnel != 0 else u32(0)
+    if not grow(world, room):
         return NO_ROOM, length
-    start = frame(world)
-    if beyond(advance(start, ETHERNET_BYTES + 2 * IPV4_BYTES), frame_end(world)):
+    start, end = frame(world), frame_end(world)
+    if beyond(advance(start, network + IPV4_BYTES + MOST_SHIM_BYTES), end):
         return NO_ROOM, length
+    if not is_plain(world):
+        for at in range(MACS_BYTES, network - 2, 4):  # VLAN tags
+            word_at(start, at).value = word_at(start, at + room).value
     write_ethernet(start, source_mac, destination_mac)
-    outer = ipv4(start, ETHERNET_BYTES)
-    outer.version_ihl, outer.tos, outer.length = 0x45, tos, swap16(u16(length))
-    outer.identification, outer.fragment = identification, fragment
-    outer.ttl, outer.protocol = TTL, IPIP_PROTOCOL
-    outer.source, outer.destination = unmapped(backend.local_low), unmapped(backend.remote_low)
-    variable = u32(length) + u32(tos) + u32(swap16(identification)) + u32(swap16(fragment))
-    outer.checksum = swap16(u16(~fold(u32(backend.checksum + variable))))
+    if (backend.tunnel & OUTER_IPV6) == 0:
+        type_at(start, network - 2).value = u16(TYPE_IPV4)
+        write_ipv4(start, network, backend, inner, kind, length, entropy)
+        if kind != IPIP:
+            write_shim(setting, start, network + IPV4_BYTES, kind, inner, length - IPV4_BYTES, entropy)
+        return FORWARDED, length
+    if beyond(advance(start, network + IPV6_BYTES + MOST_SHIM_BYTES), end):
+        return NO_ROOM, length
+    type_at(start, network - 2).value = u16(TYPE_IPV6)
+    write_ipv6(start, network, backend, inner, kind, length, entropy)
+    if kind != IPIP:
+        write_shim(setting, start, network + IPV6_BYTES, kind, inner, length - IPV6_BYTES, entropy)
     return FORWARDED, length
 
 
 def constant_sum(source: int, destination: int) -> int:
-    """The part of the outer header's checksum that a backend's row holds; addresses as 32-bit values."""
+    """The part of the outer IPv4 header's checksum that a backend's row holds; addresses as 32-bit values."""
     words = (source >> 16) + (source & 0xFFFF) + (destination >> 16) + (destination & 0xFFFF)
-    return words + 0x4500 + (TTL << 8 | IPIP_PROTOCOL)
+    return words + 0x4500 + (TTL << 8)
+
+
+def room_of(kind: int, is_ipv6: bool) -> int:
+    """Bytes that a packet grows by."""
+    return 0 if kind == DIRECT else (IPV6_BYTES if is_ipv6 else IPV4_BYTES) + SHIM_BYTES[kind]

@@ -30,9 +30,19 @@ def _finish(h, length):
 
 @step
 def murmur3(seed, source, destination, ports, protocol):
-    """Of 16 bytes: source and destination address, both ports as on the wire, protocol and three zero bytes."""
+    """Of 16 bytes: source and destination IPv4 address, both ports as on the wire, protocol and three zero bytes."""
     h = _mix(_mix(u32(seed), u32(source)), u32(destination))
     return _finish(_mix(_mix(h, u32(ports)), u32(protocol)), 16)
+
+
+@step
+def murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol):
+    """Of 40 bytes: the same with IPv6 addresses."""
+    h = _mix(_mix(u32(seed), u32(source_high)), u32(source_high >> u64(32)))
+    h = _mix(_mix(h, u32(source_low)), u32(source_low >> u64(32)))
+    h = _mix(_mix(h, u32(destination_high)), u32(destination_high >> u64(32)))
+    h = _mix(_mix(h, u32(destination_low)), u32(destination_low >> u64(32)))
+    return _finish(_mix(_mix(h, u32(ports)), u32(protocol)), 40)
 
 
 @step

@@ -19,6 +19,27 @@ IPV4 = layout(
 """RFC 791, section 3.1, without options."""
 IPV4_BYTES = IPV4.itemsize
 
+IPV6 = layout(
+    ("version_class_label", "u4"), ("length", "u2"), ("next", "u1"), ("hops", "u1"), ("source_high", "u8"),
+    ("source_low", "u8"), ("destination_high", "u8"), ("destination_low", "u8"),
+)
+"""RFC 8200, section 3; ``length`` is that of what follows."""
+IPV6_BYTES = IPV6.itemsize
+
+EXTENSION = layout(("next", "u1"), ("length", "u1"), ("fragment", "u2"))
+"""RFC 8200, section 4: ``length`` in units of 8 bytes, the first not counted; ``fragment`` in a fragment header."""
+
+TAG = layout(("control", "u2"), ("type", "u2"))
+"""IEEE 802.1Q: what stands behind the Ethernet type of a tagged frame."""
+TAG_BYTES = TAG.itemsize
+
+GRE = layout(("flags_version", "u2"), ("protocol", "u2"))
+"""RFC 2784, without checksum; ``protocol`` is an Ethernet type."""
+GUE = layout(("version_length", "u1"), ("protocol", "u1"), ("flags", "u2"))
+"""draft-ietf-intarea-gue, variant 0: ``version_length`` has the length of what follows in units of 4 bytes."""
+GENEVE = layout(("version_length", "u1"), ("flags", "u1"), ("protocol", "u2"), ("network", "u4"))
+"""RFC 8926: ``version_length`` has the length of the options in units of 4 bytes, ``network`` the VNI."""
+
 TCP = layout(
     ("ports", "u4"), ("sequence", "u4"), ("acknowledgement", "u4"), ("offset", "u1"), ("flags", "u1"),
     ("window", "u2"), ("checksum", "u2"), ("urgent", "u2"),
@@ -34,7 +55,11 @@ TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
 """Ethernet types as loaded."""
 
 ICMP_PROTOCOL, IPIP_PROTOCOL, TCP_PROTOCOL, UDP_PROTOCOL = 1, 4, 6, 17
+IPV6_PROTOCOL, GRE_PROTOCOL, ICMPV6_PROTOCOL = 41, 47, 58
 """IANA protocol numbers."""
+
+HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
+"""IPv6 extension headers (RFC 8200, section 4; RFC 4302)."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flags (RFC 9293, section 3.1)."""
@@ -42,4 +67,8 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 DONT_FRAGMENT, FRAGMENTED = 0x0040, 0xFF3F
 """As loaded: the DF bit; and the bits of ``fragment`` of which one is set in every fragment."""
 
-ethernet, ipv4, tcp, udp = header(ETHERNET), header(IPV4), header(TCP), header(UDP)
+MORE_OR_OFFSET = 0xF9FF
+"""Bits of an IPv6 fragment header of which none is set in a whole ("atomic") datagram (RFC 6946)."""
+
+ethernet, tag, ipv4, ipv6, tcp, udp = map(header, (ETHERNET, TAG, IPV4, IPV6, TCP, UDP))
+extension, gre, gue, geneve = map(header, (EXTENSION, GRE, GUE, GENEVE))

@@ -7,7 +7,7 @@ PROBES places from its own, then switches.
 """
 
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import int64, step, u32
+from lbmux.datapath.memory import int64, step, u16, u32
 from lbmux.datapath.tables import name_row
 from lbmux.datapath.world import name_limit, names
 
@@ -40,3 +40,12 @@ def match(world, setting, kind, high, low, port, protocol):
         ):
             return int64(name.index)
     return int64(-1)
+
+
+@step
+def match_service(world, setting, kind, high, low, port, protocol):
+    """Like ``match``, where a name without a port stands for all ports that have no name of their own."""
+    index = match(world, setting, kind, high, low, port, protocol)
+    if index < 0 and setting.any_port != 0:
+        index = match(world, setting, kind, high, low, u16(0), protocol)
+    return index

@@ -98,6 +98,16 @@ def at_address(typing: Any, address: Any) -> Any:
     return Pointer(types.uint64), lower
 
 
+@intrinsic
+def opaque(typing: Any, value: Any) -> Any:
+    """The value, of which the compiler knows nothing any more: so it makes no branch of arithmetic."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [args[0]], side_effect=False)
+
+    return types.uint64(types.uint64), lower
+
+
 def _swap(kind: Any) -> Any:
     @intrinsic
     def swap(typing: Any, value: Any) -> Any:
@@ -109,7 +119,7 @@ def _swap(kind: Any) -> Any:
     return swap
 
 
-swap16, swap32 = _swap(types.uint16), _swap(types.uint32)
+swap16, swap32, swap64 = _swap(types.uint16), _swap(types.uint32), _swap(types.uint64)
 """Between the wire's byte order and the machine's (little-endian, as eBPF here)."""
 
 

@@ -1,18 +1,27 @@
-"""The mux: frame -> parse -> match the VIP -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
+"""The mux: frame -> parse -> match the VIP -> access -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
 
 This one function is the way of a packet, in user space and in the kernel.
 """
 
+from lbmux.datapath.access import admit, allowed
 from lbmux.datapath.checksums import finish_checksum
-from lbmux.datapath.encapsulate import encapsulate
+from lbmux.datapath.encapsulate import encapsulate, hops_left
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.hashing import murmur3, scale
-from lbmux.datapath.headers import ETHERNET_BYTES, SYN, ipv4
-from lbmux.datapath.match import match
+from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
+from lbmux.datapath.headers import SYN
+from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u32, u64
-from lbmux.datapath.parse import PARSED, destination_port, parse, unmapped
+from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
+from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
+    BY_SERVER_ID,
     ELSEWHERE,
+    GONE,
+    HASH_DESTINATION,
+    HASH_SOURCE,
+    LIMITED,
+    NONE,
+    UNKNOWN,
     VIP,
     WAYS,
     backend_row,
@@ -25,15 +34,16 @@ from lbmux.datapath.tables import (
 )
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.datapath.world import (
-    TAGGED,
     UNFINISHED_CHECKSUM,
     backend_limit,
     backends,
     clock,
+    forgotten,
     frame,
     frame_end,
     frame_flags,
     frame_length,
+    is_plain,
     service_limit,
     services,
     settings,
@@ -46,9 +56,24 @@ from lbmux.datapath.world import (
 )
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
-FORWARDED, VLAN = int(Verdict.FORWARDED), int(Verdict.VLAN)
+FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
+UNSETTLED = int(Verdict.UNSETTLED)
+HAND_UP = -2
 NO_SLOT = 0xFFFF
 """A slot without a backend."""
+
+
+@step
+def slot_hash(service, packet):
+    """Of what the service wants hashed: all five fields, or fewer so that more flows of a client go together."""
+    source_mask = u64(0) - u64((service.hashed & u32(HASH_SOURCE)) != 0)
+    destination_mask = u64(0) - u64((service.hashed & u32(HASH_DESTINATION)) != 0)
+    ports, protocol = u32(packet.ports & service.port_mask), u32(packet.protocol)
+    source_low, destination_low = packet.source_low & source_mask, packet.destination_low & destination_mask
+    if packet.family == 4:
+        return murmur3(service.seed, unmapped(source_low), unmapped(destination_low), ports, protocol)
+    source_high, destination_high = packet.source_high & source_mask, packet.destination_high & destination_mask
+    return murmur3_wide(service.seed, source_high, source_low, destination_high, destination_low, ports, protocol)
 
 
 @step
@@ -56,9 +81,13 @@ def select(world, service, packet):
     """The backend of the packet's Maglev slot, or -1."""
     if service.size == 0:
         return int64(-1)
-    source, destination = unmapped(packet.source_low), unmapped(packet.destination_low)
-    hashed = murmur3(service.seed, source, destination, packet.ports, u32(packet.protocol))
-    slot = int64(service.slots) + scale(hashed, service.size)
+    return slot_at(world, service.slots, service, packet)
+
+
+@step
+def slot_at(world, first, service, packet):
+    """The backend of the packet's slot in the Maglev table that begins at ``first``, or -1."""
+    slot = int64(first) + scale(slot_hash(service, packet), service.size)
     if slot >= slot_limit(world):
         return int64(-1)
     backend = int64(slot_row(slots(world), slot).backend)
@@ -81,41 +110,71 @@ def known(world, setting, who, hashed, packet, index, service, now):
 
 
 @step
-def elsewhere(world, setting, who, hashed, packet, index, service, now):
+def in_part(world, part, hashed, packet, index, service, now):
+    """The backend that the packet's flow has in a worker's part, or -1; nothing is changed there."""
+    bucket, way = lookup(world, part, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    flow = flow_row(bucket, way & (WAYS - 1))
+    target = int64(flow.target)
+    if way < 0 or target >= backend_limit(world):
+        return int64(-1)
+    return target if is_alive(flow, backend_row(backends(world), target), service, now) else int64(-1)
+
+
+@step
+def elsewhere(world, who, hashed, packet, index, service, now):
     """The backend that the packet's flow has in another worker's part, or -1.
 
-    A flow may change its worker (its CPU) at any time.  Its slot gives it the same backend as before, unless the Maglev
-    tables have changed since it began: only then, and not for a flow that begins, are the other parts looked at.
+    The kernel looks at the last part only, which is user space's: to follow it through all of them is more than its
+    verifier does.  What it does not find there user space looks for, and enters in that part.
     """
+    last = worker_limit(world) - 1
+    if is_plain(world):
+        return in_part(world, last, hashed, packet, index, service, now) if who != last else int64(-1)
     target = int64(-1)
-    if (packet.flags & SYN) != 0 or u32(now - setting.changed) > setting.idle_longest:
-        return target
-    for turn in range(1, worker_limit(world)):
-        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
-        if target < 0:
-            bucket, way = lookup(world, part, hashed, packet.source_high, packet.source_low, packet.ports, index)
-            flow = flow_row(bucket, way & (WAYS - 1))
-            candidate = int64(flow.target)
-            if way >= 0 and candidate < backend_limit(world):
-                backend = backend_row(backends(world), candidate)
-                if is_alive(flow, backend, service, now):
-                    target = candidate
+    for part in range(last + 1):
+        if target < 0 and part != who:
+            target = in_part(world, part, hashed, packet, index, service, now)
     return target
 
 
 @step
-def choose(world, setting, who, packet, index, service, now):
-    """The backend of a packet: that of its flow, else that of its slot, which the flow then keeps; or -1."""
+def is_unsettled(world, setting, service, packet, target, now):
+    """Whether a packet without a flow entry may belong to a flow that its slot would now give to another backend.
+
+    Its slot's backend is ``target``; the one before stands in the service's previous Maglev table.  A flow may change
+    its worker (its CPU) at any time.
+    """
+    if (packet.flags & SYN) != 0 or service.previous == NONE or u32(now - setting.changed) > setting.idle_longest:
+        return False
+    return service.previous == UNKNOWN or slot_at(world, service.previous, service, packet) != target
+
+
+@step
+def choose(world, setting, who, start, end, packet, index, service, now):
+    """The backend of a packet: its connection id's, else its flow's, else its slot's, which the flow keeps.
+
+    -1 where there is none; HAND_UP where user space is to look for the flow.
+    """
+    target = named_server(world, setting, start, end, packet, index, service)
+    if target >= 0 and target < backend_limit(world) and backend_row(backends(world), target).state != GONE:
+        count_lookup(world, who, BY_SERVER_ID)
+        return target
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = known(world, setting, who, hashed, packet, index, service, now)
     if target >= 0:
         return target
-    target = elsewhere(world, setting, who, hashed, packet, index, service, now)
-    if target >= 0:
-        count_lookup(world, who, ELSEWHERE)
-    else:
-        target = select(world, service, packet)
+    target = select(world, service, packet)
+    if is_unsettled(world, setting, service, packet, target, now):
+        before = elsewhere(world, who, hashed, packet, index, service, now)
+        if before >= 0:
+            target = before
+            count_lookup(world, who, ELSEWHERE)
+        elif is_plain(world) and who != worker_limit(world) - 1:
+            return int64(HAND_UP)
     if target < 0:
+        return int64(-1)
+    if not admit(world, who, index, service, now):
+        count_lookup(world, who, LIMITED)
         return target
     remember(
         world, setting, who, hashed, packet.source_high, packet.source_low, packet.ports, index,
@@ -126,28 +185,41 @@ def choose(world, setting, who, packet, index, service, now):
 
 
 @step
+def told_apart_later(world, setting, packet):
+    """The packet; IPv4 and IPv6, TCP and UDP have the look-ups in common, and the verifier follows them but once."""
+    family, flags = forgotten(world, packet.family, setting.key0), forgotten(world, packet.flags, setting.key0)
+    return Packet(
+        packet.verdict, family, packet.source_high, packet.source_low, packet.destination_high, packet.destination_low,
+        packet.ports, packet.protocol, flags, packet.network, packet.transport,
+    )  # fmt: skip
+
+
+@step
 def forward(world, who, now):
     """One frame on its way through the mux: (verdict, backend or -1)."""
     start, end = frame(world), frame_end(world)
-    if (frame_flags(world) & TAGGED) != 0:
-        return VLAN, int64(-1)
-    packet = parse(start, end, frame_length(world) - ETHERNET_BYTES)
+    packet = parse(world, start, end)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     setting = settings_row(settings(world), 0)
     port = destination_port(packet.ports)
-    index = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     if index < 0:
         return NOT_VIP, int64(-1)
     if index >= service_limit(world):
         return OUT_OF_TABLE, int64(-1)
     service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
-    target = choose(world, setting, who, packet, index, service, now)
+    if not allowed(world, service, packet.source_high, packet.source_low):
+        return DENIED, int64(-1)
+    if hops_left(start, packet) <= 1:
+        return TTL, int64(-1)
+    packet = told_apart_later(world, setting, packet)
+    target = choose(world, setting, who, start, end, packet, index, service, now)
     if target < 0:
-        return NO_BACKEND, int64(-1)
+        return UNSETTLED if target == HAND_UP else NO_BACKEND, int64(-1)
     if (frame_flags(world) & UNFINISHED_CHECKSUM) != 0:
-        finish_checksum(start, ETHERNET_BYTES, ipv4(start, ETHERNET_BYTES))
-    verdict, length = encapsulate(world, start, backend_row(backends(world), target))
+        finish_checksum(start, packet)
+    verdict, length = encapsulate(world, setting, start, packet, backend_row(backends(world), target))
     if verdict == FORWARDED:
         row = traffic_row(traffic(world), who * backend_limit(world) + target)
         row.packets += u64(1)

@@ -2,38 +2,63 @@
 
 First on the way of a packet.  Every bound is checked here, against the frame's end for the kernel's
 verifier and against the lengths that the headers claim; the steps behind rely on it.
+
+Headers whose place varies (behind VLAN tags, IPv4 options, IPv6 extension headers) are followed in user space
+only: the verifier would follow every place that they can have.  In the kernel ``is_plain`` is a constant, and such
+frames go up to user space.
 """
 
 from collections import namedtuple
 
 from lbmux.datapath.headers import (
-    DONT_FRAGMENT,
+    AUTHENTICATION,
+    DESTINATION_OPTIONS,
     ETHERNET_BYTES,
+    FRAGMENT_HEADER,
     FRAGMENTED,
+    HOP_BY_HOP,
     ICMP_PROTOCOL,
+    ICMPV6_PROTOCOL,
     IPV4_BYTES,
+    IPV6_BYTES,
+    MORE_OR_OFFSET,
+    ROUTING,
+    TAG_BYTES,
     TCP_BYTES,
     TCP_PROTOCOL,
     TYPE_IPV4,
+    TYPE_IPV6,
     TYPE_QINQ,
     TYPE_VLAN,
     UDP_BYTES,
     UDP_PROTOCOL,
     ethernet,
+    extension,
     ipv4,
+    ipv6,
+    tag,
     tcp,
     udp,
 )
 from lbmux.datapath.memory import advance, beyond, int64, step, swap16, u16, u32, u64
 from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import frame_length, is_plain
 
 TRUNCATED, NOT_IP, VLAN = int(Verdict.TRUNCATED), int(Verdict.NOT_IP), int(Verdict.VLAN)
 MALFORMED, OPTIONS, FRAGMENT = int(Verdict.MALFORMED), int(Verdict.OPTIONS), int(Verdict.FRAGMENT)
 ICMP, PROTOCOL = int(Verdict.ICMP), int(Verdict.PROTOCOL)
 PARSED = 0
+MOST_EXTENSIONS, MOST_TAGS = 8, 2
 
-Packet = namedtuple("Packet", "verdict source_high source_low destination_high destination_low ports protocol flags")
-"""``verdict`` is PARSED or says why not; addresses are 128-bit halves, ports as loaded, ``flags`` those of TCP."""
+Packet = namedtuple(
+    "Packet",
+    "verdict family source_high source_low destination_high destination_low ports protocol flags network transport",
+)
+"""``verdict`` is PARSED or says why not; ``family`` is 4 or 6; addresses are 128-bit halves, ports as loaded,
+``flags`` those of TCP; ``network`` and ``transport`` are where the IP header and what it carries begin."""
+
+Headers = namedtuple("Headers", "verdict family protocol transport length")
+"""An IP header and all that belongs to it: where what it carries begins, and the whole packet's bytes."""
 
 
 @step
@@ -49,72 +74,156 @@ def unmapped(low):
 
 @step
 def _nothing(verdict):
-    return Packet(int64(verdict), u64(0), u64(0), u64(0), u64(0), u32(0), int64(0), int64(0))
+    zero, none = u64(0), int64(0)
+    return Packet(int64(verdict), none, zero, zero, zero, zero, u32(0), none, none, none, none)
 
 
 @step
-def check_ipv4(frame, offset, end, bytes_left):
-    """PARSED where an IPv4 header of 20 bytes stands at ``offset`` and the ``bytes_left`` hold what it claims."""
-    if beyond(advance(frame, offset + IPV4_BYTES), end):
-        return TRUNCATED
-    ip = ipv4(frame, offset)
+def _no_headers(verdict):
+    return Headers(int64(verdict), int64(0), int64(0), int64(0), int64(0))
+
+
+@step
+def is_tag(kind):
+    return kind == TYPE_VLAN or kind == TYPE_QINQ  # noqa: SIM109, PLR1714 (a tuple is no BPF)
+
+
+@step
+def network_offset(world, start, end):
+    """(PARSED or why not, where the IP header begins, the Ethernet type there)."""
+    if beyond(advance(start, ETHERNET_BYTES), end):
+        return int64(TRUNCATED), int64(0), u16(0)
+    offset, kind = int64(ETHERNET_BYTES), ethernet(start, 0).type
+    if is_tag(kind):
+        if is_plain(world):
+            return int64(VLAN), int64(0), u16(0)
+        for _ in range(MOST_TAGS):
+            if is_tag(kind):
+                if beyond(advance(start, offset + TAG_BYTES), end):
+                    return int64(TRUNCATED), int64(0), u16(0)
+                kind = tag(start, offset).type
+                offset += TAG_BYTES
+        if is_tag(kind):
+            return int64(VLAN), int64(0), u16(0)
+    return int64(PARSED), offset, kind
+
+
+@step
+def ipv4_headers(world, start, offset, end, bytes_left):
+    """The IPv4 header at ``offset``, where there are ``bytes_left`` bytes."""
+    if beyond(advance(start, offset + IPV4_BYTES), end):
+        return _no_headers(TRUNCATED)
+    ip = ipv4(start, offset)
+    size = int64(IPV4_BYTES)
     if ip.version_ihl != 0x45:
-        return OPTIONS if (ip.version_ihl >> 4) == 4 and (ip.version_ihl & 15) > 5 else MALFORMED
+        if (ip.version_ihl >> 4) != 4 or (ip.version_ihl & 15) < 5:
+            return _no_headers(MALFORMED)
+        if is_plain(world):
+            return _no_headers(OPTIONS)
+        size = int64(ip.version_ihl & 15) * 4
+        if beyond(advance(start, offset + size), end):
+            return _no_headers(TRUNCATED)
     length = int64(swap16(ip.length))
-    if length < IPV4_BYTES or length > bytes_left:
-        return MALFORMED
-    return PARSED
+    if length < size or length > bytes_left:
+        return _no_headers(MALFORMED)
+    verdict = PARSED if (ip.fragment & FRAGMENTED) == 0 else FRAGMENT
+    return Headers(int64(verdict), int64(4), int64(ip.protocol), offset + size, length)
 
 
 @step
-def check_ethernet(frame, end):
-    """PARSED where an IPv4 packet follows the Ethernet header."""
-    if beyond(advance(frame, ETHERNET_BYTES), end):
-        return TRUNCATED
-    kind = ethernet(frame, 0).type
-    if kind != TYPE_IPV4:
-        return VLAN if kind == TYPE_VLAN or kind == TYPE_QINQ else NOT_IP  # noqa: SIM109 (a tuple is no BPF)
-    return PARSED
+def is_extension(protocol):
+    options = protocol == HOP_BY_HOP or protocol == DESTINATION_OPTIONS or protocol == ROUTING  # noqa: SIM109
+    return options or protocol == FRAGMENT_HEADER or protocol == AUTHENTICATION  # noqa: SIM109
 
 
 @step
-def parse(frame, end, bytes_left):
-    """The IPv4 packet with TCP or UDP behind the Ethernet header, in a frame of that and ``bytes_left`` more."""
-    verdict = check_ethernet(frame, end)
+def ipv6_headers(world, start, offset, end, bytes_left):
+    """The IPv6 header at ``offset`` with its extension headers (RFC 8200), of which there may be MOST_EXTENSIONS."""
+    if beyond(advance(start, offset + IPV6_BYTES), end):
+        return _no_headers(TRUNCATED)
+    ip = ipv6(start, offset)
+    length = int64(swap16(ip.length)) + IPV6_BYTES
+    if (ip.version_class_label & u32(0xF0)) != u32(0x60) or length > bytes_left:
+        return _no_headers(MALFORMED)
+    protocol, transport, verdict = int64(ip.next), offset + IPV6_BYTES, int64(PARSED)
+    if is_extension(protocol):
+        if is_plain(world):
+            return _no_headers(FRAGMENT if protocol == FRAGMENT_HEADER else OPTIONS)
+        for _ in range(MOST_EXTENSIONS):
+            if is_extension(protocol) and verdict == PARSED:
+                if transport + 8 > offset + length:
+                    return _no_headers(MALFORMED)
+                if beyond(advance(start, transport + 8), end):
+                    return _no_headers(TRUNCATED)
+                follows = extension(start, transport)
+                size = (int64(follows.length) + 1) * 8
+                if protocol == FRAGMENT_HEADER:
+                    size = int64(8)
+                    if (follows.fragment & MORE_OR_OFFSET) != 0:
+                        verdict = int64(FRAGMENT)
+                elif protocol == AUTHENTICATION:
+                    size = (int64(follows.length) + 2) * 4
+                protocol, transport = int64(follows.next), transport + size
+        if verdict == PARSED and is_extension(protocol):
+            verdict = int64(OPTIONS)
+        if transport > offset + length:
+            return _no_headers(MALFORMED)
+    return Headers(verdict, int64(6), protocol, transport, length)
+
+
+@step
+def headers_at(world, start, offset, end, bytes_left, kind):
+    """The IP header at ``offset``, of the family that the Ethernet type says."""
+    if kind == TYPE_IPV4:
+        return ipv4_headers(world, start, offset, end, bytes_left)
+    if kind == TYPE_IPV6:
+        return ipv6_headers(world, start, offset, end, bytes_left)
+    return _no_headers(NOT_IP)
+
+
+@step
+def parse(world, start, end):
+    """The IP packet with TCP or UDP behind the Ethernet header."""
+    verdict, offset, kind = network_offset(world, start, end)
     if verdict != PARSED:
         return _nothing(verdict)
-    return parse_ipv4(frame, ETHERNET_BYTES, end, bytes_left)
+    return parse_at(world, start, offset, end, frame_length(world) - offset, kind)
 
 
 @step
-def parse_ipv4(frame, offset, end, bytes_left):
-    """The IPv4 packet with TCP or UDP at ``offset``, of which there are ``bytes_left`` bytes."""
-    verdict = check_ipv4(frame, offset, end, bytes_left)
-    if verdict != PARSED:
-        return _nothing(verdict)
-    ip = ipv4(frame, offset)
-    length = int64(swap16(ip.length))
-    if (ip.fragment & FRAGMENTED) != 0:
-        return _nothing(FRAGMENT)
-    ports, flags = u32(0), int64(0)
-    transport = offset + IPV4_BYTES
-    if ip.protocol == TCP_PROTOCOL:
-        if length < IPV4_BYTES + TCP_BYTES:
+def parse_at(world, start, offset, end, bytes_left, kind):
+    """The IP packet with TCP or UDP at ``offset``, of which there are ``bytes_left`` bytes."""
+    found = headers_at(world, start, offset, end, bytes_left, kind)
+    if found.verdict != PARSED:
+        return _nothing(found.verdict)
+    ports, flags, transport = u32(0), int64(0), found.transport
+    room = offset + found.length - transport
+    if found.protocol == TCP_PROTOCOL:
+        if room < TCP_BYTES:
             return _nothing(MALFORMED)
-        if beyond(advance(frame, transport + TCP_BYTES), end):
+        if beyond(advance(start, transport + TCP_BYTES), end):
             return _nothing(TRUNCATED)
-        ports, flags = tcp(frame, transport).ports, int64(tcp(frame, transport).flags)
-    elif ip.protocol == UDP_PROTOCOL:
-        if length < IPV4_BYTES + UDP_BYTES:
+        ports, flags = tcp(start, transport).ports, int64(tcp(start, transport).flags)
+    elif found.protocol == UDP_PROTOCOL:
+        if room < UDP_BYTES:
             return _nothing(MALFORMED)
-        if beyond(advance(frame, transport + UDP_BYTES), end):
+        if beyond(advance(start, transport + UDP_BYTES), end):
             return _nothing(TRUNCATED)
-        ports = udp(frame, transport).ports
+        ports = udp(start, transport).ports
     else:
-        return _nothing(ICMP if ip.protocol == ICMP_PROTOCOL else PROTOCOL)
+        is_icmp = found.protocol == (ICMP_PROTOCOL if found.family == 4 else ICMPV6_PROTOCOL)
+        return _nothing(ICMP if is_icmp else PROTOCOL)
+    if found.family == 4:  # not by ``kind``, of which the verifier does not remember what it was compared with
+        old = ipv4(start, offset)
+        return Packet(
+            int64(PARSED), int64(4), u64(0), mapped(old.source), u64(0), mapped(old.destination), ports,
+            found.protocol, flags, offset, transport,
+        )  # fmt: skip
+    ip = ipv6(start, offset)
     return Packet(
-        int64(PARSED), u64(0), mapped(ip.source), u64(0), mapped(ip.destination), ports, int64(ip.protocol), flags
-    )
+        int64(PARSED), int64(6), ip.source_high, ip.source_low, ip.destination_high, ip.destination_low, ports,
+        found.protocol, flags, offset, transport,
+    )  # fmt: skip
 
 
 @step
@@ -125,8 +234,3 @@ def destination_port(ports):
 @step
 def source_port(ports):
     return u16(ports & u32(0xFFFF))
-
-
-@step
-def may_not_be_fragmented(ip):
-    return (ip.fragment & DONT_FRAGMENT) != 0

@@ -21,9 +21,11 @@ SETTINGS = layout(
     ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
     ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
     ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("changed", "u4"), ("idle_longest", "u4"),
+    ("gue_port", "u2"), ("geneve_port", "u2"), ("any_port", "u2"), ("wide_muxes", "u2"),
 )
 """One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
-``idle_longest`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did."""
+``idle_longest`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did; ``any_port``:
+some service has no port; ``wide_muxes``: muxes put a flow's hash into their source address."""
 
 NAME = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
@@ -32,19 +34,44 @@ NAME = layout(
 
 SERVICE = layout(
     ("slots", "u4"), ("size", "u4"), ("idle_untrusted", "u4"), ("idle_trusted", "u4"), ("idle_closing", "u4"),
-    ("seed", "u4"), ("flags", "u4"), ("unused", "u4"),
+    ("seed", "u4"), ("hashed", "u4"), ("port_mask", "u4"), ("rules", "u4"), ("rule_count", "u4"), ("rate", "u4"),
+    ("quic_bytes", "u1"), ("quic_rotation", "u1"), ("unused", "u2"), ("previous", "u4"), ("unused2", "u4"),
+    ("unused3", "u8"),
 )
-"""``slots``/``size``: where its Maglev table lies in the slot region.  Two copies of ``services`` rows."""
+"""One cache line.  ``slots``/``size``: where its Maglev table lies in the slot region, ``previous`` where the one
+before lies, or NONE; ``rules``/``rule_count``: its access list.  ``hashed`` and ``port_mask``: what of a packet picks
+the slot.  ``rate``: new flows in 1024 ticks that one worker enters, 0 for all.  ``quic_bytes``: bytes of a server id in
+a connection id.  Two copies of ``services`` rows."""
+
+NONE, UNKNOWN = 0xFFFFFFFF, 0xFFFFFFFE
+"""For ``previous``: there is no Maglev table before; or there was one, which nobody has any more."""
+
+HASH_SOURCE, HASH_DESTINATION = 1, 2
+"""Bits of ``hashed``: which addresses pick the slot."""
+
+RULE = layout(("high", "u8"), ("low", "u8"), ("allowed", "u8"))
+"""From this address on (as a number, in the machine's byte order) up to the next row's, sources are allowed or not."""
+RULE_STEPS = 18
+MOST_RULES = 1 << RULE_STEPS
+"""Rows that a look-up can tell apart."""
+
+RATE = layout(("tokens", "u4"), ("at", "u4"))
+"""A worker's token bucket for a service's new flows: 1024 tokens are a flow."""
 
 SLOT = layout(("backend", "u2"))
 
 BACKEND = layout(
     ("local_high", "u8"), ("local_low", "u8"), ("remote_high", "u8"), ("remote_low", "u8"),
     ("destination_mac", "u8"), ("source_mac", "u8"), ("interface", "u4"), ("checksum", "u4"), ("mtu", "u2"),
-    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("family", "u1"), ("unused", "u1"),
+    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("tunnel", "u1"), ("room", "u1"),
 )
 """One cache line: all that is needed to send to a backend.  A MAC address is one 64-bit store, so it changes
-between two packets; zero is unknown.  ``checksum`` is the sum of the outer header's constant words."""
+between two packets; zero is unknown.  ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the
+kind of encapsulation with its marks, ``room`` the bytes that it takes."""
+
+IPIP, GUE1, GUE0, GRE, GENEVE, DIRECT = range(6)
+KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
+"""Kinds of encapsulation, and marks beside them: the outer header is IPv6; its source carries the flow's hash."""
 
 FLOW = layout(
     ("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2"), ("target", "u2"), ("seen", "u4"),
@@ -77,31 +104,33 @@ UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 GONE, UP, DRAINING = 0, 1, 2
 """States of a backend: not used, used, used by the flows it has."""
 
-VIP, DIP, MUX, OWN = 1, 2, 3, 4
-"""Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination)."""
+VIP, DIP, MUX, OWN, SERVER_ID, WIDE_MUX = 1, 2, 3, 4, 5, 6
+"""Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination); a
+server id in QUIC connection ids (its service stands for the port), a mux's source without the flow's hash."""
 
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
 
-LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere")
+LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere", "limited", "server_id")
 """What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
 place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long; found
-in another worker's part, and entered in this one."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE = range(len(LOOKUPS))
+in another worker's part, and entered in this one; not entered, for the service's new flows are limited; not asked
+for, since a QUIC connection id named the server."""
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64
 """Bytes behind every region, so that a bound that is rounded up stays inside."""
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
-LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
+LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
 VERSION = zlib.crc32(repr([layout.descr for layout in LAYOUTS]).encode())
 """Changes with any layout: tables of another version are not adopted."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows each table has.  ``names``, ``services``, ``backends`` and ``buckets`` are powers of two."""
+    """How many rows each table has.  All but ``slots``, ``endpoints`` and ``workers`` are powers of two."""
 
     names: int = 4096
     services: int = 1024
@@ -110,6 +139,7 @@ class Sizes:
     buckets: int = 1 << 19  # of one worker
     endpoints: int = 1
     workers: int = 1
+    rules: int = 16
 
     @property
     def version(self) -> int:
@@ -122,6 +152,8 @@ class Sizes:
             "names": 2 * self.names * NAME.itemsize + PADDING,
             "services": 2 * self.services * SERVICE.itemsize + PADDING,
             "slots": self.slots * SLOT.itemsize + PADDING,
+            "rules": self.rules * RULE.itemsize + PADDING,
+            "rates": self.workers * self.services * RATE.itemsize + PADDING,
             "backends": self.backends * BACKEND.itemsize + PADDING,
             "flows": self.workers * self.buckets * BUCKET_BYTES + PADDING,
             "endpoints": self.endpoints * ENDPOINT.itemsize + PADDING,
@@ -134,10 +166,12 @@ class Sizes:
 
 settings_row, name_row, service_row, slot_row = rows(SETTINGS), rows(NAME), rows(SERVICE), rows(SLOT)
 backend_row, flow_row, endpoint_row = rows(BACKEND), rows(FLOW), rows(ENDPOINT)
+rule_row, rate_row = rows(RULE), rows(RATE)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
 
 ROWS: dict[str, np.dtype[Any]] = {
-    "settings": SETTINGS, "names": NAME, "services": SERVICE, "slots": SLOT, "backends": BACKEND, "flows": FLOW,
+    "settings": SETTINGS, "names": NAME, "services": SERVICE, "slots": SLOT, "rules": RULE, "rates": RATE,
+    "backends": BACKEND, "flows": FLOW,
     "endpoints": ENDPOINT, "identities": np.dtype("u8"), "verdicts": COUNT, "lookups": np.dtype("u8"),
     "traffic": TRAFFIC,
 }

@@ -6,82 +6,104 @@ unfinished, so there it is the kernel that replaces it: the only step with two b
 
 from numba.extending import overload
 
-from lbmux.datapath.checksums import replace
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP, TCP_PROTOCOL, UDP, ipv4, tcp, udp
+from lbmux.datapath.checksums import replace, replace_wide
+from lbmux.datapath.headers import TCP, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import STEP_OPTIONS, int64, step, u16, u32, u64
+from lbmux.datapath.parse import unmapped
 from lbmux.datapath.world import replace_transport_checksum
 
-TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
-TCP_CHECKSUM = TRANSPORT + TCP.fields["checksum"][1]  # type: ignore[index]
-UDP_CHECKSUM = TRANSPORT + UDP.fields["checksum"][1]  # type: ignore[index]
+TCP_CHECKSUM, UDP_CHECKSUM = TCP.fields["checksum"][1], UDP.fields["checksum"][1]  # type: ignore[index]
+"""Where in the transport header."""
 PSEUDO_HEADER, ZERO_IS_NONE = 0x10, 0x20  # flags of bpf_l4_csum_replace, with the size of what is replaced
 FOUR_BYTES = 4
 
 
-def fix_transport(world, start, protocol, before, after, ports, new_ports):
+def fix_transport(world, start, packet, before_high, before_low, after_high, after_low, ports):
     """The transport checksum after an address (part of the pseudo header) and the ports have changed."""
     raise NotImplementedError("compiled code only")
 
 
 @step
-def _in_place(world, start, protocol, before, after, ports, new_ports):
+def _replaced(checksum, packet, before_high, before_low, after_high, after_low, ports):
+    """IPv4 addresses stand in the upper half of ``low``, and what is beside them is the same."""
+    if packet.family == 4:
+        checksum = replace(checksum, unmapped(before_low), unmapped(after_low))
+    else:
+        checksum = replace_wide(replace_wide(checksum, before_high, after_high), before_low, after_low)
+    return replace(checksum, packet.ports, ports)
+
+
+@step
+def _in_place(world, start, packet, before_high, before_low, after_high, after_low, ports):
     """A UDP checksum of zero stays: the sender gave none (RFC 768)."""
-    if protocol == TCP_PROTOCOL:
-        segment = tcp(start, TRANSPORT)
-        segment.checksum = replace(replace(segment.checksum, before, after), ports, new_ports)
+    if packet.protocol == TCP_PROTOCOL:
+        segment = tcp(start, packet.transport)
+        segment.checksum = _replaced(segment.checksum, packet, before_high, before_low, after_high, after_low, ports)
         return
-    datagram = udp(start, TRANSPORT)
+    datagram = udp(start, packet.transport)
     if datagram.checksum != 0:
-        checksum = replace(replace(datagram.checksum, before, after), ports, new_ports)
+        checksum = _replaced(datagram.checksum, packet, before_high, before_low, after_high, after_low, ports)
         datagram.checksum = checksum if checksum != 0 else u16(0xFFFF)
 
 
 @step
-def _by_kernel(world, start, protocol, before, after, ports, new_ports):
-    offset, flags = int64(TCP_CHECKSUM), u64(FOUR_BYTES)
-    if protocol != TCP_PROTOCOL:
-        offset, flags = int64(UDP_CHECKSUM), u64(FOUR_BYTES | ZERO_IS_NONE)
-    replace_transport_checksum(world, offset, before, after, flags | u64(PSEUDO_HEADER))
-    replace_transport_checksum(world, offset, ports, new_ports, flags)
+def _by_kernel(world, start, packet, before_high, before_low, after_high, after_low, ports):
+    offset, flags = packet.transport + int64(TCP_CHECKSUM), u64(FOUR_BYTES)
+    if packet.protocol != TCP_PROTOCOL:
+        offset, flags = packet.transport + int64(UDP_CHECKSUM), u64(FOUR_BYTES | ZERO_IS_NONE)
+    address_flags = flags | u64(PSEUDO_HEADER)
+    if packet.family != 4:
+        replace_transport_checksum(world, offset, u32(before_high), u32(after_high), address_flags)
+        before, after = u32(before_high >> u64(32)), u32(after_high >> u64(32))
+        replace_transport_checksum(world, offset, before, after, address_flags)
+        replace_transport_checksum(world, offset, u32(before_low), u32(after_low), address_flags)
+    replace_transport_checksum(world, offset, unmapped(before_low), unmapped(after_low), address_flags)
+    replace_transport_checksum(world, offset, packet.ports, ports, flags)
 
 
 @overload(fix_transport, jit_options=STEP_OPTIONS)
-def _fix_transport(world, start, protocol, before, after, ports, new_ports):
+def _fix_transport(world, start, packet, before_high, before_low, after_high, after_low, ports):
     chosen = _by_kernel if world.target == "tc" else _in_place
 
-    def body(world, start, protocol, before, after, ports, new_ports):
-        chosen(world, start, protocol, before, after, ports, new_ports)
+    def body(world, start, packet, before_high, before_low, after_high, after_low, ports):
+        chosen(world, start, packet, before_high, before_low, after_high, after_low, ports)
 
     return body
 
 
 @step
-def set_ports(start, protocol, ports):
-    if protocol == TCP_PROTOCOL:
-        tcp(start, TRANSPORT).ports = ports
+def set_ports(start, packet, ports):
+    if packet.protocol == TCP_PROTOCOL:
+        tcp(start, packet.transport).ports = ports
     else:
-        udp(start, TRANSPORT).ports = ports
+        udp(start, packet.transport).ports = ports
 
 
 @step
-def translate_destination(world, start, packet, address, port):
-    """The packet's destination becomes ``address`` (32 bits) and ``port``, both as loaded."""
-    ip = ipv4(start, ETHERNET_BYTES)
-    before = ip.destination
-    ip.destination = address
-    ip.checksum = replace(ip.checksum, before, address)
+def translate_destination(world, start, packet, high, low, port):
+    """The packet's destination becomes the address (128-bit halves) and ``port``, as loaded."""
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        ip.destination = unmapped(low)
+        ip.checksum = replace(ip.checksum, unmapped(packet.destination_low), unmapped(low))
+    else:
+        ip6 = ipv6(start, packet.network)
+        ip6.destination_high, ip6.destination_low = high, low
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
-    set_ports(start, packet.protocol, ports)
-    fix_transport(world, start, packet.protocol, before, address, packet.ports, ports)
+    set_ports(start, packet, ports)
+    fix_transport(world, start, packet, packet.destination_high, packet.destination_low, high, low, ports)
 
 
 @step
-def translate_source(world, start, packet, address, port):
-    """The reply's source becomes ``address`` (32 bits) and ``port``, both as loaded."""
-    ip = ipv4(start, ETHERNET_BYTES)
-    before = ip.source
-    ip.source = address
-    ip.checksum = replace(ip.checksum, before, address)
+def translate_source(world, start, packet, high, low, port):
+    """The reply's source becomes the address (128-bit halves) and ``port``, as loaded."""
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        ip.source = unmapped(low)
+        ip.checksum = replace(ip.checksum, unmapped(packet.source_low), unmapped(low))
+    else:
+        ip6 = ipv6(start, packet.network)
+        ip6.source_high, ip6.source_low = high, low
     ports = u32((packet.ports & u32(0xFFFF0000)) | u32(port))
-    set_ports(start, packet.protocol, ports)
-    fix_transport(world, start, packet.protocol, before, address, packet.ports, ports)
+    set_ports(start, packet, ports)
+    fix_transport(world, start, packet, packet.source_high, packet.source_low, high, low, ports)

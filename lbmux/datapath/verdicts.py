@@ -20,11 +20,11 @@ class Verdict(IntEnum):
     DELIVERED = 1  # agent: decapsulated, for the local stack
     REPLIED = 2  # agent: a reply, its source translated from DIP to VIP
 
-    NOT_IP = PASSES  # ARP, IPv6 and whatever else is not IPv4
-    VLAN = PASSES + 1  # a tagged frame
+    NOT_IP = PASSES  # ARP and whatever else is neither IPv4 nor IPv6
+    VLAN = PASSES + 1  # in the kernel any tagged frame, which user space does; there one of three tags or more
     TRUNCATED = PASSES + 2  # ends within a header
     MALFORMED = PASSES + 3  # lengths or version that cannot be
-    OPTIONS = PASSES + 4  # IPv4 options
+    OPTIONS = PASSES + 4  # kernel: IPv4 options or IPv6 extension headers, which user space does; there too many
     FRAGMENT = PASSES + 5
     ICMP = PASSES + 6
     PROTOCOL = PASSES + 7  # neither TCP nor UDP
@@ -32,14 +32,18 @@ class Verdict(IntEnum):
     NOT_TUNNELLED = PASSES + 9  # agent: not IPIP to one of our addresses
     NOT_TRANSLATED = PASSES + 10  # agent: traffic of a DIP that no mux brought
     NO_NEIGHBOUR = PASSES + 11  # the next hop's MAC address is not known yet
+    TOO_BIG = PASSES + 12  # would not fit the path to the host once encapsulated; super-frames end here too
+    UNSETTLED = PASSES + 14  # kernel: its slot has another backend than before, so user space looks for its flow
+    TTL = PASSES + 13  # its time to live (hop limit) ends here
 
     NO_BACKEND = DROPS  # the service has no backend that takes new flows
-    TOO_BIG = DROPS + 1  # would not fit the path to the host once encapsulated; super-frames end here too
+    DENIED = DROPS + 1  # its source is not allowed to use the service
     NO_ROOM = DROPS + 2  # the frame could not be grown or shrunk
     NOT_A_MUX = DROPS + 3  # agent: tunnelled, but from none of the muxes
     NOT_HERE = DROPS + 4  # agent: tunnelled to us for a VIP that has no backend here
     UNSENT = DROPS + 5  # the interface took no more frames
     OUT_OF_TABLE = DROPS + 6  # an index beyond its table: never seen; proves the bound to the kernel's verifier
+    CONGESTED = DROPS + 7  # agent: a router marked it, and its sender would not understand (RFC 6040)
 
     @property
     def kind(self) -> Kind:

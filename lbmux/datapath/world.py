@@ -24,8 +24,11 @@ from numba.extending import intrinsic, models, register_model
 from lbmux.datapath.memory import Pointer, i8, i32, i64, layout, offset_by
 from lbmux.datapath.tables import TICK_SHIFT
 
-TABLES = ("settings", "names", "services", "slots", "backends", "flows", "endpoints", "verdicts", "lookups", "traffic")
-LIMITS = ("names", "services", "slots", "backends", "buckets", "endpoints", "workers")
+TABLES = (
+    "settings", "names", "services", "slots", "rules", "rates", "backends", "flows", "endpoints", "verdicts", "lookups",
+    "traffic",
+)  # fmt: skip
+LIMITS = ("names", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers")
 
 CLOCK = ("jiffy_ns", "jiffy_offset_ns")
 """What makes CLOCK_MONOTONIC of jiffies, which step with it; numbers like the limits, kernel only."""
@@ -34,16 +37,16 @@ WORLD = layout(
     *((f"{name}_table", "u8") for name in TABLES),
     *((f"{name}_limit", "u8") for name in LIMITS),
     ("frame", "u8"), ("end", "u8"), ("floor", "u8"), ("now", "u8"), ("worker", "u8"), ("flags", "u8"),
-    ("arrived", "u8"), ("departs", "u8"),
+    ("arrived", "u8"), ("plain", "u8"),
 )
-"""The native world: addresses and numbers.  ``floor`` is the lowest address that a frame may grow to."""
+"""The native world: addresses and numbers.  ``floor`` is the lowest address that a frame may grow to; ``plain`` makes
+it do only what the kernel does."""
 
 TABLE_SYMBOL, LIMIT_SYMBOL = "lbmux_table_", "lbmux_limit_"
 """Prefixes of the kernel target's external symbols; the loader resolves them."""
 
-UNFINISHED_CHECKSUM, CUT, TAGGED = 1, 2, 4
-"""Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off; the
-kernel took a VLAN tag off."""
+UNFINISHED_CHECKSUM, CUT = 1, 2
+"""Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
@@ -125,10 +128,14 @@ def _limit(name: str) -> Any:
     return limit
 
 
-settings, names, services, slots, backends, flows, endpoints, verdicts, lookups, traffic = map(table, TABLES)
+(
+    settings, names, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic,
+) = map(table, TABLES)  # fmt: skip
 """Where each table begins (tables.py)."""
 
-name_limit, service_limit, slot_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit = map(_limit, LIMITS)
+(
+    name_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
+) = map(_limit, LIMITS)  # fmt: skip
 """How many rows each table has; ``bucket_limit`` is of one worker."""
 
 
@@ -262,6 +269,31 @@ def frame_flags(typing: Any, world: Any) -> Any:
         return _load(builder, args[0], "flags") if world.target == "native" else ir.Constant(i64, 0)
 
     return types.int64(world), lower
+
+
+@intrinsic
+def is_plain(typing: Any, world: Any) -> Any:
+    """Whether only headers at their usual places are followed: always in the kernel, which hands up the others."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target != "native":
+            return ir.Constant(ir.IntType(1), 1)
+        return builder.icmp_unsigned("!=", _load(builder, args[0], "plain"), ir.Constant(i64, 0))
+
+    return types.boolean(world), lower
+
+
+@intrinsic
+def forgotten(typing: Any, world: Any, value: Any, anything: Any) -> Any:
+    """The value, of which the kernel's verifier knows nothing any more, so that ways which differ in it are followed
+    together from here on.  ``anything``: a number from memory."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if world.target == "native":
+            return args[1]
+        return builder.add(args[1], builder.xor(args[2], _kept_together(builder, args[2])))
+
+    return types.int64(world, types.int64, types.uint64), lower
 
 
 @intrinsic

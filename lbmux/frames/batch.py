@@ -23,7 +23,7 @@ class Batch:
         self.verdict = np.zeros(capacity, np.uint8)
         """What became of it (datapath.verdicts)."""
         self.flags = np.zeros(capacity, np.uint8)
-        """UNFINISHED_CHECKSUM, CUT, TAGGED (datapath.world)."""
+        """UNFINISHED_CHECKSUM, CUT (datapath.world)."""
         self.interface = np.zeros(capacity, np.uint32)
         """Index of the interface it came in by; when it is to be sent, of the one it leaves by (0: the same)."""
         self.target = np.full(capacity, -1, np.int32)

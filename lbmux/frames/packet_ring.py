@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.datapath.memory import at_address, int64, layout, rows, u64
+from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
+from lbmux.datapath.memory import at_address, header, int64, layout, rows, step, swap16, u64
 from lbmux.datapath.verdicts import PASSES, Verdict
-from lbmux.datapath.world import CUT, TAGGED, UNFINISHED_CHECKSUM
+from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
@@ -40,7 +41,7 @@ PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_RESERVE = 5, 6, 10, 12
 PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 20, 23
 TPACKET_V2 = 1
 SIOCGIFMTU = 0x8921
-STATUS_USER, STATUS_UNFINISHED, STATUS_TAGGED = 1 << 0, 1 << 3, 1 << 4
+STATUS_USER, STATUS_UNFINISHED, STATUS_TAGGED, STATUS_TAG_TYPE = 1 << 0, 1 << 3, 1 << 4, 1 << 6
 
 SOCKADDR_LL_BYTES = 20
 SOCKADDR_LL = layout(
@@ -193,6 +194,22 @@ def _address(array: NDArray[Any]) -> np.uint64:
     return np.uint64(array.ctypes.data)
 
 
+macs_row = header(layout(("first", "u8"), ("second", "u4")))
+tag_row = header(layout(("type", "u2"), ("control", "u2")))
+
+
+@step
+def _put_back(start, head):  # type: ignore[no-untyped-def]
+    """A VLAN tag that the kernel took off, where it was: behind the MAC addresses, which move to the front."""
+    macs = macs_row(start, TAG_BYTES)
+    first, second = macs.first, macs.second
+    macs = macs_row(start, 0)
+    macs.first, macs.second = first, second
+    tag = tag_row(start, 12)
+    tag.type = swap16(head.tag_type) if (head.status & STATUS_TAG_TYPE) != 0 else TYPE_VLAN
+    tag.control = swap16(head.tag)
+
+
 @compiled
 def _receive(ring, stride, frames, first, index, address, length, flags, interface, capacity):  # type: ignore[no-untyped-def]
     count = 0
@@ -211,7 +228,9 @@ def _receive(ring, stride, frames, first, index, address, length, flags, interfa
         if head.captured < head.length:
             mark |= CUT
         if (status & STATUS_TAGGED) != 0:
-            mark |= TAGGED
+            address[count] -= u64(TAG_BYTES)
+            length[count] += TAG_BYTES
+            _put_back(at_address(address[count]), head)
         flags[count] = mark
         interface[count] = index
         count += 1

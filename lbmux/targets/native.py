@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from lbmux.datapath import agent, mux
 from lbmux.datapath.flows import anticipate
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES, ipv4, udp
+from lbmux.datapath.headers import (
+    ETHERNET_BYTES,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    TYPE_IPV6,
+    UDP_BYTES,
+    ethernet,
+    ipv4,
+    ipv6,
+    udp,
+)
 from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
 from lbmux.datapath.tables import backend_row
@@ -32,7 +42,7 @@ world_row = rows(WORLD)
 FORWARDED = int(Verdict.FORWARDED)
 AHEAD = 8
 """How many frames before its turn a flow's bucket is asked for."""
-TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
+TRANSPORT, TRANSPORT_IPV6 = ETHERNET_BYTES + IPV4_BYTES, ETHERNET_BYTES + IPV6_BYTES
 
 
 class Batch(Protocol):
@@ -50,14 +60,15 @@ class Batch(Protocol):
 class Worker:
     """One user of the tables: a part of the flow table and of the counters is its own."""
 
-    def __init__(self, tables: Tables, number: int = 0) -> None:
+    def __init__(self, tables: Tables, number: int = 0, plain: bool = False) -> None:
+        """``plain``: do only what the kernel does, and leave the rest as it would."""
         self.tables = tables
         self._world = np.zeros(1, WORLD)
         for name in TABLES:
             self._world[f"{name}_table"] = tables.memory[name].ctypes.data
         for name in LIMITS:
             self._world[f"{name}_limit"] = getattr(tables.sizes, name)
-        self._world["worker"] = number
+        self._world["worker"], self._world["plain"] = number, plain
         self.number = number
         self.address = np.uint64(self._world.ctypes.data)
         """Of the WORLD record: for compiled code that works on these tables."""
@@ -85,7 +96,11 @@ class Worker:
 @step
 def _anticipate(world, address, length):
     """A guess from the plain frame's layout; a wrong one costs nothing but the prefetch."""
-    if length >= TRANSPORT + UDP_BYTES:
+    if length >= TRANSPORT_IPV6 + UDP_BYTES and ethernet(at_address(address), 0).type == TYPE_IPV6:
+        start = at_address(address)
+        ip6, ports = ipv6(start, ETHERNET_BYTES), udp(start, TRANSPORT_IPV6).ports
+        anticipate(world, ip6.source_high, ip6.source_low, ports, ip6.destination_low)
+    elif length >= TRANSPORT + UDP_BYTES:
         start = at_address(address)
         ip = ipv4(start, ETHERNET_BYTES)
         anticipate(world, np.uint64(0), mapped(ip.source), udp(start, TRANSPORT).ports, mapped(ip.destination))

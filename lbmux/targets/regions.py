@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.addresses import port_to_wire
 from lbmux.datapath.tables import LOOKUP_ROWS, MAGIC, PADDING, ROWS, TICK_SHIFT, WAYS, Sizes
 from lbmux.datapath.verdicts import VERDICTS
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
 HUGE_PAGE_BYTES = 1 << 21
+GUE_PORT, GENEVE_PORT = 6080, 6081  # IANA's
 KEYS = tuple(f"key{index}" for index in range(7))
 
 
@@ -48,6 +50,8 @@ class Tables:
         self.names = view["names"].reshape(2, sizes.names)
         self.services = view["services"].reshape(2, sizes.services)
         self.slots: NDArray[np.uint16] = view["slots"]["backend"]
+        self.rules: NDArray[Any] = view["rules"]
+        self.rates = view["rates"].reshape(sizes.workers, sizes.services)
         self.backends: NDArray[Any] = view["backends"]
         self.flows = view["flows"].reshape(sizes.workers, sizes.buckets, WAYS)
         self.endpoints: NDArray[Any] = view["endpoints"]
@@ -69,6 +73,7 @@ class Tables:
         row = self.settings[0]
         row["version"], row["workers"] = self.sizes.version, self.sizes.workers
         row["trusted_ways"], row["untrusted_ways"] = WAYS - 1, WAYS
+        row["gue_port"], row["geneve_port"] = port_to_wire(GUE_PORT), port_to_wire(GENEVE_PORT)
         for key in KEYS:
             row[key] = secrets.randbits(64) | 1
         row["magic"] = MAGIC

@@ -23,12 +23,12 @@ from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import PROTOCOLS
 from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
-from lbmux.datapath.hashing import murmur3, scale
+from lbmux.datapath.hashing import scale
 from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, SYN, TCP, TYPE_IPV4, UDP
-from lbmux.datapath.match import match
+from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import select
-from lbmux.datapath.parse import PARSED, destination_port, parse, unmapped
+from lbmux.datapath.mux import select, slot_hash
+from lbmux.datapath.parse import PARSED, destination_port, parse
 from lbmux.datapath.tables import LOOKUPS, VIP, WAYS, backend_row, flow_row, service_row, settings_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import (
@@ -36,7 +36,6 @@ from lbmux.datapath.world import (
     flows,
     frame,
     frame_end,
-    frame_length,
     service_limit,
     services,
     settings,
@@ -379,20 +378,19 @@ def _look(world_address, address, length, now, found, entries):  # type: ignore[
     """The steps of ``datapath.mux.forward`` up to the choice of a backend, of which none writes."""
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     record.frame, record.end = address, address + u64(length)
-    packet = parse(frame(world), frame_end(world), frame_length(world) - ETHERNET_BYTES)
+    packet = parse(world, frame(world), frame_end(world))
     found[0] = packet.verdict
     if packet.verdict != PARSED:
         return
     setting = settings_row(settings(world), 0)
     high, low, ports = packet.source_high, packet.source_low, packet.ports
     port = destination_port(ports)
-    index = match(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     found[1] = index
     if index < 0:
         return
     service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
-    source, destination = unmapped(packet.source_low), unmapped(packet.destination_low)
-    found[2] = murmur3(service.seed, source, destination, ports, np.uint32(packet.protocol))
+    found[2] = slot_hash(service, packet)
     found[3] = service.size
     found[4] = scale(np.uint32(found[2]), service.size)
     found[5] = select(world, service, packet)

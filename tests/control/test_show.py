@@ -66,8 +66,10 @@ def test_a_pass_that_kernel_and_user_space_both_counted_is_shown_once() -> None:
 def test_what_user_space_sends_and_drops_counts_beside_the_kernel() -> None:
     inside = Inside()
     inside.send(client(), worker=0)
-    inside.send(client(), client(payload=bytes(1470)), worker=1)
-    assert verdicts(inside, in_kernel=True) == {"forwarded": 2, "too_big": 1}
+    inside.send(client(), worker=1)
+    inside.moment.tables.services["size"] = 0
+    inside.send(client(port=40001), worker=1)
+    assert verdicts(inside, in_kernel=True) == {"forwarded": 2, "no_backend": 1}
 
 
 def test_lookups_and_every_verdict_by_name_and_kind() -> None:

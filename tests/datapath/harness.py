@@ -3,22 +3,41 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 import numpy as np
 
 from lbmux.addresses import port_to_wire
-from lbmux.control.names import Name, fill
+from lbmux.control.access_lists import access_rows
+from lbmux.control.names import Name, ServerId, fill
 from lbmux.datapath.encapsulate import constant_sum
-from lbmux.datapath.tables import DIP, LOOKUPS, MUX, NAT, OWN, VIP, WAYS, Sizes
+from lbmux.datapath.tables import (
+    DIP,
+    ENTROPY,
+    HASH_DESTINATION,
+    HASH_SOURCE,
+    LOOKUPS,
+    MUX,
+    NAT,
+    NONE,
+    OUTER_IPV6,
+    OWN,
+    VIP,
+    WAYS,
+    WIDE_MUX,
+    Sizes,
+)
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 
 from .plain_agent import Endpoint
 from .plain_flows import LONGEST, Idle
+from .plain_hash import halves
 from .plain_mux import Backend, Service
+from .plain_tunnel import KINDS
 
+RARE = {"elsewhere", "limited", "server_id"}
 GUARD = 0xA5
 """Fills the memory around frames, so that a byte written outside of one is seen."""
 
@@ -43,9 +62,7 @@ class Frames:
 
     def results(self) -> list[tuple[Verdict, int, bytes]]:
         """(verdict, target, the frame then) of each."""
-        return [
-            (Verdict(int(self.verdict[at])), int(self.target[at]), self._frame(at)) for at in range(self.count)
-        ]
+        return [(Verdict(int(self.verdict[at])), int(self.target[at]), self._frame(at)) for at in range(self.count)]
 
     def _frame(self, at: int) -> bytes:
         start = int(self.address[at] - self._base[at])
@@ -68,15 +85,23 @@ class Machine:
 
     @classmethod
     def make(
-        cls, buckets: int = 256, trusted_ways: int = WAYS - 1, untrusted_ways: int = WAYS, workers: int = 1
+        cls,
+        buckets: int = 256,
+        trusted_ways: int = WAYS - 1,
+        untrusted_ways: int = WAYS,
+        workers: int = 1,
+        plain: bool = False,
     ) -> "Machine":
-        sizes = Sizes(64, services=16, slots=65536, backends=256, buckets=buckets, endpoints=16, workers=workers)
+        """``plain``: doing only what the kernel does."""
+        sizes = Sizes(
+            256, services=16, slots=65536, backends=256, buckets=buckets, endpoints=16, workers=workers, rules=256
+        )
         tables, pick = Tables.allocate(sizes), random.Random(4)
         for key in KEYS:  # the same in every run
             tables.settings[0][key] = pick.getrandbits(64) | 1
         tables.settings[0]["trusted_ways"], tables.settings[0]["untrusted_ways"] = trusted_ways, untrusted_ways
         tables.settings[0]["idle_longest"] = LONGEST
-        return cls(tables, Worker(tables))
+        return cls(tables, Worker(tables, plain=plain))
 
     def at(self, number: int) -> Worker:
         """Another worker on the same tables."""
@@ -87,9 +112,9 @@ class Machine:
         return [int(self.tables.settings[0][key]) for key in KEYS]
 
     def lookups(self) -> dict[str, int]:
-        """Of the first worker; "elsewhere" only where there was any, as it takes a second worker."""
+        """Of the first worker; those that need a certain service or a second worker only where there was any."""
         counts = {name: int(self.tables.lookups[0, at]) for at, name in enumerate(LOOKUPS)}
-        return {name: count for name, count in counts.items() if count or name != "elsewhere"}
+        return {name: count for name, count in counts.items() if count or name not in RARE}
 
     def verdicts(self) -> dict[Verdict, tuple[int, int]]:
         """(packets, bytes) of each verdict that was given."""
@@ -101,45 +126,73 @@ class Machine:
     def flows(self, state: int) -> int:
         return int((self.tables.flows["state"] == state).sum())
 
-    def _name(self, names: list[Name]) -> None:
+    def _name(self, names: Sequence[Name | ServerId]) -> None:
         copy, salt = fill(self.tables, names)
         self.tables.names[0], self.tables.settings[0]["salt0"] = copy, salt
 
     def install_mux(self, services: Sequence[Service], backends: Sequence[Backend]) -> None:
-        tables, at = self.tables, 0
+        tables, at, rules_at = self.tables, 0, 0
+        names: list[Name | ServerId] = []
         for index, service in enumerate(services):
             tables.slots[at : at + len(service.slots)] = service.slots
-            tables.services[0, index] = (at, len(service.slots), *_ticks(service.idle), service.seed, 0, 0)
+            row = tables.services[0, index]
+            row["slots"], row["size"], row["seed"], row["rate"] = at, len(service.slots), service.seed, service.rate
+            row["previous"] = NONE
+            row["idle_untrusted"], row["idle_trusted"], row["idle_closing"] = _ticks(service.idle)
+            row["hashed"] = HASH_SOURCE * ("source" in service.hashed) | HASH_DESTINATION * (
+                "destination" in service.hashed
+            )
+            row["port_mask"] = 0xFFFF * ("source_port" in service.hashed) | 0xFFFF0000 * (
+                "destination_port" in service.hashed
+            )
+            if service.rules or not service.otherwise:
+                rules = access_rows(service.rules, service.otherwise)
+                tables.rules[rules_at : rules_at + len(rules)] = rules
+                row["rules"], row["rule_count"] = rules_at, len(rules)
+                rules_at += len(rules)
+            if service.quic:
+                rotation, size, servers = service.quic
+                row["quic_rotation"], row["quic_bytes"] = rotation, size
+                names += [ServerId(identifier, index, backend) for identifier, backend in servers.items()]
             at += len(service.slots)
-        self._name([Name(VIP, _ip(s.vip), s.port, s.protocol, index) for index, s in enumerate(services)])
+            names.append(Name(VIP, ip_address(service.vip), service.port, service.protocol, index))
+        tables.settings[0]["any_port"] = any(service.port == 0 for service in services)
+        self._name(names)
         for index, backend in enumerate(backends):
             row = tables.backends[index]
-            row["local_low"], row["remote_low"] = _mapped(backend.local), _mapped(backend.remote)
+            row["local_high"], row["local_low"] = halves(backend.local)
+            row["remote_high"], row["remote_low"] = halves(backend.remote)
             row["destination_mac"] = int.from_bytes(backend.destination_mac, "little")
             row["source_mac"] = int.from_bytes(backend.source_mac, "little")
-            row["checksum"] = constant_sum(int.from_bytes(backend.local), int.from_bytes(backend.remote))
+            row["tunnel"] = KINDS.index(backend.kind) | ENTROPY * backend.spread
+            if len(backend.remote) == 4:
+                row["checksum"] = constant_sum(int.from_bytes(backend.local), int.from_bytes(backend.remote))
+            else:
+                row["tunnel"] |= OUTER_IPV6
+            row["room"] = backend.room
             row["mtu"], row["state"], row["generation"] = backend.mtu, backend.state, backend.generation
 
-    def install_agent(self, own: Sequence[bytes], muxes: Sequence[bytes], endpoints: Sequence[Endpoint]) -> None:
-        names = [Name(OWN, _ip(address), 0, 0, 0) for address in own]
-        names += [Name(MUX, _ip(address), 0, 0, 0) for address in muxes]
+    def install_agent(
+        self,
+        own: Sequence[bytes],
+        muxes: Sequence[bytes],
+        endpoints: Sequence[Endpoint],
+        wide_muxes: Sequence[bytes] = (),
+    ) -> None:
+        names = [Name(OWN, ip_address(address), 0, 0, 0) for address in own]
+        names += [Name(MUX, ip_address(address), 0, 0, 0) for address in muxes]
+        names += [Name(WIDE_MUX, ip_address(address), 0, 0, 0) for address in wide_muxes]
+        self.tables.settings[0]["wide_muxes"] = bool(wide_muxes)
+        self.tables.settings[0]["any_port"] = any(e.vip_port == 0 for e in endpoints)
         for index, e in enumerate(endpoints):
-            names.append(Name(VIP, _ip(e.vip), e.vip_port, e.protocol, index))
+            names.append(Name(VIP, ip_address(e.vip), e.vip_port, e.protocol, index))
             if e.mode == NAT:
-                names.append(Name(DIP, _ip(e.dip), e.dip_port, e.protocol, e.owner))
+                names.append(Name(DIP, ip_address(e.dip), e.dip_port, e.protocol, e.owner))
             self.tables.endpoints[index] = (
-                0, _mapped(e.vip), 0, _mapped(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
+                *halves(e.vip), *halves(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
                 e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, 0, 0,
             )  # fmt: skip
         self._name(list({(n.kind, n.address, n.port, n.protocol): n for n in names}.values()))
-
-
-def _ip(address: bytes) -> IPv4Address:
-    return IPv4Address(address)
-
-
-def _mapped(address: bytes) -> int:
-    return int.from_bytes(b"\0\0\xff\xff" + address, "little")
 
 
 def _ticks(idle: Idle) -> tuple[int, int, int]:

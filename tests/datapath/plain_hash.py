@@ -20,6 +20,12 @@ def second_hash(hashed: int) -> int:
     return ((hashed ^ (hashed >> 15)) * 0x9E3779B9) & WORD
 
 
+def halves(address: bytes) -> tuple[int, int]:
+    """An address of either family as the tables have it: two little-endian halves, IPv4 in its mapped form."""
+    whole = bytes(10) + b"\xff\xff" + address if len(address) == 4 else address
+    return int.from_bytes(whole[:8], "little"), int.from_bytes(whole[8:], "little")
+
+
 def slot_hash(seed: int, source: bytes, destination: bytes, ports: bytes, protocol: int) -> int:
     """``ports``: source and destination port as on the wire."""
     return mmh3.hash(source + destination + ports + bytes([protocol, 0, 0, 0]), seed, signed=False)

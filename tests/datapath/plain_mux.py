@@ -2,23 +2,39 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import TAGGED, UNFINISHED_CHECKSUM
+from lbmux.datapath.world import UNFINISHED_CHECKSUM
 
 from . import plain_packet as packets
+from . import plain_tunnel as tunnels
 from .plain_flows import Idle, Key, PlainFlows
-from .plain_hash import slot_hash
+from .plain_hash import halves, keyed, second_hash, slot_hash
+
+FIELDS = frozenset({"source", "destination", "source_port", "destination_port"})
 
 
 @dataclass(frozen=True)
 class Service:
+    """``port`` 0: any port without a service of its own.  ``hashed``: what picks the slot.  ``rules``: the longest
+    prefix that matches says whether a source is allowed; where none does, ``otherwise`` says."""
+
     vip: bytes
     protocol: int
     port: int
     slots: tuple[int, ...]
     idle: Idle = Idle()
     seed: int = 1
+    hashed: frozenset[str] = FIELDS
+    rules: tuple[tuple[IPv4Network | IPv6Network, bool], ...] = ()
+    otherwise: bool = True
+    rate: int = 0
+    quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, bytes, backend by server id
+
+    def allows(self, source: bytes) -> bool:
+        matching = [(net.prefixlen, allowed) for net, allowed in self.rules if ip_address(source) in net]
+        return max(matching)[1] if matching else self.otherwise
 
 
 @dataclass
@@ -30,6 +46,13 @@ class Backend:
     mtu: int = 1500
     state: int = 1
     generation: int = 0
+    kind: str = "ipip"
+    spread: bool = False
+    """The outer source address carries the flow's hash."""
+
+    @property
+    def room(self) -> int:
+        return tunnels.room(self.kind, len(self.remote) == 16)
 
 
 @dataclass
@@ -41,11 +64,21 @@ class Counters:
     flows: Counter[int] = field(default_factory=Counter)
 
 
+@dataclass
+class Bucket:
+    """Tokens for new flows, 1024 each."""
+
+    tokens: int = 0
+    at: int = 0
+
+
 class PlainMux:
-    def __init__(self, services: list[Service], backends: list[Backend], flows: PlainFlows) -> None:
-        self.services = services
-        self.backends = backends
-        self.flows = flows
+    def __init__(
+        self, services: list[Service], backends: list[Backend], flows: PlainFlows, plain: bool = False
+    ) -> None:
+        """``plain``: only what the kernel does."""
+        self.services, self.backends, self.flows, self.plain = services, backends, flows, plain
+        self.rates = [Bucket() for _ in services]
         self.counters = Counters()
 
     def run(self, frame: bytes, now: int, flags: int = 0) -> tuple[Verdict, int, bytes]:
@@ -56,41 +89,52 @@ class PlainMux:
         return verdict, target, after
 
     def _forward(self, frame: bytes, now: int, flags: int) -> tuple[Verdict, int, bytes]:
-        if flags & TAGGED:
-            return Verdict.VLAN, -1, frame
-        why_not = packets.check_ethernet(frame) or packets.check_ipv4(frame[14:])
-        if why_not:
-            return why_not, -1, frame
-        packet = packets.parse(frame[14:])
+        packet = packets.parse(frame, self.plain)
         if isinstance(packet, Verdict):
             return packet, -1, frame
-        wanted = (packet.destination, packet.protocol, int.from_bytes(packet.ports[2:], "big"))
         names = {(service.vip, service.protocol, service.port): at for at, service in enumerate(self.services)}
-        if wanted not in names:
+        port = int.from_bytes(packet.ports[2:], "big")
+        index = names.get((packet.destination, packet.protocol, port))
+        if index is None:
+            index = names.get((packet.destination, packet.protocol, 0))
+        if index is None:
             return Verdict.NOT_VIP, -1, frame
-        target = self._choose(packet, names[wanted], now)
+        if not self.services[index].allows(packet.source):
+            return Verdict.DENIED, -1, frame
+        if frame[packet.network + (7 if packet.is_ipv6 else 8)] <= 1:
+            return Verdict.TTL, -1, frame
+        target = self._choose(frame, packet, index, now)
         if target < 0:
             return Verdict.NO_BACKEND, -1, frame
         if flags & UNFINISHED_CHECKSUM:
-            frame = packets.finish_checksum(frame)
+            frame = packets.finish_checksum(frame, packet)
         backend = self.backends[target]
-        length = int.from_bytes(frame[16:18], "big") + 20
+        length = packet.end - packet.network + backend.room
         if length > backend.mtu:
             return Verdict.TOO_BIG, target, frame
         if backend.destination_mac == bytes(6):
             return Verdict.NO_NEIGHBOUR, target, frame
         self.counters.packets[target] += 1
         self.counters.bytes[target] += length
-        after = packets.encapsulate(
-            frame, backend.source_mac, backend.destination_mac, backend.local, backend.remote
-        )
+        hashed = keyed(self.flows.keys, *halves(packet.source), *self._ports_and_vip(packet))
+        after = tunnels.encapsulate(
+            frame, packet, backend.kind, backend.source_mac, backend.destination_mac, backend.local, backend.remote,
+            second_hash(hashed), backend.spread,
+        )  # fmt: skip
         return Verdict.FORWARDED, target, after
 
-    def _choose(self, packet: packets.Packet, index: int, now: int) -> int:
+    def _ports_and_vip(self, packet: packets.Packet) -> tuple[int, int]:
+        return int.from_bytes(packet.ports, "little"), int.from_bytes(packet.destination[-4:], "little")
+
+    def _choose(self, frame: bytes, packet: packets.Packet, index: int, now: int) -> int:
         service = self.services[index]
-        low = int.from_bytes(b"\0\0\xff\xff" + packet.source, "little")
-        key = Key(low, int.from_bytes(packet.ports, "little"), index)
-        destination = int.from_bytes(packet.destination, "little")
+        named = self._named(frame, packet, service)
+        if named is not None and self.backends[named].state:
+            self.flows.lookups["server_id"] += 1
+            return named
+        high, low = halves(packet.source)
+        ports, destination = self._ports_and_vip(packet)
+        key = Key(low, ports, index, high)
         place = self.flows.find(key, destination)
         if place:
             target = self.flows.flow(place).target
@@ -98,10 +142,45 @@ class PlainMux:
                 return target
         if not service.slots:
             return -1
-        hashed = slot_hash(service.seed, packet.source, packet.destination, packet.ports, packet.protocol)
+        hashed = self._hashed(packet, service)
         target = service.slots[hashed * len(service.slots) >> 32]
         if target >= len(self.backends):
             return -1
+        if service.rate and not self._admitted(index, now):
+            self.flows.lookups["limited"] += 1
+            return target
         self.flows.remember(key, destination, target, self.backends[target].generation, service.idle, now)
         self.counters.flows[target] += 1
         return target
+
+    def _hashed(self, packet: packets.Packet, service: Service) -> int:
+        def kept(name: str, value: bytes) -> bytes:
+            return value if name in service.hashed else bytes(len(value))
+
+        ports = kept("source_port", packet.ports[:2]) + kept("destination_port", packet.ports[2:])
+        source, destination = kept("source", packet.source), kept("destination", packet.destination)
+        return slot_hash(service.seed, source, destination, ports, packet.protocol)
+
+    def _admitted(self, index: int, now: int) -> bool:
+        rate, bucket = self.services[index].rate, self.rates[index]
+        passed = (now - bucket.at) & 0xFFFFFFFF
+        passed = 0 if passed >> 31 else min(passed, 1024)
+        tokens = min(bucket.tokens + passed * rate, 1024 * rate)
+        admitted = tokens >= 1024
+        self.rates[index] = Bucket(tokens - 1024 if admitted else tokens, now)
+        return admitted
+
+    def _named(self, frame: bytes, packet: packets.Packet, service: Service) -> int | None:
+        """The backend that a QUIC connection id names."""
+        at = packet.transport + 8
+        if service.quic is None or packet.protocol != packets.UDP or len(frame) < at + 15:
+            return None
+        rotation, size, servers = service.quic
+        datagram = frame[at:]
+        is_long = datagram[0] & 0x80
+        if is_long and datagram[5] < size + 1:
+            return None
+        identifier = datagram[6:] if is_long else datagram[1:]
+        if identifier[0] >> 5 != rotation:
+            return None
+        return servers.get(identifier[1 : 1 + size])

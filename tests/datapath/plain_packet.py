@@ -1,4 +1,4 @@
-"""Frames by struct and slices: checks, encapsulation, decapsulation and translation, slow and obvious.
+"""Frames by struct and slices: checks, translation and checksums, slow and obvious.
 
 Checksums are computed from scratch.  One that was wrong before stays wrong by as much, as RFC 1624 has it.
 """
@@ -8,16 +8,35 @@ from typing import NamedTuple
 
 from lbmux.datapath.verdicts import Verdict
 
-ICMP, IPIP, TCP, UDP = 1, 4, 6, 17
+ICMP, IPIP, TCP, UDP, IPV6, GRE, ICMPV6 = 1, 4, 6, 17, 41, 47, 58
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
+EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
+TYPE_IPV4, TYPE_IPV6, TAGS = 0x0800, 0x86DD, (0x8100, 0x88A8)
 CHECKSUM_AT = {TCP: 16, UDP: 6}  # in the transport header
+LEAST = {TCP: 20, UDP: 8}
 
 
 class Packet(NamedTuple):
+    """``network``, ``transport`` and ``end``: where in the frame they begin, and it ends."""
+
     source: bytes
     destination: bytes
     protocol: int
     ports: bytes
     flags: int
+    network: int = 14
+    transport: int = 34
+    end: int = 0
+
+    @property
+    def is_ipv6(self) -> bool:
+        return len(self.source) == 16
+
+
+class Headers(NamedTuple):
+    protocol: int
+    transport: int
+    end: int
 
 
 def sum16(data: bytes) -> int:
@@ -32,98 +51,164 @@ def checksum(data: bytes) -> int:
     return 0xFFFF - sum16(data)
 
 
-def check_ethernet(frame: bytes) -> Verdict | None:
-    """Why a frame is not IPv4 over Ethernet, or None."""
+def ethernet(frame: bytes, plain: bool = False) -> tuple[int, int] | Verdict:
+    """(where the IP header begins, Ethernet type there), or why there is none."""
     if len(frame) < 14:
         return Verdict.TRUNCATED
-    kind = struct.unpack("!H", frame[12:14])[0]
-    if kind in (0x8100, 0x88A8):
-        return Verdict.VLAN
-    return None if kind == 0x0800 else Verdict.NOT_IP
+    offset, kind = 14, struct.unpack("!H", frame[12:14])[0]
+    while kind in TAGS:
+        if plain or offset == 22:
+            return Verdict.VLAN
+        if len(frame) < offset + 4:
+            return Verdict.TRUNCATED
+        kind = struct.unpack("!H", frame[offset + 2 : offset + 4])[0]
+        offset += 4
+    return offset, kind
 
 
-def check_ipv4(packet: bytes) -> Verdict | None:
-    """Why these bytes do not begin with a whole IPv4 packet without options, or None."""
-    if len(packet) < 20:
+def ip_headers(frame: bytes, offset: int, end: int, kind: int, plain: bool = False) -> Headers | Verdict:
+    """The IP header at ``offset`` of a packet that ends by ``end``, and what belongs to it."""
+    if kind == TYPE_IPV4:
+        return _ipv4(frame, offset, end, plain)
+    return _ipv6(frame, offset, end, plain) if kind == TYPE_IPV6 else Verdict.NOT_IP
+
+
+def _ipv4(frame: bytes, offset: int, end: int, plain: bool) -> Headers | Verdict:
+    if len(frame) < offset + 20:
         return Verdict.TRUNCATED
-    version, words = packet[0] >> 4, packet[0] & 15
+    version, words = frame[offset] >> 4, frame[offset] & 15
     if version != 4 or words < 5:
         return Verdict.MALFORMED
-    if words > 5:
+    if words > 5 and plain:
         return Verdict.OPTIONS
-    length = struct.unpack("!H", packet[2:4])[0]
-    return None if 20 <= length <= len(packet) else Verdict.MALFORMED
-
-
-def parse(packet: bytes) -> Packet | Verdict:
-    """The TCP or UDP packet that ``check_ipv4`` has passed, or why it is none."""
-    length, fragment = struct.unpack("!H", packet[2:4])[0], struct.unpack("!H", packet[6:8])[0]
-    protocol = packet[9]
+    if len(frame) < offset + 4 * words:
+        return Verdict.TRUNCATED
+    length, fragment = struct.unpack("!HxxH", frame[offset + 2 : offset + 8])
+    if not 4 * words <= length <= end - offset:
+        return Verdict.MALFORMED
     if fragment & 0x3FFF:  # more fragments, or an offset
         return Verdict.FRAGMENT
-    if protocol == ICMP:
-        return Verdict.ICMP
-    if protocol not in (TCP, UDP):
-        return Verdict.PROTOCOL
-    if length < 20 + (20 if protocol == TCP else 8):
+    return Headers(frame[offset + 9], offset + 4 * words, offset + length)
+
+
+def _ipv6(frame: bytes, offset: int, end: int, plain: bool) -> Headers | Verdict:
+    if len(frame) < offset + 40:
+        return Verdict.TRUNCATED
+    over, protocol, at = offset + 40 + struct.unpack("!H", frame[offset + 4 : offset + 6])[0], frame[offset + 6], 40
+    if frame[offset] >> 4 != 6 or over > end:
         return Verdict.MALFORMED
-    flags = packet[33] if protocol == TCP else 0
-    return Packet(packet[12:16], packet[16:20], protocol, packet[20:24], flags)
+    at = offset + 40
+    if protocol in EXTENSIONS and plain:
+        return Verdict.FRAGMENT if protocol == FRAGMENT else Verdict.OPTIONS
+    for _ in range(8):
+        if protocol not in EXTENSIONS:
+            break
+        if at + 8 > over:
+            return Verdict.MALFORMED
+        if at + 8 > len(frame):
+            return Verdict.TRUNCATED
+        size = 8 * (frame[at + 1] + 1)
+        if protocol == AUTHENTICATION:
+            size = 4 * (frame[at + 1] + 2)
+        if protocol == FRAGMENT:
+            size = 8
+            if struct.unpack("!H", frame[at + 2 : at + 4])[0] & 0xFFF9:
+                return Verdict.FRAGMENT if at + 8 <= over else Verdict.MALFORMED
+        protocol, at = frame[at], at + size
+    if at > over:
+        return Verdict.MALFORMED
+    return Verdict.OPTIONS if protocol in EXTENSIONS else Headers(protocol, at, over)
 
 
-def encapsulate(frame: bytes, source_mac: bytes, destination_mac: bytes, source: bytes, destination: bytes) -> bytes:
-    """RFC 2003: TOS, DF and identification of the inner header, TTL 64."""
-    inner = frame[14:]
-    tos, identification, fragment = inner[1], inner[4:6], inner[6] & 0x40
-    length = struct.unpack("!H", inner[2:4])[0] + 20
-    outer = struct.pack("!BBH", 0x45, tos, length) + identification + bytes([fragment, 0, 64, IPIP])
-    words = outer + b"\0\0" + source + destination
-    outer += struct.pack("!H", checksum(words)) + source + destination
-    return destination_mac + source_mac + b"\x08\x00" + outer + inner
+def parse(frame: bytes, plain: bool = False) -> Packet | Verdict:
+    """The TCP or UDP packet of a frame, or why it is none."""
+    found = ethernet(frame, plain)
+    return found if isinstance(found, Verdict) else parse_at(frame, found[0], len(frame), found[1], plain)
 
 
-def finish_checksum(frame: bytes) -> bytes:
+def parse_at(frame: bytes, offset: int, end: int, kind: int, plain: bool = False) -> Packet | Verdict:
+    """The TCP or UDP packet at ``offset`` that ends by ``end``."""
+    headers = ip_headers(frame, offset, end, kind, plain)
+    if isinstance(headers, Verdict):
+        return headers
+    protocol, transport, over = headers
+    if protocol not in LEAST:
+        return Verdict.ICMP if protocol == (ICMP if kind == TYPE_IPV4 else ICMPV6) else Verdict.PROTOCOL
+    if over - transport < LEAST[protocol]:
+        return Verdict.MALFORMED
+    if len(frame) < transport + LEAST[protocol]:
+        return Verdict.TRUNCATED
+    source, destination = addresses_at(frame, offset, kind)
+    flags = frame[transport + 13] if protocol == TCP else 0
+    return Packet(
+        source, destination, protocol, frame[transport : transport + 4], flags, offset, transport, over
+    )  # fmt: skip
+
+
+def addresses_at(frame: bytes, offset: int, kind: int) -> tuple[bytes, bytes]:
+    at, size = (12, 4) if kind == TYPE_IPV4 else (8, 16)
+    return frame[offset + at : offset + at + size], frame[offset + at + size : offset + at + 2 * size]
+
+
+def put(data: bytes, at: int, value: bytes) -> bytes:
+    return data[:at] + value + data[at + len(value) :]
+
+
+def take_hop(frame: bytes, packet: Packet) -> bytes:
+    """One hop less; a header checksum that was wrong stays wrong by as much."""
+    at = packet.network + (7 if packet.is_ipv6 else 8)
+    after = put(frame, at, bytes([frame[at] - 1]))
+    return after if packet.is_ipv6 else header_checked(frame, after, packet.network)
+
+
+def header_checked(before: bytes, after: bytes, network: int) -> bytes:
+    was = struct.unpack("!H", before[network + 10 : network + 12])[0]
+    value = _still_wrong(header_checksum(after[network:]), header_checksum(before[network:]), was)
+    return put(after, network + 10, struct.pack("!H", value))
+
+
+def finish_checksum(frame: bytes, packet: Packet) -> bytes:
     """The transport checksum of a frame in whose checksum field the pseudo header's sum stands."""
-    protocol, length = frame[23], struct.unpack("!H", frame[16:18])[0]
-    at = 34 + CHECKSUM_AT[protocol]
-    value = checksum(frame[34 : 14 + length])
-    if protocol == UDP and value == 0:
+    value = checksum(frame[packet.transport : packet.end])
+    if packet.protocol == UDP and value == 0:
         value = 0xFFFF
-    return frame[:at] + struct.pack("!H", value) + frame[at + 2 :]
+    return put(frame, packet.transport + CHECKSUM_AT[packet.protocol], struct.pack("!H", value))
 
 
-def transport_checksum(packet: bytes) -> int:
-    """Of an IPv4 packet with TCP or UDP, from scratch."""
-    protocol, length = packet[9], struct.unpack("!H", packet[2:4])[0]
-    at, segment = CHECKSUM_AT[protocol], packet[20:length]
-    pseudo = packet[12:20] + struct.pack("!HH", protocol, len(segment))
-    return checksum(pseudo + segment[:at] + b"\0\0" + segment[at + 2 :])
+def pseudo_header(packet: Packet) -> bytes:
+    length = packet.end - packet.transport
+    return packet.source + packet.destination + struct.pack("!II", length, packet.protocol)
+
+
+def transport_checksum(frame: bytes, packet: Packet) -> int:
+    """From scratch."""
+    at, segment = CHECKSUM_AT[packet.protocol], frame[packet.transport : packet.end]
+    return checksum(pseudo_header(packet) + put(segment, at, b"\0\0"))
 
 
 def header_checksum(packet: bytes) -> int:
-    return checksum(packet[:10] + b"\0\0" + packet[12:20])
+    """Of an IPv4 header with its options."""
+    return checksum(packet[:10] + b"\0\0" + packet[12 : 4 * (packet[0] & 15)])
 
 
 def _still_wrong(right_after: int, right_before: int, was: int) -> int:
     return (right_after + was - right_before) % 0xFFFF
 
 
-def translate(frame: bytes, address: bytes, port: int, to: str) -> bytes:
+def translate(frame: bytes, packet: Packet, address: bytes, port: int, to: str) -> bytes:
     """The frame with another address and port as its ``source`` or ``destination``."""
-    before = frame[14:]
-    after = bytearray(before)
-    address_at, port_at = (12, 20) if to == "source" else (16, 22)
-    after[address_at : address_at + 4] = address
-    after[port_at : port_at + 2] = struct.pack("!H", port)
-    was = struct.unpack("!H", before[10:12])[0]
-    value = _still_wrong(header_checksum(after), header_checksum(before), was)
-    after[10:12] = struct.pack("!H", value)
-    protocol = before[9]
-    at = 20 + CHECKSUM_AT[protocol]
-    was = struct.unpack("!H", before[at : at + 2])[0]
-    if protocol == TCP or was != 0:
-        value = _still_wrong(transport_checksum(bytes(after)), transport_checksum(before), was)
-        if protocol == UDP and value == 0:
+    size, is_source = len(address), to == "source"
+    at = packet.network + (8 if packet.is_ipv6 else 12) + (0 if is_source else size)
+    after = put(frame, at, address)
+    after = put(after, packet.transport + (0 if is_source else 2), struct.pack("!H", port))
+    if not packet.is_ipv6:
+        after = header_checked(frame, after, packet.network)
+    changed = packet._replace(**{to: address})
+    at = packet.transport + CHECKSUM_AT[packet.protocol]
+    was = struct.unpack("!H", frame[at : at + 2])[0]
+    if packet.protocol == TCP or was != 0:
+        value = _still_wrong(transport_checksum(after, changed), transport_checksum(frame, packet), was)
+        if packet.protocol == UDP and value == 0:
             value = 0xFFFF
-        after[at : at + 2] = struct.pack("!H", value)
-    return frame[:14] + bytes(after)
+        after = put(after, at, struct.pack("!H", value))
+    return after

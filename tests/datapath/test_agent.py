@@ -6,7 +6,6 @@ from itertools import islice
 import pytest
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import TAGGED
 
 from .craft import ACK, SYN, Craft, Stream, tunnelled
 from .harness import Frames, Machine
@@ -39,10 +38,10 @@ class Pair:
         self.machine.install_agent(OWN, MUXES, self.endpoints)
         self.plain = PlainAgent(OWN, MUXES, self.endpoints, PlainFlows(self.machine.keys, buckets))
 
-    def inbound(self, frames: list[bytes], now: int, flags: int = 0) -> list[tuple[Verdict, int, bytes]]:
-        batch = Frames(frames, [flags] * len(frames))
+    def inbound(self, frames: list[bytes], now: int) -> list[tuple[Verdict, int, bytes]]:
+        batch = Frames(frames)
         self.machine.worker.inbound(batch, now)
-        plain = [self.plain.inbound(frame, now, flags) for frame in frames]
+        plain = [self.plain.inbound(frame, now) for frame in frames]
         return self._same(frames, batch, plain)
 
     def outbound(self, frames: list[bytes], now: int) -> list[tuple[Verdict, int, bytes]]:
@@ -103,7 +102,7 @@ def test_agrees_with_the_plain_agent(buckets: int) -> None:
             )[: pick.choice([None] * 30 + [pick.randint(14, 80)])]
             for frame in islice(frames, pick.randint(1, 50))
         ]
-        delivered = pair.inbound(arriving, now, TAGGED if turn == 5 else 0)
+        delivered = pair.inbound(arriving, now)
         now = (now + pick.choice([0, 1, 3, 25])) & 0xFFFFFFFF
         leaving = [
             reply_to(frame, pick.randbytes(pick.randrange(20)))

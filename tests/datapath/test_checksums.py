@@ -1,16 +1,20 @@
 """Checksum steps against sums from scratch."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numba import njit
 
 from lbmux.datapath import checksums
-from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
+from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.memory import at_address
+from lbmux.datapath.parse import Packet
 
+from . import plain_packet
 from .craft import Craft
-from .plain_packet import TCP, UDP, checksum, finish_checksum, sum16
+from .plain_packet import TCP, UDP, checksum, finish_checksum, parse, sum16
 
 
 @njit
@@ -24,9 +28,18 @@ def compiled_replace(checksum, before, after):
 
 
 @njit
-def compiled_finish(address):
-    frame = at_address(address)
-    checksums.finish_checksum(frame, ETHERNET_BYTES, ipv4(frame, ETHERNET_BYTES))
+def compiled_finish(address, family, protocol, transport):
+    zero = np.uint64(0)
+    packet = Packet(0, family, zero, zero, zero, zero, np.uint32(0), protocol, 0, ETHERNET_BYTES, transport)
+    checksums.finish_checksum(at_address(address), packet)
+
+
+def finish(frame: bytes) -> bytes:
+    memory, packet = np.frombuffer(frame, np.uint8).copy(), parse(frame)
+    assert isinstance(packet, plain_packet.Packet)
+    compiled_finish(np.uint64(memory.ctypes.data), 6 if packet.is_ipv6 else 4, packet.protocol, packet.transport)
+    assert memory.tobytes() == finish_checksum(frame, packet)
+    return memory.tobytes()
 
 
 def swapped(value: int) -> int:
@@ -59,21 +72,20 @@ def test_replace_where_rfc_1624_corrects_rfc_1141() -> None:
     assert int(replaced) == 0
 
 
-@given(st.sampled_from([TCP, UDP]), st.binary(max_size=200), st.booleans())
+IPV6 = Craft(source=bytes(range(16)), destination=bytes(range(16, 32)))
+OPTIONS = Craft(options=bytes(8))
+
+
+@given(st.sampled_from([Craft(), IPV6, OPTIONS]), st.sampled_from([TCP, UDP]), st.binary(max_size=200), st.booleans())
 @settings(deadline=None)
-def test_finish_checksum_makes_it_right(protocol: int, payload: bytes, padded: bool) -> None:
-    craft = {"protocol": protocol, "payload": payload, "padding": b"\xff" * 7 if padded else b""}
-    memory = np.frombuffer(Craft(**craft, check="unfinished").frame(), np.uint8).copy()  # type: ignore[arg-type]
-    plain = finish_checksum(memory.tobytes())
-    compiled_finish(np.uint64(memory.ctypes.data))
-    assert memory.tobytes() == plain == Craft(**craft).frame()  # type: ignore[arg-type]
+def test_finish_checksum_makes_it_right(base: Craft, protocol: int, payload: bytes, padded: bool) -> None:
+    right = replace(base, protocol=protocol, payload=payload, padding=b"\xff" * 7 if padded else b"")
+    assert finish(replace(right, check="unfinished").frame()) == right.frame()
 
 
 def test_a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones() -> None:
     """RFC 768: zero means that there is none."""
     bare = Craft(protocol=UDP, payload=b"\0\0")
     right = int.from_bytes(bare.frame()[40:42], "big")
-    craft = {"protocol": UDP, "payload": right.to_bytes(2, "big")}
-    memory = np.frombuffer(Craft(**craft, check="unfinished").frame(), np.uint8).copy()  # type: ignore[arg-type]
-    compiled_finish(np.uint64(memory.ctypes.data))
-    assert memory[40:42].tobytes() == b"\xff\xff"
+    frame = Craft(protocol=UDP, payload=right.to_bytes(2, "big"), check="unfinished").frame()
+    assert finish(frame)[40:42] == b"\xff\xff"

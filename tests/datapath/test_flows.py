@@ -9,6 +9,7 @@ from lbmux.control.config import Config
 from lbmux.control.mux_tables import sizes_for
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
+from lbmux.targets.native import Worker
 
 from .craft import ACK, FIN, RST, SYN, Craft
 from .harness import Frames, Machine
@@ -44,10 +45,17 @@ def clients(number: int, seed: int = 1, flags: int = ACK) -> list[bytes]:
     ]
 
 
+PREVIOUS = 1000
+
+
 def re_slot(machine: Machine, *slots: int) -> None:
     """Another Maglev table, as after a change of backends: only remembered flows stay where they were."""
-    machine.tables.slots[: len(slots)] = slots
-    machine.tables.services[0, 0]["size"] = len(slots)
+    tables, size = machine.tables, int(machine.tables.services[0, 0]["size"])
+    if size == len(slots):
+        tables.slots[PREVIOUS : PREVIOUS + size] = tables.slots[:size]
+        tables.services[0, 0]["previous"] = PREVIOUS
+    tables.slots[: len(slots)] = slots
+    tables.services[0, 0]["size"] = len(slots)
 
 
 def test_a_flow_keeps_its_backend_when_the_table_changes() -> None:
@@ -221,6 +229,27 @@ def test_idle_time(packets: int, last_flags: int, limit: int, start: int) -> Non
 
     assert known_after(limit)
     assert not known_after(limit + 1)
+
+
+def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:
+    """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
+    machine = mux(slots=(0,), workers=3)
+    first, second, user = (Worker(machine.tables, number, plain=number < 2) for number in range(3))
+    assert forwarded(second, Craft(), 990) == [(Verdict.FORWARDED, 0)]
+    re_slot(machine, 5)
+    machine.tables.settings[0]["changed"] = 995
+    assert forwarded(first, Craft(flags=SYN, source_port=1), 1000) == [(Verdict.FORWARDED, 5)]
+    assert forwarded(first, Craft(), 1000) == [(Verdict.UNSETTLED, -1)]
+    assert forwarded(user, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
+    assert forwarded(first, Craft(), 1001) == [(Verdict.FORWARDED, 0)]
+    assert forwarded(user, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 5)], "nobody knew that one"
+    assert forwarded(first, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 5)]
+
+
+def forwarded(worker: Worker, craft: Craft, now: int) -> list[tuple[Verdict, int]]:
+    batch = Frames([craft.frame()])
+    worker.forward(batch, now)
+    return [(verdict, target) for verdict, target, _ in batch.results()]
 
 
 def test_every_packet_starts_the_idle_time_anew() -> None:

@@ -21,6 +21,11 @@ def compiled_murmur3(seed, source, destination, ports, protocol):
 
 
 @njit
+def compiled_murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol):
+    return hashing.murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol)
+
+
+@njit
 def compiled_keyed(address, high, low, ports, owner):
     return hashing.keyed(settings_row(at_address(address), 0), high, low, ports, owner)
 
@@ -42,6 +47,15 @@ def test_murmur3_is_mmh3_hash(seed: int, key: bytes, protocol: int) -> None:
     ours = int(compiled_murmur3(np.uint32(seed), source, destination, ports, np.uint32(protocol)))
     assert ours == mmh3.hash(key + bytes([protocol, 0, 0, 0]), seed, signed=False)
     assert ours == slot_hash(seed, key[:4], key[4:8], key[8:], protocol)
+
+
+@given(words, st.binary(min_size=36, max_size=36), st.integers(0, 255))
+@settings(deadline=None)
+def test_murmur3_of_ipv6_is_mmh3_hash(seed: int, key: bytes, protocol: int) -> None:
+    halves = [np.uint64(int.from_bytes(key[at : at + 8], "little")) for at in (0, 8, 16, 24)]
+    ports = np.uint32(int.from_bytes(key[32:], "little"))
+    ours = int(compiled_murmur3_wide(np.uint32(seed), *halves, ports, np.uint32(protocol)))
+    assert ours == slot_hash(seed, key[:16], key[16:32], key[32:], protocol)
 
 
 @given(st.lists(longs, min_size=7, max_size=7), st.just(0) | longs, longs, words, words)

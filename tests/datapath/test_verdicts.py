@@ -6,9 +6,9 @@ from lbmux.datapath.verdicts import VERDICTS, Verdict
 def test_kinds() -> None:
     assert {verdict.label for verdict in Verdict if verdict.kind == "send"} == {"forwarded", "delivered", "replied"}
     assert {verdict.label for verdict in Verdict if verdict.kind == "drop"} == {
-        "no_backend", "too_big", "no_room", "not_a_mux", "not_here", "unsent", "out_of_table",
+        "no_backend", "denied", "congested", "no_room", "not_a_mux", "not_here", "unsent", "out_of_table",
     }  # fmt: skip
-    assert Verdict.NOT_VIP.kind == Verdict.NO_NEIGHBOUR.kind == "pass"
+    assert Verdict.NOT_VIP.kind == Verdict.NO_NEIGHBOUR.kind == Verdict.TOO_BIG.kind == Verdict.TTL.kind == "pass"
 
 
 def test_every_verdict_has_a_counter() -> None:

@@ -14,7 +14,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import CUT, TAGGED, UNFINISHED_CHECKSUM
+from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -189,10 +189,15 @@ def test_a_frame_longer_than_a_place_of_the_ring_is_marked_as_cut(
 
 
 @pytest.mark.root
-def test_a_vlan_tag_that_the_kernel_took_off_is_marked(wire: socket.socket, ring: PacketRing) -> None:
-    wire.send(bytes(Ether(dst="02:00:00:00:00:01") / Dot1Q(vlan=7) / IP(dst="192.0.2.1") / TCP() / b"tagged"))
+@pytest.mark.parametrize("tag_type", [0x8100, 0x88A8])
+def test_a_vlan_tag_that_the_kernel_took_off_is_put_back(
+    wire: socket.socket, ring: PacketRing, tag_type: int
+) -> None:
+    link = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02", type=tag_type)
+    sent = bytes(link / Dot1Q(vlan=7, prio=3) / IP(dst="192.0.2.1") / TCP() / b"tagged")
+    wire.send(sent)
     batch, index = receive_one(ring, lambda data: data.endswith(b"tagged"))
-    assert batch.flags[index] == TAGGED
+    assert whole(batch, index) == sent
 
 
 @pytest.mark.root

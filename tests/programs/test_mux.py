@@ -264,9 +264,9 @@ class Link:
         self._socket.settimeout(0.4)
         try:
             while frame := Ether(self._socket.recv(65536)):
-                if IP in frame and frame[IP].proto == socket.IPPROTO_IPIP:
-                    if source_port is None or (TCP in frame and frame[TCP].sport == source_port):
-                        return frame
+                is_tunnelled = IP in frame and frame[IP].proto == socket.IPPROTO_IPIP
+                if is_tunnelled and (source_port is None or (TCP in frame and frame[TCP].sport == source_port)):
+                    return frame
         except TimeoutError:
             pass
         return None

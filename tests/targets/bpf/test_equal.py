@@ -15,7 +15,7 @@ from tests.datapath.harness import Machine
 from tests.datapath.plain_packet import UDP
 from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, reply_to
 from tests.datapath.test_agent import destinations as agent_destinations
-from tests.datapath.test_mux import backends, destinations, services
+from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinations, services
 
 from .twins import ETHERNET_BYTES, Twins, on_one_cpu
 
@@ -34,7 +34,7 @@ def _one_cpu() -> Iterator[None]:
 
 def mux(buckets: int, trusted_ways: int = 3, untrusted_ways: int = 4) -> Twins:
     """With backends behind the interface that frames come in by, behind another, and behind whichever that is."""
-    machine = Machine.make(buckets, trusted_ways, untrusted_ways)
+    machine = Machine.make(buckets, trusted_ways, untrusted_ways, plain=True)
     machine.install_mux(services(), backends())
     machine.tables.backends["interface"][:3] = 0, LOOPBACK, ELSEWHERE
     machine.tables.backends["interface"][6] = ELSEWHERE
@@ -82,9 +82,8 @@ def test_the_stream_meets_every_case() -> None:
     """Or the agreement above would prove less than it says."""
     with mux(4, 4, 2) as twins:
         met = assert_mux_agrees(twins, list(islice(Stream(77, destinations()).frames(), 4000)))
-        of_agents = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE"}
         never = {"NO_ROOM", "UNSENT", "OUT_OF_TABLE"}
-        assert met == {verdict for verdict in Verdict if verdict.name not in of_agents | never}
+        assert met == {verdict for verdict in Verdict if verdict.name not in AGENT_ONLY | never}
         looked_up = dict(zip(("hit", "new", "evicted", "full"), twins.kernel.tables.lookups[0], strict=False))
         assert all(looked_up.values()), looked_up
 
@@ -94,7 +93,14 @@ def bases() -> list[Craft]:
     udp = replace(tcp, destination=destinations()[2][0], protocol=UDP, destination_port=53)
     kinds = [tcp, udp, replace(udp, check="zero"), replace(tcp, options=b"\1" * 8), replace(tcp, fragment=0x2000)]
     kinds += [replace(udp, fragment=0x0010), replace(tcp, protocol=1), replace(tcp, protocol=47)]
-    return [*kinds, *(replace(tcp, type=kind) for kind in (0x8100, 0x88A8, 0x86DD, 0x0806))]
+    kinds += [replace(tcp, type=kind) for kind in (0x8100, 0x88A8, 0x86DD, 0x0806)]
+    tcp6 = replace(tcp, source=WEB6[:-1] + b"\x77", destination=WEB6)
+    kinds += [tcp6, replace(tcp6, protocol=UDP, destination=DNS6, destination_port=53)]
+    kinds += [replace(tcp6, protocol=58), replace(tcp6, extensions=((0, bytes(7)),))]
+    return kinds
+
+
+IPV6 = [craft for craft in bases() if craft.is_ipv6 and not craft.extensions and craft.protocol != 58]
 
 
 def truncations() -> Iterator[bytes]:
@@ -105,15 +111,15 @@ def truncations() -> Iterator[bytes]:
 
 def wrong_bytes() -> Iterator[bytes]:
     """Every byte of the headers with some values that it should not have."""
-    for craft in bases()[:2]:
+    for craft in (*bases()[:2], *IPV6):
         frame = craft.frame()
-        for at in range(12, 54):
+        for at in range(12, 54 + 20 * craft.is_ipv6):
             for value in (0, 1, 0x3F, 0x40, 0x44, 0x46, 0x4F, 0x7F, 0x80, 0xFF, frame[at] ^ 1, frame[at] ^ 0x80):
                 yield frame[:at] + bytes([value]) + frame[at + 1 :]
 
 
 def lying_lengths() -> Iterator[bytes]:
-    for craft in bases()[:2]:
+    for craft in (*bases()[:2], *IPV6):
         size = len(craft.packet())
         for length in (*range(size + 8), *range(1490, 1530), 0x7FFF, 0x8000, 0xFFFF):
             yield replace(craft, length=length).frame()
@@ -121,7 +127,7 @@ def lying_lengths() -> Iterator[bytes]:
 
 def sizes() -> Iterator[bytes]:
     """From the smallest to some over what fits a tunnel of 1500 bytes."""
-    for craft in bases()[:2]:
+    for craft in (*bases()[:2], *IPV6):
         for length in (*range(20), *range(1400, 1500)):
             yield replace(craft, payload=bytes(length), padding=b"").frame()
 
@@ -134,7 +140,7 @@ def test_the_mux_on_every(kind) -> None:  # type: ignore[no-untyped-def]
 
 
 def agent() -> Twins:
-    machine = Machine.make(64)
+    machine = Machine.make(64, plain=True)
     machine.install_agent(OWN, MUXES, endpoints())
     return Twins(machine, {"agent_xdp": Attach.XDP, "agent_tc": Attach.TCX_EGRESS})
 

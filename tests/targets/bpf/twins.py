@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from lbmux.datapath.tables import TICK_SHIFT
+from lbmux.datapath.world import TABLES
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.bpf.test_runs import Run, TestRunner
@@ -18,7 +19,6 @@ from tests.datapath.harness import Frames, Machine
 
 ETHERNET_BYTES = 14
 """The least that a test run takes."""
-REGIONS = ("settings", "names", "services", "slots", "backends", "flows", "endpoints", "verdicts", "lookups", "traffic")
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def on_one_cpu() -> Iterator[None]:
 
 
 def copy_tables(source: Tables, target: Tables) -> None:
-    for name in REGIONS:
+    for name in TABLES:
         size = source.sizes.regions()[name]
         target.memory[name][:size] = source.memory[name][:size]
 
@@ -82,6 +82,6 @@ class Twins:
     def assert_same_tables(self) -> None:
         """To the byte: counters, flows, everything."""
         native, kernel = self.both()
-        for name in REGIONS:
+        for name in TABLES:
             size = native.sizes.regions()[name]
             assert np.array_equal(native.memory[name][:size], kernel.memory[name][:size]), name

@@ -1,0 +1,52 @@
+"""Access: may this source use the service, and may it have one more new flow?
+
+Between match and flow table.  An access list is a sorted array of the addresses at which "allowed" and "denied" take
+turns (the control side makes it of prefixes, longest first), so a look-up is a binary search of RULE_STEPS steps.
+It has no branches: the verifier would follow every way through it.
+"""
+
+from lbmux.datapath.branchless import below, is_zero
+from lbmux.datapath.memory import int32, int64, step, swap64, u32, u64
+from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
+from lbmux.datapath.world import rates, rule_limit, rules, service_limit
+
+TOKENS_A_FLOW_SHIFT = 10
+MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT
+
+
+@step
+def allowed(world, service, high, low):
+    """Whether the service's access list lets the address in."""
+    if service.rule_count == 0:
+        return True
+    high, low = swap64(high), swap64(low)
+    mask, last = u64(rule_limit(world) - 1), u64(service.rule_count) - u64(1)
+    at = u64(0)
+    for turn in range(RULE_STEPS):
+        stride = u64(1) << u64(RULE_STEPS - 1 - turn)
+        candidate = at + stride
+        rule = rule_row(rules(world), int64((u64(service.rules) + candidate) & mask))
+        past = below(high, rule.high) | (is_zero(high ^ rule.high) & below(low, rule.low)) | below(last, candidate)
+        at += stride * (past ^ u64(1))
+    return rule_row(rules(world), int64((u64(service.rules) + at) & mask)).allowed != u64(0)
+
+
+@step
+def admit(world, who, index, service, now):
+    """Whether the service's rate of new flows has room for one more; a token bucket that holds a second's."""
+    if service.rate == 0:
+        return True
+    bucket = rate_row(rates(world), who * service_limit(world) + index)
+    passed = int64(int32(u32(now - bucket.at)))
+    passed = 0 if passed < 0 else passed
+    passed = MOST_TICKS if passed > MOST_TICKS else passed
+    rate = u64(service.rate)
+    tokens, most = u64(bucket.tokens) + u64(passed) * rate, rate << u64(TOKENS_A_FLOW_SHIFT)
+    tokens = most if tokens > most else tokens
+    price = u64(1) << u64(TOKENS_A_FLOW_SHIFT)
+    bucket.at = now
+    if tokens < price:
+        bucket.tokens = u32(tokens)
+        return False
+    bucket.tokens = u32(tokens - price)
+    return True

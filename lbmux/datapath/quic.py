@@ -1,0 +1,41 @@
+"""QUIC: the server that a connection id names, so that a client may change its address (RFC 9000, section 9).
+
+The plaintext form of draft-ietf-quic-load-balancers: a connection id begins with an octet whose first three bits say by
+which configuration it was made, then the server id, in the clear.  Server ids of up to eight bytes.
+"""
+
+from lbmux.datapath.headers import UDP_BYTES, UDP_PROTOCOL
+from lbmux.datapath.match import match
+from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, u16, u64
+from lbmux.datapath.tables import SERVER_ID
+
+byte, wide = header(layout(("value", "u1"))), header(layout(("value", "u8")))
+
+LONG_HEADER = 0x80
+SHORT_ID, LONG_ID = 1, 6
+"""Where the destination connection id begins, behind the UDP header."""
+NEEDED_BYTES = LONG_ID + 1 + 8
+MOST_BYTES = 8
+
+
+@step
+def named_server(world, setting, start, end, packet, index, service):
+    """The backend that the packet's destination connection id names, or -1."""
+    size = int64(service.quic_bytes)
+    if size == 0 or packet.protocol != UDP_PROTOCOL:
+        return int64(-1)
+    at = packet.transport + UDP_BYTES
+    if beyond(advance(start, at + NEEDED_BYTES), end):
+        return int64(-1)
+    is_long = (byte(start, at).value & LONG_HEADER) != 0
+    if is_long and int64(byte(start, at + LONG_ID - 1).value) < size + 1:
+        return int64(-1)
+    if is_long:
+        octet, value = byte(start, at + LONG_ID).value, wide(start, at + LONG_ID + 1).value
+    else:
+        octet, value = byte(start, at + SHORT_ID).value, wide(start, at + SHORT_ID + 1).value
+    if (octet >> 5) != service.quic_rotation:
+        return int64(-1)
+    unused = u64(8 * (MOST_BYTES - size)) & u64(63)
+    named = u64(value << unused) >> unused
+    return match(world, setting, SERVER_ID, named, u64(0), u16(index), int64(UDP_PROTOCOL))
