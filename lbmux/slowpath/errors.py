@@ -1,0 +1,76 @@
+"""ICMP errors that the mux sends: too big, time exceeded, unreachable, for IPv4 (RFC 792, 1191) and IPv6 (RFC 4443).
+
+Each is about one packet, goes to its source, and quotes as much of it as the family allows.  None where no error may
+be sent: about an ICMP error, about a later fragment, and about what was or came from no single machine's address
+(RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).  How many are sent is ``rate``'s.
+"""
+
+import struct
+
+from lbmux.addresses import Address
+from lbmux.slowpath.packets import IPV4_BYTES, IPV6_BYTES, Packet, icmp_packet
+
+UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM, SOURCE_QUENCH, REDIRECT = 3, 11, 12, 4, 5
+V6_UNREACHABLE, V6_TOO_BIG, V6_TIME_EXCEEDED, V6_PARAMETER_PROBLEM = 1, 2, 3, 4
+ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM, SOURCE_QUENCH, REDIRECT)
+V6_LAST_ERROR, V6_REDIRECT = 127, 137
+NEEDS_FRAGMENTATION = 4
+ICMP_BYTES = 8
+IPV4_MOST_BYTES, IPV6_MOST_BYTES = 576, 1280
+"""Of the whole packet that carries the error (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c)."""
+IPV4_LEAST_MTU, IPV6_LEAST_MTU = 68, 1280
+PRECEDENCE = 0xC0
+"""TOS of IPv4 errors: internetwork control (RFC 1812, section 4.3.2.5)."""
+
+
+def too_big(packet: Packet, mtu_bytes: int, source: Address) -> bytes | None:
+    """ "Fragmentation needed" or "packet too big", for a path that takes packets of ``mtu_bytes``."""
+    if packet.version == 6:
+        # RFC 8201: a sender goes no lower than 1280, whatever we say; so we do not say less.
+        return _error(packet, source, V6_TOO_BIG, 0, max(mtu_bytes, IPV6_LEAST_MTU))
+    if not packet.dont_fragment:
+        return None
+    return _error(packet, source, UNREACHABLE, NEEDS_FRAGMENTATION, max(mtu_bytes, IPV4_LEAST_MTU))
+
+
+def time_exceeded(packet: Packet, source: Address) -> bytes | None:
+    """Hop limit (TTL) exceeded in transit."""
+    return _error(packet, source, TIME_EXCEEDED if packet.version == 4 else V6_TIME_EXCEEDED, 0)
+
+
+def unreachable(packet: Packet, source: Address, code: int = 1) -> bytes | None:
+    """``code`` is of the packet's family: 1 is "host unreachable" in IPv4, "administratively prohibited" in IPv6."""
+    return _error(packet, source, UNREACHABLE if packet.version == 4 else V6_UNREACHABLE, code)
+
+
+def is_error(packet: Packet) -> bool:
+    """Whether it carries an ICMP error, or a redirect; one whose type is missing counts as such."""
+    if not packet.is_icmp or packet.offset_bytes:
+        return False
+    kind = packet.payload[0] if packet.payload else ERRORS[0]
+    return kind in ERRORS if packet.version == 4 else kind <= V6_LAST_ERROR or kind == V6_REDIRECT
+
+
+def may_have_error(packet: Packet) -> bool:
+    """Whether an error about the packet may be sent at all."""
+    return not (
+        packet.offset_bytes
+        or is_error(packet)
+        or not _is_one_machine(packet.source)
+        or not _is_one_machine(packet.destination)
+        or (packet.link and packet.link[0] & 1)  # it was sent to many by its MAC address
+    )
+
+
+def _is_one_machine(address: Address) -> bool:
+    lasts = address.version == 4 and address.packed[0] >= 240  # class E and the limited broadcast
+    return not (address.is_multicast or address.is_unspecified or address.is_loopback or lasts)
+
+
+def _error(packet: Packet, source: Address, kind: int, code: int, value: int = 0) -> bytes | None:
+    if not may_have_error(packet):
+        return None
+    most = IPV4_MOST_BYTES - IPV4_BYTES if packet.version == 4 else IPV6_MOST_BYTES - IPV6_BYTES
+    quoted = packet.data[: most - ICMP_BYTES]
+    message = struct.pack("!BBHI", kind, code, 0, value) + quoted
+    return icmp_packet(source, packet.source, message, traffic_class=PRECEDENCE if packet.version == 4 else 0)

@@ -1,0 +1,28 @@
+"""A token bucket: how many messages of our own we send at most (RFC 4443, section 2.4 f; RFC 1812, 4.3.2.8)."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Bucket:
+    """``per_s`` on average, and ``burst`` at once (by default a tenth of a second's, but 10 at least)."""
+
+    per_s: float
+    burst: float = 0.0
+    refused: int = 0
+    _tokens: float = field(init=False)
+    _at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.burst = self.burst or max(10.0, self.per_s / 10)
+        self._tokens = self.burst
+
+    def take(self, now: float) -> bool:
+        """Whether one more may go at ``now``, in seconds of a clock that never goes back."""
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.per_s)
+        self._at = max(now, self._at)
+        if self._tokens < 1:
+            self.refused += 1
+            return False
+        self._tokens -= 1
+        return True

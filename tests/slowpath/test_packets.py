@@ -1,0 +1,120 @@
+"""Reading frames and packets, against scapy's."""
+
+import random
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import IP, TCP, IPOption_NOP
+from scapy.layers.inet6 import (
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.packet import Raw
+
+from lbmux.slowpath.packets import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, turned
+from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, datagram, dissect, ip, read, segment
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_tcp(family: int) -> None:
+    packet = read(Ether(**ETHER) / ip(family) / segment())
+    assert str(packet.source) == (CLIENT if family == 4 else CLIENT6)
+    assert str(packet.destination) == (VIP if family == 4 else VIP6)
+    assert (packet.protocol, packet.ports, packet.hops, packet.is_fragment) == (6, (40000, 80), 64, False)
+    assert packet.payload[-100:] == bytes(100)
+
+
+def test_padding_of_the_link_is_no_part_of_the_packet() -> None:
+    packet = read(Ether(**ETHER) / ip(4) / segment(0) / Raw(b""))
+    padded = read_frame(bytes(Ether(**ETHER) / ip(4) / segment(0)) + bytes(6))
+    assert padded == packet
+
+
+@pytest.mark.parametrize("tags", [Dot1Q(vlan=7), Dot1AD(vlan=3) / Dot1Q(vlan=7)], ids=["802.1Q", "QinQ"])
+def test_vlan_tags_are_in_the_link_header_and_turn_with_it(tags: object) -> None:
+    frame = Ether(**ETHER) / tags / ip(4) / segment()  # type: ignore[operator]
+    packet = read(frame)
+    assert packet.ports == (40000, 80)
+    answer = Ether(turned(packet.link) + packet.data)
+    assert (answer.src, answer.dst, answer[Dot1Q].vlan) == (ETHER["dst"], ETHER["src"], frame[Dot1Q].vlan)
+
+
+def test_a_third_tag_is_not_followed() -> None:
+    assert read_frame(bytes(Ether(**ETHER) / Dot1Q() / Dot1Q() / Dot1Q() / ip(4) / segment())) is None
+
+
+def test_arp_is_nothing() -> None:
+    assert read_frame(bytes(Ether(**ETHER) / ARP())) is None
+
+
+def test_ethernet_type_of_the_other_family() -> None:
+    assert read_frame(bytes(Ether(**ETHER, type=0x86DD) / Raw(bytes(ip(4) / segment())))) is None
+
+
+def test_ipv4_options() -> None:
+    assert read(ip(4, options=[IPOption_NOP()] * 7) / segment()).ports == (40000, 80)
+
+
+def test_ipv6_extension_headers() -> None:
+    chain = IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting(addresses=[CLIENT6]) / IPv6ExtHdrDestOpt()
+    assert read(ip(6) / chain / segment()).ports == (40000, 80)
+
+
+def test_ipv6_extension_headers_have_a_bound() -> None:
+    fits, over = ip(6), ip(6)
+    for _ in range(MOST_EXTENSIONS):
+        fits, over = fits / IPv6ExtHdrDestOpt(), over / IPv6ExtHdrDestOpt()
+    assert read(fits / segment()).ports == (40000, 80)
+    assert read_ip(bytes(over / IPv6ExtHdrDestOpt() / segment())) is None
+
+
+def test_ipv4_fragment() -> None:
+    packet = read(IP(src=CLIENT, dst=VIP, id=77, frag=185, flags="MF", proto=17) / Raw(bytes(64)))
+    assert (packet.identification, packet.offset_bytes, packet.more, packet.ports) == (77, 1480, True, None)
+    assert not packet.dont_fragment
+
+
+def test_ipv6_fragment() -> None:
+    header = IPv6ExtHdrFragment(id=0x12345678, offset=181, m=0, nh=17)
+    packet = read(ip(6) / IPv6ExtHdrHopByHop() / header / Raw(bytes(64)))
+    assert (packet.identification, packet.offset_bytes, packet.more) == (0x12345678, 1448, False)
+    assert (packet.protocol, packet.fragment_at, packet.payload) == (17, 48, bytes(64))
+
+
+def test_ipv6_later_fragment_is_not_read_as_a_header() -> None:
+    header = IPv6ExtHdrFragment(id=1, offset=1, m=0, nh=60)  # destination options, in the first fragment
+    packet = read(ip(6) / header / Raw(b"\xff" * 16))
+    assert (packet.protocol, packet.payload) == (60, b"\xff" * 16)
+
+
+def test_a_quote_ends_early() -> None:
+    whole = bytes(ip(4) / segment())
+    assert read_ip(whole[:28]) is None
+    packet = read_ip(whole[:28], cut=True)
+    assert packet is not None and packet.ports == (40000, 80) and packet.length_bytes == len(whole)
+
+
+@pytest.mark.parametrize("packet", [ip(4) / segment(8), ip(6) / IPv6ExtHdrHopByHop() / datagram(8)], ids=["4", "6"])
+def test_no_cut_and_no_flipped_byte_makes_it_raise(packet: object) -> None:
+    frame, chance = bytes(Ether(**ETHER) / packet), random.Random(1)
+    for end in range(len(frame)):
+        read_frame(frame[:end])
+        read_ip(frame[14:end], cut=True)
+    for _ in range(5000):
+        data = bytearray(frame)
+        for _ in range(3):
+            data[chance.randrange(12, len(data))] = chance.randrange(256)
+        found = read_frame(bytes(data))
+        assert found is None or found.transport <= len(found.data)
+
+
+@pytest.mark.parametrize(("source", "destination"), [(CLIENT, VIP), (CLIENT6, VIP6)])
+def test_a_packet_of_our_own(source: str, destination: str) -> None:
+    data = ip_packet(ip_address(source), ip_address(destination), 6, bytes(TCP(sport=1, dport=2)), traffic_class=0xB8)
+    found = IP(data) if data[0] >> 4 == 4 else IPv6(data)
+    assert (found.src, found.dst, found[TCP].dport) == (source, destination, 2)
+    assert dissect(ip_packet(ip_address(source), ip_address(destination), 59, b"")).src == source
