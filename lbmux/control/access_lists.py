@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lbmux.datapath.tables import RULE
 
 Network = IPv4Network | IPv6Network
+ALL_IPV4 = IPv4Network("0.0.0.0/0")
 MAPPED = 0xFFFF << 32
 LOW_HALF = (1 << 64) - 1
 BEYOND = 1 << 128
@@ -22,6 +23,8 @@ BEYOND = 1 << 128
 def access_rows(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> NDArray[Any]:
     """RULE rows, the first from address zero on.  ``rules``: prefixes, each allowed or not; ``otherwise`` the rest."""
     turns: dict[int, bool] = {0: otherwise}
+    # IPv4 lies inside of IPv6 here, but no prefix of IPv6 speaks of it.
+    rules = [(ALL_IPV4, otherwise), *rules]
     for start, allowed in _turns(rules, otherwise):
         turns[start] = allowed
     turns.pop(BEYOND, None)

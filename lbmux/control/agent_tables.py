@@ -12,7 +12,7 @@ from lbmux.control.config import Backend, Config, Service
 from lbmux.control.identities import assign, identity
 from lbmux.control.mux_tables import PROTOCOLS, power_of_two, ticks
 from lbmux.control.names import Name, fill
-from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, Sizes
+from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, WIDE_MUX, Sizes
 from lbmux.targets.regions import Tables
 
 ENDPOINTS = 1024
@@ -24,13 +24,18 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     """Tables of a host: few endpoints, no Maglev table, flows for the connections of one host."""
     flows = min(config.flows.limit, 1 << 18)
     return Sizes(
-        names=NAMES,
+        names=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
         slots=16,
         backends=ENDPOINTS,
         buckets=power_of_two(-(-2 * flows // WAYS)),
         endpoints=ENDPOINTS,
         workers=workers,
     )
+
+
+def ports_of(service: Service, backend: Backend) -> Iterable[int]:
+    """The ports that the backend answers from: its own, or the service's, unchanged."""
+    return (backend.port,) if backend.port else service.ports
 
 
 @dataclass
@@ -68,15 +73,19 @@ class AgentTables:
         rows = assign("endpoints", tables.backend_identities, wanted, in_use)
         names = [Name(OWN, address, 0, 0, 0) for address in self.own]
         names += [Name(MUX, address, 0, 0, 0) for address in self.muxes | set(config.muxes)]
+        names += [Name(WIDE_MUX, prefix.network_address, 0, 0, 0) for prefix in config.tunnel.sources]
         endpoints = {}
         for value, (service, backend) in wanted.items():
-            names.append(Name(VIP, service.vip, service.port, PROTOCOLS[service.protocol], rows[value]))
+            names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
             owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
             endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend))
         if self.mode == NAT:
-            names += [
-                Name(DIP, b.dip, b.port, PROTOCOLS[s.protocol], owner_rows[value]) for value, (s, b) in owners.items()
-            ]
+            answering = (
+                Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
+                for s, b in served
+                for port in ports_of(s, b)
+            )
+            names += dict.fromkeys(answering)  # two services may have one backend
         copy, salt = fill(tables, names)
         return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
 
@@ -84,7 +93,8 @@ class AgentTables:
         after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         after["vip_high"], after["vip_low"] = to_pair(service.vip)
         after["dip_high"], after["dip_low"] = to_pair(backend.dip)
-        after["vip_port"], after["dip_port"] = port_to_wire(service.port), port_to_wire(backend.port)
+        vip_port = service.port if len(service.ports) == 1 else 0
+        after["vip_port"], after["dip_port"] = port_to_wire(vip_port), port_to_wire(backend.port)
         after["mode"], after["protocol"], after["owner"] = self.mode, PROTOCOLS[service.protocol], owner
         after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
         after["idle_closing"], after["state"] = ticks(service.idle.closing_s), UP
@@ -102,6 +112,10 @@ class AgentTables:
         tables.names[other] = plan.names
         row[f"salt{other}"] = plan.salt
         row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
+        tunnel = plan.config.tunnel
+        row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
+        row["any_port"] = any(service.port == 0 for service, _ in plan.served)
+        row["wide_muxes"] = bool(tunnel.sources)
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
         tables.endpoints["state"][gone] = GONE

@@ -10,66 +10,26 @@ list even where it has broken ones, so that all that is wrong is said at once.
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
+from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
+from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Seconds, Share, Unicast, said
 
 MAX_SERVICES = 1024
 MAX_BACKENDS = 16384
 MAX_SLOTS = 2_000_003
+MAX_PREFIXES = 131_072
+"""Of all access lists, each of whose prefixes costs two rows at most."""
+MAX_PORTS = 131_072
+"""Of all services together."""
 
 Item = TypeVar("Item")
 Fault = tuple[tuple[int | str, ...], str]
 """Where below the field, and what is wrong there."""
-
-
-SAID = {"extra_forbidden": "is no known field", "missing": "is missing", "model_type": "should be a mapping"}
-
-
-def said(error: ErrorDetails) -> str:
-    """What pydantic says of a value, in this file's words."""
-    return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
-
-
-def _unicast(value: object) -> IPv4Address:
-    """One machine's address; an integer is none, though `ipaddress` would take it."""
-    if not isinstance(value, str | IPv4Address | IPv6Address):
-        raise PydanticCustomError("address", "should be an IP address as text")
-    try:
-        address = ip_address(value)
-    except ValueError:
-        raise PydanticCustomError("address", "is not an IPv4 or IPv6 address") from None
-    if address.is_multicast:
-        raise PydanticCustomError("address", "is a multicast address: a unicast one is needed")
-    if address.is_unspecified or (address.version == 4 and (address.is_reserved or address.packed[0] == 0)):
-        raise PydanticCustomError("address", "is not a unicast address")
-    if address.version == 6:
-        raise PydanticCustomError("address", "is an IPv6 address, which is not forwarded yet: IPv4 is")
-    return address
-
-
-Unicast = Annotated[IPv4Address, BeforeValidator(_unicast)]
-Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
-Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
-Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Maglev(Model):
@@ -124,6 +84,10 @@ class Backend(Model):
     """Share of the new flows, against the other backends' weights; 0: no new flows."""
     host: Unicast | None = None
     """Where its host agent takes the tunnel's packets. Default: the DIP."""
+    tunnel: TunnelKind | None = None
+    """How packets travel to its host. Default: the service's."""
+    server_id: ServerId | None = None
+    """What names it in QUIC connection ids: as many bytes, in hexadecimal, as the service's `quic.id_bytes`."""
 
     @property
     def tunnel_to(self) -> Address:
@@ -144,8 +108,22 @@ class Service(Model):
     """The address that clients connect to."""
     protocol: Literal["tcp", "udp"]
     """Transport protocol."""
-    port: Port
-    """The port that clients connect to."""
+    port: PortOrAny
+    """The port that clients connect to; `any`: every one that no other service of the VIP has."""
+    port_to: Port | None = None
+    """The last port, where the service has a range of them."""
+    hash: HashOf = "five_fields"
+    """What of a packet picks its slot: the same for all means the same backend."""
+    tunnel: TunnelKind | None = None
+    """How packets travel to the hosts. Default: the file's."""
+    allow: tuple[Prefix, ...] = ()
+    """Source prefixes that may use the service; where there are some, nobody else may. The longest prefix counts."""
+    deny: tuple[Prefix, ...] = ()
+    """Source prefixes that may not use the service. The longest prefix counts."""
+    new_flows_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
+    """New flows a second that a mux remembers; what is over is forwarded by the Maglev table, without an entry."""
+    quic: Quic | None = None
+    """How server ids stand in QUIC connection ids (draft-ietf-quic-load-balancers, in the clear)."""
     idle: Idle = Idle()
     """Idle times that differ from the defaults of the file."""
     backends: tuple[Backend, ...]
@@ -157,7 +135,7 @@ class Service(Model):
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Backend, ...]:
         sound, faults = _sound_items(value, handler)
-        port = info.data.get("port", 0)
+        port = 0 if info.data.get("port_to") else info.data.get("port", 0)
         sound = {at: backend._filled(port) for at, backend in sound.items()}
         faults += _repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
         faults += _repeated(
@@ -166,9 +144,26 @@ class Service(Model):
             None,
             "two backends of one service behind one host address ({}) cannot be told apart: leave `host` out",
         )
+        faults += _of_other_families(sound, info.data.get("vip"))
+        faults += _server_ids(sound, info.data.get("quic"))
         if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
             faults.append(((), "at least one backend should have a weight above 0"))
         return _tuple_of(sound, faults)
+
+
+    @field_validator("port_to")
+    @classmethod
+    def _behind_the_first(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value <= info.data.get("port", 0):
+            raise PydanticCustomError("port_to", "should be above `port`")
+        if value is not None and info.data.get("port") == 0:
+            raise PydanticCustomError("port_to", "has no meaning beside `port: any`")
+        return value
+
+    @property
+    def ports(self) -> range:
+        """All of them; 0 stands for any."""
+        return range(self.port, (self.port_to or self.port) + 1)
 
 
 class Config(Model):
@@ -182,6 +177,8 @@ class Config(Model):
     """Limits of the flow table."""
     idle: Idle = Idle()
     """Idle times of all services that do not set their own."""
+    tunnel: Tunnel = Tunnel()
+    """How packets travel from muxes to hosts."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
     """What is balanced."""
 
@@ -208,6 +205,11 @@ class Config(Model):
             ]
         if len(value) > MAX_SERVICES:
             faults.append(((), f"{len(value)} services: {MAX_SERVICES} are the most"))
+        faults += _overlapping_ports(sound)
+        if sum(len(service.ports) for service in sound.values()) > MAX_PORTS:
+            faults.append(((), f"more ports than {MAX_PORTS} in all: use `port: any`"))
+        if sum(len(service.allow) + len(service.deny) for service in sound.values()) > MAX_PREFIXES:
+            faults.append(((), f"more prefixes than {MAX_PREFIXES} in all access lists"))
         total = sum(len(service.backends) for service in sound.values())
         if total > MAX_BACKENDS:
             faults.append(((), f"{total} backends in all: {MAX_BACKENDS} are the most"))
@@ -219,6 +221,35 @@ class Config(Model):
             )
             for service in services
         )
+
+
+def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Iterator[Fault]:
+    for at, backend in backends.items():
+        if vip is not None and backend.dip.version != vip.version:
+            yield (at, "dip"), f"is IPv{backend.dip.version}, and the VIP is IPv{vip.version}: `host` may be either"
+
+
+def _server_ids(backends: dict[int, Backend], quic: Quic | None) -> Iterator[Fault]:
+    for at, backend in backends.items():
+        if backend.server_id is not None and quic is None:
+            yield (at, "server_id"), "has no meaning where the service has no `quic`"
+        elif backend.server_id is not None and quic is not None and len(backend.server_id) != 2 * quic.id_bytes:
+            yield (at, "server_id"), f"should have {quic.id_bytes} bytes, as `quic.id_bytes` says"
+    named = {at: backend for at, backend in backends.items() if backend.server_id is not None}
+    yield from _repeated(named, lambda backend: backend.server_id, "server_id", "another backend has {}")
+
+
+def _overlapping_ports(services: dict[int, Service]) -> Iterator[Fault]:
+    """Ranges of one VIP and protocol that have ports in common; a repeated first port is said elsewhere."""
+    before: dict[Hashable, Service] = {}
+    key = lambda at: (str(services[at].vip), services[at].protocol, services[at].port)  # noqa: E731
+    for at in sorted(services, key=key):
+        service = services[at]
+        last = before.get((service.vip, service.protocol))
+        if last is not None and last.port < service.port <= last.ports[-1]:
+            yield (at, "port"), f"is in the range of service {last.name}"
+        if last is None or service.ports[-1] > last.ports[-1]:
+            before[service.vip, service.protocol] = service
 
 
 def _sound_items(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[dict[int, Any], list[Fault]]:

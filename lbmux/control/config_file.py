@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.control.config import Config, said
+from lbmux.control.config import Config
+from lbmux.control.config_types import said
 from lbmux.errors import ConfigError, Problem
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -6,17 +6,18 @@ stays right across any number of changes.
 """
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.addresses import Address, to_pair
+from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control import maglev
+from lbmux.control.access_lists import Network, access_rows
 from lbmux.control.config import Backend, Config, Service
+from lbmux.control.config_traffic import TunnelKind
 from lbmux.control.identities import assign, identity
-from lbmux.control.names import Name, fill
+from lbmux.control.names import Name, ServerId, fill
 from lbmux.control.neighbours import NextHop
 from lbmux.control.slots import Range, allocate
 from lbmux.datapath.encapsulate import constant_sum, room_of
@@ -24,24 +25,36 @@ from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import (
     BACKEND,
     DRAINING,
+    ENTROPY,
     GONE,
     HASH_DESTINATION,
     HASH_SOURCE,
-    IPIP,
     NONE,
+    OUTER_IPV6,
     SERVICE,
     TICK_SHIFT,
+    UNKNOWN,
     UP,
     VIP,
     WAYS,
     Sizes,
 )
+from lbmux.errors import SetupError, TableError
 from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500
 CLOCKS_APART = 16
 """Ticks; more than a step of the kernel's clock."""
+TUNNEL_KINDS = get_args(TunnelKind)
+PORTS, DESTINATION_PORT = 0xFFFFFFFF, 0xFFFF0000
+"""Of both ports as loaded."""
+HASHED = {
+    "five_fields": (HASH_SOURCE | HASH_DESTINATION, PORTS),
+    "source": (HASH_SOURCE, 0),
+    "source_destination": (HASH_SOURCE | HASH_DESTINATION, 0),
+    "destination_port": (0, DESTINATION_PORT),
+}
 ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
 """What a backend's row has from its next hop."""
 
@@ -55,6 +68,14 @@ def changed_now() -> int:
     return (now_ticks() - CLOCKS_APART) & 0xFFFFFFFF
 
 
+def rate_of(service: Service, workers: int) -> int:
+    """New flows in 1024 ticks that each worker may enter, where the service has a limit; 0: all."""
+    if service.new_flows_per_s is None:
+        return 0
+    cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel hands up
+    return max(1, round(service.new_flows_per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
+
+
 def power_of_two(at_least: int) -> int:
     return 1 << max(0, at_least - 1).bit_length()
 
@@ -65,13 +86,17 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     The flow table has two places a flow, so that nearly all of the limit can be used (see datapath.flows).
     """
     backends = sum(len(service.backends) for service in config.services)
+    names = sum(len(service.ports) for service in config.services)
+    names += sum(backend.server_id is not None for service in config.services for backend in service.backends)
+    prefixes = sum(len(service.allow) + len(service.deny) + 1 for service in config.services)
     return Sizes(
-        names=power_of_two(max(4096, 4 * len(config.services))),
+        names=power_of_two(max(4096, 4 * names)),
         services=power_of_two(max(1024, len(config.services))),
         slots=power_of_two(2 * len(config.services) + 8) * config.maglev.size,
         backends=min(power_of_two(max(4096, 2 * backends)), 32768),
         buckets=power_of_two(-(-2 * config.flows.limit // (WAYS * workers))),
         workers=workers,
+        rules=power_of_two(max(4096, 4 * prefixes)),
     )
 
 
@@ -87,21 +112,26 @@ class Plan:
     backends: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)  # row: (identity, contents)
     identities: dict[int, int] = field(default_factory=dict)  # service row: identity
     tables: dict[int, tuple[Any, Range]] = field(default_factory=dict)  # service row: (what its table is of, where)
+    previous: dict[int, Range] = field(default_factory=dict)  # service row: where the table before lies
+    rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)  # where, rows of an access list
+    lists: dict[int, Range] = field(default_factory=dict)  # service row: where its access list lies
     rows: dict[tuple[str, str], int] = field(default_factory=dict)  # (service, backend) names: row
 
 
 class MuxTables:
     """The control side's hold on one mux's tables."""
 
-    def __init__(self, tables: Tables, local: IPv4Address) -> None:
-        """``local``: the source of the outer headers."""
+    def __init__(self, tables: Tables, *local: Address) -> None:
+        """``local``: the source of the outer headers, one of each family that hosts have."""
         self.tables = tables
-        self.local = local
+        self.local = {address.version: address for address in reversed(local)}
         self.config: Config | None = None
         self.rows: dict[tuple[str, str], int] = {}
         self._built: dict[int, tuple[Any, Range]] = {}
         self._hops: dict[Address, NextHop | None] = {}
         self._freed: list[Range] = []
+        self._previous: dict[int, Range] = {}
+        self._lists: dict[int, Range] = {}
         self._adopt()
 
     def _adopt(self) -> None:
@@ -109,6 +139,10 @@ class MuxTables:
         for row, service in enumerate(self.tables.services[self.tables.active]):
             if service["size"]:
                 self._built[row] = (None, (int(service["slots"]), int(service["size"])))
+                if service["previous"] < UNKNOWN:
+                    self._previous[row] = (int(service["previous"]), int(service["size"]))
+            if service["rule_count"]:
+                self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
@@ -123,8 +157,15 @@ class MuxTables:
         }
         in_use = set(np.flatnonzero(tables.backends["state"] != GONE).tolist())
         backend_rows = assign("backends", tables.backend_identities, backends, in_use)
-        names = [
-            Name(VIP, s.vip, s.port, PROTOCOLS[s.protocol], service_rows[value]) for value, s in services.items()
+        names: list[Name | ServerId] = [
+            Name(VIP, s.vip, port, PROTOCOLS[s.protocol], service_rows[value])
+            for value, s in services.items()
+            for port in s.ports
+        ]
+        names += [
+            ServerId(bytes.fromhex(b.server_id), row, backend_rows[value])
+            for value, (row, _, b) in backends.items()
+            if b.server_id is not None
         ]
         copy, salt = fill(tables, names)
         plan = Plan(config, copy, salt, np.zeros(tables.sizes.services, SERVICE))
@@ -132,44 +173,88 @@ class MuxTables:
         for value, (service_row, service, backend) in backends.items():
             row = backend_rows[value]
             plan.rows[service.name, backend.name] = row
-            plan.backends[row] = (value, self._backend(row, value, service_row, backend))
+            kind = backend.tunnel or service.tunnel or config.tunnel.kind
+            plan.backends[row] = (value, self._backend(row, value, service_row, backend, kind, config.tunnel.sources))
         for value, service in services.items():
             self._plan_service(plan, service_rows[value], service)
         return plan
 
-    def _plan_service(self, plan: Plan, row: int, service: Service) -> None:
-        config = plan.config
-        live = [(b.name, b.weight, plan.rows[service.name, b.name]) for b in service.backends if b.weight]
-        what, place = (tuple(sorted(live)), config.maglev.size), (0, 0)
-        if live:
-            built = self._built.get(row)
-            if built is not None and built[0] == what:
-                place = built[1]
-            else:
-                names, weights, rows = zip(*live, strict=True)
-                table = np.array(rows, np.uint16)[maglev.build(names, weights, config.maglev.size)]
-                taken = [at for _, at in (*self._built.values(), *plan.tables.values())]
-                place = (allocate(self.tables.sizes.slots, taken + self._freed, len(table)), len(table))
-                plan.slots.append((place[0], table))
-        plan.tables[row] = (what, place)
-        before = self._built.get(row)
-        previous = NONE  # of another size it would be another table
-        if before is not None and before[1] != place and before[1][1] == place[1]:
-            previous = before[1][0]
-        idle = (ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s), ticks(service.idle.closing_s))
-        plan.services[row] = (
-            *place, *idle, config.maglev.seed, HASH_SOURCE | HASH_DESTINATION, 0xFFFFFFFF, 0, 0, 0, 0, 0, 0, previous,
-            0, 0,
-        )  # fmt: skip
+    def _plan_service(self, plan: Plan, index: int, service: Service) -> None:
+        config, row = plan.config, plan.services[index]
+        row["slots"], row["size"] = self._plan_slots(plan, index, service)
+        row["previous"] = plan.previous[index][0] if index in plan.previous else NONE
+        row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
+        row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
+        row["idle_closing"], row["seed"] = ticks(service.idle.closing_s), config.maglev.seed
+        row["hashed"], row["port_mask"] = HASHED[service.hash]
+        row["rate"] = rate_of(service, self.tables.sizes.workers)
+        if service.quic is not None:
+            row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
 
-    def _backend(self, row: int, value: int, service_row: int, backend: Backend) -> NDArray[Any]:
+    def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
+        """Where the service's Maglev table is to lie; the one before stays a while, for flows that began by it."""
+        live = [(b.name, b.weight, plan.rows[service.name, b.name]) for b in service.backends if b.weight]
+        what, built = (tuple(sorted(live)), plan.config.maglev.size), self._built.get(index)
+        place, before = (0, 0), self._previous.get(index)
+        if live and built is not None and built[0] == what:
+            place = built[1]
+        elif live:
+            names, weights, rows = zip(*live, strict=True)
+            table = np.array(rows, np.uint16)[maglev.build(names, weights, plan.config.maglev.size)]
+            place = (self._gap(plan, len(table)), len(table))
+            plan.slots.append((place[0], table))
+            before = built[1] if built is not None else None
+        plan.tables[index] = (what, place)
+        if before is not None and before[1] == place[1] and not self._taken(plan, before):
+            plan.previous[index] = before
+        return place
+
+    def _gap(self, plan: Plan, size: int) -> int:
+        """Room for a Maglev table; where it is short, tables before the last are given up."""
+        taken = [at for _, at in (*self._built.values(), *plan.tables.values())] + self._freed
+        try:
+            return allocate(self.tables.sizes.slots, [*taken, *self._previous.values()], size)
+        except TableError:
+            return allocate(self.tables.sizes.slots, taken, size)
+
+    def _taken(self, plan: Plan, place: Range) -> bool:
+        """Whether a new Maglev table is to lie there."""
+        return any(at < place[0] + place[1] and place[0] < at + len(table) for at, table in plan.slots)
+
+    def _plan_rules(self, plan: Plan, index: int, service: Service) -> Range:
+        """Where the service's access list is to lie.  TableError where there is no room."""
+        rules = [(prefix, True) for prefix in service.allow] + [(prefix, False) for prefix in service.deny]
+        if not rules:
+            return (0, 0)
+        rows = access_rows(rules, otherwise=not service.allow)
+        held = self._lists.get(index)
+        if held is not None and np.array_equal(self.tables.rules[held[0] : sum(held)], rows):
+            plan.lists[index] = held
+            return held
+        taken = [*self._lists.values(), *plan.lists.values()]
+        place = (allocate(self.tables.sizes.rules, taken, len(rows), "rules"), len(rows))
+        plan.rules.append((place[0], rows))
+        plan.lists[index] = place
+        return place
+
+    def _backend(
+        self, row: int, value: int, service_row: int, backend: Backend, kind: str, sources: tuple[Network, ...]
+    ) -> NDArray[Any]:
         """The contents of a backend's row; a row that changes its owner changes its generation."""
         before = self.tables.backends[row]
-        after = np.zeros((), BACKEND)
-        after["local_high"], after["local_low"] = to_pair(self.local)
-        after["remote_high"], after["remote_low"] = to_pair(backend.tunnel_to)
-        after["checksum"] = constant_sum(int(self.local), int(backend.tunnel_to))
-        after["mtu"], after["service"], after["room"] = ETHERNET_MTU, service_row, room_of(IPIP, is_ipv6=False)
+        after, remote = np.zeros((), BACKEND), backend.tunnel_to
+        wide = next((prefix for prefix in sources if prefix.version == remote.version), None)
+        local = wide.network_address if wide else self.local.get(remote.version)
+        if local is None:
+            why = f"no own IPv{remote.version} address for packets to {remote}"
+            raise SetupError("mux", why, "name one by --address")
+        is_ipv6, number = remote.version == 6, TUNNEL_KINDS.index(kind)
+        after["local_high"], after["local_low"] = to_pair(local)
+        after["remote_high"], after["remote_low"] = to_pair(remote)
+        after["tunnel"] = number | OUTER_IPV6 * is_ipv6 | ENTROPY * (wide is not None)
+        after["room"] = room_of(number, is_ipv6)
+        after["checksum"] = 0 if is_ipv6 else constant_sum(int(local), int(remote))
+        after["mtu"], after["service"] = ETHERNET_MTU, service_row
         after["state"] = UP if backend.weight else DRAINING
         held = int(self.tables.backend_identities[row])
         after["generation"] = (int(before["generation"]) + (held not in (0, value))) & 0xFF
@@ -185,6 +270,8 @@ class MuxTables:
         tables, row = self.tables, self.tables.settings[0]
         for at, table in plan.slots:
             tables.slots[at : at + len(table)] = table
+        for at, rules in plan.rules:
+            tables.rules[at : at + len(rules)] = rules
         for index, (value, contents) in plan.backends.items():
             tables.backends[index], tables.backend_identities[index] = contents, value
         for index, value in plan.identities.items():
@@ -198,11 +285,16 @@ class MuxTables:
         row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
         in_force = bool(self._built)  # else there is no flow yet that a change could have moved
         row["changed"] = changed_now() if in_force else (now_ticks() - int(row["idle_longest"]) - 1) & 0xFFFFFFFF
+        tunnel = plan.config.tunnel
+        row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
+        row["any_port"] = any(service.port == 0 for service in plan.config.services)
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE
-        kept = {place for _, place in plan.tables.values()}
-        self._freed = [place for _, place in self._built.values() if place not in kept]
+        kept = {place for _, place in plan.tables.values()} | set(plan.previous.values())
+        left = {place for _, place in self._built.values()} | set(self._previous.values())
+        self._freed = list(left - kept)
+        self._previous, self._lists = plan.previous, plan.lists
         self._built, self.config, self.rows = plan.tables, plan.config, plan.rows
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:

@@ -11,7 +11,7 @@ Range = tuple[int, int]
 """(first slot, number of slots)"""
 
 
-def allocate(limit: int, taken: Iterable[Range], size: int) -> int:
+def allocate(limit: int, taken: Iterable[Range], size: int, table: str = "slots") -> int:
     """The first gap of ``size`` slots among ``taken`` ranges, below ``limit``; TableError where none is."""
     at = 0
     held = sorted(place for place in taken if place[1])
@@ -21,4 +21,4 @@ def allocate(limit: int, taken: Iterable[Range], size: int) -> int:
         at = max(at, start + length)
     if limit - at >= size:
         return at
-    raise TableError("slots", size + sum(length for _, length in held), limit)
+    raise TableError(table, size + sum(length for _, length in held), limit)

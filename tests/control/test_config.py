@@ -40,9 +40,69 @@ def test_host_is_where_the_tunnel_leads() -> None:
     assert made.services[0].backends[0].tunnel_to == ip_address("10.1.1.9")
 
 
-def test_ipv6_is_refused_by_name() -> None:
-    found = faults(service(vip="2001:db8::1"))
-    assert "IPv6" in found["services", 0, "vip"]
+V6 = {"vip": "2001:db8::1", "backends": [{"dip": "2001:db8:1::2", "host": "10.1.1.2"}]}
+
+
+def test_a_vip_of_ipv6_has_backends_of_ipv6_on_hosts_of_either_family() -> None:
+    made = config(service(**V6)).services[0]
+    assert (made.vip, made.backends[0].tunnel_to) == (ip_address("2001:db8::1"), ip_address("10.1.1.2"))
+    found = faults(service(**V6 | {"vip": "192.0.2.1"}))
+    assert found["services", 0, "backends", 0, "dip"] == "is IPv6, and the VIP is IPv4: `host` may be either"
+
+
+@pytest.mark.parametrize("address", ["fe80::1", "::ffff:192.0.2.1", "ff02::1", "::"])
+def test_an_ipv6_address_that_nothing_is_routed_to_is_refused(address: str) -> None:
+    assert ("services", 0, "vip") in faults(service(**V6 | {"vip": address}))
+
+
+def test_any_port_and_a_range() -> None:
+    backend = {"backends": [{"dip": "10.1.1.2"}]}
+    given = service(port="any", **backend), service(name="b", port=1000, port_to=1999, **backend)
+    any_port, some = config(*given).services
+    assert (any_port.port, list(any_port.ports), any_port.backends[0].port) == (0, [0], 0)
+    assert (some.ports, some.backends[0].port) == (range(1000, 2000), 0)
+
+
+@pytest.mark.parametrize(
+    "fields, field, why",
+    [
+        ({"port": 0}, "port", "should be 1 to 65535, or any"),
+        ({"port": 80, "port_to": 80}, "port_to", "should be above `port`"),
+        ({"port": "any", "port_to": 80}, "port_to", "has no meaning beside `port: any`"),
+        ({"port": 80, "hash": "cookie"}, "hash", "should be 'five_fields'"),
+        ({"port": 80, "deny": ["10.0.0.1/8"]}, "deny", "has host bits set"),
+        ({"port": 80, "deny": ["everybody"]}, "deny", "is no IPv4 or IPv6 prefix"),
+        ({"port": 80, "new_flows_per_s": 0}, "new_flows_per_s", "should be greater than or equal to 1"),
+        ({"port": 80, "tunnel": "vxlan"}, "tunnel", "should be 'ipip'"),
+        ({"port": 80, "quic": {"rotation": 7}}, "quic", "should be less than or equal to 6"),
+    ],
+)
+def test_is_said_of(fields: dict[str, Any], field: str, why: str) -> None:
+    found = faults(service(**fields))
+    ((at, said),) = found.items()
+    assert at[:3] == ("services", 0, field)
+    assert why in said
+
+
+def test_ports_of_two_services_must_not_overlap() -> None:
+    found = faults(service(port=1000, port_to=1999), service(name="b", port=1500))
+    assert found == {("services", 1, "port"): "is in the range of service web"}
+
+
+def test_server_ids_are_unique_and_of_the_said_length() -> None:
+    backends = [{"dip": f"10.1.1.{at}", "server_id": one} for at, one in enumerate(["0a", "0a", "0b0c", "zz"], 1)]
+    found = faults(service(protocol="udp", quic={}, backends=backends))
+    assert found["services", 0, "backends", 1, "server_id"] == "another backend has 0a"
+    assert found["services", 0, "backends", 2, "server_id"] == "should have 1 bytes, as `quic.id_bytes` says"
+    assert found["services", 0, "backends", 3, "server_id"] == "should be bytes in hexadecimal (0a1b, say)"
+    found = faults(service(backends=[{"dip": "10.1.1.1", "server_id": "0a"}]))
+    assert found["services", 0, "backends", 0, "server_id"] == "has no meaning where the service has no `quic`"
+
+
+def test_prefixes_for_outer_sources() -> None:
+    assert config(service(), tunnel={"sources": ["172.16.0.0/16", "2001:db8::/112"]}).tunnel.sources
+    found = faults(service(), tunnel={"sources": ["172.16.0.0/12"]})
+    assert found["tunnel", "sources"] == "172.16.0.0/12 should be a /16"
 
 
 def test_service_overrides_only_the_idle_times_that_it_names() -> None:

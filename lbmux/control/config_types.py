@@ -1,0 +1,68 @@
+"""What the models of the configuration have in common: their base, and the types of their fields."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lbmux.addresses import Address
+
+SAID = {"extra_forbidden": "is no known field", "missing": "is missing", "model_type": "should be a mapping"}
+
+
+def said(error: ErrorDetails) -> str:
+    """What pydantic says of a value, in this file's words."""
+    return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
+
+
+def _unicast(value: object) -> Address:
+    """One machine's address; an integer is none, though `ipaddress` would take it."""
+    if not isinstance(value, str | IPv4Address | IPv6Address):
+        raise PydanticCustomError("address", "should be an IP address as text")
+    try:
+        address = ip_address(value)
+    except ValueError:
+        raise PydanticCustomError("address", "is not an IPv4 or IPv6 address") from None
+    if address.is_multicast:
+        raise PydanticCustomError("address", "is a multicast address: a unicast one is needed")
+    if address.is_unspecified or (address.version == 4 and (address.is_reserved or address.packed[0] == 0)):
+        raise PydanticCustomError("address", "is not a unicast address")
+    if address.version == 6 and (address.is_link_local or address.ipv4_mapped):
+        raise PydanticCustomError("address", "is no address that packets could be routed to")
+    return address
+
+
+Unicast = Annotated[IPv4Address | IPv6Address, BeforeValidator(_unicast)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _prefix(value: object) -> IPv4Network | IPv6Network:
+    if not isinstance(value, str | IPv4Network | IPv6Network):
+        raise PydanticCustomError("prefix", "should be a prefix as text")
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        wrong = "has host bits set" if "host bits" in str(error) else "is no IPv4 or IPv6 prefix (192.0.2.0/24, say)"
+        raise PydanticCustomError("prefix", wrong) from None
+
+
+Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_prefix)]
+
+
+def _any_port(value: object) -> object:
+    if value == "any":
+        return 0
+    if value == 0 and not isinstance(value, bool):
+        raise PydanticCustomError("port", "should be 1 to 65535, or any")
+    return value
+
+
+PortOrAny = Annotated[int, Field(strict=True, ge=0, le=65535), BeforeValidator(_any_port)]
