@@ -143,11 +143,13 @@ def ip_packet(
     return with_header_checksum(fields + source.packed + destination.packed) + payload
 
 
-def icmp_packet(source: Address, destination: Address, message: bytes, *, traffic_class: int = 0) -> bytes:
+def icmp_packet(
+    source: Address, destination: Address, message: bytes, *, traffic_class: int = 0, hops: int = HOPS
+) -> bytes:
     """A new packet with an ICMP message of the addresses' family, whose checksum is made here."""
     protocol = ICMP if source.version == 4 else ICMPV6
     message = with_checksum(source, destination, protocol, message)
-    return ip_packet(source, destination, protocol, message, traffic_class=traffic_class)
+    return ip_packet(source, destination, protocol, message, traffic_class=traffic_class, hops=hops)
 
 
 def with_header_checksum(header: bytes) -> bytes:

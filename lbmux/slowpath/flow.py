@@ -1,0 +1,26 @@
+"""A flow as the slow path names it, and what it asks of the data path about it."""
+
+from typing import NamedTuple, Protocol
+
+from lbmux.addresses import Address
+
+
+class Flow(NamedTuple):
+    """Client and VIP, whichever of them sent the packet that tells of it."""
+
+    protocol: int
+    client: Address
+    client_port: int
+    vip: Address
+    vip_port: int
+
+
+class Forwarder(Protocol):
+    """The data path, for one packet at a time.  A backend is the number of its row."""
+
+    def owner(self, flow: Flow) -> int | None:
+        """The backend that has the flow, or would get it; nothing is entered."""
+
+    def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
+        """The frames that carry a packet to a backend's host, each with the interface that it leaves by; none where
+        that cannot be."""

@@ -1,0 +1,63 @@
+"""ICMP errors about a flow: whose packet they quote, and how the quote is made right for the server.
+
+A server's packet to a client, VIP -> client, met a trouble somewhere; the router that says so quotes its beginning, 8
+bytes of the transport header at least.  That is enough to know the flow, and so the backend whose packet it was.
+"""
+
+import struct
+
+from lbmux.addresses import Address
+from lbmux.slowpath.checksums import CHECKSUM_AT, UDP, adjusted, is_right
+from lbmux.slowpath.errors import ICMP_BYTES, is_error
+from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.packets import Packet, icmp_packet, read_ip
+
+
+def quote_in(error: Packet) -> Packet | None:
+    """What a whole, undamaged ICMP error quotes."""
+    if error.is_fragment or not is_error(error) or len(error.payload) < ICMP_BYTES:
+        return None
+    if not is_right(error.source, error.destination, error.protocol, error.payload):
+        return None
+    quote = read_ip(error.payload[ICMP_BYTES:], cut=True)
+    return quote if quote is not None and quote.version == error.version else None
+
+
+def flow_of(error: Packet) -> Flow | None:
+    """The flow that an ICMP error to a VIP is about."""
+    quote = quote_in(error)
+    # Somebody else's packet is quoted to us by mistake, or to reach a server that it should not.
+    if quote is None or quote.source != error.destination or quote.ports is None:
+        return None
+    vip_port, client_port = quote.ports
+    return Flow(quote.protocol, quote.destination, client_port, quote.source, vip_port)
+
+
+def translate_error(error: Packet, dip: Address, dip_port: int) -> bytes | None:
+    """The error as the server must see it: to the DIP, about a packet from the DIP and the server's own port.
+
+    What else the quote holds is left as it is, but for the checksums that cover what was changed.
+    """
+    quote = quote_in(error)
+    if quote is None or quote.ports is None or dip.version != error.version:
+        return None
+    before = quote.source.packed + struct.pack("!H", quote.ports[0])
+    after = dip.packed + struct.pack("!H", dip_port or quote.ports[0])
+    data = bytearray(quote.data)
+    at = 12 if quote.version == 4 else 8
+    data[at : at + len(dip.packed)] = dip.packed
+    data[quote.transport : quote.transport + 2] = after[-2:]
+    if quote.version == 4:
+        _adjust(data, 10, quote.source.packed, dip.packed)
+    covered = quote.transport + CHECKSUM_AT[quote.protocol]
+    is_absent = quote.protocol == UDP and data[covered : covered + 2] == b"\0\0"
+    if len(data) >= covered + 2 and not is_absent:
+        _adjust(data, covered, before, after)
+    behind = error.payload[ICMP_BYTES + len(quote.data) :]  # extensions (RFC 4884)
+    message = error.payload[:ICMP_BYTES] + bytes(data) + behind
+    return icmp_packet(error.source, dip, message, traffic_class=error.traffic_class, hops=error.hops)
+
+
+def _adjust(data: bytearray, at: int, before: bytes, after: bytes) -> None:
+    value = int.from_bytes(data[at : at + 2], "big")
+    data[at : at + 2] = adjusted(value, before, after).to_bytes(2, "big")
