@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestamp, fragment
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
@@ -129,7 +129,11 @@ def inputs() -> dict[str, bytes]:
     echo = IP(src=CLIENT, dst=WEB) / ICMP(id=1, seq=1) / Raw(b"ping")
     needed = IP(src="198.51.100.1", dst=WEB) / ICMP(type=3, code=4, nexthopmtu=1400) / IP(src=WEB, dst=CLIENT)
     tags = [Dot1Q(vlan=5) / tcp(), Dot1AD(vlan=6) / Dot1Q(vlan=5) / tcp()]
-    v6 = IPv6(src="2001:db8::7", dst="2001:db8::80") / TCP(sport=40000, dport=80, flags="S")
+    v6 = IPv6(src="2001:db8::7", dst="2001:db8::80", tc=0xB8, fl=0x12345) / TCP(sport=40000, dport=80, flags="S")
+    clients6 = [v6.copy() for _ in range(4)]
+    for port, packet in enumerate(clients6, 40000):
+        packet[TCP].sport = port
+    options6 = IPv6(src="2001:db8::7", dst="2001:db8::80") / IPv6ExtHdrDestOpt() / v6[TCP]
     sizes = [tcp(payload=bytes(size), id=size) for size in (1440, 1441, 1460)]
     questions = [ethernet(udp(port)) for port in range(50000, 50008)]
     return {
@@ -139,7 +143,7 @@ def inputs() -> dict[str, bytes]:
         "fragments.pcap": pcap(map(ethernet, fragment(large, 1400))),
         "icmp.pcap": pcap([ethernet(echo), ethernet(needed / TCP(sport=80, dport=40000))]),
         "vlan.pcap": pcap(map(ethernet, tags)),
-        "ipv6.pcap": pcap([ethernet(v6)]),
+        "ipv6.pcap": pcap(map(ethernet, [*clients6, options6])),
         "other.pcap": pcap(others()),
         "truncated.pcap": pcap(truncated()),
         "lengths.pcap": pcap(wrong_lengths()),
@@ -169,9 +173,11 @@ def main() -> None:
         return
     from lbmux.cli.main import run
 
+    own = ["--address", "10.0.0.1", "--address", "fd00::1"]
+
     for name in captures:
         print(f"== {name}", flush=True)
-        run(["replay", str(HERE / name), "-c", str(CONFIG), "--address", "10.0.0.1", "-w", str(HERE / golden(name))])
+        run(["replay", str(HERE / name), "-c", str(CONFIG), *own, "-w", str(HERE / golden(name))])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """`lbmux agent`: runs a host agent."""
 
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import click
 
+from lbmux.addresses import Address
 from lbmux.cli import options
 
 
@@ -33,9 +33,9 @@ from lbmux.cli import options
 def command(
     config: Path,
     interface: str,
-    addresses: tuple[IPv4Address, ...],
+    addresses: tuple[Address, ...],
     mode: str,
-    muxes: tuple[IPv4Address, ...],
+    muxes: tuple[Address, ...],
     driver: str,
     detach_on_exit: bool,
     control: Path | None,

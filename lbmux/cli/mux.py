@@ -1,11 +1,11 @@
 """`lbmux mux`: runs a mux."""
 
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lbmux.addresses import Address
 from lbmux.cli import bgp_options, options
 
 
@@ -13,8 +13,8 @@ from lbmux.cli import bgp_options, options
 @options.config
 @options.interface
 @click.option(
-    "--address", type=options.ADDRESS, envvar="LBMUX_ADDRESS", show_envvar=True,
-    help="Source of the outer headers. [default: the interface's first address]",
+    "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
+    help="Source of the outer headers, one of each family.  [default: the interface's first ones]",
 )  # fmt: skip
 @click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
@@ -30,14 +30,14 @@ from lbmux.cli import bgp_options, options
 def command(
     config: Path,
     interface: str,
-    address: IPv4Address | None,
+    addresses: tuple[Address, ...],
     driver: str,
     xdp_mode: str,
     detach_on_exit: bool,
     control: Path | None,
     **bgp: Any,
 ) -> None:
-    """Run a mux on one interface: packets to a VIP leave for a backend, inside IPIP.
+    """Run a mux on one interface: packets to a VIP leave for a backend, in a tunnel.
 
     SIGHUP loads the configuration anew, SIGTERM ends it after what was read is sent.
     """
@@ -45,4 +45,4 @@ def command(
     from lbmux.programs.mux import Options, serve
 
     more = bgp_options.settings(bgp)
-    run(serve(Options(config, interface, address, control, driver, detach_on_exit, xdp_mode, **more)))
+    run(serve(Options(config, interface, addresses, control, driver, detach_on_exit, xdp_mode, **more)))

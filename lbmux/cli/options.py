@@ -1,24 +1,26 @@
 """Options that several commands share, each with its environment variable."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lbmux.addresses import Address
+
 PATH = click.Path(path_type=Path)
 
 
-class AddressType(click.ParamType[IPv4Address]):
+class AddressType(click.ParamType[Address]):
     name = "address"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IPv4Address:
-        if isinstance(value, IPv4Address):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, IPv4Address | IPv6Address):
             return value
         try:
-            return IPv4Address(value)
+            return ip_address(value)
         except ValueError:
-            self.fail(f"{value!r} is not an IPv4 address", param, ctx)
+            self.fail(f"{value!r} is not an IPv4 or IPv6 address", param, ctx)
 
 
 ADDRESS = AddressType()

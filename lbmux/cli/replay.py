@@ -5,12 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbmux.addresses import Address
 from lbmux.cli import options
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ class MacType(click.ParamType[int]):
 @click.option("--to", "interface", metavar="INTERFACE", help="Put the frames on this wire instead.  Needs root.")
 @click.option("--pps", type=click.IntRange(min=1), help="Packets a second with --to. [default: at recorded times]")
 @click.option(
-    "--address", type=options.ADDRESS, default="10.0.0.1", show_default=True, help="Source of the outer headers."
+    "--address", "addresses", type=options.ADDRESS, multiple=True, default=["10.0.0.1", "fd00::1"], show_default=True,
+    help="Source of the outer headers, one of each family.",
 )
 @click.option("--source-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {SOURCE_MAC}]")
 @click.option("--destination-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {DESTINATION_MAC}]")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None,
-    address: IPv4Address, source_mac: int | None, destination_mac: int | None, as_json: bool,
+    addresses: tuple[Address, ...], source_mac: int | None, destination_mac: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Send the capture IN (pcap or pcapng, - is standard input) through the data path of a mux.
 
@@ -71,7 +72,7 @@ def command(
             result = _onto_wire(playback, interface, pps, macs, every)
         else:
             assert config is not None
-            result = _through_mux(playback, config, write, address, macs)
+            result = _through_mux(playback, config, write, addresses, macs)
     to_stderr = str(write) == "-"
     if as_json:
         click.echo(json.dumps(_as_json(capture, result), indent=1), err=to_stderr)
@@ -104,7 +105,7 @@ def _mac(given: int | None, default: str) -> int:
 
 
 def _through_mux(
-    playback: "Playback", config: Path, write: Path | None, address: IPv4Address, macs: tuple[int, int]
+    playback: "Playback", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
 ) -> "Result":
     from lbmux.control.config_file import load
     from lbmux.control.mux_tables import ETHERNET_MTU
@@ -112,7 +113,7 @@ def _through_mux(
     from lbmux.frames.pcap import PcapWriter
     from lbmux.tools.replay import ReplayMux, replay
 
-    mux = ReplayMux(load(config), address, NextHop(0, *macs, ETHERNET_MTU))
+    mux = ReplayMux(load(config), addresses, NextHop(0, *macs, ETHERNET_MTU))
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
         tell = stack.enter_context(_progress(playback))

@@ -289,20 +289,22 @@ def _route(message: Any, destination: Address) -> Route:
     )
 
 
-def addresses(interface: str | None = None) -> list[IPv4Address]:
-    """The machine's IPv4 addresses, or one interface's, in the kernel's order."""
+def addresses(interface: str | None = None) -> list[Address]:
+    """The machine's addresses that packets can be routed to, or one interface's, in the kernel's order."""
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=interface) if interface else [None]
         if not index:
             raise SetupError(f"interface {interface}", "there is none of that name")
         selected = {"index": index[0]} if interface else {}
-        found = ip.get_addr(family=socket.AF_INET, **selected)
-        return [IPv4Address(message.get_attr("IFA_LOCAL")) for message in found]
+        found = [*ip.get_addr(family=socket.AF_INET, **selected), *ip.get_addr(family=socket.AF_INET6, **selected)]
+    texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)
+    return [address for address in map(ip_address, texts) if not (address.version == 6 and address.is_link_local)]
 
 
-def first_address(interface: str) -> IPv4Address:
-    """The address that outer headers have as their source unless another is named."""
+def first_addresses(interface: str) -> tuple[Address, ...]:
+    """The addresses that outer headers have as their source unless others are named: one of each family."""
     found = addresses(interface)
     if not found:
-        raise SetupError(f"interface {interface}", "has no IPv4 address", "name one by --address")
-    return found[0]
+        raise SetupError(f"interface {interface}", "has no IP address", "name one by --address")
+    first = {address.version: address for address in reversed(found)}
+    return tuple(first[version] for version in sorted(first))

@@ -11,12 +11,12 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
+from lbmux.addresses import Address
 from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
@@ -57,9 +57,9 @@ class Options:
 
     config: Path
     interface: str
-    addresses: tuple[IPv4Address, ...] = ()
+    addresses: tuple[Address, ...] = ()
     mode: str = "nat"
-    muxes: tuple[IPv4Address, ...] = ()
+    muxes: tuple[Address, ...] = ()
     control: Path | None = None
     driver: str = "auto"
     detach_on_exit: bool = False
@@ -135,7 +135,7 @@ async def serve(options: Options) -> None:
 
 async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
-    own: Iterable[IPv4Address] = options.addresses or await asyncio.to_thread(addresses)
+    own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
         if options.driver != "tun":  # whose device there is but once
             stack.enter_context(alone("agent", options.interface))

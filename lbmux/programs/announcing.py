@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from lbmux.addresses import Address
 from lbmux.control.announcer.announcer import SPEAKERS, Announcer
 from lbmux.control.announcer.settings import Bgp
 
@@ -15,12 +16,12 @@ UP_AND_RUNNING = 0x1 | 0x40
 ANY_ADDRESS = IPv4Address(0)
 
 
-def announcing(bgp: Bgp | None, speaker: str, local: IPv4Address, control: Path, interface: str) -> Announcer | None:
+def announcing(bgp: Bgp | None, speaker: str, local: Address, control: Path, interface: str) -> Announcer | None:
     """Not started yet; SetupError where the speaker is not installed.  None without peers."""
     if bgp is None or not bgp.peers:
         return None
     directory = control.with_suffix(".bgp")
-    if bgp.local == ANY_ADDRESS:
+    if bgp.local == ANY_ADDRESS and isinstance(local, IPv4Address):
         bgp = replace(bgp, local=local)
     return Announcer(SPEAKERS[speaker](bgp, directory), directory, lambda: is_up(interface))
 

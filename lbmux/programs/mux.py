@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop, NextHops, first_address
+from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
@@ -50,7 +50,7 @@ class Options:
 
     config: Path
     interface: str
-    address: IPv4Address | None = None
+    addresses: tuple[Address, ...] = ()
     control: Path | None = None
     driver: str = "auto"
     detach_on_exit: bool = False
@@ -123,15 +123,15 @@ def xdp_mode(options: Options) -> str:
     return "generic" if device_driver(options.interface) == "veth" else "native"
 
 
-async def own_address(interface: str) -> IPv4Address:
-    return await asyncio.to_thread(first_address, interface)
+async def own_addresses(interface: str) -> tuple[Address, ...]:
+    return await asyncio.to_thread(first_addresses, interface)
 
 
-def _tables_in_force(driver: Driver, local: IPv4Address, config: Config) -> MuxTables:
+def _tables_in_force(driver: Driver, local: Iterable[Address], config: Config) -> MuxTables:
     """The driver's tables with the configuration in them."""
     if driver.previous is not None:
         copy_keys(driver.previous, driver.tables)
-    mux = MuxTables(driver.tables, local)
+    mux = MuxTables(driver.tables, *local)
     mux.commit(mux.plan(config))
     if driver.adopted:
         log.info("adopted the tables in force: %d flows", np.count_nonzero(driver.tables.flows["state"]))
@@ -149,11 +149,11 @@ async def serve(options: Options) -> None:
 
 async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
-    local = options.address or await own_address(options.interface)
+    local = options.addresses or await own_addresses(options.interface)
     control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
-        announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+        announcer = announcing(options.bgp, options.bgp_speaker, local[0], control, options.interface)
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -176,7 +176,7 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
 
-        about = {"interface": options.interface, "address": str(local)}
+        about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting)
 
         async def in_force() -> None:
@@ -197,7 +197,7 @@ async def _serve(options: Options) -> None:
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
-        log.info("mux %s on %s: %d services", local, options.interface, len(config.services))
+        log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
         ready()
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)

@@ -5,13 +5,13 @@ The clock is the capture's, so flows grow idle as they did on the wire.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from itertools import pairwise
 
 import numpy as np
 
+from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
@@ -55,10 +55,10 @@ class Result:
 class ReplayMux:
     """A mux' tables and its data path, with one next hop for every backend."""
 
-    def __init__(self, config: Config, local: IPv4Address, hop: NextHop) -> None:
-        """``local``: the source of the outer headers.  TableError where the configuration does not fit."""
+    def __init__(self, config: Config, local: Iterable[Address], hop: NextHop) -> None:
+        """``local``: sources of the outer headers, one of each family.  TableError where the configuration does not fit."""
         self._tables = Tables.allocate(sizes_for(config))
-        self._control = MuxTables(self._tables, local)
+        self._control = MuxTables(self._tables, *local)
         self._control.commit(self._control.plan(config))
         for destination in self._control.destinations():
             self._control.set_next_hop(destination, hop)

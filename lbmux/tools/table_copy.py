@@ -6,7 +6,7 @@ one packet can meet are asked for; the copy's other pages are never touched, so 
 
 import base64
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ WHOLE = ("settings", "names", "services", "backends")
 
 
 def of_configuration(config: Config) -> Moment:
-    """Every next hop is a placeholder; the outer source is the first mux of the file, or 0.0.0.0."""
-    local = next((mux for mux in config.muxes if isinstance(mux, IPv4Address)), IPv4Address(0))
-    mux = MuxTables(Tables.allocate(sizes_for(config)), local)
+    """Every next hop is a placeholder; the outer source is the first mux of the file, or 0.0.0.0 (::)."""
+    mux = MuxTables(Tables.allocate(sizes_for(config)), *config.muxes, IPv4Address(0), IPv6Address(0))
     mux.commit(mux.plan(config))
     for destination in mux.destinations():
         mux.set_next_hop(destination, NextHop(0, PLACEHOLDER_MAC, PLACEHOLDER_MAC, ETHERNET_MTU))

@@ -19,7 +19,7 @@ from lbmux.control.neighbours import (
     NextHops,
     Watcher,
     addresses,
-    first_address,
+    first_addresses,
     learn_link,
     learn_neighbour,
 )
@@ -372,7 +372,7 @@ def test_a_bridges_forwarding_entry_is_no_neighbour() -> None:
 @pytest.mark.root
 def test_addresses_of_an_interface_and_of_the_machine(pair: Pair) -> None:
     pair.netlink("b", lambda ip, index: ip.addr("add", index=index, address="10.9.0.22", prefixlen=24))
-    assert pair.inside("b", lambda: first_address("b0")) == OURS
+    assert pair.inside("b", lambda: first_addresses("b0")) == (OURS,)
     assert pair.inside("b", lambda: addresses("b0")) == [OURS, ip_address("10.9.0.22")]
     assert set(pair.inside("b", addresses)) == {ip_address("127.0.0.1"), OURS, ip_address("10.9.0.22")}
 
@@ -381,6 +381,6 @@ def test_addresses_of_an_interface_and_of_the_machine(pair: Pair) -> None:
 def test_an_interface_without_an_address_or_a_name_is_told(pair: Pair) -> None:
     pair.netlink("b", lambda ip, index: ip.flush_addr(index=index))
     with pytest.raises(SetupError, match="^interface b0: has no IPv4 address "):
-        pair.inside("b", lambda: first_address("b0"))
+        pair.inside("b", lambda: first_addresses("b0"))
     with pytest.raises(SetupError, match="^interface nowhere0: there is none of that name$"):
-        pair.inside("b", lambda: first_address("nowhere0"))
+        pair.inside("b", lambda: first_addresses("nowhere0"))

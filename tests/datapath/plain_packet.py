@@ -212,3 +212,10 @@ def translate(frame: bytes, packet: Packet, address: bytes, port: int, to: str) 
             value = 0xFFFF
         after = put(after, at, struct.pack("!H", value))
     return after
+
+
+def a_hop_on(frame: bytes) -> bytes:
+    """The IP packet of a frame, after it has taken a hop."""
+    packet = parse(frame)
+    assert isinstance(packet, Packet)
+    return take_hop(frame, packet)[packet.network :]

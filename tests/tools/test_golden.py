@@ -2,17 +2,19 @@
 
 import importlib.util
 import json
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 from scapy.utils import PcapReader
 
 from lbmux.cli.main import run
+from tests.datapath import plain_packet
+from tests.datapath.plain_packet import Packet as Parsed
 
 PCAPS = Path(__file__).parent.parent.parent / "pcaps"
 SPEC = importlib.util.spec_from_file_location("make", PCAPS / "make.py")
@@ -24,34 +26,39 @@ INPUTS: dict[str, bytes] = make.inputs()
 VERDICTS = {
     "tcp.pcap": {"forwarded": 18},
     "udp.pcap": {"forwarded": 8},
-    "options.pcap": {"options": 2},
+    "options.pcap": {"forwarded": 2},
     "fragments.pcap": {"fragment": 3},
     "icmp.pcap": {"icmp": 2},
-    "vlan.pcap": {"vlan": 2},
-    "ipv6.pcap": {"not_ip": 1},
+    "vlan.pcap": {"forwarded": 2},
+    "ipv6.pcap": {"forwarded": 5},
     "other.pcap": {"not_ip": 2, "protocol": 1, "not_vip": 3},
     # no whole Ethernet or IP header: truncated; a whole one that claims more than there is: malformed
     "truncated.pcap": {"truncated": 6, "malformed": 6},
     # 49 bytes of 50, and UDP lengths, which are the host's to judge, go through
-    "lengths.pcap": {"forwarded": 4, "malformed": 9, "options": 1},
+    "lengths.pcap": {"forwarded": 4, "malformed": 9, "truncated": 1},
     "checksums.pcap": {"forwarded": 4},
     "large.pcap": {"forwarded": 1, "too_big": 2},
     "snapped.pcap": {"forwarded": 19, "too_big": 2},
     "padded.pcap": {"forwarded": 2},
-    "raw.pcap": {"forwarded": 4, "not_ip": 1},
+    "raw.pcap": {"forwarded": 5},
     "nanoseconds.pcap": {"forwarded": 18},
     "bigendian.pcap": {"forwarded": 18},
-    "nanoseconds.pcapng": {"forwarded": 6, "not_ip": 1},
+    "nanoseconds.pcapng": {"forwarded": 7},
     "cut.pcap": {"forwarded": 17},
     "cut.pcapng": {"forwarded": 5},
     "empty.pcap": {},
 }
 DAMAGE = {"cut.pcap": 1319, "cut.pcapng": 564}
-HOSTS = {"192.0.2.1": {"10.1.1.2", "10.1.2.2", "10.1.4.2"}, "192.0.2.2": {"10.1.1.2", "10.1.2.2"}}
+HOSTS = {
+    "192.0.2.1": {"10.1.1.2", "10.1.2.2", "10.1.4.2"},
+    "192.0.2.2": {"10.1.1.2", "10.1.2.2"},
+    "2001:db8::80": {"2001:db8:1::2", "10.1.2.2"},
+}
 
 
 def replayed(name: str, output: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
-    options = ["-c", str(make.CONFIG), "--address", "10.0.0.1", "-w", str(output), "--json"]
+    own = ["--address", "10.0.0.1", "--address", "fd00::1"]
+    options = ["-c", str(make.CONFIG), *own, "-w", str(output), "--json"]
     status = run(["replay", str(PCAPS / name), *options])
     return status, json.loads(capsys.readouterr().out)
 
@@ -61,8 +68,28 @@ def packets(path: Path) -> list[Packet]:
         return list(reader)
 
 
-def network_layer(packet: Packet) -> Any:
-    return packet.original[14:] if isinstance(packet, Ether) else packet.original
+def tags(packet: Packet) -> list[int]:
+    return [layer.vlan for layer in packet.iterpayloads() if isinstance(layer, Dot1Q)]
+
+
+def layers(packet: Packet) -> list[Packet]:
+    """The IP headers, the outer one first."""
+    found, layer = [], packet
+    while layer:
+        if isinstance(layer, IP | IPv6):
+            found.append(layer)
+        layer = layer.payload
+    return found
+
+
+def network_layer(packet: Packet) -> bytes:
+    """What came, with one hop less."""
+    data = packet.original
+    if not isinstance(packet, Ether):
+        data = bytes(12) + (b"\x86\xdd" if data[0] >> 4 == 6 else b"\x08\0") + data
+    whole = data + bytes(2000)  # where it was cut
+    parsed = plain_packet.parse(whole)
+    return plain_packet.a_hop_on(whole)[: len(data) - parsed.network] if isinstance(parsed, Parsed) else data[14:]
 
 
 def test_every_input_is_expected() -> None:
@@ -90,13 +117,19 @@ class TestEach:
 class TestGolden:
     def test_outer_header(self, name: str) -> None:
         for packet in packets(PCAPS / make.golden(name)):
-            outer = packet[IP]
-            inner = outer.payload
-            assert (outer.version, outer.ihl, outer.ttl, outer.proto, outer.frag) == (4, 5, 64, 4, 0)
-            assert (outer.src, outer.tos, outer.id) == ("10.0.0.1", inner.tos, inner.id)
-            assert outer.len == 20 + inner.len
-            assert str(outer.flags) == str(inner.flags)
+            outer, inner = layers(packet)
             assert outer.dst in HOSTS[inner.dst]
+            if isinstance(outer, IPv6):
+                assert (outer.hlim, outer.nh, outer.src, outer.plen) == (64, 41, "fd00::1", len(bytes(inner)))
+                assert (outer.tc, outer.fl) == (inner.tc, inner.fl)
+                continue
+            assert (outer.version, outer.ihl, outer.ttl, outer.frag, outer.src) == (4, 5, 64, 0, "10.0.0.1")
+            if isinstance(inner, IPv6):
+                assert (outer.proto, outer.tos, outer.id, outer.flags) == (41, inner.tc, 0, "DF")
+                assert outer.len == 60 + inner.plen
+            else:
+                assert (outer.proto, outer.tos, outer.id) == (4, inner.tos, inner.id)
+                assert (str(outer.flags), outer.len) == (str(inner.flags), 20 + inner.len)
             checksum = outer.chksum
             del outer.chksum
             assert IP(bytes(outer)[:20]).chksum == checksum
@@ -104,7 +137,7 @@ class TestGolden:
     def test_ethernet_header(self, name: str) -> None:
         for packet in packets(PCAPS / make.golden(name)):
             if name == "raw.pcap":
-                assert isinstance(packet, IP)
+                assert isinstance(packet, IP | IPv6)
             else:
                 assert (packet.src, packet.dst) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
@@ -114,12 +147,19 @@ class TestGolden:
             came[-1] = came[-1][0], came[-2][1]
         left = iter(came)
         for packet in packets(PCAPS / make.golden(name)):
-            assert (network_layer(packet)[20:], packet.time) in left  # behind the one before
+            outer, _ = layers(packet)
+            head = 40 if isinstance(outer, IPv6) else 20
+            start = packet.original.index(bytes(outer)[:head]) + head
+            assert (packet.original[start:], packet.time) in left  # behind the one before
+
+    def test_vlan_tags_are_those_that_came(self, name: str) -> None:
+        came, sent = packets(PCAPS / name), packets(PCAPS / make.golden(name))
+        assert len(sent) < len(came) or [*map(tags, sent)] == [*map(tags, came)]
 
     def test_a_flow_has_one_backend(self, name: str) -> None:
-        hosts: dict[tuple[str, int, str], set[IPv4Address]] = {}
+        hosts: dict[tuple[str, int, str], set[str]] = {}
         for packet in packets(PCAPS / make.golden(name)):
-            inner = packet[IP].payload
+            outer, inner = layers(packet)
             transport = inner[UDP] if UDP in inner else inner[TCP]
-            hosts.setdefault((inner.src, transport.sport, inner.dst), set()).add(packet[IP].dst)
+            hosts.setdefault((inner.src, transport.sport, inner.dst), set()).add(outer.dst)
         assert all(len(each) == 1 for each in hosts.values())

@@ -17,6 +17,7 @@ from lbmux.errors import CaptureError
 from lbmux.frames.pcap import PcapWriter
 from lbmux.tools.playback import Playback
 from lbmux.tools.replay import Count, ReplayMux, Result, replay
+from tests.datapath.plain_packet import a_hop_on
 from tests.frames.captures import NANO, pcap, record
 
 HOP = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"), 1500)
@@ -46,7 +47,7 @@ def frame(port: int = 40000, destination: str = "192.0.2.1", flags: str = "A") -
 def run(directory: Path, content: bytes, given: Config | None = None, loop: int = 1) -> tuple[Result, list[bytes]]:
     source, target = directory / "in", directory / "out"
     source.write_bytes(content)
-    mux = ReplayMux(given or config(), LOCAL, HOP)
+    mux = ReplayMux(given or config(), [LOCAL], HOP)
     with Playback(source, loop) as playback, PcapWriter(target, playback.raw, playback.nanoseconds) as writer:
         result = replay(playback, mux, writer)
     with RawPcapReader(str(target)) as written:
@@ -57,7 +58,7 @@ def lookups(directory: Path, *records: bytes, untrusted_s: int = 10) -> list[str
     """What the flow table was found to hold for each packet of a capture, all in one batch."""
     source = directory / "in"
     source.write_bytes(pcap(*records))
-    mux = ReplayMux(config(untrusted_s=untrusted_s), LOCAL, HOP)
+    mux = ReplayMux(config(untrusted_s=untrusted_s), [LOCAL], HOP)
     with Playback(source) as playback:
         replay(playback, mux)
     counted = mux.lookups()
@@ -111,7 +112,7 @@ class TestWritten:
         sent = Ether(written)
         assert (sent.src, sent.dst) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
         assert (sent[IP].src, sent[IP].dst, sent[IP].proto, sent[IP].ttl) == ("10.0.0.1", "10.1.1.2", 4, 64)
-        assert bytes(sent[IP].payload) == frame()[14:]
+        assert bytes(sent[IP].payload) == a_hop_on(frame())
 
     @pytest.mark.parametrize(("magic", "unit"), [(None, 123_456), (NANO, 123_456_789)])
     def test_times_are_kept(self, tmp_path: Path, magic: int | None, unit: int) -> None:
@@ -123,12 +124,12 @@ class TestWritten:
 
     def test_raw_ip_stays_raw_ip(self, tmp_path: Path) -> None:
         _, (written,) = run(tmp_path, pcap(record(frame()[14:]), link=101), config(1))
-        assert (IP(written).dst, bytes(IP(written).payload)) == ("10.1.1.2", frame()[14:])
+        assert (IP(written).dst, bytes(IP(written).payload)) == ("10.1.1.2", a_hop_on(frame()))
 
     def test_packets_in_order_across_batches(self, tmp_path: Path) -> None:
         frames = [frame(port) for port in range(10_000, 13_000)]
         _, written = run(tmp_path, pcap(*map(record, frames)))
-        assert [data[34:] for data in written] == [data[14:] for data in frames]
+        assert [data[34:] for data in written] == [a_hop_on(data) for data in frames]
 
 
 class TestClock:
