@@ -1,0 +1,38 @@
+"""What a mux does with the packets that are not plain, as parts of the configuration (lbmux.slowpath does it)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lbmux.control.config_types import Model
+
+Echo = Literal["answer", "forward", "drop"]
+TooBig = Literal["fragment", "drop"]
+
+
+class Fragments(Model):
+    """Limits of what is remembered of fragmented datagrams."""
+
+    datagrams: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] = 4096
+    """Datagrams whose backend is remembered at a time."""
+    buffered: Annotated[int, Field(strict=True, ge=0, le=65536)] = 1024
+    """Fragments that wait for the first of their datagram, which has the ports."""
+    buffered_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """How long they wait, in seconds."""
+    idle_s: Annotated[float, Field(gt=0, le=60)] = 15.0
+    """How long a datagram's backend is remembered after its last fragment, in seconds."""
+
+
+class SlowPath(Model):
+    """Pings, ICMP, fragments, and packets that are too big for the way to the host."""
+
+    echo: Echo = "answer"
+    """What becomes of a ping of a VIP: answered while a backend takes new flows, forwarded to one, or dropped."""
+    too_big: TooBig = "fragment"
+    """What becomes of a packet that is too big for the tunnel where its sender allows fragments; else it gets ICMP."""
+    icmp_per_s: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1000
+    """ICMP messages that the mux itself sends in a second at most, answers to pings among them."""
+    packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
+    """Packets in a second that get this slower treatment at most; what is over it is dropped and counted."""
+    fragments: Fragments = Fragments()
+    """Limits of what is remembered of fragmented datagrams."""

@@ -1,0 +1,185 @@
+"""The data path for one packet at a time: the same steps over the same tables as a batch takes, called from Python.
+
+What ``datapath.mux.forward`` does in one go stands here in two parts, since the slow path knows the flow from
+elsewhere than the packet's own header: from a quote, or from the first fragment.
+"""
+
+import struct
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
+from lbmux.datapath.access import allowed
+from lbmux.datapath.encapsulate import encapsulate
+from lbmux.datapath.flows import flow_hash
+from lbmux.datapath.match import match_service
+from lbmux.datapath.memory import at_address, int64, u32, u64
+from lbmux.datapath.mux import choose, in_part, select
+from lbmux.datapath.parse import PARSED, Packet, destination_port
+from lbmux.datapath.tables import BACKEND, GONE, VIP, backend_row, service_row, settings_row
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import service_limit, services, settings, worker_limit, world_at
+from lbmux.slowpath.cutting import cut
+from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, read_ip
+from lbmux.targets.native import HEADROOM_BYTES, Worker, compiled, world_row
+
+ROOM_BYTES = 1 << 17
+BEFORE_BYTES = 128
+"""Of the buffer, before a frame: more than it may grow by."""
+ANY_MTU = 65535
+FORWARDED = int(Verdict.FORWARDED)
+
+
+class TableForwarder:
+    """A ``Forwarder`` on the tables that a worker has."""
+
+    def __init__(self, worker: Worker, now: Callable[[], int]) -> None:
+        """``now``: the data path's clock, in ticks."""
+        self._worker, self._tables, self._now = worker, worker.tables, now
+        self._buffer = np.zeros(ROOM_BYTES, np.uint8)
+        self._identifications = count(1)
+        self.mtus: Callable[[Address, int], int] = lambda host, mtu_bytes: mtu_bytes
+        """What is known of the path to a host beyond its first link's MTU."""
+        self.unsent = 0
+        """Packets that no frame could be made of: no such backend, or its MAC address is not known."""
+
+    def warm_up(self) -> None:
+        """Compile, or load from the cache."""
+        flow = Flow(6, from_pair(0, 0xFFFF0000), 0, from_pair(0, 0xFFFF0000), 0)
+        self._choose(flow, enter=False)
+        self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
+
+    def owner(self, flow: Flow) -> int | None:
+        return self._choose(flow, enter=False)
+
+    def enter(self, flow: Flow) -> int | None:
+        """Like ``owner``, and the flow keeps the backend from now on."""
+        return self._choose(flow, enter=True)
+
+    def room(self, backend: int) -> int:
+        """Bytes of the largest packet that fits the path to a backend's host."""
+        return self.path_mtu(backend) - int(self._tables.backends[backend]["room"])
+
+    def path_mtu(self, backend: int) -> int:
+        row = self._tables.backends[backend]
+        return self.mtus(from_pair(int(row["remote_high"]), int(row["remote_low"])), int(row["mtu"]))
+
+    def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
+        row = self._tables.backends[backend]
+        inner = read_ip(packet)
+        if inner is None or row["state"] == GONE:
+            self.unsent += 1
+            return []
+        low = inner.ports or (0, 0)
+        frame = self._encapsulate(packet, backend, inner.transport, _key(inner.source, inner.destination, low))
+        if frame is None:
+            self.unsent += 1
+            return []
+        link, outer = frame[:ETHERNET_BYTES], frame[ETHERNET_BYTES:]
+        if len(outer) > self.path_mtu(backend) and int(row["room"]) == 0:
+            self.unsent += 1  # without a tunnel there is no outer packet that were ours to cut
+            return []
+        pieces = cut(outer, self.path_mtu(backend), next(self._identifications))
+        return [(int(row["interface"]), link + piece) for piece in pieces]
+
+    def _choose(self, flow: Flow, enter: bool) -> int | None:
+        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
+        target = int(
+            _owner(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), enter)
+        )
+        return target if target >= 0 else None
+
+    def _encapsulate(self, packet: bytes, backend: int, transport: int, key: "Key | None" = None) -> bytes | None:
+        is_ipv4 = packet[0] >> 4 == 4
+        link = bytes(12) + struct.pack("!H", TYPE_IPV4 if is_ipv4 else TYPE_IPV6)
+        frame = np.frombuffer(link + packet, np.uint8)
+        if BEFORE_BYTES + len(frame) > ROOM_BYTES:
+            return None
+        self._buffer[BEFORE_BYTES : BEFORE_BYTES + len(frame)] = frame
+        row: NDArray[Any] = self._tables.backends[backend : backend + 1].copy() if backend >= 0 else _NO_BACKEND
+        row["mtu"] = ANY_MTU  # whether it fits is for the caller to say
+        moved = int(
+            _wrap(
+                self._worker.address, _address(self._buffer) + np.uint64(BEFORE_BYTES), len(frame), _address(row),
+                ETHERNET_BYTES + transport, 4 if is_ipv4 else 6, *(key or _NO_KEY),
+            )
+        )  # fmt: skip
+        if moved < 0:
+            return None
+        return bytes(self._buffer[BEFORE_BYTES - moved : BEFORE_BYTES + len(frame)])
+
+
+Key = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint32]
+"""Addresses and ports as the data path has them."""
+
+
+def _key(source: Address, destination: Address, ports: tuple[int, int]) -> Key:
+    halves = (*to_pair(source), *to_pair(destination))
+    loaded = port_to_wire(ports[0]) | port_to_wire(ports[1]) << 16
+    return (*map(np.uint64, halves), np.uint32(loaded))  # type: ignore[return-value]
+
+
+_NO_KEY: Key = (np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0), np.uint32(0))
+_NO_BACKEND = np.zeros(1, BACKEND)
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@compiled
+def _owner(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, enter
+):
+    """The backend of a flow, or -1: none, or the client is not allowed to use the service."""
+    world = world_at(world_address)
+    world_row(at_address(world_address), 0).now = now
+    who = int64(world_row(at_address(world_address), 0).worker)
+    packet = Packet(
+        int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
+        int64(protocol), int64(0), int64(0), int64(0),
+    )  # fmt: skip
+    setting = settings_row(settings(world), 0)
+    index = match_service(
+        world, setting, VIP, destination_high, destination_low, destination_port(packet.ports), packet.protocol
+    )
+    if index < 0 or index >= service_limit(world):
+        return int64(-1)
+    service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
+    if not allowed(world, service, source_high, source_low):
+        return int64(-1)
+    if enter:
+        nothing = at_address(world_address)  # an empty frame: there is no connection id to be read
+        return max(choose(world, setting, who, nothing, nothing, packet, index, service, u32(now)), int64(-1))
+    hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
+    for part in range(worker_limit(world)):
+        target = in_part(world, part, hashed, packet, index, service, u32(now))
+        if target >= 0:
+            return target
+    return select(world, service, packet)
+
+
+@compiled
+def _wrap(  # type: ignore[no-untyped-def]
+    world_address, address, length, backend_address, transport, family, source_high, source_low, destination_high,
+    destination_low, ports,
+):  # fmt: skip
+    """Encapsulate the frame at ``address`` towards the backend whose row lies at ``backend_address``.
+
+    By how many bytes it grew to the front, or -1.
+    """
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    record.frame, record.end = address, address + u64(length)
+    record.floor, record.flags = address - u64(HEADROOM_BYTES), u64(0)
+    packet = Packet(
+        int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
+        int64(0), int64(0), int64(ETHERNET_BYTES), int64(transport),
+    )  # fmt: skip
+    setting, backend = settings_row(settings(world), 0), backend_row(at_address(backend_address), 0)
+    verdict, _ = encapsulate(world, setting, at_address(address), packet, backend)
+    return int64(address - record.frame) if verdict == FORWARDED else int64(-1)

@@ -1,0 +1,119 @@
+"""The data path for one packet at a time, against what it does with a batch."""
+
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.flow import Flow
+from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, VIP, VIP6, datagram, ip, segment
+from tests.slowpath.muxes import INTERFACE, Mux
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+def flow(family: int, port: int, vip_port: int = 80) -> Flow:
+    client, vip = (CLIENT, VIP) if family == 4 else (CLIENT6, VIP6)
+    return Flow(6, ip_address(client), port, ip_address(vip), vip_port)
+
+
+@FAMILIES
+def test_owner_is_the_backend_that_the_data_path_chooses(family: int) -> None:
+    mux = Mux()
+    for port in range(40000, 40050):
+        asked = mux.forwarder.owner(flow(family, port))
+        ((verdict, target, _),) = mux.forward(bytes(Ether(**ETHER) / ip(family) / TCP(sport=port, dport=80)))
+        assert (verdict, target) == (Verdict.FORWARDED, asked)
+
+
+@FAMILIES
+def test_owner_is_the_backend_that_has_the_flow_whoever_forwards_it_and_after_a_change(family: int) -> None:
+    mux = Mux()
+    frames = [bytes(Ether(**ETHER) / ip(family) / TCP(sport=port, dport=80)) for port in range(40000, 40050)]
+    targets = [target for _, target, _ in mux.forward(*frames)]
+    services = []
+    for service in mux.config.services:
+        backends = tuple(b.model_copy(update={"weight": 1 + 5 * (b.name == "b3")}) for b in service.backends)
+        services.append(service.model_copy(update={"backends": backends}))
+    mux.control.commit(mux.control.plan(mux.config.model_copy(update={"services": tuple(services)})))
+    assert [mux.forwarder.owner(flow(family, port)) for port in range(40000, 40050)] == targets
+
+
+def test_owner_enters_nothing_and_enter_does() -> None:
+    mux = Mux()
+    asked = mux.forwarder.owner(flow(4, 40000))
+    assert not mux.tables.flows["state"].any()
+    assert mux.forwarder.enter(flow(4, 40000)) == asked
+    assert int((mux.tables.flows["state"] != 0).sum()) == 1
+
+
+def test_no_owner_where_there_is_no_service() -> None:
+    assert Mux().forwarder.owner(flow(4, 40000, 81)) is None
+
+
+@FAMILIES
+def test_tunnel_makes_the_frame_that_the_data_path_makes(family: int) -> None:
+    mux = Mux()
+    packet = ip(family) / segment(300)
+    ((_, target, expected),) = mux.forward(bytes(Ether(**ETHER) / packet))
+    ((interface, frame),) = mux.forwarder.tunnel(bytes(packet), target)
+    assert (interface, frame) == (INTERFACE, expected)
+
+
+@pytest.mark.parametrize("kind", ["ipip", "gue1", "gue0", "gre", "geneve"])
+def test_every_encapsulation(kind: str) -> None:
+    mux = Mux(tunnel={"kind": kind})
+    packet = ip(4) / segment(300)
+    ((_, target, expected),) = mux.forward(bytes(Ether(**ETHER) / packet))
+    assert mux.forwarder.tunnel(bytes(packet), target) == [(INTERFACE, expected)]
+    assert mux.forwarder.room(target) == 1500 - (len(expected) - 14 - len(packet))
+
+
+def test_tunnel_of_an_icmp_error_takes_a_hop_from_it() -> None:
+    mux = Mux()
+    ((_, frame),) = mux.forwarder.tunnel(bytes(ip(4, ttl=9) / ICMP(type=3, code=4) / Raw(bytes(28))), 0)
+    outer = Ether(frame)[IP]
+    assert (outer.src, outer.proto, outer.payload.ttl, outer.payload[ICMP].code) == (MUX, 4, 8, 4)
+
+
+def test_too_big_for_the_path_is_cut_outside_each_with_an_identification_of_its_own() -> None:
+    mux = Mux()
+    parts = [IP(src=CLIENT, dst=VIP, id=5, flags="MF", frag=at * 185, proto=17) / Raw(bytes(1480)) for at in range(2)]
+    frames = [frame for part in parts for _, frame in mux.forwarder.tunnel(bytes(part), 0)]
+    outer = [Ether(frame)[IP] for frame in frames]
+    assert len(outer) == 4 and all(len(packet) <= 1500 for packet in outer)
+    assert len({packet.id for packet in outer}) == 2
+    first, second = defragment(outer)
+    assert (bytes(first.payload)[20:], bytes(second.payload)[20:]) == (bytes(1480), bytes(1480))
+    assert not any(packet.flags.DF for packet in outer)
+
+
+def test_a_path_known_to_be_narrower() -> None:
+    mux = Mux()
+    mux.forwarder.mtus = lambda host, mtu_bytes: 1400
+    assert mux.forwarder.room(0) == 1380
+    assert all(len(frame) <= 1414 for _, frame in mux.forwarder.tunnel(bytes(ip(4) / datagram(1300)), 0))
+
+
+@FAMILIES
+def test_the_largest_packet(family: int) -> None:
+    mux = Mux()
+    packet = bytes(ip(family) / UDP(sport=1, dport=53) / Raw(bytes(65000)))
+    target = mux.forwarder.owner(flow(family, 1))
+    assert target is not None
+    frames = [frame for _, frame in mux.forwarder.tunnel(packet, target)]
+    kind = IP if family == 4 else IPv6
+    assert sum(len(Ether(frame)[kind].payload) for frame in frames) >= len(packet)
+
+
+def test_no_frame_without_a_neighbour_or_a_backend() -> None:
+    mux = Mux()
+    for host in mux.control.destinations():
+        mux.control.set_next_hop(host, None)
+    assert mux.forwarder.tunnel(bytes(ip(4) / segment()), 0) == []
+    assert mux.forwarder.tunnel(bytes(ip(4) / segment()), 4000) == []
+    assert mux.forwarder.unsent == 2
