@@ -21,6 +21,12 @@ class Forwarder(Protocol):
     def owner(self, flow: Flow) -> int | None:
         """The backend that has the flow, or would get it; nothing is entered."""
 
+    def enter(self, flow: Flow) -> int | None:
+        """Like ``owner``, and the flow keeps the backend from now on."""
+
+    def room(self, backend: int) -> int:
+        """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""
+
     def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
         """The frames that carry a packet to a backend's host, each with the interface that it leaves by; none where
         that cannot be."""

@@ -1,0 +1,174 @@
+"""Fragments: every one of a datagram goes to the backend of its flow, in whatever order they arrive.
+
+Only the first fragment has the ports.  It decides, and the others of the same (source, destination, identification,
+protocol) follow; those that come before it wait, in a bounded buffer for a bounded time.  A mux puts nothing together
+again: the fragments go on as they came.  Times: RFC 791 and RFC 8200 give a datagram 60 s at most.
+
+Dropped: first fragments without the whole transport header, and TCP fragments at its eighth byte (RFC 1858, RFC 3128,
+RFC 7112); whole datagrams whose fragments overlap (RFC 5722); fragments that reach beyond the largest datagram.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lbmux.addresses import Address
+from lbmux.control.config_slowpath import Fragments as Limits
+from lbmux.slowpath.checksums import TCP, UDP
+from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.packets import Packet
+
+LEAST_BYTES = {TCP: 20, UDP: 8}
+"""Of the transport header in a first fragment; fragments of other protocols belong to no service."""
+FLAGS_AT = 8
+"""A TCP fragment that begins here or before the header's end could overwrite flags that a filter has seen."""
+UNIT_BYTES, MOST_BYTES, MOST_FRAGMENTS = 8, 65535, 256
+
+Key = tuple[Address, Address, int, int]
+
+
+@dataclass
+class Datagram:
+    """What is known of one: its backend once the first fragment has come, and which bytes have."""
+
+    seen: float
+    backend: int | None = None
+    decided: bool = False
+    """Whether the first fragment has come; with no backend the others are dropped."""
+    spoilt: bool = False
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    waiting: list[tuple[float, Packet]] = field(default_factory=list)
+
+
+class Fragments:
+    """The datagrams that are under way through one mux."""
+
+    def __init__(self, limits: Limits, choose: Callable[[Flow], int | None]) -> None:
+        """``choose``: the backend of a flow, which may be new."""
+        self.limits = limits
+        self.counts: Counter[str] = Counter()
+        self._choose = choose
+        self._datagrams: OrderedDict[Key, Datagram] = OrderedDict()
+        self._waiting = 0
+        self._queue: deque[tuple[float, Key]] = deque()
+        """Since when datagrams wait for their first fragment, oldest first; some may wait no more."""
+
+    def __len__(self) -> int:
+        return len(self._datagrams)
+
+    @property
+    def waiting(self) -> int:
+        """Fragments in the buffer."""
+        return self._waiting
+
+    def arrive(self, packet: Packet, now: float) -> list[tuple[Packet, int]]:
+        """What can go on now that this fragment has come: fragments, each with its backend."""
+        self.expire(now)
+        fault = _fault(packet)
+        if fault:
+            self.counts[fault] += 1
+            return []
+        datagram = self._datagram(packet, now)
+        if not self._is_new(datagram, packet):
+            return []
+        if packet.offset_bytes:
+            return self._later(datagram, packet, now)
+        ports = packet.ports
+        assert ports is not None  # _fault has looked
+        flow = Flow(packet.protocol, packet.source, ports[0], packet.destination, ports[1])
+        datagram.backend, datagram.decided = self._choose(flow), True
+        waiting = [held for _, held in datagram.waiting]
+        self._forget_waiting(datagram)
+        return self._on(datagram, [packet, *waiting])
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old; datagrams lie in the order in which they were last heard of."""
+        while self._datagrams:
+            key, datagram = next(iter(self._datagrams.items()))
+            if now - datagram.seen <= self.limits.idle_s:
+                break
+            self._drop(key, "fragment_timeout")
+        while self._queue and now - self._queue[0][0] > self.limits.buffered_s:
+            _, key = self._queue.popleft()
+            found = self._datagrams.get(key)
+            if found is not None and found.waiting and now - found.waiting[0][0] > self.limits.buffered_s:
+                self._drop(key, "fragment_timeout")
+
+    def _datagram(self, packet: Packet, now: float) -> Datagram:
+        key = _key(packet)
+        found = self._datagrams.get(key)
+        if found is None:
+            if len(self._datagrams) >= self.limits.datagrams:
+                self._drop(next(iter(self._datagrams)), "fragment_evicted")
+            found = self._datagrams[key] = Datagram(now)
+        found.seen = now
+        self._datagrams.move_to_end(key)
+        return found
+
+    def _is_new(self, datagram: Datagram, packet: Packet) -> bool:
+        """Whether the fragment brings bytes that no other brought; one that overlaps spoils its datagram."""
+        first = packet.offset_bytes
+        end = first + len(packet.payload)
+        if datagram.spoilt:
+            self.counts["fragment_overlap"] += 1
+            return False
+        if (first, end) in datagram.ranges:
+            self.counts["fragment_duplicate"] += 1  # RFC 8200, section 4.5: may be ignored
+            return False
+        if any(first < other_end and other < end for other, other_end in datagram.ranges):
+            self.counts["fragment_overlap"] += 1
+            datagram.spoilt = True
+            self._forget_waiting(datagram)
+            return False
+        if len(datagram.ranges) >= MOST_FRAGMENTS:
+            self.counts["fragment_too_many"] += 1
+            return False
+        datagram.ranges.append((first, end))
+        return True
+
+    def _later(self, datagram: Datagram, packet: Packet, now: float) -> list[tuple[Packet, int]]:
+        if datagram.decided:
+            return self._on(datagram, [packet])
+        if self._waiting >= self.limits.buffered:
+            self.counts["fragment_no_buffer"] += 1
+            return []
+        if not datagram.waiting:
+            self._queue.append((now, _key(packet)))
+        datagram.waiting.append((now, packet))
+        self._waiting += 1
+        return []
+
+    def _on(self, datagram: Datagram, packets: list[Packet]) -> list[tuple[Packet, int]]:
+        if datagram.backend is None:
+            self.counts["fragment_no_backend"] += len(packets)
+            return []
+        self.counts["fragment_forwarded"] += len(packets)
+        return [(packet, datagram.backend) for packet in packets]
+
+    def _forget_waiting(self, datagram: Datagram) -> None:
+        self._waiting -= len(datagram.waiting)
+        datagram.waiting = []
+
+    def _drop(self, key: Key, why: str) -> None:
+        datagram = self._datagrams.pop(key)
+        if datagram.waiting:
+            self.counts[why] += len(datagram.waiting)
+            self._forget_waiting(datagram)
+
+
+def _key(packet: Packet) -> Key:
+    return packet.source, packet.destination, packet.identification, packet.protocol
+
+
+def _fault(packet: Packet) -> str:
+    """Why a fragment goes no further, whatever came before it; empty if nothing speaks against it."""
+    length = len(packet.payload)
+    if packet.protocol not in LEAST_BYTES:
+        return "fragment_protocol"
+    if packet.offset_bytes + length > MOST_BYTES or length == 0 or (packet.more and length % UNIT_BYTES):
+        return "fragment_malformed"
+    if packet.offset_bytes == 0 and length < LEAST_BYTES[packet.protocol]:
+        return "fragment_tiny"
+    if packet.protocol == TCP and 0 < packet.offset_bytes <= FLAGS_AT:
+        return "fragment_tiny"
+    return ""
