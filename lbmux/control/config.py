@@ -252,6 +252,11 @@ def _overlapping_ports(services: dict[int, Service]) -> Iterator[Fault]:
             before[service.vip, service.protocol] = service
 
 
+def kind_of(config: Config, service: Service, backend: Backend) -> TunnelKind:
+    """How packets for a backend travel."""
+    return backend.tunnel or service.tunnel or config.tunnel.kind
+
+
 def _sound_items(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[dict[int, Any], list[Fault]]:
     """The items of a list that are right by themselves, by place, and what is wrong with the others."""
     if not isinstance(value, list | tuple):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control import maglev
 from lbmux.control.access_lists import Network, access_rows
-from lbmux.control.config import Backend, Config, Service
+from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.config_traffic import TunnelKind
 from lbmux.control.identities import assign, identity
 from lbmux.control.names import Name, ServerId, fill
@@ -173,7 +173,7 @@ class MuxTables:
         for value, (service_row, service, backend) in backends.items():
             row = backend_rows[value]
             plan.rows[service.name, backend.name] = row
-            kind = backend.tunnel or service.tunnel or config.tunnel.kind
+            kind = kind_of(config, service, backend)
             plan.backends[row] = (value, self._backend(row, value, service_row, backend, kind, config.tunnel.sources))
         for value, service in services.items():
             self._plan_service(plan, service_rows[value], service)

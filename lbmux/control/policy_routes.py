@@ -5,8 +5,9 @@ TUN device; packets that the agent sends carry a mark that passes these rules by
 agent's routing protocol number, so that a later run finds and removes what a killed one left.
 """
 
+import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,65 +21,86 @@ TABLE = 9118
 PROTOCOL = 191
 MARK = 0x6C62  # "lb"
 MARK_PRIORITY, REPLY_PRIORITY = 9118, 9119
-MAIN_TABLE = 254
+MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
+
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True)
 class ReplySource:
-    """Where replies of one local backend leave from."""
+    """Where replies of one local backend leave from: its address and ports; none stands for any port."""
 
     dip: Address
-    port: int
+    ports: range | None
     protocol: str
 
 
 class PolicyRoutes:
     """The rules of one agent.  Its methods wait for the kernel: call them from a thread beside the event loop."""
 
-    def __init__(self, device: str, advmss: int | None) -> None:
-        """``advmss``: what hosts tell clients that they may send at most, in bytes of TCP payload; None: nothing."""
+    def __init__(self, device: str) -> None:
         self._device = device
-        self._advmss = advmss
         self._sources: frozenset[ReplySource] = frozenset()
+        self._advmss: dict[int, int] = {}
 
     def open(self) -> None:
-        """Set up what all replies share; what an earlier run left is removed first."""
+        """What an earlier run left is removed."""
         remove_leftovers()
-        with IPRoute() as ip:
-            index = ip.link_lookup(ifname=self._device)[0]
-            metrics: dict[str, Any] = {"metrics": {"advmss": self._advmss}} if self._advmss else {}
-            ip.route("add", dst="0.0.0.0/0", oif=index, table=TABLE, proto=PROTOCOL, scope=253, **metrics)
-            ip.rule("add", priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL)
 
     def close(self) -> None:
         remove_leftovers()
 
-    def set(self, sources: Iterable[ReplySource]) -> None:
-        """Bring the replies of exactly these backends."""
+    def set(self, sources: Iterable[ReplySource], advmss: Mapping[int, int]) -> None:
+        """Bring the replies of exactly these backends.
+
+        ``advmss``: by IP version, what hosts tell clients that they may send at most, in bytes of TCP payload.
+        """
         wanted = frozenset(sources)
         with IPRoute() as ip:
+            for version in {source.dip.version for source in wanted}:
+                self._share(ip, version, advmss[version])
             for source in wanted - self._sources:
                 ip.rule("add", **_rule(source))
             for source in self._sources - wanted:
                 ip.rule("del", **_rule(source))
         self._sources = wanted
 
+    def _share(self, ip: Any, version: int, advmss: int) -> None:
+        """Set up what all replies of a family share."""
+        family, known = FAMILIES[version], version in self._advmss
+        if self._advmss.get(version) == advmss:
+            return
+        index = ip.link_lookup(ifname=self._device)[0]
+        ip.route(
+            "replace", family=family, dst=EVERYTHING[version], oif=index, table=TABLE, proto=PROTOCOL,
+            metrics={"advmss": advmss}, **({"scope": SCOPE_LINK} if version == 4 else {}),
+        )  # fmt: skip
+        if not known:
+            ip.rule(
+                "add", family=family, priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL
+            )
+        self._advmss[version] = advmss
+
 
 def _rule(source: ReplySource) -> dict[str, Any]:
+    ports = {"sport_range": f"{source.ports[0]}:{source.ports[-1]}"} if source.ports else {}
     return {
-        "priority": REPLY_PRIORITY, "src": str(source.dip), "src_len": 32, "table": TABLE, "protocol": PROTOCOL,
-        "ip_proto": PROTOCOLS[source.protocol], "sport_range": f"{source.port}:{source.port}",
+        "family": FAMILIES[source.dip.version], "priority": REPLY_PRIORITY, "src": str(source.dip),
+        "src_len": source.dip.max_prefixlen, "table": TABLE, "protocol": PROTOCOL,
+        "ip_proto": PROTOCOLS[source.protocol], **ports,
     }  # fmt: skip
 
 
 def remove_leftovers() -> None:
     """Delete every rule and route with the agent's protocol number."""
     with IPRoute() as ip:
-        for rule in ip.get_rules(family=socket.AF_INET):
-            if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
-                ip.rule("del", priority=rule.get_attr("FRA_PRIORITY"), table=rule.get_attr("FRA_TABLE"))
-        try:
-            ip.flush_routes(table=TABLE, proto=PROTOCOL)
-        except NetlinkError:
-            return  # the table went with its device
+        for family in FAMILIES.values():
+            for rule in ip.get_rules(family=family):
+                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
+                    number, table = rule.get_attr("FRA_PRIORITY"), rule.get_attr("FRA_TABLE")
+                    ip.rule("del", family=family, priority=number, table=table)
+            with contextlib.suppress(NetlinkError):  # the table went with its device
+                ip.flush_routes(family=family, table=TABLE, proto=PROTOCOL)

@@ -25,6 +25,7 @@ from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.frames.ordering import acquire, release
+from lbmux.frames.socket_filters import Line, attach
 from lbmux.targets.native import compiled
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ UNSENT, MSG_DONTWAIT = int(Verdict.UNSENT), int(socket.MSG_DONTWAIT)
 class PacketRing:
     """One interface, opened for whole frames.  SetupError where that cannot be."""
 
-    def __init__(self, interface: str, frames: int = FRAMES, filter_ipip: bool = False) -> None:
-        """``filter_ipip``: read only IP in IP, as an agent needs it."""
+    def __init__(self, interface: str, frames: int = FRAMES, only: tuple[Line, ...] | None = None) -> None:
+        """``only``: read no other frames than a program of socket_filters accepts."""
         self.interface = interface
         self.index = _interface_index(interface)
         self._socket = _packet_socket()
@@ -69,7 +70,7 @@ class PacketRing:
             stride = _stride(self._socket, interface)
             block = max(mmap.PAGESIZE, stride)
             self._frames, self._stride = frames * block // stride, stride
-            self._set_up(block, frames, filter_ipip)
+            self._set_up(block, frames, only)
         except OSError as error:
             self._socket.close()
             raise SetupError(f"interface {interface}", error.strerror or str(error)) from error
@@ -84,7 +85,7 @@ class PacketRing:
         """How often the interface went down or away."""
         self._dropped = 0
 
-    def _set_up(self, block: int, blocks: int, filter_ipip: bool) -> None:
+    def _set_up(self, block: int, blocks: int, only: tuple[Line, ...] | None) -> None:
         one = struct.pack("i", 1)
         sock = self._socket
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("i", TPACKET_V2))
@@ -92,8 +93,8 @@ class PacketRing:
         sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, one)
         sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, one)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if filter_ipip:
-            attach_filter(sock, IPIP_ONLY)
+        if only is not None:
+            attach(sock, only)
         sock.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("IIII", block, blocks, self._stride, self._frames))
         self._memory = mmap.mmap(sock.fileno(), block * blocks, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._ring = np.frombuffer(self._memory, np.uint8)
@@ -104,6 +105,10 @@ class PacketRing:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def restrict(self, only: tuple[Line, ...]) -> None:
+        """Read, from now on, no other frames than these."""
+        attach(self._socket, only)
 
     def fileno(self) -> int:
         """Readable when frames wait."""
@@ -154,20 +159,6 @@ class PacketRing:
 
     def close(self) -> None:
         self._socket.close()
-
-
-IPIP_ONLY = (
-    (0x28, 0, 0, 12), (0x15, 0, 3, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 1, 4), (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
-)  # fmt: skip
-"""Classic BPF: Ethernet type IPv4 and protocol 4, whole; nothing else."""
-NOTHING = ((0x6, 0, 0, 0),)
-SO_ATTACH_FILTER = 26
-
-
-def attach_filter(sock: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
-    """Let only frames through that a classic BPF program (code, jt, jf, k) accepts."""
-    code = np.frombuffer(b"".join(struct.pack("HBBI", *line) for line in program), np.uint8)
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(program), code.ctypes.data))
 
 
 def _packet_socket() -> socket.socket:

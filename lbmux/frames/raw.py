@@ -1,43 +1,46 @@
-"""Whole IPv4 packets out through the kernel's routes: how an agent in user space lets replies go.
+"""Whole IP packets out through the kernel's routes: how an agent in user space lets replies go.
 
-A raw socket with IP_HDRINCL; the kernel finds route and neighbour.  Its packets carry a mark, so that the rule
-that brought a reply here does not bring it again.
+A raw socket of each family with IP_HDRINCL; the kernel finds route and neighbour.  Its packets carry a mark, so that
+the rule that brought a reply here does not bring it again.
 """
 
+import contextlib
 import socket
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.datapath.headers import ETHERNET_BYTES, ipv4
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6
 from lbmux.datapath.memory import at_address, layout, rows
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.targets.native import compiled
 
-SOCKADDR_IN_BYTES = 16
 SOCKADDR_IN = layout(("family", "u2"), ("port", "u2"), ("address", "u4"), *((f"pad{i}", "u8") for i in range(3)))
-"""struct sockaddr_in, as long as a Messages name."""
+SOCKADDR_IN6 = layout(
+    ("family", "u2"), ("port", "u2"), ("flow", "u4"), ("high", "u8"), ("low", "u8"), ("scope", "u4"), ("pad", "u4")
+)
+"""struct sockaddr_in and sockaddr_in6, as long as a Messages name."""
+SOCKADDR_IN_BYTES, SOCKADDR_IN6_BYTES = 16, 28
 MESSAGE_BYTES = MESSAGE.itemsize
-name_row = rows(SOCKADDR_IN)
+name_row, name6_row = rows(SOCKADDR_IN), rows(SOCKADDR_IN6)
 MSG_DONTWAIT = socket.MSG_DONTWAIT
 SEND_BUFFER_BYTES = 1 << 22
 
 
 class RawSender:
-    """Sends the IPv4 packets of a batch, whose frames begin with an Ethernet header."""
+    """Sends the IP packets of a batch, whose frames begin with an Ethernet header."""
 
     def __init__(self, mark: int, capacity: int) -> None:
-        try:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        except PermissionError as error:
-            raise SetupError("raw socket", str(error), "needs CAP_NET_RAW: run as root") from error
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self._messages = Messages(capacity, SOCKADDR_IN_BYTES)
-        self._messages.names[:, 0] = socket.AF_INET
+        with contextlib.ExitStack() as stack:
+            ipv4_socket = stack.enter_context(_raw_socket(socket.AF_INET, mark))
+            self._ways = [(ipv4_socket, TYPE_IPV4, _messages(capacity, socket.AF_INET, SOCKADDR_IN_BYTES))]
+            with contextlib.suppress(OSError):  # a kernel without IPv6
+                ipv6_socket = stack.enter_context(_raw_socket(socket.AF_INET6, mark))
+                self._ways.append((ipv6_socket, TYPE_IPV6, _messages(capacity, socket.AF_INET6, SOCKADDR_IN6_BYTES)))
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "RawSender":
         return self
@@ -47,16 +50,32 @@ class RawSender:
 
     def send(self, batch: Batch, below: int) -> int:
         """Send the frames whose verdict is below ``below``; how many the kernel took."""
-        vectors, names, messages = self._messages.vectors, self._messages.names, self._messages.messages
-        return int(
+        return sum(
             _send(
-                self._socket.fileno(), batch.address, batch.length, batch.verdict, batch.count, below,
-                _address(vectors), _address(names), _address(messages),
+                sock.fileno(), kind, batch.address, batch.length, batch.verdict, batch.count, below,
+                _address(messages.vectors), _address(messages.names), _address(messages.messages),
             )
+            for sock, kind, messages in self._ways
         )  # fmt: skip
 
     def close(self) -> None:
-        self._socket.close()
+        self._open.close()
+
+
+def _raw_socket(family: int, mark: int) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    except PermissionError as error:
+        raise SetupError("raw socket", str(error), "needs CAP_NET_RAW: run as root") from error
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return sock
+
+
+def _messages(capacity: int, family: int, name_bytes: int) -> Messages:
+    messages = Messages(capacity, name_bytes)
+    messages.names[:, 0] = family
+    return messages
 
 
 def _address(array: NDArray[Any]) -> np.uint64:
@@ -64,14 +83,18 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 
 @compiled
-def _send(descriptor, address, length, verdict, count, below, vectors, names, messages):  # type: ignore[no-untyped-def]
+def _send(descriptor, kind, address, length, verdict, count, below, vectors, names, messages):  # type: ignore[no-untyped-def]
     wanted = 0
     for index in range(count):
-        if verdict[index] < below and length[index] > ETHERNET_BYTES:
+        frame = at_address(address[index])
+        if verdict[index] < below and length[index] > ETHERNET_BYTES and ethernet(frame, 0).type == kind:
             vector = vector_row(at_address(vectors), wanted)
             vector.base, vector.length = address[index] + np.uint64(ETHERNET_BYTES), length[index] - ETHERNET_BYTES
-            destination = ipv4(at_address(address[index]), ETHERNET_BYTES).destination
-            name_row(at_address(names), wanted).address = destination
+            if kind == TYPE_IPV4:
+                name_row(at_address(names), wanted).address = ipv4(frame, ETHERNET_BYTES).destination
+            else:
+                name, ip6 = name6_row(at_address(names), wanted), ipv6(frame, ETHERNET_BYTES)
+                name.high, name.low = ip6.destination_high, ip6.destination_low
             wanted += 1
     tried, sent = 0, 0
     while tried < wanted:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, ethernet
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet, ipv4
 from lbmux.datapath.memory import Pointer, at_address, u64
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
@@ -80,7 +80,8 @@ def _receive(descriptor, arena, address, length, flags, capacity):  # type: igno
         got = read(descriptor, at_address(start + u64(ETHERNET_BYTES)), STRIDE_BYTES - HEADROOM_BYTES - ETHERNET_BYTES)
         if got <= 0:
             break
-        ethernet(at_address(start), 0).type = TYPE_IPV4
+        is_ipv6 = (ipv4(at_address(start), ETHERNET_BYTES).version_ihl >> 4) == 6
+        ethernet(at_address(start), 0).type = TYPE_IPV6 if is_ipv6 else TYPE_IPV4
         address[count], length[count], flags[count] = start, got + ETHERNET_BYTES, 0
         count += 1
     return count

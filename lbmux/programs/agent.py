@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -17,19 +18,24 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
-from lbmux.control.agent_tables import AgentTables, sizes_for
+from lbmux.control.agent_tables import AgentTables, ports_of, sizes_for
+from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
+from lbmux.control.mux_tables import ETHERNET_MTU, TUNNEL_KINDS
 from lbmux.control.neighbours import addresses
 from lbmux.control.offloads import without_super_frames
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
+from lbmux.datapath.encapsulate import room_of
+from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
-from lbmux.frames.packet_ring import NOTHING, PacketRing, attach_filter
+from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw import RawSender
+from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
@@ -44,8 +50,7 @@ log = logging.getLogger(__name__)
 DEVICE = "lbmux0"
 BATCHES_A_TURN = 16
 CAPACITY = 64
-ADVMSS = 1440
-"""What servers offer clients as MSS: 1500 less two IP headers and one of TCP, so that uploads fit the tunnel."""
+TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
 RT_SCOPE_LINK = 253
 LOOSE, DEVICE_ADDRESS = "2", "169.254.91.18"
 """rp_filter: loose beats strict, whatever the setting for all interfaces; but not on a device without an address."""
@@ -101,19 +106,30 @@ class AgentLoop:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """An open raw socket of protocol 4: the kernel then answers no tunnelled packet with "protocol unreachable"."""
-    try:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
-    except PermissionError as error:
-        raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
-    with sock:
-        attach_filter(sock, NOTHING)
+def silence(*udp_ports: int) -> Iterator[None]:
+    """Open sockets for what tunnels travel in: the kernel then answers none with "protocol" or "port unreachable"."""
+    kinds = [(socket.SOCK_RAW, protocol, 0) for protocol in TUNNEL_PROTOCOLS]
+    kinds += [(socket.SOCK_DGRAM, 0, port) for port in udp_ports]
+    with contextlib.ExitStack() as stack:
+        for family, (kind, protocol, port) in itertools.product((socket.AF_INET, socket.AF_INET6), kinds):
+            try:
+                sock = stack.enter_context(socket.socket(family, kind, protocol))
+                attach(sock, NOTHING)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if port:
+                    sock.bind(("", port))
+            except PermissionError as error:
+                raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
+            except OSError:
+                continue  # a kernel without IPv6; or somebody has the port, who then is the one to answer
         yield
 
 
 def _bring_up(device: str) -> None:
     Path(f"/proc/sys/net/ipv4/conf/{device}/rp_filter").write_text(LOOSE)
+    with contextlib.suppress(OSError):  # a kernel without IPv6
+        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=device)[0]
         ip.addr("add", index=index, address=DEVICE_ADDRESS, prefixlen=32, scope=RT_SCOPE_LINK)
@@ -121,7 +137,26 @@ def _bring_up(device: str) -> None:
 
 
 def reply_sources(agent: AgentTables) -> set[ReplySource]:
-    return {ReplySource(backend.dip, backend.port, service.protocol) for service, backend in agent.served}
+    """One of each backend here; any port of a service stands for all of them."""
+
+    def ports(service: Service, backend: Backend) -> range | None:
+        found = [*ports_of(service, backend)]
+        return range(found[0], found[-1] + 1) if found[0] else None
+
+    return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in agent.served}
+
+
+def advmss(config: Config) -> dict[int, int]:
+    """By IP version: the TCP payload that fits an Ethernet frame beside the largest tunnel header in use."""
+    room = max(
+        (
+            room_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
+            for service in config.services
+            for backend in service.backends
+        ),
+        default=0,
+    )
+    return {4: ETHERNET_MTU - room - IPV4_BYTES - TCP_BYTES, 6: ETHERNET_MTU - room - IPV6_BYTES - TCP_BYTES}
 
 
 async def serve(options: Options) -> None:
@@ -139,7 +174,7 @@ async def _serve(options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if options.driver != "tun":  # whose device there is but once
             stack.enter_context(alone("agent", options.interface))
-        stack.enter_context(silence())
+        stack.enter_context(silence(config.tunnel.gue_port, config.tunnel.geneve_port))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)
         driver = stack.enter_context(
@@ -184,11 +219,11 @@ async def _start_tun(
     options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
 ) -> tuple[PacketRing, Callable[[], Awaitable[None]]]:
     """The driver in user space: its ring, and what is to be called when a configuration has come into force."""
-    ring = stack.enter_context(PacketRing(options.interface, filter_ipip=True))
+    ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
     tun = stack.enter_context(Tun(DEVICE, CAPACITY))
     await asyncio.to_thread(_bring_up, tun.name)
     sender = stack.enter_context(RawSender(MARK, CAPACITY))
-    routes = PolicyRoutes(tun.name, ADVMSS)
+    routes = PolicyRoutes(tun.name)
     await asyncio.to_thread(routes.open)
     stack.push_async_callback(asyncio.to_thread, routes.close)
     loop, events = AgentLoop(ring, tun, sender, worker), asyncio.get_running_loop()
@@ -198,7 +233,10 @@ async def _start_tun(
         stack.callback(events.remove_reader, descriptor)
 
     async def bring_replies() -> None:
+        config = agent.config
+        assert config is not None
+        ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
         if options.mode == "nat":
-            await asyncio.to_thread(routes.set, reply_sources(agent))
+            await asyncio.to_thread(routes.set, reply_sources(agent), advmss(config))
 
     return ring, bring_replies

@@ -56,7 +56,7 @@ class ReplayMux:
     """A mux' tables and its data path, with one next hop for every backend."""
 
     def __init__(self, config: Config, local: Iterable[Address], hop: NextHop) -> None:
-        """``local``: sources of the outer headers, one of each family.  TableError where the configuration does not fit."""
+        """``local``: outer source addresses, one of each family.  TableError where the configuration does not fit."""
         self._tables = Tables.allocate(sizes_for(config))
         self._control = MuxTables(self._tables, *local)
         self._control.commit(self._control.plan(config))

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import GRE, Dot1Q, Ether
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.frames.socket_filters import NOTHING, tunnels
 
 from .pair import Pair
 
@@ -219,16 +221,26 @@ def test_frames_that_find_the_ring_full_are_counted(wire: socket.socket, ring: P
 
 
 @pytest.mark.root
-def test_an_agents_ring_reads_ipip_only(pair: Pair, wire: socket.socket) -> None:
-    with pair.inside("b", lambda: PacketRing("b0", frames=64, filter_ipip=True)) as ring:
+def test_an_agents_ring_reads_what_may_be_tunnelled_to_it(pair: Pair, wire: socket.socket) -> None:
+    inner, inner6 = IP(dst="192.0.2.1") / TCP() / b"x", IPv6(dst="2001:db8::1") / TCP() / b"x"
+    outer, outer6 = IP(dst="10.9.0.2"), IPv6(dst="2001:db8::2")
+    read = [
+        outer / inner, outer / inner6, outer6 / inner, outer6 / inner6, outer / GRE() / inner, outer6 / GRE() / inner6,
+        outer / UDP(dport=6080) / inner, outer6 / UDP(dport=6081) / inner,
+        IP(dst="10.9.0.2", options=IPOption(b"\x01" * 4)) / UDP(dport=6081) / inner,
+    ]  # fmt: skip
+    others = [inner, inner6, outer / UDP(dport=53) / inner, outer6 / UDP(dport=6082) / inner, outer / ICMP()]
+    with pair.inside("b", lambda: PacketRing("b0", frames=64, only=NOTHING)) as ring:
+        wire.send(bytes(Ether(dst="02:00:00:00:00:01") / read[0]))
+        assert not readable(ring, 50)
+        ring.restrict(tunnels(6080, 6081))
         ether = Ether(dst="02:00:00:00:00:01")
-        wire.send(bytes(ether / IP(dst="192.0.2.1") / TCP() / b"plain"))
-        wire.send(frame(1))
-        wire.send(bytes(ether / IP(dst="10.9.0.2") / IP(dst="192.0.2.1") / TCP() / b"tunnelled"))
+        for packet in (*others, *read):
+            wire.send(bytes(ether / packet))
         batch = Batch()
         assert readable(ring, 2000)
-        assert ring.receive(batch) == 1
-        assert whole(batch, 0).endswith(b"tunnelled")
+        assert ring.receive(batch) == len(read)
+        assert [whole(batch, at)[14:] for at in range(len(read))] == [bytes(packet) for packet in read]
 
 
 @pytest.mark.root

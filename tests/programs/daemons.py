@@ -95,14 +95,18 @@ class Wire:
     def __exit__(self, *error: object) -> None:
         self.socket.close()
 
-    def frames(self, wanted: int, seconds: float = 2.0) -> list[bytes]:
-        """So many frames, or what came in time; only what was for this node."""
+    def frames(self, wanted: int, seconds: float = 2.0, tunnelled_from: int | None = None) -> list[bytes]:
+        """So many frames, or what came in time; only what was for this node.
+
+        ``tunnelled_from``: only those whose inner packet has that source port; earlier connections may say goodbye yet.
+        """
         deadline, found = time.monotonic() + seconds, list[bytes]()
         while len(found) < wanted and (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             with contextlib.suppress(TimeoutError):
                 frame, origin = self.socket.recvfrom(65536)
-                if origin[2] == socket.PACKET_HOST:
+                source_port = int.from_bytes(frame[54:56], "big")
+                if origin[2] == socket.PACKET_HOST and tunnelled_from in (None, source_port):
                     found.append(frame)
         return found
 

@@ -1,0 +1,49 @@
+"""Classic BPF programs for sockets: which frames a packet socket reads (socket(7), SO_ATTACH_FILTER)."""
+
+import socket
+import struct
+
+import numpy as np
+
+SO_ATTACH_FILTER = 26
+WHOLE = 0x40000
+LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x06
+TUNNEL_PROTOCOLS, UDP = (4, 41, 47), 17  # IP in IP, IPv6 in IP, GRE
+
+Line = tuple[int, int, int, int]
+"""(code, how far to jump if true, if false, a number)"""
+
+NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
+
+
+def tunnels(*udp_ports: int) -> tuple[Line, ...]:
+    """Frames that may be tunnelled to a host: IP in IP, GRE, and UDP to these ports, over IPv4 and IPv6."""
+    over_ipv4 = _of_protocol((LOAD_BYTE, 23), ((HEADER_LENGTH, 14), (LOAD_HALF_BEHIND, 16)), udp_ports)
+    over_ipv6 = _of_protocol((LOAD_BYTE, 20), ((LOAD_HALF, 56),), udp_ports)
+    return (
+        (LOAD_HALF, 0, 0, 12),
+        (EQUAL, 0, len(over_ipv4), 0x0800), *over_ipv4,
+        (EQUAL, 0, len(over_ipv6), 0x86DD), *over_ipv6,
+        *NOTHING,
+    )  # fmt: skip
+
+
+def _of_protocol(
+    protocol: tuple[int, int], port: tuple[tuple[int, int], ...], udp_ports: tuple[int, ...]
+) -> tuple[Line, ...]:
+    """Packets of a tunnel's protocol, or of UDP to one of the ports; ``protocol``, ``port``: how to load those."""
+    lines = len(TUNNEL_PROTOCOLS) + 1 + len(port) + len(udp_ports) + 2
+    program: list[Line] = [(protocol[0], 0, 0, protocol[1])]
+    for number in TUNNEL_PROTOCOLS:
+        program.append((EQUAL, lines - len(program) - 1, 0, number))
+    program.append((EQUAL, 0, lines - len(program) - 2, UDP))
+    program += [(code, 0, 0, offset) for code, offset in port]
+    for number in udp_ports:
+        program.append((EQUAL, lines - len(program) - 1, 0, number))
+    return (*program, *NOTHING, (RETURN, 0, 0, WHOLE))
+
+
+def attach(sock: socket.socket, program: tuple[Line, ...]) -> None:
+    """Let only frames through that the program accepts."""
+    code = np.frombuffer(b"".join(struct.pack("HBBI", *line) for line in program), np.uint8)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(program), code.ctypes.data))
