@@ -43,10 +43,10 @@ class Datagram:
 class Fragments:
     """The datagrams that are under way through one mux."""
 
-    def __init__(self, limits: Limits, choose: Callable[[Flow], int | None]) -> None:
-        """``choose``: the backend of a flow, which may be new."""
+    def __init__(self, limits: Limits, choose: Callable[[Flow], int | None], counts: Counter[str]) -> None:
+        """``choose``: the backend of a flow, which may be new; ``counts``: where to count what becomes of fragments."""
         self.limits = limits
-        self.counts: Counter[str] = Counter()
+        self.counts = counts
         self._choose = choose
         self._datagrams: OrderedDict[Key, Datagram] = OrderedDict()
         self._waiting = 0

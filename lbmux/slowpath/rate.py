@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Bucket:
-    """``per_s`` on average, and ``burst`` at once (by default a tenth of a second's, but 10 at least)."""
+    """``per_s`` on average, and ``burst`` at once (by default a tenth of a second's, but 10 at least); 0: none."""
 
     per_s: float
     burst: float = 0.0
@@ -14,7 +14,7 @@ class Bucket:
     _at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.burst = self.burst or max(10.0, self.per_s / 10)
+        self.burst = self.burst or (max(10.0, self.per_s / 10) if self.per_s else 0.0)
         self._tokens = self.burst
 
     def take(self, now: float) -> bool:

@@ -11,7 +11,7 @@ from scapy.packet import Raw
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.flow import Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, VIP, VIP6, datagram, ip, segment
-from tests.slowpath.muxes import INTERFACE, Mux
+from tests.slowpath.tables import INTERFACE, Mux
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 

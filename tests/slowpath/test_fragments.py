@@ -1,6 +1,7 @@
 """Fragments on their way through one mux, cut by scapy."""
 
 import random
+from collections import Counter
 from itertools import permutations
 from typing import Any
 
@@ -24,7 +25,7 @@ class Case:
     def __init__(self, **limits: Any) -> None:
         self.flows: list[Flow] = []
         self.backend: int | None = 3
-        self.table = Fragments(Limits(**limits), self.choose)
+        self.table = Fragments(Limits(**limits), self.choose, Counter())
 
     def choose(self, flow: Flow) -> int | None:
         self.flows.append(flow)

@@ -1,0 +1,319 @@
+"""A mux's slow path as a whole: frames in, frames out, over the real data path's tables."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment, fragment
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+    fragment6,
+)
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.packet import Raw
+
+from lbmux.control.config_slowpath import SlowPath
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, HOST, MUX, VIP, VIP6, back, datagram, ip, segment
+from tests.slowpath.tables import INTERFACE, Mux
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+OTHER_MUX = "10.0.0.6"
+
+
+class Case:
+    """A mux with its data path and its slow path; a frame goes through both as in the program."""
+
+    def __init__(self, mtu: int = 1500, muxes: tuple[str, ...] = (), **settings: Any) -> None:
+        self.mux = Mux(mtu)
+        self.up = True
+        services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
+        place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)))
+        own = frozenset(self.mux.control.local.values())
+        self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up)
+        self.mux.forwarder.mtus = lambda host, link: self.slow.mtus.of(host, link, self.now)
+        self.now = 0.0
+        self.verdict = Verdict.FORWARDED
+
+    def arrive(self, packet: Any) -> list[Sent]:
+        frame = bytes(packet if isinstance(packet, Ether) else Ether(**ETHER) / packet)
+        ((self.verdict, target, after),) = self.mux.forward(frame)
+        if self.verdict not in HANDED_UP:
+            return []
+        assert after == frame  # nothing has touched it on its way up
+        return self.slow.handle(self.verdict, frame, target, self.now)
+
+    def answer(self, packet: Any) -> Any:
+        (sent,) = self.arrive(packet)
+        assert sent.interface == 0
+        found = Ether(sent.data)
+        assert (found.src, found.dst) == (ETHER["dst"], ETHER["src"])
+        return found.payload
+
+    def tunnelled(self, packet: Any) -> list[tuple[str, Any]]:
+        """(host, outer packet) of each frame."""
+        sent = self.arrive(packet)
+        assert all(one.interface == INTERFACE for one in sent)
+        return [(Ether(one.data).payload.dst, Ether(one.data).payload) for one in sent]
+
+    def host_of(self, packet: Any) -> str:
+        """Where the data path sends an ordinary packet."""
+        ((verdict, _, frame),) = self.mux.forward(bytes(Ether(**ETHER) / packet))
+        assert verdict == Verdict.FORWARDED
+        return str(Ether(frame).payload.dst)
+
+
+def test_ping() -> None:
+    case = Case()
+    reply = case.answer(ip(4) / ICMP(id=1, seq=2) / Raw(b"x" * 56))
+    assert (reply.src, reply.dst, reply[ICMP].type) == (VIP, CLIENT, 0)
+    assert case.slow.counts == {"echo_answered": 1}
+
+
+def test_ping_of_ipv6() -> None:
+    reply = Case().answer(ip(6) / ICMPv6EchoRequest(data=b"x" * 56))
+    assert (reply.src, reply.dst) == (VIP6, CLIENT6) and ICMPv6EchoReply in reply
+
+
+def test_ping_in_a_vlan_is_answered_there() -> None:
+    case = Case()
+    (sent,) = case.arrive(Ether(**ETHER) / Dot1Q(vlan=7) / ip(4) / ICMP())
+    assert Ether(sent.data)[Dot1Q].vlan == 7
+
+
+def test_ping_while_no_backend_takes_flows() -> None:
+    case = Case()
+    case.up = False
+    assert case.arrive(ip(4) / ICMP()) == [] and case.slow.counts == {"echo_dropped": 1}
+
+
+def test_ping_dropped_by_setting() -> None:
+    case = Case(echo="drop")
+    assert case.arrive(ip(4) / ICMP()) == [] and case.slow.counts == {"echo_dropped": 1}
+
+
+@FAMILIES
+def test_ping_forwarded_by_setting_always_to_the_same_backend(family: int) -> None:
+    case = Case(echo="forward")
+    request = ip(family) / (ICMP(id=5) if family == 4 else ICMPv6EchoRequest(id=5))
+    hosts = {host for _ in range(5) for host, _ in case.tunnelled(request)}
+    assert len(hosts) == 1
+
+
+def test_ping_of_somebody_else_is_left_alone() -> None:
+    case = Case()
+    assert case.arrive(ip(4, destination="203.0.113.99") / ICMP()) == []
+    assert case.arrive(ip(4, destination=MUX) / ICMP()) == []
+    assert case.verdict == Verdict.ICMP and not case.slow.counts
+
+
+def test_pings_are_limited() -> None:
+    case = Case(icmp_per_s=100)
+    assert sum(len(case.arrive(ip(4) / ICMP(seq=at))) for at in range(50)) == 10
+    assert case.slow.counts["over_icmp_per_s"] == 40
+
+
+def test_no_icmp_at_all_by_setting() -> None:
+    case = Case(icmp_per_s=0)
+    assert case.arrive(ip(4) / ICMP()) == []
+
+
+def test_what_is_looked_at_is_limited() -> None:
+    case = Case(packets_per_s=100, icmp_per_s=1000)
+    assert sum(len(case.arrive(ip(4) / ICMP(seq=at))) for at in range(50)) == 10
+    assert case.slow.counts["over_packets_per_s"] == 40
+
+
+@FAMILIES
+def test_too_big_with_df(family: int) -> None:
+    case = Case()
+    room = 1480 if family == 4 else 1460
+    size = 1500 - (40 if family == 4 else 60)
+    packet = ip(4, flags="DF") / segment(size) if family == 4 else ip(6) / segment(size)
+    error = case.answer(packet)
+    assert case.verdict == Verdict.TOO_BIG
+    if family == 4:
+        assert (error[ICMP].type, error[ICMP].code, error[ICMP].nexthopmtu, error.src) == (3, 4, room, VIP)
+    else:
+        assert (error[ICMPv6PacketTooBig].mtu, error.src) == (room, VIP6)
+    fits = ip(4, flags="DF") / segment(room - 40) if family == 4 else ip(6) / segment(room - 60)
+    case.arrive(fits)
+    assert case.verdict == Verdict.FORWARDED
+
+
+def test_too_big_without_df_goes_in_fragments_of_the_outer_packet() -> None:
+    case = Case()
+    packet = ip(4, id=9) / segment(1460)
+    hosts, outer = zip(*case.tunnelled(packet), strict=True)
+    assert len(set(hosts)) == 1 and len(outer) == 2
+    (whole,) = defragment(list(outer))
+    inner = IP(bytes(whole.payload))
+    assert (inner.src, inner.dst, inner.ttl, bytes(inner[TCP])) == (CLIENT, VIP, 63, bytes(packet[TCP]))
+    assert case.slow.counts == {"too_big_fragmented": 1}
+
+
+def test_too_big_without_df_dropped_by_setting() -> None:
+    case = Case(too_big="drop")
+    assert case.arrive(ip(4) / segment(1460)) == [] and case.slow.counts == {"too_big_dropped": 1}
+
+
+@FAMILIES
+def test_hops_run_out(family: int) -> None:
+    case = Case()
+    error = case.answer(ip(4, ttl=1) / segment() if family == 4 else ip(6, hlim=1) / segment())
+    assert case.verdict == Verdict.TTL
+    if family == 4:
+        assert (error[ICMP].type, error[ICMP].code, error.src) == (11, 0, VIP)
+    else:
+        assert ICMPv6TimeExceeded in error
+
+
+@FAMILIES
+@pytest.mark.parametrize("quote_bytes", [8, 200])
+def test_icmp_error_goes_to_the_backend_that_has_the_flow(family: int, quote_bytes: int) -> None:
+    case = Case()
+    for port in range(40000, 40020):
+        host = case.host_of(ip(family) / TCP(sport=port, dport=80))
+        quote = bytes(back(family) / TCP(sport=80, dport=port) / Raw(bytes(400)))
+        quote = quote[: (20 if family == 4 else 40) + quote_bytes]
+        if family == 4:
+            error = ip(4, "192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)
+        else:
+            error = ip(6, "2001:db8:a::1") / ICMPv6PacketTooBig(mtu=1400) / Raw(quote)
+        ((found, outer),) = case.tunnelled(error)
+        assert found == host
+        assert bytes(outer.payload.payload) == bytes(error.payload)
+
+
+def test_icmp_error_about_no_service() -> None:
+    case = Case()
+    quote = bytes(back(4) / TCP(sport=81, dport=40000))
+    assert case.arrive(ip(4, "192.0.2.1") / ICMP(type=3, code=4) / Raw(quote)) == []
+    assert case.slow.counts == {"icmp_no_flow": 1}
+
+
+@FAMILIES
+def test_fragments_go_where_the_flow_goes(family: int) -> None:
+    for reverse in (False, True):
+        case = Case()
+        if family == 4:
+            parts = fragment(ip(4, id=3) / datagram(4000), 1400)
+        else:
+            parts = fragment6(ip(6) / IPv6ExtHdrFragment(id=3) / datagram(4000), 1400)
+        sent = [one for part in (parts[::-1] if reverse else parts) for one in case.tunnelled(part)]
+        assert {host for host, _ in sent} == {case.host_of(ip(family) / UDP(sport=40000, dport=53))}
+        assert len(sent) == len(parts)
+
+
+def test_the_whole_way_of_a_9000_byte_datagram() -> None:
+    case, packet = Case(), ip(4, id=3) / datagram(9000)  # six full fragments, and one that fits
+    outer = [one for part in fragment(packet, 1480) for _, one in case.tunnelled(part)]
+    assert len(outer) == 13 and all(len(one) <= 1500 for one in outer)
+    inner = [IP(bytes(one.payload)) for one in defragment(outer)]
+    (whole,) = defragment(inner)
+    assert bytes(whole[UDP]) == bytes(packet[UDP])
+
+
+def test_a_fragment_too_big_in_ipv6_gets_packet_too_big() -> None:
+    case = Case()
+    first, *_ = fragment6(ip(6) / IPv6ExtHdrFragment(id=3) / datagram(4000), 1500)
+    assert case.answer(first)[ICMPv6PacketTooBig].mtu == 1460
+
+
+def two_muxes() -> tuple[Case, Case]:
+    ours, theirs = Case(muxes=(MUX, OTHER_MUX)), Case(muxes=(MUX, OTHER_MUX))
+    theirs.slow.own = frozenset({ip_address(OTHER_MUX)})
+    theirs.slow.configure(theirs.slow.place)
+    return ours, theirs
+
+
+def test_fragments_that_arrive_at_two_muxes_go_on_from_one() -> None:
+    """Each of them sends the other what is the other's, once, and that one what it got."""
+    ours, theirs = two_muxes()
+    for number in range(20):
+        parts = fragment(ip(4, id=number) / datagram(4000), 1400)
+        forwarded: dict[int, list[str]] = {0: [], 1: []}
+        for turn, part in enumerate(parts):
+            at = turn % 2
+            for sent in (ours, theirs)[at].arrive(part):
+                if sent.interface == BY_ROUTE:
+                    assert IP(sent.data).dst == (OTHER_MUX if at == 0 else MUX)
+                    onward = (theirs, ours)[at].arrive(IP(sent.data))
+                    assert all(one.interface == INTERFACE for one in onward)
+                    forwarded[1 - at] += [Ether(one.data).payload.dst for one in onward]
+                else:
+                    forwarded[at].append(Ether(sent.data).payload.dst)
+        assert sorted(map(len, forwarded.values())) == [0, len(parts)]
+        assert len(set(forwarded[0] + forwarded[1])) == 1
+
+
+def test_what_another_mux_sent_goes_to_no_third_even_if_that_one_should_have_it() -> None:
+    ours, theirs = two_muxes()
+    sent = [one for number in range(20) for one in ours.arrive(fragment(ip(4, id=number) / datagram(4000), 1400)[0])]
+    passed = [one for one in sent if one.interface == BY_ROUTE]
+    assert passed
+    theirs.slow.own = frozenset({ip_address(OTHER_MUX)})
+    theirs.slow._sharing = [ip_address(MUX)]  # a mux that believes all is ours
+    for one in passed:
+        assert [onward.interface for onward in theirs.arrive(IP(one.data))] == [INTERFACE]
+
+
+def test_ip_in_ip_from_no_mux_is_left_alone() -> None:
+    case = Case(muxes=(MUX, OTHER_MUX))
+    part = fragment(ip(4, id=1) / datagram(4000), 1400)[0]
+    assert case.arrive(IP(src="10.0.0.66", dst=MUX) / part) == [] and not case.slow.counts
+
+
+def test_a_whole_packet_from_a_mux_is_not_forwarded() -> None:
+    case = Case(muxes=(MUX, OTHER_MUX))
+    assert case.arrive(IP(src=OTHER_MUX, dst=MUX) / ip(4) / datagram(64)) == []
+    assert case.slow.counts == {"from_mux_unusable": 1}
+
+
+def outer_error(case: Case, kind: int = 3, code: int = 4, mtu: int = 1400) -> Any:
+    """What a router says of a mux's outer packet, which it has got from the client's."""
+    packet = ip(4, flags="DF") / segment(1400)
+    ((_, _, frame),) = case.mux.forward(bytes(Ether(**ETHER) / packet))
+    quote = bytes(Ether(frame).payload)[:528]
+    return ip(4, "10.0.9.1", MUX) / ICMP(type=kind, code=code, nexthopmtu=mtu) / Raw(quote)
+
+
+def test_a_narrow_path_to_the_host_is_learned_and_told_to_the_client() -> None:
+    case = Case()
+    (sent,) = case.arrive(outer_error(case))
+    error = IP(sent.data)
+    assert sent.interface == BY_ROUTE
+    assert (error.src, error.dst, error[ICMP].code, error[ICMP].nexthopmtu) == (VIP, CLIENT, 4, 1380)
+    host = ip_address(case.host_of(ip(4) / segment()))
+    assert case.slow.mtus.known(0.0) == {host: 1400}
+    assert case.slow.counts == {"path_mtu_learned": 1, "outer_error_relayed": 1}
+
+
+def test_a_host_out_of_reach_is_told_to_the_client() -> None:
+    case = Case()
+    for kind, code in ((3, 0), (3, 1), (11, 0)):
+        (sent,) = case.arrive(outer_error(case, kind, code, 0))
+        assert (IP(sent.data)[ICMP].type, IP(sent.data)[ICMP].code, IP(sent.data).dst) == (3, 1, CLIENT)
+
+
+def test_an_error_about_another_machines_tunnel_is_not_believed() -> None:
+    case = Case()
+    quote = bytes(IP(src="10.0.0.66", dst=HOST) / ip(4) / segment(1400))[:528]
+    assert case.arrive(ip(4, "10.0.9.1", MUX) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)) == []
+    assert case.slow.mtus.known(0.0) == {}
+
+
+def test_an_ipv6_error_about_the_outer_packet() -> None:
+    case = Case()
+    ((_, _, frame),) = case.mux.forward(bytes(Ether(**ETHER) / ip(6) / segment(1380)))
+    outer = Ether(frame).payload
+    error = ip(6, "fd00:9::1", outer.src) / ICMPv6PacketTooBig(mtu=1400) / Raw(bytes(outer)[:1232])
+    (sent,) = case.arrive(error)
+    found = IPv6(sent.data)
+    assert (found.src, found.dst, found[ICMPv6PacketTooBig].mtu) == (VIP6, CLIENT6, 1360)
