@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
+from lbmux.control.config_slowpath import SlowPath
 from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
 from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Seconds, Share, Unicast, said
 
@@ -179,6 +180,8 @@ class Config(Model):
     """Idle times of all services that do not set their own."""
     tunnel: Tunnel = Tunnel()
     """How packets travel from muxes to hosts."""
+    slowpath: SlowPath = SlowPath()
+    """Pings, ICMP, fragments, and packets that are too big for the way to the host."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
     """What is balanced."""
 

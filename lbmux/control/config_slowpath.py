@@ -11,7 +11,7 @@ TooBig = Literal["fragment", "drop"]
 
 
 class Fragments(Model):
-    """Limits of what is remembered of fragmented datagrams."""
+    """Bounds of the table and the buffer in which a mux keeps fragments together."""
 
     datagrams: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] = 4096
     """Datagrams whose backend is remembered at a time."""
@@ -24,7 +24,7 @@ class Fragments(Model):
 
 
 class SlowPath(Model):
-    """Pings, ICMP, fragments, and packets that are too big for the way to the host."""
+    """What a mux does in user space, packet by packet."""
 
     echo: Echo = "answer"
     """What becomes of a ping of a VIP: answered while a backend takes new flows, forwarded to one, or dropped."""

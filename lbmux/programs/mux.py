@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
+from lbmux.programs.slow import Sender, SlowFrames, refreshing
 from lbmux.programs.waiting import Waiting
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
@@ -60,11 +61,16 @@ class Options:
     drain_s: float = 1.0
 
 
+def nothing(batch: Batch) -> None:
+    """A loop without a slow path."""
+
+
 class PacketLoop:
     """Reads the ring whenever it has frames, and sends on what the data path says."""
 
-    def __init__(self, ring: PacketRing, worker: Worker) -> None:
-        self.ring = ring
+    def __init__(self, ring: PacketRing, worker: Worker, slow: Callable[[Batch], None] = nothing) -> None:
+        """``slow`` gets every batch, for what the data path handed up."""
+        self.ring, self._slow = ring, slow
         self.waiting = Waiting()
         self._worker = worker
         self._batch = Batch()
@@ -95,6 +101,7 @@ class PacketLoop:
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
             self._keep_unresolved(batch, time.monotonic())
+            self._slow(batch)
             ring.release(batch)
         return count
 
@@ -164,7 +171,8 @@ async def _serve(options: Options) -> None:
             )  # fmt: skip
         )
         mux = _tables_in_force(driver, local, config)
-        loop = PacketLoop(ring, Worker(driver.tables, driver.worker))
+        slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
+        loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
 
         def moved(destination: Address, hop: NextHop | None) -> None:
@@ -177,14 +185,16 @@ async def _serve(options: Options) -> None:
         await hops.watch(mux.destinations())
 
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
-        showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting)
+        showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
 
         async def in_force() -> None:
             showing.loaded()
+            slow.configure()
             await hops.watch(mux.destinations())
             if announcer is not None and mux.config is not None:
                 await announcer.announce(prefixes_of(mux.config))
 
+        stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force)
         start(driver)
         if driver.stays:  # and frames still must not be joined then

@@ -52,6 +52,7 @@ class Showing:
     about: dict[str, Any]
     ring: PacketRing | None = None
     waiting: Waiting | None = None
+    slow: Callable[[], dict[str, int]] | None = None
     started: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
 
@@ -93,6 +94,7 @@ class Showing:
             # Not in a thread: the kernel's count begins anew with each question.
             "ring": ring and {"dropped": ring.dropped(), "unsent": ring.unsent, "outages": ring.outages},
             "waiting": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
+            "slowpath": self.slow and self.slow(),
         }
         found = await asyncio.to_thread(show.counters, self.moment(), self.driver.kernel is not None)
         return self._envelope(found | lost)

@@ -1,0 +1,184 @@
+"""The slow path beside a mux's packet loop: frames that the data path handed up in, and what is to be sent out.
+
+Frames leave by a packet socket, as they are; packets whose way the tables do not know leave by the kernel's routes.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, to_pair
+from lbmux.control.config import Config
+from lbmux.control.mux_tables import MuxTables
+from lbmux.datapath.tables import UP
+from lbmux.datapath.verdicts import VERDICTS, Verdict
+from lbmux.errors import SetupError
+from lbmux.frames.batch import Batch
+from lbmux.frames.socket_filters import NOTHING, attach
+from lbmux.slowpath.forwarder import TableForwarder
+from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from lbmux.slowpath.muxes import CARRIES
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 5.0
+"""How often what was learned of paths is written to the tables again: a reload takes it out of them."""
+_HANDED_UP: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
+_HANDED_UP[list(HANDED_UP)] = True
+
+
+class Sender:
+    """Frames by an interface, packets by the kernel's routes.  What the kernel does not take is counted."""
+
+    def __init__(self, interface: str) -> None:
+        self._interface = interface
+        self._names: dict[int, str] = {0: interface}
+        self.unsent = 0
+        try:
+            self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self._packets = {
+                4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+                6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
+            }
+            # Open sockets of these protocols: the kernel then answers no other mux with "protocol unreachable".
+            self._silence = [
+                socket.socket(family, socket.SOCK_RAW, protocol)
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for protocol in CARRIES.values()
+            ]
+        except PermissionError as error:
+            raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
+        for sock in (self._frames, *self._packets.values()):
+            sock.setblocking(False)
+        for sock in self._silence:
+            attach(sock, NOTHING)
+
+    def __enter__(self) -> "Sender":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for sock in (self._frames, *self._packets.values(), *self._silence):
+            sock.close()
+
+    def send(self, sent: Iterable[Sent]) -> None:
+        for one in sent:
+            try:
+                if one.interface == BY_ROUTE:
+                    self._by_route(one.data)
+                else:
+                    self._frames.sendto(one.data, (self._name(one.interface), 0))
+            except OSError:
+                self.unsent += 1
+
+    def _by_route(self, packet: bytes) -> None:
+        version = packet[0] >> 4
+        destination = ip_address(packet[16:20] if version == 4 else packet[24:40])
+        self._packets[version].sendto(packet, (str(destination), 0))
+
+    def _name(self, index: int) -> str:
+        if index not in self._names:
+            self._names[index] = socket.if_indextoname(index)
+        return self._names[index]
+
+
+class SlowFrames:
+    """A mux's slow path: what its packet loop calls with every batch, and ``show counters`` asks."""
+
+    def __init__(self, mux: MuxTables, worker: Worker, sender: Sender) -> None:
+        """``worker``: one of its own on the tables, of the packet loop's number: it runs between two batches."""
+        self._mux, self._sender = mux, sender
+        self._forwarder = TableForwarder(worker, now_ticks)
+        self._forwarder.warm_up()
+        self._rows: dict[Address, NDArray[np.intp]] = {}
+        self._slow = MuxSlowPath(self._forwarder, frozenset(mux.local.values()), self._place(), self._is_up)
+        self._forwarder.mtus = self._path_mtu
+        self._written: dict[Address, int] = {}
+
+    def configure(self) -> None:
+        """A configuration has come into force."""
+        self._slow.configure(self._place())
+        self._written.clear()
+        self.refresh()
+
+    def handle(self, batch: Batch) -> None:
+        """Do what is to be done because of a batch's frames, which are as the data path left them."""
+        picked = np.flatnonzero(_HANDED_UP[batch.verdict[: batch.count]])
+        if len(picked) == 0:
+            return
+        now = time.monotonic()
+        learned = self._slow.counts["path_mtu_learned"]
+        for index in picked.tolist():
+            frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+            verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
+            self._sender.send(self._slow.handle(verdict, frame, target, now))
+        if self._slow.counts["path_mtu_learned"] != learned:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Write to the tables what is known of the paths to hosts, and take out what is known no more."""
+        known = self._slow.mtus.known(time.monotonic())
+        for host in self._written.keys() | known.keys():
+            rows = self._rows_to(host)
+            link_bytes = self._written.get(host) or int(self._mux.tables.backends["mtu"][rows].max(initial=0))
+            self._mux.tables.backends["mtu"][rows] = min(link_bytes, known.get(host, link_bytes))
+            if host in known:
+                self._written[host] = link_bytes
+            else:
+                del self._written[host]
+
+    def counters(self) -> dict[str, int]:
+        """By name, what became of packets in the slow path."""
+        lost = {"unsent": self._sender.unsent + self._forwarder.unsent, "path_mtus": len(self._written)}
+        return dict(sorted(self._slow.counts.items())) | lost
+
+    def _place(self) -> Place:
+        config = self._mux.config
+        assert config is not None  # the tables are written before a slow path is made
+        self._rows = _rows_of(config, self._mux)
+        vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
+        return Place(config.slowpath, vips, frozenset(config.muxes))
+
+    def _is_up(self, vip: Address) -> bool:
+        return bool((self._mux.tables.backends["state"][self._rows[vip]] == UP).any())
+
+    def _rows_to(self, host: Address) -> NDArray[np.intp]:
+        backends, (high, low) = self._mux.tables.backends, to_pair(host)
+        return np.flatnonzero((backends["remote_high"] == high) & (backends["remote_low"] == low))
+
+    def _path_mtu(self, host: Address, link_bytes: int) -> int:
+        return self._slow.mtus.of(host, link_bytes, time.monotonic())
+
+
+def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:
+    """The rows of each VIP's backends."""
+    found: dict[Address, list[int]] = {}
+    for service in config.services:
+        found.setdefault(service.vip, []).extend(mux.rows[service.name, backend.name] for backend in service.backends)
+    return {vip: np.array(rows, np.intp) for vip, rows in found.items()}
+
+
+@contextlib.contextmanager
+def refreshing(slow: SlowFrames) -> Iterator[None]:
+    """Refresh from time to time, on the event loop that runs."""
+    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+
+    def again() -> None:
+        slow.refresh()
+        timers[:] = [loop.call_later(REFRESH_S, again)]
+
+    again()
+    try:
+        yield
+    finally:
+        timers[0].cancel()
