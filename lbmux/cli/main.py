@@ -18,6 +18,7 @@ COMMANDS = {
     "reload": ("lbmux.cli.reload:command", "Have a running mux or agent load its configuration anew."),
     "show": ("lbmux.cli.show:command", "Show services, backends, flows, counters and more of a running mux or agent."),
     "explain": ("lbmux.cli.explain:command", "Say what a mux does with a packet, step by step, and why."),
+    "doctor": ("lbmux.cli.doctor:command", "Look at what goes wrong in practice, and say how to mend it."),
     "detach": ("lbmux.cli.detach:command", "Take the kernel's programs off an interface."),
     "config": ("lbmux.cli.config:command", "Check a configuration file, or print its schema."),
     "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),

@@ -1,0 +1,72 @@
+"""Checks of the daemon and its configuration: it answers, has the driver asked for, and the file is usable."""
+
+from collections.abc import Iterator
+
+from lbmux.control.config_file import load
+from lbmux.control.control_socket import ask
+from lbmux.errors import ConfigError, ControlError
+from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.situation import TIMEOUT_S, Situation, whole
+
+MOST_NAMED = 5
+
+
+def answers(situation: Situation) -> Iterator[Finding]:
+    """Whether the daemon of this role runs."""
+    if not situation.has_daemon:
+        return
+    try:
+        runtime = ask(situation.control, "runtime", timeout_s=TIMEOUT_S)
+    except ControlError as error:
+        mend = f"start `lbmux {situation.role}`, or name its socket by --control"
+        yield fault("daemon", str(error), mend)
+        return
+    if runtime["program"] != situation.role:
+        yield fault("daemon", f"{situation.control} is the socket of the {runtime['program']}", "name another one")
+    yield ok("daemon", f"{runtime['program']} on {runtime['interface']}, process {runtime['pid']}")
+
+
+def driver(situation: Situation) -> Iterator[Finding]:
+    """By the kernel's programs, or in user space, which is slower by a factor of ten."""
+    if situation.runtime is None or not situation.has_daemon:
+        return
+    name, modes = situation.runtime["driver"], situation.runtime["modes"]
+    if name == "xdp":
+        yield ok("driver", f"the kernel's programs forward ({', '.join(f'{p} {m}' for p, m in modes.items())})")
+    else:
+        mend = f"`lbmux {situation.role} --driver xdp` says why the kernel does not take them; fine for a lab"
+        yield warning("driver", f"user space forwards ({name}), not the kernel's programs", mend)
+
+
+def configuration(situation: Situation) -> Iterator[Finding]:
+    """The file as it is now, which the next reload reads."""
+    if situation.config_path is None:
+        if not situation.has_daemon:
+            yield warning("configuration", "no file to know VIPs and muxes from", "name it by -c")
+        return
+    try:
+        config = load(situation.config_path)
+    except ConfigError as error:
+        for line in error.lines():
+            yield fault("configuration", line, "correct the file: a restart would fail, and a reload is refused")
+        return
+    yield ok("configuration", f"{situation.config_path}: {len(config.services)} services")
+    for service in config.services:
+        if not any(backend.weight for backend in service.backends):
+            mend = "give one of them a weight above 0, and `lbmux reload`"
+            yield fault("weights", f"service {service.name}: no backend takes new flows, all of them are dropped", mend)
+
+
+def in_force(situation: Situation) -> Iterator[Finding]:
+    """What a mux has loaded against its file as it is now."""
+    if situation.runtime is None or situation.config is None or situation.role != "mux":
+        return
+    have = {(line["service"], line["backend"], line["weight"]) for line in whole(situation.control, "backends")}
+    services = situation.config.services
+    want = {(service.name, backend.name, backend.weight) for service in services for backend in service.backends}
+    differ = sorted({f"{service}/{backend}" for service, backend, _ in have ^ want})
+    if differ:
+        seen = f"other than in {situation.config_path}: {', '.join(differ[:MOST_NAMED])}"
+        yield warning("in force", seen, f"`lbmux reload --control {situation.control}`")
+    else:
+        yield ok("in force", "the mux has what its file says")

@@ -1,0 +1,31 @@
+"""What a check of the doctor found: a state, what was seen, and how to mend it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+State = Literal["ok", "warning", "fault"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``check`` is the name of the check, ``mend`` empty where nothing is to be done."""
+
+    check: str
+    state: State
+    seen: str
+    mend: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ok(check: str, seen: str) -> Finding:
+    return Finding(check, "ok", seen)
+
+
+def warning(check: str, seen: str, mend: str) -> Finding:
+    return Finding(check, "warning", seen, mend)
+
+
+def fault(check: str, seen: str, mend: str) -> Finding:
+    return Finding(check, "fault", seen, mend)

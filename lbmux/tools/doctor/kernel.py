@@ -1,0 +1,103 @@
+"""Checks of the kernel's settings: rights, forwarding, reverse path filter, ECMP hash, clock.
+
+All are read of the namespace and the process that the doctor runs in.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.situation import Situation
+
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39}
+"""Number of each, linux/capability.h."""
+INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
+SYSCTLS = Path("/proc/sys")
+TIME_ERROR = 5
+TIMEX_BYTES = 256
+STRICT, LOOSE = 1, 2
+SOURCE_PORT = 0x10  # of fib_multipath_hash_fields, ip-sysctl.rst
+FIVE_TUPLE, CUSTOM = 1, 3
+
+
+def sysctl(name: str) -> str | None:
+    """A setting's value; None where this kernel has no such setting.  ``name`` has slashes: interfaces have dots."""
+    try:
+        return (SYSCTLS / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def number(name: str) -> int:
+    return int(sysctl(name) or 0)
+
+
+def rights(situation: Situation) -> Iterator[Finding]:
+    """What the doctor itself may do stands for what a daemon started alike may."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
+    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    if effective >> INSTEAD_OF_BPF & 1 and "CAP_BPF" in missing:
+        missing.remove("CAP_BPF")
+    if missing:
+        mend = "run as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
+        yield fault("rights", f"this user lacks {', '.join(missing)}", mend)
+    else:
+        yield ok("rights", f"has {', '.join(CAPABILITIES)}")
+
+
+def forwarding(situation: Situation) -> Iterator[Finding]:
+    """A router must forward; a mux must not, or the kernel sends a VIP's packets that the mux leaves to it back."""
+    is_on, mend = bool(number("net/ipv4/ip_forward")), "sysctl net.ipv4.ip_forward={}"
+    if situation.role == "router" and not is_on:
+        yield fault("forwarding", "ip_forward is 0: this router forwards nothing", mend.format(1))
+    elif situation.role == "mux" and is_on:
+        seen = "ip_forward is 1: what the mux leaves to the kernel is sent back to the router, round and round"
+        yield warning("forwarding", seen, mend.format(0))
+    else:
+        yield ok("forwarding", f"ip_forward is {int(is_on)}")
+
+
+def reverse_path(situation: Situation) -> Iterator[Finding]:
+    """Replies have the VIP as their source, and the way to the VIP is by the muxes: strict filters drop them."""
+    everywhere = number("net/ipv4/conf/all/rp_filter")
+    modes = {
+        path.parent.name: max(everywhere, int(path.read_text()))  # ip-sysctl.rst: the larger of the two holds
+        for path in sorted((SYSCTLS / "net/ipv4/conf").glob("*/rp_filter"))
+        if path.parent.name not in ("all", "default", "lo")
+    }
+    strict = [name for name, mode in modes.items() if mode == STRICT]
+    if not strict:
+        yield ok("rp_filter", "strict on no interface")
+        return
+    seen = f"rp_filter is strict on {', '.join(strict)}"
+    mend = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and so in net.ipv4.conf.all"
+    if situation.role == "router":
+        yield fault("rp_filter", f"{seen}: replies of the VIP come from where no route to it leads: dropped", mend)
+    else:
+        yield warning("rp_filter", f"{seen}: packets that come another way than they go are dropped", mend)
+
+
+def multipath_hash(situation: Situation) -> Iterator[Finding]:
+    """A router that looks at addresses only sends a client's flows to one mux, and errors about them to another."""
+    policy = number("net/ipv4/fib_multipath_hash_policy")
+    fields = number("net/ipv4/fib_multipath_hash_fields")
+    mend = "sysctl net.ipv4.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
+    if policy == FIVE_TUPLE or policy == CUSTOM and fields & SOURCE_PORT:
+        yield ok("hash policy", f"fib_multipath_hash_policy is {policy}: ports count")
+    else:
+        seen = f"fib_multipath_hash_policy is {policy}: ports do not count, so each client has one mux for all flows"
+        yield fault("hash policy", seen, mend)
+
+
+def clock(situation: Situation) -> Iterator[Finding]:
+    """Times in captures and logs of several machines are compared; forwarding itself does not need it."""
+    libc, timex = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(TIMEX_BYTES)
+    state = libc.adjtimex(timex)  # modes 0: only read, adjtimex(2)
+    if state == TIME_ERROR:
+        yield warning("clock", "not synchronised: times of captures and logs cannot be compared", "run chrony or ntpd")
+    elif state < 0:
+        yield warning("clock", "the kernel does not say whether it is synchronised", "run chrony or ntpd")
+    else:
+        yield ok("clock", "synchronised")

@@ -1,0 +1,36 @@
+"""Checks across the pool: muxes that disagree on a table send one flow to two backends when the router moves it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbmux.errors import ControlError
+from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.situation import Situation, whole
+
+
+def digests(path: Path) -> dict[str, str | None]:
+    """Of each service its Maglev table's; what is asked of it is in it, too."""
+    return {
+        f"{line['service']} ({line['vip']} {line['protocol']} {line['port']})": line["digest"]
+        for line in whole(path, "services")
+    }
+
+
+def same_tables(situation: Situation) -> Iterator[Finding]:
+    """Every service has the same table on this mux and its peers."""
+    if situation.runtime is None or not situation.peers:
+        return
+    own = digests(situation.control)
+    for peer in situation.peers:
+        try:
+            theirs = digests(peer)
+        except ControlError as error:
+            yield warning("pool", f"a peer cannot be asked: {error}", "is it running? its flows are other muxes' now")
+            continue
+        differ = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+        if differ:
+            seen = f"{peer}: other tables than here: {', '.join(differ)}"
+            mend = "give both the same file and `lbmux reload` both: flows that move between them would break"
+            yield fault("pool", seen, mend)
+        else:
+            yield ok("pool", f"{peer}: the same {len(own)} tables as here")

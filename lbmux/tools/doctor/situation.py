@@ -1,0 +1,100 @@
+"""What the doctor's checks look at: the machine's role, the daemon that runs here, the configuration, the pool.
+
+All of it is read when a check first asks for it, and kept, so that checks agree with one another.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config
+from lbmux.control.config_file import load
+from lbmux.control.control_socket import ask, ask_stream, default_path
+from lbmux.errors import LbmuxError
+
+Role = Literal["mux", "agent", "router", "host"]
+ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
+PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
+"""The roles that a daemon of ours has; a router has none, and a host stands for one whose agent is not asked."""
+TIMEOUT_S = 5.0
+
+
+def whole(path: Path, what: str) -> list[dict[str, Any]]:
+    """A list that a daemon streams in parts."""
+    return [line for part in ask_stream(path, what, timeout_s=TIMEOUT_S) for line in part[what]]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """``control`` is the socket of the daemon here; ``file`` the configuration where the daemon is not to name it."""
+
+    role: Role
+    control: Path
+    file: Path | None = None
+    peers: tuple[Path, ...] = ()
+
+    @classmethod
+    def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "Situation":
+        """As asked for; what was left open as the sockets on this machine say."""
+        if role is None and control is not None:
+            role = "agent" if _program(control) == "agent" else "mux"
+        if role is None:
+            running: list[Role] = [known for known, program in PROGRAMS.items() if default_path(program).exists()]
+            role = running[0] if running else "router"
+        return cls(role, control or default_path(PROGRAMS.get(role, "mux")), file, peers)
+
+    @property
+    def has_daemon(self) -> bool:
+        return self.role in PROGRAMS
+
+    @cached_property
+    def runtime(self) -> dict[str, Any] | None:
+        """What the daemon says of itself; None where none answers."""
+        try:
+            answer: dict[str, Any] = ask(self.control, "runtime", timeout_s=TIMEOUT_S)
+        except LbmuxError:
+            return None
+        return answer
+
+    @cached_property
+    def config_path(self) -> Path | None:
+        return self.file or (Path(self.runtime["config"]) if self.has_daemon and self.runtime else None)
+
+    @cached_property
+    def config(self) -> Config | None:
+        """None where there is no file, or one that cannot be used."""
+        try:
+            return load(self.config_path) if self.config_path else None
+        except LbmuxError:
+            return None
+
+    @cached_property
+    def interface(self) -> str | None:
+        """The daemon's own."""
+        return str(self.runtime["interface"]) if self.has_daemon and self.runtime else None
+
+    @cached_property
+    def neighbours(self) -> list[dict[str, Any]]:
+        return whole(self.control, "neighbours") if self.has_daemon and self.runtime else []
+
+    @cached_property
+    def counters(self) -> dict[str, Any] | None:
+        """The first answer's: packets by verdict and look-ups by result."""
+        if not self.has_daemon or not self.runtime:
+            return None
+        answer = ask(self.control, "counters", timeout_s=TIMEOUT_S)
+        verdicts = {line["verdict"]: line["packets"] for line in answer["verdicts"]}
+        return {"verdicts": verdicts, "lookups": answer["lookups"], "ring": answer["ring"]}
+
+    @cached_property
+    def vips(self) -> list[Address]:
+        return sorted({service.vip for service in self.config.services}, key=str) if self.config else []
+
+
+def _program(control: Path) -> str:
+    try:
+        return str(ask(control, "runtime", timeout_s=TIMEOUT_S)["program"])
+    except LbmuxError:
+        return ""

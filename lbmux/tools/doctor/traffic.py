@@ -1,0 +1,70 @@
+"""Checks of what the daemon has counted: verdicts and look-ups that tell of a fault elsewhere."""
+
+from collections.abc import Iterator, Mapping
+
+from lbmux.tools.doctor.finding import Finding, State, ok, warning
+from lbmux.tools.doctor.situation import Situation
+
+FULL_SHARE = 0.9
+"""Of the flow table."""
+VERDICTS: Mapping[str, tuple[State, str, str]] = {
+    "no_neighbour": (
+        "warning", "had no MAC address of their next hop yet", "`lbmux show neighbours` names the hosts without one",
+    ),
+    "too_big": (
+        "warning", "did not fit the path to their host once encapsulated",
+        "offer clients a smaller MSS (advmss 1440 on the hosts' routes), or let the underlay carry 1520",
+    ),
+    "truncated": ("warning", "end within a header", "look at who sends them: `lbmux capture`, or tcpdump"),
+    "malformed": ("warning", "have lengths or a version that cannot be", "look at who sends them: tcpdump -e"),
+    "no_backend": ("fault", "had no backend that takes new flows", "give one a weight above 0, and `lbmux reload`"),
+    "denied": ("warning", "came from a source that their service denies", "see `allow` and `deny` of the service"),
+    "unsent": ("fault", "found no room to be sent in", "is the interface down, or its queue too short?"),
+    "not_a_mux": (
+        "fault", "were tunnelled, but from none of the muxes",
+        "add the mux's address (its --address) to `muxes` in the configuration, and `lbmux reload` the agents",
+    ),
+    "not_here": (
+        "fault", "were tunnelled here for a VIP that has no backend here",
+        "the mux has another configuration: give both the same file, and reload both",
+    ),
+    "out_of_table": ("fault", "met an index beyond its table", "a fault of lbmux: keep the counters and report it"),
+}  # fmt: skip
+"""By verdict: how bad it is, what its packets were, and how to mend it."""
+
+
+def verdicts(situation: Situation) -> Iterator[Finding]:
+    """Since the daemon's tables are there: a fault that was mended goes on being told, as a warning would."""
+    if situation.counters is None:
+        return
+    counted = situation.counters["verdicts"]
+    found = [name for name in VERDICTS if counted.get(name)]
+    for name in found:
+        state, what, mend = VERDICTS[name]
+        yield Finding(name, state, f"{counted[name]} packets {what}, since the tables were made", mend)
+    if not found:
+        yield ok("verdicts", "no packet met a fault")
+
+
+def flow_table(situation: Situation) -> Iterator[Finding]:
+    """A full one forwards by the Maglev table alone, which a change of backends moves."""
+    if situation.runtime is None or situation.counters is None:
+        return
+    flows, lookups = situation.runtime["tables"]["flows"], situation.counters["lookups"]
+    seen = f"{flows['used']} of {flows['rows']} flows; {lookups['full']} packets found no place"
+    if lookups["full"] or flows["used"] > FULL_SHARE * flows["rows"]:
+        mend = "raise flows.limit and start the mux anew; `lbmux show flows --count` says how many there are"
+        yield warning("flow table", f"full: {seen}", mend)
+    else:
+        yield ok("flow table", seen)
+
+
+def ring(situation: Situation) -> Iterator[Finding]:
+    """Frames that nobody fetched in time."""
+    if situation.counters is None or not situation.counters["ring"]:
+        return
+    lost = situation.counters["ring"]["dropped"]
+    if lost:
+        yield warning("ring", f"{lost} frames came faster than user space fetched them", "use --driver xdp")
+    else:
+        yield ok("ring", "no frame was lost")
