@@ -28,10 +28,11 @@ from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import byte_counters, set_route
 from lbmux.lab.server import PATTERN, body_digest
-from lbmux.lab.topology import ECHO_PORT, VIP, WEB_PORT, Route
+from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, WEB_PORT, Route
 from lbmux.lab.traffic import Client, traffic
 
 TRANSFER_BYTES = 50_000_000
+MEGABYTES = TRANSFER_BYTES // 10**6
 TRANSFER_TIMEOUT_S = 20
 NEW_CONNECTIONS = 300
 HELD_CONNECTIONS = 50
@@ -73,12 +74,16 @@ def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
 
 def story(lab: Lab, say: Callable[[str], None]) -> Iterator[Row]:
     """The steps, in order; each yields rows."""
-    say(f"downloading {TRANSFER_BYTES // 10**6} MB")
+    say(f"downloading {MEGABYTES} MB")
     yield from download(lab)
-    say(f"uploading {TRANSFER_BYTES // 10**6} MB")
+    say(f"uploading {MEGABYTES} MB")
     yield upload(lab)
     say(f"opening {NEW_CONNECTIONS} connections")
     yield from spread(lab, "web", NEW_CONNECTIONS)
+    say("the same over IPv6")
+    yield _digests(f"download of {MEGABYTES} MB over IPv6", *_downloaded(lab, VIP6))
+    yield upload(lab, VIP6, " over IPv6")
+    yield from spread(lab, "web6", NEW_CONNECTIONS)
     with traffic(lab, "client", VIP, ECHO_PORT, "--connections", str(HELD_CONNECTIONS)) as client:
         say(f"killing {KILLED} under {HELD_CONNECTIONS} connections")
         yield from lose_a_mux(lab, client)
@@ -89,13 +94,12 @@ def story(lab: Lab, say: Callable[[str], None]) -> Iterator[Row]:
 def download(lab: Lab) -> Iterator[Row]:
     """A large answer, and the way that it takes."""
     before = {node: _bytes(lab, node) for node in ("client", *MUXES)}
-    answer = _curl(lab, f"/bytes/{TRANSFER_BYTES}")
+    digests = _downloaded(lab, VIP)
     after = {node: _bytes(lab, node) for node in before}
     received = after["client"][0] - before["client"][0]
     through = sum(after[mux][0] - before[mux][0] for mux in MUXES)
     sent = after["client"][1] - before["client"][1]
-    expected, seen = body_digest(TRANSFER_BYTES), hashlib.sha256(answer).hexdigest()
-    yield _digests(f"download of {TRANSFER_BYTES // 10**6} MB", expected, seen)
+    yield _digests(f"download of {MEGABYTES} MB", *digests)
     yield Row(
         "replies bypass the muxes",
         f"client received ≥ {_mb(TRANSFER_BYTES)}; muxes, like its requests and ACKs, < {_mb(TRANSFER_BYTES / 10)}",
@@ -104,16 +108,22 @@ def download(lab: Lab) -> Iterator[Row]:
     )
 
 
-def upload(lab: Lab) -> Row:
+def _downloaded(lab: Lab, vip: str) -> tuple[str, str]:
+    """(digest expected, digest seen)"""
+    answer = _curl(lab, vip, f"/bytes/{TRANSFER_BYTES}")
+    return body_digest(TRANSFER_BYTES), hashlib.sha256(answer).hexdigest()
+
+
+def upload(lab: Lab, vip: str = VIP, how: str = "") -> Row:
     whole, rest = divmod(TRANSFER_BYTES, len(PATTERN))
-    answer = _curl(lab, "/digest", "--upload-file", "-", input=PATTERN * whole + PATTERN[:rest])
+    answer = _curl(lab, vip, "/digest", "--upload-file", "-", input=PATTERN * whole + PATTERN[:rest])
     seen = answer.decode(errors="replace")
-    return _digests(f"upload of {TRANSFER_BYTES // 10**6} MB", body_digest(TRANSFER_BYTES), seen)
+    return _digests(f"upload of {MEGABYTES} MB{how}", body_digest(TRANSFER_BYTES), seen)
 
 
 def spread(lab: Lab, service: str, count: int) -> Iterator[Row]:
     """New connections one after the other: each backend's share follows its weight."""
-    ask_name = {"web": _whoami, "echo": _echo}[service]
+    ask_name = {"web": _whoami, "web6": lambda: _whoami(VIP6), "echo": _echo}[service]
     names = lab.inside("client", lambda: Counter(ask_name() for _ in range(count)))
     weights = {b["name"]: b["weight"] for b in _service(lab.config_in_force, service)["backends"]}
     for name in sorted(names.keys() | weights.keys()):
@@ -219,10 +229,11 @@ def _go_on(what: str, before: dict[str, Any], after: dict[str, Any]) -> Row:
     )  # fmt: skip
 
 
-def _curl(lab: Lab, path: str, *options: str, **more: Any) -> bytes:
-    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", str(TRANSFER_TIMEOUT_S), *options]
+def _curl(lab: Lab, vip: str, path: str, *options: str, **more: Any) -> bytes:
+    url = f"http://{f'[{vip}]' if ':' in vip else vip}:{WEB_PORT}{path}"
+    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", str(TRANSFER_TIMEOUT_S), *options, url]
     try:
-        ran = lab.run("client", [*command, f"http://{VIP}:{WEB_PORT}{path}"], capture_output=True, **more)
+        ran = lab.run("client", command, capture_output=True, **more)
     except FileNotFoundError as error:
         raise LabError("client", "curl: not found") from error
     return bytes(ran.stdout if ran.returncode == 0 else ran.stderr.strip())
@@ -232,8 +243,8 @@ def _digests(what: str, expected: str, seen: str) -> Row:
     return Row(what, f"SHA-256 {expected[:16]}…", f"SHA-256 {seen[:16]}…", seen == expected)
 
 
-def _whoami() -> str:
-    with contextlib.closing(http.client.HTTPConnection(VIP, WEB_PORT, timeout=5)) as connection:
+def _whoami(vip: str = VIP) -> str:
+    with contextlib.closing(http.client.HTTPConnection(vip, WEB_PORT, timeout=5)) as connection:
         try:
             connection.request("GET", "/whoami")
             return connection.getresponse().read().decode()

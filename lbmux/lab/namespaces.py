@@ -101,8 +101,9 @@ def _connect(link: Link, peer_namespace: str) -> None:
 def _configure(port: Port, mtu: int) -> None:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=port.interface)[0]
-        address, length = port.address.split("/")
-        ip.addr("add", index=index, address=address, prefixlen=int(length))
+        for text in (port.address, *port.more_addresses):
+            address, length = text.split("/")
+            ip.addr("add", index=index, address=address, prefixlen=int(length))
         ip.link("set", index=index, state="up", mtu=mtu)
         if port.takes_xdp:
             with suppress(BpfError):  # no XDP to be had here, so nobody will send by it either

@@ -10,6 +10,7 @@ The echo answers each line ``TEXT`` with ``NAME TEXT``.
 import argparse
 import asyncio
 import hashlib
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -72,13 +73,14 @@ class Server:
             writer.close()
 
 
-async def serve(name: str, address: str, web_port: int, echo_port: int) -> None:
+async def serve(name: str, addresses: Sequence[str], web_port: int, echo_port: int) -> None:
     """Serve until SIGTERM."""
     server = Server(name)
     runner = web.AppRunner(server.application(), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, address, web_port, backlog=1024).start()
-    echo = await asyncio.start_server(server.echo, address, echo_port, backlog=1024)
+    for address in addresses:
+        await web.TCPSite(runner, address, web_port, backlog=1024).start()
+    echo = await asyncio.start_server(server.echo, addresses, echo_port, backlog=1024)
     stop = stop_event()
     notify("READY=1")
     await stop.wait()
@@ -89,7 +91,7 @@ async def serve(name: str, address: str, web_port: int, echo_port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--address", required=True)
+    parser.add_argument("--address", required=True, action="append", help="may be given more than once")
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--echo-port", type=int, required=True)
     given = parser.parse_args()

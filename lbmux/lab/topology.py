@@ -27,6 +27,20 @@ NODE_SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "1",
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
+ROUTER_SYSCTLS_IPV6 = {
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv6.fib_multipath_hash_policy": "3",
+    "net.ipv6.fib_multipath_hash_fields": "55",
+}
+IPV6_SYSCTLS = {
+    "net.ipv6.conf.all.disable_ipv6": "0",
+    "net.ipv6.conf.default.disable_ipv6": "0",
+    # Addresses are there at once, and nobody looks for routers.
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv6.conf.default.router_solicitations": "0",
+}
 INTERFACE_NAME_CHARACTERS = 15
 PLACEHOLDERS = ("config", "state", "node", "mux_driver", "agent_driver")
 """What may stand in braces in a program's arguments; the lab fills it in."""
@@ -57,6 +71,7 @@ class Port:
     interface: str
     address: str
     offloads: dict[str, bool] = field(default_factory=dict)
+    more_addresses: tuple[str, ...] = ()
     takes_xdp: bool = False
     """Whether the other end may send by XDP_TX: a veth end has to have a program of its own to be woken by that."""
 
@@ -115,17 +130,20 @@ class Topology:
         return next(node for node in self.nodes if node.name == name)
 
 
-VIP, WEB_PORT, ECHO_PORT, SERVER_PORT = "192.0.2.1", 80, 7, 8080
+VIP, VIP6, WEB_PORT, ECHO_PORT, SERVER_PORT = "192.0.2.1", "2001:db8:192::1", 80, 7, 8080
 SERVER_ECHO_PORT = 8007
-TUNNEL_ADVMSS = 1440
+TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6 = 1440, 1400
+"""The TCP payload that fits 1500 bytes beside the headers of IP in IP, and of IPv6 in IPv6."""
 
 
-def _subnet(node: str, network: str, offloads: dict[str, bool]) -> Link:
-    return Link(Port("router", f"to-{node}", f"{network}.1/24", offloads, True), Port(node, "eth0", f"{network}.2/24"))
+def _subnet(node: str, network: str, network6: str, offloads: dict[str, bool]) -> Link:
+    router = Port("router", f"to-{node}", f"{network}.1/24", offloads, (f"{network6}::1/64",), True)
+    return Link(router, Port(node, "eth0", f"{network}.2/24", more_addresses=(f"{network6}::2/64",)))
 
 
-def _server(name: str, address: str, web_port: int, echo_port: int) -> Program:
-    arguments = ("--name", name, "--address", address, "--web-port", str(web_port), "--echo-port", str(echo_port))
+def _server(name: str, addresses: tuple[str, str], web_port: int, echo_port: int) -> Program:
+    where = ("--address", addresses[0], "--address", addresses[1])
+    arguments = ("--name", name, *where, "--web-port", str(web_port), "--echo-port", str(echo_port))
     return Program("server", "lbmux.lab.server", arguments)
 
 
@@ -142,11 +160,16 @@ def _backends(port: int, local_port: int, weights: dict[str, int]) -> list[dict[
     ]
 
 
+def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route, Route]:
+    mss, mss6 = (TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6) if is_host else (None, None)
+    return Route("default", (gateway,), mss), Route("::/0", (gateway6,), mss6)
+
+
 def ananta() -> Topology:
-    """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIP itself (local)."""
+    """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIPs (local)."""
     muxes = tuple(
         Node(
-            f"mux{n}", "mux", routes=(Route("default", (f"10.0.{n}.1",)),),
+            f"mux{n}", "mux", IPV6_SYSCTLS, routes=_defaults(f"10.0.{n}.1", f"2001:db8:0:{n}::1"),
             programs=(
                 Program(
                     "mux", "lbmux.cli.main",
@@ -160,30 +183,45 @@ def ananta() -> Topology:
     hosts = tuple(
         Node(
             f"host{n}", "host",
-            sysctls=VIP_ON_LOOPBACK if n == 3 else {},
-            extra_addresses=(("lo", f"{VIP}/32"),) if n == 3 else (),
-            routes=(Route("default", (f"10.1.{n}.1",), TUNNEL_ADVMSS),),
+            sysctls=IPV6_SYSCTLS | (VIP_ON_LOOPBACK if n == 3 else {}),
+            extra_addresses=(("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128")) if n == 3 else (),
+            routes=_defaults(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True),
             programs=(
-                _server(f"h{n}", VIP, WEB_PORT, ECHO_PORT) if n == 3
-                else _server(f"h{n}", f"10.1.{n}.2", SERVER_PORT, SERVER_ECHO_PORT),
+                _server(f"h{n}", (VIP, VIP6), WEB_PORT, ECHO_PORT) if n == 3
+                else _server(f"h{n}", (f"10.1.{n}.2", f"2001:db8:1:{n}::2"), SERVER_PORT, SERVER_ECHO_PORT),
                 _agent("local" if n == 3 else "nat"),
             ),
         )
         for n in (1, 2, 3)
     )  # fmt: skip
-    client = Node("client", "client", routes=(Route("default", ("198.51.100.1",)),))
-    router = Node("router", "router", ROUTER_SYSCTLS, routes=(Route(f"{VIP}/32", ("10.0.1.2", "10.0.2.2")),))
-    links = [Link(Port("router", "to-client", "198.51.100.1/24"), Port("client", "eth0", "198.51.100.2/24"))]
-    links += [_subnet(f"mux{n}", f"10.0.{n}", WIRE) for n in (1, 2)]
-    links += [_subnet(f"host{n}", f"10.1.{n}", WIRE) for n in (1, 2, 3)]
+    client = Node("client", "client", IPV6_SYSCTLS, routes=_defaults("198.51.100.1", "2001:db8:100::1"))
+    to_vips = (
+        Route(f"{VIP}/32", ("10.0.1.2", "10.0.2.2")),
+        Route(f"{VIP6}/128", ("2001:db8:0:1::2", "2001:db8:0:2::2")),
+    )
+    router = Node("router", "router", ROUTER_SYSCTLS | IPV6_SYSCTLS | ROUTER_SYSCTLS_IPV6, routes=to_vips)
+    links = [
+        Link(
+            Port("router", "to-client", "198.51.100.1/24", more_addresses=("2001:db8:100::1/64",)),
+            Port("client", "eth0", "198.51.100.2/24", more_addresses=("2001:db8:100::2/64",)),
+        )
+    ]
+    links += [_subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}", WIRE) for n in (1, 2)]
+    links += [_subnet(f"host{n}", f"10.1.{n}", f"2001:db8:1:{n}", WIRE) for n in (1, 2, 3)]
     weights = {"h1": 1, "h2": 2, "h3": 1}
     config = {
-        "muxes": ["10.0.1.2", "10.0.2.2"],
+        "muxes": ["10.0.1.2", "10.0.2.2", "2001:db8:0:1::2", "2001:db8:0:2::2"],
         "services": [
             {"name": "web", "vip": VIP, "protocol": "tcp", "port": WEB_PORT,
              "backends": _backends(SERVER_PORT, WEB_PORT, weights)},
             {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT,
              "backends": _backends(SERVER_ECHO_PORT, ECHO_PORT, {"h1": 1, "h2": 1})},
+            {"name": "web6", "vip": VIP6, "protocol": "tcp", "port": WEB_PORT, "backends": [
+                {"name": "h1", "dip": "2001:db8:1:1::2", "port": SERVER_PORT, "weight": 1},
+                # IPv6 in IPv4
+                {"name": "h2", "dip": "2001:db8:1:2::2", "port": SERVER_PORT, "weight": 2, "host": "10.1.2.2"},
+                {"name": "h3", "dip": "2001:db8:1:3::2", "port": WEB_PORT, "weight": 1},
+            ]},
         ],
     }  # fmt: skip
     return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.root
 LIMIT_S = 55
 STEPS = (
     "download of 50 MB", "replies bypass the muxes", "upload of 50 MB", "300 new web connections: h1",
+    "download of 50 MB over IPv6", "upload of 50 MB over IPv6", "300 new web6 connections: h1",
     "50 connections, before", "mux1 is killed under 50 connections", "50 connections, afterwards",
     "h3 is added under 50 connections",
     "300 new echo connections: h3",

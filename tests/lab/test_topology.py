@@ -1,6 +1,6 @@
 """The built-in topology is sound: what one part of it names, another has."""
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from itertools import combinations
 
 import pytest
@@ -11,13 +11,15 @@ from lbmux.lab.topology import (
     NODE_SYSCTLS,
     TOPOLOGIES,
     TUNNEL_ADVMSS,
+    TUNNEL_ADVMSS_IPV6,
     VIP,
+    VIP6,
     Port,
     Topology,
     ananta,
 )
 
-IP_HEADER_BYTES, TCP_HEADER_BYTES = 20, 20
+IP_HEADER_BYTES, IPV6_HEADER_BYTES, TCP_HEADER_BYTES = 20, 40, 20
 
 
 @pytest.fixture(params=TOPOLOGIES)
@@ -27,6 +29,10 @@ def topology(request: pytest.FixtureRequest) -> Topology:
 
 def ports(topology: Topology) -> list[Port]:
     return [port for link in topology.links for port in (link.a, link.b)]
+
+
+def interfaces(port: Port) -> list[IPv4Interface | IPv6Interface]:
+    return [ip_interface(text) for text in (port.address, *port.more_addresses)]
 
 
 def test_names_of_nodes_are_unique(topology: Topology) -> None:
@@ -48,39 +54,44 @@ def test_interfaces_are_unique_in_their_node_and_short_enough(topology: Topology
 def test_both_ends_of_a_link_are_on_its_subnet_and_no_two_links_share_one(topology: Topology) -> None:
     networks = []
     for link in topology.links:
-        a, b = IPv4Interface(link.a.address), IPv4Interface(link.b.address)
-        assert a.network == b.network and a.ip != b.ip
-        networks.append(a.network)
-    assert not [pair for pair in combinations(networks, 2) if pair[0].overlaps(pair[1])]
+        for a, b in zip(interfaces(link.a), interfaces(link.b), strict=True):
+            assert a.network == b.network and a.ip != b.ip
+            networks.append(a.network)
+    alike = [pair for pair in combinations(networks, 2) if pair[0].version == pair[1].version]
+    assert not [pair for pair in alike if pair[0].overlaps(pair[1])]
 
 
 def test_gateways_are_on_a_link_of_their_node(topology: Topology) -> None:
     for node in topology.nodes:
-        networks = [IPv4Interface(port.address).network for port in ports(topology) if port.node == node.name]
+        own = [port for port in ports(topology) if port.node == node.name]
+        networks = [interface.network for port in own for interface in interfaces(port)]
         for route in node.routes:
-            assert all(any(IPv4Address(via) in network for network in networks) for via in route.via), route
+            assert all(any(ip_address(via) in network for network in networks) for via in route.via), route
 
 
 def test_configuration_is_usable_and_names_its_muxes_and_hosts(topology: Topology) -> None:
     config = Config.model_validate(topology.config)
-    role = {IPv4Address(port.ip): topology.node(port.node).role for port in ports(topology)}
+    role = {one.ip: topology.node(port.node).role for port in ports(topology) for one in interfaces(port)}
     assert {role[mux] for mux in config.muxes} == {"mux"}
     assert {role[backend.dip] for service in config.services for backend in service.backends} == {"host"}
 
 
-def test_the_router_spreads_the_vip_over_all_muxes() -> None:
+def test_the_router_spreads_the_vips_over_all_muxes() -> None:
     topology = ananta()
-    (route,) = topology.node("router").routes
-    assert route.destination == f"{VIP}/32"
-    assert set(route.via) == {topology.port(node.name).ip for node in topology.nodes if node.role == "mux"}
+    muxes = [interfaces(topology.port(node.name)) for node in topology.nodes if node.role == "mux"]
+    to_vip, to_vip6 = topology.node("router").routes
+    assert (to_vip.destination, to_vip6.destination) == (f"{VIP}/32", f"{VIP6}/128")
+    assert [*to_vip.via] == [str(mux[0].ip) for mux in muxes]
+    assert [*to_vip6.via] == [str(mux[1].ip) for mux in muxes]
 
 
 def test_what_hosts_offer_clients_fits_the_tunnel() -> None:
     topology = ananta()
     smallest = min(link.mtu for link in topology.links)
     assert smallest >= TUNNEL_ADVMSS + TCP_HEADER_BYTES + 2 * IP_HEADER_BYTES
-    hosts = [node for node in topology.nodes if node.role == "host"]
-    assert all(route.advmss == TUNNEL_ADVMSS for node in hosts for route in node.routes)
+    assert smallest >= TUNNEL_ADVMSS_IPV6 + TCP_HEADER_BYTES + 2 * IPV6_HEADER_BYTES
+    for node in (node for node in topology.nodes if node.role == "host"):
+        assert [route.advmss for route in node.routes] == [TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6]
 
 
 def test_both_agent_modes_are_in_use() -> None:
