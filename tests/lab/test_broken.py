@@ -6,19 +6,21 @@ A case breaks one thing, asks, and mends it; what is asked for is text that a pe
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lbmux.addresses import mac_from_int
 from lbmux.control.control_socket import ask
 from lbmux.control.offloads import set_features
-from lbmux.lab import processes
+from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, ananta
 from lbmux.tools.doctor.examine import examine
@@ -29,6 +31,9 @@ from lbmux.tools.explain import Packet, explain_live
 pytestmark = pytest.mark.root
 
 SOON_S = 5.0
+CLIENT = "198.51.100.2"
+WEB = f"{CLIENT}:40000 > {VIP}:80/tcp"
+WIRE = Path(__file__).with_name("wire.py")
 
 
 @dataclass
@@ -59,18 +64,22 @@ class Broken:
         found = explain_live(Packet.parse(packet, length=length), self.socket(node))
         return "\n".join([*(step.found for step in found.steps), found.mend])
 
+    def mac(self, node: str) -> str:
+        return mac_from_int(self.lab.inside(node, lambda: namespaces.link_mac("eth0")))
+
     def reload(self, *nodes: str) -> None:
         for node in nodes:
             ask(self.socket(node), "reload")
 
     @contextlib.contextmanager
     def config(self, change: Callable[[dict[str, Any]], None], *nodes: str) -> Iterator[None]:
-        """Another configuration in these nodes; the file itself is the old one again while it lasts."""
+        """Another configuration in these nodes only: the file is the old one again while it lasts."""
         other = json.loads(json.dumps(self.plain))
         change(other)
-        self.lab.write_config(other)
         try:
+            self.lab.write_config(other)
             self.reload(*nodes)
+            self.lab.write_config(self.plain)
             yield
         finally:
             self.lab.write_config(self.plain)
@@ -134,7 +143,9 @@ def until(test: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Broken]:
-    lab = Lab(ananta(), f"ebroken{os.getpid()}", "packet")
+    plain = ananta()
+    # A flow table so small that a test can fill it.
+    lab = Lab(replace(plain, config=plain.config | {"flows": {"limit": 1024}}), f"ebroken{os.getpid()}", "packet")
     try:
         lab.up()
         yield Broken(lab, lab.config_in_force)
@@ -166,13 +177,13 @@ def test_wrong_mac(pool: Broken) -> None:
         "ip neighbour replace 10.0.1.1 lladdr 02:00:00:00:00:99 dev eth0 nud noarp",
         "ip neighbour del 10.0.1.1 dev eth0",
     ):
-        until(lambda: "02:00:00:00:00:99" in pool.explain(f"198.51.100.2:40000 > {VIP}:80/tcp"))
+        until(lambda: "02:00:00:00:00:99" in pool.explain(WEB))
         assert pool.doctor("mux1").says("next hop", "wrong MAC: frames for host 10.1.1.2 go to 02:00:00:00:00:99")
 
 
 def test_no_route(pool: Broken) -> None:
     with pool.changed("mux1", "ip route del default", "ip route add default via 10.0.1.1"):
-        until(lambda: "MAC address is not known" in pool.explain(f"198.51.100.2:40000 > {VIP}:80/tcp"))
+        until(lambda: "MAC address is not known" in pool.explain(WEB))
         assert pool.doctor("mux1").says("next hop", "no route to host 10.1.1.2")
 
 
@@ -200,3 +211,139 @@ def test_strict_reverse_path_filter(pool: Broken) -> None:
     with pool.sysctl("router", "net.ipv4.conf.to-host1.rp_filter", "1"):
         assert pool.doctor("router").says("rp_filter", "strict on to-host1")
         assert pool.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: no answer through the tunnel")
+
+
+def test_port_closed(pool: Broken) -> None:
+    with pool.without("host1", "server"):
+        assert pool.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: port closed")
+
+
+def test_a_mux_that_the_agents_do_not_know(pool: Broken) -> None:
+    with pool.config(lambda config: config.update(muxes=["10.0.2.2"]), "host1"):
+        assert pool.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: no answer through the tunnel")
+        assert pool.doctor("host1").says("not_a_mux", "packets were tunnelled, but from none of the muxes")
+
+
+def test_two_muxes_with_different_configurations(pool: Broken) -> None:
+    def heavier(config: dict[str, Any]) -> None:
+        config["services"][0]["backends"][0]["weight"] = 7
+
+    with pool.config(heavier, "mux1"):
+        found = pool.doctor("mux1", "mux2")
+        assert found.says("pool", "mux2.sock: other tables than here: web (192.0.2.1 tcp 80)")
+        assert found.says("in force", "web/h1", "warning")
+
+
+def test_a_peer_that_does_not_answer(pool: Broken) -> None:
+    assert pool.doctor("mux1", "mux9").says("pool", "mux9.sock: nothing listens there", "warning")
+
+
+def test_control_socket_gone(pool: Broken) -> None:
+    path = pool.socket("mux2")
+    with pool.changed("mux2", f"mv {path} {path}.away", f"mv {path}.away {path}"):
+        assert pool.doctor("mux2").says("daemon", "nothing listens there: is the daemon running?")
+
+
+def test_joined_frames(pool: Broken) -> None:
+    with pool.offload("mux1", "eth0", gro=True):
+        assert pool.doctor("mux1").says("offloads", "gro on at eth0")
+
+
+def test_checksums_that_a_card_should_finish(pool: Broken) -> None:
+    with pool.offload("router", "to-mux1", tx=True):
+        assert pool.doctor("router").says("checksums", "tx offload is on at the veth to-mux1", "warning")
+
+
+def test_a_router_that_hashes_addresses_only(pool: Broken) -> None:
+    with pool.sysctl("router", "net.ipv4.fib_multipath_hash_policy", "0"):
+        assert pool.doctor("router").says("hash policy", "ports do not count")
+
+
+def test_a_router_that_does_not_spread(pool: Broken) -> None:
+    both = f"ip route replace {VIP} nexthop via 10.0.1.2 nexthop via 10.0.2.2"
+    with pool.changed("router", f"ip route replace {VIP} via 10.0.1.2", both):
+        assert pool.doctor("router").says("spread", "none of it to 10.0.2.2", "warning")
+    with pool.changed("router", f"ip route replace {VIP} via 10.1.1.2", both):
+        assert pool.doctor("router").says("spread", "10.1.1.2, which is none of the muxes")
+    with pool.changed("router", f"ip route del {VIP}", both):
+        assert pool.doctor("router").says("spread", f"no route to the VIP {VIP}")
+
+
+def test_a_router_that_does_not_forward(pool: Broken) -> None:
+    with pool.sysctl("router", "net.ipv4.ip_forward", "0"):
+        assert pool.doctor("router").says("forwarding", "this router forwards nothing")
+
+
+def test_a_mux_whose_kernel_forwards(pool: Broken) -> None:
+    with pool.sysctl("mux1", "net.ipv4.ip_forward", "1"):
+        assert pool.doctor("mux1").says("forwarding", "sent back to the router", "warning")
+
+
+def test_the_vip_on_a_mux(pool: Broken) -> None:
+    with pool.changed("mux1", f"ip address add {VIP}/32 dev lo", f"ip address del {VIP}/32 dev lo"):
+        assert pool.doctor("mux1").says("VIP", f"this mux has the VIP {VIP} itself")
+
+
+def test_mode_local_without_the_vip(pool: Broken) -> None:
+    with pool.changed("host3", f"ip address del {VIP}/32 dev lo", f"ip address add {VIP}/32 dev lo"):
+        assert pool.doctor("host3").says("VIP", f"mode local, but {VIP} is no address of this host")
+
+
+def test_a_host_that_answers_arp_for_the_vip(pool: Broken) -> None:
+    mac = pool.mac("host3")
+    with pool.sysctl("host3", "net.ipv4.conf.all.arp_ignore", "0"):
+        assert pool.doctor("host3").says("VIP by ARP", "this host claims the VIP by ARP")
+        assert pool.doctor("router").says("VIP by ARP", f"{mac} on to-host3 answers ARP for the VIP {VIP}")
+
+
+def test_a_backend_that_replies_through_the_mux(pool: Broken) -> None:
+    with pool.changed(
+        "host1",
+        "ip route replace default via 10.0.1.2 dev eth0 onlink",
+        "ip route replace default via 10.1.1.1 advmss 1440",
+    ):
+        assert pool.doctor("host1").says("replies", "by 10.0.1.2, a mux")
+
+
+def test_no_backend_takes_new_flows(pool: Broken) -> None:
+    def empty(config: dict[str, Any]) -> None:
+        config["services"][0]["backends"] = []
+
+    with pool.config(empty, "mux1"):
+        assert "give a backend of the service a weight above 0" in pool.explain(WEB)
+
+
+def test_weight_0_everywhere(pool: Broken, tmp_path: Path) -> None:
+    backends = [{"dip": f"10.1.{n}.2", "weight": 0} for n in (1, 2)]
+    service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "backends": backends}
+    path = tmp_path / "services.yaml"
+    path.write_text(json.dumps({"services": [service]}))  # which is YAML, too
+    assert pool.doctor("mux1", file=path).says("configuration", "at least one backend should have a weight above 0")
+
+
+def test_a_denied_client(pool: Broken) -> None:
+    def deny(config: dict[str, Any]) -> None:
+        config["services"][0]["deny"] = ["198.51.100.0/24"]
+
+    with pool.config(deny, "mux1"):
+        assert "denied" in pool.explain(WEB)
+
+
+def test_a_packet_too_long_for_the_tunnel(pool: Broken) -> None:
+    assert "offer clients a smaller MSS" in pool.explain(WEB, length=1500)
+
+
+def test_short_frames(pool: Broken) -> None:
+    mac = bytes.fromhex(pool.mac("mux1").replace(":", ""))
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"\x45" + bytes(9), ("to-mux1", 0x0800, 0, 0, mac))
+
+    pool.lab.inside("router", send)
+    until(lambda: pool.doctor("mux1").says("truncated", "end within a header", "warning"))
+
+
+def test_a_full_flow_table(pool: Broken) -> None:
+    pool.lab.run("client", [sys.executable, str(WIRE), "flows", VIP, "80", "6000", "1"], check=True)
+    until(lambda: pool.doctor("mux1").says("flow table", "full, or was", "warning"))

@@ -78,9 +78,7 @@ def probe(source: IPv4Address, targets: Iterable[Target]) -> dict[Target, Answer
     return {target: answers.get(port, Answer("silence")) for port, target in ports.items()}
 
 
-def _send(
-    out: socket.socket, source: IPv4Address, port: int, target: Target, flags: int = SYN
-) -> dict[int, Answer]:
+def _send(out: socket.socket, source: IPv4Address, port: int, target: Target, flags: int = SYN) -> dict[int, Answer]:
     """Send one; what the kernel says at once, of this machine's own routes."""
     from scapy.layers.inet import IP, TCP
 

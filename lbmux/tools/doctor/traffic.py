@@ -51,10 +51,11 @@ def flow_table(situation: Situation) -> Iterator[Finding]:
     if situation.runtime is None or situation.counters is None:
         return
     flows, lookups = situation.runtime["tables"]["flows"], situation.counters["lookups"]
-    seen = f"{flows['used']} of {flows['rows']} flows; {lookups['full']} packets found no place"
-    if lookups["full"] or flows["used"] > FULL_SHARE * flows["rows"]:
-        mend = "raise flows.limit and start the mux anew; `lbmux show flows --count` says how many there are"
-        yield warning("flow table", f"full: {seen}", mend)
+    evicted, full = lookups["evicted"], lookups["full"]
+    seen = f"{flows['used']} of {flows['rows']} flows; {full} packets found no place, {evicted} took a live flow's"
+    if evicted or full or flows["used"] > FULL_SHARE * flows["rows"]:
+        mend = "is it a SYN flood? else raise flows.limit, and start the mux anew"
+        yield warning("flow table", f"full, or was: {seen}", mend)
     else:
         yield ok("flow table", seen)
 
