@@ -41,6 +41,7 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
+from lbmux.programs.slow_agent import SlowAgent
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -73,8 +74,8 @@ class Options:
 class AgentLoop:
     """The two ways through the host, each a handler of a descriptor."""
 
-    def __init__(self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker) -> None:
-        self._ring, self._tun, self._sender, self._worker = ring, tun, sender, worker
+    def __init__(self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent) -> None:
+        self._ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
         self._batch = Batch(CAPACITY)
 
     def warm_up(self) -> None:
@@ -94,6 +95,7 @@ class AgentLoop:
                 return
             self._worker.inbound(self._batch, now_ticks())
             self._tun.send(self._batch, PASSES)
+            self._slow.inbound(self._batch)
             self._ring.release(self._batch)
 
     def outbound(self) -> None:
@@ -102,6 +104,7 @@ class AgentLoop:
             if not self._tun.receive(self._batch):
                 return
             self._worker.outbound(self._batch, now_ticks())
+            self._slow.outbound(self._batch)
             self._sender.send(self._batch, DROPS)
 
 
@@ -186,14 +189,15 @@ async def _serve(options: Options) -> None:
         agent.commit(agent.plan(config))
         on_commit: Callable[[], Awaitable[None]] = nothing
         ring: PacketRing | None = None
+        slow: SlowAgent | None = None
         if driver.kernel is None:
-            ring, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
+            ring, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         await on_commit()
         start(driver, is_agent=True)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
-        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring)
+        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=slow and slow.counters)
 
         async def in_force() -> None:
             showing.loaded()
@@ -217,8 +221,8 @@ async def nothing() -> None:
 
 async def _start_tun(
     options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
-) -> tuple[PacketRing, Callable[[], Awaitable[None]]]:
-    """The driver in user space: its ring, and what is to be called when a configuration has come into force."""
+) -> tuple[PacketRing, SlowAgent, Callable[[], Awaitable[None]]]:
+    """The driver in user space: ring, slow path, and what is to be called when a configuration is in force."""
     ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
     tun = stack.enter_context(Tun(DEVICE, CAPACITY))
     await asyncio.to_thread(_bring_up, tun.name)
@@ -226,7 +230,8 @@ async def _start_tun(
     routes = PolicyRoutes(tun.name)
     await asyncio.to_thread(routes.open)
     stack.push_async_callback(asyncio.to_thread, routes.close)
-    loop, events = AgentLoop(ring, tun, sender, worker), asyncio.get_running_loop()
+    slow = SlowAgent(agent, Worker(worker.tables), tun, sender)
+    loop, events = AgentLoop(ring, tun, sender, worker, slow), asyncio.get_running_loop()
     loop.warm_up()
     for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
         events.add_reader(descriptor, handler)
@@ -235,8 +240,9 @@ async def _start_tun(
     async def bring_replies() -> None:
         config = agent.config
         assert config is not None
+        slow.configure()
         ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
         if options.mode == "nat":
             await asyncio.to_thread(routes.set, reply_sources(agent), advmss(config))
 
-    return ring, bring_replies
+    return ring, slow, bring_replies

@@ -1,0 +1,132 @@
+"""The slow path beside an agent's loop: what the data path handed up, and the way to the stack and to clients."""
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address
+from lbmux.control.agent_tables import AgentTables
+from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
+from lbmux.datapath.headers import ETHERNET_BYTES
+from lbmux.datapath.tables import LOCAL
+from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.frames.raw import RawSender
+from lbmux.frames.tun import Tun
+from lbmux.slowpath.agent import INBOUND, OUTBOUND, AgentSlowPath, Host, Target
+from lbmux.slowpath.cutting import cut
+from lbmux.slowpath.flow import Flow
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+ROOM_BYTES = 1 << 17
+_INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
+_OUTBOUND = _INBOUND.copy()
+_INBOUND[list(INBOUND)] = _OUTBOUND[list(OUTBOUND)] = True
+
+
+@dataclass(frozen=True)
+class _Served:
+    """One backend of this host, as ICMP errors name it."""
+
+    protocol: int
+    ports: range
+    vip: Address
+    target: Target
+
+
+class SlowAgent:
+    """An agent's slow path: what its loop calls with every batch."""
+
+    def __init__(self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender) -> None:
+        """``worker``: one of its own on the agent's tables; it runs between two batches of the loop."""
+        self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
+        self._slow = AgentSlowPath(self._host())
+        self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
+        self._identification = 0
+
+    def configure(self) -> None:
+        """A configuration has come into force."""
+        self._slow.configure(self._host())
+
+    def counters(self) -> dict[str, int]:
+        return dict(sorted(self._slow.counts.items()))
+
+    def inbound(self, batch: Batch) -> None:
+        """What came from muxes and is not in the stack yet."""
+        now = time.monotonic()
+        for index in np.flatnonzero(_INBOUND[batch.verdict[: batch.count]]).tolist():
+            found = self._slow.inbound(Verdict(int(batch.verdict[index])), _frame(batch, index), now)
+            for packet in found.packets:
+                self._deliver(packet)
+            for frame in found.frames:
+                self._again(frame, now)
+
+    def outbound(self, batch: Batch) -> None:
+        """Fragments of replies: they leave translated, or as they are if no mux brought the connection."""
+        now = time.monotonic()
+        for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
+            batch.verdict[index] = Verdict.NOT_HERE  # a fragment goes no further by itself
+            frame = self._slow.outbound(_frame(batch, index), now)
+            if frame is not None:
+                self._load(frame)
+                self._worker.outbound(self._one, now_ticks())
+                self._identification += 1
+                packet = _frame(self._one, 0)[ETHERNET_BYTES:]
+                for piece in cut(packet, ETHERNET_MTU, self._identification):
+                    self._load(frame[:ETHERNET_BYTES] + piece)
+                    self._one.verdict[0] = Verdict.REPLIED
+                    self._sender.send(self._one, DROPS)
+
+    def _again(self, frame: bytes, now: float) -> None:
+        """Once more through the data path; what still has an outer or inner fragment in it, once more to us."""
+        self._load(frame)
+        self._worker.inbound(self._one, now_ticks())
+        if self._one.verdict[0] == Verdict.FRAGMENT:
+            for whole in self._slow.inbound(Verdict.FRAGMENT, frame, now).frames:
+                self._load(whole)
+                self._worker.inbound(self._one, now_ticks())
+        if self._one.verdict[0] < PASSES:
+            self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
+
+    def _load(self, frame: bytes) -> None:
+        one, room = self._one, self._room
+        room[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
+        one.address[0], one.length[0] = room.ctypes.data + HEADROOM_BYTES, len(frame)
+        one.flags[0], one.count = 0, 1
+
+    def _deliver(self, packet: bytes) -> None:
+        try:
+            os.write(self._tun.fileno(), packet)
+        except OSError:
+            self._slow.counts["undelivered"] += 1
+
+    def _host(self) -> Host:
+        config, agent = self._agent.config, self._agent
+        assert config is not None  # the tables are written before a slow path is made
+        self._served = [
+            _Served(
+                PROTOCOLS[service.protocol], service.ports, service.vip,
+                Target(service.vip, 0) if agent.mode == LOCAL else Target(backend.dip, backend.port),
+            )
+            for service, backend in agent.served
+        ]  # fmt: skip
+        muxes = agent.muxes | frozenset(config.muxes)
+        tunnel, settings = config.tunnel, config.slowpath
+        return Host(
+            agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s
+        )
+
+    def _target(self, flow: Flow) -> Target | None:
+        """A service with the port itself comes before one that has any port."""
+        here = [one for one in self._served if (one.protocol, one.vip) == (flow.protocol, flow.vip)]
+        exact = (one.target for one in here if flow.vip_port in one.ports)
+        return next(exact, None) or next((one.target for one in here if 0 in one.ports), None)
+
+
+def _frame(batch: Batch, index: int) -> bytes:
+    return ctypes.string_at(int(batch.address[index]), int(batch.length[index]))

@@ -1,0 +1,124 @@
+"""Putting fragments together: at a host, which has to have whole packets before it can translate them.
+
+Bounded in packets, bytes and time (RFC 791, RFC 8200 section 4.5).  Of a packet whose fragments overlap nothing is
+kept (RFC 5722); exact duplicates are ignored.
+"""
+
+import struct
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+from lbmux.addresses import Address
+from lbmux.slowpath.packets import FRAGMENT_BYTES, IPV6_BYTES, Packet, with_header_checksum
+
+MOST_PACKETS, MOST_BYTES, TIMEOUT_S = 256, 4 << 20, 2.0
+LARGEST_BYTES, UNIT_BYTES = 65535, 8
+NEXT_HEADER_AT = 6
+
+Key = tuple[Address, Address, int, int]
+
+
+@dataclass
+class Parts:
+    """What has come of one packet."""
+
+    since: float
+    pieces: dict[int, Packet] = field(default_factory=dict)
+    spoilt: bool = False
+    size_bytes: int = 0
+
+
+class Reassembly:
+    """The packets that are not whole yet."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self._packets: OrderedDict[Key, Parts] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def add(self, fragment: Packet, now: float) -> bytes | None:
+        """The whole packet, if this fragment was the last that was missing."""
+        self._expire(now)
+        length, end = len(fragment.payload), fragment.offset_bytes + len(fragment.payload)
+        if length == 0 or end > LARGEST_BYTES - IPV6_BYTES or (fragment.more and length % UNIT_BYTES):
+            self._counts["reassembly_malformed"] += 1
+            return None
+        key = (fragment.source, fragment.destination, fragment.identification, fragment.protocol)
+        parts = self._packets.setdefault(key, Parts(now))
+        if parts.spoilt or not self._fits(parts, fragment):
+            return None
+        parts.pieces[fragment.offset_bytes] = fragment
+        parts.size_bytes += length
+        self._bytes += length
+        whole = _join(parts.pieces)
+        if whole is not None:
+            self._forget(key)
+            self._counts["reassembled"] += 1
+            return whole
+        while self._bytes > MOST_BYTES or len(self._packets) > MOST_PACKETS:
+            self._forget(next(iter(self._packets)))
+            self._counts["reassembly_evicted"] += 1
+        return None
+
+    def _fits(self, parts: Parts, fragment: Packet) -> bool:
+        first, end = fragment.offset_bytes, fragment.offset_bytes + len(fragment.payload)
+        for other in parts.pieces.values():
+            if (first, end) == (other.offset_bytes, other.offset_bytes + len(other.payload)):
+                return False
+            if first < other.offset_bytes + len(other.payload) and other.offset_bytes < end:
+                self._counts["reassembly_overlap"] += 1
+                self._bytes -= parts.size_bytes
+                parts.spoilt, parts.pieces, parts.size_bytes = True, {}, 0
+                return False
+        return True
+
+    def _expire(self, now: float) -> None:
+        while self._packets:
+            key, parts = next(iter(self._packets.items()))
+            if now - parts.since <= TIMEOUT_S:
+                break
+            self._forget(key)
+            self._counts["reassembly_timeout"] += 1
+
+    def _forget(self, key: Key) -> None:
+        self._bytes -= self._packets.pop(key).size_bytes
+
+
+def _join(pieces: dict[int, Packet]) -> bytes | None:
+    """The whole packet, where its first, its last and all between are there."""
+    first, at = pieces.get(0), 0
+    if first is None:
+        return None
+    payload = []
+    while True:
+        piece = pieces.get(at)
+        if piece is None:
+            return None
+        payload.append(piece.payload)
+        at += len(piece.payload)
+        if not piece.more:
+            break
+    return _whole(first, b"".join(payload))
+
+
+def _whole(first: Packet, payload: bytes) -> bytes | None:
+    """The first fragment's header without what makes it one, and the whole payload; None if it became too long."""
+    header = first.data[: first.transport]
+    length = len(header) + len(payload)
+    if first.version == 4:
+        if length > LARGEST_BYTES:
+            return None
+        middle = struct.pack("!HHH", length, first.identification, 0)
+        return with_header_checksum(header[:2] + middle + header[8:]) + payload
+    head = bytearray(header)
+    next_at, at = NEXT_HEADER_AT, IPV6_BYTES
+    while at < first.fragment_at:  # the header before it is to name what follows the fragment header
+        next_at, at = at, at + (head[at + 1] + 1) * 8
+    head[next_at] = head[first.fragment_at]
+    del head[first.fragment_at : first.fragment_at + FRAGMENT_BYTES]
+    head[4:6] = struct.pack("!H", len(head) - IPV6_BYTES + len(payload))
+    return bytes(head) + payload

@@ -1,0 +1,133 @@
+"""An agent's slow path: tunnelled frames as a real mux's slow path makes them."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.agent import AgentSlowPath, Host, Target
+from lbmux.slowpath.flow import Flow
+from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, dissect, ip
+from tests.slowpath.tables import Mux
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+KINDS = ["ipip", "gue1", "gue0", "gre", "geneve"]
+
+
+class Case:
+    def __init__(self, translate: bool = True, packets_per_s: int = 10_000) -> None:
+        self.translate = translate
+        hosts = frozenset(map(ip_address, [HOST, HOST6]))
+        muxes = frozenset(map(ip_address, [MUX, MUX6]))
+        self.slow = AgentSlowPath(Host(hosts, muxes, self.target, 6080, 6081, packets_per_s))
+
+    def target(self, flow: Flow) -> Target | None:
+        if flow.vip_port not in (53, 80):
+            return None
+        if not self.translate:
+            return Target(flow.vip, 0)
+        return Target(ip_address(DIP if flow.vip.version == 4 else DIP6), 8080)
+
+
+def tunnelled(packet: Any, kind: str = "ipip", mtu: int = 1500) -> list[bytes]:
+    """What a mux sends to the host; the row of its first backend of the family."""
+    mux = Mux(mtu, tunnel={"kind": kind})
+    host = HOST if isinstance(packet, IP) else HOST6
+    row = next(
+        mux.control.rows[s.name, b.name] for s in mux.config.services for b in s.backends if str(b.dip) == host
+    )
+    return [frame for _, frame in mux.forwarder.tunnel(bytes(packet), row)]
+
+
+def error(family: int, port: int = 80) -> Any:
+    quote = bytes(back(family) / TCP(sport=port, dport=40000) / Raw(bytes(400)))
+    if family == 4:
+        return ip(4, "192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)
+    return ip(6, "2001:db8:a::1") / ICMPv6PacketTooBig(mtu=1400) / Raw(quote)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@FAMILIES
+def test_error_translated(family: int, kind: str) -> None:
+    (frame,) = tunnelled(error(family), kind)
+    ((packet,), frames) = Case().slow.inbound(Verdict.ICMP, frame, 0.0)
+    assert frames == []
+    made = dissect(packet)
+    assert made.dst == (DIP if family == 4 else DIP6)
+    quote = packet[28:] if family == 4 else packet[48:]
+    client, dip = (CLIENT, DIP) if family == 4 else (CLIENT6, DIP6)
+    assert quote == bytes(ip(family, dip, client) / TCP(sport=8080, dport=40000) / Raw(bytes(400)))
+
+
+@FAMILIES
+def test_error_where_nothing_is_translated(family: int) -> None:
+    (frame,) = tunnelled(error(family))
+    ((packet,), _) = Case(translate=False).slow.inbound(Verdict.ICMP, frame, 0.0)
+    kind = IP if family == 4 else IPv6
+    whole = kind(packet)
+    assert bytes(whole.payload) == bytes(error(family).payload)
+
+
+def test_error_about_no_service_here() -> None:
+    case = Case()
+    (frame,) = tunnelled(error(4, 81))
+    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+    assert case.slow.counts == {"icmp_no_flow": 1}
+
+
+def test_nothing_from_anybody_else() -> None:
+    case = Case()
+    frame = bytes(Ether(**ETHER) / IP(src="10.0.0.66", dst=HOST) / error(4))
+    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+    frame = bytes(Ether(**ETHER) / IP(src=MUX, dst="10.1.0.99") / error(4))
+    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+
+
+def test_limited() -> None:
+    case = Case(packets_per_s=100)
+    (frame,) = tunnelled(error(4))
+    assert sum(len(case.slow.inbound(Verdict.ICMP, frame, 0.0).packets) for _ in range(50)) == 10
+
+
+@FAMILIES
+def test_fragments_of_the_inner_packet(family: int) -> None:
+    case = Case()
+    if family == 4:
+        parts, whole = fragment(ip(4, id=3) / datagram(4000), 1400), ip(4, id=3) / datagram(4000)
+    else:
+        parts = fragment6(ip(6) / IPv6ExtHdrFragment(id=3) / datagram(4000), 1400)
+        whole = ip(6) / datagram(4000)
+    results = [
+        case.slow.inbound(Verdict.FRAGMENT, frame, 0.0) for part in reversed(parts) for frame in tunnelled(part)
+    ]
+    (frame,) = [frame for result in results for frame in result.frames]
+    outer = Ether(frame).payload
+    assert (outer.src, outer.dst) == ((MUX, HOST) if family == 4 else (MUX6, HOST6))
+    assert bytes(outer.payload[UDP]) == bytes(whole[UDP])
+    dissect(bytes(outer))
+
+
+def test_fragments_of_the_outer_packet() -> None:
+    case = Case()
+    pieces = tunnelled(ip(4) / datagram(1460))
+    assert len(pieces) == 2
+    assert case.slow.inbound(Verdict.NOT_TUNNELLED, pieces[1], 0.0) == ([], [])
+    ((), (frame,)) = case.slow.inbound(Verdict.NOT_TUNNELLED, pieces[0], 0.0)
+    outer = Ether(frame)[IP]
+    assert (outer.src, outer.dst, outer.proto, outer.flags.MF) == (MUX, HOST, 4, 0)
+    assert bytes(outer.payload[UDP]) == bytes((ip(4) / datagram(1460))[UDP])
+
+
+def test_fragments_of_a_reply() -> None:
+    case = Case()
+    whole = ip(4, DIP, CLIENT, id=9) / UDP(sport=8080, dport=40000) / Raw(bytes(4000))
+    link = Ether(src="00:00:00:00:00:00", dst="00:00:00:00:00:00")
+    *firsts, last = [bytes(link / part) for part in fragment(whole, 1400)]
+    assert [case.slow.outbound(frame, 0.0) for frame in firsts] == [None] * len(firsts)
+    frame = case.slow.outbound(last, 0.0)
+    assert frame is not None and bytes(Ether(frame)[UDP]) == bytes(whole[UDP])
