@@ -197,7 +197,8 @@ async def _serve(options: Options) -> None:
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
-        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=slow and slow.counters)
+        counters = None if slow is None else slow.counters
+        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=counters)
 
         async def in_force() -> None:
             showing.loaded()
