@@ -136,10 +136,10 @@ def write_shim(setting, start, at, kind, inner, length, entropy):
 
 
 @step
-def write_ipv4(start, at, backend, inner, kind, length, entropy):
+def write_ipv4(start, at, backend, inner, kind, tunnel, length, entropy):
     outer = ipv4(start, at)
     protocol = outer_protocol(kind, inner)
-    spread = u16(entropy) if (backend.tunnel & ENTROPY) != 0 else u16(0)
+    spread = u16(entropy) if (tunnel & ENTROPY) != 0 else u16(0)
     outer.version_ihl, outer.tos, outer.length = 0x45, u8(inner.tos), swap16(u16(length))
     outer.identification, outer.fragment = inner.identification, inner.fragment
     outer.ttl, outer.protocol = TTL, protocol
@@ -151,11 +151,11 @@ def write_ipv4(start, at, backend, inner, kind, length, entropy):
 
 
 @step
-def write_ipv6(start, at, backend, inner, kind, length, entropy):
+def write_ipv6(start, at, backend, inner, kind, tunnel, length, entropy):
     """Traffic class and flow label of the inner packet; an IPv4 flow gets a label of its own (RFC 6438)."""
     outer = ipv6(start, at)
     label = inner.label if inner.protocol == IPV6_PROTOCOL else u32(entropy & u32(0xFFFFF))
-    spread = u64(entropy & u32(0xFFFF)) if (backend.tunnel & ENTROPY) != 0 else u64(0)
+    spread = u64(entropy & u32(0xFFFF)) if (tunnel & ENTROPY) != 0 else u64(0)
     outer.version_class_label = swap32(u32(u32(0x60000000) | u32(inner.tos << u32(20)) | label))
     outer.length, outer.next, outer.hops = swap16(u16(length - IPV6_BYTES)), outer_protocol(kind, inner), TTL
     outer.source_high, outer.source_low = backend.local_high, u64(backend.local_low | u64(spread << u64(48)))
@@ -167,8 +167,16 @@ def encapsulate(world, setting, start, packet, backend):
     """Grow the frame and write Ethernet and outer headers; the verdict, and the outer packet's bytes."""
     if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(world)):
         return NO_ROOM, int64(0)  # never: for the verifier, which has forgotten which family it was
+    if not is_plain(world) and backend.tunnel == 0:
+        return put_on(world, setting, start, packet, backend, int64(0), int64(IPV4_BYTES))
+    return put_on(world, setting, start, packet, backend, int64(backend.tunnel), int64(backend.room))
+
+
+@step
+def put_on(world, setting, start, packet, backend, tunnel, room):
+    """Like ``encapsulate``; ``tunnel`` and ``room`` are the backend's, known to the compiler for IP in IP over IPv4."""
     inner, network = look_inside(start, packet), packet.network
-    kind, room = int64(backend.tunnel & KIND_MASK), int64(backend.room)
+    kind = tunnel & KIND_MASK
     length = inner.length + room
     if length > int64(backend.mtu):
         return TOO_BIG, length
@@ -179,7 +187,7 @@ def encapsulate(world, setting, start, packet, backend):
     if kind == DIRECT:
         write_ethernet(start, source_mac, destination_mac)
         return FORWARDED, length
-    entropy = entropy_of(setting, packet) if backend.tunnel != 0 else u32(0)
+    entropy = entropy_of(setting, packet) if tunnel != 0 else u32(0)
     if not grow(world, room):
         return NO_ROOM, length
     start, end = frame(world), frame_end(world)
@@ -189,16 +197,16 @@ def encapsulate(world, setting, start, packet, backend):
         for at in range(MACS_BYTES, network - 2, 4):  # VLAN tags
             word_at(start, at).value = word_at(start, at + room).value
     write_ethernet(start, source_mac, destination_mac)
-    if (backend.tunnel & OUTER_IPV6) == 0:
+    if (tunnel & OUTER_IPV6) == 0:
         type_at(start, network - 2).value = u16(TYPE_IPV4)
-        write_ipv4(start, network, backend, inner, kind, length, entropy)
+        write_ipv4(start, network, backend, inner, kind, tunnel, length, entropy)
         if kind != IPIP:
             write_shim(setting, start, network + IPV4_BYTES, kind, inner, length - IPV4_BYTES, entropy)
         return FORWARDED, length
     if beyond(advance(start, network + IPV6_BYTES + MOST_SHIM_BYTES), end):
         return NO_ROOM, length
     type_at(start, network - 2).value = u16(TYPE_IPV6)
-    write_ipv6(start, network, backend, inner, kind, length, entropy)
+    write_ipv6(start, network, backend, inner, kind, tunnel, length, entropy)
     if kind != IPIP:
         write_shim(setting, start, network + IPV6_BYTES, kind, inner, length - IPV6_BYTES, entropy)
     return FORWARDED, length
