@@ -19,6 +19,7 @@ COMMANDS = {
     "show": ("lbmux.cli.show:command", "Show services, backends, flows, counters and more of a running mux or agent."),
     "explain": ("lbmux.cli.explain:command", "Say what a mux does with a packet, step by step, and why."),
     "doctor": ("lbmux.cli.doctor:command", "Look at what goes wrong in practice, and say how to mend it."),
+    "web": ("lbmux.cli.web:command", "Serve a page about a pool: traffic, services, tables, explanations."),
     "detach": ("lbmux.cli.detach:command", "Take the kernel's programs off an interface."),
     "config": ("lbmux.cli.config:command", "Check a configuration file, or print its schema."),
     "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),

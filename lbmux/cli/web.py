@@ -1,0 +1,36 @@
+"""`lbmux web`: a page about a pool, read only."""
+
+from pathlib import Path
+
+import click
+
+from lbmux.cli import options
+
+
+@click.command(name="web")
+@click.option(
+    "--control", "controls", type=options.PATH, multiple=True,
+    help="Control socket of a mux; as often as there are muxes. [default: of the one on this machine]",
+)  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8420, show_default=True, help="TCP port; 0: any free.")
+@click.option(
+    "--token", envvar="LBMUX_WEB_TOKEN", show_envvar=True,
+    help="What visitors must show.  [default: none on this machine's own address, elsewhere one that is made up]",
+)  # fmt: skip
+@click.option("--scoreboard", type=options.PATH, help="JSON file with the scoreboard's last result.")
+def command(controls: tuple[Path, ...], host: str, port: int, token: str | None, scoreboard: Path | None) -> None:
+    """Serve a page that shows the pool live: traffic, services, Maglev tables, and what a packet would meet.
+
+    It only reads.  The address to open is printed; off this machine with a token in it.
+    """
+    import secrets
+
+    from lbmux.control.control_socket import default_path
+    from lbmux.programs.daemon import run
+    from lbmux.tools.web.guard import is_local
+    from lbmux.tools.web.server import Site, serve
+
+    if token is None and not is_local(host):
+        token = secrets.token_urlsafe(16)
+    run(serve(Site(controls or (default_path("mux"),), scoreboard), host, port, token))

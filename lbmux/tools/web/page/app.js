@@ -1,0 +1,246 @@
+// The page: shows what /events says, and asks /api for tables and explanations.
+
+import { draw, rate } from "/map.js";
+
+const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
+const NOBODY = 0xffff;
+const find = (id) => document.getElementById(id);
+let pool = null, shown = null, proposals = null;
+
+function made(name, text, kind) {
+  const element = document.createElement(name);
+  if (text !== undefined) element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+async function ask(path, options) {
+  const response = await fetch(path, options);
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+const colour = (at) => COLOURS[at] ?? `hsl(${(at * 137.5) % 360} 55% 58%)`;
+
+function cells(row, ...entries) {
+  for (const [text, kind] of entries) row.append(text instanceof Node ? text : made("td", text, kind));
+}
+
+function table(titles) {
+  const whole = made("table"), head = whole.createTHead().insertRow();
+  for (const [title, kind] of titles) head.append(made("th", title, kind));
+  return [whole, whole.createTBody()];
+}
+
+function health(backend) {
+  if (!backend.reachable) return ["no next hop", "bad"];
+  if (backend.weight === 0) return ["weight 0", "warn"];
+  return backend.state === "up" ? ["up", "good"] : [backend.state, "warn"];
+}
+
+function showServices() {
+  const list = find("service-list");
+  list.replaceChildren(...pool.services.map((service) => {
+    const part = made("div", undefined, "service");
+    part.append(made("h3", service.service));
+    const port = service.port || "any", vip = service.vip.includes(":") ? `[${service.vip}]` : service.vip;
+    part.append(made("span", `${vip}:${port}/${service.protocol}`, "where"));
+    if (!service.agree) part.append(made("strong", "  muxes disagree on its table", "bad"));
+    const [whole, body] = table([["backend"], ["DIP", "wide"], ["state"], ["weight", "number"], ["live flows", "number"],
+      ["new flows/s", "number wide"], ["packets/s", "number"], ["", "wide share"]]);
+    const most = Math.max(1, ...service.backends.map((backend) => backend.packets_per_s));
+    for (const backend of service.backends) {
+      const share = made("td", undefined, "wide share"), bar = made("div", undefined, "bar"), fill = made("i");
+      fill.style.width = `${(100 * backend.packets_per_s) / most}%`;
+      bar.append(fill);
+      share.append(bar);
+      cells(body.insertRow(), [backend.backend], [`${backend.dip} port ${backend.port}`, "wide code"], health(backend),
+        [backend.weight, "number"], [backend.live_flows, "number"], [rate(backend.new_flows_per_s), "number wide"],
+        [rate(backend.packets_per_s), "number"], [share]);
+    }
+    const scroll = made("div", undefined, "scroll");
+    scroll.append(whole);
+    part.append(scroll);
+    return part;
+  }));
+}
+
+function options(select, names) {
+  if ([...select.options].map((option) => option.value).join() === names.join()) return;
+  const chosen = select.value;
+  select.replaceChildren(...names.map((name) => new Option(name)));
+  if (names.includes(chosen)) select.value = chosen;
+}
+
+function showPool() {
+  const sum = (lines, key) => lines.reduce((total, line) => total + (line[key] ?? 0), 0);
+  const backends = pool.services.flatMap((service) => service.backends);
+  const drops = pool.muxes.flatMap((mux) => Object.entries(mux.drops_per_s ?? {}).map(([name, value]) => [mux.name, name, value]));
+  find("total-packets").textContent = `${rate(sum(pool.muxes, "packets_per_s"))}/s`;
+  find("total-flows").textContent = `${rate(sum(backends, "new_flows_per_s"))}/s`;
+  find("total-drops").textContent = `${rate(drops.reduce((total, [, , value]) => total + value, 0))}/s`;
+  draw(find("map"), pool);
+  find("troubles").replaceChildren(
+    ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}`)),
+    ...drops.map(([mux, name, value]) => made("li", `${mux}: ${rate(value)}/s dropped, ${name}`)));
+  showServices();
+  options(find("explain-mux"), pool.muxes.map((mux) => mux.name));
+  options(find("table-service"), pool.services.map((service) => service.service));
+  // A table is another one only where its digest is.
+  const service = pool.services.find((one) => one.service === find("table-service").value);
+  const digest = service && `${service.service} ${service.digests[0]}`;
+  if (!proposals && digest && digest !== shown) showTable(service.service, digest);
+}
+
+const unpacked = (text) => new Uint16Array(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+
+// One pixel a slot; of a proposed change those that stay are faint.
+function paint(slots, changed) {
+  const canvas = find("table"), columns = Math.max(1, Math.ceil(Math.sqrt(slots.length * 2.5)));
+  canvas.width = columns;
+  canvas.height = Math.max(1, Math.ceil(slots.length / columns));
+  const context = canvas.getContext("2d", { willReadFrequently: true }), image = context.createImageData(canvas.width, canvas.height);
+  const known = new Map();
+  const colours = (at) => {
+    if (!known.has(at)) {
+      context.fillStyle = colour(at);
+      context.fillRect(0, 0, 1, 1);
+      known.set(at, context.getImageData(0, 0, 1, 1).data.slice());
+    }
+    return known.get(at);
+  };
+  slots.forEach((name, at) => {
+    if (name === NOBODY) return;
+    image.data.set(colours(name), at * 4);
+    if (changed && !changed[at]) image.data[at * 4 + 3] = 34;
+  });
+  context.putImageData(image, 0, 0);
+}
+
+function legend(names, texts) {
+  find("legend").replaceChildren(...names.map((name, at) => {
+    const line = made("li"), swatch = made("i");
+    swatch.style.background = colour(at);
+    line.append(swatch, `${name} ${texts[at]}`);
+    return line;
+  }));
+}
+
+const percent = (share) => `${(share * 100).toFixed(share < 0.1 ? 2 : 1)} %`;
+
+async function showTable(service, digest) {
+  shown = digest;
+  try {
+    const answer = await ask(`/api/table?service=${encodeURIComponent(service)}`), slots = unpacked(answer.slots);
+    const counts = answer.names.map(() => 0);
+    for (const name of slots) if (name !== NOBODY) counts[name] += 1;
+    paint(slots);
+    legend(answer.names, counts.map((count) => percent(count / (slots.length || 1))));
+    find("table-said").textContent = `${slots.length} slots, one pixel each`;
+  } catch (error) {
+    find("table-said").textContent = error.message;
+  }
+}
+
+function showProposal() {
+  const move = proposals.find((one) => one.service === find("table-service").value);
+  if (!move) {
+    find("table-said").textContent = "the proposed configuration has no such service";
+    return;
+  }
+  paint(unpacked(move.slots), unpacked(move.changed));
+  legend(move.names, move.shares.map(([old, fresh]) => `${percent(old)} → ${percent(fresh)}`));
+  find("table-said").textContent = `${percent(move.moved)} of the slots would move: those in full colour`;
+}
+
+find("table-service").addEventListener("change", () => {
+  if (proposals) showProposal();
+  else if (pool) showPool();
+});
+find("proposed-file").addEventListener("change", async (event) => {
+  if (event.target.files.length) find("proposed").value = await event.target.files[0].text();
+});
+find("proposal-clear").addEventListener("click", () => {
+  proposals = shown = null;
+  if (pool) showPool();
+});
+find("proposal").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const said = find("proposal-error");
+  said.hidden = true;
+  try {
+    proposals = (await ask("/api/proposal", { method: "POST", body: find("proposed").value })).services;
+    showProposal();
+  } catch (error) {
+    said.textContent = error.message;
+    said.hidden = false;
+  }
+});
+
+find("question").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const said = find("explain-error"), asked = new URLSearchParams({ packet: find("packet").value, mux: find("explain-mux").value });
+  said.hidden = true;
+  try {
+    const answer = await ask(`/api/explain?${asked}`);
+    const steps = answer.steps.map(({ step, found }) => [step, found]);
+    if (answer.mend) steps.push(["to mend it", answer.mend]);
+    find("steps").replaceChildren(...steps.map(([step, found]) => {
+      const line = made("li");
+      const kind = step === "verdict" ? (answer.kind === "send" ? "good" : "bad") : undefined;
+      line.append(made("b", step), made("span", found, kind));
+      return line;
+    }));
+  } catch (error) {
+    said.textContent = error.message;
+    said.hidden = false;
+  }
+});
+
+function plain(value) {
+  if (typeof value === "boolean") return [value ? "yes" : "no"];
+  if (typeof value === "number") return [value.toLocaleString("en", { maximumSignificantDigits: 4 }), "number"];
+  return [value ?? ""];
+}
+
+// A result file of any shape that has a list of lines in it, or else names and values.
+async function showScoreboard() {
+  const place = find("result");
+  let result;
+  try {
+    ({ result } = await ask("/api/scoreboard"));
+  } catch (error) {
+    place.append(made("p", error.message, "error"));
+    return;
+  }
+  if (!result) return;
+  const isLines = (value) => Array.isArray(value) && value.length && typeof value[0] === "object";
+  const lines = isLines(result) ? result : Object.values(result).find(isLines)
+    ?? Object.entries(result).map(([what, value]) => ({ what, value }));
+  const names = [...new Set(lines.flatMap(Object.keys))].filter((name) => lines.some((line) => typeof line[name] !== "object")).slice(0, 6);
+  const [whole, body] = table(names.map((name) =>
+    [name.replaceAll("_", " "), lines.some((line) => typeof line[name] === "number") ? "number" : ""]));
+  for (const line of lines) cells(body.insertRow(), ...names.map((name) => plain(line[name])));
+  const scroll = made("div", undefined, "scroll");
+  scroll.append(whole);
+  place.append(scroll);
+}
+
+function follow() {
+  const events = new EventSource("/events"), state = find("state");
+  events.onmessage = (event) => {
+    pool = JSON.parse(event.data);
+    state.textContent = "live";
+    state.className = "live";
+    showPool();
+  };
+  events.onerror = () => {
+    state.textContent = "not connected: trying again";
+    state.className = "lost";
+  };
+}
+
+new ResizeObserver(() => pool && draw(find("map"), pool)).observe(find("pool"));
+showScoreboard();
+follow();

@@ -1,0 +1,167 @@
+"""The page's server: one process for a pool, read only; events once a second to whoever looks.
+
+    /                 the page
+    /events           the pool (tools.web.pool), as server-sent events
+    /api/table        ?service=: a Maglev table                /api/proposal  a configuration: what it would move
+    /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from lbmux.errors import LbmuxError, SetupError
+from lbmux.programs.daemon import ready, stop_event
+from lbmux.tools.explain import Packet, explain_live
+from lbmux.tools.web.guard import add_headers, guard
+from lbmux.tools.web.pool import Look, look, picture
+from lbmux.tools.web.tables import Table, change, read
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+FILES = {"/": "index.html", "/style.css": "style.css", "/app.js": "app.js", "/map.js": "map.js"}
+INTERVAL_S = 1.0
+MOST_PROPOSED_BYTES = 1 << 22
+
+
+@dataclass
+class Site:
+    """What is shown: the muxes behind these sockets, and a file with the scoreboard's last result."""
+
+    controls: Sequence[Path]
+    scoreboard: Path | None = None
+    interval_s: float = INTERVAL_S
+    _looks: list[Look] = field(default_factory=list)
+    _picture: str = ""
+    _looked_at: float = float("-inf")
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def application(self, token: str | None) -> web.Application:
+        application = web.Application(middlewares=[guard(token)], client_max_size=MOST_PROPOSED_BYTES)
+        application.on_response_prepare.append(add_headers)
+        application.add_routes([web.get(path, _file(name)) for path, name in FILES.items()])
+        application.add_routes(
+            [
+                web.get("/events", self.events),
+                web.get("/api/table", self.table),
+                web.post("/api/proposal", self.proposal),
+                web.get("/api/explain", self.explain),
+                web.get("/api/scoreboard", self.last_result),
+            ]
+        )
+        return application
+
+    async def look(self) -> str:
+        """The pool, not older than the interval, however many look."""
+        async with self._looking:
+            now = asyncio.get_running_loop().time()
+            if now - self._looked_at >= self.interval_s * 0.9:
+                looks = await asyncio.gather(*(asyncio.to_thread(look, path) for path in self.controls))
+                self._picture = json.dumps(picture(looks, self._looks))
+                self._looks, self._looked_at = looks, now
+            return self._picture
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(f"data: {await self.look()}\n\n".encode())
+                await asyncio.sleep(self.interval_s)
+        except ConnectionError:
+            return response  # nobody looks any more
+
+    async def table(self, request: web.Request) -> web.Response:
+        await self.look()
+        tables = self._tables()
+        name = request.query.get("service", "")
+        if name not in tables:
+            return _refused(f"no service {name!r}: there are {', '.join(tables) or 'none'}")
+        return web.json_response(tables[name].as_json())
+
+    def _tables(self) -> dict[str, Table]:
+        """Of the first mux that answered: the page says where muxes disagree."""
+        found = next((one for one in self._looks if not one.error), None)
+        if found is None:
+            return {}
+        return {
+            service["service"]: Table.of(
+                {line["backend"]: line["weight"] for line in found.backends if line["service"] == service["service"]},
+                service["slots"],
+            )
+            for service in found.services
+        }
+
+    async def proposal(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        await self.look()
+        try:
+            config = await asyncio.to_thread(read, text)
+        except LbmuxError as error:
+            return _refused(str(error))
+        now, size = await asyncio.to_thread(self._tables), config.maglev.size
+        then = {
+            service.name: Table.of({backend.name: backend.weight for backend in service.backends}, size)
+            for service in config.services
+        }
+        nothing = Table.of({}, size)
+        names = [*now, *(name for name in then if name not in now)]
+        moves = [change(name, now.get(name, nothing), then.get(name, nothing)) for name in names]
+        return web.json_response({"version": 1, "services": moves})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        known = {path.stem: path for path in self.controls}
+        path = known.get(request.query.get("mux", ""), self.controls[0])
+        try:
+            packet = Packet.parse(request.query.get("packet", ""))
+            explanation = await asyncio.to_thread(explain_live, packet, path)
+        except LbmuxError as error:
+            return _refused(str(error))
+        return web.json_response(explanation.as_json())
+
+    async def last_result(self, request: web.Request) -> web.Response:
+        if self.scoreboard is None:
+            return web.json_response({"version": 1, "result": None})
+        try:
+            result: Any = json.loads(await asyncio.to_thread(self.scoreboard.read_text))
+        except (OSError, ValueError) as error:
+            return _refused(f"{self.scoreboard}: {error}")
+        return web.json_response({"version": 1, "result": result})
+
+
+def _file(name: str) -> Any:
+    async def answer(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(PAGE / name)
+
+    return answer
+
+
+def _refused(reason: str) -> web.Response:
+    return web.json_response({"version": 1, "error": reason}, status=400)
+
+
+async def serve(site: Site, host: str, port: int, token: str | None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = stop_event()
+    runner = web.AppRunner(site.application(token), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            where, hint = f"{host} port {port}", "name others by --host and --port"
+            raise SetupError(where, error.strerror or str(error), hint) from None
+        at = runner.addresses[0]
+        shown = f"[{at[0]}]" if ":" in at[0] else at[0]
+        log.info("http://%s:%d/%s", shown, at[1], f"?token={token}" if token else "")
+        ready()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
