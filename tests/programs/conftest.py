@@ -7,7 +7,7 @@ import pytest
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
-from lbmux.lab.topology import VIP, Route, ananta
+from lbmux.lab.topology import VIP, VIP6, Route, ananta
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +15,6 @@ def lab() -> Iterator[Lab]:
     lab = Lab(ananta(), f"p{os.getpid()}")
     lab.up(programs=False)
     lab.inside("router", lambda: set_route(Route(f"{VIP}/32", ("10.0.1.2",))))
+    lab.inside("router", lambda: set_route(Route(f"{VIP6}/128", ("2001:db8:0:1::2",))))
     yield lab
     lab.down()
