@@ -1,8 +1,10 @@
 """Routes and rules that bring a host's replies to the agent, for agents that translate in user space.
 
 A rule for every DIP and port sends what leaves from there to a table of its own, whose only route is the agent's
-TUN device; packets that the agent sends carry a mark that passes these rules by.  Everything has the
-agent's routing protocol number, so that a later run finds and removes what a killed one left.
+TUN device; packets that the agent sends carry a mark that passes these rules by.  Where IPv4 enters the path MTU that
+an ICMP error told, it looks the route up without ports, and would enter it beside the one that the connection uses: so
+look-ups without ports, and only those, are brought to that table by the DIP alone.  Everything has the agent's routing
+protocol number, so that a later run finds and removes what a killed one left.
 """
 
 import contextlib
@@ -21,6 +23,9 @@ TABLE = 9118
 PROTOCOL = 191
 MARK = 0x6C62  # "lb"
 MARK_PRIORITY, REPLY_PRIORITY = 9118, 9119
+SKIP_PRIORITY, PATH_PRIORITY, END_PRIORITY = 9120, 9121, 9122
+ANY_SOURCE_PORT = "1:65534"
+"""As far as the kernel lets a range of a rule go."""
 MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 
@@ -66,6 +71,13 @@ class PolicyRoutes:
                 ip.rule("add", **_rule(source))
             for source in self._sources - wanted:
                 ip.rule("del", **_rule(source))
+            before, after = _without_ports(self._sources), _without_ports(wanted)
+            for place in after - before:
+                for rule in _path_rules(*place):
+                    ip.rule("add", **rule)
+            for place in before - after:
+                for rule in _path_rules(*place):
+                    ip.rule("del", **rule)
         self._sources = wanted
 
     def _share(self, ip: Any, version: int, advmss: int) -> None:
@@ -82,6 +94,7 @@ class PolicyRoutes:
             ip.rule(
                 "add", family=family, priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL
             )
+            ip.rule("add", family=family, priority=END_PRIORITY, action="nop", protocol=PROTOCOL)
         self._advmss[version] = advmss
 
 
@@ -94,13 +107,29 @@ def _rule(source: ReplySource) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _without_ports(sources: Iterable[ReplySource]) -> set[tuple[Address, str]]:
+    """DIPs and protocols whose rules name ports; IPv6 enters path MTUs at the connection's own route."""
+    return {(source.dip, source.protocol) for source in sources if source.ports and source.dip.version == 4}
+
+
+def _path_rules(dip: Address, protocol: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Past the second rule with any port; without one, to the agent's table."""
+    common = {
+        "family": socket.AF_INET, "src": str(dip), "src_len": dip.max_prefixlen, "protocol": PROTOCOL,
+        "ip_proto": PROTOCOLS[protocol],
+    }  # fmt: skip
+    skip = {"priority": SKIP_PRIORITY, "sport_range": ANY_SOURCE_PORT, "action": "goto", "goto": END_PRIORITY}
+    return common | skip, common | {"priority": PATH_PRIORITY, "table": TABLE}
+
+
 def remove_leftovers() -> None:
     """Delete every rule and route with the agent's protocol number."""
     with IPRoute() as ip:
         for family in FAMILIES.values():
             for rule in ip.get_rules(family=family):
                 if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
-                    number, table = rule.get_attr("FRA_PRIORITY"), rule.get_attr("FRA_TABLE")
-                    ip.rule("del", family=family, priority=number, table=table)
+                    number, target = rule.get_attr("FRA_PRIORITY"), rule.get_attr("FRA_GOTO")
+                    action = {"action": rule["action"], **({"goto": target} if target else {})}
+                    ip.rule("del", family=family, priority=number, table=rule.get_attr("FRA_TABLE"), **action)
             with contextlib.suppress(NetlinkError):  # the table went with its device
                 ip.flush_routes(family=family, table=TABLE, proto=PROTOCOL)
