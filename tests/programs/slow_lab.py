@@ -43,12 +43,14 @@ def to_one_mux(lab: Lab) -> None:
 
 
 @contextlib.contextmanager
-def balanced(lab: Lab, hosts: tuple[int, ...] = HOSTS, **more: Any) -> Iterator[Daemon]:
-    """The mux, with its hosts' agents beside it; the router sends both VIPs to it."""
+def balanced(
+    lab: Lab, hosts: tuple[int, ...] = HOSTS, options: tuple[str, ...] = (), **more: Any
+) -> Iterator[Daemon]:
+    """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it."""
     lab.write_config(configuration(hosts, **more))
     to_one_mux(lab)
     with contextlib.ExitStack() as stack:
-        mux = stack.enter_context(running(lab, "mux1", "mux"))
+        mux = stack.enter_context(running(lab, "mux1", "mux", *options))
         for n in hosts:
             stack.enter_context(running(lab, f"host{n}", "agent"))
         yield mux

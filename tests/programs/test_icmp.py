@@ -26,9 +26,10 @@ def ping(lab: Lab, family: int, *options: str) -> tuple[int, str]:
     return int(found[1]), done.stdout
 
 
+@pytest.mark.parametrize("options", [(), ("--driver", "xdp", "--detach-on-exit")], ids=["packet", "xdp"])
 @FAMILIES
-def test_ping(lab: Lab, family: int) -> None:
-    with balanced(lab, hosts=(1,)) as mux:
+def test_ping(lab: Lab, family: int, options: tuple[str, ...]) -> None:
+    with balanced(lab, hosts=(1,), options=options) as mux:
         answers, said = ping(lab, family)
         assert answers == 3, said
         assert counters(mux)["echo_answered"] == 3

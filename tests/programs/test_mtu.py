@@ -53,10 +53,18 @@ def take_content(sock: socket.socket, host: int) -> None:
             connection.sendall(digest.digest())
 
 
+IN_KERNEL = ("--driver", "xdp", "--detach-on-exit")
+
+
+@pytest.mark.parametrize("options", [(), IN_KERNEL], ids=["packet", "xdp"])
 @FAMILIES
-def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int) -> None:
+def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int, options: tuple[str, ...]) -> None:
     """The router's error about the server's packets finds the server, behind mux and NAT."""
-    with narrow(lab, "router", "to-client", 1400), balanced(lab) as mux, served(lab, family, "tcp", send_content):
+    with (
+        narrow(lab, "router", "to-client", 1400),
+        balanced(lab, options=options) as mux,
+        served(lab, family, "tcp", send_content),
+    ):
         for _ in range(4):
             with client_socket(lab, family, "tcp") as sock:
                 sock.connect((VIPS[family], PORT["tcp"]))
