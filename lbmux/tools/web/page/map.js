@@ -55,7 +55,7 @@ function places(width, muxes, hosts) {
     const start = (width - muxes.length * muxWidth - (muxes.length - 1) * 12) / 2;
     const rows = Math.ceil(hosts.length / columns);
     return {
-      down, height: 290 + rows * (hostHeight + 40) - 40,
+      down, height: 240 + rows * (hostHeight + 40) - 38,
       router: { x: width / 2 - 75, y: 2, width: 150, height: 50 },
       muxes: muxes.map((_, at) => ({ x: start + at * (muxWidth + 12), y: 116, width: muxWidth, height: MUX.height })),
       hosts: hosts.map((_, at) => ({
@@ -83,7 +83,7 @@ const after = (place, down) => (down
   ? { x: place.x + place.width / 2, y: place.y + place.height } : { x: place.x + place.width, y: place.y + place.height / 2 });
 // The place of the at-th of so many edges that come in: each has its own, so that their figures stand apart.
 const before = (place, down, at, many) => (down
-  ? { x: place.x + (place.width * (at + 1)) / (many + 1), y: place.y }
+  ? { x: place.x + (place.width * (at + 0.5)) / many, y: place.y }
   : { x: place.x, y: place.y + place.height / 2 + (at - (many - 1) / 2) * PORT });
 
 export function draw(svg, pool) {
@@ -95,7 +95,7 @@ export function draw(svg, pool) {
   svg.setAttribute("height", at.height);
   const label = (point, packets, where) => node(svg, "text", {
     x: point.x + (down ? 0 : -8), y: point.y + (down ? -6 : 4), "text-anchor": down ? "middle" : "end",
-    class: packets ? "rate" : "rate idle" }, `${rate(packets)}/s`);
+    class: packets ? "rate" : "rate idle" }, down ? rate(packets) : `${rate(packets)}/s`);
   const labels = [];
   pool.muxes.forEach((mux, m) => {
     const packets = mux.packets_per_s ?? 0, entry = before(at.muxes[m], down, 0, 1);
@@ -106,7 +106,6 @@ export function draw(svg, pool) {
       if (!edge) return;
       const end = before(at.hosts[h], down, m, pool.muxes.length), busy = edge.packets_per_s;
       const kind = edge.reachable ? (busy ? "busy" : "") : "cut";
-      // Those of the second row and on come from beside the first.
       curve(svg, after(at.muxes[m], down), end, down, kind, breadth(busy));
       labels.push([end, busy]);
     });
