@@ -1,0 +1,74 @@
+"""No tunnel: the host is on the mux's link and has the VIP itself; frames get its MAC address, and nothing else."""
+
+import contextlib
+import http.client
+import socket
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
+
+from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import link_mac
+from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
+
+pytestmark = pytest.mark.root
+VIP = "192.0.2.1"
+ETH_P_IP = 0x0800
+
+
+def topology(driver: str) -> Topology:
+    """A client whose way to the VIP leads over the mux, and a host whose replies go back by a link of their own."""
+    mux = Program("mux", "lbmux.cli.main", ("mux", "-c", "{config}", "-i", "eth0", "--driver", driver,
+                                            "--xdp-mode", "native", "--control", "{state}/mux.sock"))  # fmt: skip
+    server = Program(
+        "server", "lbmux.lab.server", ("--name", "h", "--address", VIP, "--web-port", "80", "--echo-port", "7")
+    )
+    nodes = (
+        Node("client", "client", routes=(Route(f"{VIP}/32", ("10.8.0.2",)),)),
+        Node("mux", "mux", programs=(mux,)),
+        Node(
+            "host", "host", VIP_ON_LOOPBACK, extra_addresses=(("lo", f"{VIP}/32"),),
+            routes=(Route("10.8.0.0/24", ("10.7.0.1",)),), programs=(server,),
+        ),
+    )  # fmt: skip
+    links = (
+        Link(Port("client", "eth0", "10.8.0.1/24", {"tx": False}), Port("mux", "eth0", "10.8.0.2/24")),
+        Link(Port("mux", "eth1", "10.9.0.2/24"), Port("host", "eth0", "10.9.0.3/24", takes_xdp=True)),
+        Link(Port("client", "eth1", "10.7.0.1/24"), Port("host", "eth1", "10.7.0.3/24")),
+    )
+    backends = [{"dip": "10.9.0.3"}]
+    service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "tunnel": "direct", "backends": backends}
+    return Topology("direct", nodes, links, {"services": [service]})
+
+
+@pytest.fixture(params=["packet", "xdp"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    made = Lab(topology(request.param), f"direct-{request.param}")
+    made.down()
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
+
+
+def test_a_connection_without_a_tunnel(lab: Lab) -> None:
+    def listen() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock.bind(("eth0", ETH_P_IP))
+        sock.settimeout(3)
+        return sock
+
+    def get() -> str:
+        with contextlib.closing(http.client.HTTPConnection(VIP, 80, timeout=3)) as connection:
+            connection.request("GET", "/whoami")
+            return connection.getresponse().read().decode()
+
+    with lab.inside("host", listen) as host:
+        assert lab.inside("client", get) == "h"
+        frame = Ether(host.recv(4096))
+    macs = [lab.inside(node, lambda name=name: link_mac(name)) for node, name in (("mux", "eth1"), ("host", "eth0"))]  # type: ignore[misc]
+    assert [frame.src, frame.dst] == [mac.to_bytes(6, "little").hex(":") for mac in macs]
+    assert (frame[IP].src, frame[IP].dst, frame[IP].ttl) == ("10.8.0.1", VIP, 63)
