@@ -119,7 +119,7 @@ export function draw(svg, pool) {
   });
   hosts.forEach((host, h) => {
     const edges = pool.edges.filter((one) => one.host === host.host), cut = edges.some((one) => !one.reachable);
-    const most = Math.floor(at.hosts[h].width / 7.4);
+    const most = Math.floor(at.hosts[h].width / 8);
     const names = short(host.backends.join(", "), most);
     box(svg, at.hosts[h], [short(host.host, most), cut ? "no next hop" : names], cut ? "bad" : "", `${host.host}: ${host.backends.join(", ")}`);
   });
