@@ -8,8 +8,10 @@ from scapy.layers.inet import IP, UDP, fragment
 from scapy.packet import Raw
 
 from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import set_route
+from lbmux.lab.topology import Route
 
-from .daemons import send
+from .daemons import running, send
 from .slow_lab import CLIENT, HOSTS, PORT, VIPS, balanced, client_socket, counters, served
 
 pytestmark = pytest.mark.root
@@ -96,3 +98,33 @@ def test_overlapping_fragments_come_to_nobody(lab: Lab) -> None:
         sock.send(b"behind it")
         assert sock.recv(65536)[1:] == b"behind it"
         assert counters(mux)["fragment_overlap"] == 1 + len(others)
+
+
+def test_across_two_muxes(lab: Lab) -> None:
+    """Fragments of every datagram arrive at both muxes in turn; one of them sends all of them on."""
+    muxes = ("10.0.1.2", "10.0.2.2")
+
+    def send_by(mux: str, packet: bytes) -> None:
+        lab.inside("router", lambda: set_route(Route(f"{VIPS[4]}/32", (mux,))))
+        send(lab, "client", packet)
+
+    with (
+        balanced(lab, muxes=list(muxes)) as mux1,
+        running(lab, "mux2", "mux") as mux2,
+        served(lab, 4, "udp", echo),
+        client_socket(lab, 4, "udp") as sock,
+    ):
+        sock.connect((VIPS[4], PORT["udp"]))
+        port, datagrams, answers = sock.getsockname()[1], 8, list[bytes]()
+        try:
+            for number in range(datagrams):
+                whole = IP(src=CLIENT, dst=VIPS[4], id=number + 1) / UDP(sport=port, dport=PORT["udp"]) / Raw(CONTENT)
+                for turn, part in enumerate(fragment(whole, 1480)):
+                    send_by(muxes[turn % 2], bytes(part))
+                answers.append(sock.recv(65536))
+        finally:
+            lab.inside("router", lambda: set_route(Route(f"{VIPS[4]}/32", (muxes[0],))))
+        assert {answer[1:] for answer in answers} == {CONTENT} and len({answer[:1] for answer in answers}) == 1
+        ones, twos = counters(mux1), counters(mux2)
+        assert ones["to_mux"] + twos["to_mux"] == ones["from_mux"] + twos["from_mux"] >= 3 * datagrams
+        assert ones["to_mux"] and twos["to_mux"]
