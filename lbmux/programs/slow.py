@@ -103,12 +103,12 @@ class SlowFrames:
         self._rows: dict[Address, NDArray[np.intp]] = {}
         self._slow = MuxSlowPath(self._forwarder, frozenset(mux.local.values()), self._place(), self._is_up)
         self._forwarder.mtus = self._path_mtu
-        self._written: dict[Address, int] = {}
+        self._written: dict[Address, tuple[int, int]] = {}
+        """Hosts whose rows were changed: the link's MTU, and what stands there instead."""
 
     def configure(self) -> None:
         """A configuration has come into force."""
         self._slow.configure(self._place())
-        self._written.clear()
         self.refresh()
 
     def handle(self, batch: Batch) -> None:
@@ -127,15 +127,16 @@ class SlowFrames:
 
     def refresh(self) -> None:
         """Write to the tables what is known of the paths to hosts, and take out what is known no more."""
-        known = self._slow.mtus.known(time.monotonic())
+        known, mtus = self._slow.mtus.known(time.monotonic()), self._mux.tables.backends["mtu"]
         for host in self._written.keys() | known.keys():
             rows = self._rows_to(host)
-            link_bytes = self._written.get(host) or int(self._mux.tables.backends["mtu"][rows].max(initial=0))
-            self._mux.tables.backends["mtu"][rows] = min(link_bytes, known.get(host, link_bytes))
+            found = int(mtus[rows].max(initial=0))
+            link_bytes, written = self._written.pop(host, (found, found))
+            if found != written:  # the next hop has changed, or there was a reload
+                link_bytes = found
+            mtus[rows] = min(link_bytes, known.get(host, link_bytes))
             if host in known:
-                self._written[host] = link_bytes
-            else:
-                del self._written[host]
+                self._written[host] = link_bytes, min(link_bytes, known[host])
 
     def counters(self) -> dict[str, int]:
         """By name, what became of packets in the slow path."""
