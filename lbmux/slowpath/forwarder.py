@@ -19,13 +19,25 @@ from lbmux.datapath.flows import flow_hash
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import at_address, int64, u32, u64
 from lbmux.datapath.mux import choose, in_part, select
-from lbmux.datapath.parse import PARSED, Packet, destination_port
-from lbmux.datapath.tables import BACKEND, GONE, VIP, backend_row, service_row, settings_row
+from lbmux.datapath.parse import PARSED, destination_port
+from lbmux.datapath.parse import Packet as Parsed
+from lbmux.datapath.tables import (
+    BACKEND,
+    GONE,
+    GRE,
+    IPIP,
+    KIND_MASK,
+    OUTER_IPV6,
+    VIP,
+    backend_row,
+    service_row,
+    settings_row,
+)
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import service_limit, services, settings, worker_limit, world_at
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, read_ip
+from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip
 from lbmux.targets.native import HEADROOM_BYTES, Worker, compiled, world_row
 
 ROOM_BYTES = 1 << 17
@@ -70,22 +82,26 @@ class TableForwarder:
         return self.mtus(from_pair(int(row["remote_high"]), int(row["remote_low"])), int(row["mtu"]))
 
     def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
-        row = self._tables.backends[backend]
-        inner = read_ip(packet)
+        row, inner = self._tables.backends[backend], read_ip(packet)
         if inner is None or row["state"] == GONE:
             self.unsent += 1
             return []
-        low = inner.ports or (0, 0)
-        frame = self._encapsulate(packet, backend, inner.transport, _key(inner.source, inner.destination, low))
-        if frame is None:
-            self.unsent += 1
-            return []
-        link, outer = frame[:ETHERNET_BYTES], frame[ETHERNET_BYTES:]
-        if len(outer) > self.path_mtu(backend) and int(row["room"]) == 0:
+        packets, room = [inner], self.room(backend)
+        if inner.length_bytes > room and inner.version == 4 and not inner.dont_fragment and not _cut_outside(row):
+            packets = [part for piece in cut(packet, room, inner.identification) if (part := read_ip(piece))]
+        key = _key(inner.source, inner.destination, inner.ports or (0, 0))
+        return [frame for one in packets for frame in self._tunnel(one, backend, key)]
+
+    def _tunnel(self, inner: Packet, backend: int, key: "Key") -> list[tuple[int, bytes]]:
+        """The frames of one packet, of which only the outer part may be cut."""
+        row, mtu_bytes = self._tables.backends[backend], self.path_mtu(backend)
+        frame = self._encapsulate(inner.data, backend, inner.transport, key)
+        outer = b"" if frame is None else frame[ETHERNET_BYTES:]
+        if frame is None or (len(outer) > mtu_bytes and int(row["room"]) == 0):
             self.unsent += 1  # without a tunnel there is no outer packet that were ours to cut
             return []
-        pieces = cut(outer, self.path_mtu(backend), next(self._identifications))
-        return [(int(row["interface"]), link + piece) for piece in pieces]
+        pieces = cut(outer, mtu_bytes, next(self._identifications))
+        return [(int(row["interface"]), frame[:ETHERNET_BYTES] + piece) for piece in pieces]
 
     def _choose(self, flow: Flow, enter: bool) -> int | None:
         key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
@@ -114,6 +130,11 @@ class TableForwarder:
         return bytes(self._buffer[BEFORE_BYTES - moved : BEFORE_BYTES + len(frame)])
 
 
+def _cut_outside(row: Any) -> bool:
+    """Whether a host knows fragments of the outer packet for a tunnel's: by their protocol, having no ports."""
+    return not int(row["tunnel"]) & OUTER_IPV6 and int(row["tunnel"]) & KIND_MASK in (IPIP, GRE)
+
+
 Key = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint32]
 """Addresses and ports as the data path has them."""
 
@@ -140,7 +161,7 @@ def _owner(  # type: ignore[no-untyped-def]
     world = world_at(world_address)
     world_row(at_address(world_address), 0).now = now
     who = int64(world_row(at_address(world_address), 0).worker)
-    packet = Packet(
+    packet = Parsed(
         int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
         int64(protocol), int64(0), int64(0), int64(0),
     )  # fmt: skip
@@ -176,7 +197,7 @@ def _wrap(  # type: ignore[no-untyped-def]
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     record.frame, record.end = address, address + u64(length)
     record.floor, record.flags = address - u64(HEADROOM_BYTES), u64(0)
-    packet = Packet(
+    packet = Parsed(
         int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
         int64(0), int64(0), int64(ETHERNET_BYTES), int64(transport),
     )  # fmt: skip

@@ -92,6 +92,24 @@ def test_too_big_for_the_path_is_cut_outside_each_with_an_identification_of_its_
     assert not any(packet.flags.DF for packet in outer)
 
 
+@pytest.mark.parametrize("kind", ["gue1", "gue0", "geneve", "direct"])
+def test_too_big_is_cut_inside_where_a_host_could_not_tell_outer_fragments(kind: str) -> None:
+    """Of tunnels by UDP only the first outer fragment has the port; and without a tunnel there is no outer packet."""
+    mux = Mux(mtu=1400, tunnel={"kind": kind})
+    packet = ip(4, id=5) / datagram(1472)
+    outer = [Ether(frame)[IP] for _, frame in mux.forwarder.tunnel(bytes(packet), 0)]
+    assert len(outer) == 2 and all(len(one) <= 1400 and (kind == "direct" or not one.flags.MF) for one in outer)
+    inside = {"gue1": 28, "gue0": 32, "geneve": 36, "direct": 0}[kind]
+    (whole,) = defragment([IP(bytes(one)[inside:]) for one in outer])
+    assert bytes(whole[UDP]) == bytes(packet[UDP])
+
+
+def test_without_a_tunnel_nothing_is_cut_that_may_not_be() -> None:
+    mux = Mux(mtu=1400, tunnel={"kind": "direct"})
+    assert mux.forwarder.tunnel(bytes(ip(4, flags="DF") / datagram(1472)), 0) == []
+    assert mux.forwarder.unsent == 1
+
+
 def test_a_path_known_to_be_narrower() -> None:
     mux = Mux()
     mux.forwarder.mtus = lambda host, mtu_bytes: 1400
