@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
+from lbmux.control.config_health import Health
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
 from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Seconds, Share, Unicast, said
@@ -127,6 +128,8 @@ class Service(Model):
     """How server ids stand in QUIC connection ids (draft-ietf-quic-load-balancers, in the clear)."""
     idle: Idle = Idle()
     """Idle times that differ from the defaults of the file."""
+    health: Health | None = None
+    """How each mux finds out which backends are healthy. Default: all are taken to be."""
     backends: tuple[Backend, ...]
     """The servers; with none, packets of the service are dropped and counted."""
 
@@ -147,6 +150,7 @@ class Service(Model):
         )
         faults += _of_other_families(sound, info.data.get("vip"))
         faults += _server_ids(sound, info.data.get("quic"))
+        faults += _nothing_to_probe(sound, info.data.get("health"))
         if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
             faults.append(((), "at least one backend should have a weight above 0"))
         return _tuple_of(sound, faults)
@@ -230,6 +234,13 @@ def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Ite
     for at, backend in backends.items():
         if vip is not None and backend.dip.version != vip.version:
             yield (at, "dip"), f"is IPv{backend.dip.version}, and the VIP is IPv{vip.version}: `host` may be either"
+
+
+def _nothing_to_probe(backends: dict[int, Backend], health: Health | None) -> Iterator[Fault]:
+    if health is not None and health.port is None and health.kind not in ("icmp", "command"):
+        for at, backend in backends.items():
+            if backend.port == 0:
+                yield (at, "port"), "is missing, and so is `health.port`: one of them is probed"
 
 
 def _server_ids(backends: dict[int, Backend], quic: Quic | None) -> Iterator[Fault]:

@@ -1,0 +1,86 @@
+"""Probes by one datagram there and one back: udp, dns (RFC 1035) and icmp (RFC 792, 4443).
+
+The socket is connected: the kernel hands in what comes from the backend only, and says when its port is closed.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from lbmux.control.health.probe import ProbeError, Target
+
+MOST_BYTES = 65535
+RECURSION, RESPONSE = 0x0100, 0x8000
+"""Of the flags in a DNS header."""
+TYPE_A, TYPE_NS, CLASS_IN = 1, 2, 1
+ECHO = {4: (socket.IPPROTO_ICMP, 8, 0), 6: (socket.IPPROTO_ICMPV6, 128, 129)}
+"""By IP version: protocol, type of a request, type of a reply."""
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def _socket(target: Target, kind: int, protocol: int = 0) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if target.dip.version == 6 else socket.AF_INET
+    with socket.socket(family, kind, protocol) as sock:
+        sock.setblocking(False)
+        sock.connect((str(target.dip), target.port if kind == socket.SOCK_DGRAM else 0))
+        yield sock
+
+
+async def udp(target: Target) -> str:
+    loop, expected = asyncio.get_running_loop(), target.health.expect
+    with _socket(target, socket.SOCK_DGRAM) as sock:
+        await loop.sock_sendall(sock, target.health.send.encode())
+        answer = await loop.sock_recv(sock, MOST_BYTES)
+    if expected is not None and expected.encode() not in answer:
+        raise ProbeError(f"the answer does not contain {expected!r}")
+    return f"answered {len(answer)} bytes"
+
+
+def query(number: int, name: str) -> bytes:
+    """A DNS query: the name's A record, or the servers of the root."""
+    labels = [label.encode() for label in name.split(".") if label]
+    wire = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    header = struct.pack("!6H", number, RECURSION, 1, 0, 0, 0)
+    return header + wire + struct.pack("!2H", TYPE_A if labels else TYPE_NS, CLASS_IN)
+
+
+async def dns(target: Target) -> str:
+    loop, number = asyncio.get_running_loop(), int.from_bytes(os.urandom(2))
+    with _socket(target, socket.SOCK_DGRAM) as sock:
+        await loop.sock_sendall(sock, query(number, target.health.query))
+        while True:  # what is no answer to this query is no reason to give up
+            answer = await loop.sock_recv(sock, MOST_BYTES)
+            if len(answer) >= 12 and answer[:2] == number.to_bytes(2) and answer[2] & RESPONSE >> 8:
+                break
+    if code := answer[3] & 0xF:
+        raise ProbeError(f"DNS error code {code}")
+    return "answered"
+
+
+def checksum(packet: bytes) -> int:
+    """RFC 1071, of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+async def icmp(target: Target) -> str:
+    """A raw socket: ping sockets are forbidden in a network namespace unless someone allowed them."""
+    loop, version = asyncio.get_running_loop(), target.dip.version
+    protocol, request, reply = ECHO[version]
+    end = struct.pack("!2H", os.getpid() & 0xFFFF, next(_numbers) & 0xFFFF)
+    packet = struct.pack("!BBH", request, 0, 0) + end
+    if version == 4:  # for IPv6 the kernel does it
+        packet = struct.pack("!BBH", request, 0, checksum(packet)) + end
+    with _socket(target, socket.SOCK_RAW, protocol) as sock:
+        await loop.sock_sendall(sock, packet)
+        while True:
+            answer = await loop.sock_recv(sock, MOST_BYTES)
+            at = (answer[0] & 0xF) * 4 if version == 4 else 0  # an IPv4 raw socket has the IP header
+            if answer[at] == reply and answer[at + 4 : at + 8] == end:
+                return "answered"

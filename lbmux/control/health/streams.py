@@ -1,0 +1,74 @@
+"""Probes by a TCP connection: tcp opens one, tls shakes hands, http and https ask for a page."""
+
+import asyncio
+import contextlib
+import functools
+import ssl
+from collections.abc import AsyncIterator
+
+from lbmux.control.health.probe import ProbeError, Target
+
+MOST_BYTES = 65536
+"""Of an answer; what comes after is not looked at."""
+
+
+@functools.cache
+def _context(verify: bool) -> ssl.SSLContext:
+    """Made once: to read the trusted certificates takes milliseconds."""
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _connection(
+    target: Target, encrypted: bool
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    context = _context(target.health.verify) if encrypted else None
+    name = target.health.host or str(target.dip) if encrypted else None
+    reader, writer = await asyncio.open_connection(
+        str(target.dip), target.port, ssl=context, server_hostname=name, limit=MOST_BYTES
+    )
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()  # nothing is awaited: a server that does not close cannot hold a probe up
+
+
+async def tcp(target: Target) -> str:
+    async with _connection(target, encrypted=False):
+        return "connected"
+
+
+async def tls(target: Target) -> str:
+    async with _connection(target, encrypted=True) as (_, writer):
+        return f"shook hands by {writer.get_extra_info('ssl_object').version()}"
+
+
+async def http(target: Target) -> str:
+    """HTTP/1.0, so that the body is plain and ends with the connection (RFC 1945)."""
+    health = target.health
+    default = f"[{target.dip}]" if target.dip.version == 6 else str(target.dip)
+    request = f"GET {health.path} HTTP/1.0\r\nHost: {health.host or default}\r\nUser-Agent: lbmux\r\n\r\n"
+    async with _connection(target, encrypted=health.kind == "https") as (reader, writer):
+        writer.write(request.encode())
+        line = (await reader.readline()).split(maxsplit=2)
+        if len(line) < 2 or not line[0].startswith(b"HTTP/") or not line[1].isdigit():
+            raise ProbeError("the answer is no HTTP")
+        if int(line[1]) != health.status:
+            raise ProbeError(f"status {int(line[1])} instead of {health.status}")
+        if health.body is not None and not await _contains(reader, health.body.encode()):
+            raise ProbeError(f"the body does not contain {health.body!r}")
+        return f"status {health.status}"
+
+
+async def _contains(reader: asyncio.StreamReader, wanted: bytes) -> bool:
+    while (await reader.readline()).strip():  # the headers
+        pass
+    body = b""
+    while len(body) < MOST_BYTES and (some := await reader.read(MOST_BYTES)):
+        body += some
+        if wanted in body:
+            return True
+    return False
