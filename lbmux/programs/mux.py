@@ -24,7 +24,7 @@ from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
-from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -100,8 +100,9 @@ class PacketLoop:
             self.batches += 1
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
-            self._keep_unresolved(batch, time.monotonic())
-            self._slow(batch)
+            if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
+                self._keep_unresolved(batch, time.monotonic())
+                self._slow(batch)
             ring.release(batch)
         return count
 
