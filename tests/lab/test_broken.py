@@ -198,13 +198,17 @@ def test_backend_down(pool: Broken) -> None:
 
 def test_agent_not_running(pool: Broken) -> None:
     with pool.without("host1", "agent"):
-        assert pool.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: agent not running")
+        found = pool.doctor("mux1")
+        assert found.says("backend", "web/h1 at 10.1.1.2: agent not running")
+        assert found.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")
 
 
 def test_mtu(pool: Broken) -> None:
     with pool.changed("router", "ip link set to-host1 mtu 1400", "ip link set to-host1 mtu 1500"):
-        assert pool.doctor("mux1").says("MTU", "MTU to host 10.1.1.2 is 1400, says 10.0.1.1")
-    pool.sh("mux1", "ip route flush cache")
+        found = pool.doctor("mux1")
+        assert found.says("MTU", "MTU to host 10.1.1.2 is 1400, says 10.0.1.1")
+        assert found.says("MTU", "MTU to host 2001:db8:1:1::2 is 1400, says 2001:db8:0:1::1")
+    pool.sh("mux1", "ip route flush cache; ip -6 route flush cache")
 
 
 def test_strict_reverse_path_filter(pool: Broken) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
+from lbmux.addresses import Address
 from lbmux.tools.doctor.arp import who_has
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.probe import Answer, Target, probe
@@ -48,26 +49,28 @@ def _neighbour(host: str, used: str | None, via: IPv4Address, interface: str, an
 
 def tunnels(situation: Situation) -> Iterator[Finding]:
     """A SYN through the tunnel to every backend, then one as long as the path should take."""
-    source, targets = _source(situation), _targets(situation)
-    if source is None or not targets:
-        return
-    answers = probe(source, targets)
+    own, targets = _sources(situation), _targets(situation)
+    backends = sum(len(service.backends) for service in situation.config.services) if situation.config else 0
+    answers = probe(own, targets)
     for target, answer in answers.items():
-        yield _said(target, answer, source)
+        yield _said(target, answer, own[target.host.version])
+    if len(targets) < backends:
+        yield ok("backend", f"{backends - len(targets)} not probed: only TCP by IP in IP is")
     open_ones = {target.host: target for target, answer in answers.items() if answer.kind == "open"}
     long = [replace(target, length_bytes=WIRE_BYTES) for target in open_ones.values()]
-    for target, answer in probe(source, long).items():
+    for target, answer in probe(own, long).items():
         yield _fits(target, answer)
 
 
-def _source(situation: Situation) -> IPv4Address | None:
-    own = (situation.runtime or {}).get("addresses", [])
-    return next((ip_address(text) for text in own if ip_address(text).version == 4), None)  # type: ignore[return-value]
+def _sources(situation: Situation) -> dict[int, Address]:
+    """The mux's own addresses, by version."""
+    found = map(ip_address, (situation.runtime or {}).get("addresses", []))
+    return {address.version: address for address in found}
 
 
 def _targets(situation: Situation) -> list[Target]:
-    """Backends that a probe can ask: TCP, IPv4, IP in IP."""
-    config = situation.config
+    """Backends that a probe can ask."""
+    config, own = situation.config, _sources(situation)
     if config is None or situation.role != "mux":
         return []
     return [
@@ -77,12 +80,11 @@ def _targets(situation: Situation) -> list[Target]:
         if service.protocol == "tcp"
         and service.port
         and (backend.tunnel or service.tunnel or config.tunnel.kind) == "ipip"
-        and isinstance(service.vip, IPv4Address)
-        and isinstance(backend.tunnel_to, IPv4Address)
+        and {service.vip.version, backend.tunnel_to.version} <= own.keys()
     ]
 
 
-def _said(target: Target, answer: Answer, source: IPv4Address) -> Finding:
+def _said(target: Target, answer: Answer, source: Address) -> Finding:
     check, name = "backend", f"{target.name} at {target.host}"
     if answer.kind == "open":
         return ok(check, f"{name} answers through the tunnel")

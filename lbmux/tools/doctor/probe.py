@@ -1,7 +1,8 @@
 """A probe through the tunnel: a SYN to a VIP, sent to one host as a mux would, and whatever comes back.
 
 The agent and the server treat it as a client's, and answer the mux itself: so one question tells apart a host that is
-down, an agent that is not running, a port that is closed, and a path that is too narrow.  Only IP in IP, IPv4 and TCP.
+down, an agent that is not running, a port that is closed, and a path that is too narrow.  Of TCP by IP in IP, where
+each IP is of either version.
 """
 
 import contextlib
@@ -10,10 +11,12 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+from typing import Any
 
+from lbmux.addresses import Address
 from lbmux.errors import SetupError
 
 FIRST_PORT = 61001
@@ -22,10 +25,11 @@ SMALL_BYTES = 60
 WAIT_S, TRIES = 1.1, 3
 """In all longer than the 3 s that a router asks for a neighbour before it says that the host is unreachable."""
 SYN, RST = 0x02, 0x04
-UNREACHABLE, PROTOCOL_UNREACHABLE, TOO_BIG = 3, 2, 4
-REASONS = {0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
-           9: "forbidden", 10: "forbidden", 13: "forbidden"}  # fmt: skip
-"""RFC 792 and 1812, by code of ICMP type 3."""
+IP_IN_IP = {4: socket.IPPROTO_IPIP, 6: socket.IPPROTO_IPV6}
+"""The outer header's protocol, by the inner version."""
+HEADER_BYTES = {4: 20, 6: 40}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Target:
     """One backend of a service, by the host that its packets are tunnelled to."""
 
     name: str
-    host: IPv4Address
-    vip: IPv4Address
+    host: Address
+    vip: Address
     port: int
     length_bytes: int = SMALL_BYTES
     """Of the outer packet."""
@@ -50,47 +54,93 @@ class Answer:
     reason: str = ""
 
 
-def probe(source: IPv4Address, targets: Iterable[Target]) -> dict[Target, Answer]:
-    """What came back for each.  SetupError without the right to raw sockets."""
+Targets = Mapping[int, Target]
+"""By the port that their probe comes from."""
+ERRORS: dict[tuple[int, int, int], tuple[str, str]] = {
+    (4, 3, 0): ("unreachable", "network unreachable"),
+    (4, 3, 1): ("unreachable", "host unreachable"),
+    (4, 3, 2): ("protocol", "protocol unreachable"),
+    (4, 3, 3): ("unreachable", "port unreachable"),
+    (4, 3, 4): ("too_big", "too big"),
+    (4, 3, 9): ("unreachable", "forbidden"),
+    (4, 3, 10): ("unreachable", "forbidden"),
+    (4, 3, 13): ("unreachable", "forbidden"),
+    (6, 1, 0): ("unreachable", "network unreachable"),
+    (6, 1, 1): ("unreachable", "forbidden"),
+    (6, 1, 3): ("unreachable", "host unreachable"),
+    (6, 2, 0): ("too_big", "too big"),
+    (6, 4, 1): ("protocol", "protocol unreachable"),
+}
+"""IP version, ICMP type and code (RFC 792, 1812 and 4443): kind and reason."""
+
+
+class Wire:
+    """The raw sockets, of the families that the targets need."""
+
+    def __init__(self, targets: Iterable[Target], stack: contextlib.ExitStack) -> None:
+        versions = {address.version for target in targets for address in (target.host, target.vip)}
+
+        def opened(version: int, protocol: int) -> socket.socket:
+            return stack.enter_context(socket.socket(FAMILY[version], socket.SOCK_RAW, protocol))
+
+        self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
+        self._tcp = {opened(version, socket.IPPROTO_TCP): version for version in versions}
+        self._icmp = {opened(version, ICMP[version]): version for version in versions}
+
+    def send(self, packet: bytes, host: Address) -> None:
+        self._out[host.version].sendto(packet, (str(host), 0))
+
+    def listen(self, targets: Targets) -> Iterator[tuple[int, Answer]]:
+        """Answers to these, as they come, until nothing more is to be waited for."""
+        until = time.monotonic() + WAIT_S
+        while (left := until - time.monotonic()) > 0:
+            for sock in select.select([*self._tcp, *self._icmp], [], [], left)[0]:
+                message, sender = sock.recvfrom(65535)
+                who = ip_address(sender[0])
+                if who.version == 4:  # IPv6 hands up no header
+                    message = message[(message[0] & 15) * 4 :]
+                found = of_tcp(who, message, targets) if sock in self._tcp else of_icmp(who, message, targets)
+                if found is not None:
+                    yield found
+
+
+def probe(sources: Mapping[int, Address], targets: Iterable[Target]) -> dict[Target, Answer]:
+    """What came back for each.  ``sources``: own addresses by version.  SetupError without the right to raw sockets."""
     ports = {FIRST_PORT + at: target for at, target in enumerate(targets)}
     answers: dict[int, Answer] = {}
     try:
         with contextlib.ExitStack() as stack:
-            tcp, icmp, out = (
-                stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol))
-                for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_ICMP, socket.IPPROTO_RAW)
-            )
+            wire = Wire(ports.values(), stack)
             for _ in range(TRIES):
                 waiting = {port: target for port, target in ports.items() if port not in answers}
                 if not waiting:
                     break
                 for port, target in waiting.items():
-                    answers |= _send(out, source, port, target)
-                for port, answer in _listen(tcp, icmp, waiting):
+                    answers |= _send(wire, sources, port, target)
+                for port, answer in wire.listen(waiting):
                     answers.setdefault(port, answer)
                     if answers.keys() >= waiting.keys():
                         break
             for port, target in ports.items():
                 if answers.get(port, Answer("")).kind == "open":
-                    _send(out, source, port, target, RST)
+                    _send(wire, sources, port, target, RST)
     except PermissionError as error:
         raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
     return {target: answers.get(port, Answer("silence")) for port, target in ports.items()}
 
 
-def _send(out: socket.socket, source: IPv4Address, port: int, target: Target, flags: int = SYN) -> dict[int, Answer]:
+def _send(wire: Wire, sources: Mapping[int, Address], port: int, target: Target, flags: int = SYN) -> dict[int, Answer]:
     """Send one; what the kernel says at once, of this machine's own routes."""
-    from scapy.layers.inet import IP, TCP
+    from scapy.layers.inet import TCP
 
-    inner = IP(src=str(source), dst=str(target.vip), flags="DF", ttl=64)
-    # A sequence number of its own for the RST, which else would not count.
-    inner /= TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
-    packet = bytes(IP(src=str(source), dst=str(target.host), flags="DF", ttl=64, proto=socket.IPPROTO_IPIP) / inner)
-    if flags != RST and len(packet) < target.length_bytes:
-        inner = inner / bytes(target.length_bytes - len(packet))
-        packet = bytes(IP(src=str(source), dst=str(target.host), flags="DF", ttl=64, proto=4) / inner)
+    # The RST's sequence number is the one that the server expects: else it would not count.
+    segment = TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
+    inner = _header(sources, target.vip, socket.IPPROTO_TCP) / segment
+    padding = target.length_bytes - HEADER_BYTES[target.host.version] - len(inner)
+    if flags == SYN and padding > 0:
+        inner = inner / bytes(padding)
     try:
-        out.sendto(packet, (str(target.host), 0))
+        wire.send(bytes(_header(sources, target.host, IP_IN_IP[target.vip.version]) / inner), target.host)
     except OSError as error:
         if error.errno == errno.EMSGSIZE:
             return {port: Answer("too_big", "this machine")}
@@ -98,39 +148,37 @@ def _send(out: socket.socket, source: IPv4Address, port: int, target: Target, fl
     return {}
 
 
-def _listen(tcp: socket.socket, icmp: socket.socket, targets: dict[int, Target]) -> Iterator[tuple[int, Answer]]:
-    until = time.monotonic() + WAIT_S
-    while (left := until - time.monotonic()) > 0:
-        for sock in select.select([tcp, icmp], [], [], left)[0]:
-            packet = sock.recv(65535)
-            found = _of_tcp(packet, targets) if sock is tcp else _of_icmp(packet, targets)
-            if found is not None:
-                yield found
+def _header(sources: Mapping[int, Address], destination: Address, protocol: int) -> Any:
+    from scapy.layers.inet import IP
+    from scapy.layers.inet6 import IPv6
+
+    ends = {"src": str(sources[destination.version]), "dst": str(destination)}
+    return IP(**ends, proto=protocol, flags="DF") if destination.version == 4 else IPv6(**ends, nh=protocol)
 
 
-def _of_tcp(packet: bytes, targets: dict[int, Target]) -> tuple[int, Answer] | None:
-    start = (packet[0] & 15) * 4
-    source_port, port = struct.unpack_from("!HH", packet, start)
+def of_tcp(who: Address, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
+    """What a segment answers; None where it is somebody else's."""
+    source_port, port = struct.unpack_from("!HH", segment)
     target = targets.get(port)
-    if target is None or (packet[12:16], source_port) != (target.vip.packed, target.port):
+    if target is None or (who, source_port) != (target.vip, target.port):
         return None
-    return port, Answer("closed" if packet[start + 13] & RST else "open", str(target.vip))
+    return port, Answer("closed" if segment[13] & RST else "open", str(target.vip))
 
 
-def _of_icmp(packet: bytes, targets: dict[int, Target]) -> tuple[int, Answer] | None:
-    """An error about a probe: routers quote 8 bytes of it at least, so the host tells which, and often no port."""
-    start = (packet[0] & 15) * 4
-    kind, code, _, _, mtu = struct.unpack_from("!BBHHH", packet, start)
-    quoted = packet[start + 8 :]
-    if kind != UNREACHABLE or len(quoted) < 20 or quoted[9] != socket.IPPROTO_IPIP:
+def of_icmp(who: Address, message: bytes, targets: Targets) -> tuple[int, Answer] | None:
+    """An error about a probe.  Routers may quote 8 bytes of it: then the host tells which it was, and not the port."""
+    kind, code, _, mtu = struct.unpack_from("!BBHI", message)
+    known, quoted = ERRORS.get((who.version, kind, code)), message[8:]
+    length = HEADER_BYTES[who.version]
+    if known is None or len(quoted) < length:
         return None
-    inner = quoted[20:]
-    port = struct.unpack_from("!H", inner, 20)[0] if len(inner) >= 22 else None
-    found = port if port in targets else next((p for p, t in targets.items() if t.host.packed == quoted[16:20]), None)
-    if found is None:
+    protocol, host = (quoted[9], quoted[16:20]) if who.version == 4 else (quoted[6], quoted[24:40])
+    if protocol not in IP_IN_IP.values():
         return None
-    who = str(IPv4Address(packet[12:16]))
-    if code == TOO_BIG:
-        return found, Answer("too_big", who, mtu)
-    name = "protocol" if code == PROTOCOL_UNREACHABLE else "unreachable"
-    return found, Answer(name, who, reason=REASONS.get(code, f"unreachable, code {code}"))
+    start = length + (HEADER_BYTES[4] if protocol == IP_IN_IP[4] else HEADER_BYTES[6])
+    port = struct.unpack_from("!H", quoted, start)[0] if len(quoted) >= start + 2 else None
+    if port not in targets:
+        port = next((port for port, target in targets.items() if target.host.packed == host), None)
+    if port is None:
+        return None
+    return port, Answer(known[0], str(who), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])

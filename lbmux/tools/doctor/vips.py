@@ -1,6 +1,7 @@
 """Checks of where a VIP is: on no mux, on a host only where the agent's mode is local, and answered by ARP nowhere."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 
 from pyroute2 import IPRoute
@@ -11,7 +12,7 @@ from lbmux.tools.doctor.finding import Finding, fault, ok
 from lbmux.tools.doctor.kernel import number
 from lbmux.tools.doctor.situation import Situation
 
-MOST_ASKED = 16
+MOST_ASKED, AT_ONCE = 16, 16
 """VIPs that are asked for by ARP: each costs half a second of silence."""
 
 
@@ -57,8 +58,10 @@ def claimed(situation: Situation) -> Iterator[Finding]:
     asked = [vip for vip in situation.vips if isinstance(vip, IPv4Address)][:MOST_ASKED]
     with IPRoute() as ip:
         names = [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & 0x9 == 0x1]  # up, no loopback
-    links = [name for name in names if first_address(name) != IPv4Address(0)]
-    claims = [(vip, name, mac) for vip in asked for name in links for mac in sorted(who_has(name, vip))]
+    pairs = [(vip, name) for vip in asked for name in names if first_address(name) != IPv4Address(0)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # silence takes its time on every link
+        answers = pool.map(lambda pair: who_has(pair[1], pair[0]), pairs)
+        claims = [(*pair, mac) for pair, macs in zip(pairs, answers, strict=True) for mac in sorted(macs)]
     for vip, name, mac in claims:
         seen = f"{mac} on {name} answers ARP for the VIP {vip}"
         mend = "on that host: sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, VIP on lo only"
