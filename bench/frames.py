@@ -12,29 +12,28 @@ from lbmux.control.neighbours import NextHop
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.targets.regions import Tables
 
-VIP, PORT, BACKENDS = "192.0.2.1", 80, 100
+VIP, VIP6, PORT, BACKENDS = "192.0.2.1", "2001:db8::1", 80, 100
+LOCAL = (ipaddress.IPv4Address("10.0.0.1"), ipaddress.IPv6Address("2001:db8:9::1"))
 STRIDE_BYTES = 192
-SOURCE_AT, PORTS_AT = 26, 34
+SOURCE_AT, PORTS_AT = {4: 26, 6: 34}, {4: 34, 6: 54}
+"""Of the last four bytes of the source address, and of the ports."""
 
 
-def config(flows: int = 1 << 20, backends: int = BACKENDS) -> Config:
-    return Config.model_validate(
-        {
-            "flows": {"limit": flows},
-            "services": [
-                {
-                    "name": "web", "vip": VIP, "protocol": "tcp", "port": PORT,
-                    "backends": [{"dip": str(ipaddress.IPv4Address("10.1.0.1") + n)} for n in range(backends)],
-                }
-            ],
-        }
-    )  # fmt: skip
+def config(
+    flows: int = 1 << 20, backends: int = BACKENDS, version: int = 4, outer: int | None = None, **more: object
+) -> Config:
+    """One service of either family, on hosts of the family ``outer``; ``more`` of what a service may have."""
+    first = {4: ipaddress.ip_address("10.1.0.1"), 6: ipaddress.ip_address("2001:db8:1::1")}
+    dips = [{"dip": str(first[version] + n), "host": str(first[outer or version] + n)} for n in range(backends)]
+    vip = {4: VIP, 6: VIP6}[version]
+    service = {"name": "web", "vip": vip, "protocol": "tcp", "port": PORT, "backends": dips} | more
+    return Config.model_validate({"flows": {"limit": flows}, "services": [service]})
 
 
 def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
     """Tables with that configuration in force and every next hop known."""
     made = memory or Tables.allocate(sizes_for(given, workers))
-    mux = MuxTables(made, ipaddress.IPv4Address("10.0.0.1"))
+    mux = MuxTables(made, *LOCAL)
     mux.commit(mux.plan(given))
     hop = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"), 1500)
     for destination in mux.destinations():
@@ -42,32 +41,37 @@ def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tab
     return made
 
 
-def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01") -> bytes:
+def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4) -> bytes:
     """An Ethernet frame of ``length`` bytes with an ACK to the VIP."""
     from scapy.layers.inet import IP, TCP
+    from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import Ether
 
     ethernet = Ether(dst=destination, src="02:00:00:00:00:02")
-    packet = ethernet / IP(src="198.18.0.1", dst=VIP) / TCP(dport=PORT, flags="A")
-    return bytes(packet / bytes(length - len(packet)))
+    header = IP(src="198.18.0.1", dst=VIP) if version == 4 else IPv6(src="2001:db8:2::1", dst=VIP6)
+    packet = ethernet / header / TCP(dport=PORT, flags="A")
+    return bytes(packet / bytes(max(0, length - len(packet))))
 
 
 class Frames:
     """``count`` frames of as many flows, side by side in memory."""
 
-    def __init__(self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01") -> None:
+    def __init__(
+        self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4
+    ) -> None:
         """Sources are of 198.18.0.0/15 (RFC 2544), in a random order so that no prefetcher learns the flow table."""
-        self.count, self.length = count, length
-        stride = STRIDE_BYTES if length <= 100 else 2048
+        frame = np.frombuffer(tcp_frame(length, destination, version), np.uint8)
+        self.count, self.length = count, len(frame)
+        stride, length = STRIDE_BYTES if length <= 100 else 2048, self.length
         self.memory = np.zeros((count, stride), np.uint8)
-        frame = np.frombuffer(tcp_frame(length, destination), np.uint8)
         self.memory[:, HEADROOM_BYTES : HEADROOM_BYTES + length] = frame
         order = np.random.default_rng(1).permutation(count).astype(np.uint32)
         at = HEADROOM_BYTES
         source = (np.uint32(0xC6120000) + (order & np.uint32(0x1FFFF))).astype(">u4")
         port = (np.uint32(1024) + (order >> np.uint32(17))).astype(">u2")
-        self.memory[:, at + SOURCE_AT : at + SOURCE_AT + 4] = source.view(np.uint8).reshape(count, 4)
-        self.memory[:, at + PORTS_AT : at + PORTS_AT + 2] = port.view(np.uint8).reshape(count, 2)
+        source_at, ports_at = at + SOURCE_AT[version], at + PORTS_AT[version]
+        self.memory[:, source_at : source_at + 4] = source.view(np.uint8).reshape(count, 4)
+        self.memory[:, ports_at : ports_at + 2] = port.view(np.uint8).reshape(count, 2)
         self._fresh: NDArray[np.uint8] = self.memory[:, : HEADROOM_BYTES + 64].copy()
         self._addresses = np.uint64(self.memory.ctypes.data) + np.arange(count, dtype=np.uint64) * np.uint64(stride)
         self.batch = Batch(count)

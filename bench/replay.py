@@ -30,7 +30,7 @@ def run() -> list[Result]:
         _write(given)
 
         def through() -> float:
-            playback, mux = Playback(given), ReplayMux(config(), IPv4Address("10.0.0.1"), HOP)
+            playback, mux = Playback(given), ReplayMux(config(), [IPv4Address("10.0.0.1")], HOP)
             start = time.perf_counter()
             with PcapWriter(made) as writer:
                 result = replay(playback, mux, writer)
