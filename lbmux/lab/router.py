@@ -14,6 +14,7 @@ from pathlib import Path
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 AS, MUX_AS = 64512, 65001
+FAMILIES = ("ipv4", "ipv6")
 
 
 def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
@@ -22,14 +23,17 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
         "router id 10.255.0.1;",
         "protocol device { scan time 1; }",
         'protocol bfd { interface "*" { interval 50 ms; multiplier 3; }; }',
-        "protocol kernel { scan time 60; merge paths on; ipv4 { import none; export all; }; }",
+        *(
+            f"protocol kernel {{ scan time 60; merge paths on; {family} {{ import none; export all; }}; }}"
+            for family in FAMILIES
+        ),
     ]
     secret = f'password "{password}"; ' if password else ""
     for number, (local, peer) in enumerate(pairs, 1):
         lines.append(
             f"protocol bgp mux{number} {{ local {local} as {AS}; neighbor {peer} as {MUX_AS}; bfd on; {secret}"
             "hold time 3; keepalive time 1; connect delay time 1; connect retry time 1; error wait time 1, 1; "
-            "ipv4 { import all; export none; }; }"
+            "ipv4 { import all; export none; }; ipv6 { import all; export none; }; }"
         )
     return "\n".join(lines) + "\n"
 

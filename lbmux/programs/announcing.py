@@ -3,8 +3,9 @@
 import fcntl
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
@@ -16,13 +17,18 @@ UP_AND_RUNNING = 0x1 | 0x40
 ANY_ADDRESS = IPv4Address(0)
 
 
-def announcing(bgp: Bgp | None, speaker: str, local: Address, control: Path, interface: str) -> Announcer | None:
+def announcing(
+    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, interface: str
+) -> Announcer | None:
     """Not started yet; SetupError where the speaker is not installed.  None without peers."""
     if bgp is None or not bgp.peers:
         return None
     directory = control.with_suffix(".bgp")
-    if bgp.local == ANY_ADDRESS and isinstance(local, IPv4Address):
-        bgp = replace(bgp, local=local)
+    for address in local:
+        if isinstance(address, IPv6Address):
+            bgp = replace(bgp, local6=address)
+        elif bgp.local == ANY_ADDRESS:
+            bgp = replace(bgp, local=address)
     return Announcer(SPEAKERS[speaker](bgp, directory), directory, lambda: is_up(interface))
 
 

@@ -19,6 +19,7 @@ from lbmux.control.announcer.settings import Bgp, prefixes_of
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
+from lbmux.control.health.lives import Lives
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
@@ -31,6 +32,7 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
+from lbmux.programs.health import Health
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
@@ -161,7 +163,7 @@ async def _serve(options: Options) -> None:
     control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
-        announcer = announcing(options.bgp, options.bgp_speaker, local[0], control, options.interface)
+        announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -171,7 +173,8 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
-        mux = _tables_in_force(driver, local, config)
+        lives = Lives(control.with_suffix(".orders"))
+        mux = _tables_in_force(driver, local, lives.effective(config))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
@@ -192,16 +195,18 @@ async def _serve(options: Options) -> None:
             showing.loaded()
             slow.configure()
             await hops.watch(mux.destinations())
+            health.configure(reloader.wanted)
             if announcer is not None and mux.config is not None:
                 await announcer.announce(prefixes_of(mux.config))
 
         stack.enter_context(refreshing(slow))
-        reloader = Reloader(options.config, mux, in_force)
+        reloader = Reloader(options.config, mux, in_force, config, lives.effective)
+        health = Health(lives, reloader, lambda: Moment.of_mux(mux))
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
 
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
+        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))
@@ -210,6 +215,7 @@ async def _serve(options: Options) -> None:
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
         ready()
+        await stack.enter_async_context(health.running())
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)
             await announcer.announce(prefixes_of(config))

@@ -18,7 +18,7 @@ import pytest
 from lbmux.control.control_socket import ask
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
+from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, ananta_bgp
 from lbmux.lab.traffic import traffic
 from tests.programs.daemons import configuration, running, service
 
@@ -42,17 +42,18 @@ class Router:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def routes(self) -> list[Any]:
-        command = ["ip", "-N", "-j", "route", "show", "proto", BIRD_PROTOCOL]
+    def routes(self, family: str = "-4") -> list[Any]:
+        command = ["ip", family, "-N", "-j", "route", "show", "proto", BIRD_PROTOCOL]
         return json.loads(self._lab.run("router", command, capture_output=True, text=True).stdout)
 
     def set_link(self, interface: str, state: str) -> None:
         assert self._lab.run("router", ["ip", "link", "set", interface, state]).returncode == 0
 
 
-def ways(router: Router) -> dict[str, set[str]]:
+def ways(router: Router, family: str = "-4") -> dict[str, set[str]]:
     """The gateways of each route that BIRD put into the kernel."""
-    return {route["dst"]: {hop["gateway"] for hop in route.get("nexthops", [route])} for route in router.routes()}
+    routes = router.routes(family)
+    return {route["dst"]: {hop["gateway"] for hop in route.get("nexthops", [route])} for route in routes}
 
 
 def until(holds: Callable[[], bool], within_s: float = STARTS_S, pause_s: float = 0.002) -> float:
@@ -120,6 +121,19 @@ def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab,
         until(lambda: not ways(router), 2)
         assert one.process.wait(10) == 0
     assert not one.control.with_suffix(".bgp").exists()
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab, speaker: str) -> None:
+    """Over the same session; both muxes are two ways, and one that ends is none."""
+    six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
+    lab.write_config(services(1) | {"services": [*services(1)["services"], six]})
+    with routing(lab) as router, announcing(lab, "mux1", speaker):
+        until(lambda: ways(router, "-6") == {VIP6: {"2001:db8:0:1::2"}})
+        assert ways(router) == {VIP: {WAY["mux1"]}}
+        with announcing(lab, "mux2", speaker):
+            until(lambda: ways(router, "-6") == {VIP6: {"2001:db8:0:1::2", "2001:db8:0:2::2"}})
+        until(lambda: ways(router, "-6") == {VIP6: {"2001:db8:0:1::2"}}, 2)
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)

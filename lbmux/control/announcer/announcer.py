@@ -12,14 +12,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
 from lbmux.control.announcer import keeper
 from lbmux.control.announcer.bird import Bird
 from lbmux.control.announcer.exabgp import Exabgp
-from lbmux.control.announcer.settings import Bgp, describe, in_order
+from lbmux.control.announcer.settings import Bgp, Prefix, describe, in_order
 from lbmux.control.announcer.speaker import Speaker
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ BEAT_S = 0.02
 SILENCE_S = 0.2
 AGAIN_S = 0.5
 """Between the end of a speaker and its next start."""
-NOTHING: frozenset[IPv4Network] = frozenset()
+NOTHING: frozenset[Prefix] = frozenset()
 
 
 class Announcer:
@@ -64,7 +63,7 @@ class Announcer:
         await self._speaker.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def announce(self, prefixes: frozenset[IPv4Network]) -> None:
+    async def announce(self, prefixes: frozenset[Prefix]) -> None:
         """Announce these, and withdraw what else was announced."""
         self._wanted = prefixes
         await self._update()

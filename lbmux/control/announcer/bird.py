@@ -8,10 +8,9 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Network
 from pathlib import Path
 
-from lbmux.control.announcer.settings import Bgp, Neighbour, in_order
+from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
 
@@ -21,32 +20,38 @@ CONFIGURED = ("0003", "0004", "0018")
 """Configuration in force, or being put in force, or as it was."""
 
 
+FAMILIES = {"ipv4": 4, "ipv6": 6}
+
+
 def configuration(bgp: Bgp, directory: Path) -> str:
     """All but the routes, which have a file of their own."""
     attributes = [f"bgp_community.add(({high},{low}));" for high, low in bgp.communities]
     attributes += [f"bgp_med = {bgp.med};"] if bgp.med is not None else []
+    export = f"export filter {{ {' '.join(attributes)} accept; }};"
     # Quoted strings have no escapes in BIRD, so a password with a quote was refused before.
     common = [
         f"hold time {bgp.hold_s};", f"keepalive time {max(1, bgp.hold_s // 3)};", "connect delay time 1;",
         "connect retry time 1;", "error wait time 1, 2;", "error forget time 2;",
         *([f'password "{bgp.password}";'] if bgp.password else []),
         *(["bfd on;"] if bgp.bfd else []),
-        f"ipv4 {{ import none; next hop self; export filter {{ {' '.join(attributes)} accept; }}; }};",
+        f"ipv4 {{ import none; next hop self; {export} }};",
+        *([f"ipv6 {{ import none; next hop address {bgp.local6}; {export} }};"] if bgp.local6 else []),
     ]  # fmt: skip
     lines = [f"router id {bgp.local};", 'timeformat protocol "%s";', "protocol device { }"]
     if bgp.bfd:
         interval = f"interval {bgp.bfd_interval_ms} ms; multiplier {bgp.bfd_multiplier};"
         lines.append(f'protocol bfd {{ interface "*" {{ {interval} }}; }}')
     # An include is a line by itself.
-    lines += ["protocol static vips { ipv4;", f'include "{directory / "vips.conf"}";', "}"]
+    for family, version in FAMILIES.items() if bgp.local6 else [("ipv4", 4)]:
+        lines += [f"protocol static vips{version} {{ {family};", f'include "{directory / f"vips{version}.conf"}";', "}"]
     for number, peer in enumerate(bgp.peers, 1):
         ends = f"local {bgp.local} as {bgp.number}; neighbor {peer.address} as {peer.number};"
         lines.append(f"protocol bgp peer{number} {{ {' '.join([ends, *common])} }}")
     return "\n".join(lines) + "\n"
 
 
-def routes(prefixes: frozenset[IPv4Network]) -> str:
-    return "".join(f"route {prefix} blackhole;\n" for prefix in in_order(prefixes))
+def routes(prefixes: frozenset[Prefix], version: int) -> str:
+    return "".join(f"route {prefix} blackhole;\n" for prefix in in_order(prefixes, version))
 
 
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
@@ -56,14 +61,14 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
     for number, peer in enumerate(bgp.peers, 1):
         block = blocks.get(f"peer{number}", "")
         state = re.search(r"BGP state:\s+(\w+)", block)
-        since, exported = re.match(r"(?:\S+\s+){4}(\d+)", block), re.search(r"(\d+) exported", block)
+        since, exported = re.match(r"(?:\S+\s+){4}(\d+)", block), re.findall(r"(\d+) exported", block)
         bfd = re.search(rf"^(?:1020-|\s)\s*{re.escape(str(peer.address))}\s+\S+\s+(\w+)", sessions, re.M)
         up = state is not None and state[1] == "Established"
         found.append(
             Neighbour(
                 str(peer.address), peer.number, state[1].lower() if state else "down",
                 round(now - int(since[1]), 3) if up and since else None,
-                int(exported[1]) if up and exported else 0, bfd[1].lower() if bfd else "",
+                sum(map(int, exported)) if up else 0, bfd[1].lower() if bfd else "",
             )  # fmt: skip
         )
     return found
@@ -84,16 +89,20 @@ class Bird:
         files = ["-c", str(self._directory / "bird.conf"), "-P", str(self._directory / "bird.pid")]
         return [program, "-f", *files, "-s", str(self._control)]
 
-    async def prepare(self, prefixes: frozenset[IPv4Network]) -> None:
+    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
         write_private(self._directory / "bird.conf", configuration(self._bgp, self._directory))
-        write_private(self._directory / "vips.conf", routes(prefixes))
+        self._write_routes(prefixes)
         self._control.unlink(missing_ok=True)
 
-    async def change(self, before: frozenset[IPv4Network], after: frozenset[IPv4Network]) -> None:
-        write_private(self._directory / "vips.conf", routes(after))
+    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
+        self._write_routes(after)
         answer = await self._ask("configure")
         if not any(line.startswith(CONFIGURED) for line in answer.splitlines()):
             raise OSError(f"bird: {answer.strip()}")
+
+    def _write_routes(self, prefixes: frozenset[Prefix]) -> None:
+        for version in FAMILIES.values():
+            write_private(self._directory / f"vips{version}.conf", routes(prefixes, version))
 
     async def neighbours(self) -> list[Neighbour]:
         try:

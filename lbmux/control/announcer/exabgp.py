@@ -10,11 +10,10 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from lbmux.control.announcer import relay
-from lbmux.control.announcer.settings import Bgp, Neighbour, in_order
+from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
 
@@ -32,22 +31,23 @@ def configuration(bgp: Bgp, directory: Path) -> str:
             f"router-id {bgp.local};", f"local-address {bgp.local};",
             f"local-as {bgp.number};", f"peer-as {peer.number};", f"hold-time {bgp.hold_s};",
             *password,
-            "family { ipv4 unicast; }",
+            f"family {{ ipv4 unicast; {'ipv6 unicast; ' if bgp.local6 else ''}}}",
             "api { processes [ mux ]; neighbor-changes; }",
             "}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def commands(verb: str, prefixes: Iterable[IPv4Network], bgp: Bgp) -> list[str]:
+def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp) -> list[str]:
     """``announce`` or ``withdraw``, many prefixes a line: each line is a turn of ExaBGP's loop."""
-    attributes = [f"next-hop {bgp.local}"]
-    attributes += [f"med {bgp.med}"] if bgp.med is not None else []
+    attributes = [f"med {bgp.med}"] if bgp.med is not None else []
     if bgp.communities:
         attributes.append(f"community [ {' '.join(f'{high}:{low}' for high, low in bgp.communities)} ]")
-    names = in_order(prefixes)
     return [
-        f"{verb} attributes {' '.join(attributes)} nlri {' '.join(names[at : at + CHUNK])}"
+        f"{verb} attributes {' '.join([f'next-hop {hop}', *attributes])} nlri {' '.join(names[at : at + CHUNK])}"
+        for version, hop in ((4, bgp.local), (6, bgp.local6))
+        if hop is not None
+        for names in [in_order(prefixes, version)]
         for at in range(0, len(names), CHUNK)
     ]
 
@@ -67,14 +67,14 @@ class Exabgp:
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._up_since: dict[str, float] = {}
-        self._prefixes: frozenset[IPv4Network] = frozenset()
+        self._prefixes: frozenset[Prefix] = frozenset()
 
     def command(self) -> list[str]:
         if importlib.util.find_spec("exabgp") is None:
             raise SetupError("BGP speaker exabgp", "not installed", "pip install 'lbmux[bgp]', or --bgp-speaker bird")
         return [sys.executable, "-m", "exabgp", "server", str(self._directory / "exabgp.conf")]
 
-    async def prepare(self, prefixes: frozenset[IPv4Network]) -> None:
+    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
         """What to announce is told when the relay connects."""
         await self.close()
         self._prefixes = prefixes
@@ -83,7 +83,7 @@ class Exabgp:
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, path)
 
-    async def change(self, before: frozenset[IPv4Network], after: frozenset[IPv4Network]) -> None:
+    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
         self._prefixes = after
         if self._writer is None:  # not there yet; it will be told
             return

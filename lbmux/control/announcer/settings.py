@@ -1,14 +1,16 @@
 """What a mux says to its routers by BGP, as data: peers, attributes, timers.  Pure.
 
-A mux announces the addresses of its services, each as a /32, with itself as the next hop.
+A mux announces the addresses of its services, each as a /32 or /128, with itself as the next hop (RFC 4760).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
 from lbmux.control.config import Config
+
+Prefix = IPv4Network | IPv6Network
 
 DEFAULT_AS, DEFAULT_PEER_AS = 65001, 64512
 LARGEST_AS = 2**32 - 1
@@ -44,7 +46,8 @@ def parse_community(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Bgp:
-    """One mux's side of its sessions.  ``local``: its address in them, and the next hop that it announces."""
+    """One mux's side of its sessions.  ``local``: its address in them, and the next hop that it announces; ``local6``:
+    that of IPv6 prefixes, which are not announced without one."""
 
     local: IPv4Address
     peers: tuple[Peer, ...]
@@ -56,6 +59,7 @@ class Bgp:
     bfd: bool = False
     bfd_interval_ms: int = 50
     bfd_multiplier: int = 3
+    local6: IPv6Address | None = None
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,18 @@ class Neighbour:
     bfd: str = ""
 
 
-def prefixes_of(config: Config) -> frozenset[IPv4Network]:
+def prefixes_of(config: Config) -> frozenset[Prefix]:
     """What a mux with this configuration announces."""
-    vips = (service.vip for service in config.services)
-    return frozenset(IPv4Network(vip) for vip in vips if isinstance(vip, IPv4Address))
+    return frozenset(ip_network(service.vip) for service in config.services)
 
 
-def in_order(prefixes: Iterable[IPv4Network]) -> list[str]:
-    return [str(prefix) for prefix in sorted(prefixes)]
+def in_order(prefixes: Iterable[Prefix], version: int | None = None) -> list[str]:
+    """As text; of one family where ``version`` says so."""
+    chosen = [prefix for prefix in prefixes if version in (None, prefix.version)]
+    return [str(prefix) for prefix in sorted(chosen, key=lambda one: (one.version, one.network_address.packed))]
 
 
-def describe(speaker: str, prefixes: Iterable[IPv4Network], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
+def describe(speaker: str, prefixes: Iterable[Prefix], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
     """As the control socket answers."""
     return {
         "speaker": speaker,

@@ -1,11 +1,10 @@
 """The interface of a BGP speaker: how it is run, and how it is told what to announce."""
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
-from lbmux.control.announcer.settings import Neighbour
+from lbmux.control.announcer.settings import Neighbour, Prefix
 
 
 class Speaker(Protocol):
@@ -18,11 +17,11 @@ class Speaker(Protocol):
         """What to run; SetupError where it is not installed."""
         ...
 
-    async def prepare(self, prefixes: frozenset[IPv4Network]) -> None:
+    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
         """Write the files that the process reads when it starts."""
         ...
 
-    async def change(self, before: frozenset[IPv4Network], after: frozenset[IPv4Network]) -> None:
+    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
         """Announce and withdraw.  OSError where the process cannot be reached."""
         ...
 

@@ -1,6 +1,7 @@
 """What BIRD is told, and what it says."""
 
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbmux.control.announcer.bird import configuration, parse_neighbours, routes
@@ -30,7 +31,7 @@ def test_a_session_has_its_settings() -> None:
     for part in (
         "local 10.0.1.2 as 65001; neighbor 10.0.1.1 as 64512;", "hold time 9;", 'password "secret";', "bfd on;",
         "bgp_community.add((64512,7)); bgp_med = 50;", "interval 50 ms; multiplier 3;",
-        '\ninclude "/run/x/vips.conf";\n',
+        '\ninclude "/run/x/vips4.conf";\n',
     ):  # fmt: skip
         assert part in text
 
@@ -40,8 +41,16 @@ def test_without_bfd_there_is_none() -> None:
 
 
 def test_each_prefix_is_a_route() -> None:
-    prefixes = frozenset({IPv4Network("192.0.2.2"), IPv4Network("192.0.2.1")})
-    assert routes(prefixes) == "route 192.0.2.1/32 blackhole;\nroute 192.0.2.2/32 blackhole;\n"
+    prefixes = frozenset({IPv4Network("192.0.2.2"), IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")})
+    assert routes(prefixes, 4) == "route 192.0.2.1/32 blackhole;\nroute 192.0.2.2/32 blackhole;\n"
+    assert routes(prefixes, 6) == "route 2001:db8::1/128 blackhole;\n"
+
+
+def test_ipv6_has_a_channel_and_a_next_hop_of_its_own() -> None:
+    text = configuration(replace(BGP, local6=IPv6Address("2001:db8::2")), Path("/run/x"))
+    assert "ipv6 { import none; next hop address 2001:db8::2; export filter" in text
+    assert '\ninclude "/run/x/vips6.conf";\n' in text
+    assert "ipv6" not in configuration(BGP, Path("/run/x"))
 
 
 def test_neighbours_are_read_from_its_answers() -> None:

@@ -1,6 +1,6 @@
 """What ExaBGP is told."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbmux.control.announcer.exabgp import CHUNK, commands, configuration
@@ -19,6 +19,17 @@ def test_routes_carry_metric_and_communities() -> None:
     assert commands("announce", [IPv4Network("192.0.2.1")], BGP) == [
         "announce attributes next-hop 10.0.1.2 med 50 community [ 64512:7 1:2 ] nlri 192.0.2.1/32"
     ]
+
+
+def test_ipv6_prefixes_have_a_next_hop_of_their_own() -> None:
+    both = [IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")]
+    given = Bgp(BGP.local, BGP.peers, local6=IPv6Address("2001:db8:9::1"))
+    assert commands("announce", both, given) == [
+        "announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32",
+        "announce attributes next-hop 2001:db8:9::1 nlri 2001:db8::1/128",
+    ]
+    assert len(commands("announce", both, BGP)) == 1, "without an own address of that family"
+    assert "ipv6 unicast;" in configuration(given, Path("/run/x"))
 
 
 def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
