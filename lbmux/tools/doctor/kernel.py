@@ -19,6 +19,12 @@ TIMEX_BYTES = 256
 STRICT, LOOSE = 1, 2
 SOURCE_PORT = 0x10  # of fib_multipath_hash_fields, ip-sysctl.rst
 FIVE_TUPLE, CUSTOM = 1, 3
+FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+def versions(situation: Situation) -> list[int]:
+    """Of IP, that the VIPs have; IPv4 where no configuration says."""
+    return sorted({vip.version for vip in situation.vips}) or [4]
 
 
 def sysctl(name: str) -> str | None:
@@ -49,14 +55,17 @@ def rights(situation: Situation) -> Iterator[Finding]:
 
 def forwarding(situation: Situation) -> Iterator[Finding]:
     """A router must forward; a mux must not, or the kernel sends a VIP's packets that the mux leaves to it back."""
-    is_on, mend = bool(number("net/ipv4/ip_forward")), "sysctl net.ipv4.ip_forward={}"
-    if situation.role == "router" and not is_on:
-        yield fault("forwarding", "ip_forward is 0: this router forwards nothing", mend.format(1))
-    elif situation.role == "mux" and is_on:
-        seen = "ip_forward is 1: what the mux leaves to the kernel is sent back to the router, round and round"
-        yield warning("forwarding", seen, mend.format(0))
-    else:
-        yield ok("forwarding", f"ip_forward is {int(is_on)}")
+    for version in versions(situation):
+        name = FORWARDING[version]
+        is_on, said = bool(number(name)), name.replace("/", ".")
+        if situation.role == "router" and not is_on:
+            seen = f"{said} is 0: this router forwards nothing of IPv{version}"
+            yield fault("forwarding", seen, f"sysctl {said}=1")
+        elif situation.role == "mux" and is_on:
+            seen = f"{said} is 1: what the mux leaves to the kernel is sent back to the router, round and round"
+            yield warning("forwarding", seen, f"sysctl {said}=0")
+        else:
+            yield ok("forwarding", f"{said} is {int(is_on)}")
 
 
 def reverse_path(situation: Situation) -> Iterator[Finding]:
@@ -81,14 +90,17 @@ def reverse_path(situation: Situation) -> Iterator[Finding]:
 
 def multipath_hash(situation: Situation) -> Iterator[Finding]:
     """A router that looks at addresses only sends a client's flows to one mux, and errors about them to another."""
-    policy = number("net/ipv4/fib_multipath_hash_policy")
-    fields = number("net/ipv4/fib_multipath_hash_fields")
-    mend = "sysctl net.ipv4.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
-    if policy == FIVE_TUPLE or policy == CUSTOM and fields & SOURCE_PORT:
-        yield ok("hash policy", f"fib_multipath_hash_policy is {policy}: ports count")
-    else:
-        seen = f"fib_multipath_hash_policy is {policy}: ports do not count, so each client has one mux for all flows"
-        yield fault("hash policy", seen, mend)
+    for version in versions(situation):
+        family = f"net.ipv{version}"
+        policy = number(f"{family.replace('.', '/')}/fib_multipath_hash_policy")
+        fields = number(f"{family.replace('.', '/')}/fib_multipath_hash_fields")
+        said = f"{family}.fib_multipath_hash_policy is {policy}"
+        if policy == FIVE_TUPLE or policy == CUSTOM and fields & SOURCE_PORT:
+            yield ok("hash policy", f"{said}: ports count")
+        else:
+            mend = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
+            seen = f"{said}: ports do not count, so each client has one mux for all flows"
+            yield fault("hash policy", seen, mend)
 
 
 def clock(situation: Situation) -> Iterator[Finding]:

@@ -1,0 +1,71 @@
+"""Settings of the kernel, as files that stand for /proc/sys."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lbmux.control.config import Config
+from lbmux.tools.doctor import kernel
+from lbmux.tools.doctor.finding import Finding
+from lbmux.tools.doctor.situation import Role, Situation
+from tests.control.inside import CONFIG
+
+Settings = Callable[..., None]
+Check = Callable[[Situation], Iterator[Finding]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(kernel, "SYSCTLS", tmp_path)
+
+    def write(**values: int) -> None:
+        for name, value in values.items():
+            path = tmp_path / "net" / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{value}\n")
+
+    return write
+
+
+def states(check: Check, role: Role, *vips: str) -> list[str]:
+    situation = Situation(role, Path("/nonexistent"))
+    if vips:
+        service = {**CONFIG["services"][0], "backends": []}
+        services = [service | {"vip": vip, "name": vip} for vip in vips]
+        situation.__dict__["config"] = Config.model_validate({"services": services})
+    return [finding.state for finding in check(situation)]
+
+
+@pytest.mark.parametrize(
+    ("role", "value", "state"),
+    [("router", 1, "ok"), ("router", 0, "fault"), ("mux", 1, "warning"), ("mux", 0, "ok"), ("agent", 1, "ok")],
+)
+def test_a_router_forwards_and_a_mux_does_not(settings: Settings, role: Role, value: int, state: str) -> None:
+    settings(ipv4__ip_forward=value)
+    assert states(kernel.forwarding, role) == [state]
+
+
+def test_each_version_of_ip_that_vips_have_is_looked_at(settings: Settings) -> None:
+    settings(ipv4__ip_forward=1, ipv6__conf__all__forwarding=0)
+    assert states(kernel.forwarding, "router", "192.0.2.1", "2001:db8::1") == ["ok", "fault"]
+    assert states(kernel.forwarding, "router", "192.0.2.1") == ["ok"]
+    assert states(kernel.forwarding, "router", "2001:db8::1") == ["fault"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields", "state"), [(0, 7, "fault"), (1, 7, "ok"), (2, 7, "fault"), (3, 7, "fault"), (3, 55, "ok")]
+)
+def test_a_hash_without_ports_spreads_no_client(settings: Settings, policy: int, fields: int, state: str) -> None:
+    settings(ipv4__fib_multipath_hash_policy=policy, ipv4__fib_multipath_hash_fields=fields)
+    assert states(kernel.multipath_hash, "router") == [state]
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "own", "state"), [(0, 0, "ok"), (0, 1, "fault"), (1, 0, "fault"), (1, 2, "ok"), (2, 1, "ok")]
+)
+def test_the_larger_of_two_filters_holds(settings: Settings, everywhere: int, own: int, state: str) -> None:
+    settings(ipv4__conf__all__rp_filter=everywhere, ipv4__conf__eth0__rp_filter=own, ipv4__conf__lo__rp_filter=1)
+    assert states(kernel.reverse_path, "router") == [state]
+    if state == "fault":
+        assert states(kernel.reverse_path, "agent") == ["warning"]
