@@ -20,6 +20,7 @@ COUNTED = ("packets", "bytes", "new_flows")
 class Look:
     """What one mux said; ``error`` where it said nothing."""
 
+    name: str
     path: Path
     at: float
     error: str = ""
@@ -29,20 +30,26 @@ class Look:
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def look(path: Path) -> Look:
+def names(paths: Sequence[Path]) -> dict[str, Path]:
+    """What the page calls the muxes: as their sockets, in full where two would be called the same."""
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+
+
+def look(name: str, path: Path) -> Look:
     """Ask one mux."""
     now = time.monotonic()
     try:
         runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
         if runtime["program"] != "mux":
-            return Look(path, now, f"is the socket of the {runtime['program']}, not of a mux")
+            return Look(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
         counters = ask(path, "counters", timeout_s=TIMEOUT_S)
         return Look(
-            path, now, "", runtime, _whole(path, "services"), _whole(path, "backends"),
+            name, path, now, "", runtime, _whole(path, "services"), _whole(path, "backends"),
             {line["verdict"]: line for line in counters["verdicts"]},
         )  # fmt: skip
     except ControlError as error:
-        return Look(path, now, error.reason)
+        return Look(name, path, now, error.reason)
 
 
 def _whole(path: Path, what: str) -> list[dict[str, Any]]:
@@ -62,7 +69,7 @@ def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
 
 
 def _mux(now: Look, before: Look | None) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": now.path.stem, "socket": str(now.path), "error": now.error}
+    line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error}
     if now.error:
         return line
     drops = {
@@ -107,7 +114,7 @@ def _edges(now: Look, before: Look | None) -> list[dict[str, Any]]:
     for line, rates in _backend_rates(now, before):
         edge = found.setdefault(
             line["host"],
-            {"mux": now.path.stem, "host": line["host"], "reachable": True, "packets_per_s": 0.0, "bytes_per_s": 0.0},
+            {"mux": now.name, "host": line["host"], "reachable": True, "packets_per_s": 0.0, "bytes_per_s": 0.0},
         )
         edge["reachable"] &= bool(line["reachable"])
         for key in ("packets_per_s", "bytes_per_s"):

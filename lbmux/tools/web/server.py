@@ -20,7 +20,7 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.daemon import ready, stop_event
 from lbmux.tools.explain import Packet, explain_live
 from lbmux.tools.web.guard import add_headers, guard
-from lbmux.tools.web.pool import Look, look, picture
+from lbmux.tools.web.pool import Look, look, names, picture
 from lbmux.tools.web.tables import Table, change, read
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Site:
         async with self._looking:
             now = asyncio.get_running_loop().time()
             if now - self._looked_at >= self.interval_s * 0.9:
-                looks = await asyncio.gather(*(asyncio.to_thread(look, path) for path in self.controls))
+                looks = await asyncio.gather(*(asyncio.to_thread(look, *mux) for mux in names(self.controls).items()))
                 self._picture = json.dumps(picture(looks, self._looks))
                 self._looks, self._looked_at = looks, now
             return self._picture
@@ -117,8 +117,7 @@ class Site:
         return web.json_response({"version": 1, "services": moves})
 
     async def explain(self, request: web.Request) -> web.Response:
-        known = {path.stem: path for path in self.controls}
-        path = known.get(request.query.get("mux", ""), self.controls[0])
+        path = names(self.controls).get(request.query.get("mux", ""), self.controls[0])
         try:
             packet = Packet.parse(request.query.get("packet", ""))
             explanation = await asyncio.to_thread(explain_live, packet, path)
