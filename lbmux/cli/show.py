@@ -56,6 +56,14 @@ def backends(control: Path | None, as_json: bool) -> None:
 @command.command()
 @CONTROL
 @JSON
+def health(control: Path | None, as_json: bool) -> None:
+    """Backends of a mux: up, down, draining or disabled, why, and since when."""
+    _print_list(control, "health", as_json, _itself("service", "backend", "state", "reason", "since", "drained"))
+
+
+@command.command()
+@CONTROL
+@JSON
 def neighbours(control: Path | None, as_json: bool) -> None:
     """Hosts that a mux tunnels to, and the next hop of each."""
     columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}

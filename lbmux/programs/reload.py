@@ -24,15 +24,25 @@ class Reloadable(Protocol):
     def commit(self, plan: Any) -> None: ...
 
 
+def as_it_is(config: Config) -> Config:
+    return config
+
+
 class Reloader:
-    """One configuration file and the tables that it governs.  Reloads wait for one another."""
+    """One configuration file and the tables that it governs.  Reloads wait for one another.
 
-    """``on_commit`` is awaited when a configuration has come into force."""
+    ``on_commit`` is awaited when a configuration has come into force; ``adjust`` makes of the file's configuration the
+    one that the tables get; ``wanted`` is the file's own.
+    """
 
-    def __init__(self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]]) -> None:
-        self.path = path
-        self._tables = tables
-        self._on_commit = on_commit
+    def __init__(
+        self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], wanted: Config | None = None,
+        adjust: Callable[[Config], Config] = as_it_is,
+    ) -> None:  # fmt: skip
+        config = wanted or tables.config
+        assert config is not None, "the tables are in force before they are reloaded"
+        self.path, self.wanted = path, config
+        self._tables, self._on_commit, self._adjust = tables, on_commit, adjust
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -40,15 +50,24 @@ class Reloader:
         """What changed; a file that cannot be used raises, and the running configuration stays in force."""
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
-            plan = await asyncio.to_thread(self._tables.plan, config)
-            before = self._tables.config
-            self._tables.commit(plan)
-            await self._on_commit()
-        said = changes(before, config) if before else []
-        if before and before.flows.limit != config.flows.limit:
+            before = self.wanted
+            await self._enforce(config)
+        said = changes(before, config)
+        if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
         return {"changes": said}
+
+    async def refresh(self) -> None:
+        """Put the same file's configuration in force again: what `adjust` makes of it has changed."""
+        async with self._lock:
+            await self._enforce(self.wanted)
+
+    async def _enforce(self, config: Config) -> None:
+        plan = await asyncio.to_thread(self._tables.plan, self._adjust(config))
+        self._tables.commit(plan)
+        self.wanted = config
+        await self._on_commit()
 
     def soon(self) -> None:
         """Reload without waiting for it: for a signal's handler."""

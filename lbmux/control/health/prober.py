@@ -1,0 +1,68 @@
+"""Probes all backends, each at its own time, on one event loop and by a bounded number of connections."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Self
+
+from lbmux.control.config import Config
+from lbmux.control.health.effective import Key
+from lbmux.control.health.kinds import KINDS
+from lbmux.control.health.probe import Target, attempt
+
+log = logging.getLogger(__name__)
+AT_ONCE = 256
+"""Probes under way at a time; the others wait for their turn."""
+
+Heard = Callable[[Key, bool, str], None]
+
+
+class Prober:
+    """``heard`` gets every result."""
+
+    def __init__(self, heard: Heard) -> None:
+        self._heard = heard
+        self._tasks: dict[tuple[Key, Target], asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks = {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def configure(self, config: Config) -> None:
+        """Probe the backends of ``config`` and no others; what stays the same goes on."""
+        wanted = {
+            ((service.name, backend.name), Target(backend.dip, service.health.port or backend.port, service.health))
+            for service in config.services
+            if service.health is not None
+            for backend in service.backends
+        }
+        for what in self._tasks.keys() - wanted:
+            self._tasks.pop(what).cancel()
+        for what in wanted - self._tasks.keys():
+            self._tasks[what] = asyncio.create_task(self._probe(*what))
+
+    async def _probe(self, key: Key, target: Target) -> None:
+        health, loop = target.health, asyncio.get_running_loop()
+        due = loop.time() + random.uniform(0, health.interval_s)  # noqa: S311 -- spreads load, keeps no secret
+        while True:
+            aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s  # noqa: S311
+            await asyncio.sleep(due + aside_s - loop.time())
+            async with self._turns:
+                healthy, reason = await self._attempt(key, target)
+            self._heard(key, healthy, reason)
+            due = max(due + health.interval_s, loop.time())  # what was missed is not made up for
+
+    async def _attempt(self, key: Key, target: Target) -> tuple[bool, str]:
+        try:
+            return await attempt(KINDS[target.health.kind], target)
+        except Exception as error:  # a fault of ours must not leave a backend without probes
+            log.exception("probe of backend %s of service %s", key[1], key[0])
+            return False, f"internal error: {error!r}"

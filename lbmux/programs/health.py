@@ -1,0 +1,98 @@
+"""Health in a mux: probes on its event loop, their verdict in its tables, and the commands to drain and disable."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+
+from lbmux.control import live_flows
+from lbmux.control.config import Config
+from lbmux.control.health.effective import Key, Order
+from lbmux.control.health.lives import Lives
+from lbmux.control.health.prober import Prober
+from lbmux.control.moment import Moment
+from lbmux.errors import LbmuxError
+from lbmux.programs.reload import Reloader
+
+log = logging.getLogger(__name__)
+DRAINED_S = 1.0
+"""Between two looks whether a draining backend has flows left."""
+
+
+class Health:
+    """Between probes and tables: a state that changes has the tables made anew, several at a time if they come so."""
+
+    def __init__(self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment]) -> None:
+        self._lives, self._reloader, self._moment = lives, reloader, moment
+        self._prober = Prober(self._heard)
+        self._changed = asyncio.Event()
+        self._drained: set[Key] = set()
+
+    def configure(self, config: Config) -> None:
+        self._lives.configure(config)
+        self._prober.configure(config)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_drained())]
+        async with self._prober:
+            self.configure(self._reloader.wanted)
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def handlers(self) -> dict[str, Any]:
+        return {"health": self.health, "order": self.order}
+
+    async def health(self) -> dict[str, Any]:
+        lines = self._lives.lines(self._reloader.wanted)
+        return {"health": [line | {"drained": _key(line) in self._drained} for line in lines]}
+
+    async def order(self, backend: str, order: Order | None = None, service: str | None = None) -> dict[str, Any]:
+        """Drain or disable a backend, or (None) have it serve; answered when the tables say so."""
+        keys = self._lives.order(self._reloader.wanted, order, backend, service)
+        self._drained -= set(keys)
+        for key in keys:
+            log.info("backend %s of service %s: %s by command", key[1], key[0], order or "enable")
+        await self._reloader.refresh()
+        lines = self._lives.lines(self._reloader.wanted)
+        return {"health": [line for line in lines if _key(line) in keys]}
+
+    def _heard(self, key: Key, healthy: bool, reason: str) -> None:
+        if self._lives.heard(key, healthy, reason):
+            log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
+            self._changed.set()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._reloader.refresh()
+            except LbmuxError as error:
+                log.error("the backends' new states are not in force: %s", error)
+
+    async def _watch_drained(self) -> None:
+        while True:
+            await asyncio.sleep(DRAINED_S)
+            moment = self._moment()
+            draining = {key for key, order in self._lives.orders.items() if order == "drain" and key in moment.rows}
+            self._drained &= draining
+            left = draining - self._drained
+            if not left:
+                continue
+            flows = await asyncio.to_thread(live_flows.by_backend, moment)
+            for key in sorted(left):
+                if not np.any(flows[moment.rows[key]]):
+                    self._drained.add(key)
+                    log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
+
+
+def _key(line: dict[str, Any]) -> Key:
+    return line["service"], line["backend"]

@@ -1,0 +1,64 @@
+from typing import Any
+
+from lbmux.control.config import Config
+from lbmux.control.health.effective import Key, Order, below_watermark, effective
+
+
+def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
+    backends = [{"name": f"b{n}", "dip": f"10.0.2.{n}", "weight": 5} for n in range(1, count + 1)]
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    return Config(**{"services": [service | ({"health": health} if health is not None else {})]})
+
+
+def weights(config: Config, down: str = "", orders: dict[str, Order] | None = None) -> dict[str, int]:
+    keys: dict[Key, Order] = {("web", name): order for name, order in (orders or {}).items()}
+    made = effective(config, {("web", name) for name in down.split()}, keys)
+    return {backend.name: backend.weight for backend in made.services[0].backends}
+
+
+def test_nothing_to_say_is_the_same_service() -> None:
+    config = configured({})
+    assert effective(config, set(), {}).services[0] is config.services[0]
+
+
+def test_down_is_left_out() -> None:
+    assert weights(configured({}), "b2") == {"b1": 5, "b3": 5, "b4": 5}
+
+
+def test_all_down_leaves_none() -> None:
+    assert weights(configured({}), "b1 b2 b3 b4") == {}
+
+
+def test_draining_has_no_weight() -> None:
+    assert weights(configured({}), orders={"b1": "drain"}) == {"b1": 0, "b2": 5, "b3": 5, "b4": 5}
+
+
+def test_disabled_is_left_out_also_without_probes() -> None:
+    assert weights(configured(None), orders={"b1": "disable"}) == {"b2": 5, "b3": 5, "b4": 5}
+
+
+def test_draining_and_down_is_left_out() -> None:
+    assert "b1" not in weights(configured({}), "b1", {"b1": "drain"})
+
+
+def test_another_service_has_its_own() -> None:
+    config = configured({})
+    assert effective(config, {("mail", "b1")}, {("mail", "b2"): "disable"}).services == config.services
+
+
+def test_watermark_keeps_all_below_the_share() -> None:
+    config = configured({"watermark": 0.5})
+    assert len(weights(config, "b1 b2")) == 2
+    assert len(weights(config, "b1 b2 b3")) == 4
+
+
+def test_watermark_keeps_none_that_is_disabled_or_draining() -> None:
+    config = configured({"watermark": 0.5})
+    assert weights(config, "b2 b3", {"b1": "disable", "b4": "drain"}) == {"b2": 5, "b3": 5, "b4": 0}
+
+
+def test_watermark_counts_the_backends_that_are_not_disabled() -> None:
+    service = configured({"watermark": 0.5}).services[0]
+    down = {("web", "b1"), ("web", "b2")}
+    assert not below_watermark(service, down, {})
+    assert below_watermark(service, down, {("web", "b3"): "disable"})
