@@ -48,7 +48,8 @@ from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
-DEVICE = "lbmux0"
+DEVICE, BESIDE = "lbmux0", "lbmux-up%d"
+"""TUN devices: of the driver in user space, and beside a kernel's, where the system chooses the number."""
 BATCHES_A_TURN = 16
 CAPACITY = 64
 TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
@@ -187,18 +188,16 @@ async def _serve(options: Options) -> None:
             copy_keys(driver.previous, driver.tables)
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
         agent.commit(agent.plan(config))
-        on_commit: Callable[[], Awaitable[None]] = nothing
-        ring: PacketRing | None = None
-        slow: SlowAgent | None = None
         if driver.kernel is None:
             ring, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
+        else:
+            ring, slow, on_commit = await _start_beside(options, agent, Worker(driver.tables, driver.worker), stack)
         await on_commit()
         start(driver, is_agent=True)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
-        counters = None if slow is None else slow.counters
-        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=counters)
+        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=slow.counters)
 
         async def in_force() -> None:
             showing.loaded()
@@ -216,34 +215,68 @@ async def _serve(options: Options) -> None:
     log.info("stopped; goodbye")
 
 
-async def nothing() -> None:
-    """What the kernel's driver has to do when a configuration has come into force."""
+Started = tuple[PacketRing, SlowAgent, Callable[[], Awaitable[None]]]
+"""Ring, slow path, and what is to be called when a configuration is in force."""
+
+
+async def _open(
+    options: Options, agent: AgentTables, worker: Worker, device: str, stack: contextlib.AsyncExitStack
+) -> tuple[PacketRing, Tun, AgentLoop, SlowAgent]:
+    """What both drivers have in user space; the ring reads nothing yet."""
+    ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
+    tun = stack.enter_context(Tun(device, CAPACITY))
+    await asyncio.to_thread(_bring_up, tun.name)
+    sender = stack.enter_context(RawSender(MARK, CAPACITY))
+    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender)
+    loop = AgentLoop(ring, tun, sender, worker, slow)
+    loop.warm_up()
+    _add_reader(stack, ring.fileno(), loop.inbound)
+    return ring, tun, loop, slow
+
+
+def _add_reader(stack: contextlib.AsyncExitStack, descriptor: int, handler: Callable[[], None]) -> None:
+    events = asyncio.get_running_loop()
+    events.add_reader(descriptor, handler)
+    stack.callback(events.remove_reader, descriptor)
+
+
+def _into_force(agent: AgentTables, slow: SlowAgent, ring: PacketRing) -> Config:
+    """The configuration that came into force."""
+    config = agent.config
+    assert config is not None
+    slow.configure()
+    ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
+    return config
 
 
 async def _start_tun(
     options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
-) -> tuple[PacketRing, SlowAgent, Callable[[], Awaitable[None]]]:
-    """The driver in user space: ring, slow path, and what is to be called when a configuration is in force."""
-    ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
-    tun = stack.enter_context(Tun(DEVICE, CAPACITY))
-    await asyncio.to_thread(_bring_up, tun.name)
-    sender = stack.enter_context(RawSender(MARK, CAPACITY))
+) -> Started:
+    """The driver in user space."""
+    ring, tun, loop, slow = await _open(options, agent, worker, DEVICE, stack)
     routes = PolicyRoutes(tun.name)
     await asyncio.to_thread(routes.open)
     stack.push_async_callback(asyncio.to_thread, routes.close)
-    slow = SlowAgent(agent, Worker(worker.tables), tun, sender)
-    loop, events = AgentLoop(ring, tun, sender, worker, slow), asyncio.get_running_loop()
-    loop.warm_up()
-    for descriptor, handler in ((ring.fileno(), loop.inbound), (tun.fileno(), loop.outbound)):
-        events.add_reader(descriptor, handler)
-        stack.callback(events.remove_reader, descriptor)
+    _add_reader(stack, tun.fileno(), loop.outbound)
 
-    async def bring_replies() -> None:
-        config = agent.config
-        assert config is not None
-        slow.configure()
-        ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
+    async def in_force() -> None:
+        config = _into_force(agent, slow, ring)
         if options.mode == "nat":
             await asyncio.to_thread(routes.set, reply_sources(agent), advmss(config))
 
-    return ring, slow, bring_replies
+    return ring, slow, in_force
+
+
+async def _start_beside(
+    options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
+) -> Started:
+    """Beside the kernel's driver: tunnelled frames that it leaves (ICMP, fragments, options) go the way of user space.
+
+    Replies need no device here: the kernel's program translates them.
+    """
+    ring, _, _, slow = await _open(options, agent, worker, BESIDE, stack)
+
+    async def in_force() -> None:
+        _into_force(agent, slow, ring)
+
+    return ring, slow, in_force

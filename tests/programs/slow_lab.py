@@ -44,7 +44,11 @@ def to_one_mux(lab: Lab) -> None:
 
 @contextlib.contextmanager
 def balanced(
-    lab: Lab, hosts: tuple[int, ...] = HOSTS, options: tuple[str, ...] = (), **more: Any
+    lab: Lab,
+    hosts: tuple[int, ...] = HOSTS,
+    options: tuple[str, ...] = (),
+    agent_options: tuple[str, ...] = (),
+    **more: Any,
 ) -> Iterator[Daemon]:
     """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it."""
     lab.write_config(configuration(hosts, **more))
@@ -52,7 +56,7 @@ def balanced(
     with contextlib.ExitStack() as stack:
         mux = stack.enter_context(running(lab, "mux1", "mux", *options))
         for n in hosts:
-            stack.enter_context(running(lab, f"host{n}", "agent"))
+            stack.enter_context(running(lab, f"host{n}", "agent", *agent_options))
         yield mux
 
 

@@ -62,7 +62,7 @@ def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int, option
     """The router's error about the server's packets finds the server, behind mux and NAT."""
     with (
         narrow(lab, "router", "to-client", 1400),
-        balanced(lab, options=options) as mux,
+        balanced(lab, options=options, agent_options=options) as mux,
         served(lab, family, "tcp", send_content),
     ):
         for _ in range(4):
