@@ -7,6 +7,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
 from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import add_address, remove_address
 
 from .daemons import running, send
 from .slow_lab import CLIENT, DIPS, VIPS, balanced, configuration, counters, to_one_mux
@@ -80,3 +81,18 @@ def test_an_error_about_no_flow_of_ours_goes_nowhere(lab: Lab) -> None:
         send(lab, "client", bytes(IP(src=CLIENT, dst=VIPS[4]) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(quote)))
         assert ping(lab, 4)[0] == 3  # behind it
         assert counters(mux)["icmp_no_flow"] == 1
+
+
+@FAMILIES
+def test_ping_forwarded_by_setting_is_answered_by_a_host_that_has_the_vip(lab: Lab, family: int) -> None:
+    options = ("--mode", "local")
+    vip = f"{VIPS[family]}/{32 if family == 4 else 128}"
+    settings = {"slowpath": {"echo": "forward"}}
+    with balanced(lab, hosts=(1,), agent_options=options, **settings) as mux:
+        lab.inside("host1", lambda: add_address("lo", vip))
+        try:
+            answers, said = ping(lab, family)
+        finally:
+            lab.inside("host1", lambda: remove_address("lo", vip))
+        assert answers == 3, said
+        assert counters(mux)["echo_forwarded"] == 3
