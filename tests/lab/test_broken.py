@@ -351,3 +351,21 @@ def test_short_frames(pool: Broken) -> None:
 def test_a_full_flow_table(pool: Broken) -> None:
     pool.lab.run("client", [sys.executable, str(WIRE), "flows", VIP, "80", "6000", "1"], check=True)
     until(lambda: pool.doctor("mux1").says("flow table", "full, or was", "warning"))
+
+
+def test_a_backend_that_was_taken_out_by_command(pool: Broken) -> None:
+    ask(pool.socket("mux1"), "order", backend="h1", order="disable", service="web")
+    try:
+        found = pool.doctor("mux1")
+        assert found.says("health", "web/h1 is disabled: by command", "warning")
+        assert not found.says("in force", "web/h1", "warning")
+    finally:
+        ask(pool.socket("mux1"), "order", backend="h1", order=None, service="web")
+
+
+def test_a_backend_that_fails_its_probes(pool: Broken) -> None:
+    def probed(config: dict[str, Any]) -> None:
+        config["services"][0]["health"] = {"interval_s": 0.1, "timeout_s": 0.1, "fall": 2}
+
+    with pool.config(probed, "mux1"), pool.without("host1", "server"):
+        until(lambda: pool.doctor("mux1").says("health", "web/h1 is down"))

@@ -57,6 +57,17 @@ def configuration(situation: Situation) -> Iterator[Finding]:
             yield fault("weights", f"service {service.name}: no backend takes new flows, all of them are dropped", mend)
 
 
+def health(situation: Situation) -> Iterator[Finding]:
+    """What the mux's own probes say, and what was ordered."""
+    for line in situation.not_serving:
+        name = f"{line['service']}/{line['backend']}"
+        seen = f"{name} is {line['state']}: {line['reason']}"
+        if line["state"] == "down":
+            yield fault("health", seen, "look at the server: the mux's probes bring it back when it answers")
+        else:
+            yield warning("health", seen, f"`lbmux enable {line['backend']}`, if it is to serve")
+
+
 def in_force(situation: Situation) -> Iterator[Finding]:
     """What a mux has loaded against its file as it is now."""
     if situation.runtime is None or situation.config is None or situation.role != "mux":
@@ -64,7 +75,8 @@ def in_force(situation: Situation) -> Iterator[Finding]:
     have = {(line["service"], line["backend"], line["weight"]) for line in whole(situation.control, "backends")}
     services = situation.config.services
     want = {(service.name, backend.name, backend.weight) for service in services for backend in service.backends}
-    differ = sorted({f"{service}/{backend}" for service, backend, _ in have ^ want})
+    taken_out = {(line["service"], line["backend"]) for line in situation.not_serving}
+    differ = sorted({f"{key[0]}/{key[1]}" for *key, _ in have ^ want if tuple(key) not in taken_out})
     if differ:
         seen = f"other than in {situation.config_path}: {', '.join(differ[:MOST_NAMED])}"
         yield warning("in force", seen, f"`lbmux reload --control {situation.control}`")

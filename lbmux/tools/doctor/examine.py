@@ -14,9 +14,9 @@ Check = Callable[[Situation], Iterator[Finding]]
 EVERYWHERE: tuple[Check, ...] = (kernel.rights, kernel.clock, daemon.answers, daemon.configuration)
 CHECKS: dict[Role, tuple[Check, ...]] = {
     "mux": (
-        daemon.driver, daemon.in_force, pool.same_tables, interfaces.link, interfaces.super_frames, kernel.forwarding,
-        kernel.reverse_path, vips.ownership, hosts.next_hops, hosts.tunnels, traffic.flow_table, traffic.ring,
-        traffic.verdicts,
+        daemon.driver, daemon.health, daemon.in_force, pool.same_tables, interfaces.link, interfaces.super_frames,
+        kernel.forwarding, kernel.reverse_path, vips.ownership, hosts.next_hops, hosts.tunnels,
+        traffic.flow_table, traffic.ring, traffic.verdicts,
     ),
     "agent": (
         daemon.driver, interfaces.link, interfaces.super_frames, kernel.reverse_path, vips.ownership, vips.arp_silence,

@@ -80,6 +80,14 @@ class Situation:
         return whole(self.control, "neighbours") if self.has_daemon and self.runtime else []
 
     @cached_property
+    def not_serving(self) -> list[dict[str, Any]]:
+        """Backends that probes found down, or that an operator took out: tables lack them or their weight."""
+        if self.role != "mux" or not self.runtime:
+            return []
+        lines = ask(self.control, "health", timeout_s=TIMEOUT_S)["health"]
+        return [line for line in lines if line["state"] != "up"]
+
+    @cached_property
     def counters(self) -> dict[str, Any] | None:
         """The first answer's: packets by verdict and look-ups by result."""
         if not self.has_daemon or not self.runtime:
