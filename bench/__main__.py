@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.report import Result, print_table, write_json
 
-PARTS = ("startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings")
+PARTS = ("startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`lbmux config check FILE` and `lbmux config schema`."""
+"""`lbmux config check FILE`, `lbmux config diff NEW -c CURRENT` and `lbmux config schema`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ NOT_USABLE = 3
 
 @click.group(name="config")
 def command() -> None:
-    """Check a configuration file, or print its schema."""
+    """Check a configuration file, compare two, or print the schema."""
 
 
 @command.command()
@@ -34,6 +34,36 @@ def check(file: Path) -> int:
     backends = sum(len(service.backends) for service in config.services)
     click.echo(f"{file}: fine: {_count(len(config.services), 'service')}, {_count(backends, 'backend')}")
     return 0
+
+
+@command.command()
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "-c", "--config", "current", type=click.Path(path_type=Path), required=True, help="The configuration before."
+)
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(new: Path, current: Path, as_json: bool) -> None:
+    """Print the services and backends that NEW changes, and the share of Maglev slots that move.
+
+    A slot is where new flows go. Flows that a mux remembers stay, as long as their backend does.
+    """
+    from dataclasses import asdict
+
+    from lbmux.control.config_diff import diff as compare
+    from lbmux.control.config_file import load
+
+    found = compare(load(current), load(new))
+    if as_json:
+        click.echo(json.dumps({"version": 1, "services": [asdict(one) for one in found]}))
+        return
+    for one in found:
+        moved = "" if one.slots_moved is None else f": {one.slots_moved:.1%} of its slots move"
+        click.echo(f"service {one.service}: {one.change}{moved}")
+        for change in ("added", "removed", "changed") if one.change == "changed" else ():
+            for name in getattr(one, change):
+                click.echo(f"  backend {name}: {change}")
+    if not found:
+        click.echo("no service differs")
 
 
 @command.command()

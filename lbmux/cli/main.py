@@ -24,7 +24,7 @@ COMMANDS = {
     "doctor": ("lbmux.cli.doctor:command", "Look at what goes wrong in practice, and say how to mend it."),
     "web": ("lbmux.cli.web:command", "Serve a page about a pool: traffic, services, tables, explanations."),
     "detach": ("lbmux.cli.detach:command", "Take the kernel's programs off an interface."),
-    "config": ("lbmux.cli.config:command", "Check a configuration file, or print its schema."),
+    "config": ("lbmux.cli.config:command", "Check a configuration file, compare two, or print the schema."),
     "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),
     "unit": ("lbmux.cli.unit:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab:command", "Build a network of namespaces to try it all in."),

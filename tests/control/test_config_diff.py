@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+
+from lbmux.control.config import Config
+from lbmux.control.config_diff import diff
+
+
+def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Config:
+    backends = [{"name": n, "dip": f"10.0.2.{at}", "weight": w} for at, (n, w) in enumerate(weights.items(), 1)]
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    return Config(**{"maglev": {"size": size}, "services": [service | more]})
+
+
+FOUR = {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_nothing_differs() -> None:
+    assert diff(configured(FOUR), configured(FOUR)) == []
+
+
+def test_backend_removed_moves_its_slots_and_few_more() -> None:
+    (found,) = diff(configured(FOUR), configured({"a": 1, "b": 1, "c": 1}))
+    assert (found.service, found.change, found.removed, found.added, found.changed) == (
+        "web", "changed", ("d",), (), ()
+    )  # fmt: skip
+    assert found.slots_moved is not None and 0.25 <= found.slots_moved < 0.45
+
+
+def test_backend_added() -> None:
+    (found,) = diff(configured(FOUR), configured(FOUR | {"e": 1}))
+    assert found.added == ("e",)
+    assert found.slots_moved is not None and 0.2 <= found.slots_moved < 0.4
+
+
+def test_backend_drained() -> None:
+    (found,) = diff(configured(FOUR), configured(FOUR | {"d": 0}))
+    (removed,) = diff(configured(FOUR), configured({"a": 1, "b": 1, "c": 1}))
+    assert found.changed == ("d",) and found.slots_moved == removed.slots_moved
+
+
+def test_what_moves_no_slot() -> None:
+    (found,) = diff(configured(FOUR), configured(FOUR, idle={"trusted_s": 7}))
+    assert found.slots_moved == 0.0 and not found.changed
+
+
+@pytest.mark.parametrize("new", [configured(FOUR, size=65539), configured(FOUR, vip="192.0.2.2")])
+def test_another_table_moves_all(new: Config) -> None:
+    assert [found.slots_moved for found in diff(configured(FOUR), new)] == [1.0]
+
+
+def test_all_without_weight_before_and_after() -> None:
+    (found,) = diff(configured({}), configured({}, idle={"trusted_s": 7}))
+    assert found.slots_moved is None
+
+
+def test_services_added_and_removed() -> None:
+    found = diff(configured(FOUR), configured(FOUR, name="mail"))
+    assert [(one.service, one.change, one.slots_moved) for one in found] == [
+        ("web", "removed", None), ("mail", "added", None)
+    ]  # fmt: skip
+    assert found[0].removed == found[1].added == ("a", "b", "c", "d")
