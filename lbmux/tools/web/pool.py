@@ -28,6 +28,7 @@ class Look:
     services: list[dict[str, Any]] = field(default_factory=list)
     backends: list[dict[str, Any]] = field(default_factory=list)
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    health: list[dict[str, Any]] = field(default_factory=list)
 
 
 def names(paths: Sequence[Path]) -> dict[str, Path]:
@@ -47,6 +48,7 @@ def look(name: str, path: Path) -> Look:
         return Look(
             name, path, now, "", runtime, _whole(path, "services"), _whole(path, "backends"),
             {line["verdict"]: line for line in counters["verdicts"]},
+            ask(path, "health", timeout_s=TIMEOUT_S)["health"],
         )  # fmt: skip
     except ControlError as error:
         return Look(name, path, now, error.reason)
@@ -65,6 +67,12 @@ def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
         "muxes": [_mux(one, last) for one, last in pairs],
         "edges": [edge for one, last in pairs for edge in _edges(one, last)],
         "services": _services(pairs),
+        "out": [
+            {"mux": one.name} | {key: line[key] for key in ("service", "backend", "state", "reason")}
+            for one in now
+            for line in one.health
+            if line["state"] != "up"
+        ],
     }
 
 

@@ -25,13 +25,18 @@ class Served(Inside):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.health: list[dict[str, Any]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
-        self._server = ControlServer(path, Showing(lambda: self.moment, driver, path, about).handlers())
+        handlers = Showing(lambda: self.moment, driver, path, about).handlers()
+        self._server = ControlServer(path, handlers | {"health": self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    async def _health(self) -> dict[str, Any]:
+        return {"health": self.health}
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)

@@ -45,3 +45,10 @@ def test_muxes_with_other_tables_disagree(muxes: list[Served]) -> None:
 def test_sockets_of_one_name_are_called_by_their_paths() -> None:
     one, same, other = Path("/run/a/mux.sock"), Path("/run/b/mux.sock"), Path("/run/b/mux2.sock")
     assert names([one, same, other]) == {str(one): one, str(same): same, "mux2": other}
+
+
+def test_a_backend_that_is_out_is_named_with_its_reason(muxes: list[Served]) -> None:
+    down = {"service": "web", "backend": "h1", "state": "down", "reason": "refused", "since": None}
+    muxes[0].health = [down, down | {"backend": "h2", "state": "up"}]
+    seen = picture([look(mux.path.stem, mux.path) for mux in muxes], [])
+    assert seen["out"] == [{"mux": "mux1", "service": "web", "backend": "h1", "state": "down", "reason": "refused"}]

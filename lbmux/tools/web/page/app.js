@@ -83,6 +83,7 @@ function showPool() {
   draw(find("map"), pool);
   find("troubles").replaceChildren(
     ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}`)),
+    ...pool.out.map((one) => made("li", `${one.mux}: ${one.service}/${one.backend} is ${one.state}: ${one.reason}`)),
     ...drops.map(([mux, name, value]) => made("li", `${mux}: ${rate(value)}/s dropped, ${name}`)));
   showServices();
   options(find("explain-mux"), pool.muxes.map((mux) => mux.name));
