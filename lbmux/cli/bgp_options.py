@@ -44,6 +44,10 @@ DECORATORS = (
         "--bgp-med", type=click.IntRange(0, 2**32 - 1), envvar="LBMUX_BGP_MED", **ENVIRONMENT,
         help="Metric (MED) that routes carry.",
     ),
+    click.option(
+        "--bgp-withdraw-without-backends", is_flag=True, envvar="LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS", **ENVIRONMENT,
+        help="Withdraw a VIP while all of its backends are down or disabled.",
+    ),
     click.option("--bfd", is_flag=True, envvar="LBMUX_BGP_BFD", **ENVIRONMENT, help="BFD with every peer (bird only)."),
     click.option(
         "--bfd-interval-ms", type=click.IntRange(10, 10000), default=50, show_default=True,
@@ -82,6 +86,7 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         given["bgp_address"] or IPv4Address(0), peers, given["bgp_as"], given["bgp_hold_time"],
         _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
         given["bfd_interval_ms"], given["bfd_multiplier"],
+        withdraw_without_backends=given["bgp_withdraw_without_backends"],
     )  # fmt: skip
     return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], "drain_s": given["drain"]}
 

@@ -191,16 +191,26 @@ async def _serve(options: Options) -> None:
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
 
+        only_served = options.bgp is not None and options.bgp.withdraw_without_backends
+        announced = functools.partial(prefixes_of, only_served=only_served)
+
+        async def leaving(after: Config) -> bool:
+            """A VIP that goes away is withdrawn while it is still served."""
+            if announcer is None or mux.config is None or announced(mux.config) <= announced(after):
+                return False
+            await announcer.announce(announced(mux.config) & announced(after))
+            return True
+
         async def in_force() -> None:
             showing.loaded()
             slow.configure()
             await hops.watch(mux.destinations())
             health.configure(reloader.wanted)
             if announcer is not None and mux.config is not None:
-                await announcer.announce(prefixes_of(mux.config))
+                await announcer.announce(announced(mux.config))
 
         stack.enter_context(refreshing(slow))
-        reloader = Reloader(options.config, mux, in_force, config, lives.effective)
+        reloader = Reloader(options.config, mux, in_force, config, lives.effective, leaving)
         health = Health(lives, reloader, lambda: Moment.of_mux(mux))
         start(driver)
         if driver.stays:  # and frames still must not be joined then
@@ -218,7 +228,7 @@ async def _serve(options: Options) -> None:
         await stack.enter_async_context(health.running())
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)
-            await announcer.announce(prefixes_of(config))
+            await announcer.announce(announced(mux.config or config))
         await stop.wait()
         notify("STOPPING=1")
         if announcer is not None:

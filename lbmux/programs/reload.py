@@ -24,6 +24,10 @@ class Reloadable(Protocol):
     def commit(self, plan: Any) -> None: ...
 
 
+async def nothing_leaves(config: Config) -> bool:
+    return False
+
+
 def as_it_is(config: Config) -> Config:
     return config
 
@@ -32,17 +36,18 @@ class Reloader:
     """One configuration file and the tables that it governs.  Reloads wait for one another.
 
     ``on_commit`` is awaited when a configuration has come into force; ``adjust`` makes of the file's configuration the
-    one that the tables get; ``wanted`` is the file's own.
+    one that the tables get; ``wanted`` is the file's own.  ``leaving`` is awaited before a commit, with what the tables
+    are to get, so that no packet comes any more for what goes; it says whether there was anything.
     """
 
     def __init__(
         self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], wanted: Config | None = None,
-        adjust: Callable[[Config], Config] = as_it_is,
+        adjust: Callable[[Config], Config] = as_it_is, leaving: Callable[[Config], Awaitable[bool]] = nothing_leaves,
     ) -> None:  # fmt: skip
         config = wanted or tables.config
         assert config is not None, "the tables are in force before they are reloaded"
         self.path, self.wanted = path, config
-        self._tables, self._on_commit, self._adjust = tables, on_commit, adjust
+        self._tables, self._on_commit, self._adjust, self._leaving = tables, on_commit, adjust, leaving
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,7 +69,10 @@ class Reloader:
             await self._enforce(self.wanted)
 
     async def _enforce(self, config: Config) -> None:
-        plan = await asyncio.to_thread(self._tables.plan, self._adjust(config))
+        adjusted = self._adjust(config)
+        plan = await asyncio.to_thread(self._tables.plan, adjusted)
+        if await self._leaving(adjusted):  # that took a while: next hops may have changed
+            plan = await asyncio.to_thread(self._tables.plan, adjusted)
         self._tables.commit(plan)
         self.wanted = config
         await self._on_commit()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -169,3 +170,22 @@ def test_unknown_backend(lab: Lab) -> None:
     with balanced(lab, services=[web()]) as mux:
         done = tell(mux, "drain", "h9")
         assert done.returncode == 1 and "no backend h9" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("exabgp") is None, reason="ExaBGP is not installed")
+def test_vip_without_backends_is_withdrawn_and_announced_again(lab: Lab) -> None:
+    options = ("--bgp-peer", "10.0.1.1", "--bgp-withdraw-without-backends")
+
+    def wait_for_prefixes(mux: Daemon, *wanted: str) -> None:
+        deadline = time.monotonic() + 10
+        while ask(mux.control, "bgp")["prefixes"] != list(wanted):
+            assert time.monotonic() < deadline, mux.log
+            time.sleep(0.02)
+
+    with server(lab, 1), balanced(lab, options=options, services=[web(kind="tcp")]) as mux:
+        wait_for_prefixes(mux, f"{VIPS[4]}/32")
+        wait_for_rows(mux, "h1")  # nobody serves at the other
+        assert tell(mux, "disable", "h1").returncode == 0
+        wait_for_prefixes(mux)
+        assert tell(mux, "enable", "h1").returncode == 0
+        wait_for_prefixes(mux, f"{VIPS[4]}/32")

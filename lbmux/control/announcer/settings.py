@@ -60,6 +60,7 @@ class Bgp:
     bfd_interval_ms: int = 50
     bfd_multiplier: int = 3
     local6: IPv6Address | None = None
+    withdraw_without_backends: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Neighbour:
     bfd: str = ""
 
 
-def prefixes_of(config: Config) -> frozenset[Prefix]:
-    """What a mux with this configuration announces."""
-    return frozenset(ip_network(service.vip) for service in config.services)
+def prefixes_of(config: Config, only_served: bool = False) -> frozenset[Prefix]:
+    """What a mux with this configuration announces; ``only_served``: not the VIPs that have no backend at all."""
+    return frozenset(ip_network(service.vip) for service in config.services if service.backends or not only_served)
 
 
 def in_order(prefixes: Iterable[Prefix], version: int | None = None) -> list[str]:

@@ -34,3 +34,14 @@ def test_a_vip_of_several_services_is_one_prefix() -> None:
     ]
     config = Config.model_validate({"muxes": ["10.0.1.2"], "services": services})
     assert prefixes_of(config) == {IPv4Network("192.0.2.1"), IPv4Network("192.0.2.2")}
+
+
+def test_a_vip_without_backends_is_withdrawn_where_that_is_wanted() -> None:
+    backends = {"a": [], "b": [{"dip": "10.0.2.1"}], "c": []}
+    services = [
+        {"name": name, "vip": vip, "protocol": "tcp", "port": port, "backends": backends[name]}
+        for name, vip, port in (("a", "192.0.2.1", 80), ("b", "192.0.2.1", 81), ("c", "192.0.2.2", 80))
+    ]
+    config = Config.model_validate({"services": services})
+    assert prefixes_of(config) == {IPv4Network("192.0.2.1"), IPv4Network("192.0.2.2")}
+    assert prefixes_of(config, only_served=True) == {IPv4Network("192.0.2.1")}
