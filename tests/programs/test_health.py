@@ -162,6 +162,8 @@ def test_disabled_backend_is_out_at_once(lab: Lab) -> None:
     with server(lab, 1), server(lab, 2), balanced(lab, services=[web()]) as mux:
         assert tell(mux, "disable", "h2", "--service", "web").returncode == 0
         assert rows(mux) == {"h1"} and hosts(lab) == {1}
+        shown = tell(mux, "show", "health").stdout.splitlines()
+        assert any(line.split()[:5] == ["web", "h2", "disabled", "by", "command"] for line in shown), shown
         assert tell(mux, "enable", "h2").returncode == 0
         assert hosts(lab) == {1, 2}
 
