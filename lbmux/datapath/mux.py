@@ -8,12 +8,13 @@ from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.encapsulate import encapsulate, hops_left
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u32, u64
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
+    BY_PREVIOUS,
     BY_SERVER_ID,
     ELSEWHERE,
     GONE,
@@ -151,6 +152,22 @@ def is_unsettled(world, setting, service, packet, target, now):
 
 
 @step
+def begun_before(world, who, service, packet, target):
+    """The backend of a TCP connection of which no worker here knows, after a change of the Maglev table.
+
+    It came from another mux, and most of what is open when a table changes is older than the change: so it has the
+    backend that its slot had before, if that lives, and survives the loss of a mux beside a change of backends.
+    """
+    if packet.protocol != TCP_PROTOCOL or service.previous == UNKNOWN:
+        return target
+    before = slot_at(world, service.previous, service, packet)
+    if before < 0 or backend_row(backends(world), before).state == GONE:
+        return target
+    count_lookup(world, who, BY_PREVIOUS)
+    return before
+
+
+@step
 def choose(world, setting, who, start, end, packet, index, service, now):
     """The backend of a packet: its connection id's, else its flow's, else its slot's, which the flow keeps.
 
@@ -172,6 +189,8 @@ def choose(world, setting, who, start, end, packet, index, service, now):
             count_lookup(world, who, ELSEWHERE)
         elif is_plain(world) and who != worker_limit(world) - 1:
             return int64(HAND_UP)
+        else:
+            target = begun_before(world, who, service, packet, target)
     if target < 0:
         return int64(-1)
     if not admit(world, who, index, service, now):

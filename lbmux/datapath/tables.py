@@ -111,12 +111,12 @@ server id in QUIC connection ids (its service stands for the port), a mux's sour
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
 
-LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere", "limited", "server_id")
+LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere", "limited", "server_id", "previous")
 """What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
 place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long; found
 in another worker's part, and entered in this one; not entered, for the service's new flows are limited; not asked
-for, since a QUIC connection id named the server."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID = range(len(LOOKUPS))
+for, since a QUIC connection id named the server; entered with the backend that its slot had before the last change."""
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_PREVIOUS = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64

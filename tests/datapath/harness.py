@@ -37,7 +37,7 @@ from .plain_hash import halves
 from .plain_mux import Backend, Service
 from .plain_tunnel import KINDS
 
-RARE = {"elsewhere", "limited", "server_id"}
+RARE = {"elsewhere", "limited", "server_id", "previous"}
 GUARD = 0xA5
 """Fills the memory around frames, so that a byte written outside of one is seen."""
 

@@ -16,7 +16,7 @@ from .harness import Frames, Machine
 from .plain_flows import LONGEST, Idle
 from .plain_hash import keyed, second_hash
 from .plain_mux import Backend, Service
-from .plain_packet import TCP
+from .plain_packet import TCP, UDP
 
 VIP = Craft().destination
 IDLE = Idle(untrusted=100, trusted=1000, closing=10)
@@ -48,10 +48,13 @@ def clients(number: int, seed: int = 1, flags: int = ACK) -> list[bytes]:
 PREVIOUS = 1000
 
 
-def re_slot(machine: Machine, *slots: int) -> None:
-    """Another Maglev table, as after a change of backends: only remembered flows stay where they were."""
+def re_slot(machine: Machine, *slots: int, keep: bool = False) -> None:
+    """Another Maglev table, as after a change of backends: only remembered flows stay where they were.
+
+    ``keep``: the table before stays known.
+    """
     tables, size = machine.tables, int(machine.tables.services[0, 0]["size"])
-    if size == len(slots):
+    if keep:
         tables.slots[PREVIOUS : PREVIOUS + size] = tables.slots[:size]
         tables.services[0, 0]["previous"] = PREVIOUS
     tables.slots[: len(slots)] = slots
@@ -236,14 +239,38 @@ def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before
     machine = mux(slots=(0,), workers=3)
     first, second, user = (Worker(machine.tables, number, plain=number < 2) for number in range(3))
     assert forwarded(second, Craft(), 990) == [(Verdict.FORWARDED, 0)]
-    re_slot(machine, 5)
+    re_slot(machine, 5, keep=True)
     machine.tables.settings[0]["changed"] = 995
     assert forwarded(first, Craft(flags=SYN, source_port=1), 1000) == [(Verdict.FORWARDED, 5)]
     assert forwarded(first, Craft(), 1000) == [(Verdict.UNSETTLED, -1)]
     assert forwarded(user, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
     assert forwarded(first, Craft(), 1001) == [(Verdict.FORWARDED, 0)]
-    assert forwarded(user, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 5)], "nobody knew that one"
-    assert forwarded(first, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 5)]
+    assert forwarded(user, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 0)], "another mux may have known it"
+    assert forwarded(first, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 0)]
+
+
+@pytest.mark.parametrize(
+    "flags, state, expected", [(ACK, 1, 0), (ACK, 2, 0), (ACK, 0, 5), (SYN, 1, 5)], ids=["up", "drained", "gone", "new"]
+)
+def test_a_connection_of_a_lost_mux_has_the_backend_from_before_the_last_change(
+    flags: int, state: int, expected: int
+) -> None:
+    """A mux that never saw it, and whose table has changed meanwhile as every mux's has."""
+    machine = mux(slots=(0,))
+    re_slot(machine, 5, keep=True)
+    machine.tables.settings[0]["changed"], machine.tables.backends[0]["state"] = 995, state
+    assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
+    assert machine.lookups().get("previous", 0) == (expected == 0)
+    assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected], "it is a flow like any other"
+
+
+def test_a_datagram_goes_by_the_table_in_force() -> None:
+    """Whether it begins a flow nothing says."""
+    machine = Machine.make(16)
+    machine.install_mux([Service(VIP, UDP, 53, (0,), IDLE)], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
+    re_slot(machine, 5, keep=True)
+    machine.tables.settings[0]["changed"] = 995
+    assert send(machine, [Craft(protocol=UDP, destination_port=53).frame()], 1000) == [5]
 
 
 def forwarded(worker: Worker, craft: Craft, now: int) -> list[tuple[Verdict, int]]:
@@ -281,7 +308,7 @@ def test_a_flow_that_changes_its_worker_after_a_change_of_the_table(changed: int
     batch = Frames([Craft(flags=ACK).frame()])
     machine.at(1).forward(batch, 990)
     assert batch.target.tolist() == [0]
-    re_slot(machine, 5)
+    re_slot(machine, 5, keep=True)
     machine.tables.settings[0]["changed"] = changed & 0xFFFFFFFF
     assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
     assert machine.lookups().get("elsewhere", 0) == (expected == 0)

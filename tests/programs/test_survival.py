@@ -28,7 +28,7 @@ from lbmux.lab.namespaces import PASS, inside, link_mac, set_neighbour, set_rout
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach
-from tests.datapath.craft import Craft
+from tests.datapath.craft import ACK, SYN, Craft
 
 from .daemons import READY, START_S, Daemon, configuration, running, service
 
@@ -65,6 +65,9 @@ def lab() -> Iterator[Lab]:
         yield made
     finally:
         made.down()
+
+
+TCP_FLAGS_AT = 14 + 20 + 13
 
 
 class Stream(threading.Thread):
@@ -110,6 +113,7 @@ class Stream(threading.Thread):
             due = int((time.monotonic() - begun) * PPS)
             for number in range(self.sent, min(due, self.sent + 1000)):
                 frame = self._frames[number % FLOWS]
+                frame[TCP_FLAGS_AT] = SYN if number < FLOWS else ACK
                 struct.pack_into("!I", frame, SEQUENCE_AT, number)
                 self._socket.send(frame)
                 self.sent = number + 1
