@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lbmux.tools.replay import Count, Result
     from lbmux.tools.wire import Sent
 
+OWN = ("10.0.0.1", "fd00::1")
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 TELL_EVERY_BYTES = 1 << 22
 
@@ -45,8 +47,8 @@ class MacType(click.ParamType[int]):
 @click.option("--to", "interface", metavar="INTERFACE", help="Put the frames on this wire instead.  Needs root.")
 @click.option("--pps", type=click.IntRange(min=1), help="Packets a second with --to. [default: at recorded times]")
 @click.option(
-    "--address", "addresses", type=options.ADDRESS, multiple=True, default=["10.0.0.1", "fd00::1"], show_default=True,
-    help="Source of the outer headers, one of each family.",
+    "--address", "addresses", type=options.ADDRESS, multiple=True,
+    help="Source of the outer headers, one of each family. [default: 10.0.0.1 and fd00::1]",
 )
 @click.option("--source-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {SOURCE_MAC}]")
 @click.option("--destination-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {DESTINATION_MAC}]")
@@ -113,7 +115,7 @@ def _through_mux(
     from lbmux.frames.pcap import PcapWriter
     from lbmux.tools.replay import ReplayMux, replay
 
-    mux = ReplayMux(load(config), addresses, NextHop(0, *macs, ETHERNET_MTU))
+    mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
         tell = stack.enter_context(_progress(playback))

@@ -30,7 +30,7 @@ def test_a_bad_file_is_3_and_a_line_a_problem(tmp_path: Path, capsys: pytest.Cap
     assert run(["config", "check", str(file)]) == 3
     assert capsys.readouterr() == (
         f"{file}:3: services[0].vip: is not an IPv4 or IPv6 address\n"
-        f"{file}:5: services[0].port: should be greater than or equal to 1\n",
+        f"{file}:5: services[0].port: should be 1 to 65535, or any\n",
         "",
     )
 

@@ -23,7 +23,7 @@ TCP, CUT = str(PCAPS / "tcp.pcap"), str(PCAPS / "cut.pcap")
         [TCP, *CONFIG, "--loop", "0"],
         ["-", *CONFIG, "--loop", "2"],
         [TCP, *CONFIG, "-w", TCP],
-        [TCP, *CONFIG, "--address", "2001:db8::1"],
+        [TCP, *CONFIG, "--address", "2001:db8::1::"],
         [TCP, *CONFIG, "--source-mac", "02:00"],
     ],
 )
