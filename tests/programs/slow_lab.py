@@ -53,6 +53,8 @@ def balanced(
     """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it."""
     lab.write_config(configuration(hosts, **more))
     to_one_mux(lab)
+    for family in ("-4", "-6"):  # path MTUs that an earlier test taught the client
+        lab.run("client", ["ip", family, "route", "flush", "cache"], check=True, timeout=10)
     with contextlib.ExitStack() as stack:
         mux = stack.enter_context(running(lab, "mux1", "mux", *options))
         for n in hosts:
