@@ -60,6 +60,8 @@ NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 UNSETTLED = int(Verdict.UNSETTLED)
 HAND_UP = -2
+KERNEL_PARTS = 4
+"""So many CPUs' parts the kernel looks through itself."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 NO_SLOT = 0xFFFF
 """A slot without a backend."""
@@ -126,14 +128,13 @@ def in_part(world, part, hashed, packet, index, service, now):
 def elsewhere(world, who, hashed, packet, index, service, now):
     """The backend that the packet's flow has in another worker's part, or -1.
 
-    The kernel looks at the last part only, which is user space's: to follow it through all of them is more than its
-    verifier does.  What it does not find there user space looks for, and enters in that part.
+    The kernel looks at the last part, which is user space's, and at those of some CPUs: to follow it through many is
+    more than its verifier does.  What it does not find there user space looks for, and enters in that part.
     """
     last = worker_limit(world) - 1
-    if is_plain(world):
-        return in_part(world, last, hashed, packet, index, service, now) if who != last else int64(-1)
-    target = int64(-1)
-    for part in range(last + 1):
+    target = in_part(world, last, hashed, packet, index, service, now) if who != last else int64(-1)
+    most = KERNEL_PARTS if is_plain(world) else last
+    for part in range(min(most, last)):
         if target < 0 and part != who:
             target = in_part(world, part, hashed, packet, index, service, now)
     return target

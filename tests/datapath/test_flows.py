@@ -7,6 +7,7 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.mux_tables import sizes_for
+from lbmux.datapath.mux import KERNEL_PARTS
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
@@ -236,8 +237,9 @@ def test_idle_time(packets: int, last_flags: int, limit: int, start: int) -> Non
 
 def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:
     """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
-    machine = mux(slots=(0,), workers=3)
-    first, second, user = (Worker(machine.tables, number, plain=number < 2) for number in range(3))
+    machine = mux(slots=(0,), workers=KERNEL_PARTS + 3)
+    numbers = (0, KERNEL_PARTS + 1, KERNEL_PARTS + 2)
+    first, second, user = (Worker(machine.tables, number, plain=number < numbers[2]) for number in numbers)
     assert forwarded(second, Craft(), 990) == [(Verdict.FORWARDED, 0)]
     re_slot(machine, 5, keep=True)
     machine.tables.settings[0]["changed"] = 995
@@ -271,6 +273,16 @@ def test_a_datagram_goes_by_the_table_in_force() -> None:
     re_slot(machine, 5, keep=True)
     machine.tables.settings[0]["changed"] = 995
     assert send(machine, [Craft(protocol=UDP, destination_port=53).frame()], 1000) == [5]
+
+
+def test_the_kernel_itself_looks_through_the_parts_of_some_cpus() -> None:
+    """So a flow that changes its CPU is found while user space is away, too."""
+    machine = mux(slots=(0,), workers=KERNEL_PARTS + 1)
+    first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_PARTS - 1))
+    assert forwarded(last, Craft(), 990) == [(Verdict.FORWARDED, 0)]
+    re_slot(machine, 5, keep=True)
+    machine.tables.settings[0]["changed"] = 995
+    assert forwarded(first, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
 
 
 def forwarded(worker: Worker, craft: Craft, now: int) -> list[tuple[Verdict, int]]:
