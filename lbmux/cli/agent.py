@@ -30,6 +30,7 @@ from lbmux.cli import options
 )  # fmt: skip
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
+@options.metrics
 def command(
     config: Path,
     interface: str,
@@ -39,6 +40,7 @@ def command(
     driver: str,
     detach_on_exit: bool,
     control: Path | None,
+    metrics: str | None,
 ) -> None:
     """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
 
@@ -47,4 +49,4 @@ def command(
     from lbmux.programs.agent import Options, serve
     from lbmux.programs.daemon import run
 
-    run(serve(Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit)))
+    run(serve(Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics)))

@@ -26,6 +26,7 @@ from lbmux.cli import bgp_options, options
 )  # fmt: skip
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
+@options.metrics
 @bgp_options.bgp
 def command(
     config: Path,
@@ -35,6 +36,7 @@ def command(
     xdp_mode: str,
     detach_on_exit: bool,
     control: Path | None,
+    metrics: str | None,
     **bgp: Any,
 ) -> None:
     """Run a mux on one interface: packets to a VIP leave for a backend, in a tunnel.
@@ -44,5 +46,5 @@ def command(
     from lbmux.programs.daemon import run
     from lbmux.programs.mux import Options, serve
 
-    more = bgp_options.settings(bgp)
+    more = bgp_options.settings(bgp) | {"metrics": metrics}
     run(serve(Options(config, interface, addresses, control, driver, detach_on_exit, xdp_mode, **more)))

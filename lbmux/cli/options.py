@@ -33,3 +33,7 @@ interface = click.option(
 control = click.option(
     "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
 )
+metrics = click.option(
+    "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True,
+    help="Serve metrics for Prometheus, at /metrics; to this machine only unless HOST is given.",
+)  # fmt: skip

@@ -39,6 +39,7 @@ from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
+from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
@@ -70,6 +71,7 @@ class Options:
     control: Path | None = None
     driver: str = "auto"
     detach_on_exit: bool = False
+    metrics: str | None = None
 
 
 class AgentLoop:
@@ -206,6 +208,7 @@ async def _serve(options: Options) -> None:
         reloader = Reloader(options.config, agent, in_force)
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
+        await stack.enter_async_context(serving(options.metrics, showing))
         stop = stop_event(on_reload=reloader.soon)
         where = f"{options.interface} ({driver.name})"
         log.info("agent on %s, mode %s: %d backends of this host", where, options.mode, len(agent.served))

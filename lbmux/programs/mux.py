@@ -33,6 +33,7 @@ from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
+from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
@@ -61,6 +62,7 @@ class Options:
     bgp: Bgp | None = None
     bgp_speaker: str = "exabgp"
     drain_s: float = 1.0
+    metrics: str | None = None
 
 
 def nothing(batch: Batch) -> None:
@@ -220,6 +222,7 @@ async def _serve(options: Options) -> None:
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))
+        await stack.enter_async_context(serving(options.metrics, showing, lambda: loop.batches, announcer))
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())

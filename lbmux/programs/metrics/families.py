@@ -1,0 +1,133 @@
+"""What Prometheus reads of a mux or agent: its tables at the time of a scrape, as text exposition.
+
+Beside the packets' way, in a thread.  What is one line a backend is written in bulk: of 10,000 backends the library
+would take half a second.  All else is the library's.  No label holds an address of a client.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from lbmux import __version__
+from lbmux.control import live_flows, show
+from lbmux.control.moment import Moment
+from lbmux.datapath.tables import UP
+
+TRAFFIC = {
+    "packets": ("lbmux_forwarded_packets_total", "Packets sent to a backend by this mux."),
+    "bytes": ("lbmux_forwarded_bytes_total", "Bytes sent to a backend by this mux, outer headers included."),
+    "flows": ("lbmux_new_flows_total", "Flows that began at a backend."),
+}
+"""By the field of the traffic table."""
+KINDS = {
+    "send": ("lbmux_sent_packets_total", "Packets that were sent on.", "verdict"),
+    "pass": ("lbmux_passed_packets_total", "Packets that were left to the kernel's stack.", "reason"),
+    "drop": ("lbmux_dropped_packets_total", "Packets that were dropped.", "reason"),
+}
+"""By the kind of a verdict: family, help, label."""
+ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the event loop knows at the time of a scrape; the tables are read later, in a thread."""
+
+    moment: Moment
+    in_kernel: bool = False
+    ring_dropped: int = 0
+    batches: int | None = None
+    """None: not counted."""
+    peers: Mapping[str, bool] = field(default_factory=dict)
+    """BGP: whether each is established."""
+
+
+def exposition(reading: Reading) -> bytes:
+    """All families, in the text format of Prometheus, version 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Families(reading))
+    return generate_latest(registry) + "".join(_by_backend(reading.moment)).encode()
+
+
+class Families(Collector):
+    """Those that have few lines."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry would else read all tables to learn the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        reading = self._reading
+        build = GaugeMetricFamily("lbmux_build_info", "Always 1.", labels=["version", "program"])
+        build.add_metric([__version__, reading.moment.program], 1)
+        yield build
+        counters = show.counters(reading.moment, reading.in_kernel)
+        for kind, (name, help, label) in KINDS.items():
+            lines = {line["verdict"]: line["packets"] for line in counters["verdicts"] if line["kind"] == kind}
+            yield _counter(name, help, label, lines)
+        yield _counter("lbmux_lookups_total", "Look-ups in the flow table.", "result", counters["lookups"])
+        yield CounterMetricFamily(
+            "lbmux_ring_dropped_frames_total", "Frames that the packet ring had no room for.", reading.ring_dropped
+        )
+        if reading.batches is not None:
+            yield CounterMetricFamily("lbmux_batches_total", "Batches read from the packet ring.", reading.batches)
+        if reading.peers:
+            up = GaugeMetricFamily("lbmux_bgp_up", "Whether the BGP session is established.", labels=["peer"])
+            for peer, established in reading.peers.items():
+                up.add_metric([peer], established)
+            yield up
+
+
+def _counter(name: str, help: str, label: str, lines: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, help, labels=[label])
+    for value, count in lines.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _by_backend(moment: Moment) -> Iterator[str]:
+    """The families of services and backends; an agent counts no traffic by backend."""
+    tables, owners = moment.tables, moment.owners
+    rows = np.array(list(owners), np.int64)
+    labels = [f'{{service="{_text(s.name)}",backend="{_text(b.name)}"}} ' for s, b in owners.values()]
+    if not moment.is_agent:
+        for key, (name, help) in TRAFFIC.items():
+            yield _family(name, "counter", help, labels, tables.traffic[key][:, rows].sum(0))
+    states = (tables.endpoints if moment.is_agent else tables.backends)["state"][rows]
+    yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, states == UP)
+    weights = np.array([backend.weight for _, backend in owners.values()], np.int64)
+    yield _family("lbmux_backend_weight", "gauge", "A backend's share of new flows.", labels, weights)
+    yield _flows(moment, live_flows.by_backend(moment)[rows])
+
+
+def _flows(moment: Moment, flows: NDArray[Any]) -> str:
+    """``flows``: a row for each backend in the services' order, a column for each state."""
+    sizes = [len(service.backends) for service in moment.services]
+    service_of = np.repeat(np.arange(len(sizes)), sizes)
+    sums = np.zeros((len(sizes), flows.shape[1]), np.int64)
+    np.add.at(sums, service_of, flows)
+    labels = [
+        f'{{service="{_text(service.name)}",state="{state}"}} '
+        for service in moment.services
+        for state in live_flows.STATES.values()
+    ]
+    return _family(
+        "lbmux_flows", "gauge", "Flows that are alive.", labels, sums[:, list(live_flows.STATES)].reshape(-1)
+    )
+
+
+def _family(name: str, kind: str, help: str, labels: Sequence[str], values: NDArray[Any]) -> str:
+    lines = [f"{name}{label}{value}\n" for label, value in zip(labels, values.astype(np.int64).tolist(), strict=True)]
+    return f"# HELP {name} {help}\n# TYPE {name} {kind}\n{''.join(lines)}"
+
+
+def _text(name: str) -> str:
+    return name.translate(ESCAPES)

@@ -1,0 +1,106 @@
+"""The page that Prometheus scrapes: HTTP in threads of its own, beside the event loop that has the packets.
+
+Only what must be read between two packets is asked of the event loop; text and socket are a thread's, one scrape at a
+time, with the packets first where both want the same core.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any, Self
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from lbmux.errors import SetupError
+from lbmux.programs.daemon import NICE
+from lbmux.programs.metrics.families import Reading, exposition
+
+PATH, LOCAL = "/metrics", "127.0.0.1"
+ANSWER_S, IDLE_S = 5.0, 30.0
+"""How long a scrape waits for the event loop; and how long a connection may be silent."""
+
+
+class MetricsServer:
+    """Serves from ``async with`` on; ``read`` runs on the event loop and must not hold it up."""
+
+    def __init__(self, where: str, read: Callable[[], Awaitable[Reading]]) -> None:
+        """``where``: [HOST:]PORT."""
+        self._where, self._read = where, read
+        self._scraping = threading.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._server = _Server(_endpoint(self._where), self._text)
+        except OSError as error:
+            raise SetupError(f"metrics on {self._where}", str(error), "choose another with --metrics") from error
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        # In a thread: a scrape that is under way still wants its answer of this loop.
+        await asyncio.to_thread(self._server.shutdown)
+        self._server.server_close()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def _text(self) -> bytes:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        with self._scraping:
+            reading = asyncio.run_coroutine_threadsafe(_awaited(self._read()), self._loop).result(ANSWER_S)
+            return exposition(reading)
+
+
+async def _awaited(reading: Awaitable[Reading]) -> Reading:
+    return await reading
+
+
+class _Server(ThreadingTCPServer):
+    """Not http.server's own, which looks for this machine's name in the DNS before it listens."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, endpoint: tuple[socket.AddressFamily, tuple[Any, ...]], text: Callable[[], bytes]) -> None:
+        self.address_family, address = endpoint
+        self.text = text
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = IDLE_S
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != PATH:
+            self.send_error(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}")
+            return
+        try:
+            text = self.server.text()
+        except TimeoutError:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "the event loop did not answer in time")
+            return
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a scrape every few seconds is no event."""
+
+
+def _endpoint(where: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    host, _, port = where.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]") or LOCAL, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return found[0][0], found[0][4]

@@ -1,0 +1,46 @@
+"""The metrics of a program: what `Showing` and the announcer know, read at each scrape."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from lbmux.control.announcer.announcer import Announcer
+from lbmux.programs.metrics.families import Reading
+from lbmux.programs.metrics.server import MetricsServer
+from lbmux.programs.showing import Showing
+
+SPEAKER_S = 1.0
+ESTABLISHED = "established"
+
+
+def serving(
+    where: str | None,
+    showing: Showing,
+    batches: Callable[[], int] | None = None,
+    announcer: Announcer | None = None,
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """A server at ``where``, [HOST:]PORT; nothing without it."""
+    if where is None:
+        return contextlib.nullcontext()
+    seen = dict[str, bool]()
+
+    async def read() -> Reading:
+        if announcer is not None:
+            seen.update(dict.fromkeys(seen, False) | await _peers(announcer))
+        return Reading(
+            showing.moment(),
+            showing.driver.kernel is not None,
+            showing.ring.dropped() if showing.ring else 0,
+            batches() if batches else None,
+            dict(seen),
+        )
+
+    return MetricsServer(where, read)
+
+
+async def _peers(announcer: Announcer) -> dict[str, bool]:
+    """By address, whether its session is established; empty where the speaker does not answer."""
+    with contextlib.suppress(OSError, TimeoutError):
+        state = await asyncio.wait_for(announcer.state(), SPEAKER_S)
+        return {peer["address"]: peer["state"].lower() == ESTABLISHED for peer in state["neighbours"]}
+    return {}

@@ -1,0 +1,161 @@
+"""The metrics of a mux and an agent: as Prometheus's own parser reads them, and as a real Prometheus has them."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lbmux import __version__
+from lbmux.errors import SetupError
+from lbmux.programs.metrics.families import Reading, exposition
+from lbmux.programs.metrics.server import MetricsServer
+from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    families = [*text_string_to_metric_families(text)]
+    assert len({family.name for family in families}) == len(families)
+    found = [sample for family in families for sample in family.samples]
+    by_key = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def scraped(reading: Reading) -> Callable[..., float]:
+    found = samples(exposition(reading).decode())
+    return lambda name, **labels: found["lbmux_" + name, frozenset(labels.items())]
+
+
+def test_a_mux_has_traffic_and_new_flows_of_each_backend() -> None:
+    inside = Inside()
+    sent = [inside.send(dns(1), dns(2), worker=0), inside.send(dns(3), dns(3), worker=1)]
+    value = scraped(Reading(inside.moment))
+    assert value("forwarded_packets_total", service="dns", backend="h1") == 4
+    assert value("new_flows_total", service="dns", backend="h1") == 3
+    ethernet = 4 * 14
+    in_bytes = sum(int(frames.length.sum()) for frames in sent) - ethernet
+    assert value("forwarded_bytes_total", service="dns", backend="h1") == in_bytes
+    assert value("forwarded_packets_total", service="web", backend="h2") == 0
+
+
+def test_flows_are_counted_by_service_and_state() -> None:
+    inside = Inside()
+    inside.send(dns(1), dns(2), dns(2), client())
+    value = scraped(Reading(inside.moment))
+    assert [value("flows", service="dns", state=state) for state in ("untrusted", "trusted", "closing")] == [1, 1, 0]
+    assert sum(value("flows", service="web", state=state) for state in ("untrusted", "trusted", "closing")) == 1
+
+
+def test_verdicts_are_counted_by_what_became_of_the_packet() -> None:
+    inside = Inside()
+    inside.send(client(), client(destination=bytes([203, 0, 113, 1])))
+    inside.moment.tables.services["size"] = 0
+    inside.send(client(port=40001))
+    value = scraped(Reading(inside.moment))
+    assert value("sent_packets_total", verdict="forwarded") == 1
+    assert value("passed_packets_total", reason="not_vip") == 1
+    assert value("dropped_packets_total", reason="no_backend") == 1
+    assert value("dropped_packets_total", reason="denied") == 0
+
+
+def test_a_pass_of_kernel_and_user_space_counts_once() -> None:
+    inside = Inside()
+    stranger = client(destination=bytes([203, 0, 113, 1]))
+    inside.send(stranger, worker=0)
+    inside.send(stranger, worker=1)
+    assert scraped(Reading(inside.moment, in_kernel=True))("passed_packets_total", reason="not_vip") == 1
+
+
+def test_a_backend_without_weight_is_not_up() -> None:
+    drained = {"name": "old", "dip": "10.1.3.2", "weight": 0}
+    web, dns_service = CONFIG["services"]
+    inside = Inside(CONFIG | {"services": [web | {"backends": [*web["backends"], drained]}, dns_service]})
+    value = scraped(Reading(inside.moment))
+    ups = [value("backend_up", service="web", backend=name) for name in ("h1", "h2", "old")]
+    weights = [value("backend_weight", service="web", backend=name) for name in ("h1", "h2", "old")]
+    assert (ups, weights) == ([1, 1, 0], [1, 2, 0])
+
+
+def test_what_is_not_in_the_tables() -> None:
+    peers = {"10.0.1.1": True, "2001:db8::1": False}
+    inside = Inside()
+    inside.send(client(), client())
+    value = scraped(Reading(inside.moment, ring_dropped=5, batches=7, peers=peers))
+    assert (value("ring_dropped_frames_total"), value("batches_total")) == (5, 7)
+    assert (value("bgp_up", peer="10.0.1.1"), value("bgp_up", peer="2001:db8::1")) == (1, 0)
+    assert value("build_info", version=__version__, program="mux") == 1
+    assert (value("lookups_total", result="new"), value("lookups_total", result="hit")) == (1, 1)
+
+
+def test_an_agent_counts_no_traffic_by_backend_but_its_flows() -> None:
+    found = samples(exposition(Reading(agent_with_a_flow())).decode())
+    assert "lbmux_forwarded_packets_total" not in {name for name, _ in found}
+    assert sum(value for (name, _), value in found.items() if name == "lbmux_flows") == 1
+
+
+def test_names_with_quotes_and_backslashes_are_read_back() -> None:
+    name = 'a"b\\c'
+    inside = Inside()
+    moment = inside.moment
+    renamed = moment.services[1].model_copy(update={"name": name})
+    rows = {(name if service == "dns" else service, backend): row for (service, backend), row in moment.rows.items()}
+    inside.send(dns(1))
+    value = scraped(Reading(type(moment)(moment.tables, (moment.services[0], renamed), rows)))
+    assert value("forwarded_packets_total", service=name, backend="h1") == 1
+
+
+def test_no_client_is_in_the_text() -> None:
+    inside = Inside()
+    inside.send(client(port=45454), dns(46464))
+    text = exposition(Reading(inside.moment)).decode()
+    assert "198.51.100" not in text and "45454" not in text
+
+
+def serve_and(ask: Callable[[int], Any], where: str = "127.0.0.1:0") -> Any:
+    inside = Inside()
+
+    async def read() -> Reading:
+        return Reading(inside.moment)
+
+    async def run() -> Any:
+        async with MetricsServer(where, read) as server:
+            return await asyncio.to_thread(ask, server.port)
+
+    return asyncio.run(run())
+
+
+def get(port: int, path: str = "/metrics", host: str = "127.0.0.1") -> tuple[str, str]:
+    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+def test_the_server_answers_in_the_text_format() -> None:
+    kind, text = serve_and(get)
+    assert kind.startswith("text/plain; version=0.0.4") and samples(text)
+
+
+def test_without_a_host_only_this_machine_is_served() -> None:
+    assert samples(serve_and(get, "0")[1])
+
+
+def test_an_ipv6_address_is_served() -> None:
+    assert samples(serve_and(lambda port: get(port, host="[::1]"), "[::1]:0")[1])
+
+
+def test_another_path_is_not_found() -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        serve_and(lambda port: get(port, "/other"))
+
+
+def test_a_port_that_is_taken_is_a_set_up_error_that_names_it() -> None:
+    def again(port: int) -> None:
+        with pytest.raises(SetupError, match=f"127.0.0.1:{port}"):
+            serve_and(get, f"127.0.0.1:{port}")
+
+    serve_and(again)
