@@ -134,15 +134,16 @@ def alone(role: str, interface: str) -> Iterator[None]:
 
 MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
-MOST_CPUS = 64
-"""A program looks at the flows of every CPU; for more of them the kernel's verifier would not follow it."""
+MOST_CPUS = {"mux": 256, "agent": 48}
+"""An agent's program looks for a reply's flow in the part of every CPU: of more than these the verifier would not
+follow it.  A mux's does not."""
 
 
-def cpus() -> int:
+def cpus(role: str) -> int:
     """CPUs that there may ever be: a kernel program runs with any of their numbers.  SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
-    if count > MOST_CPUS:
-        raise SetupError(f"{count} CPUs", f"the kernel's driver works with {MOST_CPUS} at most")
+    if count > MOST_CPUS[role]:
+        raise SetupError(f"{count} CPUs", f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most")
     return count
 
 
@@ -182,14 +183,14 @@ def choose(
     driver = None
     if wanted in ("auto", "xdp"):
         try:
-            kernel = Kernel(interface, sizes(cpus() + 1), role)
+            kernel = Kernel(interface, sizes(cpus(role) + 1), role)
         except LbmuxError as error:
             if wanted == "xdp":
                 raise
             _say(interface, fallback, error)
         else:
             kernel.xdp_modes = MODES[xdp_mode]
-            driver = Driver(role, interface, kernel.tables, cpus(), "xdp", kernel, programs, detach_on_exit)
+            driver = Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, programs, detach_on_exit)
     driver = driver or Driver(role, interface, Tables.allocate(sizes(1)), 0, fallback)
     try:
         yield driver

@@ -2,7 +2,6 @@
 
 import pytest
 
-from lbmux.programs.drivers import MOST_CPUS
 from lbmux.targets.bpf import kernel_clock
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
@@ -15,6 +14,8 @@ from tests.datapath.test_mux import backends, services
 from .twins import copy_tables
 
 pytestmark = pytest.mark.root
+WORKERS = 65
+"""More than there are CPUs here."""
 JIFFY_TICKS = 10
 """At most: with 100 of them a second."""
 STEERED_NS = 1_000_000
@@ -22,7 +23,7 @@ STEERED_NS = 1_000_000
 
 
 def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
-    machine = Machine.make(workers=MOST_CPUS + 1)
+    machine = Machine.make(workers=WORKERS)
     machine.install_mux(services(), backends())
     with KernelTables.create(machine.tables.sizes) as kernel:
         copy_tables(machine.tables, kernel.tables)

@@ -31,6 +31,9 @@ def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFix
     assert 0 < loaded.verified < VERIFIER_LIMIT / 2
 
 
-def test_the_mux_loads_for_many_cpus() -> None:
-    with KernelTables.create(Sizes(buckets=1 << 15, workers=MOST_CPUS + 1)) as kernel:
-        os.close(kernel.load("mux_xdp", Attach.XDP).descriptor)
+@pytest.mark.parametrize(("name", "place"), PROGRAMS)
+def test_loads_for_many_cpus(name: str, place: Attach) -> None:
+    """As many as are allowed."""
+    workers = MOST_CPUS[name.partition("_")[0]] + 1
+    with KernelTables.create(Sizes(buckets=1 << 12, workers=workers, endpoints=1024)) as kernel:
+        os.close(kernel.load(name, place).descriptor)
