@@ -38,6 +38,7 @@ from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
 from lbmux.programs.waiting import Waiting
+from lbmux.programs.watching import Watching
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -75,6 +76,7 @@ class PacketLoop:
     def __init__(self, ring: PacketRing, worker: Worker, slow: Callable[[Batch], None] = nothing) -> None:
         """``slow`` gets every batch, for what the data path handed up."""
         self.ring, self._slow = ring, slow
+        self.watching: Watching | None = None
         self.waiting = Waiting()
         self._worker = worker
         self._batch = Batch()
@@ -102,8 +104,7 @@ class PacketLoop:
         count = ring.receive(batch)
         if count:
             self.batches += 1
-            self._worker.forward(batch, now_ticks())
-            ring.send(batch)
+            self._forward(batch)
             if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
                 self._keep_unresolved(batch, time.monotonic())
                 self._slow(batch)
@@ -114,9 +115,16 @@ class PacketLoop:
         """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
         if len(self.waiting):
             since, batch = self.waiting.take()
-            self._worker.forward(batch, now_ticks())
-            self.ring.send(batch)
+            self._forward(batch)
             self._keep_unresolved(batch, since)
+
+    def _forward(self, batch: Batch) -> None:
+        watching = self.watching or None  # false, too, while nobody watches
+        copies = watching.before(batch) if watching else []
+        self._worker.forward(batch, now_ticks())
+        self.ring.send(batch)
+        if watching:
+            watching.after(batch, copies)
 
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
@@ -190,6 +198,7 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
 
+        loop.watching = Watching(lambda: Moment.of_mux(mux), options.interface, driver.kernel is not None)
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
 
@@ -219,6 +228,7 @@ async def _serve(options: Options) -> None:
             switched.clear()
 
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
+        handlers["watch"] = loop.watching.watch
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))

@@ -1,0 +1,41 @@
+"""What `lbmux trace` and `lbmux capture` share: the frames of a running mux, and what must be said beside them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def watched(
+    path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
+) -> Iterator[dict[str, Any]]:
+    """So many frames that match and are wanted; on stderr, when it begins and what was not looked at."""
+    from lbmux.control.control_socket import ask_stream
+
+    found = skipped = lost = 0
+    try:
+        for answer in ask_stream(path, "watch", filter=expression):
+            if "frames" not in answer:
+                _begin(answer)
+                continue
+            skipped, lost = skipped + answer["skipped"], lost + answer["lost"]
+            for frame in filter(wanted, answer["frames"]):
+                yield frame
+                found += 1
+                if found == most:
+                    return
+    finally:
+        if skipped or lost:
+            click.echo(f"lbmux: {skipped} frames were not looked at (too many a second), {lost} matches lost", err=True)
+
+
+def _begin(answer: dict[str, Any]) -> None:
+    where = f"{answer['program']} on {answer['interface']}"
+    click.echo(f"lbmux: watching the {where}; Ctrl-C ends", err=True)
+    if answer["in_kernel"]:
+        click.echo(
+            "lbmux: only frames that come to user space are seen; those that the kernel's program forwards or drops"
+            " itself are not (`lbmux mux --driver packet` has them all)",
+            err=True,
+        )

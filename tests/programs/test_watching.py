@@ -1,0 +1,95 @@
+"""`lbmux trace` and `lbmux capture` at a mux that runs: frames come, and what they print of them."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+
+from lbmux.lab.lab import Lab
+
+from .daemons import Daemon, configuration, running, send, service
+
+pytestmark = pytest.mark.root
+
+CLIENT, VIP = "198.51.100.2", "192.0.2.1"
+H1 = {"name": "h1", "dip": "10.1.1.2", "port": 8080}
+
+
+def syn(source_port: int, port: int = 80) -> bytes:
+    return bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=source_port, dport=port, flags="S"))
+
+
+@pytest.fixture
+def mux(lab: Lab) -> Iterator[Daemon]:
+    """`web` is for all, `closed` not for our client."""
+    closed = service("closed", 81, [H1], deny=[f"{CLIENT}/32"])
+    lab.write_config(configuration(service("web", 80, [H1]), closed))
+    with running(lab, "mux1", "mux") as daemon:
+        yield daemon
+
+
+@contextlib.contextmanager
+def watching(daemon: Daemon, command: str, *options: str) -> "Iterator[subprocess.Popen[str]]":
+    """A command that watches already; it is ended if it does not end."""
+    line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr and "watching the mux on eth0" in process.stderr.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def trace(lab: Lab, daemon: Daemon, options: list[str], packets: list[bytes]) -> list[dict[str, Any]]:
+    with watching(daemon, "trace", "-j", *options) as process:
+        send(lab, "client", *packets)
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_traces_a_forwarded_frame_with_its_steps(lab: Lab, mux: Daemon) -> None:
+    (frame,) = trace(lab, mux, ["-n", "1", "tcp and src port 4001"], [syn(4000), syn(4001)])
+    assert frame["line"] == f"{CLIENT}:4001 > {VIP}:80 tcp [S], 40 bytes"
+    assert (frame["verdict"], frame["service"], frame["backend"]) == ("forwarded", "web", "h1")
+    assert (frame["interface"], frame["left_by"]) == ("eth0", "eth0")
+    assert time.time() - frame["time_ns"] / 1e9 < 60
+    steps = {step["step"]: step["found"] for step in frame["steps"]}
+    assert set(steps) == {"service", "flow", "slot", "backend", "next hop", "outer header"}
+    assert steps["outer header"].startswith("10.0.1.2 > 10.1.1.2")
+
+
+def test_traces_only_what_is_dropped(lab: Lab, mux: Daemon) -> None:
+    (frame,) = trace(lab, mux, ["-n", "1", "drop"], [syn(4100), syn(4101, 81), syn(4102)])
+    assert frame["line"].startswith(f"{CLIENT}:4101 > {VIP}:81")
+    assert (frame["verdict"], frame["kind"], frame["service"], frame["left"]) == ("denied", "drop", "closed", None)
+
+
+def test_traces_what_is_left_to_the_kernel_by_verdict(lab: Lab, mux: Daemon) -> None:
+    dns = bytes(IP(src=CLIENT, dst=VIP) / UDP(sport=4200, dport=53))
+    (frame,) = trace(lab, mux, ["-n", "1", "verdict", "not_vip", "and", "udp"], [syn(4200), dns])
+    assert (frame["verdict"], frame["kind"], frame["service"]) == ("not_vip", "pass", None)
+
+
+def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
+    with watching(mux, "trace", "-n", "1", "src port 4300") as process:
+        send(lab, "client", syn(4300))
+        out, _ = process.communicate(timeout=60)
+    first, *steps, last = out.splitlines()
+    assert f" eth0 {CLIENT}:4300 > {VIP}:80 tcp [S], 40 bytes" in first
+    assert len(steps) == 6 and all(step.endswith("(asked afterwards)") for step in steps)
+    assert last.split() == ["verdict", "forwarded", "(send),", "web/h1"]
+
+
+def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
+    line = [sys.executable, "-m", "lbmux.cli.main", "trace", "--control", str(mux.control), "verdict lost"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "there is no verdict 'lost'" in done.stderr
