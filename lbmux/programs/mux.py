@@ -232,7 +232,8 @@ async def _serve(options: Options) -> None:
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))
-        await stack.enter_async_context(serving(options.metrics, showing, lambda: loop.batches, announcer))
+        metrics = serving(options.metrics, showing, lambda: loop.batches, announcer, lambda: reloader.wanted)
+        await stack.enter_async_context(metrics)
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())

@@ -1,19 +1,30 @@
 """The metrics of a mux and an agent: as Prometheus's own parser reads them, and as a real Prometheus has them."""
 
 import asyncio
+import contextlib
+import json
+import subprocess
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux import __version__
+from lbmux.control.config import Config
 from lbmux.errors import SetupError
+from lbmux.lab.lab import Lab
 from lbmux.programs.metrics.families import Reading, exposition
 from lbmux.programs.metrics.server import MetricsServer
 from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
+
+from .daemons import configuration, running, send, service
+from .test_mux import H1, H2, syn
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -80,6 +91,16 @@ def test_a_backend_without_weight_is_not_up() -> None:
     ups = [value("backend_up", service="web", backend=name) for name in ("h1", "h2", "old")]
     weights = [value("backend_weight", service="web", backend=name) for name in ("h1", "h2", "old")]
     assert (ups, weights) == ([1, 1, 0], [1, 2, 0])
+
+
+def test_a_backend_that_is_down_is_told_of_though_it_is_not_in_force() -> None:
+    web, dns_service = CONFIG["services"]
+    inside = Inside(CONFIG | {"services": [web | {"backends": web["backends"][1:]}, dns_service | {"backends": []}]})
+    value = scraped(Reading(inside.moment, wanted=Config.model_validate(CONFIG).services))
+    assert [value("backend_up", service="web", backend=name) for name in ("h1", "h2")] == [0, 1]
+    assert value("backend_up", service="dns", backend="h1") == 0
+    assert value("backend_weight", service="dns", backend="h1") == 1
+    assert value("flows", service="dns", state="trusted") == 0
 
 
 def test_what_is_not_in_the_tables() -> None:
@@ -159,3 +180,60 @@ def test_a_port_that_is_taken_is_a_set_up_error_that_names_it() -> None:
             serve_and(get, f"127.0.0.1:{port}")
 
     serve_and(again)
+
+
+MUX, PORT, PROMETHEUS = "10.0.1.2", 9464, "127.0.0.1:9090"
+FILES = Path(__file__).parents[2] / "prometheus"
+
+
+@contextlib.contextmanager
+def prometheus(lab: Lab, node: str, directory: Path, *targets: str) -> Iterator[Callable[[str], dict[str, float]]]:
+    """A real one in a node, with the project's files but these targets; asks it: by labels, the values."""
+    config = yaml.safe_load((FILES / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(FILES / "alerts.yml")]
+    config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = ["prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
+               f"--web.listen-address={PROMETHEUS}"]  # fmt: skip
+    log = directory / "prometheus.log"
+
+    def ask(query: str) -> dict[str, float]:
+        command = ["promtool", "query", "instant", "-o", "json", f"http://{PROMETHEUS}", query]
+        answer = lab.run(node, command, capture_output=True, text=True, timeout=20)
+        found = json.loads(answer.stdout) if answer.returncode == 0 else []
+        return {",".join(sorted(line["metric"].values())): float(line["value"][1]) for line in found}
+
+    with log.open("wb") as output, lab.popen(node, command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            yield ask
+            assert process.poll() is None, log.read_text()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def until(ask: Callable[[], dict[str, float]], wanted: dict[str, float], seconds: float = 40.0) -> None:
+    deadline, found = time.monotonic() + seconds, dict[str, float]()
+    while found != wanted and time.monotonic() < deadline:
+        found = ask()
+        time.sleep(0.2)
+    assert found == wanted
+
+
+@pytest.mark.root
+def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: Path) -> None:
+    lab.write_config(configuration(service("web", 80, [H1, H2])) | {"idle": {"untrusted_s": 3600}})
+    targets = [f"{MUX}:{PORT}", f"10.1.1.2:{PORT}"]
+    with (
+        running(lab, "mux1", "mux", "--metrics", targets[0]),
+        running(lab, "host1", "agent", "--metrics", targets[1]),
+        prometheus(lab, "router", tmp_path, *targets) as ask,
+    ):
+        send(lab, "client", *(syn(port) for port in range(42000, 42020)))
+        until(lambda: ask("sum(lbmux_forwarded_packets_total)"), {"": 20.0})
+        until(lambda: ask(f'sum by (state) (lbmux_flows{{instance="{targets[0]}"}}) > 0'), {"untrusted": 20.0})
+        until(lambda: ask("sum by (backend) (lbmux_backend_up)"), {"h1": 2.0, "h2": 1.0})
+        until(lambda: ask("count by (program) (lbmux_build_info)"), {"mux": 1.0, "agent": 1.0})
+        until(lambda: ask('min(up{job="lbmux"})'), {"": 1.0})
+    assert not any(line for line in (tmp_path / "prometheus.log").read_text().splitlines() if "level=error" in line)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from lbmux import __version__
 from lbmux.control import live_flows, show
+from lbmux.control.config import Backend, Service
 from lbmux.control.moment import Moment
 from lbmux.datapath.tables import UP
 
@@ -45,13 +46,15 @@ class Reading:
     """None: not counted."""
     peers: Mapping[str, bool] = field(default_factory=dict)
     """BGP: whether each is established."""
+    wanted: Sequence[Service] = ()
+    """As in the configuration file; in force, and so in ``moment``, are only backends that are not down or disabled."""
 
 
 def exposition(reading: Reading) -> bytes:
     """All families, in the text format of Prometheus, version 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Families(reading))
-    return generate_latest(registry) + "".join(_by_backend(reading.moment)).encode()
+    return generate_latest(registry) + "".join(_by_backend(reading)).encode()
 
 
 class Families(Collector):
@@ -93,19 +96,32 @@ def _counter(name: str, help: str, label: str, lines: Mapping[str, int]) -> Coun
     return family
 
 
-def _by_backend(moment: Moment) -> Iterator[str]:
+def _by_backend(reading: Reading) -> Iterator[str]:
     """The families of services and backends; an agent counts no traffic by backend."""
+    moment = reading.moment
     tables, owners = moment.tables, moment.owners
     rows = np.array(list(owners), np.int64)
-    labels = [f'{{service="{_text(s.name)}",backend="{_text(b.name)}"}} ' for s, b in owners.values()]
+    labels = _labels(owners.values())
     if not moment.is_agent:
         for key, (name, help) in TRAFFIC.items():
             yield _family(name, "counter", help, labels, tables.traffic[key][:, rows].sum(0))
-    states = (tables.endpoints if moment.is_agent else tables.backends)["state"][rows]
-    yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, states == UP)
-    weights = np.array([backend.weight for _, backend in owners.values()], np.int64)
-    yield _family("lbmux_backend_weight", "gauge", "A backend's share of new flows.", labels, weights)
+    yield from _states(moment, reading.wanted or moment.services)
     yield _flows(moment, live_flows.by_backend(moment)[rows])
+
+
+def _states(moment: Moment, wanted: Iterable[Service]) -> Iterator[str]:
+    """Of all that the configuration file has: one that is down has no row, and is what people want to be told of."""
+    backends = [(service, backend) for service in wanted for backend in service.backends]
+    rows = np.array([moment.rows.get((service.name, backend.name), -1) for service, backend in backends], np.int64)
+    states = (moment.tables.endpoints if moment.is_agent else moment.tables.backends)["state"][rows]
+    labels, weights = _labels(backends), np.array([backend.weight for _, backend in backends], np.int64)
+    is_up = (rows >= 0) & (states == UP)
+    yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, is_up)
+    yield _family("lbmux_backend_weight", "gauge", "A backend's weight in the configuration file.", labels, weights)
+
+
+def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:
+    return [f'{{service="{_text(service.name)}",backend="{_text(backend.name)}"}} ' for service, backend in backends]
 
 
 def _flows(moment: Moment, flows: NDArray[Any]) -> str:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable
 
 from lbmux.control.announcer.announcer import Announcer
+from lbmux.control.config import Config
 from lbmux.programs.metrics.families import Reading
 from lbmux.programs.metrics.server import MetricsServer
 from lbmux.programs.showing import Showing
@@ -18,8 +19,9 @@ def serving(
     showing: Showing,
     batches: Callable[[], int] | None = None,
     announcer: Announcer | None = None,
+    wanted: Callable[[], Config | None] = lambda: None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
-    """A server at ``where``, [HOST:]PORT; nothing without it."""
+    """A server at ``where``, [HOST:]PORT; nothing without it.  ``wanted``: the configuration, also of what is down."""
     if where is None:
         return contextlib.nullcontext()
     seen = dict[str, bool]()
@@ -27,12 +29,14 @@ def serving(
     async def read() -> Reading:
         if announcer is not None:
             seen.update(dict.fromkeys(seen, False) | await _peers(announcer))
+        config = wanted()
         return Reading(
             showing.moment(),
             showing.driver.kernel is not None,
             showing.ring.dropped() if showing.ring else 0,
             batches() if batches else None,
             dict(seen),
+            config.services if config else (),
         )
 
     return MetricsServer(where, read)

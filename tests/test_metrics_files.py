@@ -1,0 +1,101 @@
+"""The files for Prometheus and Grafana: sound by promtool, and of metrics that lbmux has."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from lbmux.programs.metrics.families import Reading, exposition
+from tests.control.inside import Inside, client
+
+ROOT = Path(__file__).parents[1]
+ALERTS, DASHBOARD = ROOT / "prometheus" / "alerts.yml", ROOT / "grafana" / "lbmux.json"
+SELECTOR = re.compile(r"\b(lbmux_\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+FROM_PROMETHEUS = {"instance", "job"}
+FIXED = {"reason", "result", "state"}
+"""Labels whose values do not hang on a configuration."""
+
+
+def known() -> dict[str, dict[str, set[str]]]:
+    """Each metric's labels, and the values that they have."""
+    inside = Inside()
+    inside.send(client())
+    text = exposition(Reading(inside.moment, batches=1, peers={"10.0.1.1": True})).decode()
+    found: dict[str, dict[str, set[str]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = found.setdefault(sample.name, {})
+            for label, value in sample.labels.items():
+                labels.setdefault(label, set()).add(value)
+    return found
+
+
+def alert_expressions() -> list[str]:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return found
+
+
+def dashboard_expressions() -> list[str]:
+    variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    queries = [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
+    return queries + [target["expr"] for panel in panels() for target in panel.get("targets", [])]
+
+
+def strangers(expressions: list[str]) -> Iterator[str]:
+    """What the expressions name that lbmux has not."""
+    metrics = known()
+    for expression in expressions:
+        for name, matchers in SELECTOR.findall(expression):
+            if name not in metrics:
+                yield name
+                continue
+            for label, operator, value in MATCHER.findall(matchers):
+                values = metrics[name].get(label)
+                if label not in FROM_PROMETHEUS and values is None:
+                    yield f"{name}: {label}"
+                elif label in FIXED and operator in ("=", "!=") and value not in metrics[name][label]:
+                    yield f"{name}: {label}={value}"
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], cwd=ALERTS.parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_check_finds_metrics_labels_and_values_that_are_not_there() -> None:
+    wrong = ['lbmux_no + lbmux_flows{client="x"}', 'lbmux_lookups_total{result="fool"}', 'lbmux_bgp_up{instance="a"}']
+    assert [*strangers(wrong)] == ["lbmux_no", "lbmux_flows: client", "lbmux_lookups_total: result=fool"]
+
+
+def test_alerts_are_of_metrics_that_there_are() -> None:
+    expressions = alert_expressions()
+    assert len(expressions) >= 9 and not [*strangers(expressions)]
+
+
+def test_promtool_takes_the_rules() -> None:
+    promtool("check", "rules", ALERTS.name)
+
+
+def test_promtool_takes_the_configuration() -> None:
+    promtool("check", "config", "prometheus.yml")
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool("test", "rules", "alerts_test.yml")
+
+
+def test_every_alert_is_tried() -> None:
+    names = {rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
+    tests = yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
+    assert names == {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
