@@ -99,3 +99,32 @@ def test_every_alert_is_tried() -> None:
     names = {rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
     tests = yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
     assert names == {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+
+
+def test_the_dashboard_is_of_metrics_that_there_are() -> None:
+    expressions = dashboard_expressions()
+    assert not [*strangers(expressions)]
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name for expression in dashboard_expressions() for name, _ in SELECTOR.findall(expression)}
+    assert shown == set(known())
+
+
+def test_the_dashboards_expressions_are_valid(tmp_path: Path) -> None:
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(queries)
+    ]
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(tmp_path / "panels.yml"))
+
+
+def test_panels_lie_beside_each_other_and_have_their_own_numbers() -> None:
+    places = [panel["gridPos"] for panel in panels()]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(cells)) == len(cells) and all(x < 24 for x, _ in cells)
+    assert len({panel["id"] for panel in panels()}) == len(places)
