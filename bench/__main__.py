@@ -8,7 +8,9 @@ from pathlib import Path
 
 from bench.report import Result, print_table, write_json
 
-PARTS = ("startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health")
+PARTS = (
+    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health", "watch",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,0 +1,136 @@
+"""What it costs that a mux can be watched: its packet loop before that was possible, with nobody watching, watched.
+
+The loop is the mux's own, between a driver in memory that only lays the same frames down anew: cheaper than any
+driver, so a live mux pays a smaller share.  The loops take turns, in another order each round, so that what else the
+machine does befalls them alike, and the loop from before runs twice: how far its two figures are apart is what this
+run can tell at all.  Processor time, since other programs take some of the wall clock's.  The kernel's program has no
+hook, so there is nothing of it to measure.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.frames import LOCAL, Frames, config, tables
+from bench.report import Result
+from lbmux.control.moment import Moment
+from lbmux.control.mux_tables import MuxTables
+from lbmux.datapath.verdicts import PASSES
+from lbmux.frames.batch import CAPACITY, Batch
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.mux import PacketLoop
+from lbmux.programs.watching import Watching
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+ROUNDS, TURNS_S = 60, 0.05
+"""Of each loop so many times so long."""
+AGAIN = "before, again"
+MATCHES_NOTHING = "udp and port 9"
+BATCHES = {f"batches of {CAPACITY}": CAPACITY, "batches of 1": 1}
+GOALS = {"nobody watches": "0.98 to 1.02", "a filter matches nothing": "< 1.03"}
+
+
+class MemoryRing(PacketRing):
+    """A driver without an interface: it always has the same frames, and sending is nothing."""
+
+    def __init__(self, count: int) -> None:
+        self._again = Frames(count)
+
+    def receive(self, batch: Batch) -> int:
+        frames = self._again
+        frames.reset()
+        batch.count = frames.count
+        batch.address[: batch.count], batch.length[: batch.count] = frames.batch.address, frames.batch.length
+        batch.interface[: batch.count] = 0
+        return batch.count
+
+    def send(self, batch: Batch) -> int:
+        return batch.count
+
+    def release(self, batch: Batch) -> None:
+        pass
+
+
+class Unwatchable(PacketLoop):
+    """The loop as it was before anybody could watch."""
+
+    def turn(self) -> int:
+        ring, batch = self.ring, self._batch
+        count = ring.receive(batch)
+        if count:
+            self.batches += 1
+            self._worker.forward(batch, now_ticks())
+            ring.send(batch)
+            if batch.verdict[:count].max() >= PASSES:
+                self._keep_unresolved(batch, time.monotonic())
+                self._slow(batch)
+            ring.release(batch)
+        return count
+
+
+def run() -> list[Result]:
+    results = []
+    for name, count in BATCHES.items():
+        before, *others = measured(count).items()
+        results.append(Result("watch", f"{name}, {before[0]}", before[1], "ns a packet"))
+        for loop, value in others:
+            results.append(
+                Result("watch", f"{name}, {loop}", value, "ns a packet", before[0], value / before[1],
+                       GOALS.get(loop, "") if count == CAPACITY else "")
+            )  # fmt: skip
+    return results
+
+
+def measured(count: int) -> dict[str, float]:
+    """Median nanoseconds a packet of each loop, ``count`` frames a batch."""
+    given = config()
+    mux = MuxTables(tables(given), *LOCAL)
+    mux.commit(mux.plan(given))
+    worker = Worker(mux.tables)
+    loops: dict[str, PacketLoop] = {name: Unwatchable(MemoryRing(count), worker) for name in ("before", AGAIN)}
+    for name in GOALS:
+        loops[name] = PacketLoop(MemoryRing(count), worker)
+        loops[name].watching = Watching(lambda: Moment.of_mux(mux), "eth0")
+    for loop in loops.values():
+        nanoseconds(loop, count)  # compiles, and lets each flow have its entry
+    with watched(loops["a filter matches nothing"]):
+        found: dict[str, list[float]] = {name: [] for name in loops}
+        for round_ in range(ROUNDS):
+            names = list(loops)
+            for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+                found[name].append(nanoseconds(loops[name], count))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def nanoseconds(loop: PacketLoop, count: int) -> float:
+    """A packet, on average over TURNS_S: a median of single batches would not see those that are looked at."""
+    turns, start, end = 0, time.thread_time_ns(), time.monotonic() + TURNS_S
+    while time.monotonic() < end:
+        loop.turn()
+        turns += 1
+    used = time.thread_time_ns() - start
+    assert (loop._batch.verdict[:count] == 0).all(), "not every frame was forwarded"
+    return used / turns / count
+
+
+@contextmanager
+def watched(loop: PacketLoop) -> Iterator[None]:
+    """With a watcher of the loop, who waits for what never comes."""
+    assert loop.watching is not None
+    with asyncio.Runner() as runner:
+        stream = loop.watching.watch(MATCHES_NOTHING)
+        runner.run(_first(stream))
+        assert loop.watching, "nobody watches"
+        yield
+        runner.run(_close(stream))
+
+
+async def _first(stream) -> object:  # type: ignore[no-untyped-def]
+    return await anext(stream)
+
+
+async def _close(stream) -> None:  # type: ignore[no-untyped-def]
+    await stream.aclose()
