@@ -38,13 +38,18 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """What a router of any kind is told."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--local", action="append", required=True)
     parser.add_argument("--peer", action="append", required=True)
     parser.add_argument("--password", default="")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options(__doc__).parse_args()
     program = shutil.which("bird", path=SEARCH)
     if program is None:
         sys.exit("bird is not installed: the package bird2")

@@ -4,6 +4,7 @@ Every node is a network namespace, every link a pair of veth ends.  The built-in
 router that spreads flows over two muxes, three hosts; all on one router, each on a subnet of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from typing import Any
@@ -227,23 +228,36 @@ def ananta() -> Topology:
     return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)
 
 
-def ananta_bgp(*options: str) -> Topology:
-    """Ananta's, but the router runs BIRD and learns the way to the VIPs from the muxes; ``options``: more of theirs."""
+ROUTERS = {"bird": "lbmux.lab.router", "frr": "lbmux.lab.frr"}
+
+
+def ananta_bgp(*options: str, router: str = "bird") -> Topology:
+    """Ananta's, but the router learns the way to the VIPs from the muxes; ``options``: more of theirs.
+
+    ``router``: what runs there, BIRD or FRR.
+    """
     plain = ananta()
     peers = ("--local", "10.0.1.1", "--peer", "10.0.1.2", "--local", "10.0.2.1", "--peer", "10.0.2.2")
-    bird = Program("bird", "lbmux.lab.router", ("{state}/router", *peers), ready=False)
+    routing = Program(router, ROUTERS[router], ("{state}/router", *peers), ready=False)
 
     def with_bgp(node: Node) -> Node:
         if node.role == "router":
-            return replace(node, routes=(), programs=(bird,))
+            return replace(node, routes=(), programs=(routing,))
         if node.role != "mux":
             return node
-        router = str(IPv4Interface(plain.port(node.name).address).network[1])
-        arguments = (*node.programs[0].arguments, "--bgp-peer", router, *options)
+        gateway = str(IPv4Interface(plain.port(node.name).address).network[1])
+        arguments = (*node.programs[0].arguments, "--bgp-peer", gateway, *options)
         return replace(node, programs=(replace(node.programs[0], arguments=arguments),))
 
-    return replace(plain, name="ananta-bgp", nodes=tuple(with_bgp(node) for node in plain.nodes))
+    name = "ananta-bgp" if router == "bird" else f"ananta-{router}"
+    return replace(plain, name=name, nodes=tuple(with_bgp(node) for node in plain.nodes))
 
 
-TOPOLOGIES = {"ananta": ananta, "ananta-bgp": ananta_bgp}
+def ananta_frr(*options: str) -> Topology:
+    return ananta_bgp(*options, router="frr")
+
+
+TOPOLOGIES: dict[str, Callable[[], Topology]] = {
+    "ananta": ananta, "ananta-bgp": ananta_bgp, "ananta-frr": ananta_frr,
+}  # fmt: skip
 DEFAULT = "ananta"

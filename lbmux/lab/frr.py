@@ -1,0 +1,112 @@
+"""A router of the lab: FRR, the second kind beside BIRD; muxes are told nothing of which one it is.
+
+    python -m lbmux.lab.frr DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
+
+FRR is several daemons: zebra has the kernel's routes, bfdd speaks BFD, bgpd BGP.  All are children of this process,
+with their files in the directory; when it is told to end, or one of them has ended, all end.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from lbmux.lab.router import AS, MUX_AS, options
+
+SEARCH = "/usr/lib/frr"
+DAEMONS = ("zebra", "bfdd", "bgpd")
+"""In the order of their starts: the others look for zebra's socket, bgpd for bfdd's sessions."""
+USER = "frr"
+"""They refuse to be root.  As the kernel forgets whom to kill with its parent when a process changes its user, they
+outlive a parent that is killed: tell it by SIGTERM."""
+START_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 0.8
+"""Of each; all together less than the lab waits for this process."""
+
+BFD = """bfd
+ profile lab
+  receive-interval 50
+  transmit-interval 50
+  detect-multiplier 3
+"""
+
+
+def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
+    """bgpd's; ``pairs``: own address and a mux's."""
+    peers = [peer for _, peer in pairs]
+    lines = [
+        f"router bgp {AS}",
+        " bgp router-id 10.255.0.1",
+        " no bgp ebgp-requires-policy",  # nothing is taken from an outside AS without a policy otherwise
+        " no bgp default ipv4-unicast",
+    ]
+    for peer in peers:
+        lines += [
+            f" neighbor {peer} remote-as {MUX_AS}",
+            f" neighbor {peer} timers 1 3",
+            f" neighbor {peer} timers connect 1",
+            f" neighbor {peer} bfd profile lab",
+            *([f" neighbor {peer} password {password}"] if password else []),
+        ]
+    for family in ("ipv4", "ipv6"):
+        activated = [f"  neighbor {peer} activate" for peer in peers]
+        lines += [f" address-family {family} unicast", *activated, "  maximum-paths 16", " exit-address-family"]
+    return "\n".join(lines) + "\n"
+
+
+def command(daemon: str, directory: Path) -> list[str]:
+    """No TCP for its console, and every path its own: other FRRs of this machine use the usual ones."""
+    given = ["-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid"), "-P", "0"]
+    own = ["--vty_socket", str(directory), "-z", str(directory / "zserv.api"), "-u", USER, "-g", USER]
+    bfd = {"bfdd": ["--bfdctl", str(directory / "bfdd.sock")]}
+    return [f"{SEARCH}/{daemon}", *given, *own, "--log", "stdout", *bfd.get(daemon, [])]
+
+
+def wait_for(daemon: str, child: "subprocess.Popen[bytes]", directory: Path) -> None:
+    """Until the daemon has its console's socket, and so everything that others look for."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (directory / f"{daemon}.vty").exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def run(directory: Path) -> None:
+    """Start all, and end when one has ended.  SIGTERM may come at any time: every child is known from its start."""
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for daemon in DAEMONS:
+            children.append(subprocess.Popen(command(daemon, directory), stdin=subprocess.DEVNULL))
+            wait_for(daemon, children[-1], directory)
+        while all(child.poll() is None for child in children):
+            time.sleep(0.1)
+    finally:
+        for child in reversed(children):
+            child.terminate()
+        for child in reversed(children):
+            try:
+                child.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def main() -> None:
+    given = options(__doc__).parse_args()
+    missing = [daemon for daemon in DAEMONS if not Path(SEARCH, daemon).exists()]
+    if missing:
+        sys.exit(f"{', '.join(missing)} not installed: the package frr")
+    given.directory.mkdir(exist_ok=True)
+    texts = {"bfdd": BFD, "bgpd": configuration(zip(given.local, given.peer, strict=True), given.password)}
+    for daemon in DAEMONS:
+        config = given.directory / f"{daemon}.conf"
+        config.write_text(texts.get(daemon, ""))
+        shutil.chown(config, USER, USER)
+    shutil.chown(given.directory, USER, USER)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    run(given.directory)
+
+
+if __name__ == "__main__":
+    main()

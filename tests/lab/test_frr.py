@@ -1,0 +1,102 @@
+"""FRR as the router: the same muxes, real daemons, and the router's kernel looked at."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbmux.control.control_socket import ask
+from lbmux.lab import frr
+from lbmux.lab.lab import Lab
+from lbmux.lab.processes import start_time
+from lbmux.lab.topology import VIP, VIP6, ananta_frr
+from tests.lab.test_bgp import WAY, announcing, services, until
+from tests.programs.daemons import service
+
+FRR_PROTOCOL = "186"  # RTPROT_BGP
+installed = pytest.mark.skipif(
+    not all(Path(frr.SEARCH, daemon).exists() for daemon in frr.DAEMONS), reason="frr is not installed"
+)
+
+
+def test_a_password_is_every_neighbours_and_bfd_too() -> None:
+    lines = frr.configuration([("10.0.1.1", "10.0.1.2"), ("10.0.2.1", "10.0.2.2")], "secret").splitlines()
+    for peer in WAY.values():
+        assert f" neighbor {peer} password secret" in lines
+        assert f" neighbor {peer} bfd profile lab" in lines
+    assert not [line for line in frr.configuration([("10.0.1.1", "10.0.1.2")]).splitlines() if "password" in line]
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """All namespaces, and the router's FRR; muxes are the test's own."""
+    lab = Lab(ananta_frr(), f"f{os.getpid()}")
+    try:
+        lab.up(programs=False)
+        lab.write_config(services(1))
+        node = lab.topology.node("router")
+        lab.start(node, node.programs[0])
+        yield lab
+    finally:
+        lab.down()
+
+
+def ways(lab: Lab, family: str = "-4") -> dict[str, set[str]]:
+    """The gateways of each route that FRR put into the kernel."""
+    command = ["ip", family, "-N", "-j", "route", "show", "proto", FRR_PROTOCOL]
+    routes = json.loads(lab.run("router", command, capture_output=True, text=True).stdout)
+    return {route["dst"]: {hop["gateway"] for hop in route.get("nexthops", [route])} for route in routes}
+
+
+@pytest.mark.root
+@installed
+@pytest.mark.parametrize("speaker", ["exabgp", "bird"])
+def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab, speaker: str) -> None:
+    with announcing(lab, "mux1", speaker) as one:
+        until(lambda: ways(lab) == {VIP: {WAY["mux1"]}})
+        with announcing(lab, "mux2", speaker) as two:
+            until(lambda: ways(lab) == {VIP: set(WAY.values())})
+            two.tell(signal.SIGKILL)
+            took_s = until(lambda: ways(lab) == {VIP: {WAY["mux1"]}}, 2)
+            two.process.wait(2)
+        print(f"{speaker}: withdrawn {1000 * took_s:.0f} ms after kill -9")
+        assert took_s < 0.5
+        one.tell(signal.SIGTERM)
+        until(lambda: not ways(lab), 2)
+        assert one.process.wait(10) == 0
+
+
+@pytest.mark.root
+@installed
+def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab) -> None:
+    six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
+    lab.write_config(services(1) | {"services": [*services(1)["services"], six]})
+    with announcing(lab, "mux1", "exabgp"), announcing(lab, "mux2", "exabgp"):
+        until(lambda: ways(lab, "-6") == {VIP6: {"2001:db8:0:1::2", "2001:db8:0:2::2"}})
+
+
+@pytest.mark.root
+@installed
+def test_with_bfd_a_silent_speaker_is_withdrawn_before_the_hold_time(lab: Lab) -> None:
+    with announcing(lab, "mux1", "bird", "--bfd") as mux:
+        until(lambda: bool(ways(lab)) and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
+        speaker = int((mux.control.with_suffix(".bgp") / "bird.pid").read_text())
+        os.kill(speaker, signal.SIGSTOP)
+        took_s = until(lambda: not ways(lab), 2)
+        os.kill(speaker, signal.SIGCONT)
+        print(f"withdrawn {1000 * took_s:.0f} ms after SIGSTOP of the speaker, with BFD")
+        assert took_s < 0.6
+
+
+@pytest.mark.root
+@installed
+def test_no_daemon_of_it_outlives_the_lab(lab: Lab) -> None:
+    directory = lab.directory / "router"
+    until(lambda: (directory / "bgpd.vty").exists())
+    pids = [int((directory / f"{daemon}.pid").read_text()) for daemon in frr.DAEMONS]
+    assert all(start_time(pid) for pid in pids)
+    lab.down()
+    assert not any(start_time(pid) for pid in pids)
