@@ -13,7 +13,7 @@ Headers are read in plain Python, which is slow: a Budget says how many frames a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -66,6 +66,9 @@ class Heading:
     port: int | None = None
     flags: int = 0
     length: int = 0
+    """Of the IP packet; of any other the frame's."""
+    start: int = ETHERNET_BYTES
+    """Where the IP header begins in the frame."""
 
     @classmethod
     def read(cls, frame: bytes) -> "Heading":
@@ -80,7 +83,8 @@ class Heading:
             behind = at + (int(ip["version_ihl"]) & 15) * 4
             whole = not int(ip["fragment"]) & OFFSET
             length = port_from_wire(int(ip["length"]))
-            return cls._of(start, ends, int(ip["protocol"]), behind if whole else None, length)
+            found = cls._of(start, ends, int(ip["protocol"]), behind if whole else None, length)
+            return replace(found, start=at)
         if kind == TYPE_IPV6 and len(start) >= at + IPV6_BYTES:
             ip = np.frombuffer(start, IPV6, 1, at)[0]
             ends = (
@@ -88,7 +92,7 @@ class Heading:
                 from_pair(int(ip["destination_high"]), int(ip["destination_low"])),
             )
             length = IPV6_BYTES + port_from_wire(int(ip["length"]))
-            return cls._of(start, ends, int(ip["next"]), at + IPV6_BYTES, length)
+            return replace(cls._of(start, ends, int(ip["next"]), at + IPV6_BYTES, length), start=at)
         return cls(length=len(frame))
 
     @classmethod
@@ -140,6 +144,18 @@ class Seen:
     @cached_property
     def heading(self) -> Heading:
         return Heading.read(self.came)
+
+
+def without_tunnel(came: bytes, left: bytes) -> bytes:
+    """A frame as it left, without the headers between Ethernet's and the packet that came.
+
+    Whatever the tunnel is, that packet is its end, and as long as it was.
+    """
+    inner, outer = Heading.read(came), Heading.read(left)
+    end = outer.start + outer.length  # behind it there may be padding
+    packet = left[end - inner.length : end]
+    kind = TYPE_IPV6 if isinstance(inner.source, IPv6Address) else TYPE_IPV4
+    return left[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + packet
 
 
 Test = Callable[[Seen], np.bool_]

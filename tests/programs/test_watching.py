@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.utils import rdpcap
 
 from lbmux.lab.lab import Lab
 
@@ -93,3 +95,47 @@ def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "there is no verdict 'lost'" in done.stderr
+
+
+def capture(lab: Lab, daemon: Daemon, file: Path, options: list[str], packets: list[bytes]) -> None:
+    with watching(daemon, "capture", "-w", str(file), *options) as process:
+        send(lab, "client", *packets)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+def tshark(file: Path, *fields: str) -> list[list[str]]:
+    names = [word for field in fields for word in ("-e", field)]
+    line = ["tshark", "-r", str(file), "-T", "fields", *names]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def test_captures_frames_with_verdict_interface_and_time(lab: Lab, mux: Daemon, tmp_path: Path) -> None:
+    file, before = tmp_path / "x.pcapng", time.time()
+    capture(lab, mux, file, ["-n", "2", "tcp", "port", "4400"], [syn(4400), syn(4400, 81)])
+    fields = ("frame.comment", "frame.interface_name", "frame.time_epoch")
+    lines = tshark(file, *fields)
+    assert [(line[0], line[1]) for line in lines] == [
+        ("in: verdict forwarded (send), service web, backend h1", "eth0"),
+        ("out: verdict forwarded (send), service web, backend h1", "eth0"),
+        ("in: verdict denied (drop), service closed", "eth0"),
+    ]
+    assert all(before <= float(line[2]) <= time.time() for line in lines)
+    came, left, denied = rdpcap(str(file))
+    assert (came[IP].dst, left[IP].dst, left[IP].payload.dst, denied[TCP].dport) == (VIP, H1["dip"], VIP, 81)
+
+
+def test_captures_only_what_was_dropped(lab: Lab, mux: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "x.pcapng"
+    capture(lab, mux, file, ["-n", "1", "--at", "drop", "src port 4500"], [syn(4500), syn(4500, 81)])
+    assert tshark(file, "frame.comment") == [["drop: verdict denied (drop), service closed"]]
+
+
+def test_captures_what_left_without_its_tunnel(lab: Lab, mux: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "x.pcapng"
+    capture(lab, mux, file, ["-n", "1", "--at", "out", "--inner", "src port 4600"], [syn(4600)])
+    (left,) = rdpcap(str(file))
+    assert (left[IP].src, left[IP].dst, left[TCP].sport, left[IP].ttl) == (CLIENT, VIP, 4600, 62)
+    assert len(left[IP]) == 40
