@@ -9,7 +9,8 @@ from pathlib import Path
 from bench.report import Result, print_table, write_json
 
 PARTS = (
-    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health", "watch",
+    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health",
+    "watch",
 )  # fmt: skip
 
 
