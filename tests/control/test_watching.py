@@ -1,0 +1,134 @@
+"""The filter of frames and what is read from their headers, each against packets that scapy made."""
+
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet
+
+from lbmux.control.flow_filter import FilterError
+from lbmux.control.watching import Budget, Heading, Names, Seen, parse, without_tunnel
+from lbmux.datapath.verdicts import Verdict
+from tests.control.inside import Inside
+
+CLIENT, VIP = "198.51.100.7", "192.0.2.1"
+ENDS: dict[str, Any] = {"src": CLIENT, "dst": VIP}
+SYN = Ether() / IP(**ENDS) / TCP(sport=4000, dport=80, flags="S")
+TAGGED = Ether() / Dot1Q(vlan=5) / IP(**ENDS) / TCP(sport=4001, dport=80, flags="PA")
+DNS = Ether() / IP(src=CLIENT, dst="192.0.2.2") / UDP(sport=4002, dport=53)
+PING = Ether() / IP(**ENDS) / ICMP()
+PING6 = Ether() / IPv6(src="2001:db8::7", dst="2001:db8::1") / ICMPv6EchoRequest()
+WEB6 = Ether() / IPv6(src="2001:db8::7", dst="2001:db8::1") / TCP(sport=4003, dport=443, flags="S")
+LATER = Ether() / IP(**ENDS, proto=6, frag=100) / bytes(40)
+QUESTION = Ether() / ARP()
+OPTIONS = Ether() / IP(**ENDS, options=[b"\x07\x07\x04\x00\x00\x00\x00\x00"]) / TCP(sport=4004, dport=80)
+FRAMES = {
+    "syn": SYN, "tagged": TAGGED, "dns": DNS, "ping": PING, "ping6": PING6, "web6": WEB6, "later": LATER,
+    "arp": QUESTION, "options": OPTIONS,
+}  # fmt: skip
+SAID = {"syn": (Verdict.FORWARDED, "web", "h1"), "dns": (Verdict.DENIED, "dns", None)}
+
+
+@pytest.fixture(scope="module")
+def inside() -> Inside:
+    return Inside()
+
+
+def seen(name: str) -> Seen:
+    verdict, service, backend = SAID.get(name, (Verdict.NOT_VIP, None, None))
+    return Seen(0, bytes(FRAMES[name]), verdict, service, backend)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", set(FRAMES)),
+        ("ip", set(FRAMES) - {"ping6", "web6", "arp"}),
+        ("ip6", {"ping6", "web6"}),
+        ("tcp", {"syn", "tagged", "web6", "later", "options"}),
+        ("tcp port 80", {"syn", "tagged", "options"}),
+        ("udp or icmp", {"dns", "ping", "ping6"}),
+        ("icmp and not ip6", {"ping"}),
+        ("src port 4000 or 4001", {"syn", "tagged"}),
+        ("dst portrange 53-80", {"syn", "tagged", "dns", "options"}),
+        ("dst host 192.0.2.2", {"dns"}),
+        ("src net 2001:db8::/32", {"ping6", "web6"}),
+        ("net 0.0.0.0/0 and not tcp", {"dns", "ping"}),
+        ("drop", {"dns"}),
+        ("verdict forwarded", {"syn"}),
+        ("not (drop or verdict not_vip)", {"syn"}),
+        ("service web", {"syn"}),
+        ("backend web/h1", {"syn"}),
+        ("service dns and backend h1", set()),
+    ],
+)
+def test_finds(inside: Inside, text: str, found: set[str]) -> None:
+    test = parse(text, inside.moment)
+    assert {name for name in FRAMES if test(seen(name))} == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("verdict lost", "there is no verdict 'lost'"),
+        ("idle > 5", "'idle' is not understood of frames"),
+        ("state trusted", "'state' is not understood of frames"),
+        ("net 192.0.2.1/8", "host bits"),
+        ("tcp and", "ends too early"),
+        ("service nothing", "there is no service 'nothing'"),
+    ],
+)
+def test_refuses(inside: Inside, text: str, reason: str) -> None:
+    with pytest.raises(FilterError, match=reason):
+        parse(text, inside.moment)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("syn", f"{CLIENT}:4000 > {VIP}:80 tcp [S], 40 bytes"),
+        ("tagged", f"{CLIENT}:4001 > {VIP}:80 tcp [P.], 40 bytes"),
+        ("options", f"{CLIENT}:4004 > {VIP}:80 tcp [S], 48 bytes"),
+        ("ping", f"{CLIENT} > {VIP} icmp, 28 bytes"),
+        ("later", f"{CLIENT} > {VIP} tcp, 60 bytes"),
+        ("web6", "[2001:db8::7]:4003 > [2001:db8::1]:443 tcp [S], 60 bytes"),
+        ("arp", "not IP, 42 bytes"),
+    ],
+)
+def test_describes(name: str, line: str) -> None:
+    assert str(Heading.read(bytes(FRAMES[name]))) == line
+
+
+@pytest.mark.parametrize("frame", [SYN, TAGGED, WEB6, OPTIONS, PING])
+def test_reads_a_frame_cut_anywhere(frame: Packet) -> None:
+    whole = bytes(frame)
+    for length in range(len(whole)):
+        assert Heading.read(whole[:length]).source in (None, Heading.read(whole).source)
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(6)])
+@pytest.mark.parametrize("inner", [SYN, WEB6, DNS])
+@pytest.mark.parametrize("between", [None, UDP(dport=6080)])
+def test_takes_the_tunnel_off(inner: Packet, between: Packet | None, padding: bytes) -> None:
+    packet = inner.payload
+    protocol = 4 if isinstance(packet, IP) else 41
+    outer = IP(dst="10.1.1.2", proto=protocol) if between is None else IP(dst="10.1.1.2") / between
+    left = bytes(Ether(type=0x0800) / outer / bytes(packet)) + padding
+    bare = Ether(without_tunnel(bytes(inner), left))
+    assert bytes(bare.payload) == bytes(packet)
+
+
+def test_names_by_row_or_else_by_destination(inside: Inside) -> None:
+    names, row = Names(), inside.moment.rows["web", "h2"]
+    assert names.of(inside.moment, Heading.read(bytes(SYN)), row) == ("web", "h2")
+    assert names.of(inside.moment, Heading.read(bytes(DNS)), -1) == ("dns", None)
+    assert names.of(inside.moment, Heading.read(bytes(PING)), -1) == (None, None)
+
+
+def test_looks_at_a_bounded_number_a_second_and_counts_the_rest() -> None:
+    budget = Budget(1000, now=0.0)
+    assert [budget.take(400, now=0.0) for _ in range(3)] == [400, 400, 200]
+    assert (budget.take(100, now=0.05), budget.skipped) == (50, 250)
+    assert budget.take(5000, now=100.0) == 1000
