@@ -15,6 +15,7 @@ from lbmux.errors import LbmuxError
 COMMANDS = {
     "mux": ("lbmux.cli.mux:command", "Run a mux: pick a backend for each packet and tunnel it there."),
     "agent": ("lbmux.cli.agent:command", "Run a host agent: take tunnelled packets to the server."),
+    "edge": ("lbmux.cli.edge:command", "Run an edge: no mux, the host announces its VIPs itself."),
     "reload": ("lbmux.cli.reload:command", "Have a running mux or agent load its configuration anew."),
     "drain": ("lbmux.cli.backend:drain", "Give a backend no new flows, and leave it those that it has."),
     "disable": ("lbmux.cli.backend:disable", "Take a backend out at once."),

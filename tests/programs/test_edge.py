@@ -1,0 +1,150 @@
+"""Edges: hosts that announce a VIP themselves while their own service is healthy.  Real daemons, BIRD as the router."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from lbmux.control.config import Config
+from lbmux.control.control_socket import ask
+from lbmux.lab import processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.processes import Process
+from lbmux.lab.topology import VIP, Program, Topology, ananta_bgp
+from lbmux.programs.edge import of_host, served
+from tests.lab.test_bgp import Router, until, ways
+from tests.programs.daemons import configuration, service
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+HOSTS = {"host1": "10.1.1.2", "host2": "10.1.2.2"}
+HEALTH = {
+    "kind": "http",
+    "path": "/whoami",
+    "interval_s": 0.1,
+    "timeout_s": 0.1,
+    "rise": 1,
+    "fall": 2,
+    "watermark": 0.9,
+}
+
+
+def backends(*numbers: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"name": f"h{n}", "dip": f"10.1.{n}.2"} | more for n in numbers]
+
+
+def two_services() -> Config:
+    web, plain = service("web", 80, backends(1, 2), health=HEALTH), service("plain", 81, backends(1, 3))
+    other = service("other", 80, backends(2), vip="192.0.2.2")
+    return of_host(Config.model_validate(configuration(web, plain, other)), {ip_address("10.1.1.2")})
+
+
+def test_only_the_hosts_own_backends_count_and_no_watermark() -> None:
+    config = two_services()
+    names = [(s.name, [b.name for b in s.backends]) for s in config.services]
+    assert names == [("web", ["h1"]), ("plain", ["h1"])]
+    assert config.services[0].health is not None and config.services[0].health.watermark is None
+
+
+def test_a_vip_is_served_when_all_of_its_services_here_are() -> None:
+    config, web, plain = two_services(), ("web", "h1"), ("plain", "h1")
+    assert served(config, {web}, {}) == {ip_network(VIP)}
+    assert served(config, set(), {}) == set()  # the one that is not probed does not make up for the other
+    assert served(config, {web}, {plain: "drain"}) == set()
+    assert served(config, {web}, {web: "disable"}) == set()
+
+
+def test_a_backend_without_weight_serves_no_vip() -> None:
+    config = Config.model_validate(configuration(service("web", 80, backends(1, weight=0) + backends(2))))
+    assert served(of_host(config, {ip_address("10.1.1.2")}), set(), {}) == set()
+    assert served(of_host(config, {ip_address("10.1.2.2")}), set(), {}) == {ip_network(VIP)}
+
+
+def edges() -> Topology:
+    """Ananta's hosts, each with the VIP; the router's BGP is with them."""
+    plain = ananta_bgp()
+    peers = ("--local", "10.1.1.1", "--peer", HOSTS["host1"], "--local", "10.1.2.1", "--peer", HOSTS["host2"])
+    bird = replace(plain.node("router").programs[0], arguments=("{state}/router", *peers))
+    nodes = {node.name: node for node in plain.nodes} | {"router": replace(plain.node("router"), programs=(bird,))}
+    for name, dip in HOSTS.items():
+        arguments = ["--name", name, "--address", VIP, "--address", dip, "--web-port", "80", "--echo-port", "7"]
+        edge = ("edge", "-c", "{config}", "-i", "eth0", "--control", "{state}/{node}.sock", "--bgp-peer")
+        speaker = (dip.removesuffix(".2") + ".1", "--bgp-speaker", "bird", "--drain", "0.1")
+        programs = (
+            Program("server", "lbmux.lab.server", tuple(arguments)),
+            Program("edge", "lbmux.cli.main", (*edge, *speaker)),
+        )
+        nodes[name] = replace(nodes[name], extra_addresses=(("lo", f"{VIP}/32"),), programs=programs)
+    config = configuration(service("web", 80, backends(1, 2), health=HEALTH))
+    return replace(plain, name="edges", nodes=tuple(nodes.values()), config=config)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """All namespaces, the router's BIRD, and the edges; servers are started by the test."""
+    lab = Lab(edges(), f"e{os.getpid()}")
+    try:
+        lab.up(programs=False)
+        for name in ("router", *HOSTS):
+            lab.start(lab.topology.node(name), lab.topology.node(name).programs[-1])
+        yield lab
+    finally:
+        lab.down()
+
+
+def serve(lab: Lab, host: str) -> Process:
+    return lab.start(lab.topology.node(host), lab.topology.node(host).programs[0])
+
+
+def answers(lab: Lab) -> str:
+    command = ["curl", "-sSf", "--max-time", "2", f"http://{VIP}/whoami"]
+    ran = lab.run("client", command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return str(ran.stdout)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed")
+def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> None:
+    router = Router(lab)
+    control = lab.directory / "host1.sock"
+    until(lambda: [n["state"] for n in ask(control, "bgp")["neighbours"]] == ["established"])
+    assert not ways(router)  # nothing answers yet
+
+    first = serve(lab, "host1")
+    until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
+    assert "host1" in answers(lab)
+    serve(lab, "host2")
+    until(lambda: ways(router) == {VIP: set(HOSTS.values())})
+
+    command = [sys.executable, "-m", "lbmux.cli.main", "drain", "h1", "--control", str(control)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ran.stdout == "web/h1: draining: by command\n"
+    until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
+    assert "host2" in answers(lab)
+    ask(control, "order", backend="h1")
+    until(lambda: ways(router) == {VIP: set(HOSTS.values())}, 5)
+
+    processes.kill(first, signal.SIGKILL)
+    took_s = until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
+    print(f"withdrawn {1000 * took_s:.0f} ms after kill -9 of the service")
+    serve(lab, "host1")
+    until(lambda: ways(router) == {VIP: set(HOSTS.values())}, 5)
+
+    processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
+    took_s = until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
+    print(f"withdrawn {1000 * took_s:.0f} ms after kill -9 of the edge")
+    processes.kill(lab.process("host2", "edge"), signal.SIGTERM)
+    until(lambda: not ways(router), 2)
+
+
+def test_without_a_router_it_is_wrong_usage() -> None:
+    command = [sys.executable, "-m", "lbmux.cli.main", "edge", "-c", "none.yaml", "-i", "lo"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 2 and "--bgp-peer" in ran.stderr
