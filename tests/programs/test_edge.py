@@ -18,6 +18,7 @@ from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import VIP, Program, Topology, ananta_bgp
+from lbmux.lab.traffic import traffic
 from lbmux.programs.edge import of_host, served
 from tests.lab.test_bgp import Router, until, ways
 from tests.programs.daemons import configuration, service
@@ -142,6 +143,30 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     print(f"withdrawn {1000 * took_s:.0f} ms after kill -9 of the edge")
     processes.kill(lab.process("host2", "edge"), signal.SIGTERM)
     until(lambda: not ways(router), 2)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed")
+def test_an_edge_that_is_withdrawn_breaks_its_own_connections_and_no_others(lab: Lab) -> None:
+    """What is paid for having no mux: the flows go to a host that does not know them, which resets them."""
+    router = Router(lab)
+    for host in HOSTS:
+        serve(lab, host)
+    until(lambda: ways(router) == {VIP: set(HOSTS.values())})
+    with traffic(lab, "client", VIP, 7, "--connections", "40") as client:
+        before = {one["number"]: one["backend"] for one in client.first["connections"]}
+        assert set(before.values()) == set(HOSTS)  # some on each
+        processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
+        until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
+        broken: dict[int, str] = {}
+
+        def all_of_host1() -> bool:
+            broken.update({one["number"]: one["broken"] for one in client.report()["connections"] if one["broken"]})
+            return {number for number, host in before.items() if host == "host1"} <= broken.keys()
+
+        took_s = until(all_of_host1, 5, 0.05)
+        print(f"{len(broken)} of 40 broken within {1000 * took_s:.0f} ms: {set(broken.values())}")
+        assert {before[number] for number in broken} == {"host1"}
 
 
 def test_without_a_router_it_is_wrong_usage() -> None:
