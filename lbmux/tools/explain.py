@@ -172,6 +172,7 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
         if way.service_row >= 0:
             row = copy.moment.tables.services[copy.moment.tables.active][way.service_row]
             copy.read_slots(int(row["slots"]), int(row["size"]))
+            copy.read_rules(int(row["rules"]), int(row["rule_count"]))
             for at in way.buckets():
                 copy.read_bucket(at)
             way.look()
@@ -351,6 +352,10 @@ class _Way:
             return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
         return {
             Verdict.NO_BACKEND: "give a backend of the service a weight above 0, and `lbmux reload`",
+            Verdict.DENIED: (
+                f"the service's `allow` and `deny` keep {packet.source} out: change them, and `lbmux reload`"
+            ),
+            Verdict.TTL: "the packet has passed too many routers: its sender should begin with a greater TTL",
             Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
             Verdict.TOO_BIG: (
                 f"packets to {host} may have {int(row['mtu']) - IPV4.itemsize} bytes: offer clients a smaller MSS"

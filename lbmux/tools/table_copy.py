@@ -17,7 +17,7 @@ from lbmux.control.control_socket import ask
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import BUCKET_BYTES, PADDING, SLOT, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RULE, SLOT, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.targets.regions import Tables
 
@@ -63,6 +63,10 @@ class LiveCopy:
 
     def read_slots(self, first: int, count: int) -> None:
         self._read("slots", first * SLOT.itemsize, count * SLOT.itemsize)
+
+    def read_rules(self, first: int, count: int) -> None:
+        """A service's access list."""
+        self._read("rules", first * RULE.itemsize, count * RULE.itemsize)
 
     def read_bucket(self, at: int) -> None:
         """The bucket that begins ``at`` so many bytes of the flow table."""

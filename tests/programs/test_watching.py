@@ -72,6 +72,7 @@ def test_traces_only_what_is_dropped(lab: Lab, mux: Daemon) -> None:
     (frame,) = trace(lab, mux, ["-n", "1", "drop"], [syn(4100), syn(4101, 81), syn(4102)])
     assert frame["line"].startswith(f"{CLIENT}:4101 > {VIP}:81")
     assert (frame["verdict"], frame["kind"], frame["service"], frame["left"]) == ("denied", "drop", "closed", None)
+    assert f"keep {CLIENT} out" in frame["steps"][-1]["found"]
 
 
 def test_traces_what_is_left_to_the_kernel_by_verdict(lab: Lab, mux: Daemon) -> None:

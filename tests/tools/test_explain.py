@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ READ = Config.model_validate(CONFIG)
 class Served(Inside):
     """A mux's tables behind a control socket, as the mux itself would have it."""
 
-    def __init__(self, path: Path, **how: bool) -> None:
-        super().__init__(**how)  # type: ignore[arg-type]
+    def __init__(self, path: Path, **how: Any) -> None:
+        super().__init__(**how)
         self.path = path
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -133,6 +134,20 @@ def test_a_service_without_backends_drops() -> None:
     services = [{**CONFIG["services"][0], "backends": []}]
     explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
     assert explanation.verdict == Verdict.NO_BACKEND and "weight above 0" in explanation.mend
+
+
+def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
+    web, dns = CONFIG["services"]
+    config = CONFIG | {"services": [web | {"deny": ["198.51.100.7/32"]}, dns | {"deny": ["203.0.113.0/24"]}]}
+    served = Served(tmp_path / "mux.sock", config=config)
+    try:
+        denied = served.explain(asked(4000))
+        assert denied.verdict == Verdict.DENIED
+        assert "`allow` and `deny` keep 198.51.100.7 out" in denied.mend
+        for allowed in ("198.51.100.8:4000 > 192.0.2.1:80/tcp", asked(4000, "192.0.2.2:53/udp")):
+            assert served.explain(allowed).verdict == Verdict.FORWARDED
+    finally:
+        served.close()
 
 
 def test_json_is_versioned_and_plain() -> None:
