@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.control.config import Backend, Config, Service
+from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.identities import assign, identity
-from lbmux.control.mux_tables import PROTOCOLS, power_of_two, ticks
+from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
 from lbmux.control.names import Name, fill
+from lbmux.datapath.encapsulate import room_of
+from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, WIDE_MUX, Sizes
 from lbmux.targets.regions import Tables
 
@@ -36,6 +38,19 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
 def ports_of(service: Service, backend: Backend) -> Iterable[int]:
     """The ports that the backend answers from: its own, or the service's, unchanged."""
     return (backend.port,) if backend.port else service.ports
+
+
+def advmss(config: Config) -> dict[int, int]:
+    """By IP version: the TCP payload that fits an Ethernet frame beside the largest tunnel header in use."""
+    room = max(
+        (
+            room_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
+            for service in config.services
+            for backend in service.backends
+        ),
+        default=0,
+    )
+    return {4: ETHERNET_MTU - room - IPV4_BYTES - TCP_BYTES, 6: ETHERNET_MTU - room - IPV6_BYTES - TCP_BYTES}
 
 
 @dataclass
@@ -78,7 +93,8 @@ class AgentTables:
         for value, (service, backend) in wanted.items():
             names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
             owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
-            endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend))
+            mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
+            endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss))
         if self.mode == NAT:
             answering = (
                 Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
@@ -89,7 +105,9 @@ class AgentTables:
         copy, salt = fill(tables, names)
         return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
 
-    def _endpoint(self, row: int, value: int, owner: int, service: Service, backend: Backend) -> NDArray[Any]:
+    def _endpoint(
+        self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int
+    ) -> NDArray[Any]:
         after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         after["vip_high"], after["vip_low"] = to_pair(service.vip)
         after["dip_high"], after["dip_low"] = to_pair(backend.dip)
@@ -98,6 +116,7 @@ class AgentTables:
         after["mode"], after["protocol"], after["owner"] = self.mode, PROTOCOLS[service.protocol], owner
         after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
         after["idle_closing"], after["state"] = ticks(service.idle.closing_s), UP
+        after["mss"] = mss
         after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
         return after
 

@@ -50,6 +50,10 @@ class Tunnel(Model):
     over paths and receive queues. Default: the mux's own address."""
 
 
+    clamp_mss: bool = False
+    """Agents that translate lower the MSS in SYN-ACKs to what fits 1500 bytes beside the largest tunnel header."""
+
+
 class Quic(Model):
     """Where the server id stands in a connection id (draft-ietf-quic-load-balancers, section 5.1, in the clear)."""
 

@@ -9,12 +9,13 @@ target is the endpoint, that is the VIP, by which the connection came.
 
 from lbmux.datapath.decapsulate import carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
+from lbmux.datapath.headers import SYN
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u32
 from lbmux.datapath.mux import counted
 from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
 from lbmux.datapath.tables import DIP, HIT, LOST, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
-from lbmux.datapath.translate import translate_destination, translate_source
+from lbmux.datapath.translate import clamp_mss, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
 
@@ -121,6 +122,8 @@ def outbound(world, who, now):
     endpoint = endpoint_row(endpoints(world), target)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
     translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
+    if endpoint.mss != 0 and (packet.flags & SYN) != 0:
+        clamp_mss(world, packet, endpoint.mss)
     return REPLIED, target
 
 

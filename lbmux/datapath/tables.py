@@ -83,10 +83,11 @@ agent the DIP), and ``target`` (the backend; at an agent the endpoint)."""
 ENDPOINT = layout(
     ("vip_high", "u8"), ("vip_low", "u8"), ("dip_high", "u8"), ("dip_low", "u8"), ("vip_port", "u2"),
     ("dip_port", "u2"), ("mode", "u1"), ("protocol", "u1"), ("owner", "u2"), ("idle_untrusted", "u4"),
-    ("idle_trusted", "u4"), ("idle_closing", "u4"), ("state", "u1"), ("generation", "u1"), ("unused", "u2"),
-    ("unused2", "u8"),
+    ("idle_trusted", "u4"), ("idle_closing", "u4"), ("state", "u1"), ("generation", "u1"), ("mss", "u2"),
+    ("unused", "u8"),
 )
-"""At an agent: one VIP and port, and the DIP and port behind it."""
+"""At an agent: one VIP and port, and the DIP and port behind it.  ``mss``: what a SYN-ACK may offer at most, in bytes
+of payload, 0 for anything."""
 
 IDENTITY = layout(("value", "u8"))
 """What a service or a backend is called, hashed: so a later process finds the rows again.  Not for the data path."""

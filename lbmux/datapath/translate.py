@@ -7,10 +7,10 @@ unfinished, so there it is the kernel that replaces it: the only step with two b
 from numba.extending import overload
 
 from lbmux.datapath.checksums import replace, replace_wide
-from lbmux.datapath.headers import TCP, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
-from lbmux.datapath.memory import STEP_OPTIONS, int64, step, u16, u32, u64
+from lbmux.datapath.headers import TCP, TCP_BYTES, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
+from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, layout, step, swap16, u16, u32, u64
 from lbmux.datapath.parse import unmapped
-from lbmux.datapath.world import replace_transport_checksum
+from lbmux.datapath.world import frame, frame_end, replace_transport_checksum
 
 TCP_CHECKSUM, UDP_CHECKSUM = TCP.fields["checksum"][1], UDP.fields["checksum"][1]  # type: ignore[index]
 """Where in the transport header."""
@@ -107,3 +107,49 @@ def translate_source(world, start, packet, high, low, port):
     ports = u32((packet.ports & u32(0xFFFF0000)) | u32(port))
     set_ports(start, packet, ports)
     fix_transport(world, start, packet, packet.source_high, packet.source_low, high, low, ports)
+
+
+MSS_OPTION, MSS_OPTION_BYTES = 2, 4
+word_at = header(layout(("value", "u4")))
+
+
+def fix_word(world, start, packet, before, after):
+    """The TCP checksum after 32 bits of the segment have changed."""
+    raise NotImplementedError("compiled code only")
+
+
+@step
+def _word_in_place(world, start, packet, before, after):
+    segment = tcp(start, packet.transport)
+    segment.checksum = replace(segment.checksum, before, after)
+
+
+@step
+def _word_by_kernel(world, start, packet, before, after):
+    replace_transport_checksum(world, packet.transport + int64(TCP_CHECKSUM), before, after, u64(FOUR_BYTES))
+
+
+@overload(fix_word, jit_options=STEP_OPTIONS)
+def _fix_word(world, start, packet, before, after):
+    chosen = _word_by_kernel if world.target == "tc" else _word_in_place
+
+    def body(world, start, packet, before, after):
+        chosen(world, start, packet, before, after)
+
+    return body
+
+
+@step
+def clamp_mss(world, packet, most):
+    """Lower the MSS that a SYN-ACK offers, where it is the first option, as every stack has it (RFC 9293, 3.7.1)."""
+    start, at = frame(world), packet.transport + TCP_BYTES
+    if packet.protocol != TCP_PROTOCOL or beyond(advance(start, at + MSS_OPTION_BYTES), frame_end(world)):
+        return
+    if (tcp(start, packet.transport).offset >> 4) * 4 < TCP_BYTES + MSS_OPTION_BYTES:
+        return
+    before = word_at(start, at).value
+    if (before & u32(0xFFFF)) != u32(MSS_OPTION | MSS_OPTION_BYTES << 8) or swap16(u16(before >> u32(16))) <= most:
+        return
+    after = u32((before & u32(0xFFFF)) | u32(u32(swap16(u16(most))) << u32(16)))
+    word_at(start, at).value = after
+    fix_word(world, start, packet, before, after)

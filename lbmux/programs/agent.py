@@ -18,18 +18,15 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
-from lbmux.control.agent_tables import AgentTables, ports_of, sizes_for
-from lbmux.control.config import Backend, Config, Service, kind_of
+from lbmux.control.agent_tables import AgentTables, advmss, ports_of, sizes_for
+from lbmux.control.config import Backend, Config, Service
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import ETHERNET_MTU, TUNNEL_KINDS
 from lbmux.control.neighbours import addresses
 from lbmux.control.offloads import without_super_frames
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
-from lbmux.datapath.encapsulate import room_of
-from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -150,19 +147,6 @@ def reply_sources(agent: AgentTables) -> set[ReplySource]:
         return range(found[0], found[-1] + 1) if found[0] else None
 
     return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in agent.served}
-
-
-def advmss(config: Config) -> dict[int, int]:
-    """By IP version: the TCP payload that fits an Ethernet frame beside the largest tunnel header in use."""
-    room = max(
-        (
-            room_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
-            for service in config.services
-            for backend in service.backends
-        ),
-        default=0,
-    )
-    return {4: ETHERNET_MTU - room - IPV4_BYTES - TCP_BYTES, 6: ETHERNET_MTU - room - IPV6_BYTES - TCP_BYTES}
 
 
 async def serve(options: Options) -> None:

@@ -28,6 +28,7 @@ class Craft:
     fragment: int = 0x4000
     ttl: int = 63
     options: bytes = b""
+    tcp_options: bytes = b""
     length: int | None = None  # what the IP header claims
     version_ihl: int | None = None  # the first byte
     check: str = "right"
@@ -79,7 +80,9 @@ class Craft:
     def _transport(self) -> bytes:
         ports = struct.pack("!HH", self.source_port, self.destination_port)
         if self.protocol == TCP:
-            return ports + struct.pack("!IIBBHHH", 1, 2, 0x50, self.flags, 65535, 0, 0) + self.payload
+            offset = 0x50 + (len(self.tcp_options) // 4 << 4)
+            head = struct.pack("!IIBBHHH", 1, 2, offset, self.flags, 65535, 0, 0)
+            return ports + head + self.tcp_options + self.payload
         if self.protocol == UDP:
             return ports + struct.pack("!HH", 8 + len(self.payload) & 0xFFFF, 0) + self.payload
         return self.payload

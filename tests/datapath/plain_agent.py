@@ -7,7 +7,7 @@ from lbmux.datapath.verdicts import Verdict
 
 from . import plain_packet as packets
 from . import plain_tunnel as tunnels
-from .plain_flows import Idle, Key, PlainFlows
+from .plain_flows import SYN, Idle, Key, PlainFlows
 from .plain_hash import halves
 
 LOCAL, NAT = 0, 1
@@ -27,6 +27,7 @@ class Endpoint:
     idle: Idle = Idle()
     state: int = 1
     generation: int = 0
+    mss: int = 0
 
 
 def loaded(data: bytes) -> int:
@@ -126,4 +127,21 @@ class PlainAgent:
         if not self.flows.refresh(place, endpoint, endpoint.idle, now):
             return Verdict.NOT_TRANSLATED, -1, frame
         after = packets.translate(frame, packet, endpoint.vip, endpoint.vip_port or port, "source")
+        if endpoint.mss and packet.flags & SYN:
+            after = clamp_mss(after, packet, endpoint.mss)
         return Verdict.REPLIED, target, after
+
+
+def clamp_mss(frame: bytes, packet: packets.Packet, most: int) -> bytes:
+    at = packet.transport + 20
+    option, size = frame[at : at + 4], (frame[packet.transport + 12] >> 4) * 4
+    if packet.protocol != packets.TCP or len(option) < 4 or size < 24 or option[:2] != b"\x02\x04":
+        return frame
+    if int.from_bytes(option[2:]) <= most:
+        return frame
+    now = packets.parse(frame)
+    assert isinstance(now, packets.Packet)
+    after = packets.put(frame, at + 2, most.to_bytes(2))
+    was = int.from_bytes(frame[packet.transport + 16 : packet.transport + 18])
+    value = packets.still_wrong(packets.transport_checksum(after, now), packets.transport_checksum(frame, now), was)
+    return packets.put(after, packet.transport + 16, value.to_bytes(2))

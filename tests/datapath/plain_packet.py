@@ -163,7 +163,7 @@ def take_hop(frame: bytes, packet: Packet) -> bytes:
 
 def header_checked(before: bytes, after: bytes, network: int) -> bytes:
     was = struct.unpack("!H", before[network + 10 : network + 12])[0]
-    value = _still_wrong(header_checksum(after[network:]), header_checksum(before[network:]), was)
+    value = still_wrong(header_checksum(after[network:]), header_checksum(before[network:]), was)
     return put(after, network + 10, struct.pack("!H", value))
 
 
@@ -191,7 +191,7 @@ def header_checksum(packet: bytes) -> int:
     return checksum(packet[:10] + b"\0\0" + packet[12 : 4 * (packet[0] & 15)])
 
 
-def _still_wrong(right_after: int, right_before: int, was: int) -> int:
+def still_wrong(right_after: int, right_before: int, was: int) -> int:
     return (right_after + was - right_before) % 0xFFFF
 
 
@@ -207,7 +207,7 @@ def translate(frame: bytes, packet: Packet, address: bytes, port: int, to: str) 
     at = packet.transport + CHECKSUM_AT[packet.protocol]
     was = struct.unpack("!H", frame[at : at + 2])[0]
     if packet.protocol == TCP or was != 0:
-        value = _still_wrong(transport_checksum(after, changed), transport_checksum(frame, packet), was)
+        value = still_wrong(transport_checksum(after, changed), transport_checksum(frame, packet), was)
         if packet.protocol == UDP and value == 0:
             value = 0xFFFF
         after = put(after, at, struct.pack("!H", value))

@@ -1,6 +1,7 @@
 """The host agent against its plain twin, in and out, over random frames."""
 
 import random
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -11,7 +12,7 @@ from .craft import ACK, SYN, Craft, Stream, tunnelled
 from .harness import Frames, Machine
 from .plain_agent import LOCAL, Endpoint, PlainAgent
 from .plain_flows import Idle, PlainFlows
-from .plain_packet import TCP, UDP
+from .plain_packet import TCP, UDP, Packet, parse, transport_checksum
 
 OWN = [bytes([10, 1, 1, 2]), bytes([10, 1, 1, 3])]
 MUXES = [bytes([10, 0, 1, 2]), bytes([10, 0, 2, 2])]
@@ -24,7 +25,7 @@ IDLE = Idle(untrusted=50, trusted=400, closing=20)
 def endpoints() -> list[Endpoint]:
     """Two VIPs that share one server, one of UDP, one whose VIP is a local address."""
     return [
-        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE),
+        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200),
         Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
         Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
         Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL),
@@ -69,6 +70,9 @@ def destinations() -> list[tuple[bytes, int, int]]:
     return [*here, *here[:2], (bytes([192, 0, 2, 99]), TCP, 80)]
 
 
+MSS_1460 = b"\x02\x04\x05\xb4"
+
+
 def reply_to(delivered: bytes, payload: bytes) -> bytes:
     """What the server behind the DIP answers a well-formed delivered frame."""
     packet = delivered[14:]
@@ -80,6 +84,7 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
         destination_port=int.from_bytes(packet[20:22], "big"),
         payload=payload,
         flags=SYN | ACK,
+        tcp_options=MSS_1460 if packet[22] & 1 else b"",
     ).frame()
 
 
@@ -185,3 +190,26 @@ def test_the_reply_finds_a_flow_that_came_in_at_another_worker() -> None:
     machine.at(1).outbound(out, 1)
     verdict, target, frame = out.results()[0]
     assert (verdict, target, frame[26:30]) == (Verdict.REPLIED, 0, WEB)
+
+
+@pytest.mark.parametrize(
+    "options, after",
+    [
+        (b"\x02\x04\x05\xb4", b"\x02\x04\x04\xb0"),
+        (b"\x02\x04\x02\x00", b"\x02\x04\x02\x00"),
+        (b"\x01\x01\x01\x01", b"\x01\x01\x01\x01"),
+        (b"", b""),
+    ],
+    ids=["larger", "smaller", "none", "no options"],
+)
+def test_a_syn_ack_offers_no_more_than_fits_the_tunnel(options: bytes, after: bytes) -> None:
+    pair = Pair()
+    pair.inbound([way_in(WEB, SYN)], 1)
+    reply = Craft(source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port)
+    syn_ack = replace(reply, flags=SYN | ACK, tcp_options=options).frame()
+    plain_ack = replace(reply, tcp_options=options).frame()
+    (_, _, clamped), (_, _, untouched) = pair.outbound([syn_ack, plain_ack], 1)
+    assert (clamped[54 : 54 + len(options)], untouched[54 : 54 + len(options)]) == (after, options)
+    packet = parse(clamped)
+    assert isinstance(packet, Packet)
+    assert int.from_bytes(clamped[50:52]) == transport_checksum(clamped, packet)
