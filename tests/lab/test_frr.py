@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lbmux.lab import frr
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time
 from lbmux.lab.topology import VIP, VIP6, ananta_frr
-from tests.lab.test_bgp import WAY, announcing, services, until
+from tests.lab.test_bgp import MANY, WAY, announcing, services, until
 from tests.programs.daemons import service
 
 FRR_PROTOCOL = "186"  # RTPROT_BGP
@@ -100,3 +101,21 @@ def test_no_daemon_of_it_outlives_the_lab(lab: Lab) -> None:
     assert all(start_time(pid) for pid in pids)
     lab.down()
     assert not any(start_time(pid) for pid in pids)
+
+
+@pytest.mark.root
+@installed
+def test_a_thousand_vips_are_in_the_kernel_within_two_seconds_of_a_reload(lab: Lab) -> None:
+    lab.write_config(services(MANY))  # tables are made for as many as there are at the start
+    with announcing(lab, "mux1", "bird") as mux:
+        until(lambda: len(ways(lab)) == MANY, pause_s=0.05)
+        lab.write_config(services(2))
+        assert mux.reload().returncode == 0
+        until(lambda: len(ways(lab)) == 2, 10, 0.05)
+        lab.write_config(services(MANY))
+        start = time.monotonic()
+        assert mux.reload().returncode == 0
+        took_s = until(lambda: len(ways(lab)) == MANY, 10, 0.05)
+        whole_s = time.monotonic() - start
+        print(f"{MANY} VIPs in the router's kernel {took_s:.2f} s after the reload, {whole_s:.2f} s after its command")
+        assert took_s < 2
