@@ -106,7 +106,7 @@ def _by_backend(reading: Reading) -> Iterator[str]:
         for key, (name, help) in TRAFFIC.items():
             yield _family(name, "counter", help, labels, tables.traffic[key][:, rows].sum(0))
     yield from _states(moment, reading.wanted or moment.services)
-    yield _flows(moment, live_flows.by_backend(moment)[rows])
+    yield _flows(moment)
 
 
 def _states(moment: Moment, wanted: Iterable[Service]) -> Iterator[str]:
@@ -124,20 +124,22 @@ def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:
     return [f'{{service="{_text(service.name)}",backend="{_text(backend.name)}"}} ' for service, backend in backends]
 
 
-def _flows(moment: Moment, flows: NDArray[Any]) -> str:
-    """``flows``: a row for each backend in the services' order, a column for each state."""
-    sizes = [len(service.backends) for service in moment.services]
-    service_of = np.repeat(np.arange(len(sizes)), sizes)
-    sums = np.zeros((len(sizes), flows.shape[1]), np.int64)
-    np.add.at(sums, service_of, flows)
+def _flows(moment: Moment) -> str:
+    """Counted by service as the table is gone through: of its rows nothing is kept."""
+    services, states = moment.services, len(live_flows.STATES) + 1
+    service_of = np.full(len(moment.ranks), len(services), np.int64)  # of rows that no backend has: one more
+    for number, service in enumerate(services):
+        service_of[[moment.rows[service.name, backend.name] for backend in service.backends]] = number
+    sums = np.zeros((len(services) + 1) * states, np.int64)
+    for chunk in live_flows.live(moment):
+        sums += np.bincount(service_of[chunk.entries["target"]] * states + chunk.entries["state"], minlength=len(sums))
     labels = [
         f'{{service="{_text(service.name)}",state="{state}"}} '
-        for service in moment.services
+        for service in services
         for state in live_flows.STATES.values()
     ]
-    return _family(
-        "lbmux_flows", "gauge", "Flows that are alive.", labels, sums[:, list(live_flows.STATES)].reshape(-1)
-    )
+    values = sums.reshape(-1, states)[:-1, list(live_flows.STATES)].reshape(-1)
+    return _family("lbmux_flows", "gauge", "Flows that are alive.", labels, values)
 
 
 def _family(name: str, kind: str, help: str, labels: Sequence[str], values: NDArray[Any]) -> str:

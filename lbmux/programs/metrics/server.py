@@ -1,11 +1,10 @@
 """The page that Prometheus scrapes: HTTP in threads of its own, beside the event loop that has the packets.
 
 Only what must be read between two packets is asked of the event loop; text and socket are a thread's, one scrape at a
-time, with the packets first where both want the same core.
+time.
 """
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,6 @@ from typing import Any, Self
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from lbmux.errors import SetupError
-from lbmux.programs.daemon import NICE
 from lbmux.programs.metrics.families import Reading, exposition
 
 PATH, LOCAL = "/metrics", "127.0.0.1"
@@ -53,7 +51,8 @@ class MetricsServer:
         return int(self._server.server_address[1])
 
     def _text(self) -> bytes:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        # Not at a lower priority: on a full machine a thread that waits for a core while it has the interpreter's lock
+        # keeps the packets waiting too.
         with self._scraping:
             reading = asyncio.run_coroutine_threadsafe(_awaited(self._read()), self._loop).result(ANSWER_S)
             return exposition(reading)
