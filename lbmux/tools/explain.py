@@ -16,15 +16,29 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from lbmux.addresses import from_wire32, mac_from_int, port_to_wire, to_wire32
+from lbmux.addresses import Address, from_pair, mac_from_int, port_to_wire, to_pair
 from lbmux.control.config import Config, Service
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import PROTOCOLS
 from lbmux.control.show import STATES as BACKEND_STATES
+from lbmux.control.watching import Heading
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
-from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, SYN, TCP, TYPE_IPV4, UDP
+from lbmux.datapath.headers import (
+    ACK,
+    ETHERNET,
+    ETHERNET_BYTES,
+    IPIP_PROTOCOL,
+    IPV4,
+    IPV6,
+    IPV6_PROTOCOL,
+    SYN,
+    TCP,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    UDP,
+)
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import Pointer, at_address, int64, u64
 from lbmux.datapath.mux import select, slot_hash
@@ -70,11 +84,11 @@ class PacketError(LbmuxError):
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet of a client; ``length`` is that of the IPv4 packet, in bytes."""
+    """A packet of a client; ``length`` is that of the IP packet, in bytes."""
 
-    source: IPv4Address
+    source: Address
     source_port: int
-    vip: IPv4Address
+    vip: Address
     port: int
     protocol: str = "tcp"
     opens: bool = False
@@ -91,8 +105,8 @@ class Packet:
         except ValueError as error:
             raise PacketError(text, str(error)) from error
         source, vip = ends
-        if isinstance(source, IPv6Address) or isinstance(vip, IPv6Address):
-            raise PacketError(text, "IPv6 is not forwarded (verdict not_ip)")
+        if source.version != vip.version:
+            raise PacketError(text, "both addresses are IPv4, or both are IPv6")
         ports = [int(found[name]) for name in ("source_port", "port")]
         if max(ports) > 65535:
             raise PacketError(text, "a port is 0 to 65535")
@@ -104,22 +118,36 @@ class Packet:
 
     def frame(self, minimal: bool = False) -> bytes:
         """As it would come to the mux; of the checksums, which the data path does not look at, nothing."""
-        eth, ip = np.zeros(1, ETHERNET), np.zeros(1, IPV4)
+        eth = np.zeros(1, ETHERNET)
         transport = np.zeros(1, TCP if self.protocol == "tcp" else UDP)
         transport["ports"] = port_to_wire(self.source_port) | port_to_wire(self.port) << 16
         if self.protocol == "tcp":
             transport["offset"], transport["flags"] = 0x50, SYN if self.opens else ACK
-        least = IPV4.itemsize + transport.itemsize
+        is_ipv4 = isinstance(self.vip, IPv4Address)
+        least = (IPV4 if is_ipv4 else IPV6).itemsize + transport.itemsize
         length = least if minimal else self.length or least
-        eth["type"] = TYPE_IPV4
+        eth["type"] = TYPE_IPV4 if is_ipv4 else TYPE_IPV6
+        ip = self._ipv4(length) if is_ipv4 else self._ipv6(length)
+        return eth.tobytes()[:ETHERNET_BYTES] + ip + transport.tobytes() + bytes(length - least)
+
+    def _ipv4(self, length: int) -> bytes:
+        ip = np.zeros(1, IPV4)
         ip["version_ihl"], ip["ttl"], ip["protocol"] = 0x45, 64, PROTOCOLS[self.protocol]
         ip["length"] = port_to_wire(length)  # 16 bits in the wire's order, as a port
-        ip["source"], ip["destination"] = to_wire32(self.source), to_wire32(self.vip)
-        head = eth.tobytes()[:ETHERNET_BYTES] + ip.tobytes() + transport.tobytes()
-        return head + bytes(length - least)
+        ip["source"], ip["destination"] = (int.from_bytes(a.packed, "little") for a in (self.source, self.vip))
+        return ip.tobytes()
+
+    def _ipv6(self, length: int) -> bytes:
+        ip = np.zeros(1, IPV6)
+        ip["version_class_label"], ip["hops"], ip["next"] = 0x60, 64, PROTOCOLS[self.protocol]
+        ip["length"] = port_to_wire(length - IPV6.itemsize)
+        ip["source_high"], ip["source_low"] = to_pair(self.source)
+        ip["destination_high"], ip["destination_low"] = to_pair(self.vip)
+        return ip.tobytes()
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.source_port} > {self.vip}:{self.port}/{self.protocol}"
+        source, vip = (f"[{a}]" if isinstance(a, IPv6Address) else str(a) for a in (self.source, self.vip))
+        return f"{source}:{self.source_port} > {vip}:{self.port}/{self.protocol}"
 
 
 @dataclass(frozen=True)
@@ -317,7 +345,8 @@ class _Way:
 
     def _next_hop_step(self, target: int) -> Step:
         row = self.moment.tables.backends[target]
-        host, mac, mtu = from_wire32(int(row["remote_low"]) >> 32), int(row["destination_mac"]), int(row["mtu"])
+        host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
+        mac, mtu = int(row["destination_mac"]), int(row["mtu"])
         if not self.is_live:
             return Step("next hop", f"of {host}: only a live mux knows it; MTU {mtu} taken for it", {"host": str(host)})
         data: dict[str, Any] = {"host": str(host), "mac": mac_from_int(mac) if mac else None, "mtu": mtu}
@@ -329,14 +358,16 @@ class _Way:
     def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
         if verdict != Verdict.FORWARDED:
             return
-        ip = np.frombuffer(frame, IPV4, 1, ETHERNET_BYTES)[0]
-        source, destination = from_wire32(int(ip["source"])), from_wire32(int(ip["destination"]))
-        length = len(frame) - ETHERNET_BYTES
+        outer, length = Heading.read(frame), len(frame) - ETHERNET_BYTES
+        is_ipv6 = isinstance(outer.source, IPv6Address)
+        ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, ETHERNET_BYTES)[0]
         data = {
-            "source": str(source), "destination": str(destination), "protocol": int(ip["protocol"]),
-            "ttl": int(ip["ttl"]), "length": length,
+            "source": str(outer.source), "destination": str(outer.destination), "protocol": outer.protocol,
+            "ttl": int(ip["hops" if is_ipv6 else "ttl"]), "length": length,
         }  # fmt: skip
-        yield Step("outer header", f"{source} > {destination}, IP in IP, TTL {data['ttl']}, {length} bytes", data)
+        kind = "IP in IP" if outer.protocol in (IPIP_PROTOCOL, IPV6_PROTOCOL) else outer.name
+        ends = f"{outer.source} > {outer.destination}"
+        yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {length} bytes", data)
 
     def _name(self, target: int) -> str | None:
         owner = self.moment.owners.get(target)
@@ -344,7 +375,7 @@ class _Way:
 
     def _mend(self, verdict: Verdict, target: int) -> str:
         packet, row = self.packet, self.moment.tables.backends[max(0, target)]
-        host = from_wire32(int(row["remote_low"]) >> 32)
+        host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         if verdict == Verdict.NOT_VIP:
             others = [f"{s.protocol} {s.port}" for s in self.moment.services if s.vip == packet.vip]
             if others:
