@@ -39,7 +39,7 @@ def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, str]]:
     from lbmux.tools.explain import Packet, PacketError, explain_live
 
     said, _, rest = frame["line"].partition(", ")
-    flow, _, flags = said.partition(" [")
+    flow, _, flags = said.rpartition(" [") if said.endswith("]") else (said, "", "")
     ends, _, protocol = flow.rpartition(" ")
     try:
         packet = Packet.parse(f"{ends}/{protocol}", opens=flags.startswith("S"), length=int(rest.split()[0]))

@@ -13,6 +13,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.utils import rdpcap
 
+from lbmux.cli.trace import _steps
 from lbmux.lab.lab import Lab
 
 from .daemons import Daemon, configuration, running, send, service
@@ -89,6 +90,11 @@ def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
     assert f" eth0 {CLIENT}:4300 > {VIP}:80 tcp [S], 40 bytes" in first
     assert len(steps) == 6 and all(step.endswith("(asked afterwards)") for step in steps)
     assert last.split() == ["verdict", "forwarded", "(send),", "web/h1"]
+
+
+def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
+    line = "[2001:db8::7]:4000 > [2001:db8::1]:80 tcp [S], 60 bytes"
+    assert [step["step"] for step in _steps(mux.control, {"line": line})] == ["service", "to mend it"]
 
 
 def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
