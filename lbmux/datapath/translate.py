@@ -7,7 +7,7 @@ unfinished, so there it is the kernel that replaces it: the only step with two b
 from numba.extending import overload
 
 from lbmux.datapath.checksums import replace, replace_wide
-from lbmux.datapath.headers import TCP, TCP_BYTES, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
+from lbmux.datapath.headers import IPV6_BYTES, TCP, TCP_BYTES, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, layout, step, swap16, u16, u32, u64
 from lbmux.datapath.parse import unmapped
 from lbmux.datapath.world import frame, frame_end, replace_transport_checksum
@@ -113,6 +113,14 @@ MSS_OPTION, MSS_OPTION_BYTES = 2, 4
 word_at = header(layout(("value", "u4")))
 
 
+@step
+def packet_end(start, packet):
+    """Where the IP packet ends, which may be before the frame does."""
+    if packet.family == 4:
+        return packet.network + int64(swap16(ipv4(start, packet.network).length))
+    return packet.network + int64(swap16(ipv6(start, packet.network).length)) + IPV6_BYTES
+
+
 def fix_word(world, start, packet, before, after):
     """The TCP checksum after 32 bits of the segment have changed."""
     raise NotImplementedError("compiled code only")
@@ -146,6 +154,8 @@ def clamp_mss(world, packet, most):
     if packet.protocol != TCP_PROTOCOL or beyond(advance(start, at + MSS_OPTION_BYTES), frame_end(world)):
         return
     if (tcp(start, packet.transport).offset >> 4) * 4 < TCP_BYTES + MSS_OPTION_BYTES:
+        return
+    if at + MSS_OPTION_BYTES > packet_end(start, packet):
         return
     before = word_at(start, at).value
     if (before & u32(0xFFFF)) != u32(MSS_OPTION | MSS_OPTION_BYTES << 8) or swap16(u16(before >> u32(16))) <= most:

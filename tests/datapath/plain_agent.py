@@ -135,7 +135,7 @@ class PlainAgent:
 def clamp_mss(frame: bytes, packet: packets.Packet, most: int) -> bytes:
     at = packet.transport + 20
     option, size = frame[at : at + 4], (frame[packet.transport + 12] >> 4) * 4
-    if packet.protocol != packets.TCP or len(option) < 4 or size < 24 or option[:2] != b"\x02\x04":
+    if packet.protocol != packets.TCP or at + 4 > packet.end or size < 24 or option[:2] != b"\x02\x04":
         return frame
     if int.from_bytes(option[2:]) <= most:
         return frame

@@ -213,3 +213,14 @@ def test_a_syn_ack_offers_no_more_than_fits_the_tunnel(options: bytes, after: by
     packet = parse(clamped)
     assert isinstance(packet, Packet)
     assert int.from_bytes(clamped[50:52]) == transport_checksum(clamped, packet)
+
+
+def test_what_only_looks_like_an_mss_behind_the_packet_s_end_is_left_alone() -> None:
+    """A header that claims to be longer than its packet, in a frame with padding."""
+    pair = Pair()
+    pair.inbound([way_in(WEB, SYN)], 1)
+    reply = Craft(source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port)
+    frame = bytearray(replace(reply, flags=SYN | ACK, padding=MSS_1460).frame())
+    frame[14 + 20 + 12] = 0xF0
+    ((_, _, after),) = pair.outbound([bytes(frame)], 1)
+    assert after.endswith(MSS_1460)
