@@ -7,8 +7,9 @@ import numpy as np
 
 SO_ATTACH_FILTER = 26
 WHOLE = 0x40000
-LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x06
-TUNNEL_PROTOCOLS, UDP = (4, 41, 47), 17  # IP in IP, IPv6 in IP, GRE
+LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
+TUNNEL_PROTOCOLS, UDP = (4, 41, 47, 44), 17  # IP in IP, IPv6 in IP, GRE, and a fragment in IPv6
+FRAGMENT_AT, MORE_OR_OFFSET = 20, 0x3FFF
 
 Line = tuple[int, int, int, int]
 """(code, how far to jump if true, if false, a number)"""
@@ -17,8 +18,11 @@ NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
 
 
 def tunnels(*udp_ports: int) -> tuple[Line, ...]:
-    """Frames that may be tunnelled to a host: IP in IP, GRE, and UDP to these ports, over IPv4 and IPv6."""
-    over_ipv4 = _of_protocol((LOAD_BYTE, 23), ((HEADER_LENGTH, 14), (LOAD_HALF_BEHIND, 16)), udp_ports)
+    """Frames that may be tunnelled to a host: IP in IP, GRE, and UDP to these ports, over IPv4 and IPv6.
+
+    Of fragments only the first has the port, so all of UDP's are let through.
+    """
+    over_ipv4 = _of_protocol((LOAD_BYTE, 23), ((HEADER_LENGTH, 14), (LOAD_HALF_BEHIND, 16)), udp_ports, FRAGMENT_AT)
     over_ipv6 = _of_protocol((LOAD_BYTE, 20), ((LOAD_HALF, 56),), udp_ports)
     return (
         (LOAD_HALF, 0, 0, 12),
@@ -29,14 +33,17 @@ def tunnels(*udp_ports: int) -> tuple[Line, ...]:
 
 
 def _of_protocol(
-    protocol: tuple[int, int], port: tuple[tuple[int, int], ...], udp_ports: tuple[int, ...]
+    protocol: tuple[int, int], port: tuple[tuple[int, int], ...], udp_ports: tuple[int, ...], fragment_at: int = 0
 ) -> tuple[Line, ...]:
     """Packets of a tunnel's protocol, or of UDP to one of the ports; ``protocol``, ``port``: how to load those."""
-    lines = len(TUNNEL_PROTOCOLS) + 1 + len(port) + len(udp_ports) + 2
+    lines = len(TUNNEL_PROTOCOLS) + 1 + (2 if fragment_at else 0) + len(port) + len(udp_ports) + 2
     program: list[Line] = [(protocol[0], 0, 0, protocol[1])]
     for number in TUNNEL_PROTOCOLS:
         program.append((EQUAL, lines - len(program) - 1, 0, number))
     program.append((EQUAL, 0, lines - len(program) - 2, UDP))
+    if fragment_at:
+        program.append((LOAD_HALF, 0, 0, fragment_at))
+        program.append((ANY_BIT, lines - len(program) - 1, 0, MORE_OR_OFFSET))
     program += [(code, 0, 0, offset) for code, offset in port]
     for number in udp_ports:
         program.append((EQUAL, lines - len(program) - 1, 0, number))

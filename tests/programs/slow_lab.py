@@ -42,6 +42,13 @@ def to_one_mux(lab: Lab) -> None:
     lab.inside("router", lambda: set_route(Route(f"{VIP6}/128", ("2001:db8:0:1::2",))))
 
 
+def forget_path_mtus(lab: Lab) -> None:
+    """What an earlier test taught client and mux."""
+    for node in ("client", "mux1"):
+        for family in ("-4", "-6"):
+            lab.run(node, ["ip", family, "route", "flush", "cache"], check=True, timeout=10)
+
+
 @contextlib.contextmanager
 def balanced(
     lab: Lab,
@@ -53,8 +60,7 @@ def balanced(
     """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it."""
     lab.write_config(configuration(hosts, **more))
     to_one_mux(lab)
-    for family in ("-4", "-6"):  # path MTUs that an earlier test taught the client
-        lab.run("client", ["ip", family, "route", "flush", "cache"], check=True, timeout=10)
+    forget_path_mtus(lab)
     with contextlib.ExitStack() as stack:
         mux = stack.enter_context(running(lab, "mux1", "mux", *options))
         for n in hosts:

@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 
 from lbmux.lab.lab import Lab
 
-from .slow_lab import PORT, VIPS, balanced, client_socket, counters, served
+from .slow_lab import PORT, VIPS, balanced, client_socket, configuration, counters, served
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -111,3 +111,24 @@ def test_a_narrow_link_between_router_and_host(lab: Lab) -> None:
         found = counters(mux)
         assert found["path_mtu_learned"] >= 1 and found["path_mtus"] == 1
         assert found["outer_error_relayed"] >= 1
+
+
+@pytest.mark.parametrize("agent_driver", ["tun", "xdp"])
+@pytest.mark.parametrize("kind", ["ipip", "gue1", "gre", "geneve"])
+def test_a_path_too_narrow_for_ipv6_in_a_tunnel(lab: Lab, kind: str, agent_driver: str) -> None:
+    """No sender goes below 1280 bytes, so the outer packet is cut (RFC 2473, section 7.1), and put together again."""
+    options = ("--driver", agent_driver, *(["--detach-on-exit"] if agent_driver == "xdp" else []))
+    services = configuration(hosts=(1,))["services"]
+    for service in services:
+        service["backends"][0]["host"] = "10.1.1.2"
+    with (
+        narrow(lab, "router", "to-host1", 1290),
+        balanced(lab, (1,), agent_options=options, services=services, tunnel={"kind": kind}) as mux,
+        served(lab, 6, "tcp", take_content, hosts=(1,)),
+        client_socket(lab, 6, "tcp") as upload,
+    ):
+        upload.connect((VIPS[6], PORT["tcp"]))
+        upload.sendall(CONTENT)
+        upload.shutdown(socket.SHUT_WR)
+        assert upload.recv(32) == hashlib.sha256(CONTENT).digest()
+        assert counters(mux)["too_big_fragmented"] >= 100

@@ -26,6 +26,7 @@ from lbmux.lab.server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
 
 from .daemons import configuration, running, service
+from .slow_lab import forget_path_mtus
 
 pytestmark = pytest.mark.root
 
@@ -43,6 +44,7 @@ LENGTH_BYTES = 300_000
 def server(lab: Lab) -> Iterator[None]:
     node = lab.topology.node("host1")
     started = [lab.start(node, program) for program in node.programs if program.name == "server"]
+    forget_path_mtus(lab)
     yield
     processes.end(started)
     for name in ("mux1", "host1"):

@@ -1,0 +1,66 @@
+"""The programs at work: on a pair of Unix sockets, which run them as packet sockets do."""
+
+import socket
+
+import pytest
+from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+from lbmux.frames.socket_filters import NOTHING, attach, tunnels
+
+PORTS = (6080, 6081)
+IN = {
+    "IP in IP": IP() / IP() / UDP(),
+    "IPv6 in IP": IP() / IPv6() / UDP(),
+    "IP in IPv6": IPv6() / IP() / UDP(),
+    "IPv6 in IPv6": IPv6() / IPv6() / UDP(),
+    "GRE": IP() / GRE() / IP(),
+    "GRE over IPv6": IPv6() / GRE() / IP(),
+    "the first port": IP() / UDP(dport=PORTS[0]),
+    "the last port": IP() / UDP(dport=PORTS[1]),
+    "a port over IPv6": IPv6() / UDP(dport=PORTS[0]),
+    "a port behind IP options": IP(options=b"\x01" * 4) / UDP(dport=PORTS[0]),
+    "UDP's first fragment": IP(flags="MF") / UDP(dport=PORTS[0]) / Raw(bytes(8)),
+    "UDP's last fragment": IP(frag=3, proto=17) / Raw(bytes(8)),
+    "a fragment in IPv6": IPv6() / IPv6ExtHdrFragment(nh=17, offset=3) / Raw(bytes(8)),
+}
+OUT = {
+    "another port": IP() / UDP(sport=PORTS[0], dport=53),
+    "another port over IPv6": IPv6() / UDP(sport=PORTS[0], dport=53),
+    "another port, not to be cut": IP(flags="DF") / UDP(dport=53),
+    "TCP": IP() / TCP(dport=PORTS[0]),
+    "TCP's fragment": IP(frag=3, proto=6) / Raw(bytes(8)),
+    "TCP over IPv6": IPv6() / TCP(dport=PORTS[0]),
+    "ICMP": IP() / ICMP(),
+    "ICMPv6": IPv6() / ICMPv6EchoRequest(),
+    "ARP": ARP(),
+}
+
+
+def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet) -> bool:
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        attach(receiver, program)
+        receiver.setblocking(False)
+        frame = bytes(Ether() / packet)
+        sender.send(frame)
+        try:
+            return receiver.recv(65536) == frame
+        except BlockingIOError:
+            return False
+
+
+@pytest.mark.parametrize("packet", IN.values(), ids=IN)
+def test_what_may_be_tunnelled_is_read(packet: Packet) -> None:
+    assert passes(tunnels(*PORTS), packet)
+
+
+@pytest.mark.parametrize("packet", OUT.values(), ids=OUT)
+def test_other_packets_are_not(packet: Packet) -> None:
+    assert not passes(tunnels(*PORTS), packet)
+
+
+def test_nothing_is_nothing() -> None:
+    assert not passes(NOTHING, IP() / IP() / UDP())
