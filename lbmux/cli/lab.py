@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from lbmux.cli.lab_run import command as run_command
+
 BUILT_IN = "ananta"
 TOPOLOGY = click.argument("topology", default=BUILT_IN)
 NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab: several may be up.")
@@ -19,6 +21,9 @@ DRIVER = click.option(
 @click.group(name="lab")
 def command() -> None:
     """Build a network of namespaces to try it all in: client, router, muxes, hosts with real servers.  Needs root."""
+
+
+command.add_command(run_command)
 
 
 def _topology(topology: str) -> Any:

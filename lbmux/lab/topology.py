@@ -166,8 +166,9 @@ def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route
     return Route("default", (gateway,), mss), Route("::/0", (gateway6,), mss6)
 
 
-def ananta() -> Topology:
+def ananta(mux_count: int = 2) -> Topology:
     """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIPs (local)."""
+    numbers = range(1, mux_count + 1)
     muxes = tuple(
         Node(
             f"mux{n}", "mux", IPV6_SYSCTLS, routes=_defaults(f"10.0.{n}.1", f"2001:db8:0:{n}::1"),
@@ -179,7 +180,7 @@ def ananta() -> Topology:
                 ),
             ),
         )
-        for n in (1, 2)
+        for n in numbers
     )  # fmt: skip
     hosts = tuple(
         Node(
@@ -197,8 +198,8 @@ def ananta() -> Topology:
     )  # fmt: skip
     client = Node("client", "client", IPV6_SYSCTLS, routes=_defaults("198.51.100.1", "2001:db8:100::1"))
     to_vips = (
-        Route(f"{VIP}/32", ("10.0.1.2", "10.0.2.2")),
-        Route(f"{VIP6}/128", ("2001:db8:0:1::2", "2001:db8:0:2::2")),
+        Route(f"{VIP}/32", tuple(f"10.0.{n}.2" for n in numbers)),
+        Route(f"{VIP6}/128", tuple(f"2001:db8:0:{n}::2" for n in numbers)),
     )
     router = Node("router", "router", ROUTER_SYSCTLS | IPV6_SYSCTLS | ROUTER_SYSCTLS_IPV6, routes=to_vips)
     links = [
@@ -207,11 +208,11 @@ def ananta() -> Topology:
             Port("client", "eth0", "198.51.100.2/24", more_addresses=("2001:db8:100::2/64",)),
         )
     ]
-    links += [_subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}", WIRE) for n in (1, 2)]
+    links += [_subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}", WIRE) for n in numbers]
     links += [_subnet(f"host{n}", f"10.1.{n}", f"2001:db8:1:{n}", WIRE) for n in (1, 2, 3)]
     weights = {"h1": 1, "h2": 2, "h3": 1}
     config = {
-        "muxes": ["10.0.1.2", "10.0.2.2", "2001:db8:0:1::2", "2001:db8:0:2::2"],
+        "muxes": [address for route in to_vips for address in route.via],
         "services": [
             {"name": "web", "vip": VIP, "protocol": "tcp", "port": WEB_PORT,
              "backends": _backends(SERVER_PORT, WEB_PORT, weights)},
@@ -231,13 +232,13 @@ def ananta() -> Topology:
 ROUTERS = {"bird": "lbmux.lab.router", "frr": "lbmux.lab.frr"}
 
 
-def ananta_bgp(*options: str, router: str = "bird") -> Topology:
+def ananta_bgp(*options: str, router: str = "bird", mux_count: int = 2) -> Topology:
     """Ananta's, but the router learns the way to the VIPs from the muxes; ``options``: more of theirs.
 
     ``router``: what runs there, BIRD or FRR.
     """
-    plain = ananta()
-    peers = ("--local", "10.0.1.1", "--peer", "10.0.1.2", "--local", "10.0.2.1", "--peer", "10.0.2.2")
+    plain = ananta(mux_count)
+    peers = [text for n in range(1, mux_count + 1) for text in ("--local", f"10.0.{n}.1", "--peer", f"10.0.{n}.2")]
     routing = Program(router, ROUTERS[router], ("{state}/router", *peers), ready=False)
 
     def with_bgp(node: Node) -> Node:

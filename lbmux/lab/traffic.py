@@ -5,6 +5,7 @@
 Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on.  A report is a
 line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a last one at the
 end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one before.
+``trouble``: when, by the monotonic clock, something was last late (more than ``--late-ms``), failed or broke, or null.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.processes import python
 
 START_TIMEOUT_S = 10.0
+SHORT_TIMEOUT_S = 3.0
+"""A new connection that is not answered by then has failed."""
+LATE_MS = 50.0
 
 
 @dataclass
@@ -40,17 +44,20 @@ class Connection:
     def wait(self) -> None:
         self.waiting_since = time.monotonic()
 
-    def waited(self) -> None:
-        if self.waiting_since is not None:
-            stall_ms = 1000 * (time.monotonic() - self.waiting_since)
-            self.longest_stall_ms = max(self.longest_stall_ms, round(stall_ms, 1))
-            self.waiting_since = None
+    def waited(self) -> float:
+        """The wait is over; how long it was, in ms."""
+        stall_ms = self.waits_ms
+        self.longest_stall_ms = max(self.longest_stall_ms, round(stall_ms, 1))
+        self.waiting_since = None
+        return stall_ms
+
+    @property
+    def waits_ms(self) -> float:
+        """How long by now."""
+        return 0.0 if self.waiting_since is None else 1000 * (time.monotonic() - self.waiting_since)
 
     def report(self) -> dict[str, Any]:
-        since = self.waiting_since
-        self.waited()
-        self.waiting_since = since
-        said = asdict(self)
+        said = asdict(self) | {"longest_stall_ms": max(self.longest_stall_ms, round(self.waits_ms, 1))}
         del said["waiting_since"]
         self.longest_stall_ms = 0.0
         return said
@@ -64,12 +71,16 @@ class Short:
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     longest_ms: float = 0.0
 
+    def report(self) -> dict[str, Any]:
+        return {"answered": dict(self.answered), "failed": dict(self.failed), "longest_ms": self.longest_ms}
+
 
 class Traffic:
     """All connections to one service."""
 
-    def __init__(self, address: str, port: int, pause_s: float) -> None:
-        self._to, self._pause_s = (address, port), pause_s
+    def __init__(self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS) -> None:
+        self._to, self._pause_s, self._late_ms = (address, port), pause_s, late_ms
+        self._trouble: float | None = None
         self._connections: list[Connection] = []
         self._short = Short()
 
@@ -87,6 +98,7 @@ class Traffic:
         except OSError as error:
             connection.broken = error.strerror or str(error)
             connection.waited()
+            self._trouble = time.monotonic()
 
     async def _exchange(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -95,7 +107,7 @@ class Traffic:
             connection.wait()
         writer.write(b"%d\n" % connection.lines)
         name, _, text = (await reader.readline()).decode().strip().partition(" ")
-        connection.waited()
+        self._took(connection.waited())
         if not name:
             raise ConnectionError("closed by the server")
         if text != str(connection.lines):
@@ -115,18 +127,24 @@ class Traffic:
     async def _one_short(self) -> None:
         start = time.monotonic()
         try:
-            reader, writer = await asyncio.open_connection(*self._to)
-            with contextlib.closing(writer):
-                writer.write(b"0\n")
-                name = (await reader.readline()).decode().partition(" ")[0]
-        except OSError as error:
-            self._short.failed[error.strerror or str(error)] += 1
-            return
-        if name:
+            async with asyncio.timeout(SHORT_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(*self._to)
+                with contextlib.closing(writer):
+                    writer.write(b"0\n")
+                    name = (await reader.readline()).decode().partition(" ")[0]
+            if not name:
+                raise ConnectionError("closed by the server")
             self._short.answered[name] += 1
-        else:
-            self._short.failed["closed by the server"] += 1
-        self._short.longest_ms = max(self._short.longest_ms, round(1000 * (time.monotonic() - start), 1))
+        except OSError as error:
+            self._short.failed[error.strerror or str(error) or "no answer"] += 1
+            self._trouble = time.monotonic()
+        took_ms = 1000 * (time.monotonic() - start)
+        self._took(took_ms)
+        self._short.longest_ms = max(self._short.longest_ms, round(took_ms, 1))
+
+    def _took(self, milliseconds: float) -> None:
+        if milliseconds > self._late_ms:
+            self._trouble = time.monotonic()
 
     async def started(self) -> None:
         """When every long connection was answered or is broken."""
@@ -134,13 +152,16 @@ class Traffic:
             await asyncio.sleep(0.01)
 
     def report(self) -> str:
-        said = {"connections": [connection.report() for connection in self._connections], "short": asdict(self._short)}
-        self._short = Short()
+        for connection in self._connections:
+            self._took(connection.waits_ms)
+        connections = [connection.report() for connection in self._connections]
+        said = {"connections": connections, "short": self._short.report(), "trouble": self._trouble}
+        self._short, self._trouble = Short(), None
         return json.dumps(said)
 
 
 async def run(given: argparse.Namespace) -> None:
-    traffic = Traffic(given.address, given.port, given.pause_ms / 1000)
+    traffic = Traffic(given.address, given.port, given.pause_ms / 1000, given.late_ms)
     tasks = [asyncio.create_task(traffic.hold(Connection(number))) for number in range(given.connections)]
     await asyncio.sleep(0)
     with contextlib.suppress(TimeoutError):
@@ -201,6 +222,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=50, help="long ones")
     parser.add_argument("--pause-ms", type=float, default=20.0, help="between an answer and the next line")
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
+    parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
     parser.add_argument("--seconds", type=float, help="end after so long [default: at the end of stdin]")
     asyncio.run(run(parser.parse_args()))
 

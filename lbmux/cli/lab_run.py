@@ -1,0 +1,76 @@
+"""`lbmux lab run`: the scoreboard of broken connections."""
+
+from pathlib import Path
+
+import click
+
+from lbmux.cli import options
+
+
+@click.command(name="run")
+@click.argument("scenario")
+@click.argument("events", metavar="[EVENT...]", nargs=-1)
+@click.option("--name", default="board", show_default=True, help="Name that its labs begin with.")
+@click.option(
+    "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
+    help="What muxes and agents forward with.",
+)  # fmt: skip
+@click.option("--connections", type=click.IntRange(1, 5000), default=500, show_default=True, help="Long ones.")
+@click.option(
+    "--short-per-s", type=click.FloatRange(0, 1000), default=50.0, show_default=True, help="New ones a second."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 60), default=4.0, show_default=True, help="Watched after each event."
+)
+@click.option("-w", "--write", type=options.PATH, help="Write the result as JSON; `lbmux web --scoreboard` shows it.")
+@click.option("--plot", type=options.PATH, help="Write a plot: .png or .svg.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
+    seconds: float, write: Path | None, plot: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
+
+    SCENARIO is a system, several with commas between, or all; without EVENTs all that it knows happen, and A+B are two
+    at once.  Exit 1 where an experiment could not be made.
+    """
+    import json
+    import time
+
+    from lbmux.errors import LabError
+    from lbmux.lab.board import report
+    from lbmux.lab.board.events import events_of
+    from lbmux.lab.board.experiment import Load, Outcome
+    from lbmux.lab.board.run import Failure, run
+    from lbmux.lab.board.scenarios import SCENARIOS
+
+    names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
+    for one in names:
+        if one not in SCENARIOS:
+            raise click.BadParameter(f"{one!r}: one of {', '.join(SCENARIOS)}, or all", param_hint="SCENARIO")
+    try:
+        for event in events:
+            events_of(event)
+    except LabError as error:
+        raise click.BadParameter(str(error), param_hint="EVENT") from error
+    load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
+    outcomes: list[Outcome] = []
+    failures: list[Failure] = []
+    for found in run(names, events, load, name, driver, lambda text: click.echo(text, err=True)):
+        if isinstance(found, Outcome):
+            outcomes.append(found)
+            click.echo(f"  {report.cell(found)}", err=True)
+        else:
+            failures.append(found)
+            click.echo(f"  {found[2]}", err=True)
+    took_s = time.monotonic() - start
+    if plot and outcomes:
+        report.plot(outcomes, plot)
+    text = json.dumps(report.document(outcomes, failures, load, took_s))
+    if write:
+        write.write_text(text + "\n")
+    if as_json:
+        click.echo(text)
+    else:
+        report.print_table(outcomes, failures, load, took_s)
+    return 1 if failures else 0

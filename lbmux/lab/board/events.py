@@ -1,0 +1,84 @@
+"""What happens to a running system in an experiment, and how it is put right again.
+
+Each acts on the first of the system's fronts (a mux, or an edge), or on its first backend.  Two events joined by
+``+`` happen one right after the other.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lbmux.errors import LabError
+from lbmux.lab.board.stage import Stage
+
+Action = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class Event:
+    """``planned``: by intention of who runs the system, so that nobody should notice."""
+
+    name: str
+    text: str
+    happen: Action
+    undo: Action
+    planned: bool = False
+
+
+def _nothing(stage: Stage) -> None:
+    pass
+
+
+def _signal(number: signal.Signals) -> Action:
+    return lambda stage: stage.signal_front(number)
+
+
+def _drain(stage: Stage) -> None:
+    stage.order("drain")
+
+
+def _enable(stage: Stage) -> None:
+    stage.order(None)
+
+
+def _add(stage: Stage) -> None:
+    stage.change(lambda backends: [*backends, stage.new_backend])
+
+
+def _reweight(stage: Stage) -> None:
+    stage.change(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
+
+
+def _same(stage: Stage) -> None:
+    stage.change(lambda backends: backends)
+
+
+def _restore(stage: Stage) -> None:
+    stage.restore_config()
+
+
+EVENTS = {
+    event.name: event
+    for event in (
+        Event("nothing", "for comparison", _nothing, _nothing, planned=True),
+        Event("kill-mux", "kill -9", _signal(signal.SIGKILL), Stage.start_front),
+        Event("stop-mux", "SIGTERM: withdraw, forward on, leave", _signal(signal.SIGTERM), Stage.start_front, True),
+        Event("freeze-mux", "SIGSTOP", _signal(signal.SIGSTOP), _signal(signal.SIGCONT)),
+        Event("add-mux", "one more", Stage.start_spare, Stage.stop_spare, planned=True),
+        Event("cut-link", "the router hears nothing more from it", Stage.cut_link, Stage.mend_link),
+        Event("reseed-router", "another hash seed: flows change their mux", Stage.reseed, Stage.reseed, planned=True),
+        Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
+        Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
+        Event("add-backend", "one more in the file", _add, _restore, planned=True),
+        Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
+        Event("reload", "the same file again", _same, _nothing, planned=True),
+    )
+}
+
+
+def events_of(name: str) -> list[Event]:
+    """The events of ``A`` or ``A+B``; LabError where there is none of that name."""
+    found = [EVENTS.get(part) for part in name.split("+")]
+    if any(event is None for event in found):
+        raise LabError("", f"no event {name!r}: {', '.join(EVENTS)}, or two of them joined by +")
+    return [event for event in found if event is not None]

@@ -1,0 +1,96 @@
+"""One experiment: real connections through a running system, something happens to it, and what they noticed."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from lbmux.errors import LabError
+from lbmux.lab.board.events import events_of
+from lbmux.lab.board.stage import Stage
+from lbmux.lab.topology import ECHO_PORT, VIP
+from lbmux.lab.traffic import traffic
+
+CALM_S = 0.7
+STUCK_MS = 1000.0
+"""A connection that has waited so long at the end does not go on by itself."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What goes on: long connections, new ones a second, and for how long it is watched."""
+
+    connections: int = 500
+    short_per_s: float = 50.0
+    pause_ms: float = 100.0
+    seconds: float = 4.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the connections noticed.
+
+    ``own``: broken ones whose server is what was hit; ``stall_ms``: the longest wait of those that go on; ``new``
+    and ``refused``: connections that were opened meanwhile, and those of them that got no answer; ``normal_ms``: from
+    the event to the last answer that was late (over 50 ms), broken or refused.
+    """
+
+    scenario: str
+    event: str
+    connections: int
+    broken: int
+    own: int
+    stall_ms: float
+    new: int
+    refused: int
+    normal_ms: float
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def experiment(stage: Stage, event: str, load: Load) -> Outcome:
+    """Let it happen, watch, put it right again; LabError where the system does not get well."""
+    parts = events_of(event)
+    options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
+    with traffic(stage.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
+        if unwell := [c for c in client.first["connections"] if not c["lines"]]:
+            raise LabError("", f"{stage.scenario.name}: {len(unwell)} connections before {event}: {unwell[0]}")
+        time.sleep(CALM_S)
+        before, begun = client.report(), time.monotonic()
+        try:
+            for part in parts:
+                part.happen(stage)
+            time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
+            after = client.report()
+        finally:
+            for part in reversed(parts):
+                part.undo(stage)
+    stage.wait_until_normal()
+    return judge(stage.scenario.name, event, hit(stage, event), begun, before, after)
+
+
+def hit(stage: Stage, event: str) -> set[str]:
+    """The backends whose own connections nobody can save."""
+    found = {stage.backend} if "kill-backend" in event else set()
+    if stage.front_is_backend and any(name in event for name in ("kill-mux", "freeze-mux", "cut-link", "stop-mux")):
+        found.add(stage.backend)
+    return found
+
+
+def judge(
+    scenario: str, event: str, lost: set[str], begun: float, before: dict[str, Any], after: dict[str, Any]
+) -> Outcome:
+    """``before`` and ``after``: reports of the traffic; ``begun``: when it happened, by the monotonic clock."""
+    pairs = list(zip(before["connections"], after["connections"], strict=True))
+    broken: list[dict[str, Any]] = []
+    going: list[dict[str, Any]] = []
+    for old, new in pairs:
+        stuck = new["longest_stall_ms"] > STUCK_MS and new["lines"] == old["lines"]
+        (broken if new["broken"] or stuck else going).append(new)
+    short, trouble = after["short"], after["trouble"]
+    refused = sum(short["failed"].values())
+    return Outcome(
+        scenario, event, len(pairs), len(broken), sum(one["backend"] in lost for one in broken),
+        max((one["longest_stall_ms"] for one in going), default=0.0), refused + sum(short["answered"].values()),
+        refused, round(1000 * max(0.0, trouble - begun)) if trouble else 0,
+        dict(Counter(one["broken"] or "stuck" for one in broken) + Counter(short["failed"])),
+    )  # fmt: skip
