@@ -30,7 +30,7 @@ def _topology(topology: str) -> Any:
     """A built-in one by its name, or else what is in a file."""
     from pathlib import Path
 
-    from lbmux.lab.topology import TOPOLOGIES
+    from lbmux.lab.systems.built_in import TOPOLOGIES
     from lbmux.lab.topology_file import load
 
     if topology in TOPOLOGIES:

@@ -2,25 +2,28 @@
 
     python -m lbmux.lab.router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
 
-It writes BIRD's configuration and becomes BIRD.
+It writes BIRD's configuration and becomes BIRD.  A router of a PoP also tells the routes to an upstream router.
 """
 
 import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
-AS, MUX_AS = 64512, 65001
+AS, MUX_AS, UPSTREAM_AS = 64512, 65001, 64513
 FAMILIES = ("ipv4", "ipv6")
+TIMERS = "hold time 3; keepalive time 1; connect delay time 1; connect retry time 1; error wait time 1, 1; "
+LISTENING = "ipv4 { import all; export none; }; ipv6 { import all; export none; };"
 
 
-def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
-    """``pairs``: own address and a mux's.  A mux that does not speak BFD is not held to it."""
+def configuration(pairs: Sequence[tuple[str, str]], password: str = "", numbers: tuple[int, int] = (AS, MUX_AS)) -> str:
+    """``pairs``: own address and a mux's; ``numbers``: own AS and theirs.  One that has no BFD is not held to it."""
+    own_as, peer_as = numbers
     lines = [
-        "router id 10.255.0.1;",
+        f"router id {pairs[0][0]};",
         "protocol device { scan time 1; }",
         'protocol bfd { interface "*" { interval 50 ms; multiplier 3; }; }',
         *(
@@ -31,11 +34,20 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
     secret = f'password "{password}"; ' if password else ""
     for number, (local, peer) in enumerate(pairs, 1):
         lines.append(
-            f"protocol bgp mux{number} {{ local {local} as {AS}; neighbor {peer} as {MUX_AS}; bfd on; {secret}"
-            "hold time 3; keepalive time 1; connect delay time 1; connect retry time 1; error wait time 1, 1; "
-            "ipv4 { import all; export none; }; ipv6 { import all; export none; }; }"
+            f"protocol bgp mux{number} {{ local {local} as {own_as}; neighbor {peer} as {peer_as}; bfd on; {secret}"
+            f"{TIMERS}{LISTENING} }}"
         )
     return "\n".join(lines) + "\n"
+
+
+def upstream(pair: tuple[str, str], prepend: int) -> str:
+    """Tell all routes to another router, as ``prepend`` ASs farther away than they are."""
+    local, peer = pair
+    longer = f"bgp_path.prepend({AS}); " * prepend
+    return (
+        f"protocol bgp upstream {{ local {local} as {AS}; neighbor {peer} as {UPSTREAM_AS}; bfd on; {TIMERS}"
+        f"ipv4 {{ import none; export filter {{ {longer}accept; }}; }}; }}\n"
+    )
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -49,13 +61,20 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    given = options(__doc__).parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--as", dest="own_as", type=int, default=AS)
+    parser.add_argument("--peer-as", type=int, default=MUX_AS)
+    parser.add_argument("--upstream", nargs=2, metavar=("LOCAL", "PEER"))
+    parser.add_argument("--prepend", type=int, default=0, help="how often to the upstream router")
+    given = parser.parse_args()
     program = shutil.which("bird", path=SEARCH)
     if program is None:
         sys.exit("bird is not installed: the package bird2")
     given.directory.mkdir(exist_ok=True)
     config = given.directory / "bird.conf"
-    config.write_text(configuration(zip(given.local, given.peer, strict=True), given.password))
+    pairs = list(zip(given.local, given.peer, strict=True))
+    text = configuration(pairs, given.password, (given.own_as, given.peer_as))
+    config.write_text(text + (upstream(given.upstream, given.prepend) if given.upstream else ""))
     control = ["-s", str(given.directory / "bird.ctl"), "-P", str(given.directory / "bird.pid")]
     os.execv(program, [program, "-f", "-c", str(config), *control])
 

@@ -1,10 +1,9 @@
 """What a lab is made of, as data: nodes, links, addresses, routes, settings, programs.  Something else builds it.
 
-Every node is a network namespace, every link a pair of veth ends.  The built-in topology is Ananta's: a client, a
+Every node is a network namespace, every link a pair of veth ends.  The topology here is Ananta's: a client, a
 router that spreads flows over two muxes, three hosts; all on one router, each on a subnet of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from typing import Any
@@ -256,9 +255,3 @@ def ananta_bgp(*options: str, router: str = "bird", mux_count: int = 2) -> Topol
 
 def ananta_frr(*options: str) -> Topology:
     return ananta_bgp(*options, router="frr")
-
-
-TOPOLOGIES: dict[str, Callable[[], Topology]] = {
-    "ananta": ananta, "ananta-bgp": ananta_bgp, "ananta-frr": ananta_frr,
-}  # fmt: skip
-DEFAULT = "ananta"

@@ -12,7 +12,7 @@ import pytest
 
 from lbmux.cli import main
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import TOPOLOGIES
+from lbmux.lab.systems.built_in import TOPOLOGIES
 
 REQUESTS = 12
 

@@ -20,7 +20,8 @@ from lbmux.errors import LabError
 from lbmux.lab import namespaces, processes, topology_file
 from lbmux.lab.lab import Lab
 from lbmux.lab.server import PATTERN
-from lbmux.lab.topology import ROUTER_SYSCTLS, TOPOLOGIES, VIP, Link, Node, Port, Program, Topology, ananta
+from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, Topology, ananta
 
 pytestmark = pytest.mark.root
 

@@ -10,7 +10,8 @@ import yaml
 
 from lbmux.errors import LabError
 from lbmux.lab import topology_file
-from lbmux.lab.topology import TOPOLOGIES, Topology, ananta
+from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.topology import Topology, ananta
 
 
 @pytest.fixture

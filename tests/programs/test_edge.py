@@ -17,7 +17,8 @@ from lbmux.control.control_socket import ask
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
-from lbmux.lab.topology import VIP, Program, Topology, ananta_bgp
+from lbmux.lab.systems.cloudflare import cloudflare
+from lbmux.lab.topology import VIP, Topology
 from lbmux.lab.traffic import traffic
 from lbmux.programs.edge import of_host, served
 from tests.lab.test_bgp import Router, until, ways
@@ -68,22 +69,9 @@ def test_a_backend_without_weight_serves_no_vip() -> None:
 
 
 def edges() -> Topology:
-    """Ananta's hosts, each with the VIP; the router's BGP is with them."""
-    plain = ananta_bgp()
-    peers = ("--local", "10.1.1.1", "--peer", HOSTS["host1"], "--local", "10.1.2.1", "--peer", HOSTS["host2"])
-    bird = replace(plain.node("router").programs[0], arguments=("{state}/router", *peers))
-    nodes = {node.name: node for node in plain.nodes} | {"router": replace(plain.node("router"), programs=(bird,))}
-    for name, dip in HOSTS.items():
-        arguments = ["--name", name, "--address", VIP, "--address", dip, "--web-port", "80", "--echo-port", "7"]
-        edge = ("edge", "-c", "{config}", "-i", "eth0", "--control", "{state}/{node}.sock", "--bgp-peer")
-        speaker = (dip.removesuffix(".2") + ".1", "--bgp-speaker", "bird", "--drain", "0.1")
-        programs = (
-            Program("server", "lbmux.lab.server", tuple(arguments)),
-            Program("edge", "lbmux.cli.main", (*edge, *speaker)),
-        )
-        nodes[name] = replace(nodes[name], extra_addresses=(("lo", f"{VIP}/32"),), programs=programs)
+    """Two of them, with one service: its states are said in a line each."""
     config = configuration(service("web", 80, backends(1, 2), health=HEALTH))
-    return replace(plain, name="edges", nodes=tuple(nodes.values()), config=config)
+    return replace(cloudflare("--bgp-speaker", "bird", "--drain", "0.1", hosts=2), config=config)
 
 
 @pytest.fixture
@@ -120,7 +108,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
 
     first = serve(lab, "host1")
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
-    assert "host1" in answers(lab)
+    assert answers(lab) == "h1"
     serve(lab, "host2")
     until(lambda: ways(router) == {VIP: set(HOSTS.values())})
 
@@ -128,7 +116,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ran.stdout == "web/h1: draining: by command\n"
     until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
-    assert "host2" in answers(lab)
+    assert answers(lab) == "h2"
     ask(control, "order", backend="h1")
     until(lambda: ways(router) == {VIP: set(HOSTS.values())}, 5)
 
@@ -155,18 +143,18 @@ def test_an_edge_that_is_withdrawn_breaks_its_own_connections_and_no_others(lab:
     until(lambda: ways(router) == {VIP: set(HOSTS.values())})
     with traffic(lab, "client", VIP, 7, "--connections", "40") as client:
         before = {one["number"]: one["backend"] for one in client.first["connections"]}
-        assert set(before.values()) == set(HOSTS)  # some on each
+        assert set(before.values()) == {"h1", "h2"}  # some on each
         processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
         until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
         broken: dict[int, str] = {}
 
         def all_of_host1() -> bool:
             broken.update({one["number"]: one["broken"] for one in client.report()["connections"] if one["broken"]})
-            return {number for number, host in before.items() if host == "host1"} <= broken.keys()
+            return {number for number, host in before.items() if host == "h1"} <= broken.keys()
 
         took_s = until(all_of_host1, 5, 0.05)
         print(f"{len(broken)} of 40 broken within {1000 * took_s:.0f} ms: {set(broken.values())}")
-        assert {before[number] for number in broken} == {"host1"}
+        assert {before[number] for number in broken} == {"h1"}
 
 
 def test_without_a_router_it_is_wrong_usage() -> None:

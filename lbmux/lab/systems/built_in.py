@@ -1,0 +1,15 @@
+"""The topologies that come with it, by name: Ananta's, and the other published systems to compare it with."""
+
+from collections.abc import Callable
+
+from lbmux.lab.systems.cloudflare import anycast, cloudflare
+from lbmux.lab.topology import Topology, ananta, ananta_bgp, ananta_frr
+
+TOPOLOGIES: dict[str, Callable[[], Topology]] = {
+    "ananta": ananta,
+    "ananta-bgp": ananta_bgp,
+    "ananta-frr": ananta_frr,
+    "cloudflare": cloudflare,
+    "cloudflare-anycast": anycast,
+}
+DEFAULT = "ananta"

@@ -1,0 +1,55 @@
+"""CloudFlare's way: no mux at all.  Every host has the VIP, and announces it itself while its own server is healthy.
+
+``cloudflare``: one router that spreads flows over the hosts (ECMP).  ``anycast``: two PoPs that announce the same VIP
+to the client's router, which takes the nearer, of the shorter AS path; the loss of that PoP moves it to the other.
+"""
+
+from lbmux.lab.systems import parts
+from lbmux.lab.topology import VIP, Node, Program, Route, Topology
+
+PEERS_OF_POPS = ("--as", "64513", "--peer-as", "64512")
+"""The PoPs are one AS, as an operator's are; the router before them is another's."""
+
+
+def _edge(number: int, network: str, options: tuple[str, ...]) -> Node:
+    gateway, own = f"{network}.1", f"{network}.2"
+    arguments = ("-c", "{config}", "-i", "eth0", "--control", "{state}/{node}.sock", "--bgp-peer", gateway)
+    edge = Program("edge", "lbmux.cli.main", ("edge", *arguments, *options))
+    return Node(
+        f"host{number}", "edge",
+        extra_addresses=(("lo", f"{VIP}/32"),),
+        routes=(Route("default", (gateway,)),),
+        programs=(parts.server(f"h{number}", VIP, own), edge),
+    )  # fmt: skip
+
+
+def cloudflare(*options: str, hosts: int = 3) -> Topology:
+    """Client, router, edges; ``options``: the edges' own ones instead of the usual."""
+    networks = {number: f"10.1.{number}" for number in range(1, hosts + 1)}
+    edges = [_edge(number, network, options or parts.SPEAKER) for number, network in networks.items()]
+    router = parts.router("router", {f"{network}.1": f"{network}.2" for network in networks.values()})
+    links = [parts.link("router", f"host{number}", network) for number, network in networks.items()]
+    config = {"services": parts.services({f"h{number}": f"{network}.2" for number, network in networks.items()})}
+    return Topology("cloudflare", (parts.client(), router, *edges), (parts.client_link(), *links), config)
+
+
+def anycast(*options: str) -> Topology:
+    """Client, router; behind it two PoPs, pop1 the nearer, each a router and two edges."""
+    nodes, links, dips, uplinks = [], [parts.client_link()], {}, {}
+    for pop in (1, 2):
+        uplink = f"10.255.{pop}"
+        uplinks[f"{uplink}.1"] = f"{uplink}.2"
+        links.append(parts.link("router", f"pop{pop}", uplink))
+        networks = {2 * pop - 1: f"10.{pop}.1", 2 * pop: f"10.{pop}.2"}
+        upwards = ("--upstream", f"{uplink}.2", f"{uplink}.1", "--prepend", str(pop - 1))
+        to_client = (Route("default", (f"{uplink}.1",)),)
+        peers = {f"{network}.1": f"{network}.2" for network in networks.values()}
+        nodes.append(parts.router(f"pop{pop}", peers, *upwards, routes=to_client))
+        for number, network in networks.items():
+            nodes.append(_edge(number, network, options or parts.SPEAKER))
+            links.append(parts.link(f"pop{pop}", f"host{number}", network))
+            dips[f"h{number}"] = f"{network}.2"
+    to_hosts = tuple(Route(f"10.{pop}.0.0/16", (f"10.255.{pop}.2",)) for pop in (1, 2))
+    router = parts.router("router", uplinks, *PEERS_OF_POPS, routes=to_hosts)
+    config = {"services": parts.services(dips)}
+    return Topology("cloudflare-anycast", (parts.client(), router, *nodes), tuple(links), config)

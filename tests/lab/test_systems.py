@@ -1,0 +1,77 @@
+"""The other published systems: each brought up, spoken to by real TCP, and one failure of it got over."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+
+from lbmux.lab import processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.topology import ECHO_PORT, VIP
+from lbmux.lab.traffic import traffic
+from tests.lab.test_bgp import Router, until, ways
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+RECOVERS_S = 20.0
+_numbers = count()
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program, path=SEARCH) is None, reason=f"{program} is not installed")
+
+
+pytestmark = [pytest.mark.root, needs("bird")]
+
+
+@contextmanager
+def up(system: str) -> Iterator[Lab]:
+    lab = Lab(TOPOLOGIES[system](), f"y{os.getpid()}x{next(_numbers)}", "packet")
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+
+
+def answering(lab: Lab, connections: int = 24) -> set[str]:
+    """Who answers new connections of the client; a connection that fails is answered by nobody, whose name is empty."""
+    with traffic(lab, "client", VIP, ECHO_PORT, "--connections", str(connections)) as client:
+        return {one["backend"] for one in client.first["connections"]}
+
+
+def until_answered(lab: Lab, by: set[str]) -> None:
+    until(lambda: answering(lab) == by, RECOVERS_S, 0.1)
+
+
+def router_has(lab: Lab, gateways: set[str]) -> Callable[[], bool]:
+    return lambda: ways(Router(lab)) == {VIP: gateways}
+
+
+def test_edges_share_the_connections_and_a_killed_one_loses_its_own() -> None:
+    with up("cloudflare") as lab:
+        until(router_has(lab, {"10.1.1.2", "10.1.2.2", "10.1.3.2"}), RECOVERS_S)
+        until_answered(lab, {"h1", "h2", "h3"})
+        processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
+        until(router_has(lab, {"10.1.2.2", "10.1.3.2"}), RECOVERS_S)
+        until_answered(lab, {"h2", "h3"})
+
+
+def test_the_nearer_pop_answers_until_its_link_is_cut_and_again_when_it_is_mended() -> None:
+    near, far = {"10.255.1.2"}, {"10.255.2.2"}
+    with up("cloudflare-anycast") as lab:
+        router = Router(lab)
+        until(router_has(lab, near), RECOVERS_S)
+        until_answered(lab, {"h1", "h2"})
+        router.set_link("to-pop1", "down")
+        until(router_has(lab, far), RECOVERS_S)
+        until_answered(lab, {"h3", "h4"})
+        router.set_link("to-pop1", "up")
+        until(router_has(lab, near), RECOVERS_S)
+        processes.kill(lab.process("pop1", "bird"), signal.SIGKILL)
+        until(router_has(lab, far), RECOVERS_S)
+        until_answered(lab, {"h3", "h4"})
