@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -12,7 +13,7 @@ import pytest
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
-from lbmux.lab.topology import ECHO_PORT, VIP
+from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
 from lbmux.lab.traffic import traffic
 from tests.lab.test_bgp import Router, until, ways
 
@@ -75,3 +76,33 @@ def test_the_nearer_pop_answers_until_its_link_is_cut_and_again_when_it_is_mende
         processes.kill(lab.process("pop1", "bird"), signal.SIGKILL)
         until(router_has(lab, far), RECOVERS_S)
         until_answered(lab, {"h3", "h4"})
+
+
+def proxies(lab: Lab) -> set[str]:
+    """Addresses of the hosts whose HAProxy has connections with the application servers, while a client has many."""
+    command = ["ss", "-Htn", "state", "established", "sport", "=", f":{SERVER_ECHO_PORT}"]
+    with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "24") as client:
+        if {one["backend"] for one in client.first["connections"]} != {"app1", "app2"}:
+            return set()
+        said = [lab.run(node, command, capture_output=True, text=True).stdout for node in ("app1", "app2")]
+    peers = Counter(line.split()[-1].rpartition(":")[0] for text in said for line in text.splitlines())
+    return {address for address, connections in peers.items() if connections > 1}  # one may be a check of the server
+
+
+@needs("haproxy")
+def test_proxies_end_the_connections_and_a_killed_one_or_a_killed_mux_is_got_over() -> None:
+    with up("facebook") as lab:
+        until(lambda: proxies(lab) == {"10.1.1.2", "10.1.2.2", "10.1.3.2"}, RECOVERS_S, 0.1)
+        processes.kill(lab.process("host1", "haproxy"), signal.SIGKILL)
+        until(lambda: proxies(lab) == {"10.1.2.2", "10.1.3.2"}, RECOVERS_S, 0.1)
+        processes.kill(lab.process("mux1", "mux"), signal.SIGKILL)
+        until(router_has(lab, {"10.0.2.2"}), RECOVERS_S)
+        until_answered(lab, {"app1", "app2"})
+
+
+def test_maglevs_weights_are_the_shares_of_connections() -> None:
+    with up("maglev") as lab:
+        until_answered(lab, {"h1", "h2"})
+        with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "300") as client:
+            by = Counter(one["backend"] for one in client.first["connections"])
+        assert by.keys() == {"h1", "h2"} and 150 < by["h2"] < 250  # 200 expected, with a deviation of 8

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from lbmux.lab.systems.cloudflare import anycast, cloudflare
+from lbmux.lab.systems.facebook import facebook
+from lbmux.lab.systems.maglev import maglev
 from lbmux.lab.topology import Topology, ananta, ananta_bgp, ananta_frr
 
 TOPOLOGIES: dict[str, Callable[[], Topology]] = {
@@ -11,5 +13,7 @@ TOPOLOGIES: dict[str, Callable[[], Topology]] = {
     "ananta-frr": ananta_frr,
     "cloudflare": cloudflare,
     "cloudflare-anycast": anycast,
+    "facebook": facebook,
+    "maglev": maglev,
 }
 DEFAULT = "ananta"

@@ -1,0 +1,85 @@
+"""A layer-7 proxy of the lab: HAProxy, which ends clients' connections and has its own with application servers.
+
+    python -m lbmux.lab.haproxy FILE --web-port 80 --echo-port 7 --server a1 10.2.1.2 8080 8007 ...
+
+It listens, writes HAProxy's configuration and becomes HAProxy, which is handed the sockets: so no connection is refused
+from the moment that this one says it is ready, and one process is all there is to stop or kill.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbmux.programs.daemon import notify
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+BACKLOG = 1024
+COMMON = """global
+ nbthread 1
+defaults
+ timeout connect 2s
+ timeout client 1h
+ timeout server 1h
+ retries 3
+ option redispatch
+ balance roundrobin
+ default-server check inter 200ms rise 1 fall 2 on-marked-down shutdown-sessions
+"""
+"""A server that fails two checks is out, and its connections end at once instead of hanging."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """``mode``: http, where requests are read and spread, or tcp, where bytes are passed on."""
+
+    name: str
+    mode: str
+    descriptor: int
+    servers: Sequence[tuple[str, str, int]]
+
+
+def configuration(listeners: Iterable[Listener]) -> str:
+    lines = []
+    for listener in listeners:
+        lines += [f"listen {listener.name}", f" mode {listener.mode}", f" bind fd@{listener.descriptor}"]
+        lines += [f" server {name} {address}:{port}" for name, address, port in listener.servers]
+    return COMMON + "\n".join(lines) + "\n"
+
+
+def listen(port: int) -> int:
+    """A descriptor of a socket that outlives this program's change into another."""
+    made = socket.create_server(("", port), backlog=BACKLOG)
+    made.set_inheritable(True)
+    return made.detach()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--web-port", type=int, required=True)
+    parser.add_argument("--echo-port", type=int, required=True)
+    parser.add_argument(
+        "--server", nargs=4, action="append", required=True, metavar=("NAME", "ADDRESS", "WEB-PORT", "ECHO-PORT")
+    )
+    given = parser.parse_args()
+    program = shutil.which("haproxy", path=SEARCH)
+    if program is None:
+        sys.exit("haproxy is not installed: the package haproxy")
+    web = [(name, address, int(port)) for name, address, port, _ in given.server]
+    echo = [(name, address, int(port)) for name, address, _, port in given.server]
+    listeners = (
+        Listener("web", "http", listen(given.web_port), web),
+        Listener("echo", "tcp", listen(given.echo_port), echo),
+    )
+    given.file.write_text(configuration(listeners))
+    notify("READY=1")
+    os.execv(program, [program, "-db", "-f", str(given.file)])
+
+
+if __name__ == "__main__":
+    main()

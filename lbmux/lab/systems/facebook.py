@@ -1,0 +1,52 @@
+"""Facebook's way: muxes as Ananta's, but the hosts behind them are layer-7 proxies (HAProxy) that end the connection.
+
+The proxies have the VIP and answer the client directly; behind them, over connections of their own, are application
+servers, of which muxes and clients know nothing.  A client is answered by the name of an application server.
+"""
+
+from dataclasses import replace
+
+from lbmux.lab.systems import parts
+from lbmux.lab.topology import (
+    ECHO_PORT,
+    SERVER_ECHO_PORT,
+    SERVER_PORT,
+    WEB_PORT,
+    Node,
+    Program,
+    Route,
+    Topology,
+    ananta_bgp,
+)
+
+APPLICATIONS = {"app1": "10.2.1", "app2": "10.2.2"}
+"""Networks of the nodes with application servers."""
+
+
+def _proxy() -> Program:
+    ports = ("--web-port", str(WEB_PORT), "--echo-port", str(ECHO_PORT))
+    servers = [
+        text for name, network in APPLICATIONS.items()
+        for text in ("--server", name, f"{network}.2", str(SERVER_PORT), str(SERVER_ECHO_PORT))
+    ]  # fmt: skip
+    return Program("haproxy", "lbmux.lab.haproxy", ("{state}/{node}-haproxy.cfg", *ports, *servers))
+
+
+def _application(name: str, network: str) -> Node:
+    server = parts.server(name, f"{network}.2", web_port=SERVER_PORT, echo_port=SERVER_ECHO_PORT)
+    return Node(name, "server", routes=(Route("default", (f"{network}.1",)),), programs=(server,))
+
+
+def facebook(*options: str, mux_count: int = 2) -> Topology:
+    """``options``: the muxes' own ones instead of the usual."""
+    plain = ananta_bgp(*(options or parts.SPEAKER), mux_count=mux_count)
+    with_vip = plain.node("host3")
+    programs = (_proxy(), with_vip.programs[1])
+    hosts = [node for node in plain.nodes if node.role == "host"]
+    nodes = [node for node in plain.nodes if node.role != "host"]
+    nodes += [replace(with_vip, name=host.name, routes=host.routes, programs=programs) for host in hosts]
+    nodes += [_application(name, network) for name, network in APPLICATIONS.items()]
+    links = [*plain.links, *(parts.link("router", name, network) for name, network in APPLICATIONS.items())]
+    dips = {f"h{host.name[-1]}": plain.port(host.name).ip for host in hosts}
+    config = {"muxes": plain.config["muxes"], "services": parts.services(dips)}
+    return Topology("facebook", tuple(nodes), tuple(links), config)
