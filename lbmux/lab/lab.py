@@ -194,13 +194,13 @@ class Lab:
         }
 
     def _node_status(self, node: Node) -> dict[str, Any]:
-        ports = [port for link in self.topology.links for port in (link.a, link.b) if port.node == node.name]
+        addresses = [port.address for port in self.topology.ports(node.name) if port.address]
         return {
             "node": node.name,
             "role": node.role,
             "namespace": self.namespace(node.name),
             "there": namespaces.exists(self.namespace(node.name)),
-            "addresses": [port.address for port in ports] + [address for _, address in node.extra_addresses],
+            "addresses": addresses + [address for _, address in node.extra_addresses],
             "programs": [asdict(p) | {"alive": p.alive} for p in self.processes if p.node == node.name],
         }
 

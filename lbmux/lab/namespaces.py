@@ -3,8 +3,9 @@
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,8 @@ def build(topology: Topology, name_of: Callable[[str], str]) -> None:
         inside(name_of(link.a.node), lambda link=link: _connect(link, name_of(link.b.node)))  # type: ignore[misc]
         for port in (link.a, link.b):
             inside(name_of(port.node), lambda port=port, link=link: _configure(port, link.mtu))  # type: ignore[misc]
+    for node in (node for node in topology.nodes if node.switches):
+        inside(name_of(node.name), partial(_switch, topology.ports(node.name)))
     for node in topology.nodes:
         inside(name_of(node.name), lambda node=node: _address_and_route(node))  # type: ignore[misc]
 
@@ -101,7 +104,7 @@ def _connect(link: Link, peer_namespace: str) -> None:
 def _configure(port: Port, mtu: int) -> None:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=port.interface)[0]
-        for text in (port.address, *port.more_addresses):
+        for text in port.addresses:
             address, length = text.split("/")
             ip.addr("add", index=index, address=address, prefixlen=int(length))
         ip.link("set", index=index, state="up", mtu=mtu)
@@ -111,6 +114,16 @@ def _configure(port: Port, mtu: int) -> None:
                 ip.link("set", index=index, xdp_fd=program)
                 os.close(program)
     set_features(port.interface, port.offloads)
+
+
+def _switch(ports: Sequence[Port]) -> None:
+    """Join interfaces of the current namespace to one Ethernet segment."""
+    with IPRoute() as ip:
+        ip.link("add", ifname="switch", kind="bridge")
+        bridge = ip.link_lookup(ifname="switch")[0]
+        ip.link("set", index=bridge, state="up")
+        for port in ports:
+            ip.link("set", index=ip.link_lookup(ifname=port.interface)[0], master=bridge)
 
 
 def _address_and_route(node: Node) -> None:

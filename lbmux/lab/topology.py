@@ -63,17 +63,21 @@ class Route:
 
 @dataclass(frozen=True)
 class Port:
-    """One end of a link: an interface of a node."""
+    """One end of a link: an interface of a node; without an address, it is a switch's."""
 
     __pydantic_config__ = STRICT
 
     node: str
     interface: str
-    address: str
+    address: str = ""
     offloads: dict[str, bool] = field(default_factory=dict)
     more_addresses: tuple[str, ...] = ()
     takes_xdp: bool = False
     """Whether the other end may send by XDP_TX: a veth end has to have a program of its own to be woken by that."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.more_addresses) if self.address else ()
 
     @property
     def ip(self) -> str:
@@ -109,6 +113,8 @@ class Node:
     extra_addresses: tuple[tuple[str, str], ...] = ()  # (interface, address)
     routes: tuple[Route, ...] = ()
     programs: tuple[Program, ...] = ()
+    switches: bool = False
+    """Whether its interfaces are the ports of an Ethernet switch."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,10 @@ class Topology:
 
     def port(self, node: str) -> Port:
         """A node's first port."""
-        return next(port for link in self.links for port in (link.a, link.b) if port.node == node)
+        return self.ports(node)[0]
+
+    def ports(self, node: str) -> list[Port]:
+        return [port for link in self.links for port in (link.a, link.b) if port.node == node]
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

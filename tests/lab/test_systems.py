@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from itertools import count
 
 import pytest
+from pyroute2 import IPRoute
 
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.systems.seesaw import ACTIVE, MUXES
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
 from lbmux.lab.traffic import traffic
 from tests.lab.test_bgp import Router, until, ways
@@ -98,6 +100,33 @@ def test_proxies_end_the_connections_and_a_killed_one_or_a_killed_mux_is_got_ove
         processes.kill(lab.process("mux1", "mux"), signal.SIGKILL)
         until(router_has(lab, {"10.0.2.2"}), RECOVERS_S)
         until_answered(lab, {"app1", "app2"})
+
+
+def active(lab: Lab) -> set[str]:
+    """The muxes that have the address to which the router sends."""
+
+    def has_it() -> bool:
+        with IPRoute() as ip:
+            return bool(ip.get_addr(address=ACTIVE))
+
+    return {name for name in MUXES if lab.inside(name, has_it)}
+
+
+@needs("keepalived")
+def test_one_mux_is_active_and_the_other_takes_over_when_it_is_killed_or_frozen() -> None:
+    with up("seesaw") as lab:
+        until(lambda: active(lab) == {"mux1"}, RECOVERS_S, 0.01)
+        until_answered(lab, {"h1", "h2"})
+        with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "24") as client:
+            mux = lab.process("mux1", "mux")
+            processes.kill(mux, signal.SIGSTOP)
+            until(lambda: active(lab) == {"mux2"}, RECOVERS_S, 0.01)
+            processes.kill(mux, signal.SIGCONT)
+            until(lambda: active(lab) == {"mux1"}, RECOVERS_S, 0.01)
+            processes.kill(mux, signal.SIGKILL)
+            until(lambda: active(lab) == {"mux2"}, RECOVERS_S, 0.01)
+            until_answered(lab, {"h1", "h2"})
+            assert not [one["broken"] for one in client.report()["connections"] if one["broken"]]
 
 
 def test_maglevs_weights_are_the_shares_of_connections() -> None:

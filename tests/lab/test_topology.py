@@ -32,7 +32,7 @@ def ports(topology: Topology) -> list[Port]:
 
 
 def interfaces(port: Port) -> list[IPv4Interface | IPv6Interface]:
-    return [ip_interface(text) for text in (port.address, *port.more_addresses)]
+    return [ip_interface(text) for text in port.addresses]
 
 
 def test_names_of_nodes_are_unique(topology: Topology) -> None:
@@ -51,9 +51,21 @@ def test_interfaces_are_unique_in_their_node_and_short_enough(topology: Topology
     assert all(len(interface) <= INTERFACE_NAME_CHARACTERS for _, interface in interfaces)
 
 
+def switches(topology: Topology) -> set[str]:
+    return {node.name for node in topology.nodes if node.switches}
+
+
+def test_what_is_on_a_switch_is_on_one_subnet_and_the_switch_is_not(topology: Topology) -> None:
+    for switch in switches(topology):
+        links = [link for link in topology.links if link.a.node == switch]
+        here = [interface for link in links for interface in interfaces(link.b)]
+        assert len({interface.network for interface in here}) == 1 and len({one.ip for one in here}) == len(links)
+        assert not [interface for link in links for interface in interfaces(link.a)]
+
+
 def test_both_ends_of_a_link_are_on_its_subnet_and_no_two_links_share_one(topology: Topology) -> None:
     networks = []
-    for link in topology.links:
+    for link in (link for link in topology.links if link.a.node not in switches(topology)):
         for a, b in zip(interfaces(link.a), interfaces(link.b), strict=True):
             assert a.network == b.network and a.ip != b.ip
             networks.append(a.network)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lbmux.lab.systems.cloudflare import anycast, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.maglev import maglev
+from lbmux.lab.systems.seesaw import seesaw
 from lbmux.lab.topology import Topology, ananta, ananta_bgp, ananta_frr
 
 TOPOLOGIES: dict[str, Callable[[], Topology]] = {
@@ -15,5 +16,6 @@ TOPOLOGIES: dict[str, Callable[[], Topology]] = {
     "cloudflare-anycast": anycast,
     "facebook": facebook,
     "maglev": maglev,
+    "seesaw": seesaw,
 }
 DEFAULT = "ananta"

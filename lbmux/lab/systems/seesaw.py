@@ -1,0 +1,39 @@
+"""Seesaw's way: two muxes of which one is active, by VRRP, instead of BGP and ECMP.
+
+Router and muxes are on one Ethernet segment.  The router sends the VIP's packets to an address that the active mux has,
+and the other takes when it is gone; mux1 takes it back when it is well again.  Hosts and client are Ananta's.
+"""
+
+from dataclasses import replace
+
+from lbmux.lab.systems import parts
+from lbmux.lab.topology import VIP, WIRE, Link, Node, Port, Program, Route, Topology, ananta
+
+ROUTER, ACTIVE = "10.0.0.1", "10.0.0.10"
+"""On the segment: the router's address, and that of the active mux."""
+MUXES = {"mux1": ("10.0.0.2", 101), "mux2": ("10.0.0.3", 100)}
+"""Addresses and priorities."""
+
+
+def _mux(name: str, plain: Topology) -> Node:
+    arguments = (
+        "{state}/{node}-vrrp", "--interface", "eth0", "--address", f"{ACTIVE}/24", "--priority", str(MUXES[name][1]),
+        "--control", "{state}/{node}.sock",
+    )  # fmt: skip
+    vrrp = Program("vrrp", "lbmux.lab.vrrp", arguments, ready=False)
+    programs = (*plain.node(name).programs, vrrp)
+    return replace(plain.node(name), routes=(Route("default", (ROUTER,)),), programs=programs)
+
+
+def seesaw() -> Topology:
+    plain = ananta()
+    switch = Node("switch", "switch", switches=True)
+    router = replace(plain.node("router"), routes=(Route(f"{VIP}/32", (ACTIVE,)),))
+    others = [node for node in plain.nodes if node.role not in ("router", "mux")]
+    links = [link for link in plain.links if link.b.node not in MUXES]
+    links.append(Link(Port("switch", "to-router"), Port("router", "to-muxes", f"{ROUTER}/24", WIRE)))
+    for name, (address, _) in MUXES.items():
+        links.append(Link(Port("switch", f"to-{name}", takes_xdp=True), Port(name, "eth0", f"{address}/24")))
+    services = [one | {"health": parts.HEALTH} for one in plain.config["services"] if one["vip"] == VIP]
+    config = {"muxes": [address for address, _ in MUXES.values()], "services": services}
+    return Topology("seesaw", (*others, router, switch, *(_mux(name, plain) for name in MUXES)), tuple(links), config)

@@ -1,0 +1,107 @@
+"""The VRRP of a mux in the lab: keepalived, which has an address on the mux's interface while this is the active one.
+
+    python -m lbmux.lab.vrrp DIRECTORY --interface eth0 --address 10.0.0.10/24 --priority 101 --control MUX.sock
+
+It is keepalived's parent, and asks the mux again and again by its control socket: a mux that doesn't answer, as it is
+dead, frozen or not yet ready, gives the address to the other.  keepalived learns it by a file that it watches.
+"""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lbmux.control.announcer.keeper import dies_with_parent
+from lbmux.control.control_socket import ask
+from lbmux.errors import ControlError
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+ADVERTISEMENTS_S = 0.2
+"""Between two of the active one; silence of three of them, and the other takes over (RFC 5798)."""
+ASK_EVERY_S, ANSWER_TIMEOUT_S = 0.05, 0.2
+HEALTHY, FAILED = "0\n", "1\n"
+"""As keepalived wants it of a tracked file without a weight."""
+
+
+def configuration(interface: str, address: str, priority: int, health: Path) -> str:
+    """keepalived's.  The interface's own MAC address, told by gratuitous ARP: the mux forwards frames to that alone."""
+    return f"""global_defs {{
+ vrrp_version 3
+}}
+track_file mux {{
+ file "{health}"
+ weight 0
+}}
+vrrp_instance vip {{
+ state BACKUP
+ interface {interface}
+ virtual_router_id 1
+ priority {priority}
+ advert_int {ADVERTISEMENTS_S}
+ track_file {{
+  mux
+ }}
+ virtual_ipaddress {{
+  {address}
+ }}
+}}
+"""
+
+
+def command(program: str, directory: Path) -> list[str]:
+    """In the foreground, VRRP alone, its log to stderr, and its files in the directory."""
+    files = ["-f", str(directory / "keepalived.conf"), "-p", str(directory / "pid"), "-r", str(directory / "vrrp.pid")]
+    return [program, "--dont-fork", "--vrrp", "--log-console", *files]
+
+
+def answers(control: Path) -> bool:
+    try:
+        ask(control, "health", timeout_s=ANSWER_TIMEOUT_S)
+    except ControlError:
+        return False
+    return True
+
+
+def follow(control: Path, health: Path, keepalived: "subprocess.Popen[bytes]") -> None:
+    """Tell keepalived of the mux's health until it ends."""
+    said = FAILED
+    while keepalived.poll() is None:
+        now = HEALTHY if answers(control) else FAILED
+        if now != said:
+            health.write_text(now)
+            said = now
+        time.sleep(ASK_EVERY_S)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--interface", required=True)
+    parser.add_argument("--address", required=True, metavar="ADDR/LENGTH")
+    parser.add_argument("--priority", type=int, required=True)
+    parser.add_argument("--control", type=Path, required=True, help="the mux's control socket")
+    given = parser.parse_args()
+    program = shutil.which("keepalived", path=SEARCH)
+    if program is None:
+        sys.exit("keepalived is not installed: the package keepalived")
+    given.directory.mkdir(exist_ok=True)
+    health = given.directory / "health"
+    health.write_text(FAILED)
+    text = configuration(given.interface, given.address, given.priority, health)
+    (given.directory / "keepalived.conf").write_text(text)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keepalived = subprocess.Popen(
+        command(program, given.directory), stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent()
+    )
+    try:
+        follow(given.control, health, keepalived)
+    finally:
+        keepalived.terminate()
+        keepalived.wait()
+
+
+if __name__ == "__main__":
+    main()
