@@ -94,7 +94,10 @@ class AgentTables:
             names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
             owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
             mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
-            endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss))
+            # Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
+            is_here = self.mode == LOCAL or backend.dip in self.own
+            asks = config.slowpath.hosts_help and service.protocol == "tcp" and is_here
+            endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss, asks))
         if self.mode == NAT:
             answering = (
                 Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
@@ -106,7 +109,7 @@ class AgentTables:
         return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
 
     def _endpoint(
-        self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int
+        self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int, asks: bool
     ) -> NDArray[Any]:
         after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         after["vip_high"], after["vip_low"] = to_pair(service.vip)
@@ -117,6 +120,7 @@ class AgentTables:
         after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
         after["idle_closing"], after["state"] = ticks(service.idle.closing_s), UP
         after["mss"] = mss
+        after["asks"] = asks
         after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
         return after
 

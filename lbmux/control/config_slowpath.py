@@ -34,5 +34,8 @@ class SlowPath(Model):
     """ICMP messages that the mux itself sends in a second at most, answers to pings among them."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
     """Packets in a second that get this slower treatment at most; what is over it is dropped and counted."""
+    hosts_help: bool = True
+    """Whether agents ask their hosts' sockets about a TCP connection that they do not know, and give its packets back
+    to the mux where the host has none, for another host to be tried."""
     fragments: Fragments = Fragments()
     """Limits of what is remembered of fragmented datagrams."""

@@ -1,27 +1,42 @@
 """The host agent: decapsulate and translate on the way in, translate back on the way out.
 
-In:  frame -> tunnelled to us by a mux? -> decapsulate -> match the VIP -> VIP to DIP -> local stack.
+In:  frame -> tunnelled to us by a mux? -> match the VIP -> flow table: do we know the connection? -> decapsulate
+     -> VIP to DIP -> local stack.
 Out: reply -> match the DIP -> flow table: did it come by a mux? -> DIP to VIP -> out, past the mux.
 
 The flow table is the mux's, with other meanings: the key is what the reply will show (client, ports, DIP), the
 target is the endpoint, that is the VIP, by which the connection came.
+
+A TCP connection that a packet belongs to but did not open is known from its SYN on.  Where it is not, a mux may have
+guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent).
 """
 
-from lbmux.datapath.decapsulate import carry_mark, decapsulate, open_tunnel
+from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.headers import SYN
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, step, u32
-from lbmux.datapath.mux import counted
+from lbmux.datapath.memory import int64, step, u16, u32
+from lbmux.datapath.mux import counted, told_apart_later
 from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
 from lbmux.datapath.tables import DIP, HIT, LOST, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
+from lbmux.datapath.world import (
+    VOUCHED,
+    endpoint_limit,
+    endpoints,
+    forgotten,
+    frame,
+    frame_end,
+    frame_flags,
+    settings,
+    worker_limit,
+)
 
 DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
+UNKNOWN = int(Verdict.UNKNOWN)
 
 
 @step
@@ -40,6 +55,13 @@ def recall(world, setting, who, hashed, high, low, ports, target, endpoint, flag
         count_lookup(world, who, LOST)
         return False
     return still_good(world, setting, who, who, hashed, bucket, flow, endpoint, endpoint, flags, now)
+
+
+@step
+def one_of_all(world, setting, tunnel):
+    """The tunnel; the verifier follows what comes now once, not once for each kind."""
+    offset, kind = forgotten(world, tunnel.offset, setting.key0), forgotten(world, int64(tunnel.type), setting.key0)
+    return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.left, tunnel.ecn)
 
 
 @step
@@ -62,32 +84,67 @@ def inbound(world, who, now):
     if not carry_mark(start, packet, tunnel.ecn):
         return CONGESTED, target
     endpoint = endpoint_row(endpoints(world), target)
+    if endpoint.mode == NAT or endpoint.asks != 0:
+        packet, tunnel = told_apart_later(world, setting, packet), one_of_all(world, setting, tunnel)
+        if not admitted(world, setting, who, endpoint, target, packet, now):
+            return UNKNOWN, target
     if not decapsulate(world, start, tunnel):
         return NO_ROOM, target
     if endpoint.mode == NAT:
-        return deliver_translated(world, setting, who, endpoint, target, now), target
+        return translated(world, endpoint), target
     return DELIVERED, target
 
 
 @step
-def deliver_translated(world, setting, who, endpoint, target, now):
-    """Remember by which VIP the flow comes, and make the VIP the DIP."""
+def dip_port_of(endpoint, packet):
+    return endpoint.dip_port if endpoint.dip_port != 0 else destination_port(packet.ports)
+
+
+@step
+def admitted(world, setting, who, endpoint, target, packet, now):
+    """Remember by which VIP the flow comes; False where it is a connection that is not known here."""
+    high, low, port = packet.source_high, packet.source_low, dip_port_of(endpoint, packet)
+    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
+    hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
+    if recall(world, setting, who, hashed, high, low, ports, target, endpoint, packet.flags, now):
+        return True
+    is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(world) & VOUCHED) == 0
+    if is_open and holder(world, who, hashed, high, low, ports, endpoint.owner, now) != target:
+        return False
+    remember(
+        world, setting, who, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
+    )
+    return True
+
+
+@step
+def translated(world, endpoint):
+    """Make the VIP the DIP; the verdict."""
     start, end = frame(world), frame_end(world)
     packet = parse(world, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
-    port = endpoint.dip_port if endpoint.dip_port != 0 else destination_port(packet.ports)
-    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
-    hashed = flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low)
-    if not recall(
-        world, setting, who, hashed, packet.source_high, packet.source_low, ports, target, endpoint, packet.flags, now
-    ):
-        remember(
-            world, setting, who, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, target,
-            endpoint.generation, endpoint, now,
-        )  # fmt: skip
+    port = dip_port_of(endpoint, packet)
     translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
+
+
+@step
+def holder(world, who, hashed, high, low, ports, owner, now):
+    """The endpoint by which any worker knows the flow, or -1."""
+    target = int64(-1)
+    for turn in range(worker_limit(world)):
+        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
+        if target < 0:
+            bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+            flow = flow_row(bucket, way & (WAYS - 1))
+            candidate = int64(flow.target)
+            if way >= 0 and candidate < endpoint_limit(world):
+                row = endpoint_row(endpoints(world), candidate)
+                if is_alive(flow, row, row, now):
+                    flow.seen = now  # all that is written to another worker's flow
+                    target = candidate
+    return target
 
 
 @step
@@ -104,18 +161,7 @@ def outbound(world, who, now):
         return NOT_TRANSLATED, int64(-1)
     ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
     hashed = flow_hash(setting, packet.destination_high, packet.destination_low, ports, packet.source_low)
-    target = int64(-1)
-    for turn in range(worker_limit(world)):
-        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
-        if target < 0:
-            bucket, way = lookup(world, part, hashed, packet.destination_high, packet.destination_low, ports, owner)
-            flow = flow_row(bucket, way & (WAYS - 1))
-            candidate = int64(flow.target)
-            if way >= 0 and candidate < endpoint_limit(world):
-                row = endpoint_row(endpoints(world), candidate)
-                if is_alive(flow, row, row, now):
-                    flow.seen = now  # all that is written to another worker's flow
-                    target = candidate
+    target = holder(world, who, hashed, packet.destination_high, packet.destination_low, ports, owner, now)
     if target < 0:
         return NOT_TRANSLATED, int64(-1)
     count_lookup(world, who, HIT)

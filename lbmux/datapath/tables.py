@@ -84,10 +84,10 @@ ENDPOINT = layout(
     ("vip_high", "u8"), ("vip_low", "u8"), ("dip_high", "u8"), ("dip_low", "u8"), ("vip_port", "u2"),
     ("dip_port", "u2"), ("mode", "u1"), ("protocol", "u1"), ("owner", "u2"), ("idle_untrusted", "u4"),
     ("idle_trusted", "u4"), ("idle_closing", "u4"), ("state", "u1"), ("generation", "u1"), ("mss", "u2"),
-    ("unused", "u8"),
+    ("asks", "u1"), ("unused1", "u1"), ("unused2", "u2"), ("unused4", "u4"),
 )
 """At an agent: one VIP and port, and the DIP and port behind it.  ``mss``: what a SYN-ACK may offer at most, in bytes
-of payload, 0 for anything."""
+of payload, 0 for anything; ``asks``: whether the host's sockets are asked about connections that are not known."""
 
 IDENTITY = layout(("value", "u8"))
 """What a service or a backend is called, hashed: so a later process finds the rows again.  Not for the data path."""

@@ -45,7 +45,7 @@ it do only what the kernel does."""
 TABLE_SYMBOL, LIMIT_SYMBOL = "lbmux_table_", "lbmux_limit_"
 """Prefixes of the kernel target's external symbols; the loader resolves them."""
 
-UNFINISHED_CHECKSUM, CUT = 1, 2
+UNFINISHED_CHECKSUM, CUT, VOUCHED = 1, 2, 4
 """Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
@@ -263,7 +263,8 @@ def worker(typing: Any, world: Any) -> Any:
 
 @intrinsic
 def frame_flags(typing: Any, world: Any) -> Any:
-    """UNFINISHED_CHECKSUM and CUT, where the driver knows them; no flag tells in the kernel."""
+    """UNFINISHED_CHECKSUM and CUT, where the driver knows them, and VOUCHED: at an agent, a packet whose connection is
+    the host's, or that it is to have in any case.  No flag tells in the kernel."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _load(builder, args[0], "flags") if world.target == "native" else ir.Constant(i64, 0)

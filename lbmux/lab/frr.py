@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lbmux.lab.router import AS, MUX_AS, options
+from lbmux.programs.daemon import notify
 
 SEARCH = "/usr/lib/frr"
 DAEMONS = ("zebra", "bfdd", "bgpd")
@@ -79,6 +80,7 @@ def run(directory: Path) -> None:
         for daemon in DAEMONS:
             children.append(subprocess.Popen(command(daemon, directory), stdin=subprocess.DEVNULL))
             wait_for(daemon, children[-1], directory)
+        notify("READY=1")
         while all(child.poll() is None for child in children):
             time.sleep(0.1)
     finally:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lbmux.programs.daemon import notify
+
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 AS, MUX_AS, UPSTREAM_AS = 64512, 65001, 64513
 FAMILIES = ("ipv4", "ipv6")
@@ -76,6 +78,7 @@ def main() -> None:
     text = configuration(pairs, given.password, (given.own_as, given.peer_as))
     config.write_text(text + (upstream(given.upstream, given.prepend) if given.upstream else ""))
     control = ["-s", str(given.directory / "bird.ctl"), "-P", str(given.directory / "bird.pid")]
+    notify("READY=1")
     os.execv(program, [program, "-f", "-c", str(config), *control])
 
 

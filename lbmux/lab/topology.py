@@ -247,7 +247,7 @@ def ananta_bgp(*options: str, router: str = "bird", mux_count: int = 2) -> Topol
     """
     plain = ananta(mux_count)
     peers = [text for n in range(1, mux_count + 1) for text in ("--local", f"10.0.{n}.1", "--peer", f"10.0.{n}.2")]
-    routing = Program(router, ROUTERS[router], ("{state}/router", *peers), ready=False)
+    routing = Program(router, ROUTERS[router], ("{state}/router", *peers))
 
     def with_bgp(node: Node) -> Node:
         if node.role == "router":

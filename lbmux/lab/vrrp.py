@@ -17,6 +17,7 @@ from pathlib import Path
 from lbmux.control.announcer.keeper import dies_with_parent
 from lbmux.control.control_socket import ask
 from lbmux.errors import ControlError
+from lbmux.programs.daemon import notify
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 ADVERTISEMENTS_S = 0.2
@@ -96,6 +97,7 @@ def main() -> None:
     keepalived = subprocess.Popen(
         command(program, given.directory), stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent()
     )
+    notify("READY=1")
     try:
         follow(given.control, health, keepalived)
     finally:

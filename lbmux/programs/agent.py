@@ -21,6 +21,7 @@ from lbmux.addresses import Address
 from lbmux.control.agent_tables import AgentTables, advmss, ports_of, sizes_for
 from lbmux.control.config import Backend, Config, Service
 from lbmux.control.config_file import load
+from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
@@ -214,7 +215,8 @@ async def _open(
     tun = stack.enter_context(Tun(device, CAPACITY))
     await asyncio.to_thread(_bring_up, tun.name)
     sender = stack.enter_context(RawSender(MARK, CAPACITY))
-    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender)
+    connections = stack.enter_context(Connections())
+    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender, connections)
     loop = AgentLoop(ring, tun, sender, worker, slow)
     loop.warm_up()
     _add_reader(stack, ring.fileno(), loop.inbound)

@@ -148,7 +148,8 @@ class SlowFrames:
         assert config is not None  # the tables are written before a slow path is made
         self._rows = _rows_of(config, self._mux)
         vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
-        return Place(config.slowpath, vips, frozenset(config.muxes))
+        hosts = frozenset(backend.tunnel_to for service in config.services for backend in service.backends)
+        return Place(config.slowpath, vips, frozenset(config.muxes), hosts)
 
     def _is_up(self, vip: Address) -> bool:
         return bool((self._mux.tables.backends["state"][self._rows[vip]] == UP).any())

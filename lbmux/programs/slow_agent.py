@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address
 from lbmux.control.agent_tables import AgentTables
+from lbmux.control.connections import Connections
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
+from lbmux.datapath.world import VOUCHED
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
@@ -24,6 +26,8 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
 ROOM_BYTES = 1 << 17
+MOST_TURNS = 2
+"""An outer fragment's packet may have an inner fragment in it, whose datagram belongs to a connection."""
 _INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
 _OUTBOUND = _INBOUND.copy()
 _INBOUND[list(INBOUND)] = _OUTBOUND[list(OUTBOUND)] = True
@@ -42,9 +46,12 @@ class _Served:
 class SlowAgent:
     """An agent's slow path: what its loop calls with every batch."""
 
-    def __init__(self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender) -> None:
+    def __init__(
+        self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender, connections: Connections
+    ) -> None:
         """``worker``: one of its own on the agent's tables; it runs between two batches of the loop."""
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
+        self._connections = connections
         self._slow = AgentSlowPath(self._host())
         self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
         self._identification = 0
@@ -60,11 +67,7 @@ class SlowAgent:
         """What came from muxes and is not in the stack yet."""
         now = time.monotonic()
         for index in np.flatnonzero(_INBOUND[batch.verdict[: batch.count]]).tolist():
-            found = self._slow.inbound(Verdict(int(batch.verdict[index])), _frame(batch, index), now)
-            for packet in found.packets:
-                self._deliver(packet)
-            for frame in found.frames:
-                self._again(frame, now)
+            self._handle(Verdict(int(batch.verdict[index])), _frame(batch, index), now)
 
     def outbound(self, batch: Batch) -> None:
         """Fragments of replies: they leave translated, or as they are if no mux brought the connection."""
@@ -82,22 +85,36 @@ class SlowAgent:
                     self._one.verdict[0] = Verdict.REPLIED
                     self._sender.send(self._one, DROPS)
 
-    def _again(self, frame: bytes, now: float) -> None:
-        """Once more through the data path; what still has an outer or inner fragment in it, once more to us."""
-        self._load(frame)
-        self._worker.inbound(self._one, now_ticks())
-        if self._one.verdict[0] == Verdict.FRAGMENT:
-            for whole in self._slow.inbound(Verdict.FRAGMENT, frame, now).frames:
-                self._load(whole)
-                self._worker.inbound(self._one, now_ticks())
-        if self._one.verdict[0] < PASSES:
-            self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
+    def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
+        """What is whole again goes once more through the data path; what that hands up, once more to us."""
+        found = self._slow.inbound(verdict, frame, now)
+        for packet in found.packets:
+            self._deliver(packet)
+        for packet in found.back:
+            self._load(frame[:ETHERNET_BYTES] + packet)
+            self._one.verdict[0] = Verdict.REPLIED
+            self._sender.send(self._one, DROPS)
+        for whole in found.frames:
+            self._load(whole, VOUCHED if found.vouched else 0)
+            self._worker.inbound(self._one, now_ticks())
+            after = Verdict(int(self._one.verdict[0]))
+            if after < PASSES:
+                self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
+            elif after in INBOUND and turns:
+                self._handle(after, whole, now, turns - 1)
 
-    def _load(self, frame: bytes) -> None:
+    def _connected(self, flow: Flow) -> bool:
+        try:
+            return self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
+        except OSError:  # a kernel that does not tell: then mux and table are believed
+            self._slow.counts["unknown_not_told"] += 1
+            return True
+
+    def _load(self, frame: bytes, flags: int = 0) -> None:
         one, room = self._one, self._room
         room[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
         one.address[0], one.length[0] = room.ctypes.data + HEADROOM_BYTES, len(frame)
-        one.flags[0], one.count = 0, 1
+        one.flags[0], one.count = flags, 1
 
     def _deliver(self, packet: bytes) -> None:
         try:
@@ -118,8 +135,9 @@ class SlowAgent:
         muxes = agent.muxes | frozenset(config.muxes)
         tunnel, settings = config.tunnel, config.slowpath
         return Host(
-            agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s
-        )
+            agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s,
+            self._connected,
+        )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:
         """A service with the port itself comes before one that has any port."""

@@ -1,7 +1,8 @@
 """What a host agent does with a frame that the data path handed up.
 
 In:  a tunnelled ICMP error -> its quote translated -> the local stack;
-     fragments, of the outer packet or of the inner one -> put together -> once more through the data path.
+     fragments, of the outer packet or of the inner one -> put together -> once more through the data path;
+     a connection that is not known -> has the host a socket of it? -> through the data path, or back to the mux.
 Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again.
 """
 
@@ -21,7 +22,7 @@ from lbmux.slowpath.rate import Bucket
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
 from lbmux.slowpath.tunnels import inside
 
-INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED)
+INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
 """Verdicts of frames that may be ours; NOT_TUNNELLED for fragments of outer packets."""
 OUTBOUND = (Verdict.FRAGMENT,)
 
@@ -35,7 +36,10 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Host:
-    """``target``: of a flow's VIP and port, or None; it is the VIP itself where nothing is translated."""
+    """``target``: of a flow's VIP and port, or None; it is the VIP itself where nothing is translated.
+
+    ``connected``: whether this host has the connection, whose VIP is the address that its server sees.
+    """
 
     own: Collection[Address]
     muxes: Collection[Address]
@@ -43,13 +47,19 @@ class Host:
     gue_port: int
     geneve_port: int
     packets_per_s: int
+    connected: Callable[[Flow], bool]
 
 
 class Inbound(NamedTuple):
-    """Packets for the local stack, and whole frames for another way through the data path."""
+    """Packets for the local stack, whole frames for another way through the data path, packets back to a mux.
+
+    ``vouched``: the frames' connection is to be taken for one of this host's.
+    """
 
     packets: list[bytes]
     frames: list[bytes]
+    back: list[bytes] = []
+    vouched: bool = False
 
 
 NOTHING = Inbound([], [])
@@ -71,6 +81,8 @@ class AgentSlowPath:
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
+        if verdict == Verdict.UNKNOWN and outer is not None:
+            return self._unknown(outer, frame, now)
         if outer is None or outer.source not in self.host.muxes or outer.destination not in self.host.own:
             return NOTHING
         if not self._work.take(now):
@@ -101,6 +113,26 @@ class AgentSlowPath:
             outer.source, outer.destination, CARRIES[packet.version], whole, traffic_class=outer.traffic_class
         )
         return Inbound([], [outer.link + again])
+
+    def _unknown(self, outer: Packet, frame: bytes, now: float) -> Inbound:
+        """A packet of a TCP connection that has no entry here, nor opens one.
+
+        Where the host has no such connection either, the mux guessed: it gets the packet back, in IP in IP.  A mux
+        whose address is not known, and all that is too much work, is believed.
+        """
+        mine = Inbound([], [frame], vouched=True)
+        packet = inside(outer, self.host.gue_port, self.host.geneve_port)
+        if packet is None or packet.ports is None or outer.source not in self.host.muxes or not self._work.take(now):
+            return mine
+        flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
+        target = self.host.target(flow)
+        if target is None or self.host.connected(flow._replace(vip=target.dip, vip_port=target.port or flow.vip_port)):
+            self.counts["unknown_connected"] += 1
+            return mine
+        self.counts["unknown_returned"] += 1
+        protocol = CARRIES[packet.version]
+        back = ip_packet(outer.destination, outer.source, protocol, packet.data, traffic_class=packet.traffic_class)
+        return Inbound([], [], [back])
 
     def _icmp(self, packet: Packet) -> Inbound:
         if not is_error(packet):

@@ -24,6 +24,15 @@ class Forwarder(Protocol):
     def enter(self, flow: Flow) -> int | None:
         """Like ``owner``, and the flow keeps the backend from now on."""
 
+    def candidates(self, flow: Flow) -> list[int]:
+        """The backends that may have a flow: its slot's, the one that the slot had before, then others that live."""
+
+    def host(self, backend: int) -> Address:
+        """Where a backend's tunnel ends."""
+
+    def give(self, flow: Flow, backend: int) -> None:
+        """The flow keeps this backend from now on, whatever it had before."""
+
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
 from lbmux.datapath.access import allowed
 from lbmux.datapath.encapsulate import encapsulate
-from lbmux.datapath.flows import flow_hash
+from lbmux.datapath.flows import flow_hash, lookup, remember
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import at_address, int64, u32, u64
-from lbmux.datapath.mux import choose, in_part, select
+from lbmux.datapath.memory import at_address, int64, step, u16, u32, u64
+from lbmux.datapath.mux import choose, in_part, select, slot_at
 from lbmux.datapath.parse import PARSED, destination_port
 from lbmux.datapath.parse import Packet as Parsed
 from lbmux.datapath.tables import (
@@ -28,13 +28,23 @@ from lbmux.datapath.tables import (
     IPIP,
     KIND_MASK,
     OUTER_IPV6,
+    UNKNOWN,
     VIP,
     backend_row,
+    flow_row,
     service_row,
     settings_row,
 )
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import service_limit, services, settings, worker_limit, world_at
+from lbmux.datapath.world import (
+    backend_limit,
+    backends,
+    service_limit,
+    services,
+    settings,
+    worker_limit,
+    world_at,
+)
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip
@@ -44,6 +54,8 @@ ROOM_BYTES = 1 << 17
 BEFORE_BYTES = 128
 """Of the buffer, before a frame: more than it may grow by."""
 ANY_MTU = 65535
+MOST_CANDIDATES = 8
+"""Hosts that are asked for one flow: whoever sends packets that belong to nothing should not keep a pool busy."""
 FORWARDED = int(Verdict.FORWARDED)
 
 
@@ -64,6 +76,8 @@ class TableForwarder:
         """Compile, or load from the cache."""
         flow = Flow(6, from_pair(0, 0xFFFF0000), 0, from_pair(0, 0xFFFF0000), 0)
         self._choose(flow, enter=False)
+        self.candidates(flow)
+        self.give(flow, -1)
         self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
 
     def owner(self, flow: Flow) -> int | None:
@@ -73,13 +87,30 @@ class TableForwarder:
         """Like ``owner``, and the flow keeps the backend from now on."""
         return self._choose(flow, enter=True)
 
+    def candidates(self, flow: Flow) -> list[int]:
+        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
+        service, now, before = map(
+            int, _slots(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()))
+        )
+        rows = self._tables.backends
+        others = np.flatnonzero((rows["service"] == service) & (rows["state"] != GONE)).tolist() if service >= 0 else []
+        found = [row for row in dict.fromkeys((now, before, *others)) if row >= 0 and rows[row]["state"] != GONE]
+        return found[:MOST_CANDIDATES]
+
+    def host(self, backend: int) -> Address:
+        row = self._tables.backends[backend]
+        return from_pair(int(row["remote_high"]), int(row["remote_low"]))
+
+    def give(self, flow: Flow, backend: int) -> None:
+        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
+        _give(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), backend)
+
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host."""
         return self.path_mtu(backend) - int(self._tables.backends[backend]["room"])
 
     def path_mtu(self, backend: int) -> int:
-        row = self._tables.backends[backend]
-        return self.mtus(from_pair(int(row["remote_high"]), int(row["remote_low"])), int(row["mtu"]))
+        return self.mtus(self.host(backend), int(self._tables.backends[backend]["mtu"]))
 
     def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
         row, inner = self._tables.backends[backend], read_ip(packet)
@@ -153,6 +184,74 @@ def _address(array: NDArray[Any]) -> np.uint64:
     return np.uint64(array.ctypes.data)
 
 
+@step
+def _named(source_high, source_low, destination_high, destination_low, ports, protocol, family):  # type: ignore[no-untyped-def]
+    """A flow as the packet that it would come in."""
+    return Parsed(
+        int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
+        int64(protocol), int64(0), int64(0), int64(0),
+    )  # fmt: skip
+
+
+@step
+def _service_of(world, setting, packet):  # type: ignore[no-untyped-def]
+    """The index of the packet's service, or -1."""
+    port = destination_port(packet.ports)
+    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    return index if index < service_limit(world) else int64(-1)
+
+
+@step
+def _in_force(world, setting, index):  # type: ignore[no-untyped-def]
+    return service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
+
+
+@compiled
+def _slots(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
+):
+    """(the flow's service, its slot's backend, the one that the slot had before the last change); each may be -1."""
+    world = world_at(world_address)
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    setting = settings_row(settings(world), 0)
+    index = _service_of(world, setting, packet)
+    if index < 0:
+        return int64(-1), int64(-1), int64(-1)
+    service = _in_force(world, setting, index)
+    before = int64(-1)
+    if service.previous < UNKNOWN:
+        before = slot_at(world, service.previous, service, packet)
+    return index, select(world, service, packet), before
+
+
+@compiled
+def _give(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
+):
+    """Write a backend to the flow's entries, whichever workers have any; to a new one of our own where none has."""
+    world = world_at(world_address)
+    who = int64(world_row(at_address(world_address), 0).worker)
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    setting = settings_row(settings(world), 0)
+    index = _service_of(world, setting, packet)
+    if index < 0 or backend < 0 or backend >= backend_limit(world):
+        return
+    service, row = _in_force(world, setting, index), backend_row(backends(world), backend)
+    hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
+    found = False
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, source_high, source_low, packet.ports, index)
+        if way >= 0:
+            flow = flow_row(bucket, way)
+            flow.target, flow.generation, flow.seen = u16(backend), row.generation, u32(now)
+            found = True
+    if not found:
+        remember(
+            world, setting, who, hashed, source_high, source_low, packet.ports, index, backend, row.generation, service,
+            u32(now),
+        )  # fmt: skip
+
+
 @compiled
 def _owner(  # type: ignore[no-untyped-def]
     world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, enter
@@ -161,17 +260,12 @@ def _owner(  # type: ignore[no-untyped-def]
     world = world_at(world_address)
     world_row(at_address(world_address), 0).now = now
     who = int64(world_row(at_address(world_address), 0).worker)
-    packet = Parsed(
-        int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
-        int64(protocol), int64(0), int64(0), int64(0),
-    )  # fmt: skip
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(world), 0)
-    index = match_service(
-        world, setting, VIP, destination_high, destination_low, destination_port(packet.ports), packet.protocol
-    )
-    if index < 0 or index >= service_limit(world):
+    index = _service_of(world, setting, packet)
+    if index < 0:
         return int64(-1)
-    service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
+    service = _in_force(world, setting, index)
     if not allowed(world, service, source_high, source_low):
         return int64(-1)
     if enter:

@@ -1,6 +1,7 @@
 """What a mux does with a frame that the data path handed up: the slow path's one entry.
 
-    verdict, frame -> whose is it? -> ping | ICMP error | fragment | too big | out of hops -> frames to send
+    verdict, frame -> whose is it? -> ping | ICMP error | fragment | too big | out of hops | returned by a host
+                   -> frames to send
 
 Everything is bounded: packets in a second that are looked at, ICMP messages in a second that are sent, and what is
 remembered.  Frames that are not for a VIP, nor about or from another mux for us, are left to the kernel's stack.
@@ -20,14 +21,16 @@ from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.echo import echo_reply, is_echo_request
 from lbmux.slowpath.flow import Flow, Forwarder
 from lbmux.slowpath.fragments import Fragments
-from lbmux.slowpath.muxes import OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
+from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
 from lbmux.slowpath.packets import Packet, read_frame, read_ip, turned
 from lbmux.slowpath.path_mtu import PathMtus, read_outer_error
 from lbmux.slowpath.quoted import flow_of
 from lbmux.slowpath.rate import Bucket
+from lbmux.slowpath.resets import reset
+from lbmux.slowpath.returned import Searches
 
 HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL)
-"""Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on."""
+"""Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
 BY_ROUTE = -1
 LINK_BYTES = 1500
 """Between muxes, whose links the tables do not know."""
@@ -48,6 +51,7 @@ class Place:
     vips: Mapping[Address, Flow]
     """Each VIP, with a flow without a client: protocol and port of the service that a forwarded ping goes to."""
     muxes: frozenset[Address] = frozenset()
+    hosts: frozenset[Address] = frozenset()
 
 
 @dataclass
@@ -72,6 +76,7 @@ class MuxSlowPath:
         self._messages = Bucket(settings.icmp_per_s)
         self._fragments.limits = settings.fragments
         self._sharing = sharing(place.muxes, self.own)
+        self._searches = Searches()
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         """What is to be sent because of one frame; ``target``: the backend that the data path chose, or -1."""
@@ -97,7 +102,28 @@ class MuxSlowPath:
                 return self._dropped("from_mux_unusable")
             self.counts["from_mux"] += 1
             return self._fragment(inner, now, from_mux=True)
+        if packet.protocol in CARRIES.values() and not packet.is_fragment and packet.source in self.place.hosts:
+            return self._returned(packet, now)
         return self._about_outer(packet, now) if errors.is_error(packet) else []
+
+    def _returned(self, packet: Packet, now: float) -> list[Sent]:
+        """A host has no such connection: another one is tried, and where none has it the client hears so."""
+        inner = read_ip(packet.payload, link=packet.link)
+        flow = None if inner is None else _flow(inner)
+        if inner is None or flow is None or flow.vip not in self.place.vips:
+            return self._dropped("returned_unusable")
+        candidates = self.forwarder.candidates(flow)
+        refused = [backend for backend in candidates if self.forwarder.host(backend) == packet.source]
+        backend = self._searches.next(flow, refused, candidates, now)
+        if backend is not None:
+            self.counts["returned_forwarded"] += 1
+            self.forwarder.give(flow, backend)
+            return self._tunnelled(inner, backend)
+        answer = reset(inner)
+        if answer is None:
+            return self._dropped("returned_not_answered")
+        self.counts["returned_reset"] += 1
+        return [Sent(BY_ROUTE, answer)]
 
     def _icmp(self, packet: Packet, now: float) -> list[Sent]:
         if is_echo_request(packet):

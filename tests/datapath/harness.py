@@ -190,7 +190,7 @@ class Machine:
                 names.append(Name(DIP, ip_address(e.dip), e.dip_port, e.protocol, e.owner))
             self.tables.endpoints[index] = (
                 *halves(e.vip), *halves(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
-                e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, e.mss, 0,
+                e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, e.mss, e.asks, 0, 0, 0,
             )  # fmt: skip
         self._name(list({(n.kind, n.address, n.port, n.protocol): n for n in names}.values()))
 

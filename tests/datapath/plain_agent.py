@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import VOUCHED
 
 from . import plain_packet as packets
 from . import plain_tunnel as tunnels
@@ -28,6 +29,8 @@ class Endpoint:
     state: int = 1
     generation: int = 0
     mss: int = 0
+    asks: bool = False
+    """Whether connections that are not known are left for the host's sockets to be asked about."""
 
 
 def loaded(data: bytes) -> int:
@@ -50,8 +53,8 @@ class PlainAgent:
         self.verdicts: Counter[Verdict] = Counter()
         self.verdict_bytes: Counter[Verdict] = Counter()
 
-    def inbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
-        return self._counted(frame, self._inbound(frame, now))
+    def inbound(self, frame: bytes, now: int, flags: int = 0) -> tuple[Verdict, int, bytes]:
+        return self._counted(frame, self._inbound(frame, now, bool(flags & VOUCHED)))
 
     def outbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
         return self._counted(frame, self._outbound(frame, now))
@@ -61,7 +64,7 @@ class PlainAgent:
         self.verdict_bytes[result[0]] += len(frame)
         return result
 
-    def _inbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
+    def _inbound(self, frame: bytes, now: int, vouched: bool) -> tuple[Verdict, int, bytes]:
         tunnel = tunnels.open_tunnel(frame, self.plain)
         if isinstance(tunnel, Verdict):
             return tunnel, -1, frame
@@ -83,18 +86,26 @@ class PlainAgent:
         if marked is None:
             return Verdict.CONGESTED, target, frame
         endpoint = self.endpoints[target]
+        dip_port = endpoint.dip_port or port
+        asks = endpoint.asks and not packet.flags & SYN and not vouched
+        remembers = endpoint.mode == NAT or endpoint.asks
+        if remembers and not self._admit(packet, endpoint, dip_port, target, asks, now):
+            return Verdict.UNKNOWN, target, marked
         kind = b"\x86\xdd" if packet.is_ipv6 else b"\x08\x00"
         frame = frame[:12] + kind + marked[tunnel.offset :]
         if endpoint.mode == NAT:
             packet = packets.parse(frame, self.plain)
             assert not isinstance(packet, Verdict)
-            dip_port = endpoint.dip_port or port
-            self._remember(packet, endpoint, dip_port, target, now)
             frame = packets.translate(frame, packet, endpoint.dip, dip_port, "destination")
         return Verdict.DELIVERED, target, frame
 
-    def _remember(self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, now: int) -> None:
-        """That this client and port came by this VIP; where it came by another one before, the newer counts."""
+    def _admit(
+        self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, asks: bool, now: int
+    ) -> bool:
+        """Remember that this client and port came by this VIP; where it came by another one before, the newer counts.
+
+        False for a connection that began before it was known here.
+        """
         ports = packet.ports[:2] + dip_port.to_bytes(2, "big")
         high, low = halves(packet.source)
         key, dip = Key(low, loaded(ports), endpoint.owner, high), loaded(endpoint.dip[-4:])
@@ -102,8 +113,11 @@ class PlainAgent:
         if place and self.flows.flow(place).target != target:
             self.flows.forget(place, "gone")
         elif place and self.flows.use(place, dip, endpoint, endpoint.idle, packet.flags, now):
-            return
+            return True
+        if asks:
+            return False
         self.flows.remember(key, dip, target, endpoint.generation, endpoint.idle, now)
+        return True
 
     def _outbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
         packet = packets.parse(frame, self.plain)

@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 
 from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import VOUCHED
 
 from .craft import ACK, SYN, Craft, Stream, tunnelled
 from .harness import Frames, Machine
@@ -22,27 +23,30 @@ DIP, LONE_DIP = bytes([10, 1, 1, 2]), bytes([10, 1, 1, 9])
 IDLE = Idle(untrusted=50, trusted=400, closing=20)
 
 
-def endpoints() -> list[Endpoint]:
-    """Two VIPs that share one server, one of UDP, one whose VIP is a local address."""
+def endpoints(asks: bool = False) -> list[Endpoint]:
+    """Two VIPs that share one server, one of UDP, one whose VIP is a local address.
+
+    ``asks``: the first and the last leave connections that are not known to the host's sockets.
+    """
     return [
-        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200),
+        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200, asks=asks),
         Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
         Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
-        Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL),
+        Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL, asks=asks),
     ]
 
 
 class Pair:
-    def __init__(self, buckets: int = 64) -> None:
+    def __init__(self, buckets: int = 64, asks: bool = False) -> None:
         self.machine = Machine.make(buckets)
-        self.endpoints = endpoints()
+        self.endpoints = endpoints(asks)
         self.machine.install_agent(OWN, MUXES, self.endpoints)
         self.plain = PlainAgent(OWN, MUXES, self.endpoints, PlainFlows(self.machine.keys, buckets))
 
-    def inbound(self, frames: list[bytes], now: int) -> list[tuple[Verdict, int, bytes]]:
-        batch = Frames(frames)
+    def inbound(self, frames: list[bytes], now: int, flags: int = 0) -> list[tuple[Verdict, int, bytes]]:
+        batch = Frames(frames, [flags] * len(frames))
         self.machine.worker.inbound(batch, now)
-        plain = [self.plain.inbound(frame, now) for frame in frames]
+        plain = [self.plain.inbound(frame, now, flags) for frame in frames]
         return self._same(frames, batch, plain)
 
     def outbound(self, frames: list[bytes], now: int) -> list[tuple[Verdict, int, bytes]]:
@@ -88,9 +92,10 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
     ).frame()
 
 
+@pytest.mark.parametrize("asks", [False, True])
 @pytest.mark.parametrize("buckets", [1, 8, 512])
-def test_agrees_with_the_plain_agent(buckets: int) -> None:
-    pair, pick = Pair(buckets), random.Random(buckets)
+def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
+    pair, pick = Pair(buckets, asks), random.Random(buckets)
     inner, broken = Stream(buckets, destinations(), flows=150), Stream(buckets + 1, [(OWN[0], 4, 0)])
     frames, outer_broken = inner.frames(), broken.frames()
     now = 0xFFFFFF80
@@ -122,6 +127,7 @@ def test_agrees_with_the_plain_agent(buckets: int) -> None:
     pair.check_tables()
     wanted = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
+    assert (Verdict.UNKNOWN in pair.plain.verdicts) == asks
 
 
 def way_in(vip: bytes, flags: int = ACK) -> bytes:
@@ -140,6 +146,31 @@ def test_a_client_that_comes_by_another_vip_gets_replies_from_that_one() -> None
     pair.inbound([way_in(WEB), way_in(SECOND)] * 10, 3)
     assert (pair.machine.tables.flows["state"] != 0).sum() == 1
     pair.check_tables()
+
+
+def local(flags: int) -> bytes:
+    return tunnelled(Craft(destination=WEB, destination_port=443, flags=flags).packet(), MUXES[0], OWN[0])
+
+
+@pytest.mark.parametrize(("opening", "later"), [(way_in(WEB, SYN), way_in(WEB)), (local(SYN), local(ACK))])
+def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: bytes) -> None:
+    pair = Pair(asks=True)
+    found = [verdict for verdict, *_ in pair.inbound([later, opening, later], 1)]
+    assert found == [Verdict.UNKNOWN, Verdict.DELIVERED, Verdict.DELIVERED]
+    pair.check_tables()
+
+
+@pytest.mark.parametrize("later", [way_in(WEB), local(ACK)])
+def test_a_connection_that_the_host_vouches_for_is_known_from_then_on(later: bytes) -> None:
+    pair = Pair(asks=True)
+    assert pair.inbound([later], 1, VOUCHED)[0][0] == Verdict.DELIVERED
+    assert pair.inbound([later], 2)[0][0] == Verdict.DELIVERED
+    pair.check_tables()
+
+
+def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
+    frame = way_in(WEB)
+    assert Pair(asks=True).inbound([frame], 1) == [(Verdict.UNKNOWN, 0, frame)]
 
 
 def test_a_reply_to_a_flow_that_no_mux_brought_is_left_alone() -> None:

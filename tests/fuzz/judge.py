@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 import numpy as np
 
 from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import UNFINISHED_CHECKSUM, VOUCHED
 from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner
@@ -74,10 +75,10 @@ class Judge:
     def __init__(self, kernel: bool = False) -> None:
         mux, agent = Machine.make(BUCKETS), Machine.make(BUCKETS)
         mux.install_mux(services(), backends())
-        agent.install_agent(OWN, MUXES, endpoints())
+        agent.install_agent(OWN, MUXES, endpoints(asks=True))
         self._machines = {"mux": mux, "inbound": agent, "outbound": agent}
         self._plain_mux = PlainMux(services(), backends(), PlainFlows(mux.keys, BUCKETS))
-        self._plain_agent = PlainAgent(OWN, MUXES, endpoints(), PlainFlows(agent.keys, BUCKETS))
+        self._plain_agent = PlainAgent(OWN, MUXES, endpoints(asks=True), PlainFlows(agent.keys, BUCKETS))
         self._batch, self._stack = GuardedBatch(), ExitStack()
         self._kernel: dict[str, tuple[TestRunner, Worker]] = {}
         if kernel:
@@ -91,7 +92,7 @@ class Judge:
             if "mux" in ways:
                 machine.install_mux(services(), backends())
             else:
-                machine.install_agent(OWN, MUXES, endpoints())
+                machine.install_agent(OWN, MUXES, endpoints(asks=True))
             twins = self._stack.enter_context(Twins(machine, attach, NOW))
             for way in ways:
                 self._kernel[way] = (TestRunner(twins._loaded[PROGRAMS[way]].descriptor), machine.worker)
@@ -102,12 +103,15 @@ class Judge:
     def check(self, data: bytes) -> None:
         if not data:
             return
-        way, flags, frame = WAYS[data[0] % 3], data[0] >> 7, data[1 : 1 + MOST_BYTES]
+        way, frame = WAYS[data[0] % 3], data[1 : 1 + MOST_BYTES]
+        flags = (VOUCHED if way == "inbound" else UNFINISHED_CHECKSUM) * (data[0] >> 7)
         seen = self._native(self._machines[way].worker, way, frame, flags)
         if way == "mux":
             expected = self._plain_mux.run(frame, NOW, flags)
+        elif way == "inbound":
+            expected = self._plain_agent.inbound(frame, NOW, flags)
         else:
-            expected = getattr(self._plain_agent, way)(frame, NOW)
+            expected = self._plain_agent.outbound(frame, NOW)
         assert seen == expected, f"{way} {frame.hex()}: {seen} is not {expected}"
         if self._kernel and not flags and len(frame) >= LEAST_BYTES[way]:
             self._check_kernel(way, frame)

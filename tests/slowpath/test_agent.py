@@ -1,7 +1,8 @@
 """An agent's slow path: tunnelled frames as a real mux's slow path makes them."""
 
+from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
@@ -19,12 +20,30 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 KINDS = ["ipip", "gue1", "gue0", "gre", "geneve"]
 
 
+class Seen(NamedTuple):
+    """Packets for the stack, and frames for the data path."""
+
+    packets: list[bytes]
+    frames: list[bytes]
+
+
 class Case:
     def __init__(self, translate: bool = True, packets_per_s: int = 10_000) -> None:
         self.translate = translate
         hosts = frozenset(map(ip_address, [HOST, HOST6]))
         muxes = frozenset(map(ip_address, [MUX, MUX6]))
-        self.slow = AgentSlowPath(Host(hosts, muxes, self.target, 6080, 6081, packets_per_s))
+        self.asked: list[Flow] = []
+        self.has = False
+        self.slow = AgentSlowPath(Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, self.connected))
+
+    def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Seen:
+        found = self.slow.inbound(verdict, frame, now)
+        assert (found.back, found.vouched) == ([], False)
+        return Seen(found.packets, found.frames)
+
+    def connected(self, flow: Flow) -> bool:
+        self.asked.append(flow)
+        return self.has
 
     def target(self, flow: Flow) -> Target | None:
         if flow.vip_port not in (53, 80):
@@ -55,7 +74,7 @@ def error(family: int, port: int = 80) -> Any:
 @FAMILIES
 def test_error_translated(family: int, kind: str) -> None:
     (frame,) = tunnelled(error(family), kind)
-    ((packet,), frames) = Case().slow.inbound(Verdict.ICMP, frame, 0.0)
+    ((packet,), frames) = Case().inbound(Verdict.ICMP, frame, 0.0)
     assert frames == []
     made = dissect(packet)
     assert made.dst == (DIP if family == 4 else DIP6)
@@ -67,7 +86,7 @@ def test_error_translated(family: int, kind: str) -> None:
 @FAMILIES
 def test_error_where_nothing_is_translated(family: int) -> None:
     (frame,) = tunnelled(error(family))
-    ((packet,), _) = Case(translate=False).slow.inbound(Verdict.ICMP, frame, 0.0)
+    ((packet,), _) = Case(translate=False).inbound(Verdict.ICMP, frame, 0.0)
     kind = IP if family == 4 else IPv6
     whole = kind(packet)
     assert bytes(whole.payload) == bytes(error(family).payload)
@@ -76,22 +95,22 @@ def test_error_where_nothing_is_translated(family: int) -> None:
 def test_error_about_no_service_here() -> None:
     case = Case()
     (frame,) = tunnelled(error(4, 81))
-    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+    assert case.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
     assert case.slow.counts == {"icmp_no_flow": 1}
 
 
 def test_nothing_from_anybody_else() -> None:
     case = Case()
     frame = bytes(Ether(**ETHER) / IP(src="10.0.0.66", dst=HOST) / error(4))
-    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+    assert case.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
     frame = bytes(Ether(**ETHER) / IP(src=MUX, dst="10.1.0.99") / error(4))
-    assert case.slow.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
+    assert case.inbound(Verdict.ICMP, frame, 0.0) == ([], [])
 
 
 def test_limited() -> None:
     case = Case(packets_per_s=100)
     (frame,) = tunnelled(error(4))
-    assert sum(len(case.slow.inbound(Verdict.ICMP, frame, 0.0).packets) for _ in range(50)) == 10
+    assert sum(len(case.inbound(Verdict.ICMP, frame, 0.0).packets) for _ in range(50)) == 10
 
 
 @FAMILIES
@@ -103,7 +122,7 @@ def test_fragments_of_the_inner_packet(family: int) -> None:
         parts = fragment6(ip(6) / IPv6ExtHdrFragment(id=3) / datagram(4000), 1400)
         whole = ip(6) / datagram(4000)
     results = [
-        case.slow.inbound(Verdict.FRAGMENT, frame, 0.0) for part in reversed(parts) for frame in tunnelled(part)
+        case.inbound(Verdict.FRAGMENT, frame, 0.0) for part in reversed(parts) for frame in tunnelled(part)
     ]
     (frame,) = [frame for result in results for frame in result.frames]
     outer = Ether(frame).payload
@@ -116,8 +135,8 @@ def test_fragments_of_the_outer_packet() -> None:
     case = Case()
     pieces = tunnelled(ip(4) / datagram(1460))
     assert len(pieces) == 2
-    assert case.slow.inbound(Verdict.NOT_TUNNELLED, pieces[1], 0.0) == ([], [])
-    ((), (frame,)) = case.slow.inbound(Verdict.NOT_TUNNELLED, pieces[0], 0.0)
+    assert case.inbound(Verdict.NOT_TUNNELLED, pieces[1], 0.0) == ([], [])
+    ((), (frame,)) = case.inbound(Verdict.NOT_TUNNELLED, pieces[0], 0.0)
     outer = Ether(frame)[IP]
     assert (outer.src, outer.dst, outer.proto, outer.flags.MF) == (MUX, HOST, 4, 0)
     assert bytes(outer.payload[UDP]) == bytes((ip(4) / datagram(1460))[UDP])
@@ -131,3 +150,44 @@ def test_fragments_of_a_reply() -> None:
     assert [case.slow.outbound(frame, 0.0) for frame in firsts] == [None] * len(firsts)
     frame = case.slow.outbound(last, 0.0)
     assert frame is not None and bytes(Ether(frame)[UDP]) == bytes(whole[UDP])
+
+
+def segment(family: int, flags: str = "A") -> Any:
+    return ip(family) / TCP(sport=40000, dport=80, flags=flags, seq=7, ack=9) / Raw(b"hello")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@FAMILIES
+def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -> None:
+    case, (frame,) = Case(), tunnelled(segment(family), kind)
+    case.has = True
+    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0) == ([], [frame], [], True)
+    client, dip = (CLIENT, DIP) if family == 4 else (CLIENT6, DIP6)
+    assert case.asked == [Flow(6, ip_address(client), 40000, ip_address(dip), 8080)]  # as its server knows it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@FAMILIES
+def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: int, kind: str) -> None:
+    case, packet = Case(), segment(family)
+    (frame,) = tunnelled(packet, kind)
+    packets, frames, (back,), vouched = case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    assert (packets, frames, vouched) == ([], [], False)
+    host, mux = (HOST, MUX) if family == 4 else (HOST6, MUX6)
+    outer = dissect(back)
+    assert (outer.src, outer.dst) == (host, mux)
+    inner = outer.payload
+    assert (inner.src, inner.dst, bytes(inner.payload)) == (packet.src, packet.dst, bytes(packet.payload))
+    assert case.slow.counts == {"unknown_returned": 1}
+
+
+def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
+    case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
+    vouched = [case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched for _ in range(30)]
+    assert vouched == sorted(vouched) and 0 < sum(vouched) < 30
+
+
+def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
+    case, (frame,) = Case(), tunnelled(segment(4))
+    case.slow.configure(replace(case.slow.host, muxes=frozenset()))
+    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched

@@ -56,7 +56,8 @@ def slow_mux() -> MuxSlowPath:
 def slow_agent() -> AgentSlowPath:
     muxes = frozenset(map(ip_address, (MUX, MUX6)))
     hosts = frozenset(map(ip_address, (HOST, HOST6)))
-    return AgentSlowPath(Host(hosts, muxes, lambda flow: Target(ip_address(DIP), 80), 6080, 6081, 1_000_000))
+    target = Target(ip_address(DIP), 80)
+    return AgentSlowPath(Host(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, lambda flow: False))
 
 
 def check(mux: MuxSlowPath, frame: bytes, verdict: Verdict, target: int, now: float) -> None:

@@ -29,7 +29,7 @@ def link(router: str, node: str, network: str) -> Link:
 def router(name: str, peers: dict[str, str], *options: str, routes: tuple[Route, ...] = ()) -> Node:
     """BIRD that learns the ways to the VIPs; ``peers``: the other ends, by own address."""
     pairs = [text for own, peer in peers.items() for text in ("--local", own, "--peer", peer)]
-    bird = Program("bird", "lbmux.lab.router", (f"{{state}}/{name}", *pairs, *options), ready=False)
+    bird = Program("bird", "lbmux.lab.router", (f"{{state}}/{name}", *pairs, *options))
     return Node(name, "router", ROUTER_SYSCTLS, routes=routes, programs=(bird,))
 
 

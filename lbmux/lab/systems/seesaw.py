@@ -20,7 +20,7 @@ def _mux(name: str, plain: Topology) -> Node:
         "{state}/{node}-vrrp", "--interface", "eth0", "--address", f"{ACTIVE}/24", "--priority", str(MUXES[name][1]),
         "--control", "{state}/{node}.sock",
     )  # fmt: skip
-    vrrp = Program("vrrp", "lbmux.lab.vrrp", arguments, ready=False)
+    vrrp = Program("vrrp", "lbmux.lab.vrrp", arguments)
     programs = (*plain.node(name).programs, vrrp)
     return replace(plain.node(name), routes=(Route("default", (ROUTER,)),), programs=programs)
 
