@@ -20,7 +20,7 @@ from scapy.packet import Raw
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
-from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, HOST, MUX, VIP, VIP6, back, datagram, ip, segment
+from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, HOST, MUX, MUX6, VIP, VIP6, back, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -34,7 +34,8 @@ class Case:
         self.mux = Mux(mtu)
         self.up = True
         services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
-        place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)))
+        hosts = frozenset(backend.tunnel_to for service in self.mux.config.services for backend in service.backends)
+        place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)), hosts)
         own = frozenset(self.mux.control.local.values())
         self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up)
         self.mux.forwarder.mtus = lambda host, link: self.slow.mtus.of(host, link, self.now)
@@ -317,3 +318,53 @@ def test_an_ipv6_error_about_the_outer_packet() -> None:
     (sent,) = case.arrive(error)
     found = IPv6(sent.data)
     assert (found.src, found.dst, found[ICMPv6PacketTooBig].mtu) == (VIP6, CLIENT6, 1360)
+
+
+def returned(family: int, host: str, flags: str = "A") -> Any:
+    """A packet in mid-connection as a host gives it back."""
+    inner = ip(family) / TCP(sport=40000, dport=80, flags=flags, seq=7, ack=9) / Raw(b"hello")
+    return (IP(src=host, dst=MUX) if "." in host else IPv6(src=host, dst=MUX6)) / inner
+
+
+@FAMILIES
+def test_a_connection_is_looked_for_host_by_host_and_then_reset(family: int) -> None:
+    case, packet = Case(), ip(family) / TCP(sport=40000, dport=80, flags="A")
+    asked = [case.host_of(packet)]
+    for _ in range(3):
+        ((host, outer),) = case.tunnelled(returned(family, asked[-1]))
+        assert host not in asked and bytes(outer[TCP].payload) == b"hello"
+        asked.append(host)
+        assert case.host_of(packet) == host  # later packets go there at once
+    (sent,) = case.arrive(returned(family, asked[-1]))
+    assert sent.interface == BY_ROUTE
+    answer = (IP if family == 4 else IPv6)(sent.data)
+    assert (answer.dst, answer[TCP].flags, answer[TCP].seq) == (CLIENT if family == 4 else CLIENT6, "R", 9)
+    assert case.slow.counts == {"returned_forwarded": 3, "returned_reset": 1}
+
+
+def test_a_reset_that_nobody_knows_is_not_answered() -> None:
+    case = Case()
+    for host in range(1, 5):
+        sent = case.arrive(returned(4, f"10.1.0.{host}", "R"))
+    assert sent == [] and case.slow.counts["returned_not_answered"] == 1
+
+
+def test_only_hosts_give_packets_back() -> None:
+    case = Case()
+    assert case.arrive(returned(4, "10.1.0.77")) == [] and not case.slow.counts
+
+
+def test_what_is_no_connection_of_a_vip_is_dropped() -> None:
+    case = Case()
+    assert case.arrive(IP(src="10.1.0.1", dst=MUX) / IP(src=CLIENT, dst="203.0.113.9") / TCP()) == []
+    assert case.arrive(IP(src="10.1.0.1", dst=MUX) / IP(src=CLIENT, dst=VIP) / ICMP()) == []
+    assert case.slow.counts == {"returned_unusable": 2}
+
+
+def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
+    case, packet = Case(), bytes(Ether(**ETHER) / ip(4) / TCP(sport=40000, dport=80, flags="S"))
+    was = {case.mux.forward(packet, by=worker)[0][1] for worker in (0, 1)}
+    ((host, _),) = case.tunnelled(returned(4, case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A"))))
+    now = {case.mux.forward(packet, by=worker)[0][1] for worker in (0, 1)}
+    assert len(was) == len(now) == 1 and was != now
+    assert case.mux.forwarder.host(now.pop()) == ip_address(host)

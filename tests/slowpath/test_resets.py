@@ -1,0 +1,55 @@
+"""Resets as RFC 9293, section 3.10.7.1 has them, read by scapy."""
+
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.packet import Raw
+
+from lbmux.slowpath.packets import read_ip
+from lbmux.slowpath.resets import reset
+from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, dissect, ip
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+def answer(packet: Any) -> Any:
+    parsed = read_ip(bytes(packet))
+    assert parsed is not None
+    made = reset(parsed)
+    return None if made is None else dissect(made)
+
+
+@FAMILIES
+def test_a_segment_that_acknowledges_gets_its_own_number_back(family: int) -> None:
+    made = answer(ip(family) / TCP(sport=40000, dport=80, flags="PA", seq=7, ack=9) / Raw(b"hello"))
+    source, destination = (VIP, CLIENT) if family == 4 else (VIP6, CLIENT6)
+    assert (made.src, made.dst) == (source, destination)
+    tcp = made[TCP]
+    assert (tcp.sport, tcp.dport, tcp.flags, tcp.seq, tcp.ack) == (80, 40000, "R", 9, 0)
+
+
+@pytest.mark.parametrize(("flags", "length", "end"), [("", 5, 12), ("S", 0, 8), ("F", 5, 13), ("SF", 0, 9)])
+def test_one_that_does_not_is_acknowledged(flags: str, length: int, end: int) -> None:
+    tcp = answer(ip(4) / TCP(sport=40000, dport=80, flags=flags, seq=7) / Raw(bytes(length)))[TCP]
+    assert (tcp.flags, tcp.seq, tcp.ack) == ("RA", 0, end)
+
+
+def test_options_are_no_payload() -> None:
+    packet = ip(4) / TCP(flags="S", seq=0xFFFFFFFF, options=[("MSS", 1460), ("NOP", None)])
+    assert answer(packet)[TCP].ack == 0
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ip(4) / TCP(flags="R"),
+        ip(4) / TCP(flags="RA"),
+        ip(4) / UDP(),
+        IP(src=CLIENT, dst=VIP, frag=1, proto=6) / Raw(bytes(40)),
+        IP(src=CLIENT, dst=VIP, proto=6) / Raw(bytes(19)),
+    ],
+    ids=["a reset", "a reset that acknowledges", "UDP", "a fragment", "half a header"],
+)
+def test_no_answer(packet: Any) -> None:
+    assert answer(packet) is None
