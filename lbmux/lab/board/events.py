@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lbmux.errors import LabError
+from lbmux.lab.board.scenarios import NEW_BACKEND
 from lbmux.lab.board.stage import Stage
 
 Action = Callable[[Stage], None]
@@ -42,11 +43,19 @@ def _enable(stage: Stage) -> None:
 
 
 def _add(stage: Stage) -> None:
-    stage.change(lambda backends: [*backends, stage.new_backend])
+    stage.change(lambda backends: [*backends, NEW_BACKEND])
 
 
 def _reweight(stage: Stage) -> None:
     stage.change(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
+
+
+def _lose_pop(stage: Stage) -> None:
+    stage.cut_link("pop1")
+
+
+def _find_pop(stage: Stage) -> None:
+    stage.mend_link("pop1")
 
 
 def _same(stage: Stage) -> None:
@@ -67,6 +76,7 @@ EVENTS = {
         Event("add-mux", "one more", Stage.start_spare, Stage.stop_spare, planned=True),
         Event("cut-link", "the router hears nothing more from it", Stage.cut_link, Stage.mend_link),
         Event("reseed-router", "another hash seed: flows change their mux", Stage.reseed, Stage.reseed, planned=True),
+        Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),

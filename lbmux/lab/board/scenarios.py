@@ -1,112 +1,93 @@
-"""The systems of the scoreboard: each a topology, and what an experiment has to know of it."""
+"""The systems of the scoreboard: each a topology of the lab, and what an experiment has to know of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lbmux.lab.topology import (
-    ECHO_PORT,
-    SERVER_ECHO_PORT,
-    VIP,
-    Node,
-    Program,
-    Topology,
-    ananta_bgp,
-)
+from lbmux.lab.systems import parts
+from lbmux.lab.systems.cloudflare import anycast, cloudflare
+from lbmux.lab.systems.facebook import facebook
+from lbmux.lab.systems.maglev import maglev
+from lbmux.lab.systems.seesaw import ACTIVE, seesaw
+from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
 
-HEALTH = {"kind": "tcp", "interval_s": 0.2, "timeout_s": 0.2, "rise": 1, "fall": 2}
-SPEAKER = ("--bgp-speaker", "bird", "--bfd", "--drain", "1")
-MUX_EVENTS = (
-    "nothing", "kill-mux", "stop-mux", "freeze-mux", "add-mux", "cut-link", "reseed-router",
-    "kill-backend", "drain-backend", "add-backend", "reweight-backend", "reload",
-    "kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend",
-)  # fmt: skip
-EDGE_EVENTS = (
-    "nothing", "kill-mux", "stop-mux", "freeze-mux", "add-mux", "cut-link", "reseed-router",
-    "kill-backend", "drain-backend", "reload",
-)  # fmt: skip
+FRONT = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link")
+BACKEND = ("kill-backend", "drain-backend", "add-backend", "reweight-backend", "reload")
+PAIRS = ("kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend")
+POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, *PAIRS)
+NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
+"""What the file says of the backend that is added: the third host, whose server has the VIP."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``fronts``: the nodes that the router sends the VIP's packets to, each by its program ``front``; ``spare``: one
-    more, which takes no part until it is added.  ``backends``: where each backend is; ``new``: the one to be added."""
+    """``fronts``: the nodes that a router sends the VIP's packets to, each by its program ``front``; ``spare``: one
+    more, which takes no part until it is added.
+
+    ``backends``: the host of each, and ``server`` the program there that clients talk to.  ``ways``: the next hops to
+    the VIP that each router has while all is well; ``active``: (node, address) that belong together then.
+    """
 
     name: str
-    text: str
     topology: Callable[[], Topology]
-    front: str
     fronts: tuple[str, ...]
-    spare: str
-    backends: dict[str, str]
-    new: dict[str, Any] | None
     events: tuple[str, ...]
+    ways: Mapping[str, frozenset[str]]
+    front: str = "mux"
+    spare: str = ""
+    server: str = "server"
+    backends: Mapping[str, str] = field(default_factory=lambda: {"h1": "host1", "h2": "host2", "h3": "host3"})
+    active: tuple[str, str] | None = None
 
 
-def _pool(tunnel: str, weights: dict[str, int]) -> Topology:
-    """Three muxes, of which the third is the spare one, and the echo service on two hosts of three."""
-    plain = ananta_bgp(*SPEAKER, mux_count=3)
-    backends = [
-        {"name": name, "dip": f"10.1.{name[1]}.2", "port": SERVER_ECHO_PORT, "weight": weight}
-        for name, weight in weights.items()
-    ]
-    echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": HEALTH, "backends": backends}
-    config = {"muxes": plain.config["muxes"], "tunnel": {"kind": tunnel}, "services": [echo]}
-    return replace(plain, config=config)
+def only_echo(topology: Topology, *backends: str) -> Topology:
+    """Its echo service alone, with these backends at first."""
+    config = copy.deepcopy(topology.config)
+    (echo,) = (service for service in config["services"] if service["name"] == "echo")
+    echo["backends"] = [backend for backend in echo["backends"] if backend["name"] in backends]
+    return replace(topology, name=f"board-{topology.name}", config=config | {"services": [echo]})
 
 
-def ananta() -> Topology:
-    return replace(_pool("ipip", {"h1": 1, "h2": 1}), name="board-ananta")
+def _ananta() -> Topology:
+    plain = ananta_bgp(*parts.SPEAKER, mux_count=3)
+    backends = [{"name": f"h{n}", "dip": f"10.1.{n}.2", "port": SERVER_ECHO_PORT} for n in (1, 2)]
+    echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": parts.HEALTH}
+    return only_echo(replace(plain, config=plain.config | {"services": [echo | {"backends": backends}]}), "h1", "h2")
 
 
-def maglev() -> Topology:
-    """Weights, GRE, and a table of 65537 slots, which is the default (NSDI 2016, sections 3.4 and 5.3)."""
-    return replace(_pool("gre", {"h1": 1, "h2": 2}), name="board-maglev")
+def _gateways(*addresses: str) -> frozenset[str]:
+    return frozenset(addresses)
 
 
-def cloudflare() -> Topology:
-    """No mux: the hosts have the VIP, and announce it while their own server is healthy."""
-    plain = ananta_bgp()
-    hosts = {f"host{n}": f"10.1.{n}" for n in (1, 2, 3)}
-    peers = [text for network in hosts.values() for text in ("--local", f"{network}.1", "--peer", f"{network}.2")]
-
-    def with_edge(node: Node) -> Node:
-        if node.role == "router":
-            return replace(node, programs=(replace(node.programs[0], arguments=("{state}/router", *peers)),))
-        if node.name not in hosts:
-            return replace(node, programs=())
-        network = hosts[node.name]
-        server = ("--name", f"h{node.name[-1]}", "--address", VIP, "--address", f"{network}.2", "--web-port", "80")
-        edge = ("edge", "-c", "{config}", "-i", "eth0", "--control", "{state}/{node}.sock", "--bgp-peer")
-        programs = (
-            Program("server", "lbmux.lab.server", (*server, "--echo-port", str(ECHO_PORT))),
-            Program("edge", "lbmux.cli.main", (*edge, f"{network}.1", *SPEAKER)),
-        )
-        return replace(node, extra_addresses=(("lo", f"{VIP}/32"),), programs=programs)
-
-    backends = [{"name": f"h{name[-1]}", "dip": f"{network}.2"} for name, network in hosts.items()]
-    echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": HEALTH, "backends": backends}
-    nodes = tuple(with_edge(node) for node in plain.nodes if node.role != "mux")
-    links = tuple(link for link in plain.links if not link.b.node.startswith("mux"))
-    return replace(plain, name="board-cloudflare", nodes=nodes, links=links, config={"services": [echo]})
-
-
-NEW_BACKEND = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
-HOSTS = {"h1": "host1", "h2": "host2", "h3": "host3"}
-MUXES = ("mux1", "mux2")
+MUXES, MUX_WAYS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
+        Scenario("ananta", _ananta, MUXES, POOL, MUX_WAYS, spare="mux3"),
+        Scenario("maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3"),
         Scenario(
-            "ananta", "router, muxes, host agents with NAT", ananta, "mux", MUXES, "mux3", HOSTS, NEW_BACKEND,
-            MUX_EVENTS,
+            "facebook", lambda: only_echo(facebook(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3",
+            server="haproxy",
         ),
         Scenario(
-            "maglev", "weights, GRE, 65537 slots", maglev, "mux", MUXES, "mux3", HOSTS, NEW_BACKEND, MUX_EVENTS,
+            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FRONT, *BACKEND, *PAIRS), {},
+            active=("mux1", ACTIVE),
         ),
         Scenario(
-            "cloudflare", "edges only: hosts announce the VIP", cloudflare, "edge", ("host1", "host2"), "host3",
-            HOSTS, None, EDGE_EVENTS,
+            "cloudflare", lambda: only_echo(cloudflare(), "h1", "h2", "h3"), ("host1", "host2"),
+            (*FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload"),
+            {"router": _gateways("10.1.1.2", "10.1.2.2")}, "edge", "host3",
+        ),
+        Scenario(
+            "cloudflare-anycast", lambda: only_echo(anycast(), "h1", "h2", "h3", "h4"),
+            ("host1", "host2", "host3", "host4"),
+            (*FRONT, "reseed-router", "kill-backend", "drain-backend", "reload", "lose-pop"),
+            {
+                "router": _gateways("10.255.1.2"), "pop1": _gateways("10.1.1.2", "10.1.2.2"),
+                "pop2": _gateways("10.2.1.2", "10.2.2.2"),
+            },
+            "edge", backends={f"h{n}": f"host{n}" for n in (1, 2, 3, 4)},
         ),
     )
 }  # fmt: skip

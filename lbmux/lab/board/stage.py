@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import signal
 import time
@@ -36,12 +37,6 @@ class Stage:
         self._silent: set[str] = set()
 
     @property
-    def new_backend(self) -> dict[str, Any]:
-        if self.scenario.new is None:
-            raise LabError("", f"{self.scenario.name} has no backend to be added")
-        return self.scenario.new
-
-    @property
     def backend(self) -> str:
         """The one that events are about."""
         return next(iter(self.scenario.backends))
@@ -52,10 +47,9 @@ class Stage:
 
     def start(self) -> None:
         """All programs but the spare front's."""
-        spare = self.lab.topology.node(self.scenario.spare)
         for node in self.lab.topology.nodes:
             for program in node.programs:
-                if (node, program.name) != (spare, self.scenario.front):
+                if (node.name, program.name) != (self.scenario.spare, self.scenario.front):
                     self.lab.start(node, program)
         self.wait_until_normal()
 
@@ -77,24 +71,26 @@ class Stage:
     def stop_spare(self) -> None:
         processes.end([self.lab.process(self.scenario.spare, self.scenario.front)])
 
-    def cut_link(self) -> None:
-        self._filter(DROP)
+    def cut_link(self, node: str = "") -> None:
+        """Nothing more is heard from a node, the front that is hit unless said."""
+        self._filter(node or self._hit, DROP)
 
-    def mend_link(self) -> None:
-        self._filter(PASS)
+    def mend_link(self, node: str = "") -> None:
+        self._filter(node or self._hit, PASS)
 
     def reseed(self) -> None:
         def write() -> None:
             Path("/proc/sys", SEED).write_text(str(random.getrandbits(31) | 1))
 
-        self.lab.inside("router", write)
+        for router in self.scenario.ways:
+            self.lab.inside(router, write)
 
     def kill_server(self) -> None:
-        processes.kill(self.lab.process(self.scenario.backends[self.backend], "server"), signal.SIGKILL)
+        processes.kill(self.lab.process(self.scenario.backends[self.backend], self.scenario.server), signal.SIGKILL)
 
     def start_server(self) -> None:
         node = self.lab.topology.node(self.scenario.backends[self.backend])
-        self.lab.start(node, next(program for program in node.programs if program.name == "server"))
+        self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
 
     def order(self, what: str | None) -> None:
         """Of the backend, to every front that has it: drain, disable, or None to have it serve again."""
@@ -118,14 +114,22 @@ class Stage:
 
     def wait_until_normal(self) -> None:
         """Every front is a way to the VIP, and says that every backend is up."""
-        self._wait(lambda: self.ways() == len(self.scenario.fronts), "all ways to the VIP")
+        for router, wanted in self.scenario.ways.items():
+            self._wait(lambda: self.ways(router) == wanted, f"{router}'s ways to the VIP")  # noqa: B023
         self._wait(lambda: all(self._healthy(node) for node in self.scenario.fronts), "healthy backends")
+        if self.scenario.active is not None:
+            node, address = self.scenario.active
+            self._wait(lambda: self._has_address(node, address), f"{node} with {address}")
 
-    def ways(self) -> int:
-        """How many next hops the router's kernel has to the VIP."""
-        ran = self.lab.run("router", ["ip", "-j", "route", "show", f"{VIP}/32"], capture_output=True, text=True)
+    def ways(self, router: str) -> frozenset[str]:
+        """The next hops to the VIP that a router's kernel has."""
+        ran = self.lab.run(router, ["ip", "-j", "route", "show", f"{VIP}/32"], capture_output=True, text=True)
         routes: list[dict[str, Any]] = json.loads(ran.stdout or "[]")
-        return sum(len(route.get("nexthops", [route])) for route in routes)
+        return frozenset(hop["gateway"] for route in routes for hop in route.get("nexthops", [route]))
+
+    def _has_address(self, node: str, address: str) -> bool:
+        ran = self.lab.run(node, ["ip", "-j", "address", "show"], capture_output=True, text=True)
+        return any(one["local"] == address for link in json.loads(ran.stdout) for one in link["addr_info"])
 
     def _healthy(self, node: str) -> bool:
         try:
@@ -134,17 +138,18 @@ class Stage:
             return False
         return all(line["state"] == "up" for line in lines)
 
-    def _filter(self, program: bytes) -> None:
-        """What the router's end of the link to the front does with what comes from there."""
+    def _filter(self, node: str, program: bytes) -> None:
+        """What the other end of a node's link does with what comes from there."""
         port = next(
             port for link in self.lab.topology.links
-            for port, other in ((link.a, link.b), (link.b, link.a)) if other.node == self._hit
+            for port, other in ((link.a, link.b), (link.b, link.a)) if other.node == node
         )  # fmt: skip
 
         def attach() -> None:
             loaded = load_program(Attach.XDP, program, "lbmux_lab").descriptor
             with IPRoute() as ip:
                 ip.link("set", index=ip.link_lookup(ifname=port.interface)[0], xdp_fd=loaded)
+            os.close(loaded)
 
         self.lab.inside(port.node, attach)
 
