@@ -22,12 +22,15 @@ from lbmux.cli import options
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 60), default=4.0, show_default=True, help="Watched after each event."
 )
+@click.option(
+    "--hosts-help/--no-hosts-help", default=True, show_default=True, help="Whether hosts help to find connections."
+)
 @click.option("-w", "--write", type=options.PATH, help="Write the result as JSON; `lbmux web --scoreboard` shows it.")
 @click.option("--plot", type=options.PATH, help="Write a plot: .png or .svg.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
-    seconds: float, write: Path | None, plot: Path | None, as_json: bool,
+    seconds: float, hosts_help: bool, write: Path | None, plot: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
 
@@ -56,7 +59,7 @@ def command(
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    for found in run(names, events, load, name, driver, lambda text: click.echo(text, err=True)):
+    for found in run(names, events, load, name, driver, hosts_help, lambda text: click.echo(text, err=True)):
         if isinstance(found, Outcome):
             outcomes.append(found)
             click.echo(f"  {report.cell(found)}", err=True)

@@ -55,7 +55,8 @@ def experiment(stage: Stage, event: str, load: Load) -> Outcome:
         if unwell := [c for c in client.first["connections"] if not c["lines"]]:
             raise LabError("", f"{stage.scenario.name}: {len(unwell)} connections before {event}: {unwell[0]}")
         time.sleep(CALM_S)
-        before, begun = client.report(), time.monotonic()
+        before = client.report()
+        lost, begun = doomed(stage, event, before["connections"]), time.monotonic()
         try:
             for part in parts:
                 part.happen(stage)
@@ -65,21 +66,23 @@ def experiment(stage: Stage, event: str, load: Load) -> Outcome:
             for part in reversed(parts):
                 part.undo(stage)
     stage.wait_until_normal()
-    return judge(stage.scenario.name, event, hit(stage, event), begun, before, after)
+    return judge(stage.scenario.name, event, lost, begun, before, after)
 
 
-def hit(stage: Stage, event: str) -> set[str]:
-    """The backends whose own connections nobody can save."""
-    found = {stage.backend} if "kill-backend" in event else set()
-    if stage.front_is_backend and any(name in event for name in ("kill-mux", "freeze-mux", "cut-link", "stop-mux")):
-        found.add(stage.backend)
-    return found
+def doomed(stage: Stage, event: str, connections: list[dict[str, Any]]) -> set[int]:
+    """The client's ports of those connections whose own server, or the way to it, is hit: nobody can save them."""
+    if stage.front_is_backend:
+        is_hit = not {"kill-backend", "kill-mux", "cut-link"}.isdisjoint(event.split("+"))
+        return {one["local_port"] for one in connections if is_hit and one["backend"] == stage.backend}
+    return stage.ports_at_backend() if "kill-backend" in event else set()
 
 
 def judge(
-    scenario: str, event: str, lost: set[str], begun: float, before: dict[str, Any], after: dict[str, Any]
+    scenario: str, event: str, lost: set[int], begun: float, before: dict[str, Any], after: dict[str, Any]
 ) -> Outcome:
-    """``before`` and ``after``: reports of the traffic; ``begun``: when it happened, by the monotonic clock."""
+    """``lost``: the client's ports of connections that cannot be saved; ``begun``: when it happened, by the monotonic
+    clock; ``before`` and ``after``: reports of the traffic.
+    """
     pairs = list(zip(before["connections"], after["connections"], strict=True))
     broken: list[dict[str, Any]] = []
     going: list[dict[str, Any]] = []
@@ -89,7 +92,7 @@ def judge(
     short, trouble = after["short"], after["trouble"]
     refused = sum(short["failed"].values())
     return Outcome(
-        scenario, event, len(pairs), len(broken), sum(one["backend"] in lost for one in broken),
+        scenario, event, len(pairs), len(broken), sum(one["local_port"] in lost for one in broken),
         max((one["longest_stall_ms"] for one in going), default=0.0), refused + sum(short["answered"].values()),
         refused, round(1000 * max(0.0, trouble - begun)) if trouble else 0,
         dict(Counter(one["broken"] or "stuck" for one in broken) + Counter(short["failed"])),

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from lbmux.errors import ControlError, LabError
 from lbmux.lab.board.experiment import Load, Outcome, experiment
@@ -14,13 +15,16 @@ Failure = tuple[str, str, str]
 
 
 def run(
-    scenarios: Sequence[str], events: Sequence[str], load: Load, name: str, driver: str, say: Callable[[str], None]
-) -> Iterator[Outcome | Failure]:
-    """``events``: of each scenario those that it knows; all where none is named."""
+    scenarios: Sequence[str], events: Sequence[str], load: Load, name: str, driver: str, hosts_help: bool,
+    say: Callable[[str], None],
+) -> Iterator[Outcome | Failure]:  # fmt: skip
+    """``events``: of each scenario those that it knows; all where none is named.  ``hosts_help``: the setting."""
     for scenario in (SCENARIOS[one] for one in scenarios):
         wanted = [event for event in (events or scenario.events) if knows(scenario, event)]
         if wanted:
-            lab = Lab(scenario.topology(), f"{name}-{scenario.name}", driver)
+            topology = scenario.topology()
+            topology = replace(topology, config=topology.config | {"slowpath": {"hosts_help": hosts_help}})
+            lab = Lab(topology, f"{name}-{scenario.name}", driver)
             yield from _of_scenario(scenario, wanted, load, lab, say)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from lbmux.control.control_socket import ask
+from lbmux.control.control_socket import ask, ask_stream
 from lbmux.errors import ControlError, LabError
 from lbmux.lab import processes
 from lbmux.lab.board.scenarios import Scenario
@@ -91,6 +91,15 @@ class Stage:
     def start_server(self) -> None:
         node = self.lab.topology.node(self.scenario.backends[self.backend])
         self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
+
+    def ports_at_backend(self) -> set[int]:
+        """The client's ports of the flows that the muxes have sent to the backend."""
+        return {
+            flow["source_port"]
+            for node in self._reachable(self.scenario.front)
+            for part in ask_stream(self._socket(node), "flows")
+            for flow in part["flows"] if flow["backend"] == self.backend
+        }  # fmt: skip
 
     def order(self, what: str | None) -> None:
         """Of the backend, to every front that has it: drain, disable, or None to have it serve again."""
