@@ -34,7 +34,7 @@ def main() -> None:
 
 def _plot(path: Path) -> None:
     """Beside the JSON, where matplotlib is installed."""
-    from bench.plot import draw
+    from lbmux.tools.bench_plot import draw
 
     try:
         draw(json.loads(path.read_text())["results"], path.with_suffix(".png"))

@@ -25,12 +25,13 @@ from lbmux.cli import options
 @click.option(
     "--hosts-help/--no-hosts-help", default=True, show_default=True, help="Whether hosts help to find connections."
 )
-@click.option("-w", "--write", type=options.PATH, help="Write the result as JSON; `lbmux web --scoreboard` shows it.")
-@click.option("--plot", type=options.PATH, help="Write a plot: .png or .svg.")
+@click.option(
+    "-w", "--write", type=options.PATH, help="Write the result as JSON, for `lbmux plot` and `lbmux web --scoreboard`."
+)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
-    seconds: float, hosts_help: bool, write: Path | None, plot: Path | None, as_json: bool,
+    seconds: float, hosts_help: bool, write: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
 
@@ -67,9 +68,8 @@ def command(
             failures.append(found)
             click.echo(f"  {found[2]}", err=True)
     took_s = time.monotonic() - start
-    if plot and outcomes:
-        report.plot(outcomes, plot)
-    text = json.dumps(report.document(outcomes, failures, load, took_s))
+    said = report.document(outcomes, failures, load, took_s)
+    text = json.dumps(said)
     if write:
         write.write_text(text + "\n")
     if as_json:

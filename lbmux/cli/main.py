@@ -31,10 +31,20 @@ COMMANDS = {
     "replay": ("lbmux.cli.replay:command", "Send a capture through the data path of a mux."),
     "unit": ("lbmux.cli.unit:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab:command", "Build a network of namespaces to try it all in."),
+    "plot": ("lbmux.cli.plot:command", "Draw results of the bench or of `lab run`."),
+    "completion": ("lbmux.cli.completion:command", "Print what makes a shell complete lbmux's commands."),
+    "man": ("lbmux.cli.man:command", "Write the manual pages."),
 }
 """Where each command is, and its line in `lbmux --help`."""
 
 INTERRUPTED = 130
+EXIT_CODES = {
+    0: "fine",
+    1: "cannot run, or what was looked at is not as it should be; one line says why",
+    2: "wrong usage",
+    3: "a configuration that is not usable (config check)",
+    INTERRUPTED: "interrupted",
+}
 
 
 class LazyGroup(click.Group):
@@ -53,20 +63,25 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: " + "; ".join(f"{code} {what}" for code, what in EXIT_CODES.items()) + ".",
+)  # fmt: skip
 @click.version_option(__version__, prog_name="lbmux")
 @click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error comes from.")
-def group(verbose: bool) -> None:
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, envvar="LBMUX_LOG_FORMAT",
+    show_envvar=True, help="How events are logged, a line each.",
+)  # fmt: skip
+def group(verbose: bool, log_format: str) -> None:
     """A layer-4 load balancer: mux, host agent, and a lab to try them in."""
-    import logging
+    from lbmux.cli.logs import set_up
 
-    # Only our own loggers: numba at DEBUG would print every function that it compiles.
-    logging.basicConfig(level=logging.WARNING, format="lbmux: %(message)s")
-    logging.getLogger("lbmux").setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_up(log_format, verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 fine, 1 cannot run, 2 wrong usage, 130 interrupted."""
+    """Run a command and exit, by one of EXIT_CODES."""
     sys.exit(run(arguments))
 
 

@@ -96,12 +96,12 @@ def test_connections_survive_what_happens_to_muxes_and_backends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
-    path, plot = tmp_path / "board.json", tmp_path / "board.svg"
+    path = tmp_path / "board.json"
     events = ["kill-mux", "kill-mux+add-backend", "kill-backend"]
-    options = ["--name", "tb", "--connections", "60", "--seconds", "1.5", "-j", "-w", str(path), "--plot", str(plot)]
+    options = ["--name", "tb", "--connections", "60", "--seconds", "1.5", "-j", "-w", str(path)]
     assert lbmux(["lab", "run", "ananta", *events, *options]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert json.loads(path.read_text()) == said and plot.read_text().startswith("<?xml")
+    assert json.loads(path.read_text()) == said
     found = {one["event"]: one for one in said["outcomes"]}
     assert list(found) == events and said["failures"] == []
     assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -51,30 +50,3 @@ def print_table(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: 
     console.print(table)
     for scenario, event, why in failures:
         console.print(f"{scenario}: {event}: {why}", markup=False)
-
-
-def plot(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Broken connections and stalls by event, a colour a scenario."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    events = list(dict.fromkeys(one.event for one in outcomes))
-    scenarios = list(dict.fromkeys(one.scenario for one in outcomes))
-    figure, axes = pyplot.subplots(1, 2, figsize=(13, 1.5 + 0.12 * len(events) * len(scenarios)), sharey=True)
-    thick = 0.8 / len(scenarios)
-    for number, scenario in enumerate(scenarios):
-        of_it = {one.event: one for one in outcomes if one.scenario == scenario}
-        places = [at + (number - (len(scenarios) - 1) / 2) * thick for at, event in enumerate(events) if event in of_it]
-        known = [of_it[event] for event in events if event in of_it]
-        axes[0].barh(places, [one.broken for one in known], thick, label=scenario)
-        axes[1].barh(places, [one.stall_ms for one in known], thick)
-    axes[0].set_yticks(range(len(events)), events)
-    axes[0].invert_yaxis()
-    axes[0].set_xlabel(f"connections broken, of {outcomes[0].connections}")
-    axes[1].set_xlabel("longest stall of the others, ms")
-    axes[1].set_xscale("symlog", linthresh=10)
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path)

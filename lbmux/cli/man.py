@@ -1,0 +1,142 @@
+"""`lbmux man`: the manual pages, made from the commands and from the configuration's schema."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lbmux.cli import options
+
+PAGES = ("lbmux.8", "lbmux.yaml.5")
+
+
+@click.command(name="man")
+@click.argument("directory", type=options.PATH, default=Path("man"))
+def command(directory: Path) -> None:
+    """Write lbmux(8) and lbmux.yaml(5) into DIRECTORY.  Read one by `man -l man/lbmux.8`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (directory / name).write_text(text)
+        click.echo(directory / name)
+
+
+def pages() -> dict[str, str]:
+    return dict(zip(PAGES, ("\n".join(_commands()) + "\n", "\n".join(_configuration()) + "\n"), strict=True))
+
+
+def _commands() -> Iterator[str]:
+    from lbmux.cli.main import COMMANDS, EXIT_CODES, group
+
+    yield from _head("LBMUX", "8", "lbmux", "layer-4 load balancer: muxes, host agents, and a lab to try them in")
+    yield ".Sh SYNOPSIS\n.Nm\n.Op Ar options\n.Ar command\n.Op Ar arguments"
+    yield ".Sh DESCRIPTION"
+    yield (
+        ".Nm\nspreads the flows to virtual addresses (VIPs) over backends.\nA mux picks a backend for each flow and\n"
+        "sends its packets on in a tunnel; the agent on the backend's host takes them out, and replies go straight to\n"
+        "the client.\nWhat all muxes and agents share stands in a file,\nsee\n.Xr lbmux.yaml 5 ."
+    )
+    yield ".Sh OPTIONS"
+    yield from _options(group, click.Context(group))
+    yield ".Sh COMMANDS"
+    for name in COMMANDS:
+        found = group.get_command(click.Context(group), name)
+        assert found is not None
+        yield from _command(found, name)
+    yield ".Sh EXIT STATUS\n.Bl -tag -width Ds"
+    yield from (f".It {code}\n{_text(what)}" for code, what in EXIT_CODES.items())
+    yield ".El\n.Sh SEE ALSO\n.Xr lbmux.yaml 5"
+
+
+def _command(found: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(found, info_name=name)
+    usage = " ".join(piece for piece in found.collect_usage_pieces(context) if piece != "[OPTIONS]")
+    yield f".Ss {_escaped(f'lbmux {name} {usage}'.strip())}"
+    yield _text(found.help or "")
+    yield from _options(found, context)
+    if isinstance(found, click.Group):
+        for below in found.list_commands(context):
+            inner = found.get_command(context, below)
+            assert inner is not None
+            yield from _command(inner, f"{name} {below}")
+
+
+def _options(found: click.Command, context: click.Context) -> Iterator[str]:
+    own = (one for one in found.get_params(context) if isinstance(one, click.Option) and "--help" not in one.opts)
+    records = [record for option in own if (record := option.get_help_record(context)) is not None]
+    if not records:
+        return
+    yield ".Bl -tag -width Ds"
+    for names, text in records:
+        yield f".It {_escaped(names)}\n{_text(text)}"
+    yield ".El"
+
+
+def _configuration() -> Iterator[str]:
+    from lbmux.control.config import Config
+
+    schema = Config.model_json_schema()
+    yield from _head("LBMUX.YAML", "5", "lbmux.yaml", "services of a pool of lbmux muxes and agents")
+    yield ".Sh DESCRIPTION"
+    yield (
+        "A YAML file that all muxes and agents share.\nWhat is local to a machine is an option or a variable, see\n"
+        ".Xr lbmux 8 .\nUnknown fields are errors;\n.Ic lbmux config check\nnames them all, with file and line."
+    )
+    yield from _model("the file", schema, schema)
+    for name, model in schema["$defs"].items():
+        if "properties" in model:
+            yield from _model(name, model, schema)
+    yield ".Sh SEE ALSO\n.Xr lbmux 8"
+
+
+def _model(name: str, model: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
+    yield f".Sh {_escaped(name.upper())}"
+    yield _text(model.get("description", ""))
+    yield ".Bl -tag -width Ds"
+    for field, about in model["properties"].items():
+        needed = "" if field not in model.get("required", ()) else ", required"
+        default = f", default {about['default']}" if isinstance(about.get("default"), str | int | float) else ""
+        yield f".It {_escaped(field)} No ({_escaped(_kind(about, schema) + needed + default)})"
+        yield _text(about.get("description", "")) or ".Pp"
+    yield ".El"
+
+
+def _kind(about: dict[str, Any], schema: dict[str, Any]) -> str:
+    """What may stand there, in a few words."""
+    if "$ref" in about:
+        name = about["$ref"].rpartition("/")[2]
+        target = schema["$defs"].get(name, {})
+        return f"see {name.upper()}" if "properties" in target else _kind(target, schema)
+    for one in ("anyOf", "oneOf", "allOf"):
+        if one in about:
+            return " or ".join(dict.fromkeys(_kind(part, schema) for part in about[one] if part.get("type") != "null"))
+    if "enum" in about:
+        return ", ".join(map(str, about["enum"]))
+    if "const" in about:
+        return str(about["const"])
+    if about.get("type") == "array":
+        return f"list of: {_kind(about.get('items', {}), schema)}"
+    bounds = [
+        f"{word} {about[key]}"
+        for key, word in (
+            ("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below")
+        ) if key in about
+    ]  # fmt: skip
+    return " ".join([str(about.get("format") or about.get("type", "anything")), *bounds])
+
+
+def _head(title: str, section: str, name: str, what: str) -> Iterator[str]:
+    yield f".Dd November 23, 2026\n.Dt {title} {section}\n.Os\n.Sh NAME\n.Nm {name}\n.Nd {what}"
+
+
+def _text(text: str) -> str:
+    """Running text: paragraphs, a line for each sentence, and nothing that would be taken for a request."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\b", "").strip())]
+    sentences = (re.sub(r"(?<=[.!?])\s+(?=\S)", "\n", part) for part in paragraphs if part)
+    return "\n.Pp\n".join(map(_escaped, sentences))
+
+
+def _escaped(text: str) -> str:
+    text = text.replace("\\", "\\e").replace("‑", "-").replace("…", "...").replace("--", "\\-\\-")
+    return re.sub(r"(?m)^([.'])", r"\\&\1", text)

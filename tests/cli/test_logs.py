@@ -1,0 +1,45 @@
+"""Logs of both forms."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.logs import Json, Text
+
+
+def record(message: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord("lbmux.programs.mux", logging.WARNING, "mux.py", 1, message, args, None)
+
+
+def test_text_is_one_line_an_event() -> None:
+    assert Text().format(record("not usable:\n%s: no", "a.yaml")) == "lbmux: not usable:; a.yaml: no"
+
+
+def test_json_has_the_message_and_what_it_is_made_of() -> None:
+    said = json.loads(Json().format(record("next hop of %s is %d\n", "10.1.1.2", 7)))
+    at = datetime.fromisoformat(said.pop("time"))
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    assert said == {
+        "level": "warning", "logger": "lbmux.programs.mux", "message": "next hop of 10.1.1.2 is 7\n",
+        "event": "next hop of %s is %d\n", "fields": ["10.1.1.2", 7],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [["--log-format", "json"], []], ids=["option", "variable"])
+def test_a_command_that_logs_json(tmp_path: Path, options: list[str]) -> None:
+    """`lbmux web` needs no root, and says where it is."""
+    environment = dict(os.environ) | ({} if options else {"LBMUX_LOG_FORMAT": "json"})
+    command = [sys.executable, "-m", "lbmux.cli.main", *options, "web", "--port", "0"]
+    command += ["--control", str(tmp_path / "none.sock")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as process:
+        assert process.stderr is not None
+        said = json.loads(process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+    assert said["level"] == "info" and said["logger"].startswith("lbmux.")

@@ -1,0 +1,43 @@
+"""The manual pages: those in the tree are those that the commands make, and mandoc finds nothing wrong with them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import COMMANDS, run
+from lbmux.cli.man import PAGES, pages
+from lbmux.control.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_in_the_tree_is_up_to_date(name: str) -> None:
+    assert (ROOT / "man" / name).read_text() == pages()[name], "make it anew: lbmux man man"
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
+def test_mandoc_finds_nothing_wrong(name: str) -> None:
+    ran = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", str(ROOT / "man" / name)], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
+def test_every_command_and_every_field_has_its_place() -> None:
+    read = {name: subprocess.check_output(["mandoc", "-T", "ascii", "-O", "width=200", str(ROOT / "man" / name)])
+            for name in PAGES}  # fmt: skip
+    plain = {name: subprocess.check_output(["col", "-b"], input=text).decode() for name, text in read.items()}
+    assert all(f"lbmux {command}" in plain["lbmux.8"] for command in COMMANDS)
+    assert "LBMUX_INTERFACE" in plain["lbmux.8"] and "EXIT STATUS" in plain["lbmux.8"]
+    assert all(f"\n     {field} (" in plain["lbmux.yaml.5"] for field in Config.model_fields)
+
+
+def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["man", str(tmp_path / "new")]) == 0
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(PAGES)
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "new" / name) for name in PAGES]
