@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": ("lbmux.cli.explain:command", "Say what a mux does with a packet, step by step, and why."),
     "trace": ("lbmux.cli.trace:command", "Show frames that a running mux gets, and what becomes of them."),
     "capture": ("lbmux.cli.capture:command", "Write frames of a running mux to a file for Wireshark."),
+    "top": ("lbmux.cli.top:command", "Show what a mux does, second by second."),
     "doctor": ("lbmux.cli.doctor:command", "Look at what goes wrong in practice, and say how to mend it."),
     "web": ("lbmux.cli.web:command", "Serve a page about a pool: traffic, services, tables, explanations."),
     "detach": ("lbmux.cli.detach:command", "Take the kernel's programs off an interface."),

@@ -1,0 +1,85 @@
+"""`lbmux top` at work: readings of a running mux or of a file, a screen, and keys."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+
+from lbmux.errors import ControlError
+from lbmux.tools.top.readings import Reading, recorded
+from lbmux.tools.top.screen import keys, picture, raw
+from lbmux.tools.top.view import View
+
+Source = Callable[[View], Reading | None]
+"""The next reading of what the view is about; None at the end of a recording."""
+
+
+def live(control: Path, record: TextIO | None = None) -> Source:
+    def read(view: View) -> Reading:
+        reading = Reading.of(control, view.service, view.backend)
+        if record is not None:
+            record.write(reading.line() + "\n")
+            record.flush()
+        return reading
+
+    return read
+
+
+def replayed(path: Path) -> Source:
+    """The whole file is looked at before anything is shown, so that its errors are said at once."""
+    readings = iter(list(recorded(path)))
+    return lambda view: next(readings, None)
+
+
+def once(source: Source, interval_s: float) -> View:
+    """The view between two readings."""
+    view = View()
+    for pause_s in (interval_s, 0.0):
+        reading = source(view)
+        if reading is not None:
+            view.take(reading)
+        time.sleep(pause_s)
+    return view
+
+
+def document(view: View) -> dict[str, Any]:
+    """Services and drops, for programs."""
+    at = None if view.after is None else view.after.time
+    return {"version": 1, "time": at, "services": view.rows(), "drops": view.drops()}
+
+
+def watch(source: Source, interval_s: float, descriptor: int) -> None:
+    """Until `q` or the recording's end.  The screen is written only where it has changed: lines may be slow."""
+    view, console, shown = View(), Console(), ""
+    with raw(descriptor), Live(console=console, screen=True, auto_refresh=False) as screen:
+        due = 0.0
+        while not view.ended:
+            if time.monotonic() >= due:
+                due = time.monotonic() + interval_s
+                reading = _next(source, view)
+                if reading is None:
+                    view.paused = True  # the last one stays, until it has been seen
+                else:
+                    view.take(reading)
+            drawn = picture(view, console.height)
+            with console.capture() as captured:
+                console.print(drawn)
+            if captured.get() != shown:
+                shown = captured.get()
+                screen.update(drawn, refresh=True)
+            for key in keys(descriptor, max(0.0, due - time.monotonic())):
+                view.press(key)
+                if key == "enter":
+                    due = 0.0  # another level, whose rows may be of another reading
+
+
+def _next(source: Source, view: View) -> Reading | None:
+    try:
+        return source(view)
+    except ControlError:
+        if view.after is None:
+            raise
+        return view.after  # the daemon starts anew: what was last seen stays on the screen

@@ -1,0 +1,86 @@
+"""The view as a picture for a terminal, and its keys as they come from one."""
+
+import contextlib
+import os
+import select
+import termios
+import time
+import tty
+from collections.abc import Iterator
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lbmux.tools.top.view import COLUMNS, KEYS, View
+
+HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}
+SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\r": "enter", b"\n": "enter",
+             b"\x7f": "backspace", b"\x08": "backspace", b"k": "up", b"j": "down"}  # fmt: skip
+ABOUT_LINES = 6
+"""Of the screen, beside the table's rows."""
+
+
+def picture(view: View, height: int = 50) -> Group:
+    """All of it, ``height`` lines at most: of the rows those around the chosen one."""
+    rows, most = view.rows(), max(1, height - ABOUT_LINES)
+    at = next((at for at, row in enumerate(rows) if view.is_chosen(row, at)), 0)
+    first = max(0, min(at - most // 2, len(rows) - most))
+    table = Table(box=None, pad_edge=False, expand=True)
+    for column in COLUMNS[view.level]:
+        mark = (" ▼" if view.reversed else " ▲") if column == view.column else ""
+        is_number = bool(rows) and not isinstance(rows[0][column], str)
+        table.add_column(HEADINGS.get(column, column) + mark, justify="right" if is_number else "left", no_wrap=True)
+    for number, row in enumerate(rows[first : first + most], first):
+        cells = [_cell(row[column]) for column in COLUMNS[view.level]]
+        table.add_row(*cells, style="reverse" if number == at else "")
+    return Group(_title(view, len(rows)), _drops(view), table, Text(""), _help())
+
+
+def _title(view: View, count: int) -> Text:
+    where = " › ".join(("services", *filter(None, (view.service, view.backend))))
+    at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "waiting"
+    return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}", style="bold")
+
+
+def _drops(view: View) -> Text:
+    said = ", ".join(f"{reason} {_cell(rate)}" for reason, rate in sorted(view.drops().items()))
+    return Text(f"drops/s: {said or 'none'}", style="red" if said else "")
+
+
+def _help() -> Text:
+    return Text("  ".join(f"{key} {what}" for key, what in KEYS.items()), style="dim")
+
+
+def _cell(value: object) -> str:
+    """Large numbers in thousands of thousands: 12.3M."""
+    if isinstance(value, str) or not isinstance(value, int | float):
+        return str(value)
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.1f}{letter}"
+    return f"{value:g}"
+
+
+@contextlib.contextmanager
+def raw(descriptor: int) -> Iterator[None]:
+    """Keys one by one and unseen, as long as the context lasts."""
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def keys(descriptor: int, seconds: float) -> Iterator[str]:
+    """The names of the keys that are pressed within a time: the first, and those that come with it."""
+    if not select.select([descriptor], [], [], seconds)[0]:
+        return
+    typed = os.read(descriptor, 64)
+    if not typed:  # the terminal is gone
+        yield "q"
+    while typed:
+        length = 3 if typed[:1] == b"\x1b" else 1
+        yield SEQUENCES.get(typed[:length], typed[:length].decode(errors="replace"))
+        typed = typed[length:]

@@ -1,0 +1,104 @@
+"""What of the readings is on the screen, and what a key changes in that.  Pure: no terminal here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lbmux.tools.top.readings import Reading, Row, backend_rates, drops, flow_rows, service_rates
+
+SERVICES, BACKENDS, FLOWS = "services", "backends", "flows"
+COLUMNS = {
+    SERVICES: ("service", "address", "up", "flows", "packets_s", "bits_s", "new_flows_s"),
+    BACKENDS: ("backend", "dip", "state", "weight", "flows", "packets_s", "bits_s", "new_flows_s"),
+    FLOWS: ("client", "port", "state", "idle_s"),
+}
+KEYS = {
+    "↑↓": "choose", "enter": "into it", "backspace": "back", "s": "sort by the next column", "r": "reverse",
+    "p": "pause", "q": "quit",
+}  # fmt: skip
+
+
+@dataclass
+class View:
+    """``service`` and ``backend``: into which one has gone; ``chosen``: a row by its first column."""
+
+    service: str = ""
+    backend: str = ""
+    chosen: str = ""
+    paused: bool = False
+    ended: bool = False
+    sorted_by: dict[str, str] = field(default_factory=dict)
+    reversed: bool = True
+    before: Reading | None = None
+    after: Reading | None = None
+
+    @property
+    def level(self) -> str:
+        return FLOWS if self.backend else BACKENDS if self.service else SERVICES
+
+    @property
+    def column(self) -> str:
+        return self.sorted_by.get(self.level, "idle_s" if self.level == FLOWS else "packets_s")
+
+    def take(self, reading: Reading) -> None:
+        """A new reading, which a pause ignores."""
+        if not self.paused:
+            self.before, self.after = self.after, reading
+
+    def rows(self) -> list[Row]:
+        if self.after is None:
+            return []
+        before = self.before or self.after
+        if self.level == FLOWS:
+            found = flow_rows(self.after)
+        elif self.level == BACKENDS:
+            found = backend_rates(before, self.after, self.service)
+        else:
+            found = service_rates(before, self.after)
+        return sorted(found, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
+
+    def drops(self) -> dict[str, float]:
+        return {} if self.before is None or self.after is None else drops(self.before, self.after)
+
+    def press(self, key: str) -> None:
+        """Keys by name; others do nothing."""
+        names = [self._name(row) for row in self.rows()]
+        at = names.index(self.chosen) if self.chosen in names else 0
+        if key == "q":
+            self.ended = True
+        elif key == "p":
+            self.paused = not self.paused
+        elif key == "r":
+            self.reversed = not self.reversed
+        elif key == "s":
+            columns = COLUMNS[self.level]
+            self.sorted_by[self.level] = columns[(columns.index(self.column) + 1) % len(columns)]
+        elif key in ("up", "down") and names:
+            self.chosen = names[min(max(at + (1 if key == "down" else -1), 0), len(names) - 1)]
+        elif key == "enter" and names and self.level != FLOWS:
+            self._into(names[at])
+        elif key == "backspace":
+            self._back()
+
+    def is_chosen(self, row: Row, at: int) -> bool:
+        return self._name(row) == self.chosen if self.chosen else at == 0
+
+    def _name(self, row: Row) -> str:
+        return f"{row['client']} {row['port']}" if self.level == FLOWS else str(row[COLUMNS[self.level][0]])
+
+    def _into(self, name: str) -> None:
+        if self.level == SERVICES:
+            self.service = name
+        else:
+            self.backend = name
+        self.chosen = ""
+
+    def _back(self) -> None:
+        if self.backend:
+            self.chosen, self.backend = self.backend, ""
+        elif self.service:
+            self.chosen, self.service = self.service, ""
+
+
+def _comparable(value: Any) -> tuple[bool, Any]:
+    """Numbers before words, so that a column may have either."""
+    return isinstance(value, str), value

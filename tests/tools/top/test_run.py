@@ -1,0 +1,91 @@
+"""`lbmux top` on a terminal with a recording."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import run
+from tests.tools.top.test_view import reading
+
+TOP = [sys.executable, "-m", "lbmux.cli.main", "top"]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(f"{reading(10.0 + n, 1000 * n, 2000 * n, 30 * n, flows=2).line()}\n" for n in range(3)))
+    return path
+
+
+class Terminal:
+    """A process on a terminal of its own."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._side, other = pty.openpty()
+        environment = dict(os.environ) | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+        self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
+        os.close(other)
+        self._text = ""
+
+    def press(self, keys: str) -> None:
+        os.write(self._side, keys.encode())
+
+    def shows(self, *texts: str) -> None:
+        """Wait until all of it has been written since the last time."""
+        deadline = time.monotonic() + 20
+        while not all(text in self._text for text in texts):
+            assert time.monotonic() < deadline, (texts, self._text[-2000:])
+            if select.select([self._side], [], [], 0.1)[0]:
+                self._text += os.read(self._side, 65536).decode(errors="replace")
+        self._text = ""
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._side)
+
+
+def test_drilling_down_on_a_terminal(recording: Path) -> None:
+    terminal = Terminal([*TOP, "-r", str(recording), "--interval", "0.1"])
+    try:
+        terminal.shows("services", "dns", "web", "denied 30", "PAUSED", "quit")  # the recording has ended
+        terminal.press("\x1b[B\r")
+        terminal.shows("services › web", "h1", "h2", "down")
+        terminal.press("\r")
+        terminal.shows("web › h1", "198.51.100.2")
+        terminal.press("\x7f\x7f")
+        terminal.shows("192.0.2.1 udp/53")
+        terminal.press("q")
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.close()
+
+
+def test_once_is_a_table(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["top", "-r", str(recording), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert "dns" in said and "drops/s: denied 30" in said
+
+
+def test_once_as_json(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["top", "-r", str(recording), "--once", "-j"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(row["service"], row["packets_s"]) for row in said["services"]] == [("dns", 2000), ("web", 1000)]
+    assert said["drops"] == {"denied": 30} and said["time"] == 11.0
+
+
+def test_without_a_terminal_it_says_what_to_do() -> None:
+    command = [*TOP, "-r", os.devnull]
+    ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "lbmux: top needs a terminal: --once prints without one\n")
+
+
+def test_json_without_once_is_wrong_usage(recording: Path) -> None:
+    assert run(["top", "-r", str(recording), "-j"]) == 2

@@ -1,0 +1,139 @@
+"""Rates, and what keys change in the view."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.errors import LbmuxError
+from lbmux.tools.top.readings import Reading, drops, recorded
+from lbmux.tools.top.view import BACKENDS, FLOWS, SERVICES, View
+
+
+def counted(packets: int, **more: Any) -> dict[str, Any]:
+    return {"packets": packets, "bytes": 100 * packets, "new_flows": packets // 10, "live_flows": 5} | more
+
+
+def reading(at: float, web: int, dns: int, denied: int = 0, flows: int = 0) -> Reading:
+    services = [
+        counted(web, service="web", vip="192.0.2.1", protocol="tcp", port=80, backends=2, backends_up=1),
+        counted(dns, service="dns", vip="192.0.2.1", protocol="udp", port=53, backends=1, backends_up=1),
+    ]
+    backends = [
+        counted(web, service="web", backend="h1", dip="10.1.1.2", state="up", weight=1, reachable=True),
+        counted(0, service="web", backend="h2", dip="10.1.2.2", state="down", weight=3, reachable=True),
+        counted(dns, service="dns", backend="h1", dip="10.1.1.2", state="up", weight=1, reachable=False),
+    ]
+    verdicts = [
+        {"verdict": "forwarded", "kind": "send", "packets": web + dns},
+        {"verdict": "denied", "kind": "drop", "packets": denied},
+        {"verdict": "no_backend", "kind": "drop", "packets": 7},
+    ]
+    entries = [
+        {"source": "198.51.100.2", "source_port": n, "state": "trusted", "idle_s": n / 10} for n in range(flows)
+    ]
+    return Reading(at, services, backends, verdicts, entries)
+
+
+def view(flows: int = 0) -> View:
+    made = View()
+    made.take(reading(10.0, 1000, 500))
+    made.take(reading(12.0, 3000, 5500, denied=30, flows=flows))
+    return made
+
+
+def test_rates_are_by_the_second_the_largest_first() -> None:
+    first, second = view().rows()
+    assert (first["service"], first["packets_s"], first["bits_s"], first["new_flows_s"]) == ("dns", 2500, 2e6, 250)
+    assert (second["service"], second["packets_s"], second["up"]) == ("web", 1000, "1/2")
+
+
+def test_drops_are_by_reason_and_only_those_that_go_on() -> None:
+    assert view().drops() == {"denied": 15}
+
+
+def test_counters_that_began_anew_are_no_negative_rates() -> None:
+    assert drops(reading(10.0, 0, 0, denied=900), reading(12.0, 0, 0, denied=10)) == {"denied": 5}
+    made = View()
+    made.take(reading(10.0, 1000, 0))
+    made.take(reading(11.0, 50, 0))
+    assert made.rows()[0]["packets_s"] == 50
+
+
+def test_into_a_service_and_a_backend_and_back() -> None:
+    made = view(flows=3)
+    made.press("down")
+    made.press("enter")
+    assert (made.level, made.service) == (BACKENDS, "web")
+    assert [(row["backend"], row["state"]) for row in made.rows()] == [("h1", "up"), ("h2", "down")]
+    made.press("enter")
+    assert (made.level, made.backend) == (FLOWS, "h1")
+    assert [row["port"] for row in made.rows()] == [2, 1, 0]
+    made.press("enter")  # there is nothing below
+    assert made.level == FLOWS
+    made.press("backspace")
+    assert (made.level, made.chosen) == (BACKENDS, "h1")
+    made.press("backspace")
+    assert (made.level, made.chosen) == (SERVICES, "web")
+    made.press("backspace")
+    assert made.level == SERVICES
+
+
+def test_the_choice_stays_with_its_row_and_at_the_ends() -> None:
+    made = view()
+    for key, chosen in (("up", "dns"), ("down", "web"), ("down", "web"), ("r", "web"), ("up", "web"), ("down", "dns")):
+        made.press(key)
+        assert made.chosen == chosen
+
+
+def test_sorting_goes_through_the_columns_of_its_level_alone() -> None:
+    made, seen = view(), []
+    for _ in range(7):
+        made.press("s")
+        seen.append(made.column)
+        made.rows()
+    assert seen == ["bits_s", "new_flows_s", "service", "address", "up", "flows", "packets_s"]
+    made.press("s")
+    made.press("enter")
+    assert made.column == "packets_s"
+
+
+def test_a_pause_keeps_what_is_there() -> None:
+    made = view()
+    made.press("p")
+    made.take(reading(13.0, 0, 0))
+    assert made.after is not None and made.after.time == 12.0
+    made.press("p")
+    made.take(reading(13.0, 0, 0))
+    assert made.after.time == 13.0
+
+
+def test_other_keys_do_nothing() -> None:
+    made = view()
+    before = replace(made)
+    made.press("x")
+    assert made == before and not made.ended
+    made.press("q")
+    assert made.ended
+
+
+def test_without_a_reading_there_is_nothing_to_press() -> None:
+    made = View()
+    for key in ("up", "down", "enter", "backspace", "s", "r"):
+        made.press(key)
+    assert made.rows() == [] and made.drops() == {}
+
+
+def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
+    path, given = tmp_path / "r.jsonl", [reading(10.0, 1, 2), reading(11.0, 3, 4, flows=1)]
+    path.write_text("".join(f"{one.line()}\n" for one in given))
+    assert list(recorded(path)) == given
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"version": 2}', '{"version": 1}', '{"version": 1, "time": 0, "x": 1}'])
+def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(reading(10.0, 1, 2).line() + f"\n{line}\n")
+    with pytest.raises(LbmuxError, match=f"^{path}:2: "):
+        list(recorded(path))
