@@ -12,7 +12,7 @@ from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
-from tests.datapath.craft import Craft, tunnelled
+from tests.datapath.craft import SYN, Craft, tunnelled
 from tests.datapath.harness import Frames
 
 LOCAL = IPv4Address("10.0.1.2")
@@ -68,6 +68,6 @@ def agent_with_a_flow() -> Moment:
     read = Config.model_validate(CONFIG)
     agent = AgentTables(Tables.allocate(agent_sizes(read)), [IPv4Address("10.1.1.2")], [], "nat")
     agent.commit(agent.plan(read))
-    inner = client(40000).packet()
+    inner = client(40000, flags=SYN).packet()
     Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, bytes([10, 1, 1, 2]))]), now_ticks())
     return Moment.of_agent(agent)

@@ -7,12 +7,13 @@ import pytest
 
 from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.config import Config
+from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.tables import GONE, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
-from tests.datapath.craft import Craft, tunnelled
+from tests.datapath.craft import ACK, SYN, Craft, tunnelled
 from tests.datapath.harness import Frames
 
 HOST, ELSEWHERE = "10.1.0.1", "10.1.0.2"
@@ -55,7 +56,7 @@ class Agent:
 
     def inbound(self, vip: int, mux: str = MUX, to: str = HOST, **fields: Any) -> tuple[Verdict, bytes, int]:
         """(verdict, the delivered packet's destination and port)"""
-        inner = Craft(destination=VIPS[vip], **fields).packet()
+        inner = Craft(destination=VIPS[vip], **{"flags": SYN} | fields).packet()
         batch = Frames([tunnelled(inner, packed(mux), packed(to))])
         self.worker.inbound(batch, 1)
         ((verdict, _, frame),) = batch.results()
@@ -181,6 +182,23 @@ def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     assert caught.value.table == table
     assert all((agent.tables.memory[name] == memory).all() for name, memory in before.items())
     assert agent.inbound(1)[0] == Verdict.DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "verdict"),
+    [
+        (config(service(1)), "nat", Verdict.UNKNOWN),
+        (config(service(1)), "local", Verdict.UNKNOWN),
+        (config(service(1, protocol="udp")), "nat", Verdict.DELIVERED),
+        (config(service(1, dip="10.99.0.1", host=HOST)), "nat", Verdict.DELIVERED),
+        (config(service(1)).model_copy(update={"slowpath": SlowPath(hosts_help=False)}), "nat", Verdict.DELIVERED),
+    ],
+    ids=["TCP", "TCP in mode local", "UDP", "sockets elsewhere", "switched off"],
+)
+def test_the_host_is_asked_about_connections_that_are_not_known(given: Config, mode: str, verdict: Verdict) -> None:
+    agent = Agent(given, mode)
+    protocol = 17 if given.services[0].protocol == "udp" else 6
+    assert agent.inbound(1, flags=ACK, protocol=protocol)[0] == verdict
 
 
 def test_the_largest_configuration_fits() -> None:
