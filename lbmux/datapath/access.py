@@ -6,7 +6,7 @@ It has no branches: the verifier would follow every way through it.
 """
 
 from lbmux.datapath.branchless import below, is_zero
-from lbmux.datapath.memory import int32, int64, step, swap64, u32, u64
+from lbmux.datapath.memory import int32, int64, rarely, step, swap64, u32, u64
 from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
 from lbmux.datapath.world import rates, rule_limit, rules, service_limit
 
@@ -17,7 +17,7 @@ MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT
 @step
 def allowed(world, service, high, low):
     """Whether the service's access list lets the address in."""
-    if service.rule_count == 0:
+    if not rarely(service.rule_count != 0):
         return True
     high, low = swap64(high), swap64(low)
     mask, last = u64(rule_limit(world) - 1), u64(service.rule_count) - u64(1)
@@ -34,7 +34,7 @@ def allowed(world, service, high, low):
 @step
 def admit(world, who, index, service, now):
     """Whether the service's rate of new flows has room for one more; a token bucket that holds a second's."""
-    if service.rate == 0:
+    if not rarely(service.rate != 0):
         return True
     bucket = rate_row(rates(world), who * service_limit(world) + index)
     passed = int64(int32(u32(now - bucket.at)))

@@ -32,7 +32,21 @@ from lbmux.datapath.headers import (
     udp,
 )
 from lbmux.datapath.headers import GRE as GRE_HEADER
-from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, swap16, swap32, u8, u16, u32, u64
+from lbmux.datapath.memory import (
+    advance,
+    beyond,
+    header,
+    int64,
+    layout,
+    rarely,
+    step,
+    swap16,
+    swap32,
+    u8,
+    u16,
+    u32,
+    u64,
+)
 from lbmux.datapath.parse import unmapped
 from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_MASK, OUTER_IPV6
 from lbmux.datapath.tables import GENEVE as GENEVE_KIND
@@ -178,17 +192,17 @@ def put_on(world, setting, start, packet, backend, tunnel, room):
     inner, network = look_inside(start, packet), packet.network
     kind = tunnel & KIND_MASK
     length = inner.length + room
-    if length > int64(backend.mtu):
+    if rarely(length > int64(backend.mtu)):
         return TOO_BIG, length
     destination_mac, source_mac = backend.destination_mac, backend.source_mac
-    if destination_mac == u64(0):
+    if rarely(destination_mac == u64(0)):
         return NO_NEIGHBOUR, length
     take_hop(start, packet)
     if kind == DIRECT:
         write_ethernet(start, source_mac, destination_mac)
         return FORWARDED, length
     entropy = entropy_of(setting, packet) if tunnel != 0 else u32(0)
-    if not grow(world, room):
+    if rarely(not grow(world, room)):
         return NO_ROOM, length
     start, end = frame(world), frame_end(world)
     if beyond(advance(start, network + IPV4_BYTES + MOST_SHIM_BYTES), end):

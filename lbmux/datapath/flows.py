@@ -11,7 +11,7 @@ Every worker has its own part, so there are no locks; user space reads all of th
 
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.headers import FIN, RST, SYN
-from lbmux.datapath.memory import advance, int32, int64, prefetch, step, u8, u16, u32, u64
+from lbmux.datapath.memory import advance, int32, int64, prefetch, rarely, step, u8, u16, u32, u64
 from lbmux.datapath.tables import (
     BUCKET_BYTES,
     CLOSING,
@@ -185,11 +185,11 @@ def still_good(world, setting, who, part, hashed, bucket, flow, target, row, fla
 
     ``row`` has the idle times.  A connection that opens where a closed one was begins afresh.
     """
-    if target.state == GONE or target.generation != flow.generation:
+    if rarely(target.state == GONE or target.generation != flow.generation):
         flow.state = 0
         count_lookup(world, who, LOST)
         return False
-    if is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING):
+    if rarely(is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING)):
         flow.state = 0
         count_lookup(world, who, EXPIRED)
         return False

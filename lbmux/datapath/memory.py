@@ -135,3 +135,16 @@ def prefetch(typing: Any, pointer: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(Pointer), lower
+
+
+@intrinsic
+def rarely(typing: Any, condition: Any) -> Any:
+    """The condition, which seldom holds: the compiler is told, and puts what follows from it out of the way."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bit, name = ir.IntType(1), "llvm.expect.i1"
+        kind = ir.FunctionType(bit, [bit, bit])
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(function, [args[0], ir.Constant(bit, 0)])
+
+    return types.boolean(types.boolean), lower

@@ -10,7 +10,7 @@ from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, reme
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, step, u32, u64
+from lbmux.datapath.memory import int64, rarely, step, u32, u64
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
@@ -243,20 +243,20 @@ def onward(world, who, now, start, end, packet):
     setting = settings_row(settings(world), 0)
     port = destination_port(packet.ports)
     index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    if index < 0:
+    if rarely(index < 0):
         return NOT_VIP, int64(-1)
-    if index >= service_limit(world):
+    if rarely(index >= service_limit(world)):
         return OUT_OF_TABLE, int64(-1)
     service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
     if not allowed(world, service, packet.source_high, packet.source_low):
         return DENIED, int64(-1)
-    if hops_left(start, packet) <= 1:
+    if rarely(hops_left(start, packet) <= 1):
         return TTL, int64(-1)
     packet = told_apart_later(world, setting, packet)
     target = choose(world, setting, who, start, end, packet, index, service, now)
     if target < 0:
         return UNSETTLED if target == HAND_UP else NO_BACKEND, int64(-1)
-    if (frame_flags(world) & UNFINISHED_CHECKSUM) != 0:
+    if rarely((frame_flags(world) & UNFINISHED_CHECKSUM) != 0):
         finish_checksum(start, packet)
     verdict, length = encapsulate(world, setting, start, packet, backend_row(backends(world), target))
     if verdict == FORWARDED:

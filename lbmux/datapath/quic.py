@@ -6,7 +6,7 @@ which configuration it was made, then the server id, in the clear.  Server ids o
 
 from lbmux.datapath.headers import UDP_BYTES, UDP_PROTOCOL
 from lbmux.datapath.match import match
-from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, u16, u64
+from lbmux.datapath.memory import advance, beyond, header, int64, layout, rarely, step, u16, u64
 from lbmux.datapath.tables import SERVER_ID
 
 byte, wide = header(layout(("value", "u1"))), header(layout(("value", "u8")))
@@ -22,7 +22,7 @@ MOST_BYTES = 8
 def named_server(world, setting, start, end, packet, index, service):
     """The backend that the packet's destination connection id names, or -1."""
     size = int64(service.quic_bytes)
-    if size == 0 or packet.protocol != UDP_PROTOCOL:
+    if not rarely(size != 0) or packet.protocol != UDP_PROTOCOL:
         return int64(-1)
     at = packet.transport + UDP_BYTES
     if beyond(advance(start, at + NEEDED_BYTES), end):
