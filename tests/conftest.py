@@ -1,11 +1,18 @@
 """Tests that need root are skipped without it; where all must run (CI), a skip is a failure."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
+
+
+def pytest_configure() -> None:
+    """Some tests interrupt themselves, or what they started: also where we were started in the background of a shell,
+    which has its children ignore that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
