@@ -1,4 +1,4 @@
-"""`lbmux top`: what a mux does, second by second."""
+"""`lbmux top`: what muxes do, second by second."""
 
 import json
 import sys
@@ -14,19 +14,22 @@ LINES = 1 << 16
 
 
 @click.command(name="top")
-@options.control
+@click.option(
+    "--control", "controls", type=options.PATH, multiple=True,
+    help="Control socket of a mux; as often as there are muxes, which are summed. [default: of the one here]",
+)  # fmt: skip
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between readings."
 )
-@click.option("-w", "--write", type=click.File("w"), help="Record the readings, as JSON Lines.")
+@click.option("-w", "--write", type=click.File("w"), help="Record the readings, as JSON Lines, for --read.")
 @click.option("-r", "--read", type=options.PATH, help="Replay a recording instead of asking a mux.")
 @click.option("--once", is_flag=True, help="Print the services once, and end.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="With --once: print JSON.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON Lines, one a reading.")
 def command(
-    control: Path | None, interval: float, write: TextIO | None, read: Path | None, once: bool,
+    controls: tuple[Path, ...], interval: float, write: TextIO | None, read: Path | None, once: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Show services, their backends, and those's flows, with packets, bits and new flows a second, and drops by reason.
+    """Show services, then the backends of one, then the flows of one: packets, bits, new flows, drops, per second.
 
     \b
     arrows, j, k  choose      enter  into it       backspace  back
@@ -39,17 +42,17 @@ def command(
     from lbmux.tools.top import run
     from lbmux.tools.top.screen import picture
 
-    if as_json and not once:
-        raise click.UsageError("--json goes with --once")
-    source = run.replayed(read) if read else run.live(control or default_path("mux"), write)
-    if once:
-        view = run.once(source, 0.0 if read else interval)
-        if as_json:
-            click.echo(json.dumps(run.document(view)))
-        else:
-            Console().print(picture(view, LINES))
+    source = run.replayed(read) if read else run.live(controls or (default_path("mux"),), write)
+    if once or as_json:
+        console = Console()
+        for view in run.views(source, 0.0 if read else interval):
+            if as_json:
+                click.echo(json.dumps(run.document(view)))
+            else:
+                console.print(picture(view, LINES))
+            if once:
+                return
         return
     if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise LbmuxError("top needs a terminal: --once prints without one")
+        raise LbmuxError("top needs a terminal: --once or --json prints without one")
     run.watch(source, interval, sys.stdin.fileno())
-

@@ -19,11 +19,13 @@ def test_once_on_a_running_mux(lab: Lab, tmp_path: Path, capsys: pytest.CaptureF
     with running(lab, "mux1", "mux") as mux:
         options = ["--control", str(mux.control), "--once", "-j", "--interval", "0.1", "-w", str(record)]
         assert run(["top", *options]) == 0
-        of_flows = Reading.of(mux.control, "web", "h1")
+        asked = Reading.of([mux.control, tmp_path / "gone.sock"], "service web and backend h1")
     said = json.loads(capsys.readouterr().out)
     assert [(row["service"], row["up"], row["packets_s"]) for row in said["services"]] == [("web", "1/1", 0)]
     assert len(list(recorded(record))) == 2
-    assert of_flows.flows == [] and [row["backend"] for row in of_flows.backends] == ["h1"]
+    (counts,) = asked.muxes.values()
+    assert counts.flows == [] and [row["backend"] for row in counts.backends] == ["h1"]
+    assert list(asked.muted) == ["gone"] and "is the daemon running?" in asked.muted["gone"]
 
 
 def test_nobody_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """`lbmux top` at work: readings of a running mux or of a file, a screen, and keys."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,9 +18,11 @@ Source = Callable[[View], Reading | None]
 """The next reading of what the view is about; None at the end of a recording."""
 
 
-def live(control: Path, record: TextIO | None = None) -> Source:
+def live(controls: Sequence[Path], record: TextIO | None = None) -> Source:
+    """A recording has flows of all backends, as nobody knows yet what will be looked at."""
+
     def read(view: View) -> Reading:
-        reading = Reading.of(control, view.service, view.backend)
+        reading = Reading.of(controls, view.wanted_flows if record is None else view.wanted_flows or "")
         if record is not None:
             record.write(reading.line() + "\n")
             record.flush()
@@ -29,20 +32,21 @@ def live(control: Path, record: TextIO | None = None) -> Source:
 
 
 def replayed(path: Path) -> Source:
-    """The whole file is looked at before anything is shown, so that its errors are said at once."""
+    """The whole file is looked at before anything is shown, so that its errors are said at once.  A pause holds it."""
     readings = iter(list(recorded(path)))
-    return lambda view: next(readings, None)
+    return lambda view: view.after if view.paused and view.after else next(readings, None)
 
 
-def once(source: Source, interval_s: float) -> View:
-    """The view between two readings."""
+def views(source: Source, interval_s: float) -> Iterator[View]:
+    """The view after each reading from the second on, as then there are rates; endless unless the source ends."""
     view = View()
-    for pause_s in (interval_s, 0.0):
-        reading = source(view)
-        if reading is not None:
-            view.take(reading)
-        time.sleep(pause_s)
-    return view
+    while (reading := source(view)) is not None:
+        view.take(reading)
+        if view.before is not None:
+            yield view
+        time.sleep(interval_s)
+    if view.after is not None and view.before is None:
+        yield view  # a recording of a single one
 
 
 def document(view: View) -> dict[str, Any]:
@@ -79,7 +83,8 @@ def watch(source: Source, interval_s: float, descriptor: int) -> None:
 def _next(source: Source, view: View) -> Reading | None:
     try:
         return source(view)
-    except ControlError:
+    except ControlError as error:
         if view.after is None:
             raise
-        return view.after  # the daemon starts anew: what was last seen stays on the screen
+        # They start anew: what was last seen stays on the screen, and that nothing moves.
+        return replace(view.after, muted=dict.fromkeys(view.after.muxes, error.reason))

@@ -17,6 +17,9 @@ from lbmux.tools.top.view import COLUMNS, KEYS, View
 HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}
 SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\r": "enter", b"\n": "enter",
              b"\x7f": "backspace", b"\x08": "backspace", b"k": "up", b"j": "down"}  # fmt: skip
+PARTS = (b"\x1b", b"\x1b[", b"\x1bO")
+ESCAPE_S = 0.3
+"""How long the rest of a key's bytes may take; Escape alone does nothing, so waiting for it costs nothing."""
 ABOUT_LINES = 6
 """Of the screen, beside the table's rows."""
 
@@ -29,7 +32,7 @@ def picture(view: View, height: int = 50) -> Group:
     table = Table(box=None, pad_edge=False, expand=True)
     for column in COLUMNS[view.level]:
         mark = (" ▼" if view.reversed else " ▲") if column == view.column else ""
-        is_number = bool(rows) and not isinstance(rows[0][column], str)
+        is_number = any(isinstance(row[column], int | float) for row in rows)
         table.add_column(HEADINGS.get(column, column) + mark, justify="right" if is_number else "left", no_wrap=True)
     for number, row in enumerate(rows[first : first + most], first):
         cells = [_cell(row[column]) for column in COLUMNS[view.level]]
@@ -40,7 +43,9 @@ def picture(view: View, height: int = 50) -> Group:
 def _title(view: View, count: int) -> Text:
     where = " › ".join(("services", *filter(None, (view.service, view.backend))))
     at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "waiting"
-    return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}", style="bold")
+    muted = view.after.muted if view.after else {}
+    silent = f"  no answer: {', '.join(muted)}" if muted else ""
+    return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}{silent}", style="bold")
 
 
 def _drops(view: View) -> Text:
@@ -53,7 +58,9 @@ def _help() -> Text:
 
 
 def _cell(value: object) -> str:
-    """Large numbers in thousands of thousands: 12.3M."""
+    """Large numbers in thousands of thousands: 12.3M; what nobody knows: -."""
+    if value is None:
+        return "-"
     if isinstance(value, str) or not isinstance(value, int | float):
         return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -80,6 +87,10 @@ def keys(descriptor: int, seconds: float) -> Iterator[str]:
     typed = os.read(descriptor, 64)
     if not typed:  # the terminal is gone
         yield "q"
+    while typed[-2:] in PARTS or typed[-1:] in PARTS:  # the rest of an arrow comes later over a slow line
+        if not select.select([descriptor], [], [], ESCAPE_S)[0]:
+            break
+        typed += os.read(descriptor, 64)
     while typed:
         length = 3 if typed[:1] == b"\x1b" else 1
         yield SEQUENCES.get(typed[:length], typed[:length].decode(errors="replace"))

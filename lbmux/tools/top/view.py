@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbmux.tools.top.readings import Reading, Row, backend_rates, drops, flow_rows, service_rates
+from lbmux.tools.top.rates import backend_rates, drops, flow_rows, service_rates
+from lbmux.tools.top.readings import Reading, Row
 
 SERVICES, BACKENDS, FLOWS = "services", "backends", "flows"
 COLUMNS = {
     SERVICES: ("service", "address", "up", "flows", "packets_s", "bits_s", "new_flows_s"),
     BACKENDS: ("backend", "dip", "state", "weight", "flows", "packets_s", "bits_s", "new_flows_s"),
-    FLOWS: ("client", "port", "state", "idle_s"),
+    FLOWS: ("client", "port", "mux", "state", "idle_s"),
 }
 KEYS = {
     "↑↓": "choose", "enter": "into it", "backspace": "back", "s": "sort by the next column", "r": "reverse",
@@ -39,9 +40,15 @@ class View:
     def column(self) -> str:
         return self.sorted_by.get(self.level, "idle_s" if self.level == FLOWS else "packets_s")
 
+    @property
+    def wanted_flows(self) -> str | None:
+        """Those that a reading should have, in the grammar of `show flows`; None: none are on the screen."""
+        return f"service {self.service} and backend {self.backend}" if self.level == FLOWS else None
+
     def take(self, reading: Reading) -> None:
-        """A new reading, which a pause ignores."""
-        if not self.paused:
+        """A new reading.  A pause ignores it, unless the flows that one has gone to were not asked for before."""
+        wanted = not self.paused or (self.level == FLOWS and not self.rows())
+        if wanted and reading is not self.after:
             self.before, self.after = self.after, reading
 
     def rows(self) -> list[Row]:
@@ -49,7 +56,7 @@ class View:
             return []
         before = self.before or self.after
         if self.level == FLOWS:
-            found = flow_rows(self.after)
+            found = flow_rows(self.after, self.service, self.backend)
         elif self.level == BACKENDS:
             found = backend_rates(before, self.after, self.service)
         else:
@@ -83,7 +90,8 @@ class View:
         return self._name(row) == self.chosen if self.chosen else at == 0
 
     def _name(self, row: Row) -> str:
-        return f"{row['client']} {row['port']}" if self.level == FLOWS else str(row[COLUMNS[self.level][0]])
+        columns = COLUMNS[self.level]
+        return " ".join(str(row[name]) for name in (columns[:3] if self.level == FLOWS else columns[:1]))
 
     def _into(self, name: str) -> None:
         if self.level == SERVICES:
@@ -99,6 +107,6 @@ class View:
             self.chosen, self.service = self.service, ""
 
 
-def _comparable(value: Any) -> tuple[bool, Any]:
-    """Numbers before words, so that a column may have either."""
-    return isinstance(value, str), value
+def _comparable(value: Any) -> tuple[int, Any]:
+    """Nothing before numbers before words, so that a column may have any of them."""
+    return (0, 0) if value is None else (2, value) if isinstance(value, str) else (1, value)

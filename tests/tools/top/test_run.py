@@ -6,12 +6,16 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from lbmux.cli.main import run
+from lbmux.tools.top.run import replayed
+from lbmux.tools.top.screen import keys
+from lbmux.tools.top.view import View
 from tests.tools.top.test_view import reading
 
 TOP = [sys.executable, "-m", "lbmux.cli.main", "top"]
@@ -81,11 +85,39 @@ def test_once_as_json(recording: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert said["drops"] == {"denied": 30} and said["time"] == 11.0
 
 
+def test_json_is_a_line_a_reading(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["top", "-r", str(recording), "-j", "--interval", "0.1"]) == 0
+    assert [json.loads(line)["time"] for line in capsys.readouterr().out.splitlines()] == [11.0, 12.0]
+
+
+def test_once_of_a_single_reading_has_no_rates_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(reading(10.0, 1000, 2000).line())
+    assert run(["top", "-r", str(path), "--once", "-j"]) == 0
+    assert [row["packets_s"] for row in json.loads(capsys.readouterr().out)["services"]] == [0, 0]
+
+
+def test_a_pause_holds_a_recording(recording: Path) -> None:
+    source, view = replayed(recording), View()
+    view.take(source(view) or reading(0.0, 0, 0))
+    view.press("p")
+    assert source(view) is source(view) is view.after
+    view.press("p")
+    later = source(view)
+    assert later is not None and later.time == 11.0
+
+
+def test_an_arrow_that_comes_in_parts_is_one_key() -> None:
+    ours, theirs = os.pipe()
+    os.write(theirs, b"s\x1b")
+    threading.Timer(0.05, os.write, (theirs, b"[B")).start()
+    assert list(keys(ours, 1.0)) == ["s", "down"]
+    os.close(theirs)
+    assert list(keys(ours, 1.0)) == ["q"]
+    os.close(ours)
+
+
 def test_without_a_terminal_it_says_what_to_do() -> None:
     command = [*TOP, "-r", os.devnull]
     ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert (ran.returncode, ran.stderr) == (1, "lbmux: top needs a terminal: --once prints without one\n")
-
-
-def test_json_without_once_is_wrong_usage(recording: Path) -> None:
-    assert run(["top", "-r", str(recording), "-j"]) == 2
+    assert (ran.returncode, ran.stderr) == (1, "lbmux: top needs a terminal: --once or --json prints without one\n")

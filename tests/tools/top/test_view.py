@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lbmux.errors import LbmuxError
-from lbmux.tools.top.readings import Reading, drops, recorded
+from lbmux.tools.top.rates import drops
+from lbmux.tools.top.readings import Counts, Reading, recorded
 from lbmux.tools.top.view import BACKENDS, FLOWS, SERVICES, View
 
 
@@ -31,9 +32,17 @@ def reading(at: float, web: int, dns: int, denied: int = 0, flows: int = 0) -> R
         {"verdict": "no_backend", "kind": "drop", "packets": 7},
     ]
     entries = [
-        {"source": "198.51.100.2", "source_port": n, "state": "trusted", "idle_s": n / 10} for n in range(flows)
-    ]
-    return Reading(at, services, backends, verdicts, entries)
+        {"source": "198.51.100.2", "source_port": n, "state": "trusted", "idle_s": n / 10, "service": "web",
+         "backend": "h1" if n < flows else "h2"}
+        for n in range(flows + 1 if flows else 0)
+    ]  # fmt: skip
+    return Reading(at, {"mux1": Counts(services, backends, verdicts, entries)}, {})
+
+
+def together(*each: Reading) -> Reading:
+    """The readings of several muxes as one, at the first's time."""
+    muxes = {f"mux{number}": one.muxes["mux1"] for number, one in enumerate(each, 1)}
+    return Reading(each[0].time, muxes, {})
 
 
 def view(flows: int = 0) -> View:
@@ -59,6 +68,52 @@ def test_counters_that_began_anew_are_no_negative_rates() -> None:
     made.take(reading(10.0, 1000, 0))
     made.take(reading(11.0, 50, 0))
     assert made.rows()[0]["packets_s"] == 50
+
+
+def test_muxes_are_summed_and_one_that_began_anew_distorts_no_other() -> None:
+    made = View()
+    made.take(together(reading(10.0, 9000, 0, denied=900), reading(10.0, 1000, 0)))
+    made.take(together(reading(11.0, 50, 0, denied=10), reading(11.0, 1300, 0, denied=5)))
+    web = made.rows()[0]
+    assert (web["service"], web["packets_s"], web["flows"], web["up"]) == ("web", 350, 10, "1/2")
+    assert made.drops() == {"denied": 15}
+
+
+def test_a_mux_that_comes_later_has_no_rates_before_its_second_reading() -> None:
+    made = View()
+    made.take(reading(10.0, 1000, 0))
+    made.take(together(reading(11.0, 1100, 0), reading(11.0, 10**6, 0, denied=10**6)))
+    assert made.rows()[0]["packets_s"] == 100 and made.drops() == {}
+
+
+def test_what_muxes_do_not_agree_on_is_said() -> None:
+    one, other = reading(11.0, 0, 0), reading(11.0, 0, 0)
+    other.muxes["mux1"].backends[0]["reachable"] = False
+    made = View(service="web")
+    made.take(together(one, other))
+    assert {row["backend"]: row["state"] for row in made.rows()} == {"h1": "up; up, no way", "h2": "down"}
+
+
+def test_an_agent_counts_no_traffic_and_sends_to_nobody() -> None:
+    made = view()
+    for counts in made.after.muxes.values() if made.after else ():
+        for row in counts.backends:
+            row |= {"packets": None, "bytes": None, "new_flows": None, "reachable": None}
+    made.service = "web"
+    assert [(row["state"], row["packets_s"]) for row in made.rows()] == [("up", None), ("down", None)]
+    for _ in range(8):
+        made.press("s")
+        assert len(made.rows()) == 2
+
+
+def test_a_pause_takes_the_flows_that_were_not_asked_for_before() -> None:
+    made = view()
+    for key in ("p", "down", "enter", "enter"):
+        made.press(key)
+    assert made.rows() == [] and made.wanted_flows == "service web and backend h1"
+    made.take(reading(13.0, 0, 0, flows=2))
+    made.take(reading(14.0, 0, 0, flows=9))
+    assert len(made.rows()) == 2
 
 
 def test_into_a_service_and_a_backend_and_back() -> None:
@@ -131,7 +186,7 @@ def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
     assert list(recorded(path)) == given
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"version": 2}', '{"version": 1}', '{"version": 1, "time": 0, "x": 1}'])
+@pytest.mark.parametrize("line", ["{", "[]", '{"version": 2}', '{"version": 1}', '{"version": 1, "muxes": {"a": {}}}'])
 def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(reading(10.0, 1, 2).line() + f"\n{line}\n")

@@ -1,0 +1,100 @@
+"""What changed between two readings, by the second: services, their backends, drops, each summed over the muxes.
+
+Counters are compared mux by mux before anything is summed: one that began anew, or was away, distorts no other's.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lbmux.tools.top.readings import Counts, Reading, Row
+
+COUNTERS = {"packets_s": ("packets", 1), "bits_s": ("bytes", 8), "new_flows_s": ("new_flows", 1)}
+"""A rate: of which counter, and how many of its units one count is."""
+
+
+def service_rates(before: Reading, after: Reading) -> list[Row]:
+    pairs = _pairs(before, after, lambda counts: counts.services, lambda row: row["service"])
+    return [
+        {
+            "service": name,
+            "address": f"{rows[0]['vip']} {rows[0]['protocol']}/{rows[0]['port']}",
+            "up": _all(f"{row['backends_up']}/{row['backends']}" for row in rows),
+            "flows": sum(row["live_flows"] for row in rows),
+            **rates,
+        }
+        for name, rows, rates in pairs
+    ]
+
+
+def backend_rates(before: Reading, after: Reading, service: str) -> list[Row]:
+    def own(counts: Counts) -> list[Row]:
+        return [row for row in counts.backends if row["service"] == service]
+
+    return [
+        {
+            "backend": name,
+            "dip": rows[0]["dip"],
+            # An agent, that sends to nobody, says None.
+            "state": _all(f"{row['state']}, no way" if row["reachable"] is False else row["state"] for row in rows),
+            "weight": rows[0]["weight"],
+            "flows": sum(row["live_flows"] for row in rows),
+            **rates,
+        }
+        for name, rows, rates in _pairs(before, after, own, lambda row: row["backend"])
+    ]
+
+
+def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
+    """Flows are not counted one by one, so they have a state and an age, and no rates."""
+    return [
+        {"client": row["source"], "port": row["source_port"], "mux": mux, "state": row["state"],
+         "idle_s": row["idle_s"]}
+        for mux, counts in reading.muxes.items() for row in counts.flows
+        if (row["service"], row["backend"]) == (service, backend)
+    ]  # fmt: skip
+
+
+def drops(before: Reading, after: Reading) -> dict[str, float]:
+    """Packets dropped a second, by reason."""
+    sums: dict[str, float] = defaultdict(float)
+    for mux, counts in after.muxes.items():
+        earlier = {row["verdict"]: row["packets"] for row in before.muxes.get(mux, counts).verdicts}
+        for row in counts.verdicts:
+            if row["kind"] == "drop":
+                sums[row["verdict"]] += _since(earlier.get(row["verdict"], 0), row["packets"])
+    seconds = after.time - before.time
+    return {reason: round(count / seconds, 1) for reason, count in sums.items() if count and seconds > 0}
+
+
+def _pairs(
+    before: Reading, after: Reading, rows: Callable[[Counts], list[Row]], key: Callable[[Row], str]
+) -> Iterator[tuple[str, list[Row], Row]]:
+    """Of each name: its rows, one a mux, and its rates.  A mux that was not there before has no rates yet."""
+    found: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for mux, counts in after.muxes.items():
+        earlier = {key(row): row for row in rows(before.muxes.get(mux, counts))}
+        for row in rows(counts):
+            found[key(row)].append((earlier.get(key(row), {}), row))
+    seconds = after.time - before.time
+    for name, pairs in found.items():
+        rates = {rate: _rate(pairs, counter, units, seconds) for rate, (counter, units) in COUNTERS.items()}
+        yield name, [row for _, row in pairs], rates
+
+
+def _rate(pairs: Sequence[tuple[Row, Row]], counter: str, units: int, seconds: float) -> float | None:
+    """None where nobody counts it: an agent counts no traffic by backend."""
+    known = [(before.get(counter) or 0, after[counter]) for before, after in pairs if after[counter] is not None]
+    if not known:
+        return None
+    return round(units * sum(_since(*pair) for pair in known) / seconds, 1) if seconds > 0 else 0.0
+
+
+def _since(before: int, after: int) -> int:
+    """Counters begin anew with new tables: then what they have is what came since."""
+    return after - before if after >= before else after
+
+
+def _all(said: Iterator[Any]) -> str:
+    """What the muxes say, once where they agree."""
+    return "; ".join(dict.fromkeys(said))
