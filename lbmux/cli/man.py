@@ -131,10 +131,18 @@ def _head(title: str, section: str, name: str, what: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Running text: paragraphs, a line for each sentence, and nothing that would be taken for a request."""
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\b", "").strip())]
-    sentences = (re.sub(r"(?<=[.!?])\s+(?=\S)", "\n", part) for part in paragraphs if part)
-    return "\n.Pp\n".join(map(_escaped, sentences))
+    """Running text: paragraphs, a line for each sentence, and nothing that would be taken for a request.
+
+    What click is told by a backspace not to wrap is not wrapped here either.
+    """
+    said = ""
+    for part in filter(None, re.split(r"\n\s*\n", text.strip())):
+        if part.startswith("\b"):
+            said += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
+        else:
+            sentences = re.sub(r"(?<=[.!?])\s+(?=\S)", "\n", " ".join(part.split()))
+            said += ("\n.Pp\n" if said else "") + _escaped(sentences)
+    return said.removeprefix("\n")
 
 
 def _escaped(text: str) -> str:

@@ -15,7 +15,7 @@ LINES = 1 << 16
 
 @click.command(name="top")
 @click.option(
-    "--control", "controls", type=options.PATH, multiple=True,
+    "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket of a mux; as often as there are muxes, which are summed. [default: of the one here]",
 )  # fmt: skip
 @click.option(
