@@ -31,6 +31,7 @@ from lbmux.cli import options
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
 @options.metrics
+@options.health_token
 def command(
     config: Path,
     interface: str,
@@ -41,6 +42,7 @@ def command(
     detach_on_exit: bool,
     control: Path | None,
     metrics: str | None,
+    health_token: Path | None,
 ) -> None:
     """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
 
@@ -49,4 +51,7 @@ def command(
     from lbmux.programs.agent import Options, serve
     from lbmux.programs.daemon import run
 
-    run(serve(Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics)))
+    options = Options(
+        config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics, health_token
+    )
+    run(serve(options))

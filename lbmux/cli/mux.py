@@ -27,6 +27,7 @@ from lbmux.cli import bgp_options, options
 @click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
 @options.control
 @options.metrics
+@options.health_token
 @bgp_options.bgp
 def command(
     config: Path,
@@ -37,6 +38,7 @@ def command(
     detach_on_exit: bool,
     control: Path | None,
     metrics: str | None,
+    health_token: Path | None,
     **bgp: Any,
 ) -> None:
     """Run a mux on one interface: packets to a VIP leave for a backend, in a tunnel.
@@ -46,5 +48,5 @@ def command(
     from lbmux.programs.daemon import run
     from lbmux.programs.mux import Options, serve
 
-    more = bgp_options.settings(bgp) | {"metrics": metrics}
+    more = bgp_options.settings(bgp) | {"metrics": metrics, "health_token": health_token}
     run(serve(Options(config, interface, addresses, control, driver, detach_on_exit, xdp_mode, **more)))

@@ -37,3 +37,7 @@ metrics = click.option(
     "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True,
     help="Serve metrics for Prometheus, at /metrics; to this machine only unless HOST is given.",
 )  # fmt: skip
+health_token = click.option(
+    "--health-token", type=PATH, envvar="LBMUX_HEALTH_TOKEN", show_envvar=True,
+    help="File with what agents and muxes prove themselves by, where agents probe (health.by).",
+)  # fmt: skip

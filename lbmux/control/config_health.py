@@ -15,6 +15,10 @@ Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[\x20-\x7e
 class Health(Model):
     """Probes of a service's backends: those that fail get no flows until they answer again."""
 
+    by: Literal["mux", "agent"] = "mux"
+    """Who probes: each mux by itself, or the host's agent, which tells the muxes."""
+    agent_port: Port = 6082
+    """The TCP port at which agents tell muxes, where they probe."""
     kind: ProbeKind = "tcp"
     """What is tried: a connection, a TLS handshake, a GET, a DNS query, a datagram, a ping, or a command."""
     port: Port | None = None

@@ -37,6 +37,7 @@ from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
+from lbmux.programs.health_agent import AgentHealth, own_backends
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
@@ -70,6 +71,7 @@ class Options:
     driver: str = "auto"
     detach_on_exit: bool = False
     metrics: str | None = None
+    health_token: Path | None = None
 
 
 class AgentLoop:
@@ -186,10 +188,19 @@ async def _serve(options: Options) -> None:
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
         showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=slow.counters)
 
+        health = AgentHealth(options.health_token)
+
+        async def probe() -> None:
+            assert agent.config is not None
+            await health.configure(own_backends(agent.config, agent.served, options.mode == "local"))
+
         async def in_force() -> None:
             showing.loaded()
             await on_commit()
+            await probe()
 
+        await stack.enter_async_context(health.running())
+        await probe()
         reloader = Reloader(options.config, agent, in_force)
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))

@@ -53,7 +53,7 @@ def of_host(config: Config, own: Collection[Address]) -> Config:
     services = []
     for service in config.services:
         if backends := tuple(backend for backend in service.backends if backend.dip in own):
-            health = service.health and service.health.model_copy(update={"watermark": None})
+            health = service.health and service.health.model_copy(update={"watermark": None, "by": "mux"})
             services.append(service.model_copy(update={"backends": backends, "health": health}))
     return config.model_copy(update={"services": tuple(services)})
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from lbmux.control.health.effective import Key, Order
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
 from lbmux.control.moment import Moment
-from lbmux.errors import LbmuxError
+from lbmux.errors import LbmuxError, SetupError
+from lbmux.programs.hearing import Hearing
 from lbmux.programs.reload import Reloader
 
 log = logging.getLogger(__name__)
@@ -25,20 +28,28 @@ DRAINED_S = 1.0
 class Health:
     """Between probes and tables: a state that changes has the tables made anew, several at a time if they come so."""
 
-    def __init__(self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment]) -> None:
+    def __init__(
+        self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], token: Path | None = None
+    ) -> None:
+        """``token``: the file with what agents and muxes prove themselves by."""
         self._lives, self._reloader, self._moment = lives, reloader, moment
-        self._prober = Prober(self._heard)
+        self._prober, self._hearing = Prober(self._heard), Hearing(self._heard, token)
         self._changed = asyncio.Event()
         self._drained: set[Key] = set()
 
     def configure(self, config: Config) -> None:
         self._lives.configure(config)
         self._prober.configure(config)
+        try:
+            self._hearing.configure(config)
+        except SetupError as error:
+            log.error("backends that agents probe stay as they are: %s", error)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_drained())]
-        async with self._prober:
+        async with self._prober, self._hearing:
+            self._hearing.configure(self._reloader.wanted)  # without a token a mux does not start
             self.configure(self._reloader.wanted)
             try:
                 yield
@@ -52,7 +63,17 @@ class Health:
 
     async def health(self) -> dict[str, Any]:
         lines = self._lives.lines(self._reloader.wanted)
-        return {"health": [line | {"drained": _key(line) in self._drained} for line in lines]}
+        return {"health": [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]}
+
+    def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a backend whose agent says nothing may be old."""
+        silent_s = self._hearing.silent_s(_key(line))
+        if silent_s is None:
+            return line
+        said = "nothing heard from its agent yet"
+        if not math.isinf(silent_s):
+            said = f"its agent has said nothing for {silent_s:.0f} s"
+        return line | {"reason": f"{line['reason']}; {said}"}
 
     async def order(self, backend: str, order: Order | None = None, service: str | None = None) -> dict[str, Any]:
         """Drain or disable a backend, or (None) have it serve; answered when the tables say so."""

@@ -64,6 +64,7 @@ class Options:
     bgp_speaker: str = "exabgp"
     drain_s: float = 1.0
     metrics: str | None = None
+    health_token: Path | None = None
 
 
 def nothing(batch: Batch) -> None:
@@ -222,7 +223,7 @@ async def _serve(options: Options) -> None:
 
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, lives.effective, leaving)
-        health = Health(lives, reloader, lambda: Moment.of_mux(mux))
+        health = Health(lives, reloader, lambda: Moment.of_mux(mux), options.health_token)
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()

@@ -25,6 +25,10 @@ class Checker:
     contrary: int = 0
     """Results in a row that speak against the state."""
 
+    @property
+    def was_probed(self) -> bool:
+        return self.reason != NOT_YET
+
     def heard(self, healthy: bool, reason: str, now: float) -> bool:
         """Take a probe's result; whether the state changed."""
         if healthy == (self.state == "up"):

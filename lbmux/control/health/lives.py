@@ -55,7 +55,8 @@ class Lives:
                 assert service.health is not None
                 key = service.name, backend.name
                 checker = self._checkers.get(key) or Checker(1, 1, self._clock())
-                checker.rise, checker.fall = service.health.rise, service.health.fall
+                counts = service.health.by == "mux"  # an agent has counted already
+                checker.rise, checker.fall = (service.health.rise, service.health.fall) if counts else (1, 1)
                 known[key] = checker
         self._checkers = known
 

@@ -19,10 +19,10 @@ Heard = Callable[[Key, bool, str], None]
 
 
 class Prober:
-    """``heard`` gets every result."""
+    """``heard`` gets every result; only services whose probes are to be made ``by`` us have any."""
 
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, heard: Heard, by: str = "mux") -> None:
+        self._heard, self._by = heard, by
         self._tasks: dict[tuple[Key, Target], asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -41,7 +41,7 @@ class Prober:
         wanted = {
             ((service.name, backend.name), Target(backend.dip, service.health.port or backend.port, service.health))
             for service in config.services
-            if service.health is not None
+            if service.health is not None and service.health.by == self._by
             for backend in service.backends
         }
         for what in self._tasks.keys() - wanted:

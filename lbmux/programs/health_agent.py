@@ -1,0 +1,119 @@
+"""Health at an agent: it probes its own host's backends, and tells the muxes that ask (Ananta, SIGCOMM 2013, 3.4.3)."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lbmux.control.config import Backend, Config, Service
+from lbmux.control.health.channel import ChannelError, Teller, read_token
+from lbmux.control.health.checker import Checker
+from lbmux.control.health.effective import Key
+from lbmux.control.health.prober import Prober
+from lbmux.errors import SetupError
+
+log = logging.getLogger(__name__)
+BEAT_S = 1.0
+"""Between two messages at the most: silence means that the agent, its host or the way to it is gone."""
+OPENING_S = 5.0
+MOST_MUXES = 64
+
+
+def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_local: bool) -> Config:
+    """What the agent probes: of services by agents, the backends of this host, each where its server listens."""
+    here = {(service.name, backend.name) for service, backend in served}
+    services = []
+    for service in config.services:
+        if service.health is None or service.health.by != "agent":
+            continue
+        mine = [backend for backend in service.backends if (service.name, backend.name) in here]
+        if is_local:  # the server has the VIP
+            mine = [one.model_copy(update={"dip": service.vip, "port": one.port or service.port}) for one in mine]
+        if mine:
+            services.append(service.model_copy(update={"backends": tuple(mine)}))
+    return config.model_copy(update={"services": tuple(services)})
+
+
+class AgentHealth:
+    """Probes on the agent's event loop, and a listener for muxes; without a token file it does nothing."""
+
+    def __init__(self, token: Path | None) -> None:
+        self._token = read_token(token) if token is not None else None
+        self._prober = Prober(self._heard, by="agent")
+        self._checkers: dict[Key, Checker] = {}
+        self._servers: dict[int, asyncio.Server] = {}
+        self._told: set[asyncio.Event] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._prober:
+            try:
+                yield
+            finally:
+                for server in self._servers.values():
+                    server.close()
+
+    async def configure(self, config: Config) -> None:
+        """``config``: as ``own_backends`` makes it."""
+        if config.services and self._token is None:
+            log.warning("services with health by agents are not probed: --health-token is missing")
+            return
+        known = {}
+        for service in config.services:
+            assert service.health is not None
+            for backend in service.backends:
+                key = service.name, backend.name
+                known[key] = self._checkers.get(key) or Checker(1, 1, time.time())
+                known[key].rise, known[key].fall = service.health.rise, service.health.fall
+        self._checkers = known
+        self._prober.configure(config)
+        await self._listen({service.health.agent_port for service in config.services if service.health})
+
+    async def _listen(self, ports: set[int]) -> None:
+        for port in self._servers.keys() - ports:
+            self._servers.pop(port).close()
+        for port in ports - self._servers.keys():
+            try:
+                self._servers[port] = await asyncio.start_server(self._tell, None, port)
+            except OSError as error:
+                raise SetupError(f"port {port}", error.strerror or str(error), "health.agent_port names it") from error
+
+    def _heard(self, key: Key, healthy: bool, reason: str) -> None:
+        checker = self._checkers.get(key)
+        if checker is not None and checker.heard(healthy, reason, time.time()):
+            log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
+            for event in self._told:
+                event.set()
+
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
+        try:
+            assert self._token is not None  # or nobody listens
+            async with asyncio.timeout(OPENING_S):
+                teller = await Teller.opened(reader, writer, self._token)
+            if len(self._told) >= MOST_MUXES:
+                raise ChannelError(f"more than {MOST_MUXES} muxes")
+            self._told.add(changed)
+            while True:
+                changed.clear()
+                await teller.tell({"backends": self._states()})
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), BEAT_S)
+        except ChannelError as error:
+            log.warning("health is not told to %s: %s", peer, error)
+        except (OSError, TimeoutError):
+            pass  # a mux that has gone, or never said anything
+        finally:
+            self._told.discard(changed)
+            writer.close()
+
+    def _states(self) -> list[dict[str, Any]]:
+        """Of those that have been probed."""
+        return [
+            {"service": service, "backend": backend, "up": checker.state == "up", "reason": checker.reason}
+            for (service, backend), checker in self._checkers.items()
+            if checker.was_probed
+        ]

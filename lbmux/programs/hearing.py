@@ -1,0 +1,113 @@
+"""What a mux hears of backends from the agents of their hosts: one connection to each, kept up.
+
+A mux that hears nothing keeps what it knew, and says for how long.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config
+from lbmux.control.health.channel import ChannelError, Hearer, read_token
+from lbmux.control.health.effective import Key
+from lbmux.errors import SetupError
+
+log = logging.getLogger(__name__)
+SILENCE_S = 3.0
+"""Without a word for so long, an agent is asked anew."""
+RETRY_S = 0.2, 2.0
+"""Before the next attempt: at first, and at most."""
+Agent = tuple[Address, int]
+
+
+class Hearing:
+    """``heard`` gets every state that an agent tells of a backend of its own host."""
+
+    def __init__(self, heard: Callable[[Key, bool, str], None], token: Path | None) -> None:
+        self._heard, self._token = heard, read_token(token) if token is not None else None
+        self._tasks: dict[Agent, asyncio.Task[None]] = {}
+        self._backends: dict[Agent, frozenset[Key]] = {}
+        self._last: dict[Agent, float] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def configure(self, config: Config) -> None:
+        """Hear of the backends of ``config`` and no others; connections that are wanted stay.
+
+        SetupError where there are any, and no token.
+        """
+        wanted = defaultdict[Agent, set[Key]](set)
+        for service in config.services:
+            if service.health is not None and service.health.by == "agent":
+                for backend in service.backends:
+                    wanted[backend.tunnel_to, service.health.agent_port].add((service.name, backend.name))
+        if wanted and self._token is None:
+            raise SetupError("health by agents", "the token is missing", "name its file by --health-token")
+        self._backends = {agent: frozenset(keys) for agent, keys in wanted.items()}
+        for agent in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(agent).cancel()
+            self._last.pop(agent, None)
+        for agent in wanted.keys() - self._tasks.keys():
+            self._tasks[agent] = asyncio.create_task(self._keep(agent))
+
+    def silent_s(self, key: Key) -> float | None:
+        """For how long nothing was heard of a backend, where that is longer than it should be; inf: ever."""
+        for agent, keys in self._backends.items():
+            if key in keys:
+                since = time.monotonic() - self._last.get(agent, -float("inf"))
+                return since if since > SILENCE_S else None
+        return None
+
+    async def _keep(self, agent: Agent) -> None:
+        """Connect, and again."""
+        pause_s, said = RETRY_S[0], ""
+        while True:
+            begun = time.monotonic()
+            try:
+                await self._listen(agent)
+            except (OSError, ChannelError, ValueError, KeyError, TypeError) as error:
+                why = "silence" if isinstance(error, TimeoutError) else str(error)
+                if why != said:
+                    log.warning("nothing is heard from the agent at %s, port %d: %s", *agent, why)
+                said = why
+            if time.monotonic() - begun > SILENCE_S:
+                pause_s, said = RETRY_S[0], ""
+            await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # noqa: S311 -- spreads load, keeps no secret
+            pause_s = min(2 * pause_s, RETRY_S[1])
+
+    async def _listen(self, agent: Agent) -> None:
+        assert self._token is not None  # configure sees to it
+        host, port = agent
+        async with asyncio.timeout(SILENCE_S):
+            reader, writer = await asyncio.open_connection(str(host), port, limit=1 << 20)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                hearer = await Hearer.opened(reader, writer, self._token)
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await hearer.hear()
+                if agent not in self._last:
+                    log.info("health is heard from the agent at %s, port %d", host, port)
+                self._last[agent] = time.monotonic()
+                for one in message["backends"]:
+                    key = str(one["service"]), str(one["backend"])
+                    if key in self._backends.get(agent, ()):  # an agent speaks for its own host alone
+                        self._heard(key, bool(one["up"]), f"its agent: {one['reason']}")
+        except json.JSONDecodeError as error:
+            raise ChannelError("what listens there is no agent") from error
+        finally:
+            writer.close()
