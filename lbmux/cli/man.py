@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _text(text: str) -> str:
     What click is told by a backspace not to wrap is not wrapped here either.
     """
     said = ""
-    for part in filter(None, re.split(r"\n\s*\n", text.strip())):
+    for part in filter(None, re.split(r"\n\s*\n", cleandoc(text))):
         if part.startswith("\b"):
             said += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
         else:

@@ -31,8 +31,9 @@ def test_mandoc_finds_nothing_wrong(name: str) -> None:
 def test_every_command_and_every_field_has_its_place() -> None:
     read = {name: subprocess.check_output(["mandoc", "-T", "ascii", "-O", "width=200", str(ROOT / "man" / name)])
             for name in PAGES}  # fmt: skip
-    plain = {name: subprocess.check_output(["col", "-b"], input=text).decode() for name, text in read.items()}
+    plain = {name: subprocess.check_output(["col", "-bx"], input=text).decode() for name, text in read.items()}
     assert all(f"lbmux {command}" in plain["lbmux.8"] for command in COMMANDS)
+    assert "\n     s  sort by the next column     r  reverse " in plain["lbmux.8"], "a table of keys keeps its lines"
     assert "LBMUX_INTERFACE" in plain["lbmux.8"] and "EXIT STATUS" in plain["lbmux.8"]
     assert all(f"\n     {field} (" in plain["lbmux.yaml.5"] for field in Config.model_fields)
 
