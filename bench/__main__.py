@@ -37,7 +37,7 @@ def _plot(path: Path) -> None:
     from lbmux.tools.bench_plot import draw
 
     try:
-        draw(json.loads(path.read_text())["results"], path.with_suffix(".png"))
+        draw({path.stem: json.loads(path.read_text())["results"]}, path.with_suffix(".png"))
     except ImportError:
         print("no plot: pip install 'lbmux[plots]'", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """`lbmux plot`: results as a picture."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,34 +9,81 @@ import click
 
 from lbmux.cli import options
 
+KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench"}
+"""The field of a file that has its lines, and whose it is."""
+Lines = list[dict[str, Any]]
+
 
 @click.command(name="plot")
-@click.argument("results", type=options.PATH)
+@click.argument("files", metavar="FILE...", type=options.PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", type=options.PATH, help="The picture: .png or .svg. [default: beside the results, .png]"
+    "-o", "--output", type=options.PATH, help="The picture: .png or .svg. [default, of one FILE: beside it, .png]"
 )
-def command(results: Path, output: Path | None) -> None:
-    """Draw RESULTS, a file of `make bench` or of `lbmux lab run -w`.  Needs matplotlib (pip install 'lbmux[plots]')."""
+def command(files: tuple[Path, ...], output: Path | None) -> None:
+    """Draw results of `make bench` or of `lbmux lab run -w`; of several FILEs beside each other, to compare them.
+
+    Needs matplotlib (pip install 'lbmux[plots]').
+    """
+    from lbmux.errors import LbmuxError
+
+    if output is None and len(files) > 1:
+        raise click.UsageError("several files make one picture: say by --output which")
+    path = output or files[0].with_suffix(".png")
+    if path.suffix not in (".png", ".svg"):
+        raise click.BadParameter(f"{path}: .png or .svg", param_hint="--output")
+    kind, runs = _runs(files)
+    try:
+        _draw(kind, runs, path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LbmuxError(f"{', '.join(map(str, files))}: not as {KINDS[kind]} writes them: {error!r}") from error
+    except ImportError as error:
+        raise LbmuxError(f"{error.name} is not installed: pip install 'lbmux[plots]'") from error
+    except OSError as error:
+        raise LbmuxError(f"{path}: {error.strerror}") from error
+    click.echo(path)
+
+
+def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
+    """The kind of them all, and the lines of each by its short name."""
+    from lbmux.errors import LbmuxError
+
+    stems = [path.stem for path in files]
+    runs: dict[str, Lines] = {}
+    found = ""
+    for path in files:
+        kind, lines = _read(path)
+        if found and kind != found:
+            raise LbmuxError(f"{path} is of {KINDS[kind]}, {files[0]} of {KINDS[found]}: draw them apart")
+        found = kind
+        runs[path.stem if stems.count(path.stem) == 1 else str(path)] = lines
+    return found, runs
+
+
+def _read(path: Path) -> tuple[str, Lines]:
     from lbmux.errors import LbmuxError
 
     try:
-        said: Any = json.loads(results.read_text())
-    except (OSError, ValueError) as error:
-        raise LbmuxError(f"{results}: {error}") from error
-    path = output or results.with_suffix(".png")
-    if path.suffix not in (".png", ".svg"):
-        raise click.BadParameter(f"{path}: .png or .svg", param_hint="--output")
-    try:
-        if isinstance(said, dict) and said.get("outcomes"):
-            from lbmux.lab.board.plot import draw
+        said: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise LbmuxError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LbmuxError(f"{path}: {error}") from error
+    for kind in KINDS:
+        if isinstance(said, dict) and said.get(kind):
+            return kind, said[kind]
+    raise LbmuxError(f"{path}: neither results of the bench nor of `lbmux lab run -w`")
 
-            draw(said["outcomes"], path)
-        elif isinstance(said, dict) and said.get("results"):
-            from lbmux.tools.bench_plot import draw as draw_bench
 
-            draw_bench(said["results"], path)
-        else:
-            raise LbmuxError(f"{results}: neither results of the bench nor of `lbmux lab run -w`")
-    except ImportError as error:
-        raise LbmuxError(f"{error.name} is not installed: pip install 'lbmux[plots]'") from error
-    click.echo(path)
+def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:
+    if kind == "results":
+        from lbmux.tools.bench_plot import draw as draw_bench
+
+        draw_bench(runs, path)
+        return
+    from lbmux.lab.board.plot import draw
+
+    if len(runs) > 1:
+        runs = {
+            name: [line | {"scenario": f"{line['scenario']}, {name}"} for line in lines] for name, lines in runs.items()
+        }
+    draw([line for lines in runs.values() for line in lines], path)

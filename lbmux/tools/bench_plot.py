@@ -1,7 +1,7 @@
 """Results of the bench drawn: the kernel's rates as curves where they were measured, else each result beside its
-reference."""
+reference.  Several runs stand beside each other, a colour a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +9,54 @@ CURVES = ("kernel-flows", "kernel-size")
 Results = Sequence[dict[str, Any]]
 
 
-def draw(results: Results, path: Path) -> None:
-    """``results``: as `make bench` writes them; the file's ending says which format."""
+def draw(runs: Mapping[str, Results], path: Path) -> None:
+    """``runs``: by name, each as `make bench` writes it; the file's ending says which format.  ValueError where there is
+    nothing to draw."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure = _curves(results, pyplot) if {one["part"] for one in results} >= set(CURVES) else _ratios(results, pyplot)
+    has_curves = all({one["part"] for one in results} >= set(CURVES) for results in runs.values())
+    figure = _curves(runs, pyplot) if has_curves else _ratios(runs, pyplot)
+    if len(runs) > 1:
+        figure.axes[0].legend()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def _curves(results: Results, pyplot: Any) -> Any:
+def _curves(runs: Mapping[str, Results], pyplot: Any) -> Any:
     """Mpps against the number of flows, and against the frame's size."""
     figure, (flows, sizes) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for axes, part, label in zip((flows, sizes), CURVES, ("flows", "frame, bytes"), strict=True):
-        points = [(int(one["name"].replace(",", "")), one["value"]) for one in results if one["part"] == part]
-        axes.plot(*zip(*points, strict=True), marker="o")
+        for name, results in runs.items():
+            points = [(int(one["name"].replace(",", "")), one["value"]) for one in results if one["part"] == part]
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
-    top = max(one["value"] for one in results if one["part"] in CURVES)
+    top = max(one["value"] for results in runs.values() for one in results if one["part"] in CURVES)
     flows.set(xscale="log", ylabel="Mpps", ylim=(0, 1.1 * top), title="64-byte frames, by flows")
     sizes.set(title="1000 flows, by frame size")
     return figure
 
 
-def _ratios(results: Results, pyplot: Any) -> Any:
+def _ratios(runs: Mapping[str, Results], pyplot: Any) -> Any:
     """Each result that was measured against something in the same run."""
-    known = [one for one in results if one.get("ratio")]
-    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(known)), layout="constrained")
-    axes.barh([f"{one['part']}: {one['name']} / {one['against']}" for one in known], [one["ratio"] for one in known])
+    known = {name: {_label(one): one["ratio"] for one in results if one.get("ratio")} for name, results in runs.items()}
+    labels = list(dict.fromkeys(label for ratios in known.values() for label in ratios))
+    if not labels:
+        raise ValueError("nothing in it was measured against anything")
+    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(labels) * len(runs)), layout="constrained")
+    thick = 0.8 / len(runs)
+    for number, (name, ratios) in enumerate(known.items()):
+        places = [labels.index(label) + (number - (len(runs) - 1) / 2) * thick for label in ratios]
+        axes.barh(places, list(ratios.values()), thick, label=name)
+    axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set(xlabel="ratio")
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _label(one: dict[str, Any]) -> str:
+    return f"{one['part']}: {one['name']} / {one['against']}"

@@ -1,6 +1,7 @@
 """Plots of results as the bench and the scoreboard write them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,59 @@ def test_another_format_is_wrong_usage(tmp_path: Path) -> None:
     source = tmp_path / "r.json"
     source.write_text("{}")
     assert run(["plot", str(source), "-o", str(tmp_path / "r.gif")]) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"results": CURVES}, {"results": [result("live", "mux", 423.0, 0.94)]}, {"outcomes": OUTCOMES}],
+    ids=["kernel", "ratios", "scoreboard"],
+)
+def test_several_runs_are_in_one_picture_by_their_names(tmp_path: Path, said: Any) -> None:
+    sources = [tmp_path / f"{name}.json" for name in ("before", "after")]
+    for source in sources:
+        source.write_text(json.dumps(said))
+    picture = tmp_path / "both.svg"
+    assert run(["plot", *map(str, sources), "-o", str(picture)]) == 0
+    # The text in an SVG of matplotlib is outlines, each after a comment that says it.
+    assert all(name in picture.read_text() for name in ("before", "after"))
+
+
+def test_runs_of_one_file_name_go_by_their_paths(tmp_path: Path) -> None:
+    sources = [tmp_path / name / "results.json" for name in ("old", "new")]
+    for source in sources:
+        source.parent.mkdir()
+        source.write_text(json.dumps({"results": CURVES}))
+    picture = tmp_path / "both.svg"
+    assert run(["plot", *map(str, sources), "-o", str(picture)]) == 0
+    assert all(str(source) in picture.read_text() for source in sources)
+
+
+def test_several_runs_need_a_place_for_the_picture(tmp_path: Path) -> None:
+    assert run(["plot", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+
+
+def test_runs_of_two_kinds_do_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"results": CURVES}))
+    (tmp_path / "b.json").write_text(json.dumps({"outcomes": OUTCOMES}))
+    assert run(["plot", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "-o", str(tmp_path / "c.png")]) == 1
+    assert "b.json is of `lbmux lab run`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [{"results": [{"part": "x"}]}, {"outcomes": [{"event": "x"}]}, {"results": 7}])
+def test_lines_without_their_fields_are_said(
+    tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "r.json"
+    source.write_text(json.dumps(said | {"more": 1}))
+    code = run(["plot", str(source)])
+    assert (code, "not as" in capsys.readouterr().err) == (1, True)
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "r.json"
+    source.write_text(json.dumps({"results": CURVES}))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(["plot", str(source)]) == 1
+    assert capsys.readouterr().err == "lbmux: matplotlib is not installed: pip install 'lbmux[plots]'\n"
