@@ -41,3 +41,7 @@ def set_up(form: str, verbose: bool) -> None:
     handler.setFormatter(Json() if form == "json" else Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("lbmux").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def is_json() -> bool:
+    return any(isinstance(handler.formatter, Json) for handler in logging.getLogger().handlers)

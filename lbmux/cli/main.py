@@ -103,8 +103,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _say(error: LbmuxError) -> int:
     import logging
 
-    for line in str(error).splitlines():
-        click.echo(f"lbmux: {line}", err=True)
+    from lbmux.cli.logs import is_json
+
+    if is_json():
+        logging.getLogger("lbmux").error("ends: %s", error)
+    else:
+        for line in str(error).splitlines():
+            click.echo(f"lbmux: {line}", err=True)
     logging.getLogger("lbmux").debug("raised here:", exc_info=error)
     return 1
 

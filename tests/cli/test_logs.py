@@ -43,3 +43,13 @@ def test_a_command_that_logs_json(tmp_path: Path, options: list[str]) -> None:
         said = json.loads(process.stderr.readline())
         process.send_signal(signal.SIGTERM)
     assert said["level"] == "info" and said["logger"].startswith("lbmux.")
+
+
+@pytest.mark.parametrize("program", ["mux", "agent", "edge"])
+def test_why_a_daemon_ends_is_an_event_too(program: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lbmux.cli.main", "--log-format", "json", program, "-i", "no-such", "-c"]
+    command += [str(tmp_path / "none.yaml"), *(["--bgp-peer", "192.0.2.9:65000"] if program == "edge" else [])]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    *_, last = map(json.loads, ran.stderr.splitlines())
+    assert (ran.returncode, last["level"], last["event"]) == (1, "error", "ends: %s")
+    assert "none.yaml" in last["message"]
