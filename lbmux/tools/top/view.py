@@ -13,7 +13,7 @@ COLUMNS = {
     FLOWS: ("client", "port", "mux", "state", "idle_s"),
 }
 KEYS = {
-    "↑↓": "choose", "enter": "into it", "backspace": "back", "s": "sort by the next column", "r": "reverse",
+    "↑↓": "choose", "enter": "open", "backspace": "back", "s": "next sort", "r": "reverse",
     "p": "pause", "q": "quit",
 }  # fmt: skip
 
