@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.live import Live
 
 from lbmux.errors import ControlError
+from lbmux.tools.top.painter import Painter
 from lbmux.tools.top.readings import Reading, recorded
 from lbmux.tools.top.screen import keys, picture, raw
 from lbmux.tools.top.view import View
@@ -56,24 +56,20 @@ def document(view: View) -> dict[str, Any]:
 
 
 def watch(source: Source, interval_s: float, descriptor: int) -> None:
-    """Until `q` or the recording's end.  The screen is written only where it has changed: lines may be slow."""
-    view, console, shown = View(), Console(), ""
-    with raw(descriptor), Live(console=console, screen=True, auto_refresh=False) as screen:
+    """Until `q`.  A recording's last reading stays until then."""
+    view, console = View(), Console()
+    painter = Painter(console)
+    with raw(descriptor), console.screen():
         due = 0.0
         while not view.ended:
             if time.monotonic() >= due:
                 due = time.monotonic() + interval_s
                 reading = _next(source, view)
                 if reading is None:
-                    view.paused = True  # the last one stays, until it has been seen
+                    view.paused = True
                 else:
                     view.take(reading)
-            drawn = picture(view, console.height)
-            with console.capture() as captured:
-                console.print(drawn)
-            if captured.get() != shown:
-                shown = captured.get()
-                screen.update(drawn, refresh=True)
+            painter.paint(picture(view, console.height))
             for key in keys(descriptor, max(0.0, due - time.monotonic())):
                 view.press(key)
                 if key == "enter":

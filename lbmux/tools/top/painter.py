@@ -1,0 +1,31 @@
+"""The picture onto a terminal, by the lines of it that have changed: over a slow ssh the whole would take too long."""
+
+from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.control import Control
+from rich.segment import ControlType
+
+
+class Painter:
+    """Has the whole of the console's screen, that is in `Console.screen`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._size: ConsoleDimensions | None = None
+        self._shown: list[str] = []
+
+    def paint(self, picture: RenderableType) -> None:
+        size = self._console.size
+        if size != self._size:  # terminals move lines as they like when they are resized
+            self._size, self._shown = size, []
+            self._console.control(Control((ControlType.CLEAR,)))
+        with self._console.capture() as captured:
+            self._console.print(picture)
+        lines = captured.get().splitlines()[: size.height]
+        lines += [""] * (len(self._shown) - len(lines))
+        shown = self._shown + [""] * (len(lines) - len(self._shown))
+        for number, (before, line) in enumerate(zip(shown, lines, strict=True)):
+            if before != line:
+                # Emptied first: behind a line as wide as the screen the cursor is still on its last character.
+                self._console.file.write(f"\x1b[{number + 1};1H\x1b[K{line}")
+        self._console.file.flush()
+        self._shown = lines
