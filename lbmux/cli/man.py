@@ -1,6 +1,7 @@
 """`lbmux man`: the manual pages, made from the commands and from the configuration's schema."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
@@ -11,6 +12,17 @@ import click
 from lbmux.cli import options
 
 PAGES = ("lbmux.8", "lbmux.yaml.5")
+EXAMPLE = """
+muxes: [192.168.1.2, 192.168.1.3]
+services:
+  - name: web
+    vip: 192.0.2.1
+    protocol: tcp
+    port: 80
+    backends:
+      - {name: web1, dip: 192.168.2.1}
+      - {name: web2, dip: 192.168.2.2, port: 8080, weight: 2}
+"""
 
 
 @click.command(name="man")
@@ -45,6 +57,10 @@ def _commands() -> Iterator[str]:
         found = group.get_command(click.Context(group), name)
         assert found is not None
         yield from _command(found, name)
+    yield ".Sh ENVIRONMENT\nAn option given on the command line goes before its variable.\n.Bl -tag -width Ds"
+    for variable, uses in sorted(_variables(group, "lbmux").items()):
+        yield f".It Ev {variable}\n{_text('; '.join(uses))}"
+    yield ".El"
     yield ".Sh EXIT STATUS\n.Bl -tag -width Ds"
     yield from (f".It {code}\n{_text(what)}" for code, what in EXIT_CODES.items())
     yield ".El\n.Sh SEE ALSO\n.Xr lbmux.yaml 5"
@@ -74,6 +90,21 @@ def _options(found: click.Command, context: click.Context) -> Iterator[str]:
     yield ".El"
 
 
+def _variables(found: click.Command, name: str) -> dict[str, list[str]]:
+    """Each environment variable: what it stands for."""
+    context, uses = click.Context(found, info_name=name), defaultdict[str, list[str]](list)
+    for option in found.get_params(context):
+        if isinstance(option.envvar, str):
+            uses[option.envvar].append(f"{name} {option.opts[-1]}")
+    if isinstance(found, click.Group):
+        for below in found.list_commands(context):
+            inner = found.get_command(context, below)
+            assert inner is not None
+            for variable, more in _variables(inner, f"{name} {below}").items():
+                uses[variable] += more
+    return uses
+
+
 def _configuration() -> Iterator[str]:
     from lbmux.control.config import Config
 
@@ -84,6 +115,7 @@ def _configuration() -> Iterator[str]:
         "A YAML file that all muxes and agents share.\nWhat is local to a machine is an option or a variable, see\n"
         ".Xr lbmux 8 .\nUnknown fields are errors;\n.Ic lbmux config check\nnames them all, with file and line."
     )
+    yield f".Sh EXAMPLES\nA service with two servers:\n.Bd -literal\n{_escaped(EXAMPLE.strip())}\n.Ed"
     yield from _model("the file", schema, schema)
     for name, model in schema["$defs"].items():
         if "properties" in model:

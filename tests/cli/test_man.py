@@ -5,9 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lbmux.cli.main import COMMANDS, run
-from lbmux.cli.man import PAGES, pages
+from lbmux.cli.man import EXAMPLE, PAGES, pages
 from lbmux.control.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,18 @@ def test_every_command_and_every_field_has_its_place() -> None:
     assert "\n     s  sort by the next column     r  reverse " in plain["lbmux.8"], "a table of keys keeps its lines"
     assert "LBMUX_INTERFACE" in plain["lbmux.8"] and "EXIT STATUS" in plain["lbmux.8"]
     assert all(f"\n     {field} (" in plain["lbmux.yaml.5"] for field in Config.model_fields)
+
+
+def test_the_example_is_usable() -> None:
+    config = Config.model_validate(yaml.safe_load(EXAMPLE))
+    assert [backend.port for backend in config.services[0].backends] == [80, 8080]
+
+
+def test_variables_are_listed_with_the_options_that_they_stand_for() -> None:
+    environment = pages()["lbmux.8"].partition(".Sh ENVIRONMENT")[2].partition(".Sh EXIT STATUS")[0]
+    assert ".It Ev LBMUX_LOG_FORMAT\nlbmux \\-\\-log-format\n" in environment
+    mux = environment.partition(".It Ev LBMUX_CONTROL\n")[2].partition(".It")[0]
+    assert "lbmux mux \\-\\-control" in mux and "lbmux show flows \\-\\-control" in mux
 
 
 def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
