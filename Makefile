@@ -12,8 +12,12 @@ READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --versio
 demo: setup
 	@$(VENV)/lbmux lab demo
 
+# Two at a time, but for those who measure how long real daemons take to notice something: these one by one.
+ALONE := tests/programs tests/lab/test_bgp.py tests/lab/test_frr.py tests/lab/test_board.py tests/lab/test_demo.py
+
 test: check
-	@$(VENV)/python -m pytest -q
+	@$(VENV)/python -m pytest -q -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	@$(VENV)/python -m pytest -q $(ALONE)
 
 check: setup
 	@$(VENV)/ruff check .
@@ -21,7 +25,7 @@ check: setup
 	@$(VENV)/lint-imports
 
 fast: setup
-	@$(VENV)/python -m pytest -q -m "not root"
+	@$(VENV)/python -m pytest -q -n 2 -m "not root"
 
 bench: setup
 	@$(VENV)/python -m bench

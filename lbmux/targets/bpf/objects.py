@@ -4,17 +4,37 @@ This file stays free of Numba: what loads a program that was compiled before nee
 """
 
 import hashlib
-import importlib
 import os
+import subprocess
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from lbmux.errors import LbmuxError
 from lbmux.targets import cache as directories
 from lbmux.targets.bpf.elf import Object
 
 SECTION = "lbmux"
 PROGRAMS = "lbmux.targets.bpf.programs"
+COMPILE = """
+import importlib, sys
+from lbmux.targets.bpf.compiler import compile_object
+function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
+sys.stdout.buffer.write(compile_object(function, sys.argv[3]))
+"""
+
+
+class CompileError(LbmuxError):
+    """The compiler's process ended with an error: ``said`` is what it wrote."""
+
+    def __init__(self, function: str, said: str) -> None:
+        self.function, self.said = function, said
+        super().__init__(function, said)
+
+    def __str__(self) -> str:
+        last = self.said.strip().rpartition("\n")[2]
+        return f"{self.function} cannot be compiled for the kernel: {last}"
 
 
 @cache
@@ -39,6 +59,11 @@ def _digest(module: str) -> str:
 
 
 def _compile(module: str, function: str) -> bytes:
-    from lbmux.targets.bpf.compiler import compile_object
-
-    return compile_object(getattr(importlib.import_module(module), function), SECTION)
+    """In a process of its own: Numba would take what this one has compiled for itself, and another program come out,
+    which the verifier may find too large."""
+    command = [sys.executable, "-c", COMPILE, module, function, SECTION]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(command, capture_output=True, env=environment, check=False)
+    if ran.returncode:
+        raise CompileError(function, ran.stderr.decode(errors="replace"))
+    return ran.stdout
