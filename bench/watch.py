@@ -92,12 +92,10 @@ def measured(count: int) -> dict[str, float]:
     mux.commit(mux.plan(given))
     worker = Worker(mux.tables)
     loops: dict[str, PacketLoop] = {name: Unwatchable(MemoryRing(count), worker) for name in ("before", AGAIN)}
-    for name in GOALS:
-        loops[name] = PacketLoop(MemoryRing(count), worker)
-        loops[name].watching = Watching(lambda: Moment.of_mux(mux), "eth0")
+    loops |= {name: PacketLoop(MemoryRing(count), worker) for name in GOALS}
     for loop in loops.values():
         nanoseconds(loop, count)  # compiles, and lets each flow have its entry
-    with watched(loops["a filter matches nothing"]):
+    with watched(Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, "eth0")):
         found: dict[str, list[float]] = {name: [] for name in loops}
         for round_ in range(ROUNDS):
             names = list(loops)
@@ -108,8 +106,8 @@ def measured(count: int) -> dict[str, float]:
 
 def nanoseconds(loop: PacketLoop, count: int) -> float:
     """A packet, on average over TURNS_S: a median of single batches would not see those that are looked at."""
-    if loop.watching is not None:  # what it saved while other loops had their turns it would spend in this one
-        loop.watching._budget.take(FRAMES_A_SECOND, time.monotonic())
+    if loop._watching is not None:  # what it saved while other loops had their turns it would spend in this one
+        loop._watching._budget.take(FRAMES_A_SECOND, time.monotonic())
     turns, start, end = 0, time.thread_time_ns(), time.monotonic() + TURNS_S
     while time.monotonic() < end:
         loop.turn()
@@ -120,13 +118,11 @@ def nanoseconds(loop: PacketLoop, count: int) -> float:
 
 
 @contextmanager
-def watched(loop: PacketLoop) -> Iterator[None]:
-    """With a watcher of the loop, who waits for what never comes."""
-    assert loop.watching is not None
+def watched(watching: Watching) -> Iterator[None]:
+    """With a watcher who waits for what never comes."""
     with asyncio.Runner() as runner:
-        stream = loop.watching.watch(MATCHES_NOTHING)
+        stream = watching.watch(MATCHES_NOTHING)
         runner.run(_first(stream))
-        assert loop.watching, "nobody watches"
         yield
         runner.run(_close(stream))
 

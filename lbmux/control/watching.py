@@ -46,6 +46,7 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.verdicts import Verdict
 
+PAUSE_S = 0.02
 LOOKED_AT_BYTES = 100
 """Of a frame: two tags, an IPv4 header with options and TCP's ports and flags stand in them."""
 OFFSET = 0xFF1F
@@ -253,17 +254,26 @@ class Names:
 
 
 class Budget:
-    """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not."""
+    """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not.
+
+    Once spent it waits for PAUSE_S' worth: asked for every batch, it is to cost nothing then.
+    """
 
     def __init__(self, a_second: int, now: float) -> None:
         self._a_second, self._left, self._at = a_second, float(a_second), now
+        self._pause = 0.0
         self.skipped = 0
 
     def take(self, wanted: int, now: float) -> int:
         """How many of those ``wanted``."""
+        if now < self._pause:
+            self.skipped += wanted
+            return 0
         self._left = min(self._a_second, self._left + (now - self._at) * self._a_second)
         self._at = now
         taken = min(wanted, int(self._left))
         self._left -= taken
         self.skipped += wanted - taken
+        if self._left < 1:
+            self._pause = now + PAUSE_S
         return taken

@@ -77,7 +77,7 @@ class PacketLoop:
     def __init__(self, ring: PacketRing, worker: Worker, slow: Callable[[Batch], None] = nothing) -> None:
         """``slow`` gets every batch, for what the data path handed up."""
         self.ring, self._slow = ring, slow
-        self.watching: Watching | None = None
+        self._watching: Watching | None = None
         self.waiting = Waiting()
         self._worker = worker
         self._batch = Batch()
@@ -119,13 +119,19 @@ class PacketLoop:
             self._forward(batch)
             self._keep_unresolved(batch, since)
 
+    def watch(self, watching: Watching | None) -> None:
+        """From the next batch on somebody watches, or nobody."""
+        self._watching = watching
+
     def _forward(self, batch: Batch) -> None:
-        watching = self.watching or None  # false, too, while nobody watches
-        copies = watching.before(batch) if watching else []
+        if self._watching is None:
+            self._worker.forward(batch, now_ticks())
+            self.ring.send(batch)
+            return
+        copies = self._watching.before(batch)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        if watching:
-            watching.after(batch, copies)
+        self._watching.after(batch, copies)
 
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
@@ -199,7 +205,8 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations())
 
-        loop.watching = Watching(lambda: Moment.of_mux(mux), options.interface, driver.kernel is not None)
+        in_kernel = driver.kernel is not None
+        watching = Watching(lambda: Moment.of_mux(mux), loop.watch, options.interface, in_kernel)
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
 
@@ -229,7 +236,7 @@ async def _serve(options: Options) -> None:
             switched.clear()
 
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
-        handlers["watch"] = loop.watching.watch
+        handlers["watch"] = watching.watch
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))

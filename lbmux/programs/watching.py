@@ -1,7 +1,7 @@
 """Watching a mux: what `lbmux trace` and `lbmux capture` are sent, over the control socket as a stream.
 
 Around the data path: frames are copied before it, and paired afterwards with what it said of them.  Without a
-watcher that is one question a batch.  Frames that the kernel's program forwards itself never come here.
+watcher the packet loop knows of none.  Frames that the kernel's program forwards itself never come here.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from lbmux.control.watching import Budget, Heading, Names, Seen
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 
-FRAMES_A_SECOND = 1000
+FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
 MOST_WAITING = 1000
 """Matches that a watcher has not been sent yet."""
@@ -29,6 +29,7 @@ HEARTBEAT_S = 0.5
 
 Copies = list[tuple[bytes, int]]
 """Frames as they came, with the interface that each came by."""
+NOTHING: Copies = []
 
 
 @dataclass(eq=False)
@@ -57,24 +58,27 @@ class Watcher:
 
 
 class Watching:
-    """Of a mux's packet loop; false while nobody watches."""
+    """Of a mux's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None."""
 
-    def __init__(self, moment: Callable[[], Moment], interface: str = "", in_kernel: bool = False) -> None:
-        self._moment, self._interface, self._in_kernel = moment, interface, in_kernel
+    def __init__(
+        self, moment: Callable[[], Moment], switch: "Switch", interface: str = "", in_kernel: bool = False
+    ) -> None:
+        self._moment, self._switch, self._interface, self._in_kernel = moment, switch, interface, in_kernel
         self._watchers: set[Watcher] = set()
         self._names = Names()
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
 
-    def __bool__(self) -> bool:
-        return bool(self._watchers)
-
     def before(self, batch: Batch) -> Copies:
         """Copies of the batch's first frames, as many as may be looked at."""
         count = self._budget.take(batch.count, time.monotonic())
+        if not count:
+            return NOTHING
         return [(_bytes(batch, index), int(batch.interface[index])) for index in range(count)]
 
     def after(self, batch: Batch, copies: Copies) -> None:
         """Pairs them with what became of the frames; while those are still in the batch's memory."""
+        if not copies:
+            return
         now_ns, moment = time.time_ns(), self._moment()
         for index, (came, came_by) in enumerate(copies):
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
@@ -90,6 +94,7 @@ class Watching:
         """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
         watcher = Watcher(watching.parse(filter, self._moment()))
         self._watchers.add(watcher)
+        self._switch(self)
         skipped = self._budget.skipped
         try:
             yield {"version": 1, "program": "mux", "interface": self._interface, "in_kernel": self._in_kernel}
@@ -102,6 +107,8 @@ class Watching:
                 yield {"frames": [self._describe(seen) for seen in found], "skipped": more, "lost": lost}
         finally:
             self._watchers.discard(watcher)
+            if not self._watchers:
+                self._switch(None)
 
     def _describe(self, seen: Seen) -> dict[str, Any]:
         return {
@@ -119,6 +126,9 @@ class Watching:
 
     def _named(self, index: int) -> str:
         return interface_name(index) if index else self._interface
+
+
+Switch = Callable[[Watching | None], None]
 
 
 def _bytes(batch: Batch, index: int) -> bytes:

@@ -11,6 +11,7 @@ from scapy.packet import Packet, Raw
 from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 
 PORTS = (6080, 6081)
+LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
 IN = {
     "IP in IP": IP() / IP() / UDP(),
     "IPv6 in IP": IP() / IPv6() / UDP(),
@@ -44,7 +45,7 @@ def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet) -> bo
     with sender, receiver:
         attach(receiver, program)
         receiver.setblocking(False)
-        frame = bytes(Ether() / packet)
+        frame = bytes(LINK / packet)
         sender.send(frame)
         try:
             return receiver.recv(65536) == frame
