@@ -41,8 +41,11 @@ def check(file: Path) -> int:
 @click.option(
     "-c", "--config", "current", type=click.Path(path_type=Path), required=True, help="The configuration before."
 )
+@click.option(
+    "--control", type=click.Path(path_type=Path), help="A running mux's socket: how many of its flows would move, too."
+)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(new: Path, current: Path, as_json: bool) -> None:
+def diff(new: Path, current: Path, control: Path | None, as_json: bool) -> None:
     """Print the services and backends that NEW changes, and the share of Maglev slots that move.
 
     A slot is where new flows go. Flows that a mux remembers stay, as long as their backend does.
@@ -50,11 +53,20 @@ def diff(new: Path, current: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from lbmux.control.config_diff import diff as compare
+    from lbmux.control.config_diff import flows_that_move
     from lbmux.control.config_file import load
+    from lbmux.control.control_socket import ask
 
-    found = compare(load(current), load(new))
+    before, after = load(current), load(new)
+    found = compare(before, after)
+    flows = None
+    if control is not None:
+        lines = ask(control, "backends")["backends"]
+        live = {(line["service"], line["backend"]): line["live_flows"] for line in lines}
+        flows = flows_that_move(before, after, live)
     if as_json:
-        click.echo(json.dumps({"version": 1, "services": [asdict(one) for one in found]}))
+        said = {"version": 1, "services": [asdict(one) for one in found]}
+        click.echo(json.dumps(said | ({"live_flows": {"move": flows[0], "all": flows[1]}} if flows else {})))
         return
     for one in found:
         moved = "" if one.slots_moved is None else f": {one.slots_moved:.1%} of its slots move"
@@ -64,6 +76,8 @@ def diff(new: Path, current: Path, as_json: bool) -> None:
                 click.echo(f"  backend {name}: {change}")
     if not found:
         click.echo("no service differs")
+    if flows is not None:
+        click.echo(f"of {flows[1]} live flows {flows[0]} move{f' ({flows[0] / flows[1]:.1%})' if flows[1] else ''}")
 
 
 @command.command()

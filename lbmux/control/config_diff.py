@@ -4,7 +4,7 @@ Per service, by name: the backends that come, go and change, and the share of sl
 slot is where new flows go, and those whose entry was lost; flows with an entry stay while their backend is there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,25 @@ def diff(old: Config, new: Config) -> list[ServiceDiff]:
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
     return [*_of_old(old, new, before, after), *(_whole(after[n], "added") for n in after if n not in before)]
+
+
+def flows_that_move(old: Config, new: Config, live: Mapping[tuple[str, str], int]) -> tuple[int, int]:
+    """(live flows whose backend ``new`` does not have, all of them); ``live``: by the names of service and backend.
+
+    As the tables tell backends apart: by addresses and ports, not by name.
+    """
+    kept = {(*_ends(service), b.dip, b.port, b.tunnel_to) for service in new.services for b in service.backends}
+    moved = sum(
+        live.get((service.name, b.name), 0)
+        for service in old.services
+        for b in service.backends
+        if (*_ends(service), b.dip, b.port, b.tunnel_to) not in kept
+    )
+    return moved, sum(live.values())
+
+
+def _ends(service: Service) -> tuple[object, ...]:
+    return service.vip, service.protocol, service.port
 
 
 def _of_old(old: Config, new: Config, before: dict[str, Service], after: dict[str, Service]) -> Iterator[ServiceDiff]:

@@ -1,6 +1,8 @@
 """`lbmux show` and `lbmux explain` as people run them: on a socket with set answers, and on a live lab."""
 
+import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lbmux.cli import main
 from lbmux.lab.lab import Lab
@@ -20,7 +23,7 @@ REQUESTS = 12
 @pytest.fixture(scope="module", params=["xdp", "packet"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, after some requests of the client's."""
-    made = Lab(TOPOLOGIES["ananta"](), f"show-{request.param}", request.param)
+    made = Lab(TOPOLOGIES["ananta"](), f"show-{request.param}-{os.getpid()}", request.param)
     made.up()
     try:
         assert shutil.which("curl")
@@ -81,6 +84,24 @@ def test_live_flows_are_listed_counted_and_explained(lab: Lab, capsys: pytest.Ca
         count = json.loads(said(capsys, "show", "flows", "--count", "-j", *control, "service", "web"))
         assert count["flows"] <= len(flows)
     assert seen
+
+
+@pytest.mark.root
+def test_flows_that_another_file_would_move_are_counted(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, control = tmp_path / "new.yaml", ("--control", str(socket_of(lab, "mux1")))
+    config = copy.deepcopy(lab.config_in_force)
+    backends = json.loads(said(capsys, "show", "backends", "-j", *control))["backends"]
+    busiest = max(backends, key=lambda line: line["live_flows"])
+    for service in config["services"]:
+        if service["name"] == busiest["service"]:
+            service["backends"] = [one for one in service["backends"] if one["name"] != busiest["backend"]]
+    new.write_text(yaml.safe_dump(config))
+    found = json.loads(said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control, "-j"))["live_flows"]
+    assert 0 < found["move"] <= found["all"]
+    words = said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control).splitlines()[-1]
+    assert words.startswith("of ") and "live flows" in words
 
 
 @pytest.mark.root

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.control.config_diff import diff
+from lbmux.control.config_diff import diff, flows_that_move
 
 
 def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Config:
@@ -60,3 +60,12 @@ def test_services_added_and_removed() -> None:
         ("web", "removed", None), ("mail", "added", None)
     ]  # fmt: skip
     assert found[0].removed == found[1].added == ("a", "b", "c", "d")
+
+
+def test_flows_move_whose_backend_is_not_in_the_new_file() -> None:
+    live = {("web", "a"): 10, ("web", "d"): 7, ("web", "gone by hand"): 1}
+    old = configured(FOUR)
+    assert flows_that_move(old, configured({"a": 1, "b": 1, "c": 1}), live) == (7, 18)
+    assert flows_that_move(old, configured(FOUR | {"d": 0}), live) == (0, 18)  # drained: those that it has stay
+    assert flows_that_move(old, configured(FOUR, name="other"), live) == (0, 18)  # a name is nothing
+    assert flows_that_move(old, configured(FOUR, port=81), live) == (17, 18)

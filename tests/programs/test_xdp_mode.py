@@ -1,5 +1,6 @@
 """A mux in the kernel on a veth end whose other end knows nothing of XDP, as in a container: no frame is lost."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    made = Lab(topology("xdp", mode="auto", takes_xdp=False), "mode-xdp")
+    made = Lab(topology("xdp", mode="auto", takes_xdp=False), f"mode-xdp-{os.getpid()}")
     made.down()
     try:
         made.up()
