@@ -79,7 +79,14 @@ class SortError(LbmuxError):
 
 def live(moment: Moment) -> Iterator[Flows]:
     """All that are alive, a chunk at a time."""
-    tables, now = moment.tables, now_ticks()
+    now = now_ticks()
+    for worker, places, found in _chunks(moment, now):
+        yield Flows(moment, places[found], np.full(len(found), worker, np.uint16), now)
+
+
+def _chunks(moment: Moment, now: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint32]]]:
+    """(worker, some of its places copied, which of those are alive)"""
+    tables = moment.tables
     judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
     if moment.is_agent:
         judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
@@ -98,13 +105,14 @@ def live(moment: Moment) -> Iterator[Flows]:
                 now,
                 found,
             )
-            entries = copy[found[:count]]
-            yield Flows(moment, entries, np.full(count, worker, np.uint16), now)
+            yield worker, copy, found[:count]
 
 
 def warm_up(moment: Moment) -> None:
     """Have the compiled code at hand before there are packets that would wait for it."""
-    next(live(moment))
+    for _, places, found in _chunks(moment, now_ticks()):
+        _tally(places, found, np.zeros(4 * len(moment.ranks), np.int64))
+        break
 
 
 def count(moment: Moment, test: Test | None = None) -> int:
@@ -115,10 +123,16 @@ def by_backend(moment: Moment) -> NDArray[np.int64]:
     """Live flows of each row, by state: [row, state]."""
     size = len(moment.ranks)
     counts = np.zeros(size * 4, np.int64)
-    for chunk in live(moment):
-        key = chunk.entries["target"].astype(np.int64) * 4 + chunk.entries["state"]
-        counts += np.bincount(key, minlength=size * 4)
+    for _, places, found in _chunks(moment, now_ticks()):
+        _tally(places, found, counts)
     return counts.reshape(size, 4)
+
+
+@unlocked
+def _tally(places, found, counts):  # type: ignore[no-untyped-def]
+    """Count those that were found, by target and state."""
+    for index in found:
+        counts[int64(places[index].target) * 4 + int64(places[index].state)] += 1
 
 
 def select(moment: Moment, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
