@@ -58,7 +58,7 @@ def _results(flows: int) -> list[Result]:
         Result("scrape", "its CPU time in the mux, HTTP not counted", found["cpu"] * 1000, "ms"),
         Result("scrape", "longest stall of the event loop, no scrape", quiet_ms, "ms"),
         Result("scrape", f"longest stall of the event loop, {SCRAPES} scrapes", busy_ms, "ms", "no scrape",
-               busy_ms / quiet_ms),
+               busy_ms / quiet_ms if quiet_ms else None),
     ]  # fmt: skip
 
 
