@@ -26,7 +26,9 @@ def topology(takes_xdp: bool = False) -> Topology:
     """A generator that is also the only backend's host, and a mux."""
     nodes = (Node("generator", "client"), Node("mux", "mux"))
     offloads = {"gro": False}
-    link = Link(Port("generator", "a0", f"{PEER}/24", offloads, takes_xdp), Port("mux", "b0", f"{OURS}/24", offloads))
+    link = Link(
+        Port("generator", "a0", f"{PEER}/24", offloads, takes_xdp=takes_xdp), Port("mux", "b0", f"{OURS}/24", offloads)
+    )
     service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": PORT}
     backends = [{"name": f"b{n}", "dip": f"10.1.0.{n + 1}"} for n in range(BACKENDS)]
     return Topology("bench", nodes, (link,), {"services": [service | {"backends": backends}]})
