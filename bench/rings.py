@@ -25,7 +25,6 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import (
     ETH_P_ALL,
     HEADER,
-    NOTHING,
     PACKET_IGNORE_OUTGOING,
     PACKET_QDISC_BYPASS,
     PACKET_RESERVE,
@@ -33,9 +32,9 @@ from lbmux.frames.packet_ring import (
     PACKET_VERSION,
     SOL_PACKET,
     PacketRing,
-    attach_filter,
     header_row,
 )
+from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.targets.native import HEADROOM_BYTES, compiled
 
 PACKET_TX_RING, TPACKET_V2, TPACKET_V3 = 13, 1, 2
@@ -61,7 +60,7 @@ class BlockRing(PacketRing):
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface, frames=1)
-        attach_filter(self._socket, NOTHING)  # it only sends
+        attach(self._socket, NOTHING)  # it only sends
         self._blocks = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         sock = self._blocks
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("i", TPACKET_V3))
@@ -126,7 +125,7 @@ class TransmitRing:
         sock.setsockopt(SOL_PACKET, PACKET_TX_RING, struct.pack("4I", 1 << 16, size >> 16, TX_STRIDE_BYTES, TX_FRAMES))
         memory = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._memory_out = np.frombuffer(memory, np.uint8)
-        attach_filter(sock, NOTHING)  # what it hears nobody would read
+        attach(sock, NOTHING)  # what it hears nobody would read
         sock.bind((interface, 0x0800))
         self._place = np.zeros(1, np.int64)
 

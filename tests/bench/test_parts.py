@@ -1,0 +1,15 @@
+"""Every part of the bench can be imported, so that a change elsewhere does not leave one behind."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import bench
+
+MODULES = sorted(path.stem for path in Path(bench.__file__).parent.glob("*.py") if not path.stem.startswith("__"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_it_can_be_imported(name: str) -> None:
+    assert importlib.import_module(f"bench.{name}").__doc__
