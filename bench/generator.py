@@ -6,7 +6,7 @@ so every header is written anew.  A second program, at the same interface, count
 
 from lbmux.datapath.checksums import fold
 from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, ipv4, tcp
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
 from lbmux.datapath.world import TABLE_SYMBOL, frame, frame_end, frame_length, table, xdp_world
 from lbmux.targets.bpf.compiler import declare
@@ -48,6 +48,7 @@ def scattered(index):
 @step
 def write_headers(start, row, flow, length):
     write_ethernet(start, row.source_mac, row.destination_mac)
+    ethernet(start, 0).type = u16(TYPE_IPV4)  # the frame's memory is one that came back, longer in front
     ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV4_BYTES)
     source = u32(row.source + u32(flow >> u32(16)))
     ip.version_ihl, ip.tos, ip.length, ip.identification, ip.fragment = 0x45, 0, swap16(u16(length)), 0, 0

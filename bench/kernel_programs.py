@@ -5,8 +5,8 @@ again; ``nothing`` does only that, and is to be subtracted.
 """
 
 from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
-from lbmux.datapath.memory import advance, beyond, int64, step, u64
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TYPE_IPV4, ethernet, ipv4
+from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
 from lbmux.datapath.world import frame, frame_end, grow, xdp_world
 from lbmux.targets.bpf.programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
 
@@ -25,13 +25,15 @@ def pass_up(context):
 
 @step
 def restore(world):
-    """Take 20 bytes off the front and write an Ethernet header."""
+    """Take 20 bytes off the front and write an Ethernet header; the hop that the mux has taken is given back."""
     if not grow(world, int64(-IPV4_BYTES)):
         return XDP_DROP
     start = frame(world)
-    if beyond(advance(start, ETHERNET_BYTES), frame_end(world)):
+    if beyond(advance(start, ETHERNET_BYTES + IPV4_BYTES), frame_end(world)):
         return XDP_DROP
     write_ethernet(start, u64(0), u64(0))
+    ethernet(start, 0).type = u16(TYPE_IPV4)
+    ipv4(start, ETHERNET_BYTES).ttl = 64
     return XDP_TX
 
 
