@@ -54,8 +54,6 @@ ROOM_BYTES = 1 << 17
 BEFORE_BYTES = 128
 """Of the buffer, before a frame: more than it may grow by."""
 ANY_MTU = 65535
-MOST_CANDIDATES = 8
-"""Hosts that are asked for one flow: whoever sends packets that belong to nothing should not keep a pool busy."""
 FORWARDED = int(Verdict.FORWARDED)
 
 
@@ -94,8 +92,7 @@ class TableForwarder:
         )
         rows = self._tables.backends
         others = np.flatnonzero((rows["service"] == service) & (rows["state"] != GONE)).tolist() if service >= 0 else []
-        found = [row for row in dict.fromkeys((now, before, *others)) if row >= 0 and rows[row]["state"] != GONE]
-        return found[:MOST_CANDIDATES]
+        return [row for row in dict.fromkeys((now, before, *others)) if row >= 0 and rows[row]["state"] != GONE]
 
     def host(self, backend: int) -> Address:
         row = self._tables.backends[backend]

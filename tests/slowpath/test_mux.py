@@ -19,6 +19,7 @@ from scapy.packet import Raw
 
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, HOST, MUX, MUX6, VIP, VIP6, back, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
@@ -368,3 +369,15 @@ def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
     now = {case.mux.forward(packet, by=worker)[0][1] for worker in (0, 1)}
     assert len(was) == len(now) == 1 and was != now
     assert case.mux.forwarder.host(now.pop()) == ip_address(host)
+
+
+def test_a_connection_is_not_reset_while_a_backend_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, first = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    host = case.host_of(first)
+    more = [*case.mux.forwarder.candidates(Flow(6, ip_address(CLIENT), 40000, ip_address(VIP), 80)), *range(100, 105)]
+    monkeypatch.setattr(case.mux.forwarder, "candidates", lambda flow: more)
+    for _ in range(3):
+        ((host, _),) = case.tunnelled(returned(4, host))
+    case.slow._searches.next(Flow(6, ip_address(CLIENT), 40000, ip_address(VIP), 80), more[:8], more[:8], case.now)
+    assert case.arrive(returned(4, host)) == []
+    assert case.slow.counts == {"returned_forwarded": 3, "returned_given_up": 1}
