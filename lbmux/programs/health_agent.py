@@ -20,6 +20,9 @@ BEAT_S = 1.0
 """Between two messages at the most: silence means that the agent, its host or the way to it is gone."""
 OPENING_S = 5.0
 MOST_MUXES = 64
+"""At once, those included that have not proved themselves yet."""
+REFUSED_AGAIN_S, MOST_REFUSED = 60.0, 256
+"""After how long a refusal is said again, and of how many that is remembered."""
 
 
 def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_local: bool) -> Config:
@@ -46,6 +49,7 @@ class AgentHealth:
         self._checkers: dict[Key, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._told: set[asyncio.Event] = set()
+        self._refused: dict[tuple[str, str], float] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,23 +96,32 @@ class AgentHealth:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
         try:
             assert self._token is not None  # or nobody listens
-            async with asyncio.timeout(OPENING_S):
-                teller = await Teller.opened(reader, writer, self._token)
             if len(self._told) >= MOST_MUXES:
                 raise ChannelError(f"more than {MOST_MUXES} muxes")
             self._told.add(changed)
+            async with asyncio.timeout(OPENING_S):
+                teller = await Teller.opened(reader, writer, self._token)
             while True:
                 changed.clear()
                 await teller.tell({"backends": self._states()})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), BEAT_S)
         except ChannelError as error:
-            log.warning("health is not told to %s: %s", peer, error)
+            self._refuse(peer, str(error))
         except (OSError, TimeoutError):
             pass  # a mux that has gone, or never said anything
         finally:
             self._told.discard(changed)
             writer.close()
+
+    def _refuse(self, peer: str, why: str) -> None:
+        """Say so once a minute for each reason: a mux that is refused comes again every two seconds."""
+        now = time.monotonic()
+        if now - self._refused.get((peer, why), -float("inf")) > REFUSED_AGAIN_S:
+            if len(self._refused) >= MOST_REFUSED:
+                self._refused.clear()
+            self._refused[peer, why] = now
+            log.warning("health is not told to %s: %s", peer, why)
 
     def _states(self) -> list[dict[str, Any]]:
         """Of those that have been probed."""

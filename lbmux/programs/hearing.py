@@ -84,7 +84,7 @@ class Hearing:
                 if why != said:
                     log.warning("nothing is heard from the agent at %s, port %d: %s", *agent, why)
                 said = why
-            if time.monotonic() - begun > SILENCE_S:
+            if self._last.get(agent, -float("inf")) > begun:  # one that only accepts is no better than one that refuses
                 pause_s, said = RETRY_S[0], ""
             await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # noqa: S311 -- spreads load, keeps no secret
             pause_s = min(2 * pause_s, RETRY_S[1])

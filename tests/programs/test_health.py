@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 INTERVAL_S, TIMEOUT_S, RISE, FALL, JITTER = 0.2, 0.1, 2, 3, 0.1
 PROBES = {"interval_s": INTERVAL_S, "timeout_s": TIMEOUT_S, "rise": RISE, "fall": FALL, "jitter": JITTER}
 OUT_S = (FALL + 2 * JITTER) * INTERVAL_S + TIMEOUT_S + 0.2
-"""From the death of a backend to the tables without it at the latest; 0.2 s of it are for the test's own question."""
+"""From the death of a backend to its state "down" at the latest; 0.2 s of it are for the test's own question."""
 
 
 def web(**health: Any) -> dict[str, Any]:

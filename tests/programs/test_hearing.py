@@ -1,5 +1,6 @@
 """Health by agents: real agents and a real mux, servers that come and go, agents that die, another token."""
 
+import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from lbmux.control.config import Config
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
+from lbmux.programs import hearing
 
 from .daemons import Daemon, running
-from .slow_lab import to_one_mux
+from .slow_lab import VIPS, to_one_mux
 from .test_health import server, web
 
 pytestmark = pytest.mark.root
@@ -41,6 +44,12 @@ def reasons(mux: Daemon) -> dict[str, str]:
     return {line["backend"]: line["reason"] for line in ask(mux.control, "health")["health"]}
 
 
+def heard_of(mux: Daemon) -> dict[str, str]:
+    """The states of those backends of which an agent spoke."""
+    told = reasons(mux)
+    return {backend: state for backend, state in states(mux).items() if "its agent: " in told[backend]}
+
+
 def configured(lab: Lab) -> None:
     config: dict[str, Any] = {"muxes": ["10.0.1.2"], "services": [web(by="agent")], "flows": {"limit": 4096}}
     lab.write_config(config)
@@ -57,8 +66,8 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
         server(lab, 2),
     ):
         with server(lab, 1):
-            until(lambda: all("its agent: " in reason for reason in reasons(mux).values()), 15)
-            assert states(mux) == {"h1": "up", "h2": "up"}
+            # An agent may ask before its server listens, and say "down" first: what holds is what stays.
+            until(lambda: heard_of(mux) == {"h1": "up", "h2": "up"}, 15)
         until(lambda: states(mux) == {"h1": "down", "h2": "up"}, 15)
         assert "refused" in reasons(mux)["h1"]
         first.tell(signal.SIGKILL)
@@ -86,3 +95,34 @@ def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:
     configured(lab)
     with pytest.raises(AssertionError, match="name its file by --health-token"), running(lab, "mux1", "mux"):
         pass
+
+
+def test_an_agent_that_accepts_and_stays_silent_is_said_once(
+    token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "SILENCE_S", 0.05)
+    monkeypatch.setattr(hearing, "RETRY_S", (0.01, 0.02))
+    connected = 0
+
+    async def run() -> None:
+        async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connected
+            connected += 1
+            await asyncio.sleep(5)
+            writer.close()
+
+        silent = await asyncio.start_server(hold, "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        backend = {"name": "h1", "dip": "10.1.1.10", "host": "127.0.0.1"}
+        service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
+        service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
+        async with silent, hearing.Hearing(lambda *_: None, token) as heard:
+            heard.configure(Config.model_validate({"services": [service]}))
+            async with asyncio.timeout(10):
+                while connected < 4:
+                    await asyncio.sleep(0.01)
+            silent.close()
+
+    asyncio.run(run())
+    (said,) = [line for line in caplog.messages if "nothing is heard" in line]
+    assert said.endswith(": silence")
