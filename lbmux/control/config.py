@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
-from lbmux.control.config_health import Health
+from lbmux.control.config_health import PROBE_PROTOCOLS, Health
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
 from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Seconds, Share, Unicast, said
@@ -156,6 +156,22 @@ class Service(Model):
         return _tuple_of(sound, faults)
 
 
+    @field_validator("health")
+    @classmethod
+    def _takes_the_services_way(cls, value: Health | None, info: ValidationInfo) -> Health | None:
+        """Probes through the tunnel are flows of the service."""
+        if value is None or value.through == "direct" or "port" not in info.data:
+            return value
+        protocol, port = info.data.get("protocol"), info.data["port"]
+        if PROBE_PROTOCOLS[value.kind] != protocol:
+            said = {"kind": value.kind, "protocol": str(protocol)}
+            raise PydanticCustomError("kind", "`kind: {kind}` is no way through a {protocol} service's tunnel", said)
+        if port == 0 and value.port is None:
+            raise PydanticCustomError("port", "`port` is missing: the service has any")
+        if port and value.port and value.port not in range(port, (info.data.get("port_to") or port) + 1):
+            raise PydanticCustomError("port", "`port` is none of the service's, whose way the tunnel is")
+        return value
+
     @field_validator("port_to")
     @classmethod
     def _behind_the_first(cls, value: int | None, info: ValidationInfo) -> int | None:
@@ -237,7 +253,9 @@ def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Ite
 
 
 def _nothing_to_probe(backends: dict[int, Backend], health: Health | None) -> Iterator[Fault]:
-    if health is not None and health.port is None and health.kind not in ("icmp", "command"):
+    if health is None or health.through == "tunnel":
+        return  # the service's port
+    if health.port is None and health.kind not in ("icmp", "command"):
         for at, backend in backends.items():
             if backend.port == 0:
                 yield (at, "port"), "is missing, and so is `health.port`: one of them is probed"

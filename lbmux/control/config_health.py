@@ -1,5 +1,6 @@
 """How a service's backends are probed, as a part of the configuration (lbmux.control.health does it)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -8,6 +9,10 @@ from pydantic_core import PydanticCustomError
 from lbmux.control.config_types import Model, Port, Share
 
 ProbeKind = Literal["tcp", "tls", "http", "https", "dns", "udp", "icmp", "command"]
+PROBE_PROTOCOLS: Mapping[ProbeKind, str] = {
+    "tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "dns": "udp", "udp": "udp",
+}  # fmt: skip
+"""The transport protocols of those kinds that can take a service's own way."""
 Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[\x20-\x7e]+$")]
 
@@ -19,10 +24,13 @@ class Health(Model):
     """Who probes: each mux by itself, or the host's agent, which tells the muxes."""
     agent_port: Port = 6082
     """The TCP port at which agents tell muxes, where they probe."""
+    through: Literal["direct", "tunnel"] = "direct"
+    """A mux's probes: straight to the backend, or to the VIP and encapsulated as traffic is, so that the way to the
+    host, its agent and the replies' way back are tested too."""
     kind: ProbeKind = "tcp"
     """What is tried: a connection, a TLS handshake, a GET, a DNS query, a datagram, a ping, or a command."""
     port: Port | None = None
-    """The port that is probed. Default: the backend's."""
+    """The port that is probed. Default: the backend's; through the tunnel, the service's."""
     interval_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     """From the beginning of one probe to that of the next, in seconds."""
     timeout_s: Annotated[float, Field(ge=0.01, le=60)] = 0.5
@@ -67,4 +75,18 @@ class Health(Model):
     def _with_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
         if bool(value) != (info.data.get("kind", "command" if value else "tcp") == "command"):
             raise PydanticCustomError("command", "is what `kind: command` runs: both or neither")
+        return value
+
+    @field_validator("kind")
+    @classmethod
+    def _able_to(cls, value: ProbeKind, info: ValidationInfo) -> ProbeKind:
+        if info.data.get("through") == "tunnel" and value not in PROBE_PROTOCOLS:
+            raise PydanticCustomError("kind", "does not go through the tunnel: " + ", ".join(PROBE_PROTOCOLS) + " do")
+        return value
+
+    @field_validator("through")
+    @classmethod
+    def _by_the_mux(cls, value: str, info: ValidationInfo) -> str:
+        if value == "tunnel" and info.data.get("by") == "agent":
+            raise PydanticCustomError("through", "has no meaning beside `by: agent`: an agent probes its own host")
         return value

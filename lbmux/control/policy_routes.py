@@ -20,7 +20,7 @@ from lbmux.addresses import Address
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 
 TABLE = 9118
-PROTOCOL = 191
+PROTOCOL = 140
 MARK = 0x6C62  # "lb"
 MARK_PRIORITY, REPLY_PRIORITY = 9118, 9119
 SKIP_PRIORITY, PATH_PRIORITY, END_PRIORITY = 9120, 9121, 9122
@@ -122,14 +122,14 @@ def _path_rules(dip: Address, protocol: str) -> tuple[dict[str, Any], dict[str, 
     return common | skip, common | {"priority": PATH_PRIORITY, "table": TABLE}
 
 
-def remove_leftovers() -> None:
-    """Delete every rule and route with the agent's protocol number."""
+def remove_leftovers(protocol: int = PROTOCOL, table: int = TABLE) -> None:
+    """Delete every rule with a routing protocol's number, and its routes in a table."""
     with IPRoute() as ip:
         for family in FAMILIES.values():
             for rule in ip.get_rules(family=family):
-                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
+                if rule.get_attr("FRA_PROTOCOL") == protocol:
                     number, target = rule.get_attr("FRA_PRIORITY"), rule.get_attr("FRA_GOTO")
                     action = {"action": rule["action"], **({"goto": target} if target else {})}
                     ip.rule("del", family=family, priority=number, table=rule.get_attr("FRA_TABLE"), **action)
             with contextlib.suppress(NetlinkError):  # the table went with its device
-                ip.flush_routes(family=family, table=TABLE, proto=PROTOCOL)
+                ip.flush_routes(family=family, table=table, proto=protocol)

@@ -14,7 +14,7 @@ from lbmux.control import live_flows
 from lbmux.control.config import Config
 from lbmux.control.health.effective import Key, Order
 from lbmux.control.health.lives import Lives
-from lbmux.control.health.prober import Prober
+from lbmux.control.health.prober import Bind, Prober
 from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.hearing import Hearing
@@ -29,11 +29,13 @@ class Health:
     """Between probes and tables: a state that changes has the tables made anew, several at a time if they come so."""
 
     def __init__(
-        self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], token: Path | None = None
-    ) -> None:
+        self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], into_tunnel: Bind,
+        token: Path | None = None,
+    ) -> None:  # fmt: skip
         """``token``: the file with what agents and muxes prove themselves by."""
         self._lives, self._reloader, self._moment = lives, reloader, moment
-        self._prober, self._hearing = Prober(self._heard), Hearing(self._heard, token)
+        self._prober = Prober(self._heard, into_tunnel=into_tunnel)
+        self._hearing = Hearing(self._heard, token)
         self._changed = asyncio.Event()
         self._drained: set[Key] = set()
 

@@ -27,6 +27,7 @@ from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
+from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
@@ -37,6 +38,7 @@ from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
+from lbmux.programs.tunnel_probes import TunnelProbes
 from lbmux.programs.waiting import Waiting
 from lbmux.programs.watching import Watching
 from lbmux.targets.bpf.syscall import Attach
@@ -196,14 +198,19 @@ async def _serve(options: Options) -> None:
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
 
+        probes = TunnelProbes(local, ring.send)
+        await stack.enter_async_context(probes.running())
+        await probes.configure(config)
+
         def moved(destination: Address, hop: NextHop | None) -> None:
             mux.set_next_hop(destination, hop)
+            probes.set_next_hop(destination, hop)
             log.info("next hop of %s: %s", destination, hop or "not known")
             if hop is not None:
                 loop.retry()
 
         hops = await stack.enter_async_context(NextHops(moved))
-        await hops.watch(mux.destinations())
+        await hops.watch(mux.destinations() | probes.destinations())
 
         in_kernel = driver.kernel is not None
         watching = Watching(lambda: Moment.of_mux(mux), loop.watch, options.interface, in_kernel)
@@ -223,14 +230,18 @@ async def _serve(options: Options) -> None:
         async def in_force() -> None:
             showing.loaded()
             slow.configure()
-            await hops.watch(mux.destinations())
+            try:
+                await probes.configure(reloader.wanted)
+            except SetupError as error:
+                log.error("backends that are probed through the tunnel stay as they are: %s", error)
+            await hops.watch(mux.destinations() | probes.destinations())
             health.configure(reloader.wanted)
             if announcer is not None and mux.config is not None:
                 await announcer.announce(announced(mux.config))
 
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, lives.effective, leaving)
-        health = Health(lives, reloader, lambda: Moment.of_mux(mux), options.health_token)
+        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()

@@ -107,7 +107,7 @@ def _anticipate(world, address, length):
 
 
 @step
-def _enter(record, address, length, flags, interface):
+def enter(record, address, length, flags, interface):
     record.frame, record.end, record.floor = address, address + np.uint64(length), address - np.uint64(HEADROOM_BYTES)
     record.flags, record.arrived = flags, interface
 
@@ -118,7 +118,7 @@ def _forward(world_address, address, length, verdict, flags, interface, target, 
     for index in range(count):
         if index + AHEAD < count:
             _anticipate(world, address[index + AHEAD], length[index + AHEAD])
-        _enter(record, address[index], length[index], flags[index], interface[index])
+        enter(record, address[index], length[index], flags[index], interface[index])
         verdict[index], target[index] = mux.run(world)
         if verdict[index] == FORWARDED:
             interface[index] = backend_row(backends(world), target[index]).interface
@@ -129,7 +129,7 @@ def _forward(world_address, address, length, verdict, flags, interface, target, 
 def _inbound(world_address, address, length, verdict, flags, interface, target, count):
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     for index in range(count):
-        _enter(record, address[index], length[index], flags[index], interface[index])
+        enter(record, address[index], length[index], flags[index], interface[index])
         verdict[index], target[index] = agent.run_inbound(world)
         address[index], length[index] = record.frame, record.end - record.frame
 
@@ -138,5 +138,5 @@ def _inbound(world_address, address, length, verdict, flags, interface, target, 
 def _outbound(world_address, address, length, verdict, flags, interface, target, count):
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     for index in range(count):
-        _enter(record, address[index], length[index], flags[index], interface[index])
+        enter(record, address[index], length[index], flags[index], interface[index])
         verdict[index], target[index] = agent.run_outbound(world)

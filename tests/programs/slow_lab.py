@@ -11,7 +11,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route
 
-from .daemons import Daemon, running
+from .daemons import READY, START_S, Daemon, started
 
 CLIENT, CLIENT6 = "198.51.100.2", "2001:db8:100::2"
 VIPS = {4: VIP, 6: VIP6}
@@ -62,9 +62,11 @@ def balanced(
     to_one_mux(lab)
     forget_path_mtus(lab)
     with contextlib.ExitStack() as stack:
-        mux = stack.enter_context(running(lab, "mux1", "mux", *options))
-        for n in hosts:
-            stack.enter_context(running(lab, f"host{n}", "agent", *agent_options))
+        mux = stack.enter_context(started(lab, "mux1", "mux", *options))
+        agents = [stack.enter_context(started(lab, f"host{n}", "agent", *agent_options)) for n in hosts]
+        mux.wait_for(READY["mux"], START_S)
+        for agent in agents:
+            agent.wait_for(READY["agent"], START_S)
         yield mux
 
 

@@ -27,6 +27,7 @@ def _socket(target: Target, kind: int, protocol: int = 0) -> Iterator[socket.soc
     family = socket.AF_INET6 if target.dip.version == 6 else socket.AF_INET
     with socket.socket(family, kind, protocol) as sock:
         sock.setblocking(False)
+        target.bind(sock)
         sock.connect((str(target.dip), target.port if kind == socket.SOCK_DGRAM else 0))
         yield sock
 

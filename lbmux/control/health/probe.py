@@ -6,9 +6,10 @@ being cancelled at the end of its time, and leaves nothing open then.
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
 from lbmux.control.config_health import Health
@@ -26,13 +27,20 @@ class ProbeError(LbmuxError):
         return self.why
 
 
+def anywhere(sock: socket.socket) -> None:
+    """The system chooses address and port."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a probe goes, and how it is made."""
 
     dip: Address
+    """The backend's, or the VIP that it is reached by through the tunnel."""
     port: int
     health: Health
+    bind: Callable[[socket.socket], None] = field(default=anywhere, compare=False)
+    """Called before the socket is connected."""
 
 
 Kind = Callable[[Target], Awaitable[str]]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import socket
 import ssl
 from collections.abc import AsyncIterator
 
@@ -27,13 +28,17 @@ async def _connection(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     context = _context(target.health.verify) if encrypted else None
     name = target.health.host or str(target.dip) if encrypted else None
-    reader, writer = await asyncio.open_connection(
-        str(target.dip), target.port, ssl=context, server_hostname=name, limit=MOST_BYTES
-    )
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()  # nothing is awaited: a server that does not close cannot hold a probe up
+    with socket.socket(socket.AF_INET6 if target.dip.version == 6 else socket.AF_INET) as sock:
+        sock.setblocking(False)
+        target.bind(sock)
+        await asyncio.get_running_loop().sock_connect(sock, (str(target.dip), target.port))
+        reader, writer = await asyncio.open_connection(
+            sock=sock, ssl=context, server_hostname=name, limit=MOST_BYTES
+        )
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()  # nothing is awaited: a server that does not close cannot hold a probe up
 
 
 async def tcp(target: Target) -> str:

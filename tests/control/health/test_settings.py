@@ -19,6 +19,9 @@ from lbmux.control.config_health import Health
         ({"rise": 0}, "rise"),
         ({"watermark": 1.5}, "watermark"),
         ({"query": "a..b"}, "query"),
+        ({"by": "agent", "through": "tunnel"}, "through"),
+        ({"through": "tunnel", "kind": "icmp"}, "kind"),
+        ({"through": "tunnel", "kind": "command", "command": ["true"]}, "kind"),
     ],
 )
 def test_refused(settings: dict[str, Any], field: str) -> None:
@@ -38,3 +41,31 @@ def test_any_port_needs_one_to_probe() -> None:
         Config(**service({"kind": "tcp"}))
     for health in ({"kind": "tcp", "port": 80}, {"kind": "icmp"}):
         assert Config(**service(health)).services[0].health == Health(**health)
+
+
+@pytest.mark.parametrize(
+    ("service", "health", "why"),
+    [
+        ({}, {"kind": "udp"}, "no way through a tcp service's tunnel"),
+        ({"protocol": "udp"}, {"kind": "tcp"}, "no way through a udp service's tunnel"),
+        ({}, {"port": 81}, "none of the service's"),
+        ({"port": 80, "port_to": 89}, {"port": 90}, "none of the service's"),
+        ({"port": "any"}, {}, "the service has any"),
+    ],
+)
+def test_what_does_not_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any], why: str) -> None:
+    backends = [{"name": "b", "dip": "10.0.2.2", "port": 80}]
+    named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    with pytest.raises(ValidationError, match=why):
+        Config(services=[named | service | {"health": health | {"through": "tunnel"}}])
+
+
+@pytest.mark.parametrize(
+    ("service", "health"),
+    [({}, {}), ({"port": 80, "port_to": 89}, {"port": 85}), ({"port": "any"}, {"port": 85}), ({}, {"port": 80})],
+)
+def test_what_goes_through_the_tunnel(service: dict[str, Any], health: dict[str, Any]) -> None:
+    backends = [{"name": "b", "dip": "10.0.2.2"}]
+    named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    made = Config(services=[named | service | {"health": health | {"through": "tunnel"}}]).services[0]
+    assert made.health is not None and made.health.through == "tunnel"

@@ -1,0 +1,36 @@
+"""The way of a mux's probes into its TUN device: a mark on their sockets, and a rule that goes by it.
+
+Everything has a routing protocol number of its own, so that a later run finds and removes what a killed one left.
+"""
+
+import contextlib
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from lbmux.control.policy_routes import EVERYTHING, FAMILIES, SCOPE_LINK, remove_leftovers
+
+TABLE = 9119
+PROTOCOL = 141
+MARK = 0x6C63
+PRIORITY = 9119
+DEVICE_MTU_BYTES = 1280
+"""IPv6's least: with any tunnel's headers it fits the way to a host."""
+
+
+def open_routes(device: str) -> None:
+    """Send what is marked into ``device``; what an earlier run left is removed."""
+    close_routes()
+    with contextlib.suppress(OSError):  # a kernel without IPv6
+        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=device)[0]
+        ip.link("set", index=index, state="up", mtu=DEVICE_MTU_BYTES)
+        for version, family in FAMILIES.items():
+            scope = {"scope": SCOPE_LINK} if version == 4 else {}
+            ip.route("replace", family=family, dst=EVERYTHING[version], oif=index, table=TABLE, proto=PROTOCOL, **scope)
+            ip.rule("add", family=family, priority=PRIORITY, fwmark=MARK, table=TABLE, protocol=PROTOCOL)
+
+
+def close_routes() -> None:
+    remove_leftovers(PROTOCOL, TABLE)

@@ -1,0 +1,177 @@
+"""Probes through the tunnel: what the mux's own probes send to a VIP, each to the backend that it is to test.
+
+A marked socket's packets come out of a TUN device (control.probe_routes); by its source port a packet is known for a
+probe's, encapsulated towards the probe's backend as any packet of the service is, and sent.  What the backend answers
+comes back as it does to any client: straight, from the VIP.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from lbmux.addresses import Address
+from lbmux.control import probe_routes
+from lbmux.control.config import Config, Service
+from lbmux.control.health.effective import Key
+from lbmux.control.health.probe import ProbeError
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.datapath.encapsulate import encapsulate
+from lbmux.datapath.headers import UDP_PROTOCOL
+from lbmux.datapath.memory import at_address, int64, swap16, u32
+from lbmux.datapath.parse import PARSED, parse, source_port
+from lbmux.datapath.tables import backend_row, settings_row
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
+from lbmux.errors import TableError
+from lbmux.frames.batch import Batch
+from lbmux.frames.tun import Tun
+from lbmux.targets.native import Worker, compiled, enter, world_row
+from lbmux.targets.regions import Tables
+
+DEVICE = "lbmux-probe%d"
+CAPACITY = 64
+BATCHES_A_TURN = 16
+PORTS = 65536
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""struct linger: without it a port would wait for a minute after each probe, and they would soon be used up."""
+NOT_VIP = int(Verdict.NOT_VIP)
+
+
+def is_wanted(service: Service) -> bool:
+    return service.health is not None and service.health.through == "tunnel"
+
+
+class TunnelProbes:
+    """Opened by the first configuration that wants it; ``send`` gets batches of frames with their interfaces."""
+
+    def __init__(self, local: Iterable[Address], send: Callable[[Batch], Any]) -> None:
+        """``local``: the mux's own addresses, by which it is a client of its backends."""
+        self._local, self._send = tuple(local), send
+        self._stack = contextlib.AsyncExitStack()
+        self._tun: Tun | None = None
+        self._batch = Batch(CAPACITY)
+        self._mux: MuxTables | None = None
+        self._worker: Worker | None = None
+        self._hops: dict[Address, NextHop | None] = {}
+        self._targets = np.full((2, PORTS), -1, np.int32)
+        """By protocol (0 TCP, 1 UDP) and source port: the row of the backend that is probed, or -1."""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._stack:
+            yield
+
+    def destinations(self) -> set[Address]:
+        """The hosts of all backends that are probed so, whether they are up or not."""
+        return self._mux.destinations() if self._mux is not None else set()
+
+    def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
+        self._hops[destination] = hop
+        if self._mux is not None:
+            self._mux.set_next_hop(destination, hop)
+
+    async def configure(self, config: Config) -> None:
+        """Know the backends of ``config`` that are probed so; probes under way of those that stay go on.
+
+        SetupError where there can be no TUN device, or no own address for an outer header.
+        """
+        services = tuple(_bare(service) for service in config.services if is_wanted(service))
+        config = config.model_copy(update={"services": services})
+        if self._mux is None and not services or self._mux is not None and self._mux.config == config:
+            return
+        if self._tun is None:
+            await self._open()
+        try:
+            await self._commit(self._mux or self._new(config), config)
+        except TableError:
+            await self._commit(self._new(config), config)
+
+    def _new(self, config: Config) -> MuxTables:
+        """Tables without flows and slots: rows of backends are all that is wanted of them."""
+        mux = MuxTables(Tables.allocate(dataclasses.replace(sizes_for(config), buckets=1, slots=1)), *self._local)
+        for destination, hop in self._hops.items():
+            mux.set_next_hop(destination, hop)
+        return mux
+
+    async def _commit(self, mux: MuxTables, config: Config) -> None:
+        mux.commit(await asyncio.to_thread(mux.plan, config))
+        if mux is not self._mux:
+            self._targets[:] = -1
+            self._mux, self._worker, self._batch.count = mux, Worker(mux.tables), 0
+            self._encapsulate(self._worker)  # compiled now, or read from the cache, and not when the first packet comes
+
+    def bind(self, key: Key, protocol: str, sock: socket.socket) -> None:
+        """Have what ``sock`` sends go to the backend ``key``, once it is connected to the VIP."""
+        version = 6 if sock.family == socket.AF_INET6 else 4
+        own = next((address for address in self._local if address.version == version), None)
+        if own is None:
+            raise ProbeError(f"the mux has no own IPv{version} address to probe from: name one by --address")
+        row = self._mux.rows.get(key) if self._mux is not None else None
+        if row is None:
+            raise ProbeError("there is no tunnel for probes: the mux's log says why")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, probe_routes.MARK)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        sock.bind((str(own), 0))
+        self._targets[int(protocol == "udp"), sock.getsockname()[1]] = row
+
+    async def _open(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            tun = stack.enter_context(Tun(DEVICE, CAPACITY))
+            stack.push_async_callback(asyncio.to_thread, probe_routes.close_routes)
+            await asyncio.to_thread(probe_routes.open_routes, tun.name)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(tun.fileno(), self._read)
+            stack.callback(loop.remove_reader, tun.fileno())
+            self._tun = tun
+            self._stack.push_async_exit(stack.pop_all())
+
+    def _read(self) -> None:
+        batch, tun = self._batch, self._tun
+        assert tun is not None
+        for _ in range(BATCHES_A_TURN):
+            if not tun.receive(batch):
+                return
+            if self._worker is not None:
+                self._encapsulate(self._worker)
+                self._send(batch)
+
+    def _encapsulate(self, worker: Worker) -> None:
+        batch = self._batch
+        _towards(
+            worker.address, self._targets, batch.address, batch.length, batch.verdict, batch.interface, batch.flags,
+            batch.target, batch.count,
+        )  # fmt: skip
+
+
+def _bare(service: Service) -> Service:
+    """A service for its backends' rows alone: without weights no Maglev table is made."""
+    backends = tuple(backend.model_copy(update={"weight": 0}) for backend in service.backends)
+    return service.model_copy(
+        update={"backends": backends, "allow": (), "deny": (), "quic": None, "port_to": None, "health": None}
+    )
+
+
+@compiled
+def _towards(world_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
+    """Encapsulate each packet to the backend of its probe; others come to nothing."""
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    for index in range(count):
+        enter(record, address[index], length[index], flags[index], u32(0))
+        start = frame(world)
+        packet = parse(world, start, frame_end(world))
+        verdict[index], row = NOT_VIP, int64(-1)
+        if packet.verdict == PARSED:
+            row = int64(targets[int64(packet.protocol == UDP_PROTOCOL), swap16(source_port(packet.ports))])
+        if row >= 0:
+            backend = backend_row(backends(world), row)
+            verdict[index], _ = encapsulate(world, settings_row(settings(world), 0), start, packet, backend)
+            interface[index] = backend.interface
+        target[index] = row
+        address[index], length[index] = record.frame, record.end - record.frame
