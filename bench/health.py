@@ -1,7 +1,12 @@
-"""What probes cost: backends that are each probed by a TCP connection once a second, as CPU time of the prober."""
+"""What probes cost: backends that are each probed by a TCP connection once a second, as CPU time of the prober.
+
+Through the tunnel a whole mux probes two hosts of a lab as often, straight and through it; that is its own CPU time.
+"""
 
 import asyncio
 import contextlib
+import dataclasses
+import os
 import socket
 import threading
 import time
@@ -16,6 +21,8 @@ from bench.report import Result
 from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import SERVER_PORT, VIP, ananta
 
 BACKENDS = 1000
 WARM_UP_S, MEASURED_S = 2.0, 10.0
@@ -33,7 +40,56 @@ def run() -> list[Result]:
         server.terminate()
         server.join()
     note = f"{rate:.0f} probes/s in {MEASURED_S:.0f} s, {failed} failed"
-    return [Result("health", f"CPU of {BACKENDS} TCP probes a second", cores, "cores", goal="<= 0.25", note=note)]
+    straight, through = _mux("direct"), _mux("tunnel")
+    name = f"CPU of a mux that makes {BACKENDS} TCP probes a second"
+    notes = [f"{rate:.0f} connections/s at the hosts; the lab's network is in it" for _, rate in (straight, through)]
+    return [
+        Result("health", f"CPU of {BACKENDS} TCP probes a second", cores, "cores", goal="<= 0.25", note=note),
+        Result("health", f"{name}, straight", straight[0], "cores", note=notes[0]),
+        Result("health", f"{name}, through the tunnel", through[0], "cores", "straight", through[0] / straight[0],
+               note=notes[1]),
+    ]  # fmt: skip
+
+
+def _mux(through: str) -> tuple[float, float]:
+    """(cores that the mux takes, connections a second that the hosts accept)"""
+    names, interval_s = ("h1", "h2"), 0.05
+    health = {"kind": "tcp", "through": through, "interval_s": interval_s, "timeout_s": interval_s}
+    backends = [{"name": name, "dip": f"10.1.{n}.2", "port": SERVER_PORT} for n, name in enumerate(names, 1)]
+    service = {"vip": VIP, "protocol": "tcp", "health": health, "backends": backends}
+    count = int(BACKENDS * interval_s / len(names))
+    services = [service | {"name": f"web{n}", "port": 9000 + n} for n in range(count)]
+    pool = ananta(mux_count=1)
+    lab = Lab(dataclasses.replace(pool, config=pool.config | {"services": services}), "lbmux-bench")
+    lab.down()
+    lab.up()
+    try:
+        pid = lab.process("mux1", "mux").pid
+        time.sleep(WARM_UP_S)
+        cpu, accepted, begun = _cpu_s(pid), _accepted(lab), time.monotonic()
+        time.sleep(MEASURED_S)
+        wall = time.monotonic() - begun
+        return (_cpu_s(pid) - cpu) / wall, (_accepted(lab) - accepted) / wall
+    finally:
+        lab.down()
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time of a process, in seconds (proc(5))."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _accepted(lab: Lab) -> int:
+    """Connections that hosts 1 and 2 have accepted."""
+
+    def passive_opens() -> int:
+        names, values = (
+            line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines() if line[:4] == "Tcp:"
+        )
+        return int(values[names.index("PassiveOpens")])
+
+    return sum(lab.inside(f"host{n}", passive_opens) for n in (1, 2))
 
 
 def _server(to_parent: Connection) -> None:

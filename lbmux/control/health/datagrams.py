@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from lbmux.control.health.probe import ProbeError, Target
+from lbmux.control.health.probe import FAMILIES, ProbeError, Target
 
 MOST_BYTES = 65535
 RECURSION, RESPONSE = 0x0100, 0x8000
@@ -24,10 +24,10 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def _socket(target: Target, kind: int, protocol: int = 0) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if target.dip.version == 6 else socket.AF_INET
-    with socket.socket(family, kind, protocol) as sock:
+    with socket.socket(FAMILIES[target.dip.version], kind, protocol) as sock:
         sock.setblocking(False)
-        target.bind(sock)
+        if target.bind is not None:
+            target.bind(sock)
         sock.connect((str(target.dip), target.port if kind == socket.SOCK_DGRAM else 0))
         yield sock
 

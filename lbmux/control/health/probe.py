@@ -15,6 +15,8 @@ from lbmux.addresses import Address
 from lbmux.control.config_health import Health
 from lbmux.errors import LbmuxError
 
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
 
 class ProbeError(LbmuxError):
     """The backend answered, and not as it should: ``why``."""
@@ -27,10 +29,6 @@ class ProbeError(LbmuxError):
         return self.why
 
 
-def anywhere(sock: socket.socket) -> None:
-    """The system chooses address and port."""
-
-
 @dataclass(frozen=True)
 class Target:
     """Where a probe goes, and how it is made."""
@@ -39,8 +37,8 @@ class Target:
     """The backend's, or the VIP that it is reached by through the tunnel."""
     port: int
     health: Health
-    bind: Callable[[socket.socket], None] = field(default=anywhere, compare=False)
-    """Called before the socket is connected."""
+    bind: Callable[[socket.socket], None] | None = field(default=None, compare=False)
+    """What is to be done with a new socket before it is connected."""
 
 
 Kind = Callable[[Target], Awaitable[str]]

@@ -6,8 +6,9 @@ import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 
-from lbmux.control.health.probe import ProbeError, Target
+from lbmux.control.health.probe import FAMILIES, ProbeError, Target
 
 MOST_BYTES = 65536
 """Of an answer; what comes after is not looked at."""
@@ -28,17 +29,18 @@ async def _connection(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     context = _context(target.health.verify) if encrypted else None
     name = target.health.host or str(target.dip) if encrypted else None
-    with socket.socket(socket.AF_INET6 if target.dip.version == 6 else socket.AF_INET) as sock:
-        sock.setblocking(False)
-        target.bind(sock)
-        await asyncio.get_running_loop().sock_connect(sock, (str(target.dip), target.port))
-        reader, writer = await asyncio.open_connection(
-            sock=sock, ssl=context, server_hostname=name, limit=MOST_BYTES
-        )
-        try:
-            yield reader, writer
-        finally:
-            writer.transport.abort()  # nothing is awaited: a server that does not close cannot hold a probe up
+    with contextlib.ExitStack() as stack:
+        where: dict[str, Any] = {"host": str(target.dip), "port": target.port}
+        if target.bind is not None:
+            sock = stack.enter_context(socket.socket(FAMILIES[target.dip.version]))
+            sock.setblocking(False)
+            target.bind(sock)
+            await asyncio.get_running_loop().sock_connect(sock, (str(target.dip), target.port))
+            where = {"sock": sock}
+        reader, writer = await asyncio.open_connection(**where, ssl=context, server_hostname=name, limit=MOST_BYTES)
+        # Nothing is awaited in the end: a server that does not close cannot hold a probe up.
+        stack.callback(writer.transport.abort)
+        yield reader, writer
 
 
 async def tcp(target: Target) -> str:
