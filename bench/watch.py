@@ -62,7 +62,7 @@ class Unwatchable(PacketLoop):
         ring, batch = self.ring, self._batch
         count = ring.receive(batch)
         if count:
-            self.batches += 1
+            self.meter.batches += 1
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
             if batch.verdict[:count].max() >= PASSES:

@@ -11,6 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux.programs.metrics.families import Reading, exposition
+from lbmux.programs.metrics.meter import Meter
 from tests.control.inside import Inside, client
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ def known() -> dict[str, dict[str, set[str]]]:
     """Each metric's labels, and the values that they have."""
     inside = Inside()
     inside.send(client())
-    text = exposition(Reading(inside.moment, batches=1, peers={"10.0.1.1": True})).decode()
+    text = exposition(Reading(inside.moment, meter=Meter(), peers={"10.0.1.1": True})).decode()
     found: dict[str, dict[str, set[str]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

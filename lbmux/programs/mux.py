@@ -34,6 +34,7 @@ from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
+from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
@@ -84,7 +85,7 @@ class PacketLoop:
         self._worker = worker
         self._batch = Batch()
         self._lengths = np.zeros_like(self._batch.length)
-        self.batches = 0
+        self.meter = Meter()
 
     def warm_up(self) -> None:
         """Compile, or load from the cache, everything that a packet will need."""
@@ -106,7 +107,7 @@ class PacketLoop:
         ring, batch = self.ring, self._batch
         count = ring.receive(batch)
         if count:
-            self.batches += 1
+            self.meter.batch(count)
             self._forward(batch)
             if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
                 self._keep_unresolved(batch, time.monotonic())
@@ -127,13 +128,24 @@ class PacketLoop:
 
     def _forward(self, batch: Batch) -> None:
         if self._watching is None:
-            self._worker.forward(batch, now_ticks())
-            self.ring.send(batch)
+            if self.meter.is_timed:
+                self._forward_timed(batch)
+            else:
+                self._worker.forward(batch, now_ticks())
+                self.ring.send(batch)
             return
         copies = self._watching.before(batch)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
         self._watching.after(batch, copies)
+
+    def _forward_timed(self, batch: Batch) -> None:
+        begun = time.perf_counter_ns()
+        self._worker.forward(batch, now_ticks())
+        forwarded = time.perf_counter_ns()
+        self.ring.send(batch)
+        self.meter.took("forward", batch.count, forwarded - begun)
+        self.meter.took("send", batch.count, time.perf_counter_ns() - forwarded)
 
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
@@ -251,7 +263,7 @@ async def _serve(options: Options) -> None:
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))
-        metrics = serving(options.metrics, showing, lambda: loop.batches, announcer, lambda: reloader.wanted)
+        metrics = serving(options.metrics, showing, loop.meter, announcer, lambda: reloader.wanted)
         await stack.enter_async_context(metrics)
         stop = stop_event(on_reload=reloader.soon)
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)

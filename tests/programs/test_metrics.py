@@ -20,6 +20,7 @@ from lbmux.control.config import Config
 from lbmux.errors import SetupError
 from lbmux.lab.lab import Lab
 from lbmux.programs.metrics.families import Reading, exposition
+from lbmux.programs.metrics.meter import SAMPLE, Meter
 from lbmux.programs.metrics.server import MetricsServer
 from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
 
@@ -103,12 +104,35 @@ def test_a_backend_that_is_down_is_told_of_though_it_is_not_in_force() -> None:
     assert value("flows", service="dns", state="trusted") == 0
 
 
+def test_batches_by_size_and_steps_by_cost() -> None:
+    meter = Meter()
+    for frames in (1, 2, 3, 256):
+        meter.batch(frames)
+    meter.took("forward", 10, 300)
+    meter.took("forward", 1, 1 << 40)
+    value = scraped(Reading(Inside().moment, meter=meter))
+    below = [value("batch_frames_bucket", le=le) for le in ("1", "3", "7", "255", "511", "+Inf")]
+    assert below == [1, 3, 3, 3, 4, 4]
+    assert (value("batch_frames_count"), value("batch_frames_sum")) == (4, 262)
+    costs = [value("step_seconds_bucket", step="forward", le=le) for le in ("1.5e-08", "3.1e-08", "0.00104858", "+Inf")]
+    assert costs == [0, 1, 1, 2]
+    assert value("step_seconds_count", step="send") == 0
+
+
+def test_one_batch_of_a_sample_is_timed() -> None:
+    meter, timed = Meter(), 0
+    for _ in range(2 * SAMPLE):
+        meter.batch(1)
+        timed += meter.is_timed
+    assert timed == 2
+
+
 def test_what_is_not_in_the_tables() -> None:
-    peers = {"10.0.1.1": True, "2001:db8::1": False}
+    peers, meter = {"10.0.1.1": True, "2001:db8::1": False}, Meter()
     inside = Inside()
     inside.send(client(), client())
-    value = scraped(Reading(inside.moment, ring_dropped=5, batches=7, peers=peers))
-    assert (value("ring_dropped_frames_total"), value("batches_total")) == (5, 7)
+    value = scraped(Reading(inside.moment, ring_dropped=5, meter=meter, peers=peers))
+    assert (value("ring_dropped_frames_total"), value("batch_frames_count")) == (5, 0)
     assert (value("bgp_up", peer="10.0.1.1"), value("bgp_up", peer="2001:db8::1")) == (1, 0)
     assert value("build_info", version=__version__, program="mux") == 1
     assert (value("lookups_total", result="new"), value("lookups_total", result="hit")) == (1, 1)
@@ -233,6 +257,8 @@ def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: P
         send(lab, "client", *(syn(port) for port in range(42000, 42020)))
         until(lambda: ask("sum(lbmux_forwarded_packets_total)"), {"": 20.0})
         until(lambda: ask(f'sum by (state) (lbmux_flows{{instance="{targets[0]}"}}) > 0'), {"untrusted": 20.0})
+        until(lambda: ask("sum(lbmux_batch_frames_sum >= bool 20)"), {"": 1.0})  # what is no packet of a VIP counts too
+        until(lambda: ask('sum(lbmux_step_seconds_count{step="forward"} >= bool 1)'), {"": 1.0})
         until(lambda: ask("sum by (backend) (lbmux_backend_up)"), {"h1": 2.0, "h2": 1.0})
         until(lambda: ask("count by (program) (lbmux_build_info)"), {"mux": 1.0, "agent": 1.0})
         until(lambda: ask('min(up{job="lbmux"})'), {"": 1.0})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lbmux import __version__
@@ -19,6 +19,7 @@ from lbmux.control import live_flows, show
 from lbmux.control.config import Backend, Service
 from lbmux.control.moment import Moment
 from lbmux.datapath.tables import UP
+from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
 
 TRAFFIC = {
     "packets": ("lbmux_forwarded_packets_total", "Packets sent to a backend by this mux."),
@@ -42,8 +43,8 @@ class Reading:
     moment: Moment
     in_kernel: bool = False
     ring_dropped: int = 0
-    batches: int | None = None
-    """None: not counted."""
+    meter: Meter | None = None
+    """None: a program without a packet loop of its own."""
     peers: Mapping[str, bool] = field(default_factory=dict)
     """BGP: whether each is established."""
     wanted: Sequence[Service] = ()
@@ -80,13 +81,25 @@ class Families(Collector):
         yield CounterMetricFamily(
             "lbmux_ring_dropped_frames_total", "Frames that the packet ring had no room for.", reading.ring_dropped
         )
-        if reading.batches is not None:
-            yield CounterMetricFamily("lbmux_batches_total", "Batches read from the packet ring.", reading.batches)
+        if reading.meter is not None:
+            yield from _of_loop(reading.meter)
         if reading.peers:
             up = GaugeMetricFamily("lbmux_bgp_up", "Whether the BGP session is established.", labels=["peer"])
             for peer, established in reading.peers.items():
                 up.add_metric([peer], established)
             yield up
+
+
+def _of_loop(meter: Meter) -> Iterator[Metric]:
+    yield HistogramMetricFamily(
+        "lbmux_batch_frames", "Frames of a batch read from the packet ring.",
+        buckets=cumulative(meter.sizes, range(1, SIZE_BITS + 1)), sum_value=meter.frames,
+    )  # fmt: skip
+    help = f"Time that a step takes for a frame, in one batch of {SAMPLE}."
+    costs = HistogramMetricFamily("lbmux_step_seconds", help, labels=["step"])
+    for step in STEPS:
+        costs.add_metric([step], cumulative(meter.costs[step], COST_BITS, 1e-9), meter.cost_ns[step] * 1e-9)
+    yield costs
 
 
 def _counter(name: str, help: str, label: str, lines: Mapping[str, int]) -> CounterMetricFamily:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.config import Config
 from lbmux.programs.metrics.families import Reading
+from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.server import MetricsServer
 from lbmux.programs.showing import Showing
 
@@ -17,7 +18,7 @@ ESTABLISHED = "established"
 def serving(
     where: str | None,
     showing: Showing,
-    batches: Callable[[], int] | None = None,
+    meter: Meter | None = None,
     announcer: Announcer | None = None,
     wanted: Callable[[], Config | None] = lambda: None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
@@ -34,7 +35,7 @@ def serving(
             showing.moment(),
             showing.driver.kernel is not None,
             showing.ring.dropped() if showing.ring else 0,
-            batches() if batches else None,
+            meter,
             dict(seen),
             config.services if config else (),
         )
