@@ -96,7 +96,7 @@ class AgentTables:
             mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
             # Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
             is_here = self.mode == LOCAL or backend.dip in self.own
-            asks = config.slowpath.hosts_help and service.protocol == "tcp" and is_here
+            asks = config.slowpath.hosts_help and service.protocol == "tcp" and service.on_down == "reset" and is_here
             endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss, asks))
         if self.mode == NAT:
             answering = (

@@ -138,6 +138,38 @@ def to_host(lab: Lab, wanted: int) -> socket.socket:
     raise AssertionError(f"no connection to host {wanted}")
 
 
+@contextlib.contextmanager
+def without_a_way(lab: Lab, n: int) -> Iterator[None]:
+    """A host that is gone, as its router sees it: what is for it is dropped in silence."""
+    way = ["blackhole", f"{DIPS[4].format(n)}/32"]
+    lab.run("router", ["ip", "route", "add", *way], check=True, timeout=10)
+    try:
+        yield
+    finally:
+        lab.run("router", ["ip", "route", "del", *way], check=True, timeout=10)
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_a_client_of_a_host_that_died_is_reset_with_its_next_packet(lab: Lab, kernel: bool) -> None:
+    options = ("--driver", "xdp") if kernel else ()
+    services = [web(kind="tcp")]
+    with (
+        server(lab, 1),
+        server(lab, 2),
+        balanced(lab, options=options, agent_options=options, services=services) as mux,
+        to_host(lab, 1) as lost,
+        to_host(lab, 2) as kept,
+        without_a_way(lab, 1),
+    ):
+        wait_until(mux, "h1", "down", 5)
+        wait_for_rows(mux, "h2")
+        lost.sendall(b"anybody?")
+        with pytest.raises(ConnectionResetError):
+            lost.recv(100)  # which would wait for three seconds
+        kept.sendall(b"still here")
+        assert kept.recv(100) == b"still here"
+
+
 def test_drained_backend_keeps_its_connections_over_a_restart(lab: Lab) -> None:
     idle = {"idle": {"closing_s": 1, "untrusted_s": 1, "trusted_s": 4}}
     with server(lab, 1), server(lab, 2), balanced(lab, services=[web() | idle]) as mux:
