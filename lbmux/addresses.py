@@ -13,9 +13,13 @@ So the data path loads, compares and stores without swapping a byte.
 """
 
 import re
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 Address = IPv4Address | IPv6Address
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+"""What a socket is opened with, by the address's version."""
 
 MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
 MAPPED_LOW = 0xFFFF0000

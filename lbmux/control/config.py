@@ -159,7 +159,6 @@ class Service(Model):
             faults.append(((), "at least one backend should have a weight above 0"))
         return _tuple_of(sound, faults)
 
-
     @field_validator("health")
     @classmethod
     def _takes_the_services_way(cls, value: Health | None, info: ValidationInfo) -> Health | None:

@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 
-from lbmux.addresses import Address
+from lbmux.addresses import FAMILIES, Address
 
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1
 HEADER = struct.Struct("=IHHII")
@@ -32,10 +32,10 @@ class Connections:
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
         """Whether there is such a connection, in any state but LISTEN.  OSError where the kernel does not say."""
-        family = socket.AF_INET if local.version == 4 else socket.AF_INET6
         body = REQUEST.pack(
-            family, socket.IPPROTO_TCP, 0, ALL_STATES, local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big"),
-            local.packed, remote.packed, 0, ANY_COOKIE, ANY_COOKIE,
+            FAMILIES[local.version], socket.IPPROTO_TCP, 0, ALL_STATES,
+            local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big"), local.packed, remote.packed,
+            0, ANY_COOKIE, ANY_COOKIE,
         )  # fmt: skip
         self._socket.send(HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0) + body)
         answer = self._socket.recv(ANSWER_BYTES)

@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lbmux.addresses import Address
+from lbmux.addresses import FAMILIES, Address
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 
 TABLE = 9118
@@ -28,9 +28,6 @@ ANY_SOURCE_PORT = "1:65534"
 """As far as the kernel lets a range of a rule go."""
 MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
-
-
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 
 

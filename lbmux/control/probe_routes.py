@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from lbmux.control.policy_routes import EVERYTHING, FAMILIES, SCOPE_LINK, remove_leftovers
+from lbmux.addresses import FAMILIES
+from lbmux.control.policy_routes import EVERYTHING, SCOPE_LINK, remove_leftovers
 
 TABLE = 9119
 PROTOCOL = 141

@@ -27,7 +27,7 @@ from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
-from lbmux.errors import SetupError
+from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import announcing
@@ -244,7 +244,7 @@ async def _serve(options: Options) -> None:
             slow.configure()
             try:
                 await probes.configure(reloader.wanted)
-            except SetupError as error:
+            except LbmuxError as error:
                 log.error("backends that are probed through the tunnel stay as they are: %s", error)
             await hops.watch(mux.destinations() | probes.destinations())
             health.configure(reloader.wanted)

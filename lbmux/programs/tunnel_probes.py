@@ -103,9 +103,11 @@ class TunnelProbes:
     async def _commit(self, mux: MuxTables, config: Config) -> None:
         mux.commit(await asyncio.to_thread(mux.plan, config))
         if mux is not self._mux:
+            worker = Worker(mux.tables)
+            # Compiled, or read from the cache, before the first packet comes; meanwhile the mux has packets to forward.
+            await asyncio.to_thread(self._encapsulate, worker, Batch(1))
             self._targets[:] = -1
-            self._mux, self._worker, self._batch.count = mux, Worker(mux.tables), 0
-            self._encapsulate(self._worker)  # compiled now, or read from the cache, and not when the first packet comes
+            self._mux, self._worker = mux, worker
 
     def bind(self, key: Key, protocol: str, sock: socket.socket) -> None:
         """Have what ``sock`` sends go to the backend ``key``, once it is connected to the VIP."""
@@ -139,11 +141,10 @@ class TunnelProbes:
             if not tun.receive(batch):
                 return
             if self._worker is not None:
-                self._encapsulate(self._worker)
+                self._encapsulate(self._worker, batch)
                 self._send(batch)
 
-    def _encapsulate(self, worker: Worker) -> None:
-        batch = self._batch
+    def _encapsulate(self, worker: Worker, batch: Batch) -> None:
         _towards(
             worker.address, self._targets, batch.address, batch.length, batch.verdict, batch.interface, batch.flags,
             batch.target, batch.count,

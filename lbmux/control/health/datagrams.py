@@ -11,7 +11,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from lbmux.control.health.probe import FAMILIES, ProbeError, Target
+from lbmux.addresses import FAMILIES
+from lbmux.control.health.probe import ProbeError, Target
 
 MOST_BYTES = 65535
 RECURSION, RESPONSE = 0x0100, 0x8000

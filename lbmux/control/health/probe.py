@@ -15,8 +15,6 @@ from lbmux.addresses import Address
 from lbmux.control.config_health import Health
 from lbmux.errors import LbmuxError
 
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-
 
 class ProbeError(LbmuxError):
     """The backend answered, and not as it should: ``why``."""

@@ -8,7 +8,8 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lbmux.control.health.probe import FAMILIES, ProbeError, Target
+from lbmux.addresses import FAMILIES
+from lbmux.control.health.probe import ProbeError, Target
 
 MOST_BYTES = 65536
 """Of an answer; what comes after is not looked at."""

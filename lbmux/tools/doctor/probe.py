@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from lbmux.addresses import Address
+from lbmux.addresses import FAMILIES, Address
 from lbmux.errors import SetupError
 
 FIRST_PORT = 61001
@@ -28,7 +28,6 @@ SYN, RST = 0x02, 0x04
 IP_IN_IP = {4: socket.IPPROTO_IPIP, 6: socket.IPPROTO_IPV6}
 """The outer header's protocol, by the inner version."""
 HEADER_BYTES = {4: 20, 6: 40}
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 
 
@@ -81,7 +80,7 @@ class Wire:
         versions = {address.version for target in targets for address in (target.host, target.vip)}
 
         def opened(version: int, protocol: int) -> socket.socket:
-            return stack.enter_context(socket.socket(FAMILY[version], socket.SOCK_RAW, protocol))
+            return stack.enter_context(socket.socket(FAMILIES[version], socket.SOCK_RAW, protocol))
 
         self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
         self._tcp = {opened(version, socket.IPPROTO_TCP): version for version in versions}

@@ -1,14 +1,13 @@
 """Checks of routes: the router's to the VIPs, and the hosts' for replies."""
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lbmux.addresses import Address
+from lbmux.addresses import FAMILIES, Address
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
@@ -38,8 +37,7 @@ def way(destination: Address, source: Address | None = None) -> Way | None:
 def gateways(destination: Address) -> list[str] | None:
     """Of the route in the main table that is this address's; None where there is none."""
     with IPRoute() as ip:
-        family = socket.AF_INET if isinstance(destination, IPv4Address) else socket.AF_INET6
-        routes = [message for message in ip.get_routes(family=family, table=254)]
+        routes = list(ip.get_routes(family=FAMILIES[destination.version], table=254))
     fits = [
         (message["dst_len"], message)
         for message in routes
