@@ -18,7 +18,7 @@ INTERFACE = 7
 
 
 def config(**changes: Any) -> Config:
-    """Four backends for each family: web on TCP 80, dns on UDP 53."""
+    """Four backends for each family: web on TCP 80, dns on UDP 53.  New flows have room each."""
     services = [
         {
             "name": f"{name}{family}", "vip": VIP if family == 4 else VIP6, "protocol": protocol, "port": port,
@@ -30,7 +30,7 @@ def config(**changes: Any) -> Config:
         for name, protocol, port in (("web", "tcp", 80), ("dns", "udp", 53))
         for family in (4, 6)
     ]  # fmt: skip
-    base = {"maglev": {"size": 1009}, "flows": {"limit": 1024}, "services": services}
+    base = {"maglev": {"size": 1009}, "flows": {"limit": 1 << 16}, "services": services}
     return Config.model_validate(base | changes)
 
 
