@@ -8,8 +8,7 @@ from lbmux.datapath.checksums import fold
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
-from lbmux.datapath.world import TABLE_SYMBOL, frame, frame_end, frame_length, table, xdp_world
-from lbmux.targets.bpf.compiler import declare
+from lbmux.datapath.world import frame, frame_end, frame_length, table, xdp_world
 from lbmux.targets.bpf.programs import XDP_DROP, XDP_TX
 
 PATTERN = layout(
@@ -19,7 +18,6 @@ PATTERN = layout(
 """One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the first of 65536 addresses, the
 rest as in headers; ``back`` counts what came back."""
 
-declare(TABLE_SYMBOL + "pattern")
 pattern, pattern_row = table("pattern"), rows(PATTERN)
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
 CONSTANT_SUM = 0x4500 + (64 << 8 | TCP_PROTOCOL)

@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
-from lbmux.targets.bpf import pins, syscall
+from lbmux.targets.bpf import kernel_clock, objects, pins, syscall
 from lbmux.targets.bpf.maps import KernelTables, Pinned
 from lbmux.targets.bpf.syscall import Attach, BpfError, Loaded
 from lbmux.targets.regions import Tables
@@ -74,6 +74,7 @@ class Kernel:
     def load(self, programs: Mapping[Attach, str]) -> None:
         """Compile and verify programs by name, which takes the most time; they see no packets yet."""
         assert self._kernel_tables is not None
+        objects.prepare([*programs.values(), kernel_clock.PROGRAM])
         for place, name in programs.items():
             if place not in self.loaded:
                 self.loaded[place] = self._kernel_tables.load(name, place)

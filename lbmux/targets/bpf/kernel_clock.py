@@ -15,6 +15,7 @@ from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import TestRunner
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
+PROGRAM = "clock_xdp"
 CLOCKS = struct.Struct("<QQ")
 READINGS = 9
 """Between two reads of one of them a step may fall."""
@@ -24,7 +25,7 @@ READINGS = 9
 def numbers() -> dict[str, int]:
     """What a program needs as lbmux.datapath.world.CLOCK."""
     jiffy_ns = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
-    code = objects.compiled("clock_xdp").program(objects.SECTION, {}, {})
+    code = objects.compiled(PROGRAM).program(objects.SECTION, {}, {})
     program = syscall.load_program(Attach.XDP, code, "lbmux_clock").descriptor
     try:
         runner = TestRunner(program)

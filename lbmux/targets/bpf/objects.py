@@ -7,6 +7,8 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +52,13 @@ def compiled(name: str) -> Object:
     partial.write_bytes(data)
     partial.rename(path)
     return Object(data)
+
+
+def prepare(names: Iterable[str]) -> None:
+    """Have several programs compiled, side by side."""
+    wanted = list(names)
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        list(pool.map(compiled, wanted))
 
 
 def _digest(module: str) -> str:
