@@ -21,6 +21,7 @@ from lbmux.control.mux_tables import MuxTables
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.drivers import Driver
 from lbmux.programs.mux import PacketLoop
 from lbmux.programs.watching import FRAMES_A_SECOND, Watching
 from lbmux.targets.native import Worker
@@ -62,7 +63,7 @@ class Unwatchable(PacketLoop):
         ring, batch = self.ring, self._batch
         count = ring.receive(batch)
         if count:
-            self.meter.batches += 1
+            self.meter.batch(count)
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
             if batch.verdict[:count].max() >= PASSES:
@@ -95,7 +96,8 @@ def measured(count: int) -> dict[str, float]:
     loops |= {name: PacketLoop(MemoryRing(count), worker) for name in GOALS}
     for loop in loops.values():
         nanoseconds(loop, count)  # compiles, and lets each flow have its entry
-    with watched(Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, "eth0")):
+    driver = Driver("mux", "eth0", mux.tables, 0, "packet")
+    with watched(Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, driver)):
         found: dict[str, list[float]] = {name: [] for name in loops}
         for round_ in range(ROUNDS):
             names = list(loops)

@@ -166,23 +166,16 @@ def _itself(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _path(control: Path | None) -> Path:
-    from lbmux.control.control_socket import default_path
-
-    mux, agent = default_path("mux"), default_path("agent")
-    return control or (agent if agent.exists() and not mux.exists() else mux)
-
-
 def _ask(control: Path | None, what: str, **arguments: Any) -> Any:
-    from lbmux.control.control_socket import ask
+    from lbmux.control.control_socket import ask, meant_path
 
-    return ask(_path(control), what, **arguments)
+    return ask(meant_path(control), what, **arguments)
 
 
 def _stream(control: Path | None, what: str, **arguments: Any) -> Iterator[Any]:
-    from lbmux.control.control_socket import ask_stream
+    from lbmux.control.control_socket import ask_stream, meant_path
 
-    return ask_stream(_path(control), what, **arguments)
+    return ask_stream(meant_path(control), what, **arguments)
 
 
 def _whole(control: Path | None, what: str) -> dict[str, Any]:

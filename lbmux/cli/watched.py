@@ -1,4 +1,4 @@
-"""What `lbmux trace` and `lbmux capture` share: the frames of a running mux, and what must be said beside them."""
+"""What `lbmux trace` and `lbmux capture` share: the frames of a running daemon, and what must be said beside them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +14,16 @@ def watched(
     from lbmux.control.control_socket import ask_stream
 
     found = skipped = lost = 0
+    program = ""
     try:
         for answer in ask_stream(path, "watch", filter=expression):
             if "frames" not in answer:
+                program = answer["program"]
                 _begin(answer)
                 continue
             skipped, lost = skipped + answer["skipped"], lost + answer["lost"]
             for frame in filter(wanted, answer["frames"]):
-                yield frame
+                yield {"program": program, **frame}
                 found += 1
                 if found == most:
                     return
@@ -33,9 +35,9 @@ def watched(
 def _begin(answer: dict[str, Any]) -> None:
     where = f"{answer['program']} on {answer['interface']}"
     click.echo(f"lbmux: watching the {where}; Ctrl-C ends", err=True)
-    if answer["in_kernel"]:
+    if answer["unseen"]:
         click.echo(
-            "lbmux: only frames that come to user space are seen; those that the kernel's program forwards or drops"
-            " itself are not (`lbmux mux --driver packet` has them all)",
+            f"lbmux: what the kernel's program forwards or drops itself is not seen: {answer['unseen']} (`--driver"
+            " packet` of a mux, or `tun` of an agent, has all frames in user space)",
             err=True,
         )

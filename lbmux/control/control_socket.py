@@ -34,6 +34,12 @@ def default_path(program: str) -> Path:
     return Path("/run/lbmux") / f"{program}.sock"
 
 
+def meant_path(given: Path | None) -> Path:
+    """The socket that is asked where none is named: the mux's, or the agent's where there is only that."""
+    mux, agent = default_path("mux"), default_path("agent")
+    return given or (agent if agent.exists() and not mux.exists() else mux)
+
+
 class ControlServer:
     """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` are by command."""
 

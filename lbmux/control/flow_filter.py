@@ -60,15 +60,15 @@ class FilterError(LbmuxError):
 
 def parse(text: str, moment: Moment) -> Test:
     """The test that a filter stands for; FilterError, also for names that there are none of."""
-    return _Parser(text, moment).whole()
+    return Parser(text, moment).whole()
 
 
-class _Parser:
+class Parser:
     """Recursive descent over tokens; ``_kind`` is what a value alone would be."""
 
     def __init__(self, text: str, moment: Moment) -> None:
         self._text, self._moment = text, moment
-        self._tokens = _tokens(text)
+        self._tokens = tokens(text)
         self._next = 0
         self._kind: tuple[str, str] | None = None  # direction, type
 
@@ -115,7 +115,7 @@ class _Parser:
         elif self._kind is None:
             if self._peek() == END:
                 raise self._error("the filter ends too early")
-            if not _is_address(self._peek()):
+            if not is_address(self._peek()):
                 raise self._error(f"{self._peek()!r} is not understood: there are {', '.join(WORDS)}")
             self._kind = ("", "host")
         direction, kind = self._kind
@@ -236,7 +236,7 @@ class _Parser:
         return FilterError(self._text, self._tokens[self._next - back][1], reason)
 
 
-def _tokens(text: str) -> list[tuple[str, int]]:
+def tokens(text: str) -> list[tuple[str, int]]:
     """Each with its place; behind the last one END."""
     found, at, end = list[tuple[str, int]](), 0, len(text.rstrip())
     while at < end:
@@ -249,7 +249,7 @@ def _tokens(text: str) -> list[tuple[str, int]]:
     return [*found, (END, end)]
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     try:
         ip_address(text)
     except ValueError:
@@ -261,12 +261,17 @@ def _both(combine: Callable[[Mask, Mask], Mask], one: Test, other: Test) -> Test
     return lambda flows: combine(one(flows), other(flows))
 
 
-def _client_in(network: Network) -> Test:
-    """By the loaded halves of the address and of the prefix' mask."""
-    high, low = map(np.uint64, to_pair(network.network_address))
+def masked(network: Network) -> tuple[int, int, int, int]:
+    """The halves of the network's address and of its mask, as they are loaded."""
     bits = network.prefixlen + 128 - network.max_prefixlen
     mask = ((1 << bits) - 1 << 128 - bits).to_bytes(16, "big")
-    mask_high, mask_low = (np.uint64(int.from_bytes(half, "little")) for half in (mask[:8], mask[8:]))
+    halves = (int.from_bytes(half, "little") for half in (mask[:8], mask[8:]))
+    return (*to_pair(network.network_address), *halves)  # type: ignore[return-value]
+
+
+def _client_in(network: Network) -> Test:
+    """By the loaded halves of the address and of the prefix' mask."""
+    high, low, mask_high, mask_low = map(np.uint64, masked(network))
 
     def inside(flows: Flows) -> Mask:
         entries = flows.entries

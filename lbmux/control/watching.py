@@ -12,30 +12,28 @@ drop              any verdict that drops
 Headers are read in plain Python, which is slow: a Budget says how many frames a second are looked at.
 """
 
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import numpy as np
 
-from lbmux.addresses import Address, from_pair, from_wire32, port_from_wire
+from lbmux.addresses import Address
 from lbmux.control.config import Backend, Service
-from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, Network, _is_address, _Parser
+from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
 from lbmux.control.moment import Moment
 from lbmux.datapath.headers import (
-    ETHERNET,
     ETHERNET_BYTES,
     ICMP_PROTOCOL,
     ICMPV6_PROTOCOL,
-    IPV4,
+    IPIP_PROTOCOL,
     IPV4_BYTES,
-    IPV6,
     IPV6_BYTES,
-    TAG,
+    IPV6_PROTOCOL,
     TAG_BYTES,
-    TCP,
     TCP_BYTES,
     TCP_PROTOCOL,
     TYPE_IPV4,
@@ -47,10 +45,15 @@ from lbmux.datapath.headers import (
 from lbmux.datapath.verdicts import Verdict
 
 PAUSE_S = 0.02
-LOOKED_AT_BYTES = 100
-"""Of a frame: two tags, an IPv4 header with options and TCP's ports and flags stand in them."""
-OFFSET = 0xFF1F
-"""As loaded: the bits of IPv4's ``fragment`` that say where in its datagram it belongs."""
+IPV4_TYPE, IPV6_TYPE, *TAGS = (
+    kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)
+)
+TYPE_AT, FLAGS_AT = 12, 13
+"""In Ethernet's header the type, in TCP's the flags."""
+IPV4_FIELDS, IPV6_FIELDS, PORTS = struct.Struct("!BxH2xHxB2x4s4s"), struct.Struct("!4xHBx16s16s"), struct.Struct("!HH")
+"""Version and header's length, length, fragment, protocol, addresses; length, next header, addresses."""
+OFFSET = 0x1FFF
+"""The bits of ``fragment`` that say where in its datagram it belongs."""
 NAMES = {ICMP_PROTOCOL: "icmp", ICMPV6_PROTOCOL: "icmp6", TCP_PROTOCOL: "tcp", UDP_PROTOCOL: "udp"}
 FLAGS = "FSRP.U"
 """As tcpdump writes them, from the lowest bit."""
@@ -74,38 +77,30 @@ class Heading:
     @classmethod
     def read(cls, frame: bytes) -> "Heading":
         """Never fails: of a frame that ends early or makes no sense only what comes before."""
-        start = frame[:LOOKED_AT_BYTES]
-        at, kind = ETHERNET_BYTES, _field(start, ETHERNET, 0, "type")
-        while kind in (TYPE_VLAN, TYPE_QINQ):
-            kind, at = _field(start, TAG, at, "type"), at + TAG_BYTES
-        if kind == TYPE_IPV4 and len(start) >= at + IPV4_BYTES:
-            ip = np.frombuffer(start, IPV4, 1, at)[0]
-            ends: tuple[Address, Address] = from_wire32(int(ip["source"])), from_wire32(int(ip["destination"]))
-            behind = at + (int(ip["version_ihl"]) & 15) * 4
-            whole = not int(ip["fragment"]) & OFFSET
-            length = port_from_wire(int(ip["length"]))
-            found = cls._of(start, ends, int(ip["protocol"]), behind if whole else None, length)
-            return replace(found, start=at)
-        if kind == TYPE_IPV6 and len(start) >= at + IPV6_BYTES:
-            ip = np.frombuffer(start, IPV6, 1, at)[0]
-            ends = (
-                from_pair(int(ip["source_high"]), int(ip["source_low"])),
-                from_pair(int(ip["destination_high"]), int(ip["destination_low"])),
-            )
-            length = IPV6_BYTES + port_from_wire(int(ip["length"]))
-            return replace(cls._of(start, ends, int(ip["next"]), at + IPV6_BYTES, length), start=at)
+        at, kind = ETHERNET_BYTES, frame[TYPE_AT:ETHERNET_BYTES]
+        while kind in TAGS:
+            kind, at = frame[at + 2 : at + TAG_BYTES], at + TAG_BYTES
+        if kind == IPV4_TYPE and len(frame) >= at + IPV4_BYTES:
+            version_ihl, length, fragment, protocol, source, destination = IPV4_FIELDS.unpack_from(frame, at)
+            ends: tuple[Address, Address] = IPv4Address(source), IPv4Address(destination)
+            behind = None if fragment & OFFSET else at + (version_ihl & 15) * 4
+            return cls._of(frame, ends, protocol, behind, length, at)
+        if kind == IPV6_TYPE and len(frame) >= at + IPV6_BYTES:
+            length, protocol, source, destination = IPV6_FIELDS.unpack_from(frame, at)
+            ends = IPv6Address(source), IPv6Address(destination)
+            return cls._of(frame, ends, protocol, at + IPV6_BYTES, IPV6_BYTES + length, at)
         return cls(length=len(frame))
 
     @classmethod
     def _of(
-        cls, start: bytes, ends: tuple[Address, Address], protocol: int, at: int | None, length: int
+        cls, frame: bytes, ends: tuple[Address, Address], protocol: int, at: int | None, length: int, start: int
     ) -> "Heading":
         """``at``: where the transport's header begins, None in a later fragment."""
-        if protocol not in (TCP_PROTOCOL, UDP_PROTOCOL) or at is None or len(start) < at + 4:
-            return cls(*ends, protocol, length=length)
-        source_port, port = (int.from_bytes(start[place : place + 2], "big") for place in (at, at + 2))
-        flags = _field(start, TCP, at, "flags") if protocol == TCP_PROTOCOL and len(start) >= at + TCP_BYTES else 0
-        return cls(*ends, protocol, source_port, port, flags, length)
+        if protocol not in (TCP_PROTOCOL, UDP_PROTOCOL) or at is None or len(frame) < at + PORTS.size:
+            return cls(*ends, protocol, length=length, start=start)
+        flags = frame[at + FLAGS_AT] if protocol == TCP_PROTOCOL and len(frame) >= at + TCP_BYTES else 0
+        source_port, port = PORTS.unpack_from(frame, at)
+        return cls(*ends, protocol, source_port, port, flags, length, start)
 
     @property
     def name(self) -> str:
@@ -125,11 +120,7 @@ def _end(address: Address | None, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
 
-def _field(start: bytes, header: np.dtype[Any], at: int, name: str) -> int:
-    return int(np.frombuffer(start, header, 1, at)[0][name]) if len(start) >= at + header.itemsize else 0
-
-
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """A frame as it ``came``, what was said of it, and as it ``left``, None where it did not."""
 
@@ -141,10 +132,24 @@ class Seen:
     came_by: int = 0
     left: bytes | None = None
     left_by: int = 0
+    flow: bytes | None = None
+    """The frame in whose headers the client and the VIP stand, where it is not the one that came."""
 
     @cached_property
     def heading(self) -> Heading:
-        return Heading.read(self.came)
+        return Heading.read(self.came if self.flow is None else self.flow)
+
+
+def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict) -> bytes | None:
+    """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
+    if left is not None:
+        return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
+    outer = Heading.read(came)
+    if outer.protocol not in (IPIP_PROTOCOL, IPV6_PROTOCOL):
+        return None
+    header = IPV6_BYTES if isinstance(outer.source, IPv6Address) else IPV4_BYTES
+    kind = TYPE_IPV4 if outer.protocol == IPIP_PROTOCOL else TYPE_IPV6
+    return came[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + came[outer.start + header :]
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:
@@ -170,7 +175,7 @@ def parse(text: str, moment: Moment) -> Test:
     return lambda seen: np.bool_(test(seen))
 
 
-class _FrameParser(_Parser):
+class _FrameParser(Parser):
     """The grammar of flows, with tests of frames: np.bool_, which its and, or and not are made for, too."""
 
     WORDS = (*DIRECTIONS, *TYPES, "tcp", "udp", "icmp", "ip", "ip6", "service", "backend", "verdict", "drop", "and",
@@ -182,7 +187,7 @@ class _FrameParser(_Parser):
             self._kind = None
             return getattr(self, f"_{word}")()
         word = self._peek()
-        if word not in (*self.WORDS, END) and not (self._kind or _is_address(word)):
+        if word not in (*self.WORDS, END) and not (self._kind or is_address(word)):
             raise self._error(f"{word!r} is not understood of frames: there are {', '.join(self.WORDS)}")
         return super()._primitive()
 
@@ -256,17 +261,17 @@ class Names:
 class Budget:
     """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not.
 
-    Once spent it waits for PAUSE_S' worth: asked for every batch, it is to cost nothing then.
+    Once spent it waits for PAUSE_S' worth, ``until`` then: who asks for every batch looks at that first.
     """
 
     def __init__(self, a_second: int, now: float) -> None:
         self._a_second, self._left, self._at = a_second, float(a_second), now
-        self._pause = 0.0
+        self.until = 0.0
         self.skipped = 0
 
     def take(self, wanted: int, now: float) -> int:
         """How many of those ``wanted``."""
-        if now < self._pause:
+        if now < self.until:
             self.skipped += wanted
             return 0
         self._left = min(self._a_second, self._left + (now - self._at) * self._a_second)
@@ -275,5 +280,5 @@ class Budget:
         self._left -= taken
         self.skipped += wanted - taken
         if self._left < 1:
-            self._pause = now + PAUSE_S
+            self.until = now + PAUSE_S
         return taken

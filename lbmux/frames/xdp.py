@@ -79,6 +79,28 @@ class Kernel:
             if place not in self.loaded:
                 self.loaded[place] = self._kernel_tables.load(name, place)
 
+    def load_beside(
+        self, programs: Mapping[Attach, str], more: Mapping[str, int], rings: Mapping[str, int]
+    ) -> dict[Attach, Loaded]:
+        """Programs on the same tables that may be swapped for those attached; ``more`` and ``rings`` are what they have
+        beside them (KernelTables.load).  Whoever asked closes their descriptors."""
+        assert self._kernel_tables is not None
+        objects.prepare(programs.values())
+        loaded = dict[Attach, Loaded]()
+        try:
+            for place, name in programs.items():
+                loaded[place] = self._kernel_tables.load(name, place, more=more, rings=rings)
+        except BaseException:
+            for one in loaded.values():
+                os.close(one.descriptor)
+            raise
+        return loaded
+
+    def swap(self, place: Attach, loaded: Loaded) -> None:
+        """Put a program in the place of the one that is attached there."""
+        path, _ = self._pins.links()[place]
+        _update(path, loaded.descriptor)
+
     def attach(self, programs: Mapping[Attach, str]) -> None:
         """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""
         assert self._kernel_tables is not None

@@ -42,6 +42,7 @@ from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
+from lbmux.programs.watching import NO_COPIES, Watching
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -78,8 +79,14 @@ class AgentLoop:
     """The two ways through the host, each a handler of a descriptor."""
 
     def __init__(self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent) -> None:
-        self._ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
+        self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
         self._batch = Batch(CAPACITY)
+        self._watching: Watching | None = None
+        self._device = socket.if_nametoindex(tun.name)
+
+    def watch(self, watching: Watching | None) -> None:
+        """From the next batch on somebody watches, or nobody."""
+        self._watching = watching
 
     def warm_up(self) -> None:
         self._batch.count = 0
@@ -87,26 +94,32 @@ class AgentLoop:
         self._worker.outbound(self._batch, now_ticks())
         self._tun.send(self._batch, PASSES)
         self._sender.send(self._batch, DROPS)
-        self._ring.receive(self._batch)
-        self._ring.release(self._batch)
+        self.ring.receive(self._batch)
+        self.ring.release(self._batch)
         self._tun.receive(self._batch)
 
     def inbound(self) -> None:
         """Tunnelled packets to the local stack."""
         for _ in range(BATCHES_A_TURN):
-            if not self._ring.receive(self._batch):
+            if not self.ring.receive(self._batch):
                 return
+            copies = self._watching.before(self._batch) if self._watching else NO_COPIES
             self._worker.inbound(self._batch, now_ticks())
             self._tun.send(self._batch, PASSES)
+            if self._watching and copies:
+                self._watching.after(self._batch, copies, self._device)
             self._slow.inbound(self._batch)
-            self._ring.release(self._batch)
+            self.ring.release(self._batch)
 
     def outbound(self) -> None:
         """Replies to clients: with the VIP as their source, or as they are if no mux brought the connection."""
         for _ in range(BATCHES_A_TURN):
             if not self._tun.receive(self._batch):
                 return
+            copies = self._watching.before(self._batch, self._device) if self._watching else NO_COPIES
             self._worker.outbound(self._batch, now_ticks())
+            if self._watching and copies:
+                self._watching.after(self._batch, copies, self.ring.index)
             self._slow.outbound(self._batch)
             self._sender.send(self._batch, DROPS)
 
@@ -178,15 +191,15 @@ async def _serve(options: Options) -> None:
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
         agent.commit(agent.plan(config))
         if driver.kernel is None:
-            ring, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
+            loop, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         else:
-            ring, slow, on_commit = await _start_beside(options, agent, Worker(driver.tables, driver.worker), stack)
+            loop, slow, on_commit = await _start_beside(options, agent, Worker(driver.tables, driver.worker), stack)
         await on_commit()
         start(driver, is_agent=True)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
-        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, ring, slow=slow.counters)
+        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters)
 
         health = AgentHealth(options.health_token)
 
@@ -202,7 +215,8 @@ async def _serve(options: Options) -> None:
         await stack.enter_async_context(health.running())
         await probe()
         reloader = Reloader(options.config, agent, in_force)
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers()}
+        watching = Watching(lambda: Moment.of_agent(agent), loop.watch, driver)
+        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), "watch": watching.watch}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
         await stack.enter_async_context(serving(options.metrics, showing))
         stop = stop_event(on_reload=reloader.soon)
@@ -214,13 +228,13 @@ async def _serve(options: Options) -> None:
     log.info("stopped; goodbye")
 
 
-Started = tuple[PacketRing, SlowAgent, Callable[[], Awaitable[None]]]
-"""Ring, slow path, and what is to be called when a configuration is in force."""
+Started = tuple[AgentLoop, SlowAgent, Callable[[], Awaitable[None]]]
+"""Packet loop, slow path, and what is to be called when a configuration is in force."""
 
 
 async def _open(
     options: Options, agent: AgentTables, worker: Worker, device: str, stack: contextlib.AsyncExitStack
-) -> tuple[PacketRing, Tun, AgentLoop, SlowAgent]:
+) -> tuple[Tun, AgentLoop, SlowAgent]:
     """What both drivers have in user space; the ring reads nothing yet."""
     ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
     tun = stack.enter_context(Tun(device, CAPACITY))
@@ -231,7 +245,7 @@ async def _open(
     loop = AgentLoop(ring, tun, sender, worker, slow)
     loop.warm_up()
     _add_reader(stack, ring.fileno(), loop.inbound)
-    return ring, tun, loop, slow
+    return tun, loop, slow
 
 
 def _add_reader(stack: contextlib.AsyncExitStack, descriptor: int, handler: Callable[[], None]) -> None:
@@ -253,18 +267,18 @@ async def _start_tun(
     options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
 ) -> Started:
     """The driver in user space."""
-    ring, tun, loop, slow = await _open(options, agent, worker, DEVICE, stack)
+    tun, loop, slow = await _open(options, agent, worker, DEVICE, stack)
     routes = PolicyRoutes(tun.name)
     await asyncio.to_thread(routes.open)
     stack.push_async_callback(asyncio.to_thread, routes.close)
     _add_reader(stack, tun.fileno(), loop.outbound)
 
     async def in_force() -> None:
-        config = _into_force(agent, slow, ring)
+        config = _into_force(agent, slow, loop.ring)
         if options.mode == "nat":
             await asyncio.to_thread(routes.set, reply_sources(agent), advmss(config))
 
-    return ring, slow, in_force
+    return loop, slow, in_force
 
 
 async def _start_beside(
@@ -274,9 +288,9 @@ async def _start_beside(
 
     Replies need no device here: the kernel's program translates them.
     """
-    ring, _, _, slow = await _open(options, agent, worker, BESIDE, stack)
+    _, loop, slow = await _open(options, agent, worker, BESIDE, stack)
 
     async def in_force() -> None:
-        _into_force(agent, slow, ring)
+        _into_force(agent, slow, loop.ring)
 
-    return ring, slow, in_force
+    return loop, slow, in_force

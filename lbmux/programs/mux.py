@@ -137,7 +137,8 @@ class PacketLoop:
         copies = self._watching.before(batch)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        self._watching.after(batch, copies)
+        if copies:
+            self._watching.after(batch, copies)
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()
@@ -224,8 +225,7 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations() | probes.destinations())
 
-        in_kernel = driver.kernel is not None
-        watching = Watching(lambda: Moment.of_mux(mux), loop.watch, options.interface, in_kernel)
+        watching = Watching(lambda: Moment.of_mux(mux), loop.watch, driver)
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
 

@@ -1,7 +1,7 @@
-"""Watching a mux: what `lbmux trace` and `lbmux capture` are sent, over the control socket as a stream.
+"""Watching a mux or an agent: what `lbmux trace` and `lbmux capture` are sent, over the control socket as a stream.
 
 Around the data path: frames are copied before it, and paired afterwards with what it said of them.  Without a
-watcher the packet loop knows of none.  Frames that the kernel's program forwards itself never come here.
+watcher the packet loop knows of none.  What the kernel's programs forward comes from lbmux.programs.recording.
 """
 
 import asyncio
@@ -16,9 +16,13 @@ from typing import Any
 from lbmux.control import watching
 from lbmux.control.moment import Moment
 from lbmux.control.show import interface_name
-from lbmux.control.watching import Budget, Heading, Names, Seen
+from lbmux.control.sieve import EVERYTHING, Sieve, sieve_of
+from lbmux.control.watching import Budget, Names, Seen
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
+from lbmux.frames.recorder import Recorded
+from lbmux.programs.drivers import Driver
+from lbmux.programs.recording import Recording
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
@@ -29,7 +33,7 @@ HEARTBEAT_S = 0.5
 
 Copies = list[tuple[bytes, int]]
 """Frames as they came, with the interface that each came by."""
-NOTHING: Copies = []
+NO_COPIES: Copies = []
 
 
 @dataclass(eq=False)
@@ -37,6 +41,7 @@ class Watcher:
     """One reader, ``test`` its filter; ``lost`` counts the matches that it was too slow for."""
 
     test: watching.Test
+    sieve: Sieve
     found: list[Seen] = field(default_factory=list)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
     lost: int = 0
@@ -58,46 +63,70 @@ class Watcher:
 
 
 class Watching:
-    """Of a mux's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None."""
+    """Of a daemon's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None."""
 
-    def __init__(
-        self, moment: Callable[[], Moment], switch: "Switch", interface: str = "", in_kernel: bool = False
-    ) -> None:
-        self._moment, self._switch, self._interface, self._in_kernel = moment, switch, interface, in_kernel
+    def __init__(self, moment: Callable[[], Moment], switch: "Switch", driver: Driver) -> None:
+        self._moment, self._switch, self._interface = moment, switch, driver.interface
+        self._is_agent = driver.role == "agent"
         self._watchers: set[Watcher] = set()
         self._names = Names()
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
+        self._recording: Recording | None = None
+        if driver.kernel is not None:
+            self._recording = Recording(
+                driver.kernel, driver.programs, FRAMES_A_SECOND, self._saw_recorded, self._skipped
+            )
 
-    def before(self, batch: Batch) -> Copies:
-        """Copies of the batch's first frames, as many as may be looked at."""
-        count = self._budget.take(batch.count, time.monotonic())
-        if not count:
-            return NOTHING
-        return [(_bytes(batch, index), int(batch.interface[index])) for index in range(count)]
+    def before(self, batch: Batch, came_by: int = 0) -> Copies:
+        """Copies of the batch's first frames, as many as may be looked at; ``came_by`` if the batch does not say it."""
+        now, budget = time.monotonic(), self._budget
+        if now < budget.until:  # as most are while there is much to do
+            budget.skipped += batch.count
+            return NO_COPIES
+        count = budget.take(batch.count, now)
+        return [(_bytes(batch, index), came_by or int(batch.interface[index])) for index in range(count)]
 
-    def after(self, batch: Batch, copies: Copies) -> None:
-        """Pairs them with what became of the frames; while those are still in the batch's memory."""
-        if not copies:
-            return
-        now_ns, moment = time.time_ns(), self._moment()
+    def after(self, batch: Batch, copies: Copies, leaves_by: int = 0) -> None:
+        """Pairs them with what became of the frames; while those are still in the batch's memory.
+
+        ``leaves_by``: the interface by which frames leave for which the batch has none.
+        """
+        now_ns = time.time_ns()
         for index, (came, came_by) in enumerate(copies):
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
-            names = self._names.of(moment, Heading.read(came), target)
             left, left_by = None, 0
             if verdict.kind == "send":
-                left, left_by = _bytes(batch, index), int(batch.interface[index]) or came_by
-            seen = Seen(now_ns, came, verdict, *names, came_by, left, left_by)
-            for watcher in self._watchers:
-                watcher.offer(seen)
+                left, left_by = _bytes(batch, index), leaves_by or int(batch.interface[index]) or came_by
+            self._saw(now_ns, came, verdict, target, came_by, left, left_by)
+
+    def _saw_recorded(self, frame: Recorded) -> None:
+        self._saw(
+            frame.time_ns, frame.came, frame.verdict, frame.target, frame.came_by, frame.left, frame.left_by
+        )
+
+    def _saw(
+        self, time_ns: int, came: bytes, verdict: Verdict, target: int, came_by: int, left: bytes | None, left_by: int
+    ) -> None:
+        seen = Seen(time_ns, came, verdict, None, None, came_by, left, left_by)
+        if self._is_agent:
+            seen.flow = watching.flow_at_agent(came, left, verdict)
+        seen.service, seen.backend = self._names.of(self._moment(), seen.heading, target)
+        for watcher in self._watchers:
+            watcher.offer(seen)
+
+    def _skipped(self, frames: int) -> None:
+        self._budget.skipped += frames
 
     async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
         """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
-        watcher = Watcher(watching.parse(filter, self._moment()))
+        watcher = Watcher(watching.parse(filter, self._moment()), self._sieve(filter))
         self._watchers.add(watcher)
         self._switch(self)
         skipped = self._budget.skipped
         try:
-            yield {"version": 1, "program": "mux", "interface": self._interface, "in_kernel": self._in_kernel}
+            unseen = await self._record()
+            program = "agent" if self._is_agent else "mux"
+            yield {"version": 1, "program": program, "interface": self._interface, "unseen": unseen}
             while True:
                 with contextlib.suppress(TimeoutError):  # said all the same: so a client that has gone is noticed
                     await asyncio.wait_for(watcher.matched.wait(), HEARTBEAT_S)
@@ -109,6 +138,16 @@ class Watching:
             self._watchers.discard(watcher)
             if not self._watchers:
                 self._switch(None)
+            await self._record()
+
+    def _sieve(self, filter: str) -> Sieve:
+        """At an agent it is by other headers than the filter's that a program would have to judge: only the kind."""
+        sieve = sieve_of(filter)
+        return {name: sieve[name] for name in EVERYTHING} if self._is_agent else sieve
+
+    async def _record(self) -> str:
+        """Have recorded what the watchers want; why the kernel's programs cannot be watched, where they cannot."""
+        return await self._recording.follow(w.sieve for w in self._watchers) if self._recording else ""
 
     def _describe(self, seen: Seen) -> dict[str, Any]:
         return {

@@ -32,6 +32,7 @@ class Daemon:
     """``lbmux mux`` or ``lbmux agent`` in a node of a lab, with the lab's configuration file."""
 
     def __init__(self, lab: Lab, node: str, program: str, *options: str, prefix: tuple[str, ...] = ()) -> None:
+        self.program = program
         self.control = lab.directory / f"{node}-test.sock"
         command = [
             *prefix, sys.executable, "-m", "lbmux.cli.main", program, "-c", str(lab.config), "-i", "eth0",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.utils import rdpcap
 
 from lbmux.cli.trace import _steps
+from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 
-from .daemons import Daemon, configuration, running, send, service
+from .daemons import READY, START_S, Daemon, configuration, running, send, service, started
 
 pytestmark = pytest.mark.root
 
@@ -43,7 +45,7 @@ def watching(daemon: Daemon, command: str, *options: str) -> "Iterator[subproces
     line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stderr and "watching the mux on eth0" in process.stderr.readline()
+        assert process.stderr and f"watching the {daemon.program} on eth0" in process.stderr.readline()
         yield process
     finally:
         process.kill()
@@ -146,3 +148,72 @@ def test_captures_what_left_without_its_tunnel(lab: Lab, mux: Daemon, tmp_path: 
     (left,) = rdpcap(str(file))
     assert (left[IP].src, left[IP].dst, left[TCP].sport, left[IP].ttl) == (CLIENT, VIP, 4600, 62)
     assert len(left[IP]) == 40
+
+
+@pytest.fixture
+def kernel_mux(lab: Lab) -> Iterator[Daemon]:
+    """As ``mux``, and its packets are forwarded and dropped in the kernel."""
+    closed = service("closed", 81, [H1], deny=[f"{CLIENT}/32"])
+    lab.write_config(configuration(service("web", 80, [H1]), closed))
+    with running(lab, "mux1", "mux", "--driver", "xdp") as daemon:
+        yield daemon
+
+
+def test_traces_what_the_kernel_forwards_and_drops(lab: Lab, kernel_mux: Daemon) -> None:
+    send(lab, "client", syn(3999))  # the flow of a slot whose next hop is known
+    (frame,) = trace(lab, kernel_mux, ["-n", "1", "tcp and src port 4001"], [syn(4000), syn(4001), syn(4002, 81)])
+    assert frame["line"] == f"{CLIENT}:4001 > {VIP}:80 tcp [S], 40 bytes"
+    assert (frame["verdict"], frame["service"], frame["backend"]) == ("forwarded", "web", "h1")
+    assert (frame["interface"], frame["left_by"]) == ("eth0", "eth0")
+    assert 0 < time.time() - frame["time_ns"] / 1e9 < 60
+    (dropped,) = trace(lab, kernel_mux, ["-n", "1", "drop"], [syn(4100), syn(4101, 81)])
+    assert (dropped["line"].split()[0], dropped["verdict"]) == (f"{CLIENT}:4101", "denied")
+    counted = {row["verdict"]: row["packets"] for row in ask(kernel_mux.control, "counters")["verdicts"]}
+    assert counted["denied"] == 2, "by the programs that record, too"
+
+
+def test_captures_what_the_kernel_forwards(lab: Lab, kernel_mux: Daemon, tmp_path: Path) -> None:
+    send(lab, "client", syn(3999))
+    file = tmp_path / "x.pcapng"
+    capture(lab, kernel_mux, file, ["-n", "2", f"host {CLIENT}"], [syn(4400), syn(4400, 81)])
+    assert [line[0].split(",")[0] for line in tshark(file, "frame.comment")] == [
+        "in: verdict forwarded (send)", "out: verdict forwarded (send)", "in: verdict denied (drop)",
+    ]  # fmt: skip
+    came, left, denied = rdpcap(str(file))
+    assert bytes(left[IP].payload)[-20:] == bytes(came[IP])[-20:]
+    assert (left[IP].dst, left[IP].payload.dst, denied[TCP].dport) == (H1["dip"], VIP, 81)
+
+
+def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
+    """And a watcher that is killed is not missed."""
+
+    def program() -> int:
+        done = lab.run("mux1", ["ip", "-d", "link", "show", "eth0"], capture_output=True, text=True)
+        found = re.search(r"prog/xdp id (\d+)", done.stdout)
+        assert found, done.stdout
+        return int(found[1])
+
+    usual = program()
+    with watching(kernel_mux, "trace", "drop"):
+        assert program() != usual
+    deadline = time.monotonic() + 5
+    while program() != usual:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("driver", ["tun", "xdp"])
+def test_traces_both_ways_of_an_agent(lab: Lab, driver: str) -> None:
+    lab.write_config(configuration(service("web", 80, [H1])))
+    with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
+        mux.wait_for(READY["mux"], START_S)
+        agent.wait_for(READY["agent"], START_S)
+        # Nobody listens at the backend: its host answers with a reset.
+        came, reply = trace(lab, agent, ["-n", "2", f"host {CLIENT} and port 4700"], [syn(4699), syn(4700)])
+    assert (came["line"], came["verdict"]) == (f"{CLIENT}:4700 > {VIP}:80 tcp [S], 40 bytes", "delivered")
+    assert (reply["line"], reply["verdict"]) == (f"{VIP}:80 > {CLIENT}:4700 tcp [R.], 40 bytes", "replied")
+    assert [(frame["service"], frame["backend"]) for frame in (came, reply)] == [("web", "h1")] * 2
+    assert [step["found"].partition(",")[0] for step in came["steps"] + reply["steps"]] == [
+        "10.0.1.2 > 10.1.1.2 protocol 4", f"{CLIENT}:4700 > 10.1.1.2:8080 tcp [S]",
+        f"10.1.1.2:8080 > {CLIENT}:4700 tcp [R.]", f"{VIP}:80 > {CLIENT}:4700 tcp [R.]",
+    ]  # fmt: skip

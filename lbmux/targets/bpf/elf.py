@@ -13,9 +13,9 @@ SYMBOL = struct.Struct("<IBBHQQ")
 RELOCATION = struct.Struct("<QQ")
 SECTIONS_AT, SECTION_COUNT_AT = 0x28, 0x3C
 LOAD_64 = 0x18
-MAP_VALUE = 2 << 4
-"""BPF_PSEUDO_MAP_VALUE in the place of the source register: the first half is a map's descriptor, the second an
-offset into its value."""
+MAP, MAP_VALUE = 1 << 4, 2 << 4
+"""BPF_PSEUDO_MAP_FD and _MAP_VALUE in the place of the source register: the first half is a map's descriptor, the
+second nothing, or an offset into its value."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ class Object:
         found = RELOCATION.iter_unpack(self._bytes(".rel" + section))
         return [(at, self._text(names + symbols[kind >> 32])) for at, kind in found]
 
-    def program(self, section: str, maps: Mapping[str, int], numbers: Mapping[str, int]) -> bytes:
-        """The instructions of a section; ``maps`` has descriptors by symbol, ``numbers`` plain values."""
+    def program(
+        self, section: str, maps: Mapping[str, int], numbers: Mapping[str, int], rings: Mapping[str, int] | None = None
+    ) -> bytes:
+        """The instructions of a section; by symbol, ``maps`` has descriptors of maps of which the value is meant,
+        ``rings`` those of which the map itself is, and ``numbers`` plain values."""
         code = bytearray(self._bytes(section))
         if not code:
             raise ValueError(f"no section {section}")
@@ -57,6 +60,9 @@ class Object:
             if symbol in maps:
                 code[at + 1] |= MAP_VALUE
                 low, high = maps[symbol], low
+            elif rings and symbol in rings:
+                code[at + 1] |= MAP
+                low, high = rings[symbol], 0
             else:
                 value = (numbers[symbol] + (high << 32 | low)) & 0xFFFFFFFFFFFFFFFF
                 low, high = value & 0xFFFFFFFF, value >> 32

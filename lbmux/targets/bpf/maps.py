@@ -51,16 +51,24 @@ class KernelTables:
         for name, descriptor in self.descriptors.items():
             syscall.pin(directory / name, descriptor)
 
-    def load(self, name: str, attach: Attach, clock: Mapping[str, int] | None = None) -> Loaded:
+    def load(
+        self,
+        name: str,
+        attach: Attach,
+        clock: Mapping[str, int] | None = None,
+        more: Mapping[str, int] | None = None,
+        rings: Mapping[str, int] | None = None,
+    ) -> Loaded:
         """Load the compiled program ``name`` to work on these tables; BpfError where the kernel refuses it.
 
-        ``clock``: other numbers than those of the kernel's clock (world.CLOCK), for tests.
+        ``clock``: other numbers than those of the kernel's clock (world.CLOCK), for tests.  ``more`` tables by name,
+        and ``rings`` by symbol: descriptors of what this program has beside them.
         """
         sizes = self.tables.sizes
-        maps = {TABLE_SYMBOL + name: descriptor for name, descriptor in self.descriptors.items()}
+        maps = {TABLE_SYMBOL + name: descriptor for name, descriptor in {**self.descriptors, **(more or {})}.items()}
         values = {name: getattr(sizes, name) for name in LIMITS} | dict(clock or kernel_clock.numbers())
         numbers = {LIMIT_SYMBOL + name: value for name, value in values.items()}
-        code = objects.compiled(name).program(objects.SECTION, maps, numbers)
+        code = objects.compiled(name).program(objects.SECTION, maps, numbers, rings)
         return syscall.load_program(attach, code, f"lbmux_{name.rpartition(':')[2]}")
 
     def close(self) -> None:

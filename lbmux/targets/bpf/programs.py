@@ -30,9 +30,8 @@ def unsent_action(verdict):
 
 
 @step
-def mux_action(world):
+def mux_action(world, verdict, target):
     """Forwarded frames leave by their backend's interface; what is not forwarded goes up, or is dropped."""
-    verdict, target = mux.run(world)
     if verdict >= PASSES:
         return unsent_action(verdict)
     if target < 0 or target >= backend_limit(world):
@@ -43,20 +42,32 @@ def mux_action(world):
     return redirect(world, interface)
 
 
-def mux_xdp(context):
-    return mux_action(xdp_world(context))
-
-
-def agent_xdp(context):
+@step
+def agent_xdp_action(verdict):
     """The way in: a delivered packet has lost its outer header and goes up to the local stack."""
-    verdict, _ = agent.run_inbound(xdp_world(context))
     return XDP_PASS if verdict < PASSES else unsent_action(verdict)
 
 
-def agent_tc(context):
+@step
+def agent_tc_action(verdict):
     """The way out: everything goes on its way, replies with the VIP as their source."""
-    verdict, _ = agent.run_outbound(tc_world(context))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
+
+
+def mux_xdp(context):
+    world = xdp_world(context)
+    verdict, target = mux.run(world)
+    return mux_action(world, verdict, target)
+
+
+def agent_xdp(context):
+    verdict, _ = agent.run_inbound(xdp_world(context))
+    return agent_xdp_action(verdict)
+
+
+def agent_tc(context):
+    verdict, _ = agent.run_outbound(tc_world(context))
+    return agent_tc_action(verdict)
 
 
 CLOCKS = layout(("jiffies", "u8"), ("coarse_ns", "u8"))

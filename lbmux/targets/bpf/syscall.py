@@ -51,7 +51,7 @@ class Attach(IntEnum):
         return ProgramType.XDP if self is Attach.XDP else ProgramType.SCHED_CLS
 
 
-ARRAY, MMAPABLE = 2, 1 << 10
+ARRAY, RING, MMAPABLE = 2, 27, 1 << 10
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
 LOG_ALL, LOG_STATISTICS = 1, 4
 LOG_BYTES, SMALL_LOG_BYTES = 1 << 24, 1 << 12
@@ -113,6 +113,11 @@ def create_array(name: str, value_bytes: int) -> int:
     """A map of one value that can be mapped into memory; a program reads and writes it directly."""
     attributes = struct.pack("<5I8x16s", ARRAY, 4, value_bytes, 1, MMAPABLE, _name(name))
     return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {value_bytes} bytes")
+
+
+def create_ring(name: str, size_bytes: int) -> int:
+    """A ring buffer that programs write records into; its size is a power of two of pages."""
+    return _bpf(Command.MAP_CREATE, struct.pack("<5I8x16s", RING, 0, 0, size_bytes, 0, _name(name)), f"ring {name}")
 
 
 def map_value(descriptor: int, value_bytes: int) -> mmap.mmap:

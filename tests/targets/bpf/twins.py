@@ -54,7 +54,10 @@ class Twins:
         self.close_programs()
         self._now = now
         clock = {"jiffy_ns": 0, "jiffy_offset_ns": now << TICK_SHIFT}
-        self._loaded = {name: self.kernel.load(name, place, clock) for name, place in self._programs.items()}
+        self._loaded = {name: self.load(name, place, clock) for name, place in self._programs.items()}
+
+    def load(self, name: str, place: Attach, clock: Mapping[str, int]) -> Loaded:
+        return self.kernel.load(name, place, clock)
 
     def close_programs(self) -> None:
         for loaded in self._loaded.values():

@@ -1,0 +1,63 @@
+"""From a filter of frames to the sieve of the kernel's programs (lbmux.datapath.sift): what it asks for at least.
+
+A sieve lets through whatever the filter does, and maybe more; the filter itself (lbmux.control.watching) comes
+afterwards.  A filter with `or`, `not` or parentheses asks for nothing that a sieve could say.
+"""
+
+from ipaddress import ip_network
+
+from lbmux.addresses import port_to_wire
+from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
+from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
+from lbmux.datapath.verdicts import Verdict
+
+Sieve = dict[str, int]
+"""Fields of sift.SIEVE."""
+EVERYTHING: Sieve = {"sent": 1, "dropped": 1}
+UNCLEAR = ("or", "||", "not", "!", "(", ")")
+PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
+SIDES = {"src": "source", "dst": "destination", "": "either"}
+
+
+def sieve_of(text: str) -> Sieve:
+    """The sieve of a filter that is understood."""
+    words = [word for word, _ in tokens(text)]
+    found = dict(EVERYTHING)
+    if any(word in UNCLEAR for word in words):
+        return found
+    direction, kind, at = "", "host", 0
+    while (word := words[at]) != END:
+        at += 1
+        if word in PROTOCOLS:
+            found |= {"protocol": PROTOCOLS[word], "protocol_mask": 0xFF}
+        elif word == "drop":
+            found["sent"] = 0
+        elif word == "verdict":
+            became = Verdict[words[at].upper()].kind
+            found, at = found | {"sent": int(became == "send"), "dropped": int(became == "drop")}, at + 1
+        elif word in ("service", "backend"):
+            at += 1
+        elif word in DIRECTIONS:
+            direction, kind = word, "host"
+        elif word in TYPES:
+            kind, direction = word, direction if words[at - 2] == direction else ""
+        elif word in ("and", "&&"):
+            continue
+        elif kind == "port":
+            found |= _of_port(direction, int(word))
+        elif kind != "portrange" and (kind == "net" or is_address(word)):
+            found |= _of_network(SIDES[direction], word)
+    return found
+
+
+def _of_port(direction: str, port: int) -> Sieve:
+    value = port_to_wire(port)
+    if not direction:
+        return {"either_port": value, "either_port_mask": 0xFFFF}
+    shift = 16 * (direction == "dst")
+    return {"ports": value << shift, "ports_mask": 0xFFFF << shift}
+
+
+def _of_network(side: str, text: str) -> Sieve:
+    names = (f"{side}_{name}" for name in ("high", "low", "high_mask", "low_mask"))
+    return dict(zip(names, masked(ip_network(text)), strict=True))

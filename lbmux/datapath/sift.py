@@ -1,0 +1,83 @@
+"""Sift: whether somebody who watches may want to see a frame, judged by its headers alone.
+
+Not on the way of a packet that nobody watches.  A sieve is coarser than the filter that it was made of
+(lbmux.control.sieve), so that a few comparisons are enough.
+"""
+
+from lbmux.datapath.headers import (
+    ETHERNET_BYTES,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    ethernet,
+    ipv4,
+    ipv6,
+    tcp,
+)
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
+from lbmux.datapath.parse import mapped
+from lbmux.datapath.world import frame, frame_end
+
+SIEVE = layout(
+    ("source_high", "u8"), ("source_low", "u8"), ("source_high_mask", "u8"), ("source_low_mask", "u8"),
+    ("destination_high", "u8"), ("destination_low", "u8"), ("destination_high_mask", "u8"),
+    ("destination_low_mask", "u8"), ("either_high", "u8"), ("either_low", "u8"), ("either_high_mask", "u8"),
+    ("either_low_mask", "u8"), ("ports", "u8"), ("ports_mask", "u8"), ("either_port", "u8"), ("either_port_mask", "u8"),
+    ("protocol", "u8"), ("protocol_mask", "u8"), ("sent", "u8"), ("dropped", "u8"),
+)  # fmt: skip
+"""One row: what a frame has where a mask has a bit; a mask of 0 asks nothing.  Addresses and ports are as they are
+loaded (lbmux.addresses), ``either`` is the source's or the destination's.  ``sent`` and ``dropped``: whether frames are
+wanted of which that became."""
+sieve_row = rows(SIEVE)
+PORTS_BYTES, PLAIN_IPV4 = 4, 0x45
+
+
+@step
+def within(high, low, sieve_high, sieve_low, high_mask, low_mask):
+    return (((high ^ sieve_high) & high_mask) | ((low ^ sieve_low) & low_mask)) == u64(0)
+
+
+@step
+def fits(sieve, source_high, source_low, destination_high, destination_low, ports, protocol):
+    """Whether headers pass the sieve."""
+    ports, protocol = u64(ports), u64(protocol)
+    either = within(
+        source_high, source_low, sieve.either_high, sieve.either_low, sieve.either_high_mask, sieve.either_low_mask
+    ) or within(
+        destination_high, destination_low, sieve.either_high, sieve.either_low, sieve.either_high_mask,
+        sieve.either_low_mask,
+    )  # fmt: skip
+    port = ((ports ^ sieve.either_port) & sieve.either_port_mask) == u64(0) or (
+        ((ports >> u64(16)) ^ sieve.either_port) & sieve.either_port_mask
+    ) == u64(0)
+    return (
+        ((protocol ^ sieve.protocol) & sieve.protocol_mask) == u64(0)
+        and ((ports ^ sieve.ports) & sieve.ports_mask) == u64(0)
+        and port
+        and either
+        and within(source_high, source_low, sieve.source_high, sieve.source_low, sieve.source_high_mask,
+                   sieve.source_low_mask)
+        and within(destination_high, destination_low, sieve.destination_high, sieve.destination_low,
+                   sieve.destination_high_mask, sieve.destination_low_mask)
+    )  # fmt: skip
+
+
+@step
+def passes(world, sieve):
+    """Whether the frame does: one whose headers do not stand at their usual places does."""
+    start, end = frame(world), frame_end(world)
+    if beyond(advance(start, int64(ETHERNET_BYTES + IPV4_BYTES + PORTS_BYTES)), end):
+        return False
+    kind = ethernet(start, 0).type
+    if kind == TYPE_IPV4 and ipv4(start, ETHERNET_BYTES).version_ihl == PLAIN_IPV4:
+        ip = ipv4(start, ETHERNET_BYTES)
+        ports = tcp(start, ETHERNET_BYTES + IPV4_BYTES).ports
+        return fits(sieve, u64(0), mapped(ip.source), u64(0), mapped(ip.destination), ports, ip.protocol)
+    if kind == TYPE_IPV6 and not beyond(advance(start, int64(ETHERNET_BYTES + IPV6_BYTES + PORTS_BYTES)), end):
+        ip6 = ipv6(start, ETHERNET_BYTES)
+        ports = tcp(start, ETHERNET_BYTES + IPV6_BYTES).ports
+        return fits(
+            sieve, ip6.source_high, ip6.source_low, ip6.destination_high, ip6.destination_low, ports, ip6.next
+        )
+    return True

@@ -1,0 +1,163 @@
+"""The kernel programs while somebody watches: they do what the others do, and write frames that match into a ring.
+
+They stand in the others' place for so long (lbmux.frames.recorder), so nobody pays for them else.  What is matched is a
+sieve (lbmux.datapath.sift), coarser than the filter that it was made of: user space looks at what passes it.  How many
+frames may be written is user space's to say, too, so that a flood costs little.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from lbmux.datapath import agent, mux
+from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
+from lbmux.datapath.sift import SIEVE, passes, sieve_row
+from lbmux.datapath.tables import backend_row, settings_row
+from lbmux.datapath.verdicts import DROPS, PASSES
+from lbmux.datapath.world import (
+    arrived,
+    backend_limit,
+    backends,
+    forgotten,
+    frame_length,
+    helper,
+    settings,
+    table,
+    tc_world,
+    worker,
+    worker_limit,
+    xdp_world,
+)
+from lbmux.targets.bpf.programs import agent_tc_action, agent_xdp_action, mux_action
+
+RING_SYMBOL = "lbmux_ring_"
+"""Prefix of a symbol that stands for a ring as helpers take it."""
+
+BUDGET = layout(("left", "u8"), ("sequence", "u8"), ("skipped", "u8"), ("unused", "u8"))
+"""A row a worker, behind the sieve: frames that may still be written, how many were, and how many were not allowed."""
+RECORD = layout(
+    ("time_ns", "u8"), ("sequence", "u8"), ("after", "u4"), ("length", "u4"), ("verdict", "i4"), ("target", "i4"),
+    ("worker", "u4"), ("interface", "u4"), ("leaves_by", "u4"), ("unused", "u4"),
+)  # fmt: skip
+"""What stands before a frame in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after`` the data path rather than before;
+``length`` of the frame, of which the ring has at most MOST_BYTES; ``leaves_by`` 0 where that is ``interface``."""
+MOST_BYTES = 2048
+SIEVE_BYTES, RECORD_BYTES = SIEVE.itemsize, RECORD.itemsize
+budget_row, watch = rows(BUDGET), table("watch")
+
+HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5, 26, 131, 132, 189
+
+
+@intrinsic
+def record(
+    typing: Any, world: Any, sequence, after, length, verdict, target, who, interface, leaves_by
+) -> Any:
+    """Write the frame as it is now into the ring, where that has room.  ``length`` is at least 1."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ring = builder.module.globals.get(RING_SYMBOL + "frames") or ir.GlobalVariable(
+            builder.module, i8, RING_SYMBOL + "frames"
+        )
+        size, none = ir.Constant(i64, RECORD_BYTES + MOST_BYTES), ir.Constant(i64, 0)
+        place = helper(builder, HELPER_RESERVE, i8.as_pointer(), ring, size, none)
+        with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(place, i64), none)):
+            now = helper(builder, HELPER_NOW, i64)
+            names = ("sequence", "after", "length", "verdict", "target", "worker", "interface", "leaves_by")
+            for name, value in (("time_ns", now), *zip(names, args[1:], strict=True)):
+                kind, at = RECORD.fields[name][:2]  # type: ignore[index]
+                value = value if kind.itemsize == 8 else builder.trunc(value, i32)
+                to = builder.bitcast(offset_by(builder, place, ir.Constant(i64, at)), value.type.as_pointer())
+                builder.store(value, to, align=kind.itemsize)
+            # The verifier believes a mask; LLVM would see that it does nothing, hence the detour.
+            wanted = builder.sub(args[3], ir.Constant(i64, 1))
+            most = ir.Constant(i64, MOST_BYTES - 1)
+            wanted = builder.select(builder.icmp_unsigned(">", wanted, most), most, wanted)
+            wanted = builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [wanted], side_effect=False)
+            wanted = builder.add(builder.and_(wanted, most), ir.Constant(i64, 1))
+            data = offset_by(builder, place, ir.Constant(i64, RECORD_BYTES))
+            load = HELPER_LOAD_XDP if world.target == "xdp" else HELPER_LOAD_SKB
+            helper(builder, load, i64, args[0], ir.Constant(i64, 0), data, wanted)
+            helper(builder, HELPER_SUBMIT, i64, place, none)
+        return context.get_dummy_value()
+
+    return types.void(world, *(types.int64,) * 8), lower
+
+
+@step
+def budget(world, who):
+    return budget_row(advance(watch(world), int64(SIEVE_BYTES)), who)
+
+
+@step
+def taken(world, who):
+    """Whether one more frame may be written."""
+    row = budget(world, who)
+    if row.left == u64(0):
+        row.skipped += u64(1)
+        return False
+    row.left -= u64(1)
+    row.sequence += u64(1)
+    return True
+
+
+@step
+def before(world, sifted):
+    """Look at a frame that comes, whose headers are ``sifted`` or may be a tunnel's; its number if wanted, else 0.
+
+    Handed on, since a worker's next frame may come before this one is through: a reply of the agent is interrupted.
+    """
+    who, sieve = worker(world), sieve_row(watch(world), 0)
+    if who >= worker_limit(world) or (sifted and not passes(world, sieve)) or not taken(world, who):
+        return int64(0)
+    sequence = int64(budget(world, who).sequence)
+    if sieve.sent != u64(0):
+        record(world, sequence, int64(0), frame_length(world), int64(0), int64(-1), who, arrived(world), int64(0))
+    return sequence
+
+
+@step
+def noted(world, sifted):
+    """``before``; the verifier follows what comes now once, whatever that said."""
+    return forgotten(world, before(world, sifted), settings_row(settings(world), 0).key0)
+
+
+@step
+def after(world, sequence, verdict, target, leaves_by):
+    """Write what became of the frame.  What goes up is seen there."""
+    if sequence == 0:
+        return
+    sieve = sieve_row(watch(world), 0)
+    if (verdict < PASSES and sieve.sent != u64(0)) or (verdict >= DROPS and sieve.dropped != u64(0)):
+        record(
+            world, sequence, int64(1), frame_length(world), int64(verdict), int64(target), worker(world),
+            arrived(world), int64(leaves_by),
+        )  # fmt: skip
+
+
+def mux_xdp(context):
+    world = xdp_world(context)
+    sequence = noted(world, True)
+    verdict, target = mux.run(world)
+    leaves_by = int64(0)
+    if verdict < PASSES and target >= 0 and target < backend_limit(world):
+        leaves_by = int64(backend_row(backends(world), target).interface)
+    after(world, sequence, verdict, target, leaves_by)
+    return mux_action(world, verdict, target)
+
+
+def agent_xdp(context):
+    world = xdp_world(context)
+    sequence = noted(world, False)
+    verdict, target = agent.run_inbound(world)
+    after(world, sequence, verdict, target, int64(0))
+    return agent_xdp_action(verdict)
+
+
+def agent_tc(context):
+    world = tc_world(context)
+    sequence = noted(world, True)
+    verdict, target = agent.run_outbound(world)
+    after(world, sequence, verdict, target, int64(0))
+    return agent_tc_action(verdict)
