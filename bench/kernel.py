@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from socket import if_nametoindex
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,14 @@ from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
 from lbmux.control.mux_tables import MuxTables
 from lbmux.control.neighbours import NextHop
+from lbmux.control.sieve import sieve_of
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.world import TABLE_SYMBOL
+from lbmux.frames.recorder import Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
+from lbmux.programs.watching import FRAMES_A_SECOND
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
@@ -42,6 +46,7 @@ SIZES = (64, 128, 256, 512, 1024, 1400)
 NEW = 1 << 40
 """So many flows that none comes twice."""
 TEST_RUNS = 2_000_000
+PROGRAMS = {Attach.XDP: "mux_xdp"}
 NEVER_IDLE = {"untrusted_s": 86400, "trusted_s": 86400, "closing_s": 86400}
 
 
@@ -79,16 +84,27 @@ class Stage:
             os.close(link)
 
     @contextlib.contextmanager
-    def mux(self) -> Iterator[None]:
+    def mux(self) -> Iterator[Kernel]:
         """The mux under test, with room for a million flows on each CPU."""
         sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:
             fill(kernel.tables, self.macs)
-            inside(self._mux, lambda: kernel.attach({Attach.XDP: "mux_xdp"}))
-            yield
+            inside(self._mux, lambda: kernel.attach(PROGRAMS))
+            yield kernel
         finally:
             inside(self._mux, kernel.detach)
+
+    @contextlib.contextmanager
+    def watched(self, kernel: Kernel, filter: str) -> Iterator[None]:
+        """The mux while somebody watches, with a filter."""
+        recorder = inside(self._mux, lambda: Recorder(kernel, PROGRAMS))
+        try:
+            recorder.sift(sieve_of(filter))
+            recorder.allow(FRAMES_A_SECOND)
+            yield
+        finally:
+            inside(self._mux, recorder.close)
 
     @contextlib.contextmanager
     def two_cores(self) -> Iterator[None]:
@@ -185,7 +201,7 @@ def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
         with stage.two_cores() if two_cores else contextlib.nullcontext():
             yield
 
-    def under(context: Callable[[], contextlib.AbstractContextManager[None]], flows: int, sent: bool = False) -> float:
+    def under(context: Callable[[], contextlib.AbstractContextManager[Any]], flows: int, sent: bool = False) -> float:
         with context(), cores():
             return stage.rate(flows, sent=sent)
 

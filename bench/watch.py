@@ -4,8 +4,8 @@ The loop is the mux's own, between a driver in memory that only lays the same fr
 driver, so a live mux pays a smaller share.  The loops take turns, in another order each round, so that what else the
 machine does befalls them alike, and the loop from before runs twice: how far its two figures are apart is what this
 run can tell at all.  Processor time, since other programs take some of the wall clock's; but how many frames are
-looked at goes by the wall clock, so on a busy machine being watched seems dearer than it is.  The kernel's program has
-no hook, so there is nothing of it to measure.
+looked at goes by the wall clock, so on a busy machine being watched seems dearer than it is.  In the kernel another
+program takes the usual one's place while somebody watches; generator and mux on one core.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench.frames import LOCAL, Frames, config, tables
+from bench.kernel import Stage
+from bench.live import Bed
 from bench.report import Result
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables
@@ -27,7 +29,7 @@ from lbmux.programs.watching import FRAMES_A_SECOND, Watching
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
-ROUNDS, TURNS_S = 60, 0.05
+ROUNDS, TURNS_S, KERNEL_ROUNDS = 60, 0.05, 7
 """Of each loop so many times so long."""
 AGAIN = "before, again"
 MATCHES_NOTHING = "udp and port 9"
@@ -83,7 +85,26 @@ def run() -> list[Result]:
                 Result("watch", f"{name}, {loop}", value, "ns a packet", before[0], value / before[1],
                        GOALS.get(loop, "") if count == CAPACITY else "")
             )  # fmt: skip
-    return results
+    return results + _in_kernel()
+
+
+def _in_kernel() -> list[Result]:
+    """The rate of the kernel's program, and that of the one which is there while somebody watches, in turn."""
+    usual, watched = list[float](), list[float]()
+    with Bed() as bed:
+        stage = Stage(bed)
+        with stage.mux() as kernel:
+            stage.rate(1000)
+            for _ in range(KERNEL_ROUNDS):
+                usual.append(stage.rate(1000))
+                with stage.watched(kernel, MATCHES_NOTHING):
+                    watched.append(stage.rate(1000))
+    ratio = statistics.median(before / after for before, after in zip(usual, watched, strict=True))
+    name = "in the kernel, a filter matches nothing"
+    return [
+        Result("watch", "in the kernel, nobody watches", statistics.median(usual), "Mpps"),
+        Result("watch", name, statistics.median(watched), "Mpps", "slower than unwatched", ratio, "< 1.03"),
+    ]
 
 
 def measured(count: int) -> dict[str, float]:
