@@ -38,7 +38,8 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
 def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, str]]:
     """What explain says of such a packet now; nothing for one that it cannot make."""
     from lbmux.errors import ControlError
-    from lbmux.tools.explain import Packet, PacketError, explain_live
+    from lbmux.tools.explain import explain_live
+    from lbmux.tools.packet import Packet, PacketError
 
     said, _, rest = frame["line"].partition(", ")
     flow, _, flags = said.rpartition(" [") if said.endswith("]") else (said, "", "")

@@ -4,10 +4,9 @@ The packet is made and taken through the data path itself, on a private copy of 
 explaining changes nothing.  What the single steps found is asked of the very same steps, compiled one after another.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,20 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from lbmux.addresses import Address, from_pair, mac_from_int, port_to_wire, to_pair
+from lbmux.addresses import from_pair, mac_from_int
 from lbmux.control.config import Config, Service
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import PROTOCOLS
 from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.control.watching import Heading
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.headers import (
-    ACK,
-    ETHERNET,
     ETHERNET_BYTES,
     IPIP_PROTOCOL,
     IPV4,
     IPV6,
     IPV6_PROTOCOL,
-    SYN,
-    TCP,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    UDP,
 )
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import Pointer, at_address, int64, u64
@@ -56,98 +47,15 @@ from lbmux.datapath.world import (
     worker_limit,
     world_at,
 )
-from lbmux.errors import LbmuxError, SetupError
+from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.targets.native import Worker, compiled, world_row
 from lbmux.targets.regions import now_ticks
+from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 
-TEXT = re.compile(
-    r"\s*(?P<source>[\d.]+|\[[\da-fA-F:.]+\]):(?P<source_port>\d+)\s*>\s*"
-    r"(?P<vip>[\d.]+|\[[\da-fA-F:.]+\]):(?P<port>\d+)(/(?P<protocol>tcp|udp))?\s*"
-)
-FORM = "SRC:PORT > VIP:PORT/tcp"
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
-
-
-class PacketError(LbmuxError):
-    """``text`` names no packet that can be made."""
-
-    def __init__(self, text: str, reason: str) -> None:
-        self.text, self.reason = text, reason
-        super().__init__(text, reason)
-
-    def __str__(self) -> str:
-        return f"{self.text!r}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Packet:
-    """A packet of a client; ``length`` is that of the IP packet, in bytes."""
-
-    source: Address
-    source_port: int
-    vip: Address
-    port: int
-    protocol: str = "tcp"
-    opens: bool = False
-    """Whether it is a SYN, the first of a connection."""
-    length: int | None = None
-
-    @classmethod
-    def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "Packet":
-        found = TEXT.fullmatch(text)
-        if found is None:
-            raise PacketError(text, f"should be {FORM}, as in '198.51.100.7:40000 > 192.0.2.1:80/tcp'")
-        try:
-            ends = [ip_address(found[name].strip("[]")) for name in ("source", "vip")]
-        except ValueError as error:
-            raise PacketError(text, str(error)) from error
-        source, vip = ends
-        if source.version != vip.version:
-            raise PacketError(text, "both addresses are IPv4, or both are IPv6")
-        ports = [int(found[name]) for name in ("source_port", "port")]
-        if max(ports) > 65535:
-            raise PacketError(text, "a port is 0 to 65535")
-        packet = cls(source, ports[0], vip, ports[1], found["protocol"] or "tcp", opens, length)
-        least = len(packet.frame(minimal=True)) - ETHERNET_BYTES
-        if length is not None and not least <= length <= 65535:
-            raise PacketError(text, f"a packet of {length} bytes: it should have {least} to 65535")
-        return packet
-
-    def frame(self, minimal: bool = False) -> bytes:
-        """As it would come to the mux; of the checksums, which the data path does not look at, nothing."""
-        eth = np.zeros(1, ETHERNET)
-        transport = np.zeros(1, TCP if self.protocol == "tcp" else UDP)
-        transport["ports"] = port_to_wire(self.source_port) | port_to_wire(self.port) << 16
-        if self.protocol == "tcp":
-            transport["offset"], transport["flags"] = 0x50, SYN if self.opens else ACK
-        is_ipv4 = isinstance(self.vip, IPv4Address)
-        least = (IPV4 if is_ipv4 else IPV6).itemsize + transport.itemsize
-        length = least if minimal else self.length or least
-        eth["type"] = TYPE_IPV4 if is_ipv4 else TYPE_IPV6
-        ip = self._ipv4(length) if is_ipv4 else self._ipv6(length)
-        return eth.tobytes()[:ETHERNET_BYTES] + ip + transport.tobytes() + bytes(length - least)
-
-    def _ipv4(self, length: int) -> bytes:
-        ip = np.zeros(1, IPV4)
-        ip["version_ihl"], ip["ttl"], ip["protocol"] = 0x45, 64, PROTOCOLS[self.protocol]
-        ip["length"] = port_to_wire(length)  # 16 bits in the wire's order, as a port
-        ip["source"], ip["destination"] = (int.from_bytes(a.packed, "little") for a in (self.source, self.vip))
-        return ip.tobytes()
-
-    def _ipv6(self, length: int) -> bytes:
-        ip = np.zeros(1, IPV6)
-        ip["version_class_label"], ip["hops"], ip["next"] = 0x60, 64, PROTOCOLS[self.protocol]
-        ip["length"] = port_to_wire(length - IPV6.itemsize)
-        ip["source_high"], ip["source_low"] = to_pair(self.source)
-        ip["destination_high"], ip["destination_low"] = to_pair(self.vip)
-        return ip.tobytes()
-
-    def __str__(self) -> str:
-        source, vip = (f"[{a}]" if isinstance(a, IPv6Address) else str(a) for a in (self.source, self.vip))
-        return f"{source}:{self.source_port} > {vip}:{self.port}/{self.protocol}"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from lbmux.lab.topology import VIP, ananta
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation
-from lbmux.tools.explain import Packet, explain_live
+from lbmux.tools.explain import explain_live
+from lbmux.tools.packet import Packet
 
 pytestmark = pytest.mark.root
 

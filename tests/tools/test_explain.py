@@ -14,7 +14,8 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
-from lbmux.tools.explain import Explanation, Packet, PacketError, explain_configuration, explain_live
+from lbmux.tools.explain import Explanation, explain_configuration, explain_live
+from lbmux.tools.packet import Packet, PacketError
 from tests.control.inside import CONFIG, Inside, client
 
 READ = Config.model_validate(CONFIG)

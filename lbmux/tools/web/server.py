@@ -18,7 +18,8 @@ from aiohttp import web
 
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.daemon import ready, stop_event
-from lbmux.tools.explain import Packet, explain_live
+from lbmux.tools.explain import explain_live
+from lbmux.tools.packet import Packet
 from lbmux.tools.web.guard import add_headers, guard
 from lbmux.tools.web.pool import Look, look, names, picture
 from lbmux.tools.web.tables import Table, change, read
