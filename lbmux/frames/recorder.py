@@ -5,6 +5,7 @@ sieve into a ring.  Both are swapped between two packets.  Where this process di
 the ring full.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 
 from lbmux.datapath.sift import SIEVE
 from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import SetupError
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf import syscall, watched
 from lbmux.targets.bpf.ring import Ring
@@ -106,13 +108,12 @@ class Recorder:
             yield Recorded(when_ns, came, verdict, int(head["target"]), came_by, left, left_by)
 
     def close(self) -> None:
-        """Put the usual programs back."""
-        try:
+        """Put the usual programs back, unless somebody took them off meanwhile."""
+        with contextlib.suppress(SetupError):
             for place in self._loaded:
                 self._kernel.swap(place, self._kernel.loaded[place])
-        finally:
-            for loaded in self._loaded.values():
-                os.close(loaded.descriptor)
-            self._loaded = {}
-            self._ring.close()
-            os.close(self._table)
+        for loaded in self._loaded.values():
+            os.close(loaded.descriptor)
+        self._loaded = {}
+        self._ring.close()
+        os.close(self._table)

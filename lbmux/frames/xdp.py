@@ -97,9 +97,11 @@ class Kernel:
         return loaded
 
     def swap(self, place: Attach, loaded: Loaded) -> None:
-        """Put a program in the place of the one that is attached there."""
-        path, _ = self._pins.links()[place]
-        _update(path, loaded.descriptor)
+        """Put a program in the place of the one that is attached there; SetupError where none is any more."""
+        links = self._pins.links()
+        if place not in links:
+            raise SetupError(f"interface {self.interface}", "the program was taken off", "start the daemon again")
+        _update(links[place][0], loaded.descriptor)
 
     def attach(self, programs: Mapping[Attach, str]) -> None:
         """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""

@@ -60,10 +60,10 @@ class Recording:
     async def _end(self) -> None:
         if self._recorder is None or self._refilling is None:
             return
+        recorder, self._recorder = self._recorder, None
         self._refilling.cancel()
-        asyncio.get_running_loop().remove_reader(self._recorder.fileno())
-        self._recorder.close()
-        self._recorder = self._refilling = None
+        asyncio.get_running_loop().remove_reader(recorder.fileno())
+        recorder.close()
 
     def _read(self) -> None:
         assert self._recorder is not None

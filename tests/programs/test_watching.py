@@ -16,6 +16,7 @@ from scapy.utils import rdpcap
 
 from lbmux.cli.trace import _steps
 from lbmux.control.control_socket import ask
+from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 
 from .daemons import READY, START_S, Daemon, configuration, running, send, service, started
@@ -200,6 +201,16 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
     while program() != usual:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_the_programs_may_be_taken_off_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
+    with watching(kernel_mux, "trace", "drop"):
+        assert lab.inside("mux1", lambda: detach("eth0"))
+    with watching(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # in user space all are seen now
+        send(lab, "client", syn(4001))
+        out, _ = process.communicate(timeout=60)
+    assert "forwarded (send), web/h1" in out
+    assert "internal error" not in kernel_mux.log and "failed" not in kernel_mux.log
 
 
 @pytest.mark.parametrize("driver", ["tun", "xdp"])
