@@ -14,16 +14,14 @@ def watched(
     from lbmux.control.control_socket import ask_stream
 
     found = skipped = lost = 0
-    program = ""
     try:
         for answer in ask_stream(path, "watch", filter=expression):
             if "frames" not in answer:
-                program = answer["program"]
                 _begin(answer)
                 continue
             skipped, lost = skipped + answer["skipped"], lost + answer["lost"]
             for frame in filter(wanted, answer["frames"]):
-                yield {"program": program, **frame}
+                yield frame
                 found += 1
                 if found == most:
                     return

@@ -67,7 +67,7 @@ class Watching:
 
     def __init__(self, moment: Callable[[], Moment], switch: "Switch", driver: Driver) -> None:
         self._moment, self._switch, self._interface = moment, switch, driver.interface
-        self._is_agent = driver.role == "agent"
+        self._program, self._is_agent = driver.role, driver.role == "agent"
         self._watchers: set[Watcher] = set()
         self._names = Names()
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
@@ -125,8 +125,7 @@ class Watching:
         skipped = self._budget.skipped
         try:
             unseen = await self._record()
-            program = "agent" if self._is_agent else "mux"
-            yield {"version": 1, "program": program, "interface": self._interface, "unseen": unseen}
+            yield {"version": 1, "program": self._program, "interface": self._interface, "unseen": unseen}
             while True:
                 with contextlib.suppress(TimeoutError):  # said all the same: so a client that has gone is noticed
                     await asyncio.wait_for(watcher.matched.wait(), HEARTBEAT_S)
@@ -151,6 +150,7 @@ class Watching:
 
     def _describe(self, seen: Seen) -> dict[str, Any]:
         return {
+            "program": self._program,
             "time_ns": seen.time_ns,
             "interface": self._named(seen.came_by),
             "line": str(seen.heading),

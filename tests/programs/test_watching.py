@@ -214,13 +214,18 @@ def test_the_programs_may_be_taken_off_meanwhile(lab: Lab, kernel_mux: Daemon) -
 
 
 @pytest.mark.parametrize("driver", ["tun", "xdp"])
-def test_traces_both_ways_of_an_agent(lab: Lab, driver: str) -> None:
+def test_traces_and_captures_both_ways_of_an_agent(lab: Lab, driver: str, tmp_path: Path) -> None:
     lab.write_config(configuration(service("web", 80, [H1])))
     with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
         mux.wait_for(READY["mux"], START_S)
         agent.wait_for(READY["agent"], START_S)
         # Nobody listens at the backend: its host answers with a reset.
         came, reply = trace(lab, agent, ["-n", "2", f"host {CLIENT} and port 4700"], [syn(4699), syn(4700)])
+        for options in ([], ["--inner"]):
+            capture(lab, agent, tmp_path / f"x{len(options)}", ["-n", "2", *options, "port 4800"], [syn(4800)])
+    outer, inner = (rdpcap(str(tmp_path / f"x{number}")) for number in (0, 1))
+    assert [packet[IP].dst for packet in outer] == ["10.1.1.2", "10.1.1.2", CLIENT, CLIENT]
+    assert [packet[IP].dst for packet in inner] == [VIP, "10.1.1.2", CLIENT, CLIENT]
     assert (came["line"], came["verdict"]) == (f"{CLIENT}:4700 > {VIP}:80 tcp [S], 40 bytes", "delivered")
     assert (reply["line"], reply["verdict"]) == (f"{VIP}:80 > {CLIENT}:4700 tcp [R.], 40 bytes", "replied")
     assert [(frame["service"], frame["backend"]) for frame in (came, reply)] == [("web", "h1")] * 2
