@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from lbmux.datapath.tables import PADDING, ROWS, VERSION, Sizes
 from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
+from lbmux.errors import SetupError
 from lbmux.targets.bpf import kernel_clock, objects, syscall
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.regions import Tables
 
 DESCRIPTION, DESCRIPTION_BYTES = "description", 1 << 14
+REACH_BYTES = 1 << 29
+"""So far into a map the verifier lets a program look (BPF_MAX_VAR_OFF)."""
+LESSENED_BY = {"flows": "a smaller flows.limit", "slots": "a smaller maglev.size"}
 
 
 class KernelTables:
@@ -33,7 +37,14 @@ class KernelTables:
 
     @classmethod
     def create(cls, sizes: Sizes) -> "KernelTables":
-        """New tables, initialised.  The kernel takes all of their memory at once."""
+        """New tables, initialised.  The kernel takes all of their memory at once.
+
+        SetupError for tables that are larger than a program can reach.
+        """
+        for name, size in sizes.regions().items():
+            if size - PADDING > REACH_BYTES:
+                reason = f"{size >> 20} MiB, and a program in the kernel reaches {REACH_BYTES >> 20}"
+                raise SetupError(f"table of {name}", reason, LESSENED_BY.get(name, ""))
         descriptors: dict[str, int] = {}
         try:
             for name, size in {**sizes.regions(), DESCRIPTION: DESCRIPTION_BYTES}.items():

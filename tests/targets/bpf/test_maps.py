@@ -1,0 +1,19 @@
+"""Tables in the kernel's maps: what is refused before anything is made."""
+
+import pytest
+
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import SetupError
+from lbmux.targets.bpf.maps import KernelTables
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (Sizes(workers=5, buckets=1 << 20), "^table of flows: 640 MiB, .* reaches 512 .a smaller flows.limit.$"),
+        (Sizes(slots=1 << 29), "^table of slots: 1024 MiB, .* reaches 512 .a smaller maglev.size.$"),
+    ],
+)
+def test_tables_beyond_the_reach_of_a_program(sizes: Sizes, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        KernelTables.create(sizes)
