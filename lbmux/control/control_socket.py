@@ -90,33 +90,32 @@ class ControlServer:
         try:
             while request := await reader.readline():
                 async for answer in self._answers(request):
-                    writer.write(json.dumps(answer).encode() + b"\n")
+                    writer.write(answer)
                     await writer.drain()
         except ValueError:  # from readline: no end of line within the limit
-            refusal = {"ok": False, "error": f"a request has at most {MAX_REQUEST_BYTES} bytes"}
-            writer.write(json.dumps(refusal).encode() + b"\n")
+            writer.write(_line({"ok": False, "error": f"a request has at most {MAX_REQUEST_BYTES} bytes"}))
         except ConnectionError:
             pass  # the client has gone
 
-    async def _answers(self, request: bytes) -> AsyncIterator[dict[str, Any]]:
+    async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
         try:
             handler, arguments = self._understand(request)
             answer = handler(**arguments)
             if inspect.isasyncgen(answer):
                 async for value in answer:
-                    yield {"ok": True, "result": value, "more": True}
-                yield {"ok": True, "end": True}
+                    yield _line({"ok": True, "result": value, "more": True})
+                yield _line({"ok": True, "end": True})
             else:
-                yield {"ok": True, "result": await answer}
+                yield _line({"ok": True, "result": await answer})
         except ConfigError as error:
-            yield {"ok": False, "error": "the configuration is not usable", "problems": error.lines()}
+            yield _line({"ok": False, "error": "the configuration is not usable", "problems": error.lines()})
         except ControlError as error:
-            yield {"ok": False, "error": error.reason, "problems": error.problems}
+            yield _line({"ok": False, "error": error.reason, "problems": error.problems})
         except LbmuxError as error:
-            yield {"ok": False, "error": str(error)}
+            yield _line({"ok": False, "error": str(error)})
         except Exception as error:  # a fault of ours must not end the daemon, nor leave the client waiting
             log.exception("control socket: %r failed", request[:200])
-            yield {"ok": False, "error": f"internal error: {error!r}"}
+            yield _line({"ok": False, "error": f"internal error: {error!r}"})
 
     def _understand(self, request: bytes) -> tuple[Handler, dict[str, Any]]:
         try:
@@ -134,6 +133,10 @@ class ControlServer:
         except TypeError as error:
             raise ControlError(self.path, f"{command}: {error}") from None
         return handler, arguments
+
+
+def _line(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
 
 
 def ask(path: Path, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:

@@ -53,7 +53,12 @@ class Recording:
         return ""
 
     async def _begin(self) -> None:
-        self._recorder = await asyncio.to_thread(Recorder, self._kernel, self._programs)
+        making = asyncio.create_task(asyncio.to_thread(Recorder, self._kernel, self._programs))
+        try:
+            self._recorder = await asyncio.shield(making)
+        except asyncio.CancelledError:  # the daemon stops: what it is about to attach must not stay
+            (await making).close()
+            raise
         asyncio.get_running_loop().add_reader(self._recorder.fileno(), self._read)
         self._refilling = asyncio.create_task(self._refill_on())
 

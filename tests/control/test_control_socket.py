@@ -27,12 +27,16 @@ async def break_down() -> None:
     raise RuntimeError("a bug")
 
 
+async def unsayable() -> set[int]:
+    return {1}
+
+
 async def count(until: int) -> AsyncIterator[int]:
     for number in range(until):
         yield number
 
 
-HANDLERS = {"double": double, "reload": reload, "break": break_down, "count": count}
+HANDLERS = {"double": double, "reload": reload, "break": break_down, "unsayable": unsayable, "count": count}
 
 
 @pytest.fixture
@@ -89,10 +93,11 @@ def test_a_refusal_says_every_problem(path: Path) -> None:
     assert caught.value.problems == ("lbmux.yaml:3: services[0].vip: no", "lbmux.yaml:4: idle: no")
 
 
-def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path) -> None:
+@pytest.mark.parametrize(("command", "reason"), [("break", "a bug"), ("unsayable", "not JSON serializable")])
+def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path, command: str, reason: str) -> None:
     def client() -> Any:
-        with pytest.raises(ControlError, match="internal error.*a bug"):
-            ask(path, "break")
+        with pytest.raises(ControlError, match=f"internal error.*{reason}"):
+            ask(path, command)
         return ask(path, "double", number=1)
 
     assert with_server(path, client) == 2
@@ -106,7 +111,7 @@ def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path) -> No
         (b"[" * 50_000 + b"\n", "the request is not JSON"),
         (b"[]\n", 'a request is an object with "command"'),
         (b'{"command": 1}\n', 'a request is an object with "command"'),
-        (b'{"command": "nope"}\n', "no command 'nope': there are double, reload, break, count"),
+        (b'{"command": "nope"}\n', "no command 'nope': there are double, reload, break, unsayable, count"),
         (b'{"command": "double"}\n', "double: missing a required argument: 'number'"),
         (b'{"command": "reload", "x": 1}\n', "reload: got an unexpected keyword argument 'x'"),
         (b" " * (MAX_REQUEST_BYTES + 1), f"a request has at most {MAX_REQUEST_BYTES} bytes"),
