@@ -1,10 +1,13 @@
 """Tests that need root are skipped without it; where all must run (CI), a skip is a failure."""
 
+import logging
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from lbmux.cli import logs
 
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
 
@@ -13,6 +16,16 @@ def pytest_configure() -> None:
     """Some tests interrupt themselves, or what they started: also where we were started in the background of a shell,
     which has its children ignore that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_log_is_left() -> Iterator[None]:
+    """A command that ran in a test logs to what was standard error there, and is closed behind it."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, logs.Text | logs.Json):
+            root.removeHandler(handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
