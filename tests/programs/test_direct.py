@@ -2,15 +2,20 @@
 
 import contextlib
 import http.client
+import signal
 import socket
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 
+from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
+from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
 
 pytestmark = pytest.mark.root
@@ -30,7 +35,7 @@ def topology(driver: str) -> Topology:
         Node("mux", "mux", programs=(mux,)),
         Node(
             "host", "host", VIP_ON_LOOPBACK, extra_addresses=(("lo", f"{VIP}/32"),),
-            routes=(Route("10.8.0.0/24", ("10.7.0.1",)),), programs=(server,),
+            routes=(Route("10.8.0.0/24", ("10.7.0.1",)), Route("10.8.0.2/32", ("10.9.0.2",))), programs=(server,),
         ),
     )  # fmt: skip
     links = (
@@ -40,6 +45,7 @@ def topology(driver: str) -> Topology:
     )
     backends = [{"dip": "10.9.0.3"}]
     service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "tunnel": "direct", "backends": backends}
+    service["health"] = {"kind": "http", "path": "/whoami", "through": "tunnel", "interval_s": 0.2, "timeout_s": 0.15}
     return Topology("direct", nodes, links, {"services": [service]})
 
 
@@ -52,6 +58,23 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield made
     finally:
         made.down()
+
+
+def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
+    def line() -> dict[str, Any]:
+        (only,) = ask(lab.directory / "mux.sock", "health")["health"]
+        return dict(only)
+
+    def wait_for(state: str) -> str:
+        deadline = time.monotonic() + 10
+        while (found := line())["state"] != state or found["reason"] == "not probed yet":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return str(found["reason"])
+
+    assert wait_for("up").endswith(", through the tunnel")
+    kill(lab.process("host", "server"), signal.SIGTERM)
+    assert "refused" in wait_for("down").lower()
 
 
 def test_a_connection_without_a_tunnel(lab: Lab) -> None:
