@@ -90,20 +90,44 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "Error" in capsys.readouterr().err
 
 
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program, path=SEARCH) is None, reason=f"{program} is not installed")
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed")
+@needs("bird")
 def test_connections_survive_what_happens_to_muxes_and_backends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
     path = tmp_path / "board.json"
     events = ["kill-mux", "kill-mux+add-backend", "kill-backend"]
-    options = ["--name", "tb", "--connections", "60", "--seconds", "1.5", "-j", "-w", str(path)]
-    assert lbmux(["lab", "run", "ananta", *events, *options]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = measured(capsys, "ananta", *events, "--seconds", "1.5", "-w", str(path))
     assert json.loads(path.read_text()) == said
     found = {one["event"]: one for one in said["outcomes"]}
     assert list(found) == events and said["failures"] == []
     assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())
     assert [found[event]["broken"] for event in events[:2]] == [0, 0]
     assert 0 < found["kill-backend"]["broken"] == found["kill-backend"]["own"] < 60
+
+
+@pytest.mark.root
+@needs("keepalived")
+def test_the_other_of_two_muxes_takes_over_what_has_lost_its_link(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4")["outcomes"]
+    assert (found["connections"], found["broken"]) == (60, 0)
+    assert 0 < found["stall_ms"] < 3500 and found["new"] > 10
+
+
+@pytest.mark.root
+@needs("bird")
+def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """An edge has no mux behind which its connections could live on."""
+    (found,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4")["outcomes"]
+    assert (found["connections"], found["broken"]) == (60, 60)
+    assert 0 < found["normal_ms"] < 3500 and found["new"] > 10
