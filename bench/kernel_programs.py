@@ -4,6 +4,7 @@
 again; ``nothing`` does only that, and is to be subtracted.
 """
 
+from lbmux.datapath import mux
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TYPE_IPV4, ethernet, ipv4
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
@@ -39,7 +40,8 @@ def restore(world):
 
 def again(context):
     world = xdp_world(context)
-    action = mux_action(world)
+    verdict, target = mux.run(world)
+    action = mux_action(world, verdict, target)
     return restore(world) if action == XDP_TX else action
 
 

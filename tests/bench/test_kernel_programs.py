@@ -1,0 +1,15 @@
+"""The bench's kernel programs are compiled, so that a change of the data path does not leave one behind."""
+
+import pytest
+
+from lbmux.targets.bpf import objects
+
+PROGRAMS = [
+    *(f"bench.kernel_programs:{name}" for name in ("drop", "send_back", "pass_up", "again", "nothing")),
+    *(f"bench.generator:{name}" for name in ("generate", "sink")),
+]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_can_be_compiled(name: str) -> None:
+    assert objects.compiled(name).data
