@@ -19,12 +19,17 @@ from llvmlite import ir
 from numba import from_dtype, njit, types
 from numba.extending import intrinsic
 
+from lbmux.datapath.passes import StepCompiler
+
 i8, i16, i32, i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 Pointer = types.voidptr
 u8, u16, u32, u64 = types.uint8, types.uint16, types.uint32, types.uint64
 int32, int64 = types.int32, types.int64
 
-STEP_OPTIONS = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+STEP_OPTIONS = {
+    "forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+    "pipeline_class": StepCompiler,
+}  # fmt: skip
 step = njit(**STEP_OPTIONS)
 """A step of the data path: pure, without exceptions, inlined into whatever target calls it."""
 

@@ -16,6 +16,8 @@ import llvmlite.binding as llvm
 from numba import cfunc
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 
+from lbmux.datapath.passes import StepCompiler
+
 TRIPLE = "bpfel"
 DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 PROCESSOR = "v3"
@@ -68,7 +70,7 @@ def _inlined() -> llvm.ModulePassManager:
 def _numba_llvm(function: Callable[..., Any]) -> str:
     """Unoptimised: LLVM's passes are to run once, for the kernel's machine."""
     with _only_llvm():
-        made = cfunc("int32(voidptr)", error_model="numpy")(function)._library
+        made = cfunc("int32(voidptr)", error_model="numpy", pipeline_class=StepCompiler)(function)._library
         module = made._final_module
         for library in _needed(made, {}):
             module.link_in(library._final_module)
