@@ -9,7 +9,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from socket import if_nametoindex
@@ -47,6 +47,7 @@ NEW = 1 << 40
 """So many flows that none comes twice."""
 TEST_RUNS = 2_000_000
 PROGRAMS = {Attach.XDP: "mux_xdp"}
+LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
 NEVER_IDLE = {"untrusted_s": 86400, "trusted_s": 86400, "closing_s": 86400}
 
 
@@ -84,13 +85,13 @@ class Stage:
             os.close(link)
 
     @contextlib.contextmanager
-    def mux(self) -> Iterator[Kernel]:
-        """The mux under test, with room for a million flows on each CPU."""
+    def mux(self, programs: Mapping[Attach, str] = PROGRAMS) -> Iterator[Kernel]:
+        """The mux under test, or another program on its tables, with room for a million flows on each CPU."""
         sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:
             fill(kernel.tables, self.macs)
-            inside(self._mux, lambda: kernel.attach(PROGRAMS))
+            inside(self._mux, lambda: kernel.attach(programs))
             yield kernel
         finally:
             inside(self._mux, kernel.detach)
@@ -208,6 +209,7 @@ def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
     cases: dict[str, Callable[[], float]] = {
         "XDP_DROP": lambda: under(lambda: stage.program("drop"), 1000, sent=True),
         "XDP_TX": lambda: under(lambda: stage.program("send_back"), 1000),
+        "one look at the table, 1,000,000 flows": lambda: under(lambda: stage.mux(LOOK_ONCE), 1_000_000),
         "1000 flows": lambda: under(stage.mux, 1000),
         "1,000,000 flows": lambda: under(stage.mux, 1_000_000),
         "new flows only": lambda: under(stage.mux, NEW),
