@@ -23,7 +23,8 @@ def connection(port: int, lines: int, stall_ms: float = 5.0, broken: str = "") -
 
 
 def report(*connections: dict[str, Any], trouble: float | None = None, **short: Any) -> dict[str, Any]:
-    return {"connections": connections, "short": {"answered": {}, "failed": {}} | short, "trouble": trouble}
+    short = {"answered": {}, "failed": {}, "waiting": 0} | short
+    return {"connections": connections, "short": short, "trouble": trouble}
 
 
 def judged(after: dict[str, Any], lost: set[int] = frozenset()) -> Outcome:  # type: ignore[assignment]
@@ -52,6 +53,11 @@ def test_time_until_normal_is_that_of_the_last_trouble() -> None:
     found = judged(report(connection(1, 40), trouble=101.25, answered={"h1": 5}, failed={"no answer": 2}))
     assert (found.normal_ms, found.new, found.refused) == (1250, 7, 2)
     assert judged(report(connection(1, 40), trouble=99.0)).normal_ms == 0
+
+
+def test_new_ones_that_still_wait_at_the_end_are_refused() -> None:
+    found = judged(report(connection(1, 40), trouble=102.0, answered={"h1": 5}, waiting=40))
+    assert (found.new, found.refused, found.normal_ms, found.reasons) == (45, 40, 2000, {"still waiting": 40})
 
 
 def test_a_pair_is_two_events_in_order() -> None:
