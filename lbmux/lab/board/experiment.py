@@ -72,10 +72,11 @@ def experiment(stage: Stage, event: str, load: Load) -> Outcome:
 
 def doomed(stage: Stage, event: str, connections: list[dict[str, Any]]) -> set[int]:
     """The client's ports of those connections whose own server, or the way to it, is hit: nobody can save them."""
+    parts = set(event.split("+"))
     if stage.front_is_backend:
-        is_hit = not {"kill-backend", "kill-mux", "cut-link"}.isdisjoint(event.split("+"))
+        is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(parts)
         return {one["local_port"] for one in connections if is_hit and one["backend"] == stage.backend}
-    return stage.ports_at_backend() if "kill-backend" in event else set()
+    return set() if {"kill-backend", "kill-host"}.isdisjoint(parts) else stage.ports_at_backend()
 
 
 def judge(
