@@ -33,6 +33,9 @@ class Forwarder(Protocol):
     def give(self, flow: Flow, backend: int) -> None:
         """The flow keeps this backend from now on, whatever it had before."""
 
+    def forget(self, flow: Flow) -> None:
+        """The flow has ended: what comes from the same port is another."""
+
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""
 

@@ -76,6 +76,7 @@ class TableForwarder:
         self._choose(flow, enter=False)
         self.candidates(flow)
         self.give(flow, -1)
+        self.forget(flow)
         self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
 
     def owner(self, flow: Flow) -> int | None:
@@ -101,6 +102,10 @@ class TableForwarder:
     def give(self, flow: Flow, backend: int) -> None:
         key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
         _give(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), backend)
+
+    def forget(self, flow: Flow) -> None:
+        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
+        _forget(self._worker.address, *key, flow.protocol, flow.client.version)
 
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host."""
@@ -247,6 +252,24 @@ def _give(  # type: ignore[no-untyped-def]
             world, setting, who, hashed, source_high, source_low, packet.ports, index, backend, row.generation, service,
             u32(now),
         )  # fmt: skip
+
+
+@compiled
+def _forget(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
+):
+    """Take away the flow's entries, whichever workers have any."""
+    world = world_at(world_address)
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    setting = settings_row(settings(world), 0)
+    index = _service_of(world, setting, packet)
+    if index < 0:
+        return
+    hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, source_high, source_low, packet.ports, index)
+        if way >= 0:
+            flow_row(bucket, way).state = 0
 
 
 @compiled

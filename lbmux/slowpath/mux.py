@@ -107,7 +107,7 @@ class MuxSlowPath:
         return self._about_outer(packet, now) if errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
-        """A host has no such connection: another is tried, and where none that may be asked has it the client hears so."""
+        """A host has no such connection: another is tried, and where none has it the client hears it."""
         inner = read_ip(packet.payload, link=packet.link)
         flow = None if inner is None else _flow(inner)
         if inner is None or flow is None or flow.vip not in self.place.vips:
@@ -119,6 +119,7 @@ class MuxSlowPath:
             self.counts["returned_forwarded"] += 1
             self.forwarder.give(flow, backend)
             return self._tunnelled(inner, backend)
+        self.forwarder.forget(flow)
         answer = reset(inner)
         if answer is None:
             return self._dropped("returned_not_answered")

@@ -346,6 +346,18 @@ def test_a_connection_is_looked_for_host_by_host_and_then_reset(family: int) -> 
     assert case.slow.counts == {"returned_forwarded": 3, "returned_reset": 1}
 
 
+def test_a_connection_that_was_reset_is_no_flow_any_more() -> None:
+    """A new one from the client's same port goes where the table says, as on every other mux."""
+    case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    first = case.host_of(packet)
+    asked = [first]
+    for _ in range(3):
+        asked.append(case.tunnelled(returned(4, asked[-1]))[0][0])
+    assert case.host_of(packet) == asked[-1] != first
+    case.arrive(returned(4, asked[-1]))
+    assert case.slow.counts["returned_reset"] == 1 and case.host_of(packet) == first
+
+
 def test_a_reset_that_nobody_knows_is_not_answered() -> None:
     case = Case()
     for host in range(1, 5):

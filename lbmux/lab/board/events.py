@@ -94,7 +94,7 @@ EVENTS = {
         Event("reseed-router", "another hash seed: flows change their mux", Stage.reseed, Stage.reseed, planned=True),
         Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
-        Event("kill-host", "nothing more is heard from the server's host", Stage.cut_host, Stage.mend_host),
+        Event("kill-host", "the server's whole machine is gone", Stage.lose_host, Stage.return_host),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),
         Event("remove-backend", "one less in the file", _remove, _restore, planned=True),

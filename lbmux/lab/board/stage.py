@@ -79,31 +79,37 @@ class Stage:
         self._filter(node or self._hit, PASS)
 
     def lose_front(self) -> None:
-        """Its machine is gone at once: nothing leaves it any more, nothing runs there, its kernel keeps nothing."""
-        self.cut_link()
         self._silent.add(self._hit)
-        for process in (one for one in self.lab.processes if one.node == self._hit):
-            processes.kill(process, signal.SIGKILL)
-        for port in self.lab.topology.ports(self._hit):
-            self.lab.inside(self._hit, partial(detach, port.interface))
+        self._lose(self._hit)
         if self.scenario.active is not None and self._has_address(*self.scenario.active):
             interface, prefix = self.lab.topology.port(self._hit).interface, f"{self.scenario.active[1]}/24"
             self.lab.inside(self._hit, partial(remove_address, interface, prefix))
 
     def return_front(self) -> None:
-        """The machine starts anew."""
-        node = self.lab.topology.node(self._hit)
-        self._wait(lambda: not any(self._runs(self._hit, one.name) for one in node.programs), f"end of {self._hit}")
-        self.mend_link()
-        for program in node.programs:
-            self.lab.start(node, program)
+        self._return(self._hit)
         self._silent.discard(self._hit)
 
-    def cut_host(self) -> None:
-        self.cut_link(self.scenario.backends[self.backend])
+    def lose_host(self) -> None:
+        self._lose(self.scenario.backends[self.backend])
 
-    def mend_host(self) -> None:
-        self.mend_link(self.scenario.backends[self.backend])
+    def return_host(self) -> None:
+        self._return(self.scenario.backends[self.backend])
+
+    def _lose(self, node: str) -> None:
+        """The machine is gone at once: nothing leaves it any more, nothing runs there, its kernel keeps nothing."""
+        self.cut_link(node)
+        for process in (one for one in self.lab.processes if one.node == node):
+            processes.kill(process, signal.SIGKILL)
+        for port in self.lab.topology.ports(node):
+            self.lab.inside(node, partial(detach, port.interface))
+
+    def _return(self, node: str) -> None:
+        """The machine starts anew."""
+        programs = self.lab.topology.node(node).programs
+        self._wait(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
+        self.mend_link(node)
+        for program in programs:
+            self.lab.start(self.lab.topology.node(node), program)
 
     def reseed(self) -> None:
         def write() -> None:
