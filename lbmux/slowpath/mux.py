@@ -112,8 +112,8 @@ class MuxSlowPath:
         flow = None if inner is None else _flow(inner)
         if inner is None or flow is None or flow.vip not in self.place.vips:
             return self._dropped("returned_unusable")
-        candidates = self.forwarder.candidates(flow)[: self.place.settings.hosts_asked]
-        refused = [backend for backend in candidates if self.forwarder.host(backend) == packet.source]
+        candidates = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
+        refused = self.forwarder.at_host(candidates, packet.source)
         backend = self._searches.next(flow, refused, candidates, now)
         if backend is not None:
             self.counts["returned_forwarded"] += 1

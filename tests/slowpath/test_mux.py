@@ -400,7 +400,7 @@ def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_the
 def test_a_host_that_may_not_be_asked_does_not_begin_the_search_anew() -> None:
     """It had the flow by an entry from before; the likeliest are asked all the same."""
     case, packet = Case(hosts_asked=2), ip(4) / TCP(sport=40000, dport=80, flags="A")
-    likely = [str(case.mux.forwarder.host(one)) for one in case.mux.forwarder.candidates(FLOW)]
+    likely = [str(case.mux.forwarder.host(one)) for one in case.mux.forwarder.candidates(FLOW, 9)]
     case.host_of(packet)
     assert [case.tunnelled(returned(4, likely[3]))[0][0], case.tunnelled(returned(4, likely[0]))[0][0]] == likely[:2]
     (sent,) = case.arrive(returned(4, likely[1]))

@@ -15,7 +15,7 @@ from lbmux.lab.board.scenarios import SCENARIOS, Scenario
 from lbmux.lab.board.stage import Stage
 from lbmux.lab.lab import Lab
 
-BUILD_S, PUT_RIGHT_S = 120.0, 60.0
+BUILD_S, PUT_RIGHT_S = 300.0, 60.0
 """How long a lab may take to be there, compiling what it runs; and an experiment, beyond what it watches."""
 Failure = tuple[str, str, str]
 """(scenario, event, why it could not be measured)"""
