@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lbmux.lab.board.events import events_of
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.lab.board.run import Failure
 
@@ -31,7 +32,9 @@ def cell(outcome: Outcome) -> str:
 
 
 def _colour(outcome: Outcome) -> str:
-    if outcome.broken > outcome.own:
+    """Red: what could have been saved was not, or somebody noticed what was planned."""
+    is_planned = all(event.planned for event in events_of(outcome.event))
+    if outcome.broken > outcome.own or (is_planned and outcome.stall_ms > LATE_MS):
         return "red"
     return "yellow" if outcome.broken or outcome.refused or outcome.stall_ms > LATE_MS else "green"
 
