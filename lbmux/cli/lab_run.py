@@ -26,12 +26,15 @@ from lbmux.cli import options
     "--hosts-help/--no-hosts-help", default=True, show_default=True, help="Whether hosts help to find connections."
 )
 @click.option(
+    "--minutes", type=click.FloatRange(0.1, 240), default=15.0, show_default=True, help="No experiment begins after."
+)
+@click.option(
     "-w", "--write", type=options.PATH, help="Write the result as JSON, for `lbmux plot` and `lbmux web --scoreboard`."
 )
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
-    seconds: float, hosts_help: bool, write: Path | None, as_json: bool,
+    seconds: float, hosts_help: bool, minutes: float, write: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
 
@@ -45,7 +48,7 @@ def command(
     from lbmux.lab.board import report
     from lbmux.lab.board.events import events_of
     from lbmux.lab.board.experiment import Load, Outcome
-    from lbmux.lab.board.run import Failure, run
+    from lbmux.lab.board.run import Failure, Setting, run
     from lbmux.lab.board.scenarios import SCENARIOS
 
     names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
@@ -60,7 +63,8 @@ def command(
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    for found in run(names, events, load, name, driver, hosts_help, lambda text: click.echo(text, err=True)):
+    setting = Setting(name, driver, hosts_help, 60 * minutes)
+    for found in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
         if isinstance(found, Outcome):
             outcomes.append(found)
             click.echo(f"  {report.cell(found)}", err=True)

@@ -1,4 +1,4 @@
-"""`lbmux plot`: results as a picture."""
+"""`lbmux plot`: results as a picture, or as a table."""
 
 import json
 from collections.abc import Sequence
@@ -11,27 +11,31 @@ from lbmux.cli import options
 
 KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench"}
 """The field of a file that has its lines, and whose it is."""
+ENDINGS = (".png", ".svg", ".md")
 Lines = list[dict[str, Any]]
 
 
 @click.command(name="plot")
 @click.argument("files", metavar="FILE...", type=options.PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", type=options.PATH, help="The picture: .png or .svg. [default, of one FILE: beside it, .png]"
-)
+    "-o", "--output", type=options.PATH,
+    help="The picture: .png or .svg; .md: `lab run`'s table. [default, of one FILE: beside it, .png]",
+)  # fmt: skip
 def command(files: tuple[Path, ...], output: Path | None) -> None:
     """Draw results of `make bench` or of `lbmux lab run -w`; of several FILEs beside each other, to compare them.
 
-    Needs matplotlib (pip install 'lbmux[plots]').
+    A picture needs matplotlib (pip install 'lbmux[plots]').
     """
     from lbmux.errors import LbmuxError
 
     if output is None and len(files) > 1:
         raise click.UsageError("several files make one picture: say by --output which")
     path = output or files[0].with_suffix(".png")
-    if path.suffix not in (".png", ".svg"):
-        raise click.BadParameter(f"{path}: .png or .svg", param_hint="--output")
+    if path.suffix not in ENDINGS:
+        raise click.BadParameter(f"{path}: {', '.join(ENDINGS)}", param_hint="--output")
     kind, runs = _runs(files)
+    if path.suffix == ".md" and kind != "outcomes":
+        raise LbmuxError(f"{path}: a table is made of what `lbmux lab run -w` writes")
     try:
         _draw(kind, runs, path)
     except (KeyError, TypeError, ValueError) as error:
@@ -80,10 +84,16 @@ def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:
 
         draw_bench(runs, path)
         return
-    from lbmux.lab.board.plot import draw
-
     if len(runs) > 1:
         runs = {
             name: [line | {"scenario": f"{line['scenario']}, {name}"} for line in lines] for name, lines in runs.items()
         }
-    draw([line for lines in runs.values() for line in lines], path)
+    outcomes = [line for lines in runs.values() for line in lines]
+    if path.suffix == ".md":
+        from lbmux.lab.board.report import markdown
+
+        path.write_text(markdown(outcomes))
+        return
+    from lbmux.lab.board.plot import draw
+
+    draw(outcomes, path)

@@ -120,9 +120,12 @@ class Lab:
         self._complete = False
         return True
 
-    def start_programs(self) -> None:
-        """Every program of every node, side by side; but one of each kind first, which compiles for the others."""
-        jobs = [(node, program) for node in self.topology.nodes for program in node.programs]
+    def start_programs(self, but: tuple[str, str] = ("", "")) -> None:
+        """Every program of every node, side by side; but one of each kind first, which compiles for the others.
+
+        ``but``: (node, program) that is left out.
+        """
+        jobs = [(node, one) for node in self.topology.nodes for one in node.programs if (node.name, one.name) != but]
         first = list({program.name: (node, program) for node, program in reversed(jobs)}.values())
         for group in (first, [job for job in jobs if job not in first]):
             with ThreadPoolExecutor(max(1, len(group))) as pool:

@@ -15,7 +15,8 @@ from pathlib import Path
 from lbmux.errors import LabError
 from lbmux.lab.namespaces import enter
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 120.0
+"""Whoever comes first compiles, which may take a minute on a machine that has other work too."""
 TERM_TIMEOUT_S = 3.0
 LOG_TAIL_LINES = 12
 

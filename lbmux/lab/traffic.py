@@ -6,6 +6,7 @@ Each long connection sends a numbered line, waits for its answer (``NAME NUMBER`
 line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a last one at the
 end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one before.
 ``trouble``: when, by the monotonic clock, something was last late (more than ``--late-ms``), failed or broke, or null.
+``waiting``: short connections that are late and still wait for their answer.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import python
 
@@ -71,8 +73,9 @@ class Short:
     failed: Counter[str] = field(default_factory=Counter)  # by reason
     longest_ms: float = 0.0
 
-    def report(self) -> dict[str, Any]:
-        return {"answered": dict(self.answered), "failed": dict(self.failed), "longest_ms": self.longest_ms}
+    def report(self, waiting: int) -> dict[str, Any]:
+        ended = {"answered": dict(self.answered), "failed": dict(self.failed), "longest_ms": self.longest_ms}
+        return ended | {"waiting": waiting}
 
 
 class Traffic:
@@ -83,6 +86,8 @@ class Traffic:
         self._trouble: float | None = None
         self._connections: list[Connection] = []
         self._short = Short()
+        self._opened: list[float] = []
+        """When those of the short connections that have no answer yet were opened."""
 
     async def hold(self, connection: Connection) -> None:
         """Use one connection until it breaks."""
@@ -126,6 +131,7 @@ class Traffic:
 
     async def _one_short(self) -> None:
         start = time.monotonic()
+        self._opened.append(start)
         try:
             async with asyncio.timeout(SHORT_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(*self._to)
@@ -138,6 +144,7 @@ class Traffic:
         except OSError as error:
             self._short.failed[error.strerror or str(error) or "no answer"] += 1
             self._trouble = time.monotonic()
+        self._opened.remove(start)
         took_ms = 1000 * (time.monotonic() - start)
         self._took(took_ms)
         self._short.longest_ms = max(self._short.longest_ms, round(took_ms, 1))
@@ -145,6 +152,10 @@ class Traffic:
     def _took(self, milliseconds: float) -> None:
         if milliseconds > self._late_ms:
             self._trouble = time.monotonic()
+
+    def _short_waits_ms(self) -> list[float]:
+        now = time.monotonic()
+        return [1000 * (now - opened) for opened in self._opened]
 
     async def started(self) -> None:
         """When every long connection was answered or is broken."""
@@ -154,8 +165,11 @@ class Traffic:
     def report(self) -> str:
         for connection in self._connections:
             self._took(connection.waits_ms)
-        connections = [connection.report() for connection in self._connections]
-        said = {"connections": connections, "short": self._short.report(), "trouble": self._trouble}
+        connections, waits_ms = [connection.report() for connection in self._connections], self._short_waits_ms()
+        for wait_ms in waits_ms:
+            self._took(wait_ms)
+        waiting = sum(wait_ms > self._late_ms for wait_ms in waits_ms)
+        said = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
         self._short, self._trouble = Short(), None
         return json.dumps(said)
 
@@ -200,7 +214,10 @@ class Client:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        said: dict[str, Any] = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise LabError("", "the traffic has ended by itself")
+        said: dict[str, Any] = json.loads(line)
         return said
 
 

@@ -1,5 +1,6 @@
 """A flow as the slow path names it, and what it asks of the data path about it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from lbmux.addresses import Address
@@ -24,14 +25,20 @@ class Forwarder(Protocol):
     def enter(self, flow: Flow) -> int | None:
         """Like ``owner``, and the flow keeps the backend from now on."""
 
-    def candidates(self, flow: Flow) -> list[int]:
+    def candidates(self, flow: Flow, most: int) -> list[int]:
         """The backends that may have a flow: its slot's, the one that the slot had before, then others that live."""
+
+    def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
+        """Those of them whose tunnel ends there."""
 
     def host(self, backend: int) -> Address:
         """Where a backend's tunnel ends."""
 
     def give(self, flow: Flow, backend: int) -> None:
         """The flow keeps this backend from now on, whatever it had before."""
+
+    def forget(self, flow: Flow) -> None:
+        """The flow has ended: what comes from the same port is another."""
 
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""

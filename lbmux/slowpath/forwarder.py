@@ -5,7 +5,7 @@ elsewhere than the packet's own header: from a quote, or from the first fragment
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -74,8 +74,9 @@ class TableForwarder:
         """Compile, or load from the cache."""
         flow = Flow(6, from_pair(0, 0xFFFF0000), 0, from_pair(0, 0xFFFF0000), 0)
         self._choose(flow, enter=False)
-        self.candidates(flow)
+        self.candidates(flow, 1)
         self.give(flow, -1)
+        self.forget(flow)
         self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
 
     def owner(self, flow: Flow) -> int | None:
@@ -85,14 +86,22 @@ class TableForwarder:
         """Like ``owner``, and the flow keeps the backend from now on."""
         return self._choose(flow, enter=True)
 
-    def candidates(self, flow: Flow) -> list[int]:
+    def candidates(self, flow: Flow, most: int) -> list[int]:
         key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
         service, now, before = map(
             int, _slots(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()))
         )
+        if service < 0:
+            return []
         rows = self._tables.backends
-        others = np.flatnonzero((rows["service"] == service) & (rows["state"] != GONE)).tolist() if service >= 0 else []
-        return [row for row in dict.fromkeys((now, before, *others)) if row >= 0 and rows[row]["state"] != GONE]
+        likely = [row for row in (now, before) if row >= 0 and rows[row]["state"] != GONE]
+        others = np.flatnonzero((rows["service"] == service) & (rows["state"] != GONE))[:most].tolist()
+        return list(dict.fromkeys((*likely, *others)))[:most]
+
+    def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
+        (high, low), rows = to_pair(host), self._tables.backends[list(backends)]
+        found = (rows["remote_high"] == np.uint64(high)) & (rows["remote_low"] == np.uint64(low))
+        return [backend for backend, is_there in zip(backends, found.tolist(), strict=True) if is_there]
 
     def host(self, backend: int) -> Address:
         row = self._tables.backends[backend]
@@ -101,6 +110,10 @@ class TableForwarder:
     def give(self, flow: Flow, backend: int) -> None:
         key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
         _give(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), backend)
+
+    def forget(self, flow: Flow) -> None:
+        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
+        _forget(self._worker.address, *key, flow.protocol, flow.client.version)
 
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host."""
@@ -247,6 +260,24 @@ def _give(  # type: ignore[no-untyped-def]
             world, setting, who, hashed, source_high, source_low, packet.ports, index, backend, row.generation, service,
             u32(now),
         )  # fmt: skip
+
+
+@compiled
+def _forget(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
+):
+    """Take away the flow's entries, whichever workers have any."""
+    world = world_at(world_address)
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    setting = settings_row(settings(world), 0)
+    index = _service_of(world, setting, packet)
+    if index < 0:
+        return
+    hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, source_high, source_low, packet.ports, index)
+        if way >= 0:
+            flow_row(bucket, way).state = 0
 
 
 @compiled

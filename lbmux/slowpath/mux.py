@@ -27,7 +27,7 @@ from lbmux.slowpath.path_mtu import PathMtus, read_outer_error
 from lbmux.slowpath.quoted import flow_of
 from lbmux.slowpath.rate import Bucket
 from lbmux.slowpath.resets import reset
-from lbmux.slowpath.returned import MOST_ASKED, Searches
+from lbmux.slowpath.returned import Searches
 
 HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
@@ -107,20 +107,19 @@ class MuxSlowPath:
         return self._about_outer(packet, now) if errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
-        """A host has no such connection: another one is tried, and where none has it the client hears so."""
+        """A host has no such connection: another is tried, and where none has it the client hears it."""
         inner = read_ip(packet.payload, link=packet.link)
         flow = None if inner is None else _flow(inner)
         if inner is None or flow is None or flow.vip not in self.place.vips:
             return self._dropped("returned_unusable")
-        candidates = self.forwarder.candidates(flow)
-        refused = [backend for backend in candidates if self.forwarder.host(backend) == packet.source]
-        backend = self._searches.next(flow, refused, candidates[:MOST_ASKED], now)
+        candidates = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
+        refused = self.forwarder.at_host(candidates, packet.source)
+        backend = self._searches.next(flow, refused, candidates, now)
         if backend is not None:
             self.counts["returned_forwarded"] += 1
             self.forwarder.give(flow, backend)
             return self._tunnelled(inner, backend)
-        if len(candidates) > MOST_ASKED:
-            return self._dropped("returned_given_up")  # one that was not asked may have it
+        self.forwarder.forget(flow)
         answer = reset(inner)
         if answer is None:
             return self._dropped("returned_not_answered")

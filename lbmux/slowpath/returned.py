@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from lbmux.slowpath.flow import Flow
 
-MOST_ASKED = 8
-"""Backends of one flow: whoever sends packets that belong to nothing should not keep a pool busy."""
 MOST_FLOWS, FORGOTTEN_S = 4096, 3.0
 """How many flows are looked for at a time, and for how long after the last packet that came back."""
 

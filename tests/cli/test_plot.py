@@ -37,6 +37,31 @@ def test_a_picture_of_each_kind(tmp_path: Path, said: Any, ending: str, capsys: 
     assert capsys.readouterr().out == f"{picture}\n"
 
 
+def outcome(scenario: str, event: str, broken: int = 0, own: int = 0) -> dict[str, Any]:
+    counts = {"connections": 500, "broken": broken, "own": own, "new": 150, "refused": 0}
+    return {"scenario": scenario, "event": event, "stall_ms": 12.5, "normal_ms": 7, "reasons": {}} | counts
+
+
+def test_the_scoreboard_as_a_table_of_a_page(tmp_path: Path) -> None:
+    said = [outcome("ananta", "nothing"), outcome("ananta", "kill-host", 240, 238), outcome("seesaw", "nothing")]
+    source, table = tmp_path / "r.json", tmp_path / "r.md"
+    source.write_text(json.dumps({"outcomes": said}))
+    assert run(["plot", str(source), "-o", str(table)]) == 0
+    assert table.read_text().splitlines() == [
+        "| event | ananta | seesaw |",
+        "| --- | --- | --- |",
+        "| nothing | 0 / 12 / 0 / 7 | 0 / 12 / 0 / 7 |",
+        "| kill-host | 240 (238) / 12 / 0 / 7 |  |",
+    ]
+
+
+def test_the_bench_has_no_table_of_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "r.json"
+    source.write_text(json.dumps({"results": CURVES}))
+    assert run(["plot", str(source), "-o", str(tmp_path / "r.md")]) == 1
+    assert "lab run" in capsys.readouterr().err and not (tmp_path / "r.md").exists()
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"results": []}', '{"outcomes": []}'])
 def test_what_is_no_result_is_said(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "r.json"

@@ -56,6 +56,36 @@ def test_no_owner_where_there_is_no_service() -> None:
 
 
 @FAMILIES
+def test_candidates_begin_with_the_owner_and_are_as_many_as_wanted(family: int) -> None:
+    mux = Mux()
+    for port in range(40000, 40020):
+        found = mux.forwarder.candidates(flow(family, port), 9)
+        assert found[0] == mux.forwarder.owner(flow(family, port)) and len(set(found)) == len(found) == 4
+        assert mux.forwarder.candidates(flow(family, port), 3) == found[:3]
+    assert mux.forwarder.candidates(flow(family, 40000, 81), 9) == []
+
+
+@FAMILIES
+def test_which_of_them_are_at_a_host(family: int) -> None:
+    forwarder = Mux().forwarder
+    found = forwarder.candidates(flow(family, 40000), 9)
+    assert [forwarder.at_host(found, forwarder.host(one)) for one in found] == [[one] for one in found]
+    assert forwarder.at_host(found, ip_address("10.1.0.77")) == forwarder.at_host([], ip_address("10.1.0.1")) == []
+
+
+@FAMILIES
+def test_a_flow_that_is_forgotten_has_no_entry_in_any_worker_s_part(family: int) -> None:
+    mux, frame = Mux(), bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80))
+    for worker in (0, 1):
+        mux.forward(frame, by=worker)
+    mux.forwarder.enter(flow(family, 40001))
+    assert int((mux.tables.flows["state"] != 0).sum()) > 1
+    mux.forwarder.forget(flow(family, 40000))
+    mux.forwarder.forget(flow(family, 40000, 81))
+    assert int((mux.tables.flows["state"] != 0).sum()) == 1
+
+
+@FAMILIES
 def test_tunnel_makes_the_frame_that_the_data_path_makes(family: int) -> None:
     mux = Mux()
     packet = ip(family) / segment(300)

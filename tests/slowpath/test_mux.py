@@ -26,13 +26,16 @@ from tests.slowpath.tables import INTERFACE, Mux
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 OTHER_MUX = "10.0.0.6"
+FLOW = Flow(6, ip_address(CLIENT), 40000, ip_address(VIP), 80)
 
 
 class Case:
     """A mux with its data path and its slow path; a frame goes through both as in the program."""
 
-    def __init__(self, mtu: int = 1500, muxes: tuple[str, ...] = (), **settings: Any) -> None:
-        self.mux = Mux(mtu)
+    def __init__(
+        self, mtu: int = 1500, muxes: tuple[str, ...] = (), services: list[Any] | None = None, **settings: Any
+    ) -> None:
+        self.mux = Mux(mtu, **({"services": services} if services else {}))
         self.up = True
         services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
         hosts = frozenset(backend.tunnel_to for service in self.mux.config.services for backend in service.backends)
@@ -343,6 +346,18 @@ def test_a_connection_is_looked_for_host_by_host_and_then_reset(family: int) -> 
     assert case.slow.counts == {"returned_forwarded": 3, "returned_reset": 1}
 
 
+def test_a_connection_that_was_reset_is_no_flow_any_more() -> None:
+    """A new one from the client's same port goes where the table says, as on every other mux."""
+    case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    first = case.host_of(packet)
+    asked = [first]
+    for _ in range(3):
+        asked.append(case.tunnelled(returned(4, asked[-1]))[0][0])
+    assert case.host_of(packet) == asked[-1] != first
+    case.arrive(returned(4, asked[-1]))
+    assert case.slow.counts["returned_reset"] == 1 and case.host_of(packet) == first
+
+
 def test_a_reset_that_nobody_knows_is_not_answered() -> None:
     case = Case()
     for host in range(1, 5):
@@ -371,13 +386,35 @@ def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
     assert case.mux.forwarder.host(now.pop()) == ip_address(host)
 
 
-def test_a_connection_is_not_reset_while_a_backend_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    case, first = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
-    host = case.host_of(first)
-    more = [*case.mux.forwarder.candidates(Flow(6, ip_address(CLIENT), 40000, ip_address(VIP), 80)), *range(100, 105)]
-    monkeypatch.setattr(case.mux.forwarder, "candidates", lambda flow: more)
-    for _ in range(3):
-        ((host, _),) = case.tunnelled(returned(4, host))
-    case.slow._searches.next(Flow(6, ip_address(CLIENT), 40000, ip_address(VIP), 80), more[:8], more[:8], case.now)
-    assert case.arrive(returned(4, host)) == []
-    assert case.slow.counts == {"returned_forwarded": 3, "returned_given_up": 1}
+def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_then_reset() -> None:
+    case, packet = Case(hosts_asked=3), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    asked = [case.host_of(packet)]
+    for _ in range(2):
+        ((host, _),) = case.tunnelled(returned(4, asked[-1]))
+        asked.append(host)
+    (sent,) = case.arrive(returned(4, asked[-1]))
+    assert len(set(asked)) == 3 and IP(sent.data)[TCP].flags == "R"
+    assert case.slow.counts == {"returned_forwarded": 2, "returned_reset": 1}
+
+
+def test_a_host_that_may_not_be_asked_does_not_begin_the_search_anew() -> None:
+    """It had the flow by an entry from before; the likeliest are asked all the same."""
+    case, packet = Case(hosts_asked=2), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    likely = [str(case.mux.forwarder.host(one)) for one in case.mux.forwarder.candidates(FLOW, 9)]
+    case.host_of(packet)
+    assert [case.tunnelled(returned(4, likely[3]))[0][0], case.tunnelled(returned(4, likely[0]))[0][0]] == likely[:2]
+    (sent,) = case.arrive(returned(4, likely[1]))
+    assert IP(sent.data)[TCP].flags == "R"
+
+
+def test_each_of_many_backends_is_asked() -> None:
+    backends = [{"name": f"b{n}", "dip": f"10.1.0.{n}"} for n in range(1, 25)]
+    web = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "backends": backends}
+    case, packet = Case(services=[web]), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    asked = [case.host_of(packet)]
+    for _ in range(23):
+        ((host, _),) = case.tunnelled(returned(4, asked[-1]))
+        asked.append(host)
+    assert set(asked) == {backend["dip"] for backend in backends}
+    (sent,) = case.arrive(returned(4, asked[-1]))
+    assert IP(sent.data)[TCP].flags == "R" and case.slow.counts == {"returned_forwarded": 23, "returned_reset": 1}

@@ -7,11 +7,13 @@ Each acts on the first of the system's fronts (a mux, or an edge), or on its fir
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.board.scenarios import NEW_BACKEND
 from lbmux.lab.board.stage import Stage
 
+OTHER_SEED = 77
 Action = Callable[[Stage], None]
 
 
@@ -43,11 +45,15 @@ def _enable(stage: Stage) -> None:
 
 
 def _add(stage: Stage) -> None:
-    stage.change(lambda backends: [*backends, NEW_BACKEND])
+    stage.change_backends(lambda backends: [*backends, NEW_BACKEND])
+
+
+def _remove(stage: Stage) -> None:
+    stage.change_backends(lambda backends: backends[1:])
 
 
 def _reweight(stage: Stage) -> None:
-    stage.change(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
+    stage.change_backends(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
 
 
 def _lose_pop(stage: Stage) -> None:
@@ -58,8 +64,18 @@ def _find_pop(stage: Stage) -> None:
     stage.mend_link("pop1")
 
 
-def _same(stage: Stage) -> None:
-    stage.change(lambda backends: backends)
+def _add_service(stage: Stage) -> None:
+    stage.change(lambda config: config | {"services": [*config["services"], another(config["services"][0])]})
+
+
+def another(service: dict[str, Any]) -> dict[str, Any]:
+    """The same servers at the next port of the VIP, where nobody may listen: so they are not probed there."""
+    kept = {name: value for name, value in service.items() if name != "health"}
+    return kept | {"name": f"{service['name']}-too", "port": service["port"] + 1}
+
+
+def _reseed_table(stage: Stage) -> None:
+    stage.change(lambda config: config | {"maglev": config.get("maglev", {}) | {"seed": OTHER_SEED}})
 
 
 def _restore(stage: Stage) -> None:
@@ -73,15 +89,19 @@ EVENTS = {
         Event("kill-mux", "kill -9", _signal(signal.SIGKILL), Stage.start_front),
         Event("stop-mux", "SIGTERM: withdraw, forward on, leave", _signal(signal.SIGTERM), Stage.start_front, True),
         Event("freeze-mux", "SIGSTOP", _signal(signal.SIGSTOP), _signal(signal.SIGCONT)),
+        Event("lose-mux", "its whole machine is gone", Stage.lose_front, Stage.return_front),
         Event("add-mux", "one more", Stage.start_spare, Stage.stop_spare, planned=True),
         Event("cut-link", "the router hears nothing more from it", Stage.cut_link, Stage.mend_link),
         Event("reseed-router", "another hash seed: flows change their mux", Stage.reseed, Stage.reseed, planned=True),
         Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
+        Event("kill-host", "the server's whole machine is gone", Stage.lose_host, Stage.return_host),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),
+        Event("remove-backend", "one less in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
-        Event("reload", "the same file again", _same, _nothing, planned=True),
+        Event("reload", "a file with one more service", _add_service, _restore, planned=True),
+        Event("reseed-table", "another hash seed in the file: flows change their slot", _reseed_table, _restore, True),
     )
 }
 

@@ -31,8 +31,9 @@ class Outcome:
     """What the connections noticed.
 
     ``own``: broken ones whose server is what was hit; ``stall_ms``: the longest wait of those that go on; ``new``
-    and ``refused``: connections that were opened meanwhile, and those of them that got no answer; ``normal_ms``: from
-    the event to the last answer that was late (over 50 ms), broken or refused.
+    and ``refused``: connections that were opened meanwhile, and those of them that got no answer, or were late and
+    still waited for it at the end; ``normal_ms``: from the event to the last answer that was late (over 50 ms), broken
+    or refused.
     """
 
     scenario: str
@@ -71,10 +72,11 @@ def experiment(stage: Stage, event: str, load: Load) -> Outcome:
 
 def doomed(stage: Stage, event: str, connections: list[dict[str, Any]]) -> set[int]:
     """The client's ports of those connections whose own server, or the way to it, is hit: nobody can save them."""
+    parts = set(event.split("+"))
     if stage.front_is_backend:
-        is_hit = not {"kill-backend", "kill-mux", "cut-link"}.isdisjoint(event.split("+"))
+        is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(parts)
         return {one["local_port"] for one in connections if is_hit and one["backend"] == stage.backend}
-    return stage.ports_at_backend() if "kill-backend" in event else set()
+    return set() if {"kill-backend", "kill-host"}.isdisjoint(parts) else stage.ports_at_backend()
 
 
 def judge(
@@ -90,10 +92,11 @@ def judge(
         stuck = new["longest_stall_ms"] > STUCK_MS and new["lines"] == old["lines"]
         (broken if new["broken"] or stuck else going).append(new)
     short, trouble = after["short"], after["trouble"]
-    refused = sum(short["failed"].values())
+    failed = Counter(short["failed"]) + Counter({"still waiting": short["waiting"]})
+    refused = failed.total()
     return Outcome(
         scenario, event, len(pairs), len(broken), sum(one["local_port"] in lost for one in broken),
         max((one["longest_stall_ms"] for one in going), default=0.0), refused + sum(short["answered"].values()),
         refused, round(1000 * max(0.0, trouble - begun)) if trouble else 0,
-        dict(Counter(one["broken"] or "stuck" for one in broken) + Counter(short["failed"])),
+        dict(Counter(one["broken"] or "stuck" for one in broken) + failed),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The scoreboard: scenarios against events, as a table, as JSON, as a plot."""
+"""The scoreboard: scenarios against events, as a table on a terminal or in a page, and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lbmux.lab.board.events import events_of
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.lab.board.run import Failure
 
@@ -31,20 +32,39 @@ def cell(outcome: Outcome) -> str:
 
 
 def _colour(outcome: Outcome) -> str:
-    if outcome.broken > outcome.own:
+    """Red: what could have been saved was not, or somebody noticed what was planned."""
+    is_planned = all(event.planned for event in events_of(outcome.event))
+    if outcome.broken > outcome.own or (is_planned and outcome.stall_ms > LATE_MS):
         return "red"
     return "yellow" if outcome.broken or outcome.refused or outcome.stall_ms > LATE_MS else "green"
 
 
+def _columns(outcomes: Sequence[Outcome], failures: Sequence[Failure]) -> tuple[list[str], list[str]]:
+    """Names of scenarios and of events, in the order of their coming."""
+    scenarios = dict.fromkeys([one.scenario for one in outcomes] + [one[0] for one in failures])
+    events = dict.fromkeys([one.event for one in outcomes] + [one[1] for one in failures])
+    return list(scenarios), list(events)
+
+
+def markdown(outcomes: Sequence[dict[str, Any]]) -> str:
+    """The table as a page has it; ``outcomes``: as `lbmux lab run` writes them."""
+    told = [Outcome(**one) for one in outcomes]
+    scenarios, events = _columns(told, [])
+    cells = {(one.event, one.scenario): cell(one) for one in told}
+    rows = [["event", *scenarios], ["---"] * (1 + len(scenarios))]
+    rows += [[event, *(cells.get((event, scenario), "") for scenario in scenarios)] for event in events]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def print_table(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: Load, seconds: float) -> None:
     table = Table(title=f"{load.connections} long connections; {LEGEND}; {seconds:.0f} s")
-    scenarios = list(dict.fromkeys([one.scenario for one in outcomes] + [one[0] for one in failures]))
+    scenarios, events = _columns(outcomes, failures)
     table.add_column("event")
     for name in scenarios:
         table.add_column(name)
     found = {(one.event, one.scenario): f"[{_colour(one)}]{cell(one)}" for one in outcomes}
     found |= {(event, scenario): "[red]not measured" for scenario, event, _ in failures}
-    for event in dict.fromkeys([one.event for one in outcomes] + [one[1] for one in failures]):
+    for event in events:
         table.add_row(event, *(found.get((event, scenario), "") for scenario in scenarios))
     console = Console()
     console.print(table)

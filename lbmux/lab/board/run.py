@@ -1,31 +1,49 @@
-"""Every experiment of some scenarios, one after the other: a scenario's lab is built once, and put right in between."""
+"""Every experiment of some scenarios, one after the other: a scenario's lab is built once, and put right in between.
+
+One that fails is a line with the reason, and the next begins with a lab that is whole.  All are bounded in time.
+"""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from lbmux.errors import ControlError, LabError
+from lbmux.errors import LabError
+from lbmux.lab.board.deadline import deadline
 from lbmux.lab.board.experiment import Load, Outcome, experiment
 from lbmux.lab.board.scenarios import SCENARIOS, Scenario
 from lbmux.lab.board.stage import Stage
 from lbmux.lab.lab import Lab
 
+BUILD_S, PUT_RIGHT_S = 300.0, 60.0
+"""How long a lab may take to be there, compiling what it runs; and an experiment, beyond what it watches."""
 Failure = tuple[str, str, str]
 """(scenario, event, why it could not be measured)"""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """``name``: that labs' names begin with; ``hosts_help``: the setting; ``most_s``: when no other one is begun."""
+
+    name: str
+    driver: str = "auto"
+    hosts_help: bool = True
+    most_s: float = 900.0
+
+
 def run(
-    scenarios: Sequence[str], events: Sequence[str], load: Load, name: str, driver: str, hosts_help: bool,
-    say: Callable[[str], None],
-) -> Iterator[Outcome | Failure]:  # fmt: skip
-    """``events``: of each scenario those that it knows; all where none is named.  ``hosts_help``: the setting."""
+    scenarios: Sequence[str], events: Sequence[str], load: Load, setting: Setting, say: Callable[[str], None]
+) -> Iterator[Outcome | Failure]:
+    """``events``: of each scenario those that it knows; all where none is named."""
+    until = time.monotonic() + setting.most_s
     for scenario in (SCENARIOS[one] for one in scenarios):
         wanted = [event for event in (events or scenario.events) if knows(scenario, event)]
         if wanted:
             topology = scenario.topology()
-            topology = replace(topology, config=topology.config | {"slowpath": {"hosts_help": hosts_help}})
-            lab = Lab(topology, f"{name}-{scenario.name}", driver)
-            yield from _of_scenario(scenario, wanted, load, lab, say)
+            slow_path = topology.config.get("slowpath", {}) | {"hosts_help": setting.hosts_help}
+            topology = replace(topology, config=topology.config | {"slowpath": slow_path})
+            lab = Lab(topology, f"{setting.name}-{scenario.name}", setting.driver)
+            yield from _of_scenario(scenario, wanted, load, lab, until, say)
 
 
 def knows(scenario: Scenario, event: str) -> bool:
@@ -34,18 +52,22 @@ def knows(scenario: Scenario, event: str) -> bool:
 
 
 def _of_scenario(
-    scenario: Scenario, events: Sequence[str], load: Load, lab: Lab, say: Callable[[str], None]
+    scenario: Scenario, events: Sequence[str], load: Load, lab: Lab, until: float, say: Callable[[str], None]
 ) -> Iterator[Outcome | Failure]:
     try:
         stage: Stage | None = None
         for event in events:
             say(f"{scenario.name}: {event}")
             try:
-                stage = stage or _built(scenario, lab)
-                yield experiment(stage, event, load)
-            except (LabError, ControlError) as error:
-                yield scenario.name, event, str(error)
-                stage = None  # the next one gets a lab that is whole
+                if time.monotonic() > until:
+                    raise LabError("", "not begun: the time for all of them is over")
+                with deadline(BUILD_S):
+                    stage = stage or _built(scenario, lab)
+                with deadline(PUT_RIGHT_S + load.seconds):
+                    found: Outcome | Failure = experiment(stage, event, load)
+            except Exception as error:
+                found, stage = (scenario.name, event, str(error) or repr(error)), None
+            yield found
     finally:
         with contextlib.suppress(LabError):
             lab.down()

@@ -10,12 +10,23 @@ from lbmux.lab.systems.cloudflare import anycast, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.maglev import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
+from lbmux.lab.systems.wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
 
-FRONT = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link")
-BACKEND = ("kill-backend", "drain-backend", "add-backend", "reweight-backend", "reload")
-PAIRS = ("kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend")
+FRONT = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link", "lose-mux")
+BACKEND = (
+    "kill-backend", "kill-host", "drain-backend", "add-backend", "remove-backend", "reweight-backend", "reload",
+)  # fmt: skip
+PAIRS = (
+    "kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend", "cut-link+add-backend",
+    "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
+)  # fmt: skip
 POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, *PAIRS)
+EDGES = (
+    *FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
+    "cut-link+reload",
+)  # fmt: skip
+WIDE = ("nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "reseed-table", "reseed-table+lose-mux")
 NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
 """What the file says of the backend that is added: the third host, whose server has the VIP."""
 
@@ -37,7 +48,7 @@ class Scenario:
     front: str = "mux"
     spare: str = ""
     server: str = "server"
-    backends: Mapping[str, str] = field(default_factory=lambda: {"h1": "host1", "h2": "host2", "h3": "host3"})
+    backends: Mapping[str, str] = field(default_factory=lambda: _hosts(3))
     active: tuple[str, str] | None = None
 
 
@@ -54,6 +65,14 @@ def _ananta() -> Topology:
     backends = [{"name": f"h{n}", "dip": f"10.1.{n}.2", "port": SERVER_ECHO_PORT} for n in (1, 2)]
     echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": parts.HEALTH}
     return only_echo(replace(plain, config=plain.config | {"services": [echo | {"backends": backends}]}), "h1", "h2")
+
+
+def _wide() -> Topology:
+    return replace(wide(), name="board-ananta-wide")
+
+
+def _hosts(count: int) -> dict[str, str]:
+    return {f"h{n}": f"host{n}" for n in range(1, count + 1)}
 
 
 def _gateways(*addresses: str) -> frozenset[str]:
@@ -76,18 +95,17 @@ SCENARIOS = {
         ),
         Scenario(
             "cloudflare", lambda: only_echo(cloudflare(), "h1", "h2", "h3"), ("host1", "host2"),
-            (*FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload"),
-            {"router": _gateways("10.1.1.2", "10.1.2.2")}, "edge", "host3",
+            EDGES, {"router": _gateways("10.1.1.2", "10.1.2.2")}, "edge", "host3",
         ),
         Scenario(
-            "cloudflare-anycast", lambda: only_echo(anycast(), "h1", "h2", "h3", "h4"),
-            ("host1", "host2", "host3", "host4"),
-            (*FRONT, "reseed-router", "kill-backend", "drain-backend", "reload", "lose-pop"),
+            "cloudflare-anycast", lambda: only_echo(anycast(spare=True), "h1", "h2", "h3", "h4", "h5"),
+            ("host1", "host2", "host3", "host4"), (*EDGES, "lose-pop", "kill-mux+lose-pop"),
             {
                 "router": _gateways("10.255.1.2"), "pop1": _gateways("10.1.1.2", "10.1.2.2"),
                 "pop2": _gateways("10.2.1.2", "10.2.2.2"),
             },
-            "edge", backends={f"h{n}": f"host{n}" for n in (1, 2, 3, 4)},
+            "edge", "host5", backends=_hosts(5),
         ),
+        Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_WAYS, backends=_hosts(HOSTS)),
     )
 }  # fmt: skip

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from pyroute2 import IPRoute
 
 from lbmux.control.control_socket import ask, ask_stream
 from lbmux.errors import ControlError, LabError
+from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.board.scenarios import Scenario
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import PASS
+from lbmux.lab.namespaces import PASS, remove_address
 from lbmux.lab.topology import VIP, Node
 from lbmux.targets.bpf.syscall import Attach, load_program
 
@@ -25,6 +27,7 @@ DROP = bytes.fromhex("b700000001000000 9500000000000000")
 """An XDP program that drops everything: r0 = XDP_DROP; exit."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
+Config = dict[str, Any]
 Backends = list[dict[str, Any]]
 
 
@@ -47,10 +50,7 @@ class Stage:
 
     def start(self) -> None:
         """All programs but the spare front's."""
-        for node in self.lab.topology.nodes:
-            for program in node.programs:
-                if (node.name, program.name) != (self.scenario.spare, self.scenario.front):
-                    self.lab.start(node, program)
+        self.lab.start_programs(but=(self.scenario.spare, self.scenario.front))
         self.wait_until_normal()
 
     def signal_front(self, number: signal.Signals) -> None:
@@ -77,6 +77,39 @@ class Stage:
 
     def mend_link(self, node: str = "") -> None:
         self._filter(node or self._hit, PASS)
+
+    def lose_front(self) -> None:
+        self._silent.add(self._hit)
+        self._lose(self._hit)
+        if self.scenario.active is not None and self._has_address(*self.scenario.active):
+            interface, prefix = self.lab.topology.port(self._hit).interface, f"{self.scenario.active[1]}/24"
+            self.lab.inside(self._hit, partial(remove_address, interface, prefix))
+
+    def return_front(self) -> None:
+        self._return(self._hit)
+        self._silent.discard(self._hit)
+
+    def lose_host(self) -> None:
+        self._lose(self.scenario.backends[self.backend])
+
+    def return_host(self) -> None:
+        self._return(self.scenario.backends[self.backend])
+
+    def _lose(self, node: str) -> None:
+        """The machine is gone at once: nothing leaves it any more, nothing runs there, its kernel keeps nothing."""
+        self.cut_link(node)
+        for process in (one for one in self.lab.processes if one.node == node):
+            processes.kill(process, signal.SIGKILL)
+        for port in self.lab.topology.ports(node):
+            self.lab.inside(node, partial(detach, port.interface))
+
+    def _return(self, node: str) -> None:
+        """The machine starts anew."""
+        programs = self.lab.topology.node(node).programs
+        self._wait(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
+        self.mend_link(node)
+        for program in programs:
+            self.lab.start(self.lab.topology.node(node), program)
 
     def reseed(self) -> None:
         def write() -> None:
@@ -107,19 +140,24 @@ class Stage:
         for node in asked:
             ask(self._socket(node), "order", backend=self.backend, order=what, service=None)
 
-    def change(self, changed: Callable[[Backends], Backends]) -> None:
-        """The service's backends in the file; then agents load it, and then muxes."""
-        config = copy.deepcopy(self.lab.config_in_force)
-        service = config["services"][0]
-        service["backends"] = changed(service["backends"])
-        self.lab.write_config(config)
+    def change(self, changed: Callable[[Config], Config]) -> None:
+        """The file, of which ``changed`` has a copy; then agents load it, and then muxes."""
+        self.lab.write_config(changed(copy.deepcopy(self.lab.config_in_force)))
         for program in ("agent", self.scenario.front):
             for node in self._reachable(program):
                 ask(self._socket(node), "reload")
 
+    def change_backends(self, changed: Callable[[Backends], Backends]) -> None:
+        """Those of the first service in the file."""
+
+        def with_backends(config: Config) -> Config:
+            first, *others = config["services"]
+            return config | {"services": [first | {"backends": changed(first["backends"])}, *others]}
+
+        self.change(with_backends)
+
     def restore_config(self) -> None:
-        wanted = self.lab.topology.config["services"][0]["backends"]
-        self.change(lambda backends: wanted)
+        self.change(lambda config: self.lab.topology.config)
 
     def wait_until_normal(self) -> None:
         """Every front is a way to the VIP, and says that every backend is up."""
@@ -148,19 +186,18 @@ class Stage:
         return all(line["state"] == "up" for line in lines)
 
     def _filter(self, node: str, program: bytes) -> None:
-        """What the other end of a node's link does with what comes from there."""
-        port = next(
-            port for link in self.lab.topology.links
-            for port, other in ((link.a, link.b), (link.b, link.a)) if other.node == node
-        )  # fmt: skip
+        """What the other ends of a node's links do with what comes from there."""
 
-        def attach() -> None:
+        def attach(interface: str) -> None:
             loaded = load_program(Attach.XDP, program, "lbmux_lab").descriptor
             with IPRoute() as ip:
-                ip.link("set", index=ip.link_lookup(ifname=port.interface)[0], xdp_fd=loaded)
+                ip.link("set", index=ip.link_lookup(ifname=interface)[0], xdp_fd=loaded)
             os.close(loaded)
 
-        self.lab.inside(port.node, attach)
+        for link in self.lab.topology.links:
+            for port, other in ((link.a, link.b), (link.b, link.a)):
+                if other.node == node:
+                    self.lab.inside(port.node, partial(attach, port.interface))
 
     def _reachable(self, program: str) -> list[str]:
         """Nodes where it runs and answers."""

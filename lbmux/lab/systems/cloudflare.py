@@ -33,14 +33,14 @@ def cloudflare(*options: str, hosts: int = 3) -> Topology:
     return Topology("cloudflare", (parts.client(), router, *edges), (parts.client_link(), *links), config)
 
 
-def anycast(*options: str) -> Topology:
-    """Client, router; behind it two PoPs, pop1 the nearer, each a router and two edges."""
+def anycast(*options: str, spare: bool = False) -> Topology:
+    """Client, router; behind it two PoPs, pop1 the nearer, each a router and two edges; ``spare``: a third in pop1."""
     nodes, links, dips, uplinks = [], [parts.client_link()], {}, {}
     for pop in (1, 2):
         uplink = f"10.255.{pop}"
         uplinks[f"{uplink}.1"] = f"{uplink}.2"
         links.append(parts.link("router", f"pop{pop}", uplink))
-        networks = {2 * pop - 1: f"10.{pop}.1", 2 * pop: f"10.{pop}.2"}
+        networks = {2 * pop - 1: f"10.{pop}.1", 2 * pop: f"10.{pop}.2"} | ({5: "10.1.3"} if spare and pop == 1 else {})
         upwards = ("--upstream", f"{uplink}.2", f"{uplink}.1", "--prepend", str(pop - 1))
         to_client = (Route("default", (f"{uplink}.1",)),)
         peers = {f"{network}.1": f"{network}.2" for network in networks.values()}

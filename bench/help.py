@@ -1,0 +1,237 @@
+"""What hosts' help costs, and what a copy of every new flow on another mux would cost instead.
+
+In memory: an agent that asks its kernel about a connection that it does not know, a mux that sends on what a host gave
+back, and a mux that enters flows which another one tells it by UDP.  In a lab: connections are looked for at more and
+more hosts, after a mux has taken over with an empty flow table and a table that has each at another host.
+"""
+
+import socket
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from signal import SIGKILL
+from typing import Any
+
+from bench.frames import LOCAL, PORT, VIP, config, tables
+from bench.report import Result, median
+from lbmux.control.config_slowpath import SlowPath
+from lbmux.control.connections import Connections
+from lbmux.control.control_socket import ask
+from lbmux.datapath.verdicts import Verdict
+from lbmux.frames.xdp import detach
+from lbmux.lab import processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.systems.wide import HOSTS, wide
+from lbmux.lab.topology import ECHO_PORT
+from lbmux.slowpath.agent import AgentSlowPath, Host, Target
+from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.forwarder import TableForwarder
+from lbmux.slowpath.mux import MuxSlowPath, Place, vips_of
+from lbmux.slowpath.packets import ETHERNET_BYTES, ip_packet
+from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+PACKETS, FLOWS, CONNECTIONS = 5000, 4096, 96
+NO_LIMIT = 1_000_000
+COPIED_PER_S = 10_000
+"""New trusted flows a second, for the estimate of copies."""
+FLOW_BYTES, FLOWS_A_DATAGRAM = 16, 64
+"""A copy: client, VIP, ports, backend and protocol of IPv4."""
+CLIENT, DIP, TCP = "198.18.0.1", "10.1.0.1", 6
+SPREAD = (1, 8, 16, 23)
+"""Of the lab's connections, those that this many more hosts were asked about, or the nearest number that there was."""
+
+
+def run() -> list[Result]:
+    agent, mux, wide_mux = _agent_us(), _mux_us(24), _mux_us(1000)
+    copy_us = _copy_us()
+    found = 24 / 2 * (agent + mux)
+    cores = COPIED_PER_S * copy_us / 1e6
+    results = [
+        Result("help", "agent: a connection that it does not know", agent, "µs of CPU",
+               note=f"{1e6 / agent:,.0f} a second on a core; the kernel's answer is in it"),
+        Result("help", "mux: a packet given back, 24 backends", mux, "µs of CPU", note=f"{1e6 / mux:,.0f} a second"),
+        Result("help", "mux: a packet given back, 1000 backends", wide_mux, "µs of CPU", "24 backends",
+               wide_mux / mux, note=f"{1e6 / wide_mux:,.0f} a second"),
+        Result("help", "a connection found at the 12th of 24 hosts, once after a take-over", found, "µs of CPU"),
+        Result("help", "a flow copied: sent, received, entered", copy_us, "µs of CPU",
+               note=f"{1e6 / copy_us:,.0f} a second, {FLOWS_A_DATAGRAM} in a datagram"),
+        Result("help", f"copies at {COPIED_PER_S:,} new flows a second", cores, "cores",
+               note=f"all the time; as much as {COPIED_PER_S * copy_us / found:,.0f} flows found a second"),
+    ]  # fmt: skip
+    return results + _take_over()
+
+
+def _cpu_us(work: Callable[[], None], times: int) -> float:
+    """Of this process, for one of so many times."""
+
+    def once() -> float:
+        start = time.process_time()
+        work()
+        return 1e6 * (time.process_time() - start) / times
+
+    return median(once)
+
+
+def _segment(port: int) -> bytes:
+    header = HEADER.pack(port, PORT, 1, 1, TCP_BYTES // 4 << 4, ACK, 0, 0, 0)
+    return ip_packet(ip_address(CLIENT), ip_address(VIP), TCP, header)
+
+
+def _flow(port: int) -> Flow:
+    return Flow(TCP, ip_address(CLIENT), port, ip_address(VIP), PORT)
+
+
+def _forwarder(backends: int) -> TableForwarder:
+    forwarder = TableForwarder(Worker(tables(config(FLOWS * 16, backends))), now_ticks)
+    forwarder.warm_up()
+    return forwarder
+
+
+def _agent_us() -> float:
+    forwarder = _forwarder(1)
+    frames = [frame for n in range(PACKETS) for _, frame in forwarder.tunnel(_segment(1024 + n), 0)]
+    with Connections() as connections:
+
+        def connected(flow: Flow) -> bool:
+            return connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
+
+        target = Target(ip_address(DIP), 8080)
+        slow = AgentSlowPath(Host({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected))
+        slow.inbound(Verdict.UNKNOWN, frames[0], time.monotonic())
+        slow.counts.clear()
+
+        def work() -> None:
+            for frame in frames:
+                slow.inbound(Verdict.UNKNOWN, frame, time.monotonic())
+
+        used = _cpu_us(work, PACKETS)
+    assert slow.counts.keys() == {"unknown_returned"}, slow.counts
+    return used
+
+
+def _mux_us(backends: int) -> float:
+    """Each packet is another flow's, given back by the host that it was sent to."""
+    forwarder = _forwarder(backends)
+    hosts = {row: forwarder.host(row) for row in range(backends)}
+    place = Place(SlowPath(packets_per_s=NO_LIMIT), vips_of([(ip_address(VIP), "tcp", PORT)]),
+                  hosts=frozenset(hosts.values()))  # fmt: skip
+    frames = []
+    for port in range(1024, 1024 + PACKETS):
+        owner = forwarder.owner(_flow(port))
+        assert owner is not None
+        (_, frame) = forwarder.tunnel(_segment(port), owner)[0]
+        back = ip_packet(hosts[owner], LOCAL[0], 4, _segment(port))
+        frames.append(frame[:ETHERNET_BYTES] + back)
+
+    def work() -> None:
+        slow = MuxSlowPath(forwarder, frozenset(LOCAL), place, lambda vip: True)
+        for frame in frames:
+            slow.handle(Verdict.PROTOCOL, frame, -1, time.monotonic())
+        assert slow.counts.keys() == {"returned_forwarded"}, slow.counts
+
+    return _cpu_us(work, PACKETS)
+
+
+def _copy_us() -> float:
+    """Sender and receiver in turn, on one core."""
+    forwarder, rows = _forwarder(100), range(100)
+    with socket.socket(type=socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        receiver.bind(("127.0.0.1", 0))
+        sender.connect(receiver.getsockname())
+
+        def work() -> None:
+            for first in range(0, FLOWS, FLOWS_A_DATAGRAM):
+                ports = range(1024 + first, 1024 + first + FLOWS_A_DATAGRAM)
+                sender.send(b"".join(_packed(_flow(port), rows[port % 100]) for port in ports))
+                said = receiver.recv(65535)
+                for at in range(0, len(said), FLOW_BYTES):
+                    forwarder.give(*_unpacked(said[at : at + FLOW_BYTES]))
+
+        work()
+        return _cpu_us(work, FLOWS)
+
+
+def _packed(flow: Flow, backend: int) -> bytes:
+    ports = flow.client_port.to_bytes(2, "big") + flow.vip_port.to_bytes(2, "big")
+    return flow.client.packed + flow.vip.packed + ports + backend.to_bytes(2, "big") + bytes([flow.protocol, 0])
+
+
+def _unpacked(said: bytes) -> tuple[Flow, int]:
+    client, vip = ip_address(said[:4]), ip_address(said[4:8])
+    client_port, vip_port, backend = (int.from_bytes(said[at : at + 2], "big") for at in (8, 10, 12))
+    return Flow(said[14], client, client_port, vip, vip_port), backend
+
+
+def _take_over() -> list[Result]:
+    """How long the first line of a connection takes after it, by the hosts that were asked in vain."""
+    lab = Lab(wide(mux_count=1), "lbmux-bench")
+    lab.down()
+    lab.up()
+    try:
+        ours = [_connected(lab) for _ in range(CONNECTIONS)]
+        usual = statistics.median(_line_ms(one) for one in ours)
+        _replace_mux(lab)
+        waits: dict[int, list[float]] = defaultdict(list)
+        for one in ours:
+            before = _asked(lab)
+            wait_ms = _line_ms(one)
+            waits[_asked(lab) - before].append(wait_ms)
+        for one in ours:
+            one.close()
+    finally:
+        lab.down()
+    picked = sorted({min(waits, key=lambda asked: abs(asked - wanted)) for wanted in SPREAD})
+    results = [Result("help", f"lab, {HOSTS} hosts: a line and its answer, usually", usual, "ms")]
+    for asked in picked:
+        value = statistics.median(waits[asked])
+        name = f"the first after a take-over, {asked} hosts asked in vain"
+        results.append(
+            Result("help", name, value, "ms", "usually", value / usual, note=f"{len(waits[asked])} connections")
+        )
+    return results
+
+
+def _connected(lab: Lab) -> socket.socket:
+    vip = lab.config_in_force["services"][0]["vip"]
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            made = lab.inside("client", partial(socket.create_connection, (vip, ECHO_PORT), 5))
+            break
+        except OSError:  # the router does not have the way yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    _line_ms(made)
+    return made
+
+
+def _line_ms(connection: socket.socket) -> float:
+    start = time.perf_counter()
+    connection.sendall(b"0\n")
+    if not connection.recv(100):
+        raise ConnectionError("a connection was lost")
+    return 1000 * (time.perf_counter() - start)
+
+
+def _replace_mux(lab: Lab) -> None:
+    """Another one starts in its place: without its flows, and by a table in which each flow has another slot."""
+    mux, node = lab.process("mux1", "mux"), lab.topology.node("mux1")
+    processes.kill(mux, SIGKILL)
+    while mux.alive:
+        time.sleep(0.01)
+    lab.inside("mux1", partial(detach, "eth0"))
+    lab.write_config(lab.config_in_force | {"maglev": {"seed": 77}})
+    lab.start(node, next(program for program in node.programs if program.name == "mux"))
+    _connected(lab).close()
+
+
+def _asked(lab: Lab) -> int:
+    """Hosts that have said no to the mux and were followed by another."""
+    counters: dict[str, Any] = ask(lab.directory / "mux1.sock", "counters")
+    return int(counters["slowpath"].get("returned_forwarded", 0))

@@ -1,0 +1,70 @@
+"""The traffic of experiments, against servers on loopback."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lbmux.lab.board.experiment import judge
+from lbmux.lab.traffic import Connection, Traffic
+
+EVERY_S = 0.02
+
+
+class Service:
+    """An echo whose backlog is one connection: while it does not accept, the kernel leaves SYNs unanswered."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+        self.listener.setblocking(False)
+        self.port: int = self.listener.getsockname()[1]
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def accept(self) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(self.listener)
+            self.tasks.append(asyncio.create_task(self.echo(connection)))
+
+    async def echo(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        with contextlib.closing(writer):
+            while line := await reader.readline():
+                writer.write(b"h1 " + line)
+
+
+@contextlib.asynccontextmanager
+async def traffic_to(service: Service) -> AsyncIterator[Traffic]:
+    """With one long connection and new ones all the time."""
+    traffic = Traffic("127.0.0.1", service.port, 0.01)
+    tasks = [asyncio.create_task(traffic.hold(Connection(0))), asyncio.create_task(traffic.open_short(EVERY_S))]
+    try:
+        yield traffic
+    finally:
+        for task in tasks + service.tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *service.tasks, return_exceptions=True)
+        service.listener.close()
+
+
+async def black_hole() -> tuple[dict[str, Any], dict[str, Any], float]:
+    """Reports before and after a service took no new connections for half a second, and when that began."""
+    service = Service()
+    async with traffic_to(service) as traffic:
+        accepting = asyncio.create_task(service.accept())
+        await asyncio.sleep(0.3)
+        before = json.loads(traffic.report())
+        accepting.cancel()
+        begun = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.5)
+        return before, json.loads(traffic.report()), begun
+
+
+def test_new_connections_that_nobody_answers_are_seen_before_they_time_out() -> None:
+    before, after, begun = asyncio.run(black_hole())
+    assert before["short"]["answered"] and before["short"]["waiting"] == 0 and before["trouble"] is None
+    assert after["short"]["waiting"] > 10 and after["short"]["failed"] == {}
+    found = judge("ananta", "nothing", set(), begun, before, after)
+    assert (found.broken, found.refused) == (0, after["short"]["waiting"])
+    assert 400 < found.normal_ms < 1000 and found.reasons == {"still waiting": found.refused}
