@@ -17,6 +17,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
 from lbmux.programs import slow
 from lbmux.programs.slow import SlowFrames
+from lbmux.programs.watching import by_route
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
 from tests.slowpath.golden import ETHER, MUX, ip, segment
@@ -120,6 +121,13 @@ def test_who_watches_is_told_what_was_done_because_of_a_frame(case: Case) -> Non
     assert seen[2].slow is not None and seen[2].slow.did == ["path_mtu_learned", "outer_error_relayed"]
     (by_route,) = seen[2].slow.sent
     assert by_route.interface == BY_ROUTE and Ether(by_route.data)[ICMP].nexthopmtu == 1380
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_packet_that_leaves_by_route_is_shown_as_a_frame(family: int) -> None:
+    shown = by_route(bytes(ip(family) / segment(10)))
+    assert bytes(Ether(shown.data).payload) == bytes(ip(family) / segment(10))
+    assert shown.length == len(shown.data)
 
 
 def test_frames_that_nobody_looks_at_are_sent_all_the_same(case: Case) -> None:

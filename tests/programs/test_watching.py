@@ -364,3 +364,29 @@ def test_traces_and_captures_both_ways_of_an_agent(lab: Lab, driver: str, tmp_pa
     assert found["translation"] == f"{VIP}:80 to 10.1.1.2:8080"
     assert found_back["match"].startswith("DIP 10.1.1.2:8080/tcp is a backend's")
     assert found_back["translation"] == f"10.1.1.2:8080 to {VIP}:80"
+
+
+@pytest.mark.parametrize("driver", ["tun", "xdp"])
+def test_traces_what_the_slow_path_of_an_agent_sends(lab: Lab, driver: str) -> None:
+    """A connection that no host has goes back to the mux, which resets it; fragments are put together for the stack."""
+    lab.write_config(configuration(service("web", 80, [H1]), service("dns", 53, [H1], protocol="udp")))
+    ack = bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=4900, dport=80, flags="A", ack=77))
+    parts = fragment(IP(src=CLIENT, dst=VIP, id=80) / UDP(sport=4901, dport=53) / bytes(2000), 1400)
+    with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
+        mux.wait_for(READY["mux"], START_S)
+        agent.wait_for(READY["agent"], START_S)
+        with watching(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
+            (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown"], [ack])
+            returned = json.loads(at_mux.communicate(timeout=60)[0])
+        one, other = trace(lab, agent, ["-n", "2", f"src host {CLIENT} and udp"], [bytes(part) for part in parts])
+    assert way(asked)[-2:] == [
+        ("slow path", "unknown_returned"), ("sent", "10.1.1.2 > 10.0.1.2 protocol 4, 60 bytes, route"),
+    ]  # fmt: skip
+    assert dict(way(asked))["flow"] == "no entry"
+    assert (returned["verdict"], [step for step, _ in way(returned)]) == ("protocol", ["parse", "slow path", "sent"])
+    assert way(returned)[1:] == [
+        ("slow path", "returned_reset"), ("sent", f"{VIP}:80 > {CLIENT}:4900 tcp [R], 40 bytes, route"),
+    ]  # fmt: skip
+    assert way(one)[-1] == ("slow path", "nothing yet: a fragment that waits for others, or left to the kernel's stack")
+    assert [step for step, _ in way(other)[-2:]] == ["slow path", "sent"]
+    assert way(other)[-1][1].startswith(f"{CLIENT}:4901 > 10.1.1.2:8080 udp, 2028 bytes, lbmux")
