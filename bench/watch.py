@@ -51,6 +51,9 @@ class MemoryRing(PacketRing):
         batch.interface[: batch.count] = 0
         return batch.count
 
+    def arrivals(self, count: int) -> list[tuple[int, int]]:
+        return [(time.time_ns(), 0)] * count
+
     def send(self, batch: Batch) -> int:
         return batch.count
 
@@ -70,7 +73,7 @@ class Unwatchable(PacketLoop):
             ring.send(batch)
             if batch.verdict[:count].max() >= PASSES:
                 self._keep_unresolved(batch, time.monotonic())
-                self._slow(batch)
+                self._slow(batch, ())
             ring.release(batch)
         return count
 

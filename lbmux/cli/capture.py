@@ -2,9 +2,9 @@
 
 import base64
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -32,7 +32,7 @@ class Places(click.ParamType[frozenset[str]]):
 @options.control
 @click.option(
     "--at", "places", type=Places(), default="in,out,drop", show_default=True,
-    help="in: frames as they came; out: as they left; drop: as they came, those that were dropped.",
+    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped.",
 )  # fmt: skip
 @click.option(
     "--inner", is_flag=True, help="Write frames without the tunnel's headers: that left a mux, or came to an agent."
@@ -45,8 +45,9 @@ def command(
 ) -> None:
     """Write frames that a running mux or agent gets, and that match, to a file for Wireshark or tshark.
 
-    Each has its verdict as a comment, and its interface by name.  A frame that is forwarded is there twice, as it came
-    and as it left.  FILTER as in `lbmux trace`.
+    Each has its verdict as a comment, its interface by name ("route": the kernel chose it), and its time.  A frame that
+    is forwarded is there twice, as it came and as it left.  What the slow path sent because of a frame (answers to
+    pings, ICMP, fragments, resets) stands behind that, and says so.  FILTER as in `lbmux trace`.
     """
     from lbmux.cli.watched import watched
     from lbmux.control.control_socket import meant_path
@@ -54,7 +55,7 @@ def command(
     from lbmux.frames.pcapng_writer import PcapngWriter
 
     def wanted(frame: dict[str, Any]) -> bool:
-        return any(True for _ in _pictures(frame, places, inner))
+        return any(True for _ in _shots(frame, places, inner))
 
     written = 0
     try:
@@ -67,34 +68,65 @@ def command(
     click.echo(f"{written} packets in {file}")
 
 
+class Shot(NamedTuple):
+    """A frame at one place; ``data`` may be its first bytes only."""
+
+    place: str
+    time_ns: int
+    interface: str
+    data: bytes
+    length: int
+
+    def without(self, strip: Callable[[bytes], bytes | None]) -> "Shot":
+        """Less what ``strip`` takes off; as it is where that is nothing."""
+        data = strip(self.data) or self.data
+        return self._replace(data=data, length=self.length - len(self.data) + len(data))
+
+
 def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str], inner: bool) -> int:
+    from lbmux.cli.watched import said_of_slow_path
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
     owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])
-    comment = f"verdict {frame['verdict']} ({frame['kind']}){owner}"
+    slow = f", slow path: {said_of_slow_path(frame['slowpath'])}" if frame["slowpath"] else ""
     written = 0
-    for place, interface, data in _pictures(frame, places, inner):
-        direction = OUTBOUND if place == "out" else INBOUND
-        writer.write(frame["time_ns"], interface, data, f"{place}: {comment}", direction)
+    for shot in _shots(frame, places, inner):
+        comment = f"{shot.place}: verdict {frame['verdict']} ({frame['kind']}){owner}{slow}"
+        if slow and shot.place == "out":
+            comment += f", in answer to {frame['line']}"
+        direction = OUTBOUND if shot.place == "out" else INBOUND
+        writer.write(shot.time_ns, shot.interface, shot.data, shot.length, comment, direction)
         written += 1
     return written
 
 
-def _pictures(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[tuple[str, str, bytes]]:
-    """A frame at those of the places where it was: the place, the interface, the bytes."""
-    from lbmux.control.watching import flow_at_agent, without_tunnel
+def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
+    """A frame at those of the places where it was, and what the slow path sent because of it."""
+    from lbmux.control.watching import flow_at_agent, without_ipip, without_tunnel
     from lbmux.datapath.verdicts import Verdict
 
-    came = base64.b64decode(frame["frame"])
-    left = None if frame["left"] is None else base64.b64decode(frame["left"])
-    verdict = Verdict[frame["verdict"].upper()]
+    came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame["verdict"].upper()]
+    sent = [_shot("out", one) for one in (frame["slowpath"] or {"sent": []})["sent"]]
     if inner and verdict == Verdict.FORWARDED and left is not None:
-        left = without_tunnel(came, left)
+        left = left.without(lambda data: without_tunnel(came.data, data))
     elif inner and frame["program"] == "agent" and verdict != Verdict.REPLIED:
-        came = flow_at_agent(came, left, verdict) or came
+        came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict))
     if "in" in places:
-        yield "in", frame["interface"], came
+        yield came
     elif "drop" in places and frame["kind"] == "drop":
-        yield "drop", frame["interface"], came
-    if "out" in places and left is not None:
-        yield "out", frame["left_by"], left
+        yield came._replace(place="drop")
+    if "out" in places:
+        yield from [left] if left else []
+        yield from (one.without(without_ipip) for one in sent) if inner else sent
+
+
+def _left(frame: dict[str, Any]) -> Shot | None:
+    if frame["left"] is None:
+        return None
+    data = base64.b64decode(frame["left"])
+    return Shot("out", frame["left_ns"], frame["left_by"], data, frame["left_length"])
+
+
+def _shot(place: str, shown: dict[str, Any]) -> Shot:
+    data = base64.b64decode(shown["frame"])
+    return Shot(place, shown["time_ns"], shown["interface"], data, shown["length"])

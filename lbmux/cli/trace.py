@@ -20,61 +20,95 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     """Show frames that a running mux or agent gets and that match, each step that they took, and the verdict.
 
     FILTER as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), and: icmp, drop,
-    verdict NAME.  At an agent it is of client and VIP, whatever tunnel the frame came in.  A mux is asked for the steps
-    right afterwards, so a flow that the frame has made is there already.
+    verdict NAME.  At an agent it is of client and VIP, whatever tunnel the frame came in.  The daemon is asked for the
+    steps right afterwards, so a flow that the frame has made is there already.  What only the slow path does (ICMP,
+    fragments, packets that are too big) is shown with all that it sent because of the frame.
     """
     from lbmux.cli.watched import watched
     from lbmux.control.control_socket import meant_path
 
     path = meant_path(control)
     for frame in watched(path, " ".join(filter), count):
-        frame["steps"] = _steps(path, frame) if frame["program"] == "mux" else _way(frame)
+        frame["steps"] = _steps(path, frame)
         if as_json:
             click.echo(json.dumps({"version": 1, **frame}))
         else:
             _say(frame)
 
 
-def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, str]]:
-    """What explain says of such a packet now; nothing for one that it cannot make."""
-    from lbmux.errors import ControlError
-    from lbmux.tools.explain import explain_live
-    from lbmux.tools.packet import Packet, PacketError
+def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """The way of a frame: what each step found as far as it came, and what the slow path did."""
+    asked = _asked_mux(path, frame) if frame["program"] == "mux" else _asked_agent(path, frame)
+    return asked + _slowly(frame)
 
+
+def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
+    """``afterwards``: found when the daemon was asked, not when the frame came."""
+    return {"step": step, "found": found, "afterwards": afterwards}
+
+
+def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """What explain says of such a packet now; of one that parse took no further, what that found."""
+    from lbmux.datapath.verdicts import Verdict
+    from lbmux.errors import LbmuxError
+    from lbmux.tools.explain import explain_live
+    from lbmux.tools.packet import Packet
+    from lbmux.tools.unparsed import UNPARSED
+
+    verdict = Verdict[frame["verdict"].upper()]
+    if verdict in UNPARSED:
+        return [_step("parse", UNPARSED[verdict])]
     said, _, rest = frame["line"].partition(", ")
     flow, _, flags = said.rpartition(" [") if said.endswith("]") else (said, "", "")
     ends, _, protocol = flow.rpartition(" ")
     try:
         packet = Packet.parse(f"{ends}/{protocol}", opens=flags.startswith("S"), length=int(rest.split()[0]))
         explanation = explain_live(packet, path)
-    except (PacketError, ControlError, ValueError):
+    except LbmuxError as error:  # the mux has stopped, or explain cannot make such a packet
+        return [_step("not explained", str(error))]
+    found = [(step.step, step.found) for step in explanation.steps if step.step not in ("packet", "verdict")]
+    if explanation.mend:
+        found.append(("to mend it", explanation.mend))
+    return [_step(*one, afterwards=True) for one in found]
+
+
+def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """What came to an agent, what its steps find of it now, and what it made of it."""
+    from lbmux.datapath.verdicts import Verdict
+    from lbmux.errors import LbmuxError
+    from lbmux.tools.explain_agent import Passage, explain_at_agent
+
+    came, left = (frame[name] and base64.b64decode(frame[name]) for name in ("frame", "left"))
+    steps = [_pictured("came", came, frame["interface"])]
+    try:
+        passage = Passage(came, Verdict[frame["verdict"].upper()], left, frame["is_reply"])
+        steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
+    except LbmuxError as error:
+        steps.append(_step("not explained", str(error)))
+    return steps + ([_pictured("left", left, frame["left_by"])] if left else [])
+
+
+def _slowly(frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the slow path did, where it got the frame, and each frame that it sent because of it."""
+    from lbmux.cli.watched import said_of_slow_path
+
+    if frame["slowpath"] is None:
         return []
-    steps = [
-        {"step": step.step, "found": step.found}
-        for step in explanation.steps
-        if step.step not in ("packet", "verdict")
-    ]
-    return steps + ([{"step": "to mend it", "found": explanation.mend}] if explanation.mend else [])
+    sent = [_pictured("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
+    return [_step("slow path", said_of_slow_path(frame["slowpath"])), *sent]
 
 
-def _way(frame: dict[str, Any]) -> list[dict[str, str]]:
-    """What came to an agent, and what it made of it."""
+def _pictured(step: str, data: bytes, interface: str) -> dict[str, Any]:
     from lbmux.control.watching import Heading
 
-    pictures = [("came", frame["frame"], frame["interface"]), ("left", frame["left"], frame["left_by"])]
-    return [
-        {"step": step, "found": f"{Heading.read(base64.b64decode(data))}, {interface}"}
-        for step, data, interface in pictures
-        if data is not None
-    ]
+    return _step(step, f"{Heading.read(data)}, {interface}")
 
 
 def _say(frame: dict[str, Any]) -> None:
     seconds, rest = divmod(frame["time_ns"], 1_000_000_000)
     at = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1000:06}"
     click.echo(f"{click.style(at, bold=True)} {frame['interface']} {frame['line']}")
-    asked = " (asked afterwards)" if frame["program"] == "mux" else ""
     for step in frame["steps"]:
-        click.echo(f"  {step['step']:13} {step['found']}{asked}")
+        click.echo(f"  {step['step']:13} {step['found']}{' (asked afterwards)' if step['afterwards'] else ''}")
     owner = "/".join(name for name in (frame["service"], frame["backend"]) if name)
     click.echo(f"  {'verdict':13} {frame['verdict']} ({frame['kind']}){f', {owner}' if owner else ''}")

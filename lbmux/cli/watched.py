@@ -30,6 +30,13 @@ def watched(
             click.echo(f"lbmux: {skipped} frames were not looked at (too many a second), {lost} matches lost", err=True)
 
 
+def said_of_slow_path(slow: dict[str, Any]) -> str:
+    """By the names of what it counted (`lbmux show counters`)."""
+    if slow["did"]:
+        return " and ".join(slow["did"])
+    return "sent on" if slow["sent"] else "nothing yet: a fragment that waits for others, or left to the kernel's stack"
+
+
 def _begin(answer: dict[str, Any]) -> None:
     where = f"{answer['program']} on {answer['interface']}"
     click.echo(f"lbmux: watching the {where}; Ctrl-C ends", err=True)

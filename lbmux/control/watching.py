@@ -12,9 +12,11 @@ drop              any verdict that drops
 Headers are read in plain Python, which is slow: a Budget says how many frames a second are looked at.
 """
 
+import contextlib
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -43,6 +45,7 @@ from lbmux.datapath.headers import (
     UDP_PROTOCOL,
 )
 from lbmux.datapath.verdicts import Verdict
+from lbmux.frames.picture import Picture
 
 PAUSE_S = 0.02
 IPV4_TYPE, IPV6_TYPE, *TAGS = (
@@ -121,35 +124,57 @@ def _end(address: Address | None, port: int | None) -> str:
 
 
 @dataclass
+class Slowly:
+    """What the slow path made of a frame: what it counted because of it, by name, and what it sent."""
+
+    did: list[str] = field(default_factory=list)
+    sent: list[Picture] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def noting(seen: "Seen", counts: Counter[str]) -> Iterator[Slowly]:
+    """While the slow path, which counts in ``counts``, has a frame: a note of that; frames sent are for it to add."""
+    before, seen.slow = counts.copy(), Slowly()
+    yield seen.slow
+    seen.slow.did = [*(counts - before)]
+
+
+@dataclass
 class Seen:
     """A frame as it ``came``, what was said of it, and as it ``left``, None where it did not."""
 
-    time_ns: int
-    came: bytes
+    came: Picture
     verdict: Verdict
     service: str | None = None
     backend: str | None = None
-    came_by: int = 0
-    left: bytes | None = None
-    left_by: int = 0
+    left: Picture | None = None
     flow: bytes | None = None
     """The frame in whose headers the client and the VIP stand, where it is not the one that came."""
+    is_reply: bool = False
+    """At an agent: on its way to the client."""
+    slow: Slowly | None = None
+    """Where the slow path had it."""
 
     @cached_property
     def heading(self) -> Heading:
-        return Heading.read(self.came if self.flow is None else self.flow)
+        return Heading.read(self.came.data if self.flow is None else self.flow)
 
 
 def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict) -> bytes | None:
     """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
     if left is not None:
         return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
-    outer = Heading.read(came)
+    return without_ipip(came)
+
+
+def without_ipip(frame: bytes) -> bytes | None:
+    """The frame of what an IP packet in IP has inside; None where it is no such packet's."""
+    outer = Heading.read(frame)
     if outer.protocol not in (IPIP_PROTOCOL, IPV6_PROTOCOL):
         return None
     header = IPV6_BYTES if isinstance(outer.source, IPv6Address) else IPV4_BYTES
     kind = TYPE_IPV4 if outer.protocol == IPIP_PROTOCOL else TYPE_IPV6
-    return came[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + came[outer.start + header :]
+    return frame[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + frame[outer.start + header :]
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:

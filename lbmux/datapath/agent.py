@@ -101,11 +101,25 @@ def dip_port_of(endpoint, packet):
 
 
 @step
+def inbound_key(setting, endpoint, packet):
+    """(hash, ports) of the packet's flow, as its reply will show it."""
+    port = dip_port_of(endpoint, packet)
+    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
+    return flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low), ports
+
+
+@step
+def outbound_key(setting, packet):
+    """(hash, ports) of a reply's flow."""
+    ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
+    return flow_hash(setting, packet.destination_high, packet.destination_low, ports, packet.source_low), ports
+
+
+@step
 def admitted(world, setting, who, endpoint, target, packet, now):
     """Remember by which VIP the flow comes; False where it is a connection that is not known here."""
-    high, low, port = packet.source_high, packet.source_low, dip_port_of(endpoint, packet)
-    ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
-    hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
+    high, low = packet.source_high, packet.source_low
+    hashed, ports = inbound_key(setting, endpoint, packet)
     if recall(world, setting, who, hashed, high, low, ports, target, endpoint, packet.flags, now):
         return True
     is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(world) & VOUCHED) == 0
@@ -159,8 +173,7 @@ def outbound(world, who, now):
     owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
     if owner < 0:
         return NOT_TRANSLATED, int64(-1)
-    ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
-    hashed = flow_hash(setting, packet.destination_high, packet.destination_low, ports, packet.source_low)
+    hashed, ports = outbound_key(setting, packet)
     target = holder(world, who, hashed, packet.destination_high, packet.destination_low, ports, owner, now)
     if target < 0:
         return NOT_TRANSLATED, int64(-1)

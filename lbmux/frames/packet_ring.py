@@ -74,6 +74,7 @@ class PacketRing:
         except OSError as error:
             self._socket.close()
             raise SetupError(f"interface {interface}", error.strerror or str(error)) from error
+        self._heads = np.ndarray(self._frames, HEADER, self._memory, strides=(self._stride,))
         self._next = 0
         self._taken = 0
         self._messages = Messages(4096, SOCKADDR_LL_BYTES)
@@ -125,6 +126,13 @@ class PacketRing:
         if batch.count == 0:
             self._clear_error()
         return batch.count
+
+    def arrivals(self, count: int) -> list[tuple[int, int]]:
+        """Of the first frames of the last ``receive``: when each came (ns since 1970), and its bytes on the wire."""
+        heads = self._heads[(self._next + np.arange(count)) % self._frames]
+        times = heads["seconds"].astype(np.int64) * 1_000_000_000 + heads["nanoseconds"]
+        lengths = heads["length"] + np.where(heads["status"] & STATUS_TAGGED, TAG_BYTES, 0)
+        return list(zip(times.tolist(), lengths.tolist(), strict=True))
 
     def _clear_error(self) -> None:
         """An interface that goes down leaves an error, and a descriptor that is readable until someone asks for it."""

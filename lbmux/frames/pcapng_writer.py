@@ -32,15 +32,20 @@ class PcapngWriter:
         self._interfaces: dict[str, int] = {}
         self._write(SECTION_BLOCK, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1))
 
-    def write(self, time_ns: int, interface: str, frame: bytes, comment: str, direction: int) -> None:
-        """A packet that came by (INBOUND), or left by (OUTBOUND), an interface, which is described when it is new."""
+    def write(
+        self, time_ns: int, interface: str, frame: bytes, length: int, comment: str, direction: int
+    ) -> None:
+        """A packet that came by (INBOUND), or left by (OUTBOUND), an interface, which is described when it is new.
+
+        ``length``: its bytes on the wire, of which ``frame`` may be the first only.
+        """
         index = self._interfaces.get(interface)
         if index is None:
             index = self._interfaces[interface] = len(self._interfaces)
             options = _option(OPTION_INTERFACE_NAME, interface.encode())
             options += _option(OPTION_RESOLUTION, bytes([NANOSECONDS]))
             self._write(INTERFACE_BLOCK, struct.pack("<HHI", LINK_ETHERNET, 0, 0) + options + _option(0, b""))
-        head = struct.pack("<IIIII", index, time_ns >> 32, time_ns & 0xFFFFFFFF, len(frame), len(frame))
+        head = struct.pack("<IIIII", index, time_ns >> 32, time_ns & 0xFFFFFFFF, len(frame), length)
         options = _option(OPTION_COMMENT, comment.encode()[:MOST_COMMENT_BYTES])
         options += _option(OPTION_FLAGS, struct.pack("<I", direction))
         self._write(ENHANCED_BLOCK, head + _padded(frame) + options + _option(0, b""))

@@ -9,13 +9,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lbmux.datapath.sift import SIEVE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
+from lbmux.frames.picture import Picture
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf import syscall, watched
 from lbmux.targets.bpf.ring import Ring
@@ -28,15 +29,41 @@ PROGRAMS = f"{watched.__name__}:"
 
 @dataclass(frozen=True)
 class Recorded:
-    """A frame as it ``came``, and as it ``left`` where it did; ``target`` is a row or -1, interfaces are indices."""
+    """A frame as it ``came``, and as it ``left`` where it did; ``target`` is a row or -1."""
 
-    time_ns: int
-    came: bytes
+    came: Picture
     verdict: Verdict
     target: int
-    came_by: int
-    left: bytes | None
-    left_by: int
+    left: Picture | None
+
+
+@dataclass
+class Pairs:
+    """Of records in the ring, what makes one frame: how it came, and what became of it."""
+
+    came: dict[int, tuple[int, Picture]] = field(default_factory=dict)
+    """By worker: the number of the last frame of which we know how it came, and that."""
+    lost: int = 0
+    """Frames of which only the end was found, since the ring was full."""
+
+    def add(self, data: bytes, ahead_ns: int) -> Recorded | None:
+        """A record; the frame, if that is its end.  ``ahead_ns``: what CLOCK_MONOTONIC is short of the time of day."""
+        head = np.frombuffer(data, watched.RECORD, 1)[0]
+        length, interface = int(head["length"]), int(head["interface"])
+        worker, sequence = int(head["worker"]), int(head["sequence"])
+        now = Picture(data[watched.RECORD_BYTES :][:length], length, interface, int(head["time_ns"]) + ahead_ns)
+        if not head["after"]:
+            self.came[worker] = sequence, now
+            return None
+        number, before = self.came.pop(worker, (0, now))
+        verdict, target = Verdict(int(head["verdict"])), int(head["target"])
+        if verdict.kind != "send":  # and as it is, it came; only the time may be known better
+            return Recorded(before if number == sequence else now, verdict, target, None)
+        if number != sequence:
+            self.lost += 1
+            return None
+        left = now._replace(interface=int(head["leaves_by"]) or interface)
+        return Recorded(before, verdict, target, left)
 
 
 class Recorder:
@@ -45,10 +72,7 @@ class Recorder:
     def __init__(self, kernel: Kernel, programs: Mapping[Attach, str]) -> None:
         """Takes as long as a compilation does the first time.  BpfError where the kernel refuses it."""
         self._kernel, self._workers = kernel, kernel.tables.sizes.workers
-        self._came = dict[int, tuple[int, bytes]]()
-        """By worker: the number of the last frame of which we know how it came, and that."""
-        self.lost = 0
-        """Frames of which only the end was found, since the ring was full."""
+        self._pairs = Pairs()
         size = watched.SIEVE_BYTES + self._workers * watched.BUDGET.itemsize
         self._table = syscall.create_array("watch", size)
         memory = np.frombuffer(syscall.map_value(self._table, size), np.uint8)
@@ -79,9 +103,9 @@ class Recorder:
         self._sieve[:] = row
 
     def allow(self, frames: int) -> int:
-        """Let each worker record so many more at most; how many have passed the sieve before and were not allowed."""
-        skipped = int(self._budget["skipped"].sum())
-        self._budget["skipped"] = 0
+        """Let each worker record so many more at most; how many passed the sieve before and were not recorded."""
+        skipped = int(self._budget["skipped"].sum()) + self._pairs.lost
+        self._budget["skipped"] = self._pairs.lost = 0
         self._budget["left"] = frames
         return skipped
 
@@ -89,23 +113,9 @@ class Recorder:
         """What the ring has."""
         ahead_ns = time.time_ns() - time.monotonic_ns()
         for data in self._ring.records():
-            head = np.frombuffer(data, watched.RECORD, 1)[0]
-            frame = data[watched.RECORD_BYTES :][: int(head["length"])]
-            worker, sequence = int(head["worker"]), int(head["sequence"])
-            if not head["after"]:
-                self._came[worker] = (sequence, frame)
-                continue
-            number, came = self._came.pop(worker, (0, b""))
-            verdict, left, left_by = Verdict(int(head["verdict"])), None, 0
-            if verdict.kind != "send":  # and as it is, it came
-                came = frame
-            elif number != sequence:
-                self.lost += 1
-                continue
-            else:
-                left, left_by = frame, int(head["leaves_by"]) or int(head["interface"])
-            when_ns, came_by = int(head["time_ns"]) + ahead_ns, int(head["interface"])
-            yield Recorded(when_ns, came, verdict, int(head["target"]), came_by, left, left_by)
+            recorded = self._pairs.add(data, ahead_ns)
+            if recorded is not None:
+                yield recorded
 
     def close(self) -> None:
         """Put the usual programs back, unless somebody took them off meanwhile."""

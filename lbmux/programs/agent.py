@@ -42,7 +42,7 @@ from lbmux.programs.metrics.serving import serving
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
-from lbmux.programs.watching import NO_COPIES, Watching
+from lbmux.programs.watching import NO_PICTURES, NOBODY_SAW, Watching
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -103,12 +103,14 @@ class AgentLoop:
         for _ in range(BATCHES_A_TURN):
             if not self.ring.receive(self._batch):
                 return
-            copies = self._watching.before(self._batch) if self._watching else NO_COPIES
+            watching = self._watching
+            came = watching.before(self._batch, self.ring) if watching else NO_PICTURES
             self._worker.inbound(self._batch, now_ticks())
             self._tun.send(self._batch, PASSES)
-            if self._watching and copies:
-                self._watching.after(self._batch, copies, self._device)
-            self._slow.inbound(self._batch)
+            seen = watching.after(self._batch, came, self._device) if watching else NOBODY_SAW
+            self._slow.inbound(self._batch, seen)
+            if watching:
+                watching.tell(seen)
             self.ring.release(self._batch)
 
     def outbound(self) -> None:
@@ -116,12 +118,14 @@ class AgentLoop:
         for _ in range(BATCHES_A_TURN):
             if not self._tun.receive(self._batch):
                 return
-            copies = self._watching.before(self._batch, self._device) if self._watching else NO_COPIES
+            watching = self._watching
+            came = watching.before(self._batch, came_by=self._device) if watching else NO_PICTURES
             self._worker.outbound(self._batch, now_ticks())
-            if self._watching and copies:
-                self._watching.after(self._batch, copies, self.ring.index)
-            self._slow.outbound(self._batch)
+            seen = watching.after(self._batch, came, self.ring.index, is_reply=True) if watching else NOBODY_SAW
+            self._slow.outbound(self._batch, seen)
             self._sender.send(self._batch, DROPS)
+            if watching:
+                watching.tell(seen)
 
 
 @contextlib.contextmanager

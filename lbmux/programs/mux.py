@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
+from lbmux.control.watching import Seen
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
@@ -41,7 +42,7 @@ from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
 from lbmux.programs.tunnel_probes import TunnelProbes
 from lbmux.programs.waiting import Waiting
-from lbmux.programs.watching import Watching
+from lbmux.programs.watching import NOBODY_SAW, Source, Watching
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -70,15 +71,18 @@ class Options:
     health_token: Path | None = None
 
 
-def nothing(batch: Batch) -> None:
+SlowPath = Callable[[Batch, Sequence[Seen]], None]
+
+
+def nothing(batch: Batch, seen: Sequence[Seen]) -> None:
     """A loop without a slow path."""
 
 
 class PacketLoop:
     """Reads the ring whenever it has frames, and sends on what the data path says."""
 
-    def __init__(self, ring: PacketRing, worker: Worker, slow: Callable[[Batch], None] = nothing) -> None:
-        """``slow`` gets every batch, for what the data path handed up."""
+    def __init__(self, ring: PacketRing, worker: Worker, slow: SlowPath = nothing) -> None:
+        """``slow`` gets every batch, for what the data path handed up, and what is seen of its first frames."""
         self.ring, self._slow = ring, slow
         self._watching: Watching | None = None
         self.waiting = Waiting()
@@ -108,10 +112,12 @@ class PacketLoop:
         count = ring.receive(batch)
         if count:
             self.meter.batch(count)
-            self._forward(batch)
+            seen = self._forward(batch, ring)
             if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
                 self._keep_unresolved(batch, time.monotonic())
-                self._slow(batch)
+                self._slow(batch, seen)
+            if seen:
+                self._tell(seen)
             ring.release(batch)
         return count
 
@@ -119,26 +125,30 @@ class PacketLoop:
         """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
         if len(self.waiting):
             since, batch = self.waiting.take()
-            self._forward(batch)
+            self._tell(self._forward(batch, self.waiting))
             self._keep_unresolved(batch, since)
 
     def watch(self, watching: Watching | None) -> None:
         """From the next batch on somebody watches, or nobody."""
         self._watching = watching
 
-    def _forward(self, batch: Batch) -> None:
+    def _forward(self, batch: Batch, source: Source) -> list[Seen]:
+        """Forward, and what somebody who watches is to be told of it, once the slow path has had the batch."""
         if self._watching is None:
             if self.meter.is_timed:
                 self._forward_timed(batch)
             else:
                 self._worker.forward(batch, now_ticks())
                 self.ring.send(batch)
-            return
-        copies = self._watching.before(batch)
+            return NOBODY_SAW
+        came = self._watching.before(batch, source)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        if copies:
-            self._watching.after(batch, copies)
+        return self._watching.after(batch, came)
+
+    def _tell(self, seen: list[Seen]) -> None:
+        if self._watching is not None:
+            self._watching.tell(seen)
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()

@@ -82,5 +82,4 @@ class Recording:
 
     def _refill(self) -> None:
         assert self._recorder is not None
-        self._skipped(self._recorder.allow(self._at_once) + self._recorder.lost)
-        self._recorder.lost = 0
+        self._skipped(self._recorder.allow(self._at_once))

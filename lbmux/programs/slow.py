@@ -9,7 +9,7 @@ import ctypes
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, to_pair
 from lbmux.control.config import Config
 from lbmux.control.mux_tables import MuxTables
+from lbmux.control.watching import Seen, noting
 from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
+from lbmux.frames.picture import Picture
 from lbmux.frames.socket_filters import NOTHING, attach
+from lbmux.programs.watching import by_route
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.muxes import CARRIES
@@ -71,7 +74,9 @@ class Sender:
         for sock in (self._frames, *self._packets.values(), *self._silence):
             sock.close()
 
-    def send(self, sent: Iterable[Sent]) -> None:
+    def send(self, sent: Iterable[Sent]) -> list[Sent]:
+        """Those that the kernel took."""
+        taken = []
         for one in sent:
             try:
                 if one.interface == BY_ROUTE:
@@ -80,6 +85,9 @@ class Sender:
                     self._frames.sendto(one.data, (self._name(one.interface), 0))
             except OSError:
                 self.unsent += 1
+            else:
+                taken.append(one)
+        return taken
 
     def _by_route(self, packet: bytes) -> None:
         version = packet[0] >> 4
@@ -111,8 +119,11 @@ class SlowFrames:
         self._slow.configure(self._place())
         self.refresh()
 
-    def handle(self, batch: Batch) -> None:
-        """Do what is to be done because of a batch's frames, which are as the data path left them."""
+    def handle(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
+        """Do what is to be done because of a batch's frames, which are as the data path left them.
+
+        ``seen``: the first of them, where somebody watches; each gets a note of what was done.
+        """
         picked = np.flatnonzero(_HANDED_UP[batch.verdict[: batch.count]])
         if len(picked) == 0:
             return
@@ -121,7 +132,12 @@ class SlowFrames:
         for index in picked.tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
-            self._sender.send(self._slow.handle(verdict, frame, target, now))
+            if index >= len(seen):  # as all are while nobody watches
+                self._sender.send(self._slow.handle(verdict, frame, target, now))
+                continue
+            with noting(seen[index], self._slow.counts) as note:
+                sent = self._sender.send(self._slow.handle(verdict, frame, target, now))
+                note.sent += map(_picture, sent)
         if self._slow.counts["path_mtu_learned"] != learned:
             self.refresh()
 
@@ -160,6 +176,12 @@ class SlowFrames:
 
     def _path_mtu(self, host: Address, link_bytes: int) -> int:
         return self._slow.mtus.of(host, link_bytes, time.monotonic())
+
+
+def _picture(sent: Sent) -> Picture:
+    if sent.interface == BY_ROUTE:
+        return by_route(sent.data)
+    return Picture(sent.data, len(sent.data), sent.interface, time.time_ns())
 
 
 def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:

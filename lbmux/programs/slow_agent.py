@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from lbmux.addresses import Address
 from lbmux.control.agent_tables import AgentTables
 from lbmux.control.connections import Connections
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
+from lbmux.control.watching import Seen, Slowly, noting
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
@@ -19,6 +22,7 @@ from lbmux.datapath.world import VOUCHED
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
+from lbmux.programs.watching import by_route
 from lbmux.slowpath.agent import INBOUND, OUTBOUND, AgentSlowPath, Host, Target
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
@@ -55,6 +59,9 @@ class SlowAgent:
         self._slow = AgentSlowPath(self._host())
         self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
         self._identification = 0
+        self._device = socket.if_nametoindex(tun.name)
+        self._note: Slowly | None = None
+        """Of the frame that is being looked at, where somebody watches."""
 
     def configure(self) -> None:
         """A configuration has come into force."""
@@ -63,27 +70,42 @@ class SlowAgent:
     def counters(self) -> dict[str, int]:
         return dict(sorted(self._slow.counts.items()))
 
-    def inbound(self, batch: Batch) -> None:
-        """What came from muxes and is not in the stack yet."""
+    def inbound(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
+        """What came from muxes and is not in the stack yet; ``seen``: the first frames, where somebody watches."""
         now = time.monotonic()
         for index in np.flatnonzero(_INBOUND[batch.verdict[: batch.count]]).tolist():
-            self._handle(Verdict(int(batch.verdict[index])), _frame(batch, index), now)
+            verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
+            if index >= len(seen):  # as all are while nobody watches
+                self._handle(verdict, frame, now)
+                continue
+            with noting(seen[index], self._slow.counts) as self._note:
+                self._handle(verdict, frame, now)
+            self._note = None
 
-    def outbound(self, batch: Batch) -> None:
+    def outbound(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
         """Fragments of replies: they leave translated, or as they are if no mux brought the connection."""
         now = time.monotonic()
         for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
             batch.verdict[index] = Verdict.NOT_HERE  # a fragment goes no further by itself
-            frame = self._slow.outbound(_frame(batch, index), now)
-            if frame is not None:
-                self._load(frame)
-                self._worker.outbound(self._one, now_ticks())
-                self._identification += 1
-                packet = _frame(self._one, 0)[ETHERNET_BYTES:]
-                for piece in cut(packet, ETHERNET_MTU, self._identification):
-                    self._load(frame[:ETHERNET_BYTES] + piece)
-                    self._one.verdict[0] = Verdict.REPLIED
-                    self._sender.send(self._one, DROPS)
+            frame = _frame(batch, index)
+            if index >= len(seen):
+                self._reply(frame, now)
+                continue
+            with noting(seen[index], self._slow.counts) as self._note:
+                self._reply(frame, now)
+            self._note = None
+
+    def _reply(self, fragment: bytes, now: float) -> None:
+        """What is whole with this fragment goes through the data path, and is cut again."""
+        frame = self._slow.outbound(fragment, now)
+        if frame is None:
+            return
+        self._load(frame)
+        self._worker.outbound(self._one, now_ticks())
+        self._identification += 1
+        packet = _frame(self._one, 0)[ETHERNET_BYTES:]
+        for piece in cut(packet, ETHERNET_MTU, self._identification):
+            self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
         """What is whole again goes once more through the data path; what that hands up, once more to us."""
@@ -91,9 +113,7 @@ class SlowAgent:
         for packet in found.packets:
             self._deliver(packet)
         for packet in found.back:
-            self._load(frame[:ETHERNET_BYTES] + packet)
-            self._one.verdict[0] = Verdict.REPLIED
-            self._sender.send(self._one, DROPS)
+            self._send(frame[:ETHERNET_BYTES] + packet)
         for whole in found.frames:
             self._load(whole, VOUCHED if found.vouched else 0)
             self._worker.inbound(self._one, now_ticks())
@@ -121,6 +141,16 @@ class SlowAgent:
             os.write(self._tun.fileno(), packet)
         except OSError:
             self._slow.counts["undelivered"] += 1
+        else:
+            if self._note is not None:
+                self._note.sent.append(by_route(packet)._replace(interface=self._device))
+
+    def _send(self, frame: bytes) -> None:
+        """By the kernel's routes."""
+        self._load(frame)
+        self._one.verdict[0] = Verdict.REPLIED
+        if self._sender.send(self._one, DROPS) and self._note is not None:
+            self._note.sent.append(by_route(frame[ETHERNET_BYTES:]))
 
     def _host(self) -> Host:
         config, agent = self._agent.config, self._agent

@@ -22,6 +22,8 @@ class Waiting:
         self._arena = np.zeros((LIMIT_FRAMES, STRIDE_BYTES), np.uint8)
         self.batch = Batch(LIMIT_FRAMES)
         self.dropped = 0
+        self._taken: list[tuple[float, int]] = []
+        """Since when each frame in ``batch`` waits, and its bytes."""
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -33,10 +35,16 @@ class Waiting:
             return
         self._frames.append((since, frame, flags))
 
+    def arrivals(self, count: int) -> list[tuple[int, int]]:
+        """Of the first frames that the last ``take`` gave: when each came (ns since 1970), and its bytes."""
+        ahead = time.time() - time.monotonic()
+        return [(int((since + ahead) * 1e9), length) for since, length in self._taken[:count]]
+
     def take(self) -> tuple[float, Batch]:
         """All that wait, as a batch for another try, and since when the first does; the too old are dropped."""
         now, batch, count = time.monotonic(), self.batch, 0
         first = now
+        self._taken = []
         for since, frame, flags in self._frames:
             if since < now - LIMIT_S:
                 self.dropped += 1
@@ -45,7 +53,8 @@ class Waiting:
             place = self._arena[count]
             place[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
             batch.address[count] = place.ctypes.data + HEADROOM_BYTES
-            batch.length[count], batch.flags[count] = len(frame), flags
+            batch.length[count], batch.flags[count], batch.interface[count] = len(frame), flags, 0
+            self._taken.append((since, len(frame)))
             count += 1
         self._frames.clear()
         batch.count = count

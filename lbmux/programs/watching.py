@@ -1,7 +1,8 @@
 """Watching a mux or an agent: what `lbmux trace` and `lbmux capture` are sent, over the control socket as a stream.
 
-Around the data path: frames are copied before it, and paired afterwards with what it said of them.  Without a
-watcher the packet loop knows of none.  What the kernel's programs forward comes from lbmux.programs.recording.
+Around the data path: frames are copied before it, paired afterwards with what it said of them, and with what the slow
+path made of those that it got.  Without a watcher the packet loop knows of none.  What the kernel's programs forward
+comes from lbmux.programs.recording.
 """
 
 import asyncio
@@ -9,20 +10,23 @@ import base64
 import contextlib
 import ctypes
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lbmux.control import watching
 from lbmux.control.moment import Moment
 from lbmux.control.show import interface_name
 from lbmux.control.sieve import EVERYTHING, Sieve, sieve_of
 from lbmux.control.watching import Budget, Names, Seen
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
+from lbmux.frames.picture import Picture
 from lbmux.frames.recorder import Recorded
 from lbmux.programs.drivers import Driver
 from lbmux.programs.recording import Recording
+from lbmux.slowpath.mux import BY_ROUTE
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
@@ -31,9 +35,15 @@ MOST_WAITING = 1000
 HEARTBEAT_S = 0.5
 """How soon a watcher that has gone is noticed, and frames are sent on."""
 
-Copies = list[tuple[bytes, int]]
-"""Frames as they came, with the interface that each came by."""
-NO_COPIES: Copies = []
+NO_PICTURES: list[Picture] = []
+NOBODY_SAW: list[Seen] = []
+
+
+class Source(Protocol):
+    """Where a batch is from, if that knows its frames' times."""
+
+    def arrivals(self, count: int) -> list[tuple[int, int]]:
+        """Of so many, from the first one on: when each came (ns since 1970), and its bytes on the wire."""
 
 
 @dataclass(eq=False)
@@ -77,42 +87,58 @@ class Watching:
                 driver.kernel, driver.programs, FRAMES_A_SECOND, self._saw_recorded, self._skipped
             )
 
-    def before(self, batch: Batch, came_by: int = 0) -> Copies:
-        """Copies of the batch's first frames, as many as may be looked at; ``came_by`` if the batch does not say it."""
+    def before(self, batch: Batch, source: Source | None = None, came_by: int = 0) -> list[Picture]:
+        """The batch's first frames as they came, as many as may be looked at.
+
+        Without a ``source`` they came now, when they were read.  ``came_by``: if the batch does not say it.
+        """
         now, budget = time.monotonic(), self._budget
         if now < budget.until:  # as most are while there is much to do
             budget.skipped += batch.count
-            return NO_COPIES
+            return NO_PICTURES
         count = budget.take(batch.count, now)
-        return [(_bytes(batch, index), came_by or int(batch.interface[index])) for index in range(count)]
+        pictures = [
+            _picture(batch, index, time.time_ns(), came_by or int(batch.interface[index])) for index in range(count)
+        ]
+        if source is None:
+            return pictures
+        known = zip(pictures, source.arrivals(count), strict=True)
+        return [picture._replace(time_ns=time_ns, length=length) for picture, (time_ns, length) in known]
 
-    def after(self, batch: Batch, copies: Copies, leaves_by: int = 0) -> None:
+    def after(
+        self, batch: Batch, pictures: list[Picture], leaves_by: int = 0, is_reply: bool = False
+    ) -> list[Seen]:
         """Pairs them with what became of the frames; while those are still in the batch's memory.
 
         ``leaves_by``: the interface by which frames leave for which the batch has none.
         """
-        now_ns = time.time_ns()
-        for index, (came, came_by) in enumerate(copies):
-            verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
-            left, left_by = None, 0
+        now_ns, found = time.time_ns(), list[Seen]()
+        for index, came in enumerate(pictures):
+            verdict, target, left = Verdict(int(batch.verdict[index])), int(batch.target[index]), None
             if verdict.kind == "send":
-                left, left_by = _bytes(batch, index), leaves_by or int(batch.interface[index]) or came_by
-            self._saw(now_ns, came, verdict, target, came_by, left, left_by)
+                left_by = leaves_by or int(batch.interface[index]) or came.interface
+                left = _picture(batch, index, now_ns, left_by)
+            found.append(self._seen(came, verdict, target, left, is_reply))
+        return found
+
+    def tell(self, frames: Iterable[Seen]) -> None:
+        """Offer them to the watchers; when the slow path, too, is done with them."""
+        for seen in frames:
+            for watcher in self._watchers:
+                watcher.offer(seen)
 
     def _saw_recorded(self, frame: Recorded) -> None:
-        self._saw(
-            frame.time_ns, frame.came, frame.verdict, frame.target, frame.came_by, frame.left, frame.left_by
-        )
+        is_reply = self._is_agent and frame.verdict == Verdict.REPLIED  # the only one that is recorded of replies
+        self.tell([self._seen(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
-    def _saw(
-        self, time_ns: int, came: bytes, verdict: Verdict, target: int, came_by: int, left: bytes | None, left_by: int
-    ) -> None:
-        seen = Seen(time_ns, came, verdict, None, None, came_by, left, left_by)
+    def _seen(
+        self, came: Picture, verdict: Verdict, target: int, left: Picture | None, is_reply: bool
+    ) -> Seen:
+        seen = Seen(came, verdict, left=left, is_reply=is_reply)
         if self._is_agent:
-            seen.flow = watching.flow_at_agent(came, left, verdict)
+            seen.flow = watching.flow_at_agent(came.data, None if left is None else left.data, verdict)
         seen.service, seen.backend = self._names.of(self._moment(), seen.heading, target)
-        for watcher in self._watchers:
-            watcher.offer(seen)
+        return seen
 
     def _skipped(self, frames: int) -> None:
         self._budget.skipped += frames
@@ -149,26 +175,50 @@ class Watching:
         return await self._recording.follow(w.sieve for w in self._watchers) if self._recording else ""
 
     def _describe(self, seen: Seen) -> dict[str, Any]:
+        came, left, slow = self._show(seen.came), seen.left and self._show(seen.left), seen.slow
         return {
             "program": self._program,
-            "time_ns": seen.time_ns,
-            "interface": self._named(seen.came_by),
+            "time_ns": came["time_ns"],
+            "interface": came["interface"],
             "line": str(seen.heading),
-            "frame": base64.b64encode(seen.came).decode(),
+            "frame": came["frame"],
+            "length": came["length"],
             "verdict": seen.verdict.label,
             "kind": seen.verdict.kind,
             "service": seen.service,
             "backend": seen.backend,
-            "left": None if seen.left is None else base64.b64encode(seen.left).decode(),
-            "left_by": None if seen.left is None else self._named(seen.left_by),
+            "left": left and left["frame"],
+            "left_by": left and left["interface"],
+            "left_ns": left and left["time_ns"],
+            "left_length": left and left["length"],
+            "is_reply": seen.is_reply,
+            "slowpath": slow and {"did": slow.did, "sent": [self._show(one) for one in slow.sent]},
+        }
+
+    def _show(self, picture: Picture) -> dict[str, Any]:
+        return {
+            "time_ns": picture.time_ns,
+            "interface": self._named(picture.interface),
+            "frame": base64.b64encode(picture.data).decode(),
+            "length": picture.length,
         }
 
     def _named(self, index: int) -> str:
+        if index == BY_ROUTE:
+            return "route"
         return interface_name(index) if index else self._interface
 
 
 Switch = Callable[[Watching | None], None]
 
 
-def _bytes(batch: Batch, index: int) -> bytes:
-    return ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+def by_route(packet: bytes) -> Picture:
+    """A packet that was given to the kernel, whose routes know the interface; with a blank Ethernet header."""
+    kind = TYPE_IPV4 if packet[0] >> 4 == 4 else TYPE_IPV6
+    frame = bytes(ETHERNET_BYTES - 2) + kind.to_bytes(2, "little") + packet
+    return Picture(frame, len(frame), BY_ROUTE, time.time_ns())
+
+
+def _picture(batch: Batch, index: int, time_ns: int, interface: int) -> Picture:
+    data = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+    return Picture(data, len(data), interface, time_ns)

@@ -1,7 +1,7 @@
-"""Private copies of a mux's tables, to try a packet on: what it changes there, nobody sees.
+"""Private copies of a mux's tables, or an agent's, to try a packet on: what it changes there, nobody sees.
 
-Of the configuration alone, or of a live mux by its control socket, in either driver.  Of a live mux only the rows that
-one packet can meet are asked for; the copy's other pages are never touched, so it costs as little as they do.
+Of the configuration alone, or of a live daemon by its control socket, in either driver.  Of a live one only the rows
+that one packet can meet are asked for; the copy's other pages are never touched, so it costs as little as they do.
 """
 
 import base64
@@ -23,7 +23,8 @@ from lbmux.targets.regions import Tables
 
 MOST_BYTES = 1 << 16
 PLACEHOLDER_MAC = 0x02
-WHOLE = ("settings", "names", "services", "backends")
+WHOLE = {"mux": ("settings", "names", "services", "backends"), "agent": ("settings", "names", "endpoints")}
+ONE = {"mux": "a mux", "agent": "an agent"}
 
 
 def of_configuration(config: Config) -> Moment:
@@ -37,28 +38,29 @@ def of_configuration(config: Config) -> Moment:
 
 @dataclass
 class LiveCopy:
-    """Of the mux that listens at ``path``: all that is known of one VIP."""
+    """Of the mux or agent that listens at ``path``: all that is known of one VIP."""
 
     path: Path
     moment: Moment
     interfaces: dict[int, str]
 
     @classmethod
-    def of(cls, path: Path, vip: str) -> "LiveCopy":
-        """ControlError where nobody answers, or one that is no mux or of another version."""
+    def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
+        """ControlError where nobody answers, or not such a program, or one of another version."""
         outline = ask(path, "outline", vip=vip)
-        if outline["program"] != "mux":
-            raise ControlError(path, f"an {outline['program']} listens there: name a mux's socket")
+        if outline["program"] != program:
+            raise ControlError(path, f"{ONE[outline['program']]} listens there: name {ONE[program]}'s socket")
         if outline["tables"] != VERSION:
-            raise ControlError(path, "the mux is of another version: use the lbmux that it runs with")
+            raise ControlError(path, f"the {program} is of another version: use the lbmux that it runs with")
         services = tuple(Service.model_validate(service) for service in outline["services"])
         rows = {(service, backend): row for service, backend, row in outline["rows"]}
         interfaces = {int(index): name for index, name in outline["interfaces"].items()}
-        return cls(path, Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows), interfaces)
+        tables = Tables.allocate(Sizes(**outline["sizes"]))
+        return cls(path, Moment(tables, services, rows, is_agent=program == "agent"), interfaces)
 
     def read_configuration(self) -> None:
-        """Settings, names, services and backends."""
-        for region in WHOLE:
+        """Settings, names, services and backends; of an agent, endpoints."""
+        for region in WHOLE[self.moment.program]:
             self._read(region, 0, self.moment.tables.sizes.regions()[region] - PADDING)
 
     def read_slots(self, first: int, count: int) -> None:

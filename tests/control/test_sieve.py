@@ -14,7 +14,7 @@ from lbmux.datapath.world import world_at
 from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import Tables
 from tests.control.inside import Inside
-from tests.control.test_watching import CLIENT, FRAMES
+from tests.control.test_watching import CLIENT, FRAMES, pictured
 
 FILTERS = [
     "", "ip", "ip6", "tcp", "udp", "icmp", "tcp port 80", "udp or icmp", "not tcp", "src port 4000", "dst port 80",
@@ -55,7 +55,7 @@ def passed(worker: Worker, text: str) -> set[str]:
 def test_lets_through_what_the_filter_does(worker: Worker, text: str) -> None:
     said = {name: (Verdict.NOT_VIP, None, None) for name in FRAMES} | {"syn": (Verdict.FORWARDED, "web", "h1")}
     test = parse(text, Inside().moment)
-    wanted = {name for name in FRAMES if test(Seen(0, bytes(FRAMES[name]), *said[name]))}
+    wanted = {name for name in FRAMES if test(Seen(pictured(FRAMES[name]), *said[name]))}
     assert wanted <= passed(worker, text)
 
 

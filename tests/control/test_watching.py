@@ -1,5 +1,6 @@
 """The filter of frames and what is read from their headers, each against packets that scapy made."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.control.flow_filter import FilterError
-from lbmux.control.watching import Budget, Heading, Names, Seen, parse, without_tunnel
+from lbmux.control.watching import Budget, Heading, Names, Seen, noting, parse, without_ipip, without_tunnel
 from lbmux.datapath.verdicts import Verdict
+from lbmux.frames.picture import Picture
 from tests.control.inside import Inside
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"
@@ -32,6 +34,10 @@ FRAMES = {
 SAID = {"syn": (Verdict.FORWARDED, "web", "h1"), "dns": (Verdict.DENIED, "dns", None)}
 
 
+def pictured(frame: Packet) -> Picture:
+    return Picture(bytes(frame), len(frame), 0, 0)
+
+
 @pytest.fixture(scope="module")
 def inside() -> Inside:
     return Inside()
@@ -39,7 +45,7 @@ def inside() -> Inside:
 
 def seen(name: str) -> Seen:
     verdict, service, backend = SAID.get(name, (Verdict.NOT_VIP, None, None))
-    return Seen(0, bytes(FRAMES[name]), verdict, service, backend)
+    return Seen(pictured(FRAMES[name]), verdict, service, backend)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,23 @@ def test_takes_the_tunnel_off(inner: Packet, between: Packet | None, padding: by
     left = bytes(Ether(type=0x0800) / outer / bytes(packet)) + padding
     bare = Ether(without_tunnel(bytes(inner), left))
     assert bytes(bare.payload) == bytes(packet)
+
+
+@pytest.mark.parametrize("inner", [SYN, WEB6, PING, LATER])
+def test_takes_ip_in_ip_off_whatever_is_inside(inner: Packet) -> None:
+    for outer in (IP(dst="10.1.1.2"), IPv6(dst="2001:db8:1::2")):
+        bare = without_ipip(bytes(LINK / outer / inner.payload))
+        assert bare is not None and bytes(Ether(bare).payload) == bytes(inner.payload)
+    assert without_ipip(bytes(inner)) is None
+
+
+def test_notes_what_the_slow_path_counted_for_one_frame() -> None:
+    counts, ping = Counter(echo_answered=3, icmp_no_flow=1), seen("ping")
+    with noting(ping, counts) as note:
+        counts["echo_answered"] += 1
+        note.sent.append(pictured(PING))
+    counts["time_exceeded"] += 1  # for another frame
+    assert ping.slow is note and (note.did, note.sent) == (["echo_answered"], [pictured(PING)])
 
 
 def test_names_by_row_or_else_by_destination(inside: Inside) -> None:

@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -124,6 +125,31 @@ def test_frames_stay_in_order_while_the_ring_goes_round(wire: socket.socket, rin
 
 
 @pytest.mark.root
+def test_each_frame_of_a_batch_has_its_own_time(wire: socket.socket, ring: PacketRing) -> None:
+    """Also where the ring begins anew within the batch."""
+    batch, places = Batch(), ring._frames
+    for value in range(places - 3):
+        wire.send(frame(value))
+        receive_one(ring)
+        ring.release(batch)
+    sent_ns = list[int]()
+    for value in range(6):
+        wire.send(frame(value))
+        sent_ns.append(time.time_ns())
+        time.sleep(0.005)
+    ring.receive(batch)
+    times = [
+        time_ns
+        for index, (time_ns, length) in enumerate(ring.arrivals(batch.count))
+        if ours(whole(batch, index)) and length == 60
+    ]
+    assert len(times) == 6 and times == sorted(times)
+    # A frame is in the ring before send() returns; of two that are 5 ms apart none has the other's time.
+    assert all(0 <= sent - came < 4_000_000 for sent, came in zip(sent_ns, times, strict=True))
+    ring.release(batch)
+
+
+@pytest.mark.root
 def test_a_frame_grows_into_its_headroom_and_is_sent_from_there(wire: socket.socket, ring: PacketRing) -> None:
     wire.send(frame(5))
     batch, index = receive_one(ring)
@@ -188,6 +214,7 @@ def test_a_frame_longer_than_a_place_of_the_ring_is_marked_as_cut(
     assert batch.flags[index] == CUT
     assert 1514 <= batch.length[index] < 8000
     assert whole(batch, index) == frame(3, 8000)[: batch.length[index]]
+    assert ring.arrivals(batch.count)[index][1] == 8000, "as it was on the wire"
 
 
 @pytest.mark.root
@@ -200,6 +227,7 @@ def test_a_vlan_tag_that_the_kernel_took_off_is_put_back(
     wire.send(sent)
     batch, index = receive_one(ring, lambda data: data.endswith(b"tagged"))
     assert whole(batch, index) == sent
+    assert ring.arrivals(batch.count)[index][1] == len(sent)
 
 
 @pytest.mark.root

@@ -11,11 +11,14 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from lbmux.control.neighbours import NextHop
+from lbmux.control.watching import Seen, Slowly
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
+from lbmux.frames.picture import Picture
 from lbmux.programs import slow
 from lbmux.programs.slow import SlowFrames
-from lbmux.slowpath.mux import Sent
+from lbmux.programs.watching import by_route
+from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
 from tests.slowpath.golden import ETHER, MUX, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
@@ -28,8 +31,10 @@ class Collector:
         self.sent: list[Sent] = []
         self.unsent = 0
 
-    def send(self, sent: Iterable[Sent]) -> None:
-        self.sent += sent
+    def send(self, sent: Iterable[Sent]) -> list[Sent]:
+        taken = [*sent]
+        self.sent += taken
+        return taken
 
 
 class Case:
@@ -41,12 +46,12 @@ class Case:
         ((_, self.target, frame),) = self.mux.forward(bytes(Ether(**ETHER) / ip(4, flags="DF") / segment(1400)))
         self.outer = Ether(frame).payload
 
-    def arrive(self, packet: Any) -> None:
+    def arrive(self, packet: Any, *seen: Seen) -> None:
         frame = bytes(Ether(**ETHER) / packet)
         room, batch = np.frombuffer(frame, np.uint8), Batch(4)
         batch.address[0], batch.length[0], batch.count = room.ctypes.data, len(frame), 1
         batch.verdict[0] = Verdict.ICMP
-        self.slow.handle(batch)
+        self.slow.handle(batch, seen)
 
     def learn(self, mtu: int = 1400) -> None:
         quote = bytes(self.outer)[:528]
@@ -100,6 +105,34 @@ def test_the_client_is_told(case: Case) -> None:
     case.learn()
     (sent,) = case.sender.sent
     assert IP(sent.data)[ICMP].nexthopmtu == 1380
+
+
+def test_who_watches_is_told_what_was_done_because_of_a_frame(case: Case) -> None:
+    ping, bare = ip(4) / ICMP(id=7), ip(4) / ICMP(type=3, code=1)
+    seen = [Seen(Picture(b"", 0, 0, 0), Verdict.ICMP) for _ in range(3)]
+    case.arrive(ping, seen[0])
+    assert seen[0].slow is not None and seen[0].slow.did == ["echo_answered"]
+    (answer,) = seen[0].slow.sent
+    assert (answer.data, answer.interface) == (case.sender.sent[0].data, 0)
+    assert Ether(answer.data)[ICMP].type == 0
+    case.arrive(bare, seen[1])
+    assert seen[1].slow == Slowly(["icmp_unusable"], [])
+    case.arrive(ip(4, "10.0.9.1", MUX) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(bytes(case.outer)[:528]), seen[2])
+    assert seen[2].slow is not None and seen[2].slow.did == ["path_mtu_learned", "outer_error_relayed"]
+    (by_route,) = seen[2].slow.sent
+    assert by_route.interface == BY_ROUTE and Ether(by_route.data)[ICMP].nexthopmtu == 1380
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_packet_that_leaves_by_route_is_shown_as_a_frame(family: int) -> None:
+    shown = by_route(bytes(ip(family) / segment(10)))
+    assert bytes(Ether(shown.data).payload) == bytes(ip(family) / segment(10))
+    assert shown.length == len(shown.data)
+
+
+def test_frames_that_nobody_looks_at_are_sent_all_the_same(case: Case) -> None:
+    case.arrive(ip(4) / ICMP())
+    assert len(case.sender.sent) == 1
 
 
 def test_frames_with_other_verdicts_are_left_alone(case: Case) -> None:

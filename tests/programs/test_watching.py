@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.utils import rdpcap
 
 from lbmux.cli.trace import _steps
@@ -97,7 +97,8 @@ def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
 
 def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
     line = "[2001:db8::7]:4000 > [2001:db8::1]:80 tcp [S], 60 bytes"
-    assert [step["step"] for step in _steps(mux.control, {"line": line})] == ["service", "to mend it"]
+    frame = {"program": "mux", "line": line, "verdict": "not_vip", "slowpath": None}
+    assert [step["step"] for step in _steps(mux.control, frame)] == ["service", "to mend it"]
 
 
 def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
@@ -135,6 +136,126 @@ def test_captures_frames_with_verdict_interface_and_time(lab: Lab, mux: Daemon, 
     assert all(before <= float(line[2]) <= time.time() for line in lines)
     came, left, denied = rdpcap(str(file))
     assert (came[IP].dst, left[IP].dst, left[IP].payload.dst, denied[TCP].dport) == (VIP, H1["dip"], VIP, 81)
+
+
+DRIVERS = pytest.mark.parametrize("driver", ["packet", "xdp"])
+
+
+@contextlib.contextmanager
+def mux_with(lab: Lab, driver: str, *options: str, **more: Any) -> Iterator[Daemon]:
+    """`web` is for all, `dns` for datagrams, `closed` not for our client; the next hop is known."""
+    closed = service("closed", 81, [H1], deny=[f"{CLIENT}/32"])
+    dns = service("dns", 53, [H1], protocol="udp")
+    lab.write_config(configuration(service("web", 80, [H1]), dns, closed) | more)
+    detach_on_exit = ["--detach-on-exit"] if driver == "xdp" else []
+    with running(lab, "mux1", "mux", "--driver", driver, *detach_on_exit, *options) as daemon:
+        send(lab, "client", syn(3999))
+        yield daemon
+
+
+PAUSE_S = 0.005
+
+
+@DRIVERS
+def test_each_frame_has_the_time_when_it_came_and_when_it_left(lab: Lab, driver: str, tmp_path: Path) -> None:
+    file, ports = tmp_path / "x.pcapng", range(4410, 4420)
+    with mux_with(lab, driver) as mux, watching(mux, "capture", "-w", str(file), "-n", "10", "src", "portrange",
+                                                "4410-4419") as process:  # fmt: skip
+        sent_ns = list[int]()
+        for port in ports:
+            sent_ns.append(time.time_ns())
+            send(lab, "client", syn(port))
+            time.sleep(PAUSE_S)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    lines = tshark(file, "frame.comment", "frame.time_epoch")
+    came, left = (
+        [int(at.replace(".", "")) for said, at in lines if said.startswith(place)] for place in ("in:", "out:")
+    )
+    assert len(came) == len(left) == 10 and came == sorted(came) and left == sorted(left)
+    late = [(at - sent) / 1e6 for at, sent in zip(came, sent_ns, strict=True)]
+    assert all(0 < ms < 1000 * PAUSE_S for ms in late), "before the next one was sent"
+    assert all(0 < after - before < 1e9 for before, after in zip(came, left, strict=True))
+
+
+@DRIVERS
+def test_a_frame_of_which_only_the_beginning_is_kept_has_its_length(lab: Lab, driver: str, tmp_path: Path) -> None:
+    """Over links that carry larger frames, to a service that drops it: so no tunnel needs to be larger still."""
+    links = [("client", "eth0"), ("router", "to-client"), ("router", "to-mux1"), ("mux1", "eth0")]
+
+    def set_mtus(mtu: int) -> None:
+        for node, interface in links:
+            lab.run(node, ["ip", "link", "set", interface, "mtu", str(mtu)], check=True, timeout=10)
+
+    file = tmp_path / "x.pcapng"
+    set_mtus(3100)
+    try:
+        with mux_with(lab, driver) as mux:
+            large = bytes(IP(src=CLIENT, dst=VIP, flags="DF") / TCP(sport=4430, dport=81, flags="S") / bytes(2960))
+            capture(lab, mux, file, ["-n", "1", "src port 4430"], [large])
+    finally:
+        set_mtus(1500)
+    ((said, captured, length),) = tshark(file, "frame.comment", "frame.cap_len", "frame.len")
+    assert said == "in: verdict denied (drop), service closed"
+    assert (int(captured), int(length)) == (2048 if driver == "xdp" else 3014, 3014)
+
+
+def way(frame: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(step["step"], step["found"]) for step in frame["steps"]]
+
+
+@DRIVERS
+def test_traces_a_ping_and_its_answer(lab: Lab, driver: str, tmp_path: Path) -> None:
+    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
+    with mux_with(lab, driver) as mux:
+        (frame,) = trace(lab, mux, ["-n", "1", "icmp"], [ping])
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "icmp"], [ping])
+        capture(lab, mux, tmp_path / "y", ["-n", "1", "--at", "out", "icmp"], [ping])
+    assert (frame["verdict"], frame["kind"]) == ("icmp", "pass")
+    assert way(frame) == [
+        ("parse", "ICMP has no ports, so it is the slow path's"),
+        ("slow path", "echo_answered"),
+        ("sent", f"{VIP} > {CLIENT} icmp, 36 bytes, eth0"),
+    ]
+    fields = ("frame.comment", "frame.interface_name", "icmp.type", "frame.packet_flags_direction")
+    came, answer = tshark(tmp_path / "x", *fields)
+    said = "verdict icmp (pass), slow path: echo_answered"
+    assert came == [f"in: {said}", "eth0", "8", "0x00000001"]
+    assert answer[:3] == [f"out: {said}, in answer to {CLIENT} > {VIP} icmp, 36 bytes", "eth0", "0"]
+    assert tshark(tmp_path / "y", *fields) == [answer], "what was sent is out, also alone"
+
+
+@DRIVERS
+def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, driver: str, tmp_path: Path) -> None:
+    quote = bytes(IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=4700))
+    error = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / quote)
+    large = bytes(IP(src=CLIENT, dst=VIP, flags="DF") / TCP(sport=4701, dport=80) / bytes(1460))
+    with mux_with(lab, driver) as mux:
+        (forwarded,) = trace(lab, mux, ["-n", "1", "icmp"], [error])
+        (too_big,) = trace(lab, mux, ["-n", "1", "src port 4701"], [large])
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [error])
+    assert way(forwarded)[1:] == [
+        ("slow path", "icmp_forwarded"), ("sent", "10.0.1.2 > 10.1.1.2 protocol 4, 88 bytes, eth0"),
+    ]  # fmt: skip
+    (inner,) = rdpcap(str(tmp_path / "x"))
+    assert (inner[IP].src, inner[IP].dst, inner[ICMP].code) == (CLIENT, VIP, 1)
+    assert (too_big["verdict"], way(too_big)[-2]) == ("too_big", ("slow path", "too_big_answered"))
+    assert way(too_big)[-1] == ("sent", f"{VIP} > {CLIENT} icmp, 576 bytes, eth0")
+    assert "outer header" not in dict(way(too_big)) and "service" in dict(way(too_big))
+
+
+@DRIVERS
+def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> None:
+    whole = IP(src=CLIENT, dst=VIP, id=79) / UDP(sport=4800, dport=53) / bytes(2000)
+    first, last = map(bytes, fragment(whole, 1400))
+    with mux_with(lab, driver) as mux:
+        waits, decides = trace(lab, mux, ["-n", "2", f"src host {CLIENT} and udp"], [last, first])
+    assert [frame["verdict"] for frame in (waits, decides)] == ["fragment"] * 2
+    assert way(waits)[0][0] == "parse" and way(waits)[0][1].startswith("a fragment")
+    assert way(waits)[1][1].startswith("nothing yet") and len(way(waits)) == 2
+    _, slow_path, *sent = way(decides)
+    assert slow_path == ("slow path", "fragment_forwarded")
+    assert [said.partition(",")[0] for _, said in sent] == ["10.0.1.2 > 10.1.1.2 protocol 4"] * 2, "the one that waited"
 
 
 def test_captures_only_what_was_dropped(lab: Lab, mux: Daemon, tmp_path: Path) -> None:
@@ -229,7 +350,43 @@ def test_traces_and_captures_both_ways_of_an_agent(lab: Lab, driver: str, tmp_pa
     assert (came["line"], came["verdict"]) == (f"{CLIENT}:4700 > {VIP}:80 tcp [S], 40 bytes", "delivered")
     assert (reply["line"], reply["verdict"]) == (f"{VIP}:80 > {CLIENT}:4700 tcp [R.], 40 bytes", "replied")
     assert [(frame["service"], frame["backend"]) for frame in (came, reply)] == [("web", "h1")] * 2
-    assert [step["found"].partition(",")[0] for step in came["steps"] + reply["steps"]] == [
+    (first, *there, last), (first_back, *back, last_back) = (
+        [(step["step"], step["found"]) for step in frame["steps"]] for frame in (came, reply)
+    )
+    assert [found.partition(",")[0] for _, found in (first, last, first_back, last_back)] == [
         "10.0.1.2 > 10.1.1.2 protocol 4", f"{CLIENT}:4700 > 10.1.1.2:8080 tcp [S]",
         f"10.1.1.2:8080 > {CLIENT}:4700 tcp [R.]", f"{VIP}:80 > {CLIENT}:4700 tcp [R.]",
     ]  # fmt: skip
+    assert [step for step, _ in there] == ["outer header", "match", "endpoint", "flow", "translation"]
+    found, found_back = dict(there), dict(back)
+    assert found["outer header"].endswith("10.0.1.2 is a mux, 10.1.1.2 is this host's")
+    assert "idle for" in found["flow"] and "(web/h1)" in found["flow"]
+    assert found["translation"] == f"{VIP}:80 to 10.1.1.2:8080"
+    assert found_back["match"].startswith("DIP 10.1.1.2:8080/tcp is a backend's")
+    assert found_back["translation"] == f"10.1.1.2:8080 to {VIP}:80"
+
+
+@pytest.mark.parametrize("driver", ["tun", "xdp"])
+def test_traces_what_the_slow_path_of_an_agent_sends(lab: Lab, driver: str) -> None:
+    """A connection that no host has goes back to the mux, which resets it; fragments are put together for the stack."""
+    lab.write_config(configuration(service("web", 80, [H1]), service("dns", 53, [H1], protocol="udp")))
+    ack = bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=4900, dport=80, flags="A", ack=77))
+    parts = fragment(IP(src=CLIENT, dst=VIP, id=80) / UDP(sport=4901, dport=53) / bytes(2000), 1400)
+    with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
+        mux.wait_for(READY["mux"], START_S)
+        agent.wait_for(READY["agent"], START_S)
+        with watching(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
+            (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown"], [ack])
+            returned = json.loads(at_mux.communicate(timeout=60)[0])
+        one, other = trace(lab, agent, ["-n", "2", f"src host {CLIENT} and udp"], [bytes(part) for part in parts])
+    assert way(asked)[-2:] == [
+        ("slow path", "unknown_returned"), ("sent", "10.1.1.2 > 10.0.1.2 protocol 4, 60 bytes, route"),
+    ]  # fmt: skip
+    assert dict(way(asked))["flow"] == "no entry"
+    assert (returned["verdict"], [step for step, _ in way(returned)]) == ("protocol", ["parse", "slow path", "sent"])
+    assert way(returned)[1:] == [
+        ("slow path", "returned_reset"), ("sent", f"{VIP}:80 > {CLIENT}:4900 tcp [R], 40 bytes, route"),
+    ]  # fmt: skip
+    assert way(one)[-1] == ("slow path", "nothing yet: a fragment that waits for others, or left to the kernel's stack")
+    assert [step for step, _ in way(other)[-2:]] == ["slow path", "sent"]
+    assert way(other)[-1][1].startswith(f"{CLIENT}:4901 > 10.1.1.2:8080 udp, 2028 bytes, lbmux")

@@ -1,0 +1,264 @@
+"""Explain at an agent: what each step found of a frame that came in a tunnel, or of a reply.
+
+The frame is asked of the agent's own steps, on a private copy of its tables (tools.table_copy), in which nothing is
+written.  What became of it in the end, the agent said itself: as it came, and as it left.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lbmux.addresses import Address, from_pair, port_from_wire
+from lbmux.control.live_flows import STATES, TICK_S
+from lbmux.control.watching import Heading, flow_at_agent
+from lbmux.datapath.agent import inbound_key, outbound_key
+from lbmux.datapath.decapsulate import open_tunnel
+from lbmux.datapath.flows import idle_for, is_alive, lookup
+from lbmux.datapath.match import match_service
+from lbmux.datapath.memory import at_address, int64, step, u64
+from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
+from lbmux.datapath.tables import DIP, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.verdicts import Verdict
+from lbmux.datapath.world import (
+    endpoint_limit,
+    endpoints,
+    frame,
+    frame_end,
+    settings,
+    worker_limit,
+    world_at,
+)
+from lbmux.errors import SetupError
+from lbmux.targets.native import Worker, compiled, world_row
+from lbmux.targets.regions import now_ticks
+from lbmux.tools.explain import ENTRY, Step, _places
+from lbmux.tools.table_copy import LiveCopy
+from lbmux.tools.unparsed import UNPARSED
+
+TRIES = 3
+"""How often an agent is asked whose configuration changes meanwhile."""
+NO_TUNNEL = {
+    Verdict.NOT_TUNNELLED: "no packet in a tunnel, or not to an address of this host",
+    Verdict.NOT_A_MUX: "its source is none of the muxes",
+}
+MEND = {
+    Verdict.NOT_A_MUX: "add its source to the configuration's `muxes`, and `lbmux reload`, if a mux it is",
+    Verdict.NOT_HERE: "the mux has a backend here that this host's configuration has not: `lbmux reload` both",
+    Verdict.CONGESTED: "a router marked it, and its sender knows no ECN: look for a queue that is full",
+}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A frame as it ``came``, the ``verdict``, and as it ``left`` where it did."""
+
+    came: bytes
+    verdict: Verdict
+    left: bytes | None
+    is_reply: bool
+
+    def client_and_vip(self) -> Heading:
+        """Of the packet between them, as far as is known."""
+        return Heading.read(flow_at_agent(self.came, self.left, self.verdict) or self.came)
+
+
+def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
+    """What the steps of the agent that listens at ``path`` find now.  ControlError, SetupError."""
+    heading = passage.client_and_vip()
+    for _ in range(TRIES):
+        copy = LiveCopy.of(path, str(heading.source if passage.is_reply else heading.destination), "agent")
+        copy.read_configuration()
+        way = _Way(passage, copy)
+        if way.found("hashed") >= 0:
+            for at in way.buckets():
+                copy.read_bucket(at)
+            way.look()
+        if copy.is_current():
+            return list(way.steps())
+    raise SetupError(str(path), "its configuration changed again and again", "ask later")
+
+
+class _Way:
+    """One frame on one private copy of the tables."""
+
+    def __init__(self, passage: Passage, copy: LiveCopy) -> None:
+        self._passage, self._moment, self._now = passage, copy.moment, now_ticks()
+        self._world = Worker(copy.moment.tables)
+        self._memory = np.frombuffer(passage.came, np.uint8).copy()
+        self._workers = copy.moment.tables.sizes.workers
+        self.look()
+
+    def look(self) -> None:
+        """Ask the steps, none of which changes anything."""
+        self._found = np.full(len(FOUND), -1, np.int64)
+        self._entries = np.full((self._workers, len(ENTRY)), -1, np.int64)
+        look = _look_out if self._passage.is_reply else _look_in
+        address = np.uint64(self._memory.ctypes.data)
+        look(self._world.address, address, len(self._memory), self._now, self._found, self._entries)
+
+    def found(self, name: str) -> int:
+        return int(self._found[FOUND.index(name)])
+
+    def buckets(self) -> list[int]:
+        """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
+        places = np.zeros((self._workers, 2), np.int64)
+        _places(self._world.address, self.found("hashed"), places)
+        return [int(place) for place in places.reshape(-1)]
+
+    def steps(self) -> Iterator[Step]:
+        passage = self._passage
+        if not passage.is_reply:
+            outer, verdict = Heading.read(passage.came), self.found("tunnel")
+            if verdict != PARSED:
+                why = NO_TUNNEL.get(Verdict(verdict)) or UNPARSED[Verdict(verdict)]
+                yield Step("outer header", f"{outer}: {why}")
+                yield from self._mend()
+                return
+            mux, own = outer.source, outer.destination
+            yield Step("outer header", f"{outer}: {mux} is a mux, {own} is this host's")
+        packet, verdict = passage.client_and_vip(), self.found("parsed")
+        if verdict != PARSED:
+            yield Step("parse", UNPARSED[Verdict(verdict)])
+            return
+        yield from self._reply_steps() if passage.is_reply else self._request_steps(packet)
+        yield from self._mend()
+
+    def _request_steps(self, packet: Heading) -> Iterator[Step]:
+        endpoint, vip = self.found("index"), f"{_destination(packet)}/{packet.name}"
+        if endpoint < 0:
+            yield Step("match", f"no backend of this host has the VIP {vip}")
+            return
+        yield Step("match", f"VIP {vip} is endpoint {endpoint}")
+        yield self._endpoint_step(endpoint)
+        yield self._flow_step("no entry")
+        yield from self._translation(packet, _destination)
+
+    def _reply_steps(self) -> Iterator[Step]:
+        packet = Heading.read(self._passage.came)
+        dip = f"{_source(packet)}/{packet.name}"
+        if self.found("index") < 0:
+            yield Step("match", f"no backend of this host answers from {dip}")
+            return
+        yield Step("match", f"DIP {dip} is a backend's of this host")
+        yield self._flow_step("no entry: no mux brought this connection")
+        alive = [entry for entry in self._known() if entry["alive"]]
+        if alive:
+            yield self._endpoint_step(alive[0]["target"])
+        yield from self._translation(packet, _source)
+
+    def _endpoint_step(self, endpoint: int) -> Step:
+        row = self._moment.tables.endpoints[endpoint]
+        vip, dip = (
+            _end(from_pair(int(row[f"{end}_high"]), int(row[f"{end}_low"])), port_from_wire(int(row[f"{end}_port"])))
+            for end in ("vip", "dip")
+        )  # port 0: as it comes
+        how = f"{vip} stands for {dip}" if row["mode"] == NAT else f"{vip} is on this host, nothing is translated"
+        asks = "; of connections that are not known the host's sockets are asked" if row["asks"] else ""
+        return Step("endpoint", f"{endpoint}, {self._name(endpoint)}: {how}{asks}")
+
+    def _known(self) -> list[dict[str, Any]]:
+        """The flow's entries, in any worker's part: the one that counts comes first."""
+        found = [
+            {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
+            for worker, line in enumerate(self._entries)
+            if line[0] > 0
+        ]
+        return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
+
+    def _flow_step(self, none: str) -> Step:
+        said = [
+            f"{STATES[entry['state']]}, idle for {max(0, entry['idle']) * TICK_S:.1f} s, endpoint {entry['target']}"
+            f" ({self._name(entry['target'])}), worker {entry['worker']}"
+            + ("" if entry["alive"] else ", which no longer counts")
+            for entry in self._known()
+        ]
+        return Step("flow", "; ".join(said) or none)
+
+    def _translation(self, packet: Heading, end: Callable[[Heading], str]) -> Iterator[Step]:
+        """By the frame as it left: from what to what."""
+        if self._passage.left is None:
+            return
+        before, after = end(packet), end(Heading.read(self._passage.left))
+        yield Step("translation", f"none, {before} stays" if before == after else f"{before} to {after}")
+
+    def _mend(self) -> Iterator[Step]:
+        if self._passage.verdict in MEND:
+            yield Step("to mend it", MEND[self._passage.verdict])
+
+    def _name(self, endpoint: int) -> str:
+        owner = self._moment.owners.get(endpoint)
+        return f"{owner[0].name}/{owner[1].name}" if owner else "of another VIP"
+
+
+FOUND = ("tunnel", "parsed", "index", "hashed")
+
+
+def _end(address: Address | None, port: int | None) -> str:
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+
+
+def _source(heading: Heading) -> str:
+    return _end(heading.source, heading.source_port)
+
+
+def _destination(heading: Heading) -> str:
+    return _end(heading.destination, heading.port)
+
+
+@step
+def _entries_of(world, hashed, high, low, ports, owner, now, entries):  # type: ignore[no-untyped-def]
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+        if way >= 0:
+            flow = flow_row(bucket, way & (WAYS - 1))
+            if int64(flow.target) < endpoint_limit(world):
+                endpoint = endpoint_row(endpoints(world), int64(flow.target))
+                entries[part, 0], entries[part, 1] = flow.state, flow.target
+                entries[part, 2] = idle_for(flow, u64(now))
+                entries[part, 3] = is_alive(flow, endpoint, endpoint, u64(now))
+
+
+@compiled
+def _look_in(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+    """The steps of ``datapath.agent.inbound`` that only look."""
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    record.frame, record.end = address, address + u64(length)
+    setting, start, end = settings_row(settings(world), 0), frame(world), frame_end(world)
+    tunnel = open_tunnel(world, setting, start, end)
+    found[0] = tunnel.verdict
+    if tunnel.verdict != PARSED:
+        return
+    packet = parse_at(world, start, tunnel.offset, end, tunnel.left, tunnel.type)
+    found[1] = packet.verdict
+    if packet.verdict != PARSED:
+        return
+    port = destination_port(packet.ports)
+    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    if index < 0 or index >= endpoint_limit(world):
+        return
+    endpoint = endpoint_row(endpoints(world), index)
+    hashed, ports = inbound_key(setting, endpoint, packet)
+    found[2], found[3] = index, hashed
+    _entries_of(world, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)
+
+
+@compiled
+def _look_out(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+    """The steps of ``datapath.agent.outbound`` that only look."""
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    record.frame, record.end = address, address + u64(length)
+    packet = parse(world, frame(world), frame_end(world))
+    found[1] = packet.verdict
+    if packet.verdict != PARSED:
+        return
+    setting, port = settings_row(settings(world), 0), source_port(packet.ports)
+    owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    if owner < 0:
+        return
+    hashed, ports = outbound_key(setting, packet)
+    found[2], found[3] = owner, hashed
+    _entries_of(world, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entries)

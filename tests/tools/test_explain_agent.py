@@ -1,0 +1,197 @@
+"""What is explained of frames at an agent, against what its data path makes of them; and asking changes nothing."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.control.agent_tables import AgentTables, sizes_for
+from lbmux.control.config import Config
+from lbmux.control.control_socket import ControlServer
+from lbmux.control.moment import Moment
+from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import ControlError
+from lbmux.programs.drivers import Driver
+from lbmux.programs.showing import Showing
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables, now_ticks
+from lbmux.tools.explain_agent import Passage, explain_at_agent
+from lbmux.tools.unparsed import UNPARSED
+from tests.control.inside import CONFIG, LOCAL, client, dns
+from tests.datapath.craft import SYN, Craft, Stream, tunnelled
+from tests.datapath.harness import Frames
+
+OWN, VIP6 = bytes([10, 1, 1, 2]), "2001:db8::1"
+MORE: dict[str, Any] = CONFIG | {
+    "services": [
+        *CONFIG["services"],
+        {"name": "web6", "vip": VIP6, "protocol": "tcp", "port": 80, "backends": [
+            {"name": "h1", "dip": "2001:db8:1:1::2", "host": "10.1.1.2", "port": 8080},
+        ]},
+    ]
+}  # fmt: skip
+
+
+class Host:
+    """An agent's tables behind a control socket; ``pass_`` takes a frame through the agent's data path."""
+
+    def __init__(self, path: Path, mode: str = "nat") -> None:
+        self.path, config = path, Config.model_validate(MORE)
+        self.agent = AgentTables(Tables.allocate(sizes_for(config, 2)), [IPv4Address(OWN)], [], mode)
+        self.agent.commit(self.agent.plan(config))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        driver = Driver("agent", "eth0", self.agent.tables, 0, "tun")
+        showing = Showing(lambda: Moment.of_agent(self.agent), driver, path, {})
+        self._server = ControlServer(path, showing.handlers())
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def pass_(self, frame: bytes, is_reply: bool = False, worker: int = 1) -> tuple[Passage, int]:
+        """As the agent's loop would hand it over; and the endpoint or -1."""
+        frames, own = Frames([frame]), Worker(self.agent.tables, worker)
+        (own.outbound if is_reply else own.inbound)(frames, now_ticks())
+        ((verdict, target, after),) = frames.results()
+        return Passage(frame, verdict, after if verdict.kind == "send" else None, is_reply), target
+
+    def explain(self, passage: Passage) -> dict[str, str]:
+        return {step.step: step.found for step in explain_at_agent(passage, self.path)}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path / "agent.sock")
+    yield host
+    host.close()
+
+
+def by_mux(craft: Craft, mux: bytes = LOCAL.packed) -> bytes:
+    return tunnelled(craft.packet(), mux, OWN)
+
+
+def opened(port: int = 40000) -> Craft:
+    return client(port, flags=SYN)
+
+
+def reply(port: int = 40000) -> bytes:
+    ends = {"source": OWN, "destination": bytes([198, 51, 100, 7])}
+    return Craft(**ends, source_port=8080, destination_port=port).frame()  # type: ignore[arg-type]
+
+
+def test_each_step_of_a_request(host: Host) -> None:
+    passage, target = host.pass_(by_mux(opened()))
+    found = host.explain(passage)
+    assert list(found) == ["outer header", "match", "endpoint", "flow", "translation"]
+    outer = "10.0.1.2 > 10.1.1.2 protocol 4, 60 bytes"
+    assert found["outer header"] == f"{outer}: 10.0.1.2 is a mux, 10.1.1.2 is this host's"
+    assert found["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
+    assert found["endpoint"].startswith(f"{target}, web/h1: 192.0.2.1:80 stands for 10.1.1.2:8080")
+    flow = rf"untrusted, idle for \d+\.\d s, endpoint {target} \(web/h1\), worker 1"
+    assert re.fullmatch(flow, found["flow"])
+    assert found["translation"] == "192.0.2.1:80 to 10.1.1.2:8080"
+
+
+def test_each_step_of_its_reply(host: Host) -> None:
+    _, target = host.pass_(by_mux(opened()), worker=0)
+    passage, _ = host.pass_(reply(), is_reply=True)
+    found = host.explain(passage)
+    assert list(found) == ["match", "flow", "endpoint", "translation"]
+    assert found["match"] == "DIP 10.1.1.2:8080/tcp is a backend's of this host"
+    assert "worker 0" in found["flow"] and found["endpoint"].startswith(f"{target}, web/h1")
+    assert found["translation"] == "10.1.1.2:8080 to 192.0.2.1:80"
+
+
+def test_a_reply_that_no_mux_brought(host: Host) -> None:
+    host.pass_(by_mux(opened()))
+    passage, _ = host.pass_(reply(40001), is_reply=True)
+    assert passage.verdict == Verdict.NOT_TRANSLATED
+    assert list(host.explain(passage).items())[1:] == [("flow", "no entry: no mux brought this connection")]
+    elsewhere, _ = host.pass_(Craft(source=OWN, source_port=22).frame(), is_reply=True)
+    assert host.explain(elsewhere) == {"match": "no backend of this host answers from 10.1.1.2:22/tcp"}
+
+
+def test_a_connection_that_is_not_known_has_no_entry(host: Host) -> None:
+    passage, _ = host.pass_(by_mux(client(40001)))
+    found = host.explain(passage)
+    assert passage.verdict == Verdict.UNKNOWN
+    assert found["flow"] == "no entry" and "the host's sockets are asked" in found["endpoint"]
+    assert "translation" not in found
+
+
+def test_ipv6_in_ipv4(host: Host) -> None:
+    inner = Craft(
+        source=IPv6Address("2001:db8:100::2").packed, destination=IPv6Address(VIP6).packed, source_port=4000, flags=SYN
+    )
+    passage, _ = host.pass_(by_mux(inner))
+    assert host.explain(passage)["translation"] == f"[{VIP6}]:80 to [2001:db8:1:1::2]:8080"
+
+
+def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> None:
+    host = Host(tmp_path / "agent.sock", "local")
+    passage, _ = host.pass_(by_mux(dns()))
+    found = host.explain(passage)
+    host.close()
+    assert found["endpoint"].endswith("192.0.2.2:53 is on this host, nothing is translated")
+    assert (found["flow"], found["translation"]) == ("no entry", "none, 192.0.2.2:53 stays")
+
+
+@pytest.mark.parametrize(
+    ("frame", "verdict", "step", "said"),
+    [
+        (by_mux(opened(), bytes([10, 0, 9, 9])), Verdict.NOT_A_MUX, "outer header", "its source is none of the muxes"),
+        (opened().frame(), Verdict.NOT_TUNNELLED, "outer header", "no packet in a tunnel"),
+        (by_mux(client(destination_port=99)), Verdict.NOT_HERE, "match", "no backend of this host has the VIP"),
+        (by_mux(client(protocol=1)), Verdict.ICMP, "parse", UNPARSED[Verdict.ICMP]),
+        (by_mux(client(fragment=0x2000)), Verdict.FRAGMENT, "parse", UNPARSED[Verdict.FRAGMENT]),
+        (by_mux(opened())[:20], Verdict.TRUNCATED, "outer header", UNPARSED[Verdict.TRUNCATED]),
+    ],
+)
+def test_says_which_step_ended_it(host: Host, frame: bytes, verdict: Verdict, step: str, said: str) -> None:
+    passage, _ = host.pass_(frame)
+    found = host.explain(passage)
+    assert passage.verdict == verdict
+    assert said in found[step] and list(found)[-1] == ("to mend it" if verdict.kind == "drop" else step)
+
+
+def test_agrees_with_the_data_path_about_any_frame(host: Host) -> None:
+    met = set[Verdict]()
+    destinations = [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53), (IPv6Address(VIP6).packed, 6, 80)]
+    inner = (craft for craft in islice(Stream(3, destinations).frames(), 70) if len(craft) > 14)
+    for frame in (tunnelled(one[14:], LOCAL.packed, OWN) for one in inner):
+        passage, target = host.pass_(frame)
+        found = host.explain(passage)
+        met.add(passage.verdict)
+        if passage.verdict in UNPARSED:
+            assert found.get("parse", found["outer header"]).endswith(UNPARSED[passage.verdict])
+        elif target >= 0:
+            assert found["match"].endswith(f"is endpoint {target}")
+            assert ("translation" in found) == (passage.left is not None)
+        elif passage.verdict == Verdict.NOT_HERE:
+            assert found["match"].startswith("no backend of this host has the VIP")
+    assert {Verdict.DELIVERED, Verdict.NOT_HERE, Verdict.MALFORMED} <= met
+
+
+def test_asking_changes_nothing(host: Host) -> None:
+    passages = [host.pass_(by_mux(opened()))[0], host.pass_(reply(), is_reply=True)[0]]
+    before = {name: memory.tobytes() for name, memory in host.agent.tables.memory.items()}
+    for passage in passages:
+        host.explain(passage)
+    assert before == {name: memory.tobytes() for name, memory in host.agent.tables.memory.items()}
+
+
+def test_a_mux_is_no_agent(host: Host, tmp_path: Path) -> None:
+    passage, _ = host.pass_(by_mux(opened()))
+    with pytest.raises(ControlError, match="nothing listens there"):
+        explain_at_agent(passage, tmp_path / "other.sock")
