@@ -48,9 +48,8 @@ def _lines(orders: Orders) -> list[list[Any]]:
 
 
 def _plain(backend: Backend | None) -> dict[str, Any] | None:
-    """As it would stand in a configuration file, where a port that is the service's is left out."""
-    plain = None if backend is None else backend.model_dump(mode="json", exclude_none=True)
-    return plain if plain is None or plain["port"] else {name: plain[name] for name in plain if name != "port"}
+    """As it would stand in a configuration file."""
+    return None if backend is None else backend.model_dump(mode="json")
 
 
 def _read(path: Path) -> Orders:
