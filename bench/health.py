@@ -13,7 +13,6 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import uvloop
 
@@ -114,19 +113,18 @@ async def _measure(port: int) -> tuple[float, float, int]:
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": health}
     config = Config.model_validate({"maglev": {"size": 131071}, "services": [service | {"backends": backends}]})
     results: list[bool] = []
-    with TemporaryDirectory() as directory:
-        lives = Lives(Path(directory) / "orders")
-        lives.configure(config)
+    lives = Lives()
+    lives.configure(config)
 
-        def heard(key: tuple[str, str], healthy: bool, reason: str) -> None:
-            lives.heard(key, healthy, reason)
-            results.append(healthy)
+    def heard(key: tuple[str, str], healthy: bool, reason: str) -> None:
+        lives.heard(key, healthy, reason)
+        results.append(healthy)
 
-        async with Prober(heard) as prober:
-            prober.configure(config)
-            await asyncio.sleep(WARM_UP_S)
-            results.clear()
-            cpu, wall = time.process_time(), time.monotonic()
-            await asyncio.sleep(MEASURED_S)
-            cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-            return cpu / wall, len(results) / wall, results.count(False)
+    async with Prober(heard) as prober:
+        prober.configure(config)
+        await asyncio.sleep(WARM_UP_S)
+        results.clear()
+        cpu, wall = time.process_time(), time.monotonic()
+        await asyncio.sleep(MEASURED_S)
+        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+        return cpu / wall, len(results) / wall, results.count(False)

@@ -1,5 +1,6 @@
-"""`lbmux drain|enable|disable BACKEND`: what an operator wants of a backend, told to a running mux."""
+"""What an operator wants of backends, told to running daemons: `lbmux drain`, `enable`, `weight`, `add` and so on."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,29 +8,96 @@ import click
 
 from lbmux.cli import options
 
+KEPT = "A restart keeps it so."
+EVERYWHERE = "Tell each mux that has it, and its host's agent: each by a --control."
+ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
+SERVICE = click.option("--service", metavar="NAME", help="Only in this service. [default: in every one that has it]")
+CONTROL = click.option(
+    "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
+    help="Control socket; may be repeated. [default: of the daemon that runs on this machine: mux, agent or edge]",
+)  # fmt: skip
 
-def _command(name: str, order: str | None, text: str) -> click.Command:
+
+def _order(name: str, order: str | None, text: str) -> click.Command:
     @click.command(name=name, help=text)
     @click.argument("backend")
-    @click.option("--service", metavar="NAME", help="Only in this service. [default: in every one that has it]")
-    @click.option(
-        "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-        help="Control socket. [default: of the mux that runs on this machine]",
-    )  # fmt: skip
-    def command(backend: str, service: str | None, control: Path | None) -> None:
-        from lbmux.control.control_socket import ask, default_path
-
-        arguments: dict[str, Any] = {"backend": backend, "order": order, "service": service}
-        for line in ask(control or default_path("mux"), "order", **arguments)["health"]:
-            click.echo(f"{line['service']}/{line['backend']}: {line['state']}: {line['reason']}")
+    @SERVICE
+    @CONTROL
+    def command(backend: str, service: str | None, controls: tuple[Path, ...]) -> None:
+        _tell(controls, "order", backend=backend, order=order, service=service)
 
     return command
 
 
-drain = _command(
-    "drain", "drain", "Give BACKEND no new flows; those that it has stay. A restart of the mux keeps it so."
-)
-enable = _command("enable", None, "Have BACKEND serve again.")
-disable = _command(
-    "disable", "disable", "Take BACKEND out at once; its flows go to others. A restart of the mux keeps it so."
-)
+drain = _order("drain", "drain", f"Give BACKEND no new flows; those that it has stay. {KEPT}")
+enable = _order("enable", None, "Have BACKEND serve again: after drain, disable, or remove.")
+disable = _order("disable", "disable", f"Take BACKEND out at once; its flows go to others. {KEPT}")
+remove = _order(
+    "remove", "remove",
+    f"Remove BACKEND, of the file or added: it gets no new flows, and goes with the last that it has. {KEPT} "
+    f"{EVERYWHERE} `lbmux enable` takes it back, `lbmux disable` does not wait for its flows.",
+)  # fmt: skip
+
+
+@click.command(name="weight")
+@click.argument("backend")
+@click.argument("weight", type=click.IntRange(0, 65535), required=False)
+@SERVICE
+@CONTROL
+def weight(backend: str, weight: int | None, service: str | None, controls: tuple[Path, ...]) -> None:
+    """Give BACKEND another WEIGHT, its share of the new flows; without WEIGHT the file's again.
+
+    Flows that there are stay. A restart keeps it so. Tell each mux: each by a --control.
+    """
+    _tell(controls, "weight", backend=backend, weight=weight, service=service)
+
+
+@click.command(name="add")
+@click.argument("service")
+@click.argument("dip", metavar="DIP[:PORT]")
+@click.option("--name", help="Its name. [default: DIP:PORT]")
+@click.option("--weight", type=int, help="Its share of the new flows. [default: 1]")
+@click.option("--host", metavar="ADDRESS", help="Where its host agent takes the tunnel's packets. [default: the DIP]")
+@click.option("--tunnel", metavar="KIND", help="How packets travel to its host. [default: as in the service]")
+@click.option("--server-id", metavar="HEX", help="What names it in QUIC connection ids.")
+@CONTROL
+def add(service: str, dip: str, controls: tuple[Path, ...], **more: Any) -> None:
+    """Add a backend to SERVICE until it is removed, or stands in the file: what the file may say of one, in options.
+
+    A restart keeps it so. Tell its host's agent, and each mux: each by a --control, the agent's first.
+    """
+    address, port = _ends(dip)
+    given = {"dip": address, "port": port, **more}
+    backend = {name: value for name, value in given.items() if value is not None}
+    _tell(controls, "add", service=service, backend=backend)
+
+
+def _ends(text: str) -> tuple[str, int | None]:
+    """An address (of IPv6 in brackets, where a port follows) and a port; whether it is one, the daemon says."""
+    found = ENDS.fullmatch(text)
+    assert found is not None  # the last alternative takes anything
+    port = found["port6"] or found["port4"]
+    return found["v6"] or found["v4"] or found["bare"] or "", None if port is None else int(port)
+
+
+def _tell(controls: tuple[Path, ...], command: str, **arguments: Any) -> None:
+    """Each daemon, also after one that refused; the exit code is then 1."""
+    from lbmux.control.control_socket import ask, meant_path
+    from lbmux.errors import ControlError
+
+    refused: list[ControlError] = []
+    for path in controls or (meant_path(None),):
+        try:
+            lines = ask(path, command, **arguments)["health"]
+        except ControlError as error:
+            refused.append(error)
+            continue
+        where = f"{path}: " if len(controls) > 1 else ""
+        for line in lines:
+            click.echo(f"{where}{line['service']}/{line['backend']}: {line['state']}: {line['reason']}")
+        if not lines:
+            click.echo(f"{where}not here any more")
+    for more in refused[1:]:
+        click.echo(f"lbmux: {more}", err=True)
+    if refused:
+        raise refused[0]

@@ -1,11 +1,17 @@
-"""`lbmux config check FILE`, `lbmux config diff NEW -c CURRENT` and `lbmux config schema`."""
+"""`lbmux config check FILE`, `lbmux config diff NEW` and `lbmux config schema`."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbmux.cli import options
 from lbmux.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lbmux.control.config_diff import Flows, ServiceDiff
 
 NOT_USABLE = 3
 
@@ -39,45 +45,79 @@ def check(file: Path) -> int:
 @command.command()
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option(
-    "-c", "--config", "current", type=click.Path(path_type=Path), required=True, help="The configuration before."
-)
+    "-c", "--config", "current", type=options.PATH, envvar="LBMUX_CONFIG", show_envvar=True,
+    help="The configuration before. [default: the one that is in force at --control]",
+)  # fmt: skip
 @click.option(
-    "--control", type=click.Path(path_type=Path), help="A running mux's socket: how many of its flows would move, too."
-)
+    "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
+    help="A running mux's socket: how many of its flows would move, too. [default without -c: of the daemon here]",
+)  # fmt: skip
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(new: Path, current: Path, control: Path | None, as_json: bool) -> None:
-    """Print the services and backends that NEW changes, and the share of Maglev slots that move.
+def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -> None:
+    """Print the services and backends that NEW changes, and the share of Maglev slots and of live flows that move.
 
-    A slot is where new flows go. Flows that a mux remembers stay, as long as their backend does.
+    A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
+    leaves when its last flow has gone.
     """
+    from lbmux.control.config import Config
+    from lbmux.control.config_diff import diff as compare
+    from lbmux.control.config_diff import flows
+    from lbmux.control.config_file import load
+    from lbmux.control.control_socket import ask, meant_path
+
+    after = load(new)
+    if current is not None:
+        before = load(current)
+    else:
+        control = meant_path(control)
+        before = Config.model_validate_json(ask(control, "config"))
+    counts = flows(before, after, _live(control)) if control is not None else None
+    found = compare(before, after)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, counts)))
+        return
+    for line in _in_words(found, counts):
+        click.echo(line)
+
+
+def _live(control: Path) -> dict[tuple[str, str], int]:
+    """Live flows by service and backend, at a running daemon."""
+    from lbmux.control.control_socket import ask_stream
+
+    answers = ask_stream(control, "backends")
+    return {(one["service"], one["backend"]): one["live_flows"] for answer in answers for one in answer["backends"]}
+
+
+def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from lbmux.control.config_diff import diff as compare
-    from lbmux.control.config_diff import flows_that_move
-    from lbmux.control.config_file import load
-    from lbmux.control.control_socket import ask
+    said: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in found]}
+    if counts is not None:
+        by_service = {name: asdict(one) for name, one in counts.items()}
+        sums = {key: sum(one[key] for one in by_service.values()) for key in ("all", "move", "leave")}
+        said["live_flows"] = {**sums, "services": by_service}
+    return said
 
-    before, after = load(current), load(new)
-    found = compare(before, after)
-    flows = None
-    if control is not None:
-        lines = ask(control, "backends")["backends"]
-        live = {(line["service"], line["backend"]): line["live_flows"] for line in lines}
-        flows = flows_that_move(before, after, live)
-    if as_json:
-        said = {"version": 1, "services": [asdict(one) for one in found]}
-        click.echo(json.dumps(said | ({"live_flows": {"move": flows[0], "all": flows[1]}} if flows else {})))
-        return
+
+def _in_words(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> Iterator[str]:
     for one in found:
         moved = "" if one.slots_moved is None else f": {one.slots_moved:.1%} of its slots move"
-        click.echo(f"service {one.service}: {one.change}{moved}")
+        yield f"service {one.service}: {one.change}{moved}"
         for change in ("added", "removed", "changed") if one.change == "changed" else ():
-            for name in getattr(one, change):
-                click.echo(f"  backend {name}: {change}")
+            yield from (f"  backend {name}: {change}" for name in getattr(one, change))
+        if counts is not None and one.service in counts:
+            yield f"  {_flows(counts[one.service])}"
     if not found:
-        click.echo("no service differs")
-    if flows is not None:
-        click.echo(f"of {flows[1]} live flows {flows[0]} move{f' ({flows[0] / flows[1]:.1%})' if flows[1] else ''}")
+        yield "no service differs"
+    elif counts is not None:
+        yield _flows(*counts.values())
+
+
+def _flows(*counts: "Flows") -> str:
+    every, move, leave = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "leave"))
+    share = f" ({move / every:.1%})" if every else ""
+    left = f"; {leave} stay with backends that leave" if leave else ""
+    return f"of {_count(every, 'live flow')} {move} move{share}{left}"
 
 
 @command.command()

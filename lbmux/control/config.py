@@ -12,7 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
@@ -90,6 +98,12 @@ class Backend(Model):
     """How packets travel to its host. Default: the service's."""
     server_id: ServerId | None = None
     """What names it in QUIC connection ids: as many bytes, in hexadecimal, as the service's `quic.id_bytes`."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in a file, which can be read again: a port that is left to the service is not in it."""
+        plain: dict[str, Any] = written(self)
+        return plain if plain.get("port") else {name: value for name, value in plain.items() if name != "port"}
 
     @property
     def tunnel_to(self) -> Address:

@@ -1,9 +1,11 @@
-"""How much of the Maglev tables moves from one configuration to another: what a reload would cost.  Pure.
+"""How much moves from one configuration to another: what a reload would cost.  Pure.
 
 Per service, by name: the backends that come, go and change, and the share of slots whose backend is another one.  A
-slot is where new flows go, and those whose entry was lost; flows with an entry stay while their backend is there.
+slot is where new flows go, and those whose entry was lost; flows with an entry stay while their backend is there, and
+a backend that is removed stays for them (control.leaving).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.control import maglev
-from lbmux.control.config import Config, Service
+from lbmux.control.config import Backend, Config, Service
+from lbmux.control.leaving import BY_FILE, settled
+from lbmux.control.orders import Key, Orders, ordered
 
 Change = Literal["added", "removed", "changed"]
 NOBODY = -1
@@ -37,19 +41,38 @@ def diff(old: Config, new: Config) -> list[ServiceDiff]:
     return [*_of_old(old, new, before, after), *(_whole(after[n], "added") for n in after if n not in before)]
 
 
-def flows_that_move(old: Config, new: Config, live: Mapping[tuple[str, str], int]) -> tuple[int, int]:
-    """(live flows whose backend ``new`` does not have, all of them); ``live``: by the names of service and backend.
+@dataclass(frozen=True)
+class Flows:
+    """Live flows: all of them, those that lose their backend, and those whose backend stays for them alone."""
+
+    all: int = 0
+    move: int = 0
+    leave: int = 0
+
+
+def flows(old: Config, new: Config, live: Mapping[Key, int]) -> dict[str, Flows]:
+    """By the names of services; ``live``: by those of service and backend.
 
     As the tables tell backends apart: by addresses and ports, not by name.
     """
-    kept = {(*_ends(service), b.dip, b.port, b.tunnel_to) for service in new.services for b in service.backends}
-    moved = sum(
-        live.get((service.name, b.name), 0)
-        for service in old.services
-        for b in service.backends
-        if (*_ends(service), b.dip, b.port, b.tunnel_to) not in kept
-    )
-    return moved, sum(live.values())
+    wanted, there = _backends(new), _backends(ordered(new, settled(new, Orders(), old, {}, 0, BY_FILE)))
+    every, found = Counter[str](), dict[str, Flows]()
+    for (service_name, _), count in live.items():
+        every[service_name] += count
+    for service in old.services:
+        counts = {_end(service, b): live.get((service.name, b.name), 0) for b in service.backends}
+        move = sum(count for end, count in counts.items() if end not in there)
+        leave = sum(count for end, count in counts.items() if end in there and end not in wanted)
+        found[service.name] = Flows(every[service.name], move, leave)
+    return found
+
+
+def _backends(config: Config) -> set[tuple[object, ...]]:
+    return {_end(service, backend) for service in config.services for backend in service.backends}
+
+
+def _end(service: Service, backend: Backend) -> tuple[object, ...]:
+    return *_ends(service), backend.dip, backend.port, backend.tunnel_to
 
 
 def _ends(service: Service) -> tuple[object, ...]:

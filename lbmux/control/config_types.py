@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
@@ -65,4 +65,11 @@ def _any_port(value: object) -> object:
     return value
 
 
-PortOrAny = Annotated[int, Field(strict=True, ge=0, le=65535), BeforeValidator(_any_port)]
+def _written_port(port: int) -> int | str:
+    return port or "any"
+
+
+PortOrAny = Annotated[
+    int, Field(strict=True, ge=0, le=65535), BeforeValidator(_any_port),
+    PlainSerializer(_written_port, when_used="json"),
+]  # fmt: skip

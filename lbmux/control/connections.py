@@ -1,9 +1,10 @@
-"""Which TCP connections this host has: one question to the kernel about one connection (sock_diag(7))."""
+"""Which TCP connections this host has: questions to the kernel about one, or about all of a service (sock_diag(7))."""
 
 import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 from lbmux.addresses import FAMILIES, Address
 
@@ -13,8 +14,16 @@ HEADER = struct.Struct("=IHHII")
 REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 """struct inet_diag_req_v2: family, protocol, states; then the connection, ports and addresses in network byte order."""
 ALL_STATES, ANY_COOKIE, LISTEN = 0xFFFFFFFF, 0xFFFFFFFF, 10
+NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x300, 2, 3
+TIME_WAIT, CLOSE = 6, 7
+LIVE_STATES = ALL_STATES & ~(1 << LISTEN | 1 << TIME_WAIT | 1 << CLOSE)
+ALIGNED = 4
 STATE_AT = HEADER.size + 1
-ANSWER_BYTES = 4096
+SOCKET = struct.Struct("=BBBB2s2s16s16s")
+"""The beginning of struct inet_diag_msg: family, state, timer, retransmissions; then the connection as in a request."""
+NO_ADDRESS, MAPPED = bytes(16), bytes(10) + b"\xff\xff"
+"""None; and before an IPv4 address that a socket of IPv6 has."""
+ANSWER_BYTES = 1 << 16
 
 
 class Connections:
@@ -32,12 +41,8 @@ class Connections:
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
         """Whether there is such a connection, in any state but LISTEN.  OSError where the kernel does not say."""
-        body = REQUEST.pack(
-            FAMILIES[local.version], socket.IPPROTO_TCP, 0, ALL_STATES,
-            local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big"), local.packed, remote.packed,
-            0, ANY_COOKIE, ANY_COOKIE,
-        )  # fmt: skip
-        self._socket.send(HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0) + body)
+        ports = local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big")
+        self._ask(FAMILIES[local.version], ALL_STATES, (*ports, local.packed, remote.packed))
         answer = self._socket.recv(ANSWER_BYTES)
         kind = HEADER.unpack_from(answer)[1]
         if kind == SOCK_DIAG_BY_FAMILY:
@@ -46,3 +51,33 @@ class Connections:
         if code == errno.ENOENT:
             return False
         raise OSError(code, os.strerror(code))
+
+    def any(self, local: Address, ports: range) -> bool:
+        """Whether there is a live connection to ``local`` at one of some ports (0: any).  OSError as in ``has``."""
+        wanted = {local.packed.ljust(16, b"\0"), (MAPPED + local.packed)[-16:]}
+        return any(
+            at in wanted and (ports[0] == 0 or int.from_bytes(port, "big") in ports)
+            for family in FAMILIES.values()
+            for at, port in list(self._local_ends(family))
+        )
+
+    def _local_ends(self, family: int) -> Iterator[tuple[bytes, bytes]]:
+        """Address and port of every live connection."""
+        self._ask(family, LIVE_STATES, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP)
+        while True:
+            answer, at = self._socket.recv(ANSWER_BYTES), 0
+            while at < len(answer):
+                length, kind, *_ = HEADER.unpack_from(answer, at)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", answer, at + HEADER.size)[0]
+                    raise OSError(code, os.strerror(code))
+                *_, port, _, address, _ = SOCKET.unpack_from(answer, at + HEADER.size)
+                yield address, port
+                at += -(-length // ALIGNED) * ALIGNED
+
+    def _ask(self, family: int, states: int, connection: tuple[bytes, bytes, bytes, bytes], flags: int = 0) -> None:
+        body = REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, *connection, 0, ANY_COOKIE, ANY_COOKIE)
+        header = HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | flags, 0, 0)
+        self._socket.send(header + body)

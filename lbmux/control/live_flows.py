@@ -5,7 +5,7 @@ and NumPy) goes without the interpreter's lock, so packets are not held up, and 
 do not change under it.  Whether an entry is alive says the data path's own function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
 from lbmux.control.moment import Moment
+from lbmux.control.orders import Key
 from lbmux.datapath.flows import is_alive
 from lbmux.datapath.memory import at_address, int64, step, u64
 from lbmux.datapath.tables import (
@@ -126,6 +127,12 @@ def by_backend(moment: Moment) -> NDArray[np.int64]:
     for _, places, found in _chunks(moment, now_ticks()):
         _tally(places, found, counts)
     return counts.reshape(size, 4)
+
+
+def without_flows(moment: Moment, asked: Collection[Key]) -> set[Key]:
+    """Those of some backends, all of them in the tables, that have no live flow."""
+    flows = by_backend(moment)
+    return {key for key in asked if not np.any(flows[moment.rows[key]])}
 
 
 @unlocked

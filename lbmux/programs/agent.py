@@ -27,6 +27,8 @@ from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
 from lbmux.control.neighbours import addresses
 from lbmux.control.offloads import without_super_frames
+from lbmux.control.order_book import OrderBook
+from lbmux.control.orders import ordered
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.errors import SetupError
@@ -35,6 +37,7 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw import RawSender
 from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
+from lbmux.programs.agent_lives import AgentLives
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.health_agent import AgentHealth, own_backends
@@ -180,6 +183,8 @@ async def serve(options: Options) -> None:
 
 async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
+    control = options.control or default_path("agent")
+    book = OrderBook(control.with_suffix(".orders"), config)
     own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
         if options.driver != "tun":  # whose device there is but once
@@ -193,7 +198,7 @@ async def _serve(options: Options) -> None:
         if driver.previous is not None:
             copy_keys(driver.previous, driver.tables)
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
-        agent.commit(agent.plan(config))
+        agent.commit(agent.plan(ordered(config, book.orders)))
         if driver.kernel is None:
             loop, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         else:
@@ -218,10 +223,13 @@ async def _serve(options: Options) -> None:
 
         await stack.enter_async_context(health.running())
         await probe()
-        reloader = Reloader(options.config, agent, in_force)
+        reloader = Reloader(options.config, agent, in_force, config, book)
+        lives = AgentLives(reloader, lambda: Moment.of_agent(agent), health)
+        await stack.enter_async_context(lives.running())
         watching = Watching(lambda: Moment.of_agent(agent), loop.watch, driver)
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), "watch": watching.watch}
-        await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
+        handlers: dict[str, Any] = {**reloader.handlers(), **showing.handlers(), **lives.handlers()}
+        handlers["watch"] = watching.watch
+        await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(serving(options.metrics, showing))
         stop = stop_event(on_reload=reloader.soon)
         where = f"{options.interface} ({driver.name})"

@@ -8,7 +8,7 @@ that have lost one may send a flow to another edge, which does not know it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,16 +17,21 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix
-from lbmux.control.config import Config
+from lbmux.control.config import Config, Service
 from lbmux.control.config_file import load
+from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.health.effective import Key, Order
+from lbmux.control.health.effective import effective
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
 from lbmux.control.neighbours import addresses, first_addresses
+from lbmux.control.order_book import OrderBook
+from lbmux.control.orders import Key, Life
 from lbmux.errors import SetupError
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
+from lbmux.programs.drained import Drained
+from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
 
 log = logging.getLogger(__name__)
@@ -58,23 +63,46 @@ def of_host(config: Config, own: Collection[Address]) -> Config:
     return config.model_copy(update={"services": tuple(services)})
 
 
-def served(config: Config, healthy: Collection[Key], orders: dict[Key, Order]) -> frozenset[Prefix]:
+def served(config: Config, healthy: Collection[Key], lives: Mapping[Key, Life]) -> frozenset[Prefix]:
     """The VIPs all of whose services here have a backend that is healthy and is to serve: a router looks at no port."""
     found: dict[Prefix, bool] = {}
     for service in config.services:
         keys = [(service.name, backend.name) for backend in service.backends if backend.weight]
-        serves = any((key in healthy or service.health is None) and key not in orders for key in keys)
+        serves = any((key in healthy or service.health is None) and key not in lives for key in keys)
         prefix = ip_network(service.vip)
         found[prefix] = found.get(prefix, True) and serves
     return frozenset(prefix for prefix, serves in found.items() if serves)
 
 
+@dataclass(frozen=True)
+class Here:
+    """What is in force at an edge, and drains."""
+
+    services: tuple[Service, ...]
+    connections: Connections
+
+    @property
+    def rows(self) -> set[Key]:
+        return {(service.name, backend.name) for service in self.services for backend in service.backends}
+
+
+def without_connections(here: Here, asked: Collection[Key]) -> set[Key]:
+    """As the kernel's sockets say, which know of TCP alone: of UDP there is nothing to wait for."""
+    found = set[Key]()
+    for service in here.services:
+        if keys := {(service.name, backend.name) for backend in service.backends} & set(asked):
+            with contextlib.suppress(OSError):  # a kernel that does not tell: then nobody is said to be drained
+                if service.protocol == "udp" or not here.connections.any(service.vip, service.ports):
+                    found |= keys
+    return found
+
+
 class Edge:
     """What an edge knows, and announces of it.  A configuration is in force when it is committed, as tables are."""
 
-    def __init__(self, lives: Lives, announcer: Announcer, own: Collection[Address]) -> None:
+    def __init__(self, lives: Lives, book: OrderBook, announcer: Announcer, own: Collection[Address]) -> None:
         self.config: Config | None = None
-        self._lives, self._announcer, self._own = lives, announcer, own
+        self._lives, self._book, self._announcer, self._own = lives, book, announcer, own
         self._prober = Prober(self._heard)
         self._heard_of: set[Key] = set()
         self._changed = asyncio.Event()
@@ -95,25 +123,25 @@ class Edge:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                await self._announcer.announce(self.served())
+                await self.announce()
 
     def served(self) -> frozenset[Prefix]:
         """Nothing of which no probe has told yet: a VIP whose service does not run yet draws no client."""
         assert self.config is not None
-        return served(self.config, self._heard_of - self._lives.down, self._lives.orders)
+        return served(self.config, self._heard_of - self._lives.down, self._book.orders.lives)
 
-    async def health(self) -> dict[str, Any]:
-        assert self.config is not None
-        # Whether flows are left only the kernel's sockets know.
-        return {"health": [line | {"drained": False} for line in self._lives.lines(self.config)]}
-
-    async def order(self, backend: str, order: Order | None = None, service: str | None = None) -> dict[str, Any]:
-        """Drain or disable a backend here, or (None) have it serve; answered when routers are told."""
-        assert self.config is not None
-        keys = self._lives.order(self.config, order, backend, service)
+    async def announce(self) -> None:
+        """A configuration or an order has come into force."""
         await self._announcer.announce(self.served())
-        lines = self._lives.lines(self.config)
-        return {"health": [line for line in lines if (line["service"], line["backend"]) in keys]}
+
+    def here(self, connections: Connections) -> Here:
+        assert self.config is not None
+        return Here(effective(self.config, frozenset(), self._book.orders.lives).services, connections)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The states of the backends here."""
+        assert self.config is not None
+        return self._lives.lines(self.config, self._book.orders)
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         changed = self._lives.heard(key, healthy, reason)
@@ -124,10 +152,6 @@ class Edge:
             changed = True
         if changed:
             self._changed.set()
-
-
-async def nothing_more() -> None:
-    """After a commit: the edge follows by itself."""
 
 
 async def serve(options: Options) -> None:
@@ -141,21 +165,29 @@ async def serve(options: Options) -> None:
     announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:
-        edge = Edge(Lives(control.with_suffix(".orders")), announcer, own)
-        reloader = Reloader(options.config, edge, nothing_more, config)
-        handlers: dict[str, Any] = {"reload": reloader.reload, "bgp": announcer.state}
-        handlers |= {"health": edge.health, "order": edge.order}
+        book = OrderBook(control.with_suffix(".orders"), config)
+        edge = Edge(Lives(), book, announcer, own)
+        reloader = Reloader(options.config, edge, edge.announce, config, book)
+        connections = stack.enter_context(Connections())
+        drained = Drained(reloader, lambda: edge.here(connections), without_connections)
+
+        async def health() -> dict[str, Any]:
+            return {"health": [one | {"drained": (one["service"], one["backend"]) in drained} for one in edge.lines()]}
+
+        handlers: dict[str, Any] = {**reloader.handlers(), "bgp": announcer.state, "health": health}
+        handlers |= Ordering(reloader, edge.lines, drained.forget).handlers()
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
         stop = stop_event(on_reload=reloader.soon)
-        edge.commit(edge.plan(config))
-        following = asyncio.create_task(edge.follow())
+        edge.commit(edge.plan(reloader.wanted))
+        tasks = [asyncio.create_task(edge.follow()), asyncio.create_task(drained.watch())]
         log.info("edge %s: %d services", " and ".join(map(str, local)), len(config.services))
         ready()
         await stop.wait()
         notify("STOPPING=1")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await announcer.withdraw()
         await asyncio.sleep(options.drain_s)
     log.info("stopped; goodbye")

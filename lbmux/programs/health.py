@@ -1,4 +1,4 @@
-"""Health in a mux: probes on its event loop, their verdict in its tables, and the commands to drain and disable."""
+"""Health in a mux: probes on its event loop, their verdict in its tables, and the states of all backends."""
 
 import asyncio
 import contextlib
@@ -8,21 +8,19 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lbmux.control import live_flows
 from lbmux.control.config import Config
-from lbmux.control.health.effective import Key, Order
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Bind, Prober
+from lbmux.control.live_flows import without_flows
 from lbmux.control.moment import Moment
+from lbmux.control.orders import Key
 from lbmux.errors import LbmuxError, SetupError
+from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
+from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
 
 log = logging.getLogger(__name__)
-DRAINED_S = 1.0
-"""Between two looks whether a draining backend has flows left."""
 
 
 class Health:
@@ -33,11 +31,11 @@ class Health:
         token: Path | None = None,
     ) -> None:  # fmt: skip
         """``token``: the file with what agents and muxes prove themselves by."""
-        self._lives, self._reloader, self._moment = lives, reloader, moment
+        self._lives, self._reloader = lives, reloader
         self._prober = Prober(self._heard, into_tunnel=into_tunnel)
         self._hearing = Hearing(self._heard, token)
         self._changed = asyncio.Event()
-        self._drained: set[Key] = set()
+        self._drained = Drained(reloader, moment, without_flows)
 
     def configure(self, config: Config) -> None:
         self._lives.configure(config)
@@ -49,7 +47,7 @@ class Health:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_drained())]
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._drained.watch())]
         async with self._prober, self._hearing:
             self._hearing.configure(self._reloader.wanted)  # without a token a mux does not start
             self.configure(self._reloader.wanted)
@@ -61,11 +59,15 @@ class Health:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def handlers(self) -> dict[str, Any]:
-        return {"health": self.health, "order": self.order}
+        ordering = Ordering(self._reloader, self._lines, self._drained.forget)
+        return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> dict[str, Any]:
-        lines = self._lives.lines(self._reloader.wanted)
+        lines = self._lines()
         return {"health": [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]}
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return self._lives.lines(self._reloader.wanted, self._reloader.orders)
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""
@@ -76,16 +78,6 @@ class Health:
         if not math.isinf(silent_s):
             said = f"its agent has said nothing for {silent_s:.0f} s"
         return line | {"reason": f"{line['reason']}; {said}"}
-
-    async def order(self, backend: str, order: Order | None = None, service: str | None = None) -> dict[str, Any]:
-        """Drain or disable a backend, or (None) have it serve; answered when the tables say so."""
-        keys = self._lives.order(self._reloader.wanted, order, backend, service)
-        self._drained -= set(keys)
-        for key in keys:
-            log.info("backend %s of service %s: %s by command", key[1], key[0], order or "enable")
-        await self._reloader.refresh()
-        lines = self._lives.lines(self._reloader.wanted)
-        return {"health": [line for line in lines if _key(line) in keys]}
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         if self._lives.heard(key, healthy, reason):
@@ -100,21 +92,6 @@ class Health:
                 await self._reloader.refresh()
             except LbmuxError as error:
                 log.error("the backends' new states are not in force: %s", error)
-
-    async def _watch_drained(self) -> None:
-        while True:
-            await asyncio.sleep(DRAINED_S)
-            moment = self._moment()
-            draining = {key for key, order in self._lives.orders.items() if order == "drain" and key in moment.rows}
-            self._drained &= draining
-            left = draining - self._drained
-            if not left:
-                continue
-            flows = await asyncio.to_thread(live_flows.by_backend, moment)
-            for key in sorted(left):
-                if not np.any(flows[moment.rows[key]]):
-                    self._drained.add(key)
-                    log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
 
 
 def _key(line: dict[str, Any]) -> Key:

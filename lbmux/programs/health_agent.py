@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lbmux.control.config import Backend, Config, Service
 from lbmux.control.health.channel import ChannelError, Teller, read_token
 from lbmux.control.health.checker import Checker
-from lbmux.control.health.effective import Key
 from lbmux.control.health.prober import Prober
+from lbmux.control.orders import Key
 from lbmux.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,11 @@ class AgentHealth:
         self._servers: dict[int, asyncio.Server] = {}
         self._told: set[asyncio.Event] = set()
         self._refused: dict[tuple[str, str], float] = {}
+
+    @property
+    def checkers(self) -> Mapping[Key, Checker]:
+        """Of the backends that are probed here."""
+        return self._checkers
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from typing import Self
 from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.health.channel import ChannelError, Hearer, read_token
-from lbmux.control.health.effective import Key
+from lbmux.control.orders import Key
 from lbmux.errors import SetupError
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,8 @@ from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop, NextHops, first_addresses
 from lbmux.control.offloads import device_driver, without_super_frames
+from lbmux.control.order_book import OrderBook
+from lbmux.control.orders import ordered
 from lbmux.control.watching import Seen
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
@@ -215,15 +217,16 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
-        lives = Lives(control.with_suffix(".orders"))
-        mux = _tables_in_force(driver, local, lives.effective(config))
+        lives, book = Lives(), OrderBook(control.with_suffix(".orders"), config)
+        wanted = ordered(config, book.orders)
+        mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
 
         probes = TunnelProbes(local, ring.send)
         await stack.enter_async_context(probes.running())
-        await probes.configure(config)
+        await probes.configure(wanted)
 
         def moved(destination: Address, hop: NextHop | None) -> None:
             mux.set_next_hop(destination, hop)
@@ -262,13 +265,13 @@ async def _serve(options: Options) -> None:
                 await announcer.announce(announced(mux.config))
 
         stack.enter_context(refreshing(slow))
-        reloader = Reloader(options.config, mux, in_force, config, lives.effective, leaving)
+        reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
         health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
 
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
+        handlers: dict[str, Any] = {**reloader.handlers(), **showing.handlers(), **health.handlers()}
         handlers["watch"] = watching.watch
         if announcer is not None:
             handlers["bgp"] = announcer.state

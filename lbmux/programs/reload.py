@@ -1,7 +1,11 @@
-"""Reload: read the file anew beside the packets, put it in force between two of them, or leave all as it was."""
+"""Reload: read the file anew beside the packets, put it in force between two of them, or leave all as it was.
+
+Orders about backends (control.orders) come into force in the same way: all of it or nothing.
+"""
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +13,10 @@ from typing import Any, Protocol
 from lbmux.control.config import Config
 from lbmux.control.config_changes import changes
 from lbmux.control.config_file import load
+from lbmux.control.leaving import BY_FILE, settled
+from lbmux.control.order_book import OrderBook
+from lbmux.control.ordering import Change, fitting
+from lbmux.control.orders import Key, Orders, ordered
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
@@ -28,35 +36,48 @@ async def nothing_leaves(config: Config) -> bool:
     return False
 
 
-def as_it_is(config: Config) -> Config:
+def as_it_is(config: Config, orders: Orders) -> Config:
     return config
 
 
 class Reloader:
-    """One configuration file and the tables that it governs.  Reloads wait for one another.
+    """One configuration file, what was ordered beside it, and the tables that both govern.  Changes wait in line.
 
-    ``on_commit`` is awaited when a configuration has come into force; ``adjust`` makes of the file's configuration the
-    one that the tables get; ``wanted`` is the file's own.  ``leaving`` is awaited before a commit, with what the tables
-    are to get, so that no packet comes any more for what goes; it says whether there was anything.
+    ``on_commit`` is awaited when a configuration has come into force.  ``wanted`` is the file's with the orders of the
+    ``book``; ``adjust`` makes of it the one that the tables get.  ``leaving`` is awaited before a commit, with what the
+    tables are to get, so that no packet comes any more for what goes; it says whether there was anything.
     """
 
     def __init__(
-        self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], wanted: Config | None = None,
-        adjust: Callable[[Config], Config] = as_it_is, leaving: Callable[[Config], Awaitable[bool]] = nothing_leaves,
+        self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], config: Config | None = None,
+        book: OrderBook | None = None, adjust: Callable[[Config, Orders], Config] = as_it_is,
+        leaving: Callable[[Config], Awaitable[bool]] = nothing_leaves,
     ) -> None:  # fmt: skip
-        config = wanted or tables.config
+        config = config or tables.config
         assert config is not None, "the tables are in force before they are reloaded"
-        self.path, self.wanted = path, config
+        self.path, self.config, self._book = path, config, book or OrderBook(None, config)
+        self.wanted = ordered(config, self.orders)
         self._tables, self._on_commit, self._adjust, self._leaving = tables, on_commit, adjust, leaving
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def orders(self) -> Orders:
+        return self._book.orders
+
+    def handlers(self) -> dict[str, Any]:
+        return {"reload": self.reload, "config": self.loaded}
+
+    async def loaded(self) -> str:
+        """The file's configuration as it was loaded, in JSON."""
+        return await asyncio.to_thread(self.config.model_dump_json)
 
     async def reload(self) -> dict[str, Any]:
         """What changed; a file that cannot be used raises, and the running configuration stays in force."""
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
-            before = self.wanted
-            await self._enforce(config)
+            before, orders = self.config, fitting(config, self.orders)
+            await self._enforce(config, settled(config, orders, self.wanted, self.orders.lives, time.time(), BY_FILE))
         said = changes(before, config)
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
@@ -66,15 +87,24 @@ class Reloader:
     async def refresh(self) -> None:
         """Put the same file's configuration in force again: what `adjust` makes of it has changed."""
         async with self._lock:
-            await self._enforce(self.wanted)
+            await self._enforce(self.config, self.orders)
 
-    async def _enforce(self, config: Config) -> None:
-        adjusted = self._adjust(config)
+    async def change(self, change: Change) -> list[Key]:
+        """Put another order in force; the backends that it is about."""
+        async with self._lock:
+            orders, keys = await asyncio.to_thread(change, self.config, self.orders)
+            await self._enforce(self.config, orders)
+        return keys
+
+    async def _enforce(self, config: Config, orders: Orders) -> None:
+        wanted = ordered(config, orders)
+        adjusted = self._adjust(wanted, orders)
         plan = await asyncio.to_thread(self._tables.plan, adjusted)
         if await self._leaving(adjusted):  # that took a while: next hops may have changed
             plan = await asyncio.to_thread(self._tables.plan, adjusted)
         self._tables.commit(plan)
-        self.wanted = config
+        self.config, self.wanted = config, wanted
+        self._book.keep(orders)
         await self._on_commit()
 
     def soon(self) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.control import probe_routes
 from lbmux.control.config import Config, Service
-from lbmux.control.health.effective import Key
 from lbmux.control.health.probe import ProbeError
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
+from lbmux.control.orders import Key
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32

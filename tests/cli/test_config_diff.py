@@ -1,9 +1,15 @@
+import asyncio
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lbmux.cli.main import run
+from lbmux.control.config_file import load
+from lbmux.control.control_socket import ControlServer
 
 FILE = """
 services:
@@ -13,7 +19,7 @@ services:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    for name, text in {"current": FILE, "new": FILE.replace("b, dip", "c, dip")}.items():
+    for name, text in {"current": FILE, "new": FILE.replace("b, dip: 10.0.2.2", "c, dip: 10.0.2.3")}.items():
         (tmp_path / name).write_text(text)
     return [str(tmp_path / "new"), "-c", str(tmp_path / "current")]
 
@@ -35,3 +41,55 @@ def test_as_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_same_file(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", files[2], "-c", files[2]]) == 0
     assert capsys.readouterr().out == "no service differs\n"
+
+
+@pytest.fixture
+def mux(files: list[str], tmp_path: Path) -> Iterator[Path]:
+    """What answers as a mux with the current file and some flows."""
+
+    async def config() -> str:
+        return load(files[2]).model_dump_json()
+
+    async def backends() -> dict[str, Any]:
+        flows = {"a": 30, "b": 10}
+        return {"backends": [{"service": "web", "backend": name, "live_flows": n} for name, n in flows.items()]}
+
+    async def listen() -> None:
+        async with ControlServer(path, {"config": config, "backends": backends}):
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    path, ready, done = tmp_path / "mux.sock", threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(listen()))
+    thread.start()
+    assert ready.wait(10)
+    yield path
+    done.set()
+    thread.join(10)
+
+
+def test_against_the_mux_that_runs(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "diff", files[0], "--control", str(mux)]) == 0
+    moved = "of 40 live flows 0 move (0.0%); 10 stay with backends that leave"
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  backend c: added", "  backend b: removed", f"  {moved}", moved
+    ]  # fmt: skip
+
+
+def test_against_the_mux_as_json(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "diff", "-j", files[0], "--control", str(mux)]) == 0
+    counts = {"all": 40, "move": 0, "leave": 10}
+    assert json.loads(capsys.readouterr().out)["live_flows"] == {**counts, "services": {"web": counts}}
+
+
+def test_the_file_before_by_environment(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LBMUX_CONFIG", files[2])
+    assert run(["config", "diff", files[0]]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["  backend c: added", "  backend b: removed"]
+
+
+def test_with_nothing_to_compare_with_it_says_so(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "diff", files[0], "--control", "/nowhere/mux.sock"]) == 1
+    assert "/nowhere/mux.sock: nothing listens there" in capsys.readouterr().err

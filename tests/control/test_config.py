@@ -248,3 +248,18 @@ def described(schema: dict[str, Any]) -> list[bool]:
 
 def test_schema_describes_every_field() -> None:
     assert all(described(Config.model_json_schema()))
+
+
+def test_what_is_written_is_read_again_as_it_was() -> None:
+    service = {"vip": "192.0.2.1", "protocol": "tcp", "backends": [{"dip": "10.0.2.1"}]}
+    config = Config.model_validate(
+        {
+            "idle": {"trusted_s": 7}, "tunnel": {"sources": ["10.9.0.0/16"]},
+            "services": [
+                service | {"name": "any", "port": "any"},
+                service | {"name": "web", "port": 80, "allow": ["10.0.0.0/8"]},
+                service | {"name": "range", "port": 90, "port_to": 99, "health": {"kind": "tcp", "port": 90}},
+            ],
+        }
+    )  # fmt: skip
+    assert Config.model_validate_json(config.model_dump_json()) == config

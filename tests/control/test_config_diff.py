@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.control.config_diff import diff, flows_that_move
+from lbmux.control.config_diff import Flows, diff, flows
 
 
 def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Config:
@@ -62,10 +62,15 @@ def test_services_added_and_removed() -> None:
     assert found[0].removed == found[1].added == ("a", "b", "c", "d")
 
 
-def test_flows_move_whose_backend_is_not_in_the_new_file() -> None:
-    live = {("web", "a"): 10, ("web", "d"): 7, ("web", "gone by hand"): 1}
-    old = configured(FOUR)
-    assert flows_that_move(old, configured({"a": 1, "b": 1, "c": 1}), live) == (7, 18)
-    assert flows_that_move(old, configured(FOUR | {"d": 0}), live) == (0, 18)  # drained: those that it has stay
-    assert flows_that_move(old, configured(FOUR, name="other"), live) == (0, 18)  # a name is nothing
-    assert flows_that_move(old, configured(FOUR, port=81), live) == (17, 18)
+LIVE = {("web", "a"): 10, ("web", "d"): 7, ("web", "gone by hand"): 1}
+
+
+@pytest.mark.parametrize(("new", "expected"), [
+    (configured({"a": 1, "b": 1, "c": 1}), Flows(18, 0, 7)),
+    (configured(FOUR | {"d": 0}), Flows(18)),  # drained: those that it has stay
+    (configured({"a": 1, "b": 1, "c": 1, "other": 1}), Flows(18)),  # a name is nothing
+    (configured(FOUR, port=81), Flows(18, 17)),
+    (configured({"b": 1}, name="other", vip="192.0.2.9"), Flows(18, 17)),
+], ids=["removed", "drained", "renamed", "another port", "no such service"])  # fmt: skip
+def test_flows(new: Config, expected: Flows) -> None:
+    assert flows(configured(FOUR), new, LIVE) == {"web": expected}

@@ -52,3 +52,43 @@ def test_one_who_listens_has_no_connection_yet(connections: Connections) -> None
     local = ip_address("127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert not connections.has(local, listener.getsockname()[1], local, 1)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["of one family", "of both"])
+def test_a_service_has_some_from_the_opening_of_one_to_its_end(connections: Connections, both: bool) -> None:
+    """An address of its own: on loopback there are others' connections, too."""
+    local, other = ip_address("127.91.18.1"), ip_address("127.91.18.2")
+    family = socket.AF_INET6 if both else socket.AF_INET
+    with socket.create_server(("" if both else str(local), 0), family=family, dualstack_ipv6=both) as listener:
+        port = listener.getsockname()[1]
+        assert not connections.any(local, range(port, port + 1))  # who listens has none yet
+        with socket.create_connection((str(local), port), source_address=(str(other), 0)) as client:
+            server, _ = listener.accept()
+            for ports in (range(port, port + 1), range(port - 1, port + 2), range(1)):
+                assert connections.any(local, ports)
+            assert not connections.any(local, range(port + 1, port + 2))
+            assert not connections.any(ip_address("127.91.18.3"), range(1))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+            with server, pytest.raises(ConnectionResetError):
+                server.recv(1)
+        assert not connections.any(local, range(port, port + 1))
+
+
+def test_one_that_only_waits_is_none(connections: Connections) -> None:
+    local = ip_address("127.91.18.4")
+    with socket.create_server((str(local), 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((str(local), port)) as client, listener.accept()[0] as server:
+            server.close()  # and so waits, at the end, in case a packet is late
+            assert client.recv(1) == b""
+            assert connections.any(local, range(port, port + 1))
+        assert not connections.any(local, range(port, port + 1))
+
+
+def test_some_of_ipv6(connections: Connections) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("::1", port)):
+            assert connections.any(ip_address("::1"), range(port, port + 1))
+        assert not connections.any(ip_address("127.0.0.1"), range(port, port + 1))

@@ -10,6 +10,15 @@ from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route, ananta
 
 
+@pytest.fixture(autouse=True)
+def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Daemons keep what was ordered; the next test's are new ones."""
+    yield
+    if "lab" in request.fixturenames:
+        for kept in request.getfixturevalue("lab").directory.glob("*.orders"):
+            kept.unlink()
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     lab = Lab(ananta(), f"p{os.getpid()}")

@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -20,6 +22,7 @@ from lbmux.lab.processes import Process
 from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
 from lbmux.lab.traffic import traffic
+from lbmux.programs.drained import LOOK_S
 from lbmux.programs.edge import of_host, served
 from tests.lab.test_bgp import Router, until, ways
 from tests.programs.daemons import configuration, service
@@ -155,6 +158,32 @@ def test_an_edge_that_is_withdrawn_breaks_its_own_connections_and_no_others(lab:
         took_s = until(all_of_host1, 5, 0.05)
         print(f"{len(broken)} of 40 broken within {1000 * took_s:.0f} ms: {set(broken.values())}")
         assert {before[number] for number in broken} == {"h1"}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed")
+def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
+    router, control = Router(lab), lab.directory / "host1.sock"
+
+    def said() -> tuple[str, bool]:
+        (line,) = ask(control, "health")["health"]
+        return line["state"], line["drained"]
+
+    serve(lab, "host1")
+    until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
+    # From the host itself: to others there is no way any more, once the VIP is withdrawn.
+    connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
+    for order, state in (("drain", "draining"), ("remove", "leaving")):
+        ask(control, "order", backend="h1", order=order)
+        until(lambda: not ways(router), 2)
+        time.sleep(2 * LOOK_S)
+        assert said() == (state, False)
+    ask(control, "order", backend="h1", order="drain")
+    connection.close()
+    until(lambda: said() == ("draining", True), 5)
+    ask(control, "order", backend="h1")
+    until(lambda: said() == ("up", False), 5)
+    until(lambda: ways(router) == {VIP: {HOSTS["host1"]}}, 5)
 
 
 def test_without_a_router_it_is_wrong_usage() -> None:

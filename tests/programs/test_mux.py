@@ -14,6 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
+from lbmux.control.control_socket import ask
 from lbmux.control.offloads import features, set_features
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
@@ -118,13 +119,28 @@ def test_a_good_reload_takes_new_flows_along_and_leaves_old_ones(lab: Lab, wires
         assert list(fresh.values()).count("host3") > len(fresh) / 2
 
 
-def test_flows_of_a_removed_backend_go_elsewhere_and_no_other(lab: Lab, wires: dict[str, Wire]) -> None:
+def test_flows_of_a_removed_backend_stay_and_new_ones_go_elsewhere(lab: Lab, wires: dict[str, Wire]) -> None:
     lab.write_config(configuration(service("web", 80, [H1, H2, H3])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
         assert place(lab, wires) == before
         lab.write_config(configuration(service("web", 80, [H1, H3])))
         assert mux.reload().returncode == 0
+        assert place(lab, wires) == before
+        fresh = place(lab, wires, range(50000, 50040))
+    assert set(before.values()) == {"host1", "host2", "host3"}
+    assert set(fresh.values()) == {"host1", "host3"}
+
+
+def test_flows_of_a_removed_backend_that_is_not_waited_for_go_elsewhere_and_no_other(
+    lab: Lab, wires: dict[str, Wire]
+) -> None:
+    lab.write_config(configuration(service("web", 80, [H1, H2, H3])))
+    with running(lab, "mux1", "mux") as mux:
+        before = place(lab, wires)
+        lab.write_config(configuration(service("web", 80, [H1, H3])))
+        assert mux.reload().returncode == 0
+        ask(mux.control, "order", backend="h2", order="disable")
         after = place(lab, wires)
     assert set(before.values()) == {"host1", "host2", "host3"}
     assert set(after.values()) == {"host1", "host3"}

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.errors import TableError
+from lbmux.control.config_file import load
+from lbmux.control.order_book import OrderBook
+from lbmux.control.ordering import OrderError, add, live
+from lbmux.control.orders import Orders
+from lbmux.errors import ConfigError, TableError
 from lbmux.programs.reload import Reloader
 
 FILE = """
@@ -40,10 +44,10 @@ class Recorded:
         return True
 
 
-def reloader(path: Path, tables: Recorded) -> Reloader:
+def reloader(path: Path, tables: Recorded, book: OrderBook | None = None) -> Reloader:
     file = path / "lbmux.yaml"
     file.write_text(FILE)
-    return Reloader(file, tables, tables.in_force, leaving=tables.leaving)
+    return Reloader(file, tables, tables.in_force, book=book, leaving=tables.leaving)
 
 
 def test_withdraws_before_the_tables_change_and_announces_after(tmp_path: Path) -> None:
@@ -59,3 +63,71 @@ def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
         asyncio.run(made.reload())
     assert tables.steps == ["plan"]
     assert made.wanted == Config(services=())
+
+
+def with_orders(path: Path, tables: Recorded) -> tuple[Reloader, OrderBook]:
+    """With the file in force."""
+    reloader(path, tables)
+    tables.config = load(path / "lbmux.yaml")
+    book = OrderBook(path / "orders", tables.config)
+    return reloader(path, tables, book), book
+
+
+def names(config: Config | None) -> dict[str, int]:
+    assert config is not None
+    return {backend.name: backend.weight for backend in config.services[0].backends}
+
+
+NEW = add("web", {"name": "new", "dip": "10.0.2.9"}, 0)
+
+
+def test_an_order_is_in_force_and_kept_over_reloads(tmp_path: Path) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    assert asyncio.run(made.change(NEW)) == [("web", "new")]
+    asyncio.run(made.reload())
+    assert names(tables.config) == names(made.wanted) == {"10.0.2.1:80": 1, "new": 1}
+    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+
+
+def test_an_order_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:
+    tables = Recorded(fits=False)
+    made, book = with_orders(tmp_path, tables)
+    with pytest.raises(TableError):
+        asyncio.run(made.change(NEW))
+    with pytest.raises(OrderError):
+        asyncio.run(made.change(add("nope", {}, 0)))
+    assert book.orders == Orders() and names(made.wanted) == {"10.0.2.1:80": 1}
+    assert not (tmp_path / "orders").exists()
+
+
+def test_who_is_no_longer_in_the_file_leaves(tmp_path: Path) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
+    assert asyncio.run(made.reload())["changes"] == [
+        "service web: backend 10.0.2.1:80 removed", "service web: backend 10.0.2.2:80 added"
+    ]  # fmt: skip
+    assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
+    (one,) = book.orders.leaving.values()
+    assert one.reason == "no longer in the configuration"
+
+
+def test_an_added_one_that_the_file_has_now_is_the_files(tmp_path: Path) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    asyncio.run(made.change(NEW))
+    made.path.write_text(FILE.replace("{dip: 10.0.2.1}", "{dip: 10.0.2.1}, {name: new, dip: 10.0.2.9, weight: 5}"))
+    asyncio.run(made.reload())
+    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 5} and book.orders == Orders()
+
+
+def test_a_file_that_cannot_be_used_leaves_orders_alone(tmp_path: Path) -> None:
+    made, book = with_orders(tmp_path, Recorded())
+    asyncio.run(made.change(NEW))
+    asyncio.run(made.change(live("remove", "new", None, 0)))
+    before = book.orders
+    made.path.write_text("services: nonsense")
+    with pytest.raises(ConfigError):
+        asyncio.run(made.reload())
+    assert book.orders is before and before.leaving

@@ -1,51 +1,27 @@
-"""The lives of all backends: what the probes found, and what an operator ordered.
+"""The lives of all backends: what the probes found, beside what an operator ordered.
 
-Orders are kept in a file, so that they outlive the daemon; what the probes found is not, since it is soon found again.
+What the probes found is not kept over restarts, since it is soon found again.
 """
 
-import json
-import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from lbmux.control.config import Config, Service
+from lbmux.control.config import Backend, Config, Service
 from lbmux.control.health.checker import Checker
-from lbmux.control.health.effective import Key, Order, below_watermark, effective
-from lbmux.errors import LbmuxError
+from lbmux.control.health.effective import below_watermark, effective
+from lbmux.control.orders import Key, Order, Orders
 
-log = logging.getLogger(__name__)
-ORDERED: dict[Order, str] = {"drain": "draining", "disable": "disabled"}
+ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
 
 
-class UnknownBackendError(LbmuxError):
-    """No service, or not ``service``, has a backend of that name."""
-
-    def __init__(self, backend: str, service: str | None) -> None:
-        self.backend, self.service = backend, service
-        super().__init__(backend, service)
-
-    def __str__(self) -> str:
-        where = f"service {self.service} has" if self.service else "there is"
-        return f"{where} no backend {self.backend}: `lbmux show health` lists them"
-
-
-@dataclass(frozen=True)
-class Ordered:
-    order: Order
-    since: float
-
-
 class Lives:
-    """``path``: where orders are kept; ``clock``: seconds since the epoch."""
+    """``clock``: seconds since the epoch."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = path, clock
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._checkers: dict[Key, Checker] = {}
-        self._orders = _read(path)
 
     def configure(self, config: Config) -> None:
         """Know the backends of ``config`` and no others; those that were known keep their state."""
@@ -67,77 +43,72 @@ class Lives:
 
     @property
     def down(self) -> set[Key]:
-        return {key for key, checker in self._checkers.items() if checker.state == "down"}
+        return _down(self._checkers)
 
-    @property
-    def orders(self) -> dict[Key, Order]:
-        return {key: ordered.order for key, ordered in self._orders.items()}
+    def effective(self, config: Config, orders: Orders) -> Config:
+        return effective(config, self.down, orders.lives)
 
-    def effective(self, config: Config) -> Config:
-        return effective(config, self.down, self.orders)
-
-    def order(self, config: Config, order: Order | None, backend: str, service: str | None = None) -> list[Key]:
-        """Want something of a backend, in one service or in all that have it; None: that it serves."""
-        keys = [
-            (s.name, b.name)
-            for s in config.services
-            for b in s.backends
-            if b.name == backend and service in (None, s.name)
-        ]
-        if not keys:
-            raise UnknownBackendError(backend, service)
-        for key in keys:
-            if order is None:
-                self._orders.pop(key, None)
-            elif key not in self._orders or self._orders[key].order != order:
-                self._orders[key] = Ordered(order, self._clock())
-        self._write()
-        return keys
-
-    def lines(self, config: Config) -> list[dict[str, Any]]:
-        """As the control socket answers."""
-        return [line for service in config.services for line in self._of_service(service)]
-
-    def _of_service(self, service: Service) -> list[dict[str, Any]]:
-        kept = below_watermark(service, self.down, self.orders)
-        found = []
-        for backend in service.backends:
-            key = service.name, backend.name
-            checker, ordered = self._checkers.get(key), self._orders.get(key)
-            state, reason, since = "up", "not probed", None
-            if checker is not None:
-                state, reason, since = checker.state, checker.reason, checker.since
-            if ordered is not None and (state == "up" or ordered.order == "disable"):
-                state, reason, since = ORDERED[ordered.order], "by command", ordered.since
-            elif state == "down" and kept:
-                reason += "; kept, since too few seem healthy"
-            found.append(
-                {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
-            )
-        return found
-
-    def _write(self) -> None:
-        lines = [[*key, ordered.order, ordered.since] for key, ordered in sorted(self._orders.items())]
-        new = self._path.with_name(f"{self._path.name}.new")
-        try:
-            new.write_text(json.dumps(lines))
-            new.replace(self._path)
-        except OSError as error:
-            log.warning("%s: %s: a restart will forget what is drained and disabled", self._path, error.strerror)
+    def lines(self, config: Config, orders: Orders) -> list[dict[str, Any]]:
+        """As the control socket answers; ``config``: as ordered."""
+        return states(config, orders, self._checkers)
 
 
-def _read(path: Path) -> dict[Key, Ordered]:
-    try:
-        lines = json.loads(path.read_text())
-        orders = {(str(s), str(b)): Ordered(order, float(since)) for s, b, order, since in lines}
-        if all(ordered.order in get_args(Order) for ordered in orders.values()):
-            return orders
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError):
-        pass
-    log.warning("%s cannot be used: nothing is drained or disabled", path)
-    return {}
+def states(config: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
+    """Each backend's state, why, and since when."""
+    down, lives = _down(checkers), orders.lives
+    return [
+        line for service in config.services
+        for line in _of_service(service, orders, checkers, below_watermark(service, down, lives))
+    ]  # fmt: skip
+
+
+def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
+    return {key for key, checker in checkers.items() if checker.state == "down"}
+
+
+def _of_service(
+    service: Service, orders: Orders, checkers: Mapping[Key, Checker], kept: bool
+) -> Iterator[dict[str, Any]]:
+    """``kept``: whether those that are down are in the tables all the same."""
+    for backend in service.backends:
+        key = service.name, backend.name
+        state, reason, since = _state(backend, orders.of.get(key), checkers.get(key))
+        if key in orders.leaving and state != "down":
+            one = orders.leaving[key]
+            state, reason, since = "leaving", one.reason, one.since
+        elif state == "down" and kept:
+            reason += "; kept, since too few seem healthy"
+        yield _line(key, state, reason, since)
+    here = {backend.name for backend in service.backends}
+    for key, order in orders.of.items():
+        if key[0] == service.name and key[1] not in here and order.life == "remove":
+            yield _line(key, ORDERED["remove"], "by command", order.since)
+
+
+def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tuple[str, str, float | None]:
+    """What an order says comes first, unless the backend is down."""
+    state, reason, since = "up", "not probed", None
+    if checker is not None:
+        state, reason, since = checker.state, checker.reason, checker.since
+    if order is not None and order.life is not None and (state == "up" or order.life == "disable"):
+        return ORDERED[order.life], "by command", order.since
+    said = [*_changes(order)]
+    if state == "up" and backend.weight == 0:
+        state, reason, since = "draining", "" if said else "weight 0 in the configuration", None
+        if order is not None and said:
+            since = order.since
+    return state, "; ".join(filter(None, (reason, *said))), since
+
+
+def _changes(order: Order | None) -> Iterator[str]:
+    if order is not None and order.added is not None:
+        yield "added by command"
+    if order is not None and order.weight is not None:
+        yield f"weight {order.weight} by command"
+
+
+def _line(key: Key, state: str, reason: str, since: float | None) -> dict[str, Any]:
+    return {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
 
 
 def _text(since: float | None) -> str | None:

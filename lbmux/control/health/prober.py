@@ -10,9 +10,9 @@ from typing import Self
 
 from lbmux.control.config import Backend, Config, Service
 from lbmux.control.config_health import Health
-from lbmux.control.health.effective import Key
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.probe import Target, attempt
+from lbmux.control.orders import Key
 
 log = logging.getLogger(__name__)
 AT_ONCE = 256

@@ -1,7 +1,8 @@
 from typing import Any
 
 from lbmux.control.config import Config
-from lbmux.control.health.effective import Key, Order, below_watermark, effective
+from lbmux.control.health.effective import below_watermark, effective
+from lbmux.control.orders import Key, Life
 
 
 def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
@@ -10,8 +11,8 @@ def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
     return Config(**{"services": [service | ({"health": health} if health is not None else {})]})
 
 
-def weights(config: Config, down: str = "", orders: dict[str, Order] | None = None) -> dict[str, int]:
-    keys: dict[Key, Order] = {("web", name): order for name, order in (orders or {}).items()}
+def weights(config: Config, down: str = "", lives: dict[str, Life] | None = None) -> dict[str, int]:
+    keys: dict[Key, Life] = {("web", name): life for name, life in (lives or {}).items()}
     made = effective(config, {("web", name) for name in down.split()}, keys)
     return {backend.name: backend.weight for backend in made.services[0].backends}
 
@@ -30,11 +31,11 @@ def test_all_down_leaves_none() -> None:
 
 
 def test_draining_has_no_weight() -> None:
-    assert weights(configured({}), orders={"b1": "drain"}) == {"b1": 0, "b2": 5, "b3": 5, "b4": 5}
+    assert weights(configured({}), lives={"b1": "drain"}) == {"b1": 0, "b2": 5, "b3": 5, "b4": 5}
 
 
 def test_disabled_is_left_out_also_without_probes() -> None:
-    assert weights(configured(None), orders={"b1": "disable"}) == {"b2": 5, "b3": 5, "b4": 5}
+    assert weights(configured(None), lives={"b1": "disable"}) == {"b2": 5, "b3": 5, "b4": 5}
 
 
 def test_draining_and_down_is_left_out() -> None:
@@ -57,8 +58,9 @@ def test_watermark_keeps_none_that_is_disabled_or_draining() -> None:
     assert weights(config, "b2 b3", {"b1": "disable", "b4": "drain"}) == {"b2": 5, "b3": 5, "b4": 0}
 
 
-def test_watermark_counts_the_backends_that_are_not_disabled() -> None:
+def test_watermark_counts_the_backends_that_are_to_stay() -> None:
     service = configured({"watermark": 0.5}).services[0]
     down = {("web", "b1"), ("web", "b2")}
     assert not below_watermark(service, down, {})
     assert below_watermark(service, down, {("web", "b3"): "disable"})
+    assert below_watermark(service, down, {("web", "b3"): "leave"})

@@ -1,28 +1,29 @@
-import logging
-from pathlib import Path
-
 import pytest
 
-from lbmux.control.health.lives import Lives, UnknownBackendError
+from lbmux.control.health.lives import Lives
+from lbmux.control.orders import Leaving, Order, Orders, ordered
 
 from .test_effective import configured
 
 KEY = ("web", "b1")
+CONFIG = configured({"watermark": 0.5})
+B1 = CONFIG.services[0].backends[0]
 
 
-def lives(path: Path, now: float = 0.0) -> Lives:
-    made = Lives(path / "orders", lambda: now)
+def lives(now: float = 0.0) -> Lives:
+    made = Lives(lambda: now)
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
     return made
 
 
-def line(made: Lives, name: str = "b1") -> dict[str, str]:
-    (found,) = (one for one in made.lines(configured({"watermark": 0.5})) if one["backend"] == name)
+def line(made: Lives, orders: Orders | None = None, name: str = "b1") -> dict[str, str]:
+    orders = orders or Orders()
+    (found,) = (one for one in made.lines(ordered(CONFIG, orders), orders) if one["backend"] == name)
     return found
 
 
-def test_down_with_reason_and_time(tmp_path: Path) -> None:
-    made = lives(tmp_path, 86400)
+def test_down_with_reason_and_time() -> None:
+    made = lives(86400)
     assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
     assert made.down == {KEY}
     assert line(made) == {
@@ -30,8 +31,8 @@ def test_down_with_reason_and_time(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_reload_keeps_what_is_known(tmp_path: Path) -> None:
-    made = lives(tmp_path)
+def test_a_reload_keeps_what_is_known() -> None:
+    made = lives()
     made.heard(KEY, False, "refused")
     made.heard(KEY, False, "refused")
     made.configure(configured({"rise": 3}))
@@ -40,40 +41,55 @@ def test_a_reload_keeps_what_is_known(tmp_path: Path) -> None:
     assert made.down == set()
 
 
-def test_result_of_a_backend_that_has_gone(tmp_path: Path) -> None:
-    assert not lives(tmp_path).heard(("web", "gone"), False, "refused")
+def test_result_of_a_backend_that_has_gone() -> None:
+    assert not lives().heard(("web", "gone"), False, "refused")
 
 
-def test_below_the_watermark_the_reason_says_so(tmp_path: Path) -> None:
-    made = lives(tmp_path)
+def test_below_the_watermark_the_reason_says_so() -> None:
+    made = lives()
     for name in ("b1", "b2", "b3"):
         made.heard(("web", name), False, "refused")
         made.heard(("web", name), False, "refused")
     assert line(made)["reason"] == "refused; kept, since too few seem healthy"
 
 
-def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
-    config = configured({})
-    made = lives(tmp_path)
-    assert made.order(config, "drain", "b1") == [KEY]
-    made.order(config, "disable", "b2", "web")
-    made.order(config, "drain", "b3")
-    made.order(config, None, "b3")
-    again = lives(tmp_path)
-    assert again.orders == {KEY: "drain", ("web", "b2"): "disable"}
-    assert [line(again, name)["state"] for name in ("b1", "b2", "b3")] == ["draining", "disabled", "up"]
+ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
 
 
-@pytest.mark.parametrize(("backend", "service"), [("b9", None), ("b1", "mail")])
-def test_order_for_an_unknown_backend(tmp_path: Path, backend: str, service: str | None) -> None:
-    with pytest.raises(UnknownBackendError, match="lbmux show health"):
-        lives(tmp_path).order(configured({}), "drain", backend, service)
-    assert not (tmp_path / "orders").exists()
+@pytest.mark.parametrize(("name", "orders", "state", "reason"), [
+    ("b1", Orders({KEY: Order(86400, "drain")}), "draining", "by command"),
+    ("b1", Orders({KEY: Order(86400, "disable")}), "disabled", "by command"),
+    ("b1", Orders({KEY: Order(86400, "remove")}), "removed", "by command"),
+    ("b1", Orders({KEY: Order(86400, "remove")}, {KEY: Leaving(86400, B1, "removed by command")}), "leaving",
+     "removed by command"),
+    ("b1", Orders({KEY: Order(86400, weight=0)}), "draining", "weight 0 by command"),
+    ("b1", Orders({KEY: Order(86400, "drain", 7)}), "draining", "by command"),
+])  # fmt: skip
+def test_ordered_says_by_whom_and_since_when(name: str, orders: Orders, state: str, reason: str) -> None:
+    found = line(lives(), orders, name)
+    assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
 
 
-@pytest.mark.parametrize("text", ["", "{}]", "[1]", '[["web", "b1", "explode", 1]]'])
-def test_file_that_cannot_be_used(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "orders").write_text(text)
-    with caplog.at_level(logging.WARNING):
-        assert lives(tmp_path).orders == {}
-    assert "nothing is drained or disabled" in caplog.text
+def test_added_and_weighed_are_up_and_say_so() -> None:
+    orders = Orders({KEY: Order(0, weight=7), ("web", "b9"): Order(0, weight=3, added=ADDED)})
+    found = [line(lives(), orders, name) for name in ("b1", "b9")]
+    assert [one["state"] for one in found] == ["up", "up"]
+    assert [one["reason"].partition("; ")[2] for one in found] == [
+        "weight 7 by command", "added by command; weight 3 by command"
+    ]  # fmt: skip
+
+
+def test_without_weight_in_the_file_it_drains() -> None:
+    (service,) = CONFIG.services
+    backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
+    config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
+    found = lives().lines(config, Orders())[0]
+    assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
+
+
+def test_down_is_said_also_of_one_that_leaves() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(KEY, False, "refused")
+    orders = Orders({KEY: Order(0, "remove")}, {KEY: Leaving(0, B1, "removed by command")})
+    assert line(made, orders)["state"] == "down"

@@ -1,0 +1,47 @@
+"""The lives of a host's backends at its agent: added and removed by command, and there until their last flow has gone.
+
+Which backend gets new flows is the muxes' business: there they are drained, disabled and weighed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from lbmux.control.health.lives import states
+from lbmux.control.live_flows import without_flows
+from lbmux.control.moment import Moment
+from lbmux.programs.drained import Drained
+from lbmux.programs.health_agent import AgentHealth
+from lbmux.programs.ordering import Ordering
+from lbmux.programs.reload import Reloader
+
+HERE = ("add", "remove", "enable")
+
+
+class AgentLives:
+    def __init__(self, reloader: Reloader, moment: Callable[[], Moment], health: AgentHealth) -> None:
+        self._reloader, self._moment, self._health = reloader, moment, health
+        self._drained = Drained(reloader, moment, without_flows)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._drained.watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def handlers(self) -> dict[str, Any]:
+        ordering = Ordering(self._reloader, self._lines, self._drained.forget, HERE)
+        return {"health": self.health, **ordering.handlers()}
+
+    async def health(self) -> dict[str, Any]:
+        """Of the backends that are here."""
+        rows = self._moment().rows
+        keyed = [((line["service"], line["backend"]), line) for line in self._lines()]
+        return {"health": [line | {"drained": key in self._drained} for key, line in keyed if key in rows]}
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return states(self._reloader.wanted, self._reloader.orders, self._health.checkers)

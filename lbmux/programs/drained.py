@@ -1,0 +1,81 @@
+"""Whether backends that get no new flows still have some: said once they have none, and those that leave then go."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from lbmux.control import leaving
+from lbmux.control.config import Service
+from lbmux.control.orders import Key
+from lbmux.errors import LbmuxError
+from lbmux.programs.reload import Reloader
+
+log = logging.getLogger(__name__)
+LOOK_S = 1.0
+"""Between two looks."""
+
+
+class InForce(Protocol):
+    """A moment of tables, or an edge."""
+
+    @property
+    def services(self) -> tuple[Service, ...]: ...
+
+    @property
+    def rows(self) -> Collection[Key]:
+        """The backends that there are."""
+        ...
+
+
+Here = TypeVar("Here", bound=InForce)
+
+
+class Drained(Generic[Here]):
+    """Of whatever has no weight in what is in force; ``without_flows``: which of some have none, asked in a thread."""
+
+    def __init__(
+        self, reloader: Reloader, in_force: Callable[[], Here],
+        without_flows: Callable[[Here, Collection[Key]], set[Key]],
+    ) -> None:  # fmt: skip
+        self._reloader, self._in_force, self._without_flows = reloader, in_force, without_flows
+        self._drained: set[Key] = set()
+        self._services: Sequence[Service] = ()
+        self._draining: set[Key] = set()
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._drained
+
+    def forget(self, keys: Collection[Key]) -> None:
+        self._drained -= set(keys)
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._look()
+            except LbmuxError as error:
+                log.error("backends that have left are still in force: %s", error)
+
+    async def _look(self) -> None:
+        here, orders, wanted = self._in_force(), self._reloader.orders, self._reloader.wanted
+        draining = self._without_weight(here.services)
+        self._drained &= draining
+        # Who leaves is looked at anew: a flow of another mux may have come.
+        asked = (draining - self._drained) | (draining & orders.leaving.keys())
+        without_flows = await asyncio.to_thread(self._without_flows, here, asked) if asked else set()
+        for key in sorted(without_flows - self._drained):
+            log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
+        self._drained = (self._drained - asked) | without_flows
+        if gone := leaving.over(orders, wanted, here.rows, without_flows, time.time()):
+            await self._reloader.change(lambda _, now: (leaving.without(now, gone), sorted(gone)))
+            for key in sorted(gone):
+                log.info("backend %s of service %s has left", key[1], key[0])
+
+    def _without_weight(self, services: Sequence[Service]) -> set[Key]:
+        """Looked for once in each configuration: of thousands of backends that would be felt every second."""
+        if services is not self._services:
+            self._services = services
+            self._draining = {(s.name, b.name) for s in services for b in s.backends if b.weight == 0}
+        return self._draining

@@ -1,0 +1,51 @@
+"""Commands about backends, told to a running daemon: handlers of its control socket.
+
+Each is answered with the states of the backends that it is about, when they are in force.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from lbmux.control import ordering
+from lbmux.control.ordering import OrderError
+from lbmux.control.orders import Key, Ordered
+from lbmux.programs.reload import Reloader
+
+log = logging.getLogger(__name__)
+
+
+class Ordering:
+    """``lines``: the states of all backends; ``forget``: told whose orders have changed."""
+
+    def __init__(
+        self, reloader: Reloader, lines: Callable[[], Sequence[dict[str, Any]]],
+        forget: Callable[[Collection[Key]], None] = lambda keys: None, only: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """``only``: what may be ordered here, where that is not everything."""
+        self._reloader, self._lines, self._forget, self._only = reloader, lines, forget, only
+
+    def handlers(self) -> dict[str, Any]:
+        return {"order": self.order, "weight": self.weight, "add": self.add}
+
+    async def order(self, backend: str, order: Ordered | None = None, service: str | None = None) -> dict[str, Any]:
+        """Drain, disable or remove a backend, or (None) have it serve."""
+        return await self._follow(order or "enable", ordering.live(order, backend, service, time.time()))
+
+    async def weight(self, backend: str, weight: int | None = None, service: str | None = None) -> dict[str, Any]:
+        """Another weight, or (None) the file's."""
+        said = "weight as in the file" if weight is None else f"weight {weight}"
+        return await self._follow(said, ordering.weigh(weight, backend, service, time.time()))
+
+    async def add(self, service: str, backend: dict[str, Any]) -> dict[str, Any]:
+        return await self._follow("add", ordering.add(service, backend, time.time()))
+
+    async def _follow(self, what: str, change: ordering.Change) -> dict[str, Any]:
+        if self._only and what not in self._only:
+            raise OrderError(what, "is for muxes, which choose backends; here there is " + ", ".join(self._only))
+        keys = await self._reloader.change(change)
+        self._forget(keys)
+        for key in keys:
+            log.info("backend %s of service %s: %s by command", key[1], key[0], what)
+        return {"health": [line for line in self._lines() if (line["service"], line["backend"]) in keys]}

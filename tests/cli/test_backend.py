@@ -1,0 +1,98 @@
+"""What the commands about backends ask daemons, and what they say of the answers."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.cli.main import run
+from lbmux.control import control_socket
+from lbmux.control.control_socket import ControlServer
+from lbmux.control.ordering import OrderError
+
+Asked = list[tuple[str, dict[str, Any]]]
+HEALTH = {"health": [{"service": "web", "backend": "h1", "state": "up", "reason": "fine"}]}
+
+
+@contextlib.contextmanager
+def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]:
+    """A daemon that only writes down what it is asked."""
+
+    async def answer(command: str, **arguments: Any) -> dict[str, Any]:
+        if refuses:
+            raise OrderError("web", "not here")
+        asked.append((command, arguments))
+        return HEALTH
+
+    def handler(command: str) -> Any:
+        async def handle(**arguments: Any) -> dict[str, Any]:
+            return await answer(command, **arguments)
+
+        return handle
+
+    async def listen() -> None:
+        async with ControlServer(path, {command: handler(command) for command in ("order", "weight", "add")}):
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    ready, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(listen()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(("words", "command", "arguments"), [
+    ("drain h1", "order", {"backend": "h1", "order": "drain", "service": None}),
+    ("enable h1 --service web", "order", {"backend": "h1", "order": None, "service": "web"}),
+    ("remove h1", "order", {"backend": "h1", "order": "remove", "service": None}),
+    ("weight h1 7", "weight", {"backend": "h1", "weight": 7, "service": None}),
+    ("weight h1", "weight", {"backend": "h1", "weight": None, "service": None}),
+    ("add web 10.1.1.2", "add", {"service": "web", "backend": {"dip": "10.1.1.2"}}),
+    ("add web 10.1.1.2:80 --name h1 --weight 0 --host 10.9.9.9 --tunnel gre --server-id 0a", "add",
+     {"service": "web", "backend": {"dip": "10.1.1.2", "port": 80, "name": "h1", "weight": 0, "host": "10.9.9.9",
+                                    "tunnel": "gre", "server_id": "0a"}}),
+    ("add web [2001:db8::1]:80", "add", {"service": "web", "backend": {"dip": "2001:db8::1", "port": 80}}),
+    ("add web 2001:db8::1", "add", {"service": "web", "backend": {"dip": "2001:db8::1"}}),
+    ("add web nonsense:x", "add", {"service": "web", "backend": {"dip": "nonsense:x"}}),
+])  # fmt: skip
+def test_asks(
+    words: str, command: str, arguments: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: Asked = []
+    with listening(tmp_path / "mux.sock", asked):
+        assert run([*words.split(), "--control", str(tmp_path / "mux.sock")]) == 0
+    assert asked == [(command, arguments)]
+    assert capsys.readouterr().out == "web/h1: up: fine\n"
+
+
+def test_each_daemon_is_told_also_after_one_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: Asked = []
+    paths = [tmp_path / name for name in ("none.sock", "agent.sock", "mux.sock")]
+    with listening(paths[1], asked, refuses=True), listening(paths[2], asked):
+        assert run(["drain", "h1", *(word for path in paths for word in ("--control", str(path)))]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{paths[2]}: web/h1: up: fine\n" and len(asked) == 1
+    assert sorted(err.splitlines()) == [
+        f"lbmux: {paths[1]}: web: not here", f"lbmux: {paths[0]}: nothing listens there: is the daemon running?"
+    ]  # fmt: skip
+
+
+def test_without_a_socket_the_daemon_that_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
+    asked: Asked = []
+    with listening(tmp_path / "agent.sock", asked):
+        assert run(["remove", "h1"]) == 0
+    assert len(asked) == 1
+
+
+def test_no_such_weight_is_wrong_usage() -> None:
+    assert run(["weight", "h1", "70000"]) == 2

@@ -1,0 +1,57 @@
+from typing import Any
+
+from lbmux.control.config import Backend, Config
+from lbmux.control.orders import Leaving, Order, Orders, ordered
+
+
+def configured(*backends: dict[str, Any], **more: Any) -> Config:
+    """One service, and another beside it."""
+    web = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": [*backends]} | more
+    mail = {"name": "mail", "vip": "192.0.2.1", "protocol": "tcp", "port": 25, "backends": [backend(1)]}
+    return Config.model_validate({"services": [web, mail]})
+
+
+def backend(n: int, **more: Any) -> dict[str, Any]:
+    return {"name": f"b{n}", "dip": f"10.0.2.{n}", "port": 8080} | more
+
+
+def weights(config: Config, service: str = "web") -> dict[str, int]:
+    (found,) = (one for one in config.services if one.name == service)
+    return {backend.name: backend.weight for backend in found.backends}
+
+
+TWO = configured(backend(1), backend(2, weight=2))
+B9 = Backend.model_validate(backend(9))
+WEB1 = ("web", "b1")
+
+
+def test_without_orders_it_is_the_file() -> None:
+    assert ordered(TWO, Orders()) == TWO
+    assert ordered(TWO, Orders()).services[0] is TWO.services[0]
+
+
+def test_who_drains_or_is_disabled_is_wanted_as_he_was() -> None:
+    assert ordered(TWO, Orders({WEB1: Order(0, "drain"), ("web", "b2"): Order(0, "disable")})) == TWO
+
+
+def test_removed_added_and_weighed() -> None:
+    made = ordered(
+        TWO, Orders({WEB1: Order(0, "remove"), ("web", "b2"): Order(0, weight=7), ("web", "b9"): Order(0, added=B9)})
+    )
+    assert weights(made) == {"b2": 7, "b9": 1}
+    assert weights(made, "mail") == {"b1": 1}
+
+
+def test_added_with_another_weight() -> None:
+    assert weights(ordered(TWO, Orders({("web", "b9"): Order(0, weight=5, added=B9)}))) == {"b1": 1, "b2": 2, "b9": 5}
+
+
+def test_leaving_are_there_without_weight_and_not_wanted() -> None:
+    orders = Orders({}, {("web", "b9"): Leaving(0, B9.model_copy(update={"weight": 0}), "")})
+    assert weights(ordered(TWO, orders)) == {"b1": 1, "b2": 2, "b9": 0}
+    assert ordered(TWO, orders.wanted()) == TWO
+    assert orders.lives == {("web", "b9"): "leave"}
+
+
+def test_order_for_a_service_that_is_not_there() -> None:
+    assert ordered(TWO, Orders({("gone", "b9"): Order(0, added=B9)})) == TWO
