@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.control.config import Config, Service
@@ -21,8 +18,6 @@ from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
 from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.control.watching import Heading
-from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
-from lbmux.datapath.hashing import scale
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     IPIP_PROTOCOL,
@@ -30,32 +25,27 @@ from lbmux.datapath.headers import (
     IPV6,
     IPV6_PROTOCOL,
 )
-from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import select, slot_hash
-from lbmux.datapath.parse import PARSED, destination_port, parse
-from lbmux.datapath.tables import LOOKUPS, VIP, WAYS, backend_row, flow_row, service_row, settings_row
+from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    backends,
-    flows,
-    frame,
-    frame_end,
-    service_limit,
-    services,
-    settings,
-    worker_limit,
-    world_at,
-)
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
-from lbmux.targets.native import Worker, compiled, world_row
+from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tools.look import ENTRY, FOUND, look, places
 from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
+
+BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
+"""By what a look-up that came to this has chosen the backend; else by the slot."""
+WHY = {
+    "server_id": "by the server id in its connection id",
+    "flow": "by its flow entry",
+    "previous": "by its slot in the Maglev table before, as the last change may be younger than the connection",
+    "slot": "by its slot",
+}
 
 
 @dataclass(frozen=True)
@@ -106,9 +96,7 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
         copy.read_configuration()
         way = _Way(packet, copy.moment, now_ticks(), copy.interfaces)
         if way.service_row >= 0:
-            row = copy.moment.tables.services[copy.moment.tables.active][way.service_row]
-            copy.read_slots(int(row["slots"]), int(row["size"]))
-            copy.read_rules(int(row["rules"]), int(row["rule_count"]))
+            copy.read_service(way.service_row, way.found("slot"))
             for at in way.buckets():
                 copy.read_bucket(at)
             way.look()
@@ -136,13 +124,13 @@ class _Way:
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entries = np.full((self.moment.tables.sizes.workers, len(ENTRY)), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
-        _look(self._world.address, address, self._length, self.now, self._found, self._entries)
+        look(self._world.address, address, self._length, self.now, self._found, self._entries)
 
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
-        places = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
-        _places(self._world.address, self._found[FOUND.index("flow_hash")], places)
-        return [int(place) for place in places.reshape(-1)]
+        found = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
+        places(self._world.address, self._found[FOUND.index("flow_hash")], found)
+        return [int(place) for place in found.reshape(-1)]
 
     def found(self, name: str) -> int:
         return int(self._found[FOUND.index(name)])
@@ -202,7 +190,7 @@ class _Way:
         yield self._flow_step(entries, looked_up)
         yield self._slot_step()
         if target >= 0:
-            yield self._backend_step(target, by_flow=bool({"hit", "elsewhere"} & set(looked_up)))
+            yield self._backend_step(target, looked_up)
             yield self._next_hop_step(target)
 
     def _flow_step(self, entries: list[dict[str, Any]], looked_up: list[str]) -> Step:
@@ -217,9 +205,10 @@ class _Way:
             for entry in entries
         ]
         data = {"lookup": looked_up, "entries": described}
+        limited = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
         if not entries:
             said = "no entry" if self.is_live else "no entries: only a live mux has flows"
-            return Step("flow", f"{said}, so the slot decides", data)
+            return Step("flow", f"{said}, so the slot decides{limited}", data)
         said = "; ".join(
             f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
             + ("" if entry["alive"] else ", which no longer counts")
@@ -237,19 +226,19 @@ class _Way:
         said = f"hash {hashed:#010x} (seed {data['seed']}) is slot {slot} of {size}, backend {name}"
         return Step("slot", said, data | {"backend": name})
 
-    def _backend_step(self, target: int, by_flow: bool) -> Step:
+    def _backend_step(self, target: int, looked_up: list[str]) -> Step:
         row = self.moment.tables.backends[target]
         state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.moment.owners.get(target)
-        why = "by its flow entry" if by_flow else "by its slot"
+        by = next((BY[what] for what in looked_up if what in BY), "slot")
         if owner is None:
-            return Step("backend", f"row {target}, {state}, {why}", {"backend": None, "state": state})
+            return Step("backend", f"row {target}, {state}, {WHY[by]}", {"backend": None, "state": state, "by": by})
         backend = owner[1]
         meaning = {"up": "takes new flows", "draining": "weight 0: only the flows that it has"}.get(state, "")
         data = {
             "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
-            "by": "flow" if by_flow else "slot",
+            "by": by,
         }  # fmt: skip
-        return Step("backend", f"{name} {why}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
+        return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
 
     def _next_hop_step(self, target: int) -> Step:
         row = self.moment.tables.backends[target]
@@ -301,60 +290,3 @@ class _Way:
                 " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
             ),
         }.get(verdict, "")
-
-
-FOUND = ("parsed", "service", "hash", "size", "slot", "selected", "flow_hash")
-ENTRY = ("state", "target", "idle", "alive")
-
-
-@intrinsic
-def _distance(typing: Any, pointer: Any, start: Any) -> Any:
-    """The bytes from ``start`` to ``pointer``."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
-
-    return types.int64(Pointer, Pointer), lower
-
-
-@compiled
-def _look(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
-    """The steps of ``datapath.mux.forward`` up to the choice of a backend, of which none writes."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
-    record.frame, record.end = address, address + u64(length)
-    packet = parse(world, frame(world), frame_end(world))
-    found[0] = packet.verdict
-    if packet.verdict != PARSED:
-        return
-    setting = settings_row(settings(world), 0)
-    high, low, ports = packet.source_high, packet.source_low, packet.ports
-    port = destination_port(ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    found[1] = index
-    if index < 0:
-        return
-    service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
-    found[2] = slot_hash(service, packet)
-    found[3] = service.size
-    found[4] = scale(np.uint32(found[2]), service.size)
-    found[5] = select(world, service, packet)
-    hashed = flow_hash(setting, high, low, ports, packet.destination_low)
-    found[6] = hashed
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, high, low, ports, index)
-        if way >= 0:
-            flow = flow_row(bucket, way & (WAYS - 1))
-            backend = backend_row(backends(world), int64(flow.target))
-            entries[part, 0], entries[part, 1] = flow.state, flow.target
-            entries[part, 2] = idle_for(flow, u64(now))
-            entries[part, 3] = is_alive(flow, backend, service, u64(now))
-
-
-@compiled
-def _places(world_address, hashed, places):  # type: ignore[no-untyped-def]
-    """Where in the flow table each worker's two buckets for a flow's hash begin."""
-    world = world_at(world_address)
-    for part in range(worker_limit(world)):
-        first = np.uint32(hashed)
-        places[part, 0] = _distance(bucket_at(world, part, first), flows(world))
-        places[part, 1] = _distance(bucket_at(world, part, second_hash(first)), flows(world))

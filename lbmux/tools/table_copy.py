@@ -17,7 +17,7 @@ from lbmux.control.control_socket import ask
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RULE, SLOT, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RATE, RULE, SLOT, UNKNOWN, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.targets.regions import Tables
 
@@ -61,12 +61,17 @@ class LiveCopy:
         for region in WHOLE:
             self._read(region, 0, self.moment.tables.sizes.regions()[region] - PADDING)
 
-    def read_slots(self, first: int, count: int) -> None:
-        self._read("slots", first * SLOT.itemsize, count * SLOT.itemsize)
-
-    def read_rules(self, first: int, count: int) -> None:
-        """A service's access list."""
-        self._read("rules", first * RULE.itemsize, count * RULE.itemsize)
+    def read_service(self, row: int, slot: int) -> None:
+        """What lies elsewhere of the service of that row: its access list, its limits, and of its Maglev table, as of
+        the one before, a slot."""
+        tables = self.moment.tables
+        service = tables.services[tables.active][row]
+        self._read("rules", int(service["rules"]) * RULE.itemsize, int(service["rule_count"]) * RULE.itemsize)
+        for first in (int(service["slots"]), int(service["previous"])):
+            if service["size"] and first < UNKNOWN:
+                self._read("slots", (first + slot) * SLOT.itemsize, SLOT.itemsize)
+        for worker in range(tables.sizes.workers if service["rate"] else 0):
+            self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
 
     def read_bucket(self, at: int) -> None:
         """The bucket that begins ``at`` so many bytes of the flow table."""

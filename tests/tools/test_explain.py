@@ -1,7 +1,9 @@
 """Explanations against the data path itself: the same backend and verdict, and nothing changed by asking."""
 
 import asyncio
+import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,16 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.control_socket import ControlServer
+from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
+from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain import Explanation, explain_configuration, explain_live
 from lbmux.tools.packet import Packet, PacketError
 from tests.control.inside import CONFIG, Inside, client
+from tests.datapath.craft import ACK, SYN
 
 READ = Config.model_validate(CONFIG)
 
@@ -39,6 +44,11 @@ class Served(Inside):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def reload(self, config: dict[str, Any]) -> None:
+        """Put another configuration in force, as a reload or a change of the backends' states does."""
+        self.mux.commit(self.mux.plan(Config.model_validate(config)))
+        self.now = now_ticks()
 
     def explain(self, text: str, **how: bool) -> Explanation:
         return explain_live(Packet.parse(text, **how), self.path)  # type: ignore[arg-type]
@@ -97,6 +107,80 @@ def test_a_flow_that_idled_too_long_no_longer_counts(mux: Served) -> None:
     found = step(mux.explain(asked(3000)), "flow")
     assert found["lookup"] == ["expired", "new"]
     assert found["entries"][0]["alive"] is False  # type: ignore[index]
+
+
+def weighted(h1: int, h2: int, **fields: Any) -> dict[str, Any]:
+    """The configuration with other weights, which make other Maglev tables."""
+    web, dns = CONFIG["services"]
+    backends = [backend | {"weight": weight} for backend, weight in zip(web["backends"], (h1, h2), strict=True)]
+    return CONFIG | {"services": [web | fields | {"backends": backends}, dns]}
+
+
+def without_h1() -> dict[str, Any]:
+    web, dns = CONFIG["services"]
+    return CONFIG | {"services": [web | {"backends": web["backends"][1:]}, dns]}
+
+
+def with_previous_table(mux: Served) -> list[int]:
+    """Ports of flows whose slots another change has given from h1 to h2, and of which no entry tells."""
+    mux.reload(weighted(3, 1))
+    before = {port: mux.explain(asked(port), opens=True).backend for port in range(2000, 2040)}
+    mux.reload(weighted(1, 3))
+    after = {port: mux.explain(asked(port), opens=True).backend for port in before}
+    return [port for port in before if (before[port], after[port]) == ("h1", "h2")]
+
+
+def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Served) -> None:
+    for port in with_previous_table(mux):
+        explanation = mux.explain(asked(port))
+        assert (explanation.backend, step(explanation, "slot")["backend"]) == ("h1", "h2")
+        assert step(explanation, "flow")["lookup"] == ["previous", "new"]
+        found = next(line for line in explanation.steps if line.step == "backend")
+        assert found.data["by"] == "previous" and "in the Maglev table before" in found.found
+        assert int(mux.send(client(port)).target[0]) == mux.moment.rows["web", "h1"]
+
+
+def test_the_table_before_is_that_of_the_backend_that_went(mux: Served) -> None:
+    """Rows of backends that are gone have no name any more: the slot's backend of today has the packet."""
+    ports = [port for port in range(2000, 2040) if mux.explain(asked(port)).backend == "h1"]
+    mux.reload(without_h1())
+    for port in ports:
+        explanation = mux.explain(asked(port))
+        assert (explanation.backend, step(explanation, "backend")["by"]) == ("h2", "slot")
+
+
+def test_explains_random_packets_as_the_tables_then_take_them(mux: Served) -> None:
+    """Changes of every kind, with flows of before, in either worker, and none."""
+    pick = random.Random(6)
+    changes = [weighted(1, 5), weighted(5, 1), weighted(5, 1, new_flows_per_s=1), without_h1(), weighted(1, 1)]
+    chosen = Counter[str]()
+    for config in changes:
+        for _ in range(30):
+            mux.send(client(pick.randrange(5000, 5100)), worker=pick.randrange(2))
+        mux.reload(config)
+        for _ in range(30):
+            port, opens = pick.randrange(5000, 5200), pick.random() < 0.2
+            explanation = mux.explain(asked(port), opens=opens)
+            entries: Any = step(explanation, "flow")["entries"]
+            lookups = mux.tables.lookups.sum(0)
+            sent = mux.send(client(port, flags=SYN if opens else ACK), worker=entries[0]["worker"] if entries else 0)
+            assert explanation.verdict == Verdict(int(sent.verdict[0]))
+            assert explanation.backend == mux.moment.owners[int(sent.target[0])][1].name
+            counted = {name for name, more in zip(LOOKUPS, mux.tables.lookups.sum(0) - lookups, strict=False) if more}
+            assert counted == set(step(explanation, "flow")["lookup"])  # type: ignore[call-overload]
+            chosen.update(counted)
+    assert {"hit", "new", "previous", "gone", "limited"} <= set(chosen), chosen
+
+
+def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path) -> None:
+    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1), workers=1)
+    try:
+        mux.send(client(1))
+        found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
+        assert found.data["lookup"] == ["limited"]
+        assert "over its new_flows_per_s" in found.found
+    finally:
+        mux.close()
 
 
 def test_next_hop_and_interface_are_the_mux_s_own(mux: Served) -> None:
