@@ -4,7 +4,7 @@ The packet is made and taken through the data path itself, on a private copy of 
 explaining changes nothing.  What the single steps found is asked of the very same steps, compiled one after another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.control.config import Config, Service
+from lbmux.control.control_socket import ask
+from lbmux.control.identities import identity
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
 from lbmux.control.show import STATES as BACKEND_STATES
@@ -31,6 +33,7 @@ from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tools.backend_states import BackendState, said, states_of, to_have_one
 from lbmux.tools.look import ENTRY, FOUND, look, places
 from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
@@ -38,6 +41,8 @@ from lbmux.tools.table_copy import LiveCopy, of_configuration
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
 
+BEFORE_THE_CHOICE = (Verdict.DENIED, Verdict.TTL)
+"""With these a packet of a service ends before it is given a backend."""
 BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
 """By what a look-up that came to this has chosen the backend; else by the slot."""
 WHY = {
@@ -86,7 +91,7 @@ class Explanation:
 
 def explain_configuration(packet: Packet, config: Config) -> Explanation:
     """What a mux with this configuration, and no flows yet, would do."""
-    return _Way(packet, of_configuration(config), 0).explanation("configuration")
+    return _Way(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
 def explain_live(packet: Packet, path: Path) -> Explanation:
@@ -100,8 +105,9 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
             for at in way.buckets():
                 copy.read_bucket(at)
             way.look()
+        health = ask(path, "health")["health"]
         if copy.is_current():
-            return way.explanation("mux")
+            return way.explanation("mux", health)
     raise SetupError(str(path), "its configuration changed again and again", "ask later")
 
 
@@ -148,8 +154,10 @@ class _Way:
         ]
         return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
 
-    def explanation(self, source: str) -> Explanation:
-        service = next((s for s in self.moment.services if self._is(s)), None)
+    def explanation(self, source: str, health: Sequence[dict[str, Any]]) -> Explanation:
+        """``health``: what the mux says of all its backends."""
+        service = self._service()
+        states = states_of(service, self.moment, health) if service else []
         entries = self.entries()
         worker = entries[0]["worker"] if entries else 0
         verdict, target, frame = self._run(worker)
@@ -158,16 +166,21 @@ class _Way:
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         owner = self.moment.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
-        steps += self._steps(service, entries, looked_up, target)
+        steps += self._service_steps(service, states)
+        if service is not None and verdict not in BEFORE_THE_CHOICE:
+            steps += self._choice_steps(entries, looked_up, target, states)
         steps += self._outer(verdict, frame)
         steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
-        mend = "" if verdict.kind == "send" else self._mend(verdict, target)
+        mend = "" if verdict.kind == "send" else self._mend(verdict, target, states)
         names = (service.name if service else None, owner[1].name if owner else None)
         return Explanation(self.packet, source, steps, verdict, *names, mend)
 
-    def _is(self, service: Service) -> bool:
-        key = (service.vip, service.protocol, service.port)
-        return self.service_row >= 0 and key == (self.packet.vip, self.packet.protocol, self.packet.port)
+    def _service(self) -> Service | None:
+        """Whose the row is that the packet matched."""
+        if self.service_row < 0:
+            return None
+        owner = int(self.moment.tables.service_identities[self.service_row])
+        return next((s for s in self.moment.services if identity(s.vip, s.protocol, s.port) == owner), None)
 
     def _run(self, worker: int) -> tuple[Verdict, int, bytes]:
         """The data path itself, all of it."""
@@ -179,18 +192,37 @@ class _Way:
         frame = self._memory[start : start + int(batch.length[0])].tobytes()
         return Verdict(int(batch.verdict[0])), int(batch.target[0]), frame
 
-    def _steps(
-        self, service: Service | None, entries: list[dict[str, Any]], looked_up: list[str], target: int
-    ) -> Iterator[Step]:
+    def _service_steps(self, service: Service | None, states: list[BackendState]) -> Iterator[Step]:
         if service is None:
             yield Step("service", "none has this address, protocol and port")
             return
-        where = f"{service.vip} {service.protocol} {service.port}"
+        where = f"{service.vip} {service.protocol} {service.port_text}"
         yield Step("service", f"{service.name} ({where})", {"service": service.name, "row": self.service_row})
+        if service.allow or service.deny:
+            yield self._access_step(service)
+        if self.found("allowed"):
+            unless = ", unless probes fail: only a live mux knows" if service.health and not self.is_live else ""
+            found, data = said(states)
+            yield Step("backends", found + unless, data)
+
+    def _access_step(self, service: Service) -> Step:
+        """Why the data path lets the source in or not: of the prefixes that have it the longest counts."""
+        lists = [("allow", prefix) for prefix in service.allow] + [("deny", prefix) for prefix in service.deny]
+        having = [(which, prefix) for which, prefix in lists if self.packet.source in prefix]
+        which, prefix = max(having, key=lambda one: (one[1].prefixlen, one[0]), default=(None, None))
+        word = "allowed" if self.found("allowed") else "denied"
+        asked = "allow" if service.allow else "deny"
+        why = f"by {prefix} of `{which}`" if which else f"as no prefix of `{asked}` has it"
+        data = {"allowed": word == "allowed", "list": which, "prefix": None if prefix is None else str(prefix)}
+        return Step("access", f"{self.packet.source} is {word}, {why}", data)
+
+    def _choice_steps(
+        self, entries: list[dict[str, Any]], looked_up: list[str], target: int, states: list[BackendState]
+    ) -> Iterator[Step]:
         yield self._flow_step(entries, looked_up)
         yield self._slot_step()
         if target >= 0:
-            yield self._backend_step(target, looked_up)
+            yield self._backend_step(target, looked_up, states)
             yield self._next_hop_step(target)
 
     def _flow_step(self, entries: list[dict[str, Any]], looked_up: list[str]) -> Step:
@@ -226,17 +258,20 @@ class _Way:
         said = f"hash {hashed:#010x} (seed {data['seed']}) is slot {slot} of {size}, backend {name}"
         return Step("slot", said, data | {"backend": name})
 
-    def _backend_step(self, target: int, looked_up: list[str]) -> Step:
+    def _backend_step(self, target: int, looked_up: list[str], states: list[BackendState]) -> Step:
         row = self.moment.tables.backends[target]
         state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.moment.owners.get(target)
         by = next((BY[what] for what in looked_up if what in BY), "slot")
         if owner is None:
             return Step("backend", f"row {target}, {state}, {WHY[by]}", {"backend": None, "state": state, "by": by})
         backend = owner[1]
-        meaning = {"up": "takes new flows", "draining": "weight 0: only the flows that it has"}.get(state, "")
+        why = next((s.reason if s.state != "down" else f"down: {s.reason}" for s in states if s.name == name), "")
+        meaning = {"up": "takes new flows", "draining": "only the flows that it has"}.get(state, "")
+        if why not in ("", "not probed"):
+            meaning += f"; {why}"
         data = {
             "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
-            "by": by,
+            "by": by, "reason": why,
         }  # fmt: skip
         return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
 
@@ -270,16 +305,16 @@ class _Way:
         owner = self.moment.owners.get(target)
         return owner[1].name if owner else None
 
-    def _mend(self, verdict: Verdict, target: int) -> str:
+    def _mend(self, verdict: Verdict, target: int, states: list[BackendState]) -> str:
         packet, row = self.packet, self.moment.tables.backends[max(0, target)]
         host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         if verdict == Verdict.NOT_VIP:
-            others = [f"{s.protocol} {s.port}" for s in self.moment.services if s.vip == packet.vip]
+            others = [f"{s.protocol} {s.port_text}" for s in self.moment.services if s.vip == packet.vip]
             if others:
                 return f"{packet.vip} is a VIP, but of {', '.join(others)} only: add a service, and `lbmux reload`"
             return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
         return {
-            Verdict.NO_BACKEND: "give a backend of the service a weight above 0, and `lbmux reload`",
+            Verdict.NO_BACKEND: to_have_one(states),
             Verdict.DENIED: (
                 f"the service's `allow` and `deny` keep {packet.source} out: change them, and `lbmux reload`"
             ),

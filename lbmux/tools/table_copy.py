@@ -6,13 +6,13 @@ one packet can meet are asked for; the copy's other pages are never touched, so 
 
 import base64
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lbmux.control.config import Config, Service
+from lbmux.control.config import Backend, Config, Service
 from lbmux.control.control_socket import ask
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
@@ -51,7 +51,7 @@ class LiveCopy:
             raise ControlError(path, f"an {outline['program']} listens there: name a mux's socket")
         if outline["tables"] != VERSION:
             raise ControlError(path, "the mux is of another version: use the lbmux that it runs with")
-        services = tuple(Service.model_validate(service) for service in outline["services"])
+        services = tuple(_service(service) for service in outline["services"])
         rows = {(service, backend): row for service, backend, row in outline["rows"]}
         interfaces = {int(index): name for index, name in outline["interfaces"].items()}
         return cls(path, Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows), interfaces)
@@ -62,10 +62,11 @@ class LiveCopy:
             self._read(region, 0, self.moment.tables.sizes.regions()[region] - PADDING)
 
     def read_service(self, row: int, slot: int) -> None:
-        """What lies elsewhere of the service of that row: its access list, its limits, and of its Maglev table, as of
-        the one before, a slot."""
+        """What lies elsewhere of the service of that row: whose it is, its access list, the state of its rate, and a
+        slot of its Maglev table and of the one before."""
         tables = self.moment.tables
         service = tables.services[tables.active][row]
+        self._read("identities", row * tables.service_identities.itemsize, tables.service_identities.itemsize)
         self._read("rules", int(service["rules"]) * RULE.itemsize, int(service["rule_count"]) * RULE.itemsize)
         for first in (int(service["slots"]), int(service["previous"])):
             if service["size"] and first < UNKNOWN:
@@ -92,3 +93,11 @@ class LiveCopy:
     def _ask(self, region: str, at: int, length: int) -> bytes:
         text: Any = ask(self.path, "memory", region=region, at=at, length=length)
         return base64.b64decode(text)
+
+
+def _service(said: dict[str, Any]) -> Service:
+    """As the mux has it in force, unchecked: no file could say that all of its backends are draining, say."""
+    backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in said["backends"])
+    ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "backends": tuple(backends)}
+    lists = {which: tuple(map(ip_network, said[which])) for which in ("allow", "deny")}
+    return Service.model_construct(**said | ends | lists)

@@ -12,6 +12,7 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.control_socket import ControlServer
+from lbmux.control.health.lives import Lives
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
@@ -35,8 +36,9 @@ class Served(Inside):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+        self.lives, self.wanted = Lives(path.with_suffix(".orders")), self.mux.config
         showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
-        self._server = ControlServer(path, showing.handlers())
+        self._server = ControlServer(path, showing.handlers() | {"health": self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
 
     def close(self) -> None:
@@ -45,9 +47,20 @@ class Served(Inside):
         self._thread.join()
         self._loop.close()
 
+    async def _health(self) -> dict[str, Any]:
+        assert self.wanted is not None
+        return {"health": self.lives.lines(self.wanted)}
+
     def reload(self, config: dict[str, Any]) -> None:
-        """Put another configuration in force, as a reload or a change of the backends' states does."""
-        self.mux.commit(self.mux.plan(Config.model_validate(config)))
+        """Put another configuration in force."""
+        self.wanted = Config.model_validate(config)
+        self.lives.configure(self.wanted)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The backends' states have changed."""
+        assert self.wanted is not None
+        self.mux.commit(self.mux.plan(self.lives.effective(self.wanted)))
         self.now = now_ticks()
 
     def explain(self, text: str, **how: bool) -> Explanation:
@@ -215,10 +228,101 @@ def test_a_packet_that_does_not_fit_the_tunnel() -> None:
     assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.mend
 
 
+@pytest.mark.parametrize("ports", [{"port": "any"}, {"port": 1000, "port_to": 1999}])
+def test_a_service_of_many_ports_is_named(mux: Served, ports: dict[str, Any]) -> None:
+    web, dns = CONFIG["services"]
+    mux.reload(CONFIG | {"services": [web | ports, dns | {"vip": web["vip"], "port": 100}]})
+    assert mux.wanted is not None
+    text = asked(1, "192.0.2.1:1234/tcp")
+    for explanation in (mux.explain(text), explain_configuration(Packet.parse(text), mux.wanted)):
+        assert (explanation.service, step(explanation, "service")["service"]) == ("web", "web")
+        assert explanation.verdict == Verdict.FORWARDED
+    said = "any" if ports["port"] == "any" else "1000-1999"
+    assert f"(192.0.2.1 tcp {said})" in explanation.steps[1].found
+    other = mux.explain(asked(1, "192.0.2.1:1234/udp"))
+    assert (other.service, other.verdict) == (None, Verdict.NOT_VIP)
+    assert f"but of tcp {said}, udp 100 only" in other.mend
+
+
+PROBED = {"kind": "tcp", "fall": 1, "rise": 1}
+
+
+def backends_step(explanation: Explanation) -> str:
+    return next(line.found for line in explanation.steps if line.step == "backends")
+
+
+def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
+    mux.reload(weighted(1, 1, health=PROBED))
+    assert backends_step(mux.explain(asked(1))) == "2 of 2 take new flows"
+    mux.lives.heard(("web", "h1"), False, "connection refused")
+    mux.lives.heard(("web", "h2"), True, "connected")
+    mux.refresh()
+    explanation = mux.explain(asked(1))
+    assert backends_step(explanation).startswith("1 of 2 take new flows; h1 is down: connection refused, since 20")
+    found = next(line for line in explanation.steps if line.step == "backend")
+    assert (explanation.backend, found.data["reason"]) == ("h2", "connected")
+    assert "up (takes new flows; connected)" in found.found
+
+
+def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> None:
+    mux.reload(weighted(1, 1, health=PROBED | {"watermark": 1.0}))
+    for name in ("h1", "h2"):
+        mux.lives.heard(("web", name), False, "timed out")
+    mux.refresh()
+    explanation = mux.explain(asked(1))
+    assert explanation.verdict == Verdict.FORWARDED
+    assert backends_step(explanation).startswith("2 of 2 take new flows; h1 is down: timed out; kept, since too few")
+    assert "down: timed out; kept" in next(line.found for line in explanation.steps if line.step == "backend")
+
+
+def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Served) -> None:
+    web, dns = CONFIG["services"]
+    more = [{"name": name, "dip": f"10.1.{number}.2"} for number, name in ((3, "h3"), (4, "h4"))]
+    idle = {"name": "h5", "dip": "10.1.5.2", "weight": 0}
+    mux.reload(CONFIG | {"services": [web | {"health": PROBED, "backends": [*web["backends"], *more, idle]}, dns]})
+    assert mux.wanted is not None
+    mux.lives.order(mux.wanted, "disable", "h1")
+    mux.lives.order(mux.wanted, "drain", "h2")
+    for name in ("h3", "h4"):
+        mux.lives.heard(("web", name), False, "connection refused")
+    mux.refresh()
+    explanation = mux.explain(asked(1), opens=True)
+    assert explanation.verdict == Verdict.NO_BACKEND
+    assert backends_step(explanation).startswith("0 of 5 take new flows; h1 is disabled: by command")
+    assert explanation.mend == (
+        "`lbmux enable h1`: h1, h2 were taken out by command; or see why probes of h3, h4 fail (connection refused):"
+        " its server, its agent, the way there; or give h5 a weight above 0, and `lbmux reload`"
+    )
+
+
+def test_a_configuration_alone_says_what_it_cannot_know() -> None:
+    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED)))
+    assert backends_step(explanation) == (
+        "1 of 2 take new flows; h1 is draining: weight 0, unless probes fail: only a live mux knows"
+    )
+
+
+def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
+    """Nested prefixes of both lists, the same one in both, and sources in and beside all of them."""
+    pick = random.Random(7)
+    prefixes = ["198.51.0.0/16", "198.51.0.0/17", "198.51.100.0/22", "198.51.100.0/24", "198.51.100.7/32"]
+    for _ in range(12):
+        allow, deny = (pick.sample(prefixes, pick.randrange(4)) for _ in range(2))
+        config = Config.model_validate(weighted(1, 1, allow=allow, deny=deny))
+        for source in ("198.51.100.7", "198.51.100.8", "198.51.1.1", "203.0.113.1"):
+            explanation = explain_configuration(Packet.parse(f"{source}:1 > 192.0.2.1:80/tcp"), config)
+            if not allow and not deny:
+                assert "access" not in [line.step for line in explanation.steps]
+                continue
+            found = step(explanation, "access")
+            assert found["allowed"] == (explanation.verdict == Verdict.FORWARDED)
+            assert found["allowed"] == (found["list"] == "allow" if found["list"] else not allow)
+
+
 def test_a_service_without_backends_drops() -> None:
     services = [{**CONFIG["services"][0], "backends": []}]
     explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
-    assert explanation.verdict == Verdict.NO_BACKEND and "weight above 0" in explanation.mend
+    assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.mend
 
 
 def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
@@ -229,6 +333,8 @@ def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
         denied = served.explain(asked(4000))
         assert denied.verdict == Verdict.DENIED
         assert "`allow` and `deny` keep 198.51.100.7 out" in denied.mend
+        assert step(denied, "access") == {"allowed": False, "list": "deny", "prefix": "198.51.100.7/32"}
+        assert [line.step for line in denied.steps] == ["packet", "service", "access", "verdict"]
         for allowed in ("198.51.100.8:4000 > 192.0.2.1:80/tcp", asked(4000, "192.0.2.2:53/udp")):
             assert served.explain(allowed).verdict == Verdict.FORWARDED
     finally:
@@ -251,7 +357,7 @@ def test_json_is_versioned_and_plain() -> None:
     data = explain_configuration(Packet.parse(asked(1)), READ).as_json()
     assert (data["version"], data["verdict"], data["kind"], data["mend"]) == (1, "forwarded", "send", None)
     assert [line["step"] for line in data["steps"]] == [
-        "packet", "service", "flow", "slot", "backend", "next hop", "outer header", "verdict",
+        "packet", "service", "backends", "flow", "slot", "backend", "next hop", "outer header", "verdict",
     ]  # fmt: skip
 
 
