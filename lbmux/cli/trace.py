@@ -36,18 +36,14 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
 
 
 def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, str]]:
-    """What explain says of such a packet now; nothing for one that it cannot make."""
+    """What explain says of the frame now; nothing of one that is not IP."""
     from lbmux.errors import ControlError
-    from lbmux.tools.explain import explain_live
-    from lbmux.tools.packet import Packet, PacketError
+    from lbmux.tools.explain_frame import explain_frame
+    from lbmux.tools.packet import PacketError
 
-    said, _, rest = frame["line"].partition(", ")
-    flow, _, flags = said.rpartition(" [") if said.endswith("]") else (said, "", "")
-    ends, _, protocol = flow.rpartition(" ")
     try:
-        packet = Packet.parse(f"{ends}/{protocol}", opens=flags.startswith("S"), length=int(rest.split()[0]))
-        explanation = explain_live(packet, path)
-    except (PacketError, ControlError, ValueError):
+        explanation = explain_frame(base64.b64decode(frame["frame"]), path)
+    except (PacketError, ControlError):
         return []
     steps = [
         {"step": step.step, "found": step.found}

@@ -27,6 +27,7 @@ from lbmux.datapath.headers import (
     IPV6,
     IPV6_PROTOCOL,
 )
+from lbmux.datapath.parse import PARSED
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
@@ -76,6 +77,7 @@ class Explanation:
 
     def as_json(self) -> dict[str, Any]:
         packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
+        del packet["caught"]
         return {
             "version": 1,
             "packet": packet,
@@ -166,7 +168,8 @@ class _Way:
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         owner = self.moment.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
-        steps += self._service_steps(service, states)
+        if self.found("parsed") == PARSED:
+            steps += self._service_steps(service, states)
         if service is not None and verdict not in BEFORE_THE_CHOICE:
             steps += self._choice_steps(entries, looked_up, target, states)
         steps += self._outer(verdict, frame)
@@ -201,7 +204,7 @@ class _Way:
         if service.allow or service.deny:
             yield self._access_step(service)
         if self.found("allowed"):
-            unless = ", unless probes fail: only a live mux knows" if service.health and not self.is_live else ""
+            unless = " (what probes find, only a live mux knows)" if service.health and not self.is_live else ""
             found, data = said(states)
             yield Step("backends", found + unless, data)
 
@@ -219,8 +222,9 @@ class _Way:
     def _choice_steps(
         self, entries: list[dict[str, Any]], looked_up: list[str], target: int, states: list[BackendState]
     ) -> Iterator[Step]:
-        yield self._flow_step(entries, looked_up)
-        yield self._slot_step()
+        if "server_id" not in looked_up:
+            yield self._flow_step(entries, looked_up)
+            yield self._slot_step()
         if target >= 0:
             yield self._backend_step(target, looked_up, states)
             yield self._next_hop_step(target)
@@ -273,7 +277,8 @@ class _Way:
             "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
             "by": by, "reason": why,
         }  # fmt: skip
-        return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
+        port = backend.port or self.packet.port
+        return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{port}, {state} ({meaning})", data)
 
     def _next_hop_step(self, target: int) -> Step:
         row = self.moment.tables.backends[target]

@@ -1,8 +1,6 @@
 """Explanations against the data path itself: the same backend and verdict, and nothing changed by asking."""
 
-import asyncio
 import random
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,60 +9,16 @@ from typing import Any
 import pytest
 
 from lbmux.control.config import Config
-from lbmux.control.control_socket import ControlServer
-from lbmux.control.health.lives import Lives
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
-from lbmux.programs.drivers import Driver
-from lbmux.programs.showing import Showing
-from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain import Explanation, explain_configuration, explain_live
+from lbmux.tools.explain import Explanation, explain_configuration
 from lbmux.tools.packet import Packet, PacketError
 from tests.control.inside import CONFIG, Inside, client
 from tests.datapath.craft import ACK, SYN
+from tests.tools.served import Served, step
 
 READ = Config.model_validate(CONFIG)
-
-
-class Served(Inside):
-    """A mux's tables behind a control socket, as the mux itself would have it."""
-
-    def __init__(self, path: Path, **how: Any) -> None:
-        super().__init__(**how)
-        self.path = path
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.lives, self.wanted = Lives(path.with_suffix(".orders")), self.mux.config
-        showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
-        self._server = ControlServer(path, showing.handlers() | {"health": self._health})
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _health(self) -> dict[str, Any]:
-        assert self.wanted is not None
-        return {"health": self.lives.lines(self.wanted)}
-
-    def reload(self, config: dict[str, Any]) -> None:
-        """Put another configuration in force."""
-        self.wanted = Config.model_validate(config)
-        self.lives.configure(self.wanted)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """The backends' states have changed."""
-        assert self.wanted is not None
-        self.mux.commit(self.mux.plan(self.lives.effective(self.wanted)))
-        self.now = now_ticks()
-
-    def explain(self, text: str, **how: bool) -> Explanation:
-        return explain_live(Packet.parse(text, **how), self.path)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -72,10 +26,6 @@ def mux(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path / "mux.sock")
     yield served
     served.close()
-
-
-def step(explanation: Explanation, name: str) -> dict[str, object]:
-    return next(step.data for step in explanation.steps if step.step == name)
 
 
 def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:
@@ -298,7 +248,7 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
 def test_a_configuration_alone_says_what_it_cannot_know() -> None:
     explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED)))
     assert backends_step(explanation) == (
-        "1 of 2 take new flows; h1 is draining: weight 0, unless probes fail: only a live mux knows"
+        "1 of 2 take new flows; h1 is draining: weight 0 (what probes find, only a live mux knows)"
     )
 
 
