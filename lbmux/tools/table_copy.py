@@ -42,6 +42,9 @@ class LiveCopy:
     path: Path
     moment: Moment
     interfaces: dict[int, str]
+    vip: str
+    outline: dict[str, Any]
+    """As it was before the tables were read."""
 
     @classmethod
     def of(cls, path: Path, vip: str) -> "LiveCopy":
@@ -54,7 +57,8 @@ class LiveCopy:
         services = tuple(_service(service) for service in outline["services"])
         rows = {(service, backend): row for service, backend, row in outline["rows"]}
         interfaces = {int(index): name for index, name in outline["interfaces"].items()}
-        return cls(path, Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows), interfaces)
+        moment = Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows)
+        return cls(path, moment, interfaces, vip, outline)
 
     def read_configuration(self) -> None:
         """Settings, names, services and backends."""
@@ -79,10 +83,11 @@ class LiveCopy:
         self._read("flows", at, BUCKET_BYTES)
 
     def is_current(self) -> bool:
-        """Whether the mux's settings are still those that were read: no configuration came into force meanwhile."""
+        """Whether outline and settings are still those that were read: no configuration came into force meanwhile."""
         settings = self.moment.tables.memory["settings"]
         length = self.moment.tables.settings.nbytes
-        return self._ask("settings", 0, length) == settings[:length].tobytes()
+        same = self._ask("settings", 0, length) == settings[:length].tobytes()
+        return same and ask(self.path, "outline", vip=self.vip) == self.outline
 
     def _read(self, region: str, at: int, length: int) -> None:
         memory = self.moment.tables.memory[region]

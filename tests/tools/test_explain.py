@@ -14,6 +14,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.tools.explain import Explanation, explain_configuration
 from lbmux.tools.packet import Packet, PacketError
+from lbmux.tools.table_copy import LiveCopy
 from tests.control.inside import CONFIG, Inside, client
 from tests.datapath.craft import ACK, SYN
 from tests.tools.served import Served, step
@@ -55,6 +56,19 @@ def test_a_live_flow_is_found_in_whichever_worker_has_it(mux: Served) -> None:
     assert found["lookup"] == ["hit"]
     assert [(entry["worker"], entry["state"]) for entry in found["entries"]] == [(1, "untrusted")]  # type: ignore[attr-defined]
     assert step(explanation, "backend")["by"] == "flow"
+
+
+def test_a_reload_while_it_is_asked_is_noticed(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, dns = CONFIG["services"]
+    reloads, read = [CONFIG | {"services": [web | {"name": "new"}, dns]}], LiveCopy.read_configuration
+
+    def read_late(copy: LiveCopy) -> None:
+        if reloads:
+            mux.reload(reloads.pop())
+        read(copy)
+
+    monkeypatch.setattr(LiveCopy, "read_configuration", read_late)
+    assert mux.explain(asked(1)).service == "new"
 
 
 def test_explaining_changes_nothing(mux: Served) -> None:
