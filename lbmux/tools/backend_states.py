@@ -53,7 +53,7 @@ def states_of(service: Service, moment: Moment, health: Sequence[dict[str, Any]]
     return found
 
 
-def said(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
+def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
     """How many take new flows, and of the others, as of those that their probes find down, why."""
     serving = sum(state.serves for state in states)
     others = [str(state) for state in states if not state.serves or state.state != "up"]

@@ -34,7 +34,7 @@ from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.backend_states import BackendState, said, states_of, to_have_one
+from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
 from lbmux.tools.look import ENTRY, FOUND, look, places
 from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
@@ -205,7 +205,7 @@ class _Way:
             yield self._access_step(service)
         if self.found("allowed"):
             unless = " (what probes find, only a live mux knows)" if service.health and not self.is_live else ""
-            found, data = said(states)
+            found, data = summary(states)
             yield Step("backends", found + unless, data)
 
     def _access_step(self, service: Service) -> Step:
@@ -295,16 +295,16 @@ class _Way:
     def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
         if verdict != Verdict.FORWARDED:
             return
-        outer, length = Heading.read(frame), len(frame) - ETHERNET_BYTES
+        outer = Heading.read(frame)
         is_ipv6 = isinstance(outer.source, IPv6Address)
-        ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, ETHERNET_BYTES)[0]
+        ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, outer.start)[0]
         data = {
             "source": str(outer.source), "destination": str(outer.destination), "protocol": outer.protocol,
-            "ttl": int(ip["hops" if is_ipv6 else "ttl"]), "length": length,
+            "ttl": int(ip["hops" if is_ipv6 else "ttl"]), "length": outer.length,
         }  # fmt: skip
         kind = "IP in IP" if outer.protocol in (IPIP_PROTOCOL, IPV6_PROTOCOL) else outer.name
         ends = f"{outer.source} > {outer.destination}"
-        yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {length} bytes", data)
+        yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {outer.length} bytes", data)
 
     def _name(self, target: int) -> str | None:
         owner = self.moment.owners.get(target)
@@ -326,7 +326,7 @@ class _Way:
             Verdict.TTL: "the packet has passed too many routers: its sender should begin with a greater TTL",
             Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
             Verdict.TOO_BIG: (
-                f"packets to {host} may have {int(row['mtu']) - IPV4.itemsize} bytes: offer clients a smaller MSS"
+                f"packets to {host} may have {int(row['mtu']) - int(row['room'])} bytes: offer clients a smaller MSS"
                 " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
             ),
         }.get(verdict, "")

@@ -69,7 +69,9 @@ def test_any_frame_ends_as_on_the_tables_themselves(mux: Served) -> None:
 
 
 def test_a_vlan_tag_is_in_nobodys_way(mux: Served) -> None:
-    assert explain_frame(client(tags=tag(7)).frame(), mux.path).verdict == Verdict.FORWARDED
+    explanation = explain_frame(client(tags=tag(7)).frame(), mux.path)
+    outer = step(explanation, "outer header")
+    assert (explanation.verdict, outer["ttl"], outer["length"]) == (Verdict.FORWARDED, 64, 60)
 
 
 def test_the_first_fragment_has_the_steps_of_its_flow(mux: Served) -> None:
