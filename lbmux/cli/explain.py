@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lbmux.cli import options
+
+if TYPE_CHECKING:
+    from lbmux.addresses import Address
+    from lbmux.control.config import Config
+    from lbmux.tools.packet import Packet
 
 
 @click.command(name="explain")
@@ -17,6 +23,15 @@ from lbmux.cli import options
     "--router", metavar="NETNS",
     help="Ask a router, too, by the name of its network namespace (. is this one), to which mux it sends the packet.",
 )
+@click.option(
+    "--seed", type=click.IntRange(1, 0xFFFFFFFF), metavar="N",
+    help="Or say, as root, to which mux a Linux router sends it that has this net.ipv4.fib_multipath_hash_seed,"
+    " fib_multipath_hash_policy=3 and fib_multipath_hash_fields=55.",
+)
+@click.option(
+    "--muxes", metavar="A,B",
+    help="With --seed: that router's ways to the VIP, in its route's order. [default: `muxes` of the configuration]",
+)
 @click.option("--syn", is_flag=True, help="The packet opens its connection. [default: it is one of an open one]")
 @click.option("--length", type=int, help="Bytes of the packet. [default: as short as can be]")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,6 +40,8 @@ def command(
     config: Path | None,
     control: Path | None,
     router: str | None,
+    seed: int | None,
+    muxes: str | None,
     syn: bool,
     length: int | None,
     as_json: bool,
@@ -33,21 +50,26 @@ def command(
     """Say what a mux does with a packet: each step, what it found, the verdict, and how to mend it.
 
     The data path itself is run, on a private copy of the tables: nothing changes.  Which of several muxes a router
-    picks depends on its seed: --router asks its kernel, if it is a Linux on this machine.
+    picks depends on its seed: --router asks its kernel, if it is a Linux on this machine; --seed asks that of a router
+    made for it, in a network namespace, and removed again.
     """
     from lbmux.control.config_file import load
     from lbmux.control.control_socket import default_path
     from lbmux.tools.explain import explain_configuration, explain_live
     from lbmux.tools.packet import Packet
-    from lbmux.tools.router_choice import with_router
+    from lbmux.tools.router_choice import with_router, with_seed
 
+    if (seed is not None) + (router is not None) > 1 or (muxes is not None and seed is None):
+        raise click.UsageError("--router NETNS, or --seed N [--muxes A,B]")
     asked = Packet.parse(" ".join(packet), syn, length)
-    if config is not None:
-        explanation = explain_configuration(asked, load(config))
-    else:
-        explanation = explain_live(asked, control or default_path("mux"))
+    read = None if config is None else load(config)
+    mux = control or default_path("mux")
+    explanation = explain_live(asked, mux) if read is None else explain_configuration(asked, read)
+    live = mux if read is None else None
     if router is not None:
-        explanation = with_router(explanation, router, None if config else control or default_path("mux"))
+        explanation = with_router(explanation, router, live)
+    if seed is not None:
+        explanation = with_seed(explanation, seed, _ways(muxes, read, asked), live)
     if as_json:
         click.echo(json.dumps(explanation.as_json()))
         return
@@ -55,3 +77,17 @@ def command(
         click.echo(f"{click.style(f'{step.step:13}', bold=True)} {step.found}")
     if explanation.mend:
         click.echo(f"{click.style('to mend it   ', bold=True)} {explanation.mend}")
+
+
+def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":
+    """Those that are named, or else those of the configuration that have the VIP's family."""
+    from ipaddress import ip_address
+
+    try:
+        ways = [ip_address(one.strip()) for one in text.split(",")] if text else [*(config.muxes if config else ())]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--muxes") from error
+    ways = [way for way in ways if way.version == packet.vip.version]
+    if not ways:
+        raise click.UsageError(f"--seed needs IPv{packet.vip.version} addresses of muxes, by --muxes A,B")
+    return ways

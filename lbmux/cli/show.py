@@ -35,7 +35,7 @@ def services(control: Path | None, as_json: bool, ipvs: bool) -> None:
         click.echo("\n".join(_ipvs(control)))
         return
     _print_list(control, "services", as_json, {
-        "service": "service", "VIP": "vip", "protocol": "protocol", "port": "port", "slots": "slots",
+        "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
         "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows",
     })  # fmt: skip

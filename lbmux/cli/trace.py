@@ -48,28 +48,26 @@ def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
 
 
 def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """What explain says of such a packet now; of one that parse took no further, what that found."""
+    """What parse found of one that it took no further, and what explain says of the frame now."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
-    from lbmux.tools.explain import explain_live
-    from lbmux.tools.packet import Packet
+    from lbmux.tools.explain_frame import explain_frame
+    from lbmux.tools.packet import PacketError
     from lbmux.tools.unparsed import UNPARSED
 
     verdict = Verdict[frame["verdict"].upper()]
-    if verdict in UNPARSED:
-        return [_step("parse", UNPARSED[verdict])]
-    said, _, rest = frame["line"].partition(", ")
-    flow, _, flags = said.rpartition(" [") if said.endswith("]") else (said, "", "")
-    ends, _, protocol = flow.rpartition(" ")
+    parsed = [_step("parse", UNPARSED[verdict])] if verdict in UNPARSED else []
     try:
-        packet = Packet.parse(f"{ends}/{protocol}", opens=flags.startswith("S"), length=int(rest.split()[0]))
-        explanation = explain_live(packet, path)
+        explanation = explain_frame(base64.b64decode(frame["frame"]), path)
+    except PacketError:  # not IP
+        return parsed
     except LbmuxError as error:  # the mux has stopped, or explain cannot make such a packet
-        return [_step("not explained", str(error))]
-    found = [(step.step, step.found) for step in explanation.steps if step.step not in ("packet", "verdict")]
+        return [*parsed, _step("not explained", str(error))]
+    said_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
+    found = [(step.step, step.found) for step in explanation.steps if step.step not in said_elsewhere]
     if explanation.mend:
         found.append(("to mend it", explanation.mend))
-    return [_step(*one, afterwards=True) for one in found]
+    return parsed + [_step(*one, afterwards=True) for one in found]
 
 
 def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:

@@ -199,6 +199,11 @@ class Service(Model):
         return value
 
     @property
+    def port_text(self) -> str:
+        """As people say it: one, FIRST-LAST, or any."""
+        return f"{self.port}-{self.port_to}" if self.port_to else str(self.port or "any")
+
+    @property
     def ports(self) -> range:
         """All of them; 0 stands for any."""
         return range(self.port, (self.port_to or self.port) + 1)

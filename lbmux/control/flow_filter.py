@@ -154,7 +154,11 @@ class Parser:
             port = (flows.entries["ports"] & 0xFFFF).astype(np.uint16).byteswap()
             return np.asarray((port >= first) & (port <= last))
 
-        return source, self._of_owner(lambda service, _: first <= service.port <= last)
+        def destination(flows: Flows) -> Mask:
+            ports = flows.ports()
+            return np.asarray((ports >= first) & (ports <= last))
+
+        return source, destination
 
     # Of the rest each gives one.
 

@@ -59,6 +59,14 @@ class Flows:
         """Signed: a flow may have been seen since we looked at the clock."""
         return (np.uint32(self.now) - self.entries["seen"]).view(np.int32)
 
+    def ports(self) -> NDArray[np.uint16]:
+        """The VIP's: an agent's entries have the DIP's, and its endpoint the VIP's where that has but one."""
+        ports = (self.entries["ports"] >> 16).astype(np.uint16)
+        if self.moment.is_agent:
+            own = self.moment.tables.endpoints["vip_port"][self.entries["target"]]
+            ports = np.where(own, own, ports)
+        return ports.byteswap()
+
     def pick(self, which: NDArray[Any]) -> "Flows":
         return Flows(self.moment, self.entries[which], self.workers[which], self.now)
 
@@ -163,8 +171,8 @@ def describe(flows: Flows) -> Iterator[dict[str, Any]]:
     owners, idle_s = flows.moment.owners, flows.idle_ticks() * TICK_S
     # As lists: a field of a NumPy record costs more than all the rest here.
     columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]
-    for high, low, ports, target, state, worker, idle in zip(
-        *columns, flows.workers.tolist(), idle_s.tolist(), strict=True
+    for high, low, ports, target, state, port, worker, idle in zip(
+        *columns, flows.ports().tolist(), flows.workers.tolist(), idle_s.tolist(), strict=True
     ):
         owner = owners.get(target)
         service, backend = owner if owner is not None else (None, None)
@@ -173,7 +181,7 @@ def describe(flows: Flows) -> Iterator[dict[str, Any]]:
             "source": str(from_pair(high, low)),
             "source_port": port_from_wire(ports & 0xFFFF),
             "destination": str(service.vip) if service else None,
-            "destination_port": service.port if service else port_from_wire(ports >> 16),
+            "destination_port": port,
             "service": service.name if service else None,
             "backend": backend.name if backend else None,
             "state": STATES[state],

@@ -38,6 +38,7 @@ def services(moment: Moment) -> list[dict[str, Any]]:
                 "vip": str(service.vip),
                 "protocol": service.protocol,
                 "port": service.port,
+                "ports": service.port_text,
                 "slots": len(table),
                 "digest": digest(moment, service, table),
                 "idle": service.idle.model_dump(),

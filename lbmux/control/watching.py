@@ -14,7 +14,8 @@ Headers are read in plain Python, which is slow: a Budget says how many frames a
 
 import contextlib
 import struct
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -268,19 +269,25 @@ class Names:
 
     def __init__(self) -> None:
         self._services: tuple[Service, ...] = ()
-        self._by_key: dict[tuple[Address, str, int], str] = {}
+        self._by_vip: dict[tuple[Address | None, str], list[Service]] = {}
         self._owners: dict[int, tuple[Service, Backend]] = {}
 
     def of(self, moment: Moment, heading: Heading, target: int) -> tuple[str | None, str | None]:
         if moment.services is not self._services:  # once a reload, not once a frame
             self._services, self._owners = moment.services, moment.owners
-            self._by_key = {(s.vip, s.protocol, s.port): s.name for s in moment.services}
+            self._by_vip = defaultdict(list)
+            for service in sorted(moment.services, key=lambda service: service.port):
+                self._by_vip[service.vip, service.protocol].append(service)
         owner = self._owners.get(target)
         if owner is not None:
             return owner[0].name, owner[1].name
-        if heading.destination is None or heading.port is None:
+        services = self._by_vip.get((heading.destination, heading.name), [])
+        if not services or heading.port is None:
             return None, None
-        return self._by_key.get((heading.destination, heading.name, heading.port)), None
+        nearest = services[bisect_right(services, heading.port, key=lambda service: service.port) - 1]
+        if heading.port not in nearest.ports:
+            nearest = services[0]  # where that has any port
+        return nearest.name if heading.port in nearest.ports or nearest.port == 0 else None, None
 
 
 class Budget:

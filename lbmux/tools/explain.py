@@ -4,25 +4,22 @@ The packet is made and taken through the data path itself, on a private copy of 
 explaining changes nothing.  What the single steps found is asked of the very same steps, compiled one after another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.control.config import Config, Service
+from lbmux.control.control_socket import ask
+from lbmux.control.identities import identity
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
 from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.control.watching import Heading
-from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
-from lbmux.datapath.hashing import scale
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     IPIP_PROTOCOL,
@@ -30,32 +27,31 @@ from lbmux.datapath.headers import (
     IPV6,
     IPV6_PROTOCOL,
 )
-from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import select, slot_hash
-from lbmux.datapath.parse import PARSED, destination_port, parse
-from lbmux.datapath.tables import LOOKUPS, VIP, WAYS, backend_row, flow_row, service_row, settings_row
+from lbmux.datapath.parse import PARSED
+from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    backends,
-    flows,
-    frame,
-    frame_end,
-    service_limit,
-    services,
-    settings,
-    worker_limit,
-    world_at,
-)
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
-from lbmux.targets.native import Worker, compiled, world_row
+from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
+from lbmux.tools.look import ENTRY, FOUND, look, places
 from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
+
+BEFORE_THE_CHOICE = (Verdict.DENIED, Verdict.TTL)
+"""With these a packet of a service ends before it is given a backend."""
+BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
+"""By what a look-up that came to this has chosen the backend; else by the slot."""
+WHY = {
+    "server_id": "by the server id in its connection id",
+    "flow": "by its flow entry",
+    "previous": "by its slot in the Maglev table before, as the last change may be younger than the connection",
+    "slot": "by its slot",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +77,7 @@ class Explanation:
 
     def as_json(self) -> dict[str, Any]:
         packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
+        del packet["caught"]
         return {
             "version": 1,
             "packet": packet,
@@ -96,7 +93,7 @@ class Explanation:
 
 def explain_configuration(packet: Packet, config: Config) -> Explanation:
     """What a mux with this configuration, and no flows yet, would do."""
-    return _Way(packet, of_configuration(config), 0).explanation("configuration")
+    return _Way(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
 def explain_live(packet: Packet, path: Path) -> Explanation:
@@ -106,14 +103,13 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
         copy.read_configuration()
         way = _Way(packet, copy.moment, now_ticks(), copy.interfaces)
         if way.service_row >= 0:
-            row = copy.moment.tables.services[copy.moment.tables.active][way.service_row]
-            copy.read_slots(int(row["slots"]), int(row["size"]))
-            copy.read_rules(int(row["rules"]), int(row["rule_count"]))
+            copy.read_service(way.service_row, way.found("slot"))
             for at in way.buckets():
                 copy.read_bucket(at)
             way.look()
+        health = ask(path, "health")["health"]
         if copy.is_current():
-            return way.explanation("mux")
+            return way.explanation("mux", health)
     raise SetupError(str(path), "its configuration changed again and again", "ask later")
 
 
@@ -136,13 +132,13 @@ class _Way:
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entries = np.full((self.moment.tables.sizes.workers, len(ENTRY)), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
-        _look(self._world.address, address, self._length, self.now, self._found, self._entries)
+        look(self._world.address, address, self._length, self.now, self._found, self._entries)
 
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
-        places = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
-        _places(self._world.address, self._found[FOUND.index("flow_hash")], places)
-        return [int(place) for place in places.reshape(-1)]
+        found = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
+        places(self._world.address, self._found[FOUND.index("flow_hash")], found)
+        return [int(place) for place in found.reshape(-1)]
 
     def found(self, name: str) -> int:
         return int(self._found[FOUND.index(name)])
@@ -160,8 +156,10 @@ class _Way:
         ]
         return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
 
-    def explanation(self, source: str) -> Explanation:
-        service = next((s for s in self.moment.services if self._is(s)), None)
+    def explanation(self, source: str, health: Sequence[dict[str, Any]]) -> Explanation:
+        """``health``: what the mux says of all its backends."""
+        service = self._service()
+        states = states_of(service, self.moment, health) if service else []
         entries = self.entries()
         worker = entries[0]["worker"] if entries else 0
         verdict, target, frame = self._run(worker)
@@ -170,16 +168,22 @@ class _Way:
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         owner = self.moment.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
-        steps += self._steps(service, entries, looked_up, target)
+        if self.found("parsed") == PARSED:
+            steps += self._service_steps(service, states)
+        if service is not None and verdict not in BEFORE_THE_CHOICE:
+            steps += self._choice_steps(entries, looked_up, target, states)
         steps += self._outer(verdict, frame)
         steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
-        mend = "" if verdict.kind == "send" else self._mend(verdict, target)
+        mend = "" if verdict.kind == "send" else self._mend(verdict, target, states)
         names = (service.name if service else None, owner[1].name if owner else None)
         return Explanation(self.packet, source, steps, verdict, *names, mend)
 
-    def _is(self, service: Service) -> bool:
-        key = (service.vip, service.protocol, service.port)
-        return self.service_row >= 0 and key == (self.packet.vip, self.packet.protocol, self.packet.port)
+    def _service(self) -> Service | None:
+        """Whose the row is that the packet matched."""
+        if self.service_row < 0:
+            return None
+        owner = int(self.moment.tables.service_identities[self.service_row])
+        return next((s for s in self.moment.services if identity(s.vip, s.protocol, s.port) == owner), None)
 
     def _run(self, worker: int) -> tuple[Verdict, int, bytes]:
         """The data path itself, all of it."""
@@ -191,18 +195,38 @@ class _Way:
         frame = self._memory[start : start + int(batch.length[0])].tobytes()
         return Verdict(int(batch.verdict[0])), int(batch.target[0]), frame
 
-    def _steps(
-        self, service: Service | None, entries: list[dict[str, Any]], looked_up: list[str], target: int
-    ) -> Iterator[Step]:
+    def _service_steps(self, service: Service | None, states: list[BackendState]) -> Iterator[Step]:
         if service is None:
             yield Step("service", "none has this address, protocol and port")
             return
-        where = f"{service.vip} {service.protocol} {service.port}"
+        where = f"{service.vip} {service.protocol} {service.port_text}"
         yield Step("service", f"{service.name} ({where})", {"service": service.name, "row": self.service_row})
-        yield self._flow_step(entries, looked_up)
-        yield self._slot_step()
+        if service.allow or service.deny:
+            yield self._access_step(service)
+        if self.found("allowed"):
+            unless = " (what probes find, only a live mux knows)" if service.health and not self.is_live else ""
+            found, data = summary(states)
+            yield Step("backends", found + unless, data)
+
+    def _access_step(self, service: Service) -> Step:
+        """Why the data path lets the source in or not: of the prefixes that have it the longest counts."""
+        lists = [("allow", prefix) for prefix in service.allow] + [("deny", prefix) for prefix in service.deny]
+        having = [(which, prefix) for which, prefix in lists if self.packet.source in prefix]
+        which, prefix = max(having, key=lambda one: (one[1].prefixlen, one[0]), default=(None, None))
+        word = "allowed" if self.found("allowed") else "denied"
+        asked = "allow" if service.allow else "deny"
+        why = f"by {prefix} of `{which}`" if which else f"as no prefix of `{asked}` has it"
+        data = {"allowed": word == "allowed", "list": which, "prefix": None if prefix is None else str(prefix)}
+        return Step("access", f"{self.packet.source} is {word}, {why}", data)
+
+    def _choice_steps(
+        self, entries: list[dict[str, Any]], looked_up: list[str], target: int, states: list[BackendState]
+    ) -> Iterator[Step]:
+        if "server_id" not in looked_up:
+            yield self._flow_step(entries, looked_up)
+            yield self._slot_step()
         if target >= 0:
-            yield self._backend_step(target, by_flow=bool({"hit", "elsewhere"} & set(looked_up)))
+            yield self._backend_step(target, looked_up, states)
             yield self._next_hop_step(target)
 
     def _flow_step(self, entries: list[dict[str, Any]], looked_up: list[str]) -> Step:
@@ -217,9 +241,10 @@ class _Way:
             for entry in entries
         ]
         data = {"lookup": looked_up, "entries": described}
+        limited = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
         if not entries:
             said = "no entry" if self.is_live else "no entries: only a live mux has flows"
-            return Step("flow", f"{said}, so the slot decides", data)
+            return Step("flow", f"{said}, so the slot decides{limited}", data)
         said = "; ".join(
             f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
             + ("" if entry["alive"] else ", which no longer counts")
@@ -237,19 +262,23 @@ class _Way:
         said = f"hash {hashed:#010x} (seed {data['seed']}) is slot {slot} of {size}, backend {name}"
         return Step("slot", said, data | {"backend": name})
 
-    def _backend_step(self, target: int, by_flow: bool) -> Step:
+    def _backend_step(self, target: int, looked_up: list[str], states: list[BackendState]) -> Step:
         row = self.moment.tables.backends[target]
         state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.moment.owners.get(target)
-        why = "by its flow entry" if by_flow else "by its slot"
+        by = next((BY[what] for what in looked_up if what in BY), "slot")
         if owner is None:
-            return Step("backend", f"row {target}, {state}, {why}", {"backend": None, "state": state})
+            return Step("backend", f"row {target}, {state}, {WHY[by]}", {"backend": None, "state": state, "by": by})
         backend = owner[1]
-        meaning = {"up": "takes new flows", "draining": "weight 0: only the flows that it has"}.get(state, "")
+        why = next((s.reason if s.state != "down" else f"down: {s.reason}" for s in states if s.name == name), "")
+        meaning = {"up": "takes new flows", "draining": "only the flows that it has"}.get(state, "")
+        if why not in ("", "not probed"):
+            meaning += f"; {why}"
         data = {
             "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
-            "by": "flow" if by_flow else "slot",
+            "by": by, "reason": why,
         }  # fmt: skip
-        return Step("backend", f"{name} {why}: {backend.dip}:{backend.port}, {state} ({meaning})", data)
+        port = backend.port or self.packet.port
+        return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{port}, {state} ({meaning})", data)
 
     def _next_hop_step(self, target: int) -> Step:
         row = self.moment.tables.backends[target]
@@ -266,95 +295,38 @@ class _Way:
     def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
         if verdict != Verdict.FORWARDED:
             return
-        outer, length = Heading.read(frame), len(frame) - ETHERNET_BYTES
+        outer = Heading.read(frame)
         is_ipv6 = isinstance(outer.source, IPv6Address)
-        ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, ETHERNET_BYTES)[0]
+        ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, outer.start)[0]
         data = {
             "source": str(outer.source), "destination": str(outer.destination), "protocol": outer.protocol,
-            "ttl": int(ip["hops" if is_ipv6 else "ttl"]), "length": length,
+            "ttl": int(ip["hops" if is_ipv6 else "ttl"]), "length": outer.length,
         }  # fmt: skip
         kind = "IP in IP" if outer.protocol in (IPIP_PROTOCOL, IPV6_PROTOCOL) else outer.name
         ends = f"{outer.source} > {outer.destination}"
-        yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {length} bytes", data)
+        yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {outer.length} bytes", data)
 
     def _name(self, target: int) -> str | None:
         owner = self.moment.owners.get(target)
         return owner[1].name if owner else None
 
-    def _mend(self, verdict: Verdict, target: int) -> str:
+    def _mend(self, verdict: Verdict, target: int, states: list[BackendState]) -> str:
         packet, row = self.packet, self.moment.tables.backends[max(0, target)]
         host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         if verdict == Verdict.NOT_VIP:
-            others = [f"{s.protocol} {s.port}" for s in self.moment.services if s.vip == packet.vip]
+            others = [f"{s.protocol} {s.port_text}" for s in self.moment.services if s.vip == packet.vip]
             if others:
                 return f"{packet.vip} is a VIP, but of {', '.join(others)} only: add a service, and `lbmux reload`"
             return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
         return {
-            Verdict.NO_BACKEND: "give a backend of the service a weight above 0, and `lbmux reload`",
+            Verdict.NO_BACKEND: to_have_one(states),
             Verdict.DENIED: (
                 f"the service's `allow` and `deny` keep {packet.source} out: change them, and `lbmux reload`"
             ),
             Verdict.TTL: "the packet has passed too many routers: its sender should begin with a greater TTL",
             Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
             Verdict.TOO_BIG: (
-                f"packets to {host} may have {int(row['mtu']) - IPV4.itemsize} bytes: offer clients a smaller MSS"
+                f"packets to {host} may have {int(row['mtu']) - int(row['room'])} bytes: offer clients a smaller MSS"
                 " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
             ),
         }.get(verdict, "")
-
-
-FOUND = ("parsed", "service", "hash", "size", "slot", "selected", "flow_hash")
-ENTRY = ("state", "target", "idle", "alive")
-
-
-@intrinsic
-def _distance(typing: Any, pointer: Any, start: Any) -> Any:
-    """The bytes from ``start`` to ``pointer``."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
-
-    return types.int64(Pointer, Pointer), lower
-
-
-@compiled
-def _look(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
-    """The steps of ``datapath.mux.forward`` up to the choice of a backend, of which none writes."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
-    record.frame, record.end = address, address + u64(length)
-    packet = parse(world, frame(world), frame_end(world))
-    found[0] = packet.verdict
-    if packet.verdict != PARSED:
-        return
-    setting = settings_row(settings(world), 0)
-    high, low, ports = packet.source_high, packet.source_low, packet.ports
-    port = destination_port(ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    found[1] = index
-    if index < 0:
-        return
-    service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
-    found[2] = slot_hash(service, packet)
-    found[3] = service.size
-    found[4] = scale(np.uint32(found[2]), service.size)
-    found[5] = select(world, service, packet)
-    hashed = flow_hash(setting, high, low, ports, packet.destination_low)
-    found[6] = hashed
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, high, low, ports, index)
-        if way >= 0:
-            flow = flow_row(bucket, way & (WAYS - 1))
-            backend = backend_row(backends(world), int64(flow.target))
-            entries[part, 0], entries[part, 1] = flow.state, flow.target
-            entries[part, 2] = idle_for(flow, u64(now))
-            entries[part, 3] = is_alive(flow, backend, service, u64(now))
-
-
-@compiled
-def _places(world_address, hashed, places):  # type: ignore[no-untyped-def]
-    """Where in the flow table each worker's two buckets for a flow's hash begin."""
-    world = world_at(world_address)
-    for part in range(worker_limit(world)):
-        first = np.uint32(hashed)
-        places[part, 0] = _distance(bucket_at(world, part, first), flows(world))
-        places[part, 1] = _distance(bucket_at(world, part, second_hash(first)), flows(world))

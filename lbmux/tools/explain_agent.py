@@ -35,7 +35,8 @@ from lbmux.datapath.world import (
 from lbmux.errors import SetupError
 from lbmux.targets.native import Worker, compiled, world_row
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain import ENTRY, Step, _places
+from lbmux.tools.explain import Step
+from lbmux.tools.look import ENTRY, places
 from lbmux.tools.table_copy import LiveCopy
 from lbmux.tools.unparsed import UNPARSED
 
@@ -105,9 +106,9 @@ class _Way:
 
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
-        places = np.zeros((self._workers, 2), np.int64)
-        _places(self._world.address, self.found("hashed"), places)
-        return [int(place) for place in places.reshape(-1)]
+        found = np.zeros((self._workers, 2), np.int64)
+        places(self._world.address, self.found("hashed"), found)
+        return [int(place) for place in found.reshape(-1)]
 
     def steps(self) -> Iterator[Step]:
         passage = self._passage

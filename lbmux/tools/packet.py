@@ -1,13 +1,14 @@
 """A packet as people write it, and as bytes: what `lbmux explain` is asked about."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import numpy as np
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control.mux_tables import PROTOCOLS
+from lbmux.control.watching import Heading
 from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, IPV6, SYN, TCP, TYPE_IPV4, TYPE_IPV6, UDP
 from lbmux.errors import LbmuxError
 
@@ -41,6 +42,17 @@ class Packet:
     opens: bool = False
     """Whether it is a SYN, the first of a connection."""
     length: int | None = None
+    caught: bytes | None = field(default=None, repr=False)
+    """The frame itself, where it is one that really came; then there may be no ports, which are 0."""
+
+    @classmethod
+    def of_frame(cls, frame: bytes) -> "Packet":
+        """PacketError where it is not IP."""
+        found = Heading.read(frame)
+        if found.source is None or found.destination is None:
+            raise PacketError(str(found), "not a packet of a client")
+        ends = found.source, found.source_port or 0, found.destination, found.port or 0
+        return cls(*ends, found.name, bool(found.flags & SYN), caught=frame)
 
     @classmethod
     def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "Packet":
@@ -65,6 +77,8 @@ class Packet:
 
     def frame(self, minimal: bool = False) -> bytes:
         """As it would come to the mux; of the checksums, which the data path does not look at, nothing."""
+        if self.caught is not None:
+            return self.caught
         eth = np.zeros(1, ETHERNET)
         transport = np.zeros(1, TCP if self.protocol == "tcp" else UDP)
         transport["ports"] = port_to_wire(self.source_port) | port_to_wire(self.port) << 16
@@ -93,5 +107,7 @@ class Packet:
         return ip.tobytes()
 
     def __str__(self) -> str:
+        if self.caught is not None:
+            return str(Heading.read(self.caught)).rpartition(", ")[0]
         source, vip = (f"[{a}]" if isinstance(a, IPv6Address) else str(a) for a in (self.source, self.vip))
         return f"{source}:{self.source_port} > {vip}:{self.port}/{self.protocol}"

@@ -6,18 +6,18 @@ that one packet can meet are asked for; the copy's other pages are never touched
 
 import base64
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lbmux.control.config import Config, Service
+from lbmux.control.config import Backend, Config, Service
 from lbmux.control.control_socket import ask
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RULE, SLOT, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RATE, RULE, SLOT, UNKNOWN, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.targets.regions import Tables
 
@@ -43,6 +43,9 @@ class LiveCopy:
     path: Path
     moment: Moment
     interfaces: dict[int, str]
+    vip: str
+    outline: dict[str, Any]
+    """As it was before the tables were read."""
 
     @classmethod
     def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
@@ -52,33 +55,40 @@ class LiveCopy:
             raise ControlError(path, f"{ONE[outline['program']]} listens there: name {ONE[program]}'s socket")
         if outline["tables"] != VERSION:
             raise ControlError(path, f"the {program} is of another version: use the lbmux that it runs with")
-        services = tuple(Service.model_validate(service) for service in outline["services"])
+        services = tuple(_service(service) for service in outline["services"])
         rows = {(service, backend): row for service, backend, row in outline["rows"]}
         interfaces = {int(index): name for index, name in outline["interfaces"].items()}
-        tables = Tables.allocate(Sizes(**outline["sizes"]))
-        return cls(path, Moment(tables, services, rows, is_agent=program == "agent"), interfaces)
+        moment = Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows, is_agent=program == "agent")
+        return cls(path, moment, interfaces, vip, outline)
 
     def read_configuration(self) -> None:
         """Settings, names, services and backends; of an agent, endpoints."""
         for region in WHOLE[self.moment.program]:
             self._read(region, 0, self.moment.tables.sizes.regions()[region] - PADDING)
 
-    def read_slots(self, first: int, count: int) -> None:
-        self._read("slots", first * SLOT.itemsize, count * SLOT.itemsize)
-
-    def read_rules(self, first: int, count: int) -> None:
-        """A service's access list."""
-        self._read("rules", first * RULE.itemsize, count * RULE.itemsize)
+    def read_service(self, row: int, slot: int) -> None:
+        """What lies elsewhere of the service of that row: whose it is, its access list, the state of its rate, and a
+        slot of its Maglev table and of the one before."""
+        tables = self.moment.tables
+        service = tables.services[tables.active][row]
+        self._read("identities", row * tables.service_identities.itemsize, tables.service_identities.itemsize)
+        self._read("rules", int(service["rules"]) * RULE.itemsize, int(service["rule_count"]) * RULE.itemsize)
+        for first in (int(service["slots"]), int(service["previous"])):
+            if service["size"] and first < UNKNOWN:
+                self._read("slots", (first + slot) * SLOT.itemsize, SLOT.itemsize)
+        for worker in range(tables.sizes.workers if service["rate"] else 0):
+            self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
 
     def read_bucket(self, at: int) -> None:
         """The bucket that begins ``at`` so many bytes of the flow table."""
         self._read("flows", at, BUCKET_BYTES)
 
     def is_current(self) -> bool:
-        """Whether the mux's settings are still those that were read: no configuration came into force meanwhile."""
+        """Whether outline and settings are still those that were read: no configuration came into force meanwhile."""
         settings = self.moment.tables.memory["settings"]
         length = self.moment.tables.settings.nbytes
-        return self._ask("settings", 0, length) == settings[:length].tobytes()
+        same = self._ask("settings", 0, length) == settings[:length].tobytes()
+        return same and ask(self.path, "outline", vip=self.vip) == self.outline
 
     def _read(self, region: str, at: int, length: int) -> None:
         memory = self.moment.tables.memory[region]
@@ -89,3 +99,11 @@ class LiveCopy:
     def _ask(self, region: str, at: int, length: int) -> bytes:
         text: Any = ask(self.path, "memory", region=region, at=at, length=length)
         return base64.b64decode(text)
+
+
+def _service(said: dict[str, Any]) -> Service:
+    """As the mux has it in force, unchecked: no file could say that all of its backends are draining, say."""
+    backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in said["backends"])
+    ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "backends": tuple(backends)}
+    lists = {which: tuple(map(ip_network, said[which])) for which in ("allow", "deny")}
+    return Service.model_construct(**said | ends | lists)

@@ -63,11 +63,11 @@ def dns(port: int = 5353) -> Craft:
     return client(port, destination=bytes([192, 0, 2, 2]), destination_port=53, protocol=17)
 
 
-def agent_with_a_flow() -> Moment:
-    """Of host 10.1.1.2, to which one packet of a client came by the mux."""
-    read = Config.model_validate(CONFIG)
-    agent = AgentTables(Tables.allocate(agent_sizes(read)), [IPv4Address("10.1.1.2")], [], "nat")
+def agent_with_a_flow(config: dict[str, Any] = CONFIG, port: int = 80, host: str = "10.1.1.2") -> Moment:
+    """Of a host to which one packet of a client came by the mux."""
+    read, own = Config.model_validate(config), IPv4Address(host)
+    agent = AgentTables(Tables.allocate(agent_sizes(read)), [own], [], "nat")
     agent.commit(agent.plan(read))
-    inner = client(40000, flags=SYN).packet()
-    Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, bytes([10, 1, 1, 2]))]), now_ticks())
+    inner = client(40000, flags=SYN, destination_port=port).packet()
+    Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, own.packed)]), now_ticks())
     return Moment.of_agent(agent)

@@ -1,5 +1,7 @@
 """Which entries count as live, and how they are picked, sorted and described."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,26 @@ def test_a_flow_as_people_read_it() -> None:
 def test_a_flow_at_an_agent_has_vip_and_port_as_its_destination() -> None:
     (line,) = live_flows.describe(live_flows.select(agent_with_a_flow()))
     assert (line["destination"], line["destination_port"], line["backend"]) == ("192.0.2.1", 80, "h1")
+
+
+def ported(service: str, **ports: Any) -> dict[str, Any]:
+    """The configuration, with other ports of a service."""
+    services = [one | (ports if one["name"] == service else {}) for one in CONFIG["services"]]
+    return CONFIG | {"services": services}
+
+
+@pytest.mark.parametrize("ports", [{"port": "any"}, {"port": 1000, "port_to": 1999}])
+def test_a_flow_has_its_own_port_where_the_service_has_many(ports: dict[str, Any]) -> None:
+    config = ported("web", **ports)
+    inside = Inside(config)
+    inside.send(client(destination_port=1234))
+    moments = [inside.moment, agent_with_a_flow(config, 1234, "10.1.2.2")]  # h2, which has no port of its own
+    for moment in moments:
+        (line,) = live_flows.describe(live_flows.select(moment))
+        assert (line["destination_port"], line["service"]) == (1234, "web")
+        counts = [live_flows.count(moment, parse(f"dst {text}", moment)) for text in
+                  ("port 1234", "portrange 1230-1240", "port 1000", "port 80", "port 0")]  # fmt: skip
+        assert counts == [1, 1, 0, 0, 0]
 
 
 def test_by_backend_and_state() -> None:

@@ -12,6 +12,14 @@ def verdicts(inside: Inside, in_kernel: bool) -> dict[str, int]:
     return {line["verdict"]: line["packets"] for line in lines if line["packets"]}
 
 
+def test_the_ports_of_a_service_as_people_say_them() -> None:
+    web, dns = CONFIG["services"]
+    services = [web | {"port": "any"}, dns | {"port": 53, "port_to": 60}, dns | {"name": "one", "port": 80}]
+    assert [line["ports"] for line in show.services(Inside(CONFIG | {"services": services}).moment)] == [
+        "any", "53-60", "80",
+    ]  # fmt: skip
+
+
 def test_a_backend_has_its_traffic_of_all_workers_and_its_flows_by_state() -> None:
     inside = Inside()
     sent = [inside.send(dns(1), dns(2), worker=0), inside.send(dns(3), dns(3), worker=1)]

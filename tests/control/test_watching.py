@@ -1,6 +1,7 @@
 """The filter of frames and what is read from their headers, each against packets that scapy made."""
 
 from collections import Counter
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from lbmux.control.flow_filter import FilterError
 from lbmux.control.watching import Budget, Heading, Names, Seen, noting, parse, without_ipip, without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
-from tests.control.inside import Inside
+from tests.control.inside import CONFIG, Inside
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"
 LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
@@ -149,6 +150,28 @@ def test_names_by_row_or_else_by_destination(inside: Inside) -> None:
     assert names.of(inside.moment, Heading.read(bytes(SYN)), row) == ("web", "h2")
     assert names.of(inside.moment, Heading.read(bytes(DNS)), -1) == ("dns", None)
     assert names.of(inside.moment, Heading.read(bytes(PING)), -1) == (None, None)
+
+
+def to_vip(protocol: int, port: int) -> Heading:
+    return Heading(ip_address(CLIENT), ip_address(VIP), protocol, 4000, port)
+
+
+def test_names_a_service_of_many_ports() -> None:
+    web, dns = CONFIG["services"]
+    dns = dns | {"vip": VIP, "protocol": "tcp"}
+    few, rest = dns | {"name": "few", "port": 1000, "port_to": 1009}, dns | {"name": "rest", "port": "any"}
+    moment, names = Inside(CONFIG | {"services": [web, few, rest]}).moment, Names()
+    ports = {80: "web", 999: "rest", 1000: "few", 1005: "few", 1009: "few", 1010: "rest", 65535: "rest"}
+    for port, name in ports.items():
+        assert names.of(moment, to_vip(6, port), -1) == (name, None)
+    assert names.of(moment, to_vip(17, 80), -1) == (None, None)
+
+
+def test_names_no_service_of_a_port_that_none_has() -> None:
+    web, dns = CONFIG["services"]
+    moment = Inside(CONFIG | {"services": [web | {"port_to": 89}, dns]}).moment
+    for port, name in ((79, None), (80, "web"), (89, "web"), (90, None)):
+        assert Names().of(moment, to_vip(6, port), -1) == (name, None)
 
 
 def test_looks_at_a_bounded_number_a_second_and_counts_the_rest() -> None:

@@ -1,5 +1,6 @@
 """`lbmux trace` and `lbmux capture` at a mux that runs: frames come, and what they print of them."""
 
+import base64
 import contextlib
 import json
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
 
 from lbmux.cli.trace import _steps
@@ -68,7 +71,7 @@ def test_traces_a_forwarded_frame_with_its_steps(lab: Lab, mux: Daemon) -> None:
     assert (frame["interface"], frame["left_by"]) == ("eth0", "eth0")
     assert time.time() - frame["time_ns"] / 1e9 < 60
     steps = {step["step"]: step["found"] for step in frame["steps"]}
-    assert set(steps) == {"service", "flow", "slot", "backend", "next hop", "outer header"}
+    assert set(steps) == {"service", "backends", "flow", "slot", "backend", "next hop", "outer header"}
     assert steps["outer header"].startswith("10.0.1.2 > 10.1.1.2")
 
 
@@ -91,13 +94,14 @@ def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
         out, _ = process.communicate(timeout=60)
     first, *steps, last = out.splitlines()
     assert f" eth0 {CLIENT}:4300 > {VIP}:80 tcp [S], 40 bytes" in first
-    assert len(steps) == 6 and all(step.endswith("(asked afterwards)") for step in steps)
+    assert len(steps) == 7 and all(step.endswith("(asked afterwards)") for step in steps)
     assert last.split() == ["verdict", "forwarded", "(send),", "web/h1"]
 
 
 def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
-    line = "[2001:db8::7]:4000 > [2001:db8::1]:80 tcp [S], 60 bytes"
-    frame = {"program": "mux", "line": line, "verdict": "not_vip", "slowpath": None}
+    link = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    data = bytes(link / IPv6(src="2001:db8::7", dst="2001:db8::1") / TCP(sport=4000, dport=80, flags="S"))
+    frame = {"program": "mux", "verdict": "not_vip", "slowpath": None, "frame": base64.b64encode(data).decode()}
     assert [step["step"] for step in _steps(mux.control, frame)] == ["service", "to mend it"]
 
 

@@ -1,0 +1,80 @@
+"""Why each backend of a service is in the state that it is: by its probes, by command, or by the configuration.
+
+What a mux's tables say is joined with what its health says (`lbmux show health`), which alone knows of backends that
+are left out of the tables, and why.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lbmux.control.config import Service
+from lbmux.control.moment import Moment
+from lbmux.control.show import STATES
+from lbmux.datapath.tables import DRAINING, GONE, UP
+
+MOST_NAMED = 5
+PROBES, BY_COMMAND, NO_WEIGHT = "probes", "by command", "weight 0"
+MENDS = {
+    PROBES: "see why probes of {all} fail ({reason}): its server, its agent, the way there",
+    BY_COMMAND: "`lbmux enable {first}`: {all} were taken out by command",
+    NO_WEIGHT: "give {all} a weight above 0, and `lbmux reload`",
+}
+"""By the reason why a backend takes no new flows."""
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """``state``: up, down, draining or disabled; ``serves``: whether the tables give it new flows."""
+
+    name: str
+    state: str
+    reason: str
+    since: str | None
+    serves: bool
+
+    def __str__(self) -> str:
+        since = f", since {self.since}" if self.since else ""
+        return f"{self.name} is {self.state}: {self.reason or 'nobody says why'}{since}"
+
+
+def states_of(service: Service, moment: Moment, health: Sequence[dict[str, Any]]) -> list[BackendState]:
+    """``health``: the lines of a mux's answer; none of a configuration alone."""
+    lines = {line["backend"]: line for line in health if line["service"] == service.name}
+    found = []
+    for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
+        row = moment.rows.get((service.name, name))
+        in_table = GONE if row is None else int(moment.tables.backends[row]["state"])
+        line = lines.get(name) or {"state": STATES[in_table], "reason": "", "since": None}
+        state, reason = line["state"], line["reason"]
+        if in_table == DRAINING and state in ("up", "draining") and reason != BY_COMMAND:
+            state, reason = "draining", NO_WEIGHT
+        found.append(BackendState(name, state, reason, line["since"], in_table == UP))
+    return found
+
+
+def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
+    """How many take new flows, and of the others, as of those that their probes find down, why."""
+    serving = sum(state.serves for state in states)
+    others = [str(state) for state in states if not state.serves or state.state != "up"]
+    more = [f"and {len(others) - MOST_NAMED} more: `lbmux show health`"] if len(others) > MOST_NAMED else []
+    text = "; ".join([f"{serving} of {len(states)} take new flows", *others[:MOST_NAMED], *more])
+    return text, {"backends": [asdict(state) for state in states]}
+
+
+def to_have_one(states: Sequence[BackendState]) -> str:
+    """How to mend it that none takes new flows."""
+    if not states:
+        return "the service has no backend: add one, and `lbmux reload`"
+    by_cause: dict[str, list[BackendState]] = {}
+    for state in states:
+        by_cause.setdefault(state.reason if state.reason in MENDS else PROBES, []).append(state)
+    return "; or ".join(
+        MENDS[cause].format(first=some[0].name, all=_names(some), reason=some[0].reason)
+        for cause, some in by_cause.items()
+    )
+
+
+def _names(states: Sequence[BackendState]) -> str:
+    more = f" and {len(states) - MOST_NAMED} more" if len(states) > MOST_NAMED else ""
+    return ", ".join(state.name for state in states[:MOST_NAMED]) + more

@@ -1,0 +1,89 @@
+"""The steps of the data path up to the choice of a backend, one after another: what each finds, and none changes.
+
+Compiled from the very functions that ``datapath.mux.forward`` calls, so what they say is what it goes by.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from lbmux.datapath.access import allowed
+from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
+from lbmux.datapath.hashing import scale
+from lbmux.datapath.match import match_service
+from lbmux.datapath.memory import Pointer, at_address, int64, u64
+from lbmux.datapath.mux import select, slot_hash
+from lbmux.datapath.parse import PARSED, destination_port, parse
+from lbmux.datapath.tables import VIP, WAYS, backend_row, flow_row, service_row, settings_row
+from lbmux.datapath.world import (
+    backends,
+    flows,
+    frame,
+    frame_end,
+    service_limit,
+    services,
+    settings,
+    worker_limit,
+    world_at,
+)
+from lbmux.targets.native import compiled, world_row
+
+FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
+ENTRY = ("state", "target", "idle", "alive")
+
+
+@intrinsic
+def _distance(typing: Any, pointer: Any, start: Any) -> Any:
+    """The bytes from ``start`` to ``pointer``."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
+
+    return types.int64(Pointer, Pointer), lower
+
+
+@compiled
+def look(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+    """FOUND into ``found``, and of each worker that has the flow ENTRY into its line of ``entries``."""
+    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    record.frame, record.end = address, address + u64(length)
+    packet = parse(world, frame(world), frame_end(world))
+    found[0] = packet.verdict
+    if packet.verdict != PARSED:
+        return
+    setting = settings_row(settings(world), 0)
+    high, low, ports = packet.source_high, packet.source_low, packet.ports
+    port = destination_port(ports)
+    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    found[1] = index
+    if index < 0:
+        return
+    service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
+    found[2] = allowed(world, service, high, low)
+    found[3] = slot_hash(service, packet)
+    found[4] = service.size
+    found[5] = scale(np.uint32(found[3]), service.size)
+    found[6] = select(world, service, packet)
+    hashed = flow_hash(setting, high, low, ports, packet.destination_low)
+    found[7] = hashed
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, high, low, ports, index)
+        if way >= 0:
+            flow = flow_row(bucket, way & (WAYS - 1))
+            backend = backend_row(backends(world), int64(flow.target))
+            entries[part, 0], entries[part, 1] = flow.state, flow.target
+            entries[part, 2] = idle_for(flow, u64(now))
+            entries[part, 3] = is_alive(flow, backend, service, u64(now))
+
+
+@compiled
+def places(world_address, hashed, found):  # type: ignore[no-untyped-def]
+    """Where in the flow table each worker's two buckets for a flow's hash begin."""
+    world = world_at(world_address)
+    for part in range(worker_limit(world)):
+        first = np.uint32(hashed)
+        found[part, 0] = _distance(bucket_at(world, part, first), flows(world))
+        found[part, 1] = _distance(bucket_at(world, part, second_hash(first)), flows(world))

@@ -1,0 +1,112 @@
+"""A router's twin: a network namespace with its hash settings and its ways to a VIP, which a packet then takes.
+
+So the kernel's own function answers, for a router of any place, whose seed is known (net.ipv4.fib_multipath_hash_seed,
+Linux 6.11).  The packet comes in by one TUN device and leaves by that of a mux; nobody else sees it, and all is gone
+with the thread that made it.
+"""
+
+import ctypes
+import os
+import select
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
+from lbmux.errors import SetupError
+from lbmux.frames.tun import Tun
+from lbmux.slowpath.checksums import checksum
+from lbmux.tools.packet import Packet
+
+CLONE_NEWNET = 0x40000000
+PATIENCE_S = 2.0
+LONGEST = 2048
+CHECKSUM_AT = 10
+LINK_LOCAL = "fe80::1"
+"""The gateway on each device: without one IPv6 has no ways beside one another."""
+ROUTER = {
+    "net.ipv4.ip_forward": 1, "net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv6.conf.all.disable_ipv6": 0, "net.ipv6.conf.default.disable_ipv6": 0, "net.ipv6.conf.all.forwarding": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """How a Linux router spreads flows; what stands here is what lbmux's lab has."""
+
+    seed: int
+    policy: int = 3
+    fields: int = 55
+
+    def settings(self) -> dict[str, int]:
+        own = {"policy": self.policy, "fields": self.fields}
+        both = {f"net.ipv{v}.fib_multipath_hash_{name}": value for v in (4, 6) for name, value in own.items()}
+        return both | {"net.ipv4.fib_multipath_hash_seed": self.seed}
+
+
+def choice(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
+    """Which of the ways to the packet's VIP it takes, by their weights in the order of the route.
+
+    SetupError where no namespace can be made, or the kernel has no such settings.
+    """
+    with ThreadPoolExecutor(1) as thread:  # which is in the namespace, and ends with it
+        return thread.submit(_ask, packet, hashing, weights).result()
+
+
+def _ask(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
+    _leave()
+    _set(ROUTER | hashing.settings())
+    with ExitStack() as stack:
+        client, *muxes = [stack.enter_context(Tun(f"way{number}", 1)) for number in range(len(weights) + 1)]
+        _connect(packet, client, muxes, weights)
+        os.write(client.fileno(), _bytes(packet))
+        while ready := select.select(muxes, [], [], PATIENCE_S)[0]:
+            for mux in ready:
+                if packet.vip.packed in os.read(mux.fileno(), LONGEST):  # not one of IPv6's own
+                    return muxes.index(mux)
+    raise SetupError("the router's twin", "its kernel forwarded nothing", "is the client's address one of a host?")
+
+
+def _leave() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise SetupError("a network namespace", os.strerror(ctypes.get_errno()), "--seed needs root")
+
+
+def _set(settings: dict[str, int]) -> None:
+    for name, value in settings.items():
+        try:
+            Path("/proc/sys", *name.split(".")).write_text(str(value))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SetupError(f"sysctl {name}={value}", reason, "hash seeds are of Linux 6.11 and newer") from error
+
+
+def _connect(packet: Packet, client: Tun, muxes: Sequence[Tun], weights: Sequence[int]) -> None:
+    from pyroute2 import IPRoute  # which takes its time
+
+    is_ipv6 = packet.vip.version == 6
+    with IPRoute() as ip:
+        index = {device: ip.link_lookup(ifname=device.name)[0] for device in (client, *muxes)}
+        for one in index.values():
+            ip.link("set", index=one, state="up")
+        gateway = {"gateway": LINK_LOCAL} if is_ipv6 else {}
+        ways: list[dict[str, Any]] = [
+            {"oif": index[mux], "hops": weight - 1} | gateway for mux, weight in zip(muxes, weights, strict=True)
+        ]
+        how = {"multipath": ways} if len(ways) > 1 else {"oif": index[muxes[0]]}
+        family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        ip.route("add", family=family, dst=f"{packet.vip}/{packet.vip.max_prefixlen}", **how)
+
+
+def _bytes(packet: Packet) -> bytes:
+    """Short, and its header right: a router looks at that."""
+    data = replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:]
+    if packet.vip.version == 6:
+        return data
+    right = checksum(data[:IPV4_BYTES]).to_bytes(2, "big")
+    return data[:CHECKSUM_AT] + right + data[CHECKSUM_AT + 2 :]

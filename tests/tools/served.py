@@ -1,0 +1,61 @@
+"""A mux's tables behind a control socket: what `lbmux explain` asks, without a mux."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+from lbmux.control.config import Config
+from lbmux.control.control_socket import ControlServer
+from lbmux.control.health.lives import Lives
+from lbmux.programs.drivers import Driver
+from lbmux.programs.showing import Showing
+from lbmux.targets.regions import now_ticks
+from lbmux.tools.explain import Explanation, explain_live
+from lbmux.tools.packet import Packet
+from tests.control.inside import Inside
+
+
+class Served(Inside):
+    """A mux's tables behind a control socket, as the mux itself would have it."""
+
+    def __init__(self, path: Path, **how: Any) -> None:
+        super().__init__(**how)
+        self.path = path
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.lives, self.wanted = Lives(path.with_suffix(".orders")), self.mux.config
+        showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
+        self._server = ControlServer(path, showing.handlers() | {"health": self._health})
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _health(self) -> dict[str, Any]:
+        assert self.wanted is not None
+        return {"health": self.lives.lines(self.wanted)}
+
+    def reload(self, config: dict[str, Any]) -> None:
+        """Put another configuration in force."""
+        self.wanted = Config.model_validate(config)
+        self.lives.configure(self.wanted)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The backends' states have changed."""
+        assert self.wanted is not None
+        self.mux.commit(self.mux.plan(self.lives.effective(self.wanted)))
+        self.now = now_ticks()
+
+    def explain(self, text: str, **how: bool) -> Explanation:
+        return explain_live(Packet.parse(text, **how), self.path)  # type: ignore[arg-type]
+
+
+def step(explanation: Explanation, name: str) -> dict[str, object]:
+    """What a step found, as data."""
+    return next(step.data for step in explanation.steps if step.step == name)
