@@ -51,8 +51,8 @@ from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
-BATCHES_A_TURN = 16
-"""How many batches are read before the event loop gets its turn: it then waits for a millisecond at most."""
+BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
+"""How many batches are read, and for how long, before the event loop gets its turn; usual ones take a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,13 @@ class PacketLoop:
         self.turn()
 
     def read(self) -> None:
-        """Take what the ring has, a bounded number of batches."""
+        """Take what the ring has, a bounded number of batches, and no more once it took long: then others' turn is due.
+
+        A batch that all goes the slow path takes as long as hundreds of others do.
+        """
+        until = time.monotonic() + LONG_TURN_S
         for _ in range(BATCHES_A_TURN):
-            if not self.turn():
+            if not self.turn() or time.monotonic() > until:
                 return
 
     def turn(self) -> int:
