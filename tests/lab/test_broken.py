@@ -22,7 +22,7 @@ from lbmux.control.control_socket import ask
 from lbmux.control.offloads import set_features
 from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import VIP, ananta
+from lbmux.lab.topology import VIP, VIP6, ananta
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.root
 SOON_S = 5.0
 CLIENT = "198.51.100.2"
 WEB = f"{CLIENT}:40000 > {VIP}:80/tcp"
+WEB6 = f"[2001:db8:100::2]:40000 > [{VIP6}]:80/tcp"
 WIRE = Path(__file__).with_name("wire.py")
 
 
@@ -191,6 +192,17 @@ def test_wrong_mac(pool: Broken) -> None:
         assert pool.doctor("mux1").says("next hop", "wrong MAC: frames for host 10.1.1.2 go to 02:00:00:00:00:99")
 
 
+def test_wrong_mac_of_ipv6(pool: Broken) -> None:
+    with pool.changed(
+        "mux1",
+        "ip neighbour replace 2001:db8:0:1::1 lladdr 02:00:00:00:00:99 dev eth0 nud noarp",
+        "ip neighbour del 2001:db8:0:1::1 dev eth0",
+    ):
+        until(lambda: "02:00:00:00:00:99" in pool.explain(WEB6))
+        seen = "wrong MAC: frames for host 2001:db8:1:1::2 go to 02:00:00:00:00:99"
+        assert pool.doctor("mux1").says("next hop", seen)
+
+
 def test_no_route(pool: Broken) -> None:
     with pool.changed("mux1", "ip route del default", "ip route add default via 10.0.1.1"):
         until(lambda: "MAC address is not known" in pool.explain(WEB))
@@ -308,6 +320,15 @@ def test_a_host_that_answers_arp_for_the_vip(pool: Broken) -> None:
     with pool.sysctl("host3", "net.ipv4.conf.all.arp_ignore", "0"):
         assert pool.doctor("host3").says("VIP by ARP", "this host claims the VIP by ARP")
         assert pool.doctor("router").says("VIP by ARP", f"{mac} on to-host3 answers ARP for the VIP {VIP}")
+
+
+def test_a_host_that_answers_neighbour_discovery_for_the_vip(pool: Broken) -> None:
+    mac, move = pool.mac("host3"), f"ip -6 address {{}} {VIP6}/128 dev {{}}"
+    assert not pool.doctor("router").faults
+    with pool.changed("host3", move.format("add", "eth0"), move.format("del", "eth0")):
+        assert pool.doctor("host3").says("VIP on link", f"{VIP6} is an address of eth0: this host claims the VIP")
+        seen = f"{mac} on to-host3 answers neighbour discovery for the VIP {VIP6}"
+        assert pool.doctor("router").says("VIP on link", seen)
 
 
 def test_a_backend_that_replies_through_the_mux(pool: Broken) -> None:
