@@ -69,3 +69,13 @@ def test_the_larger_of_two_filters_holds(settings: Settings, everywhere: int, ow
     assert states(kernel.reverse_path, "router") == [state]
     if state == "fault":
         assert states(kernel.reverse_path, "agent") == ["warning"]
+
+
+@pytest.mark.parametrize(("state", "expected"), [(0, "ok"), (4, "ok"), (5, "warning"), (-1, "warning")])
+def test_a_clock_that_nothing_sets(monkeypatch: pytest.MonkeyPatch, state: int, expected: str) -> None:
+    monkeypatch.setattr(kernel, "clock_state", lambda: state)
+    assert states(kernel.clock, "mux") == [expected]
+
+
+def test_the_kernel_says_whether_the_clock_is_synchronised() -> None:
+    assert kernel.clock_state() in range(6)  # TIME_OK to TIME_ERROR, adjtimex(2)
