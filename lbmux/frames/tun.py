@@ -40,7 +40,7 @@ class Tun:
         except OSError as error:
             os.close(self._descriptor)
             reason = "another agent has it" if error.errno == errno.EBUSY else error.strerror or str(error)
-            raise SetupError(f"TUN device {name}", reason) from error
+            raise SetupError(f"TUN device {name}", reason, "needs CAP_NET_ADMIN; `ip tuntap` lists them") from error
         self.name = answer[:16].rstrip(b"\0").decode()
         self._arena = np.zeros((capacity, STRIDE_BYTES), np.uint8)
 
