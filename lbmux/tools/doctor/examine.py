@@ -20,13 +20,13 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
     ),
     "agent": (
         daemon.driver, interfaces.link, interfaces.super_frames, kernel.reverse_path, vips.ownership, vips.arp_silence,
-        routes.replies, traffic.ring, traffic.verdicts,
+        routes.replies, kernel.wrong_checksums, traffic.ring, traffic.verdicts,
     ),
     "router": (
         kernel.forwarding, kernel.reverse_path, kernel.multipath_hash, interfaces.unfinished_checksums,
         vips.ownership, routes.spreading, vips.claimed,
     ),
-    "host": (kernel.reverse_path, vips.arp_silence, routes.replies),
+    "host": (kernel.reverse_path, vips.arp_silence, routes.replies, kernel.wrong_checksums),
 }  # fmt: skip
 """By role, in the order in which they are told: causes before what comes of them."""
 

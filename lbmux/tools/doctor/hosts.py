@@ -100,7 +100,7 @@ def _may_be_silent(target: Target, answer: Answer) -> bool:
 def _said(target: Target, answer: Answer, source: Address) -> Finding:
     check, name, tunnel = "backend", target.name, TUNNELS[target.kind]
     if answer.kind == "open":
-        return ok(check, f"{name} answers through the tunnel")
+        return ok(check, f"{name} answers {'on the link' if target.kind == 'direct' else 'through the tunnel'}")
     if answer.kind == "closed":
         return fault(check, f"{name}: port closed: the agent delivers, but no server listens", "start the server there")
     if answer.kind == "refused":
@@ -134,8 +134,5 @@ def _fits(target: Target, answer: Answer) -> Finding:
         return warning("MTU", seen, "some link or firewall drops long packets silently: lower the route's mtu")
     if answer.kind != "open":
         return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: it answers no more: {answer.reason}")
-    return ok("MTU", f"{WIRE_BYTES} bytes reach host {target.host}{_by(target)}, tunnel included")
-
-
-def _by(target: Target) -> str:
-    return "" if target.kind == "ipip" else f" by {TUNNELS[target.kind]}"
+    by = "" if target.kind == "ipip" else f" ({TUNNELS[target.kind]})"
+    return ok("MTU", f"{WIRE_BYTES} bytes reach host {target.host}, tunnel included{by}")

@@ -1,4 +1,4 @@
-"""Checks of the kernel's settings: forwarding, reverse path filter, ECMP hash, clock.
+"""Checks of the kernel's settings and counters: forwarding, reverse path filter, ECMP hash, checksums, clock.
 
 All are read of the namespace that the doctor runs in.
 """
@@ -11,6 +11,7 @@ from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
 SYSCTLS = Path("/proc/sys")
+NET_SNMP = Path("/proc/thread-self/net/snmp")
 TIME_ERROR = 5
 TIMEX_BYTES = 256
 STRICT, LOOSE = 1, 2
@@ -84,6 +85,29 @@ def multipath_hash(situation: Situation) -> Iterator[Finding]:
             mend = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
             seen = f"{said}: ports do not count, so each client has one mux for all flows"
             yield fault("hash policy", seen, mend)
+
+
+def wrong_checksums(situation: Situation) -> Iterator[Finding]:
+    """What a host's own TCP and UDP threw away: nobody before it verifies what an offload should have finished."""
+    counted = {name: values["InCsumErrors"] for name, values in snmp().items() if values.get("InCsumErrors")}
+    if counted:
+        said = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
+        seen = f"packets came with a wrong checksum and were dropped, since the machine started: {said}"
+        mend = "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` there names them"
+        yield warning("checksums", seen, mend)
+    else:
+        yield ok("checksums", "no packet came with a wrong one")
+
+
+def snmp() -> dict[str, dict[str, int]]:
+    """The namespace's counters of TCP and UDP, by protocol and name (RFC 4022, 4113; TCP's are of both IPs)."""
+    lines = [line.split() for line in NET_SNMP.read_text().splitlines()]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return {
+        names[0].rstrip(":"): dict(zip(names[1:], map(int, values[1:]), strict=True))
+        for names, values in pairs
+        if names[0] in ("Tcp:", "Udp:")
+    }
 
 
 def clock(situation: Situation) -> Iterator[Finding]:
