@@ -128,7 +128,7 @@ def alone(role: str, interface: str) -> Iterator[None]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            hint = "end that one first, or name another interface by -i"
+            hint = "end that one first, or name another by -i"
             raise SetupError(f"interface {interface}", f"another {role} runs there", hint) from error
         yield
 

@@ -16,7 +16,7 @@ from lbmux.tools.doctor.solicit import first_address, who_has
 
 MOST_ASKED, AT_ONCE = 16, 16
 """VIPs that are asked for on every link: each costs half a second of silence."""
-LOOPBACK, NOBODY_ASKS = 0x8, 0x80  # IFF_LOOPBACK, IFF_NOARP
+UP, LOOPBACK, NOBODY_ASKS = 0x1, 0x8, 0x80  # IFF_UP, IFF_LOOPBACK, IFF_NOARP
 
 
 def ownership(situation: Situation) -> Iterator[Finding]:
@@ -76,12 +76,16 @@ def _on_links() -> list[tuple[Address, str]]:
     return [(address, names[at]) for address, at in found if at in names]
 
 
+def links() -> list[str]:
+    """Interfaces that are up, but for the loopback."""
+    with IPRoute() as ip:
+        return [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & (UP | LOOPBACK) == UP]
+
+
 def claimed(situation: Situation) -> Iterator[Finding]:
     """Asked on the links of a router: who says it has the VIP."""
     asked, rest = situation.vips[:MOST_ASKED], situation.vips[MOST_ASKED:]
-    with IPRoute() as ip:
-        names = [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & 0x9 == 0x1]  # up, no loopback
-    pairs = [(vip, name) for vip in asked for name in names if int(first_address(name, vip.version))]
+    pairs = [(vip, name) for vip in asked for name in links() if int(first_address(name, vip.version))]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # silence takes its time on every link
         answers = pool.map(lambda pair: who_has(pair[1], pair[0]), pairs)
         claims = [(*pair, mac) for pair, macs in zip(pairs, answers, strict=True) for mac in sorted(macs)]
