@@ -508,7 +508,7 @@ def test_a_denied_client(either: Broken) -> None:
     with either.config(deny, "mux1"):
         assert "denied" in either.explain(WEB)
         said = either.trace("drop", lambda: either.syns(VIP))
-        assert "verdict       denied (drop), web" in said and f"keep {CLIENT} out" in said
+        assert "verdict       denied (drop), web" in said and "to mend it" in said
 
 
 def test_a_capture_says_why_a_packet_was_dropped(pool: Broken, tmp_path: Path) -> None:

@@ -91,8 +91,11 @@ def claimed(situation: Situation) -> Iterator[Finding]:
         claims = [(*pair, mac) for pair, macs in zip(pairs, answers, strict=True) for mac in sorted(macs)]
     for vip, name, mac in claims:
         yield _claim(vip, name, mac)
-    if asked and not claims:
+    if pairs and not claims:
         yield ok("VIP on link", "nobody on this machine's links answers for a VIP")
+    if alone := [vip for vip in asked if vip not in {vip for vip, _ in pairs}]:
+        seen = f"who answers for {', '.join(map(str, alone))}: no link here has an address of that version to ask from"
+        yield unchecked("VIP on link", seen)
     if rest:
         seen = f"who answers for {', '.join(map(str, rest))}: {MOST_ASKED} VIPs are asked for at most"
         yield unchecked("VIP on link", seen, "ask again with a file that has only these (-c)")
