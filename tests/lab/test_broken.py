@@ -307,12 +307,11 @@ def test_strict_reverse_path_filter(either: Broken) -> None:
     ("kind", "name", "refused"),
     [
         ("gue1", "GUE", "port unreachable"),
-        ("gue0", "GUE", "port unreachable"),
         ("gre", "GRE", "protocol unreachable"),
         ("geneve", "Geneve", "port unreachable"),
     ],
 )
-def test_a_narrow_way_and_no_agent_by_every_tunnel(
+def test_a_narrow_way_and_no_agent_by_other_tunnels(
     pool: Broken, tmp_path: Path, kind: str, name: str, refused: str
 ) -> None:
     path = tmp_path / "services.yaml"
