@@ -28,16 +28,7 @@ WARM_UP_S, MEASURED_S = 2.0, 10.0
 
 
 def run() -> list[Result]:
-    """The servers are another process, as they are other machines in life: their time is not the prober's."""
-    mine, theirs = get_context("spawn").Pipe()
-    server = get_context("spawn").Process(target=_server, args=(theirs,), daemon=True)
-    server.start()
-    try:
-        cores, rate, failed = uvloop.run(_measure(mine.recv()))
-    finally:
-        mine.close()
-        server.terminate()
-        server.join()
+    cores, rate, failed = prober()
     note = f"{rate:.0f} probes/s in {MEASURED_S:.0f} s, {failed} failed"
     straight, through = _mux("direct"), _mux("tunnel")
     name = f"CPU of a mux that makes {BACKENDS} TCP probes a second"
@@ -48,6 +39,22 @@ def run() -> list[Result]:
         Result("health", f"{name}, through the tunnel", through[0], "cores", "straight", through[0] / straight[0],
                note=notes[1]),
     ]  # fmt: skip
+
+
+def prober() -> tuple[float, float, int]:
+    """(cores, probes a second, probes that failed)
+
+    The servers are another process, as they are other machines in life: their time is not the prober's.
+    """
+    mine, theirs = get_context("spawn").Pipe()
+    server = get_context("spawn").Process(target=_server, args=(theirs,), daemon=True)
+    server.start()
+    try:
+        return uvloop.run(_measure(mine.recv()))
+    finally:
+        mine.close()
+        server.terminate()
+        server.join()
 
 
 def _mux(through: str) -> tuple[float, float]:
@@ -65,15 +72,15 @@ def _mux(through: str) -> tuple[float, float]:
     try:
         pid = lab.process("mux1", "mux").pid
         time.sleep(WARM_UP_S)
-        cpu, accepted, begun = _cpu_s(pid), _accepted(lab), time.monotonic()
+        cpu, accepted, begun = cpu_s(pid), _accepted(lab), time.monotonic()
         time.sleep(MEASURED_S)
         wall = time.monotonic() - begun
-        return (_cpu_s(pid) - cpu) / wall, (_accepted(lab) - accepted) / wall
+        return (cpu_s(pid) - cpu) / wall, (_accepted(lab) - accepted) / wall
     finally:
         lab.down()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """User and system time of a process, in seconds (proc(5))."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -107,7 +114,6 @@ def _server(to_parent: Connection) -> None:
 
 
 async def _measure(port: int) -> tuple[float, float, int]:
-    """(cores, probes a second, probes that failed)"""
     health = {"kind": "tcp", "interval_s": 1.0}
     backends = [{"dip": f"127.1.{n // 250}.{n % 250 + 1}", "port": port} for n in range(BACKENDS)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": health}

@@ -51,8 +51,9 @@ class Bed:
         self.stop()
         self.lab.down()
 
-    def start_mux(self, driver: str = "packet") -> None:
-        arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--xdp-mode", "native")
+    def start_mux(self, driver: str = "packet", *more: str) -> None:
+        """``more``: of the options of ``lbmux mux``."""
+        arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--xdp-mode", "native", *more)
         self._start(Program("mux", "lbmux.cli.main", (*arguments, "--control", "{state}/mux.sock")))
 
     def start_empty(self, ring: str = "v2-sendmmsg") -> None:

@@ -51,10 +51,10 @@ class ConfigError(LbmuxError):
 class SetupError(LbmuxError):
     """Something outside lbmux is not as it must be: an interface, a capability, an address in use.
 
-    `what` is the thing, `reason` what is wrong with it, `hint` what to do about it (may be empty).
+    `what` is the thing, `reason` what is wrong with it, `hint` what to do about it.
     """
 
-    def __init__(self, what: str, reason: str, hint: str = "") -> None:
+    def __init__(self, what: str, reason: str, hint: str) -> None:
         self.what = what
         self.reason = reason
         self.hint = hint

@@ -1,10 +1,13 @@
 """What an error says, and that it carries its data."""
 
+import ast
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import lbmux
 from lbmux.errors import (
     CaptureError,
     ConfigError,
@@ -21,7 +24,7 @@ SAID = [
         ConfigError(Path("a.yaml"), [Problem(3, "services[0].vip", "no"), Problem(None, "", "unreadable")]),
         "a.yaml:3: services[0].vip: no\na.yaml: unreadable",
     ),
-    (SetupError("interface eth9", "there is none"), "interface eth9: there is none"),
+    (SetupError("table of flows", "no memory", ""), "table of flows: no memory"),  # nothing is known to lessen it
     (SetupError("packet socket", "not allowed", "run as root"), "packet socket: not allowed (run as root)"),
     (CaptureError(Path("a.pcap"), 40, "cut"), "a.pcap: at byte 40: cut"),
     (ControlError(Path("/run/m.sock"), "refused", ["one", "two"]), "/run/m.sock: refused\none\ntwo"),
@@ -40,3 +43,27 @@ def test_an_error_says_one_clear_thing(error: LbmuxError, text: str) -> None:
 def test_an_error_survives_the_way_between_processes(error: LbmuxError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), vars(copy)) == (type(error), vars(error))
+
+
+def set_up_errors(source: str) -> Iterator[ast.Call]:
+    """Every place where one is made."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SetupError":
+            yield node
+
+
+def says_what_to_do(call: ast.Call) -> bool:
+    hints = call.args[2:3] + [keyword.value for keyword in call.keywords if keyword.arg == "hint"]
+    return bool(hints) and not (isinstance(hints[0], ast.Constant) and not hints[0].value)
+
+
+def test_a_hint_that_is_missing_is_noticed() -> None:
+    made = [*set_up_errors("SetupError(1, 2); SetupError(1, 2, ''); SetupError(1, 2, 'x'); SetupError(1, 2, hint=y)")]
+    assert [says_what_to_do(call) for call in made] == [False, False, True, True]
+
+
+def test_every_set_up_that_fails_says_what_to_do() -> None:
+    files = [*Path(lbmux.__file__).parent.rglob("*.py")]
+    calls = [(path, call) for path in files for call in set_up_errors(path.read_text())]
+    assert len(calls) > 40
+    assert [f"{path}:{call.lineno}" for path, call in calls if not says_what_to_do(call)] == []

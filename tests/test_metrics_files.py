@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux.programs.metrics.families import Reading, exposition
 from lbmux.programs.metrics.meter import Meter
-from tests.control.inside import Inside, client
+from tests.control.inside import Inside, agent_with_a_flow, client
 
 ROOT = Path(__file__).parents[1]
 ALERTS, DASHBOARD = ROOT / "prometheus" / "alerts.yml", ROOT / "grafana" / "lbmux.json"
@@ -25,9 +26,7 @@ FIXED = {"reason", "result", "state"}
 
 def known() -> dict[str, dict[str, set[str]]]:
     """Each metric's labels, and the values that they have."""
-    inside = Inside()
-    inside.send(client())
-    text = exposition(Reading(inside.moment, meter=Meter(), peers={"10.0.1.1": True})).decode()
+    text = exposition(readings()["mux"]).decode()
     found: dict[str, dict[str, set[str]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -69,9 +68,12 @@ def strangers(expressions: list[str]) -> Iterator[str]:
                     yield f"{name}: {label}={value}"
 
 
-def promtool(*arguments: str) -> None:
-    done = subprocess.run(["promtool", *arguments], cwd=ALERTS.parent, capture_output=True, text=True, timeout=60)
+def promtool(*arguments: str, given: str = "") -> str:
+    """What it said, which is to be nothing bad."""
+    command = ["promtool", *arguments]
+    done = subprocess.run(command, cwd=ALERTS.parent, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def test_the_check_finds_metrics_labels_and_values_that_are_not_there() -> None:
@@ -82,6 +84,27 @@ def test_the_check_finds_metrics_labels_and_values_that_are_not_there() -> None:
 def test_alerts_are_of_metrics_that_there_are() -> None:
     expressions = alert_expressions()
     assert len(expressions) >= 9 and not [*strangers(expressions)]
+
+
+def readings() -> dict[str, Reading]:
+    """A mux's and an agent's, with lines in every family."""
+    inside = Inside()
+    inside.send(client())
+    mux = Reading(inside.moment, ring_dropped=1, meter=Meter(), peers={"10.0.1.1": True})
+    return {"mux": mux, "agent": Reading(agent_with_a_flow(), meter=Meter())}
+
+
+@pytest.mark.parametrize("program", ["mux", "agent"])
+def test_promtool_finds_no_fault_with_the_metrics(program: str) -> None:
+    """Names, types, help and units by the conventions: it says nothing at all then."""
+    assert promtool("check", "metrics", given=exposition(readings()[program]).decode()) == ""
+
+
+@pytest.mark.parametrize("name", ["lbmux_x", "lbmux_x_total"])
+def test_promtool_would_find_one(name: str) -> None:
+    """A counter that is not named like one, and has no help; the latter alone."""
+    with pytest.raises(AssertionError, match=name):
+        promtool("check", "metrics", given=f"# TYPE {name} counter\n{name} 1\n")
 
 
 def test_promtool_takes_the_rules() -> None:

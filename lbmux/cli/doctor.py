@@ -7,7 +7,7 @@ import click
 
 from lbmux.cli import options
 
-COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
+COLOURS = {"ok": "green", "unchecked": "blue", "warning": "yellow", "fault": "red"}
 FORMAT = 1
 
 
@@ -29,7 +29,8 @@ def command(
 ) -> int:
     """Look at what goes wrong in practice, and say how to mend it.  Exit code 1 if there is a fault.
 
-    A mux sends a probe through the tunnel to every backend; else only settings and counters are read, nothing changes.
+    A mux sends a probe through the tunnel to every backend, and who may have a VIP or is a next hop is asked on the
+    link; else only settings and counters are read, nothing changes.  What could not be looked at is told as unchecked.
     A router or a host has no daemon to name the configuration: -c does.
     """
     from lbmux.tools.doctor.examine import examine
@@ -42,8 +43,8 @@ def command(
         click.echo(json.dumps({"version": FORMAT, "role": situation.role, "findings": lines}))
     else:
         for finding in found:
-            state = click.style(f"{finding.state:8}", fg=COLOURS[finding.state])
+            state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])
             click.echo(f"{state} {click.style(f'{finding.check:13}', bold=True)} {finding.seen}")
             if finding.mend:
-                click.echo(f"{'':22} to mend it: {finding.mend}")
+                click.echo(f"{'':23} to mend it: {finding.mend}")
     return int(any(finding.state == "fault" for finding in found))

@@ -186,7 +186,8 @@ def _listen(path: Path, mode: int) -> socket.socket:
             os.umask(umask)
     except OSError as error:
         listener.close()
-        raise SetupError(f"control socket {path}", error.strerror or str(error)) from error
+        hint = "name another one by --control, in a directory where this user may write"
+        raise SetupError(f"control socket {path}", error.strerror or str(error), hint) from error
     except SetupError:
         listener.close()
         raise
@@ -198,7 +199,8 @@ def _listen(path: Path, mode: int) -> socket.socket:
 def _remove_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise SetupError(f"control socket {path}", "there is something else in its place")
+            hint = "remove it, or name another one by --control"
+            raise SetupError(f"control socket {path}", "there is something else in its place", hint)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -207,4 +209,4 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
         else:
-            raise SetupError(f"control socket {path}", "another daemon listens there", "name another one")
+            raise SetupError(f"control socket {path}", "another daemon listens there", "name another one by --control")

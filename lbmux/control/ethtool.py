@@ -35,7 +35,8 @@ def request(interface: str, data: bytes) -> bytes:
             fcntl.ioctl(sock, SIOCETHTOOL, wanted)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise SetupError(f"interface {interface}", f"offloads: {reason}") from error
+            hint = f"needs CAP_NET_ADMIN, and a driver that can: `ethtool -k {interface}`"
+            raise SetupError(f"interface {interface}", f"offloads: {reason}", hint) from error
     return answer.tobytes()
 
 

@@ -35,8 +35,9 @@ def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
     SetupError where one cannot be switched.
     """
     before = _every_feature(interface)
+    hint = f"`ethtool -k {interface}` lists what it knows, and what is fixed"
     for name in wanted.keys() - before.keys():
-        raise SetupError(f"interface {interface}", f"offloads: this kernel knows no {name}")
+        raise SetupError(f"interface {interface}", f"offloads: this kernel knows no {name}", hint)
     changed = {name: before[name] for name, value in wanted.items() if before[name] != value}
     for name in changed:
         if name == "lro":
@@ -49,7 +50,8 @@ def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
     after = _every_feature(interface) if changed else before
     for name in changed:
         if after[name] != wanted[name]:
-            raise SetupError(f"interface {interface}", f"offloads: {name} stays {'on' if after[name] else 'off'}")
+            reason = f"offloads: {name} stays {'on' if after[name] else 'off'}"
+            raise SetupError(f"interface {interface}", reason, hint)
     return changed
 
 

@@ -35,7 +35,8 @@ class CaptureReader:
         try:
             self._file = io.FileIO(sys.stdin.fileno() if str(path) == "-" else path, "rb", str(path) != "-")
         except OSError as error:
-            raise SetupError(str(path), error.strerror or str(error)) from error
+            hint = "name a file that is there, and that this user may read"
+            raise SetupError(str(path), error.strerror or str(error), hint) from error
         status = os.fstat(self._file.fileno())
         self.size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
         """None where nobody knows: a pipe."""
@@ -125,7 +126,7 @@ class CaptureReader:
         try:
             got = self._file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
         except OSError as error:
-            raise SetupError(str(self.path), error.strerror or str(error)) from error
+            raise SetupError(str(self.path), error.strerror or str(error), "name a file, and no directory") from error
         self._end += got
         return got
 

@@ -73,7 +73,8 @@ class PacketRing:
             self._set_up(block, frames, only)
         except OSError as error:
             self._socket.close()
-            raise SetupError(f"interface {interface}", error.strerror or str(error)) from error
+            hint = "a packet ring needs CAP_NET_RAW, memory that is left, and an Ethernet interface"
+            raise SetupError(f"interface {interface}", error.strerror or str(error), hint) from error
         self._heads = np.ndarray(self._frames, HEADER, self._memory, strides=(self._stride,))
         self._next = 0
         self._taken = 0
@@ -180,7 +181,7 @@ def _interface_index(interface: str) -> int:
     try:
         return socket.if_nametoindex(interface)
     except OSError as error:
-        raise SetupError(f"interface {interface}", "there is none of that name") from error
+        raise SetupError(f"interface {interface}", "there is none of that name", "`ip link` lists them") from error
 
 
 def _stride(sock: socket.socket, interface: str) -> int:

@@ -128,7 +128,7 @@ class PcapWriter:
         try:
             self._file = io.FileIO(sys.stdout.fileno() if str(path) == "-" else path, "wb", str(path) != "-")
         except OSError as error:
-            raise SetupError(str(path), error.strerror or str(error)) from error
+            raise SetupError(str(path), error.strerror or str(error), "name another file to write") from error
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +156,7 @@ class PcapWriter:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise SetupError(str(self.path), error.strerror or str(error)) from error
+            raise SetupError(str(self.path), error.strerror or str(error), "is there room? `df` says") from error
         self._used = 0
 
     def close(self) -> None:

@@ -39,8 +39,10 @@ class Tun:
             answer = fcntl.ioctl(self._descriptor, TUNSETIFF, request)
         except OSError as error:
             os.close(self._descriptor)
-            reason = "another agent has it" if error.errno == errno.EBUSY else error.strerror or str(error)
-            raise SetupError(f"TUN device {name}", reason) from error
+            if error.errno == errno.EBUSY:
+                raise SetupError(f"TUN device {name}", "another agent has it", "end that one first") from error
+            hint = "needs CAP_NET_ADMIN, and that no other interface has the name"
+            raise SetupError(f"TUN device {name}", error.strerror or str(error), hint) from error
         self.name = answer[:16].rstrip(b"\0").decode()
         self._arena = np.zeros((capacity, STRIDE_BYTES), np.uint8)
 

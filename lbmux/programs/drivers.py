@@ -128,7 +128,8 @@ def alone(role: str, interface: str) -> Iterator[None]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise SetupError(f"interface {interface}", f"another {role} runs there") from error
+            hint = "end that one first, or name another by -i"
+            raise SetupError(f"interface {interface}", f"another {role} runs there", hint) from error
         yield
 
 
@@ -143,7 +144,8 @@ def cpus(role: str) -> int:
     """CPUs that there may ever be: a kernel program runs with any of their numbers.  SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
     if count > MOST_CPUS[role]:
-        raise SetupError(f"{count} CPUs", f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most")
+        reason = f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most"
+        raise SetupError(f"{count} CPUs", reason, "forward in user space, by --driver, or boot with possible_cpus=")
     return count
 
 

@@ -161,7 +161,8 @@ async def serve(options: Options) -> None:
     own: Collection[Address] = options.addresses or await asyncio.to_thread(addresses)
     control = options.control or default_path("edge")
     if not of_host(config, own).services:
-        raise SetupError(str(options.config), "no backend has an address of this host as its `dip`: see --address")
+        hint = "name the one that it has there by --address, or add it to the file"
+        raise SetupError(str(options.config), "no backend has an address of this host as its `dip`", hint)
     announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:

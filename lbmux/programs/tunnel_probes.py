@@ -82,7 +82,7 @@ class TunnelProbes:
 
         SetupError where there can be no TUN device, or no own address for an outer header.
         """
-        services = tuple(_bare(service) for service in config.services if is_wanted(service))
+        services = tuple(bare(service) for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
         if self._mux is None and not services or self._mux is not None and self._mux.config == config:
             return
@@ -145,13 +145,13 @@ class TunnelProbes:
                 self._send(batch)
 
     def _encapsulate(self, worker: Worker, batch: Batch) -> None:
-        _towards(
+        towards(
             worker.address, self._targets, batch.address, batch.length, batch.verdict, batch.interface, batch.flags,
             batch.target, batch.count,
         )  # fmt: skip
 
 
-def _bare(service: Service) -> Service:
+def bare(service: Service) -> Service:
     """A service for its backends' rows alone: without weights no Maglev table is made."""
     backends = tuple(backend.model_copy(update={"weight": 0}) for backend in service.backends)
     return service.model_copy(
@@ -160,7 +160,7 @@ def _bare(service: Service) -> Service:
 
 
 @compiled
-def _towards(world_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
+def towards(world_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
     """Encapsulate each packet to the backend of its probe; others come to nothing."""
     world, record = world_at(world_address), world_row(at_address(world_address), 0)
     for index in range(count):

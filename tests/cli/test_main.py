@@ -47,11 +47,11 @@ def test_an_error_is_one_line_and_1(
     doing: Callable[[Callable[[], object]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
-        raise SetupError("interface eth9", "there is none")
+        raise SetupError("interface eth9", "there is none", "`ip link` lists them")
 
     doing(fail)
     assert main.run(["mux"]) == 1
-    assert capsys.readouterr() == ("", "lbmux: interface eth9: there is none\n")
+    assert capsys.readouterr() == ("", "lbmux: interface eth9: there is none (`ip link` lists them)\n")
 
 
 def test_an_interrupted_command_is_130_without_traceback(

@@ -37,10 +37,16 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["/nope.pcap", *CONFIG], "lbmux: /nope.pcap: No such file or directory"),
+        (
+            ["/nope.pcap", *CONFIG],
+            "lbmux: /nope.pcap: No such file or directory (name a file that is there, and that this user may read)",
+        ),
         ([TCP, "-c", "/nope.yaml"], "lbmux: /nope.yaml: cannot be read: No such file or directory"),
-        ([TCP, *CONFIG, "-w", "/nope/out.pcap"], "lbmux: /nope/out.pcap: No such file or directory"),
-        ([TCP, "--to", "nope0"], "lbmux: interface nope0: there is none of that name"),
+        (
+            [TCP, *CONFIG, "-w", "/nope/out.pcap"],
+            "lbmux: /nope/out.pcap: No such file or directory (name another file to write)",
+        ),
+        ([TCP, "--to", "nope0"], "lbmux: interface nope0: there is none of that name (`ip link` lists them)"),
         ([*CONFIG, CONFIG[1]], f"lbmux: {CONFIG[1]}: at byte 0: neither pcap nor pcapng"),
     ],
 )

@@ -11,21 +11,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import mac_from_int
 from lbmux.control.control_socket import ask
 from lbmux.control.offloads import set_features
+from lbmux.frames.xdp import detach
 from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import VIP, ananta
+from lbmux.lab.topology import VIP, VIP6, ananta
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
-from lbmux.tools.doctor.situation import Role, Situation
+from lbmux.tools.doctor.situation import Role, Situation, whole
 from lbmux.tools.explain import explain_live
 from lbmux.tools.packet import Packet
 
@@ -64,6 +67,35 @@ class Broken:
     def explain(self, packet: str, length: int | None = None, node: str = "mux1") -> str:
         found = explain_live(Packet.parse(packet, length=length), self.socket(node))
         return "\n".join([*(step.found for step in found.steps), found.mend])
+
+    @contextlib.contextmanager
+    def watched(self, command: str, *options: str, node: str = "mux1") -> "Iterator[subprocess.Popen[str]]":
+        """`lbmux trace` or `capture` while packets come."""
+        line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(self.socket(node)), *options]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr is not None and "watching the" in process.stderr.readline()
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def trace(self, filter: str, send: Callable[[], None]) -> str:
+        """What `lbmux trace` says of one frame, of those that ``send`` sends."""
+        with self.watched("trace", "-n", "1", filter) as process:
+            send()
+            return process.communicate(timeout=30)[0]
+
+    def syns(self, destination: str, length: int = 40) -> None:
+        """Of so many flows that each mux has some of them."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+                for port in range(50000, 50032):
+                    packet = IP(src=CLIENT, dst=destination) / TCP(sport=port, dport=80, flags="S")
+                    sock.sendto(bytes(packet / bytes(length - len(packet))), (destination, 0))
+
+        self.lab.inside("client", send)
 
     def mac(self, node: str) -> str:
         return mac_from_int(self.lab.inside(node, lambda: namespaces.link_mac("eth0")))
@@ -142,23 +174,49 @@ def until(test: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+Pools = Callable[[str], Broken]
+
+
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Broken]:
-    plain = ananta()
-    # A flow table so small that a test can fill it.
-    lab = Lab(replace(plain, config=plain.config | {"flows": {"limit": 1024}}), f"ebroken{os.getpid()}", "packet")
-    try:
-        lab.up()
-        yield Broken(lab, lab.config_in_force)
-    finally:
-        lab.down()
+def pools() -> Iterator[Pools]:
+    """A lab by its driver; none before it is asked for."""
+    plain, made = ananta(), dict[str, Broken]()
+    with contextlib.ExitStack() as stack:
+
+        def pool(driver: str) -> Broken:
+            if driver not in made:
+                # A flow table so small that a test can fill it.
+                topology = replace(plain, config=plain.config | {"flows": {"limit": 1024}})
+                lab = Lab(topology, f"{driver[0]}broken{os.getpid()}", driver)
+                stack.callback(lab.down)
+                lab.up()
+                made[driver] = Broken(lab, lab.config_in_force)
+            return made[driver]
+
+        yield pool
 
 
-def test_a_sound_lab_has_no_fault(pool: Broken) -> None:
+@pytest.fixture(scope="module")
+def pool(pools: Pools) -> Broken:
+    """Muxes and agents in user space."""
+    return pools("packet")
+
+
+@pytest.fixture(scope="module")
+def kernel(pools: Pools) -> Broken:
+    return pools("xdp")
+
+
+@pytest.fixture(scope="module", params=["packet", "xdp"])
+def either(pools: Pools, request: pytest.FixtureRequest) -> Broken:
+    return pools(request.param)
+
+
+def test_a_sound_lab_has_no_fault(either: Broken) -> None:
     for node in ("mux1", "host1", "host3", "router"):
-        found = pool.doctor(node)
+        found = either.doctor(node)
         assert found.faults == [], node
-    assert pool.doctor("mux1", "mux2").faults == []
+    assert either.doctor("mux1", "mux2").faults == []
 
 
 def test_from_outside_the_doctor_goes_to_where_the_daemon_is(pool: Broken) -> None:
@@ -181,50 +239,124 @@ def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Bro
     assert "\nok " not in broken.stdout
 
 
-def test_wrong_mac(pool: Broken) -> None:
-    with pool.changed(
+def test_wrong_mac(either: Broken) -> None:
+    with either.changed(
         "mux1",
         "ip neighbour replace 10.0.1.1 lladdr 02:00:00:00:00:99 dev eth0 nud noarp",
         "ip neighbour del 10.0.1.1 dev eth0",
     ):
-        until(lambda: "02:00:00:00:00:99" in pool.explain(WEB))
-        assert pool.doctor("mux1").says("next hop", "wrong MAC: frames for host 10.1.1.2 go to 02:00:00:00:00:99")
+        until(lambda: "02:00:00:00:00:99" in either.explain(WEB))
+        assert either.doctor("mux1").says("next hop", "wrong MAC: frames for host 10.1.1.2 go to 02:00:00:00:00:99")
 
 
-def test_no_route(pool: Broken) -> None:
-    with pool.changed("mux1", "ip route del default", "ip route add default via 10.0.1.1"):
-        until(lambda: "MAC address is not known" in pool.explain(WEB))
-        assert pool.doctor("mux1").says("next hop", "no route to host 10.1.1.2")
+def test_wrong_mac_of_ipv6(pool: Broken) -> None:
+    with pool.changed(
+        "mux1",
+        "ip neighbour replace 2001:db8:0:1::1 lladdr 02:00:00:00:00:99 dev eth0 nud noarp",
+        "ip neighbour del 2001:db8:0:1::1 dev eth0",
+    ):
+        known = pool.socket("mux1")
+        until(lambda: "02:00:00:00:00:99" in {line["mac"] for line in whole(known, "neighbours")})
+        seen = "wrong MAC: frames for host 2001:db8:1:1::2 go to 02:00:00:00:00:99"
+        assert pool.doctor("mux1").says("next hop", seen)
 
 
-def test_vip_not_configured(pool: Broken) -> None:
-    assert "no service has the VIP 192.0.2.77" in pool.explain("198.51.100.2:40000 > 192.0.2.77:80/tcp")
+def test_no_route(either: Broken) -> None:
+    with either.changed("mux1", "ip route del default", "ip route add default via 10.0.1.1"):
+        until(lambda: "MAC address is not known" in either.explain(WEB))
+        assert either.doctor("mux1").says("next hop", "no route to host 10.1.1.2")
 
 
-def test_backend_down(pool: Broken) -> None:
-    with pool.changed("router", "ip link set to-host2 down", "ip link set to-host2 up"):
-        assert pool.doctor("mux1").says("backend", "web/h2 at 10.1.2.2: backend down: ")
+def test_vip_not_configured(either: Broken) -> None:
+    assert "no service has the VIP 192.0.2.77" in either.explain("198.51.100.2:40000 > 192.0.2.77:80/tcp")
+    with either.changed("router", "ip route add 192.0.2.77 via 10.0.1.2", "ip route del 192.0.2.77"):
+        said = either.trace("dst host 192.0.2.77", lambda: either.syns("192.0.2.77"))
+    assert "verdict       not_vip (pass)" in said and "no service has the VIP 192.0.2.77" in said
 
 
-def test_agent_not_running(pool: Broken) -> None:
-    with pool.without("host1", "agent"):
-        found = pool.doctor("mux1")
+def test_backend_down(either: Broken) -> None:
+    up = "ip link set to-host2 up; ip address replace 2001:db8:1:2::1/64 dev to-host2"  # IPv6 forgets it
+    with either.changed("router", "ip link set to-host2 down", up):
+        assert either.doctor("mux1").says("backend", "web/h2 at 10.1.2.2: backend down: ")
+
+
+def test_agent_not_running(either: Broken) -> None:
+    with either.without("host1", "agent"):
+        assert either.doctor("host1").says("daemon", "nothing listens there: is the daemon running?")
+        either.lab.inside("host1", lambda: detach("eth0"))  # in the kernel all goes on without it
+        found = either.doctor("mux1")
         assert found.says("backend", "web/h1 at 10.1.1.2: agent not running")
         assert found.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")
 
 
-def test_mtu(pool: Broken) -> None:
-    with pool.changed("router", "ip link set to-host1 mtu 1400", "ip link set to-host1 mtu 1500"):
-        found = pool.doctor("mux1")
+def test_mtu(either: Broken) -> None:
+    with either.changed("router", "ip link set to-host1 mtu 1400", "ip link set to-host1 mtu 1500"):
+        found = either.doctor("mux1")
         assert found.says("MTU", "MTU to host 10.1.1.2 is 1400, says 10.0.1.1")
         assert found.says("MTU", "MTU to host 2001:db8:1:1::2 is 1400, says 2001:db8:0:1::1")
+    either.sh("mux1", "ip route flush cache; ip -6 route flush cache")
+
+
+def test_strict_reverse_path_filter(either: Broken) -> None:
+    with either.sysctl("router", "net.ipv4.conf.to-host1.rp_filter", "1"):
+        assert either.doctor("router").says("rp_filter", "strict on to-host1")
+        assert either.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: no answer through the tunnel")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "refused"),
+    [
+        ("gue1", "GUE", "port unreachable"),
+        ("gre", "GRE", "protocol unreachable"),
+        ("geneve", "Geneve", "port unreachable"),
+    ],
+)
+def test_a_narrow_way_and_no_agent_by_other_tunnels(
+    pool: Broken, tmp_path: Path, kind: str, name: str, refused: str
+) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text(json.dumps(pool.plain | {"tunnel": {"kind": kind}}))
+    sound = pool.doctor("mux1", file=path)
+    assert not sound.faults
+    hosts = ("10.1.1.2", "2001:db8:1:1::2", "10.1.2.2", "10.1.3.2", "2001:db8:1:3::2")
+    fine = {one.seen for one in sound.findings if (one.check, one.state) == ("MTU", "ok")}
+    assert fine == {f"1500 bytes reach host {host}, tunnel included ({name})" for host in hosts}
+    with (
+        pool.changed("router", "ip link set to-host2 mtu 1400", "ip link set to-host2 mtu 1500"),
+        pool.without("host1", "agent"),
+    ):
+        found = pool.doctor("mux1", file=path)
+    seen = f"web/h1 at 10.1.1.2: agent not running: the host answers {refused} to {name}"
+    assert found.says("backend", seen) and found.says("MTU", "MTU to host 10.1.2.2 is 1400, says 10.0.1.1")
     pool.sh("mux1", "ip route flush cache; ip -6 route flush cache")
 
 
-def test_strict_reverse_path_filter(pool: Broken) -> None:
-    with pool.sysctl("router", "net.ipv4.conf.to-host1.rp_filter", "1"):
-        assert pool.doctor("router").says("rp_filter", "strict on to-host1")
-        assert pool.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: no answer through the tunnel")
+def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
+    """The first host's server answers, the second has none, the third's says nothing, as it may."""
+    path = tmp_path / "services.yaml"
+
+    def with_datagrams(config: dict[str, Any]) -> None:
+        backends = [{"name": f"h{n}", "dip": f"10.1.{n}.2", "port": 53} for n in (1, 2, 3)]
+        config["services"].append({"name": "dns", "vip": VIP, "protocol": "udp", "port": 53, "backends": backends})
+        path.write_text(json.dumps(config))
+
+    def bound(address: str) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((address, 53))
+        sock.settimeout(10)
+        return sock
+
+    with (
+        pool.lab.inside("host1", lambda: bound("10.1.1.2")) as answering,
+        pool.lab.inside("host3", lambda: bound(VIP)),
+        pool.config(with_datagrams, "host1", "host2", "host3"),
+        ThreadPoolExecutor(1) as threads,
+    ):
+        threads.submit(lambda: [answering.sendto(b"x", answering.recvfrom(2048)[1]) for _ in range(2)])
+        found = pool.doctor("mux1", file=path)
+        assert found.says("backend", "dns/h2 at 10.1.2.2: port closed")
+        assert found.says("backend", "dns/h3 at 10.1.3.2: a datagram went out by IP in IP, and nobody", "unchecked")
+        assert "dns/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in found.findings}
 
 
 def test_port_closed(pool: Broken) -> None:
@@ -266,6 +398,30 @@ def test_joined_frames(pool: Broken) -> None:
 def test_checksums_that_a_card_should_finish(pool: Broken) -> None:
     with pool.offload("router", "to-mux1", tx=True):
         assert pool.doctor("router").says("checksums", "tx offload is on at the veth to-mux1", "warning")
+
+
+def test_checksums_that_nobody_finished(kernel: Broken) -> None:
+    """A program in the kernel cannot know of them, so that connections stay open in vain; the hosts see it."""
+
+    def connects() -> bool:
+        def connect() -> bool:
+            with contextlib.suppress(TimeoutError), socket.create_connection((VIP, 80), 0.5):
+                return True
+            return False
+
+        return kernel.lab.inside("client", connect)
+
+    def told() -> set[str]:
+        found = [kernel.doctor(host) for host in ("host1", "host2", "host3")]
+        return {one.seen for each in found for one in each.findings if one.check == "checksums"}
+
+    before = told()
+    assert connects() and told() == before
+    with kernel.offload("router", "to-mux1", tx=True), kernel.offload("router", "to-mux2", tx=True):
+        assert not connects()
+        (seen,) = told() - before
+        assert "packets came with a wrong checksum and were dropped" in seen
+        assert kernel.doctor("router").says("checksums", "tx offload is on at the veth to-mux1, to-mux2", "warning")
 
 
 def test_a_router_that_hashes_addresses_only(pool: Broken) -> None:
@@ -310,6 +466,15 @@ def test_a_host_that_answers_arp_for_the_vip(pool: Broken) -> None:
         assert pool.doctor("router").says("VIP by ARP", f"{mac} on to-host3 answers ARP for the VIP {VIP}")
 
 
+def test_a_host_that_answers_neighbour_discovery_for_the_vip(pool: Broken) -> None:
+    mac, move = pool.mac("host3"), f"ip -6 address {{}} {VIP6}/128 dev {{}}"
+    assert not pool.doctor("router").faults
+    with pool.changed("host3", move.format("add", "eth0"), move.format("del", "eth0")):
+        assert pool.doctor("host3").says("VIP on link", f"{VIP6} is an address of eth0: this host claims the VIP")
+        seen = f"{mac} on to-host3 answers neighbour discovery for the VIP {VIP6}"
+        assert pool.doctor("router").says("VIP on link", seen)
+
+
 def test_a_backend_that_replies_through_the_mux(pool: Broken) -> None:
     with pool.changed(
         "host1",
@@ -335,12 +500,25 @@ def test_weight_0_everywhere(pool: Broken, tmp_path: Path) -> None:
     assert pool.doctor("mux1", file=path).says("configuration", "at least one backend should have a weight above 0")
 
 
-def test_a_denied_client(pool: Broken) -> None:
+def test_a_denied_client(either: Broken) -> None:
     def deny(config: dict[str, Any]) -> None:
         config["services"][0]["deny"] = ["198.51.100.0/24"]
 
-    with pool.config(deny, "mux1"):
-        assert "198.51.100.2 is denied, by 198.51.100.0/24 of `deny`" in pool.explain(WEB)
+    with either.config(deny, "mux1"):
+        assert "198.51.100.2 is denied, by 198.51.100.0/24 of `deny`" in either.explain(WEB)
+        said = either.trace("drop", lambda: either.syns(VIP))
+        assert "verdict       denied (drop), web" in said and "to mend it" in said
+
+
+def test_a_capture_says_why_a_packet_was_dropped(pool: Broken, tmp_path: Path) -> None:
+    def deny(config: dict[str, Any]) -> None:
+        config["services"][0]["allow"] = ["203.0.113.0/24"]
+
+    path = tmp_path / "drops.pcapng"
+    with pool.config(deny, "mux1"), pool.watched("capture", "--at", "drop", "-n", "1", "-w", str(path)) as process:
+        pool.syns(VIP)
+        assert "1 packets in" in process.communicate(timeout=30)[0]
+    assert b"drop: verdict denied (drop), service web" in path.read_bytes()
 
 
 def test_a_packet_too_long_for_the_tunnel(pool: Broken) -> None:
@@ -358,9 +536,9 @@ def test_short_frames(pool: Broken) -> None:
     until(lambda: pool.doctor("mux1").says("truncated", "end within a header", "warning"))
 
 
-def test_a_full_flow_table(pool: Broken) -> None:
-    pool.lab.run("client", [sys.executable, str(WIRE), "flows", VIP, "80", "6000", "1"], check=True)
-    until(lambda: pool.doctor("mux1").says("flow table", "full, or was", "warning"))
+def test_a_full_flow_table(either: Broken) -> None:
+    either.lab.run("client", [sys.executable, str(WIRE), "flows", VIP, "80", "6000", "1"], check=True)
+    until(lambda: either.doctor("mux1").says("flow table", "full, or was", "warning"))
 
 
 def test_a_backend_that_was_taken_out_by_command(pool: Broken) -> None:

@@ -17,6 +17,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
+from lbmux.tools.doctor.examine import examine
+from lbmux.tools.doctor.situation import Situation
 
 pytestmark = pytest.mark.root
 VIP = "192.0.2.1"
@@ -75,6 +77,20 @@ def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
     assert wait_for("up").endswith(", through the tunnel")
     kill(lab.process("host", "server"), signal.SIGTERM)
     assert "refused" in wait_for("down").lower()
+
+
+def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
+    def seen() -> list[tuple[str, str, str]]:
+        found = lab.inside("mux", lambda: [*examine(Situation("mux", lab.directory / "mux.sock"))])
+        return [(one.check, one.state, one.seen) for one in found if one.check in ("backend", "MTU")]
+
+    assert seen() == [
+        ("backend", "ok", "web/10.9.0.3:80 at 10.9.0.3 answers on the link"),
+        ("MTU", "ok", "1500 bytes reach host 10.9.0.3, tunnel included (no tunnel)"),
+    ]
+    kill(lab.process("host", "server"), signal.SIGTERM)
+    ((check, state, said),) = seen()
+    assert (check, state) == ("backend", "fault") and "port closed" in said
 
 
 def test_a_connection_without_a_tunnel(lab: Lab) -> None:

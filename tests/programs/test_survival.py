@@ -276,7 +276,8 @@ def test_a_second_mux_is_refused_and_harms_not_the_first(lab: Lab, driver: str) 
         more = ("--driver", driver, "--detach-on-exit", "--control", str(lab.directory / "other.sock"))
         second = Daemon(lab, "mux1", "mux", *more)
         assert second.process.wait(START_S) == 1
-        assert second.log == "lbmux: interface eth0: another mux runs there\n"
+        hint = "end that one first, or name another by -i"
+        assert second.log == f"lbmux: interface eth0: another mux runs there ({hint})\n"
         assert attached(lab)
         stream.goes_on(1.1)
     stream.assert_nothing_is_lost()

@@ -238,7 +238,7 @@ def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, dri
         (forwarded,) = trace(lab, mux, ["-n", "1", "icmp"], [error])
         (too_big,) = trace(lab, mux, ["-n", "1", "src port 4701"], [large])
         capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [error])
-    assert dict(way(forwarded))["backend"].startswith("h1 by its slot: 10.1.1.2"), "the steps of the flow that it tells of"
+    assert dict(way(forwarded))["backend"].startswith("h1 by its slot: 10.1.1.2"), "of the flow that is meant"
     assert way(forwarded)[-2:] == [
         ("slow path", "icmp_forwarded"), ("sent", "10.0.1.2 > 10.1.1.2 protocol 4, 88 bytes, eth0"),
     ]  # fmt: skip

@@ -38,7 +38,7 @@ def read_token(path: Path) -> bytes:
     try:
         token, mode = path.read_bytes().strip(), path.stat().st_mode
     except OSError as error:
-        raise SetupError(str(path), error.strerror or str(error)) from error
+        raise SetupError(str(path), error.strerror or str(error), f"openssl rand -hex 32 > {path}") from error
     if mode & OTHERS:
         raise SetupError(str(path), "others may read it", f"chmod 600 {path}")
     if len(token) < LEAST_TOKEN_BYTES:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.errors import LbmuxError
-from lbmux.tools.doctor import daemon, hosts, interfaces, kernel, place, pool, routes, traffic, vips
+from lbmux.tools.doctor import daemon, hosts, interfaces, kernel, place, pool, rights, routes, traffic, vips
 from lbmux.tools.doctor.finding import Finding, warning
 from lbmux.tools.doctor.situation import Role, Situation
 
 Check = Callable[[Situation], Iterator[Finding]]
 
-EVERYWHERE: tuple[Check, ...] = (place.namespace, kernel.rights, kernel.clock, daemon.answers, daemon.configuration)
+EVERYWHERE: tuple[Check, ...] = (place.namespace, rights.rights, kernel.clock, daemon.answers, daemon.configuration)
 CHECKS: dict[Role, tuple[Check, ...]] = {
     "mux": (
         daemon.driver, daemon.health, daemon.in_force, pool.same_tables, interfaces.link, interfaces.super_frames,
@@ -20,13 +20,13 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
     ),
     "agent": (
         daemon.driver, interfaces.link, interfaces.super_frames, kernel.reverse_path, vips.ownership, vips.arp_silence,
-        routes.replies, traffic.ring, traffic.verdicts,
+        routes.replies, kernel.wrong_checksums, traffic.ring, traffic.verdicts,
     ),
     "router": (
         kernel.forwarding, kernel.reverse_path, kernel.multipath_hash, interfaces.unfinished_checksums,
         vips.ownership, routes.spreading, vips.claimed,
     ),
-    "host": (kernel.reverse_path, vips.arp_silence, routes.replies),
+    "host": (kernel.reverse_path, vips.arp_silence, routes.replies, kernel.wrong_checksums),
 }  # fmt: skip
 """By role, in the order in which they are told: causes before what comes of them."""
 

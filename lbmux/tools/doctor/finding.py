@@ -3,12 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-State = Literal["ok", "warning", "fault"]
+State = Literal["ok", "unchecked", "warning", "fault"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``check`` is the name of the check, ``mend`` empty where nothing is to be done."""
+    """``check`` is the name of the check, ``mend`` empty where nothing is to be done.
+
+    ``unchecked``: what could not be looked at, for the reason seen; it may be right or wrong.
+    """
 
     check: str
     state: State
@@ -21,6 +24,10 @@ class Finding:
 
 def ok(check: str, seen: str) -> Finding:
     return Finding(check, "ok", seen)
+
+
+def unchecked(check: str, seen: str, mend: str = "") -> Finding:
+    return Finding(check, "unchecked", seen, mend)
 
 
 def warning(check: str, seen: str, mend: str) -> Finding:

@@ -2,22 +2,31 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
+from socket import if_nametoindex
 
-from lbmux.addresses import Address
-from lbmux.tools.doctor.arp import who_has
-from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.addresses import Address, mac_to_int
+from lbmux.control.neighbours import NextHop
+from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
 from lbmux.tools.doctor.probe import Answer, Target, probe
 from lbmux.tools.doctor.routes import way
 from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.solicit import who_has
+from lbmux.tools.doctor.targets import sources, targets
+from lbmux.tools.doctor.tunnels import LONGEST, Tunnels
 
+ASKED_BY = {4: "ARP", 6: "neighbour discovery"}
+AT_ONCE = 4096
+"""Probes, each from a port of its own."""
+MOST_NAMED = 5
+TUNNELS = {"ipip": "IP in IP", "gue1": "GUE", "gue0": "GUE", "gre": "GRE", "geneve": "Geneve", "direct": "no tunnel"}
 WIRE_BYTES = 1500
 """What a client's longest packets fill, less the outer header."""
 
 
 def next_hops(situation: Situation) -> Iterator[Finding]:
-    """Each host has a route, whose neighbour answers ARP with the MAC address that the mux uses."""
-    asked: dict[tuple[str, IPv4Address], set[str]] = {}
+    """Each host has a route, whose neighbour answers on the link with the MAC address that the mux uses."""
+    asked: dict[tuple[str, Address], set[str]] = {}
     wrong = 0
     for line in situation.neighbours:
         host = ip_address(line["host"])
@@ -25,7 +34,7 @@ def next_hops(situation: Situation) -> Iterator[Finding]:
         if found is None:
             wrong += 1
             yield fault("next hop", f"no route to host {host}", f"ip route add {host} via the router")
-        elif isinstance(found.via, IPv4Address) and found.interface != "lo":
+        elif found.interface != "lo":
             key = found.interface, found.via
             if key not in asked:
                 asked[key] = who_has(*key)
@@ -34,12 +43,12 @@ def next_hops(situation: Situation) -> Iterator[Finding]:
                 wrong += 1
                 yield finding
     if situation.neighbours and not wrong:
-        yield ok("next hop", f"of {len(situation.neighbours)} hosts: MAC addresses as ARP says")
+        yield ok("next hop", f"of {len(situation.neighbours)} hosts: MAC addresses as their owners say")
 
 
-def _neighbour(host: str, used: str | None, via: IPv4Address, interface: str, answered: set[str]) -> Finding | None:
+def _neighbour(host: str, used: str | None, via: Address, interface: str, answered: set[str]) -> Finding | None:
     if not answered:
-        seen = f"{via}, next hop of host {host}, does not answer ARP on {interface}"
+        seen = f"{via}, next hop of host {host}, does not answer {ASKED_BY[via.version]} on {interface}"
         return fault("next hop", seen, f"is it up, and on this link? `ip neighbour show {via}`")
     if used is not None and used not in answered:
         seen = f"wrong MAC: frames for host {host} go to {used}, but {via} is {', '.join(sorted(answered))}"
@@ -48,56 +57,63 @@ def _neighbour(host: str, used: str | None, via: IPv4Address, interface: str, an
 
 
 def tunnels(situation: Situation) -> Iterator[Finding]:
-    """A SYN through the tunnel to every backend, then one as long as the path should take."""
-    own, targets = _sources(situation), _targets(situation)
-    backends = sum(len(service.backends) for service in situation.config.services) if situation.config else 0
-    answers = probe(own, targets)
+    """A SYN or a datagram through the tunnel to every backend, then one as long as the path should take."""
+    own, (found, left) = sources(situation), targets(situation)
+    for reason, names in left.items():
+        yield unchecked("backend", f"{_some(names)}: not probed, nor the way there: {reason}")
+    if situation.config is None or not found:
+        return
+    ways = Tunnels(situation.config, own.values(), {target.key for target in found}, _hops(situation, found))
+    answers: dict[Target, Answer] = {}
+    for part in (found[at : at + AT_ONCE] for at in range(0, len(found), AT_ONCE)):
+        answers |= probe(own, part, ways)
     for target, answer in answers.items():
         yield _said(target, answer, own[target.host.version])
-    if len(targets) < backends:
-        yield ok("backend", f"{backends - len(targets)} not probed: only TCP by IP in IP is")
-    open_ones = {target.host: target for target, answer in answers.items() if answer.kind == "open"}
-    long = [replace(target, length_bytes=WIRE_BYTES) for target in open_ones.values()]
-    for target, answer in probe(own, long).items():
+    # One to a host and tunnel; of a server that is silent a router on the way may yet speak.
+    asked = [target for target, answer in answers.items() if answer.kind == "open" or _may_be_silent(target, answer)]
+    paths = {(target.host, target.kind): target for target in sorted(asked, key=lambda t: answers[t].kind == "open")}
+    long = [replace(target, length_bytes=WIRE_BYTES) for target in paths.values()]
+    for target, answer in probe(own, long, ways).items():
         yield _fits(target, answer)
 
 
-def _sources(situation: Situation) -> dict[int, Address]:
-    """The mux's own addresses, by version."""
-    found = map(ip_address, (situation.runtime or {}).get("addresses", []))
-    return {address.version: address for address in found}
+def _hops(situation: Situation, found: list[Target]) -> dict[Address, NextHop | None]:
+    """The neighbours that a tunnel without an outer header goes to, as the mux knows them."""
+    known = {ip_address(line["host"]): line for line in situation.neighbours if line["mac"]}
+    hops: dict[Address, NextHop | None] = {target.host: None for target in found if target.kind == "direct"}
+    for host in hops.keys() & known.keys():
+        line = known[host]
+        macs = mac_to_int(line["source_mac"]), mac_to_int(line["mac"])
+        hops[host] = NextHop(if_nametoindex(line["interface"]), *macs, LONGEST)
+    return hops
 
 
-def _targets(situation: Situation) -> list[Target]:
-    """Backends that a probe can ask."""
-    config, own = situation.config, _sources(situation)
-    if config is None or situation.role != "mux":
-        return []
-    return [
-        Target(f"{service.name}/{backend.name}", backend.tunnel_to, service.vip, service.port)
-        for service in config.services
-        for backend in service.backends
-        if service.protocol == "tcp"
-        and service.port
-        and (backend.tunnel or service.tunnel or config.tunnel.kind) == "ipip"
-        and {service.vip.version, backend.tunnel_to.version} <= own.keys()
-    ]
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _may_be_silent(target: Target, answer: Answer) -> bool:
+    return answer.kind == "silence" and target.protocol == "udp" and not target.answers
 
 
 def _said(target: Target, answer: Answer, source: Address) -> Finding:
-    check, name = "backend", f"{target.name} at {target.host}"
+    check, name, tunnel = "backend", target.name, TUNNELS[target.kind]
     if answer.kind == "open":
-        return ok(check, f"{name} answers through the tunnel")
+        return ok(check, f"{name} answers {'on the link' if target.kind == 'direct' else 'through the tunnel'}")
     if answer.kind == "closed":
         return fault(check, f"{name}: port closed: the agent delivers, but no server listens", "start the server there")
-    if answer.kind == "protocol":
-        seen = f"{name}: agent not running: the host answers {answer.reason} to IP in IP"
+    if answer.kind == "refused":
+        seen = f"{name}: agent not running: the host answers {answer.reason} to {tunnel}"
         return fault(check, seen, "start `lbmux agent` there")
     if answer.kind == "unreachable":
         mend = "is the host up? `ip route get` on the way"
         return fault(check, f"{name}: backend down: {answer.reason}, says {answer.who}", mend)
     if answer.kind == "too_big":
         return _fits(target, answer)
+    if _may_be_silent(target, answer):
+        seen = f"{name}: a datagram went out by {tunnel}, and nobody answered or objected, as a server may well do"
+        return unchecked(check, seen, "name a datagram that it answers by `health: {kind: udp}`, or dns")
     seen = f"{name}: no answer through the tunnel, and no error either"
     mend = (
         f"`lbmux doctor` on the host: the agent accepts only `muxes` of its configuration (is {source} one?), the VIP"
@@ -111,7 +127,12 @@ def _fits(target: Target, answer: Answer) -> Finding:
         seen = f"MTU to host {target.host} is {answer.mtu or 'less than'} {'' if answer.mtu else WIRE_BYTES}".strip()
         mend = f"let every link carry {WIRE_BYTES}, or offer clients an MSS that fits (advmss on the hosts' routes)"
         return fault("MTU", f"{seen}, says {answer.who}: packets of {WIRE_BYTES} bytes end there", mend)
+    if _may_be_silent(target, answer):
+        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: nobody answered, and nobody objected")
     if answer.kind == "silence":
         seen = f"host {target.host} answers a short packet, but none of {WIRE_BYTES} bytes, and nobody says why"
         return warning("MTU", seen, "some link or firewall drops long packets silently: lower the route's mtu")
-    return ok("MTU", f"{WIRE_BYTES} bytes reach host {target.host}, tunnel included")
+    if answer.kind != "open":
+        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: it answers no more: {answer.reason}")
+    by = "" if target.kind == "ipip" else f" ({TUNNELS[target.kind]})"
+    return ok("MTU", f"{WIRE_BYTES} bytes reach host {target.host}, tunnel included{by}")

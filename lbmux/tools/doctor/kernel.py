@@ -1,6 +1,6 @@
-"""Checks of the kernel's settings: rights, forwarding, reverse path filter, ECMP hash, clock.
+"""Checks of the kernel's settings and counters: forwarding, reverse path filter, ECMP hash, checksums, clock.
 
-All are read of the namespace and the process that the doctor runs in.
+All are read of the namespace that the doctor runs in.
 """
 
 import ctypes
@@ -10,10 +10,8 @@ from pathlib import Path
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39}
-"""Number of each, linux/capability.h."""
-INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
 SYSCTLS = Path("/proc/sys")
+NET_SNMP = Path("/proc/thread-self/net/snmp")
 TIME_ERROR = 5
 TIMEX_BYTES = 256
 STRICT, LOOSE = 1, 2
@@ -37,20 +35,6 @@ def sysctl(name: str) -> str | None:
 
 def number(name: str) -> int:
     return int(sysctl(name) or 0)
-
-
-def rights(situation: Situation) -> Iterator[Finding]:
-    """What the doctor itself may do stands for what a daemon started alike may."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
-    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
-    if effective >> INSTEAD_OF_BPF & 1 and "CAP_BPF" in missing:
-        missing.remove("CAP_BPF")
-    if missing:
-        mend = "run as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
-        yield fault("rights", f"this user lacks {', '.join(missing)}", mend)
-    else:
-        yield ok("rights", f"has {', '.join(CAPABILITIES)}")
 
 
 def forwarding(situation: Situation) -> Iterator[Finding]:
@@ -103,13 +87,41 @@ def multipath_hash(situation: Situation) -> Iterator[Finding]:
             yield fault("hash policy", seen, mend)
 
 
+def wrong_checksums(situation: Situation) -> Iterator[Finding]:
+    """What a host's own TCP and UDP threw away: nobody before it verifies what an offload should have finished."""
+    counted = {name: values["InCsumErrors"] for name, values in snmp().items() if values.get("InCsumErrors")}
+    if counted:
+        said = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
+        seen = f"packets came with a wrong checksum and were dropped, since the machine started: {said}"
+        mend = "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` there names them"
+        yield warning("checksums", seen, mend)
+    else:
+        yield ok("checksums", "no packet came with a wrong one")
+
+
+def snmp() -> dict[str, dict[str, int]]:
+    """The namespace's counters of TCP and UDP, by protocol and name (RFC 4022, 4113; TCP's are of both IPs)."""
+    lines = [line.split() for line in NET_SNMP.read_text().splitlines()]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return {
+        names[0].rstrip(":"): dict(zip(names[1:], map(int, values[1:]), strict=True))
+        for names, values in pairs
+        if names[0] in ("Tcp:", "Udp:")
+    }
+
+
 def clock(situation: Situation) -> Iterator[Finding]:
     """Times in captures and logs of several machines are compared; forwarding itself does not need it."""
-    libc, timex = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(TIMEX_BYTES)
-    state = libc.adjtimex(timex)  # modes 0: only read, adjtimex(2)
+    state = clock_state()
     if state == TIME_ERROR:
         yield warning("clock", "not synchronised: times of captures and logs cannot be compared", "run chrony or ntpd")
     elif state < 0:
         yield warning("clock", "the kernel does not say whether it is synchronised", "run chrony or ntpd")
     else:
         yield ok("clock", "synchronised")
+
+
+def clock_state() -> int:
+    """As adjtimex(2) returns it, which with modes 0 only reads; negative where it cannot be had."""
+    libc, timex = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(TIMEX_BYTES)
+    return int(libc.adjtimex(timex))

@@ -12,9 +12,9 @@ CLONE_NEWNET = 0x40000000
 
 def namespace(situation: Situation) -> Iterator[Finding]:
     """Go where the daemon is, for all checks that follow; nothing is said where we are there already."""
-    if not situation.has_daemon or situation.runtime is None:
+    pid = situation.pid
+    if pid is None:
         return
-    pid = int(situation.runtime["pid"])
     theirs = f"/proc/{pid}/ns/net"
     if os.stat(theirs).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
         return

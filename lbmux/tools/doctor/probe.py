@@ -1,8 +1,7 @@
-"""A probe through the tunnel: a SYN to a VIP, sent to one host as a mux would, and whatever comes back.
+"""A probe through the tunnel: a packet to a VIP, sent to one host as a mux would, and whatever comes back.
 
-The agent and the server treat it as a client's, and answer the mux itself: so one question tells apart a host that is
-down, an agent that is not running, a port that is closed, and a path that is too narrow.  Of TCP by IP in IP, where
-each IP is of either version.
+A SYN, or a datagram.  The agent and the server treat it as a client's, and answer the mux itself: so one question tells
+apart a host that is down, an agent that is not running, a port that is closed, and a path that is too narrow.
 """
 
 import contextlib
@@ -12,22 +11,26 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from lbmux.addresses import FAMILIES, Address
+from lbmux.control.config_traffic import TunnelKind
+from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.errors import SetupError
+from lbmux.tools.doctor.tunnels import Key, Tunnels
 
 FIRST_PORT = 61001
 """Of the probes' own; each has another, by which its answer is known."""
-SMALL_BYTES = 60
 WAIT_S, TRIES = 1.1, 3
 """In all longer than the 3 s that a router asks for a neighbour before it says that the host is unreachable."""
 SYN, RST = 0x02, 0x04
-IP_IN_IP = {4: socket.IPPROTO_IPIP, 6: socket.IPPROTO_IPV6}
-"""The outer header's protocol, by the inner version."""
 HEADER_BYTES = {4: 20, 6: 40}
+TELLING_BYTES = 64
+"""Of a packet that an ICMP error quotes: so many are compared, what comes behind may be no part of it (RFC 4884)."""
+PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+PROTOCOL_AT = {4: 9, 6: 6}
 ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 
 
@@ -35,17 +38,35 @@ ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 class Target:
     """One backend of a service, by the host that its packets are tunnelled to."""
 
-    name: str
+    service: str
+    backend: str
     host: Address
     vip: Address
     port: int
-    length_bytes: int = SMALL_BYTES
-    """Of the outer packet."""
+    protocol: Literal["tcp", "udp"] = "tcp"
+    kind: TunnelKind = "ipip"
+    payload: bytes = b""
+    """Of a datagram."""
+    answers: bool = False
+    """Whether a server that is well answers such a datagram; none has to."""
+    length_bytes: int = 0
+    """Of the outer packet, at least."""
+
+    @property
+    def key(self) -> Key:
+        return self.service, self.backend
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}/{self.backend} at {self.host}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``kind``: open, closed, too_big, protocol, unreachable, silence; ``who`` said so; ``mtu``: the path's."""
+    """``kind``: open, closed, too_big, refused, unreachable, silence; ``who`` said so; ``mtu``: the path's.
+
+    Refused is the tunnel: no agent takes it.  Closed is the port behind it.
+    """
 
     kind: str
     who: str = ""
@@ -55,11 +76,13 @@ class Answer:
 
 Targets = Mapping[int, Target]
 """By the port that their probe comes from."""
+Sent = Mapping[int, bytes]
+"""The outer packets, likewise."""
 ERRORS: dict[tuple[int, int, int], tuple[str, str]] = {
     (4, 3, 0): ("unreachable", "network unreachable"),
     (4, 3, 1): ("unreachable", "host unreachable"),
-    (4, 3, 2): ("protocol", "protocol unreachable"),
-    (4, 3, 3): ("unreachable", "port unreachable"),
+    (4, 3, 2): ("refused", "protocol unreachable"),
+    (4, 3, 3): ("refused", "port unreachable"),
     (4, 3, 4): ("too_big", "too big"),
     (4, 3, 9): ("unreachable", "forbidden"),
     (4, 3, 10): ("unreachable", "forbidden"),
@@ -67,14 +90,15 @@ ERRORS: dict[tuple[int, int, int], tuple[str, str]] = {
     (6, 1, 0): ("unreachable", "network unreachable"),
     (6, 1, 1): ("unreachable", "forbidden"),
     (6, 1, 3): ("unreachable", "host unreachable"),
+    (6, 1, 4): ("refused", "port unreachable"),
     (6, 2, 0): ("too_big", "too big"),
-    (6, 4, 1): ("protocol", "protocol unreachable"),
+    (6, 4, 1): ("refused", "protocol unreachable"),
 }
 """IP version, ICMP type and code (RFC 792, 1812 and 4443): kind and reason."""
 
 
 class Wire:
-    """The raw sockets, of the families that the targets need."""
+    """The raw sockets, of the versions of IP and the protocols that the targets need."""
 
     def __init__(self, targets: Iterable[Target], stack: contextlib.ExitStack) -> None:
         versions = {address.version for target in targets for address in (target.host, target.vip)}
@@ -83,30 +107,39 @@ class Wire:
             return stack.enter_context(socket.socket(FAMILIES[version], socket.SOCK_RAW, protocol))
 
         self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
-        self._tcp = {opened(version, socket.IPPROTO_TCP): version for version in versions}
-        self._icmp = {opened(version, ICMP[version]): version for version in versions}
+        self._link = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))  # 0: nothing comes in
+        self._answers = {opened(version, PROTOCOLS[name]): name for version in versions for name in PROTOCOLS}
+        self._icmp = [opened(version, ICMP[version]) for version in versions]
 
-    def send(self, packet: bytes, host: Address) -> None:
-        self._out[host.version].sendto(packet, (str(host), 0))
+    def send(self, frame: bytes, interface: int, target: Target) -> None:
+        """By the kernel's routes; a frame without an outer header, which only the MAC address leads, as it is."""
+        if target.kind == "direct":
+            self._link.sendto(frame, (socket.if_indextoname(interface), 0))
+        else:
+            self._out[target.host.version].sendto(frame[ETHERNET_BYTES:], (str(target.host), 0))
 
-    def listen(self, targets: Targets) -> Iterator[tuple[int, Answer]]:
+    def listen(self, targets: Targets, sent: Sent) -> Iterator[tuple[int, Answer]]:
         """Answers to these, as they come, until nothing more is to be waited for."""
         until = time.monotonic() + WAIT_S
         while (left := until - time.monotonic()) > 0:
-            for sock in select.select([*self._tcp, *self._icmp], [], [], left)[0]:
+            for sock in select.select([*self._answers, *self._icmp], [], [], left)[0]:
                 message, sender = sock.recvfrom(65535)
                 who = ip_address(sender[0])
                 if who.version == 4:  # IPv6 hands up no header
                     message = message[(message[0] & 15) * 4 :]
-                found = of_tcp(who, message, targets) if sock in self._tcp else of_icmp(who, message, targets)
+                if sock in self._answers:
+                    found = of_server(who, self._answers[sock], message, targets)
+                else:
+                    found = of_icmp(who, message, targets, sent)
                 if found is not None:
                     yield found
 
 
-def probe(sources: Mapping[int, Address], targets: Iterable[Target]) -> dict[Target, Answer]:
-    """What came back for each.  ``sources``: own addresses by version.  SetupError without the right to raw sockets."""
+def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:
+    """What came back for each.  ``own``: own addresses by version.  SetupError without the right to raw sockets."""
     ports = {FIRST_PORT + at: target for at, target in enumerate(targets)}
     answers: dict[int, Answer] = {}
+    sent: dict[int, bytes] = {}
     try:
         with contextlib.ExitStack() as stack:
             wire = Wire(ports.values(), stack)
@@ -115,31 +148,30 @@ def probe(sources: Mapping[int, Address], targets: Iterable[Target]) -> dict[Tar
                 if not waiting:
                     break
                 for port, target in waiting.items():
-                    answers |= _send(wire, sources, port, target)
-                for port, answer in wire.listen(waiting):
+                    answers |= _send(wire, tunnels, sent, port, target, packet_of(own, tunnels, port, target))
+                for port, answer in wire.listen(waiting, sent):
                     answers.setdefault(port, answer)
                     if answers.keys() >= waiting.keys():
                         break
             for port, target in ports.items():
-                if answers.get(port, Answer("")).kind == "open":
-                    _send(wire, sources, port, target, RST)
+                if target.protocol == "tcp" and answers.get(port, Answer("")).kind == "open":
+                    _send(wire, tunnels, sent, port, target, packet_of(own, tunnels, port, target, RST))
     except PermissionError as error:
         raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
     return {target: answers.get(port, Answer("silence")) for port, target in ports.items()}
 
 
-def _send(wire: Wire, sources: Mapping[int, Address], port: int, target: Target, flags: int = SYN) -> dict[int, Answer]:
+def _send(
+    wire: Wire, tunnels: Tunnels, sent: dict[int, bytes], port: int, target: Target, packet: bytes
+) -> dict[int, Answer]:
     """Send one; what the kernel says at once, of this machine's own routes."""
-    from scapy.layers.inet import TCP
-
-    # The RST's sequence number is the one that the server expects: else it would not count.
-    segment = TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
-    inner = _header(sources, target.vip, socket.IPPROTO_TCP) / segment
-    padding = target.length_bytes - HEADER_BYTES[target.host.version] - len(inner)
-    if flags == SYN and padding > 0:
-        inner = inner / bytes(padding)
+    wrapped = tunnels.wrap(packet, target.vip.version, port, target.key)
+    if wrapped is None:
+        return {port: Answer("unreachable", "this machine", reason="the host's MAC address is not known")}
+    frame, interface = wrapped
+    sent[port] = frame[ETHERNET_BYTES:]
     try:
-        wire.send(bytes(_header(sources, target.host, IP_IN_IP[target.vip.version]) / inner), target.host)
+        wire.send(frame, interface, target)
     except OSError as error:
         if error.errno == errno.EMSGSIZE:
             return {port: Answer("too_big", "this machine")}
@@ -147,37 +179,52 @@ def _send(wire: Wire, sources: Mapping[int, Address], port: int, target: Target,
     return {}
 
 
-def _header(sources: Mapping[int, Address], destination: Address, protocol: int) -> Any:
-    from scapy.layers.inet import IP
+def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: Target, flags: int = SYN) -> bytes:
+    """The packet to the VIP, filled up where it is to be long."""
+    from scapy.layers.inet import IP, TCP, UDP
     from scapy.layers.inet6 import IPv6
 
-    ends = {"src": str(sources[destination.version]), "dst": str(destination)}
-    return IP(**ends, proto=protocol, flags="DF") if destination.version == 4 else IPv6(**ends, nh=protocol)
+    version, ends = target.vip.version, {"src": str(own[target.vip.version]), "dst": str(target.vip)}
+    header: Any = IP(**ends, flags="DF") if version == 4 else IPv6(**ends)
+    if target.protocol == "udp":
+        packet = header / UDP(sport=port, dport=target.port) / target.payload
+    else:
+        # The RST's sequence number is the one that the server expects: else it would not count.
+        packet = header / TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
+    missing = target.length_bytes - tunnels.room(target.key) - len(packet)
+    return bytes(packet / bytes(missing) if missing > 0 and flags == SYN else packet)
 
 
-def of_tcp(who: Address, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
-    """What a segment answers; None where it is somebody else's."""
+def of_server(who: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
+    """What a segment or datagram answers; None where it is somebody else's."""
     source_port, port = struct.unpack_from("!HH", segment)
     target = targets.get(port)
-    if target is None or (who, source_port) != (target.vip, target.port):
+    if target is None or (who, source_port, protocol) != (target.vip, target.port, target.protocol):
         return None
-    return port, Answer("closed" if segment[13] & RST else "open", str(target.vip))
+    is_closed = protocol == "tcp" and segment[13] & RST
+    return port, Answer("closed" if is_closed else "open", str(target.vip))
 
 
-def of_icmp(who: Address, message: bytes, targets: Targets) -> tuple[int, Answer] | None:
-    """An error about a probe.  Routers may quote 8 bytes of it: then the host tells which it was, and not the port."""
+def of_icmp(who: Address, message: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
+    """An error about a probe.  Routers may quote 8 bytes of it: then another one of the same host may be meant."""
     kind, code, _, mtu = struct.unpack_from("!BBHI", message)
     known, quoted = ERRORS.get((who.version, kind, code)), message[8:]
     length = HEADER_BYTES[who.version]
-    if known is None or len(quoted) < length:
+    if known is None or len(quoted) < length + 8:
         return None
-    protocol, host = (quoted[9], quoted[16:20]) if who.version == 4 else (quoted[6], quoted[24:40])
-    if protocol not in IP_IN_IP.values():
+    answer = Answer(known[0], str(who), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])
+    port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], who.version)), None)
+    if port is not None and targets[port].kind != "direct":
+        return port, answer
+    # The host's own, about what the agent delivered: to the VIP, or to the DIP that the agent made of it.
+    port = port or struct.unpack_from("!H", quoted, length)[0]
+    if port not in targets or quoted[PROTOCOL_AT[who.version]] != PROTOCOLS[targets[port].protocol]:
         return None
-    start = length + (HEADER_BYTES[4] if protocol == IP_IN_IP[4] else HEADER_BYTES[6])
-    port = struct.unpack_from("!H", quoted, start)[0] if len(quoted) >= start + 2 else None
-    if port not in targets:
-        port = next((port for port, target in targets.items() if target.host.packed == host), None)
-    if port is None:
-        return None
-    return port, Answer(known[0], str(who), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])
+    return port, replace(answer, kind="closed") if answer.kind == "refused" else answer
+
+
+def _quotes(quoted: bytes, sent: bytes, version: int) -> bool:
+    """Whether the beginning of a packet is this one's: what routers change stands in neither part that is compared."""
+    destination = slice(16, 20) if version == 4 else slice(24, 40)
+    behind = slice(HEADER_BYTES[version], min(len(quoted), len(sent), TELLING_BYTES))
+    return sent[0] >> 4 == version and quoted[destination] == sent[destination] and quoted[behind] == sent[behind]

@@ -3,6 +3,8 @@
 All of it is read when a check first asks for it, and kept, so that checks agree with one another.
 """
 
+import socket
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,8 @@ ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
 PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
 """The roles that a daemon of ours has; a router has none, and a host stands for one whose agent is not asked."""
 TIMEOUT_S = 5.0
+PEER = struct.Struct("3i")
+"""struct ucred: process, user, group."""
 
 
 def whole(path: Path, what: str) -> list[dict[str, Any]]:
@@ -57,6 +61,16 @@ class Situation:
         except LbmuxError:
             return None
         return answer
+
+    @cached_property
+    def pid(self) -> int | None:
+        """The daemon's process, whose socket it is as the kernel says: its own word may be of another PID namespace."""
+        if not self.has_daemon or self.runtime is None:
+            return None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(self.control))
+            pid, _, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        return int(pid)
 
     @cached_property
     def config_path(self) -> Path | None:

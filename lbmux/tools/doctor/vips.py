@@ -1,19 +1,22 @@
-"""Checks of where a VIP is: on no mux, on a host only where the agent's mode is local, and answered by ARP nowhere."""
+"""Checks of where a VIP is: on no mux, on a host only where the agent's mode is local, and claimed on no link."""
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2 import IPRoute
 
+from lbmux.addresses import Address
 from lbmux.control.neighbours import addresses
-from lbmux.tools.doctor.arp import first_address, who_has
-from lbmux.tools.doctor.finding import Finding, fault, ok
+from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
 from lbmux.tools.doctor.kernel import number
 from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.solicit import first_address, who_has
 
 MOST_ASKED, AT_ONCE = 16, 16
-"""VIPs that are asked for by ARP: each costs half a second of silence."""
+"""VIPs that are asked for on every link: each costs half a second of silence."""
+UP, LOOPBACK, NOBODY_ASKS = 0x1, 0x8, 0x80  # IFF_UP, IFF_LOOPBACK, IFF_NOARP
 
 
 def ownership(situation: Situation) -> Iterator[Finding]:
@@ -40,31 +43,67 @@ def _served(situation: Situation) -> list[object]:
 
 def arp_silence(situation: Situation) -> Iterator[Finding]:
     """A host with the VIP on lo must not answer for it on its link, or the link's traffic to the VIP goes to it."""
-    if situation.role not in ("agent", "host") or not set(situation.vips) & set(addresses()):
-        return
-    name = situation.interface or "eth0"
+    own = set(situation.vips) & set(addresses()) if situation.role in ("agent", "host") else set()
+    if any(isinstance(vip, IPv4Address) for vip in own):
+        yield _arp(situation.interface or "eth0")
+    exposed = [(vip, name) for vip, name in _on_links() if vip in own]
+    for vip, name in exposed:
+        seen = f"{vip} is an address of {name}: this host claims the VIP by neighbour discovery"
+        yield fault("VIP on link", seen, f"ip address del {vip}/128 dev {name}, and add it to lo")
+    if any(isinstance(vip, IPv6Address) for vip in own) and not exposed:
+        yield ok("VIP on link", "IPv6 VIPs are on lo only: this host is silent about them")
+
+
+def _arp(name: str) -> Finding:
     ignore = max(number(f"net/ipv4/conf/{where}/arp_ignore") for where in ("all", name))
     announce = max(number(f"net/ipv4/conf/{where}/arp_announce") for where in ("all", name))
     if ignore < 1 or announce < 2:
         seen = f"arp_ignore is {ignore}, arp_announce {announce}: this host claims the VIP by ARP"
         mend = "sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
-        yield fault("VIP by ARP", seen, mend)
-    else:
-        yield ok("VIP by ARP", f"arp_ignore is {ignore}, arp_announce {announce}: this host is silent about the VIP")
+        return fault("VIP by ARP", seen, mend)
+    return ok("VIP by ARP", f"arp_ignore is {ignore}, arp_announce {announce}: this host is silent about the VIP")
+
+
+def _on_links() -> list[tuple[Address, str]]:
+    """IPv6 addresses that this machine answers for: of IPv6 those on another interface are nobody's on the link."""
+    with IPRoute() as ip:
+        names = {
+            message["index"]: message.get_attr("IFLA_IFNAME")
+            for message in ip.get_links()
+            if not message["flags"] & (LOOPBACK | NOBODY_ASKS)
+        }
+        found = [(ip_address(m.get_attr("IFA_ADDRESS")), m["index"]) for m in ip.get_addr(family=socket.AF_INET6)]
+    return [(address, names[at]) for address, at in found if at in names]
+
+
+def links() -> list[str]:
+    """Interfaces that are up, but for the loopback."""
+    with IPRoute() as ip:
+        return [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & (UP | LOOPBACK) == UP]
 
 
 def claimed(situation: Situation) -> Iterator[Finding]:
     """Asked on the links of a router: who says it has the VIP."""
-    asked = [vip for vip in situation.vips if isinstance(vip, IPv4Address)][:MOST_ASKED]
-    with IPRoute() as ip:
-        names = [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & 0x9 == 0x1]  # up, no loopback
-    pairs = [(vip, name) for vip in asked for name in names if first_address(name) != IPv4Address(0)]
+    asked, rest = situation.vips[:MOST_ASKED], situation.vips[MOST_ASKED:]
+    pairs = [(vip, name) for vip in asked for name in links() if int(first_address(name, vip.version))]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # silence takes its time on every link
         answers = pool.map(lambda pair: who_has(pair[1], pair[0]), pairs)
         claims = [(*pair, mac) for pair, macs in zip(pairs, answers, strict=True) for mac in sorted(macs)]
     for vip, name, mac in claims:
-        seen = f"{mac} on {name} answers ARP for the VIP {vip}"
-        mend = "on that host: sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, VIP on lo only"
-        yield fault("VIP by ARP", seen, mend)
-    if asked and not claims:
-        yield ok("VIP by ARP", "nobody on this machine's links answers for a VIP")
+        yield _claim(vip, name, mac)
+    if pairs and not claims:
+        yield ok("VIP on link", "nobody on this machine's links answers for a VIP")
+    if alone := [vip for vip in asked if vip not in {vip for vip, _ in pairs}]:
+        seen = f"who answers for {', '.join(map(str, alone))}: no link here has an address of that version to ask from"
+        yield unchecked("VIP on link", seen)
+    if rest:
+        seen = f"who answers for {', '.join(map(str, rest))}: {MOST_ASKED} VIPs are asked for at most"
+        yield unchecked("VIP on link", seen, "ask again with a file that has only these (-c)")
+
+
+def _claim(vip: Address, name: str, mac: str) -> Finding:
+    if vip.version == 6:
+        seen = f"{mac} on {name} answers neighbour discovery for the VIP {vip}"
+        return fault("VIP on link", seen, "on that host: the VIP on lo only")
+    mend = "on that host: sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, VIP on lo only"
+    return fault("VIP by ARP", f"{mac} on {name} answers ARP for the VIP {vip}", mend)

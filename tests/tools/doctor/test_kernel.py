@@ -69,3 +69,33 @@ def test_the_larger_of_two_filters_holds(settings: Settings, everywhere: int, ow
     assert states(kernel.reverse_path, "router") == [state]
     if state == "fault":
         assert states(kernel.reverse_path, "agent") == ["warning"]
+
+
+@pytest.mark.parametrize(("state", "expected"), [(0, "ok"), (4, "ok"), (5, "warning"), (-1, "warning")])
+def test_a_clock_that_nothing_sets(monkeypatch: pytest.MonkeyPatch, state: int, expected: str) -> None:
+    monkeypatch.setattr(kernel, "clock_state", lambda: state)
+    assert states(kernel.clock, "mux") == [expected]
+
+
+def test_the_kernel_says_whether_the_clock_is_synchronised() -> None:
+    assert kernel.clock_state() in range(6)  # TIME_OK to TIME_ERROR, adjtimex(2)
+
+
+@pytest.mark.parametrize(
+    ("tcp", "udp", "said"), [(0, 0, None), (3, 0, ": 3 of TCP"), (0, 1, ": 1 of UDP"), (3, 1, "3 of TCP and 1 of UDP")]
+)
+def test_checksums_that_were_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tcp: int, udp: int, said: str | None
+) -> None:
+    path = tmp_path / "snmp"
+    path.write_text(
+        f"Ip: Forwarding InReceives\nIp: 2 9\nTcp: InSegs InCsumErrors\nTcp: 9 {tcp}\nUdp: InCsumErrors\nUdp: {udp}\n"
+    )
+    monkeypatch.setattr(kernel, "NET_SNMP", path)
+    (finding,) = kernel.wrong_checksums(Situation("host", Path("/nonexistent")))
+    assert finding.state == ("warning" if said else "ok")
+    assert finding.seen.endswith(said or "no packet came with a wrong one")
+
+
+def test_this_kernel_counts_them() -> None:
+    assert all("InCsumErrors" in kernel.snmp()[name] for name in ("Tcp", "Udp"))

@@ -1,0 +1,38 @@
+"""Check of rights: what the daemon may do, by its capabilities; where there is none, what the doctor itself may."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.situation import Situation
+
+PROC = Path("/proc")
+NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+KERNEL = {"CAP_PERFMON": 38, "CAP_BPF": 39}
+"""Number of each, linux/capability.h; the latter are for the kernel's programs."""
+INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
+MEND = "start it as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
+
+
+def rights(situation: Situation) -> Iterator[Finding]:
+    pid = situation.pid
+    effective = capabilities("self" if pid is None else str(pid))
+    who = "this user" if pid is None else f"the daemon (process {pid})"
+    network = [name for name, bit in NETWORK.items() if not effective >> bit & 1]
+    kernel = [name for name, bit in KERNEL.items() if not effective >> bit & 1 and not effective >> INSTEAD_OF_BPF & 1]
+    if network or kernel and _has_programs(situation):
+        yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", MEND)
+    elif kernel and pid is not None:
+        yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", MEND)
+    else:
+        yield ok("rights", f"{who} has {', '.join(NETWORK if kernel else [*NETWORK, *KERNEL])}")
+
+
+def _has_programs(situation: Situation) -> bool:
+    return situation.runtime is not None and situation.runtime["driver"] == "xdp"
+
+
+def capabilities(process: str) -> int:
+    """The effective ones, a bit each (proc(5))."""
+    status = (PROC / process / "status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)

@@ -1,0 +1,60 @@
+"""Which backends a mux's doctor can probe, by what datagram or connection; and which not, and why."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config, Service, kind_of
+from lbmux.control.health.datagrams import query
+from lbmux.tools.doctor.probe import Target
+from lbmux.tools.doctor.situation import Situation
+
+DATAGRAM, QUERY_NUMBER = b"lbmux", 1
+
+
+def sources(situation: Situation) -> dict[int, Address]:
+    """The mux's own addresses, by version."""
+    found = map(ip_address, (situation.runtime or {}).get("addresses", []))
+    return {address.version: address for address in found}
+
+
+def targets(situation: Situation) -> tuple[list[Target], dict[str, list[str]]]:
+    """Those that a probe can ask; and the names of the others, by the reason."""
+    config, own = situation.config, sources(situation)
+    found, left = list[Target](), dict[str, list[str]]()
+    for target, reason in _every(config, own) if config is not None and situation.runtime is not None else ():
+        if reason:
+            left.setdefault(reason, []).append(target.name)
+        else:
+            found.append(target)
+    return found, left
+
+
+def _every(config: Config, own: dict[int, Address]) -> Iterator[tuple[Target, str]]:
+    for service in config.services:
+        port = _port(service)
+        for backend in service.backends:
+            target = Target(
+                service.name, backend.name, backend.tunnel_to, service.vip, port, service.protocol,
+                kind_of(config, service, backend), *_payload(service),
+            )  # fmt: skip
+            missing = {service.vip.version, backend.tunnel_to.version} - own.keys()
+            if missing:
+                yield target, f"this mux has no IPv{min(missing)} address of its own, and so is no client of theirs"
+            elif not port:
+                yield target, "their service has any port, and no health.port says which one answers"
+            else:
+                yield target, ""
+
+
+def _port(service: Service) -> int:
+    """One of the service's; 0 where there is none to be known."""
+    return service.port or (service.health.port if service.health else None) or 0
+
+
+def _payload(service: Service) -> tuple[bytes, bool]:
+    """What a datagram says, and whether a server that is well answers that."""
+    health = service.health
+    if service.protocol != "udp" or health is None or health.kind not in ("dns", "udp"):
+        return DATAGRAM, False
+    return (query(QUERY_NUMBER, health.query) if health.kind == "dns" else health.send.encode()), True

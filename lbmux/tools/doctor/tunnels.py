@@ -1,0 +1,66 @@
+"""The tunnels to backends, for probes: a packet gets the outer header that the mux's data path would give it.
+
+By its own functions and the rows that its tables would have, so every kind of tunnel is there as it is made.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
+from lbmux.datapath.verdicts import Verdict
+from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.programs.tunnel_probes import PORTS, bare, towards
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables
+
+LONGEST = 65535
+SOMEWHERE = NextHop(0, 1, 1, LONGEST)
+"""Of hosts whose packets the kernel is to route: any MAC address will do."""
+ETHERNET = {4: bytes(12) + TYPE_IPV4.to_bytes(2, "little"), 6: bytes(12) + TYPE_IPV6.to_bytes(2, "little")}
+Key = tuple[str, str]
+"""Service and backend, by name."""
+
+
+class Tunnels:
+    def __init__(
+        self, config: Config, own: Iterable[Address], keys: set[Key], hops: Mapping[Address, NextHop | None]
+    ) -> None:
+        """To the backends ``keys``; ``own``: the mux's addresses; ``hops``: where a host's MAC address counts."""
+        services = tuple(
+            bare(service.model_copy(update={"backends": tuple(backend for backend in service.backends
+                                                              if (service.name, backend.name) in keys)}))
+            for service in config.services
+        )  # fmt: skip
+        config = config.model_copy(update={"services": services})
+        self._mux = MuxTables(Tables.allocate(replace(sizes_for(config), buckets=1, slots=1)), *own)
+        self._mux.commit(self._mux.plan(config))
+        for host in self._mux.destinations():
+            self._mux.set_next_hop(host, hops.get(host, SOMEWHERE))
+        self._worker, self._batch = Worker(self._mux.tables), Batch(1)
+        self._memory = np.zeros(HEADROOM_BYTES + ETHERNET_BYTES + LONGEST, np.uint8)
+        self._rows = np.full((2, PORTS), -1, np.int32)
+
+    def room(self, key: Key) -> int:
+        """Bytes that a packet grows by."""
+        return int(self._mux.tables.backends["room"][self._mux.rows[key]])
+
+    def wrap(self, packet: bytes, version: int, port: int, key: Key) -> tuple[bytes, int] | None:
+        """The frame that leaves, and its interface, of an IP packet from ``port``; None: nobody knows where to."""
+        frame, batch = ETHERNET[version] + packet, self._batch
+        self._memory[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
+        self._rows[:, port] = self._mux.rows[key]
+        batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, len(frame)
+        towards(
+            self._worker.address, self._rows, batch.address, batch.length, batch.verdict, batch.interface, batch.flags,
+            batch.target, 1,
+        )  # fmt: skip
+        if batch.verdict[0] != Verdict.FORWARDED:
+            return None
+        start = int(batch.address[0]) - self._memory.ctypes.data
+        return self._memory[start : start + int(batch.length[0])].tobytes(), int(batch.interface[0])

@@ -1,0 +1,95 @@
+"""What the bench measures, run in small: figures that mean nothing, but each part still runs to its end."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bench import health, latency, maglev, memory, reload, replay, scrape, startup, watch
+from bench.frames import config
+from bench.report import Result
+
+Small = Callable[..., None]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Small:
+    """Other sizes than a part's own."""
+
+    def change(part: object, **sizes: object) -> None:
+        for name, value in sizes.items():
+            monkeypatch.setattr(part, name, value)
+
+    return change
+
+
+def ratios(results: list[Result]) -> list[bool]:
+    return [result.ratio is None or result.ratio > 0 for result in results if result.value > 0]
+
+
+def test_startup() -> None:
+    assert startup._command("-c", "pass") > 0
+
+
+def test_memory(small: Small) -> None:
+    small(memory, PACKETS=1000)
+    value, hits = memory.measured(config(), 64)
+    assert value > 0 and hits == 1
+
+
+@pytest.mark.parametrize("way", memory.WAYS)
+def test_other_ways_in_memory(small: Small, way: str) -> None:
+    small(memory, PACKETS=100)
+    version, more = memory.WAYS[way]
+    assert memory.measured(config(version=version, **more), 16, version)[0] > 0  # type: ignore[arg-type]
+
+
+def test_maglev(small: Small) -> None:
+    small(maglev, SIZES={251: "", 503: ""}, BACKENDS=10)
+    assert ratios(maglev.run()) == [True, True]
+
+
+def test_replay(small: Small) -> None:
+    small(replay, PACKETS=2000, FLOWS=100)
+    assert ratios(replay.run()) == [True, True]
+
+
+def test_health(small: Small) -> None:
+    small(health, BACKENDS=10, WARM_UP_S=0.2, MEASURED_S=1.5)
+    cores, rate, failed = health.prober()
+    assert cores > 0 and rate > 0 and failed == 0
+
+
+def test_watch(small: Small) -> None:
+    small(watch, ROUNDS=2, TURNS_S=0.01)
+    found = watch.measured(16)
+    assert set(found) == {"before", watch.AGAIN, *watch.GOALS} and min(found.values()) > 0
+
+
+@pytest.mark.root
+def test_watch_in_the_kernel(small: Small) -> None:
+    small(watch, KERNEL_ROUNDS=1, FLOWS=16)
+    small(watch.Stage.rate, __defaults__=(64, 0.05, False))
+    results = watch._in_kernel()
+    assert [result.goal for result in results] == ["", "0.98 to 1.02", "< 1.03"]
+    assert ratios(results) == [True] * 3
+
+
+@pytest.mark.root
+def test_scrape(small: Small) -> None:
+    small(scrape, SERVICES=4, FLOWS=(1024,), SCRAPES=2, SAMPLES=300, PAUSE_S=0.05, REPETITIONS=1)
+    results = scrape.run()
+    assert "4 services, 40 backends" in results[0].name
+    assert ratios(results) == [True] * 4
+
+
+@pytest.mark.root
+def test_reload(small: Small) -> None:
+    small(reload, BACKENDS=10, SAMPLES=300)
+    quiet, busy = reload.run()
+    assert ratios([quiet, busy]) == [True, True] and "0 reloads" not in busy.name
+
+
+@pytest.mark.root
+def test_latency(small: Small) -> None:
+    small(latency, SAMPLES=300)
+    assert ratios(latency.run()) == [True, True]

@@ -1,0 +1,13 @@
+"""Situations as a daemon would tell them."""
+
+from pathlib import Path
+from typing import Any
+
+from lbmux.tools.doctor.situation import Role, Situation
+
+
+def situation(role: Role, **known: Any) -> Situation:
+    """``known``: what would be read of the daemon or the file."""
+    made = Situation(role, Path("/nonexistent"))
+    made.__dict__.update(known)
+    return made

@@ -1,0 +1,54 @@
+"""The daemon's interface, up, down and gone."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from pyroute2 import IPRoute, netns
+
+from lbmux.lab import namespaces
+from lbmux.tools.doctor import interfaces
+from lbmux.tools.doctor.finding import Finding
+
+from .situations import situation
+
+
+def link(name: str | None) -> list[Finding]:
+    return [*interfaces.link(situation("mux", interface=name))]
+
+
+def test_an_interface_that_is_up() -> None:
+    assert link("lo") == [Finding("link", "ok", "lo is up")]
+
+
+def test_an_interface_that_is_gone() -> None:
+    (finding,) = link("nowhere0")
+    assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "start the daemon anew" in finding.mend
+
+
+def test_nobody_has_an_interface() -> None:
+    assert link(None) == []
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    name = f"doctor{os.getpid()}"
+    netns.create(name)
+    yield name
+    netns.remove(name)
+
+
+@pytest.mark.root
+def test_an_interface_that_is_down_at_this_end_or_the_other(namespace: str) -> None:
+    def veth(**states: str) -> None:
+        with IPRoute() as ip:
+            if not ip.link_lookup(ifname="a0"):
+                ip.link("add", ifname="a0", kind="veth", peer={"ifname": "a1"})
+            for name, state in states.items():
+                ip.link("set", index=ip.link_lookup(ifname=name)[0], state=state)
+
+    for states, said in (({}, "down"), ({"a0": "up"}, "down"), ({"a1": "up"}, "up"), ({"a0": "down"}, "down")):
+        namespaces.inside(namespace, partial(veth, **states))
+        (finding,) = namespaces.inside(namespace, lambda: link("a0"))
+        assert (finding.state, finding.seen) == ("ok" if said == "up" else "fault", f"a0 is {said}")

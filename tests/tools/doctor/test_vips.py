@@ -1,0 +1,65 @@
+"""Which VIPs are asked for on the links, and what is said of the others."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from lbmux.addresses import Address
+from lbmux.tools.doctor import vips
+from lbmux.tools.doctor.finding import Finding
+
+from .situations import situation
+
+MAC = "02:00:00:00:00:09"
+VIPS: list[Address] = [IPv4Address("192.0.2.0") + n for n in range(10)]
+VIPS6: list[Address] = [IPv6Address("2001:db8::") + n for n in range(8)]
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> set[Address]:
+    """Those that somebody answers for, on every link."""
+    answered = set[Address]()
+    monkeypatch.setattr(vips, "who_has", lambda name, vip: {MAC} if vip in answered else set())
+    monkeypatch.setattr(vips, "first_address", lambda name, version: IPv4Address("10.0.0.1"))
+    monkeypatch.setattr(vips, "links", lambda: ["to-host1"])
+    return answered
+
+
+def found(*of: Address) -> list[Finding]:
+    return [*vips.claimed(situation("router", vips=list(of)))]
+
+
+def test_nobody_answers(claimed: set[Address]) -> None:
+    assert [(one.state, one.seen) for one in found(*VIPS)] == [
+        ("ok", "nobody on this machine's links answers for a VIP"),
+    ]  # fmt: skip
+
+
+def test_a_host_answers_for_each_version(claimed: set[Address]) -> None:
+    claimed |= {VIPS[3], VIPS6[2]}
+    first, second = found(*VIPS, *VIPS6[:5])
+    assert (first.state, first.seen) == ("fault", f"{MAC} on to-host1 answers ARP for the VIP 192.0.2.3")
+    assert second.seen == f"{MAC} on to-host1 answers neighbour discovery for the VIP 2001:db8::2"
+    assert "arp_ignore=1" in first.mend and "on lo only" in second.mend
+
+
+def test_more_than_are_asked_for_are_named(claimed: set[Address]) -> None:
+    claimed.add(VIPS6[7])
+    fine, rest = found(*VIPS, *VIPS6)
+    assert fine.state == "ok" and rest.state == "unchecked"
+    assert rest.seen == "who answers for 2001:db8::6, 2001:db8::7: 16 VIPs are asked for at most"
+
+
+def test_without_an_address_to_ask_from_nobody_is_asked(
+    claimed: set[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses: dict[int, Address] = {4: IPv4Address("10.0.0.1"), 6: IPv6Address(0)}
+    monkeypatch.setattr(vips, "first_address", lambda name, version: addresses[version])
+    fine, alone = found(VIPS[0], VIPS6[0])
+    assert (fine.state, alone.state) == ("ok", "unchecked") and "2001:db8::: no link here" in alone.seen
+    addresses[4] = IPv4Address(0)
+    assert [one.state for one in found(VIPS[0], VIPS6[0])] == ["unchecked"]
+
+
+def test_without_vips_nothing_is_said(claimed: set[Address]) -> None:
+    assert found() == []
