@@ -88,13 +88,13 @@ class PacketLoop:
         self.meter = Meter()
 
     def warm_up(self) -> None:
-        """Compile, or load from the cache, everything that a packet will need."""
+        """Compile, or load from the cache, everything that a packet will need; those that wait are let wait."""
         batch = self.waiting.batch
         batch.count = 0
         self._worker.forward(batch, now_ticks())
+        self.ring.receive(Batch(0))
         self.ring.send(batch)
         self.ring.release(batch)
-        self.turn()
 
     def read(self) -> None:
         """Take what the ring has, a bounded number of batches."""
@@ -206,6 +206,9 @@ async def _serve(options: Options) -> None:
             )  # fmt: skip
         )
         lives = Lives(control.with_suffix(".orders"))
+        has_flows = driver.adopted or driver.previous is not None
+        if has_flows:
+            lives.recall()
         mux = _tables_in_force(driver, local, lives.effective(config))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
@@ -254,10 +257,6 @@ async def _serve(options: Options) -> None:
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, lives.effective, leaving)
         health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
-        start(driver)
-        if driver.stays:  # and frames still must not be joined then
-            switched.clear()
-
         handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
         handlers["watch"] = watching.watch
         if announcer is not None:
@@ -266,11 +265,17 @@ async def _serve(options: Options) -> None:
         metrics = serving(options.metrics, showing, loop.meter, announcer, lambda: reloader.wanted)
         await stack.enter_async_context(metrics)
         stop = stop_event(on_reload=reloader.soon)
+        driver.load()  # which may take seconds: not while probes are under way
+        await stack.enter_async_context(health.running())
+        if not has_flows:  # else the kernel forwards already, by what was found before
+            await health.settled()
+        start(driver)
+        if driver.stays:  # and frames still must not be joined then
+            switched.clear()
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
         ready()
-        await stack.enter_async_context(health.running())
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)
             await announcer.announce(announced(mux.config or config))

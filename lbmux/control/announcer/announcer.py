@@ -78,7 +78,7 @@ class Announcer:
         """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
         async with self._lock:
             after = self._wanted if self._able() else NOTHING
-            if after == self._told:
+            if after == self._told or self._keeper is None:  # not started yet
                 return
             try:
                 await self._speaker.change(self._told, after)

@@ -1,10 +1,9 @@
 """The lives of all backends: what the probes found, and what an operator ordered.
 
-Orders are kept in a file, so that they outlive the daemon; what the probes found is not, since it is soon found again.
+Orders are kept in a file, so that they outlive the daemon.  So is what the probes found, for tables that do: whoever
+adopts them is not to bring back what is down in them.  With new tables all is found anew.
 """
 
-import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lbmux.control.config import Config, Service
-from lbmux.control.health.checker import Checker
+from lbmux.control.health import kept
+from lbmux.control.health.checker import Checker, ProbeState
 from lbmux.control.health.effective import Key, Order, below_watermark, effective
 from lbmux.errors import LbmuxError
 
-log = logging.getLogger(__name__)
 ORDERED: dict[Order, str] = {"drain": "draining", "disable": "disabled"}
 """The state of a backend of which that is wanted."""
 
@@ -40,12 +39,12 @@ class Ordered:
 
 
 class Lives:
-    """``path``: where orders are kept; ``clock``: seconds since the epoch."""
+    """``path``: where orders are kept, and what was found beside it; ``clock``: seconds since the epoch."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = path, clock
+        self._path, self._found, self._clock = path, path.with_suffix(".found"), clock
         self._checkers: dict[Key, Checker] = {}
-        self._orders = _read(path)
+        self._orders = kept.read(path, _ordered, "nothing is drained or disabled")
 
     def configure(self, config: Config) -> None:
         """Know the backends of ``config`` and no others; those that were known keep their state."""
@@ -64,6 +63,26 @@ class Lives:
         """Take a probe's result; whether the backend's state changed."""
         checker = self._checkers.get(key)
         return checker is not None and checker.heard(healthy, reason, self._clock())
+
+    def is_settled(self, key: Key) -> bool:
+        """Whether probes have said if it is up; of a backend that nobody has, there is nothing to say."""
+        return key not in self._checkers or self._checkers[key].was_probed
+
+    def unsettled(self) -> set[Key]:
+        return {key for key, checker in self._checkers.items() if not checker.was_probed}
+
+    def keep(self) -> None:
+        """What the probes found, for ``recall``."""
+        lines = [
+            [*key, checker.state, checker.reason, checker.since]
+            for key, checker in self._checkers.items()
+            if checker.was_probed
+        ]
+        kept.write(self._found, lines, "a restart will not know what is down")
+
+    def recall(self) -> None:
+        """Take what was found before, by a process whose tables are in force still."""
+        self._checkers = kept.read(self._found, _checked, "what was down begins as up")
 
     @property
     def down(self) -> set[Key]:
@@ -99,7 +118,7 @@ class Lives:
         return [line for service in config.services for line in self._of_service(service)]
 
     def _of_service(self, service: Service) -> list[dict[str, Any]]:
-        kept = below_watermark(service, self.down, self.orders)
+        are_kept = below_watermark(service, self.down, self.orders)
         found = []
         for backend in service.backends:
             key = service.name, backend.name
@@ -109,7 +128,7 @@ class Lives:
                 state, reason, since = checker.state, checker.reason, checker.since
             if ordered is not None and (state == "up" or ordered.order == "disable"):
                 state, reason, since = ORDERED[ordered.order], "by command", ordered.since
-            elif state == "down" and kept:
+            elif state == "down" and are_kept:
                 reason += "; kept, since too few seem healthy"
             found.append(
                 {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
@@ -118,26 +137,21 @@ class Lives:
 
     def _write(self) -> None:
         lines = [[*key, ordered.order, ordered.since] for key, ordered in sorted(self._orders.items())]
-        new = self._path.with_name(f"{self._path.name}.new")
-        try:
-            new.write_text(json.dumps(lines))
-            new.replace(self._path)
-        except OSError as error:
-            log.warning("%s: %s: a restart will forget what is drained and disabled", self._path, error.strerror)
+        kept.write(self._path, lines, "a restart will forget what is drained and disabled")
 
 
-def _read(path: Path) -> dict[Key, Ordered]:
-    try:
-        lines = json.loads(path.read_text())
-        orders = {(str(s), str(b)): Ordered(order, float(since)) for s, b, order, since in lines}
-        if all(ordered.order in get_args(Order) for ordered in orders.values()):
-            return orders
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError):
-        pass
-    log.warning("%s cannot be used: nothing is drained or disabled", path)
-    return {}
+def _ordered(lines: Any) -> dict[Key, Ordered]:
+    orders = {(str(s), str(b)): Ordered(order, float(since)) for s, b, order, since in lines}
+    if not all(ordered.order in get_args(Order) for ordered in orders.values()):
+        raise ValueError("an order that there is not")
+    return orders
+
+
+def _checked(lines: Any) -> dict[Key, Checker]:
+    found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
+    if not all(checker.state in get_args(ProbeState) for checker in found.values()):
+        raise ValueError("a state that there is not")
+    return found
 
 
 def _text(since: float | None) -> str | None:

@@ -64,6 +64,39 @@ def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
     assert [line(again, name)["state"] for name in ("b1", "b2", "b3")] == ["draining", "disabled", "up"]
 
 
+def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
+    made = lives(tmp_path)
+    for _ in range(2):
+        made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    made.keep()
+    new, adopting = lives(tmp_path), Lives(tmp_path / "orders")
+    assert new.down == set() and KEY in new.unsettled()
+    adopting.recall()
+    assert adopting.down == {KEY}  # before it is configured: the tables are made then
+    adopting.configure(configured({"rise": 1, "fall": 2}))
+    assert line(adopting)["reason"] == "refused"
+    assert adopting.unsettled() == {("web", "b3"), ("web", "b4")}
+    assert adopting.heard(KEY, True, "connected") and adopting.down == set()
+
+
+def test_a_backend_is_settled_by_one_success_or_by_failures_enough(tmp_path: Path) -> None:
+    made = lives(tmp_path)
+    made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    made.heard(KEY, False, "refused")
+    assert made.is_settled(KEY)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[["web", "b1", "asleep", "refused", 1]]'])
+def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "orders.found").write_text(text)
+    made = lives(tmp_path)
+    made.recall()
+    assert made.down == set()
+
+
 @pytest.mark.parametrize(("backend", "service"), [("b9", None), ("b1", "mail")])
 def test_order_for_an_unknown_backend(tmp_path: Path, backend: str, service: str | None) -> None:
     with pytest.raises(UnknownBackendError, match="lbmux show health"):
