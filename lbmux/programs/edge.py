@@ -26,7 +26,7 @@ from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
 from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.errors import SetupError
-from lbmux.programs.announcing import announcing
+from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.reload import Reloader
 
@@ -146,7 +146,7 @@ async def serve(options: Options) -> None:
     control = options.control or default_path("edge")
     if not of_host(config, own).services:
         raise SetupError(str(options.config), "no backend has an address of this host as its `dip`: see --address")
-    announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+    announcer = announcing(options.bgp, options.bgp_speaker, local, control, lambda: is_up(options.interface))
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:
         edge = Edge(Lives(control.with_suffix(".orders")), announcer, own)

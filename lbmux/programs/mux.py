@@ -30,6 +30,7 @@ from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
@@ -85,6 +86,7 @@ class PacketLoop:
         self._worker = worker
         self._batch = Batch()
         self._lengths = np.zeros_like(self._batch.length)
+        self._reads = self._reads_before = 0
         self.meter = Meter()
 
     def warm_up(self) -> None:
@@ -100,7 +102,13 @@ class PacketLoop:
         """Take what the ring has, a bounded number of batches."""
         for _ in range(BATCHES_A_TURN):
             if not self.turn():
-                return
+                break
+        self._reads += 1
+
+    def gets_on(self) -> bool:
+        """Whether it has read what there was since this was asked last, or there is nothing to read."""
+        before, self._reads_before = self._reads_before, self._reads
+        return self._reads != before or not self.ring.waits()
 
     def turn(self) -> int:
         """One batch: received, forwarded, sent, given back; how many frames it had."""
@@ -195,7 +203,9 @@ async def _serve(options: Options) -> None:
     control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
-        announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+        announcer = announcing(
+            options.bgp, options.bgp_speaker, local, control, able=lambda: able(), alive=lambda: loop.gets_on()
+        )
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -205,6 +215,7 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
+        able = Able(options.interface, ring.index, driver, options.driver == "xdp")
         lives = Lives(control.with_suffix(".orders"))
         has_flows = driver.adopted or driver.previous is not None
         if has_flows:
