@@ -10,6 +10,7 @@ import fcntl
 import logging
 import mmap
 import os
+import select
 import socket
 import struct
 from typing import Any
@@ -74,6 +75,8 @@ class PacketRing:
         except OSError as error:
             self._socket.close()
             raise SetupError(f"interface {interface}", error.strerror or str(error)) from error
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         self._next = 0
         self._taken = 0
         self._messages = Messages(4096, SOCKADDR_LL_BYTES)
@@ -113,6 +116,10 @@ class PacketRing:
     def fileno(self) -> int:
         """Readable when frames wait."""
         return self._socket.fileno()
+
+    def waits(self) -> bool:
+        """Whether there is something to read."""
+        return bool(self._poll.poll(0))
 
     def receive(self, batch: Batch) -> int:
         """Fill the batch with frames that wait; how many.  They stay the ring's until ``release``."""

@@ -19,6 +19,7 @@ from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix
 from lbmux.control.config import Config, Service
 from lbmux.control.config_file import load
+from lbmux.control.config_health import Health
 from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.effective import effective
@@ -28,7 +29,7 @@ from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import Key, Life
 from lbmux.errors import SetupError
-from lbmux.programs.announcing import announcing
+from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drained import Drained
 from lbmux.programs.ordering import Ordering
@@ -51,16 +52,23 @@ class Options:
 
 
 def of_host(config: Config, own: Collection[Address]) -> Config:
-    """The services that have backends on this host, with those alone.
+    """The services that have backends on this host, with those alone, probed by the host itself.
 
-    Without a watermark: it speaks of a share of all backends, and of the others an edge knows nothing.
+    Without a watermark: it speaks of a share of all backends, and of the others an edge knows nothing.  Nor is there a
+    mux whose tunnel could be probed.
     """
     services = []
     for service in config.services:
         if backends := tuple(backend for backend in service.backends if backend.dip in own):
-            health = service.health and service.health.model_copy(update={"watermark": None, "by": "mux"})
+            health = service.health and _own_probes(service.health)
             services.append(service.model_copy(update={"backends": backends, "health": health}))
     return config.model_copy(update={"services": tuple(services)})
+
+
+def _own_probes(health: Health) -> Health:
+    """A port that was named for the tunnel is the VIP's, and not where the backend listens."""
+    straight = {"through": "direct", "port": None} if health.through == "tunnel" else {}
+    return health.model_copy(update={"watermark": None, "by": "mux", **straight})
 
 
 def served(config: Config, healthy: Collection[Key], lives: Mapping[Key, Life]) -> frozenset[Prefix]:
@@ -162,7 +170,7 @@ async def serve(options: Options) -> None:
     control = options.control or default_path("edge")
     if not of_host(config, own).services:
         raise SetupError(str(options.config), "no backend has an address of this host as its `dip`: see --address")
-    announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+    announcer = announcing(options.bgp, options.bgp_speaker, local, control, lambda: is_up(options.interface))
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:
         book = OrderBook(control.with_suffix(".orders"), config)

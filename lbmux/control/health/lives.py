@@ -1,14 +1,17 @@
 """The lives of all backends: what the probes found, beside what an operator ordered.
 
-What the probes found is not kept over restarts, since it is soon found again.
+What the probes found is kept in a file for tables that outlive the daemon: whoever adopts them is not to bring back
+what is down in them.  With new tables all is found anew.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from lbmux.control.config import Backend, Config, Service
-from lbmux.control.health.checker import Checker
+from lbmux.control.health import kept
+from lbmux.control.health.checker import Checker, ProbeState
 from lbmux.control.health.effective import below_watermark, effective
 from lbmux.control.orders import Key, Order, Orders
 
@@ -17,10 +20,10 @@ ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 
 
 class Lives:
-    """``clock``: seconds since the epoch."""
+    """``path``: where it is kept what was found, if it is; ``clock``: seconds since the epoch."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = path, clock
         self._checkers: dict[Key, Checker] = {}
 
     def configure(self, config: Config) -> None:
@@ -40,6 +43,28 @@ class Lives:
         """Take a probe's result; whether the backend's state changed."""
         checker = self._checkers.get(key)
         return checker is not None and checker.heard(healthy, reason, self._clock())
+
+    def is_settled(self, key: Key) -> bool:
+        """Whether probes have said if it is up; of a backend that nobody has, there is nothing to say."""
+        return key not in self._checkers or self._checkers[key].was_probed
+
+    def unsettled(self) -> set[Key]:
+        return {key for key, checker in self._checkers.items() if not checker.was_probed}
+
+    def keep(self) -> None:
+        """What the probes found, for ``recall``."""
+        lines = [
+            [*key, checker.state, checker.reason, checker.since]
+            for key, checker in self._checkers.items()
+            if checker.was_probed
+        ]
+        if self._path is not None:
+            kept.write(self._path, lines, "a restart will not know what is down")
+
+    def recall(self) -> None:
+        """Take what was found before, by a process whose tables are in force still."""
+        if self._path is not None:
+            self._checkers = kept.read(self._path, _checked, "what was down begins as up")
 
     @property
     def down(self) -> set[Key]:
@@ -67,16 +92,16 @@ def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
 
 
 def _of_service(
-    service: Service, orders: Orders, checkers: Mapping[Key, Checker], kept: bool
+    service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool
 ) -> Iterator[dict[str, Any]]:
-    """``kept``: whether those that are down are in the tables all the same."""
+    """``are_kept``: whether those that are down are in the tables all the same."""
     for backend in service.backends:
         key = service.name, backend.name
         state, reason, since = _state(backend, orders.of.get(key), checkers.get(key))
         if key in orders.leaving and state != "down":
             one = orders.leaving[key]
             state, reason, since = "leaving", one.reason, one.since
-        elif state == "down" and kept:
+        elif state == "down" and are_kept:
             reason += "; kept, since too few seem healthy"
         yield _line(key, state, reason, since)
     here = {backend.name for backend in service.backends}
@@ -109,6 +134,13 @@ def _changes(order: Order | None) -> Iterator[str]:
 
 def _line(key: Key, state: str, reason: str, since: float | None) -> dict[str, Any]:
     return {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
+
+
+def _checked(lines: Any) -> dict[Key, Checker]:
+    found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
+    if not all(checker.state in get_args(ProbeState) for checker in found.values()):
+        raise ValueError("a state that there is not")
+    return found
 
 
 def _text(since: float | None) -> str | None:

@@ -130,7 +130,7 @@ def _states(moment: Moment, wanted: Iterable[Service]) -> Iterator[str]:
     labels, weights = _labels(backends), np.array([backend.weight for _, backend in backends], np.int64)
     is_up = (rows >= 0) & (states == UP)
     yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, is_up)
-    yield _family("lbmux_backend_weight", "gauge", "A backend's weight, by the configuration file or by command.", labels, weights)
+    yield _family("lbmux_backend_weight", "gauge", "A backend's weight, by the file or by command.", labels, weights)
 
 
 def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lbmux.control.health.lives import Lives
@@ -10,8 +12,8 @@ CONFIG = configured({"watermark": 0.5})
 B1 = CONFIG.services[0].backends[0]
 
 
-def lives(now: float = 0.0) -> Lives:
-    made = Lives(lambda: now)
+def lives(now: float = 0.0, path: Path | None = None) -> Lives:
+    made = Lives(path, lambda: now)
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
     return made
 
@@ -51,6 +53,39 @@ def test_below_the_watermark_the_reason_says_so() -> None:
         made.heard(("web", name), False, "refused")
         made.heard(("web", name), False, "refused")
     assert line(made)["reason"] == "refused; kept, since too few seem healthy"
+
+
+def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
+    made = lives(path=tmp_path / "found")
+    for _ in range(2):
+        made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    made.keep()
+    new, adopting = lives(path=tmp_path / "found"), Lives(tmp_path / "found")
+    assert new.down == set() and KEY in new.unsettled()
+    adopting.recall()
+    assert adopting.down == {KEY}  # before it is configured: the tables are made then
+    adopting.configure(configured({"rise": 1, "fall": 2}))
+    assert line(adopting)["reason"] == "refused"
+    assert adopting.unsettled() == {("web", "b3"), ("web", "b4")}
+    assert adopting.heard(KEY, True, "connected") and adopting.down == set()
+
+
+def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    made.heard(KEY, False, "refused")
+    assert made.is_settled(KEY)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[["web", "b1", "asleep", "refused", 1]]'])
+def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "found").write_text(text)
+    made = lives(path=tmp_path / "found")
+    made.recall()
+    assert made.down == set()
 
 
 ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
