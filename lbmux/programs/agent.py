@@ -39,6 +39,7 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.health_agent import AgentHealth, own_backends
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.refusing import OF_AN_AGENT, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
@@ -216,7 +217,8 @@ async def _serve(options: Options) -> None:
         await probe()
         reloader = Reloader(options.config, agent, in_force)
         watching = Watching(lambda: Moment.of_agent(agent), loop.watch, driver)
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), "watch": watching.watch}
+        handlers: dict[str, Any] = {**refusing(OF_AN_AGENT), **showing.handlers()}
+        handlers |= {"reload": reloader.reload, "watch": watching.watch}
         await stack.enter_async_context(ControlServer(options.control or default_path("agent"), handlers))
         await stack.enter_async_context(serving(options.metrics, showing))
         stop = stop_event(on_reload=reloader.soon)

@@ -27,7 +27,9 @@ from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.errors import SetupError
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
+from lbmux.programs.refusing import OF_AN_EDGE, refusing
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +107,16 @@ class Edge:
     async def health(self) -> dict[str, Any]:
         assert self.config is not None
         # Whether flows are left only the kernel's sockets know.
-        return {"health": [line | {"drained": False} for line in self._lives.lines(self.config)]}
+        health = [line | {"drained": False} for line in self._lives.lines(self.config)]
+        return {"version": FORMAT, "program": "edge", "health": health}
 
     async def order(self, backend: str, order: Order | None = None, service: str | None = None) -> dict[str, Any]:
         """Drain or disable a backend here, or (None) have it serve; answered when routers are told."""
         assert self.config is not None
         keys = self._lives.order(self.config, order, backend, service)
         await self._announcer.announce(self.served())
-        lines = self._lives.lines(self.config)
-        return {"health": [line for line in lines if (line["service"], line["backend"]) in keys]}
+        lines = [line for line in self._lives.lines(self.config) if (line["service"], line["backend"]) in keys]
+        return {"version": FORMAT, "program": "edge", "health": lines}
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         changed = self._lives.heard(key, healthy, reason)
@@ -144,7 +147,7 @@ async def serve(options: Options) -> None:
         edge = Edge(Lives(control.with_suffix(".orders")), announcer, own)
         reloader = Reloader(options.config, edge, nothing_more, config)
         handlers: dict[str, Any] = {"reload": reloader.reload, "bgp": announcer.state}
-        handlers |= {"health": edge.health, "order": edge.order}
+        handlers |= {"health": edge.health, "order": edge.order, **refusing(OF_AN_EDGE)}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
         stop = stop_event(on_reload=reloader.soon)

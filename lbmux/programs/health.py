@@ -19,6 +19,7 @@ from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 DRAINED_S = 1.0
@@ -65,7 +66,8 @@ class Health:
 
     async def health(self) -> dict[str, Any]:
         lines = self._lives.lines(self._reloader.wanted)
-        return {"health": [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]}
+        health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]
+        return {"version": FORMAT, "program": "mux", "health": health}
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""
@@ -85,7 +87,7 @@ class Health:
             log.info("backend %s of service %s: %s by command", key[1], key[0], order or "enable")
         await self._reloader.refresh()
         lines = self._lives.lines(self._reloader.wanted)
-        return {"health": [line for line in lines if _key(line) in keys]}
+        return {"version": FORMAT, "program": "mux", "health": [line for line in lines if _key(line) in keys]}
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         if self._lives.heard(key, healthy, reason):

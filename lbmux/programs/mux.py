@@ -36,6 +36,7 @@ from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
@@ -258,8 +259,8 @@ async def _serve(options: Options) -> None:
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
 
-        handlers: dict[str, Any] = {"reload": reloader.reload, **showing.handlers(), **health.handlers()}
-        handlers["watch"] = watching.watch
+        handlers: dict[str, Any] = {**refusing(OF_A_MUX), **showing.handlers(), **health.handlers()}
+        handlers |= {"reload": reloader.reload, "watch": watching.watch}
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lbmux.control.config import Config, Service
+from lbmux.control.config import Config, Service, kind_of
 from lbmux.control.health.checker import Checker
 from lbmux.control.health.effective import Key, Order, below_watermark, effective
 from lbmux.errors import LbmuxError
@@ -95,10 +95,10 @@ class Lives:
         return keys
 
     def lines(self, config: Config) -> list[dict[str, Any]]:
-        """As the control socket answers."""
-        return [line for service in config.services for line in self._of_service(service)]
+        """As the control socket answers: of all that the file has, also what has no row in the tables."""
+        return [line for service in config.services for line in self._of_service(config, service)]
 
-    def _of_service(self, service: Service) -> list[dict[str, Any]]:
+    def _of_service(self, config: Config, service: Service) -> list[dict[str, Any]]:
         kept = below_watermark(service, self.down, self.orders)
         found = []
         for backend in service.backends:
@@ -112,8 +112,12 @@ class Lives:
             elif state == "down" and kept:
                 reason += "; kept, since too few seem healthy"
             found.append(
-                {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
-            )
+                {
+                    "service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since),
+                    "dip": str(backend.dip), "port": backend.port, "host": str(backend.tunnel_to),
+                    "weight": backend.weight, "tunnel": kind_of(config, service, backend),
+                }
+            )  # fmt: skip
         return found
 
     def _write(self) -> None:
