@@ -47,12 +47,12 @@ def look(name: str, path: Path) -> Look:
         runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
         if runtime["program"] != "mux":
             return Look(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
-        counters = ask(path, "counters", timeout_s=TIMEOUT_S)
-        return Look(
-            name, path, now, "", runtime, _whole(path, "services"), _whole(path, "backends"),
-            {line["verdict"]: line for line in counters["verdicts"]},
-            ask(path, "health", timeout_s=TIMEOUT_S)["health"], _bgp(path),
-        )  # fmt: skip
+        services = _whole(path, "services")
+        now = time.monotonic()  # what rates are made of comes next; the answers before it may have taken their time
+        backends, counters = _whole(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
+        health = ask(path, "health", timeout_s=TIMEOUT_S)["health"]
+        verdicts = {line["verdict"]: line for line in counters["verdicts"]}
+        return Look(name, path, now, "", runtime, services, backends, verdicts, health, _bgp(path))
     except ControlError as error:
         return Look(name, path, now, error.reason)
 

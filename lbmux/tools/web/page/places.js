@@ -32,7 +32,7 @@ function downwards(width, things) {
   let y = 2;
   for (const what of ORDER) {
     const count = things[what].length, many = Math.min(count || 1, columns), { height } = SIZE[what];
-    const own = Math.min(SIZE[what].width, (width - gap * (many - 1)) / many);
+    const own = Math.min(SIZE[what].width, (width - 2 - gap * (many - 1)) / many);
     made[what] = things[what].map((_, at) => {
       const row = Math.floor(at / columns), inRow = Math.min(columns, count - row * columns);
       const start = (width - inRow * own - (inRow - 1) * gap) / 2;
