@@ -33,7 +33,9 @@ from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drained import Drained
 from lbmux.programs.ordering import Ordering
+from lbmux.programs.refusing import OF_AN_EDGE, refusing
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -146,10 +148,10 @@ class Edge:
         assert self.config is not None
         return Here(effective(self.config, frozenset(), self._book.orders.lives).services, connections)
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self, file: Config) -> list[dict[str, Any]]:
         """The states of the backends here."""
         assert self.config is not None
-        return self._lives.lines(self.config, self._book.orders)
+        return self._lives.lines(of_host(file, self._own), self.config, self._book.orders)
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         changed = self._lives.heard(key, healthy, reason)
@@ -179,11 +181,15 @@ async def serve(options: Options) -> None:
         connections = stack.enter_context(Connections())
         drained = Drained(reloader, lambda: edge.here(connections), without_connections)
 
-        async def health() -> dict[str, Any]:
-            return {"health": [one | {"drained": (one["service"], one["backend"]) in drained} for one in edge.lines()]}
+        def lines() -> list[dict[str, Any]]:
+            return edge.lines(reloader.config)
 
-        handlers: dict[str, Any] = {**reloader.handlers(), "bgp": announcer.state, "health": health}
-        handlers |= Ordering(reloader, edge.lines, drained.forget).handlers()
+        async def health() -> dict[str, Any]:
+            said = [one | {"drained": (one["service"], one["backend"]) in drained} for one in lines()]
+            return {"version": FORMAT, "program": "edge", "health": said}
+
+        handlers: dict[str, Any] = {**refusing(OF_AN_EDGE), **reloader.handlers(), "bgp": announcer.state}
+        handlers |= {"health": health, **Ordering(reloader, "edge", lines, drained.forget).handlers()}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
         stop = stop_event(on_reload=reloader.soon)

@@ -19,6 +19,7 @@ from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 FIRST_S = 3.0
@@ -77,15 +78,15 @@ class Health:
         await self._enforce()
 
     def handlers(self) -> dict[str, Any]:
-        ordering = Ordering(self._reloader, self._lines, self._drained.forget)
+        ordering = Ordering(self._reloader, "mux", self._lines, self._drained.forget)
         return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> dict[str, Any]:
-        lines = self._lines()
-        return {"health": [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]}
+        health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in self._lines()]
+        return {"version": FORMAT, "program": "mux", "health": health}
 
     def _lines(self) -> list[dict[str, Any]]:
-        return self._lives.lines(self._reloader.wanted, self._reloader.orders)
+        return self._lives.lines(self._reloader.config, self._reloader.wanted, self._reloader.orders)
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""

@@ -39,6 +39,7 @@ from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
@@ -271,8 +272,8 @@ async def _serve(options: Options) -> None:
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
         health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
-        handlers: dict[str, Any] = {**reloader.handlers(), **showing.handlers(), **health.handlers()}
-        handlers["watch"] = watching.watch
+        handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
+        handlers |= {**health.handlers(), "watch": watching.watch}
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from lbmux.control.config import Backend, Config, Service
+from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.health import kept
 from lbmux.control.health.checker import Checker, ProbeState
 from lbmux.control.health.effective import below_watermark, effective
@@ -17,6 +17,8 @@ from lbmux.control.orders import Key, Order, Orders
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
+State = tuple[Backend, str, str, float | None]
+"""A backend's state, why, and since when."""
 
 
 class Lives:
@@ -73,18 +75,27 @@ class Lives:
     def effective(self, config: Config, orders: Orders) -> Config:
         return effective(config, self.down, orders.lives)
 
-    def lines(self, config: Config, orders: Orders) -> list[dict[str, Any]]:
-        """As the control socket answers; ``config``: as ordered."""
-        return states(config, orders, self._checkers)
+    def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
+        """As the control socket answers."""
+        return states(file, wanted, orders, self._checkers)
 
 
-def states(config: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
-    """Each backend's state, why, and since when."""
-    down, lives = _down(checkers), orders.lives
-    return [
-        line for service in config.services
-        for line in _of_service(service, orders, checkers, below_watermark(service, down, lives))
-    ]  # fmt: skip
+def states(file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
+    """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
+
+    Of all, also of those that have no row in the tables.
+    """
+    down, lives, found = _down(checkers), orders.lives, list[dict[str, Any]]()
+    for service in wanted.services:
+        states = _of_service(service, orders, checkers, below_watermark(service, down, lives))
+        found += [_line(wanted, service, *state) for state in states]
+    there = {(line["service"], line["backend"]) for line in found}
+    for service in file.services:
+        for backend in service.backends:
+            order = orders.of.get((service.name, backend.name))
+            if order is not None and order.life == "remove" and (service.name, backend.name) not in there:
+                found.append(_line(file, service, backend, ORDERED["remove"], "by command", order.since))
+    return found
 
 
 def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
@@ -93,7 +104,7 @@ def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
 
 def _of_service(
     service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[State]:
     """``are_kept``: whether those that are down are in the tables all the same."""
     for backend in service.backends:
         key = service.name, backend.name
@@ -103,11 +114,7 @@ def _of_service(
             state, reason, since = "leaving", one.reason, one.since
         elif state == "down" and are_kept:
             reason += "; kept, since too few seem healthy"
-        yield _line(key, state, reason, since)
-    here = {backend.name for backend in service.backends}
-    for key, order in orders.of.items():
-        if key[0] == service.name and key[1] not in here and order.life == "remove":
-            yield _line(key, ORDERED["remove"], "by command", order.since)
+        yield backend, state, reason, since
 
 
 def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tuple[str, str, float | None]:
@@ -132,8 +139,14 @@ def _changes(order: Order | None) -> Iterator[str]:
         yield f"weight {order.weight} by command"
 
 
-def _line(key: Key, state: str, reason: str, since: float | None) -> dict[str, Any]:
-    return {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
+def _line(
+    config: Config, service: Service, backend: Backend, state: str, reason: str, since: float | None
+) -> dict[str, Any]:
+    return {
+        "service": service.name, "backend": backend.name, "state": state, "reason": reason, "since": _text(since),
+        "dip": str(backend.dip), "port": backend.port, "host": str(backend.tunnel_to), "weight": backend.weight,
+        "tunnel": kind_of(config, service, backend),
+    }  # fmt: skip
 
 
 def _checked(lines: Any) -> dict[Key, Checker]:

@@ -29,7 +29,8 @@ def test_down_with_reason_and_time() -> None:
     assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
     assert made.down == {KEY}
     assert line(made) == {
-        "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z"
+        "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z",
+        "dip": "10.0.2.1", "port": 80, "host": "10.0.2.1", "weight": 5, "tunnel": "ipip",
     }  # fmt: skip
 
 
