@@ -20,7 +20,7 @@ def lives(now: float = 0.0, path: Path | None = None) -> Lives:
 
 def line(made: Lives, orders: Orders | None = None, name: str = "b1") -> dict[str, str]:
     orders = orders or Orders()
-    (found,) = (one for one in made.lines(ordered(CONFIG, orders), orders) if one["backend"] == name)
+    (found,) = (one for one in made.lines(CONFIG, ordered(CONFIG, orders), orders) if one["backend"] == name)
     return found
 
 
@@ -119,7 +119,7 @@ def test_without_weight_in_the_file_it_drains() -> None:
     (service,) = CONFIG.services
     backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
     config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
-    found = lives().lines(config, Orders())[0]
+    found = lives().lines(config, config, Orders())[0]
     assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
 
 

@@ -18,6 +18,8 @@ from lbmux.control.announcer.settings import Neighbour, describe, prefixes_of
 from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.neighbours import NextHop
+from lbmux.control.ordering import live
+from lbmux.control.orders import Ordered, Orders
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.programs.drivers import Driver
@@ -46,25 +48,28 @@ class Served(Inside):
         config = Config.model_validate(POOL)
         super().__init__(POOL)
         self.path, self.neighbours, self.config = path, neighbours, config
-        self.lives = Lives(path.with_suffix(".orders"))
+        self.lives, self.orders = Lives(), Orders()
         self.lives.configure(config)
         for name, reason in (("h1", ""), ("h2", ""), ("h3", "connection refused"), ("h4", "")):
             self.lives.heard(("web", name), not reason, reason or "connected")
         if disabled:
-            self.lives.order(config, "disable", disabled)
+            self.order("disable", disabled)
         self.in_force()
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
         about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
         self.handlers = Showing(lambda: self.moment, driver, path, about).handlers()
         self.handlers |= {"health": self.health, "bgp": self.bgp}
 
+    def order(self, life: Ordered | None, backend: str) -> None:
+        self.orders, _ = live(life, backend, None, 0)(self.config, self.orders)
+
     def in_force(self) -> None:
-        self.mux.commit(self.mux.plan(self.lives.effective(self.config)))
+        self.mux.commit(self.mux.plan(self.lives.effective(self.config, self.orders)))
         for destination in self.mux.destinations():
             self.mux.set_next_hop(destination, NextHop(1, MAC, MAC, 1500))
 
     async def health(self) -> dict[str, Any]:
-        return {"version": 1, "program": "mux", "health": self.lives.lines(self.config)}
+        return {"version": 1, "program": "mux", "health": self.lives.lines(self.config, self.config, self.orders)}
 
     async def bgp(self) -> dict[str, Any]:
         return describe("bird", prefixes_of(self.config) if self.neighbours else [], self.neighbours)

@@ -52,7 +52,7 @@ def test_a_mux_that_does_not_answer_is_named_and_the_others_are_shown(muxes: lis
 
 def test_muxes_with_other_tables_disagree(muxes: list[Served]) -> None:
     assert [service["agree"] for service in picture(looks(muxes), [])["services"]] == [False, True]  # one has h4
-    muxes[1].lives.order(muxes[1].config, None, "h4")
+    muxes[1].order(None, "h4")
     muxes[1].in_force()
     assert [service["agree"] for service in picture(looks(muxes), [])["services"]] == [True, True]
 
