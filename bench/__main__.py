@@ -10,7 +10,7 @@ from bench.report import Result, print_table, write_json
 
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health",
-    "watch", "scrape", "help",
+    "watch", "scrape", "show", "help",
 )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
 def _as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
     from dataclasses import asdict, replace
 
-    said = {"capture": str(capture), **asdict(replace(result, damage=None))}
+    said: dict[str, Any] = {"version": 1, "capture": str(capture), **asdict(replace(result, damage=None))}
     said["packets_per_second"] = round(result.packets_per_second)
     damage = result.damage
     said["damage"] = {"offset": damage.offset, "reason": damage.reason} if damage else None

@@ -16,13 +16,17 @@ FLOWS_SHOWN = 50
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 CONTROL = click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket. [default: of the mux that runs on this machine, else of the agent]",
+    help="Control socket. [default: of the mux that runs on this machine, else of the agent, else of the edge]",
 )  # fmt: skip
 
 
 @click.group(name="show")
 def command() -> None:
-    """Show what a running mux or agent has and does."""
+    """Show what a running mux, agent or edge has and does.
+
+    With -j it is JSON: an object, and of flows one a line.  Each has a "version", now 1: another one where a field goes
+    or changes its meaning.  Fields may be added under the same version, so ignore those that you do not know.
+    """
 
 
 @command.command()
@@ -32,7 +36,11 @@ def command() -> None:
 def services(control: Path | None, as_json: bool, ipvs: bool) -> None:
     """VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
     if ipvs:
-        click.echo("\n".join(_ipvs(control)))
+        from lbmux.cli.ipvs import listing
+
+        own, there, health = (_whole(control, what)[what] for what in ("services", "backends", "health"))
+        places = _ask(control, "runtime")["tables"]["flows"]["rows"]
+        click.echo("\n".join(listing(own, there, health, places)))
         return
     _print_list(control, "services", as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
@@ -104,8 +112,19 @@ def runtime(control: Path | None, as_json: bool) -> None:
 @CONTROL
 @JSON
 def bgp(control: Path | None, as_json: bool) -> None:
-    """What a mux announces, and to whom."""
-    _print_plain({"version": 1, **_ask(control, "bgp")}, as_json)
+    """What a mux or an edge announces, and to whom."""
+    answer = _ask(control, "bgp")
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(f"{answer['speaker']} announces {_text(answer['prefixes']) or 'nothing'}")
+    neighbours = [
+        line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"])} for line in answer["neighbours"]
+    ]
+    _print(_table(neighbours, {
+        "neighbour": "address", "AS": "number", "state": "state", "up for": "uptime", "prefixes": "prefixes",
+        "BFD": "bfd",
+    }))  # fmt: skip
 
 
 @command.command()
@@ -160,6 +179,13 @@ def flows(
 def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
     ends = {end: f"{line[end]}:{line[f'{end}_port']}" for end in ("source", "destination")}
     return {**line, **ends, "idle s": f"{line['idle_s']:.1f}"}
+
+
+def _age(seconds: float | None) -> str | None:
+    """As long as a session lasts: 3 days, 02:10:05."""
+    from datetime import timedelta
+
+    return None if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
 def _itself(*names: str) -> dict[str, str]:
@@ -248,28 +274,3 @@ def _print(table: "Table") -> None:
 
     console = Console(highlight=False)
     console.print(table) if console.is_terminal else Console(width=1000, highlight=False).print(table)
-
-
-def _ipvs(control: Path | None) -> Iterator[str]:
-    """As ipvsadm prints them; `mh` is its name for Maglev hashing, its connections are flows."""
-    from lbmux import __version__
-
-    by_service: dict[str, list[Any]] = {}
-    for backend in _whole(control, "backends")["backends"]:
-        by_service.setdefault(backend["service"], []).append(backend)
-    places = _ask(control, "runtime")["tables"]["flows"]["rows"]
-    yield f"lbmux version {__version__} (size={places})"
-    yield "Prot LocalAddress:Port Scheduler Flags"
-    yield "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
-    for service in _whole(control, "services")["services"]:
-        yield f"{service['protocol'].upper():4} {_end(service['vip'], service['port'])} mh"
-        for backend in by_service.get(service["service"], []):
-            active = backend["trusted_flows"]
-            where = _end(backend["dip"], backend["port"])
-            yield (
-                f"  -> {where:28} {'Tunnel':7} {backend['weight']:<6} {active:<10} {backend['live_flows'] - active:<10}"
-            )
-
-
-def _end(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -16,7 +16,8 @@ LINES = 1 << 16
 @click.command(name="top")
 @click.option(
     "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket of a mux; as often as there are muxes, which are summed. [default: of the one here]",
+    help="Control socket of a mux; as often as there are muxes, which are summed. "
+    "[default: of the mux that runs on this machine, else of the agent]",
 )  # fmt: skip
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between readings."
@@ -31,18 +32,20 @@ def command(
 ) -> None:  # fmt: skip
     """Show services, then the backends of one, then the flows of one: packets, bits, new flows, drops, per second.
 
+    Flows have no counters of their own: of each there is its state, and how long it has been idle.
+
     \b
     arrows, j, k  choose      enter  into it       backspace  back
     s  sort by the next column     r  reverse      p  pause       q  quit
     """
     from rich.console import Console
 
-    from lbmux.control.control_socket import default_path
+    from lbmux.control.control_socket import meant_path
     from lbmux.errors import LbmuxError
     from lbmux.tools.top import run
     from lbmux.tools.top.screen import picture
 
-    source = run.replayed(read) if read else run.live(controls or (default_path("mux"),), write)
+    source = run.replayed(read) if read else run.live(controls or (meant_path(None),), write)
     if once or as_json:
         console = Console()
         for view in run.views(source, 0.0 if read else interval):

@@ -30,14 +30,14 @@ Handler = Callable[..., Any]
 
 
 def default_path(program: str) -> Path:
-    """Where a program (`mux`, `agent`) listens unless it is told otherwise."""
+    """Where a program (`mux`, `agent`, `edge`) listens unless it is told otherwise."""
     return Path("/run/lbmux") / f"{program}.sock"
 
 
 def meant_path(given: Path | None) -> Path:
-    """The socket that is asked where none is named: the mux's, or the agent's where there is only that."""
-    mux, agent = default_path("mux"), default_path("agent")
-    return given or (agent if agent.exists() and not mux.exists() else mux)
+    """The socket that is asked where none is named: of the first of mux, agent and edge that there is."""
+    paths = [default_path(program) for program in ("mux", "agent", "edge")]
+    return given or next((path for path in paths if path.exists()), paths[0])
 
 
 class ControlServer:

@@ -35,6 +35,7 @@ from lbmux.targets.regions import now_ticks
 
 CHUNK_PLACES = 1 << 15
 """A megabyte: it stays in the cache between the copy and the look."""
+DESCRIBED_FLOWS = 1 << 10
 TICK_S = (1 << TICK_SHIFT) / 1e9
 STATES = {UNTRUSTED: "untrusted", TRUSTED: "trusted", CLOSING: "closing"}
 
@@ -67,7 +68,7 @@ class Flows:
             ports = np.where(own, own, ports)
         return ports.byteswap()
 
-    def pick(self, which: NDArray[Any]) -> "Flows":
+    def pick(self, which: "NDArray[Any] | slice") -> "Flows":
         return Flows(self.moment, self.entries[which], self.workers[which], self.now)
 
 
@@ -167,7 +168,12 @@ def select(moment: Moment, test: Test | None = None, sort: str = "", limit: int 
 
 
 def describe(flows: Flows) -> Iterator[dict[str, Any]]:
-    """Each as people and programs read it."""
+    """Each as people and programs read it; some at a time, since lists are made with the interpreter's lock held."""
+    for first in range(0, len(flows), DESCRIBED_FLOWS):
+        yield from _described(flows.pick(slice(first, first + DESCRIBED_FLOWS)))
+
+
+def _described(flows: Flows) -> Iterator[dict[str, Any]]:
     owners, idle_s = flows.moment.owners, flows.idle_ticks() * TICK_S
     # As lists: a field of a NumPy record costs more than all the rest here.
     columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lbmux.control.config import Backend, Config
+from lbmux.control.health import kept
 from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.ordering import fitting
 from lbmux.control.orders import Key, Leaving, Order, Ordered, Orders, ordered
@@ -27,12 +28,7 @@ class OrderBook:
         before, self.orders = self.orders, orders
         if self._path is None or before == orders:
             return
-        new = self._path.with_name(f"{self._path.name}.new")
-        try:
-            new.write_text(json.dumps([*_lines(orders)]))
-            new.replace(self._path)
-        except OSError as error:
-            log.warning("%s: %s: a restart will forget what was ordered", self._path, error.strerror)
+        kept.write(self._path, _lines(orders), "a restart will forget what was ordered")
 
 
 def _lines(orders: Orders) -> list[list[Any]]:

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import mmap
 import os
+import select
 import socket
 import struct
 from typing import Any
@@ -76,6 +77,8 @@ class PacketRing:
             hint = "a packet ring needs CAP_NET_RAW, memory that is left, and an Ethernet interface"
             raise SetupError(f"interface {interface}", error.strerror or str(error), hint) from error
         self._heads = np.ndarray(self._frames, HEADER, self._memory, strides=(self._stride,))
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         self._next = 0
         self._taken = 0
         self._messages = Messages(4096, SOCKADDR_LL_BYTES)
@@ -115,6 +118,10 @@ class PacketRing:
     def fileno(self) -> int:
         """Readable when frames wait."""
         return self._socket.fileno()
+
+    def waits(self) -> bool:
+        """Whether there is something to read."""
+        return bool(self._poll.poll(0))
 
     def receive(self, batch: Batch) -> int:
         """Fill the batch with frames that wait; how many.  They stay the ring's until ``release``."""

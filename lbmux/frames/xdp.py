@@ -52,10 +52,8 @@ class Kernel:
     def _remove_stale_links(self) -> None:
         """Of an interface of this name that is gone."""
         for path, _ in self._pins.links().values():
-            descriptor = syscall.open_pinned(path)
-            if syscall.linked_interface(descriptor) != self.index:
+            if _linked(path) != self.index:
                 path.unlink()
-            os.close(descriptor)
 
     def _adopt(self, sizes: Sizes) -> KernelTables | None:
         pinned = Pinned.open(self._generation) if self._generation else None
@@ -140,6 +138,11 @@ class Kernel:
         assert refused is not None
         raise _explained(self.interface, refused) from refused
 
+    def is_attached(self) -> bool:
+        """Whether all programs are where ``attach`` put them: who may do that may take them off, or the interface."""
+        links = self._pins.links()
+        return all(place in links and _linked(links[place][0]) == self.index for place in self.loaded)
+
     def close(self) -> None:
         """Let go of it: the programs run on."""
         for loaded in self.loaded.values():
@@ -166,6 +169,18 @@ def _update(path: os.PathLike[str], program: int) -> None:
     link = syscall.open_pinned(path)
     try:
         syscall.update_link(link, program)
+    finally:
+        os.close(link)
+
+
+def _linked(path: os.PathLike[str]) -> int:
+    """The interface of a pinned link; 0 where it is gone."""
+    try:
+        link = syscall.open_pinned(path)
+    except BpfError:  # just taken away
+        return 0
+    try:
+        return syscall.linked_interface(link)
     finally:
         os.close(link)
 

@@ -42,6 +42,7 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.health_agent import AgentHealth, own_backends
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.refusing import OF_AN_AGENT, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
@@ -227,8 +228,8 @@ async def _serve(options: Options) -> None:
         lives = AgentLives(reloader, lambda: Moment.of_agent(agent), health)
         await stack.enter_async_context(lives.running())
         watching = Watching(lambda: Moment.of_agent(agent), loop.watch, driver)
-        handlers: dict[str, Any] = {**reloader.handlers(), **showing.handlers(), **lives.handlers()}
-        handlers["watch"] = watching.watch
+        handlers: dict[str, Any] = {**refusing(OF_AN_AGENT), **reloader.handlers(), **showing.handlers()}
+        handlers |= {**lives.handlers(), "watch": watching.watch}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(serving(options.metrics, showing))
         stop = stop_event(on_reload=reloader.soon)

@@ -15,6 +15,7 @@ from lbmux.programs.drained import Drained
 from lbmux.programs.health_agent import AgentHealth
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 HERE = ("add", "remove", "enable")
 
@@ -34,14 +35,15 @@ class AgentLives:
             await asyncio.gather(task, return_exceptions=True)
 
     def handlers(self) -> dict[str, Any]:
-        ordering = Ordering(self._reloader, self._lines, self._drained.forget, HERE)
+        ordering = Ordering(self._reloader, "agent", self._lines, self._drained.forget, HERE)
         return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> dict[str, Any]:
         """Of the backends that are here."""
         rows = self._moment().rows
         keyed = [((line["service"], line["backend"]), line) for line in self._lines()]
-        return {"health": [line | {"drained": key in self._drained} for key, line in keyed if key in rows]}
+        health = [line | {"drained": key in self._drained} for key, line in keyed if key in rows]
+        return {"version": FORMAT, "program": "agent", "health": health}
 
     def _lines(self) -> list[dict[str, Any]]:
-        return states(self._reloader.wanted, self._reloader.orders, self._health.checkers)
+        return states(self._reloader.config, self._reloader.wanted, self._reloader.orders, self._health.checkers)

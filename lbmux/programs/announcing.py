@@ -3,13 +3,13 @@
 import fcntl
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.control.announcer.announcer import SPEAKERS, Announcer
+from lbmux.control.announcer.announcer import SPEAKERS, Announcer, always
 from lbmux.control.announcer.settings import Bgp
 
 SIOCGIFFLAGS = 0x8913
@@ -18,8 +18,9 @@ ANY_ADDRESS = IPv4Address(0)
 
 
 def announcing(
-    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, interface: str
-) -> Announcer | None:
+    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, able: Callable[[], bool],
+    alive: Callable[[], bool] = always,
+) -> Announcer | None:  # fmt: skip
     """Not started yet; SetupError where the speaker is not installed.  None without peers."""
     if bgp is None or not bgp.peers:
         return None
@@ -29,7 +30,7 @@ def announcing(
             bgp = replace(bgp, local6=address)
         elif bgp.local == ANY_ADDRESS:
             bgp = replace(bgp, local=address)
-    return Announcer(SPEAKERS[speaker](bgp, directory), directory, lambda: is_up(interface))
+    return Announcer(SPEAKERS[speaker](bgp, directory), directory, able, alive)
 
 
 def is_up(interface: str) -> bool:

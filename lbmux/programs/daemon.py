@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,9 +21,16 @@ SWITCH_INTERVAL_S = 0.0002
 def run(program: Coroutine[Any, Any, None]) -> None:
     """Run a program to its end, on uvloop where it is installed."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _may_open_many()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(THREADS, initializer=_step_back))
         runner.run(program)
+
+
+def _may_open_many() -> None:
+    """A probe of each backend may be under way at a time; the usual limit of 1024 descriptors is for select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _step_back() -> None:

@@ -19,6 +19,7 @@ from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix
 from lbmux.control.config import Config, Service
 from lbmux.control.config_file import load
+from lbmux.control.config_health import Health
 from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.effective import effective
@@ -28,11 +29,13 @@ from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import Key, Life
 from lbmux.errors import SetupError
-from lbmux.programs.announcing import announcing
+from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drained import Drained
 from lbmux.programs.ordering import Ordering
+from lbmux.programs.refusing import OF_AN_EDGE, refusing
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +54,23 @@ class Options:
 
 
 def of_host(config: Config, own: Collection[Address]) -> Config:
-    """The services that have backends on this host, with those alone.
+    """The services that have backends on this host, with those alone, probed by the host itself.
 
-    Without a watermark: it speaks of a share of all backends, and of the others an edge knows nothing.
+    Without a watermark: it speaks of a share of all backends, and of the others an edge knows nothing.  Nor is there a
+    mux whose tunnel could be probed.
     """
     services = []
     for service in config.services:
         if backends := tuple(backend for backend in service.backends if backend.dip in own):
-            health = service.health and service.health.model_copy(update={"watermark": None, "by": "mux"})
+            health = service.health and _own_probes(service.health)
             services.append(service.model_copy(update={"backends": backends, "health": health}))
     return config.model_copy(update={"services": tuple(services)})
+
+
+def _own_probes(health: Health) -> Health:
+    """A port that was named for the tunnel is the VIP's, and not where the backend listens."""
+    straight = {"through": "direct", "port": None} if health.through == "tunnel" else {}
+    return health.model_copy(update={"watermark": None, "by": "mux", **straight})
 
 
 def served(config: Config, healthy: Collection[Key], lives: Mapping[Key, Life]) -> frozenset[Prefix]:
@@ -138,10 +148,10 @@ class Edge:
         assert self.config is not None
         return Here(effective(self.config, frozenset(), self._book.orders.lives).services, connections)
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self, file: Config) -> list[dict[str, Any]]:
         """The states of the backends here."""
         assert self.config is not None
-        return self._lives.lines(self.config, self._book.orders)
+        return self._lives.lines(of_host(file, self._own), self.config, self._book.orders)
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         changed = self._lives.heard(key, healthy, reason)
@@ -163,7 +173,7 @@ async def serve(options: Options) -> None:
     if not of_host(config, own).services:
         hint = "name the one that it has there by --address, or add it to the file"
         raise SetupError(str(options.config), "no backend has an address of this host as its `dip`", hint)
-    announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+    announcer = announcing(options.bgp, options.bgp_speaker, local, control, lambda: is_up(options.interface))
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:
         book = OrderBook(control.with_suffix(".orders"), config)
@@ -172,11 +182,15 @@ async def serve(options: Options) -> None:
         connections = stack.enter_context(Connections())
         drained = Drained(reloader, lambda: edge.here(connections), without_connections)
 
-        async def health() -> dict[str, Any]:
-            return {"health": [one | {"drained": (one["service"], one["backend"]) in drained} for one in edge.lines()]}
+        def lines() -> list[dict[str, Any]]:
+            return edge.lines(reloader.config)
 
-        handlers: dict[str, Any] = {**reloader.handlers(), "bgp": announcer.state, "health": health}
-        handlers |= Ordering(reloader, edge.lines, drained.forget).handlers()
+        async def health() -> dict[str, Any]:
+            said = [one | {"drained": (one["service"], one["backend"]) in drained} for one in lines()]
+            return {"version": FORMAT, "program": "edge", "health": said}
+
+        handlers: dict[str, Any] = {**refusing(OF_AN_EDGE), **reloader.handlers(), "bgp": announcer.state}
+        handlers |= {"health": health, **Ordering(reloader, "edge", lines, drained.forget).handlers()}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
         stop = stop_event(on_reload=reloader.soon)

@@ -19,8 +19,11 @@ from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
+FIRST_S = 3.0
+"""How long a mux with new tables waits at most to know of each backend whether it is up."""
 
 
 class Health:
@@ -32,9 +35,10 @@ class Health:
     ) -> None:  # fmt: skip
         """``token``: the file with what agents and muxes prove themselves by."""
         self._lives, self._reloader = lives, reloader
-        self._prober = Prober(self._heard, into_tunnel=into_tunnel)
+        self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=lives.is_settled)
         self._hearing = Hearing(self._heard, token)
-        self._changed = asyncio.Event()
+        self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
+        self._unsettled: set[Key] = set()
         self._drained = Drained(reloader, moment, without_flows)
 
     def configure(self, config: Config) -> None:
@@ -57,17 +61,32 @@ class Health:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._lives.keep()
+
+    async def settled(self) -> None:
+        """Until each backend is known to be up or down, a bounded time, and the tables say so.
+
+        A mux that lets flows in before would send some to backends that are dead, which it takes to be up.
+        """
+        self._unsettled = self._lives.unsettled()
+        if not self._unsettled:
+            return
+        try:
+            await asyncio.wait_for(self._all_settled.wait(), FIRST_S)
+        except TimeoutError:
+            log.warning("%d backends not heard of within %g s: taken to be up", len(self._unsettled), FIRST_S)
+        await self._enforce()
 
     def handlers(self) -> dict[str, Any]:
-        ordering = Ordering(self._reloader, self._lines, self._drained.forget)
+        ordering = Ordering(self._reloader, "mux", self._lines, self._drained.forget)
         return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> dict[str, Any]:
-        lines = self._lines()
-        return {"health": [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]}
+        health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in self._lines()]
+        return {"version": FORMAT, "program": "mux", "health": health}
 
     def _lines(self) -> list[dict[str, Any]]:
-        return self._lives.lines(self._reloader.wanted, self._reloader.orders)
+        return self._lives.lines(self._reloader.config, self._reloader.wanted, self._reloader.orders)
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""
@@ -83,15 +102,24 @@ class Health:
         if self._lives.heard(key, healthy, reason):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
             self._changed.set()
+        if key in self._unsettled and self._lives.is_settled(key):
+            self._unsettled.discard(key)
+            if not self._unsettled:
+                self._all_settled.set()
 
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            try:
-                await self._reloader.refresh()
-            except LbmuxError as error:
-                log.error("the backends' new states are not in force: %s", error)
+            await self._enforce()
+
+    async def _enforce(self) -> None:
+        """Put the states in force, and keep them for who adopts the tables."""
+        try:
+            await self._reloader.refresh()
+        except LbmuxError as error:
+            log.error("the backends' new states are not in force: %s", error)
+        self._lives.keep()
 
 
 def _key(line: dict[str, Any]) -> Key:

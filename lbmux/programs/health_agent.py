@@ -45,7 +45,7 @@ class AgentHealth:
 
     def __init__(self, token: Path | None) -> None:
         self._token = read_token(token) if token is not None else None
-        self._prober = Prober(self._heard, by="agent")
+        self._prober = Prober(self._heard, by="agent", settled=self._is_settled)
         self._checkers: dict[Key, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._told: set[asyncio.Event] = set()
@@ -80,6 +80,9 @@ class AgentHealth:
         self._checkers = known
         self._prober.configure(config)
         await self._listen({service.health.agent_port for service in config.services if service.health})
+
+    def _is_settled(self, key: Key) -> bool:
+        return key not in self._checkers or self._checkers[key].was_probed
 
     async def _listen(self, ports: set[int]) -> None:
         for port in self._servers.keys() - ports:

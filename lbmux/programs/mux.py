@@ -33,12 +33,14 @@ from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing
@@ -91,16 +93,17 @@ class PacketLoop:
         self._worker = worker
         self._batch = Batch()
         self._lengths = np.zeros_like(self._batch.length)
+        self._reads = self._reads_before = 0
         self.meter = Meter()
 
     def warm_up(self) -> None:
-        """Compile, or load from the cache, everything that a packet will need."""
+        """Compile, or load from the cache, everything that a packet will need; those that wait are let wait."""
         batch = self.waiting.batch
         batch.count = 0
         self._worker.forward(batch, now_ticks())
+        self.ring.receive(Batch(0))
         self.ring.send(batch)
         self.ring.release(batch)
-        self.turn()
 
     def read(self) -> None:
         """Take what the ring has, a bounded number of batches, and no more once it took long: then others' turn is due.
@@ -110,7 +113,13 @@ class PacketLoop:
         until = time.monotonic() + LONG_TURN_S
         for _ in range(BATCHES_A_TURN):
             if not self.turn() or time.monotonic() > until:
-                return
+                break
+        self._reads += 1
+
+    def gets_on(self) -> bool:
+        """Whether it has read what there was since this was asked last, or there is nothing to read."""
+        before, self._reads_before = self._reads_before, self._reads
+        return self._reads != before or not self.ring.waits()
 
     def turn(self) -> int:
         """One batch: received, forwarded, sent, given back; how many frames it had."""
@@ -211,7 +220,9 @@ async def _serve(options: Options) -> None:
     control = options.control or default_path("mux")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
-        announcer = announcing(options.bgp, options.bgp_speaker, local, control, options.interface)
+        announcer = announcing(
+            options.bgp, options.bgp_speaker, local, control, able=lambda: able(), alive=lambda: loop.gets_on()
+        )
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -221,7 +232,11 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
-        lives, book = Lives(), OrderBook(control.with_suffix(".orders"), config)
+        able = Able(options.interface, ring.index, driver, options.driver == "xdp")
+        lives, book = Lives(control.with_suffix(".found")), OrderBook(control.with_suffix(".orders"), config)
+        has_flows = driver.adopted or driver.previous is not None
+        if has_flows:
+            lives.recall()
         wanted = ordered(config, book.orders)
         mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
@@ -271,23 +286,25 @@ async def _serve(options: Options) -> None:
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
         health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
-        start(driver)
-        if driver.stays:  # and frames still must not be joined then
-            switched.clear()
-
-        handlers: dict[str, Any] = {**reloader.handlers(), **showing.handlers(), **health.handlers()}
-        handlers["watch"] = watching.watch
+        handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
+        handlers |= {**health.handlers(), "watch": watching.watch}
         if announcer is not None:
             handlers["bgp"] = announcer.state
         await stack.enter_async_context(ControlServer(control, handlers))
         metrics = serving(options.metrics, showing, loop.meter, announcer, lambda: reloader.wanted)
         await stack.enter_async_context(metrics)
         stop = stop_event(on_reload=reloader.soon)
+        driver.load()  # which may take seconds: not while probes are under way
+        await stack.enter_async_context(health.running())
+        if not has_flows:  # else the kernel forwards already, by what was found before
+            await health.settled()
+        start(driver)
+        if driver.stays:  # and frames still must not be joined then
+            switched.clear()
         asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
         stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
         log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
         ready()
-        await stack.enter_async_context(health.running())
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)
             await announcer.announce(announced(mux.config or config))

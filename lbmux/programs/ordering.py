@@ -12,6 +12,7 @@ from lbmux.control import ordering
 from lbmux.control.ordering import OrderError
 from lbmux.control.orders import Key, Ordered
 from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +21,12 @@ class Ordering:
     """``lines``: the states of all backends; ``forget``: told whose orders have changed."""
 
     def __init__(
-        self, reloader: Reloader, lines: Callable[[], Sequence[dict[str, Any]]],
+        self, reloader: Reloader, program: str, lines: Callable[[], Sequence[dict[str, Any]]],
         forget: Callable[[Collection[Key]], None] = lambda keys: None, only: Collection[str] = (),
     ) -> None:  # fmt: skip
         """``only``: what may be ordered here, where that is not everything."""
-        self._reloader, self._lines, self._forget, self._only = reloader, lines, forget, only
+        self._reloader, self._program, self._only = reloader, program, only
+        self._lines, self._forget = lines, forget
 
     def handlers(self) -> dict[str, Any]:
         return {"order": self.order, "weight": self.weight, "add": self.add}
@@ -48,4 +50,5 @@ class Ordering:
         self._forget(keys)
         for key in keys:
             log.info("backend %s of service %s: %s by command", key[1], key[0], what)
-        return {"health": [line for line in self._lines() if (line["service"], line["backend"]) in keys]}
+        lines = [line for line in self._lines() if (line["service"], line["backend"]) in keys]
+        return {"version": FORMAT, "program": self._program, "health": lines}

@@ -65,6 +65,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", TCP, *CONFIG, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["version"] == 1
     assert (said["capture"], said["packets"], said["written"], said["damage"]) == (TCP, 18, None, None)
     assert said["verdicts"] == {"forwarded": {"packets": 18, "bytes": said["bytes"]}}
     assert sum(count["packets"] for count in said["backends"].values()) == 18

@@ -113,7 +113,14 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
         assert word in said(capsys, "show", what, *control)
     lines = said(capsys, "show", "services", "--ipvs", *control).splitlines()
     assert lines[1:4:2] == ["Prot LocalAddress:Port Scheduler Flags", "TCP  192.0.2.1:80 mh"]
-    assert lines[4].split()[:5] == ["->", "10.1.1.2:8080", "Tunnel", "1", lines[4].split()[4]]
+    assert lines[4].split()[:4] == ["->", "10.1.1.2:8080", "Tunnel", "1"]
+    health = json.loads(said(capsys, "show", "health", "-j", *control))
+    assert (health["version"], health["program"]) == (1, "mux")
+    assert {line["tunnel"] for line in health["health"]} == {"ipip"}
+    assert main.run(["show", "bgp", *control]) == 1
+    assert "this mux announces nothing by BGP" in capsys.readouterr().err
+    assert main.run(["show", "bgp", "--control", str(socket_of(lab, "host1"))]) == 1
+    assert "name the socket of a mux" in capsys.readouterr().err
 
 
 @pytest.mark.root

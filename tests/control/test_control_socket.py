@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream
+from lbmux.control import control_socket
+from lbmux.control.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream, meant_path
 from lbmux.errors import ConfigError, ControlError, Problem, SetupError
 
 
@@ -189,3 +190,17 @@ def test_asking_what_hangs_up(path: Path) -> None:
         with pytest.raises(ControlError):
             ask(path, "double", number=1, timeout_s=10)
         hanging_up.join(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("running", "meant"),
+    [("", "mux"), ("mux", "mux"), ("agent", "agent"), ("edge", "edge"), ("agent mux", "mux"), ("edge agent", "agent")],
+)
+def test_the_socket_that_is_meant(
+    running: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
+    for program in running.split():
+        (tmp_path / f"{program}.sock").touch()
+    assert meant_path(None) == tmp_path / f"{meant}.sock"
+    assert meant_path(Path("x.sock")) == Path("x.sock")

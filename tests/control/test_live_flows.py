@@ -117,3 +117,10 @@ def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
     assert np.all(np.abs(found.idle_ticks() - expected) < 1000)  # the clock has gone on a little
     assert np.all(np.diff(found.idle_ticks()) <= 0)
 
+
+
+def test_a_long_list_is_described_in_parts_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Inside()
+    inside.send(*(client(port) for port in range(3000, 3020)))
+    monkeypatch.setattr(live_flows, "DESCRIBED_FLOWS", 7)
+    assert sources(inside, "port") == list(range(3000, 3020))

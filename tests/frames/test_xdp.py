@@ -125,6 +125,27 @@ def make_b0() -> None:
         ip.link("add", ifname="b0", kind="veth", peer={"ifname": "other"})
 
 
+def test_it_is_known_whether_the_programs_are_still_attached(pair: Pair) -> None:
+    def work(kernel: Kernel) -> list[bool]:
+        attach(kernel)
+        said = [kernel.is_attached()]
+        detach("b0")
+        return [*said, kernel.is_attached()]
+
+    assert in_kernel(pair, work) == [True, False]
+
+
+def test_an_interface_that_is_gone_has_no_program(pair: Pair) -> None:
+    def work(kernel: Kernel) -> list[bool]:
+        attach(kernel)
+        said = [kernel.is_attached()]
+        with IPRoute() as ip:
+            ip.link("del", index=kernel.index)
+        return [*said, kernel.is_attached()]
+
+    assert in_kernel(pair, work) == [True, False]
+
+
 def test_detaching_leaves_nothing(pair: Pair) -> None:
     in_kernel(pair, attach)
     directory = pair.inside("b", lambda: pins.directory_of("b0", "mux"))

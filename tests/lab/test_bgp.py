@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lbmux.control.control_socket import ask
+from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, ananta_bgp
@@ -93,6 +94,22 @@ def routing(lab: Lab, *more: str) -> Iterator[Router]:
     yield Router(lab)
 
 
+def rebuild(lab: Lab) -> None:
+    """Cut the link between router and mux1, and make another one of the same names and addresses."""
+    router = lab.namespace("router")
+    for node, words in (
+        ("mux1", "link del eth0"),
+        ("mux1", f"link add eth0 type veth peer name to-mux1 netns {router}"),
+        ("mux1", f"addr add {WAY['mux1']}/24 dev eth0"),
+        ("mux1", "link set eth0 up"),
+        ("router", f"addr add {PEER['mux1']}/24 dev to-mux1"),
+        ("router", "link set to-mux1 up"),
+        ("mux1", f"route add default via {PEER['mux1']}"),
+    ):
+        ran = lab.run(node, ["ip", *words.split()], capture_output=True, text=True)
+        assert ran.returncode == 0, (words, ran.stderr)
+
+
 def announcing(lab: Lab, node: str, speaker: str, *more: str) -> Any:
     return running(lab, node, "mux", "--bgp-peer", PEER[node], "--bgp-speaker", speaker, "--drain", "0.1", *more)
 
@@ -148,6 +165,41 @@ def test_a_mux_whose_event_loop_is_stuck_is_withdrawn_and_comes_back(lab: Lab, s
         assert took_s < 0.6
 
 
+BREAKABLE = """
+import sys
+from pathlib import Path
+from lbmux.programs.mux import PacketLoop
+turn, flag = PacketLoop.turn, Path(sys.argv.pop(1))
+def breakable(self):
+    if flag.exists():
+        raise RuntimeError("broken")
+    return turn(self)
+PacketLoop.turn = breakable
+from lbmux.cli.main import main
+main()
+"""
+
+
+def test_a_packet_loop_that_raises_is_withdrawn_and_comes_back(lab: Lab, tmp_path: Path) -> None:
+    """The event loop goes on: it is the packets that nobody forwards any more."""
+    flag, control = tmp_path / "broken", tmp_path / "mux.sock"
+    options = ["mux", "-c", str(lab.config), "-i", "eth0", "--driver", "packet", "--control", str(control)]
+    options += ["--bgp-peer", PEER["mux1"], "--bgp-speaker", "bird", "--drain", "0.1"]
+    with routing(lab) as router, (tmp_path / "log").open("wb") as log:
+        mux = lab.popen("mux1", [sys.executable, "-c", BREAKABLE, str(flag), *options], stdout=log, stderr=log)
+        try:
+            until(lambda: bool(ways(router)), 60)
+            flag.touch()
+            lab.run("client", ["ping", "-c", "1", "-W", "1", VIP], capture_output=True)
+            until(lambda: not ways(router), 2)
+            assert mux.poll() is None
+            flag.unlink()
+            until(lambda: bool(ways(router)))
+        finally:
+            mux.terminate()
+            assert mux.wait(10) == 0
+
+
 def test_with_bfd_a_silent_link_is_withdrawn_before_the_hold_time(lab: Lab) -> None:
     with routing(lab) as router, announcing(lab, "mux1", "bird", "--bfd") as mux:
         until(lambda: bool(ways(router)) and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
@@ -197,6 +249,25 @@ def test_an_interface_without_carrier_is_withdrawn_everywhere(lab: Lab) -> None:
         until(lambda: ask(mux.control, "bgp")["prefixes"] == [], 2)
         router.set_link("to-mux1", "up")
         until(lambda: bool(ways(router)))
+
+
+def test_an_interface_made_anew_is_not_announced_by(lab: Lab) -> None:
+    """The ring is bound to the one before, so that nothing of what came would be forwarded."""
+    with routing(lab) as router, announcing(lab, "mux1", "bird") as mux:
+        until(lambda: bool(ways(router)))
+        rebuild(lab)
+        until(lambda: ask(mux.control, "bgp")["prefixes"] == [], 2)
+        until(lambda: "was made anew" in mux.log)
+        time.sleep(2)  # longer than a session took
+        assert not ways(router)
+
+
+def test_a_mux_that_insists_on_its_program_is_withdrawn_without_it(lab: Lab) -> None:
+    with routing(lab) as router, announcing(lab, "mux1", "bird", "--driver", "xdp", "--detach-on-exit") as mux:
+        until(lambda: bool(ways(router)))
+        lab.inside("mux1", lambda: detach("eth0"))
+        until(lambda: not ways(router), 2)
+        assert "the program was taken off interface eth0" in mux.log
 
 
 def test_a_speaker_that_is_not_installed_is_one_clear_line(lab: Lab, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from lbmux.lab.topology import VIP, VIP6, Route, ananta
 
 @pytest.fixture(autouse=True)
 def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Daemons keep what was ordered; the next test's are new ones."""
+    """Daemons keep what was ordered, and what was found; the next test's are new ones."""
     yield
     if "lab" in request.fixturenames:
-        for kept in request.getfixturevalue("lab").directory.glob("*.orders"):
+        directory = request.getfixturevalue("lab").directory
+        for kept in (*directory.glob("*.orders"), *directory.glob("*.found")):
             kept.unlink()
 
 

@@ -1,5 +1,6 @@
 """Edges: hosts that announce a VIP themselves while their own service is healthy.  Real daemons, BIRD as the router."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.control_socket import ask
+from lbmux.control.health.effective import Key
+from lbmux.control.health.prober import Prober
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
@@ -24,6 +27,7 @@ from lbmux.lab.topology import VIP, Topology
 from lbmux.lab.traffic import traffic
 from lbmux.programs.drained import LOOK_S
 from lbmux.programs.edge import of_host, served
+from tests.control.health.servers import stream_server
 from tests.lab.test_bgp import Router, until, ways
 from tests.programs.daemons import configuration, service
 
@@ -55,6 +59,19 @@ def test_only_the_hosts_own_backends_count_and_no_watermark() -> None:
     names = [(s.name, [b.name for b in s.backends]) for s in config.services]
     assert names == [("web", ["h1"]), ("plain", ["h1"])]
     assert config.services[0].health is not None and config.services[0].health.watermark is None
+
+
+def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
+    async def run() -> tuple[Key, bool, str]:
+        results: asyncio.Queue[tuple[Key, bool, str]] = asyncio.Queue()
+        async with stream_server(b"") as port, Prober(lambda *result: results.put_nowait(result)) as prober:
+            probes = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "through": "tunnel", "port": 80}
+            local = [{"name": "h1", "dip": "127.0.0.1", "port": port}]
+            config = Config.model_validate(configuration(service("web", 80, local, health=probes)))
+            prober.configure(of_host(config, {ip_address("127.0.0.1")}))
+            return await asyncio.wait_for(results.get(), 5)
+
+    assert asyncio.run(run()) == (("web", "h1"), True, "connected")
 
 
 def test_a_vip_is_served_when_all_of_its_services_here_are() -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from lbmux.control.control_socket import ask
+from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
+from lbmux.programs.health import FIRST_S
 
 from .daemons import Daemon, Wire, running
 from .slow_lab import DIPS, SERVER, VIPS, balanced, configuration
@@ -148,6 +150,69 @@ def test_dead_backend_gets_no_connection_and_comes_back(lab: Lab, options: tuple
             wait_until(mux, "h1", "up", 5)
             wait_for_rows(mux, "h1", "h2")
             assert hosts(lab) == {1, 2}
+
+
+@contextlib.contextmanager
+def knocking(lab: Lab) -> Iterator[None]:
+    """A client that opens connections all the time, whether anybody answers or not."""
+    ended = threading.Event()
+
+    def knock() -> None:
+        while not ended.is_set():
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                sock.connect_ex((VIPS[4], 80))
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=lambda: lab.inside("client", knock))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def tunnelled(wire: Wire) -> list[bytes]:
+    """What came from a mux, of all that a host got until now."""
+    return [frame for frame in wire.frames(1_000_000, 0.3) if frame[23] == socket.IPPROTO_IPIP]
+
+
+def test_a_mux_that_starts_gives_a_dead_backend_nothing(lab: Lab) -> None:
+    with server(lab, 2), Wire(lab, "host1") as first, Wire(lab, "host2") as second, knocking(lab):
+        with balanced(lab, services=[web(kind="tcp", interval_s=1.0)]) as mux:
+            assert states(mux) == {"h1": "down", "h2": "up"}
+            time.sleep(0.5)
+        assert tunnelled(second) and not tunnelled(first)
+
+
+def test_a_mux_that_adopts_tables_does_not_bring_a_dead_backend_back(lab: Lab) -> None:
+    """Its probes are slow, and the kernel forwards all the time."""
+    configured, stays = [web(kind="tcp", interval_s=1.0)], ("--driver", "xdp")
+    try:
+        with server(lab, 2), knocking(lab):
+            with balanced(lab, options=stays, services=configured) as mux:
+                wait_for_rows(mux, "h2")
+            with Wire(lab, "host1") as first, Wire(lab, "host2") as second:
+                with running(lab, "mux1", "mux", *stays) as again:
+                    assert ask(again.control, "runtime")["adopted"]
+                    time.sleep(0.5)
+                    assert states(again) == {"h1": "down", "h2": "up"}
+                assert tunnelled(second) and not tunnelled(first)
+            with server(lab, 1), running(lab, "mux1", "mux", *stays) as again:
+                wait_until(again, "h1", "up", 5)
+    finally:
+        lab.inside("mux1", lambda: detach("eth0"))
+
+
+def test_a_backend_that_never_answers_does_not_keep_a_mux_from_starting(lab: Lab) -> None:
+    slow = web(kind="tcp", interval_s=30.0, timeout_s=30.0)
+    with server(lab, 2), without_a_way(lab, 1):
+        begun = time.monotonic()
+        with balanced(lab, services=[slow]) as mux:
+            assert time.monotonic() - begun > FIRST_S
+            assert "1 backends not heard of within 3 s" in mux.log
+            assert states(mux) == {"h1": "up", "h2": "up"}
 
 
 def test_all_seem_dead_and_the_watermark_keeps_them(lab: Lab) -> None:

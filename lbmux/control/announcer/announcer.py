@@ -1,7 +1,8 @@
 """The announcer: a speaker, a process that keeps it, and what is to be announced.
 
-It gives the keeper a sign of life from the mux's own event loop, so what keeps that loop from running withdraws the
-routes too; and it starts the speaker again when that has ended.
+It gives the keeper a sign of life from the mux's own event loop while the mux's packet loop gets on, so what keeps
+either from running withdraws the routes too; and it starts the speaker again when that has ended.  The sign waits for
+nothing, least of all for the speaker.
 """
 
 import asyncio
@@ -31,14 +32,22 @@ AGAIN_S = 0.5
 NOTHING: frozenset[Prefix] = frozenset()
 
 
+def always() -> bool:
+    return True
+
+
 class Announcer:
-    """``able`` says whether the mux can forward; while it cannot, nothing is announced."""
+    """``able`` says whether the mux can forward; while it cannot, nothing is announced.  ``alive``, asked every BEAT_S,
+    whether it has got on since it was asked last; without that for ``silence_s`` the speaker is killed."""
 
     def __init__(
-        self, speaker: Speaker, directory: Path, able: Callable[[], bool] = lambda: True, silence_s: float = SILENCE_S
-    ) -> None:
+        self, speaker: Speaker, directory: Path, able: Callable[[], bool] = always, alive: Callable[[], bool] = always,
+        silence_s: float = SILENCE_S,
+    ) -> None:  # fmt: skip
         self._speaker, self._directory = speaker, directory
-        self._able, self._silence_s = able, silence_s
+        self._able, self._alive, self._silence_s = able, alive, silence_s
+        self._lives = asyncio.Event()
+        """Set while the last answer of ``alive`` was yes."""
         self._command = speaker.command()  # raises where there is none, before anything was done
         self._wanted = self._told = NOTHING
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -49,7 +58,7 @@ class Announcer:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         await self._start()
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._supervise())]
+        self._tasks = [asyncio.create_task(work()) for work in (self._beat, self._follow, self._supervise)]
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -78,7 +87,7 @@ class Announcer:
         """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
         async with self._lock:
             after = self._wanted if self._able() else NOTHING
-            if after == self._told:
+            if after == self._told or self._keeper is None:  # not started yet
                 return
             try:
                 await self._speaker.change(self._told, after)
@@ -104,9 +113,21 @@ class Announcer:
 
     async def _beat(self) -> None:
         while True:
-            if self._keeper is not None and self._keeper.stdin is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    self._keeper.stdin.write(b".")
+            if self._alive():
+                self._lives.set()
+                self._sign()
+            else:
+                self._lives.clear()
+            await asyncio.sleep(BEAT_S)
+
+    def _sign(self) -> None:
+        if self._keeper is not None and self._keeper.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._keeper.stdin.write(b".")
+
+    async def _follow(self) -> None:
+        """What is wanted, as soon as the mux is able and the speaker listens."""
+        while True:
             await self._update()
             await asyncio.sleep(BEAT_S)
 
@@ -117,8 +138,11 @@ class Announcer:
             if code is None:
                 continue
             text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
-            why = "the event loop was stuck" if code == keeper.SILENT else (text[-1] if text else f"code {code}")
+            why = "the packet loop was stuck" if code == keeper.SILENT else (text[-1] if text else f"code {code}")
             log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
+            async with self._lock:
+                self._keeper, self._told = None, NOTHING
             await asyncio.sleep(AGAIN_S)
+            await self._lives.wait()
             async with self._lock:
                 await self._start()

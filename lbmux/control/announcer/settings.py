@@ -89,6 +89,7 @@ def in_order(prefixes: Iterable[Prefix], version: int | None = None) -> list[str
 def describe(speaker: str, prefixes: Iterable[Prefix], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
     """As the control socket answers."""
     return {
+        "version": 1,
         "speaker": speaker,
         "prefixes": in_order(prefixes),
         "neighbours": [vars(neighbour) for neighbour in neighbours],

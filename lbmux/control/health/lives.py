@@ -1,26 +1,31 @@
 """The lives of all backends: what the probes found, beside what an operator ordered.
 
-What the probes found is not kept over restarts, since it is soon found again.
+What the probes found is kept in a file for tables that outlive the daemon: whoever adopts them is not to bring back
+what is down in them.  With new tables all is found anew.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.health.checker import Checker
+from lbmux.control.config import Backend, Config, Service, kind_of
+from lbmux.control.health import kept
+from lbmux.control.health.checker import Checker, ProbeState
 from lbmux.control.health.effective import below_watermark, effective
 from lbmux.control.orders import Key, Order, Orders
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
+State = tuple[Backend, str, str, float | None]
+"""A backend's state, why, and since when."""
 
 
 class Lives:
-    """``clock``: seconds since the epoch."""
+    """``path``: where it is kept what was found, if it is; ``clock``: seconds since the epoch."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = path, clock
         self._checkers: dict[Key, Checker] = {}
 
     def configure(self, config: Config) -> None:
@@ -41,6 +46,28 @@ class Lives:
         checker = self._checkers.get(key)
         return checker is not None and checker.heard(healthy, reason, self._clock())
 
+    def is_settled(self, key: Key) -> bool:
+        """Whether probes have said if it is up; of a backend that nobody has, there is nothing to say."""
+        return key not in self._checkers or self._checkers[key].was_probed
+
+    def unsettled(self) -> set[Key]:
+        return {key for key, checker in self._checkers.items() if not checker.was_probed}
+
+    def keep(self) -> None:
+        """What the probes found, for ``recall``."""
+        lines = [
+            [*key, checker.state, checker.reason, checker.since]
+            for key, checker in self._checkers.items()
+            if checker.was_probed
+        ]
+        if self._path is not None:
+            kept.write(self._path, lines, "a restart will not know what is down")
+
+    def recall(self) -> None:
+        """Take what was found before, by a process whose tables are in force still."""
+        if self._path is not None:
+            self._checkers = kept.read(self._path, _checked, "what was down begins as up")
+
     @property
     def down(self) -> set[Key]:
         return _down(self._checkers)
@@ -48,18 +75,27 @@ class Lives:
     def effective(self, config: Config, orders: Orders) -> Config:
         return effective(config, self.down, orders.lives)
 
-    def lines(self, config: Config, orders: Orders) -> list[dict[str, Any]]:
-        """As the control socket answers; ``config``: as ordered."""
-        return states(config, orders, self._checkers)
+    def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
+        """As the control socket answers."""
+        return states(file, wanted, orders, self._checkers)
 
 
-def states(config: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
-    """Each backend's state, why, and since when."""
-    down, lives = _down(checkers), orders.lives
-    return [
-        line for service in config.services
-        for line in _of_service(service, orders, checkers, below_watermark(service, down, lives))
-    ]  # fmt: skip
+def states(file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
+    """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
+
+    Of all, also of those that have no row in the tables.
+    """
+    down, lives, found = _down(checkers), orders.lives, list[dict[str, Any]]()
+    for service in wanted.services:
+        states = _of_service(service, orders, checkers, below_watermark(service, down, lives))
+        found += [_line(wanted, service, *state) for state in states]
+    there = {(line["service"], line["backend"]) for line in found}
+    for service in file.services:
+        for backend in service.backends:
+            order = orders.of.get((service.name, backend.name))
+            if order is not None and order.life == "remove" and (service.name, backend.name) not in there:
+                found.append(_line(file, service, backend, ORDERED["remove"], "by command", order.since))
+    return found
 
 
 def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
@@ -67,22 +103,18 @@ def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
 
 
 def _of_service(
-    service: Service, orders: Orders, checkers: Mapping[Key, Checker], kept: bool
-) -> Iterator[dict[str, Any]]:
-    """``kept``: whether those that are down are in the tables all the same."""
+    service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool
+) -> Iterator[State]:
+    """``are_kept``: whether those that are down are in the tables all the same."""
     for backend in service.backends:
         key = service.name, backend.name
         state, reason, since = _state(backend, orders.of.get(key), checkers.get(key))
         if key in orders.leaving and state != "down":
             one = orders.leaving[key]
             state, reason, since = "leaving", one.reason, one.since
-        elif state == "down" and kept:
+        elif state == "down" and are_kept:
             reason += "; kept, since too few seem healthy"
-        yield _line(key, state, reason, since)
-    here = {backend.name for backend in service.backends}
-    for key, order in orders.of.items():
-        if key[0] == service.name and key[1] not in here and order.life == "remove":
-            yield _line(key, ORDERED["remove"], "by command", order.since)
+        yield backend, state, reason, since
 
 
 def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tuple[str, str, float | None]:
@@ -107,8 +139,21 @@ def _changes(order: Order | None) -> Iterator[str]:
         yield f"weight {order.weight} by command"
 
 
-def _line(key: Key, state: str, reason: str, since: float | None) -> dict[str, Any]:
-    return {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
+def _line(
+    config: Config, service: Service, backend: Backend, state: str, reason: str, since: float | None
+) -> dict[str, Any]:
+    return {
+        "service": service.name, "backend": backend.name, "state": state, "reason": reason, "since": _text(since),
+        "dip": str(backend.dip), "port": backend.port, "host": str(backend.tunnel_to), "weight": backend.weight,
+        "tunnel": kind_of(config, service, backend),
+    }  # fmt: skip
+
+
+def _checked(lines: Any) -> dict[Key, Checker]:
+    found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
+    if not all(checker.state in get_args(ProbeState) for checker in found.values()):
+        raise ValueError("a state that there is not")
+    return found
 
 
 def _text(since: float | None) -> str | None:

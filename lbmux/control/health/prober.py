@@ -1,4 +1,8 @@
-"""Probes all backends, each at its own time, on one event loop and by a bounded number of connections."""
+"""Probes all backends, each at its own time, on one event loop and by one connection to each at the most.
+
+Nobody waits for another's turn: silent backends, by the thousand, would make the news of all others late.  A backend of
+which nothing is known is probed at once, and again without a pause until it is settled whether it is up.
+"""
 
 import asyncio
 import functools
@@ -15,22 +19,28 @@ from lbmux.control.health.probe import Target, attempt
 from lbmux.control.orders import Key
 
 log = logging.getLogger(__name__)
-AT_ONCE = 256
-"""Probes under way at a time; the others wait for their turn."""
+SPREAD_S = 0.1
+"""Over how long the first probes of many new backends are spread, so that packets have their turn between them."""
 
 Heard = Callable[[Key, bool, str], None]
 Bind = Callable[[Key, str, socket.socket], None]
 """Given a backend, its service's protocol and a new socket of a probe."""
 
 
+def always(key: Key) -> bool:
+    return True
+
+
 class Prober:
     """``heard`` gets every result; only services whose probes are to be made ``by`` us have any."""
 
-    def __init__(self, heard: Heard, by: str = "mux", into_tunnel: Bind | None = None) -> None:
-        """``into_tunnel`` is called for the sockets of probes that are to go through it."""
-        self._heard, self._by, self._into_tunnel = heard, by, into_tunnel
+    def __init__(
+        self, heard: Heard, by: str = "mux", into_tunnel: Bind | None = None, settled: Callable[[Key], bool] = always
+    ) -> None:
+        """``into_tunnel`` is called for the sockets of probes that are to go through it; ``settled`` says whether it
+        is known of a backend that it is up or down, which a few results must bring about."""
+        self._heard, self._by, self._into_tunnel, self._settled = heard, by, into_tunnel, settled
         self._tasks: dict[tuple[Key, Target], asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,13 +74,15 @@ class Prober:
 
     async def _probe(self, key: Key, target: Target) -> None:
         health, loop = target.health, asyncio.get_running_loop()
+        if not self._settled(key):
+            await asyncio.sleep(random.uniform(0, min(SPREAD_S, health.interval_s)))  # noqa: S311 -- spreads load
+        while not self._settled(key):
+            self._heard(key, *await self._attempt(key, target))
         due = loop.time() + random.uniform(0, health.interval_s)  # noqa: S311 -- spreads load, keeps no secret
         while True:
             aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s  # noqa: S311
             await asyncio.sleep(due + aside_s - loop.time())
-            async with self._turns:
-                healthy, reason = await self._attempt(key, target)
-            self._heard(key, healthy, reason)
+            self._heard(key, *await self._attempt(key, target))
             due = max(due + health.interval_s, loop.time())  # what was missed is not made up for
 
     async def _attempt(self, key: Key, target: Target) -> tuple[bool, str]:

@@ -46,25 +46,26 @@ def backend_rates(before: Reading, after: Reading, service: str) -> list[Row]:
 
 
 def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
-    """Flows are not counted one by one, so they have a state and an age, and no rates."""
+    """Flows are not counted one by one: of each is known whose it is, its state and how long it has been idle."""
     return [
-        {"client": row["source"], "port": row["source_port"], "mux": mux, "state": row["state"],
-         "idle_s": row["idle_s"]}
+        {"client": row["source"], "port": row["source_port"], "mux": mux, "backend": row["backend"],
+         "state": row["state"], "idle_s": row["idle_s"]}
         for mux, counts in reading.muxes.items() for row in counts.flows
         if (row["service"], row["backend"]) == (service, backend)
     ]  # fmt: skip
 
 
-def drops(before: Reading, after: Reading) -> dict[str, float]:
-    """Packets dropped a second, by reason."""
-    sums: dict[str, float] = defaultdict(float)
+def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
+    """Packets dropped a second: by reason, then by mux.  Only what goes on."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    seconds = after.time - before.time
     for mux, counts in after.muxes.items():
         earlier = {row["verdict"]: row["packets"] for row in before.muxes.get(mux, counts).verdicts}
         for row in counts.verdicts:
-            if row["kind"] == "drop":
-                sums[row["verdict"]] += _since(earlier.get(row["verdict"], 0), row["packets"])
-    seconds = after.time - before.time
-    return {reason: round(count / seconds, 1) for reason, count in sums.items() if count and seconds > 0}
+            count = _since(earlier.get(row["verdict"], 0), row["packets"]) if row["kind"] == "drop" else 0
+            if count and seconds > 0:
+                found[row["verdict"]][mux] = round(count / seconds, 1)
+    return dict(found)
 
 
 def _pairs(

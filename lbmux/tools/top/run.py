@@ -52,7 +52,9 @@ def views(source: Source, interval_s: float) -> Iterator[View]:
 def document(view: View) -> dict[str, Any]:
     """Services and drops, for programs."""
     at = None if view.after is None else view.after.time
-    return {"version": 1, "time": at, "services": view.rows(), "drops": view.drops()}
+    drops = view.drops()
+    sums = {reason: round(sum(by_mux.values()), 1) for reason, by_mux in drops.items()}
+    return {"version": 1, "time": at, "services": view.rows(), "drops": sums, "drops_by_mux": drops}
 
 
 def watch(source: Source, interval_s: float, descriptor: int) -> None:

@@ -12,12 +12,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lbmux.tools.top.view import COLUMNS, KEYS, View
+from lbmux.tools.top.readings import MOST_FLOWS
+from lbmux.tools.top.view import COLUMNS, FLOWS, KEYS, View
 
 HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}
 SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\r": "enter", b"\n": "enter",
              b"\x7f": "backspace", b"\x08": "backspace", b"k": "up", b"j": "down"}  # fmt: skip
 PARTS = (b"\x1b", b"\x1b[", b"\x1bO")
+NOTES = {FLOWS: f"flows are not counted one by one: idle is since the last packet; {MOST_FLOWS} of a mux at most"}
+"""Below the table, where it needs one."""
 ESCAPE_S = 0.3
 """How long the rest of a key's bytes may take; Escape alone does nothing, so waiting for it costs nothing."""
 ABOUT_LINES = 6
@@ -37,7 +40,7 @@ def picture(view: View, height: int = 50) -> Group:
     for number, row in enumerate(rows[first : first + most], first):
         cells = [_cell(row[column]) for column in COLUMNS[view.level]]
         table.add_row(*cells, style="reverse" if number == at else "")
-    return Group(_title(view, len(rows)), _drops(view), table, Text(""), _help())
+    return Group(_title(view, len(rows)), _drops(view), table, Text(NOTES.get(view.level, ""), style="dim"), _help())
 
 
 def _title(view: View, count: int) -> Text:
@@ -49,8 +52,15 @@ def _title(view: View, count: int) -> Text:
 
 
 def _drops(view: View) -> Text:
-    said = ", ".join(f"{reason} {_cell(rate)}" for reason, rate in sorted(view.drops().items()))
+    several = view.after is not None and len(view.after.muxes) > 1
+    said = ", ".join(_drop(reason, by_mux, several) for reason, by_mux in sorted(view.drops().items()))
     return Text(f"drops/s: {said or 'none'}", style="red" if said else "")
+
+
+def _drop(reason: str, by_mux: dict[str, float], several: bool) -> str:
+    """The pool's, and where there are several muxes also each one's."""
+    each = ", ".join(f"{mux} {_cell(rate)}" for mux, rate in by_mux.items())
+    return f"{reason} {_cell(round(sum(by_mux.values()), 1))}{f' ({each})' if several else ''}"
 
 
 def _help() -> Text:

@@ -10,12 +10,13 @@ SERVICES, BACKENDS, FLOWS = "services", "backends", "flows"
 COLUMNS = {
     SERVICES: ("service", "address", "up", "flows", "packets_s", "bits_s", "new_flows_s"),
     BACKENDS: ("backend", "dip", "state", "weight", "flows", "packets_s", "bits_s", "new_flows_s"),
-    FLOWS: ("client", "port", "mux", "state", "idle_s"),
+    FLOWS: ("client", "port", "mux", "backend", "state", "idle_s"),
 }
 KEYS = {
-    "↑↓": "choose", "enter": "open", "backspace": "back", "s": "next sort", "r": "reverse",
+    "↑ ↓ j k": "choose", "enter": "open", "backspace": "back", "s": "next sort", "r": "reverse",
     "p": "pause", "q": "quit",
 }  # fmt: skip
+"""The help line: keys with blanks between, and what they do."""
 
 
 @dataclass
@@ -63,7 +64,8 @@ class View:
             found = service_rates(before, self.after)
         return sorted(found, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
 
-    def drops(self) -> dict[str, float]:
+    def drops(self) -> dict[str, dict[str, float]]:
+        """By reason, then by mux."""
         return {} if self.before is None or self.after is None else drops(self.before, self.after)
 
     def press(self, key: str) -> None:

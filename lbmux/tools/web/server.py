@@ -3,7 +3,8 @@
     /                 the page
     /events           the pool (tools.web.pool), as server-sent events
     /api/table        ?service=: a Maglev table                /api/proposal  a configuration: what it would move
-    /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file
+    /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file;
+                                                               events say when that is another
 """
 
 import asyncio
@@ -21,13 +22,14 @@ from lbmux.programs.daemon import ready, stop_event
 from lbmux.tools.explain import explain_live
 from lbmux.tools.packet import Packet
 from lbmux.tools.web.guard import add_headers, guard
-from lbmux.tools.web.pool import Look, look, names, picture
+from lbmux.tools.web.looks import Look, look, names
+from lbmux.tools.web.pool import picture
 from lbmux.tools.web.tables import Table, change, read
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html", "/style.css": "style.css", "/app.js": "app.js", "/map.js": "map.js"}
+FILES = {"/": "index.html"} | {f"/{name}": name for name in ("style.css", "app.js", "board.js", "map.js", "places.js")}
 INTERVAL_S = 1.0
 MOST_PROPOSED_BYTES = 1 << 22
 
@@ -65,9 +67,18 @@ class Site:
             now = asyncio.get_running_loop().time()
             if now - self._looked_at >= self.interval_s * 0.9:
                 looks = await asyncio.gather(*(asyncio.to_thread(look, *mux) for mux in names(self.controls).items()))
-                self._picture = json.dumps(picture(looks, self._looks))
+                scoreboard = await asyncio.to_thread(self._stamp)
+                self._picture = json.dumps(picture(looks, self._looks) | {"scoreboard": scoreboard})
                 self._looks, self._looked_at = looks, now
             return self._picture
+
+    def _stamp(self) -> str | None:
+        """Another one where the scoreboard's file is another; None without one."""
+        try:
+            seen = self.scoreboard.stat() if self.scoreboard else None
+        except OSError:
+            return None
+        return seen and f"{seen.st_mtime_ns} {seen.st_size}"
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lbmux.control.health.lives import Lives
@@ -10,15 +12,15 @@ CONFIG = configured({"watermark": 0.5})
 B1 = CONFIG.services[0].backends[0]
 
 
-def lives(now: float = 0.0) -> Lives:
-    made = Lives(lambda: now)
+def lives(now: float = 0.0, path: Path | None = None) -> Lives:
+    made = Lives(path, lambda: now)
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
     return made
 
 
 def line(made: Lives, orders: Orders | None = None, name: str = "b1") -> dict[str, str]:
     orders = orders or Orders()
-    (found,) = (one for one in made.lines(ordered(CONFIG, orders), orders) if one["backend"] == name)
+    (found,) = (one for one in made.lines(CONFIG, ordered(CONFIG, orders), orders) if one["backend"] == name)
     return found
 
 
@@ -27,7 +29,8 @@ def test_down_with_reason_and_time() -> None:
     assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
     assert made.down == {KEY}
     assert line(made) == {
-        "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z"
+        "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z",
+        "dip": "10.0.2.1", "port": 80, "host": "10.0.2.1", "weight": 5, "tunnel": "ipip",
     }  # fmt: skip
 
 
@@ -51,6 +54,39 @@ def test_below_the_watermark_the_reason_says_so() -> None:
         made.heard(("web", name), False, "refused")
         made.heard(("web", name), False, "refused")
     assert line(made)["reason"] == "refused; kept, since too few seem healthy"
+
+
+def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
+    made = lives(path=tmp_path / "found")
+    for _ in range(2):
+        made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    made.keep()
+    new, adopting = lives(path=tmp_path / "found"), Lives(tmp_path / "found")
+    assert new.down == set() and KEY in new.unsettled()
+    adopting.recall()
+    assert adopting.down == {KEY}  # before it is configured: the tables are made then
+    adopting.configure(configured({"rise": 1, "fall": 2}))
+    assert line(adopting)["reason"] == "refused"
+    assert adopting.unsettled() == {("web", "b3"), ("web", "b4")}
+    assert adopting.heard(KEY, True, "connected") and adopting.down == set()
+
+
+def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    made.heard(KEY, False, "refused")
+    assert made.is_settled(KEY)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[["web", "b1", "asleep", "refused", 1]]'])
+def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "found").write_text(text)
+    made = lives(path=tmp_path / "found")
+    made.recall()
+    assert made.down == set()
 
 
 ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
@@ -83,7 +119,7 @@ def test_without_weight_in_the_file_it_drains() -> None:
     (service,) = CONFIG.services
     backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
     config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
-    found = lives().lines(config, Orders())[0]
+    found = lives().lines(config, config, Orders())[0]
     assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
 
 

@@ -2,12 +2,8 @@
 
 import json
 import os
-import pty
-import select
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +12,8 @@ from lbmux.cli.main import run
 from lbmux.tools.top.run import replayed
 from lbmux.tools.top.screen import keys
 from lbmux.tools.top.view import View
+from tests.tools.top.terminal import TOP, Terminal
 from tests.tools.top.test_view import reading
-
-TOP = [sys.executable, "-m", "lbmux.cli.main", "top"]
 
 
 @pytest.fixture
@@ -26,34 +21,6 @@ def recording(tmp_path: Path) -> Path:
     path = tmp_path / "r.jsonl"
     path.write_text("".join(f"{reading(10.0 + n, 1000 * n, 2000 * n, 30 * n, flows=2).line()}\n" for n in range(3)))
     return path
-
-
-class Terminal:
-    """A process on a terminal of its own."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._side, other = pty.openpty()
-        environment = dict(os.environ) | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
-        self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
-        os.close(other)
-        self._text = ""
-
-    def press(self, keys: str) -> None:
-        os.write(self._side, keys.encode())
-
-    def shows(self, *texts: str) -> None:
-        """Wait until all of it has been written since the last time."""
-        deadline = time.monotonic() + 20
-        while not all(text in self._text for text in texts):
-            assert time.monotonic() < deadline, (texts, self._text[-2000:])
-            if select.select([self._side], [], [], 0.1)[0]:
-                self._text += os.read(self._side, 65536).decode(errors="replace")
-        self._text = ""
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._side)
 
 
 def test_drilling_down_on_a_terminal(recording: Path) -> None:
@@ -83,6 +50,7 @@ def test_once_as_json(recording: Path, capsys: pytest.CaptureFixture[str]) -> No
     said = json.loads(capsys.readouterr().out)
     assert [(row["service"], row["packets_s"]) for row in said["services"]] == [("dns", 2000), ("web", 1000)]
     assert said["drops"] == {"denied": 30} and said["time"] == 11.0
+    assert said["drops_by_mux"] == {"denied": {"mux1": 30}}
 
 
 def test_json_is_a_line_a_reading(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:

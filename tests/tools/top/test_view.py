@@ -59,11 +59,11 @@ def test_rates_are_by_the_second_the_largest_first() -> None:
 
 
 def test_drops_are_by_reason_and_only_those_that_go_on() -> None:
-    assert view().drops() == {"denied": 15}
+    assert view().drops() == {"denied": {"mux1": 15}}
 
 
 def test_counters_that_began_anew_are_no_negative_rates() -> None:
-    assert drops(reading(10.0, 0, 0, denied=900), reading(12.0, 0, 0, denied=10)) == {"denied": 5}
+    assert drops(reading(10.0, 0, 0, denied=900), reading(12.0, 0, 0, denied=10)) == {"denied": {"mux1": 5}}
     made = View()
     made.take(reading(10.0, 1000, 0))
     made.take(reading(11.0, 50, 0))
@@ -76,7 +76,7 @@ def test_muxes_are_summed_and_one_that_began_anew_distorts_no_other() -> None:
     made.take(together(reading(11.0, 50, 0, denied=10), reading(11.0, 1300, 0, denied=5)))
     web = made.rows()[0]
     assert (web["service"], web["packets_s"], web["flows"], web["up"]) == ("web", 350, 10, "1/2")
-    assert made.drops() == {"denied": 15}
+    assert made.drops() == {"denied": {"mux1": 10, "mux2": 5}}
 
 
 def test_a_mux_that_comes_later_has_no_rates_before_its_second_reading() -> None:

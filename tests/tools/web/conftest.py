@@ -1,62 +1,95 @@
-"""A pool to look at: two muxes' tables, each behind a control socket, and a server of the page."""
+"""A pool to look at: two muxes' tables, each behind a control socket, and a server of the page.
+
+h3 of service web is down, h4 is disabled at the second mux alone.  Both muxes have a router, the second a silent
+one, too.
+"""
 
 import asyncio
 import json
-import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from lbmux.control.control_socket import ControlServer
+from lbmux.control.announcer.settings import Neighbour, describe, prefixes_of
+from lbmux.control.config import Config
+from lbmux.control.health.lives import Lives
+from lbmux.control.neighbours import NextHop
+from lbmux.control.ordering import live
+from lbmux.control.orders import Ordered, Orders
+from lbmux.lab.board import report
+from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
 from lbmux.tools.web.server import Site
-from tests.control.inside import Inside
+from tests.control.answering import answering
+from tests.control.inside import CONFIG, MAC, Inside
 
 Visit = Callable[[TestClient[Any, Any]], Awaitable[None]]
+WEB, DNS = CONFIG["services"]
+OUT = [{"name": "h3", "dip": "10.1.3.2", "weight": 3}, {"name": "h4", "dip": "10.1.4.2"}]
+POOL = CONFIG | {"services": [WEB | {"health": {"fall": 1}, "backends": [*WEB["backends"], *OUT]}, DNS]}
+UP = Neighbour("10.0.1.1", 64512, "established", 60.0, 2)
+OUTCOMES = [
+    Outcome("ananta", "kill-mux", 500, 0, 0, 13.4, 200, 0, 0.0),
+    Outcome("ananta", "kill-backend", 500, 240, 237, 12.0, 200, 6, 211.0, {"reset": 240, "no answer": 6}),
+    Outcome("cloudflare", "kill-mux", 500, 240, 240, 44.0, 200, 0, 103.0, {"reset": 240}),
+]
+FAILURES = [("seesaw", "cut-link", "keepalived: no answer in 5 s")]
 
 
 class Served(Inside):
-    """A mux's tables behind a control socket, which a thread of its own serves."""
+    """A mux's tables, what it knows of its backends and its routers; ``handlers``: of its control socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.health: list[dict[str, Any]] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
+    def __init__(self, path: Path, *neighbours: Neighbour, disabled: str = "") -> None:
+        config = Config.model_validate(POOL)
+        super().__init__(POOL)
+        self.path, self.neighbours, self.config = path, neighbours, config
+        self.lives, self.orders = Lives(), Orders()
+        self.lives.configure(config)
+        for name, reason in (("h1", ""), ("h2", ""), ("h3", "connection refused"), ("h4", "")):
+            self.lives.heard(("web", name), not reason, reason or "connected")
+        if disabled:
+            self.order("disable", disabled)
+        self.in_force()
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
-        handlers = Showing(lambda: self.moment, driver, path, about).handlers()
-        self._server = ControlServer(path, handlers | {"health": self._health})
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+        about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
+        self.handlers = Showing(lambda: self.moment, driver, path, about).handlers()
+        self.handlers |= {"health": self.health, "bgp": self.bgp}
 
-    async def _health(self) -> dict[str, Any]:
-        return {"health": self.health}
+    def order(self, life: Ordered | None, backend: str) -> None:
+        self.orders, _ = live(life, backend, None, 0)(self.config, self.orders)
 
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def in_force(self) -> None:
+        self.mux.commit(self.mux.plan(self.lives.effective(self.config, self.orders)))
+        for destination in self.mux.destinations():
+            self.mux.set_next_hop(destination, NextHop(1, MAC, MAC, 1500))
+
+    async def health(self) -> dict[str, Any]:
+        return {"version": 1, "program": "mux", "health": self.lives.lines(self.config, self.config, self.orders)}
+
+    async def bgp(self) -> dict[str, Any]:
+        return describe("bird", prefixes_of(self.config) if self.neighbours else [], self.neighbours)
 
 
 @pytest.fixture
 def muxes(tmp_path: Path) -> Iterator[list[Served]]:
-    served = [Served(tmp_path / f"mux{number}.sock") for number in (1, 2)]
-    yield served
-    for one in served:
-        one.close()
+    one = Served(tmp_path / "mux1.sock", UP)
+    other = Served(tmp_path / "mux2.sock", UP, Neighbour("10.0.2.1", 64512, "active"), disabled="h4")
+    with ExitStack() as stack:
+        for mux in (one, other):
+            stack.enter_context(answering(mux.path, mux.handlers))
+        yield [one, other]
 
 
 @pytest.fixture
 def site(muxes: list[Served], tmp_path: Path) -> Site:
+    """With what `lab run -w` writes as its scoreboard."""
     board = tmp_path / "scoreboard.json"
-    board.write_text(json.dumps({"results": [{"what": "forwarding", "value": 0.123456, "passed": True}]}))
+    board.write_text(json.dumps(report.document(OUTCOMES, FAILURES, Load(), 123.4)))
     return Site([mux.path for mux in muxes], board, 0.1)
 
 

@@ -1,5 +1,6 @@
 """The page's server: what it answers, and to whom."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -10,10 +11,12 @@ import yaml
 from aiohttp.test_utils import TestClient
 
 from lbmux.control.maglev import build
+from lbmux.lab.board import report
+from lbmux.lab.board.experiment import Load
 from lbmux.tools.web.guard import is_local
 from lbmux.tools.web.server import FILES, Site
 from tests.control.inside import CONFIG
-from tests.tools.web.conftest import visit
+from tests.tools.web.conftest import FAILURES, OUTCOMES, visit
 
 Client = TestClient[Any, Any]
 ELSEWHERE = {"Host": "attacker.example"}
@@ -134,10 +137,35 @@ def test_a_packet_is_explained_by_the_mux_that_was_asked_for(site: Site) -> None
 def test_the_scoreboard_is_the_file_s_or_nothing(site: Site) -> None:
     async def look(client: Client) -> None:
         answer = await (await client.get("/api/scoreboard")).json()
-        assert answer["result"]["results"][0]["value"] == 0.123456
+        assert answer["result"] == json.loads(json.dumps(report.document(OUTCOMES, FAILURES, Load(), 123.4)))
 
     async def nothing(client: Client) -> None:
         assert (await (await client.get("/api/scoreboard")).json())["result"] is None
 
     visit(site, look)
     visit(Site(site.controls), nothing)
+
+
+def test_events_say_when_the_scoreboard_is_another(site: Site) -> None:
+    assert site.scoreboard is not None
+    board = site.scoreboard
+
+    async def stamps(client: Client) -> None:
+        async with client.get("/events") as stream:
+
+            async def stamp() -> Any:
+                line = await stream.content.readuntil(b"\n\n")
+                return json.loads(line.removeprefix(b"data: "))["scoreboard"]
+
+            first = await stamp()
+            assert first and await stamp() == first
+            board.write_text(json.dumps(report.document(OUTCOMES[:1], [], Load(), 1.0)))
+            async with asyncio.timeout(5):
+                while await stamp() == first:
+                    pass
+            board.unlink()
+            async with asyncio.timeout(5):
+                while await stamp() is not None:
+                    pass
+
+    visit(site, stamps)

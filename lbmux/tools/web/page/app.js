@@ -1,11 +1,12 @@
 // The page: shows what /events says, and asks /api for tables and explanations.
 
+import { tables } from "/board.js";
 import { draw, rate } from "/map.js";
 
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
 const NOBODY = 0xffff;
 const find = (id) => document.getElementById(id);
-let pool = null, shown = null, proposals = null;
+let pool = null, shown = null, proposals = null, board = null;
 
 function made(name, text, kind) {
   const element = document.createElement(name);
@@ -33,10 +34,19 @@ function table(titles) {
   return [whole, whole.createTBody()];
 }
 
+const KINDS = { up: "good", down: "bad" };
+
+// What muxes say of a backend, and which of them where they do not all say the same.
 function health(backend) {
-  if (!backend.reachable) return ["no next hop", "bad"];
-  if (backend.weight === 0) return ["weight 0", "warn"];
-  return backend.state === "up" ? ["up", "good"] : [backend.state, "warn"];
+  const cell = made("td", undefined, "health");
+  const add = (text, kind, reason) => {
+    const line = cell.appendChild(made("div"));
+    line.append(made("span", text, kind), ...(reason ? [" ", made("small", reason)] : []));
+  };
+  for (const { state, reason, muxes } of backend.health)
+    add(state, KINDS[state] ?? "warn", backend.health.length > 1 ? `${muxes.join(", ")}: ${reason}` : reason);
+  if (!backend.reachable) add("no next hop", "bad");
+  return cell;
 }
 
 function showServices() {
@@ -47,7 +57,7 @@ function showServices() {
     const port = service.port || "any", vip = service.vip.includes(":") ? `[${service.vip}]` : service.vip;
     part.append(made("span", `${vip}:${port}/${service.protocol}`, "where"));
     if (!service.agree) part.append(made("strong", "  muxes disagree on its table", "bad"));
-    const [whole, body] = table([["backend"], ["DIP", "wide"], ["state"], ["weight", "number"], ["live flows", "number"],
+    const [whole, body] = table([["backend"], ["DIP", "wide"], ["health"], ["weight", "number"], ["live flows", "number"],
       ["new flows/s", "number wide"], ["packets/s", "number"], ["", "wide share"]]);
     const most = Math.max(1, ...service.backends.map((backend) => backend.packets_per_s));
     for (const backend of service.backends) {
@@ -55,8 +65,8 @@ function showServices() {
       fill.style.width = `${(100 * backend.packets_per_s) / most}%`;
       bar.append(fill);
       share.append(bar);
-      cells(body.insertRow(), [backend.backend], [`${backend.dip} port ${backend.port}`, "wide code"], health(backend),
-        [backend.weight, "number"], [backend.live_flows, "number"], [rate(backend.new_flows_per_s), "number wide"],
+      cells(body.insertRow(), [backend.backend], [`${backend.dip} port ${backend.port}`, "wide code"], [health(backend)],
+        [backend.weight, backend.weight ? "number" : "number warn"], [backend.live_flows, "number"], [rate(backend.new_flows_per_s), "number wide"],
         [rate(backend.packets_per_s), "number"], [share]);
     }
     const scroll = made("div", undefined, "scroll");
@@ -199,33 +209,13 @@ find("question").addEventListener("submit", async (event) => {
   }
 });
 
-function plain(value) {
-  if (typeof value === "boolean") return [value ? "yes" : "no"];
-  if (typeof value === "number") return [value.toLocaleString("en", { maximumSignificantDigits: 4 }), "number"];
-  return [value ?? ""];
-}
-
-// A result file of any shape that has a list of lines in it, or else names and values.
 async function showScoreboard() {
-  const place = find("result");
-  let result;
   try {
-    ({ result } = await ask("/api/scoreboard"));
+    const { result } = await ask("/api/scoreboard");
+    find("result").replaceChildren(...(result ? tables(result) : []));
   } catch (error) {
-    place.append(made("p", error.message, "error"));
-    return;
+    find("result").replaceChildren(made("p", error.message, "error"));
   }
-  if (!result) return;
-  const isLines = (value) => Array.isArray(value) && value.length && typeof value[0] === "object";
-  const lines = isLines(result) ? result : Object.values(result).find(isLines)
-    ?? Object.entries(result).map(([what, value]) => ({ what, value }));
-  const names = [...new Set(lines.flatMap(Object.keys))].filter((name) => lines.some((line) => typeof line[name] !== "object")).slice(0, 6);
-  const [whole, body] = table(names.map((name) =>
-    [name.replaceAll("_", " "), lines.some((line) => typeof line[name] === "number") ? "number" : ""]));
-  for (const line of lines) cells(body.insertRow(), ...names.map((name) => plain(line[name])));
-  const scroll = made("div", undefined, "scroll");
-  scroll.append(whole);
-  place.append(scroll);
 }
 
 function follow() {
@@ -235,6 +225,10 @@ function follow() {
     state.textContent = "live";
     state.className = "live";
     showPool();
+    if (pool.scoreboard !== board) {
+      board = pool.scoreboard;
+      showScoreboard();
+    }
   };
   events.onerror = () => {
     state.textContent = "not connected: trying again";
@@ -243,5 +237,4 @@ function follow() {
 }
 
 new ResizeObserver(() => pool && draw(find("map"), pool)).observe(find("pool"));
-showScoreboard();
 follow();

@@ -1,0 +1,92 @@
+"""What `lbmux show flows` costs a mux with a million flows, and whether packets wait for it.
+
+The questions go through the control socket of a real mux that forwards meanwhile: 1000 packets a second, each of which
+is timed there and back.  The mux has one core, with the threads that answer; who asks shares the other with the timer.
+"""
+
+import copy
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.live import Bed, topology
+from bench.report import Result
+from lbmux.control.control_socket import ask, ask_stream
+from lbmux.lab.processes import python
+
+FLOWS, OFFERED = 1_000_000, 1 << 20
+FILLING_S, MOST_FILLINGS = 5.0, 12
+SAMPLES, PPS, PAUSE_S = 3000, 1000, 0.1
+QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "all counted": ("flow_count", {}),
+    "counted by a filter": ("flow_count", {"filter": "src net 198.18.0.0/20 and not port 1025"}),
+    "the 50 idlest": ("flows", {"sort": "-idle", "limit": 50}),
+    "filtered, by source": ("flows", {"filter": "idle > 0.5 and port 1024", "sort": "source", "limit": 50}),
+    "all sorted, 10,000 read": ("flows", {"sort": "backend"}),
+}
+MOST_READ = 10_000
+
+
+def run() -> list[Result]:
+    with Bed() as bed:
+        bed.lab.write_config(_config())
+        bed.start_mux()
+        control = bed.lab.directory / "mux.sock"
+        flows = _fill(bed, control)
+        quiet, _ = _measure(bed, lambda: None)
+        found = {name: _measure(bed, lambda asked=asked: _ask(control, *asked)) for name, asked in QUESTIONS.items()}
+    results = [
+        Result("show", f"longest wait in {SAMPLES} packets, nobody asks", quiet["longest_us"] / 1000, "ms",
+               note=f"99 of 100: {quiet['p99_us'] / 1000:.2g} ms"),
+    ]  # fmt: skip
+    for name, (waits, times) in found.items():
+        longest, note = waits["longest_us"], f"99 of 100: {waits['p99_us'] / 1000:.2g} ms; {waits['lost']:.0f} lost"
+        what = f"show flows, {name}"
+        results += [
+            Result("show", f"{what}, of {flows}", statistics.median(times) * 1000, "ms", note=f"{len(times)} times"),
+            Result("show", f"longest wait meanwhile: {name}", longest / 1000, "ms", "nobody asks",
+                   longest / quiet["longest_us"], "<= 10 ms", note),
+        ]  # fmt: skip
+    return results
+
+
+def _config() -> dict[str, Any]:
+    """No flow idles out while it is measured."""
+    idle = {"untrusted_s": 3600, "trusted_s": 3600}
+    return copy.deepcopy(topology().config) | {"flows": {"limit": 2 * FLOWS}, "idle": idle}
+
+
+def _fill(bed: Bed, control: Path) -> int:
+    """So many flows of real packets; the generator is faster than the mux, so it takes some rounds."""
+    for _ in range(MOST_FILLINGS):
+        bed.generate(FILLING_S, OFFERED)
+        flows: int = ask(control, "flow_count")["flows"]
+        if flows >= FLOWS:
+            return flows
+    raise RuntimeError(f"only {flows} flows came to be")
+
+
+def _ask(control: Path, what: str, arguments: dict[str, Any]) -> None:
+    read = 0
+    for answer in ask_stream(control, what, **arguments):
+        read += len(answer["flows"]) if what == "flows" else 0
+        if read >= MOST_READ:
+            return
+
+
+def _measure(bed: Bed, question: Callable[[], None]) -> tuple[dict[str, float], list[float]]:
+    """Packets' times there and back, and those of the question, asked again and again meanwhile."""
+    command = python("bench.ping", "a0", "--samples", str(SAMPLES), "--pps", str(PPS))
+    times = list[float]()
+    with bed.lab.popen("generator", command, stdout=subprocess.PIPE, text=True) as ping:
+        while ping.poll() is None:
+            time.sleep(PAUSE_S)
+            began = time.perf_counter()
+            question()
+            times.append(time.perf_counter() - began)
+        assert ping.stdout is not None
+        return json.loads(ping.stdout.read()), times

@@ -1,0 +1,54 @@
+"""The services of a pool with all of their backends, those that are out as well, summed over the muxes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lbmux.tools.web.looks import COUNTED, Look, backend_rates
+
+
+def services_of(pairs: Sequence[tuple[Look, Look | None]]) -> list[dict[str, Any]]:
+    """Each service once, with the sums over the muxes; ``agree``: whether all have the same table."""
+    found: dict[str, dict[str, Any]] = {}
+    for now, before in pairs:
+        for line in now.services:
+            service = found.setdefault(
+                line["service"],
+                {key: line[key] for key in ("service", "vip", "protocol", "port", "slots")}
+                | {"digests": [], "live_flows": 0, "backends": {}},
+            )
+            service["digests"].append(line["digest"])
+            service["live_flows"] += line["live_flows"]
+        for line in now.health:
+            if line["service"] in found:  # unless that came between the two answers
+                _add_health(found[line["service"]]["backends"], now.name, line)
+        for line, rates in backend_rates(now, before):
+            backend = found[line["service"]]["backends"].get(line["backend"])
+            if backend is not None:
+                _add_traffic(backend, line, rates)
+    return [
+        service | {"agree": len(set(service["digests"])) == 1, "backends": list(service["backends"].values())}
+        for service in found.values()
+    ]
+
+
+def _add_health(backends: dict[str, dict[str, Any]], mux: str, line: dict[str, Any]) -> None:
+    """What a mux says of a backend, beside those muxes that say the same."""
+    same = ("backend", "dip", "port", "host", "weight")
+    backend = backends.setdefault(
+        line["backend"],
+        {key: line[key] for key in same}
+        | {"health": [], "reachable": True, "live_flows": 0}
+        | {f"{key}_per_s": 0.0 for key in COUNTED},
+    )
+    for said in backend["health"]:
+        if (said["state"], said["reason"]) == (line["state"], line["reason"]):
+            said["muxes"].append(mux)
+            return
+    backend["health"].append({"state": line["state"], "reason": line["reason"], "muxes": [mux]})
+
+
+def _add_traffic(backend: dict[str, Any], line: dict[str, Any], rates: dict[str, float]) -> None:
+    backend["reachable"] &= bool(line["reachable"])
+    backend["live_flows"] += line["live_flows"]
+    for key, rate in rates.items():
+        backend[key] = round(backend[key] + rate, 1)

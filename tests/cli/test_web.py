@@ -1,0 +1,71 @@
+"""`lbmux web` as a process: where it listens, and whom it asks for a token."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def serving(tmp_path: Path, *options: str, **environment: str) -> Iterator[str]:
+    """The link that it printed, as one on this machine opens it."""
+    command = [sys.executable, "-m", "lbmux.cli.main", "web", "--port", "0", "--control", str(tmp_path / "mux.sock")]
+    process = subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        link = re.search(r"http://\S+", process.stderr.readline())
+        assert link is not None
+        yield link[0].replace("0.0.0.0", "127.0.0.1")
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def status(link: str) -> int:
+    """Of the page behind it; a link with a token leads on by a cookie."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    try:
+        with opener.open(link, timeout=10) as answer:
+            assert b"<title>lbmux</title>" in answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_on_this_machine_alone_there_is_no_token(tmp_path: Path) -> None:
+    with serving(tmp_path) as link:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", link)
+        assert status(link) == 200
+
+
+def test_elsewhere_a_token_is_made_up_and_asked_for(tmp_path: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        with serving(tmp_path, "--host", "0.0.0.0") as link:
+            page, _, token = link.partition("?token=")
+            assert status(page) == 401 and status(f"{page}?token=x{token[1:]}") == 401
+            assert status(link) == 200
+            tokens.add(token)
+    assert len(tokens) == 2 and min(map(len, tokens)) >= 22  # 16 random bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"), [(("--token", "of-ours"), {}), ((), {"LBMUX_WEB_TOKEN": "of-ours"})]
+)
+def test_a_token_that_is_given_is_asked_for_here_too(
+    options: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    with serving(tmp_path, *options, **environment) as link:
+        assert link.endswith("/?token=of-ours")
+        assert status(link.partition("?")[0]) == 401 and status(link) == 200

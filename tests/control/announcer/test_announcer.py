@@ -1,0 +1,96 @@
+"""The announcer with a real keeper, and a speaker that is a process and nothing else."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+
+from lbmux.control.announcer.announcer import AGAIN_S, Announcer
+from lbmux.control.announcer.settings import Neighbour, Prefix
+
+SILENCE_S = 0.2
+VIPS = frozenset({ip_network("192.0.2.1")})
+LIVES = "import time; time.sleep(60)"
+
+
+class FakeSpeaker:
+    """Counts how often it is started; ``change`` takes ``slow_s``."""
+
+    name = "fake"
+    environment: Mapping[str, str] = {}
+
+    def __init__(self, code: str = LIVES, slow_s: float = 0.0) -> None:
+        self._code, self._slow_s = code, slow_s
+        self.starts = 0
+        self.told: list[frozenset[Prefix]] = []
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-I", "-S", "-c", self._code]
+
+    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
+        self.starts += 1
+
+    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
+        await asyncio.sleep(self._slow_s)
+        self.told.append(after)
+
+    async def neighbours(self) -> list[Neighbour]:
+        return []
+
+    async def close(self) -> None:
+        return
+
+
+async def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
+    speaker = FakeSpeaker(slow_s=5 * SILENCE_S)
+
+    async def run() -> None:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            await announcer.announce(VIPS)
+            await asyncio.sleep(2 * SILENCE_S + AGAIN_S)
+
+    asyncio.run(run())
+    assert speaker.told == [VIPS] and speaker.starts == 1
+
+
+def test_a_mux_that_does_not_get_on_loses_its_speaker_until_it_does(tmp_path: Path) -> None:
+    speaker, gets_on = FakeSpeaker(), True
+
+    async def run() -> None:
+        nonlocal gets_on
+        announcer = Announcer(speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S)
+        async with announcer:
+            await announcer.announce(VIPS)
+            gets_on = False
+            await asyncio.sleep(3 * SILENCE_S + 2 * AGAIN_S)
+            assert (await announcer.state())["prefixes"] == []
+            assert speaker.starts == 1 and speaker.told == [VIPS]
+            gets_on = True
+            await until(lambda: speaker.told == [VIPS, VIPS])
+
+    asyncio.run(run())
+    assert speaker.starts == 2
+
+
+def test_a_speaker_that_ends_by_itself_is_started_again_and_told_again(tmp_path: Path) -> None:
+    mark = tmp_path / "was-here"
+    ends_once = f"import os, time; p = {str(mark)!r}; os.path.exists(p) and time.sleep(60); open(p, 'w').close()"
+    speaker = FakeSpeaker(ends_once)
+
+    async def run() -> None:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            await announcer.announce(VIPS)
+            await until(lambda: speaker.starts == 2)
+            await until(lambda: speaker.told[-1:] == [VIPS] and len(speaker.told) == 2)
+            await asyncio.sleep(2 * AGAIN_S)
+            assert (await announcer.state())["prefixes"] == ["192.0.2.1/32"]
+
+    asyncio.run(run())
+    assert speaker.starts == 2

@@ -1,0 +1,34 @@
+"""A control socket that a thread of its own serves, as a daemon's is by another process."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lbmux.control.control_socket import ControlServer, Handler
+
+
+def said(answer: Any) -> Handler:
+    """A handler that always answers this."""
+
+    async def handler(**arguments: Any) -> Any:
+        return answer
+
+    return handler
+
+
+@contextmanager
+def answering(path: Path, handlers: Mapping[str, Handler]) -> Iterator[None]:
+    loop, server = asyncio.new_event_loop(), ControlServer(path, handlers)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(5)
+        yield
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(5)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,76 @@
+"""What takes from a mux the power to forward: its interface, or the program that it insists on."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.able import Able
+from lbmux.programs.announcing import is_up
+from tests.frames.pair import Pair
+from tests.lab.test_bgp import until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.remove()
+
+
+class FakeKernel:
+    attached = True
+
+    def is_attached(self) -> bool:
+        return self.attached
+
+
+class FakeDriver:
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+
+
+def able(pair: Pair, driver: Any, insists: bool = False) -> Able:
+    with pair.inside("a", lambda: PacketRing("a0")) as ring:
+        return Able("a0", ring.index, driver, insists)
+
+
+def made_anew(pair: Pair) -> None:
+    def again(ip: Any, index: int) -> None:
+        ip.link("del", index=index)
+        ip.link("add", ifname="a0", kind="veth", peer={"ifname": "a1"})
+        for name in ("a0", "a1"):
+            ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
+
+    pair.netlink("a", again)
+
+
+def test_an_interface_that_is_down_or_of_another_making_is_not_able(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    able_to_forward = able(pair, FakeDriver())
+    assert pair.inside("a", able_to_forward)
+    pair.set_link("a", state="down")
+    assert not pair.inside("a", able_to_forward)
+    pair.set_link("a", state="up")
+    until(lambda: pair.inside("a", able_to_forward))
+    made_anew(pair)
+    until(lambda: pair.inside("a", lambda: is_up("a0")))
+    with caplog.at_level(logging.ERROR):
+        assert [pair.inside("a", able_to_forward) for _ in range(3)] == [False] * 3
+    assert caplog.messages.count("cannot forward: interface a0 was made anew: start the mux again") == 1
+
+
+@pytest.mark.parametrize(("insists", "wanted"), [(True, False), (False, True)])
+def test_without_its_program_a_mux_goes_on_in_user_space_unless_it_insists(
+    pair: Pair, insists: bool, wanted: bool
+) -> None:
+    driver = FakeDriver()
+    able_to_forward = able(pair, driver, insists)
+    assert pair.inside("a", able_to_forward)
+    driver.kernel.attached = False
+    assert pair.inside("a", able_to_forward) is wanted

@@ -1,0 +1,64 @@
+"""The packet loop's progress, which the watchdog is fed by, over a ring that is not there."""
+
+from typing import Any
+
+import pytest
+
+from lbmux.frames.batch import Batch
+from lbmux.programs.mux import PacketLoop
+
+
+class Ring:
+    """Something waits in it, or nothing; to read it may be an error."""
+
+    def __init__(self) -> None:
+        self.waiting, self.is_broken = False, False
+
+    def waits(self) -> bool:
+        return self.waiting
+
+    def receive(self, batch: Batch) -> int:
+        if self.is_broken:
+            raise OSError("broken")
+        self.waiting = False
+        return 0
+
+
+@pytest.fixture
+def ring() -> Ring:
+    return Ring()
+
+
+@pytest.fixture
+def loop(ring: Ring) -> PacketLoop:
+    nothing: Any = None
+    given: Any = ring
+    return PacketLoop(given, nothing)
+
+
+def test_a_loop_that_has_nothing_to_read_gets_on(loop: PacketLoop) -> None:
+    assert loop.gets_on() and loop.gets_on()
+
+
+def test_a_loop_that_reads_gets_on_whatever_waits(loop: PacketLoop, ring: Ring) -> None:
+    for _ in range(2):
+        loop.read()
+        ring.waiting = True
+        assert loop.gets_on()
+
+
+def test_a_loop_that_does_not_read_what_waits_is_stuck(loop: PacketLoop, ring: Ring) -> None:
+    loop.read()
+    ring.waiting = True
+    assert [loop.gets_on(), loop.gets_on()] == [True, False]
+
+
+def test_a_loop_that_raises_is_stuck_until_it_reads(loop: PacketLoop, ring: Ring) -> None:
+    ring.waiting = ring.is_broken = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="broken"):
+            loop.read()
+        assert not loop.gets_on()
+    ring.is_broken = False
+    loop.read()
+    assert loop.gets_on()

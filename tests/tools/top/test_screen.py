@@ -1,0 +1,84 @@
+"""The picture, and that its help line has every key that does something, and no other."""
+
+import copy
+import string
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lbmux.cli.main import run
+from lbmux.control import control_socket
+from lbmux.tools.top.screen import SEQUENCES, picture
+from lbmux.tools.top.view import KEYS, View
+from tests.tools.top.test_view import reading, together, view
+
+LABELS = {"up": "↑", "down": "↓"}
+SHOWN = {word for label in KEYS for word in label.split()}
+
+
+def text(of: View) -> list[str]:
+    console = Console(width=120, height=30)
+    with console.capture() as captured:
+        console.print(picture(of))
+    return captured.get().splitlines()
+
+
+def changed_by(key: str) -> bool:
+    """Whether a key changes something in a view that has gone into a service."""
+    made = view(flows=3)
+    for before in ("down", "enter", "down"):
+        made.press(before)
+    as_it_was = copy.copy(made)
+    as_it_was.sorted_by = dict(made.sorted_by)
+    made.press(key)
+    return made != as_it_was
+
+
+def test_every_byte_sequence_that_means_a_key_is_in_the_help_line() -> None:
+    for typed, name in SEQUENCES.items():
+        assert (typed.decode() if typed.isalpha() else LABELS.get(name, name)) in SHOWN
+
+
+def test_the_help_line_has_the_keys_that_do_something_and_no_others() -> None:
+    named = {typed.decode(): name for typed, name in SEQUENCES.items() if typed.isalpha()}
+    typed = {letter for letter in string.printable if changed_by(named.get(letter, letter))}
+    others = {LABELS.get(name, name) for name in SEQUENCES.values() if changed_by(name)}
+    # Down goes no further where the last is chosen, as it is here; j is the same key.
+    assert typed | others | {"↓", "j"} == SHOWN
+
+
+def test_the_help_line_is_on_every_level() -> None:
+    made = view(flows=3)
+    for key in ("down", "enter", "enter"):
+        assert text(made)[-1].split() == " ".join(f"{key} {what}" for key, what in KEYS.items()).split()
+        made.press(key)
+
+
+def test_a_flow_has_its_backend_state_and_idle_time_and_it_is_said_that_it_has_no_rates() -> None:
+    made = view(flows=3)
+    for key in ("down", "enter", "enter"):
+        made.press(key)
+    lines = text(made)
+    assert lines[2].split() == ["client", "port", "mux", "backend", "state", "idle,", "s", "▼"]
+    assert lines[3].split() == ["198.51.100.2", "2", "mux1", "h1", "trusted", "0.2"]
+    assert lines[-2].startswith("flows are not counted one by one")
+    made.press("backspace")
+    assert text(made)[-2] == ""
+
+
+def test_drops_of_several_muxes_are_told_by_mux() -> None:
+    assert text(view())[1] == "drops/s: denied 15"
+    made = View()
+    made.take(together(reading(10.0, 0, 0, denied=100), reading(10.0, 0, 0)))
+    made.take(together(reading(11.0, 0, 0, denied=110), reading(11.0, 0, 0, denied=5)))
+    assert text(made)[1] == "drops/s: denied 15 (mux1 10, mux2 5)"
+
+
+def test_the_socket_that_is_asked_is_the_agent_s_where_there_is_no_mux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
+    (tmp_path / "agent.sock").touch()
+    assert run(["top", "--once"]) == 1
+    assert "agent.sock" in capsys.readouterr().err
