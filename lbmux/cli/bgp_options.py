@@ -58,8 +58,9 @@ DECORATORS = (
         envvar="LBMUX_BGP_BFD_MULTIPLIER", **ENVIRONMENT, help="BFD packets missed until a peer is down.",
     ),
     click.option(
-        "--drain", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="SECONDS",
-        envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT, help="How long it forwards on at its end, after it has withdrawn.",
+        "--drain", type=click.FloatRange(0, 3600), metavar="SECONDS", envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT,
+        help="At its end, after it has withdrawn: a mux forwards on until no packet has come for half a second, at most"
+        " so long; an edge waits so long. [default: 30; edge: 1]",
     ),
 )  # fmt: skip
 
@@ -88,7 +89,8 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         given["bfd_interval_ms"], given["bfd_multiplier"],
         withdraw_without_backends=given["bgp_withdraw_without_backends"],
     )  # fmt: skip
-    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], "drain_s": given["drain"]}
+    drain = {} if given["drain"] is None else {"drain_s": given["drain"]}
+    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], **drain}
 
 
 def _password(path: Path | None) -> str:

@@ -20,6 +20,8 @@ COMMANDS = {
     "drain": ("lbmux.cli.backend:drain", "Give a backend no new flows, and leave it those that it has."),
     "disable": ("lbmux.cli.backend:disable", "Take a backend out at once."),
     "enable": ("lbmux.cli.backend:enable", "Have a drained or disabled backend serve again."),
+    "withdraw": ("lbmux.cli.announce:withdraw", "Have a mux leave its routers, and forward on what still comes."),
+    "announce": ("lbmux.cli.announce:announce", "Have a mux that was withdrawn announce its VIPs again."),
     "show": ("lbmux.cli.show:command", "Show services, backends, flows, counters and more of a running mux or agent."),
     "explain": ("lbmux.cli.explain:command", "Say what a mux does with a packet, step by step, and why."),
     "trace": ("lbmux.cli.trace:command", "Show frames that a running mux gets, and what becomes of them."),

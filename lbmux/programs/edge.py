@@ -151,7 +151,7 @@ async def serve(options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         edge = Edge(Lives(control.with_suffix(".orders")), announcer, own)
         reloader = Reloader(options.config, edge, nothing_more, config)
-        handlers: dict[str, Any] = {"reload": reloader.reload, "bgp": announcer.state}
+        handlers: dict[str, Any] = {"reload": reloader.reload, **announcer.handlers()}
         handlers |= {"health": edge.health, "order": edge.order}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
