@@ -24,6 +24,6 @@ def _command(name: str, held: bool, text: str) -> click.Command:
 
 withdraw = _command(
     "withdraw", True,
-    "Withdraw all VIPs of a mux or an edge. It forwards on what still comes. `lbmux announce`, or a restart, ends that.",
+    "Withdraw all VIPs of a mux or an edge. It forwards on what still comes; `lbmux announce` or a restart ends that.",
 )  # fmt: skip
 announce = _command("announce", False, "Announce the VIPs of a mux or an edge again, after `lbmux withdraw`.")
