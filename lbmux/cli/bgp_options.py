@@ -1,7 +1,6 @@
 """Options that say what a mux announces by BGP, to whom, and how."""
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ ENVIRONMENT: dict[str, Any] = {"show_envvar": True}
 DECORATORS = (
     click.option(
         "--bgp-peer", "bgp_peers", multiple=True, metavar="ADDR[:AS]", envvar="LBMUX_BGP_PEER", **ENVIRONMENT,
-        help=f"A router to announce the VIPs to; its AS is 64512 unless said. {LIST}",
+        help=f"A router to announce the VIPs to, of IPv6 as [ADDR]:AS; its AS is 64512 unless said. {LIST}",
     ),
     click.option(
         "--bgp-as", type=click.IntRange(1, 2**32 - 1), default=65001, show_default=True, envvar="LBMUX_BGP_AS",
         **ENVIRONMENT, help="The mux's own AS.",
     ),
     click.option(
-        "--bgp-address", type=options.ADDRESS, envvar="LBMUX_BGP_ADDRESS", **ENVIRONMENT,
-        help="Own address in sessions, and the next hop. [default: as --address]",
+        "--bgp-address", "bgp_addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_BGP_ADDRESS",
+        **ENVIRONMENT, help="Own address in sessions, and the next hop; one of each family. [default: as --address]",
     ),
     click.option(
         "--bgp-speaker", type=click.Choice(["exabgp", "bird"]), default="exabgp", show_default=True,
@@ -58,8 +57,9 @@ DECORATORS = (
         envvar="LBMUX_BGP_BFD_MULTIPLIER", **ENVIRONMENT, help="BFD packets missed until a peer is down.",
     ),
     click.option(
-        "--drain", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="SECONDS",
-        envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT, help="How long it forwards on at its end, after it has withdrawn.",
+        "--drain", type=click.FloatRange(0, 3600), metavar="SECONDS", envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT,
+        help="At its end, after it has withdrawn: a mux forwards on until no packet has come for half a second, at most"
+        " so long; an edge waits so long. [default: 30; edge: 1]",
     ),
 )  # fmt: skip
 
@@ -82,13 +82,15 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         communities = tuple(parse_community(text) for text in given["bgp_communities"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    own = {address.version: address for address in given["bgp_addresses"]}
     bgp = Bgp(
-        given["bgp_address"] or IPv4Address(0), peers, given["bgp_as"], given["bgp_hold_time"],
+        own.get(4), peers, given["bgp_as"], given["bgp_hold_time"],
         _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
         given["bfd_interval_ms"], given["bfd_multiplier"],
-        withdraw_without_backends=given["bgp_withdraw_without_backends"],
+        local6=own.get(6), withdraw_without_backends=given["bgp_withdraw_without_backends"],
     )  # fmt: skip
-    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], "drain_s": given["drain"]}
+    drain = {} if given["drain"] is None else {"drain_s": given["drain"]}
+    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], **drain}
 
 
 def _password(path: Path | None) -> str:

@@ -23,6 +23,8 @@ COMMANDS = {
     "weight": ("lbmux.cli.backend:weight", "Give a backend another share of the new flows."),
     "add": ("lbmux.cli.backend:add", "Add a backend to a service."),
     "remove": ("lbmux.cli.backend:remove", "Remove a backend, once its last flow has gone."),
+    "withdraw": ("lbmux.cli.announce:withdraw", "Have a mux leave its routers, and forward on what still comes."),
+    "announce": ("lbmux.cli.announce:announce", "Have a mux that was withdrawn announce its VIPs again."),
     "show": ("lbmux.cli.show:command", "Show services, backends, flows, counters and more of a running mux or agent."),
     "explain": ("lbmux.cli.explain:command", "Say what a mux does with a packet, step by step, and why."),
     "trace": ("lbmux.cli.trace:command", "Show frames that a running mux gets, and what becomes of them."),

@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
@@ -14,22 +14,23 @@ from lbmux.control.announcer.settings import Bgp
 
 SIOCGIFFLAGS = 0x8913
 UP_AND_RUNNING = 0x1 | 0x40
-ANY_ADDRESS = IPv4Address(0)
 
 
 def announcing(
     bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, able: Callable[[], bool],
     alive: Callable[[], bool] = always,
 ) -> Announcer | None:  # fmt: skip
-    """Not started yet; SetupError where the speaker is not installed.  None without peers."""
+    """Not started yet; SetupError where the speaker is not installed, or an address is missing.  None without peers."""
     if bgp is None or not bgp.peers:
         return None
     directory = control.with_suffix(".bgp")
     for address in local:
         if isinstance(address, IPv6Address):
-            bgp = replace(bgp, local6=address)
-        elif bgp.local == ANY_ADDRESS:
-            bgp = replace(bgp, local=address)
+            bgp = replace(bgp, local6=bgp.local6 or address)
+        else:
+            bgp = replace(bgp, local=bgp.local or address)
+    for peer in bgp.peers:
+        bgp.local_to(peer)
     return Announcer(SPEAKERS[speaker](bgp, directory), directory, able, alive)
 
 

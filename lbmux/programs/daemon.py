@@ -46,11 +46,17 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def stop_event(*, on_reload: Any = None) -> asyncio.Event:
-    """Set by SIGTERM and SIGINT; SIGHUP calls ``on_reload``."""
+def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -> asyncio.Event:
+    """Set by SIGTERM and SIGINT; SIGHUP calls ``on_reload``.  ``at_once``: set by SIGINT, and by a second signal."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def asked(number: signal.Signals) -> None:
+        if at_once is not None and (stop.is_set() or number == signal.SIGINT):
+            at_once.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked, number)
     if on_reload is not None:
         loop.add_signal_handler(signal.SIGHUP, on_reload)
     return stop

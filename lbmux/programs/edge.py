@@ -189,7 +189,7 @@ async def serve(options: Options) -> None:
             said = [one | {"drained": (one["service"], one["backend"]) in drained} for one in lines()]
             return {"version": FORMAT, "program": "edge", "health": said}
 
-        handlers: dict[str, Any] = {**refusing(OF_AN_EDGE), **reloader.handlers(), "bgp": announcer.state}
+        handlers: dict[str, Any] = {**refusing(OF_AN_EDGE), **reloader.handlers(), **announcer.handlers()}
         handlers |= {"health": health, **Ordering(reloader, "edge", lines, drained.forget).handlers()}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)

@@ -36,6 +36,7 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
+from lbmux.programs.draining import drained
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.metrics.meter import Meter
@@ -70,7 +71,7 @@ class Options:
     xdp_mode: str = "auto"
     bgp: Bgp | None = None
     bgp_speaker: str = "exabgp"
-    drain_s: float = 1.0
+    drain_s: float = 30.0
     metrics: str | None = None
     health_token: Path | None = None
 
@@ -205,8 +206,16 @@ def _tables_in_force(driver: Driver, local: Iterable[Address], config: Config) -
     return mux
 
 
+def _forwarded(driver: Driver) -> int:
+    """Packets, by the kernel's program and here."""
+    return int(driver.tables.verdicts[:, Verdict.FORWARDED]["packets"].sum())
+
+
 async def serve(options: Options) -> None:
-    """Run until SIGTERM; what was read by then is still sent."""
+    """Run until SIGTERM; what was read by then is still sent, and what comes after it has withdrawn.
+
+    A second SIGTERM, or SIGINT, does not wait for that.
+    """
 
     async def with_driver(driver: str) -> None:
         await _serve(dataclasses.replace(options, driver=driver))
@@ -289,11 +298,12 @@ async def _serve(options: Options) -> None:
         handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
         handlers |= {**health.handlers(), "watch": watching.watch}
         if announcer is not None:
-            handlers["bgp"] = announcer.state
+            handlers |= announcer.handlers()
         await stack.enter_async_context(ControlServer(control, handlers))
         metrics = serving(options.metrics, showing, loop.meter, announcer, lambda: reloader.wanted)
         await stack.enter_async_context(metrics)
-        stop = stop_event(on_reload=reloader.soon)
+        at_once = asyncio.Event()
+        stop = stop_event(on_reload=reloader.soon, at_once=at_once)
         driver.load()  # which may take seconds: not while probes are under way
         await stack.enter_async_context(health.running())
         if not has_flows:  # else the kernel forwards already, by what was found before
@@ -312,6 +322,6 @@ async def _serve(options: Options) -> None:
         notify("STOPPING=1")
         if announcer is not None:
             await announcer.withdraw()
-            await asyncio.sleep(options.drain_s)
+            await drained(lambda: _forwarded(driver), options.drain_s, at_once)
         loop.read()
     log.info("stopped; goodbye")

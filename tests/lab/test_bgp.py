@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
+from lbmux.lab.router import configuration as router_configuration
 from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, ananta_bgp
 from lbmux.lab.traffic import traffic
-from tests.programs.daemons import configuration, running, service
+from tests.programs.daemons import Daemon, configuration, running, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 pytestmark = [
@@ -34,7 +36,12 @@ STARTS_S = 15.0
 MANY = 1000
 PEER = {"mux1": "10.0.1.1", "mux2": "10.0.2.1"}
 WAY = {"mux1": "10.0.1.2", "mux2": "10.0.2.2"}
+PEER6, WAY6 = "2001:db8:0:1::1", "2001:db8:0:1::2"
 SPEAKERS = ("exabgp", "bird")
+HOLD_S = 3
+KILLED_S, BFD_S = 0.1, 0.3
+"""Until the router's kernel has it."""
+SEVERAL = 3
 
 
 class Router:
@@ -64,6 +71,14 @@ def until(holds: Callable[[], bool], within_s: float = STARTS_S, pause_s: float 
         assert time.monotonic() - start < within_s, f"not within {within_s} s"
         time.sleep(pause_s)
     return time.monotonic() - start
+
+
+def reload_until(mux: Daemon, holds: Callable[[], bool]) -> float:
+    """Seconds from the moment that a reload is asked for until it has come about."""
+    begun = time.monotonic()
+    mux.tell(signal.SIGHUP)
+    until(holds, 10, 0.02)
+    return time.monotonic() - begun
 
 
 def services(count: int) -> dict[str, Any]:
@@ -110,6 +125,33 @@ def rebuild(lab: Lab) -> None:
         assert ran.returncode == 0, (words, ran.stderr)
 
 
+def are_within(took_s: list[float], goal_s: float) -> bool:
+    """The quickest is what it takes; other load on the machine may have slowed most of the others down, to twice it."""
+    return min(took_s) < goal_s and median(took_s) < 2 * goal_s
+
+
+def silenced(mux: Daemon, announced: Callable[[], bool]) -> float:
+    """With BFD: seconds from when its speaker falls silent until a router has withdrawn what it announced."""
+    until(lambda: announced() and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
+    speaker = speaker_of(mux)
+    os.kill(speaker, signal.SIGSTOP)
+    took_s = until(lambda: not announced(), 2)
+    os.kill(speaker, signal.SIGCONT)
+    return took_s
+
+
+def speaker_of(mux: Daemon) -> int:
+    """The process that speaks BGP: the keeper's child, which is the mux's."""
+    (keeper,) = (pid for pid in children(mux.process.pid) if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (speaker,) = children(keeper)
+    return speaker
+
+
+def children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
 def announcing(lab: Lab, node: str, speaker: str, *more: str) -> Any:
     return running(lab, node, "mux", "--bgp-peer", PEER[node], "--bgp-speaker", speaker, "--drain", "0.1", *more)
 
@@ -127,13 +169,15 @@ def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab,
             capture_output=True, text=True,
         ).stdout  # fmt: skip
         assert "BGP.med: 7" in told and "(64512,9)" in told
-        with announcing(lab, "mux2", speaker, *attributes) as two:  # alike, or the router takes the better alone
-            until(lambda: ways(router) == {VIP: set(WAY.values())})
-            two.tell(signal.SIGKILL)
-            took_s = until(lambda: ways(router) == {VIP: {WAY["mux1"]}}, 2)
-            two.process.wait(2)
-        print(f"{speaker}: withdrawn {1000 * took_s:.0f} ms after kill -9")
-        assert took_s < 0.5
+        took_s = []
+        for _ in range(SEVERAL):
+            with announcing(lab, "mux2", speaker, *attributes) as two:  # alike, or the router takes the better alone
+                until(lambda: ways(router) == {VIP: set(WAY.values())})
+                two.tell(signal.SIGKILL)
+                took_s.append(until(lambda: ways(router) == {VIP: {WAY["mux1"]}}, 2))
+                two.process.wait(2)
+        print(f"{speaker}: withdrawn {1000 * median(took_s):.0f} ms after kill -9")
+        assert are_within(took_s, KILLED_S)
         one.tell(signal.SIGTERM)
         until(lambda: not ways(router), 2)
         assert one.process.wait(10) == 0
@@ -151,6 +195,41 @@ def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab, speaker: str) 
         with announcing(lab, "mux2", speaker):
             until(lambda: ways(router, "-6") == {VIP6: {"2001:db8:0:1::2", "2001:db8:0:2::2"}})
         until(lambda: ways(router, "-6") == {VIP6: {"2001:db8:0:1::2"}}, 2)
+
+
+@contextlib.contextmanager
+def routing6(lab: Lab, node: str, local: str, peer: str) -> Iterator[Router]:
+    """The router's BIRD, with a session to a node by IPv6, which is all that there is on their link."""
+    for end, interface in ((node, "eth0"), ("router", f"to-{node}")):
+        lab.run(end, ["ip", "-4", "addr", "flush", "dev", interface], check=True, timeout=10)
+    directory = lab.directory / "router6"
+    directory.mkdir()
+    text = router_configuration([(local, peer)]).replace(f"router id {local}", "router id 198.51.100.1")
+    (directory / "bird.conf").write_text(text)
+    bird = shutil.which("bird", path=SEARCH)
+    assert bird is not None
+    files = ["-c", str(directory / "bird.conf"), "-s", str(directory / "bird.ctl"), "-P", str(directory / "bird.pid")]
+    process = lab.popen("router", [bird, "-f", *files])
+    try:
+        yield Router(lab)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+@pytest.mark.parametrize("peer", [f"{PEER6}", f"[{PEER6}]:64512"])
+def test_a_session_over_a_link_of_ipv6_alone(lab: Lab, speaker: str, peer: str) -> None:
+    six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
+    lab.write_config(services(1) | {"muxes": [WAY6], "services": [six]})
+    options = ("--bgp-peer", peer, "--bgp-speaker", speaker, "--drain", "0.1")
+    with routing6(lab, "mux1", PEER6, WAY6) as router, running(lab, "mux1", "mux", *options) as mux:
+        until(lambda: ways(router, "-6") == {VIP6: {WAY6}})
+        (neighbour,) = ask(mux.control, "bgp")["neighbours"]
+        assert (neighbour["address"], neighbour["state"], neighbour["prefixes"]) == (PEER6, "established", 1)
+        mux.tell(signal.SIGKILL)
+        until(lambda: not ways(router, "-6"), 2)
+        mux.process.wait(2)
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
@@ -202,13 +281,22 @@ def test_a_packet_loop_that_raises_is_withdrawn_and_comes_back(lab: Lab, tmp_pat
 
 def test_with_bfd_a_silent_link_is_withdrawn_before_the_hold_time(lab: Lab) -> None:
     with routing(lab) as router, announcing(lab, "mux1", "bird", "--bfd") as mux:
-        until(lambda: bool(ways(router)) and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
-        speaker = int((mux.control.with_suffix(".bgp") / "bird.pid").read_text())
-        os.kill(speaker, signal.SIGSTOP)
-        took_s = until(lambda: not ways(router), 2)
-        print(f"withdrawn {1000 * took_s:.0f} ms after SIGSTOP of the speaker, with BFD")
-        assert took_s < 0.6
-        os.kill(speaker, signal.SIGCONT)
+        took_s = [silenced(mux, lambda: bool(ways(router))) for _ in range(SEVERAL)]
+        print(f"withdrawn {1000 * median(took_s):.0f} ms after SIGSTOP of the speaker, with BFD")
+        assert are_within(took_s, BFD_S)
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_without_bfd_a_silent_speaker_is_withdrawn_by_the_hold_time(lab: Lab, speaker: str) -> None:
+    with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
+        until(lambda: bool(ways(router)))
+        stopped = speaker_of(mux)
+        os.kill(stopped, signal.SIGSTOP)
+        took_s = until(lambda: not ways(router), HOLD_S + 2)
+        print(f"{speaker}: withdrawn {took_s:.2f} s after SIGSTOP of the speaker, hold time {HOLD_S} s")
+        os.kill(stopped, signal.SIGCONT)
+        # From its last word on: up to a keepalive's time before, and BIRD's timers have a second of grain.
+        assert HOLD_S / 3 < took_s < HOLD_S + 0.3
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
@@ -220,9 +308,8 @@ def test_a_thousand_vips_and_a_reload_that_takes_them_away(lab: Lab, speaker: st
         assert mux.reload().returncode == 0
         until(lambda: set(ways(router)) == {VIP, "192.0.2.2"}, 10, 0.05)
         lab.write_config(services(MANY))
-        assert mux.reload().returncode == 0
-        took_s = until(lambda: len(ways(router)) == MANY, 10, 0.05)
-        print(f"{speaker}: {MANY} VIPs in the router's kernel {took_s:.2f} s after the reload")
+        took_s = reload_until(mux, lambda: len(ways(router)) == MANY)
+        print(f"{speaker}: {MANY} VIPs in the router's kernel {took_s:.2f} s after the reload was asked for")
         assert took_s < 2
 
 

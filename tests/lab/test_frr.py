@@ -3,18 +3,29 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
-from lbmux.control.control_socket import ask
 from lbmux.lab import frr
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time
 from lbmux.lab.topology import VIP, VIP6, ananta_frr
-from tests.lab.test_bgp import MANY, WAY, announcing, services, until
+from tests.lab.test_bgp import (
+    BFD_S,
+    KILLED_S,
+    MANY,
+    SEVERAL,
+    WAY,
+    announcing,
+    are_within,
+    reload_until,
+    services,
+    silenced,
+    until,
+)
 from tests.programs.daemons import service
 
 FRR_PROTOCOL = "186"  # RTPROT_BGP
@@ -58,13 +69,15 @@ def ways(lab: Lab, family: str = "-4") -> dict[str, set[str]]:
 def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab, speaker: str) -> None:
     with announcing(lab, "mux1", speaker) as one:
         until(lambda: ways(lab) == {VIP: {WAY["mux1"]}})
-        with announcing(lab, "mux2", speaker) as two:
-            until(lambda: ways(lab) == {VIP: set(WAY.values())})
-            two.tell(signal.SIGKILL)
-            took_s = until(lambda: ways(lab) == {VIP: {WAY["mux1"]}}, 2)
-            two.process.wait(2)
-        print(f"{speaker}: withdrawn {1000 * took_s:.0f} ms after kill -9")
-        assert took_s < 0.5
+        took_s = []
+        for _ in range(SEVERAL):
+            with announcing(lab, "mux2", speaker) as two:
+                until(lambda: ways(lab) == {VIP: set(WAY.values())})
+                two.tell(signal.SIGKILL)
+                took_s.append(until(lambda: ways(lab) == {VIP: {WAY["mux1"]}}, 2))
+                two.process.wait(2)
+        print(f"{speaker}: withdrawn {1000 * median(took_s):.0f} ms after kill -9")
+        assert are_within(took_s, KILLED_S)
         one.tell(signal.SIGTERM)
         until(lambda: not ways(lab), 2)
         assert one.process.wait(10) == 0
@@ -83,13 +96,9 @@ def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab) -> None:
 @installed
 def test_with_bfd_a_silent_speaker_is_withdrawn_before_the_hold_time(lab: Lab) -> None:
     with announcing(lab, "mux1", "bird", "--bfd") as mux:
-        until(lambda: bool(ways(lab)) and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
-        speaker = int((mux.control.with_suffix(".bgp") / "bird.pid").read_text())
-        os.kill(speaker, signal.SIGSTOP)
-        took_s = until(lambda: not ways(lab), 2)
-        os.kill(speaker, signal.SIGCONT)
-        print(f"withdrawn {1000 * took_s:.0f} ms after SIGSTOP of the speaker, with BFD")
-        assert took_s < 0.6
+        took_s = [silenced(mux, lambda: bool(ways(lab))) for _ in range(SEVERAL)]
+        print(f"withdrawn {1000 * median(took_s):.0f} ms after SIGSTOP of the speaker, with BFD")
+        assert are_within(took_s, BFD_S)
 
 
 @pytest.mark.root
@@ -113,9 +122,6 @@ def test_a_thousand_vips_are_in_the_kernel_within_two_seconds_of_a_reload(lab: L
         assert mux.reload().returncode == 0
         until(lambda: len(ways(lab)) == 2, 10, 0.05)
         lab.write_config(services(MANY))
-        start = time.monotonic()
-        assert mux.reload().returncode == 0
-        took_s = until(lambda: len(ways(lab)) == MANY, 10, 0.05)
-        whole_s = time.monotonic() - start
-        print(f"{MANY} VIPs in the router's kernel {took_s:.2f} s after the reload, {whole_s:.2f} s after its command")
+        took_s = reload_until(mux, lambda: len(ways(lab)) == MANY)
+        print(f"{MANY} VIPs in the router's kernel {took_s:.2f} s after the reload was asked for")
         assert took_s < 2

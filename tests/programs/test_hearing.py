@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,21 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
         assert states(mux) == {"h1": "down", "h2": "up"}  # a mux that hears nothing keeps what it knew
         with server(lab, 1), running(lab, "host1", "agent", *option):
             until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 20)
+
+
+def test_an_agent_in_mode_local_probes_the_vip_where_the_server_has_it(lab: Lab, token: Path) -> None:
+    """Nothing listens at the DIP."""
+    backend = {"name": "h3", "dip": "10.1.3.2", "port": 80}
+    lab.write_config({"muxes": ["10.0.1.2"], "services": [web(by="agent") | {"backends": [backend]}]})
+    option = ("--health-token", str(token))
+    with (
+        running(lab, "mux1", "mux", *option) as mux,
+        running(lab, "host3", "agent", "--mode", "local", *option),
+    ):
+        with lab.inside("host3", lambda: socket.create_server((VIPS[4], 80))):
+            until(lambda: heard_of(mux) == {"h3": "up"}, 15)
+        until(lambda: states(mux) == {"h3": "down"}, 15)
+        assert "refused" in reasons(mux)["h3"]
 
 
 def test_an_agent_with_another_token_is_not_believed(lab: Lab, token: Path, tmp_path: Path) -> None:

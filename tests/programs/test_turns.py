@@ -36,7 +36,7 @@ class Worker:
 def received_in_a_turn() -> int:
     ring: Any = Ring()
     worker: Any = Worker()
-    PacketLoop(ring, worker, lambda batch: time.sleep(0.001)).read()
+    PacketLoop(ring, worker, lambda batch, seen: time.sleep(0.001)).read()
     return int(ring.received)
 
 

@@ -50,6 +50,7 @@ class Announcer:
         """Set while the last answer of ``alive`` was yes."""
         self._command = speaker.command()  # raises where there is none, before anything was done
         self._wanted = self._told = NOTHING
+        self._held = False
         self._keeper: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,13 +81,24 @@ class Announcer:
     async def withdraw(self) -> None:
         await self.announce(NOTHING)
 
+    async def hold(self, held: bool) -> dict[str, Any]:
+        """By command: announce nothing whatever is wanted, or again what is; answered when the speaker was told."""
+        self._held = held
+        log.info("BGP: %s by command", "withdrawn" if held else "announced again")
+        await self._update()
+        return await self.state()
+
     async def state(self) -> dict[str, Any]:
-        return describe(self._speaker.name, self._told, await self._speaker.neighbours())
+        return describe(self._speaker.name, self._told, await self._speaker.neighbours()) | {"held": self._held}
+
+    def handlers(self) -> dict[str, Any]:
+        """Of a control socket."""
+        return {"bgp": self.state, "hold": self.hold}
 
     async def _update(self) -> None:
         """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
         async with self._lock:
-            after = self._wanted if self._able() else NOTHING
+            after = self._wanted if self._able() and not self._held else NOTHING
             if after == self._told or self._keeper is None:  # not started yet
                 return
             try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from lbmux.addresses import Address
 from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
@@ -34,20 +35,25 @@ def configuration(bgp: Bgp, directory: Path) -> str:
         "connect retry time 1;", "error wait time 1, 2;", "error forget time 2;",
         *([f'password "{bgp.password}";'] if bgp.password else []),
         *(["bfd on;"] if bgp.bfd else []),
-        f"ipv4 {{ import none; next hop self; {export} }};",
-        *([f"ipv6 {{ import none; next hop address {bgp.local6}; {export} }};"] if bgp.local6 else []),
+        *(f"{family} {{ import none; next hop address {own}; {export} }};" for family, _, own in _families(bgp)),
     ]  # fmt: skip
-    lines = [f"router id {bgp.local};", 'timeformat protocol "%s";', "protocol device { }"]
+    lines = [f"router id {bgp.router_id};", 'timeformat protocol "%s";', "protocol device { }"]
     if bgp.bfd:
         interval = f"interval {bgp.bfd_interval_ms} ms; multiplier {bgp.bfd_multiplier};"
         lines.append(f'protocol bfd {{ interface "*" {{ {interval} }}; }}')
     # An include is a line by itself.
-    for family, version in FAMILIES.items() if bgp.local6 else [("ipv4", 4)]:
+    for family, version, _ in _families(bgp):
         lines += [f"protocol static vips{version} {{ {family};", f'include "{directory / f"vips{version}.conf"}";', "}"]
     for number, peer in enumerate(bgp.peers, 1):
-        ends = f"local {bgp.local} as {bgp.number}; neighbor {peer.address} as {peer.number};"
+        ends = f"local {bgp.local_to(peer)} as {bgp.number}; neighbor {peer.address} as {peer.number};"
         lines.append(f"protocol bgp peer{number} {{ {' '.join([ends, *common])} }}")
     return "\n".join(lines) + "\n"
+
+
+def _families(bgp: Bgp) -> list[tuple[str, int, Address]]:
+    """Those of which there is an own address, the next hop."""
+    own = {4: bgp.local, 6: bgp.local6}
+    return [(family, version, hop) for family, version in FAMILIES.items() if (hop := own[version]) is not None]
 
 
 def routes(prefixes: frozenset[Prefix], version: int) -> str:

@@ -24,14 +24,15 @@ CHUNK = 100
 def configuration(bgp: Bgp, directory: Path) -> str:
     run = f"{sys.executable} -I -S {relay.__file__} {directory / 'api.sock'}"
     lines = [f"process mux {{ run {run}; encoder json; }}"]
+    families = "".join(f"ipv{v} unicast; " for v, own in ((4, bgp.local), (6, bgp.local6)) if own is not None)
     password = [f'md5-password "{bgp.password}";'] if bgp.password else []
     for peer in bgp.peers:
         lines += [
             f"neighbor {peer.address} {{",
-            f"router-id {bgp.local};", f"local-address {bgp.local};",
+            f"router-id {bgp.router_id};", f"local-address {bgp.local_to(peer)};",
             f"local-as {bgp.number};", f"peer-as {peer.number};", f"hold-time {bgp.hold_s};",
             *password,
-            f"family {{ ipv4 unicast; {'ipv6 unicast; ' if bgp.local6 else ''}}}",
+            f"family {{ {families}}}",
             "api { processes [ mux ]; neighbor-changes; }",
             "}",
         ]  # fmt: skip

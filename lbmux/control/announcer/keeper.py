@@ -2,9 +2,10 @@
 
     python keeper.py SECONDS COMMAND...
 
-Every byte on stdin is a sign of life.  None for SECONDS (the mux's event loop is stuck, or the mux is stopped), or the
-end of stdin (it is dead), and the speaker is killed: its connections close, and the routers withdraw at once what came
-by them.  If this process is killed, the kernel kills the speaker.  Run as a file, it needs the standard library only.
+Every byte on stdin is a sign of life.  None for SECONDS (the mux's packet loop or event loop is stuck, or the mux is
+stopped), or the end of stdin (it is dead), and the speaker is killed: its connections close, and the routers withdraw
+at once what came by them.  If this process is killed, the kernel kills the speaker.  Run as a file, it needs the
+standard library only.
 """
 
 import ctypes

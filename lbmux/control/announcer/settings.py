@@ -3,12 +3,15 @@
 A mux announces the addresses of its services, each as a /32 or /128, with itself as the next hop (RFC 4760).
 """
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from lbmux.addresses import Address
 from lbmux.control.config import Config
+from lbmux.errors import SetupError
 
 Prefix = IPv4Network | IPv6Network
 
@@ -20,20 +23,32 @@ LARGEST_AS = 2**32 - 1
 class Peer:
     """A router."""
 
-    address: IPv4Address
+    address: Address
     number: int = DEFAULT_PEER_AS
 
     @classmethod
     def parse(cls, text: str) -> "Peer":
-        """``ADDR`` or ``ADDR:AS``; ValueError for anything else."""
-        address, colon, number = text.partition(":")
+        """``ADDR`` or ``ADDR:AS``, an IPv6 address in brackets there; ValueError for anything else."""
         try:
-            peer = cls(IPv4Address(address), int(number) if colon else DEFAULT_PEER_AS)
-        except (AddressValueError, ValueError):
-            raise ValueError(f"{text!r} is not ADDRESS or ADDRESS:AS") from None
+            peer = cls(ip_address(text))
+        except ValueError:
+            address, _, number = text.rpartition(":")
+            try:
+                peer = cls(ip_address(_bare(address)), int(number))
+            except ValueError:
+                raise ValueError(f"{text!r} is not ADDRESS or ADDRESS:AS, nor [ADDRESS]:AS of IPv6") from None
+        if peer.address.is_link_local:
+            raise ValueError(f"{text!r} is link-local: a session needs an address that routes can lead to")
         if not 0 < peer.number <= LARGEST_AS:
             raise ValueError(f"{text!r}: an AS number is 1 to {LARGEST_AS}")
         return peer
+
+
+def _bare(address: str) -> str:
+    """Before an AS number, where IPv6 needs its brackets: without them the number would be a part of it."""
+    if address.startswith("[") and address.endswith("]"):
+        return address[1:-1]
+    return str(IPv4Address(address))
 
 
 def parse_community(text: str) -> tuple[int, int]:
@@ -46,10 +61,11 @@ def parse_community(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Bgp:
-    """One mux's side of its sessions.  ``local``: its address in them, and the next hop that it announces; ``local6``:
-    that of IPv6 prefixes, which are not announced without one."""
+    """One mux's side of its sessions.  ``local`` and ``local6``: its addresses in them, and the next hops that it
+    announces; prefixes of a family without one are not announced.  A session has the family of its peer, and carries
+    both."""
 
-    local: IPv4Address
+    local: IPv4Address | None
     peers: tuple[Peer, ...]
     number: int = DEFAULT_AS
     hold_s: int = 3
@@ -61,6 +77,21 @@ class Bgp:
     bfd_multiplier: int = 3
     local6: IPv6Address | None = None
     withdraw_without_backends: bool = False
+
+    @property
+    def router_id(self) -> str:
+        """Four bytes of no meaning that no other router of this AS has (RFC 6286): without IPv4, by the address."""
+        if self.local is not None:
+            return str(self.local)
+        return str(IPv4Address(zlib.crc32(self.local6.packed) or 1 if self.local6 else 1))
+
+    def local_to(self, peer: Peer) -> Address:
+        """SetupError where there is no own address of that family."""
+        own = self.local if peer.address.version == 4 else self.local6
+        if own is None:
+            family = f"IPv{peer.address.version}"
+            raise SetupError(f"BGP peer {peer.address}", f"no own {family} address for a session", "--bgp-address")
+        return own
 
 
 @dataclass(frozen=True)

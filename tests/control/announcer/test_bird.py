@@ -53,6 +53,13 @@ def test_ipv6_has_a_channel_and_a_next_hop_of_its_own() -> None:
     assert "ipv6" not in configuration(BGP, Path("/run/x"))
 
 
+def test_an_ipv6_peer_without_an_own_ipv4_address_is_told_of_ipv6_alone() -> None:
+    peers = (Peer(IPv6Address("2001:db8::1")),)
+    text = configuration(replace(BGP, local=None, local6=IPv6Address("2001:db8::2"), peers=peers), Path("/run/x"))
+    assert "local 2001:db8::2 as 65001; neighbor 2001:db8::1 as 64512;" in text
+    assert "ipv4" not in text and "vips4" not in text
+
+
 def test_neighbours_are_read_from_its_answers() -> None:
     assert parse_neighbours(PROTOCOLS, SESSIONS, BGP, 1700000005.0) == [
         Neighbour("10.0.1.1", 64512, "established", 5.0, 12, "up"),

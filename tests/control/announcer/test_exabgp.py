@@ -32,6 +32,13 @@ def test_ipv6_prefixes_have_a_next_hop_of_their_own() -> None:
     assert "ipv6 unicast;" in configuration(given, Path("/run/x"))
 
 
+def test_an_ipv6_peer_without_an_own_ipv4_address_is_told_of_ipv6_alone() -> None:
+    given = Bgp(None, (Peer(IPv6Address("2001:db8::1")),), local6=IPv6Address("2001:db8::2"))
+    text = configuration(given, Path("/run/x"))
+    for part in ("neighbor 2001:db8::1 {", "local-address 2001:db8::2;", "family { ipv6 unicast; }"):
+        assert part in text
+
+
 def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
     prefixes = {IPv4Network((0x0A000000 + n, 32)) for n in range(3 * CHUNK + 1)}
     lines = commands("withdraw", prefixes, BGP)

@@ -1,11 +1,13 @@
 """What a mux announces, and how its options are read."""
 
-from ipaddress import IPv4Address, IPv4Network
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
-from lbmux.control.announcer.settings import Peer, parse_community, prefixes_of
+from lbmux.control.announcer.settings import Bgp, Peer, parse_community, prefixes_of
 from lbmux.control.config import Config
+from lbmux.errors import SetupError
 
 
 def test_a_peer_has_the_default_as_or_its_own() -> None:
@@ -13,9 +15,36 @@ def test_a_peer_has_the_default_as_or_its_own() -> None:
     assert Peer.parse("10.0.0.1:65000").number == 65000
 
 
-@pytest.mark.parametrize("text", ["", "router", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:4294967296", "10.0.0.1:x"])
+def test_an_ipv6_peer_has_brackets_before_an_as_alone() -> None:
+    router = IPv6Address("2001:db8::1")
+    assert Peer.parse("2001:db8::1") == Peer(router, 64512)
+    assert Peer.parse("[2001:db8::1]:65000") == Peer(router, 65000)
+    assert Peer.parse("2001:db8::1:6500").address == IPv6Address("2001:db8::1:6500")  # without them it is all address
+
+
+BAD_PEERS = (
+    "", "router", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:4294967296", "10.0.0.1:x", "[10.0.0.1", "2001:db8::1]:7",
+    "[2001:db8::1]:", "[2001:db8::1]:0", "fe80::1",
+)  # fmt: skip
+
+
+def test_a_session_is_from_the_own_address_of_its_family() -> None:
+    four, six = Peer(IPv4Address("10.0.0.1")), Peer(IPv6Address("2001:db8::1"))
+    both = Bgp(IPv4Address("10.0.0.2"), (four, six), local6=IPv6Address("2001:db8::2"))
+    assert (str(both.local_to(four)), str(both.local_to(six))) == ("10.0.0.2", "2001:db8::2")
+    with pytest.raises(SetupError, match="no own IPv6 address"):
+        Bgp(both.local, both.peers).local_to(six)
+
+
+def test_a_router_id_is_there_without_ipv4_and_is_each_muxs_own() -> None:
+    muxes = [Bgp(None, (), local6=IPv6Address(f"2001:db8:0:{n}::2")).router_id for n in (1, 2)]
+    assert len({IPv4Address(text) for text in muxes}) == 2
+    assert Bgp(IPv4Address("10.0.0.2"), ()).router_id == "10.0.0.2"
+
+
+@pytest.mark.parametrize("text", BAD_PEERS)
 def test_what_is_no_peer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=repr(text)):
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
         Peer.parse(text)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address
 from typing import Any
 
+from lbmux.addresses import Address
 from lbmux.control.config_health import Health
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.probe import Target, attempt
@@ -52,6 +53,6 @@ async def datagram_server(answers: Callable[[bytes], list[bytes]]) -> AsyncItera
         transport.close()
 
 
-async def probe(port: int, **settings: Any) -> tuple[bool, str]:
+async def probe(port: int, dip: Address = LOCAL, **settings: Any) -> tuple[bool, str]:
     health = Health(**settings)
-    return await attempt(KINDS[health.kind], Target(LOCAL, port, health))
+    return await attempt(KINDS[health.kind], Target(dip, port, health))

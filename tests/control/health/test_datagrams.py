@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -8,8 +9,12 @@ from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP
 
 from lbmux.control.health.datagrams import checksum, query
+from tests.frames.pair import Pair
 
 from .servers import datagram_server, probe
+
+OTHER, SILENT, UNROUTED = (IPv4Address(text) for text in ("10.9.0.2", "10.9.0.77", "192.0.2.77"))
+"""Of a Pair's other end, of nobody on its link, and beyond its link."""
 
 
 def against(answers: Callable[[bytes], list[bytes]], **settings: Any) -> tuple[bool, str]:
@@ -73,3 +78,29 @@ def test_checksum_as_scapy_makes_it() -> None:
 @pytest.mark.root
 def test_icmp_answers() -> None:
     assert asyncio.run(probe(0, kind="icmp")) == (True, "answered")
+
+
+@pytest.mark.root
+def test_icmp_over_ipv6_answers() -> None:
+    assert asyncio.run(probe(0, IPv6Address("::1"), kind="icmp")) == (True, "answered")
+
+
+@pytest.mark.root
+def test_icmp_of_a_host_that_is_silent() -> None:
+    pair = Pair()
+    try:
+        answer = pair.inside("a", lambda: asyncio.run(probe(0, SILENT, kind="icmp", timeout_s=0.1, interval_s=0.1)))
+        assert answer == (False, "no answer within 0.1 s")
+        assert pair.inside("a", lambda: asyncio.run(probe(0, OTHER, kind="icmp"))) == (True, "answered")
+    finally:
+        pair.remove()
+
+
+@pytest.mark.root
+def test_icmp_without_a_route() -> None:
+    pair = Pair()
+    try:
+        healthy, why = pair.inside("a", lambda: asyncio.run(probe(0, UNROUTED, kind="icmp")))
+        assert not healthy and "unreachable" in why.lower()
+    finally:
+        pair.remove()

@@ -1,0 +1,29 @@
+"""`lbmux withdraw|announce`: has a running mux leave its routers, and come back, while it forwards what comes."""
+
+from pathlib import Path
+
+import click
+
+from lbmux.cli import options
+
+
+def _command(name: str, held: bool, text: str) -> click.Command:
+    @click.command(name=name, help=text)
+    @click.option(
+        "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
+        help="Control socket. [default: of the mux that runs on this machine]",
+    )  # fmt: skip
+    def command(control: Path | None) -> None:
+        from lbmux.control.control_socket import ask, default_path
+
+        said = ask(control or default_path("mux"), "hold", held=held)
+        click.echo(f"announced: {' '.join(said['prefixes']) or 'nothing'}")
+
+    return command
+
+
+withdraw = _command(
+    "withdraw", True,
+    "Withdraw all VIPs of a mux or an edge. It forwards on what still comes; `lbmux announce` or a restart ends that.",
+)  # fmt: skip
+announce = _command("announce", False, "Announce the VIPs of a mux or an edge again, after `lbmux withdraw`.")
