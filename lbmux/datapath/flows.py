@@ -44,7 +44,7 @@ def count_lookup(world, who, what):
 @step
 def flow_hash(setting, high, low, ports, destination_low):
     """Of addresses and ports, not of the owner: so a driver can ask for the bucket before the match."""
-    return keyed(setting, high, low, ports, u32(destination_low >> u64(32)))
+    return keyed(setting, u32(0), high, low, ports, u32(destination_low >> u64(32)))
 
 
 @step

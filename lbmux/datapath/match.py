@@ -16,7 +16,7 @@ PROBES = 8
 
 @step
 def name_hash(keys, salt, kind, high, low, port, protocol):
-    return keyed(keys, high, low, u32(port), u32(u32(salt) ^ u32((kind << 8) | protocol)))
+    return keyed(keys, u32(salt), high, low, u32(port), u32((kind << 8) | protocol))
 
 
 @step

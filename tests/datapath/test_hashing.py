@@ -26,8 +26,8 @@ def compiled_murmur3_wide(seed, source_high, source_low, destination_high, desti
 
 
 @njit
-def compiled_keyed(address, high, low, ports, owner):
-    return hashing.keyed(settings_row(at_address(address), 0), high, low, ports, owner)
+def compiled_keyed(address, salt, high, low, ports, owner):
+    return hashing.keyed(settings_row(at_address(address), 0), salt, high, low, ports, owner)
 
 
 @njit
@@ -58,14 +58,14 @@ def test_murmur3_of_ipv6_is_mmh3_hash(seed: int, key: bytes, protocol: int) -> N
     assert ours == slot_hash(seed, key[:16], key[16:32], key[32:], protocol)
 
 
-@given(st.lists(longs, min_size=7, max_size=7), st.just(0) | longs, longs, words, words)
+@given(st.lists(longs, min_size=7, max_size=7), st.just(0) | words, st.just(0) | longs, longs, words, words)
 @settings(deadline=None)
-def test_keyed_is_its_twin(keys: list[int], high: int, low: int, ports: int, owner: int) -> None:
+def test_keyed_is_its_twin(keys: list[int], salt: int, high: int, low: int, ports: int, owner: int) -> None:
     row = np.zeros(1, SETTINGS)
     for index, key in enumerate(keys):
         row[f"key{index}"] = key
-    given = np.uint64(row.ctypes.data), np.uint64(high), np.uint64(low), np.uint32(ports), np.uint32(owner)
-    assert int(compiled_keyed(*given)) == keyed(keys, high, low, ports, owner)
+    given = np.uint64(row.ctypes.data), np.uint32(salt), np.uint64(high), np.uint64(low), np.uint32(ports), np.uint32(owner)
+    assert int(compiled_keyed(*given)) == keyed(keys, high, low, ports, owner, salt)
 
 
 @given(words)
@@ -89,5 +89,5 @@ def test_keyed_spreads_neighbours_evenly() -> None:
     address = np.uint64(row.ctypes.data)
     for client in range(25_600):
         low = np.uint64((0x0100000A + (client << 8)) << 32 | 0xFFFF0000)
-        counts[int(compiled_keyed(address, np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1))) & 255] += 1
+        counts[int(compiled_keyed(address, np.uint32(0), np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1))) & 255] += 1
     assert ((counts - 100) ** 2 / 100).sum() < 400
