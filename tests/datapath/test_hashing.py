@@ -64,7 +64,8 @@ def test_keyed_is_its_twin(keys: list[int], salt: int, high: int, low: int, port
     row = np.zeros(1, SETTINGS)
     for index, key in enumerate(keys):
         row[f"key{index}"] = key
-    given = np.uint64(row.ctypes.data), np.uint32(salt), np.uint64(high), np.uint64(low), np.uint32(ports), np.uint32(owner)
+    address, halves = np.uint64(row.ctypes.data), (np.uint64(high), np.uint64(low))
+    given = address, np.uint32(salt), *halves, np.uint32(ports), np.uint32(owner)
     assert int(compiled_keyed(*given)) == keyed(keys, high, low, ports, owner, salt)
 
 
@@ -89,5 +90,6 @@ def test_keyed_spreads_neighbours_evenly() -> None:
     address = np.uint64(row.ctypes.data)
     for client in range(25_600):
         low = np.uint64((0x0100000A + (client << 8)) << 32 | 0xFFFF0000)
-        counts[int(compiled_keyed(address, np.uint32(0), np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1))) & 255] += 1
+        given = address, np.uint32(0), np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1)
+        counts[int(compiled_keyed(*given)) & 255] += 1
     assert ((counts - 100) ** 2 / 100).sum() < 400
