@@ -19,7 +19,7 @@ from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT
+from lbmux.programs.showing import FORMAT, LINES_AN_ANSWER
 
 log = logging.getLogger(__name__)
 DRAINED_S = 1.0
@@ -64,10 +64,13 @@ class Health:
     def handlers(self) -> dict[str, Any]:
         return {"health": self.health, "order": self.order}
 
-    async def health(self) -> dict[str, Any]:
-        lines = self._lives.lines(self._reloader.wanted)
-        health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in lines]
-        return {"version": FORMAT, "program": "mux", "health": health}
+    async def health(self) -> AsyncIterator[dict[str, Any]]:
+        """A stream, as other long lists are: of 10,000 backends packets would wait."""
+        lines = await asyncio.to_thread(self._lives.lines, self._reloader.wanted)
+        for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
+            some = lines[first : first + LINES_AN_ANSWER]
+            health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in some]
+            yield {"version": FORMAT, "program": "mux", "health": health}
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""

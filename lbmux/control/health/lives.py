@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lbmux.control.config import Config, Service, kind_of
+from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.health.checker import Checker
 from lbmux.control.health.effective import Key, Order, below_watermark, effective
 from lbmux.errors import LbmuxError
@@ -71,7 +71,8 @@ class Lives:
 
     @property
     def orders(self) -> dict[Key, Order]:
-        return {key: ordered.order for key, ordered in self._orders.items()}
+        # Of a copy, made at once: `lines` may be read in a thread while somebody orders.
+        return {key: ordered.order for key, ordered in self._orders.copy().items()}
 
     def effective(self, config: Config) -> Config:
         return effective(config, self.down, self.orders)
@@ -96,10 +97,15 @@ class Lives:
 
     def lines(self, config: Config) -> list[dict[str, Any]]:
         """As the control socket answers: of all that the file has, also what has no row in the tables."""
-        return [line for service in config.services for line in self._of_service(config, service)]
+        down, orders = self.down, self.orders
+        return [
+            line | _where(config, service, backend)
+            for service in config.services
+            for line, backend in zip(self._of_service(service, down, orders), service.backends, strict=True)
+        ]
 
-    def _of_service(self, config: Config, service: Service) -> list[dict[str, Any]]:
-        kept = below_watermark(service, self.down, self.orders)
+    def _of_service(self, service: Service, down: set[Key], orders: dict[Key, Order]) -> list[dict[str, Any]]:
+        kept = below_watermark(service, down, orders)
         found = []
         for backend in service.backends:
             key = service.name, backend.name
@@ -112,12 +118,8 @@ class Lives:
             elif state == "down" and kept:
                 reason += "; kept, since too few seem healthy"
             found.append(
-                {
-                    "service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since),
-                    "dip": str(backend.dip), "port": backend.port, "host": str(backend.tunnel_to),
-                    "weight": backend.weight, "tunnel": kind_of(config, service, backend),
-                }
-            )  # fmt: skip
+                {"service": key[0], "backend": key[1], "state": state, "reason": reason, "since": _text(since)}
+            )
         return found
 
     def _write(self) -> None:
@@ -146,3 +148,14 @@ def _read(path: Path) -> dict[Key, Ordered]:
 
 def _text(since: float | None) -> str | None:
     return None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+
+
+def _where(config: Config, service: Service, backend: Backend) -> dict[str, Any]:
+    """As the file has it: of a backend that is out the tables know nothing."""
+    return {
+        "dip": str(backend.dip),
+        "port": backend.port,
+        "host": str(backend.tunnel_to),
+        "weight": backend.weight,
+        "tunnel": kind_of(config, service, backend),
+    }

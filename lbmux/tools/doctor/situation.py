@@ -84,8 +84,7 @@ class Situation:
         """Backends that probes found down, or that an operator took out: tables lack them or their weight."""
         if self.role != "mux" or not self.runtime:
             return []
-        lines = ask(self.control, "health", timeout_s=TIMEOUT_S)["health"]
-        return [line for line in lines if line["state"] != "up"]
+        return [line for line in whole(self.control, "health") if line["state"] != "up"]
 
     @cached_property
     def counters(self) -> dict[str, Any] | None:

@@ -50,9 +50,8 @@ def look(name: str, path: Path) -> Look:
         services = _whole(path, "services")
         now = time.monotonic()  # what rates are made of comes next; the answers before it may have taken their time
         backends, counters = _whole(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
-        health = ask(path, "health", timeout_s=TIMEOUT_S)["health"]
         verdicts = {line["verdict"]: line for line in counters["verdicts"]}
-        return Look(name, path, now, "", runtime, services, backends, verdicts, health, _bgp(path))
+        return Look(name, path, now, "", runtime, services, backends, verdicts, _whole(path, "health"), _bgp(path))
     except ControlError as error:
         return Look(name, path, now, error.reason)
 
