@@ -172,6 +172,11 @@ def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **ar
     raise ControlError(path, "the daemon hung up")
 
 
+def ask_list(path: Path, what: str, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+    """A list that comes in parts, whole; ControlError as in `ask`."""
+    return [line for part in ask_stream(path, what, timeout_s=timeout_s) for line in part[what]]
+
+
 def _listen(path: Path, mode: int) -> socket.socket:
     """A listening socket; one that a dead daemon left is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -19,7 +19,7 @@ from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT
+from lbmux.programs.showing import FORMAT, LINES_AN_ANSWER
 
 log = logging.getLogger(__name__)
 FIRST_S = 3.0
@@ -81,9 +81,13 @@ class Health:
         ordering = Ordering(self._reloader, "mux", self._lines, self._drained.forget)
         return {"health": self.health, **ordering.handlers()}
 
-    async def health(self) -> dict[str, Any]:
-        health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in self._lines()]
-        return {"version": FORMAT, "program": "mux", "health": health}
+    async def health(self) -> AsyncIterator[dict[str, Any]]:
+        """A stream, as other long lists are: of 10,000 backends packets would wait."""
+        lines = await asyncio.to_thread(self._lines)
+        for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
+            some = lines[first : first + LINES_AN_ANSWER]
+            health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in some]
+            yield {"version": FORMAT, "program": "mux", "health": health}
 
     def _lines(self) -> list[dict[str, Any]]:
         return self._lives.lines(self._reloader.config, self._reloader.wanted, self._reloader.orders)

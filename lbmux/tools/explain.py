@@ -14,7 +14,7 @@ import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.control.config import Config, Service
-from lbmux.control.control_socket import ask
+from lbmux.control.control_socket import ask_list
 from lbmux.control.identities import identity
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.moment import Moment
@@ -107,7 +107,7 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
             for at in way.buckets():
                 copy.read_bucket(at)
             way.look()
-        health = ask(path, "health")["health"]
+        health = ask_list(path, "health")
         if copy.is_current():
             return way.explanation("mux", health)
     raise SetupError(str(path), "its configuration changed again and again", "ask later")

@@ -20,7 +20,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import mac_from_int
-from lbmux.control.control_socket import ask
+from lbmux.control.control_socket import ask, ask_list
 from lbmux.control.offloads import set_features
 from lbmux.frames.xdp import detach
 from lbmux.lab import namespaces, processes
@@ -28,7 +28,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6, ananta
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
-from lbmux.tools.doctor.situation import Role, Situation, whole
+from lbmux.tools.doctor.situation import Role, Situation
 from lbmux.tools.explain import explain_live
 from lbmux.tools.packet import Packet
 
@@ -256,7 +256,7 @@ def test_wrong_mac_of_ipv6(pool: Broken) -> None:
         "ip neighbour del 2001:db8:0:1::1 dev eth0",
     ):
         known = pool.socket("mux1")
-        until(lambda: "02:00:00:00:00:99" in {line["mac"] for line in whole(known, "neighbours")})
+        until(lambda: "02:00:00:00:00:99" in {line["mac"] for line in ask_list(known, "neighbours")})
         seen = "wrong MAC: frames for host 2001:db8:1:1::2 go to 02:00:00:00:00:99"
         assert pool.doctor("mux1").says("next hop", seen)
 

@@ -19,6 +19,7 @@ from lbmux.control.config import Config
 from lbmux.control.control_socket import ask
 from lbmux.control.health.effective import Key
 from lbmux.control.health.prober import Prober
+from lbmux.errors import ControlError
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
@@ -125,6 +126,10 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     control = lab.directory / "host1.sock"
     until(lambda: [n["state"] for n in ask(control, "bgp")["neighbours"]] == ["established"])
     assert not ways(router)  # nothing answers yet
+    shown = ask(control, "health")
+    assert (shown["version"], shown["program"], shown["health"][0]["host"]) == (1, "edge", HOSTS["host1"])
+    with pytest.raises(ControlError, match="an edge forwards nothing and has no tables"):
+        ask(control, "flow_count", filter="tcp")
 
     first = serve(lab, "host1")
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})

@@ -76,8 +76,8 @@ class Lives:
         return effective(config, self.down, orders.lives)
 
     def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
-        """As the control socket answers."""
-        return states(file, wanted, orders, self._checkers)
+        """As the control socket answers; may be called in a thread while probes go on."""
+        return states(file, wanted, orders, self._checkers.copy())
 
 
 def states(file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
@@ -158,3 +158,14 @@ def _checked(lines: Any) -> dict[Key, Checker]:
 
 def _text(since: float | None) -> str | None:
     return None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+
+
+def _where(config: Config, service: Service, backend: Backend) -> dict[str, Any]:
+    """As the file has it: of a backend that is out the tables know nothing."""
+    return {
+        "dip": str(backend.dip),
+        "port": backend.port,
+        "host": str(backend.tunnel_to),
+        "weight": backend.weight,
+        "tunnel": kind_of(config, service, backend),
+    }

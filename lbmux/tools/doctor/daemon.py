@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from lbmux.control.config_file import load
-from lbmux.control.control_socket import ask
+from lbmux.control.control_socket import ask, ask_list
 from lbmux.errors import ConfigError, ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import TIMEOUT_S, Situation, whole
+from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
 
 MOST_NAMED = 5
 
@@ -72,7 +72,7 @@ def in_force(situation: Situation) -> Iterator[Finding]:
     """What a mux has loaded against its file as it is now."""
     if situation.runtime is None or situation.config is None or situation.role != "mux":
         return
-    have = {(line["service"], line["backend"], line["weight"]) for line in whole(situation.control, "backends")}
+    have = {(line["service"], line["backend"], line["weight"]) for line in ask_list(situation.control, "backends")}
     services = situation.config.services
     want = {(service.name, backend.name, backend.weight) for service in services for backend in service.backends}
     taken_out = {(line["service"], line["backend"]) for line in situation.not_serving}

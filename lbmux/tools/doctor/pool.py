@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from lbmux.control.control_socket import ask_list
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation, whole
+from lbmux.tools.doctor.situation import Situation
 
 
 def digests(path: Path) -> dict[str, str | None]:
     """Of each service its Maglev table's; what is asked of it is in it, too."""
     return {
         f"{line['service']} ({line['vip']} {line['protocol']} {line['port']})": line["digest"]
-        for line in whole(path, "services")
+        for line in ask_list(path, "services")
     }
 
 

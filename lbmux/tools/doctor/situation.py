@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
-from lbmux.control.control_socket import ask, ask_stream, default_path
+from lbmux.control.control_socket import ask, ask_list, default_path
 from lbmux.errors import LbmuxError
 
 Role = Literal["mux", "agent", "router", "host"]
@@ -23,11 +23,6 @@ PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
 TIMEOUT_S = 5.0
 PEER = struct.Struct("3i")
 """struct ucred: process, user, group."""
-
-
-def whole(path: Path, what: str) -> list[dict[str, Any]]:
-    """A list that a daemon streams in parts."""
-    return [line for part in ask_stream(path, what, timeout_s=TIMEOUT_S) for line in part[what]]
 
 
 @dataclass(frozen=True)
@@ -91,15 +86,14 @@ class Situation:
 
     @cached_property
     def neighbours(self) -> list[dict[str, Any]]:
-        return whole(self.control, "neighbours") if self.has_daemon and self.runtime else []
+        return ask_list(self.control, "neighbours") if self.has_daemon and self.runtime else []
 
     @cached_property
     def not_serving(self) -> list[dict[str, Any]]:
         """Backends that probes found down, or that an operator took out: tables lack them or their weight."""
         if self.role != "mux" or not self.runtime:
             return []
-        lines = ask(self.control, "health", timeout_s=TIMEOUT_S)["health"]
-        return [line for line in lines if line["state"] != "up"]
+        return [line for line in ask_list(self.control, "health") if line["state"] != "up"]
 
     @cached_property
     def counters(self) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.control_socket import ask, ask_stream
+from lbmux.control.control_socket import ask, ask_list, ask_stream
 from lbmux.errors import ControlError, LbmuxError
 
 FORMAT = 1
@@ -35,7 +35,7 @@ class Counts:
             for part in ask_stream(control, "flows", filter=flows, limit=MOST_FLOWS, timeout_s=TIMEOUT_S):
                 entries += part["flows"]
         verdicts = ask(control, "counters", timeout_s=TIMEOUT_S)["verdicts"]
-        return cls(_whole(control, "services"), _whole(control, "backends"), verdicts, entries)
+        return cls(ask_list(control, "services"), ask_list(control, "backends"), verdicts, entries)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,6 @@ def recorded(path: Path) -> Iterator[Reading]:
                     raise LbmuxError(f"{path}:{number}: no reading of `lbmux top`: {error}") from error
     except OSError as error:
         raise LbmuxError(f"{path}: {error.strerror}") from error
-
-
-def _whole(control: Path, what: str) -> list[Row]:
-    """A list that comes in parts."""
-    return [row for part in ask_stream(control, what, timeout_s=TIMEOUT_S) for row in part[what]]
 
 
 def _named(controls: Sequence[Path]) -> dict[str, Path]:

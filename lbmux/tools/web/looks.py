@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.control_socket import ask, ask_stream
+from lbmux.control.control_socket import ask, ask_list
 from lbmux.errors import ControlError
 
 TIMEOUT_S = 5.0
@@ -47,18 +47,13 @@ def look(name: str, path: Path) -> Look:
         runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
         if runtime["program"] != "mux":
             return Look(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
-        services = _whole(path, "services")
+        services = ask_list(path, "services")
         now = time.monotonic()  # what rates are made of comes next; the answers before it may have taken their time
-        backends, counters = _whole(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
-        health = ask(path, "health", timeout_s=TIMEOUT_S)["health"]
+        backends, counters = ask_list(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
         verdicts = {line["verdict"]: line for line in counters["verdicts"]}
-        return Look(name, path, now, "", runtime, services, backends, verdicts, health, _bgp(path))
+        return Look(name, path, now, "", runtime, services, backends, verdicts, ask_list(path, "health"), _bgp(path))
     except ControlError as error:
         return Look(name, path, now, error.reason)
-
-
-def _whole(path: Path, what: str) -> list[dict[str, Any]]:
-    return [line for part in ask_stream(path, what, timeout_s=TIMEOUT_S) for line in part[what]]
 
 
 def _bgp(path: Path) -> dict[str, Any]:

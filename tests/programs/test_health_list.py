@@ -1,0 +1,42 @@
+"""What a mux answers of its backends' health, without a daemon."""
+
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lbmux.control.config import Config
+from lbmux.control.health.lives import Lives
+from lbmux.programs.health import Health
+from lbmux.programs.showing import LINES_AN_ANSWER
+
+
+def test_many_backends_come_in_parts_with_what_the_file_says_of_them(tmp_path: Path) -> None:
+    count = 2 * LINES_AN_ANSWER + 1
+    backends = [{"name": f"b{n}", "dip": str(IPv4Address("10.1.0.1") + n), "weight": n} for n in range(count)]
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    config = Config.model_validate({"services": [service]})
+    reloader: Any = SimpleNamespace(wanted=config)
+    unused: Any = None
+    health = Health(Lives(tmp_path / "orders"), reloader, unused, unused)
+
+    async def parts() -> list[dict[str, Any]]:
+        return [part async for part in health.health()]
+
+    found = asyncio.run(parts())
+    assert [len(part["health"]) for part in found] == [LINES_AN_ANSWER, LINES_AN_ANSWER, 1]
+    assert {(part["version"], part["program"]) for part in found} == {(1, "mux")}
+    lines = [line for part in found for line in part["health"]]
+    assert [(line["backend"], line["weight"]) for line in lines] == [(f"b{n}", n) for n in range(count)]
+
+
+def test_of_no_backend_there_is_an_empty_part(tmp_path: Path) -> None:
+    reloader: Any = SimpleNamespace(wanted=Config(services=()))
+    unused: Any = None
+    health = Health(Lives(tmp_path / "orders"), reloader, unused, unused)
+
+    async def first() -> dict[str, Any]:
+        return await anext(health.health())
+
+    assert asyncio.run(first()) == {"version": 1, "program": "mux", "health": []}
