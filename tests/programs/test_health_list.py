@@ -2,24 +2,24 @@
 
 import asyncio
 from ipaddress import IPv4Address
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
+from lbmux.control.orders import Orders
 from lbmux.programs.health import Health
 from lbmux.programs.showing import LINES_AN_ANSWER
 
 
-def test_many_backends_come_in_parts_with_what_the_file_says_of_them(tmp_path: Path) -> None:
+def test_many_backends_come_in_parts_with_what_the_file_says_of_them() -> None:
     count = 2 * LINES_AN_ANSWER + 1
     backends = [{"name": f"b{n}", "dip": str(IPv4Address("10.1.0.1") + n), "weight": n} for n in range(count)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     config = Config.model_validate({"services": [service]})
-    reloader: Any = SimpleNamespace(wanted=config)
+    reloader: Any = SimpleNamespace(config=config, wanted=config, orders=Orders())
     unused: Any = None
-    health = Health(Lives(tmp_path / "orders"), reloader, unused, unused)
+    health = Health(Lives(), reloader, unused, unused)
 
     async def parts() -> list[dict[str, Any]]:
         return [part async for part in health.health()]
@@ -31,10 +31,11 @@ def test_many_backends_come_in_parts_with_what_the_file_says_of_them(tmp_path: P
     assert [(line["backend"], line["weight"]) for line in lines] == [(f"b{n}", n) for n in range(count)]
 
 
-def test_of_no_backend_there_is_an_empty_part(tmp_path: Path) -> None:
-    reloader: Any = SimpleNamespace(wanted=Config(services=()))
+def test_of_no_backend_there_is_an_empty_part() -> None:
+    config = Config(services=())
+    reloader: Any = SimpleNamespace(config=config, wanted=config, orders=Orders())
     unused: Any = None
-    health = Health(Lives(tmp_path / "orders"), reloader, unused, unused)
+    health = Health(Lives(), reloader, unused, unused)
 
     async def first() -> dict[str, Any]:
         return await anext(health.health())

@@ -8,6 +8,8 @@ from typing import Any
 from lbmux.control.config import Config
 from lbmux.control.control_socket import ControlServer
 from lbmux.control.health.lives import Lives
+from lbmux.control.ordering import live
+from lbmux.control.orders import Ordered, Orders, ordered
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
 from lbmux.targets.regions import now_ticks
@@ -25,7 +27,7 @@ class Served(Inside):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.lives, self.wanted = Lives(path.with_suffix(".orders")), self.mux.config
+        self.lives, self.wanted, self.orders = Lives(), self.mux.config, Orders()
         showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
         self._server = ControlServer(path, showing.handlers() | {"health": self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
@@ -38,7 +40,7 @@ class Served(Inside):
 
     async def _health(self) -> dict[str, Any]:
         assert self.wanted is not None
-        return {"health": self.lives.lines(self.wanted)}
+        return {"health": self.lives.lines(self.wanted, ordered(self.wanted, self.orders), self.orders)}
 
     def reload(self, config: dict[str, Any]) -> None:
         """Put another configuration in force."""
@@ -46,10 +48,15 @@ class Served(Inside):
         self.lives.configure(self.wanted)
         self.refresh()
 
+    def order(self, life: Ordered, backend: str) -> None:
+        """What an operator wants; in force with the next `refresh`."""
+        assert self.wanted is not None
+        self.orders, _ = live(life, backend, None, 0.0)(self.wanted, self.orders)
+
     def refresh(self) -> None:
         """The backends' states have changed."""
         assert self.wanted is not None
-        self.mux.commit(self.mux.plan(self.lives.effective(self.wanted)))
+        self.mux.commit(self.mux.plan(self.lives.effective(ordered(self.wanted, self.orders), self.orders)))
         self.now = now_ticks()
 
     def explain(self, text: str, **how: bool) -> Explanation:

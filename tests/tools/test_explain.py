@@ -244,9 +244,8 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
     more = [{"name": name, "dip": f"10.1.{number}.2"} for number, name in ((3, "h3"), (4, "h4"))]
     idle = {"name": "h5", "dip": "10.1.5.2", "weight": 0}
     mux.reload(CONFIG | {"services": [web | {"health": PROBED, "backends": [*web["backends"], *more, idle]}, dns]})
-    assert mux.wanted is not None
-    mux.lives.order(mux.wanted, "disable", "h1")
-    mux.lives.order(mux.wanted, "drain", "h2")
+    mux.order("disable", "h1")
+    mux.order("drain", "h2")
     for name in ("h3", "h4"):
         mux.lives.heard(("web", name), False, "connection refused")
     mux.refresh()
