@@ -104,6 +104,7 @@ class LiveCopy:
 def _service(said: dict[str, Any]) -> Service:
     """As the mux has it in force, unchecked: no file could say that all of its backends are draining, say."""
     backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in said["backends"])
-    ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "backends": tuple(backends)}
+    port = 0 if said["port"] == "any" else said["port"]
+    ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "port": port, "backends": tuple(backends)}
     lists = {which: tuple(map(ip_network, said[which])) for which in ("allow", "deny")}
     return Service.model_construct(**said | ends | lists)
