@@ -13,10 +13,10 @@ from lbmux.lab.topology import VIP, VIP6, Route, ananta
 @pytest.fixture(autouse=True)
 def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Daemons keep what was ordered, and what was found; the next test's are new ones."""
+    lab = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
     yield
-    if "lab" in request.fixturenames:
-        directory = request.getfixturevalue("lab").directory
-        for kept in (*directory.glob("*.orders"), *directory.glob("*.found")):
+    if lab is not None:
+        for kept in (*lab.directory.glob("*.orders"), *lab.directory.glob("*.found")):
             kept.unlink()
 
 
