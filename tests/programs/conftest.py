@@ -13,9 +13,10 @@ from lbmux.lab.topology import VIP, VIP6, Route, ananta
 @pytest.fixture(autouse=True)
 def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Daemons keep what was ordered; the next test's are new ones."""
+    lab = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
     yield
-    if "lab" in request.fixturenames:
-        for kept in request.getfixturevalue("lab").directory.glob("*.orders"):
+    if lab is not None:
+        for kept in lab.directory.glob("*.orders"):
             kept.unlink()
 
 
