@@ -14,24 +14,32 @@ from lbmux.control.show import STATES
 from lbmux.datapath.tables import DRAINING, GONE, UP
 
 MOST_NAMED = 5
-PROBES, BY_COMMAND, NO_WEIGHT = "probes", "by command", "weight 0"
+PROBES, BY_COMMAND, NO_WEIGHT, NOT_WANTED = "probes", "by command", "weight 0", "not wanted"
 MENDS = {
     PROBES: "see why probes of {all} fail ({reason}): its server, its agent, the way there",
     BY_COMMAND: "`lbmux enable {first}`: {all} were taken out by command",
     NO_WEIGHT: "give {all} a weight above 0, and `lbmux reload`",
+    NOT_WANTED: "add a backend, by the file or `lbmux add`: {all} only stay for the flows that they have",
 }
 """By the reason why a backend takes no new flows."""
 
 
 @dataclass(frozen=True)
 class BackendState:
-    """``state``: up, down, draining or disabled; ``serves``: whether the tables give it new flows."""
+    """``state`` as `lbmux show health` has it; ``serves``: whether the tables give it new flows."""
 
     name: str
     state: str
     reason: str
     since: str | None
     serves: bool
+
+    @property
+    def cause(self) -> str:
+        """Why it takes no new flows, of MENDS."""
+        if self.state in ("leaving", "removed"):
+            return NOT_WANTED
+        return self.reason if self.reason in MENDS else PROBES
 
     def __str__(self) -> str:
         since = f", since {self.since}" if self.since else ""
@@ -68,7 +76,7 @@ def to_have_one(states: Sequence[BackendState]) -> str:
         return "the service has no backend: add one, and `lbmux reload`"
     by_cause: dict[str, list[BackendState]] = {}
     for state in states:
-        by_cause.setdefault(state.reason if state.reason in MENDS else PROBES, []).append(state)
+        by_cause.setdefault(state.cause, []).append(state)
     return "; or ".join(
         MENDS[cause].format(first=some[0].name, all=_names(some), reason=some[0].reason)
         for cause, some in by_cause.items()

@@ -489,7 +489,7 @@ def test_no_backend_takes_new_flows(pool: Broken) -> None:
         config["services"][0]["backends"] = []
 
     with pool.config(empty, "mux1"):
-        assert "the service has no backend: add one" in pool.explain(WEB)
+        assert "add a backend, by the file or `lbmux add`: h1, h2, h3 only stay" in pool.explain(WEB)
 
 
 def test_weight_0_everywhere(pool: Broken, tmp_path: Path) -> None:
