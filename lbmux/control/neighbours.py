@@ -7,6 +7,7 @@ events.  Destinations behind one gateway share one neighbour, so a thousand host
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -123,6 +124,8 @@ class Watcher:
         self._netlink = await self._stack.enter_async_context(AsyncIPRoute())
         self._events = await self._stack.enter_async_context(AsyncIPRoute())
         await self._events.bind(GROUPS)
+        self._waiting = select.poll()
+        self._waiting.register(self._events.fileno(), select.POLLIN)
         await self._learn_all()
         work = (self._listen(), self._follow_routes(), self._refresh())
         self._tasks = [asyncio.create_task(task) for task in work]
@@ -183,7 +186,7 @@ class Watcher:
         lost = False
         while True:  # pyroute2 ends the iteration with each datagram
             try:
-                if lost:
+                if lost and not self._has_more():
                     await self._learn_all()
                     self._evaluate_all()
                     self._change(EVERYTHING)
@@ -194,6 +197,10 @@ class Watcher:
                 log.warning("netlink events lost (%s): reading everything anew", error)
                 lost = True
                 await asyncio.sleep(SETTLE_S)
+
+    def _has_more(self) -> bool:
+        """Whether events wait.  As long as the socket is not empty, the kernel loses more without another word."""
+        return bool(self._waiting.poll(0)) or not self._events.msg_queue.root.empty()
 
     def _heard(self, message: Any) -> None:
         event = message["event"]
