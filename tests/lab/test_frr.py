@@ -77,7 +77,7 @@ def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab,
                 took_s.append(until(lambda: ways(lab) == {VIP: {WAY["mux1"]}}, 2))
                 two.process.wait(2)
         print(f"{speaker}: withdrawn {1000 * median(took_s):.0f} ms after kill -9")
-        assert are_within(took_s, KILLED_S)
+        assert are_within(took_s, KILLED_S if speaker == "bird" else 2 * KILLED_S), "FRR takes ExaBGP's end later"
         one.tell(signal.SIGTERM)
         until(lambda: not ways(lab), 2)
         assert one.process.wait(10) == 0
