@@ -79,7 +79,9 @@ def test_scrape(small: Small) -> None:
     small(scrape, SERVICES=4, FLOWS=(1024,), SCRAPES=2, SAMPLES=300, PAUSE_S=0.05, REPETITIONS=1)
     results = scrape.run()
     assert "4 services, 40 backends" in results[0].name
-    assert ratios(results) == [True] * 4
+    values = {result.name: result.value for result in results}
+    assert values.pop("its CPU time in the mux") >= 0, "the clock for that ticks a hundred times a second"
+    assert len(values) == 3 and min(values.values()) > 0
 
 
 @pytest.mark.root

