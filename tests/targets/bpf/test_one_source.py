@@ -27,8 +27,8 @@ def test_the_kernel_target_knows_no_header_flow_or_hash(path: Path) -> None:
         assert not LAYOUTS & set(names), f"{path.name}: line {getattr(node, 'lineno', 0)}"
 
 
-def _targets(tree: Path, cache: Path) -> dict[str, list[int]]:
-    environment = os.environ | {"PYTHONPATH": str(tree), "LBMUX_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
+def _targets(tree: Path, **more: str) -> dict[str, list[int]]:
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"} | more
     command = [sys.executable, "-m", "tests.targets.bpf.one_source"]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,13 +42,13 @@ def test_a_change_of_the_hash_in_one_file_changes_both_targets(tmp_path: Path) -
     skipped = shutil.ignore_patterns("__pycache__")
     for name in ("lbmux", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=skipped)
-    before = _targets(tree, tmp_path / "before")
+    before = _targets(ROOT)
     assert before["native"] == before["kernel"]
     file = tree / "lbmux" / "datapath" / "hashing.py"
     text = file.read_text()
     assert text.count("0xE6546B64") == 1
     file.write_text(text.replace("0xE6546B64", "0xE6546B65"))
-    after = _targets(tree, tmp_path / "after")
+    after = _targets(tree, LBMUX_CACHE=str(tmp_path))
     assert after["native"] == after["kernel"]
     same = sum(old == new for old, new in zip(before["native"], after["native"], strict=True))
     assert same < len(before["native"]) / 10
