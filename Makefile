@@ -12,12 +12,11 @@ READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --versio
 demo: setup
 	@$(VENV)/lbmux lab demo
 
-# Three at a time, as many wait for daemons; but those who measure how soon routers and connections notice something
-# one by one.
+# Two at a time, but for those who measure how soon routers and connections notice something: these one by one.
 ALONE := tests/lab/test_bgp.py tests/lab/test_frr.py tests/lab/test_board.py tests/lab/test_demo.py
 
 test: check
-	@$(VENV)/python -m pytest -q -n 3 --dist loadfile $(ALONE:%=--ignore=%)
+	@$(VENV)/python -m pytest -q -n 2 --dist loadfile $(ALONE:%=--ignore=%)
 	@$(VENV)/python -m pytest -q $(ALONE)
 
 check: setup
