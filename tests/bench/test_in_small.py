@@ -88,7 +88,7 @@ def test_scrape(small: Small) -> None:
 def test_reload(small: Small) -> None:
     small(reload, BACKENDS=10, SAMPLES=300)
     quiet, busy = reload.run()
-    assert ratios([quiet, busy]) == [True, True] and "0 reloads" not in busy.name
+    assert ratios([quiet, busy]) == [True, True] and ", 0 reloads" not in busy.name
 
 
 @pytest.mark.root

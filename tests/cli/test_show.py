@@ -65,7 +65,7 @@ def test_live_mux_and_agent(lab: Lab, capsys: pytest.CaptureFixture[str]) -> Non
     assert {line["interface"] for line in shown("mux1", "neighbours")["neighbours"]} == {"eth0"}
     hosts = [shown(host, "counters")["verdicts"] for host in ("host1", "host2", "host3")]
     for verdict in ("delivered", "replied"):
-        assert sum(line["packets"] for host in hosts for line in host if line["verdict"] == verdict) > 2 * REQUESTS
+        assert sum(line["packets"] for host in hosts for line in host if line["verdict"] == verdict) >= 2 * REQUESTS
     assert shown("host1", "runtime")["program"] == "agent"
 
 
