@@ -160,7 +160,7 @@ class PacketLoop:
         came = self._watching.before(batch, source)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        return self._watching.after(batch, came)
+        return self._watching.after(batch, came) if came else NOBODY_SAW
 
     def _tell(self, seen: list[Seen]) -> None:
         if self._watching is not None:
