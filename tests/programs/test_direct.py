@@ -62,21 +62,24 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         made.down()
 
 
-def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
+def wait_for(lab: Lab, state: str) -> str:
+    """The reason for which the backend is in that state in the end."""
+
     def line() -> dict[str, Any]:
         (only,) = ask(lab.directory / "mux.sock", "health")["health"]
         return dict(only)
 
-    def wait_for(state: str) -> str:
-        deadline = time.monotonic() + 10
-        while (found := line())["state"] != state or found["reason"] == "not probed yet":
-            assert time.monotonic() < deadline, found
-            time.sleep(0.02)
-        return str(found["reason"])
+    deadline = time.monotonic() + 10
+    while (found := line())["state"] != state or found["reason"] == "not probed yet":
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+    return str(found["reason"])
 
-    assert wait_for("up").endswith(", through the tunnel")
+
+def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
+    assert wait_for(lab, "up").endswith(", through the tunnel")
     kill(lab.process("host", "server"), signal.SIGTERM)
-    assert "refused" in wait_for("down").lower()
+    assert "refused" in wait_for(lab, "down").lower()
 
 
 def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
@@ -89,6 +92,7 @@ def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
         ("MTU", "ok", "1500 bytes reach host 10.9.0.3, tunnel included (no tunnel)"),
     ]
     kill(lab.process("host", "server"), signal.SIGTERM)
+    wait_for(lab, "down")  # and out of the mux's tables, with its MAC address
     ((check, state, said),) = seen()
     assert (check, state) == ("backend", "fault") and "port closed" in said
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from socket import if_nametoindex
+from typing import Any
 
 from lbmux.addresses import Address, mac_to_int
 from lbmux.control.neighbours import NextHop
@@ -78,14 +79,22 @@ def tunnels(situation: Situation) -> Iterator[Finding]:
 
 
 def _hops(situation: Situation, found: list[Target]) -> dict[Address, NextHop | None]:
-    """The neighbours that a tunnel without an outer header goes to, as the mux knows them."""
+    """The neighbours that a tunnel without an outer header goes to."""
     known = {ip_address(line["host"]): line for line in situation.neighbours if line["mac"]}
-    hops: dict[Address, NextHop | None] = {target.host: None for target in found if target.kind == "direct"}
-    for host in hops.keys() & known.keys():
-        line = known[host]
-        macs = mac_to_int(line["source_mac"]), mac_to_int(line["mac"])
-        hops[host] = NextHop(if_nametoindex(line["interface"]), *macs, LONGEST)
-    return hops
+    return {target.host: _hop(target.host, known.get(target.host)) for target in found if target.kind == "direct"}
+
+
+def _hop(host: Address, line: dict[str, Any] | None) -> NextHop | None:
+    """As the mux knows it; of a host that is out of its tables, since its backends are down, as the link says."""
+    if line is not None:
+        return NextHop(
+            if_nametoindex(line["interface"]), mac_to_int(line["source_mac"]), mac_to_int(line["mac"]), LONGEST
+        )
+    found = way(host)
+    if found is None or found.mac is None:
+        return None
+    mac = next(iter(who_has(found.interface, found.via)), None)
+    return NextHop(if_nametoindex(found.interface), mac_to_int(found.mac), mac_to_int(mac), LONGEST) if mac else None
 
 
 def _some(names: list[str]) -> str:

@@ -17,8 +17,11 @@ FAR = "203.0.113.1"
 
 @dataclass(frozen=True)
 class Way:
+    """``mac``: the interface's own, if it has one."""
+
     interface: str
     via: Address
+    mac: str | None
 
 
 def way(destination: Address, source: Address | None = None) -> Way | None:
@@ -29,9 +32,10 @@ def way(destination: Address, source: Address | None = None) -> Way | None:
             found = ip.route("get", **asked)[0]
         except NetlinkError:
             return None
-        name = ip.get_links(found.get_attr("RTA_OIF"))[0].get_attr("IFLA_IFNAME")
+        link = ip.get_links(found.get_attr("RTA_OIF"))[0]
     gateway = found.get_attr("RTA_GATEWAY")
-    return Way(name, ip_address(gateway) if gateway else destination)
+    via = ip_address(gateway) if gateway else destination
+    return Way(link.get_attr("IFLA_IFNAME"), via, link.get_attr("IFLA_ADDRESS"))
 
 
 def gateways(destination: Address) -> list[str] | None:
