@@ -126,7 +126,9 @@ def warm_up(moment: Moment) -> None:
 
 
 def count(moment: Moment, test: Test | None = None) -> int:
-    return sum(len(chunk) if test is None else int(test(chunk).sum()) for chunk in live(moment))
+    if test is None:
+        return sum(len(found) for _, _, found in _chunks(moment, now_ticks()))
+    return sum(int(test(chunk).sum()) for chunk in live(moment))
 
 
 def by_backend(moment: Moment) -> NDArray[np.int64]:

@@ -138,20 +138,17 @@ def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:
 
 
 def _flows(moment: Moment) -> str:
-    """Counted by service as the table is gone through: of its rows nothing is kept."""
-    services, states = moment.services, len(live_flows.STATES) + 1
-    service_of = np.full(len(moment.ranks), len(services), np.int64)  # of rows that no backend has: one more
-    for number, service in enumerate(services):
-        service_of[[moment.rows[service.name, backend.name] for backend in service.backends]] = number
-    sums = np.zeros((len(services) + 1) * states, np.int64)
-    for chunk in live_flows.live(moment):
-        sums += np.bincount(service_of[chunk.entries["target"]] * states + chunk.entries["state"], minlength=len(sums))
+    """By service and state: a line for each backend would be thrice as many, and `lbmux show backends` has them."""
+    flows, services = live_flows.by_backend(moment), moment.services
+    sums = [
+        flows[[moment.rows[service.name, backend.name] for backend in service.backends]].sum(0) for service in services
+    ]
     labels = [
         f'{{service="{_text(service.name)}",state="{state}"}} '
         for service in services
         for state in live_flows.STATES.values()
     ]
-    values = sums.reshape(-1, states)[:-1, list(live_flows.STATES)].reshape(-1)
+    values = np.reshape(sums, (len(services), flows.shape[1]))[:, list(live_flows.STATES)].reshape(-1)
     return _family("lbmux_flows", "gauge", "Flows that are alive.", labels, values)
 
 
