@@ -12,8 +12,6 @@ itself, before anybody watched.  Generator and mux on one core.
 import asyncio
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from bench.frames import LOCAL, Frames, config, tables
 from bench.kernel import Stage
@@ -32,6 +30,8 @@ from lbmux.targets.regions import now_ticks
 
 ROUNDS, TURNS_S, KERNEL_ROUNDS = 60, 0.05, 9
 """Of each loop so many times so long."""
+EVENTS_S = 0.002
+"""How often the event loop has its turn; all loops pay for it alike."""
 FLOWS = 1000
 """In the kernel."""
 AGAIN = "before, again"
@@ -130,44 +130,35 @@ def measured(count: int) -> dict[str, float]:
     worker = Worker(mux.tables)
     loops: dict[str, PacketLoop] = {name: Unwatchable(MemoryRing(count), worker) for name in ("before", AGAIN)}
     loops |= {name: PacketLoop(MemoryRing(count), worker) for name in GOALS}
-    for loop in loops.values():
-        nanoseconds(loop, count)  # compiles, and lets each flow have its entry
     driver = Driver("mux", "eth0", mux.tables, 0, "packet")
-    with watched(Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, driver)):
-        found: dict[str, list[float]] = {name: [] for name in loops}
-        for round_ in range(ROUNDS):
-            names = list(loops)
-            for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-                found[name].append(nanoseconds(loops[name], count))
+    watching = Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, driver)
+    return asyncio.run(_in_turn(loops, count, watching))
+
+
+async def _in_turn(loops: dict[str, PacketLoop], count: int, watching: Watching) -> dict[str, float]:
+    """With a watcher who waits for what never comes."""
+    for loop in loops.values():
+        await nanoseconds(loop, count)  # compiles, and lets each flow have its entry
+    stream = watching.watch(MATCHES_NOTHING)
+    await anext(stream)
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    for round_ in range(ROUNDS):
+        names = list(loops)
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+            watching._budget.take(FRAMES_A_SECOND, time.monotonic())  # not to spend now what it saved meanwhile
+            found[name].append(await nanoseconds(loops[name], count))
+    await stream.aclose()
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def nanoseconds(loop: PacketLoop, count: int) -> float:
+async def nanoseconds(loop: PacketLoop, count: int) -> float:
     """A packet, on average over TURNS_S: a median of single batches would not see those that are looked at."""
-    if loop._watching is not None:  # what it saved while other loops had their turns it would spend in this one
-        loop._watching._budget.take(FRAMES_A_SECOND, time.monotonic())
     turns, start, end = 0, time.thread_time_ns(), time.monotonic() + TURNS_S
-    while time.monotonic() < end:
-        loop.turn()
-        turns += 1
+    while (now := time.monotonic()) < end:
+        while time.monotonic() < now + EVENTS_S:
+            loop.turn()
+            turns += 1
+        await asyncio.sleep(0)
     used = time.thread_time_ns() - start
     assert (loop._batch.verdict[:count] == 0).all(), "not every frame was forwarded"
     return used / turns / count
-
-
-@contextmanager
-def watched(watching: Watching) -> Iterator[None]:
-    """With a watcher who waits for what never comes."""
-    with asyncio.Runner() as runner:
-        stream = watching.watch(MATCHES_NOTHING)
-        runner.run(_first(stream))
-        yield
-        runner.run(_close(stream))
-
-
-async def _first(stream) -> object:  # type: ignore[no-untyped-def]
-    return await anext(stream)
-
-
-async def _close(stream) -> None:  # type: ignore[no-untyped-def]
-    await stream.aclose()

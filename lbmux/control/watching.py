@@ -48,7 +48,6 @@ from lbmux.datapath.headers import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
 
-PAUSE_S = 0.02
 IPV4_TYPE, IPV6_TYPE, *TAGS = (
     kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)
 )
@@ -291,26 +290,21 @@ class Names:
 
 
 class Budget:
-    """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not.
-
-    Once spent it waits for PAUSE_S' worth, ``until`` then: who asks for every batch looks at that first.
-    """
+    """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not."""
 
     def __init__(self, a_second: int, now: float) -> None:
         self._a_second, self._left, self._at = a_second, float(a_second), now
-        self.until = 0.0
         self.skipped = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return self._left < 1
 
     def take(self, wanted: int, now: float) -> int:
         """How many of those ``wanted``."""
-        if now < self.until:
-            self.skipped += wanted
-            return 0
         self._left = min(self._a_second, self._left + (now - self._at) * self._a_second)
         self._at = now
         taken = min(wanted, int(self._left))
         self._left -= taken
         self.skipped += wanted - taken
-        if self._left < 1:
-            self.until = now + PAUSE_S
         return taken

@@ -128,12 +128,13 @@ class PacketLoop:
         count = ring.receive(batch)
         if count:
             self.meter.batch(count)
-            seen = self._forward(batch, ring)
+            watching = self._watching
+            seen = self._forward(batch, ring, watching)
             if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
                 self._keep_unresolved(batch, time.monotonic())
                 self._slow(batch, seen)
-            if seen:
-                self._tell(seen)
+            if watching is not None and seen:
+                watching.tell(seen)
             ring.release(batch)
         return count
 
@@ -141,30 +142,30 @@ class PacketLoop:
         """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
         if len(self.waiting):
             since, batch = self.waiting.take()
-            self._tell(self._forward(batch, self.waiting))
+            watching = self._watching
+            seen = self._forward(batch, self.waiting, watching)
             self._keep_unresolved(batch, since)
+            self._slow(batch, seen)
+            if watching is not None:
+                watching.tell(seen)
 
     def watch(self, watching: Watching | None) -> None:
         """From the next batch on somebody watches, or nobody."""
         self._watching = watching
 
-    def _forward(self, batch: Batch, source: Source) -> list[Seen]:
+    def _forward(self, batch: Batch, source: Source, watching: Watching | None) -> list[Seen]:
         """Forward, and what somebody who watches is to be told of it, once the slow path has had the batch."""
-        if self._watching is None:
+        if watching is None:
             if self.meter.is_timed:
                 self._forward_timed(batch)
             else:
                 self._worker.forward(batch, now_ticks())
                 self.ring.send(batch)
             return NOBODY_SAW
-        came = self._watching.before(batch, source)
+        came = watching.before(batch, source)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        return self._watching.after(batch, came) if came else NOBODY_SAW
-
-    def _tell(self, seen: list[Seen]) -> None:
-        if self._watching is not None:
-            self._watching.tell(seen)
+        return watching.after(batch, came) if came else NOBODY_SAW
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()

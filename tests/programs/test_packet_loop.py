@@ -1,9 +1,11 @@
 """The packet loop's progress, which the watchdog is fed by, over a ring that is not there."""
 
+import time
 from typing import Any
 
 import pytest
 
+from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.programs.mux import PacketLoop
 
@@ -62,3 +64,25 @@ def test_a_loop_that_raises_is_stuck_until_it_reads(loop: PacketLoop, ring: Ring
     ring.is_broken = False
     loop.read()
     assert loop.gets_on()
+
+
+class SendingRing(Ring):
+    def send(self, batch: Batch) -> int:
+        return 0
+
+
+class TooBig:
+    """A worker whose every frame is too big for the tunnel."""
+
+    def forward(self, batch: Batch, now: int) -> None:
+        batch.verdict[: batch.count] = Verdict.TOO_BIG
+
+
+def test_a_frame_that_waited_and_is_too_big_then_goes_the_slow_path() -> None:
+    ring: Any = SendingRing()
+    worker: Any = TooBig()
+    slow = list[tuple[int, int]]()
+    loop = PacketLoop(ring, worker, lambda batch, seen: slow.append((int(batch.verdict[0]), int(batch.length[0]))))
+    loop.waiting.add(bytes(1500), 0, time.monotonic())
+    loop.retry()
+    assert slow == [(Verdict.TOO_BIG, 1500)] and not len(loop.waiting)
