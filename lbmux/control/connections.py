@@ -16,7 +16,8 @@ REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 ALL_STATES, ANY_COOKIE, LISTEN = 0xFFFFFFFF, 0xFFFFFFFF, 10
 NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x300, 2, 3
 TIME_WAIT, CLOSE = 6, 7
-LIVE_STATES = ALL_STATES & ~(1 << LISTEN | 1 << TIME_WAIT | 1 << CLOSE)
+NOT_LIVE = (TIME_WAIT, CLOSE, LISTEN)
+LIVE_STATES = ALL_STATES & ~sum(1 << state for state in NOT_LIVE)
 ALIGNED = 4
 STATE_AT = HEADER.size + 1
 SOCKET = struct.Struct("=BBBB2s2s16s16s")
@@ -40,13 +41,16 @@ class Connections:
         self._socket.close()
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
-        """Whether there is such a connection, in any state but LISTEN.  OSError where the kernel does not say."""
+        """Whether there is such a connection that is not over.  OSError where the kernel does not say.
+
+        TIME_WAIT is over: nothing of it can be broken, and a later connection of the same ends may be another host's.
+        """
         ports = local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big")
         self._ask(FAMILIES[local.version], ALL_STATES, (*ports, local.packed, remote.packed))
         answer = self._socket.recv(ANSWER_BYTES)
         kind = HEADER.unpack_from(answer)[1]
         if kind == SOCK_DIAG_BY_FAMILY:
-            return answer[STATE_AT] != LISTEN
+            return answer[STATE_AT] not in NOT_LIVE
         code = -struct.unpack_from("=i", answer, HEADER.size)[0]
         if code == errno.ENOENT:
             return False

@@ -8,12 +8,14 @@ The flow table is the mux's, with other meanings: the key is what the reply will
 target is the endpoint, that is the VIP, by which the connection came.
 
 A TCP connection that a packet belongs to but did not open is known from its SYN on.  Where it is not, a mux may have
-guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent).
+guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent).  Where it only seems so, since an
+older one had the same ends and was never seen to close, the host's stack says it: by a reset without an acknowledgment
+(RFC 9293, section 3.10.7.1).  That is held back, the flow is forgotten, and the client's next packet is asked about.
 """
 
 from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.headers import SYN
+from lbmux.datapath.headers import ACK, RST, SYN
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u16, u32
 from lbmux.datapath.mux import counted, told_apart_later
@@ -36,7 +38,7 @@ from lbmux.datapath.world import (
 DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
-UNKNOWN = int(Verdict.UNKNOWN)
+UNKNOWN, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
 
 
 @step
@@ -123,7 +125,7 @@ def admitted(world, setting, who, endpoint, target, packet, now):
     if recall(world, setting, who, hashed, high, low, ports, target, endpoint, packet.flags, now):
         return True
     is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(world) & VOUCHED) == 0
-    if is_open and holder(world, who, hashed, high, low, ports, endpoint.owner, now) != target:
+    if is_open and holder(world, who, hashed, high, low, ports, endpoint.owner, False, now) != target:
         return False
     remember(
         world, setting, who, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
@@ -144,20 +146,26 @@ def translated(world, endpoint):
 
 
 @step
-def holder(world, who, hashed, high, low, ports, owner, now):
-    """The endpoint by which any worker knows the flow, or -1."""
+def holder(world, who, hashed, high, low, ports, owner, is_denied, now):
+    """The endpoint by which any worker knows the flow, or -1.
+
+    ``is_denied``: by the host's stack; then all workers forget the flow, where the host is asked about connections.
+    """
     target = int64(-1)
     for turn in range(worker_limit(world)):
         part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
-        if target < 0:
+        if target < 0 or is_denied:
             bucket, way = lookup(world, part, hashed, high, low, ports, owner)
             flow = flow_row(bucket, way & (WAYS - 1))
             candidate = int64(flow.target)
             if way >= 0 and candidate < endpoint_limit(world):
                 row = endpoint_row(endpoints(world), candidate)
                 if is_alive(flow, row, row, now):
-                    flow.seen = now  # all that is written to another worker's flow
                     target = candidate
+                    if is_denied and row.asks != 0:
+                        flow.state = 0
+                    else:
+                        flow.seen = now  # this and the state are all that is written to another worker's flow
     return target
 
 
@@ -174,11 +182,15 @@ def outbound(world, who, now):
     if owner < 0:
         return NOT_TRANSLATED, int64(-1)
     hashed, ports = outbound_key(setting, packet)
-    target = holder(world, who, hashed, packet.destination_high, packet.destination_low, ports, owner, now)
+    high, low, is_denied = packet.destination_high, packet.destination_low, (packet.flags & (RST | ACK)) == RST
+    target = holder(world, who, hashed, high, low, ports, owner, is_denied, now)
     if target < 0:
         return NOT_TRANSLATED, int64(-1)
-    count_lookup(world, who, HIT)
     endpoint = endpoint_row(endpoints(world), target)
+    if is_denied and endpoint.asks != 0:
+        count_lookup(world, who, LOST)
+        return RESET_HELD, target
+    count_lookup(world, who, HIT)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
     translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
     if endpoint.mss != 0 and (packet.flags & SYN) != 0:

@@ -45,6 +45,7 @@ class Verdict(IntEnum):
     UNSENT = DROPS + 5  # the interface took no more frames
     OUT_OF_TABLE = DROPS + 6  # an index beyond its table: never seen; proves the bound to the kernel's verifier
     CONGESTED = DROPS + 7  # agent: a router marked it, and its sender would not understand (RFC 6040)
+    RESET_HELD = DROPS + 8  # agent: the host has no such connection after all; the next packet is asked about
 
     @property
     def kind(self) -> Kind:

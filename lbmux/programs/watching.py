@@ -32,9 +32,13 @@ FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
 MOST_WAITING = 1000
 """Matches that a watcher has not been sent yet."""
+PAUSE_S = 0.02
+"""Once those are spent, no batch is looked at for so long."""
 HEARTBEAT_S = 0.5
 """How soon a watcher that has gone is noticed, and frames are sent on."""
 
+OF_REPLIES = (Verdict.REPLIED, Verdict.RESET_HELD)
+"""What a kernel's agent records of replies; all other verdicts are of what came for the host."""
 NO_PICTURES: list[Picture] = []
 NOBODY_SAW: list[Seen] = []
 
@@ -73,10 +77,16 @@ class Watcher:
 
 
 class Watching:
-    """Of a daemon's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None."""
+    """Of a daemon's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None.
+
+    None as well while it pauses, so that a loop which has much to do pays for the frames that are looked at, and for
+    no others.
+    """
 
     def __init__(self, moment: Callable[[], Moment], switch: "Switch", driver: Driver) -> None:
         self._moment, self._switch, self._interface = moment, switch, driver.interface
+        self._counted = driver.tables.verdicts[driver.worker]["packets"]
+        self._pausing = False
         self._program, self._is_agent = driver.role, driver.role == "agent"
         self._watchers: set[Watcher] = set()
         self._names = Names()
@@ -92,11 +102,9 @@ class Watching:
 
         Without a ``source`` they came now, when they were read.  ``came_by``: if the batch does not say it.
         """
-        now, budget = time.monotonic(), self._budget
-        if now < budget.until:  # as most are while there is much to do
-            budget.skipped += batch.count
-            return NO_PICTURES
-        count = budget.take(batch.count, now)
+        count = self._budget.take(batch.count, time.monotonic())
+        if self._budget.is_spent and not self._pausing:
+            self._pause(after=batch.count)
         pictures = [
             _picture(batch, index, time.time_ns(), came_by or int(batch.interface[index])) for index in range(count)
         ]
@@ -104,6 +112,18 @@ class Watching:
             return pictures
         known = zip(pictures, source.arrivals(count), strict=True)
         return [picture._replace(time_ns=time_ns, length=length) for picture, (time_ns, length) in known]
+
+    def _pause(self, after: int) -> None:
+        """Not be asked for a while, when the ``after`` frames of this batch have gone."""
+        self._pausing = True
+        self._switch(None)
+        asyncio.get_running_loop().call_later(PAUSE_S, self._go_on, int(self._counted.sum()) + after)
+
+    def _go_on(self, counted: int) -> None:
+        self._pausing = False
+        self._budget.skipped += max(0, int(self._counted.sum()) - counted)
+        if self._watchers:
+            self._switch(self)
 
     def after(
         self, batch: Batch, pictures: list[Picture], leaves_by: int = 0, is_reply: bool = False
@@ -128,7 +148,7 @@ class Watching:
                 watcher.offer(seen)
 
     def _saw_recorded(self, frame: Recorded) -> None:
-        is_reply = self._is_agent and frame.verdict == Verdict.REPLIED  # the only one that is recorded of replies
+        is_reply = self._is_agent and frame.verdict in OF_REPLIES
         self.tell([self._seen(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
     def _seen(
@@ -147,7 +167,8 @@ class Watching:
         """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
         watcher = Watcher(watching.parse(filter, self._moment()), self._sieve(filter))
         self._watchers.add(watcher)
-        self._switch(self)
+        if not self._pausing:
+            self._switch(self)
         skipped = self._budget.skipped
         try:
             unseen = await self._record()

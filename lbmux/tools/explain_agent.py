@@ -50,6 +50,7 @@ MEND = {
     Verdict.NOT_A_MUX: "add its source to the configuration's `muxes`, and `lbmux reload`, if a mux it is",
     Verdict.NOT_HERE: "the mux has a backend here that this host's configuration has not: `lbmux reload` both",
     Verdict.CONGESTED: "a router marked it, and its sender knows no ECN: look for a queue that is full",
+    Verdict.RESET_HELD: "the mux asks other hosts with the client's next packet, and resets it where none has it",
 }
 
 

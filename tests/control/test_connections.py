@@ -40,6 +40,20 @@ def test_a_connection_is_there_from_its_opening_to_its_end(
             assert not connections.has(local, port, local, client_port)
 
 
+def test_a_connection_that_only_waits_for_its_time_to_pass_is_over(connections: Connections) -> None:
+    local = ip_address("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client_port = client.getsockname()[1]
+            listener.accept()[0].close()  # the first to close
+            assert client.recv(1) == b""
+            assert connections.has(local, port, local, client_port)
+        assert not connections.has(local, port, local, client_port)
+    with socket.socket() as again, pytest.raises(OSError, match="in use"):  # it does wait
+        again.bind(("127.0.0.1", port))
+
+
 def test_a_server_with_both_families_has_the_connections_of_either(connections: Connections) -> None:
     local = ip_address("127.0.0.1")
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:

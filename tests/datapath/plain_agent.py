@@ -8,7 +8,7 @@ from lbmux.datapath.world import VOUCHED
 
 from . import plain_packet as packets
 from . import plain_tunnel as tunnels
-from .plain_flows import SYN, Idle, Key, PlainFlows
+from .plain_flows import ACK, RST, SYN, Idle, Key, PlainFlows
 from .plain_hash import halves
 
 LOCAL, NAT = 0, 1
@@ -138,8 +138,12 @@ class PlainAgent:
             return Verdict.NOT_TRANSLATED, -1, frame
         target = self.flows.flow(place).target
         endpoint = self.endpoints[target]
-        if not self.flows.refresh(place, endpoint, endpoint.idle, now):
+        if not self.flows.is_alive(place, endpoint, endpoint.idle, now):
             return Verdict.NOT_TRANSLATED, -1, frame
+        if endpoint.asks and packet.flags & (RST | ACK) == RST:
+            self.flows.forget(place, "gone")
+            return Verdict.RESET_HELD, target, frame
+        self.flows.refresh(place, endpoint, endpoint.idle, now)
         after = packets.translate(frame, packet, endpoint.vip, endpoint.vip_port or port, "source")
         if endpoint.mss and packet.flags & SYN:
             after = clamp_mss(after, packet, endpoint.mss)

@@ -10,7 +10,7 @@ from lbmux.datapath.tables import WAYS
 from .plain_hash import WORD, keyed, second_hash
 
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
-FIN, SYN, RST = 1, 2, 4
+FIN, SYN, RST, ACK = 1, 2, 4, 16
 GONE = 0
 LONGEST = 286102
 """The longest idle time of all owners, in ticks."""
@@ -112,12 +112,15 @@ class PlainFlows:
 
     def refresh(self, place: tuple[int, int], target: Target, idle: Idle, now: int) -> bool:
         """Whether the flow found there is still good, for a packet of the other direction: that only keeps it alive."""
-        flow = self.flow(place)
-        if target.state == GONE or target.generation != flow.generation or idle.over(flow, now):
+        if not self.is_alive(place, target, idle, now):
             return False
-        flow.seen = now
+        self.flow(place).seen = now
         self.lookups["hit"] += 1
         return True
+
+    def is_alive(self, place: tuple[int, int], target: Target, idle: Idle, now: int) -> bool:
+        flow = self.flow(place)
+        return target.state != GONE and target.generation == flow.generation and not idle.over(flow, now)
 
     def _move(self, place: tuple[int, int], destination: int, idle: Idle, now: int) -> None:
         """To a place among the trusted of its second bucket, if there is one."""

@@ -8,8 +8,9 @@ import pytest
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import VOUCHED
+from lbmux.targets.native import Worker
 
-from .craft import ACK, SYN, Craft, Stream, tunnelled
+from .craft import ACK, RST, SYN, Craft, Stream, tunnelled
 from .harness import Frames, Machine
 from .plain_agent import LOCAL, Endpoint, PlainAgent
 from .plain_flows import Idle, PlainFlows
@@ -78,7 +79,7 @@ MSS_1460 = b"\x02\x04\x05\xb4"
 
 
 def reply_to(delivered: bytes, payload: bytes) -> bytes:
-    """What the server behind the DIP answers a well-formed delivered frame."""
+    """What the server behind the DIP answers a well-formed delivered frame, or its stack: a few are refused."""
     packet = delivered[14:]
     return Craft(
         source=packet[16:20],
@@ -87,7 +88,7 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
         source_port=int.from_bytes(packet[22:24], "big"),
         destination_port=int.from_bytes(packet[20:22], "big"),
         payload=payload,
-        flags=SYN | ACK,
+        flags=RST if len(payload) < 4 else SYN | ACK,
         tcp_options=MSS_1460 if packet[22] & 1 else b"",
     ).frame()
 
@@ -128,6 +129,7 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
     wanted = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
     assert (Verdict.UNKNOWN in pair.plain.verdicts) == asks
+    assert (Verdict.RESET_HELD in pair.plain.verdicts) == (asks and buckets > 1)  # in one bucket few are known
 
 
 def way_in(vip: bytes, flags: int = ACK) -> bytes:
@@ -166,6 +168,40 @@ def test_a_connection_that_the_host_vouches_for_is_known_from_then_on(later: byt
     assert pair.inbound([later], 1, VOUCHED)[0][0] == Verdict.DELIVERED
     assert pair.inbound([later], 2)[0][0] == Verdict.DELIVERED
     pair.check_tables()
+
+
+RESET = Craft(
+    source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port, flags=RST
+)  # fmt: skip
+
+
+def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_back() -> None:
+    """The entry was of an older connection of the same ends, and the mux that had it sends to the wrong host."""
+    pair = Pair(asks=True)
+    assert pair.inbound([way_in(WEB, SYN), way_in(WEB)], 1)[1][0] == Verdict.DELIVERED
+    reset = RESET.frame()
+    assert pair.outbound([reset], 2) == [(Verdict.RESET_HELD, 0, reset)]
+    assert pair.inbound([way_in(WEB)], 3)[0][0] == Verdict.UNKNOWN
+    pair.check_tables()
+
+
+@pytest.mark.parametrize(("asks", "flags"), [(False, RST), (True, RST | ACK)])
+def test_a_reset_of_the_connection_itself_or_where_nobody_asks_goes_to_the_client(asks: bool, flags: int) -> None:
+    pair = Pair(asks=asks)
+    pair.inbound([way_in(WEB, SYN)], 1)
+    assert pair.outbound([replace(RESET, flags=flags).frame()], 2)[0][0] == Verdict.REPLIED
+    pair.check_tables()
+
+
+def test_all_workers_forget_a_connection_that_the_stack_denies() -> None:
+    machine = Machine.make(64, workers=3)
+    machine.install_agent(OWN, MUXES, endpoints(asks=True))
+    for number in (0, 2):
+        Worker(machine.tables, number).inbound(Frames([way_in(WEB, SYN)]), 1)
+    assert (machine.tables.flows["state"] != 0).sum() == 2
+    Worker(machine.tables, 1).outbound(batch := Frames([RESET.frame()]), 2)
+    assert batch.results()[0][0] == Verdict.RESET_HELD
+    assert not machine.tables.flows["state"].any()
 
 
 def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
