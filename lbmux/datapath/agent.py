@@ -98,14 +98,14 @@ def inbound(world, who, now):
 
 
 @step
-def dip_port_of(endpoint, packet):
-    return endpoint.dip_port if endpoint.dip_port != 0 else destination_port(packet.ports)
+def dip_port_of(endpoint, vip_port):
+    return endpoint.dip_port if endpoint.dip_port != 0 else vip_port
 
 
 @step
 def inbound_key(setting, endpoint, packet):
     """(hash, ports) of the packet's flow, as its reply will show it."""
-    port = dip_port_of(endpoint, packet)
+    port = dip_port_of(endpoint, destination_port(packet.ports))
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
     return flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low), ports
 
@@ -140,7 +140,7 @@ def translated(world, endpoint):
     packet = parse(world, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
-    port = dip_port_of(endpoint, packet)
+    port = dip_port_of(endpoint, destination_port(packet.ports))
     translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
 
@@ -179,10 +179,13 @@ def outbound(world, who, now):
     setting = settings_row(settings(world), 0)
     port = source_port(packet.ports)
     owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    is_denied = (packet.flags & (RST | ACK)) == RST
     if owner < 0:
+        if is_denied:
+            return from_vip(world, setting, who, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
     hashed, ports = outbound_key(setting, packet)
-    high, low, is_denied = packet.destination_high, packet.destination_low, (packet.flags & (RST | ACK)) == RST
+    high, low = packet.destination_high, packet.destination_low
     target = holder(world, who, hashed, high, low, ports, owner, is_denied, now)
     if target < 0:
         return NOT_TRANSLATED, int64(-1)
@@ -196,6 +199,24 @@ def outbound(world, who, now):
     if endpoint.mss != 0 and (packet.flags & SYN) != 0:
         clamp_mss(world, packet, endpoint.mss)
     return REPLIED, target
+
+
+@step
+def from_vip(world, setting, who, packet, port, now):
+    """A reset without an acknowledgment by a host that has the VIP itself, so that no other reply concerns us."""
+    target = match_service(world, setting, VIP, packet.source_high, packet.source_low, port, packet.protocol)
+    if target < 0 or target >= endpoint_limit(world):
+        return NOT_TRANSLATED, int64(-1)
+    endpoint = endpoint_row(endpoints(world), target)
+    if endpoint.mode == NAT or endpoint.asks == 0:
+        return NOT_TRANSLATED, int64(-1)
+    high, low = packet.destination_high, packet.destination_low
+    ports = u32(u32(packet.ports >> u32(16)) | u32(u32(dip_port_of(endpoint, port)) << u32(16)))
+    hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
+    if holder(world, who, hashed, high, low, ports, endpoint.owner, True, now) < 0:
+        return NOT_TRANSLATED, int64(-1)
+    count_lookup(world, who, LOST)
+    return RESET_HELD, target
 
 
 @step

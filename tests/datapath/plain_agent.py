@@ -129,7 +129,7 @@ class PlainAgent:
         if owner is None:
             owner = owners.get((packet.source, packet.protocol, 0))
         if owner is None:
-            return Verdict.NOT_TRANSLATED, -1, frame
+            return self._from_vip(packet, port, frame, now)
         ports = packet.ports[2:] + packet.ports[:2]
         high, low = halves(packet.destination)
         key = Key(low, loaded(ports), owner, high)
@@ -148,6 +148,25 @@ class PlainAgent:
         if endpoint.mss and packet.flags & SYN:
             after = clamp_mss(after, packet, endpoint.mss)
         return Verdict.REPLIED, target, after
+
+
+    def _from_vip(self, packet: packets.Packet, port: int, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
+        """Nothing but a reset of a host that has the VIP itself."""
+        untouched = Verdict.NOT_TRANSLATED, -1, frame
+        names = {(e.vip, e.protocol, e.vip_port): at for at, e in enumerate(self.endpoints) if e.state}
+        target = names.get((packet.source, packet.protocol, port), names.get((packet.source, packet.protocol, 0)))
+        if target is None or packet.flags & (RST | ACK) != RST:
+            return untouched
+        endpoint = self.endpoints[target]
+        if endpoint.mode == NAT or not endpoint.asks:
+            return untouched
+        ports = packet.ports[2:] + (endpoint.dip_port or port).to_bytes(2, "big")
+        high, low = halves(packet.destination)
+        place = self.flows.find(Key(low, loaded(ports), endpoint.owner, high), loaded(endpoint.dip[-4:]))
+        if place is None or not self.flows.is_alive(place, endpoint, endpoint.idle, now):
+            return untouched
+        self.flows.forget(place, "gone")
+        return Verdict.RESET_HELD, target, frame
 
 
 def clamp_mss(frame: bytes, packet: packets.Packet, most: int) -> bytes:

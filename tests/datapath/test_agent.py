@@ -128,8 +128,7 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
     pair.check_tables()
     wanted = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
-    assert (Verdict.UNKNOWN in pair.plain.verdicts) == asks
-    assert (Verdict.RESET_HELD in pair.plain.verdicts) == (asks and buckets > 1)  # in one bucket few are known
+    assert (Verdict.UNKNOWN in pair.plain.verdicts) == (Verdict.RESET_HELD in pair.plain.verdicts) == asks
 
 
 def way_in(vip: bytes, flags: int = ACK) -> bytes:
@@ -175,21 +174,33 @@ RESET = Craft(
 )  # fmt: skip
 
 
-def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_back() -> None:
+OF_VIP = replace(RESET, source=WEB, source_port=443)
+
+
+@pytest.mark.parametrize(
+    ("opening", "later", "reset", "target"),
+    [(way_in(WEB, SYN), way_in(WEB), RESET, 0), (local(SYN), local(ACK), OF_VIP, 3)],
+    ids=["translated", "local"],
+)
+def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_back(
+    opening: bytes, later: bytes, reset: Craft, target: int
+) -> None:
     """The entry was of an older connection of the same ends, and the mux that had it sends to the wrong host."""
     pair = Pair(asks=True)
-    assert pair.inbound([way_in(WEB, SYN), way_in(WEB)], 1)[1][0] == Verdict.DELIVERED
-    reset = RESET.frame()
-    assert pair.outbound([reset], 2) == [(Verdict.RESET_HELD, 0, reset)]
-    assert pair.inbound([way_in(WEB)], 3)[0][0] == Verdict.UNKNOWN
+    assert pair.inbound([opening, later], 1)[1][0] == Verdict.DELIVERED
+    refusal = reset.frame()
+    held, next_one = pair.outbound([refusal] * 2, 2)
+    assert [held, next_one[0]] == [(Verdict.RESET_HELD, target, refusal), Verdict.NOT_TRANSLATED]
+    assert pair.inbound([later], 3)[0][0] == Verdict.UNKNOWN
     pair.check_tables()
 
 
 @pytest.mark.parametrize(("asks", "flags"), [(False, RST), (True, RST | ACK)])
 def test_a_reset_of_the_connection_itself_or_where_nobody_asks_goes_to_the_client(asks: bool, flags: int) -> None:
     pair = Pair(asks=asks)
-    pair.inbound([way_in(WEB, SYN)], 1)
-    assert pair.outbound([replace(RESET, flags=flags).frame()], 2)[0][0] == Verdict.REPLIED
+    pair.inbound([way_in(WEB, SYN), local(SYN)], 1)
+    resets = [replace(reset, flags=flags).frame() for reset in (RESET, OF_VIP)]
+    assert [verdict for verdict, *_ in pair.outbound(resets, 2)] == [Verdict.REPLIED, Verdict.NOT_TRANSLATED]
     pair.check_tables()
 
 
