@@ -114,7 +114,10 @@ class MuxSlowPath:
             return self._dropped("returned_unusable")
         candidates = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
         refused = self.forwarder.at_host(candidates, packet.source)
-        backend = self._searches.next(flow, refused, candidates, now)
+        segment = int.from_bytes(inner.payload[4:8], "big"), inner.length_bytes
+        if self._searches.is_copy(flow, segment, refused):
+            return self._dropped("returned_copy")
+        backend = self._searches.next(flow, segment, refused, candidates, now)
         if backend is not None:
             self.counts["returned_forwarded"] += 1
             self.forwarder.give(flow, backend)

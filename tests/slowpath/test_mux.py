@@ -346,6 +346,15 @@ def test_a_connection_is_looked_for_host_by_host_and_then_reset(family: int) -> 
     assert case.slow.counts == {"returned_forwarded": 3, "returned_reset": 1}
 
 
+def test_a_segment_that_a_client_sends_again_while_it_is_looked_for_does_not_make_the_round_twice() -> None:
+    case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    first = case.host_of(packet)
+    ((second, _),) = case.tunnelled(returned(4, first))
+    assert case.arrive(returned(4, first)) == [] and case.slow.counts["returned_copy"] == 1
+    assert case.tunnelled(returned(4, second))[0][0] not in (first, second)
+    assert case.arrive(returned(4, second)) == [] and case.slow.counts["returned_copy"] == 2
+
+
 def test_a_connection_that_was_reset_is_no_flow_any_more() -> None:
     """A new one from the client's same port goes where the table says, as on every other mux."""
     case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
