@@ -32,7 +32,8 @@ class Places(click.ParamType[frozenset[str]]):
 @options.control
 @click.option(
     "--at", "places", type=Places(), default="in,out,drop", show_default=True,
-    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped.",
+    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped, by"
+    " the slow path as well.",
 )  # fmt: skip
 @click.option(
     "--inner", is_flag=True, help="Write frames without the tunnel's headers: that left a mux, or came to an agent."
@@ -88,7 +89,7 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
     owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])
-    slow = f", slow path: {said_of_slow_path(frame['slowpath'])}" if frame["slowpath"] else ""
+    slow = f", slow path: {said_of_slow_path(frame)}" if frame["slowpath"] else ""
     written = 0
     for shot in _shots(frame, places, inner):
         comment = f"{shot.place}: verdict {frame['verdict']} ({frame['kind']}){owner}{slow}"
@@ -113,7 +114,7 @@ def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterat
         came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict))
     if "in" in places:
         yield came
-    elif "drop" in places and frame["kind"] == "drop":
+    elif "drop" in places and frame["dropped"]:
         yield came._replace(place="drop")
     if "out" in places:
         yield from [left] if left else []

@@ -206,6 +206,7 @@ class Watching:
             "length": came["length"],
             "verdict": seen.verdict.label,
             "kind": seen.verdict.kind,
+            "dropped": seen.is_drop,
             "service": seen.service,
             "backend": seen.backend,
             "left": left and left["frame"],

@@ -266,6 +266,26 @@ def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> 
     assert [said.partition(",")[0] for _, said in sent] == ["10.0.1.2 > 10.1.1.2 protocol 4"] * 2, "the one that waited"
 
 
+@DRIVERS
+def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp_path: Path) -> None:
+    """And not what waits, nor what is answered."""
+    file = tmp_path / "x.pcapng"
+    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
+    about_nothing = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=99))
+    _, last = map(bytes, fragment(IP(src=CLIENT, dst=VIP, id=81) / UDP(sport=4850, dport=53) / bytes(2000), 1400))
+    over = bytes(IP(src=CLIENT, dst=VIP, id=81, proto=17, frag=180) / bytes(64))
+    packets = [ping, about_nothing, last, over]
+    with mux_with(lab, driver) as mux:
+        dropped = trace(lab, mux, ["-n", "2", "drop"], packets)
+        capture(lab, mux, file, ["-n", "2", "--at", "drop", f"src host {CLIENT}"], packets)
+    assert [(frame["verdict"], frame["kind"], frame["dropped"], way(frame)[-1][1]) for frame in dropped] == [
+        ("icmp", "pass", True, "icmp_no_flow: dropped"), ("fragment", "pass", True, "fragment_overlap: dropped"),
+    ]  # fmt: skip
+    said = [line[0] for line in tshark(file, "frame.comment")]
+    assert said[0] == "drop: verdict icmp (pass), slow path: icmp_no_flow: dropped"
+    assert [one.split(", ")[0] for one in said[1:]] == ["drop: verdict fragment (pass)"]
+
+
 def test_captures_only_what_was_dropped(lab: Lab, mux: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "x.pcapng"
     capture(lab, mux, file, ["-n", "1", "--at", "drop", "src port 4500"], [syn(4500), syn(4500, 81)])
