@@ -155,7 +155,20 @@ def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path) -> None:
         mux.send(client(1))
         found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
         assert found.data["lookup"] == ["limited"]
-        assert "over its new_flows_per_s" in found.found
+        assert found.found.endswith("over its new_flows_per_s, so it gets none"), "the only worker's"
+    finally:
+        mux.close()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(tmp_path: Path, limited: bool) -> None:
+    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
+    known = "by worker 0's share of new_flows_per_s"
+    try:
+        mux.send(client(1), worker=0 if limited else 1)
+        flow = next(line.found for line in mux.explain(asked(2)).steps if line.step == "flow")
+        assert (known in flow, "so it gets none" in flow) == (True, limited)
+        assert known not in str(mux.explain(asked(1)).steps), "whose entry tells"
     finally:
         mux.close()
 
