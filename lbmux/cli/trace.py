@@ -75,12 +75,14 @@ def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     """What came to an agent, what its steps find of it now, and what it made of it."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
+    from lbmux.slowpath.tunnels import Ports
     from lbmux.tools.explain_agent import Passage, explain_at_agent
 
     came, left = (frame[name] and base64.b64decode(frame[name]) for name in ("frame", "left"))
     steps = [_pictured("came", came, frame["interface"])]
     try:
-        passage = Passage(came, Verdict[frame["verdict"].upper()], left, frame["is_reply"])
+        verdict, ports = Verdict[frame["verdict"].upper()], Ports(**frame["tunnel_ports"])
+        passage = Passage(came, verdict, left, frame["is_reply"], ports)
         steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
     except LbmuxError as error:
         steps.append(_step("not explained", str(error)))

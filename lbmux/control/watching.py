@@ -32,10 +32,8 @@ from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     ICMP_PROTOCOL,
     ICMPV6_PROTOCOL,
-    IPIP_PROTOCOL,
     IPV4_BYTES,
     IPV6_BYTES,
-    IPV6_PROTOCOL,
     TAG_BYTES,
     TCP_BYTES,
     TCP_PROTOCOL,
@@ -175,23 +173,6 @@ class Seen:
     @cached_property
     def heading(self) -> Heading:
         return Heading.read(self.came.data if self.flow is None else self.flow)
-
-
-def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict) -> bytes | None:
-    """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
-    if left is not None:
-        return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
-    return without_ipip(came)
-
-
-def without_ipip(frame: bytes) -> bytes | None:
-    """The frame of what an IP packet in IP has inside; None where it is no such packet's."""
-    outer = Heading.read(frame)
-    if outer.protocol not in (IPIP_PROTOCOL, IPV6_PROTOCOL):
-        return None
-    header = IPV6_BYTES if isinstance(outer.source, IPv6Address) else IPV4_BYTES
-    kind = TYPE_IPV4 if outer.protocol == IPIP_PROTOCOL else TYPE_IPV6
-    return frame[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + frame[outer.start + header :]
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:

@@ -11,7 +11,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.control.flow_filter import FilterError
-from lbmux.control.watching import Budget, Heading, Names, Seen, Slowly, noting, parse, without_ipip, without_tunnel
+from lbmux.control.watching import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
 from tests.control.inside import CONFIG, Inside
@@ -149,14 +149,6 @@ def test_takes_the_tunnel_off(inner: Packet, between: Packet | None, padding: by
     left = bytes(Ether(type=0x0800) / outer / bytes(packet)) + padding
     bare = Ether(without_tunnel(bytes(inner), left))
     assert bytes(bare.payload) == bytes(packet)
-
-
-@pytest.mark.parametrize("inner", [SYN, WEB6, PING, LATER])
-def test_takes_ip_in_ip_off_whatever_is_inside(inner: Packet) -> None:
-    for outer in (IP(dst="10.1.1.2"), IPv6(dst="2001:db8:1::2")):
-        bare = without_ipip(bytes(LINK / outer / inner.payload))
-        assert bare is not None and bytes(Ether(bare).payload) == bytes(inner.payload)
-    assert without_ipip(bytes(inner)) is None
 
 
 def test_notes_what_the_slow_path_counted_for_one_frame() -> None:

@@ -251,6 +251,15 @@ def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, dri
     assert "outer header" not in dict(way(too_big)) and "service" in dict(way(too_big))
 
 
+def test_captures_what_the_slow_path_sent_without_its_tunnel(lab: Lab, tmp_path: Path) -> None:
+    error = IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=4700)
+    with mux_with(lab, "packet", tunnel={"kind": "gue1", "gue_port": 7000}) as mux:
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [bytes(error)])
+    (inner,) = rdpcap(str(tmp_path / "x"))
+    assert (inner[IP].src, inner[IP].dst, inner[IP].ttl) == (CLIENT, VIP, 62) and len(inner[IP]) == len(error)
+    assert bytes(inner[ICMP]) == bytes(error[ICMP])
+
+
 @DRIVERS
 def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> None:
     whole = IP(src=CLIENT, dst=VIP, id=79) / UDP(sport=4800, dport=53) / bytes(2000)
