@@ -32,11 +32,14 @@ class Places(click.ParamType[frozenset[str]]):
 @options.control
 @click.option(
     "--at", "places", type=Places(), default="in,out,drop", show_default=True,
-    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped.",
+    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped, by"
+    " the slow path as well.",
 )  # fmt: skip
 @click.option(
-    "--inner", is_flag=True, help="Write frames without the tunnel's headers: that left a mux, or came to an agent."
-)
+    "--inner", is_flag=True,
+    help="Write frames without the tunnel's headers: that left a mux, or came to an agent; fragments of a tunnel's"
+    " packet as they are.",
+)  # fmt: skip
 @click.option("-n", "--count", type=click.IntRange(1), help="End after so many matching frames. [default: at Ctrl-C]")
 @click.option("-w", "--write", "file", type=options.PATH, required=True, help="The file to write, in pcapng.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
@@ -88,7 +91,7 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
     owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])
-    slow = f", slow path: {said_of_slow_path(frame['slowpath'])}" if frame["slowpath"] else ""
+    slow = f", slow path: {said_of_slow_path(frame)}" if frame["slowpath"] else ""
     written = 0
     for shot in _shots(frame, places, inner):
         comment = f"{shot.place}: verdict {frame['verdict']} ({frame['kind']}){owner}{slow}"
@@ -102,22 +105,24 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
 
 def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
     """A frame at those of the places where it was, and what the slow path sent because of it."""
-    from lbmux.control.watching import flow_at_agent, without_ipip, without_tunnel
+    from lbmux.control.watching import without_tunnel
     from lbmux.datapath.verdicts import Verdict
+    from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
 
     came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame["verdict"].upper()]
     sent = [_shot("out", one) for one in (frame["slowpath"] or {"sent": []})["sent"]]
+    ports = Ports(**frame["tunnel_ports"])
     if inner and verdict == Verdict.FORWARDED and left is not None:
         left = left.without(lambda data: without_tunnel(came.data, data))
     elif inner and frame["program"] == "agent" and verdict != Verdict.REPLIED:
-        came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict))
+        came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict, ports))
     if "in" in places:
         yield came
-    elif "drop" in places and frame["kind"] == "drop":
+    elif "drop" in places and frame["dropped"]:
         yield came._replace(place="drop")
     if "out" in places:
         yield from [left] if left else []
-        yield from (one.without(without_ipip) for one in sent) if inner else sent
+        yield from (one.without(lambda data: inner_frame(data, ports)) for one in sent) if inner else sent
 
 
 def _left(frame: dict[str, Any]) -> Shot | None:

@@ -20,9 +20,10 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     """Show frames that a running mux or agent gets and that match, each step that they took, and the verdict.
 
     FILTER as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), and: icmp, drop,
-    verdict NAME.  At an agent it is of client and VIP, whatever tunnel the frame came in.  The daemon is asked for the
-    steps right afterwards, so a flow that the frame has made is there already.  What only the slow path does (ICMP,
-    fragments, packets that are too big) is shown with all that it sent because of the frame.
+    verdict NAME.  drop: by a verdict that drops, or by the slow path, which has sent nothing and lets the frame wait
+    for no others.  At an agent FILTER is of client and VIP, whatever tunnel the frame came in.  The daemon is asked
+    for the steps right afterwards, so a flow that the frame has made is there already.  What only the slow path does
+    (ICMP, fragments, packets that are too big) is shown with all that it sent because of the frame.
     """
     from lbmux.cli.watched import watched
     from lbmux.control.control_socket import meant_path
@@ -74,12 +75,14 @@ def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     """What came to an agent, what its steps find of it now, and what it made of it."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
+    from lbmux.slowpath.tunnels import Ports
     from lbmux.tools.explain_agent import Passage, explain_at_agent
 
     came, left = (frame[name] and base64.b64decode(frame[name]) for name in ("frame", "left"))
     steps = [_pictured("came", came, frame["interface"])]
     try:
-        passage = Passage(came, Verdict[frame["verdict"].upper()], left, frame["is_reply"])
+        verdict, ports = Verdict[frame["verdict"].upper()], Ports(**frame["tunnel_ports"])
+        passage = Passage(came, verdict, left, frame["is_reply"], ports)
         steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
     except LbmuxError as error:
         steps.append(_step("not explained", str(error)))
@@ -93,7 +96,7 @@ def _slowly(frame: dict[str, Any]) -> list[dict[str, Any]]:
     if frame["slowpath"] is None:
         return []
     sent = [_pictured("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
-    return [_step("slow path", said_of_slow_path(frame["slowpath"])), *sent]
+    return [_step("slow path", said_of_slow_path(frame)), *sent]
 
 
 def _pictured(step: str, data: bytes, interface: str) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def watched(
             click.echo(f"lbmux: {skipped} frames were not looked at (too many a second), {lost} matches lost", err=True)
 
 
-def said_of_slow_path(slow: dict[str, Any]) -> str:
+def said_of_slow_path(frame: dict[str, Any]) -> str:
     """By the names of what it counted (`lbmux show counters`)."""
+    slow = frame["slowpath"]
     if slow["did"]:
-        return " and ".join(slow["did"])
+        return " and ".join(slow["did"]) + (": dropped" if frame["dropped"] else "")
     return "sent on" if slow["sent"] else "nothing yet: a fragment that waits for others, or left to the kernel's stack"
 
 

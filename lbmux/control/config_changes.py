@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from lbmux.control.config import Config, Service
 
-SETTINGS = ("muxes", "maglev", "flows")
+SETTINGS = tuple(name for name in Config.model_fields if name != "services")
+OF_A_SERVICE = tuple(name for name in Service.model_fields if name not in ("name", "backends"))
 
 
 def changes(old: Config, new: Config) -> list[str]:
@@ -29,7 +30,7 @@ def _services(old: Config, new: Config) -> Iterator[str]:
 
 
 def _service(old: Service, new: Service) -> Iterator[str]:
-    for field in ("vip", "protocol", "port", "idle"):
+    for field in OF_A_SERVICE:
         if getattr(old, field) != getattr(new, field):
             yield f"{field} changed"
     before = {backend.name: backend for backend in old.backends}

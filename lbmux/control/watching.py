@@ -6,7 +6,7 @@ filter is that of flows (flow_filter), less what only flows have (state, idle, w
 ================  ==============================================================
 icmp              ICMP and ICMPv6
 verdict NAME      what became of the frame, as `lbmux show counters` names it
-drop              any verdict that drops
+drop              dropped: by its verdict, or by the slow path, which sent nothing and has not kept it
 ================  ==============================================================
 
 Headers are read in plain Python, which is slow: a Budget says how many frames a second are looked at.
@@ -32,10 +32,8 @@ from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     ICMP_PROTOCOL,
     ICMPV6_PROTOCOL,
-    IPIP_PROTOCOL,
     IPV4_BYTES,
     IPV6_BYTES,
-    IPV6_PROTOCOL,
     TAG_BYTES,
     TCP_BYTES,
     TCP_PROTOCOL,
@@ -123,6 +121,14 @@ def _end(address: Address | None, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
 
+NO_DROPS = frozenset(
+    ("from_mux", "reassembled", "path_mtu_learned", "fragment_timeout", "fragment_evicted", "reassembly_timeout",
+     "reassembly_evicted")
+)  # fmt: skip
+"""What the slow path also counts of a frame that waits for others of its datagram, or was meant for the mux itself; and
+of other frames, which leave the buffer because of it."""
+
+
 @dataclass
 class Slowly:
     """What the slow path made of a frame: what it counted because of it, by name, and what it sent."""
@@ -130,13 +136,18 @@ class Slowly:
     did: list[str] = field(default_factory=list)
     sent: list[Picture] = field(default_factory=list)
 
+    @property
+    def is_drop(self) -> bool:
+        """A frame that it counts as nothing waits, or is left to the kernel's stack."""
+        return not self.sent and not NO_DROPS.issuperset(self.did)
+
 
 @contextlib.contextmanager
 def noting(seen: "Seen", counts: Counter[str]) -> Iterator[Slowly]:
     """While the slow path, which counts in ``counts``, has a frame: a note of that; frames sent are for it to add."""
     before, seen.slow = counts.copy(), Slowly()
     yield seen.slow
-    seen.slow.did = [*(counts - before)]
+    seen.slow.did[:0] = counts - before
 
 
 @dataclass
@@ -155,26 +166,13 @@ class Seen:
     slow: Slowly | None = None
     """Where the slow path had it."""
 
+    @property
+    def is_drop(self) -> bool:
+        return self.verdict.kind == "drop" or (self.slow is not None and self.slow.is_drop)
+
     @cached_property
     def heading(self) -> Heading:
         return Heading.read(self.came.data if self.flow is None else self.flow)
-
-
-def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict) -> bytes | None:
-    """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
-    if left is not None:
-        return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
-    return without_ipip(came)
-
-
-def without_ipip(frame: bytes) -> bytes | None:
-    """The frame of what an IP packet in IP has inside; None where it is no such packet's."""
-    outer = Heading.read(frame)
-    if outer.protocol not in (IPIP_PROTOCOL, IPV6_PROTOCOL):
-        return None
-    header = IPV6_BYTES if isinstance(outer.source, IPv6Address) else IPV4_BYTES
-    kind = TYPE_IPV4 if outer.protocol == IPIP_PROTOCOL else TYPE_IPV6
-    return frame[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + frame[outer.start + header :]
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:
@@ -220,7 +218,7 @@ class _FrameParser(Parser):
         return lambda seen: np.bool_(seen.heading.protocol in (ICMP_PROTOCOL, ICMPV6_PROTOCOL))
 
     def _drop(self) -> Any:
-        return lambda seen: np.bool_(seen.verdict.kind == "drop")
+        return lambda seen: np.bool_(seen.is_drop)
 
     def _verdict(self) -> Any:
         name = self._known("verdict", [verdict.label for verdict in Verdict])

@@ -122,6 +122,8 @@ class SlowAgent:
                 self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
             elif after in INBOUND and turns:
                 self._handle(after, whole, now, turns - 1)
+            elif after >= DROPS and self._note is not None:
+                self._note.did.append(after.label)
 
     def _connected(self, flow: Flow) -> bool:
         try:

@@ -27,6 +27,7 @@ from lbmux.frames.recorder import Recorded
 from lbmux.programs.drivers import Driver
 from lbmux.programs.recording import Recording
 from lbmux.slowpath.mux import BY_ROUTE
+from lbmux.slowpath.tunnels import Ports, flow_at_agent
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
@@ -154,10 +155,10 @@ class Watching:
     def _seen(
         self, came: Picture, verdict: Verdict, target: int, left: Picture | None, is_reply: bool
     ) -> Seen:
-        seen = Seen(came, verdict, left=left, is_reply=is_reply)
+        seen, moment = Seen(came, verdict, left=left, is_reply=is_reply), self._moment()
         if self._is_agent:
-            seen.flow = watching.flow_at_agent(came.data, None if left is None else left.data, verdict)
-        seen.service, seen.backend = self._names.of(self._moment(), seen.heading, target)
+            seen.flow = flow_at_agent(came.data, left and left.data, verdict, Ports.of(moment.tables))
+        seen.service, seen.backend = self._names.of(moment, seen.heading, target)
         return seen
 
     def _skipped(self, frames: int) -> None:
@@ -206,6 +207,7 @@ class Watching:
             "length": came["length"],
             "verdict": seen.verdict.label,
             "kind": seen.verdict.kind,
+            "dropped": seen.is_drop,
             "service": seen.service,
             "backend": seen.backend,
             "left": left and left["frame"],
@@ -213,6 +215,7 @@ class Watching:
             "left_ns": left and left["time_ns"],
             "left_length": left and left["length"],
             "is_reply": seen.is_reply,
+            "tunnel_ports": Ports.of(self._moment().tables)._asdict(),
             "slowpath": slow and {"did": slow.did, "sent": [self._show(one) for one in slow.sent]},
         }
 

@@ -49,7 +49,7 @@ class Reassembly:
             return None
         key = (fragment.source, fragment.destination, fragment.identification, fragment.protocol)
         parts = self._packets.setdefault(key, Parts(now))
-        if parts.spoilt or not self._fits(parts, fragment):
+        if not self._fits(parts, fragment):
             return None
         parts.pieces[fragment.offset_bytes] = fragment
         parts.size_bytes += length
@@ -66,8 +66,12 @@ class Reassembly:
 
     def _fits(self, parts: Parts, fragment: Packet) -> bool:
         first, end = fragment.offset_bytes, fragment.offset_bytes + len(fragment.payload)
+        if parts.spoilt:
+            self._counts["reassembly_overlap"] += 1
+            return False
         for other in parts.pieces.values():
             if (first, end) == (other.offset_bytes, other.offset_bytes + len(other.payload)):
+                self._counts["reassembly_duplicate"] += 1
                 return False
             if first < other.offset_bytes + len(other.payload) and other.offset_bytes < end:
                 self._counts["reassembly_overlap"] += 1

@@ -1,12 +1,29 @@
 """What is inside a tunnelled packet, of every kind that a mux makes (lbmux.datapath.encapsulate)."""
 
 import struct
+from typing import NamedTuple
 
+from lbmux.addresses import port_from_wire
+from lbmux.control.watching import without_tunnel
+from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.checksums import UDP
-from lbmux.slowpath.packets import TYPE_IPV4, TYPE_IPV6, Packet, read_ip
+from lbmux.slowpath.packets import TYPE_IPV4, TYPE_IPV6, Packet, read_frame, read_ip
+from lbmux.targets.regions import Tables
 
 IPIP, IPV6, GRE = 4, 41, 47
 GRE_BYTES, UDP_BYTES, GUE_BYTES, GENEVE_BYTES = 4, 8, 4, 8
+
+
+class Ports(NamedTuple):
+    """UDP ports that tunnels come to."""
+
+    gue: int
+    geneve: int
+
+    @classmethod
+    def of(cls, tables: Tables) -> "Ports":
+        row = tables.settings[0]
+        return cls(*(port_from_wire(int(row[name])) for name in ("gue_port", "geneve_port")))
 
 
 def inside(outer: Packet, gue_port: int, geneve_port: int) -> Packet | None:
@@ -27,6 +44,22 @@ def inside(outer: Packet, gue_port: int, geneve_port: int) -> Packet | None:
     if port == geneve_port:
         return read_ip(payload[UDP_BYTES + GENEVE_BYTES + (first & 63) * 4 :], link=outer.link)
     return None
+
+
+def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
+    """The frame of the packet that a tunnel brings, or None as in ``inside``."""
+    outer = read_frame(frame)
+    packet = None if outer is None else inside(outer, *ports)
+    if packet is None:
+        return None
+    return packet.link[:-2] + _type(TYPE_IPV4 if packet.version == 4 else TYPE_IPV6) + packet.data
+
+
+def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:
+    """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
+    if left is not None:
+        return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
+    return inner_frame(came, ports)
 
 
 def _type(number: int) -> bytes:

@@ -41,6 +41,8 @@ from lbmux.tools.table_copy import LiveCopy, of_configuration
 
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
+ANY_WORKER = 0
+"""Taken to have a packet whose flow has no entry; of the rate of new flows each worker has its own share."""
 
 BEFORE_THE_CHOICE = (Verdict.DENIED, Verdict.TTL)
 """With these a packet of a service ends before it is given a backend."""
@@ -161,7 +163,7 @@ class _Way:
         service = self._service()
         states = states_of(service, self.moment, health) if service else []
         entries = self.entries()
-        worker = entries[0]["worker"] if entries else 0
+        worker = entries[0]["worker"] if entries else ANY_WORKER
         verdict, target, frame = self._run(worker)
         counts = self.moment.tables.lookups[worker]
         # From the last: what an old entry came to stands before what became of the packet.
@@ -241,16 +243,23 @@ class _Way:
             for entry in entries
         ]
         data = {"lookup": looked_up, "entries": described}
-        limited = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
         if not entries:
             said = "no entry" if self.is_live else "no entries: only a live mux has flows"
-            return Step("flow", f"{said}, so the slot decides{limited}", data)
+            return Step("flow", f"{said}, so the slot decides{self._rate(looked_up)}", data)
         said = "; ".join(
             f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
             + ("" if entry["alive"] else ", which no longer counts")
             for entry in described
         )
         return Step("flow", f"{said}: {' and '.join(looked_up) or 'not used'}", data)
+
+    def _rate(self, looked_up: list[str]) -> str:
+        """What the service's rate, of which each worker has a share, means for a flow that has no entry."""
+        tables = self.moment.tables
+        said = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
+        if tables.services[tables.active][self.service_row]["rate"] and tables.sizes.workers > 1:
+            said += f" (by worker {ANY_WORKER}'s share of new_flows_per_s: no entry tells which worker has the packet)"
+        return said
 
     def _slot_step(self) -> Step:
         size, slot, hashed = self.found("size"), self.found("slot"), self.found("hash")

@@ -14,7 +14,7 @@ import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.control.live_flows import STATES, TICK_S
-from lbmux.control.watching import Heading, flow_at_agent
+from lbmux.control.watching import Heading
 from lbmux.datapath.agent import inbound_key, outbound_key
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
@@ -33,6 +33,7 @@ from lbmux.datapath.world import (
     world_at,
 )
 from lbmux.errors import SetupError
+from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.targets.native import Worker, compiled, world_row
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain import Step
@@ -56,16 +57,17 @@ MEND = {
 
 @dataclass(frozen=True)
 class Passage:
-    """A frame as it ``came``, the ``verdict``, and as it ``left`` where it did."""
+    """A frame as it ``came``, the ``verdict``, and as it ``left`` where it did; ``ports`` of tunnels."""
 
     came: bytes
     verdict: Verdict
     left: bytes | None
     is_reply: bool
+    ports: Ports
 
     def client_and_vip(self) -> Heading:
         """Of the packet between them, as far as is known."""
-        return Heading.read(flow_at_agent(self.came, self.left, self.verdict) or self.came)
+        return Heading.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
 def explain_at_agent(passage: Passage, path: Path) -> list[Step]:

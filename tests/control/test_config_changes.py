@@ -38,3 +38,12 @@ def test_services_and_settings() -> None:
         "service names: added",
         "service web: vip changed",
     ]
+
+
+def test_whatever_else_a_file_may_have() -> None:
+    new = OLD.replace("port: 80,", "port: 80, deny: [198.51.100.0/24], on_down: rehash,")
+    assert changes(read(OLD), read(new + "tunnel: {kind: gre}\n")) == [
+        "tunnel: changed",
+        "service web: deny changed",
+        "service web: on_down changed",
+    ]

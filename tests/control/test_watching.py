@@ -11,7 +11,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.control.flow_filter import FilterError
-from lbmux.control.watching import Budget, Heading, Names, Seen, noting, parse, without_ipip, without_tunnel
+from lbmux.control.watching import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
 from tests.control.inside import CONFIG, Inside
@@ -78,6 +78,29 @@ def test_finds(inside: Inside, text: str, found: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("did", "sent", "dropped"),
+    [
+        ([], False, False),  # a fragment that waits, or one for the kernel's stack
+        (["from_mux"], False, False),
+        (["fragment_timeout"], False, False),  # another's
+        (["fragment_timeout", "fragment_overlap"], False, True),
+        (["path_mtu_learned"], False, False),
+        (["path_mtu_learned", "over_icmp_per_s"], False, True),
+        (["icmp_no_flow"], False, True),
+        (["over_packets_per_s"], False, True),
+        (["echo_answered"], True, False),
+        (["echo_answered"], False, True),  # which the kernel did not take
+        (["fragment_forwarded", "not_tunnelled"], True, False),  # in part
+    ],
+)
+def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: bool, dropped: bool) -> None:
+    ping = seen("ping")
+    ping.slow = Slowly(did, [pictured(PING)] if sent else [])
+    assert bool(parse("drop", inside.moment)(ping)) is dropped
+    assert parse("verdict not_vip", inside.moment)(ping), "which stays as it is"
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("verdict lost", "there is no verdict 'lost'"),
@@ -126,14 +149,6 @@ def test_takes_the_tunnel_off(inner: Packet, between: Packet | None, padding: by
     left = bytes(Ether(type=0x0800) / outer / bytes(packet)) + padding
     bare = Ether(without_tunnel(bytes(inner), left))
     assert bytes(bare.payload) == bytes(packet)
-
-
-@pytest.mark.parametrize("inner", [SYN, WEB6, PING, LATER])
-def test_takes_ip_in_ip_off_whatever_is_inside(inner: Packet) -> None:
-    for outer in (IP(dst="10.1.1.2"), IPv6(dst="2001:db8:1::2")):
-        bare = without_ipip(bytes(LINK / outer / inner.payload))
-        assert bare is not None and bytes(Ether(bare).payload) == bytes(inner.payload)
-    assert without_ipip(bytes(inner)) is None
 
 
 def test_notes_what_the_slow_path_counted_for_one_frame() -> None:

@@ -14,7 +14,7 @@ from lbmux.programs.draining import QUIET_S, drained
 
 from .daemons import running, service
 from .test_drivers import verdicts
-from .test_health import knocking, tell
+from .web_lab import knocking, tell
 
 BACKENDS = [{"name": "h1", "dip": "10.1.1.2"}]
 CONFIG = {"muxes": ["10.0.1.2"], "flows": {"limit": 4096}, "services": [service("web", 80, BACKENDS)]}

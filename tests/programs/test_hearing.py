@@ -17,7 +17,7 @@ from lbmux.programs import hearing
 
 from .daemons import Daemon, running
 from .slow_lab import VIPS, to_one_mux
-from .test_health import server, web
+from .web_lab import server, web
 
 pytestmark = pytest.mark.root
 

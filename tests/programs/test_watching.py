@@ -251,6 +251,15 @@ def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, dri
     assert "outer header" not in dict(way(too_big)) and "service" in dict(way(too_big))
 
 
+def test_captures_what_the_slow_path_sent_without_its_tunnel(lab: Lab, tmp_path: Path) -> None:
+    error = IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=4700)
+    with mux_with(lab, "packet", tunnel={"kind": "gue1", "gue_port": 7000}) as mux:
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [bytes(error)])
+    (inner,) = rdpcap(str(tmp_path / "x"))
+    assert (inner[IP].src, inner[IP].dst, inner[IP].ttl) == (CLIENT, VIP, 62) and len(inner[IP]) == len(error)
+    assert bytes(inner[ICMP]) == bytes(error[ICMP])
+
+
 @DRIVERS
 def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> None:
     whole = IP(src=CLIENT, dst=VIP, id=79) / UDP(sport=4800, dport=53) / bytes(2000)
@@ -264,6 +273,26 @@ def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> 
     sent = [waited, came]
     assert slow_path == ("slow path", "fragment_forwarded")
     assert [said.partition(",")[0] for _, said in sent] == ["10.0.1.2 > 10.1.1.2 protocol 4"] * 2, "the one that waited"
+
+
+@DRIVERS
+def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp_path: Path) -> None:
+    """And not what waits, nor what is answered."""
+    file = tmp_path / "x.pcapng"
+    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
+    about_nothing = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=99))
+    _, last = map(bytes, fragment(IP(src=CLIENT, dst=VIP, id=81) / UDP(sport=4850, dport=53) / bytes(2000), 1400))
+    over = bytes(IP(src=CLIENT, dst=VIP, id=81, proto=17, frag=180) / bytes(64))
+    packets = [ping, about_nothing, last, over]
+    with mux_with(lab, driver) as mux:
+        dropped = trace(lab, mux, ["-n", "2", "drop"], packets)
+        capture(lab, mux, file, ["-n", "2", "--at", "drop", f"src host {CLIENT}"], packets)
+    assert [(frame["verdict"], frame["kind"], frame["dropped"], way(frame)[-1][1]) for frame in dropped] == [
+        ("icmp", "pass", True, "icmp_no_flow: dropped"), ("fragment", "pass", True, "fragment_overlap: dropped"),
+    ]  # fmt: skip
+    said = [line[0] for line in tshark(file, "frame.comment")]
+    assert said[0] == "drop: verdict icmp (pass), slow path: icmp_no_flow: dropped"
+    assert [one.split(", ")[0] for one in said[1:]] == ["drop: verdict fragment (pass)"]
 
 
 def test_captures_only_what_was_dropped(lab: Lab, mux: Daemon, tmp_path: Path) -> None:

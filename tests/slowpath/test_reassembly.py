@@ -46,8 +46,10 @@ def test_one_missing() -> None:
 
 
 def test_a_duplicate_is_ignored() -> None:
+    counts: Counter[str] = Counter()
     first, *others = cut(4)
-    assert len(feed([first, first, *others])) == 1
+    assert len(feed([first, first, *others], Reassembly(counts))) == 1
+    assert counts["reassembly_duplicate"] == 1
 
 
 def test_overlap_spoils_the_packet() -> None:
@@ -56,7 +58,7 @@ def test_overlap_spoils_the_packet() -> None:
     counts: Counter[str] = Counter()
     table = Reassembly(counts)
     assert feed([first, over, *others], table) == []
-    assert counts["reassembly_overlap"] == 1 and table.held_bytes == 0
+    assert counts["reassembly_overlap"] == 1 + len(others) and table.held_bytes == 0
 
 
 def test_too_late() -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lbmux.control.config import Config
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
+from lbmux.tools import explain
 from lbmux.tools.explain import Explanation, explain_configuration
 from lbmux.tools.packet import Packet, PacketError
 from lbmux.tools.table_copy import LiveCopy
@@ -27,6 +28,15 @@ def mux(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path / "mux.sock")
     yield served
     served.close()
+
+
+Stop = Callable[[Served], None]
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
+    """Explaining is done at the time at which the mux sends: in between no rate lets another flow in."""
+    return lambda mux: monkeypatch.setattr(explain, "now_ticks", lambda: mux.now)
 
 
 def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:
@@ -126,8 +136,9 @@ def test_the_table_before_is_that_of_the_backend_that_went(mux: Served) -> None:
         assert (explanation.backend, step(explanation, "backend")["by"]) == ("h2", "slot")
 
 
-def test_explains_random_packets_as_the_tables_then_take_them(mux: Served) -> None:
+def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop: Stop) -> None:
     """Changes of every kind, with flows of before, in either worker, and none."""
+    stop(mux)
     pick = random.Random(6)
     changes = [weighted(1, 5), weighted(5, 1), weighted(5, 1, new_flows_per_s=1), without_h1(), weighted(1, 1)]
     chosen = Counter[str]()
@@ -149,13 +160,30 @@ def test_explains_random_packets_as_the_tables_then_take_them(mux: Served) -> No
     assert {"hit", "new", "previous", "gone", "limited"} <= set(chosen), chosen
 
 
-def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path) -> None:
+def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> None:
     mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1), workers=1)
+    stop(mux)
     try:
         mux.send(client(1))
         found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
         assert found.data["lookup"] == ["limited"]
-        assert "over its new_flows_per_s" in found.found
+        assert found.found.endswith("over its new_flows_per_s, so it gets none"), "the only worker's"
+    finally:
+        mux.close()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(
+    tmp_path: Path, stop: Stop, limited: bool
+) -> None:
+    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
+    stop(mux)
+    known = "by worker 0's share of new_flows_per_s"
+    try:
+        mux.send(client(1), worker=0 if limited else 1)
+        flow = next(line.found for line in mux.explain(asked(2)).steps if line.step == "flow")
+        assert (known in flow, "so it gets none" in flow) == (True, limited)
+        assert known not in str(mux.explain(asked(1)).steps), "whose entry tells"
     finally:
         mux.close()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.config import Config
@@ -19,6 +21,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
+from lbmux.slowpath.tunnels import Ports
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
@@ -64,7 +67,8 @@ class Host:
         frames, own = Frames([frame]), Worker(self.agent.tables, worker)
         (own.outbound if is_reply else own.inbound)(frames, now_ticks())
         ((verdict, target, after),) = frames.results()
-        return Passage(frame, verdict, after if verdict.kind == "send" else None, is_reply), target
+        left = after if verdict.kind == "send" else None
+        return Passage(frame, verdict, left, is_reply, Ports.of(self.agent.tables)), target
 
     def explain(self, passage: Passage) -> dict[str, str]:
         return {step.step: step.found for step in explain_at_agent(passage, self.path)}
@@ -128,6 +132,13 @@ def test_a_connection_that_is_not_known_has_no_entry(host: Host) -> None:
     assert passage.verdict == Verdict.UNKNOWN
     assert found["flow"] == "no entry" and "the host's sockets are asked" in found["endpoint"]
     assert "translation" not in found
+
+
+def test_a_packet_in_udp_is_known_by_its_tunnels_port(host: Host) -> None:
+    gue = IP(src=str(LOCAL), dst="10.1.1.2") / UDP(sport=50000, dport=6080) / client(40001).packet()
+    passage, target = host.pass_(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / gue))
+    assert passage.verdict == Verdict.UNKNOWN
+    assert host.explain(passage)["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
 
 
 def test_ipv6_in_ipv4(host: Host) -> None:

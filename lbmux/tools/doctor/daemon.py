@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from lbmux.control.config import Config
+from lbmux.control.config_changes import changes
 from lbmux.control.config_file import load
-from lbmux.control.control_socket import ask, ask_list
+from lbmux.control.control_socket import ask
 from lbmux.errors import ConfigError, ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
@@ -69,16 +71,13 @@ def health(situation: Situation) -> Iterator[Finding]:
 
 
 def in_force(situation: Situation) -> Iterator[Finding]:
-    """What a mux has loaded against its file as it is now."""
+    """What a mux has loaded against its file as it is now; what was ordered beside the file stays over a reload."""
     if situation.runtime is None or situation.config is None or situation.role != "mux":
         return
-    have = {(line["service"], line["backend"], line["weight"]) for line in ask_list(situation.control, "backends")}
-    services = situation.config.services
-    want = {(service.name, backend.name, backend.weight) for service in services for backend in service.backends}
-    taken_out = {(line["service"], line["backend"]) for line in situation.not_serving}
-    differ = sorted({f"{key[0]}/{key[1]}" for *key, _ in have ^ want if tuple(key) not in taken_out})
+    loaded = Config.model_validate_json(ask(situation.control, "config", timeout_s=TIMEOUT_S))
+    differ = changes(loaded, situation.config)
     if differ:
-        seen = f"other than in {situation.config_path}: {', '.join(differ[:MOST_NAMED])}"
+        seen = f"{situation.config_path} is not what was loaded: {'; '.join(differ[:MOST_NAMED])}"
         yield warning("in force", seen, f"`lbmux reload --control {situation.control}`")
     else:
-        yield ok("in force", "the mux has what its file says")
+        yield ok("in force", "the mux has loaded what its file says")

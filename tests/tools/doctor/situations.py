@@ -6,8 +6,8 @@ from typing import Any
 from lbmux.tools.doctor.situation import Role, Situation
 
 
-def situation(role: Role, **known: Any) -> Situation:
+def situation(role: Role, control: Path = Path("/nonexistent"), **known: Any) -> Situation:
     """``known``: what would be read of the daemon or the file."""
-    made = Situation(role, Path("/nonexistent"))
+    made = Situation(role, control)
     made.__dict__.update(known)
     return made

@@ -1,0 +1,167 @@
+"""A lab that is broken on purpose, one thing at a time, and what the tools say of it.
+
+A case breaks something, asks for text that a person would look for, and mends it.  Files come in any order.
+"""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scapy.layers.inet import IP, TCP
+
+from lbmux.addresses import mac_from_int
+from lbmux.control.control_socket import ask
+from lbmux.control.offloads import set_features
+from lbmux.lab import namespaces, processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import VIP
+from lbmux.tools.doctor.examine import examine
+from lbmux.tools.doctor.finding import Finding
+from lbmux.tools.doctor.situation import Role, Situation
+from lbmux.tools.explain import explain_live
+from lbmux.tools.packet import Packet
+
+SOON_S = 5.0
+CLIENT = "198.51.100.2"
+WEB = f"{CLIENT}:40000 > {VIP}:80/tcp"
+
+
+@dataclass
+class Broken:
+    """The lab, and what the tools say in it."""
+
+    lab: Lab
+    plain: dict[str, Any] = field(default_factory=dict)
+
+    def socket(self, node: str) -> Path:
+        return self.lab.directory / f"{node}.sock"
+
+    def command(self, node: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "lbmux.cli.main", *arguments]
+        return self.lab.run(node, command, capture_output=True, text=True, timeout=30)
+
+    def doctor(self, node: str, *peers: str, file: Path | None = None) -> "Diagnosis":
+        """In a thread there, which is what `lbmux doctor` does, less a second of starting Python."""
+        role: Role = {"mux": "mux", "host": "agent", "router": "router"}[self.lab.topology.node(node).role]  # type: ignore
+        file = self.lab.config if role == "router" else file
+        situation = Situation(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
+        return Diagnosis(self.lab.inside(node, lambda: list(examine(situation))))
+
+    def sh(self, node: str, command: str) -> str:
+        return str(self.lab.run(node, ["sh", "-ec", command], capture_output=True, text=True, check=True).stdout)
+
+    def explain(self, packet: str, length: int | None = None, node: str = "mux1") -> str:
+        found = explain_live(Packet.parse(packet, length=length), self.socket(node))
+        return "\n".join([*(step.found for step in found.steps), found.mend])
+
+    @contextlib.contextmanager
+    def watched(self, command: str, *options: str, node: str = "mux1") -> "Iterator[subprocess.Popen[str]]":
+        """`lbmux trace` or `capture` while packets come."""
+        line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(self.socket(node)), *options]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr is not None and "watching the" in process.stderr.readline()
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def trace(self, filter: str, send: Callable[[], None]) -> str:
+        """What `lbmux trace` says of one frame, of those that ``send`` sends."""
+        with self.watched("trace", "-n", "1", filter) as process:
+            send()
+            return process.communicate(timeout=30)[0]
+
+    def syns(self, destination: str, length: int = 40) -> None:
+        """Of so many flows that each mux has some of them."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+                for port in range(50000, 50032):
+                    packet = IP(src=CLIENT, dst=destination) / TCP(sport=port, dport=80, flags="S")
+                    sock.sendto(bytes(packet / bytes(length - len(packet))), (destination, 0))
+
+        self.lab.inside("client", send)
+
+    def mac(self, node: str) -> str:
+        return mac_from_int(self.lab.inside(node, lambda: namespaces.link_mac("eth0")))
+
+    def reload(self, *nodes: str) -> None:
+        for node in nodes:
+            ask(self.socket(node), "reload")
+
+    @contextlib.contextmanager
+    def config(self, change: Callable[[dict[str, Any]], None], *nodes: str) -> Iterator[None]:
+        """Another configuration in these nodes only: the file is the old one again while it lasts."""
+        other = json.loads(json.dumps(self.plain))
+        change(other)
+        try:
+            self.lab.write_config(other)
+            self.reload(*nodes)
+            self.lab.write_config(self.plain)
+            yield
+        finally:
+            self.lab.write_config(self.plain)
+            self.reload(*nodes)
+
+    @contextlib.contextmanager
+    def without(self, node: str, program: str) -> Iterator[None]:
+        """One program of a node stopped, and started again."""
+        processes.end([self.lab.process(node, program)])
+        try:
+            yield
+        finally:
+            known = self.lab.topology.node(node)
+            self.lab.start(known, next(one for one in known.programs if one.name == program))
+
+    @contextlib.contextmanager
+    def changed(self, node: str, breaks: str, mends: str) -> Iterator[None]:
+        try:
+            self.sh(node, breaks)
+            yield
+        finally:
+            self.sh(node, mends)
+
+    @contextlib.contextmanager
+    def offload(self, node: str, interface: str, **wanted: bool) -> Iterator[None]:
+        before = self.lab.inside(node, lambda: set_features(interface, wanted))
+        try:
+            yield
+        finally:
+            self.lab.inside(node, lambda: set_features(interface, before))
+
+    @contextlib.contextmanager
+    def sysctl(self, node: str, name: str, value: str) -> Iterator[None]:
+        before = self.sh(node, f"sysctl -n {name}").strip()
+        with self.changed(node, f"sysctl -q {name}={value}", f"sysctl -q {name}={before}"):
+            yield
+
+
+@dataclass
+class Diagnosis:
+    findings: list[Finding]
+
+    def says(self, check: str, text: str, state: str = "fault") -> bool:
+        """Whether a check found this, and said how to mend it."""
+        return any(
+            (finding.check, finding.state) == (check, state) and text in finding.seen and finding.mend != ""
+            for finding in self.findings
+        )
+
+    @property
+    def faults(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.state == "fault"]
+
+
+def until(test: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not test():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,38 @@
+"""What `lbmux doctor` prints, where it looks, and that it finds nothing where nothing is broken."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from .broken import Broken
+
+pytestmark = pytest.mark.root
+
+
+def test_a_sound_lab_has_no_fault(either: Broken) -> None:
+    for node in ("mux1", "host1", "host3", "router"):
+        found = either.doctor(node)
+        assert found.faults == [], node
+    assert either.doctor("mux1", "mux2").faults == []
+
+
+def test_from_outside_the_doctor_goes_to_where_the_daemon_is(pool: Broken) -> None:
+    command = [sys.executable, "-m", "lbmux.cli.main", "doctor", "--control", str(pool.socket("mux1")), "-j"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    findings = json.loads(ran.stdout)["findings"]
+    assert (ran.returncode, [one for one in findings if one["state"] == "fault"]) == (0, [])
+    assert "looked at from there" in findings[0]["seen"]
+    assert all("looked at from there" not in one.seen for one in pool.doctor("mux1").findings)
+
+
+def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Broken) -> None:
+    asked = ("doctor", "--control", str(pool.socket("host1")))
+    fine = pool.command("host1", *asked, "-j")
+    assert (fine.returncode, json.loads(fine.stdout)["role"]) == (0, "agent")
+    with pool.offload("host1", "eth0", gro=True):
+        broken = pool.command("host1", *asked, "--quiet")
+    assert broken.returncode == 1
+    assert "gro on at eth0" in broken.stdout and "to mend it: ethtool -K eth0 gro off" in broken.stdout
+    assert "\nok " not in broken.stdout

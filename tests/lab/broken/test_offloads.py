@@ -1,0 +1,46 @@
+"""Frames that were joined, and checksums that nobody finished."""
+
+import contextlib
+import socket
+
+import pytest
+
+from lbmux.lab.topology import VIP
+
+from .broken import Broken
+
+pytestmark = pytest.mark.root
+
+
+def test_joined_frames(pool: Broken) -> None:
+    with pool.offload("mux1", "eth0", gro=True):
+        assert pool.doctor("mux1").says("offloads", "gro on at eth0")
+
+
+def test_checksums_that_a_card_should_finish(pool: Broken) -> None:
+    with pool.offload("router", "to-mux1", tx=True):
+        assert pool.doctor("router").says("checksums", "tx offload is on at the veth to-mux1", "warning")
+
+
+def test_checksums_that_nobody_finished(kernel: Broken) -> None:
+    """A program in the kernel cannot know of them, so that connections stay open in vain; the hosts see it."""
+
+    def connects() -> bool:
+        def connect() -> bool:
+            with contextlib.suppress(TimeoutError), socket.create_connection((VIP, 80), 0.5):
+                return True
+            return False
+
+        return kernel.lab.inside("client", connect)
+
+    def told() -> set[str]:
+        found = [kernel.doctor(host) for host in ("host1", "host2", "host3")]
+        return {one.seen for each in found for one in each.findings if one.check == "checksums"}
+
+    before = told()
+    assert connects() and told() == before
+    with kernel.offload("router", "to-mux1", tx=True), kernel.offload("router", "to-mux2", tx=True):
+        assert not connects()
+        (seen,) = told() - before
+        assert "packets came with a wrong checksum and were dropped" in seen
+        assert kernel.doctor("router").says("checksums", "tx offload is on at the veth to-mux1, to-mux2", "warning")

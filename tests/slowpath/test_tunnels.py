@@ -1,0 +1,84 @@
+"""Frames as they are without their tunnel, which a mux's own data path and slow path have made."""
+
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, fragment
+from scapy.layers.l2 import Dot1Q, Ether
+
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
+from tests.slowpath.golden import ETHER, HOST6, MUX, datagram, ip, segment
+from tests.slowpath.tables import Mux
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+KINDS = pytest.mark.parametrize("kind", ["ipip", "gue1", "gue0", "gre", "geneve"])
+NUMBERS: dict[str, Any] = {"gue_port": 7000, "geneve_port": 7001}
+
+
+def made(kind: str, **more: Any) -> tuple[Mux, Ports]:
+    mux = Mux(tunnel={"kind": kind, **NUMBERS}, **more)
+    return mux, Ports.of(mux.tables)
+
+
+def bare(frame: bytes, ports: Ports) -> Any:
+    found = inner_frame(frame, ports)
+    return None if found is None else Ether(found).payload
+
+
+def hopped(packet: Any) -> bytes:
+    """A hop later, as a mux is one."""
+    name = "ttl" if packet.version == 4 else "hlim"
+    after = packet.__class__(bytes(packet))
+    setattr(after, name, getattr(packet, name) - 1)
+    if packet.version == 4:
+        del after.chksum
+    return bytes(after)
+
+
+def test_ports_are_the_configurations() -> None:
+    assert made("ipip")[1] == Ports(7000, 7001)
+
+
+@KINDS
+@FAMILIES
+def test_what_the_slow_path_sends(family: int, kind: str) -> None:
+    """Fragments of clients, too, whose outer packets are whole."""
+    mux, ports = made(kind)
+    backend = mux.control.rows[f"dns{family}", "b0"]
+    packets = [ip(family) / datagram(100), ip(family) / ICMP(type=3) / datagram(40)]
+    packets += fragment(ip(4) / datagram(2000), 1400) if family == 4 else []
+    for packet in packets:
+        ((_, frame),) = mux.forwarder.tunnel(bytes(packet), backend)
+        assert bytes(bare(frame, ports)) == hopped(packet)
+
+
+@KINDS
+def test_ipv6_outside(kind: str) -> None:
+    services = Mux().config.model_dump(mode="json")["services"]
+    services[0]["backends"] = [{"name": "b0", "dip": "10.1.0.1", "host": HOST6}]
+    mux, ports = made(kind, services=services)
+    ((_, frame),) = mux.forwarder.tunnel(bytes(ip(4) / segment()), mux.control.rows["web4", "b0"])
+    assert Ether(frame).type == 0x86DD and bytes(bare(frame, ports)) == hopped(ip(4) / segment())
+
+
+def test_tags_stay() -> None:
+    inner = ip(6) / segment()
+    frame = inner_frame(bytes(Ether(**ETHER) / Dot1Q(vlan=5) / IP(src=MUX, dst=MUX) / inner), Ports(1, 2))
+    assert frame is not None and bytes(Ether(frame)[Dot1Q].payload) == bytes(inner)
+
+
+def test_fragments_of_a_tunnels_packet_and_what_is_in_no_tunnel_have_nothing_inside() -> None:
+    mux, ports = made("ipip")
+    pieces = mux.forwarder.tunnel(bytes(ip(4) / datagram(1460)), mux.control.rows["dns4", "b0"])
+    assert len(pieces) == 2 and [bare(frame, ports) for _, frame in pieces] == [None, None]
+    for frame in (Ether(**ETHER) / ip(4) / segment(), Ether(**ETHER) / ip(4) / ICMP(), Ether(**ETHER, type=0x0806)):
+        assert bare(bytes(frame), ports) is None
+
+
+@KINDS
+def test_what_came_to_an_agent_that_kept_it_is_known_by_its_tunnel(kind: str) -> None:
+    mux, ports = made(kind)
+    ((_, came),) = mux.forwarder.tunnel(bytes(ip(4) / segment()), mux.control.rows["web4", "b0"])
+    flow = flow_at_agent(came, None, Verdict.UNKNOWN, ports)
+    assert flow is not None and bytes(Ether(flow).payload) == hopped(ip(4) / segment())

@@ -1,0 +1,71 @@
+"""A mux whose file is not what it has loaded, and one to which something was ordered beside its file."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from lbmux.control.config_file import load
+from lbmux.control.ordering import Change, add, live, weigh
+from lbmux.programs.drivers import Driver
+from lbmux.programs.reload import Reloader
+from lbmux.programs.showing import Showing
+from lbmux.tools.doctor import daemon
+from lbmux.tools.doctor.finding import Finding
+from tests.control.answering import answering
+from tests.control.inside import CONFIG, Inside
+
+from .situations import situation
+
+
+class Mux:
+    """Its tables and its file, and orders as `lbmux weight` and its like give them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file, self._socket = directory / "lbmux.yaml", directory / "mux.sock"
+        self.file.write_text(json.dumps(CONFIG))  # which is YAML, too
+        self._inside = Inside()
+        self._reloader = Reloader(self.file, self._inside.mux, self._nothing, load(self.file))
+
+    async def _nothing(self) -> None: ...
+
+    def order(self, change: Change) -> None:
+        asyncio.run(self._reloader.change(change))
+
+    def finding(self) -> Finding:
+        inside = self._inside
+        showing = Showing(lambda: inside.moment, Driver("mux", "eth0", inside.tables, 0, "packet"), self.file, {})
+        with answering(self._socket, showing.handlers() | self._reloader.handlers()):
+            known = situation("mux", self._socket, runtime={"config": str(self.file)}, not_serving=[])
+            (finding,) = daemon.in_force(known)
+        return finding
+
+
+@pytest.fixture
+def mux(tmp_path: Path) -> Mux:
+    return Mux(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        weigh(7, "h1", "web", 0.0),
+        add("web", {"name": "h3", "dip": "10.1.3.2"}, 0.0),
+        live("remove", "h2", "web", 0.0),
+        live("drain", "h2", "web", 0.0),
+    ],
+    ids=["weight", "add", "remove", "drain"],
+)
+def test_what_was_ordered_is_no_reason_to_reload(mux: Mux, change: Change) -> None:
+    mux.order(change)
+    assert mux.finding().state == "ok"
+
+
+def test_a_file_that_was_changed_is(mux: Mux) -> None:
+    mux.order(weigh(7, "h1", "web", 0.0))
+    mux.file.write_text(mux.file.read_text().replace('"weight": 2', '"weight": 3').replace('"port": 53', '"port": 54'))
+    finding = mux.finding()
+    assert finding.state == "warning" and finding.mend.startswith("`lbmux reload --control ")
+    assert finding.seen.endswith("service web: backend h2 changed; service dns: port changed; "
+                                 "service dns: backend h1 changed")  # fmt: skip
