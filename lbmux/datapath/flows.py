@@ -9,6 +9,7 @@ is a random one of the untrusted: the oldest would let flows that come round in 
 Every worker has its own part, so there are no locks; user space reads all of them.
 """
 
+from lbmux.datapath.branchless import highest, is_negative, lowest, members
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.headers import FIN, RST, SYN
 from lbmux.datapath.memory import advance, int32, int64, prefetch, rarely, step, u8, u16, u32, u64
@@ -32,6 +33,7 @@ from lbmux.datapath.tables import (
 )
 from lbmux.datapath.world import bucket_limit, flows, lookups, settings, worker
 
+ALL_WAYS = (1 << WAYS) - 1
 SECOND = 0x9E3779B9
 """Turns a flow's hash into that of its second bucket."""
 
@@ -105,14 +107,15 @@ def is_idle(flow, row, now):
 
 
 @step
-def is_over(setting, flow, owner, row, now):
-    """Whether a flow's place is free again, seen from a flow of ``owner``, whose idle times ``row`` has.
+def time_left(setting, flow, owner, row, now):
+    """Ticks until a flow's place is free again, seen from a flow of ``owner``, whose idle times ``row`` has.
 
     A trusted flow of another owner may idle longer than ours: it goes when no owner's would be waited for.
     """
+    limit = idle_limit(flow.state, row)
     if flow.state == TRUSTED and flow.owner != u16(owner):
-        return idle_for(flow, now) > int64(setting.idle_longest)
-    return is_idle(flow, row, now)
+        limit = setting.idle_longest
+    return int64(limit) - idle_for(flow, now)
 
 
 @step
@@ -141,11 +144,12 @@ def move(world, setting, part, hashed, flow, row, now):
     second = bucket_at(world, part, other)
     if trusted_in(second) >= int64(setting.trusted_ways):
         return
-    place = free_place(setting, second, other, flow.owner, row, now)
+    owner, target = int64(flow.owner), int64(flow.target)
+    place = free_place(setting, second, other, owner, row, now)
     if place < 0:
         return
     to = flow_row(second, place & (WAYS - 1))
-    enter(to, flow.high, flow.low, flow.ports, flow.owner, flow.target, flow.generation, now)
+    enter(to, flow.high, flow.low, flow.ports, owner, target, flow.generation, now)
     to.state = TRUSTED
     flow_row(bucket_at(world, part, hashed), 0).overflowed = 1
     flow.state = 0
@@ -153,10 +157,16 @@ def move(world, setting, part, hashed, flow, row, now):
 
 @step
 def trusted_in(bucket):
-    trusted = int64(0)
+    trusted = u64(0)
     for way in range(WAYS):
-        trusted += int64(flow_row(bucket, way).state == TRUSTED)
-    return trusted
+        trusted += is_trusted(flow_row(bucket, way))
+    return int64(trusted)
+
+
+@step
+def is_trusted(flow):
+    """1 or 0, without a branch."""
+    return is_negative(int64(flow.state ^ u8(TRUSTED)) - 1)
 
 
 @step
@@ -201,22 +211,26 @@ def still_good(world, setting, who, part, hashed, bucket, flow, target, row, fla
 
 @step
 def free_place(setting, bucket, hashed, owner, row, now):
-    """A place for a flow of ``owner``: free or idle, else a random untrusted flow's (+ WAYS); -1 where none is."""
-    free, victim, last, untrusted = int64(-1), int64(-1), int64(-1), int64(0)
+    """A place for a flow of ``owner``: free or idle, else a random untrusted flow's (+ WAYS); -1 where none is.
+
+    Sets of ways are bits of a number, found without branches: the verifier would follow every state of every way.
+    """
     first, chance = first_way(hashed), int64(hashed >> u32(20)) ^ int64(now)
+    if flow_row(bucket, first).state == 0 and setting.untrusted_ways >= u32(WAYS):
+        return first
+    free, kept = u64(0), u64(0)
     for turn in range(WAYS):
         way = turn ^ first
         flow = flow_row(bucket, way)
-        if flow.state == 0 or is_over(setting, flow, owner, row, now):
-            free = way if free < 0 else free
-        elif flow.state != TRUSTED:
-            untrusted += 1
-            order = (way + chance) & (WAYS - 1)
-            if order > last:
-                victim, last = way, order
-    if free >= 0 and (untrusted < int64(setting.untrusted_ways) or victim < 0):
-        return free
-    return victim + WAYS if victim >= 0 else int64(-1)
+        is_free = is_negative(int64(flow.state) - 1) | is_negative(time_left(setting, flow, owner, row, now))
+        free |= is_free << u64(turn)
+        kept |= (is_free | is_trusted(flow)) << u64((way + chance) & (WAYS - 1))
+    victims = kept ^ u64(ALL_WAYS)
+    if free != u64(0) and (members(victims) < int64(setting.untrusted_ways) or victims == u64(0)):
+        return lowest(free) ^ first
+    if victims == u64(0):
+        return int64(-1)
+    return ((highest(victims) - chance) & (WAYS - 1)) + WAYS
 
 
 @step

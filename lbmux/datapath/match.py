@@ -7,7 +7,7 @@ PROBES places from its own, then switches.
 """
 
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import int64, step, u16, u32
+from lbmux.datapath.memory import int64, opaque, step, u8, u16, u32, u64
 from lbmux.datapath.tables import name_row
 from lbmux.datapath.world import name_limit, names
 
@@ -23,7 +23,8 @@ def name_hash(keys, salt, kind, high, low, port, protocol):
 def match(world, setting, kind, high, low, port, protocol):
     """The index that (kind, address, port, protocol) stands for, or -1.  ``port`` is as loaded."""
     active = int64(setting.active & u32(1))
-    salt = setting.salt1 if active == 1 else setting.salt0
+    in_second = u64(0) - opaque(u64(active))
+    salt = u64(setting.salt0) ^ (u64(setting.salt0 ^ setting.salt1) & in_second)
     mask = name_limit(world) - 1
     table, first = names(world), active * name_limit(world)
     place = int64(name_hash(setting, salt, kind, high, low, port, protocol))
@@ -31,13 +32,9 @@ def match(world, setting, kind, high, low, port, protocol):
         name = name_row(table, first + ((place + probe) & mask))
         if name.kind == 0:
             return int64(-1)
-        if (
-            name.low == low
-            and name.port == port
-            and name.protocol == protocol
-            and name.kind == kind
-            and name.high == high
-        ):
+        different = (name.low ^ low) | (name.high ^ high) | u64(name.port ^ u16(port))
+        different |= u64(name.protocol ^ u8(protocol)) | u64(name.kind ^ u8(kind))
+        if different == u64(0):  # one branch: the kernel's verifier would follow five, eight times
             return int64(name.index)
     return int64(-1)
 

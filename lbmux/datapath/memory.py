@@ -30,8 +30,17 @@ STEP_OPTIONS = {
     "forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
     "pipeline_class": StepCompiler,
 }  # fmt: skip
-step = njit(**STEP_OPTIONS)
-"""A step of the data path: pure, without exceptions, inlined into whatever target calls it."""
+
+
+def step(function: Any) -> Any:
+    """A step of the data path: pure, without exceptions, inlined into whatever target calls it.
+
+    A constant that it is called with is a number as others are: Numba would compile it once more for each.
+    """
+    made = njit(**STEP_OPTIONS)(function)
+    template = made.get_call_template
+    made.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
+    return made
 
 
 def layout(*fields: tuple[str, str]) -> np.dtype[Any]:

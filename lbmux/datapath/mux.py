@@ -4,6 +4,7 @@ This one function is the way of a packet, in user space and in the kernel.
 """
 
 from lbmux.datapath.access import admit, allowed
+from lbmux.datapath.branchless import is_other
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.encapsulate import encapsulate, hops_left
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
@@ -136,7 +137,7 @@ def elsewhere(world, who, hashed, packet, index, service, now):
     target = in_part(world, last, hashed, packet, index, service, now) if who != last else int64(-1)
     most = KERNEL_PARTS if is_plain(world) else last
     for part in range(min(most, last)):
-        if target < 0 and part != who:
+        if target < 0 and is_other(part, who) != u64(0):  # no jump: the verifier would go on for each CPU by itself
             target = in_part(world, part, hashed, packet, index, service, now)
     return target
 
@@ -210,9 +211,10 @@ def choose(world, setting, who, start, end, packet, index, service, now):
 def told_apart_later(world, setting, packet):
     """The packet; IPv4 and IPv6, TCP and UDP have the look-ups in common, and the verifier follows them but once."""
     family, flags = forgotten(world, packet.family, setting.key0), forgotten(world, packet.flags, setting.key0)
+    protocol = forgotten(world, packet.protocol, setting.key0)
     return Packet(
         packet.verdict, family, packet.source_high, packet.source_low, packet.destination_high, packet.destination_low,
-        packet.ports, packet.protocol, flags, packet.network, packet.transport,
+        packet.ports, protocol, flags, packet.network, packet.transport,
     )  # fmt: skip
 
 

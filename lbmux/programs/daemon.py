@@ -65,9 +65,10 @@ def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -
 def ready() -> None:
     """Say that we are ready; what is in memory by now stays, so the collector need not walk it.
 
-    Numba's heap alone takes it 60 ms, and it would hold packets up for so long with every larger reload.
+    Numba's heap alone takes it 60 ms, and it would hold packets up for so long with every larger reload.  So it is not
+    walked now either: what a start leaves behind is collected on the way, but for some hundred objects.
     """
-    gc.collect()
+    gc.collect(1)
     gc.freeze()
     notify("READY=1")
 

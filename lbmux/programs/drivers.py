@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Driver:
     kernel: Kernel | None = None
     programs: Mapping[Attach, str] = field(default_factory=dict)
     detach_on_exit: bool = False
+    _loading: Future[None] | None = field(default=None, init=False)
 
     @property
     def adopted(self) -> bool:
@@ -68,11 +70,18 @@ class Driver:
         """Whether packets are forwarded without this process, too."""
         return self.kernel is not None and not self.detach_on_exit
 
+    def begin(self) -> None:
+        """Compile and verify beside what else a start has to do: by processes of their own, and in the kernel."""
+        if self.kernel is not None:
+            beside = ThreadPoolExecutor(1)
+            self._loading = beside.submit(self.kernel.load, self.programs)
+            beside.shutdown(wait=False)
+
     def load(self) -> None:
         """Have all at hand for ``start``, so that little happens between what is called last before it and packets."""
-        if self.kernel is not None:
+        if self._loading is not None:
             with _refusals():
-                self.kernel.load(self.programs)
+                self._loading.result()
 
     def start(self) -> None:
         """Let packets in: called when the tables are filled."""
@@ -95,6 +104,8 @@ class Driver:
 
     def close(self) -> None:
         """Leave the kernel's part running, unless it was to be taken off."""
+        if self._loading is not None:
+            wait([self._loading])
         if self.kernel is not None:
             if self.detach_on_exit:
                 self.kernel.detach()
@@ -194,6 +205,7 @@ def choose(
             kernel.xdp_modes = MODES[xdp_mode]
             driver = Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, programs, detach_on_exit)
     driver = driver or Driver(role, interface, Tables.allocate(sizes(1)), 0, fallback)
+    driver.begin()
     try:
         yield driver
     finally:

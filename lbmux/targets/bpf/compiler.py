@@ -14,7 +14,9 @@ from unittest.mock import patch
 
 import llvmlite.binding as llvm
 from numba import cfunc
+from numba.core import event
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
+from numba.core.typing.npydecl import NumpyRulesArrayOperator
 
 from lbmux.datapath.passes import StepCompiler
 
@@ -89,12 +91,19 @@ def _needed(library: JITCodeLibrary, found: dict[JITCodeLibrary, None]) -> dict[
 @contextmanager
 def _only_llvm() -> Iterator[None]:
     """Numba optimises, links and emits each function for this machine as soon as it has compiled it; nobody calls it,
-    and it takes a second and a half."""
+    and it takes a second and a half.  Every sum it tries as one of arrays first, and what it does it says to listeners,
+    of which there are none: another tenth."""
 
     def finalize(library: JITCodeLibrary) -> None:
         library._finalized = True
 
+    def nothing(*_: object, **__: object) -> None:
+        pass
+
     with (
+        patch.object(NumpyRulesArrayOperator, "generic", nothing),
+        patch.object(event, "start_event", nothing),
+        patch.object(event, "end_event", nothing),
         patch.object(JITCodeLibrary, "finalize", finalize),
         patch.object(JITCodeLibrary, "_optimize_functions", lambda library, module: None),
         patch.object(JITCodeLibrary, "get_pointer_to_function", lambda library, name: 0),

@@ -20,7 +20,8 @@ from lbmux.targets.bpf.elf import Object
 SECTION = "lbmux"
 PROGRAMS = "lbmux.targets.bpf.programs"
 COMPILE = """
-import importlib, sys
+import gc, importlib, sys
+gc.disable()
 from lbmux.targets.bpf.compiler import compile_object
 function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
 sys.stdout.buffer.write(compile_object(function, sys.argv[3]))
