@@ -78,7 +78,7 @@ class Reloader:
             config = await asyncio.to_thread(load, self.path)
             before, orders = self.config, fitting(config, self.orders)
             await self._enforce(config, settled(config, orders, self.wanted, self.orders.lives, time.time(), BY_FILE))
-        said = changes(before, config)
+        said = await asyncio.to_thread(changes, before, config)
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
