@@ -41,6 +41,7 @@ from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.prompting import Prompting
 from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
@@ -249,7 +250,9 @@ async def _serve(options: Options) -> None:
             lives.recall()
         wanted = ordered(config, book.orders)
         mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
-        slow = SlowFrames(mux, Worker(driver.tables, driver.worker), stack.enter_context(Sender(options.interface)))
+        sender = stack.enter_context(Sender(options.interface))
+        slow = SlowFrames(mux, Worker(driver.tables, driver.worker), sender)
+        prompting = Prompting(lambda: Moment.of_mux(mux), sender.send)
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
 
@@ -284,6 +287,8 @@ async def _serve(options: Options) -> None:
         async def in_force() -> None:
             showing.loaded()
             slow.configure()
+            if reloader.wanted.slowpath.hosts_help:
+                prompting.in_force(reloader.wanted.slowpath.packets_per_s, reloader.wanted.slowpath.hosts_asked)
             try:
                 await probes.configure(reloader.wanted)
             except LbmuxError as error:

@@ -1,8 +1,10 @@
-"""A reset for a connection that nobody has, as the host would send it that the packet was meant for."""
+"""A reset for a connection that nobody has, as the host would send it that the packet was meant for; and what makes a
+client say the numbers that a reset needs."""
 
 import struct
 
 from lbmux.slowpath.checksums import TCP, with_checksum
+from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import Packet, ip_packet
 
 TCP_BYTES, FIN, SYN, RST, ACK = 20, 1, 2, 4, 16
@@ -26,3 +28,13 @@ def reset(packet: Packet) -> bytes | None:
     header = HEADER.pack(destination, source, ours, theirs, TCP_BYTES // 4 << 4, kind, 0, 0, 0)
     answer = with_checksum(packet.destination, packet.source, TCP, header)
     return ip_packet(packet.destination, packet.source, TCP, answer)
+
+
+def outside_of_window(flow: Flow) -> bytes:
+    """An empty segment to a flow's client that it answers with an acknowledgment of what it has.
+
+    Numbers that are not in its window are answered so (RFC 9293, section 3.10.7.4, first), and these hardly are: a
+    window is a thousandth of them at most.  Who only opens a connection resets what this acknowledges, and goes on.
+    """
+    header = HEADER.pack(flow.vip_port, flow.client_port, 0, 0, TCP_BYTES // 4 << 4, ACK, 0, 0, 0)
+    return ip_packet(flow.vip, flow.client, TCP, with_checksum(flow.vip, flow.client, TCP, header))

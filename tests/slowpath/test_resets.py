@@ -1,13 +1,16 @@
 """Resets as RFC 9293, section 3.10.7.1 has them, read by scapy."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 
+from lbmux.slowpath.checksums import is_right
+from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import read_ip
-from lbmux.slowpath.resets import reset
+from lbmux.slowpath.resets import outside_of_window, reset
 from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, dissect, ip
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -53,3 +56,13 @@ def test_options_are_no_payload() -> None:
 )
 def test_no_answer(packet: Any) -> None:
     assert answer(packet) is None
+
+
+@FAMILIES
+def test_what_makes_a_client_speak_has_the_flow_s_ends_and_a_right_checksum(family: int) -> None:
+    vip, client = (VIP, CLIENT) if family == 4 else (VIP6, CLIENT6)
+    packet = outside_of_window(Flow(6, ip_address(client), 40000, ip_address(vip), 80))
+    made, parsed = dissect(packet), read_ip(packet)
+    assert (made.src, made.dst, made[TCP].sport, made[TCP].dport) == (vip, client, 80, 40000)
+    assert str(made[TCP].flags) == "A" and not bytes(made[TCP].payload)
+    assert parsed is not None and is_right(parsed.source, parsed.destination, 6, parsed.payload)

@@ -1,0 +1,100 @@
+"""Who is made to speak when a backend dies: the clients of its connections, each once, and at a bounded rate."""
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from lbmux.addresses import port_to_wire
+from lbmux.control.config import Config
+from lbmux.programs.prompting import Prompting, orphans, rows_of
+from lbmux.slowpath.mux import BY_ROUTE, Sent
+from tests.control.inside import CONFIG, Inside, client, dns
+from tests.datapath.craft import ACK, FIN
+
+
+class Mux(Inside):
+    """``web`` has two backends, of which h1 can die."""
+
+    def __init__(self, **of_web: Any) -> None:
+        web, *others = CONFIG["services"]
+        self.config = CONFIG | {"services": [web | of_web, *others]}
+        super().__init__(self.config)
+        self.sent: list[bytes] = []
+        self.prompting = Prompting(lambda: self.moment, self.take)
+
+    def take(self, sent: Iterable[Sent]) -> None:
+        for one in sent:
+            assert one.interface == BY_ROUTE
+            self.sent.append(one.data)
+
+    def without_h1(self) -> None:
+        config = copy.deepcopy(self.config)
+        config["services"][0]["backends"].pop(0)
+        self.mux.commit(self.mux.plan(Config.model_validate(config)))
+
+    def ports_at_h1(self, ports: Iterable[int]) -> list[int]:
+        """Of clients that each have sent one packet."""
+        row, ports = self.mux.rows["web", "h1"], list(ports)
+        targets = self.send(*(client(port, flags=ACK) for port in ports)).target[: len(ports)].tolist()
+        return [port for port, target in zip(ports, targets, strict=True) if target == row]
+
+    def prompted(self, packets_per_s: int = 1_000_000, seconds: float = 0.5) -> list[int]:
+        """The client's ports, after h1 has gone."""
+
+        async def work() -> None:
+            self.without_h1()
+            self.prompting.in_force(packets_per_s, 2)
+            await asyncio.sleep(seconds)
+
+        asyncio.run(work())
+        return [int(IP(packet)[TCP].dport) for packet in self.sent]
+
+
+def test_clients_of_a_backend_that_died_are_made_to_speak_and_no_others() -> None:
+    mux = Mux()
+    mux.send(dns())
+    lost = mux.ports_at_h1(range(40000, 40060))
+    assert 5 < len(lost) < 55
+    assert sorted(mux.prompted()) == lost
+    packet = IP(mux.sent[0])
+    assert (packet.src, packet.dst, packet[TCP].sport, str(packet[TCP].flags)) == ("192.0.2.1", "198.51.100.7", 80, "A")
+
+
+def test_a_flow_that_several_workers_know_is_one() -> None:
+    mux = Mux()
+    (first, *_) = mux.ports_at_h1(range(40000, 40020))
+    rows = rows_of(mux.moment)
+    mux.send(client(first, flags=ACK), worker=1)
+    mux.without_h1()
+    found = [flow.client_port for flow in orphans(mux.moment, rows)]
+    assert found.count(first) == 1
+
+
+def test_one_that_is_about_to_end_or_idle_for_long_is_left_alone() -> None:
+    mux = Mux(idle={"trusted_s": 1, "untrusted_s": 1, "closing_s": 1})
+    closing, idle, *others = mux.ports_at_h1(range(40000, 40060))
+    mux.send(client(closing, flags=FIN | ACK))
+    flows = mux.tables.flows
+    flows["seen"][flows["ports"] & 0xFFFF == port_to_wire(idle)] -= 2**20
+    assert sorted(mux.prompted()) == others
+
+
+@pytest.mark.parametrize("of_web", [{"on_down": "rehash"}, {"protocol": "udp"}])
+def test_where_no_reset_is_wanted_or_none_is_there_nobody_is_made_to_speak(of_web: dict[str, Any]) -> None:
+    mux = Mux(**of_web)
+    mux.send(*(client(port, flags=ACK, protocol=17 if "protocol" in of_web else 6) for port in range(40000, 40020)))
+    assert mux.prompted(seconds=0.1) == []
+
+
+def test_no_faster_than_the_slow_path_can_take_it() -> None:
+    """Half of 400 packets a second, and each connection may come back from two hosts."""
+    mux = Mux()
+    lost = mux.ports_at_h1(range(40000, 40400))
+    begun = time.monotonic()
+    found = mux.prompted(packets_per_s=400, seconds=0.4)
+    assert 10 < len(found) <= 100 * (time.monotonic() - begun) + 2 < len(lost) + 30
