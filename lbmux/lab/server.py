@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from lbmux.programs.daemon import notify, stop_event
+from lbmux.programs.daemon import notify, run, stop_event
 
 CHUNK_BYTES = 1 << 16
 PATTERN = b"".join(hashlib.sha256(index.to_bytes(4, "big")).digest() for index in range(CHUNK_BYTES // 32))
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--echo-port", type=int, required=True)
     given = parser.parse_args()
-    asyncio.run(serve(given.name, given.address, given.web_port, given.echo_port))
+    run(serve(given.name, given.address, given.web_port, given.echo_port))
 
 
 if __name__ == "__main__":

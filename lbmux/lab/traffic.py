@@ -2,11 +2,13 @@
 
     python -m lbmux.lab.traffic 192.0.2.1 7 --connections 50
 
-Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on.  A report is a
-line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a last one at the
-end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one before.
-``trouble``: when, by the monotonic clock, something was last late (more than ``--late-ms``), failed or broke, or null.
-``waiting``: short connections that are late and still wait for their answer.
+Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on; they take turns,
+for what waits for its own client would look like a stall of the network.
+
+A report is a line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a
+last one at the end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one
+before.  ``trouble``: when, by the monotonic clock, something was last late (more than ``--late-ms``), failed or broke,
+or null.  ``waiting``: short connections that are late and still wait for their answer.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from typing import Any
 from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import python
+from lbmux.programs import daemon
 
 START_TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
@@ -89,17 +92,19 @@ class Traffic:
         self._opened: list[float] = []
         """When those of the short connections that have no answer yet were opened."""
 
-    async def hold(self, connection: Connection) -> None:
-        """Use one connection until it breaks."""
+    async def hold(self, connection: Connection, turn_s: float = 0.0) -> None:
+        """Use one connection until it breaks, ``turn_s`` out of step with others that are opened now."""
         self._connections.append(connection)
         connection.wait()
         try:
             reader, writer = await asyncio.open_connection(*self._to)
             with contextlib.closing(writer):
                 connection.local_port = writer.get_extra_info("sockname")[1]
+                await self._exchange(connection, reader, writer)
+                await asyncio.sleep(turn_s)
                 while True:
-                    await self._exchange(connection, reader, writer)
                     await asyncio.sleep(self._pause_s)
+                    await self._exchange(connection, reader, writer)
         except OSError as error:
             connection.broken = error.strerror or str(error)
             connection.waited()
@@ -175,8 +180,12 @@ class Traffic:
 
 
 async def run(given: argparse.Namespace) -> None:
-    traffic = Traffic(given.address, given.port, given.pause_ms / 1000, given.late_ms)
-    tasks = [asyncio.create_task(traffic.hold(Connection(number))) for number in range(given.connections)]
+    pause_s = given.pause_ms / 1000
+    traffic = Traffic(given.address, given.port, pause_s, given.late_ms)
+    tasks = [
+        asyncio.create_task(traffic.hold(Connection(number), pause_s * number / given.connections))
+        for number in range(given.connections)
+    ]
     await asyncio.sleep(0)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(traffic.started(), START_TIMEOUT_S)
@@ -241,7 +250,7 @@ def main() -> None:
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
     parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
     parser.add_argument("--seconds", type=float, help="end after so long [default: at the end of stdin]")
-    asyncio.run(run(parser.parse_args()))
+    daemon.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -68,3 +68,22 @@ def test_new_connections_that_nobody_answers_are_seen_before_they_time_out() -> 
     found = judge("ananta", "nothing", set(), begun, before, after)
     assert (found.broken, found.refused) == (0, after["short"]["waiting"])
     assert 400 < found.normal_ms < 1000 and found.reasons == {"still waiting": found.refused}
+
+
+async def two_in_turn() -> list[int]:
+    """The lines that each had an answer to after 0.25 s of a pause of 0.2 s, the second half of one out of step."""
+    service = Service()
+    traffic = Traffic("127.0.0.1", service.port, 0.2)
+    tasks = [asyncio.create_task(traffic.hold(Connection(number), 0.1 * number)) for number in range(2)]
+    tasks.append(asyncio.create_task(service.accept()))
+    await asyncio.sleep(0.25)
+    said = json.loads(traffic.report())["connections"]
+    for task in tasks + service.tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, *service.tasks, return_exceptions=True)
+    service.listener.close()
+    return [one["lines"] for one in said]
+
+
+def test_long_connections_take_turns() -> None:
+    assert asyncio.run(two_in_turn()) == [2, 1]
