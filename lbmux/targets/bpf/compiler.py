@@ -18,7 +18,7 @@ from numba.core import event
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.typing.npydecl import NumpyRulesArrayOperator
 
-from lbmux.datapath.passes import StepCompiler
+from lbmux.datapath.passes import StepCompiler, needed
 
 TRIPLE = "bpfel"
 DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
@@ -74,18 +74,9 @@ def _numba_llvm(function: Callable[..., Any]) -> str:
     with _only_llvm():
         made = cfunc("int32(voidptr)", error_model="numpy", pipeline_class=StepCompiler)(function)._library
         module = made._final_module
-        for library in _needed(made, {}):
+        for library in needed(made):
             module.link_in(library._final_module)
         return str(module)
-
-
-def _needed(library: JITCodeLibrary, found: dict[JITCodeLibrary, None]) -> dict[JITCodeLibrary, None]:
-    """All that ``library`` calls, in the order in which it was compiled."""
-    for other in library._linking_libraries:
-        if other not in found:
-            found[other] = None
-            _needed(other, found)
-    return found
 
 
 @contextmanager
