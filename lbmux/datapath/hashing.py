@@ -50,11 +50,12 @@ def keyed(keys, salt, high, low, ports, owner):
     """32 bits of a 128-bit address, two ports and a small number; ``keys`` is the SETTINGS row.
 
     Words that are zero for every IPv4 address cost nothing there: two of the four are constant.  Another ``salt`` is
-    another key for the word in which neighbours differ: their hashes are a step apart, and a salt that was only added
-    would leave a step as it is that heaps them up.
+    another key for the words in which neighbours differ, addresses or ports in a row: their hashes are a step apart,
+    and a salt that was only added would leave a step as it is that heaps them up.
     """
-    first = keys.key1 ^ (u64(salt) | (u64(salt) << u64(32)))
-    total = keys.key0 + u64(u32(low >> u64(32))) * first + u64(ports) * keys.key2 + u64(owner) * keys.key3
+    salted = u64(salt) | (u64(salt) << u64(32))
+    first, second = keys.key1 ^ salted, keys.key2 ^ salted
+    total = keys.key0 + u64(u32(low >> u64(32))) * first + u64(ports) * second + u64(owner) * keys.key3
     if high != u64(0):
         total += u64(u32(low)) * keys.key4 + u64(u32(high)) * keys.key5 + (high >> u64(32)) * keys.key6
     return u32(total >> u64(32))

@@ -125,7 +125,7 @@ PADDING = 64
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
 LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
-HASHES = 2
+HASHES = 3
 """Another number where rows are placed otherwise."""
 VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encode())
 """Changes with any layout, and with the hashes: tables of another version are not adopted."""

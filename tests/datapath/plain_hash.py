@@ -8,11 +8,12 @@ WORD, LONG = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
 def keyed(keys: Sequence[int], high: int, low: int, ports: int, owner: int, salt: int = 0) -> int:
-    """Multilinear: a random number for each 32-bit word, and the upper half of the sum; salted in the first one's."""
+    """Multilinear: a random number for each 32-bit word, and the upper half of the sum; the first two's salted."""
     words = [low >> 32, ports, owner, low & WORD, high & WORD, high >> 32]
     if high == 0:  # IPv4: the other words are constant
         words = words[:3]
-    keys = [keys[0], keys[1] ^ (salt << 32 | salt), *keys[2:]]
+    salted = salt << 32 | salt
+    keys = [keys[0], keys[1] ^ salted, keys[2] ^ salted, *keys[3:]]
     total = keys[0] + sum(key * word for key, word in zip(keys[1:], words, strict=False))
     return (total & LONG) >> 32
 

@@ -135,10 +135,10 @@ def test_flows_of_a_removed_backend_stay_and_new_ones_go_elsewhere(lab: Lab, wir
 def test_flows_of_a_removed_backend_that_is_not_waited_for_go_elsewhere_and_no_other(
     lab: Lab, wires: dict[str, Wire]
 ) -> None:
-    lab.write_config(configuration(service("web", 80, [H1, H2, H3])))
+    lab.write_config(configuration(service("web", 80, [H1, H2, H3], on_down="rehash")))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
-        lab.write_config(configuration(service("web", 80, [H1, H3])))
+        lab.write_config(configuration(service("web", 80, [H1, H3], on_down="rehash")))
         assert mux.reload().returncode == 0
         ask(mux.control, "order", backend="h2", order="disable")
         after = place(lab, wires)
