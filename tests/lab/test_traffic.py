@@ -71,12 +71,12 @@ def test_new_connections_that_nobody_answers_are_seen_before_they_time_out() -> 
 
 
 async def two_in_turn() -> list[int]:
-    """The lines that each had an answer to after 0.25 s of a pause of 0.2 s, the second half of one out of step."""
+    """The lines that each had an answer to halfway between their second ones, the other connection a pause behind."""
     service = Service()
-    traffic = Traffic("127.0.0.1", service.port, 0.2)
-    tasks = [asyncio.create_task(traffic.hold(Connection(number), 0.1 * number)) for number in range(2)]
+    traffic = Traffic("127.0.0.1", service.port, 0.4)
+    tasks = [asyncio.create_task(traffic.hold(Connection(number), 0.4 * number)) for number in range(2)]
     tasks.append(asyncio.create_task(service.accept()))
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.6)
     said = json.loads(traffic.report())["connections"]
     for task in tasks + service.tasks:
         task.cancel()
