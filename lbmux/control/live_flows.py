@@ -31,7 +31,7 @@ from lbmux.datapath.tables import (
 )
 from lbmux.errors import LbmuxError
 from lbmux.targets import native as native  # which says where compiled code is kept
-from lbmux.targets.regions import now_ticks
+from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15
 """A megabyte: it stays in the cache between the copy and the look."""
@@ -100,22 +100,20 @@ def _chunks(moment: Moment, now: int) -> Iterator[tuple[int, NDArray[Any], NDArr
     judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
     if moment.is_agent:
         judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
+    for worker, copy in copies(tables):
+        found = np.empty(len(copy), np.uint32)
+        count = judge(
+            _address(copy), len(copy), _address(owners), len(owners), _address(targets), len(targets), now, found
+        )
+        yield worker, copy, found[:count]
+
+
+def copies(tables: Tables) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The whole table, whatever lives in it: (worker, some of its places)."""
     for worker, part in enumerate(tables.flows):
         places = part.reshape(-1)
         for first in range(0, len(places), CHUNK_PLACES):
-            copy = places[first : first + CHUNK_PLACES].copy()
-            found = np.empty(len(copy), np.uint32)
-            count = judge(
-                _address(copy),
-                len(copy),
-                _address(owners),
-                len(owners),
-                _address(targets),
-                len(targets),
-                now,
-                found,
-            )
-            yield worker, copy, found[:count]
+            yield worker, places[first : first + CHUNK_PLACES].copy()
 
 
 def warm_up(moment: Moment) -> None:

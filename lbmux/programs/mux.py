@@ -287,8 +287,7 @@ async def _serve(options: Options) -> None:
         async def in_force() -> None:
             showing.loaded()
             slow.configure()
-            if reloader.wanted.slowpath.hosts_help:
-                prompting.in_force(reloader.wanted.slowpath.packets_per_s, reloader.wanted.slowpath.hosts_asked)
+            prompting.in_force(reloader.wanted.slowpath)
             try:
                 await probes.configure(reloader.wanted)
             except LbmuxError as error:

@@ -80,7 +80,7 @@ def test_scrape(small: Small) -> None:
     results = scrape.run()
     assert "4 services, 40 backends" in results[0].name
     values = {result.name: result.value for result in results}
-    assert values.pop("its CPU time in the mux") >= 0, "the clock for that ticks a hundred times a second"
+    del values["its CPU time in the mux"]  # 0 for so small a scrape: its clock ticks a hundred times a second
     assert len(values) == 3 and min(values.values()) > 0
 
 

@@ -11,7 +11,8 @@ from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import port_to_wire
 from lbmux.control.config import Config
-from lbmux.programs.prompting import Prompting, orphans, rows_of
+from lbmux.control.config_slowpath import SlowPath
+from lbmux.programs.prompting import Prompting
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from tests.control.inside import CONFIG, Inside, client, dns
 from tests.datapath.craft import ACK, FIN
@@ -43,12 +44,12 @@ class Mux(Inside):
         targets = self.send(*(client(port, flags=ACK) for port in ports)).target[: len(ports)].tolist()
         return [port for port, target in zip(ports, targets, strict=True) if target == row]
 
-    def prompted(self, packets_per_s: int = 1_000_000, seconds: float = 0.5) -> list[int]:
+    def prompted(self, packets_per_s: int = 1_000_000, seconds: float = 0.5, hosts_help: bool = True) -> list[int]:
         """The client's ports, after h1 has gone."""
 
         async def work() -> None:
             self.without_h1()
-            self.prompting.in_force(packets_per_s, 2)
+            self.prompting.in_force(SlowPath(packets_per_s=packets_per_s, hosts_asked=2, hosts_help=hosts_help))
             await asyncio.sleep(seconds)
 
         asyncio.run(work())
@@ -68,11 +69,8 @@ def test_clients_of_a_backend_that_died_are_made_to_speak_and_no_others() -> Non
 def test_a_flow_that_several_workers_know_is_one() -> None:
     mux = Mux()
     (first, *_) = mux.ports_at_h1(range(40000, 40020))
-    rows = rows_of(mux.moment)
     mux.send(client(first, flags=ACK), worker=1)
-    mux.without_h1()
-    found = [flow.client_port for flow in orphans(mux.moment, rows)]
-    assert found.count(first) == 1
+    assert mux.prompted().count(first) == 1
 
 
 def test_one_that_is_about_to_end_or_idle_for_long_is_left_alone() -> None:
@@ -89,6 +87,12 @@ def test_where_no_reset_is_wanted_or_none_is_there_nobody_is_made_to_speak(of_we
     mux = Mux(**of_web)
     mux.send(*(client(port, flags=ACK, protocol=17 if "protocol" in of_web else 6) for port in range(40000, 40020)))
     assert mux.prompted(seconds=0.1) == []
+
+
+def test_where_hosts_do_not_help_nobody_could_tell_that_a_connection_is_gone() -> None:
+    mux = Mux()
+    assert mux.ports_at_h1(range(40000, 40020))
+    assert mux.prompted(seconds=0.1, hosts_help=False) == []
 
 
 def test_no_faster_than_the_slow_path_can_take_it() -> None:
