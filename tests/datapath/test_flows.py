@@ -7,59 +7,19 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.mux_tables import sizes_for
-from lbmux.datapath.mux import KERNEL_PARTS
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.native import Worker
 
 from .craft import ACK, FIN, RST, SYN, Craft
 from .harness import Frames, Machine
+from .one_service import IDLE, VIP, clients, mux, re_slot, send
 from .plain_flows import LONGEST, Idle
 from .plain_hash import keyed, second_hash
 from .plain_mux import Backend, Service
-from .plain_packet import TCP, UDP
+from .plain_packet import TCP
 
-VIP = Craft().destination
-IDLE = Idle(untrusted=100, trusted=1000, closing=10)
 FLOW_BYTES = 64
 MEBIBYTE = 1 << 20
-
-
-def mux(buckets: int = 256, slots: tuple[int, ...] = (0, 1, 2, 3), **ways: int) -> Machine:
-    machine = Machine.make(buckets, **ways)
-    machine.install_mux([Service(VIP, TCP, 80, slots, IDLE)], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
-    return machine
-
-
-def send(machine: Machine, frames: list[bytes], now: int = 1) -> list[int]:
-    """The backends that the frames went to."""
-    batch = Frames(frames)
-    machine.worker.forward(batch, now)
-    assert (batch.verdict == Verdict.FORWARDED).all()
-    return batch.target.tolist()
-
-
-def clients(number: int, seed: int = 1, flags: int = ACK) -> list[bytes]:
-    pick = random.Random(seed)
-    return [
-        Craft(source=pick.randbytes(4), source_port=pick.randint(1, 65535), flags=flags).frame() for _ in range(number)
-    ]
-
-
-PREVIOUS = 1000
-
-
-def re_slot(machine: Machine, *slots: int, keep: bool = False) -> None:
-    """Another Maglev table, as after a change of backends: only remembered flows stay where they were.
-
-    ``keep``: the table before stays known.
-    """
-    tables, size = machine.tables, int(machine.tables.services[0, 0]["size"])
-    if keep:
-        tables.slots[PREVIOUS : PREVIOUS + size] = tables.slots[:size]
-        tables.services[0, 0]["previous"] = PREVIOUS
-    tables.slots[: len(slots)] = slots
-    tables.services[0, 0]["size"] = len(slots)
 
 
 def test_a_flow_keeps_its_backend_when_the_table_changes() -> None:
@@ -235,62 +195,6 @@ def test_idle_time(packets: int, last_flags: int, limit: int, start: int) -> Non
     assert not known_after(limit + 1)
 
 
-def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:
-    """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
-    machine = mux(slots=(0,), workers=KERNEL_PARTS + 3)
-    numbers = (0, KERNEL_PARTS + 1, KERNEL_PARTS + 2)
-    first, second, user = (Worker(machine.tables, number, plain=number < numbers[2]) for number in numbers)
-    assert forwarded(second, Craft(), 990) == [(Verdict.FORWARDED, 0)]
-    re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
-    assert forwarded(first, Craft(flags=SYN, source_port=1), 1000) == [(Verdict.FORWARDED, 5)]
-    assert forwarded(first, Craft(), 1000) == [(Verdict.UNSETTLED, -1)]
-    assert forwarded(user, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
-    assert forwarded(first, Craft(), 1001) == [(Verdict.FORWARDED, 0)]
-    assert forwarded(user, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 0)], "another mux may have known it"
-    assert forwarded(first, Craft(source_port=2), 1001) == [(Verdict.FORWARDED, 0)]
-
-
-@pytest.mark.parametrize(
-    "flags, state, expected", [(ACK, 1, 0), (ACK, 2, 0), (ACK, 0, 5), (SYN, 1, 5)], ids=["up", "drained", "gone", "new"]
-)
-def test_a_connection_of_a_lost_mux_has_the_backend_from_before_the_last_change(
-    flags: int, state: int, expected: int
-) -> None:
-    """A mux that never saw it, and whose table has changed meanwhile as every mux's has."""
-    machine = mux(slots=(0,))
-    re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"], machine.tables.backends[0]["state"] = 995, state
-    assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
-    assert machine.lookups().get("previous", 0) == (expected == 0)
-    assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected], "it is a flow like any other"
-
-
-def test_a_datagram_goes_by_the_table_in_force() -> None:
-    """Whether it begins a flow nothing says."""
-    machine = Machine.make(16)
-    machine.install_mux([Service(VIP, UDP, 53, (0,), IDLE)], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
-    re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
-    assert send(machine, [Craft(protocol=UDP, destination_port=53).frame()], 1000) == [5]
-
-
-def test_the_kernel_itself_looks_through_the_parts_of_some_cpus() -> None:
-    """So a flow that changes its CPU is found while user space is away, too."""
-    machine = mux(slots=(0,), workers=KERNEL_PARTS + 1)
-    first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_PARTS - 1))
-    assert forwarded(last, Craft(), 990) == [(Verdict.FORWARDED, 0)]
-    re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
-    assert forwarded(first, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
-
-
-def forwarded(worker: Worker, craft: Craft, now: int) -> list[tuple[Verdict, int]]:
-    batch = Frames([craft.frame()])
-    worker.forward(batch, now)
-    return [(verdict, target) for verdict, target, _ in batch.results()]
-
-
 def test_every_packet_starts_the_idle_time_anew() -> None:
     machine = mux(slots=(0,))
     send(machine, [Craft().frame()], 1)
@@ -311,21 +215,6 @@ def test_an_idle_flow_s_place_is_free() -> None:
     send(machine, clients(WAYS), now=1)
     send(machine, clients(WAYS, seed=2), now=1 + IDLE.untrusted + 1)
     assert machine.lookups() == {"hit": 0, "new": 8, "evicted": 0, "full": 0, "gone": 0, "expired": 0}
-
-
-@pytest.mark.parametrize("changed, flags, expected", [(900, ACK, 0), (900, SYN, 5), (1000 - LONGEST - 1, ACK, 5)])
-def test_a_flow_that_changes_its_worker_after_a_change_of_the_table(changed: int, flags: int, expected: int) -> None:
-    """It keeps its backend, unless it begins; where the table is as long as a flow can live, the slot will do."""
-    machine = mux(slots=(0,), workers=2)
-    batch = Frames([Craft(flags=ACK).frame()])
-    machine.at(1).forward(batch, 990)
-    assert batch.target.tolist() == [0]
-    re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = changed & 0xFFFFFFFF
-    assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
-    assert machine.lookups().get("elsewhere", 0) == (expected == 0)
-    assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected]
-    assert machine.lookups()["hit"] == 1
 
 
 def test_a_service_of_short_idle_time_does_not_take_the_places_of_one_that_waits_longer() -> None:

@@ -1,10 +1,7 @@
-"""The scoreboard: its arithmetic on reports that are made up, and small experiments with all real parts."""
+"""The scoreboard: its arithmetic on reports that are made up, and its course on experiments that are."""
 
-import json
-import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +15,6 @@ from lbmux.lab.board.experiment import Load, Outcome, judge
 from lbmux.lab.board.report import cell, document, print_table
 from lbmux.lab.board.run import Setting, knows, run
 from lbmux.lab.board.scenarios import SCENARIOS, Scenario
-from lbmux.lab.systems.wide import wide
-
-STALL_MS = 50.0
-"""What a change that is planned may cost a connection, at most."""
-SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 
 
 def connection(port: int, lines: int, stall_ms: float = 5.0, broken: str = "") -> dict[str, Any]:
@@ -164,97 +156,3 @@ def test_what_is_written_has_every_outcome_and_failure() -> None:
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert lbmux(["lab", "run", *arguments]) == 2
     assert "Error" in capsys.readouterr().err
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program, path=SEARCH) is None, reason=f"{program} is not installed")
-
-
-def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """By event, what was measured with 60 connections, each of which was there at the end."""
-    assert lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["failures"] == []
-    found = {one["event"]: one for one in said["outcomes"]}
-    assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())
-    return found
-
-
-def broken(found: dict[str, Any]) -> dict[str, int]:
-    return {event: one["broken"] for event, one in found.items() if one["broken"]}
-
-
-PLANNED = ("stop-mux", "add-mux", "reseed-router", "drain-backend", "add-backend", "reweight-backend", "reload")
-LOST = ("kill-mux+add-backend", "lose-mux+drain-backend")
-
-
-@pytest.mark.root
-@needs("bird")
-def test_connections_survive_what_happens_to_muxes_and_backends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
-    path = tmp_path / "board.json"
-    found = measured(capsys, "ananta", *PLANNED, *LOST, "kill-backend", "--seconds", "1.2", "-w", str(path))
-    assert [one["event"] for one in json.loads(path.read_text())["outcomes"]] == list(found)
-    assert list(found) == [*PLANNED, *LOST, "kill-backend"]
-    assert broken(found).keys() == {"kill-backend"}
-    assert 0 < found["kill-backend"]["broken"] == found["kill-backend"]["own"] < 60
-    assert max(found[event]["stall_ms"] for event in PLANNED) < STALL_MS
-
-
-@pytest.mark.root
-@needs("bird")
-def test_in_user_space_too_and_with_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    found = measured(
-        capsys, "maglev", "drain-backend", "freeze-mux", "lose-mux", "--driver", "packet", "--seconds", "1.2"
-    )  # fmt: skip
-    assert not broken(found) and found["drain-backend"]["stall_ms"] < STALL_MS
-
-
-@pytest.mark.root
-@needs("bird")
-@needs("haproxy")
-def test_connections_of_a_dead_host_are_reset_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody answers for it, so it is the mux that tells the clients."""
-    (found,) = measured(capsys, "facebook", "kill-host", "--seconds", "3").values()
-    assert 0 < found["broken"] == found["own"] < 60
-    assert found["reasons"].get("Connection reset by peer") == found["broken"]
-
-
-@pytest.mark.root
-@needs("bird")
-def test_without_muxes_an_edge_that_dies_breaks_connections_and_a_reload_does_not(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    found = measured(capsys, "cloudflare", "reload", "lose-mux", "--seconds", "2")
-    assert found["reload"]["broken"] == 0 < found["lose-mux"]["own"] <= found["lose-mux"]["broken"]
-
-
-@pytest.mark.root
-@needs("bird")
-def test_a_connection_is_found_among_more_hosts_than_a_few(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The mux that takes over knows nothing of the connections, and its table has each at another host."""
-    hosts = 10
-    known = {f"h{n}": f"host{n}" for n in range(1, hosts + 1)}
-    scenario = replace(SCENARIOS["ananta-wide"], topology=lambda: wide(hosts=hosts), backends=known)
-    monkeypatch.setitem(SCENARIOS, "ananta-wide", scenario)
-    found = measured(capsys, "ananta-wide", "reseed-table+lose-mux", "--seconds", "2")
-    assert not broken(found)
-
-
-@pytest.mark.root
-@needs("keepalived")
-def test_the_other_of_two_muxes_takes_over_what_has_lost_its_link(capsys: pytest.CaptureFixture[str]) -> None:
-    (found,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4").values()
-    assert found["broken"] == 0 < found["stall_ms"] < 3500
-
-
-@pytest.mark.root
-@needs("bird")
-def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    """An edge has no mux behind which its connections could live on."""
-    (found,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4").values()
-    assert found["broken"] == 60 and 0 < found["normal_ms"] < 3500

@@ -13,7 +13,7 @@ from lbmux.lab import frr
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time
 from lbmux.lab.topology import VIP, VIP6, ananta_frr
-from tests.lab.test_bgp import (
+from tests.lab.routed import (
     BFD_S,
     KILLED_S,
     MANY,

@@ -17,7 +17,7 @@ from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.systems.seesaw import ACTIVE, MUXES
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
 from lbmux.lab.traffic import traffic
-from tests.lab.test_bgp import Router, until, ways
+from tests.lab.routed import Router, until, ways
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 RECOVERS_S = 20.0

@@ -10,7 +10,7 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.able import Able
 from lbmux.programs.announcing import is_up
 from tests.frames.pair import Pair
-from tests.lab.test_bgp import until
+from tests.lab.routed import until
 
 pytestmark = pytest.mark.root
 

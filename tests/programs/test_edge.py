@@ -29,7 +29,7 @@ from lbmux.lab.traffic import traffic
 from lbmux.programs.drained import LOOK_S
 from lbmux.programs.edge import of_host, served
 from tests.control.health.servers import stream_server
-from tests.lab.test_bgp import Router, until, ways
+from tests.lab.routed import Router, until, ways
 from tests.programs.daemons import configuration, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"

@@ -12,7 +12,7 @@ import pytest
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP6, ananta_bgp
-from tests.lab.test_bgp import SEARCH, routing6, until, ways
+from tests.lab.routed import SEARCH, routing6, until, ways
 from tests.programs.daemons import configuration, service
 
 pytestmark = [

@@ -81,6 +81,7 @@ def test_ids_of_another_configuration_go_by_the_flow_table(lab: Lab) -> None:
     lab.write_config(configuration(service("h3", PORT, backends, protocol="udp", quic={"rotation": 0, "id_bytes": 2})))
     with running(lab, "mux1", "mux") as mux, running(lab, "host1", "agent"), running(lab, "host2", "agent"):
         with peer(lab, "client", "ask", VIP, str(PORT), "0") as client:
-            client.communicate(timeout=40)
+            output, _ = client.communicate(timeout=40)
+        assert json.loads(output)["names"][0] in {"h1", "h2"}
         looked_up = ask(mux.control, "counters")["lookups"]
         assert looked_up["server_id"] == 0 and looked_up["hit"] > 0

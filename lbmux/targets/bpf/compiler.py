@@ -18,7 +18,8 @@ from numba.core import event
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.typing.npydecl import NumpyRulesArrayOperator
 
-from lbmux.datapath.passes import StepCompiler, needed
+from lbmux.datapath.passes import StepCompiler
+from lbmux.datapath.step_library import needed
 
 TRIPLE = "bpfel"
 DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"

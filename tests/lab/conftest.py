@@ -1,0 +1,23 @@
+"""What tests of routers share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import ananta_bgp
+
+from .routed import services
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """All namespaces, and the router's BIRD; muxes are the test's own."""
+    lab = Lab(ananta_bgp(), f"b{os.getpid()}")
+    try:
+        lab.up(programs=False)
+        lab.write_config(services(1))
+        yield lab
+    finally:
+        lab.down()

@@ -1,0 +1,29 @@
+"""Small experiments of the scoreboard with all real parts."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from lbmux.cli.main import run as lbmux
+
+SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program, path=SEARCH) is None, reason=f"{program} is not installed")
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """By event, what was measured with 60 connections, each of which was there at the end."""
+    assert lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["failures"] == []
+    found = {one["event"]: one for one in said["outcomes"]}
+    assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())
+    return found
+
+
+def broken(found: dict[str, Any]) -> dict[str, int]:
+    return {event: one["broken"] for event, one in found.items() if one["broken"]}

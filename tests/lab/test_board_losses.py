@@ -1,0 +1,58 @@
+"""Whose connections break, and whose do not: experiments of the scoreboard in small."""
+
+from dataclasses import replace
+
+import pytest
+
+from lbmux.lab.board.scenarios import SCENARIOS
+from lbmux.lab.systems.wide import wide
+
+from .measured import broken, measured, needs
+
+
+@pytest.mark.root
+@needs("bird")
+@needs("haproxy")
+def test_connections_of_a_dead_host_are_reset_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody answers for it, so it is the mux that tells the clients."""
+    (found,) = measured(capsys, "facebook", "kill-host", "--seconds", "3").values()
+    assert 0 < found["broken"] == found["own"] < 60
+    assert found["reasons"].get("Connection reset by peer") == found["broken"]
+
+
+@pytest.mark.root
+@needs("bird")
+def test_without_muxes_an_edge_that_dies_breaks_connections_and_a_reload_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = measured(capsys, "cloudflare", "reload", "lose-mux", "--seconds", "2")
+    assert found["reload"]["broken"] == 0 < found["lose-mux"]["own"] <= found["lose-mux"]["broken"]
+
+
+@pytest.mark.root
+@needs("bird")
+def test_a_connection_is_found_among_more_hosts_than_a_few(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mux that takes over knows nothing of the connections, and its table has each at another host."""
+    hosts = 10
+    known = {f"h{n}": f"host{n}" for n in range(1, hosts + 1)}
+    scenario = replace(SCENARIOS["ananta-wide"], topology=lambda: wide(hosts=hosts), backends=known)
+    monkeypatch.setitem(SCENARIOS, "ananta-wide", scenario)
+    found = measured(capsys, "ananta-wide", "reseed-table+lose-mux", "--seconds", "2")
+    assert not broken(found)
+
+
+@pytest.mark.root
+@needs("keepalived")
+def test_the_other_of_two_muxes_takes_over_what_has_lost_its_link(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4").values()
+    assert found["broken"] == 0 < found["stall_ms"] < 3500
+
+
+@pytest.mark.root
+@needs("bird")
+def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """An edge has no mux behind which its connections could live on."""
+    (found,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4").values()
+    assert found["broken"] == 60 and 0 < found["normal_ms"] < 3500

@@ -1,0 +1,40 @@
+"""What planned changes cost connections, and what the loss of a mux does: experiments of the scoreboard in small.
+
+Run by itself: other load on the machine would be measured too.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .measured import broken, measured, needs
+
+STALL_MS = 50.0
+"""What a change that is planned may cost a connection, at most."""
+PLANNED = ("stop-mux", "add-mux", "reseed-router", "drain-backend", "add-backend", "reweight-backend", "reload")
+LOST = ("kill-mux+add-backend", "lose-mux+drain-backend")
+
+
+@pytest.mark.root
+@needs("bird")
+def test_connections_survive_what_happens_to_muxes_and_backends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
+    path = tmp_path / "board.json"
+    found = measured(capsys, "ananta", *PLANNED, *LOST, "kill-backend", "--seconds", "1.2", "-w", str(path))
+    assert [one["event"] for one in json.loads(path.read_text())["outcomes"]] == list(found)
+    assert list(found) == [*PLANNED, *LOST, "kill-backend"]
+    assert broken(found).keys() == {"kill-backend"}
+    assert 0 < found["kill-backend"]["broken"] == found["kill-backend"]["own"] < 60
+    assert max(found[event]["stall_ms"] for event in PLANNED) < STALL_MS
+
+
+@pytest.mark.root
+@needs("bird")
+def test_in_user_space_too_and_with_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measured(
+        capsys, "maglev", "drain-backend", "freeze-mux", "lose-mux", "--driver", "packet", "--seconds", "1.2"
+    )  # fmt: skip
+    assert not broken(found) and found["drain-backend"]["stall_ms"] < STALL_MS

@@ -1,0 +1,60 @@
+"""A mux's slow path as a whole: frames in, frames out, over the real data path's tables."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from scapy.layers.l2 import Ether
+
+from lbmux.control.config_slowpath import SlowPath
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.mux import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from tests.slowpath.golden import ETHER
+from tests.slowpath.tables import INTERFACE, Mux
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+class Case:
+    """A mux with its data path and its slow path; a frame goes through both as in the program."""
+
+    def __init__(
+        self, mtu: int = 1500, muxes: tuple[str, ...] = (), services: list[Any] | None = None, **settings: Any
+    ) -> None:
+        self.mux = Mux(mtu, **({"services": services} if services else {}))
+        self.up = True
+        services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
+        hosts = frozenset(backend.tunnel_to for service in self.mux.config.services for backend in service.backends)
+        place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)), hosts)
+        own = frozenset(self.mux.control.local.values())
+        self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up)
+        self.mux.forwarder.mtus = lambda host, link: self.slow.mtus.of(host, link, self.now)
+        self.now = 0.0
+        self.verdict = Verdict.FORWARDED
+
+    def arrive(self, packet: Any) -> list[Sent]:
+        frame = bytes(packet if isinstance(packet, Ether) else Ether(**ETHER) / packet)
+        ((self.verdict, target, after),) = self.mux.forward(frame)
+        if self.verdict not in HANDED_UP:
+            return []
+        assert after == frame  # nothing has touched it on its way up
+        return self.slow.handle(self.verdict, frame, target, self.now)
+
+    def answer(self, packet: Any) -> Any:
+        (sent,) = self.arrive(packet)
+        assert sent.interface == 0
+        found = Ether(sent.data)
+        assert (found.src, found.dst) == (ETHER["dst"], ETHER["src"])
+        return found.payload
+
+    def tunnelled(self, packet: Any) -> list[tuple[str, Any]]:
+        """(host, outer packet) of each frame."""
+        sent = self.arrive(packet)
+        assert all(one.interface == INTERFACE for one in sent)
+        return [(Ether(one.data).payload.dst, Ether(one.data).payload) for one in sent]
+
+    def host_of(self, packet: Any) -> str:
+        """Where the data path sends an ordinary packet."""
+        ((verdict, _, frame),) = self.mux.forward(bytes(Ether(**ETHER) / packet))
+        assert verdict == Verdict.FORWARDED
+        return str(Ether(frame).payload.dst)
