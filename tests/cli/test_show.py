@@ -16,6 +16,7 @@ import yaml
 from lbmux.cli import main
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
+from tests.labs import built
 
 REQUESTS = 12
 
@@ -23,16 +24,12 @@ REQUESTS = 12
 @pytest.fixture(scope="module", params=["xdp", "packet"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, after some requests of the client's."""
-    made = Lab(TOPOLOGIES["ananta"](), f"show-{request.param}-{os.getpid()}", request.param)
-    made.up()
-    try:
+    with built(TOPOLOGIES["ananta"](), f"show-{request.param}-{os.getpid()}", request.param) as lab:
         assert shutil.which("curl")
         for _ in range(REQUESTS):
-            done = made.run("client", ["curl", "-s", "-m", "5", "-o", "/dev/null", "http://192.0.2.1/"])
+            done = lab.run("client", ["curl", "-s", "-m", "5", "-o", "/dev/null", "http://192.0.2.1/"])
             assert done.returncode == 0
-        yield made
-    finally:
-        made.down()
+        yield lab
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ananta_bgp
+from tests.labs import built
 
 from .routed import services
 
@@ -14,10 +15,6 @@ from .routed import services
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """All namespaces, and the router's BIRD; muxes are the test's own."""
-    lab = Lab(ananta_bgp(), f"b{os.getpid()}")
-    try:
-        lab.up(programs=False)
+    with built(ananta_bgp(), f"b{os.getpid()}", programs=False) as lab:
         lab.write_config(services(1))
         yield lab
-    finally:
-        lab.down()

@@ -15,6 +15,7 @@ from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
 from lbmux.lab.traffic import traffic
+from tests.labs import built
 
 from .routed import (
     BFD_S,
@@ -117,9 +118,7 @@ def test_a_thousand_vips_and_a_reload_that_takes_them_away(lab: Lab, speaker: st
 
 
 def test_a_mux_that_is_drained_loses_no_connection() -> None:
-    lab = Lab(ananta_bgp("--bgp-speaker", "bird"), f"t{os.getpid()}", "packet")
-    try:
-        lab.up()
+    with built(ananta_bgp("--bgp-speaker", "bird"), f"t{os.getpid()}", "packet") as lab:
         router = Router(lab)
         until(lambda: ways(router) == {VIP: set(WAY.values())})
         with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "50") as client:
@@ -134,5 +133,3 @@ def test_a_mux_that_is_drained_loses_no_connection() -> None:
             print(f"drained: longest stall {stall_ms} ms")
             assert [connection for connection in said if connection["broken"]] == []
             assert len(said) == 50 and stall_ms < 200  # a lost packet is sent again after 200 ms
-    finally:
-        lab.down()

@@ -26,6 +26,7 @@ from tests.lab.routed import (
     silenced,
     until,
 )
+from tests.labs import built
 from tests.programs.daemons import service
 
 FRR_PROTOCOL = "186"  # RTPROT_BGP
@@ -45,15 +46,11 @@ def test_a_password_is_every_neighbours_and_bfd_too() -> None:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """All namespaces, and the router's FRR; muxes are the test's own."""
-    lab = Lab(ananta_frr(), f"f{os.getpid()}")
-    try:
-        lab.up(programs=False)
+    with built(ananta_frr(), f"f{os.getpid()}", programs=False) as lab:
         lab.write_config(services(1))
         node = lab.topology.node("router")
         lab.start(node, node.programs[0])
         yield lab
-    finally:
-        lab.down()
 
 
 def ways(lab: Lab, family: str = "-4") -> dict[str, set[str]]:

@@ -18,6 +18,7 @@ from lbmux.lab.systems.seesaw import ACTIVE, MUXES
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
 from lbmux.lab.traffic import traffic
 from tests.lab.routed import Router, until, ways
+from tests.labs import built
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 RECOVERS_S = 20.0
@@ -33,12 +34,8 @@ pytestmark = [pytest.mark.root, needs("bird")]
 
 @contextmanager
 def up(system: str) -> Iterator[Lab]:
-    lab = Lab(TOPOLOGIES[system](), f"y{os.getpid()}x{next(_numbers)}", "packet")
-    try:
-        lab.up()
+    with built(TOPOLOGIES[system](), f"y{os.getpid()}x{next(_numbers)}", "packet") as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 def answering(lab: Lab, connections: int = 24) -> set[str]:

@@ -8,6 +8,7 @@ import pytest
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route, ananta
+from tests.labs import built
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +23,7 @@ def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    lab = Lab(ananta(), f"p{os.getpid()}")
-    lab.up(programs=False)
-    lab.inside("router", lambda: set_route(Route(f"{VIP}/32", ("10.0.1.2",))))
-    lab.inside("router", lambda: set_route(Route(f"{VIP6}/128", ("2001:db8:0:1::2",))))
-    yield lab
-    lab.down()
+    with built(ananta(), f"p{os.getpid()}", programs=False) as lab:
+        lab.inside("router", lambda: set_route(Route(f"{VIP}/32", ("10.0.1.2",))))
+        lab.inside("router", lambda: set_route(Route(f"{VIP6}/128", ("2001:db8:0:1::2",))))
+        yield lab

@@ -1,6 +1,5 @@
 """The host agent as a process, between real namespaces: both modes, what it refuses, what it leaves behind."""
 
-import http.client
 import signal
 import socket
 import subprocess
@@ -11,48 +10,21 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import ICMP, IP, TCP
 
-from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
 
+from .at_hosts import CLIENT, MODES, MUX, STRANGER, dns, serve, serving, whoami
 from .daemons import Daemon, Wire, configuration, running, send, service
 
 pytestmark = pytest.mark.root
 
-CLIENT, MUX, STRANGER = "198.51.100.2", "10.0.1.2", "10.0.2.2"
-NAT, LOCAL = ("host1", "nat", "10.1.1.2", 8080), ("host3", "local", "10.1.3.2", 80)
-MODES = pytest.mark.parametrize(("node", "mode", "dip", "port"), [NAT, LOCAL], ids=["nat", "local"])
 SYN_ACK = 0x12
 
 
 @pytest.fixture(scope="module", autouse=True)
 def servers(lab: Lab) -> Iterator[None]:
-    started = [
-        lab.start(node, program)
-        for node in lab.topology.nodes
-        for program in node.programs
-        if program.name == "server"
-    ]  # fmt: skip
-    yield
-    processes.end(started)
-
-
-def serve(lab: Lab, dip: str, port: int) -> None:
-    lab.write_config(configuration(service("web", 80, [{"name": "h", "dip": dip, "port": port}])))
-
-
-def whoami(lab: Lab, address: str, port: int) -> str:
-    """Which server answers a client's HTTP."""
-
-    def ask() -> str:
-        connection = http.client.HTTPConnection(address, port, timeout=3)
-        try:
-            connection.request("GET", "/whoami")
-            return connection.getresponse().read().decode()
-        finally:
-            connection.close()
-
-    return lab.inside("client", ask)
+    with serving(lab):
+        yield
 
 
 def tunnelled(source: str, dip: str, source_port: int) -> bytes:
@@ -79,22 +51,7 @@ def test_a_connection_to_the_vip_works_and_the_reply_comes_from_it(
 
 
 def test_udp_is_translated_both_ways(lab: Lab) -> None:
-    backend = {"dip": "10.1.1.2", "port": 5353}
-    lab.write_config(configuration(service("dns", 53, [backend], protocol="udp")))
-
-    def bound() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("10.1.1.2", 5353))
-        sock.settimeout(3)
-        return sock
-
-    def connected() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((VIP, 53))
-        sock.settimeout(3)
-        return sock
-
-    server, client = lab.inside("host1", bound), lab.inside("client", connected)
+    server, client = dns(lab)
     with running(lab, "mux1", "mux"), running(lab, "host1", "agent"), server, client:
         client.send(b"question")
         question, origin = server.recvfrom(100)

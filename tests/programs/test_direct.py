@@ -19,6 +19,7 @@ from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.situation import Situation
+from tests.labs import built
 
 pytestmark = pytest.mark.root
 VIP = "192.0.2.1"
@@ -53,13 +54,8 @@ def topology(driver: str) -> Topology:
 
 @pytest.fixture(params=["packet", "xdp"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    made = Lab(topology(request.param), f"direct-{request.param}")
-    made.down()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
+    with built(topology(request.param), f"direct-{request.param}") as lab:
+        yield lab
 
 
 def wait_for(lab: Lab, state: str) -> str:

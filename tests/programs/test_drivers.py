@@ -1,7 +1,5 @@
 """Muxes and agents with each driver between real namespaces: what they say of it, and that traffic is the same."""
 
-import contextlib
-import http.client
 import os
 import signal
 import socket
@@ -15,35 +13,26 @@ from scapy.layers.inet import IP, TCP, UDP
 from lbmux.control.control_socket import ask
 from lbmux.control.offloads import set_features
 from lbmux.frames.xdp import detach
-from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS
 from lbmux.lab.server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
 from lbmux.targets.bpf.syscall import Attach, load_program
 
+from .at_hosts import CLIENT, LOCAL, MODES, MUX, NAT, STRANGER, dns, serve, serving, whoami
 from .daemons import Daemon, Wire, configuration, running, send, service
 
 pytestmark = pytest.mark.root
 
-CLIENT, MUX, STRANGER = "198.51.100.2", "10.0.1.2", "10.0.2.2"
 XDP = ("--driver", "xdp", "--detach-on-exit")
 STAYS = ("--driver", "xdp")
-NAT, LOCAL = ("host1", "nat", "10.1.1.2", 8080), ("host3", "local", "10.1.3.2", 80)
-MODES = pytest.mark.parametrize(("node", "mode", "dip", "port"), [NAT, LOCAL], ids=["nat", "local"])
 REQUEST = b"GET /whoami HTTP/1.0\r\n\r\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def servers(lab: Lab) -> Iterator[None]:
-    started = [
-        lab.start(node, program)
-        for node in lab.topology.nodes
-        for program in node.programs
-        if program.name == "server"
-    ]  # fmt: skip
-    yield
-    processes.end(started)
+    with serving(lab):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +42,6 @@ def nothing_is_left(lab: Lab) -> Iterator[None]:
         lab.inside(node, lambda: detach("eth0"))
 
 
-def serve(lab: Lab, dip: str = "10.1.1.2", port: int = 8080) -> None:
-    lab.write_config(configuration(service("web", 80, [{"name": "h", "dip": dip, "port": port}])))
-
-
 def runtime(daemon: Daemon) -> tuple[Any, ...]:
     said = ask(daemon.control, "runtime")
     return said["driver"], said["modes"], said["adopted"]
@@ -64,18 +49,6 @@ def runtime(daemon: Daemon) -> tuple[Any, ...]:
 
 def verdicts(daemon: Daemon) -> dict[str, int]:
     return {line["verdict"]: line["packets"] for line in ask(daemon.control, "counters")["verdicts"]}
-
-
-def whoami(lab: Lab, address: str = VIP, port: int = 80) -> str:
-    """Which server answers a client's HTTP."""
-
-    def get() -> str:
-        connection = http.client.HTTPConnection(address, port, timeout=3)
-        with contextlib.closing(connection):
-            connection.request("GET", "/whoami")
-            return connection.getresponse().read().decode()
-
-    return lab.inside("client", get)
 
 
 def connect(lab: Lab, address: str, port: int) -> socket.socket:
@@ -221,22 +194,7 @@ def finished_by_hand(lab: Lab) -> Iterator[None]:
 
 @pytest.mark.parametrize("mux_driver", ["packet", "xdp"])
 def test_udp_both_ways_with_right_checksums(lab: Lab, finished_by_hand: None, mux_driver: str) -> None:
-    backend = {"dip": "10.1.1.2", "port": 5353}
-    lab.write_config(configuration(service("dns", 53, [backend], protocol="udp")))
-
-    def bound() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("10.1.1.2", 5353))
-        sock.settimeout(3)
-        return sock
-
-    def connected() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((VIP, 53))
-        sock.settimeout(3)
-        return sock
-
-    server, client = lab.inside("host1", bound), lab.inside("client", connected)
+    server, client = dns(lab)
     mux_options = XDP if mux_driver == "xdp" else ()
     with running(lab, "mux1", "mux", *mux_options), running(lab, "host1", "agent", *XDP), server, client:
         for text in (b"question", b"odd", b"x" * 1400):

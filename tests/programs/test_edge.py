@@ -30,6 +30,7 @@ from lbmux.programs.drained import LOOK_S
 from lbmux.programs.edge import of_host, served
 from tests.control.health.servers import stream_server
 from tests.lab.routed import Router, until, ways
+from tests.labs import built
 from tests.programs.daemons import configuration, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
@@ -98,14 +99,10 @@ def edges() -> Topology:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """All namespaces, the router's BIRD, and the edges; servers are started by the test."""
-    lab = Lab(edges(), f"e{os.getpid()}")
-    try:
-        lab.up(programs=False)
+    with built(edges(), f"e{os.getpid()}", programs=False) as lab:
         for name in ("router", *HOSTS):
             lab.start(lab.topology.node(name), lab.topology.node(name).programs[-1])
         yield lab
-    finally:
-        lab.down()
 
 
 def serve(lab: Lab, host: str) -> Process:

@@ -13,6 +13,7 @@ import pytest
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP6, ananta_bgp
 from tests.lab.routed import SEARCH, routing6, until, ways
+from tests.labs import built
 from tests.programs.daemons import configuration, service
 
 pytestmark = [
@@ -25,12 +26,8 @@ HEALTH = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "rise": 1, "fall":
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    lab = Lab(ananta_bgp(), f"x{os.getpid()}")
-    try:
-        lab.up(programs=False)
+    with built(ananta_bgp(), f"x{os.getpid()}", programs=False) as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 @contextlib.contextmanager

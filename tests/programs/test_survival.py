@@ -22,6 +22,7 @@ from lbmux.lab.namespaces import PASS, inside, link_mac, set_neighbour, set_rout
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach
+from tests.labs import built
 
 from .daemons import READY, START_S, Daemon, configuration, running, service
 from .stream import Stream
@@ -46,15 +47,10 @@ def with_backends(count: int, limit: int = 4096) -> dict[str, Any]:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    made = Lab(topology(), f"v{os.getpid()}")
-    made.down()
-    try:
-        made.up(programs=False)
-        macs = {node: made.inside(node, lambda: link_mac("eth0")) for node in ("sender", "mux1")}
-        made.inside("sender", lambda: set_neighbour("eth0", MUX, macs["mux1"]))
-        yield made
-    finally:
-        made.down()
+    with built(topology(), f"v{os.getpid()}", programs=False) as lab:
+        macs = {node: lab.inside(node, lambda: link_mac("eth0")) for node in ("sender", "mux1")}
+        lab.inside("sender", lambda: set_neighbour("eth0", MUX, macs["mux1"]))
+        yield lab
 
 
 def ended(daemon: Daemon, number: signal.Signals) -> None:

@@ -8,6 +8,7 @@ from scapy.layers.inet import IP, TCP
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import Link, Node, Port, Program, Route, Topology
+from tests.labs import built
 
 pytestmark = pytest.mark.root
 VIP = "192.0.2.1"
@@ -32,13 +33,8 @@ def topology(driver: str, mode: str = "native", takes_xdp: bool = True) -> Topol
 
 @pytest.fixture(params=["packet", "xdp"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    made = Lab(topology(request.param), f"two-{request.param}")
-    made.down()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
+    with built(topology(request.param), f"two-{request.param}") as lab:
+        yield lab
 
 
 def test_frames_leave_by_the_interface_of_the_route(lab: Lab) -> None:

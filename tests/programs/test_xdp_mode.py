@@ -7,6 +7,7 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.labs import built
 from tests.programs.test_two_interfaces import send_and_receive, topology
 
 pytestmark = pytest.mark.root
@@ -14,13 +15,8 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    made = Lab(topology("xdp", mode="auto", takes_xdp=False), f"mode-xdp-{os.getpid()}")
-    made.down()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
+    with built(topology("xdp", mode="auto", takes_xdp=False), f"mode-xdp-{os.getpid()}") as lab:
+        yield lab
 
 
 def test_generic_on_a_veth_by_default(lab: Lab) -> None:

@@ -20,6 +20,7 @@ from lbmux.tools.explain import Step, explain_configuration
 from lbmux.tools.packet import Packet
 from lbmux.tools.router_choice import with_router, with_seed
 from tests.control.inside import CONFIG
+from tests.labs import built
 
 pytestmark = pytest.mark.root
 PORTS = range(40000, 40024)
@@ -33,12 +34,8 @@ SECONDS = 5.0
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A client, a router and two muxes that take what comes and say nothing."""
-    made = Lab(ananta(), f"rc{os.getpid()}")
-    try:
-        made.up(programs=False)
-        yield made
-    finally:
-        made.down()
+    with built(ananta(), f"rc{os.getpid()}", programs=False) as lab:
+        yield lab
 
 
 def asked(router: str, flow: str) -> Step:

@@ -1,0 +1,19 @@
+"""Labs that tests build and take down."""
+
+import contextlib
+from collections.abc import Iterator
+
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import Topology
+
+
+@contextlib.contextmanager
+def built(topology: Topology, name: str, driver: str = "auto", programs: bool = True) -> Iterator[Lab]:
+    """A lab for as long as it is needed; one of that name that a killed run left goes first."""
+    lab = Lab(topology, name, driver)
+    lab.down()
+    try:
+        lab.up(programs)
+        yield lab
+    finally:
+        lab.down()
