@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health",
     "watch", "scrape", "show", "help",
 )  # fmt: skip
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""What is started is measured as it is where it has been installed."""
 
 
 def main() -> None:

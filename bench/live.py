@@ -51,10 +51,10 @@ class Bed:
         self.stop()
         self.lab.down()
 
-    def start_mux(self, driver: str = "packet", *more: str) -> None:
-        """``more``: of the options of ``lbmux mux``."""
+    def start_mux(self, driver: str = "packet", *more: str) -> float:
+        """``more``: of the options of ``lbmux mux``; the seconds that it took until it was ready."""
         arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--xdp-mode", "native", *more)
-        self._start(Program("mux", "lbmux.cli.main", (*arguments, "--control", "{state}/mux.sock")))
+        return self._start(Program("mux", "lbmux.cli.main", (*arguments, "--control", "{state}/mux.sock")))
 
     def start_empty(self, ring: str = "v2-sendmmsg") -> None:
         self._start(Program("empty", "bench.empty_loop", ("b0", ring)))
@@ -62,11 +62,14 @@ class Bed:
     def start_scapy(self) -> None:
         self._start(Program("scapy", "bench.scapy_balancer", ("b0", PEER)))
 
-    def _start(self, program: Program) -> None:
+    def _start(self, program: Program) -> float:
         self.stop()
+        start = time.perf_counter()
         self._process = self.lab.start(self.lab.topology.node("mux"), program)
+        took_s = time.perf_counter() - start
         os.sched_setaffinity(self._process.pid, {MUX_CORE})
         time.sleep(0.3)
+        return took_s
 
     @property
     def process(self) -> Process:

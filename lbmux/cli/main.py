@@ -3,6 +3,7 @@
 So `lbmux --help` costs no more than click. What a command raises as `LbmuxError` is said here, for all.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,6 +12,9 @@ import click
 
 from lbmux import __version__
 from lbmux.errors import LbmuxError
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+"""NumPy's linear algebra, of which nothing is used here, would start a thread for each core: a tenth of a second."""
 
 COMMANDS = {
     "mux": ("lbmux.cli.mux:command", "Run a mux: pick a backend for each packet and tunnel it there."),
