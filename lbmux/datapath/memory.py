@@ -28,7 +28,7 @@ int32, int64 = types.int32, types.int64
 
 STEP_OPTIONS = {
     "forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
-    "pipeline_class": StepCompiler,
+    "pipeline_class": StepCompiler, "_nrt": False,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import llvmlite.binding as llvm
 from numba import cfunc
 from numba.core import event
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
+from numba.core.types.functions import BaseFunction
 from numba.core.typing.npydecl import NumpyRulesArrayOperator
 
 from lbmux.datapath.passes import StepCompiler
@@ -73,7 +74,7 @@ def _inlined() -> llvm.ModulePassManager:
 def _numba_llvm(function: Callable[..., Any]) -> str:
     """Unoptimised: LLVM's passes are to run once, for the kernel's machine."""
     with _only_llvm():
-        made = cfunc("int32(voidptr)", error_model="numpy", pipeline_class=StepCompiler)(function)._library
+        made = cfunc("int32(voidptr)", error_model="numpy", pipeline_class=StepCompiler, _nrt=False)(function)._library
         module = made._final_module
         for library in needed(made):
             module.link_in(library._final_module)
@@ -84,7 +85,8 @@ def _numba_llvm(function: Callable[..., Any]) -> str:
 def _only_llvm() -> Iterator[None]:
     """Numba optimises, links and emits each function for this machine as soon as it has compiled it; nobody calls it,
     and it takes a second and a half.  Every sum it tries as one of arrays first, and what it does it says to listeners,
-    of which there are none: another tenth."""
+    of which there are none: another tenth.  What a sum of two such numbers is it asks all its registries each time: a
+    quarter."""
 
     def finalize(library: JITCodeLibrary) -> None:
         library._finalized = True
@@ -94,6 +96,7 @@ def _only_llvm() -> Iterator[None]:
 
     with (
         patch.object(NumpyRulesArrayOperator, "generic", nothing),
+        patch.object(BaseFunction, "get_call_type", _asked_once(BaseFunction.get_call_type)),
         patch.object(event, "start_event", nothing),
         patch.object(event, "end_event", nothing),
         patch.object(JITCodeLibrary, "finalize", finalize),
@@ -102,6 +105,22 @@ def _only_llvm() -> Iterator[None]:
         patch.object(JITCPUCodegen, "set_env", lambda codegen, name, environment: None),
     ):
         yield
+
+
+def _asked_once(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """``BaseFunction.get_call_type`` that remembers: the same function of the same types is the same in every step."""
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    def get_call_type(function: Any, context: Any, arguments: Any, named: Any) -> Any:
+        key = function.key, tuple(arguments), tuple(named.items())
+        if key not in known:
+            signature = resolve(function, context, arguments, named)
+            known[key] = signature, function._impl_keys[signature.args]
+        signature, implementation = known[key]
+        function._impl_keys[signature.args] = implementation
+        return signature
+
+    return get_call_type
 
 
 def _as_bpf(text: str, section: str) -> str:
