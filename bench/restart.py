@@ -27,7 +27,7 @@ MUX = Program("mux", "lbmux.cli.main", ("mux", "-c", "{config}", "-i", "b0", "--
                                         "--control", "{state}/ready.sock"))  # fmt: skip
 LOAD = """
 import time
-start = time.perf_counter()
+import lbmux.cli.main  # what it sets for all commands
 from lbmux.datapath.tables import Sizes
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf.syscall import Attach
