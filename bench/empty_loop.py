@@ -11,7 +11,7 @@ from lbmux.datapath.memory import at_address
 from lbmux.frames.batch import Batch
 from lbmux.programs.daemon import notify, run, stop_event
 from lbmux.programs.mux import PacketLoop
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 
 
 class Empty:

@@ -35,7 +35,8 @@ from lbmux.frames.packet_ring import (
     header_row,
 )
 from lbmux.frames.socket_filters import NOTHING, attach
-from lbmux.targets.native import HEADROOM_BYTES, compiled
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import HEADROOM_BYTES
 
 PACKET_TX_RING, TPACKET_V2, TPACKET_V3 = 13, 1, 2
 BLOCK_BYTES, BLOCKS, RETIRE_MS = 1 << 18, 64, 1

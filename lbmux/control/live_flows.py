@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
@@ -30,7 +29,7 @@ from lbmux.datapath.tables import (
     service_row,
 )
 from lbmux.errors import LbmuxError
-from lbmux.targets import native as native  # which says where compiled code is kept
+from lbmux.targets.compiled import unlocked
 from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15
@@ -38,8 +37,6 @@ CHUNK_PLACES = 1 << 15
 DESCRIBED_FLOWS = 1 << 10
 TICK_S = (1 << TICK_SHIFT) / 1e9
 STATES = {UNTRUSTED: "untrusted", TRUSTED: "trusted", CLOSING: "closing"}
-
-unlocked = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)

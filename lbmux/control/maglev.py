@@ -24,16 +24,13 @@ from typing import Any
 
 import mmh3
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from lbmux.targets import native as native  # which says where compiled code is kept
+from lbmux.targets.compiled import unlocked
 
 DEFAULT_SIZE = 65537
 SEED = 0x6C626D75
 """Of the hashes of names.  Not settable: all muxes must agree."""
-
-unlocked = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def build(names: Sequence[str], weights: Sequence[int], size: int = DEFAULT_SIZE) -> NDArray[np.uint16]:
@@ -64,8 +61,10 @@ def fill(
     offsets: NDArray[np.uint32], skips: NDArray[np.uint32], weights: NDArray[np.int64], size: int
 ) -> NDArray[np.uint16]:
     """The table of the backends, all of weight 1 or more, that have these permutations."""
-    turns = _turns(weights, apportion(weights, size), size)
-    table: NDArray[np.uint16] = _take(turns, offsets.astype(np.uint32), skips.astype(np.uint32), size)
+    turns, table = np.empty(size, np.uint16), np.empty(size, np.uint16)
+    _turns(weights, weights.sum(), apportion(weights, size), np.zeros(size + 1, np.int32), turns)
+    taken = np.zeros((size >> 5) + 1, np.uint32)  # bits: they stay in the fastest cache, the table does not
+    _take(turns, offsets.astype(np.uint32), skips.astype(np.uint32), taken, table)
     return table
 
 
@@ -78,33 +77,32 @@ def apportion(weights: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 @unlocked
-def _turns(weights: NDArray[np.int64], quotas: NDArray[np.int64], size: int) -> NDArray[np.uint16]:
-    """Whose turn it is, ``size`` times: by due time in units of a mean turn, then in the order of backends.
+def _turns(
+    weights: NDArray[np.int64], total: np.int64, quotas: NDArray[np.int64], ends: NDArray[np.int32], turns: NDArray[Any]
+) -> None:
+    """Whose turn it is, written into ``turns``: by due time in units of a mean turn, then in the order of backends.
 
-    A counting sort: there is about one turn a unit.
+    A counting sort: there is about one turn a unit.  ``ends`` are zeros, one more than turns.
     """
-    total = weights.sum()
-    ends = np.zeros(size + 1, np.int32)
+    size = len(turns)
     for backend in range(len(weights)):
         for turn in range(quotas[backend]):
             ends[min((2 * turn + 1) * total // (2 * weights[backend]), size - 1) + 1] += 1
     for unit in range(size):
         ends[unit + 1] += ends[unit]
-    turns = np.empty(size, np.uint16)
     for backend in range(len(weights)):
         for turn in range(quotas[backend]):
             unit = min((2 * turn + 1) * total // (2 * weights[backend]), size - 1)
             turns[ends[unit]] = backend
             ends[unit] += 1
-    return turns
 
 
 @unlocked
-def _take(turns: NDArray[Any], offsets: NDArray[Any], skips: NDArray[Any], size: int) -> NDArray[np.uint16]:
-    """In its turn each takes the next free slot of its permutation."""
-    table = np.empty(size, np.uint16)
-    taken = np.zeros((size >> 5) + 1, np.uint32)  # bits: they stay in the fastest cache, the table does not
-    place, modulus = offsets.copy(), np.uint32(size)
+def _take(
+    turns: NDArray[Any], place: NDArray[Any], skips: NDArray[Any], taken: NDArray[Any], table: NDArray[Any]
+) -> None:
+    """In its turn each takes the next free slot of its permutation, in which it is at its ``place``."""
+    modulus = np.uint32(len(table))
     for backend in turns:
         at, skip = place[backend], skips[backend]
         while (taken[at >> np.uint32(5)] >> (at & np.uint32(31))) & np.uint32(1):
@@ -113,7 +111,6 @@ def _take(turns: NDArray[Any], offsets: NDArray[Any], skips: NDArray[Any], size:
                 at -= modulus
         taken[at >> np.uint32(5)] |= np.uint32(1) << (at & np.uint32(31))
         table[at], place[backend] = backend, at
-    return table
 
 
 def disruption(before: NDArray[Any], after: NDArray[Any]) -> float:

@@ -28,7 +28,8 @@ from lbmux.datapath.tables import (
     settings_row,
 )
 from lbmux.datapath.world import endpoints, service_limit, services, settings, world_at
-from lbmux.targets.native import Worker, compiled
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks
 
 log = logging.getLogger(__name__)

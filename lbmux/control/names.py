@@ -17,7 +17,7 @@ from lbmux.datapath.match import PROBES, name_hash
 from lbmux.datapath.memory import at_address, int64
 from lbmux.datapath.tables import NAME, SERVER_ID, name_row, settings_row
 from lbmux.errors import TableError
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 from lbmux.targets.regions import Tables
 
 SALTS = 32

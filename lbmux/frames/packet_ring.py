@@ -27,7 +27,7 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.frames.ordering import acquire, release
 from lbmux.frames.socket_filters import Line, attach
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from lbmux.frames.captured import (
     ordered,
     put,
 )
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 
 MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 """The file's first four bytes say byte order and unit of time."""

@@ -24,7 +24,7 @@ from lbmux.frames.captured import (
     ordered,
     put,
 )
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
 BYTE_ORDER_MAGIC = 0x1A2B3C4D

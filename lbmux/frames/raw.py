@@ -16,7 +16,7 @@ from lbmux.datapath.memory import at_address, layout, rows
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 
 SOCKADDR_IN = layout(("family", "u2"), ("port", "u2"), ("address", "u4"), *((f"pad{i}", "u8") for i in range(3)))
 SOCKADDR_IN6 = layout(

@@ -32,7 +32,8 @@ from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
 from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
-from lbmux.targets.native import Worker, compiled, enter, world_row
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import Worker, enter, world_row
 from lbmux.targets.regions import Tables
 
 DEVICE = "lbmux-probe%d"

@@ -48,7 +48,8 @@ from lbmux.datapath.world import (
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip
-from lbmux.targets.native import HEADROOM_BYTES, Worker, compiled, world_row
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
 
 ROOM_BYTES = 1 << 17
 BEFORE_BYTES = 128

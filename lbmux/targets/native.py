@@ -6,9 +6,7 @@ parallel arrays (lbmux.frames.batch); frames are rewritten in place, growing int
 
 from typing import Any, Protocol
 
-import numba
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from lbmux.datapath import agent, mux
@@ -29,15 +27,12 @@ from lbmux.datapath.parse import mapped
 from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import LIMITS, TABLES, WORLD, backends, world_at
-from lbmux.targets import cache
+from lbmux.targets.compiled import compiled
 from lbmux.targets.regions import Tables
 
 HEADROOM_BYTES = 64
 """What a frame may grow by: two outer headers and options of the largest encapsulation."""
 
-numba.config.CACHE_DIR = str(cache.directory())
-compiled = njit(cache=True, error_model="numpy")
-"""For functions that a batch takes microseconds in: to let the interpreter go meanwhile would cost more."""
 world_row = rows(WORLD)
 FORWARDED = int(Verdict.FORWARDED)
 AHEAD = 8

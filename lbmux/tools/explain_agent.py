@@ -34,7 +34,8 @@ from lbmux.datapath.world import (
 )
 from lbmux.errors import SetupError
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
-from lbmux.targets.native import Worker, compiled, world_row
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain import Step
 from lbmux.tools.look import ENTRY, places

@@ -29,7 +29,8 @@ from lbmux.datapath.world import (
     worker_limit,
     world_at,
 )
-from lbmux.targets.native import compiled, world_row
+from lbmux.targets.compiled import compiled
+from lbmux.targets.native import world_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
 ENTRY = ("state", "target", "idle", "alive")

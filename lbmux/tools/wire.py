@@ -15,7 +15,7 @@ from lbmux.datapath.memory import at_address, u16, u32, u64
 from lbmux.errors import CaptureError
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.targets.native import compiled
+from lbmux.targets.compiled import compiled
 from lbmux.tools.playback import Playback
 
 RING_FRAMES = 16
