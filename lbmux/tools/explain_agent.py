@@ -145,6 +145,11 @@ class _Way:
     def _reply_steps(self) -> Iterator[Step]:
         packet = Heading.read(self._passage.came)
         dip = f"{_source(packet)}/{packet.name}"
+        if self._passage.verdict == Verdict.RESET_HELD:
+            whose = "DIP {} is a backend's of this host" if self.found("index") >= 0 else "VIP {} is on this host"
+            yield Step("match", whose.format(dip))
+            yield Step("flow", "forgotten in every worker's part: the host's stack says that it has no such connection")
+            return
         if self.found("index") < 0:
             yield Step("match", f"no backend of this host answers from {dip}")
             return

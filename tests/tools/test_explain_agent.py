@@ -27,7 +27,7 @@ from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
 from lbmux.tools.unparsed import UNPARSED
 from tests.control.inside import CONFIG, LOCAL, client, dns
-from tests.datapath.craft import SYN, Craft, Stream, tunnelled
+from tests.datapath.craft import RST, SYN, Craft, Stream, tunnelled
 from tests.datapath.harness import Frames
 
 OWN, VIP6 = bytes([10, 1, 1, 2]), "2001:db8::1"
@@ -124,6 +124,26 @@ def test_a_reply_that_no_mux_brought(host: Host) -> None:
     assert list(host.explain(passage).items())[1:] == [("flow", "no entry: no mux brought this connection")]
     elsewhere, _ = host.pass_(Craft(source=OWN, source_port=22).frame(), is_reply=True)
     assert host.explain(elsewhere) == {"match": "no backend of this host answers from 10.1.1.2:22/tcp"}
+
+
+@pytest.mark.parametrize(("mode", "match"), [
+    ("nat", "DIP 10.1.1.2:8080/tcp is a backend's of this host"), ("local", "VIP 192.0.2.1:80/tcp is on this host"),
+])  # fmt: skip
+def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> None:
+    """By a stack that does not know the connection, which by then is no flow any more."""
+    host = Host(tmp_path / "other.sock", mode)
+    try:
+        host.pass_(by_mux(opened()))
+        source, port = (OWN, 8080) if mode == "nat" else (bytes([192, 0, 2, 1]), 80)
+        client_end = {"destination": bytes([198, 51, 100, 7]), "destination_port": 40000}
+        refusal = Craft(source=source, source_port=port, flags=RST, **client_end).frame()  # type: ignore[arg-type]
+        passage, _ = host.pass_(refusal, is_reply=True)
+        assert passage.verdict == Verdict.RESET_HELD
+        found = host.explain(passage)
+    finally:
+        host.close()
+    assert list(found) == ["match", "flow", "to mend it"] and found["match"] == match
+    assert found["flow"].startswith("forgotten") and found["to mend it"].startswith("the mux asks other hosts")
 
 
 def test_a_connection_that_is_not_known_has_no_entry(host: Host) -> None:
