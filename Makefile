@@ -16,7 +16,7 @@ demo: setup
 ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr.py tests/lab/test_board_stalls.py
 
 test: check
-	@$(VENV)/python -m pytest -q -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	@$(VENV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 	@$(VENV)/python -m pytest -q $(ALONE)
 
 check: setup
