@@ -14,8 +14,8 @@ PARTS = (
     "watch", "scrape", "show", "help",
 )  # fmt: skip
 
+# What is started is measured as it is where it has been installed.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-"""What is started is measured as it is where it has been installed."""
 
 
 def main() -> None:

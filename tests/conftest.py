@@ -10,8 +10,8 @@ import pytest
 from lbmux.cli import logs
 
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
+# Hundreds of daemons are started, and each would compile all that it imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-"""Hundreds of daemons are started, and each would compile all that it imports anew."""
 
 
 def pytest_configure() -> None:

@@ -13,8 +13,8 @@ import click
 from lbmux import __version__
 from lbmux.errors import LbmuxError
 
+# NumPy's linear algebra, of which nothing is used here, would start a thread for each core: a tenth of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-"""NumPy's linear algebra, of which nothing is used here, would start a thread for each core: a tenth of a second."""
 
 COMMANDS = {
     "mux": ("lbmux.cli.mux:command", "Run a mux: pick a backend for each packet and tunnel it there."),
