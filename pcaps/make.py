@@ -9,21 +9,23 @@ a change of the data path, to be looked at before it is committed.
 
 import struct
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestamp, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
-from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
+from scapy.layers.l2 import ARP, GRE, CookedLinux, CookedLinuxV2, Dot1AD, Dot1Q, Ether
+from scapy.layers.ppp import HDLC, PPP
 from scapy.packet import Packet, Raw
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "services.yaml"
 WEB, NAMES, CLIENT = "192.0.2.1", "192.0.2.2", "198.51.100.7"
 START_S = 1_700_000_000
-ETHERNET, RAW_IP = 1, 101
-MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+NULL, ETHERNET, PPP_LINK, RAW_IP, LOOP, COOKED, USB, COOKED2 = 0, 1, 9, 101, 108, 113, 220, 276
+MICROSECONDS, NANOSECONDS, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 SNAP_BYTES = 64
 
 
@@ -56,10 +58,12 @@ def pcap(
     snap: int = 262144,
 ) -> bytes:  # fmt: skip
     """A millisecond between frames."""
-    content, unit = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snap, link), 1000 if magic == MICROSECONDS else 1
+    content, unit = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snap, link), 1 if magic == NANOSECONDS else 1000
+    more = struct.pack(order + "IHBx", 2, 0x0800, 0) if magic == MODIFIED else b""
     for number, frame in enumerate(map(bytes, frames)):
         fraction = (number * 1_000_000 + 123_456) // unit
-        content += struct.pack(order + "IIII", START_S, fraction, min(len(frame), snap), len(frame)) + frame[:snap]
+        content += struct.pack(order + "IIII", START_S, fraction, min(len(frame), snap), len(frame))
+        content += more + frame[:snap]
     return content
 
 
@@ -81,6 +85,33 @@ def pcapng(frames: Sequence[Packet], packets: Sequence[Packet]) -> bytes:
         head = struct.pack("<IIIII", interface, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
         content += block(6, head + data)
     return content + block(3, struct.pack("<I", len(frames[0])) + bytes(frames[0]))
+
+
+def foreign(frames: Sequence[Packet]) -> bytes:
+    """USB packets before, between and behind Ethernet frames."""
+    content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    content += block(1, struct.pack("<HHI", USB, 0, 65535)) + block(1, struct.pack("<HHI", ETHERNET, 0, 65535))
+    urb = bytes(64)
+    for number, data in enumerate([urb, *map(bytes, frames[:2]), urb, *map(bytes, frames[2:]), urb]):
+        time_us = START_S * 10**6 + number
+        head = struct.pack("<IIIII", data is not urb, time_us >> 32, time_us & 0xFFFFFFFF, len(data), len(data))
+        content += block(6, head + data)
+    return content
+
+
+def gzip(data: bytes) -> bytes:
+    """One member with the data as it is (RFC 1952, RFC 1951 section 3.2.4): the same bytes whatever packs files."""
+    stored = struct.pack("<BHH", 1, len(data), len(data) ^ 0xFFFF) + data
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + stored + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+def zstd(data: bytes) -> bytes:
+    """One frame of one raw block (RFC 8878, section 3.1.1)."""
+    return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(data)) + struct.pack("<I", len(data) << 3 | 1)[:3] + data
+
+
+def cooked(link: type[Packet], packets: Iterable[Packet]) -> list[Packet]:
+    return [link() / packet for packet in packets]
 
 
 def truncated() -> list[bytes]:
@@ -136,6 +167,8 @@ def inputs() -> dict[str, bytes]:
     options6 = IPv6(src="2001:db8::7", dst="2001:db8::80") / IPv6ExtHdrDestOpt() / v6[TCP]
     sizes = [tcp(payload=bytes(size), id=size) for size in (1440, 1441, 1460)]
     questions = [ethernet(udp(port)) for port in range(50000, 50008)]
+    both = [*(frame.payload for frame in web[:4]), v6]
+    families = [struct.pack("<I", 2 if IP in packet else 30) for packet in both]
     return {
         "tcp.pcap": pcap(web),
         "udp.pcap": pcap(questions),
@@ -151,10 +184,19 @@ def inputs() -> dict[str, bytes]:
         "large.pcap": pcap(map(ethernet, sizes)),
         "snapped.pcap": pcap([*web, *map(ethernet, sizes)], snap=SNAP_BYTES),
         "padded.pcap": pcap(bytes(frame) + bytes(6) for frame in web[:2]),
-        "raw.pcap": pcap([*(frame.payload for frame in web[:4]), v6], link=RAW_IP),
+        "raw.pcap": pcap(both, link=RAW_IP),
+        "sll.pcap": pcap(cooked(CookedLinux, [*both, tags[0]]), link=COOKED),
+        "sll2.pcap": pcap(cooked(CookedLinuxV2, [*both, tags[0]]), link=COOKED2),
+        "null.pcap": pcap((head + bytes(one) for head, one in zip(families, both, strict=True)), link=NULL),
+        "loop.pcap": pcap((head[::-1] + bytes(one) for head, one in zip(families, both, strict=True)), link=LOOP),
+        "ppp.pcap": pcap([PPP() / both[0], *(HDLC() / PPP() / one for one in both[1:])], link=PPP_LINK),
+        "modified.pcap": pcap(web, MODIFIED),
+        "tcp.pcap.gz": gzip(pcap(web)),
+        "tcp.pcap.zst": zstd(pcap(web)),
         "nanoseconds.pcap": pcap(web, NANOSECONDS),
         "bigendian.pcap": pcap(web, order=">"),
         "nanoseconds.pcapng": pcapng(web[:4], [udp(), v6]),
+        "foreign.pcapng": foreign(web[:4]),
         "cut.pcap": pcap(web)[:-10],
         "cut.pcapng": pcapng(web[:4], [udp()])[:-10],
         "empty.pcap": pcap([]),
@@ -162,7 +204,9 @@ def inputs() -> dict[str, bytes]:
 
 
 def golden(name: str) -> str:
-    return f"{name.replace('.pcapng', '-ng.pcap').removesuffix('.pcap')}.golden.pcap"
+    """`cut.pcapng`: `cut-ng.golden.pcap`; `tcp.pcap.gz`: `tcp-gz.golden.pcap`."""
+    stem, _, packed = name.replace(".pcapng", "-ng.pcap").partition(".pcap")
+    return f"{stem}{packed.replace('.', '-')}.golden.pcap"
 
 
 def main() -> None:

@@ -57,8 +57,10 @@ def command(
     capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None,
     addresses: tuple[Address, ...], source_mac: int | None, destination_mac: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Send the capture IN (pcap or pcapng, - is standard input) through the data path of a mux.
+    """Send the capture IN (- is standard input) through the data path of a mux.
 
+    IN is pcap or pcapng, plain or compressed by gzip or zstd, of Ethernet, raw IP, Linux cooked (tcpdump -i any),
+    loopback or PPP; packets of other link types in a pcapng file are skipped and counted.
     Prints packets by verdict and by backend.  A damaged capture is used up to the damage; then exit code 1.
     With --to the frames go onto an interface as they are, those without an Ethernet header or, where a MAC option
     is given, all of them with those addresses.
@@ -164,6 +166,7 @@ def _as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
 def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
     from rich.console import Console
 
+    from lbmux.frames.links import KNOWN_LINKS
     from lbmux.tools.replay import Result
 
     console = Console(stderr=to_stderr, highlight=False)
@@ -174,6 +177,8 @@ def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
     else:
         unsent = result.packets - result.sent
         more = f"; the interface did not take {unsent:,}" if unsent else ""
+    for link, packets in sorted(result.skipped.items()):
+        more += f"; {packets:,} skipped (link type {link} is not {KNOWN_LINKS})"
     speed = f"{result.packets_per_second:,.0f} packets a second"
     console.print(f"{capture}: {result.packets:,} packets in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Capture files read as a stream: pcap or pcapng, from a file or standard input, in constant memory.
+"""Capture files read as a stream: pcap or pcapng, also compressed, from a file or standard input, in bounded memory.
 
 The first step of a replay.  A file is read in pieces; its format fills a batch from them in compiled code.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.captured import REASONS, CapturedFrames, Found
+from lbmux.frames.compressed import Decompressed, compression_of
 from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
 from lbmux.frames.pcapng import LARGEST_BLOCK_BYTES, Pcapng, is_pcapng
 
@@ -33,34 +34,46 @@ class CaptureReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = io.FileIO(sys.stdin.fileno() if str(path) == "-" else path, "rb", str(path) != "-")
+            file = io.FileIO(sys.stdin.fileno() if str(path) == "-" else path, "rb", str(path) != "-")
         except OSError as error:
             hint = "name a file that is there, and that this user may read"
             raise SetupError(str(path), error.strerror or str(error), hint) from error
-        status = os.fstat(self._file.fileno())
+        self._file: io.FileIO | Decompressed = file
+        status = os.fstat(file.fileno())
         self.size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
-        """None where nobody knows: a pipe."""
+        """None where it is not known: of a pipe, and of what a compressed file holds."""
         self._buffer = np.empty(LARGEST_BLOCK_BYTES + CHUNK_BYTES, np.uint8)
         self._start = self._end = 0  # of what is not parsed yet, in the buffer
         self._offset = 0  # of the buffer's first byte, in the file
         try:
+            self._decompress(file)
             self._format = self._find_format()
             self._find_interface()
         except BaseException:
             self._file.close()
             raise
 
-    def _find_format(self) -> Pcap | Pcapng:
+    def _beginning(self) -> bytes:
         while self._end < FILE_HEADER_BYTES and self._fill():
             pass
-        start = self._buffer[: min(self._end, FILE_HEADER_BYTES)].tobytes()
+        return self._buffer[: min(self._end, FILE_HEADER_BYTES)].tobytes()
+
+    def _decompress(self, file: io.FileIO) -> None:
+        """Put a decompressor between the file and the buffer, if the file is compressed."""
+        kind = compression_of(self._beginning())
+        if kind:
+            self._file = Decompressed(self.path, file, self._buffer[: self._end].tobytes(), kind)
+            self.size_bytes, self._end = None, 0
+
+    def _find_format(self) -> Pcap | Pcapng:
+        start = self._beginning()
         if not start:
             raise CaptureError(self.path, 0, "empty: no capture")
         if len(start) >= 4 and is_pcap(start):
             self._start = FILE_HEADER_BYTES
             return Pcap(self.path, start)
         if not is_pcapng(start):
-            raise CaptureError(self.path, 0, "neither pcap nor pcapng")
+            raise CaptureError(self.path, 0, "neither pcap nor pcapng, plain or compressed by gzip or zstd")
         return Pcapng()
 
     def _find_interface(self) -> None:
@@ -93,8 +106,13 @@ class CaptureReader:
         return self._format.nanoseconds
 
     @property
+    def skipped(self) -> dict[int, int]:
+        """Packets that were passed over, by their link types, which are not known."""
+        return self._format.skipped
+
+    @property
     def offset(self) -> int:
-        """Bytes of the file that were parsed."""
+        """Bytes of the file, decompressed, that were parsed."""
         return self._offset + self._start
 
     def read(self, frames: CapturedFrames) -> int:

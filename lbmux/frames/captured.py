@@ -1,8 +1,9 @@
 """A batch of frames from a capture file: an arena that they are copied into, and what the file says of each.
 
-Below the two formats (pcap.py, pcapng.py), which fill it, and the writer, which empties it.  Raw IP gets an
-Ethernet header here, so that the data path sees one form.  A frame whose end the capture cut off (its snap length)
-but whose headers are there is filled with zeros to its length, so that it goes the way that it went on the wire.
+Below the two formats (pcap.py, pcapng.py), which fill it, and the writer, which empties it.  Frames of another link
+type get an Ethernet header here (links.py), so that the data path sees one form.  A frame whose end the capture cut off
+(its snap length) but whose headers are there is filled with zeros to its length, so that it goes the way that it went
+on the wire.
 """
 
 from copy import copy
@@ -13,10 +14,11 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet
-from lbmux.datapath.memory import Pointer, at_address, int64, layout, rows, step, swap32, u8, u16, u32, u64
+from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, ethernet
+from lbmux.datapath.memory import Pointer, at_address, int64, step, swap32, u8, u16, u32, u64
 from lbmux.datapath.world import CUT
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.frames.links import ETHERNET, link_header
 
 CAPACITY = 1024
 ARENA_BYTES = 1 << 20
@@ -28,7 +30,6 @@ ALIGNMENT_BYTES = 16
 
 memcpy = types.ExternalFunction("memcpy", Pointer(Pointer, Pointer, types.uint64))
 memset = types.ExternalFunction("memset", Pointer(Pointer, types.int32, types.uint64))
-byte_at = rows(layout(("value", "u1")))
 
 
 class Found(IntEnum):
@@ -45,11 +46,10 @@ class Found(IntEnum):
     BLOCK_TRAILER = 18
     CAPTURED_LENGTH = 19
     NO_INTERFACE = 20
-    LINK_TYPE = 21
-    BYTE_ORDER = 22
-    VERSION = 23
-    INTERFACE_OPTIONS = 24
-    INTERFACES = 25
+    BYTE_ORDER = 21
+    VERSION = 22
+    INTERFACE_OPTIONS = 23
+    INTERFACES = 24
 
 
 REASONS = {
@@ -58,18 +58,11 @@ REASONS = {
     Found.BLOCK_TRAILER: "a block whose two lengths differ",
     Found.CAPTURED_LENGTH: "a packet longer than its block",
     Found.NO_INTERFACE: "a packet of an interface that is not described",
-    Found.LINK_TYPE: "a packet that is neither Ethernet nor raw IP",
     Found.BYTE_ORDER: "a section without a byte order",
     Found.VERSION: "a section of an unknown version",
     Found.INTERFACE_OPTIONS: "an interface whose description cannot be",
     Found.INTERFACES: "more interfaces than 65536",
 }
-
-ETHERNET, RAW, RAW_IPV4, RAW_IPV6, UNKNOWN = range(5)
-"""How frames begin: with an Ethernet header, or with an IP header of either version, of version 4, of version 6."""
-LINKS = {1: ETHERNET, 12: RAW, 14: RAW, 101: RAW, 228: RAW_IPV4, 229: RAW_IPV6}
-"""Link types (tcpdump.org/linktypes.html)."""
-LINK_ETHERNET, LINK_RAW = 1, 101
 
 
 class CapturedFrames(Batch):
@@ -115,15 +108,6 @@ def has_room(arena, address, length, index, captured, original):  # type: ignore
 
 
 @step
-def _ethernet_type(source, captured, kind):  # type: ignore[no-untyped-def]
-    """The Ethernet type for a raw IP packet; 0 where it is neither IPv4 nor IPv6."""
-    if kind != RAW:
-        return TYPE_IPV4 if kind == RAW_IPV4 else TYPE_IPV6
-    version = 0 if captured == 0 else byte_at(at_address(source), 0).value >> 4
-    return TYPE_IPV4 if version == 4 else TYPE_IPV6 if version == 6 else 0
-
-
-@step
 def put(arena, address, length, missing, flags, index, source, captured, original, kind):  # type: ignore[no-untyped-def]
     """Copy a frame of ``captured`` bytes at the address ``source`` into the arena, as entry ``index``."""
     start = _start(arena, address, length, index)
@@ -131,12 +115,13 @@ def put(arena, address, length, missing, flags, index, source, captured, origina
     if kind == ETHERNET:
         memcpy(at_address(start), at_address(source), u64(captured))
     else:
-        memcpy(at_address(start + u64(ETHERNET_BYTES)), at_address(source), u64(captured))
+        before, ethernet_type = link_header(source, captured, kind)
+        size += ETHERNET_BYTES - before
+        memcpy(at_address(start + u64(ETHERNET_BYTES)), at_address(source + u64(before)), u64(captured - before))
         header = ethernet(at_address(start), 0)
         header.destination_low, header.destination_high = u32(0), u16(0)
         header.source_high, header.source_low = u16(0), u32(0)
-        header.type = u16(_ethernet_type(source, captured, kind))
-        size += ETHERNET_BYTES
+        header.type = u16(ethernet_type)
     gap = int64(original) - int64(captured)
     address[index], flags[index], missing[index] = start, u8(0), u32(0)
     if gap > 0:

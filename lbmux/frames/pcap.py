@@ -1,7 +1,8 @@
 """The pcap format (draft-ietf-opsawg-pcap): records out of a file's bytes, and a writer.
 
-Either byte order, microseconds or nanoseconds.  Beside the packet's way: capture.py reads files and hands bytes
-to `Pcap.scan`, which fills a batch in compiled code; `PcapWriter` assembles a batch's frames for the file.
+Either byte order, microseconds or nanoseconds, and the "modified" format with longer records.  Beside the packet's
+way: capture.py reads files and hands bytes to `Pcap.scan`, which fills a batch in compiled code; `PcapWriter` assembles
+a batch's frames for the file.
 """
 
 import io
@@ -18,10 +19,6 @@ from lbmux.datapath.memory import at_address, int64, layout, rows, u32, u64
 from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.captured import (
     LARGEST_BYTES,
-    LINK_ETHERNET,
-    LINK_RAW,
-    LINKS,
-    RAW,
     CapturedFrames,
     Found,
     address_of,
@@ -30,10 +27,14 @@ from lbmux.frames.captured import (
     ordered,
     put,
 )
+from lbmux.frames.links import KNOWN_LINKS, LINK_ETHERNET, LINK_RAW, LINKS, is_bare
 from lbmux.targets.compiled import compiled
 
-MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+MICROSECONDS, NANOSECONDS, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 """The file's first four bytes say byte order and unit of time."""
+MAGICS = (MICROSECONDS, NANOSECONDS, MODIFIED)
+MODIFIED_BYTES = 8
+"""Kuznetsov's libpcap for Linux put interface, protocol and packet type behind each record's header."""
 FILE_HEADER = "IHHiIII"
 FILE_HEADER_BYTES = 24
 LINK_TYPE_AT, VERSION_AT = 20, 4
@@ -48,7 +49,7 @@ OUTPUT_BYTES = 1 << 20
 
 
 def is_pcap(start: bytes) -> bool:
-    return any(struct.unpack(order + "I", start[:4])[0] in (MICROSECONDS, NANOSECONDS) for order in "<>")
+    return any(struct.unpack(order + "I", start[:4])[0] in MAGICS for order in "<>")
 
 
 class Pcap:
@@ -58,17 +59,20 @@ class Pcap:
         """CaptureError for a header that ends early, or a version or link type that is not known."""
         if len(header) < FILE_HEADER_BYTES:
             raise CaptureError(path, len(header), "cut short in the file's header")
-        order = "<" if struct.unpack("<I", header[:4])[0] in (MICROSECONDS, NANOSECONDS) else ">"
+        order = "<" if struct.unpack("<I", header[:4])[0] in MAGICS else ">"
         magic, major, minor, _, _, _, link = struct.unpack(order + FILE_HEADER, header)
         if major != VERSION[0]:
             raise CaptureError(path, VERSION_AT, f"version {major}.{minor} of the format is not known")
         if (link & 0xFFFF) not in LINKS:
-            raise CaptureError(path, LINK_TYPE_AT, f"link type {link & 0xFFFF} is neither Ethernet nor raw IP")
+            raise CaptureError(path, LINK_TYPE_AT, f"link type {link & 0xFFFF} is not {KNOWN_LINKS}")
         self._kind = LINKS[link & 0xFFFF]
         self.order = order
         """Byte order, as struct has it."""
-        self.raw = self._kind >= RAW
+        self._record_bytes = RECORD_BYTES + (MODIFIED_BYTES if magic == MODIFIED else 0)
+        self.raw = is_bare(self._kind)
         """Whether the frames are IP packets without an Ethernet header."""
+        self.skipped: dict[int, int] = {}
+        """Packets of foreign link types: a file has one link type, so there are none."""
         self.nanoseconds = magic == NANOSECONDS
         """Whether times are finer than microseconds."""
 
@@ -78,34 +82,34 @@ class Pcap:
         """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch: why it stopped, and where."""
         found, at, frames.count = _scan(
             address_of(memory), start, end, self.order == ">", 1 if self.nanoseconds else 1000, self._kind,
-            frames.arena, frames.address, frames.length, frames.missing, frames.flags, frames.interface,
-            frames.time_ns, frames.count, frames.capacity,
+            self._record_bytes, frames.arena, frames.address, frames.length, frames.missing, frames.flags,
+            frames.interface, frames.time_ns, frames.count, frames.capacity,
         )  # fmt: skip
         return Found(found), at
 
 
 @compiled
 def _scan(  # type: ignore[no-untyped-def]
-    memory, start, end, swapped, unit_ns, kind, arena, address, length, missing, flags, interface, time_ns, count,
-    capacity,
+    memory, start, end, swapped, unit_ns, kind, record_bytes, arena, address, length, missing, flags, interface,
+    time_ns, count, capacity,
 ):  # fmt: skip
     at = start
     while count < capacity:
-        if end - at < RECORD_BYTES:
+        if end - at < record_bytes:
             return MORE, at, count
         record = record_at(at_address(memory + u64(at)), 0)
         captured, original = ordered(record.captured, swapped), ordered(record.original, swapped)
         if captured > LARGEST_BYTES:
             return ABSURD_LENGTH, at, count
-        if end - at < RECORD_BYTES + captured:
+        if end - at < record_bytes + captured:
             return MORE, at, count
         if not has_room(arena, address, length, count, captured, original):
             break
-        source = memory + u64(at + RECORD_BYTES)
+        source = memory + u64(at + record_bytes)
         put(arena, address, length, missing, flags, count, source, captured, original, kind)
         seconds, fraction = int64(ordered(record.seconds, swapped)), int64(ordered(record.fraction, swapped))
         time_ns[count], interface[count] = seconds * SECOND_NS + fraction * unit_ns, 0
-        at += RECORD_BYTES + captured
+        at += record_bytes + captured
         count += 1
     return FULL, at, count
 

@@ -1,11 +1,13 @@
 """The pcapng format (draft-ietf-opsawg-pcapng): packets out of its blocks.
 
 Sections of either byte order, any number of interfaces with their own link types and units of time; enhanced,
-simple and obsolete packet blocks; others are passed over.  Packets are taken in compiled code; the rare blocks
+simple and obsolete packet blocks; others are passed over.  Packets of a link type that is not known are passed over
+too, and counted.  Packets are taken in compiled code; the rare blocks
 that say how to read them (sections, interfaces) are read here.
 """
 
 import struct
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,6 @@ from numpy.typing import NDArray
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
 from lbmux.frames.captured import (
     LARGEST_BYTES,
-    LINKS,
-    RAW,
-    UNKNOWN,
     CapturedFrames,
     Found,
     address_of,
@@ -24,6 +23,7 @@ from lbmux.frames.captured import (
     ordered,
     put,
 )
+from lbmux.frames.links import LINKS, UNKNOWN, is_bare
 from lbmux.targets.compiled import compiled
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
@@ -47,14 +47,15 @@ packet_at, obsolete_at, simple_at, word_at = rows(PACKET), rows(OBSOLETE), rows(
 
 INTERFACE = layout(
     ("multiply", "u8"), ("divide", "u8"), ("offset_ns", "i8"), ("binary", "u4"), ("kind", "u4"), ("snap", "u4"),
-    ("unused", "u4"),
+    ("link", "u4"), ("skipped", "u8"),
 )  # fmt: skip
-"""``binary``: times are in units of 2**-binary s; 0: they are multiplied and divided to be nanoseconds."""
+"""``binary``: times are in units of 2**-binary s; 0: they are multiplied and divided to be nanoseconds.
+``skipped``: packets that were passed over because the link type is not known."""
 interface_at = rows(INTERFACE)
 
 MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(found) for found in list(Found)[:5])
-ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE, LINK_TYPE = (
-    int(found) for found in list(Found)[5:11]
+ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (
+    int(found) for found in list(Found)[5:10]
 )
 SECOND_NS = 1_000_000_000
 OPTION_RESOLUTION, OPTION_OFFSET = 9, 14
@@ -70,15 +71,25 @@ class Pcapng:
 
     def __init__(self) -> None:
         self.raw = False
-        """Whether the first interface has frames without an Ethernet header."""
+        """Whether the first interface of a known link type has frames without an Ethernet header."""
         self.nanoseconds = False
-        """Whether the first interface's times are finer than microseconds."""
+        """Whether that interface's times are finer than microseconds."""
         self.order = "<"
         """Byte order of the section that is being read, as struct has it."""
         self._interfaces = np.zeros(16, INTERFACE)
         self._count = 0
-        self._described = 0  # in all sections
+        self._described = 0  # in all sections, with a known link type
         self._last_ns = 0
+        self._skipped: Counter[int] = Counter()  # in the sections before
+
+    @property
+    def skipped(self) -> dict[int, int]:
+        """Packets that were passed over, by their link types."""
+        total = Counter(self._skipped)
+        for row in self._interfaces[: self._count]:
+            if row["skipped"]:
+                total[int(row["link"])] += int(row["skipped"])
+        return dict(total)
 
     def scan(
         self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames
@@ -126,6 +137,7 @@ class Pcapng:
     def _section(self, body: bytes, order: str) -> Found | None:
         if struct.unpack(order + "H", body[4:6])[0] != 1:
             return Found.VERSION
+        self._skipped = Counter(self.skipped)
         self.order, self._count = order, 0
         return None
 
@@ -137,14 +149,14 @@ class Pcapng:
             row = _units(self._options(body[8:]), self.order)
         except (ValueError, struct.error):
             return Found.INTERFACE_OPTIONS
-        row["kind"], row["snap"] = LINKS.get(link, UNKNOWN), snap
+        row["kind"], row["snap"], row["link"] = LINKS.get(link, UNKNOWN), snap, link
         if self._count == len(self._interfaces):
             self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
         self._interfaces[self._count] = row
         if not self._described:
-            self.raw = RAW <= row["kind"] < UNKNOWN
+            self.raw = is_bare(row["kind"])
             self.nanoseconds = bool(row["binary"] or row["multiply"] < 1000)
-        self._count, self._described = self._count + 1, self._described + 1
+        self._count, self._described = self._count + 1, self._described + (link in LINKS)
         return None
 
     def _options(self, body: bytes) -> dict[int, bytes]:
@@ -190,6 +202,16 @@ def _time_ns(high, low, interface):  # type: ignore[no-untyped-def]
     return int64((units >> shift) * u64(SECOND_NS) + (part * u64(SECOND_NS) >> shift)) + interface.offset_ns
 
 
+@step
+def _interface_number(kind, block, swapped):  # type: ignore[no-untyped-def]
+    if kind == ENHANCED_BLOCK:
+        return int64(ordered(packet_at(at_address(block), 0).interface, swapped))
+    if kind == OBSOLETE_BLOCK:
+        short = obsolete_at(at_address(block), 0).interface
+        return int64(swap16(short)) if swapped else int64(short)
+    return int64(0)
+
+
 @compiled
 def _scan(  # type: ignore[no-untyped-def]
     memory, start, end, swapped, interfaces, described, arena, address, length, missing, flags, interface, time_ns,
@@ -209,14 +231,26 @@ def _scan(  # type: ignore[no-untyped-def]
         if size < BLOCK_BYTES or size % 4 != 0:
             return BLOCK_LENGTH, at, count, last_ns
         is_packet = kind in (ENHANCED_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK)
-        if is_packet and size > LARGEST_BLOCK_BYTES:
+        number = _interface_number(kind, block, swapped) if is_packet else int64(described)
+        own = interface_at(at_address(interfaces), number if number < described else int64(0))
+        is_foreign = number < described and own.kind == UNKNOWN
+        is_needed = is_packet and not is_foreign
+        if is_needed and size > LARGEST_BLOCK_BYTES:
             return ABSURD_LENGTH, at, count, last_ns
         if end - at < size:
-            return MORE if is_packet else SKIP, at, count, last_ns
+            if is_needed:
+                return MORE, at, count, last_ns
+            if is_foreign:
+                if count != 0:  # it comes again, and is counted once
+                    return FULL, at, count, last_ns
+                own.skipped += u64(1)
+            return SKIP, at, count, last_ns
         trailer = word_at(at_address(block + u64(size - TRAILER_BYTES)), 0).value
         if int64(ordered(trailer, swapped)) != size:
             return BLOCK_TRAILER, at, count, last_ns
-        if not is_packet:
+        if not is_needed:
+            if is_foreign:
+                own.skipped += u64(1)
             at += size
             continue
         if count == capacity:
@@ -224,17 +258,8 @@ def _scan(  # type: ignore[no-untyped-def]
         before = SIMPLE_BYTES if kind == SIMPLE_BLOCK else PACKET_BYTES
         if size < before + TRAILER_BYTES:
             return BLOCK_LENGTH, at, count, last_ns
-        number = int64(0)
-        if kind == ENHANCED_BLOCK:
-            number = int64(ordered(head.interface, swapped))
-        elif kind == OBSOLETE_BLOCK:
-            short = obsolete_at(at_address(block), 0).interface
-            number = int64(swap16(short)) if swapped else int64(short)
         if number >= described:
             return NO_INTERFACE, at, count, last_ns
-        own = interface_at(at_address(interfaces), number)
-        if own.kind == UNKNOWN:
-            return LINK_TYPE, at, count, last_ns
         if kind == SIMPLE_BLOCK:  # has no time: it has that of the packet before
             original = int64(ordered(simple_at(at_address(block), 0).original, swapped))
             captured = min(original, int64(own.snap)) if own.snap != 0 else original

@@ -1,5 +1,6 @@
 """A capture played one or several times over: what replay.py takes through a mux, and wire.py puts on a wire."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,7 @@ class Playback:
         self._reader = CaptureReader(path)
         self.raw, self.nanoseconds = self._reader.raw, self._reader.nanoseconds
         self._round = self._latest_ns = 0
+        self._skipped: Counter[int] = Counter()  # in the rounds before
 
     def __enter__(self) -> Self:
         return self
@@ -36,10 +38,16 @@ class Playback:
         """Bytes that were parsed, in all rounds."""
         return (self._reader.size_bytes or 0) * self._round + self._reader.offset
 
+    @property
+    def skipped(self) -> dict[int, int]:
+        """Packets that were passed over, by their link types, which are not known; in all rounds."""
+        return dict(self._skipped + Counter(self._reader.skipped))
+
     def batches(self) -> Iterator[CapturedFrames]:
         """The batch, filled anew until the last round's end; CaptureError as of CaptureReader.read."""
         for number in range(self.loop):
             if number:
+                self._skipped = Counter(self.skipped)
                 self._reader.close()
                 self._reader = CaptureReader(self.path)
             self._round, latest_ns, shift_ns = number, self._latest_ns, None

@@ -37,7 +37,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a capture.  ``backends`` are named SERVICE/BACKEND; ``damage`` is what it ended with."""
+    """What became of a capture.  ``backends`` are named SERVICE/BACKEND; ``damage`` is what it ended with.
+
+    ``skipped``: packets that are not among ``packets``, by their link types, which are not known.
+    """
 
     packets: int
     bytes: int
@@ -45,6 +48,7 @@ class Result:
     written: int | None
     verdicts: dict[str, Count]
     backends: dict[str, Count]
+    skipped: dict[int, int] = field(default_factory=dict)
     damage: CaptureError | None = field(default=None, compare=False)
 
     @property
@@ -117,4 +121,5 @@ def replay(
         writer.flush()
     seconds = time.perf_counter() - start
     written = writer.frames if writer else None
-    return Result(playback.packets, playback.bytes, seconds, written, mux.verdicts(), mux.backends(), damage)
+    counts = (mux.verdicts(), mux.backends(), playback.skipped)
+    return Result(playback.packets, playback.bytes, seconds, written, *counts, damage)

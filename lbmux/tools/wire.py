@@ -27,11 +27,12 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a capture: ``sent`` of its ``packets`` were taken by the interface."""
+    """What became of a capture: ``sent`` of its ``packets`` were taken by the interface; ``skipped`` as in replay."""
 
     packets: int
     sent: int
     seconds: float
+    skipped: dict[int, int] = field(default_factory=dict)
     damage: CaptureError | None = field(default=None, compare=False)
 
     @property
@@ -122,7 +123,7 @@ def put_on_wire(
     except CaptureError as error:
         damage = error
     seconds = (time.monotonic_ns() - start) / SECOND_NS
-    return Sent(playback.packets, sent, seconds, damage)
+    return Sent(playback.packets, sent, seconds, playback.skipped, damage)
 
 
 @compiled

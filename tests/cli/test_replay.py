@@ -11,7 +11,7 @@ from lbmux.cli.main import run
 
 PCAPS = Path(__file__).parent.parent.parent / "pcaps"
 CONFIG = ("-c", str(PCAPS / "services.yaml"))
-TCP, CUT = str(PCAPS / "tcp.pcap"), str(PCAPS / "cut.pcap")
+TCP, CUT, FOREIGN = (str(PCAPS / name) for name in ("tcp.pcap", "cut.pcap", "foreign.pcapng"))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,10 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
             "lbmux: /nope/out.pcap: No such file or directory (name another file to write)",
         ),
         ([TCP, "--to", "nope0"], "lbmux: interface nope0: there is none of that name (`ip link` lists them)"),
-        ([*CONFIG, CONFIG[1]], f"lbmux: {CONFIG[1]}: at byte 0: neither pcap nor pcapng"),
+        (
+            [*CONFIG, CONFIG[1]],
+            f"lbmux: {CONFIG[1]}: at byte 0: neither pcap nor pcapng, plain or compressed by gzip or zstd",
+        ),
     ],
 )
 def test_one_line_for_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +73,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert said["verdicts"] == {"forwarded": {"packets": 18, "bytes": said["bytes"]}}
     assert sum(count["packets"] for count in said["backends"].values()) == 18
     assert said["packets_per_second"] > 0
+
+
+def test_packets_of_foreign_link_types_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", FOREIGN, *CONFIG]) == 0
+    out = capsys.readouterr().out.replace("\n", "")
+    assert "4 packets in " in out
+    assert "; 3 skipped (link type 220 is not Ethernet, raw IP, Linux cooked, loopback or PPP)" in out
+    assert run(["replay", FOREIGN, *CONFIG, "--json", "--loop", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == {"220": 6}
 
 
 def test_loop(capsys: pytest.CaptureFixture[str]) -> None:

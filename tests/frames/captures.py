@@ -9,7 +9,7 @@ from lbmux.errors import CaptureError
 from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import CapturedFrames
 
-MICRO, NANO = 0xA1B2C3D4, 0xA1B23C4D
+MICRO, NANO, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 
 
 @dataclass(frozen=True)

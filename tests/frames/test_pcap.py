@@ -16,7 +16,7 @@ from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import ARENA_BYTES, LARGEST_BYTES, CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 
-from .captures import MICRO, NANO, Read, frame_at, pcap, read_all, read_bytes, record
+from .captures import MICRO, MODIFIED, NANO, Read, frame_at, pcap, read_all, read_bytes, record
 
 FRAME = bytes(range(64))
 IPV4, IPV6 = b"\x45" + bytes(39), b"\x60" + bytes(59)
@@ -37,6 +37,15 @@ class TestRead:
     def test_byte_orders_and_units_of_time(self, tmp_path: Path, order: str, magic: int, time_ns: int) -> None:
         content = pcap(record(FRAME, 5, 123, order=order), order=order, magic=magic)
         assert read_bytes(tmp_path, content) == ([Read(FRAME, time_ns)], None)
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_modified_records_are_longer(self, tmp_path: Path, order: str) -> None:
+        more = struct.pack(order + "IHBx", 2, 0x0800, 4)
+        records = [record(FRAME, 5, at, order=order)[:16] + more + FRAME for at in range(2)]
+        found = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED))
+        assert found == ([Read(FRAME, 5_000_000_000), Read(FRAME, 5_000_001_000)], None)
+        found, error = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED)[:-1])
+        assert len(found) == 1 and error is not None and error.offset == 24 + 24 + 64
 
     def test_time_after_2038(self, tmp_path: Path) -> None:
         (read,), _ = read_bytes(tmp_path, pcap(record(FRAME, 0xFFFFFFFF, 999_999)))
@@ -136,8 +145,8 @@ class TestDamage:
 
     @pytest.mark.parametrize(
         ("content", "offset", "reason"),
-        [(b"", 0, "empty"), (b"GIF89a" + bytes(40), 0, "neither"), (pcap(link=113), 20, "link type 113"),
-         (pcap(version=(3, 0)), 4, "version 3.0")],
+        [(b"", 0, "empty"), (b"GIF89a" + bytes(40), 0, "neither"),
+         (pcap(link=105), 20, "link type 105 is not Ethernet"), (pcap(version=(3, 0)), 4, "version 3.0")],
         ids=["empty", "other format", "link type", "version"],
     )  # fmt: skip
     def test_not_a_capture(self, tmp_path: Path, content: bytes, offset: int, reason: str) -> None:

@@ -11,7 +11,7 @@ from scapy.utils import PcapNgWriter
 
 from lbmux.errors import CaptureError
 from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import LARGEST_BYTES, REASONS, Found
+from lbmux.frames.captured import LARGEST_BYTES, REASONS, CapturedFrames, Found
 
 from .captures import Read, block, enhanced, interface, obsolete, read_all, read_bytes, record, section, simple
 
@@ -98,12 +98,49 @@ class TestInterfaces:
     @pytest.mark.parametrize(
         ("content", "raw", "nanoseconds"),
         [(interface(), False, False), (interface(101), True, False), (interface(resolution=b"\x09"), False, True),
-         (interface(113), False, False), (block(UNKNOWN, bytes(2_000_000)) + interface(101), True, False)],
+         (interface(113), False, False), (interface(105, resolution=b"\x09"), True, False),
+         (interface(105) + enhanced(FRAME) + interface(101), True, False),
+         (block(UNKNOWN, bytes(2_000_000)) + interface(101), True, False)],
     )  # fmt: skip
     def test_the_first_says_how_to_write(self, tmp_path: Path, content: bytes, raw: bool, nanoseconds: bool) -> None:
         (tmp_path / "capture").write_bytes(section() + content + interface(229) + enhanced(FRAME))
         with CaptureReader(tmp_path / "capture") as reader:
             assert (reader.raw, reader.nanoseconds) == (raw, nanoseconds)
+
+
+class TestForeignLinkTypes:
+    """Packets of link types that are not known (802.11, USB) beside others."""
+
+    @pytest.mark.parametrize("size", [0, 64, 5000, 3_000_000], ids=["empty", "small", "middle", "over the buffer"])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_skipped_and_counted(self, tmp_path: Path, size: int, order: str) -> None:
+        content = section(order) + interface(105, order) + interface(1, order) + interface(220, order)
+        for number, data in ((0, bytes(size)), (1, FRAME), (0, bytes(size)), (2, bytes(size)), (1, FRAME)):
+            content += enhanced(data, number=number, order=order)
+        content += obsolete(FRAME, number=0, order=order) + simple(FRAME, order=order)
+        (tmp_path / "capture").write_bytes(content)
+        frames, found = CapturedFrames(), 0
+        with CaptureReader(tmp_path / "capture") as reader:
+            for batch in reader.batches(frames):
+                found += batch.count
+            assert (found, reader.skipped) == (2, {105: 4, 220: 1})
+
+    def test_counted_once_over_batches_chunks_and_sections(self, tmp_path: Path) -> None:
+        packets = enhanced(FRAME) + enhanced(bytes(700), number=1)
+        content = (START + interface(105) + packets * 2000) * 2
+        (tmp_path / "capture").write_bytes(content)
+        with CaptureReader(tmp_path / "capture") as reader:
+            assert sum(batch.count for batch in reader.batches(CapturedFrames(7))) == 4000
+            assert reader.skipped == {105: 4000}
+
+    def test_nothing_else(self, tmp_path: Path) -> None:
+        assert read_bytes(tmp_path, section() + interface(105) + enhanced(FRAME) * 3) == ([], None)
+
+    def test_cut_short(self, tmp_path: Path) -> None:
+        content = START + enhanced(FRAME) + interface(105)
+        found, error = read_bytes(tmp_path, (content + enhanced(FRAME, number=1))[:-1])
+        assert len(found) == 1
+        assert reason_of(error) == (len(content), "cut short")
 
 
 class TestDamage:
@@ -125,7 +162,6 @@ class TestDamage:
             (enhanced(FRAME, number=1), "a packet of an interface that is not described"),
             (obsolete(FRAME, number=0xFFFF), "a packet of an interface that is not described"),
             (section() + enhanced(FRAME), "a packet of an interface that is not described"),
-            (interface(113) + enhanced(FRAME, number=1), "a packet that is neither Ethernet nor raw IP"),
             (block(0x0A0D0D0A, bytes(16)), "a section without a byte order"),
             (section(version=2), "a section of an unknown version"),
             (interface(resolution=b"\x06\x06"), "an interface whose description cannot be"),
