@@ -7,7 +7,8 @@ The kernel's driver.  Native where the interface's driver can, generic else.  Wh
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, cast
 
 from lbmux.datapath.tables import Sizes
@@ -39,6 +40,12 @@ class Kernel:
         """In which to try to attach XDP programs, the best first."""
         self.loaded: dict[Attach, Loaded] = {}
         self.previous: Pinned | None = None
+        self.egress_refused: dict[int, BpfError] = {}
+        """Interfaces, by index, that ``reach`` asked for and whose egress the kernel refused."""
+        self._egress: Collection[int] = ()
+        self._running: dict[Attach, int] = {}
+        """The program that is attached at each place: the usual one, or a watched one."""
+        self._lock = threading.RLock()  # trace and route changes come from different threads
         pins.mount()
         self._pins = pins.Pins(pins.directory_of(interface, role))
         self._remove_stale_links()
@@ -53,6 +60,9 @@ class Kernel:
         """Of an interface of this name that is gone."""
         for path, _ in self._pins.links().values():
             if _linked(path) != self.index:
+                path.unlink()
+        for index, path in self._pins.egress_links().items():
+            if _linked(path) != index:
                 path.unlink()
 
     def _adopt(self, sizes: Sizes) -> KernelTables | None:
@@ -99,7 +109,48 @@ class Kernel:
         links = self._pins.links()
         if place not in links:
             raise SetupError(f"interface {self.interface}", "the program was taken off", "start the daemon again")
-        _update(links[place][0], loaded.descriptor)
+        with self._lock:
+            _update(links[place][0], loaded.descriptor)
+            self._running[place] = loaded.descriptor
+            if place is Attach.TCX_EGRESS:
+                self._update_egress()
+
+    def reach(self, indices: Collection[int]) -> None:
+        """Have the egress program at these interfaces too: from now on, or from ``attach`` on.
+
+        It stays where it was until the interface is gone: a link that flaps loses its routes, and gets them back before
+        anyone hears of it.
+        """
+        with self._lock:
+            self._egress = [index for index in indices if index != self.index]
+            if Attach.TCX_EGRESS in self._running:
+                self._attach_egress()
+
+    def _attach_egress(self) -> None:
+        self._update_egress()
+        links = self._pins.egress_links()
+        self.egress_refused = {}
+        for index in self._egress:
+            if index not in links:
+                try:
+                    self._pin_egress(index)
+                except BpfError as error:
+                    self.egress_refused[index] = error
+
+    def _pin_egress(self, index: int) -> None:
+        link = syscall.create_link(self._running[Attach.TCX_EGRESS], index, Attach.TCX_EGRESS)
+        try:
+            syscall.pin(self._pins.egress_path(index), link)
+        finally:
+            os.close(link)
+
+    def _update_egress(self) -> None:
+        """The running egress program is at every other interface that had one; links of vanished interfaces go."""
+        for index, path in self._pins.egress_links().items():
+            if _linked(path) == index:
+                _update(path, self._running[Attach.TCX_EGRESS])
+            else:
+                path.unlink()
 
     def attach(self, programs: Mapping[Attach, str]) -> None:
         """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""
@@ -110,16 +161,24 @@ class Kernel:
             self._kernel_tables.pin(self._generation)
         for place, loaded in self.loaded.items():
             self._pins.pin_program(self._generation, place, loaded.descriptor)
+        with self._lock:
+            self._attach_all()
+        kept = {syscall.program_id(loaded.descriptor) for loaded in self.loaded.values()}
+        self._pins.remove_all_but(self._generation, kept)
+
+    def _attach_all(self) -> None:
+        """Egress first: nothing comes in while a reply could leave untranslated."""
         links = self._pins.links()
-        for place, loaded in self.loaded.items():
+        for place, loaded in sorted(self.loaded.items(), key=lambda one: one[0] is Attach.XDP):
             if place in links:
                 path, mode = links[place]
                 self.modes[place] = cast(Mode, mode)
                 _update(path, loaded.descriptor)
             else:
                 self.modes[place] = self._link(place, loaded.descriptor)
-        kept = {syscall.program_id(loaded.descriptor) for loaded in self.loaded.values()}
-        self._pins.remove_all_but(self._generation, kept)
+            self._running[place] = loaded.descriptor
+            if place is Attach.TCX_EGRESS:
+                self._attach_egress()
 
     def _link(self, place: Attach, program: int) -> Mode:
         modes: tuple[Mode, ...] = self.xdp_modes if place is Attach.XDP else ("tcx",)

@@ -40,6 +40,7 @@ from lbmux.frames.tun import Tun
 from lbmux.programs.agent_lives import AgentLives
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
+from lbmux.programs.egress import Egress
 from lbmux.programs.health_agent import AgentHealth, own_backends
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.refusing import OF_AN_AGENT, refusing
@@ -204,11 +205,14 @@ async def _serve(options: Options) -> None:
             loop, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
         else:
             loop, slow, on_commit = await _start_beside(options, agent, Worker(driver.tables, driver.worker), stack)
+        about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
+        about["addresses"] = sorted(map(str, agent.own))
         await on_commit()
+        if driver.kernel is not None:
+            await stack.enter_async_context(Egress(driver.kernel, about).running())
         start(driver, is_agent=True)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
-        about = {"interface": options.interface, "mode": options.mode, "addresses": sorted(map(str, agent.own))}
         showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters)
 
         health = AgentHealth(options.health_token)

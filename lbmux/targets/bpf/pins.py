@@ -19,7 +19,7 @@ from lbmux.targets.bpf.syscall import Attach, BpfError
 
 FILE_SYSTEM = Path("/sys/fs/bpf")
 ROLES = ("mux", "agent")
-LINK, PROGRAM = "link-", "program-"
+LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
 MODE = 0o700
 
 
@@ -61,6 +61,14 @@ class Pins:
     def link_path(self, attach: Attach, mode: str) -> Path:
         self.directory.mkdir(mode=MODE, parents=True, exist_ok=True)
         return self.directory / f"{LINK}{attach.name}-{mode}"
+
+    def egress_links(self) -> dict[int, Path]:
+        """The pinned links of the egress program at other interfaces than the daemon's, by interface index."""
+        paths = (path for path in _list(self.directory) if path.name.startswith(EGRESS))
+        return {int(path.name.removeprefix(EGRESS)): path for path in paths}
+
+    def egress_path(self, index: int) -> Path:
+        return self.directory / f"{EGRESS}{index}"
 
     def generations(self) -> list[Path]:
         """Oldest first; what else is there is none of ours."""
@@ -104,7 +112,7 @@ class Pins:
 
     def remove(self) -> bool:
         """Take the programs off, and everything away; whether there was anything."""
-        for path, _ in self.links().values():
+        for path in [*(path for path, _ in self.links().values()), *self.egress_links().values()]:
             with _opened(path) as descriptor, suppress(BpfError):  # the interface may be gone
                 syscall.detach_link(descriptor)
         return _remove(self.directory)

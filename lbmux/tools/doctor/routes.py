@@ -8,11 +8,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
+from lbmux.control.neighbours import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
-FAR = "203.0.113.1"
-"""An address that nobody has (RFC 5737): the way to it is the way to clients at large."""
+FAR: dict[int, Address] = {4: ip_address("203.0.113.1"), 6: ip_address("3fff::1")}
+"""Addresses that nobody has (RFC 5737, RFC 9637): the way to them is the way to clients at large."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,39 @@ def spreading(situation: Situation) -> Iterator[Finding]:
 
 
 def replies(situation: Situation) -> Iterator[Finding]:
-    """A host's way to clients does not lead through a mux, which would have to carry what servers send, too."""
+    """A host's replies go straight to clients, not through a mux, and leave where the agent translates them."""
     if situation.config is None:
         return
-    found, muxes = way(ip_address(FAR)), set(situation.config.muxes)
+    dips: list[Address | None] = [*_own_dips(situation)]
+    for dip in dips or [None]:
+        yield _reply_way(situation, set(situation.config.muxes), dip)
+
+
+def _own_dips(situation: Situation) -> list[Address]:
+    """One DIP of each family that this host serves; its routes may depend on the source address."""
+    assert situation.config is not None
+    own = set(map(ip_address, (situation.runtime or {}).get("addresses", []))) or set(addresses())
+    backends = [backend for service in situation.config.services for backend in service.backends]
+    return list({backend.dip.version: backend.dip for backend in backends if backend.tunnel_to in own}.values())
+
+
+def _reply_way(situation: Situation, muxes: set[Address], dip: Address | None) -> Finding:
+    far = FAR[dip.version if dip is not None else 4]
+    runtime = situation.runtime if situation.role == "agent" else None
+    in_kernel = runtime is not None and runtime["driver"] == "xdp"
+    # In user space replies leave by the main table; and the DIP may be another namespace's.
+    found = (way(far, dip) if in_kernel else None) or way(far)
     if found is None:
-        yield fault("replies", "no route to clients: replies cannot leave", "ip route add default via the router")
-    elif found.via in muxes:
+        reason = f"no route to clients over IPv{far.version}: replies cannot leave"
+        return fault("replies", reason, "ip route add default via the router")
+    if found.via in muxes:
         seen = f"the way to clients is by {found.via}, a mux: replies pass through it instead of going straight"
-        yield fault("replies", seen, "ip route replace default via the router")
-    else:
-        yield ok("replies", f"leave by {found.via} on {found.interface}, straight to clients")
+        return fault("replies", seen, "ip route replace default via the router")
+    straight = f"leave by {found.via} on {found.interface}, straight to clients"
+    if runtime is None or not in_kernel or runtime["mode"] != "nat":
+        return ok("replies", straight)
+    if found.interface not in runtime["egress"]:
+        reason = runtime["egress_missing"].get(found.interface, "the agent's egress program is not attached there")
+        seen = f"{straight}, but untranslated, with the DIP as their source: {reason}"
+        return fault("replies", seen, "restart the agent, or run it with --driver tun")
+    return ok("replies", f"{straight}; translated at {', '.join(runtime['egress'])}")

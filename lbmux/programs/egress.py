@@ -1,0 +1,58 @@
+"""The kernel's agent on the way out: its egress program at every interface by which replies leave.
+
+The tunnel may come in by one interface and replies leave by others (a two-armed host).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lbmux.control.reply_interfaces import ReplyInterface, RouteEvents, reply_interfaces
+from lbmux.frames.xdp import Kernel
+
+log = logging.getLogger(__name__)
+
+NO_ETHERNET = "it has no Ethernet header; use --driver tun"
+
+
+class Egress:
+    """``about`` gets what `lbmux show runtime` and the doctor say: ``egress`` (names), ``egress_missing`` (reasons)."""
+
+    def __init__(self, kernel: Kernel, about: dict[str, Any]) -> None:
+        self._kernel, self._about = kernel, about
+        about["egress"], about["egress_missing"] = [], {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow routes; entered before the programs are attached."""
+        async with RouteEvents(self.refresh):
+            await self.refresh()
+            yield
+
+    async def refresh(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._reach)
+        except NetlinkError as error:
+            log.warning("routes cannot be read: %s", error)
+            return
+        self._tell(found)
+
+    def _reach(self) -> list[ReplyInterface]:
+        found = reply_interfaces()
+        self._kernel.reach([one.ifindex for one in found if one.has_ethernet])
+        return found
+
+    def _tell(self, found: list[ReplyInterface]) -> None:
+        refused, own = self._kernel.egress_refused, self._kernel.interface
+        missing = {one.name: NO_ETHERNET for one in found if not one.has_ethernet}
+        missing |= {one.name: str(refused[one.ifindex]) for one in found if one.ifindex in refused}
+        names = sorted({own, *(one.name for one in found)} - missing.keys())
+        if names != self._about["egress"]:
+            log.info("replies are translated at %s", ", ".join(names))
+        for name in missing.keys() - self._about["egress_missing"].keys():
+            log.error("replies that leave by %s are not translated: %s", name, missing[name])
+        self._about["egress"], self._about["egress_missing"] = names, missing
