@@ -25,9 +25,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
 from lbmux.control.config_health import PROBE_PROTOCOLS, Health
+from lbmux.control.config_loops import Fault, loops
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
-from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Seconds, Share, Unicast, said
+from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Routed, Seconds, Share, Unicast, said
 
 MAX_SERVICES = 1024
 MAX_BACKENDS = 16384
@@ -38,8 +39,6 @@ MAX_PORTS = 131_072
 """Of all services together."""
 
 Item = TypeVar("Item")
-Fault = tuple[tuple[int | str, ...], str]
-"""Where below the field, and what is wrong there."""
 
 
 class Maglev(Model):
@@ -120,7 +119,7 @@ class Service(Model):
 
     name: Name
     """Name, unique in the file."""
-    vip: Unicast
+    vip: Routed
     """The address that clients connect to."""
     protocol: Literal["tcp", "udp"]
     """Transport protocol."""
@@ -157,7 +156,7 @@ class Service(Model):
     def _consistent(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Backend, ...]:
-        sound, faults = _sound_items(value, handler)
+        sound, faults = _sound_items(value, handler, Backend)
         port = 0 if info.data.get("port_to") else info.data.get("port", 0)
         sound = {at: backend._filled(port) for at, backend in sound.items()}
         faults += _repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
@@ -213,7 +212,7 @@ class Service(Model):
 class Config(Model):
     """Configuration of lbmux, shared by every mux and host agent."""
 
-    muxes: Annotated[tuple[Unicast, ...], Field(max_length=1024)] = ()
+    muxes: Annotated[tuple[Routed, ...], Field(max_length=1024)] = ()
     """Outer source addresses that host agents accept."""
     maglev: Maglev = Maglev()
     """The table that spreads new flows."""
@@ -233,7 +232,7 @@ class Config(Model):
     def _consistent(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Service, ...]:
-        sound, faults = _sound_items(value, handler)
+        sound, faults = _sound_items(value, handler, Service)
         faults += _repeated(sound, lambda service: service.name, "name", "another service has the name {}")
         faults += _repeated(
             sound,
@@ -249,16 +248,13 @@ class Config(Model):
                 for at, service in sound.items()
                 if len(service.backends) >= size
             ]
-        if len(value) > MAX_SERVICES:
-            faults.append(((), f"{len(value)} services: {MAX_SERVICES} are the most"))
         faults += _overlapping_ports(sound)
+        faults += loops(info.data.get("muxes", ()), sound)
         if sum(len(service.ports) for service in sound.values()) > MAX_PORTS:
             faults.append(((), f"more ports than {MAX_PORTS} in all: use `port: any`"))
         if sum(len(service.allow) + len(service.deny) for service in sound.values()) > MAX_PREFIXES:
             faults.append(((), f"more prefixes than {MAX_PREFIXES} in all access lists"))
-        total = sum(len(service.backends) for service in sound.values())
-        if total > MAX_BACKENDS:
-            faults.append(((), f"{total} backends in all: {MAX_BACKENDS} are the most"))
+        faults += [((), why) for why in too_many(len(value), sum(len(service.backends) for service in sound.values()))]
         services = _tuple_of(sound, faults)
         defaults = info.data.get("idle", Idle())
         return tuple(
@@ -267,6 +263,14 @@ class Config(Model):
             )
             for service in services
         )
+
+
+def too_many(services: int, backends: int) -> Iterator[str]:
+    """What is wrong with so many in one file."""
+    if services > MAX_SERVICES:
+        yield f"{services} services: {MAX_SERVICES} are the most"
+    if backends > MAX_BACKENDS:
+        yield f"{backends} backends in all: {MAX_BACKENDS} are the most"
 
 
 def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Iterator[Fault]:
@@ -312,7 +316,9 @@ def kind_of(config: Config, service: Service, backend: Backend) -> TunnelKind:
     return backend.tunnel or service.tunnel or config.tunnel.kind
 
 
-def _sound_items(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[dict[int, Any], list[Fault]]:
+def _sound_items(
+    value: Any, handler: ValidatorFunctionWrapHandler, model: type[Model]
+) -> tuple[dict[int, Any], list[Fault]]:
     """The items of a list that are right by themselves, by place, and what is wrong with the others."""
     if not isinstance(value, list | tuple):
         raise PydanticCustomError("list", "should be a list")
@@ -322,7 +328,9 @@ def _sound_items(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[dic
         try:
             (sound[at],) = handler([item])
         except ValidationError as error:
-            faults += [((at, *one["loc"][1:]), said(one)) for one in error.errors(include_url=False)]
+            for one in error.errors(include_url=False):
+                one["loc"] = one["loc"][1:]
+                faults.append(((at, *one["loc"]), said(one, model)))
     return sound, faults
 
 

@@ -4,26 +4,32 @@ The file is composed to a tree of nodes first, since only nodes know their lines
 the values made of it, and each of their errors finds its line on the way down that tree.
 """
 
+import contextlib
+import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.control.config import Config
+from lbmux.control.config import Config, too_many
 from lbmux.control.config_types import said
 from lbmux.errors import ConfigError, Problem
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML was built with it: a file of 10,000 backends takes a second, not ten."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Of a file: the largest pool with the longest access lists takes less."""
 
 
 def load(path: str | Path) -> Config:
     """The configuration in a file; ConfigError with every problem at once."""
     path = Path(path)
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(path, [Problem(None, "", f"cannot be read: {error.strerror}")]) from error
     return parse(text, path)
@@ -31,11 +37,32 @@ def load(path: str | Path) -> Config:
 
 def parse(text: bytes, path: Path) -> Config:
     """The configuration in the text of a file; `path` is only for what is said of it."""
+    if len(text) > MAX_BYTES:
+        raise ConfigError(path, [Problem(None, "", f"is longer than {MAX_BYTES} bytes, the most that are read")])
+    with _without_collector():
+        return _parse(text, path)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """A tree of a million nodes has no garbage, and the collector would walk it over and over again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _parse(text: bytes, path: Path) -> Config:
     try:
         loader = Loader(text)
         root = loader.get_single_node()
         if root is None:
             raise ConfigError(path, [Problem(1, "", "is empty: `services` should be in it")])
+        if oversized := list(_oversized(root)):
+            raise ConfigError(path, oversized)
         problems = list(_repeated_keys(root))
         data = loader.construct_document(root)
     except yaml.YAMLError as error:
@@ -46,7 +73,7 @@ def parse(text: bytes, path: Path) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         problems += [
-            Problem(_line(root, one["loc"]), _field(one["loc"]), said(one))
+            Problem(_line(root, one["loc"]), _field(one["loc"]), said(one, Config))
             for one in error.errors(include_url=False, include_input=False)
         ]
     if problems:
@@ -62,6 +89,21 @@ def _syntax_problem(error: yaml.YAMLError, text: bytes) -> Problem:
     # Bytes that are no text: the reader knows how far it came.
     position = getattr(error, "position", 0)
     return Problem(text.count(b"\n", 0, position) + 1, "", f"is not text: {getattr(error, 'reason', error)}")
+
+
+def _oversized(root: Node) -> Iterator[Problem]:
+    """More services or backends than there may be, told before every one of them is checked."""
+    for key, services in _items(root, "services"):
+        backends = [value for service in services.value for _, value in _items(service, "backends")]
+        for reason in too_many(len(services.value), sum(len(value.value) for value in backends)):
+            yield Problem(key.start_mark.line + 1, "services", reason)
+
+
+def _items(node: Any, name: str) -> Iterator[tuple[Node, SequenceNode]]:
+    """Lists of that name in a mapping."""
+    for key, value in node.value if isinstance(node, MappingNode) else ():
+        if key.value == name and isinstance(value, SequenceNode):
+            yield key, value
 
 
 def _repeated_keys(root: Node) -> Iterator[Problem]:

@@ -1,19 +1,39 @@
 """What the models of the configuration have in common: their base, and the types of their fields."""
 
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
 
-SAID = {"extra_forbidden": "is no known field", "missing": "is missing", "model_type": "should be a mapping"}
+SAID = {"missing": "is missing", "model_type": "should be a mapping"}
 
 
-def said(error: ErrorDetails) -> str:
-    """What pydantic says of a value, in this file's words."""
+def said(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """What pydantic says of a value in a `model`, in this file's words."""
+    if error["type"] == "extra_forbidden":
+        return "is no known field" + _meant(model, error["loc"])
     return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
+
+
+def _meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    *way, name = location
+    known: type[BaseModel] | None = model
+    for step in way:
+        if isinstance(step, str) and known is not None:
+            known = _model_in(known.model_fields[step].annotation)
+    close = get_close_matches(str(name).lower().replace("-", "_"), known.model_fields, 1) if known else []
+    return f": did you mean `{close[0]}`?" if close else ""
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone, optional or in a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _unicast(value: object) -> Address:
@@ -33,7 +53,17 @@ def _unicast(value: object) -> Address:
     return address
 
 
+def _routed(address: Address) -> Address:
+    if address.is_loopback:
+        raise PydanticCustomError("address", "is a loopback address, which no packet from outside may have")
+    if address.is_link_local:
+        raise PydanticCustomError("address", "is a link-local address, which no router forwards to")
+    return address
+
+
 Unicast = Annotated[IPv4Address | IPv6Address, BeforeValidator(_unicast)]
+Routed = Annotated[Unicast, AfterValidator(_routed)]
+"""An address that packets are routed to from other machines."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]

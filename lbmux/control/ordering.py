@@ -158,4 +158,4 @@ def _checked(model: type[Checked], values: Mapping[str, Any], what: str) -> Chec
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = next((str(step) for step in reversed(first["loc"]) if isinstance(step, str)), "")
-        raise OrderError(what, f"{field}: {said(first)}") from error
+        raise OrderError(what, f"{field}: {said(first, model)}") from error

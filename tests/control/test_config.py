@@ -136,6 +136,40 @@ def test_vip_that_is_no_unicast_address(vip: object) -> None:
     assert list(faults(service(vip=vip))) == [("services", 0, "vip")]
 
 
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1", "loopback"), ("127.9.9.9", "loopback"), ("::1", "loopback"), ("169.254.1.1", "link-local"),
+        ("fe80::1", "no address that packets could be routed to"), ("224.0.0.1", "multicast"), ("ff05::1", "multicast"),
+        ("255.255.255.255", "not a unicast"), ("0.0.0.0", "not a unicast"), ("::", "not a unicast"),
+    ],
+)  # fmt: skip
+def test_vip_and_mux_that_packets_are_not_routed_to(address: str, why: str) -> None:
+    found = faults(service(vip=address), muxes=[address])
+    assert {at: why in said for at, said in found.items()} == {("services", 0, "vip"): True, ("muxes", 0): True}
+
+
+def test_backend_of_this_machine() -> None:
+    assert config(service(backend("127.0.0.1")))
+
+
+@pytest.mark.parametrize(
+    ("vip", "other", "dip"), [("192.0.2.1", "192.0.2.2", "10.1.1.2"), ("2001:db8::1", "2001:db8::2", "2001:db8:1::2")]
+)
+def test_addresses_by_which_packets_would_go_round_in_circles(vip: str, other: str, dip: str) -> None:
+    by_dip = service(backend(vip), backend(other), vip=vip)
+    by_host = service(backend(dip, host=vip), backend(dip + "9", host=other), name="hosts", vip=vip, port=81)
+    found = faults(by_dip, by_host, service(name="other", vip=other), muxes=[other, dip])
+    own, others = "is the service's own VIP", "is the VIP of service other"
+    assert {at: said.partition(": p")[0] for at, said in found.items()} == {
+        ("services", 0, "backends", 0, "dip"): own,
+        ("services", 0, "backends", 1, "dip"): others,
+        ("services", 1, "backends", 0, "host"): own,
+        ("services", 1, "backends", 1, "host"): others,
+        ("services", 2, "vip"): "is the address of a mux (`muxes`): a VIP belongs to no machine",
+    }
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536, "80", 80.0, True, None])
 def test_port_that_is_none(port: object) -> None:
     assert list(faults(service(backend(), port=port))) == [("services", 0, "port")]

@@ -1,10 +1,13 @@
 """Files as people write them, and the line that each problem is found in."""
 
+import contextlib
+import gc
 from pathlib import Path
 
 import pytest
 
-from lbmux.control.config_file import load, parse
+from lbmux.control.config import Config
+from lbmux.control.config_file import MAX_BYTES, load, parse
 from lbmux.errors import ConfigError
 
 GOOD = """\
@@ -103,3 +106,69 @@ def test_file_that_does_not_exist(tmp_path: Path) -> None:
 def test_directory_in_place_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)
+
+
+def said(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text.encode(), Path("lbmux.yaml"))
+    return caught.value.lines()
+
+
+@pytest.mark.parametrize(
+    ("known", "typo", "place"),
+    [
+        ("    protocol: tcp", "    protocl: tcp", "lbmux.yaml:5: services[0].protocl"),
+        ("        weight: 2", "        wieght: 2", "lbmux.yaml:10: services[0].backends[1].wieght"),
+        ("muxes:", "muxs:", "lbmux.yaml:1: muxs"),
+        ("services:", "idle: {trusted-s: 7}\nservices:", "lbmux.yaml:2: idle.trusted-s"),
+        ("    port: 80", "    port: 80\n    health: {intervall_s: 1}", "lbmux.yaml:7: services[0].health.intervall_s"),
+    ],
+)  # fmt: skip
+def test_unknown_key_like_a_known_one_is_told_with_it(known: str, typo: str, place: str) -> None:
+    meant = {"protocl": "protocol", "wieght": "weight", "muxs": "muxes", "trusted-s": "trusted_s"}
+    wanted = meant.get(place.rpartition(".")[2].rpartition(" ")[2], "interval_s")
+    assert f"{place}: is no known field: did you mean `{wanted}`?" in said(GOOD.replace(known, typo))
+
+
+def test_unknown_key_like_none_is_told_without_a_guess() -> None:
+    assert said(GOOD + "zzz: 1\n") == ["lbmux.yaml:11: zzz: is no known field"]
+
+
+def many(services: int, backends: int) -> str:
+    lines = ["services:"]
+    for at in range(services):
+        lines.append(f"  - {{name: s{at}, vip: 192.{at >> 16}.{at >> 8 & 255}.{at & 255}, protocol: tcp, port: 80,")
+        dips = [at * backends + n for n in range(backends)]
+        items = (f"{{dip: 10.{dip >> 16}.{dip >> 8 & 255}.{dip & 255}}}" for dip in dips)
+        lines.append(f"     backends: [{', '.join(items)}]}}")
+    return "\n".join(lines)
+
+
+def test_far_too_many_services_are_refused_without_a_look_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Config, "model_validate", None)
+    said_of = said(many(4000, 10))
+    assert said_of == [
+        "lbmux.yaml:1: services: 4000 services: 1024 are the most",
+        "lbmux.yaml:1: services: 40000 backends in all: 16384 are the most",
+    ]
+
+
+@pytest.mark.parametrize(("services", "backends"), [(1024, 16), (4000, 10)])
+def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int) -> None:
+    collections = list[str]()
+    count = lambda phase, info: collections.append(phase)  # noqa: E731
+    text = many(services, backends).encode()
+    gc.callbacks.append(count)
+    try:
+        with contextlib.suppress(ConfigError):
+            parse(text, Path("lbmux.yaml"))
+    finally:
+        gc.callbacks.remove(count)
+    assert len(collections) <= 2  # one, begun and ended, when it is on again
+    assert gc.isenabled()
+
+
+def test_a_file_without_end_is_refused_at_the_limit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("/dev/zero")
+    assert str(caught.value) == f"/dev/zero: is longer than {MAX_BYTES} bytes, the most that are read"
