@@ -68,7 +68,8 @@ class Lab:
     @property
     def compiles(self) -> bool:
         """Whether programs that start now have to compile first, which takes seconds, once."""
-        return not any(cache.directory().rglob("*.nbi"))
+        directory = cache.directory()
+        return directory is None or not any(directory.glob("*.nbi"))
 
     @property
     def is_up(self) -> bool:

@@ -2,33 +2,42 @@
 
 Numba notices a change of the file that a compiled function stands in, but not of the files that it was
 inlined from; so the directory's name is a digest of all that goes into compiled code, sources and compilers.
+
+Loading compiled code runs it: so a directory that another user could write to is not used.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
+import re
 import shutil
+import stat
 import sys
-import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from lbmux.targets.sealed import why_not_trusted
+
+log = logging.getLogger(__name__)
+
 PACKAGE = Path(__file__).resolve().parent.parent
 KEPT = 4
+OURS = re.compile(r"[0-9a-f]{16}")
+TAG, SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# Compiled code of lbmux.\n"
+"""By which backups know a cache (https://bford.info/cachedir), and a directory is known as our own."""
+
+
+class _UnsafeError(Exception):
+    """Another user could write what we would load."""
 
 
 def _root() -> Path:
-    """``LBMUX_CACHE``, else the user's cache directory, else a temporary one where neither can be written."""
+    """``LBMUX_CACHE``, else the user's cache directory."""
     given = os.environ.get("LBMUX_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(given) if given else home / "lbmux"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        if os.access(root, os.W_OK):
-            return root
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="lbmux-cache-"))
+    return Path(given) if given else home / "lbmux"
 
 
 def digest() -> str:
@@ -41,13 +50,64 @@ def digest() -> str:
 
 
 @cache
-def directory() -> Path:
-    """The directory for this state of the sources; of earlier states the last few are kept."""
+def directory() -> Path | None:
+    """The directory for this state of the sources; of earlier states the last few are kept.
+
+    None where there is none to be used, which the log says: then all is compiled at each start.
+    """
     root = _root()
     here = root / digest()
-    here.mkdir(exist_ok=True)
-    os.utime(here)
-    others = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for path in others[:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _make(root)
+        # Where everybody may write, but nobody rename what is another's (/tmp), our own directory below is safe.
+        _check(root.stat(), root, stat.S_ISVTX)
+        _make(here)
+        _check(here.lstat(), here)
+    except OSError as error:
+        _say_none(root, error.strerror or str(error))
+        return None
+    except _UnsafeError as error:
+        _say_none(root, str(error))
+        return None
+    with contextlib.suppress(OSError):  # what is ready may be on a read-only file system
+        _tag(here)
+        os.utime(here)
+        _remove_old(root)
     return here
+
+
+def _make(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+
+
+def _check(status: os.stat_result, path: Path, excuse: int = 0) -> None:
+    """``excuse``: a bit of the mode with which others may write there."""
+    if not stat.S_ISDIR(status.st_mode):
+        raise _UnsafeError(f"{path} is not a directory")
+    if (reason := why_not_trusted(status)) and not (status.st_uid in (0, os.geteuid()) and status.st_mode & excuse):
+        raise _UnsafeError(f"{path} {reason}")
+
+
+def _say_none(root: Path, reason: str) -> None:
+    log.warning("%s: no cache of compiled code, so each start compiles all: %s (LBMUX_CACHE names one)", root, reason)
+
+
+def _tag(path: Path) -> None:
+    if not (path / TAG).exists():
+        (path / TAG).write_bytes(SIGNATURE)
+
+
+def _remove_old(root: Path) -> None:
+    """Directories of our own only: what else is there is not ours to delete."""
+    ours = [path for path in root.iterdir() if OURS.fullmatch(path.name) and _is_tagged(path)]
+    for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_tagged(path: Path) -> bool:
+    try:
+        return not path.is_symlink() and (path / TAG).read_bytes() == SIGNATURE
+    except OSError:
+        return False

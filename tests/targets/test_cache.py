@@ -1,14 +1,18 @@
 """Where compiled code is kept."""
 
+import errno
 import os
+import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lbmux.targets import cache
+from lbmux.targets import cache, sealed
+from lbmux.targets.compiled import compiled
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +39,152 @@ def test_else_it_is_the_user_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert cache.directory().parent == tmp_path / ".cache" / "lbmux"
 
 
-def test_a_place_that_cannot_be_made_gives_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_are_our_own_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "above" / "kept"))
+    here = cache.directory()
+    assert here is not None
+    assert [path.stat().st_mode & 0o777 for path in (here.parent, here)] == [0o700, 0o700]
+
+
+def _loose(path: Path) -> None:
+    path.mkdir(parents=True)
+    path.chmod(0o777)
+
+
+def _foreign(path: Path) -> None:
+    path.mkdir(parents=True)
+    os.chown(path, 65534, 65534)
+
+
+def _file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+
+
+UNSAFE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "loose": (_loose, "others may write it (mode 0777)"),
+    "foreign": (_foreign, "belongs to user 65534"),
+    "file": (_file, "is not a directory"),
+}
+
+
+@pytest.mark.parametrize("depth", ["root", "digest"])
+@pytest.mark.parametrize("name", UNSAFE)
+def test_no_cache_where_others_could_write(
+    name: str, depth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, why = UNSAFE[name]
+    root = tmp_path / "kept"
+    monkeypatch.setenv("LBMUX_CACHE", str(root))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    make(root if depth == "root" else root / cache.digest())
+    before = sorted(tmp_path.rglob("*"))
+    assert cache.directory() is None
+    assert why in caplog.text and "no cache of compiled code" in caplog.text
+    assert sorted(tmp_path.rglob("*")) == before  # nothing left, nothing deleted
+
+
+def test_a_link_in_place_of_our_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / cache.digest()).symlink_to("elsewhere")
+    assert cache.directory() is None
+
+
+def test_a_sticky_directory_of_root_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o1777)
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "tmp"))
+    assert cache.directory() == tmp_path / "tmp" / cache.digest()
+
+
+def _read_only(*_: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_what_is_ready_on_a_read_only_file_system_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "kept"))
+    ready = cache.directory()
+    cache.directory.cache_clear()
+    for function in ("utime", "replace", "unlink", "rmdir"):
+        monkeypatch.setattr(os, function, _read_only)
+    assert ready is not None and cache.directory() == ready
+
+
+def test_a_place_that_cannot_be_made_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "file" / "below"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert cache.directory().parent.name.startswith("lbmux-cache-")
+    assert cache.directory() is None
+    assert "no cache of compiled code" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def doubled(value):  # type: ignore[no-untyped-def]
+    return 2 * value
+
+
+def hits(function: Any = doubled) -> int:
+    """How often a new process would find what it needs."""
+    made = compiled(function)
+    assert made(21) == 42
+    return sum(made.stats.cache_hits.values())
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "kept"))
+    assert (hits(), hits()) == (0, 1)
+    found = [path for path in (tmp_path / "kept").rglob("*.nb?")]
+    assert {path.suffix for path in found} == {".nbi", ".nbc"}
+    return found
+
+
+class Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["PLANTED"],)
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\0" * 1000, pickle.dumps("another")])
+def test_damage_is_compiled_again(suffix: str, content: bytes, files: list[Path]) -> None:
+    for path in files:
+        if path.suffix == suffix:
+            path.write_bytes(content)
+    assert (hits(), hits()) == (0, 1)
+
+
+@pytest.mark.parametrize("by", ["owner", "mode", "no digest"])
+def test_planted_code_does_not_run(by: str, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED", str(tmp_path / "ran"))
+    for path in files:
+        if by == "no digest":
+            path.write_bytes(pickle.dumps(Planted()))
+        else:
+            sealed.write(path, pickle.dumps(Planted()))
+        if by == "owner":
+            os.chown(path, 65534, 65534)
+        if by == "mode":
+            path.chmod(0o666)
+    assert hits() == 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_does_not_keep_code_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "full"))
+    monkeypatch.setattr(os, "replace", _read_only)
+    assert (hits(), hits()) == (0, 0)
+    assert "compiled code is not kept" in caplog.text
+
+
+def test_without_a_cache_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "file"))
+    assert (hits(), hits()) == (0, 0)
 
 
 def test_every_change_of_a_source_gives_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,17 +203,23 @@ def test_every_change_of_a_source_gives_another_digest(tmp_path: Path, monkeypat
     assert cache.digest() == digests[-1]
 
 
-def test_only_the_last_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_few_of_our_own_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path))
     for age in range(8):
-        old = tmp_path / f"old{age}"
+        old = tmp_path / f"{age:016x}"
         old.mkdir()
+        (old / cache.TAG).write_bytes(cache.SIGNATURE)
         os.utime(old, (1000 - age, 1000 - age))
+    others = {f"{0xA:016x}", "photos"}
+    for name in others:
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1, 1))
     (tmp_path / "a file").write_text("not ours")
     here = cache.directory()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {here.name, "old0", "old1", "old2", "a file"}
-    assert len(left) - 1 == cache.KEPT
+    assert here is not None
+    assert {path.name for path in tmp_path.iterdir()} == others | {here.name, "a file"} | {
+        f"{age:016x}" for age in range(cache.KEPT - 1)
+    }
 
 
 USE = """

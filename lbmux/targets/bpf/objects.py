@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lbmux.errors import LbmuxError
 from lbmux.targets import cache as directories
+from lbmux.targets import sealed
 from lbmux.targets.bpf.elf import Object
 
 SECTION = "lbmux"
@@ -47,14 +48,14 @@ class CompileError(LbmuxError):
 def compiled(name: str) -> Object:
     """The object of a function, named "module:function", or of one of lbmux.targets.bpf.programs."""
     module, _, function = name.rpartition(":")
-    path = directories.directory() / f"{function}{_digest(module)}.o"
-    try:
-        return Object(path.read_bytes())
-    except FileNotFoundError:
+    directory = directories.directory()
+    if directory is None:
+        return Object(_compile(module or PROGRAMS, function))
+    path = directory / f"{function}{_digest(module)}.o"
+    data = sealed.read(path)
+    if data is None:
         data = _compile(module or PROGRAMS, function)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(data)
-    partial.rename(path)
+        sealed.write(path, data)
     return Object(data)
 
 

@@ -1,10 +1,13 @@
 """Objects of kernel programs: compiled once, the same whatever this process has compiled for itself."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from lbmux.targets import cache
+from lbmux.targets import cache, sealed
+from lbmux.targets.bpf import objects
 from lbmux.targets.bpf.objects import CompileError, compiled
 from tests.datapath.harness import Frames, Machine
 
@@ -31,3 +34,30 @@ def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="^no_such_thing cannot be compiled for the kernel: .*no_such_thing"):
         compiled("no_such_thing")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", bytes(5000)])
+def test_a_damaged_object_is_compiled_again(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = compiled("clock_xdp")
+    (path,) = tmp_path.iterdir()
+    data, made = sealed.read(path), list[str]()
+    assert data is not None
+    monkeypatch.setattr(objects, "_compile", lambda module, function: (made.append(function), data)[1])
+    path.write_bytes(content)
+    compiled.cache_clear()
+    assert compiled("clock_xdp").data == wanted.data
+    compiled.cache_clear()
+    assert compiled("clock_xdp").data == wanted.data
+    assert made == ["clock_xdp"]
+
+
+def test_neither_a_full_disk_nor_no_cache_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", is_full)
+        wanted = compiled("clock_xdp")
+    monkeypatch.setattr(cache, "directory", lambda: None)
+    compiled.cache_clear()
+    assert compiled("clock_xdp").data == wanted.data
