@@ -1,5 +1,6 @@
 """The orders in force, kept in a file so that they outlive the daemon."""
 
+import contextlib
 import json
 import logging
 import time
@@ -11,24 +12,71 @@ from lbmux.control.health import kept
 from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.ordering import fitting
 from lbmux.control.orders import Key, Leaving, Order, Ordered, Orders, ordered
+from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
 LEAVE = "leave"
 
 
+class NotStoredError(LbmuxError):
+    """Orders could not be written to their file."""
+
+    def __init__(self, path: Path | None, reason: str, in_force: bool = False) -> None:
+        self.path, self.reason, self.in_force = path, reason, in_force
+        super().__init__(path, reason, in_force)
+
+    def __str__(self) -> str:
+        become = "in force, but a restart will forget it" if self.in_force else "nothing was changed"
+        return f"cannot be stored in {self.path}: {self.reason}: {become}"
+
+
 class OrderBook:
-    """``path``: the file, or None for orders that are soon forgotten; ``config``: the configuration at the start."""
+    """``path``: the file, or None for orders that are soon forgotten; ``config``: the configuration at the start.
+
+    To store comes in two steps, so that what is in force and the file agree: ``prepare`` does what may fail, before
+    orders come into force, and ``keep`` puts the new file in its place.
+    """
 
     def __init__(self, path: Path | None, config: Config) -> None:
-        self._path, self.orders = path, _read(path) if path is not None else Orders()
+        self.path = path
+        self.orders = self._stored = _read(path) if path is not None else Orders()
         held = fitting(config, self.orders)
-        self.keep(settled(config, held, ordered(config, held), held.lives, time.time(), BY_FILE))
+        orders = settled(config, held, ordered(config, held), held.lives, time.time(), BY_FILE)
+        try:
+            self.keep(orders, self.prepare(orders))
+        except NotStoredError as error:
+            log.warning("%s", NotStoredError(path, error.reason, in_force=True))
+            self.keep(orders, None)
 
-    def keep(self, orders: Orders) -> None:
-        before, self.orders = self.orders, orders
-        if self._path is None or before == orders:
-            return
-        kept.write(self._path, _lines(orders), "a restart will forget what was ordered")
+    @property
+    def is_stored(self) -> bool:
+        return self.path is None or self._stored == self.orders
+
+    def prepare(self, orders: Orders) -> Path | None:
+        """The new file, where there must be one; NotStoredError."""
+        if self.path is None or self._stored == orders:
+            return None
+        try:
+            return kept.prepare(self.path, _lines(orders))
+        except OSError as error:
+            raise NotStoredError(self.path, error.strerror or str(error)) from error
+
+    def keep(self, orders: Orders, new: Path | None) -> None:
+        """``new``: as prepared.  Orders are in force now, whether or not they are stored."""
+        self.orders = orders
+        if new is not None and self.path is not None:
+            try:
+                new.replace(self.path)
+                self._stored = orders
+            except OSError as error:
+                log.warning("%s", NotStoredError(self.path, error.strerror or str(error), in_force=True))
+                self.discard(new)
+
+    def discard(self, new: Path | None) -> None:
+        """What was prepared does not come into force."""
+        if new is not None:
+            with contextlib.suppress(OSError):
+                new.unlink()
 
 
 def _lines(orders: Orders) -> list[list[Any]]:
@@ -64,6 +112,6 @@ def _read(path: Path) -> Orders:
         return Orders(of, leaving)
     except FileNotFoundError:
         return Orders()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.warning("%s cannot be used: nothing is drained, disabled, added or removed", path)
         return Orders()

@@ -69,7 +69,7 @@ class Drained(Generic[Here]):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
         self._drained = (self._drained - asked) | without_flows
         if gone := leaving.over(orders, wanted, here.rows, without_flows, time.time()):
-            await self._reloader.change(lambda _, now: (leaving.without(now, gone), sorted(gone)))
+            await self._reloader.follow(lambda _, now: (leaving.without(now, gone), sorted(gone)))
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])
 

@@ -14,7 +14,7 @@ from lbmux.control.config import Config
 from lbmux.control.config_changes import changes
 from lbmux.control.config_file import load
 from lbmux.control.leaving import BY_FILE, settled
-from lbmux.control.order_book import OrderBook
+from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import Change, fitting
 from lbmux.control.orders import Key, Orders, ordered
 from lbmux.errors import LbmuxError
@@ -77,8 +77,11 @@ class Reloader:
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
             before, orders = self.config, fitting(config, self.orders)
-            await self._enforce(config, settled(config, orders, self.wanted, self.orders.lives, time.time(), BY_FILE))
+            orders = settled(config, orders, self.wanted, self.orders.lives, time.time(), BY_FILE)
+            await self._enforce(config, orders, await self._prepared(orders))
         said = await asyncio.to_thread(changes, before, config)
+        if not self._book.is_stored:
+            said.append(f"orders: not stored in {self._book.path}: a restart will forget what has changed in them")
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
@@ -87,24 +90,44 @@ class Reloader:
     async def refresh(self) -> None:
         """Put the same file's configuration in force again: what `adjust` makes of it has changed."""
         async with self._lock:
-            await self._enforce(self.config, self.orders)
+            await self._enforce(self.config, self.orders, await self._prepared(self.orders))
 
     async def change(self, change: Change) -> list[Key]:
-        """Put another order in force; the backends that it is about."""
+        """Put another order in force, and store it; the backends that it is about.  NotStoredError if it cannot be."""
         async with self._lock:
             orders, keys = await asyncio.to_thread(change, self.config, self.orders)
-            await self._enforce(self.config, orders)
+            await self._enforce(self.config, orders, await asyncio.to_thread(self._book.prepare, orders))
+        if not self._book.is_stored:  # it was prepared, and yet could not be put in place, which the log explains
+            raise NotStoredError(self._book.path, "the file could not be replaced", in_force=True)
         return keys
 
-    async def _enforce(self, config: Config, orders: Orders) -> None:
+    async def follow(self, change: Change) -> None:
+        """Put in force what came of itself, stored or not: a restart would find it out again."""
+        async with self._lock:
+            orders, _ = await asyncio.to_thread(change, self.config, self.orders)
+            await self._enforce(self.config, orders, await self._prepared(orders))
+
+    async def _prepared(self, orders: Orders) -> Path | None:
+        try:
+            return await asyncio.to_thread(self._book.prepare, orders)
+        except NotStoredError as error:
+            log.warning("%s", NotStoredError(error.path, error.reason, in_force=True))
+            return None
+
+    async def _enforce(self, config: Config, orders: Orders, new: Path | None) -> None:
+        """``new``: the orders' file, prepared."""
         wanted = ordered(config, orders)
         adjusted = self._adjust(wanted, orders)
-        plan = await asyncio.to_thread(self._tables.plan, adjusted)
-        if await self._leaving(adjusted):  # that took a while: next hops may have changed
+        try:
             plan = await asyncio.to_thread(self._tables.plan, adjusted)
-        self._tables.commit(plan)
+            if await self._leaving(adjusted):  # that took a while: next hops may have changed
+                plan = await asyncio.to_thread(self._tables.plan, adjusted)
+            self._tables.commit(plan)
+        except BaseException:
+            self._book.discard(new)
+            raise
         self.config, self.wanted = config, wanted
-        self._book.keep(orders)
+        self._book.keep(orders, new)
         await self._on_commit()
 
     def soon(self) -> None:

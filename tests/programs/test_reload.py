@@ -1,13 +1,15 @@
 """The order of a reload's steps."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
-from lbmux.control.order_book import OrderBook
+from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import OrderError, add, live
 from lbmux.control.orders import Orders
 from lbmux.errors import ConfigError, TableError
@@ -131,3 +133,60 @@ def test_a_file_that_cannot_be_used_leaves_orders_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         asyncio.run(made.reload())
     assert book.orders is before and before.leaving
+
+
+def is_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_order_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    before = tables.config
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", is_full)
+        with pytest.raises(NotStoredError, match="No space left on device: nothing was changed"):
+            asyncio.run(made.change(NEW))
+    assert tables.steps == [] and tables.config is before and made.orders == book.orders == Orders()
+    asyncio.run(made.change(NEW))
+    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+
+
+def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    (tmp_path / "orders").mkdir()
+    with pytest.raises(NotStoredError, match="in force, but a restart will forget it"):
+        asyncio.run(made.change(NEW))
+    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "announce"
+    (tmp_path / "orders").rmdir()
+    asyncio.run(made.refresh())  # the next that comes stores it
+    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+
+
+def test_an_order_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None:
+    made, _ = with_orders(tmp_path, Recorded(fits=False))
+    with pytest.raises(TableError):
+        asyncio.run(made.change(NEW))
+    assert [path.name for path in tmp_path.iterdir()] == ["lbmux.yaml"]
+
+
+def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Recorded()
+    made, book = with_orders(tmp_path, tables)
+    made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
+    monkeypatch.setattr(os, "fsync", is_full)
+    *_, last = asyncio.run(made.reload())["changes"]
+    assert last == f"orders: not stored in {tmp_path}/orders: a restart will forget what has changed in them"
+    assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
+
+
+def test_what_has_left_goes_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Recorded()
+    made, _ = with_orders(tmp_path, tables)
+    asyncio.run(made.change(NEW))
+    monkeypatch.setattr(os, "fsync", is_full)
+    asyncio.run(made.follow(lambda *_: (Orders(), [])))
+    assert names(tables.config) == {"10.0.2.1:80": 1}

@@ -1,7 +1,9 @@
 """What of the backends' lives outlives the daemon: lists in files of JSON."""
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,12 +12,25 @@ log = logging.getLogger(__name__)
 Kept = TypeVar("Kept")
 
 
-def write(path: Path, lines: Sequence[Sequence[Any]], without: str) -> None:
-    """In one step: whoever reads finds all of it, or all that was there before.  ``without``: what it means if not."""
+def prepare(path: Path, lines: Sequence[Sequence[Any]]) -> Path:
+    """A file beside ``path`` that is to replace it, on the disk; OSError leaves nothing there."""
     new = path.with_name(f"{path.name}.new")
     try:
-        new.write_text(json.dumps(lines))
-        new.replace(path)
+        with new.open("w") as file:
+            file.write(json.dumps(lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    return new
+
+
+def write(path: Path, lines: Sequence[Sequence[Any]], without: str) -> None:
+    """In one step: whoever reads finds all of it, or all that was there before.  ``without``: what it means if not."""
+    try:
+        prepare(path, lines).replace(path)
     except OSError as error:
         log.warning("%s: %s: %s", path, error.strerror, without)
 
@@ -26,6 +41,6 @@ def read(path: Path, understand: Callable[[Any], dict[Any, Kept]], without: str)
         return understand(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         log.warning("%s cannot be used: %s", path, without)
         return {}
