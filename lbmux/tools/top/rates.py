@@ -1,6 +1,8 @@
 """What changed between two readings, by the second: services, their backends, drops, each summed over the muxes.
 
 Counters are compared mux by mux before anything is summed: one that began anew, or was away, distorts no other's.
+A mux that does not answer may forward on in the kernel, so what it does is unknown: sums are then of the others, and
+None where there is no other.
 """
 
 from collections import defaultdict
@@ -13,6 +15,13 @@ COUNTERS = {"packets_s": ("packets", 1), "bits_s": ("bytes", 8), "new_flows_s": 
 """A rate: of which counter, and how many of its units one count is."""
 
 
+def unknown(before: Reading, after: Reading) -> list[str]:
+    """The muxes whose rates are not known: they do not answer, or did not the time before."""
+    new = [mux for mux in after.muxes if before is not after and mux not in before.muxes]
+    again = [mux for mux in after.muxes if mux in before.muted]
+    return list(dict.fromkeys((*after.muted, *new, *again)))
+
+
 def service_rates(before: Reading, after: Reading) -> list[Row]:
     pairs = _pairs(before, after, lambda counts: counts.services, lambda row: row["service"])
     return [
@@ -20,7 +29,6 @@ def service_rates(before: Reading, after: Reading) -> list[Row]:
             "service": name,
             "address": f"{rows[0]['vip']} {rows[0]['protocol']}/{rows[0]['port']}",
             "up": _all(f"{row['backends_up']}/{row['backends']}" for row in rows),
-            "flows": sum(row["live_flows"] for row in rows),
             **rates,
         }
         for name, rows, rates in pairs
@@ -38,7 +46,6 @@ def backend_rates(before: Reading, after: Reading, service: str) -> list[Row]:
             # An agent, that sends to nobody, says None.
             "state": _all(f"{row['state']}, no way" if row["reachable"] is False else row["state"] for row in rows),
             "weight": rows[0]["weight"],
-            "flows": sum(row["live_flows"] for row in rows),
             **rates,
         }
         for name, rows, rates in _pairs(before, after, own, lambda row: row["backend"])
@@ -50,7 +57,7 @@ def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
     return [
         {"client": row["source"], "port": row["source_port"], "mux": mux, "backend": row["backend"],
          "state": row["state"], "idle_s": row["idle_s"]}
-        for mux, counts in reading.muxes.items() for row in counts.flows
+        for mux, counts in reading.muxes.items() if mux not in reading.muted for row in counts.flows
         if (row["service"], row["backend"]) == (service, backend)
     ]  # fmt: skip
 
@@ -59,7 +66,10 @@ def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
     """Packets dropped a second: by reason, then by mux.  Only what goes on."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     seconds = after.time - before.time
+    left_out = unknown(before, after)
     for mux, counts in after.muxes.items():
+        if mux in left_out:
+            continue
         earlier = {row["verdict"]: row["packets"] for row in before.muxes.get(mux, counts).verdicts}
         for row in counts.verdicts:
             count = _since(earlier.get(row["verdict"], 0), row["packets"]) if row["kind"] == "drop" else 0
@@ -71,20 +81,22 @@ def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
 def _pairs(
     before: Reading, after: Reading, rows: Callable[[Counts], list[Row]], key: Callable[[Row], str]
 ) -> Iterator[tuple[str, list[Row], Row]]:
-    """Of each name: its rows, one a mux, and its rates.  A mux that was not there before has no rates yet."""
-    found: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    """Of each name: its rows, one a mux, its rates, and its flows, which are None where no mux that counts answers."""
+    found: dict[str, list[tuple[str, Row, Row]]] = defaultdict(list)
     for mux, counts in after.muxes.items():
         earlier = {key(row): row for row in rows(before.muxes.get(mux, counts))}
         for row in rows(counts):
-            found[key(row)].append((earlier.get(key(row), {}), row))
-    seconds = after.time - before.time
-    for name, pairs in found.items():
+            found[key(row)].append((mux, earlier.get(key(row), {}), row))
+    seconds, left_out = after.time - before.time, unknown(before, after)
+    for name, lines in found.items():
+        pairs = [(old, row) for mux, old, row in lines if mux not in left_out]
         rates = {rate: _rate(pairs, counter, units, seconds) for rate, (counter, units) in COUNTERS.items()}
-        yield name, [row for _, row in pairs], rates
+        flows = [row["live_flows"] for mux, _, row in lines if mux not in after.muted]
+        yield name, [row for _, _, row in lines], {"flows": sum(flows) if flows else None, **rates}
 
 
 def _rate(pairs: Sequence[tuple[Row, Row]], counter: str, units: int, seconds: float) -> float | None:
-    """None where nobody counts it: an agent counts no traffic by backend."""
+    """None where nothing counts it: an agent counts no traffic by backend."""
     known = [(before.get(counter) or 0, after[counter]) for before, after in pairs if after[counter] is not None]
     if not known:
         return None

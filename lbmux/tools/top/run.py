@@ -40,7 +40,7 @@ def replayed(path: Path) -> Source:
 def views(source: Source, interval_s: float) -> Iterator[View]:
     """The view after each reading from the second on, as then there are rates; endless unless the source ends."""
     view = View()
-    while (reading := source(view)) is not None:
+    while (reading := _next(source, view)) is not None:
         view.take(reading)
         if view.before is not None:
             yield view
@@ -50,11 +50,12 @@ def views(source: Source, interval_s: float) -> Iterator[View]:
 
 
 def document(view: View) -> dict[str, Any]:
-    """Services and drops, for programs."""
+    """Services and drops, for programs.  ``unknown``: muxes whose part is in none of the sums."""
     at = None if view.after is None else view.after.time
     drops = view.drops()
     sums = {reason: round(sum(by_mux.values()), 1) for reason, by_mux in drops.items()}
-    return {"version": 1, "time": at, "services": view.rows(), "drops": sums, "drops_by_mux": drops}
+    rates = {"services": view.rows(), "drops": sums, "drops_by_mux": drops, "unknown": view.unknown()}
+    return {"version": 1, "time": at, **rates}
 
 
 def watch(source: Source, interval_s: float, descriptor: int) -> None:
@@ -84,5 +85,5 @@ def _next(source: Source, view: View) -> Reading | None:
     except ControlError as error:
         if view.after is None:
             raise
-        # They start anew: what was last seen stays on the screen, and that nothing moves.
+        # They restart: what was last seen stays on the screen, and what they do is unknown.
         return replace(view.after, muted=dict.fromkeys(view.after.muxes, error.reason))

@@ -12,10 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lbmux.tools.top.readings import MOST_FLOWS
+from lbmux.tools.top.readings import MOST_FLOWS, Row
 from lbmux.tools.top.view import COLUMNS, FLOWS, KEYS, View
 
 HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}
+UNITS = ("flows", "packets_s", "bits_s", "new_flows_s")
+"""Columns with quantities, that may be of any size; others are numbers as they are, like a port."""
 SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\r": "enter", b"\n": "enter",
              b"\x7f": "backspace", b"\x08": "backspace", b"k": "up", b"j": "down"}  # fmt: skip
 PARTS = (b"\x1b", b"\x1b[", b"\x1bO")
@@ -35,12 +37,12 @@ def picture(view: View, height: int = 50) -> Group:
     table = Table(box=None, pad_edge=False, expand=True)
     for column in COLUMNS[view.level]:
         mark = (" ▼" if view.reversed else " ▲") if column == view.column else ""
-        is_number = any(isinstance(row[column], int | float) for row in rows)
+        is_number = column in UNITS or any(isinstance(row[column], int | float) for row in rows)
         table.add_column(HEADINGS.get(column, column) + mark, justify="right" if is_number else "left", no_wrap=True)
     for number, row in enumerate(rows[first : first + most], first):
-        cells = [_cell(row[column]) for column in COLUMNS[view.level]]
+        cells = [_shown(row, column, bool(view.unknown())) for column in COLUMNS[view.level]]
         table.add_row(*cells, style="reverse" if number == at else "")
-    return Group(_title(view, len(rows)), _drops(view), table, Text(NOTES.get(view.level, ""), style="dim"), _help())
+    return Group(_title(view, len(rows)), _drops(view), table, _note(view), _help())
 
 
 def _title(view: View, count: int) -> Text:
@@ -51,10 +53,18 @@ def _title(view: View, count: int) -> Text:
     return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}{silent}", style="bold")
 
 
+def _note(view: View) -> Text:
+    silent = ", ".join(view.after.muted) if view.after else ""
+    if silent:
+        return Text(f"?: what {silent} does is unknown; its program in the kernel may forward on", style="yellow")
+    return Text(NOTES.get(view.level, ""), style="dim")
+
+
 def _drops(view: View) -> Text:
     several = view.after is not None and len(view.after.muxes) > 1
-    said = ", ".join(_drop(reason, by_mux, several) for reason, by_mux in sorted(view.drops().items()))
-    return Text(f"drops/s: {said or 'none'}", style="red" if said else "")
+    said = [_drop(reason, by_mux, several) for reason, by_mux in sorted(view.drops().items())]
+    unknown = [f"{mux} unknown" for mux in view.unknown()]
+    return Text(f"drops/s: {', '.join(said + unknown) or 'none'}", style="red" if said else "")
 
 
 def _drop(reason: str, by_mux: dict[str, float], several: bool) -> str:
@@ -67,12 +77,20 @@ def _help() -> Text:
     return Text("  ".join(f"{key} {what}" for key, what in KEYS.items()), style="dim")
 
 
-def _cell(value: object) -> str:
-    """Large numbers in thousands of thousands: 12.3M; what nobody knows: -."""
+def _shown(row: Row, column: str, unknown: bool) -> str:
+    """A row's cell.  ``unknown``: to a sum, some mux' part is missing."""
+    value = row[column]
+    if column not in UNITS:
+        return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if not unknown:
+        return _cell(value)
+    return "unknown" if value is None else f"{_cell(value)} + ?"
+
+
+def _cell(value: float | None) -> str:
+    """Large numbers in thousands or millions: 12.3M; what nothing counts: -."""
     if value is None:
         return "-"
-    if isinstance(value, str) or not isinstance(value, int | float):
-        return str(value)
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.1f}{letter}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbmux.tools.top.rates import backend_rates, drops, flow_rows, service_rates
+from lbmux.tools.top.rates import backend_rates, drops, flow_rows, service_rates, unknown
 from lbmux.tools.top.readings import Reading, Row
 
 SERVICES, BACKENDS, FLOWS = "services", "backends", "flows"
@@ -67,6 +67,10 @@ class View:
     def drops(self) -> dict[str, dict[str, float]]:
         """By reason, then by mux."""
         return {} if self.before is None or self.after is None else drops(self.before, self.after)
+
+    def unknown(self) -> list[str]:
+        """The muxes whose part of the rates is not known."""
+        return [] if self.after is None else unknown(self.before or self.after, self.after)
 
     def press(self, key: str) -> None:
         """Keys by name; others do nothing."""

@@ -9,12 +9,17 @@ from lbmux.tools.web.services import services_of
 
 
 def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
-    """The whole pool as plain JSON; ``before``: the last looks at the same muxes, which rates are against."""
+    """The whole pool as plain JSON; ``before``: the last looks at the same muxes, which rates are against.
+
+    ``unknown``: muxes whose rates are in no sum: they do not answer, though their programs in the kernel may forward
+    on, or did not the time before.
+    """
     earlier = {one.path: one for one in before if not one.error}
     pairs = [(one, earlier.get(one.path)) for one in now]
     services, sessions = services_of(pairs), sessions_of(now)
     return {
         "version": 1,
+        "unknown": [one.name for one, last in pairs if one.error or last is None],
         "routers": list(dict.fromkeys(session["router"] for session in sessions)),
         "sessions": sessions,
         "vips": vips_of(services, now),
@@ -31,7 +36,7 @@ def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
 
 
 def _mux(now: Look, before: Look | None) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error}
+    line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error, "packets_per_s": None}
     if now.error:
         return line
     drops = {
@@ -47,7 +52,7 @@ def _mux(now: Look, before: Look | None) -> dict[str, Any]:
         "flows": flows["used"],
         "flow_rows": flows["rows"],
         # Of its backends, not of the verdict, which is read at another time: so the figures of a picture agree.
-        "packets_per_s": round(sum(rates["packets_per_s"] for _, rates in backend_rates(now, before)), 1),
+        "packets_per_s": before and round(sum(rates["packets_per_s"] for _, rates in backend_rates(now, before)), 1),
         "drops_per_s": drops,
     }
 

@@ -67,6 +67,21 @@ def test_a_flow_has_its_backend_state_and_idle_time_and_it_is_said_that_it_has_n
     assert text(made)[-2] == ""
 
 
+def test_ports_and_weights_are_whole_numbers_and_quantities_are_short() -> None:
+    made = view(flows=3)
+    for key in ("down", "enter", "enter"):
+        made.press(key)
+    assert made.after is not None
+    (counts,) = made.after.muxes.values()
+    for row in counts.flows:
+        row["source_port"] = 42_500
+    assert text(made)[3].split()[1] == "42500"
+    made.press("backspace")
+    for row in counts.backends:
+        row |= {"weight": 65_000, "live_flows": 42_500}
+    assert text(made)[3].split()[3:5] == ["65000", "42.5k"]
+
+
 def test_drops_of_several_muxes_are_told_by_mux() -> None:
     assert text(view())[1] == "drops/s: denied 15"
     made = View()

@@ -36,18 +36,30 @@ def test_packets_a_second_are_what_came_between_two_looks(muxes: list[Served]) -
     assert [(vip["vip"], vip["packets_per_s"]) for vip in seen["vips"]] == [("192.0.2.1", 20.0), ("192.0.2.2", 0.0)]
 
 
-def test_rates_are_0_at_first_and_when_a_counter_began_anew(muxes: list[Served]) -> None:
+def test_rates_are_unknown_at_first_and_0_when_a_counter_began_anew(muxes: list[Served]) -> None:
     fresh = look("mux1", muxes[0].path)
     muxes[0].send(client(3000))
     busy = look("mux1", muxes[0].path)
-    for now, before in ((busy, []), (replace(fresh, at=busy.at + 1), [busy])):
-        assert picture([now], before)["muxes"][0]["packets_per_s"] == 0.0
+    for now, before, rate in ((busy, [], None), (replace(fresh, at=busy.at + 1), [busy], 0.0)):
+        assert picture([now], before)["muxes"][0]["packets_per_s"] == rate
 
 
 def test_a_mux_that_does_not_answer_is_named_and_the_others_are_shown(muxes: list[Served], tmp_path: Path) -> None:
-    gone, there = picture([look("gone", tmp_path / "gone.sock"), look("mux1", muxes[0].path)], [])["muxes"]
+    """What it forwards is unknown, not 0: the page marks each sum."""
+    before = [look("gone", tmp_path / "gone.sock"), look("mux1", muxes[0].path)]
+    seen = picture([replace(one, at=one.at + 1) for one in before], before)
+    gone, there = seen["muxes"]
     assert (gone["name"], gone["error"]) == ("gone", "nothing listens there: is the daemon running?")
+    assert (gone["packets_per_s"], there["packets_per_s"], seen["unknown"]) == (None, 0.0, ["gone"])
     assert there["error"] == "" and there["driver"] == "packet"
+
+
+def test_a_mux_that_is_back_is_unknown_for_one_look(muxes: list[Served], tmp_path: Path) -> None:
+    lost = look("mux1", tmp_path / "gone.sock")
+    back = replace(look("mux1", muxes[0].path), path=lost.path)
+    seen = picture([back], [lost])
+    assert (seen["unknown"], seen["muxes"][0]["packets_per_s"]) == (["mux1"], None)
+    assert picture([replace(back, at=back.at + 1)], [back])["unknown"] == []
 
 
 def test_muxes_with_other_tables_disagree(muxes: list[Served]) -> None:

@@ -1,7 +1,7 @@
 // The page: shows what /events says, and asks /api for tables and explanations.
 
 import { tables } from "/board.js";
-import { draw, rate } from "/map.js";
+import { draw, rate, sum } from "/map.js";
 
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
 const NOBODY = 0xffff;
@@ -66,8 +66,8 @@ function showServices() {
       bar.append(fill);
       share.append(bar);
       cells(body.insertRow(), [backend.backend], [`${backend.dip} port ${backend.port}`, "wide code"], [health(backend)],
-        [backend.weight, backend.weight ? "number" : "number warn"], [backend.live_flows, "number"], [rate(backend.new_flows_per_s), "number wide"],
-        [rate(backend.packets_per_s), "number"], [share]);
+        [backend.weight, backend.weight ? "number" : "number warn"], [backend.live_flows, "number"], [sum(backend.new_flows_per_s, pool), "number wide"],
+        [sum(backend.packets_per_s, pool), "number"], [share]);
     }
     const scroll = made("div", undefined, "scroll");
     scroll.append(whole);
@@ -84,15 +84,16 @@ function options(select, names) {
 }
 
 function showPool() {
-  const sum = (lines, key) => lines.reduce((total, line) => total + (line[key] ?? 0), 0);
+  const added = (lines, key) => lines.reduce((total, line) => total + (line[key] ?? 0), 0);
+  const perSecond = (value) => sum(value, pool, "/s");
   const backends = pool.services.flatMap((service) => service.backends);
   const drops = pool.muxes.flatMap((mux) => Object.entries(mux.drops_per_s ?? {}).map(([name, value]) => [mux.name, name, value]));
-  find("total-packets").textContent = `${rate(sum(pool.muxes, "packets_per_s"))}/s`;
-  find("total-flows").textContent = `${rate(sum(backends, "new_flows_per_s"))}/s`;
-  find("total-drops").textContent = `${rate(drops.reduce((total, [, , value]) => total + value, 0))}/s`;
+  find("total-packets").textContent = perSecond(added(pool.muxes, "packets_per_s"));
+  find("total-flows").textContent = perSecond(added(backends, "new_flows_per_s"));
+  find("total-drops").textContent = perSecond(drops.reduce((total, [, , value]) => total + value, 0));
   draw(find("map"), pool);
   find("troubles").replaceChildren(
-    ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}`)),
+    ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}; what it forwards is unknown`)),
     ...pool.out.map((one) => made("li", `${one.mux}: ${one.service}/${one.backend} is ${one.state}: ${one.reason}`)),
     ...drops.map(([mux, name, value]) => made("li", `${mux}: ${rate(value)}/s dropped, ${name}`)));
   showServices();

@@ -6,10 +6,17 @@ const SPACE = "http://www.w3.org/2000/svg";
 const MOST_VIPS = 8;
 
 export function rate(value) {
+  if (value === null) return "unknown";
   if (value >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(0)} k`;
   if (value >= 1e3) return `${(value / 1e3).toFixed(1)} k`;
   return value && value < 10 ? value.toFixed(1) : String(Math.round(value));
+}
+
+// A sum over the muxes: of those whose rates are known.
+export function sum(value, pool, unit = "") {
+  if (pool.unknown.length && pool.unknown.length === pool.muxes.length) return "unknown";
+  return `${rate(value)}${unit}${pool.unknown.length ? " + ?" : ""}`;
 }
 
 function node(parent, name, attributes, text) {
@@ -33,19 +40,20 @@ function box(svg, place, lines, kind, tip) {
 const breadth = (packets) => (packets ? Math.min(8, 1.5 + Math.log10(1 + packets)) : 1.5);
 
 // An edge; where its rate is not known by itself, only whether there is any.
-function edge(svg, down, [from, fromName], [to, toName], { cut, packets, known = true }) {
+function edge(svg, down, [from, fromName], [to, toName], { cut, packets, known = true, said = rate(packets) }) {
   const kind = cut ? "edge cut" : packets ? "edge busy" : "edge", figure = known && !cut;
   const path = node(svg, "path", {
     d: curve(from, to, down), class: kind, "stroke-width": breadth(figure ? packets : 0),
     "data-from": fromName, "data-to": toName });
-  node(path, "title", {}, `${fromName} → ${toName}${figure ? `: ${rate(packets)} packets a second` : ""}`);
+  node(path, "title", {}, `${fromName} → ${toName}${figure ? `: ${said} packets a second` : ""}`);
 }
 
-function label(svg, down, point, packets, of, leaving) {
+function label(svg, pool, down, point, packets, of, leaving) {
+  const unit = down ? "" : "/s", one = packets === null ? "unknown" : `${rate(packets)}${unit}`;
   const x = down ? 0 : leaving ? 8 : -8, y = down ? (leaving ? 15 : -6) : leaving ? -5 : 4;
   node(svg, "text", {
     x: point.x + x, y: point.y + y, "text-anchor": down ? "middle" : leaving ? "start" : "end", "data-of": of,
-    class: packets ? "rate" : "rate idle" }, down ? rate(packets) : `${rate(packets)}/s`);
+    class: packets ? "rate" : "rate idle" }, leaving ? sum(packets, pool, unit) : one);
 }
 
 // A thousand VIPs as a few, the busiest, and one box for the others.
@@ -74,7 +82,7 @@ function drawVips(svg, pool, vips, at, down) {
     const told = pool.routers.filter((router) => vip.routers.includes(router));
     (told.length ? told : pool.routers).forEach((router) => edge(svg, down,
       [after(at.vips[v], down), vip.vip], [before(at.routers[pool.routers.indexOf(router)], down, 0, 1), router],
-      { cut: !told.length, packets: vip.packets_per_s, known: told.length === 1 }));
+      { cut: !told.length, packets: vip.packets_per_s, known: told.length === 1, said: sum(vip.packets_per_s, pool) }));
   });
   return vips.map((vip, v) => [after(at.vips[v], down), vip.packets_per_s, vip.vip, true]);
 }
@@ -82,7 +90,7 @@ function drawVips(svg, pool, vips, at, down) {
 function drawMuxes(svg, pool, at, down) {
   return pool.muxes.map((mux, m) => {
     const entry = before(at.muxes[m], down, 0, 1), sessions = pool.sessions.filter((one) => one.mux === mux.name);
-    const up = sessions.filter((one) => one.up).length, packets = mux.packets_per_s ?? 0;
+    const up = sessions.filter((one) => one.up).length, packets = mux.packets_per_s;
     for (const session of sessions)
       edge(svg, down, [after(at.routers[pool.routers.indexOf(session.router)], down), session.router], [entry, mux.name],
         { cut: !session.up, packets, known: up === 1 });
@@ -129,6 +137,6 @@ export function draw(svg, pool) {
   svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
   svg.setAttribute("height", at.height);
   const labels = [...drawVips(svg, pool, vips, at, down), ...drawMuxes(svg, pool, at, down), ...drawHosts(svg, pool, hosts, at, down)];
-  for (const [point, packets, of, leaving] of labels) label(svg, down, point, packets, of, leaving);
+  for (const line of labels) label(svg, pool, down, ...line);
   drawBoxes(svg, pool, vips, hosts, at);
 }
