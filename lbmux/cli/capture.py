@@ -114,7 +114,7 @@ def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterat
     ports = Ports(**frame["tunnel_ports"])
     if inner and verdict == Verdict.FORWARDED and left is not None:
         left = left.without(lambda data: without_tunnel(came.data, data))
-    elif inner and frame["program"] == "agent" and verdict != Verdict.REPLIED:
+    elif inner and frame["program"] == "agent" and verdict not in (Verdict.REPLIED, Verdict.HAIRPIN):
         came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict, ports))
     if "in" in places:
         yield came

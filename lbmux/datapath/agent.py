@@ -11,17 +11,22 @@ A TCP connection that a packet belongs to but did not open is known from its SYN
 guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent).  Where it only seems so, since an
 older one had the same ends and was never seen to close, the host's stack says it: by a reset without an acknowledgment
 (RFC 9293, section 3.10.7.1).  That is held back, the flow is forgotten, and the client's next packet is asked about.
+
+Hairpin: a backend that connects to its own VIP, and is chosen itself.  Its server would get a packet from its own
+address, which no stack accepts from outside.  So it sees the VIP as its client, and the reply to the VIP goes back into
+the local stack, from the VIP to the DIP.
 """
 
 from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
+from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.headers import ACK, RST, SYN
+from lbmux.datapath.headers import ACK, RST, SYN, ethernet
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, step, u16, u32
+from lbmux.datapath.memory import int64, step, u16, u32, u64
 from lbmux.datapath.mux import counted, told_apart_later
-from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
+from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, parse_at, source_port
 from lbmux.datapath.tables import DIP, HIT, LOST, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
-from lbmux.datapath.translate import clamp_mss, translate_destination, translate_source
+from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import (
     VOUCHED,
@@ -36,6 +41,7 @@ from lbmux.datapath.world import (
 )
 
 DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
+HAIRPIN = int(Verdict.HAIRPIN)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
 UNKNOWN, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
@@ -87,7 +93,8 @@ def inbound(world, who, now):
         return CONGESTED, target
     endpoint = endpoint_row(endpoints(world), target)
     if endpoint.mode == NAT or endpoint.asks != 0:
-        packet, tunnel = told_apart_later(world, setting, packet), one_of_all(world, setting, tunnel)
+        packet = told_apart_later(world, setting, as_server_sees_it(endpoint, packet))
+        tunnel = one_of_all(world, setting, tunnel)
         if not admitted(world, setting, who, endpoint, target, packet, now):
             return UNKNOWN, target
     if not decapsulate(world, start, tunnel):
@@ -95,6 +102,25 @@ def inbound(world, who, now):
     if endpoint.mode == NAT:
         return translated(world, endpoint), target
     return DELIVERED, target
+
+
+@step
+def is_hairpin(endpoint, packet):
+    """Whether the backend itself is the client."""
+    same = (packet.source_high ^ endpoint.dip_high) | (packet.source_low ^ endpoint.dip_low)
+    return endpoint.mode == NAT and same == u64(0)
+
+
+@step
+def as_server_sees_it(endpoint, packet):
+    """The packet with the source that it will be delivered with."""
+    high, low = packet.source_high, packet.source_low
+    if is_hairpin(endpoint, packet):
+        high, low = endpoint.vip_high, endpoint.vip_low
+    return Packet(
+        packet.verdict, packet.family, high, low, packet.destination_high, packet.destination_low, packet.ports,
+        packet.protocol, packet.flags, packet.network, packet.transport,
+    )  # fmt: skip
 
 
 @step
@@ -141,7 +167,13 @@ def translated(world, endpoint):
     if packet.verdict != PARSED:
         return NO_ROOM
     port = dip_port_of(endpoint, destination_port(packet.ports))
-    translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
+    if is_hairpin(endpoint, packet):
+        translate_both(
+            world, start, packet, endpoint.vip_high, endpoint.vip_low, source_port(packet.ports),
+            endpoint.dip_high, endpoint.dip_low, port,
+        )  # fmt: skip
+    else:
+        translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
 
 
@@ -195,10 +227,27 @@ def outbound(world, who, now):
         return RESET_HELD, target
     count_lookup(world, who, HIT)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
-    translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
+    verdict = replied(world, start, packet, endpoint, vip_port)
     if endpoint.mss != 0 and (packet.flags & SYN) != 0:
         clamp_mss(world, packet, endpoint.mss)
-    return REPLIED, target
+    return verdict, target
+
+
+@step
+def replied(world, start, packet, endpoint, vip_port):
+    """Make the DIP the VIP, in a hairpin at both ends; the verdict."""
+    different = (packet.destination_high ^ endpoint.vip_high) | (packet.destination_low ^ endpoint.vip_low)
+    if different != u64(0):
+        translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
+        return REPLIED
+    eth = ethernet(start, 0)
+    own = u64(eth.source_high) | (u64(eth.source_low) << u64(16))
+    write_ethernet(start, own, own)
+    translate_both(
+        world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port,
+        endpoint.dip_high, endpoint.dip_low, destination_port(packet.ports),
+    )  # fmt: skip
+    return HAIRPIN
 
 
 @step

@@ -109,6 +109,30 @@ def translate_source(world, start, packet, high, low, port):
     fix_transport(world, start, packet, packet.source_high, packet.source_low, high, low, ports)
 
 
+@step
+def translate_both(world, start, packet, source_high, source_low, source, destination_high, destination_low, to):
+    """Both addresses and both ports (``source``, ``to``) become others, as loaded.
+
+    The kernel's checksum helpers come last: they make pointers into the packet stale.
+    """
+    if packet.family == 4:
+        ip = ipv4(start, packet.network)
+        ip.source, ip.destination = unmapped(source_low), unmapped(destination_low)
+        checksum = replace(ip.checksum, unmapped(packet.source_low), unmapped(source_low))
+        ip.checksum = replace(checksum, unmapped(packet.destination_low), unmapped(destination_low))
+    else:
+        ip6 = ipv6(start, packet.network)
+        ip6.source_high, ip6.source_low = source_high, source_low
+        ip6.destination_high, ip6.destination_low = destination_high, destination_low
+    ports = u32(u32(source) | u32(u32(to) << u32(16)))
+    set_ports(start, packet, ports)
+    fix_transport(world, start, packet, packet.source_high, packet.source_low, source_high, source_low, ports)
+    fix_transport(
+        world, start, packet, packet.destination_high, packet.destination_low, destination_high, destination_low,
+        packet.ports,
+    )  # fmt: skip
+
+
 MSS_OPTION, MSS_OPTION_BYTES = 2, 4
 word_at = header(layout(("value", "u4")))
 

@@ -19,6 +19,7 @@ class Verdict(IntEnum):
     FORWARDED = 0  # mux: encapsulated towards a backend
     DELIVERED = 1  # agent: decapsulated, for the local stack
     REPLIED = 2  # agent: a reply, its source translated from DIP to VIP
+    HAIRPIN = 3  # agent: a reply to the backend itself, which is the client: back into the local stack
 
     NOT_IP = PASSES  # ARP and whatever else is neither IPv4 nor IPv6
     VLAN = PASSES + 1  # in the kernel any tagged frame, which user space does; there one of three tags or more

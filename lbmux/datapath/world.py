@@ -50,6 +50,8 @@ UNFINISHED_CHECKSUM, CUT, VOUCHED = 1, 2, 4
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
+SENT, RECEIVED = 0, 1
+"""Flags of ``redirect`` (BPF_F_INGRESS)."""
 HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_JIFFIES, HELPER_TIME = 8, 11, 23, 44, 118, 160
 
 
@@ -309,15 +311,18 @@ def arrived(typing: Any, world: Any) -> Any:
 
 
 @intrinsic
-def redirect(typing: Any, world: Any, interface: Any) -> Any:
-    """Send the frame by another interface: the action to return to the kernel (which alone has it)."""
+def redirect(typing: Any, world: Any, interface: Any, flags: Any) -> Any:
+    """Send the frame by another interface, or (``flags``: RECEIVED, tc only) receive it there.
+
+    The action to return to the kernel, which alone has it.
+    """
     if world.target == "native":
         return None
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return helper(builder, HELPER_REDIRECT, i64, builder.trunc(args[1], i32), ir.Constant(i64, 0))
+        return helper(builder, HELPER_REDIRECT, i64, builder.trunc(args[1], i32), args[2])
 
-    return types.int64(world, types.int64), lower
+    return types.int64(world, types.int64, types.int64), lower
 
 
 @intrinsic

@@ -62,9 +62,9 @@ class Tun:
         )
         return batch.count
 
-    def send(self, batch: Batch, below: int) -> int:
-        """Hand the packets with a verdict below ``below`` to the stack; how many it took."""
-        return int(_send(self._descriptor, batch.address, batch.length, batch.verdict, batch.count, below))
+    def send(self, batch: Batch, below: int, least: int = 0) -> int:
+        """Hand the packets with a verdict from ``least`` to below ``below`` to the stack; how many it took."""
+        return int(_send(self._descriptor, batch.address, batch.length, batch.verdict, batch.count, least, below))
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -90,10 +90,10 @@ def _receive(descriptor, arena, address, length, flags, capacity):  # type: igno
 
 
 @compiled
-def _send(descriptor, address, length, verdict, count, below):  # type: ignore[no-untyped-def]
+def _send(descriptor, address, length, verdict, count, least, below):  # type: ignore[no-untyped-def]
     taken = 0
     for index in range(count):
-        if verdict[index] < below:
+        if least <= verdict[index] < below:
             packet = at_address(address[index] + u64(ETHERNET_BYTES))
             taken += write(descriptor, packet, length[index] - ETHERNET_BYTES) > 0
     return taken

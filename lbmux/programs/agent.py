@@ -30,7 +30,7 @@ from lbmux.control.offloads import without_super_frames
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
-from lbmux.datapath.verdicts import DROPS, PASSES
+from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -128,9 +128,19 @@ class AgentLoop:
             self._worker.outbound(self._batch, now_ticks())
             seen = watching.after(self._batch, came, self.ring.index, is_reply=True) if watching else NOBODY_SAW
             self._slow.outbound(self._batch, seen)
+            self._turn_back()
             self._sender.send(self._batch, DROPS)
             if watching:
                 watching.tell(seen)
+
+
+    def _turn_back(self) -> None:
+        """Replies to this host itself go into its stack."""
+        verdicts = self._batch.verdict[: self._batch.count]
+        hairpin = verdicts == Verdict.HAIRPIN
+        if hairpin.any():
+            self._tun.send(self._batch, Verdict.HAIRPIN + 1, least=Verdict.HAIRPIN)
+            verdicts[hairpin] = Verdict.NOT_HERE  # the sender leaves it alone
 
 
 @contextlib.contextmanager

@@ -104,6 +104,9 @@ class SlowAgent:
         self._worker.outbound(self._one, now_ticks())
         self._identification += 1
         packet = _frame(self._one, 0)[ETHERNET_BYTES:]
+        if self._one.verdict[0] == Verdict.HAIRPIN:
+            self._deliver(packet)
+            return
         for piece in cut(packet, ETHERNET_MTU, self._identification):
             self._send(frame[:ETHERNET_BYTES] + piece)
 

@@ -38,7 +38,7 @@ PAUSE_S = 0.02
 HEARTBEAT_S = 0.5
 """How soon a watcher that has gone is noticed, and frames are sent on."""
 
-OF_REPLIES = (Verdict.REPLIED, Verdict.RESET_HELD)
+OF_REPLIES = (Verdict.REPLIED, Verdict.HAIRPIN, Verdict.RESET_HELD)
 """What a kernel's agent records of replies; all other verdicts are of what came for the host."""
 NO_PICTURES: list[Picture] = []
 NOBODY_SAW: list[Seen] = []

@@ -126,7 +126,7 @@ class AgentSlowPath:
             return mine
         flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
         target = self.host.target(flow)
-        if target is None or self.host.connected(flow._replace(vip=target.dip, vip_port=target.port or flow.vip_port)):
+        if target is None or self.host.connected(_at_server(flow, target)):
             self.counts["unknown_connected"] += 1
             return mine
         self.counts["unknown_returned"] += 1
@@ -151,3 +151,9 @@ class AgentSlowPath:
     def _dropped(self, why: str) -> Inbound:
         self.counts[why] += 1
         return NOTHING
+
+
+def _at_server(flow: Flow, target: Target) -> Flow:
+    """As the server's socket has it: in a hairpin (lbmux.datapath.agent) the VIP is the client."""
+    client = flow.vip if flow.client == target.dip else flow.client
+    return flow._replace(client=client, vip=target.dip, vip_port=target.port or flow.vip_port)

@@ -58,7 +58,7 @@ def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
 def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:
     """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
     if left is not None:
-        return left if verdict == Verdict.REPLIED else without_tunnel(left, came)
+        return left if verdict in (Verdict.REPLIED, Verdict.HAIRPIN) else without_tunnel(left, came)
     return inner_frame(came, ports)
 
 

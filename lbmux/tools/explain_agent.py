@@ -15,7 +15,7 @@ import numpy as np
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.watching import Heading
-from lbmux.datapath.agent import inbound_key, outbound_key
+from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
 from lbmux.datapath.match import match_service
@@ -251,6 +251,7 @@ def _look_in(world_address, address, length, now, found, entries):  # type: igno
     if index < 0 or index >= endpoint_limit(world):
         return
     endpoint = endpoint_row(endpoints(world), index)
+    packet = as_server_sees_it(endpoint, packet)
     hashed, ports = inbound_key(setting, endpoint, packet)
     found[2], found[3] = index, hashed
     _entries_of(world, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)

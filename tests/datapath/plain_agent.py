@@ -88,6 +88,9 @@ class PlainAgent:
         endpoint = self.endpoints[target]
         dip_port = endpoint.dip_port or port
         asks = endpoint.asks and not packet.flags & SYN and not vouched
+        hairpin = endpoint.mode == NAT and packet.source == endpoint.dip
+        if hairpin:
+            packet = packet._replace(source=endpoint.vip)
         remembers = endpoint.mode == NAT or endpoint.asks
         if remembers and not self._admit(packet, endpoint, dip_port, target, asks, now):
             return Verdict.UNKNOWN, target, marked
@@ -97,6 +100,11 @@ class PlainAgent:
             packet = packets.parse(frame, self.plain)
             assert not isinstance(packet, Verdict)
             frame = packets.translate(frame, packet, endpoint.dip, dip_port, "destination")
+            if hairpin:
+                packet = packets.parse(frame, self.plain)
+                assert not isinstance(packet, Verdict)
+                source_port = int.from_bytes(packet.ports[:2], "big")
+                frame = packets.translate(frame, packet, endpoint.vip, source_port, "source")
         return Verdict.DELIVERED, target, frame
 
     def _admit(
@@ -147,7 +155,12 @@ class PlainAgent:
         after = packets.translate(frame, packet, endpoint.vip, endpoint.vip_port or port, "source")
         if endpoint.mss and packet.flags & SYN:
             after = clamp_mss(after, packet, endpoint.mss)
-        return Verdict.REPLIED, target, after
+        if packet.destination != endpoint.vip:
+            return Verdict.REPLIED, target, after
+        back = packets.parse(after, self.plain)
+        assert not isinstance(back, Verdict)
+        after = packets.translate(after, back, endpoint.dip, int.from_bytes(back.ports[2:], "big"), "destination")
+        return Verdict.HAIRPIN, target, after[6:12] + after[6:]
 
 
     def _from_vip(self, packet: packets.Packet, port: int, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:

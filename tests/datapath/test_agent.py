@@ -112,7 +112,7 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
                 fragment=pick.choice([0, 0x4000, 0x4000, 0x4000, 0x2000]),
             )[: pick.choice([None] * 30 + [pick.randint(14, 80)])]
             for frame in islice(frames, pick.randint(1, 50))
-        ]
+        ] + [own_connection(pick) for _ in range(pick.randrange(4))]
         delivered = pair.inbound(arriving, now)
         now = (now + pick.choice([0, 1, 3, 25])) & 0xFFFFFFFF
         leaving = [
@@ -126,9 +126,36 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
         if pick.random() < 0.2:
             pair.machine.tables.endpoints[2]["generation"] = pair.endpoints[2].generation = turn
     pair.check_tables()
-    wanted = {"DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
+    wanted = {"DELIVERED", "REPLIED", "HAIRPIN", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
     assert (Verdict.UNKNOWN in pair.plain.verdicts) == (Verdict.RESET_HELD in pair.plain.verdicts) == asks
+
+
+def own_connection(pick: random.Random, dip: bytes = DIP, vips: tuple[bytes, ...] = (WEB, SECOND)) -> bytes:
+    """A packet of a backend to its own VIP, of few flows."""
+    craft = Craft(
+        source=dip, source_port=50000 + pick.randrange(9), destination=pick.choice(vips),
+        flags=pick.choice([SYN, ACK, ACK, RST | ACK]), payload=pick.randbytes(pick.randrange(9)),
+    )  # fmt: skip
+    return tunnelled(craft.packet(), MUXES[0], OWN[0])
+
+
+def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer_at_both_ends() -> None:
+    pair = Pair(asks=True)
+    opening = Craft(source=DIP, source_port=50000, destination=WEB, flags=SYN)
+    ((verdict, target, frame),) = pair.inbound([tunnelled(opening.packet(), MUXES[0], OWN[0])], 1)
+    arrived = parse(frame)
+    assert (verdict, target) == (Verdict.DELIVERED, 0) and isinstance(arrived, Packet)
+    assert (arrived.source, arrived.destination) == (WEB, DIP)
+    assert arrived.ports == (50000).to_bytes(2) + (8080).to_bytes(2)
+    answer = Craft(source=DIP, source_port=8080, destination=WEB, destination_port=50000, flags=SYN | ACK)
+    ((verdict, target, frame),) = pair.outbound([answer.frame()], 2)
+    back = parse(frame)
+    assert (verdict, target) == (Verdict.HAIRPIN, 0) and isinstance(back, Packet)
+    assert (back.source, back.destination, frame[:6]) == (WEB, DIP, frame[6:12])
+    assert back.ports == (80).to_bytes(2) + (50000).to_bytes(2)
+    assert int.from_bytes(frame[50:52]) == transport_checksum(frame, back)
+    pair.check_tables()
 
 
 def way_in(vip: bytes, flags: int = ACK) -> bytes:

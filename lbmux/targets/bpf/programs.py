@@ -6,8 +6,10 @@ Each takes the kernel's context and returns an action.  All that is decided is d
 from lbmux.datapath import agent, mux
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import backend_row
-from lbmux.datapath.verdicts import DROPS, PASSES
+from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.datapath.world import (
+    RECEIVED,
+    SENT,
     arrived,
     backend_limit,
     backends,
@@ -22,6 +24,7 @@ from lbmux.datapath.world import (
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP = -1, 2
+HAIRPIN = int(Verdict.HAIRPIN)
 
 
 @step
@@ -39,7 +42,7 @@ def mux_action(world, verdict, target):
     interface = int64(backend_row(backends(world), target).interface)
     if interface == 0 or interface == arrived(world):
         return XDP_TX
-    return redirect(world, interface)
+    return redirect(world, interface, int64(SENT))
 
 
 @step
@@ -49,8 +52,10 @@ def agent_xdp_action(verdict):
 
 
 @step
-def agent_tc_action(verdict):
-    """The way out: everything goes on its way, replies with the VIP as their source."""
+def agent_tc_action(world, verdict):
+    """The way out: everything goes on its way, replies with the VIP as their source; those to this host come in."""
+    if verdict == HAIRPIN:
+        return redirect(world, arrived(world), int64(RECEIVED))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
 
 
@@ -66,8 +71,9 @@ def agent_xdp(context):
 
 
 def agent_tc(context):
-    verdict, _ = agent.run_outbound(tc_world(context))
-    return agent_tc_action(verdict)
+    world = tc_world(context)
+    verdict, _ = agent.run_outbound(world)
+    return agent_tc_action(world, verdict)
 
 
 CLOCKS = layout(("jiffies", "u8"), ("coarse_ns", "u8"))

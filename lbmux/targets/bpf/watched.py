@@ -160,4 +160,4 @@ def agent_tc(context):
     sequence = noted(world, True)
     verdict, target = agent.run_outbound(world)
     after(world, sequence, verdict, target, int64(0))
-    return agent_tc_action(verdict)
+    return agent_tc_action(world, verdict)

@@ -13,14 +13,14 @@ from lbmux.targets.bpf.syscall import Attach
 from tests.datapath.craft import Craft, Stream, tunnelled
 from tests.datapath.harness import Machine
 from tests.datapath.plain_packet import UDP
-from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, reply_to
+from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, own_connection, reply_to
 from tests.datapath.test_agent import destinations as agent_destinations
 from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinations, services
 
 from .twins import ETHERNET_BYTES, Twins, on_one_cpu
 
 pytestmark = pytest.mark.root
-XDP_REDIRECT = 4
+XDP_REDIRECT, TCX_REDIRECT = 4, 7
 LOOPBACK, ELSEWHERE = 1, 7
 """A test run's frames come in by the loopback interface."""
 FRAMES_A_STREAM, TURNS = 16_000, 16
@@ -157,7 +157,8 @@ def assert_agent_agrees(twins: Twins, program: str, frames: Sequence[bytes]) -> 
     native = batch.results()
     sent = {"agent_xdp": (XDP_PASS, XDP_DROP), "agent_tc": (TCX_NEXT & 0xFFFFFFFF, TCX_DROP)}[program]
     for frame, run, (verdict, _, after) in zip(frames, runs, native, strict=True):
-        assert (run.result, run.frame) == (sent[verdict.kind == "drop"], after), frame.hex()
+        action = TCX_REDIRECT if verdict == Verdict.HAIRPIN else sent[verdict.kind == "drop"]
+        assert (run.result, run.frame) == (action, after), frame.hex()
     return native
 
 
@@ -180,6 +181,7 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
                 )[: pick.choice([None] * 30 + [pick.randint(14, 80)])]
                 for frame in islice(frames, 600)
             ]
+            arriving += [own_connection(pick) for _ in range(30)]
             came = assert_agent_agrees(twins, "agent_xdp", arriving)
             leaving = [
                 reply_to(frame, pick.randbytes(pick.randrange(20)))
@@ -190,7 +192,7 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
             met |= {verdict for verdict, *_ in came + went}
             twins.assert_same_tables()
     wanted = {"DELIVERED", "REPLIED", "UNKNOWN", "RESET_HELD", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX"}
-    wanted |= {"NOT_HERE", "FRAGMENT"}
+    wanted |= {"NOT_HERE", "FRAGMENT", "HAIRPIN"}
     assert wanted <= {verdict.name for verdict in met}
 
 
