@@ -25,7 +25,7 @@ check: setup
 	@$(VENV)/lint-imports
 
 fast: setup
-	@$(VENV)/python -m pytest -q -n 2 -m "not root"
+	@$(VENV)/python -m pytest -q -n 2 -m "not root and not slow"
 
 bench: setup
 	@$(VENV)/python -m bench

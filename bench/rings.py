@@ -19,6 +19,7 @@ from numba import types
 
 from bench.live import Bed
 from bench.report import REPETITIONS, Result
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import Pointer, at_address, int64, layout, rows, u32, u64
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import Batch
@@ -35,7 +36,6 @@ from lbmux.frames.packet_ring import (
     header_row,
 )
 from lbmux.frames.socket_filters import NOTHING, attach
-from lbmux.targets.compiled import compiled
 from lbmux.targets.native import HEADROOM_BYTES
 
 PACKET_TX_RING, TPACKET_V2, TPACKET_V3 = 13, 1, 2

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
+from lbmux.codegen.compiled import unlocked
 from lbmux.control.moment import Moment
 from lbmux.control.orders import Key
 from lbmux.datapath.flows import is_alive
@@ -29,7 +30,6 @@ from lbmux.datapath.tables import (
     service_row,
 )
 from lbmux.errors import LbmuxError
-from lbmux.targets.compiled import unlocked
 from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15

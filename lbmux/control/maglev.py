@@ -26,7 +26,7 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.targets.compiled import unlocked
+from lbmux.codegen.compiled import unlocked
 
 DEFAULT_SIZE = 65537
 SEED = 0x6C626D75

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.match import PROBES, name_hash
 from lbmux.datapath.memory import at_address, int64
 from lbmux.datapath.tables import NAME, SERVER_ID, name_row, settings_row
 from lbmux.errors import TableError
-from lbmux.targets.compiled import compiled
 from lbmux.targets.regions import Tables
 
 SALTS = 32

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import from_dtype, njit, types
 from numba.extending import intrinsic
 
-from lbmux.datapath.passes import StepCompiler
+from lbmux.codegen.pipeline import StepCompiler
 
 i8, i16, i32, i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 Pointer = types.voidptr

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
 from lbmux.datapath.memory import at_address, header, int64, layout, rows, step, swap16, u64
 from lbmux.datapath.verdicts import PASSES, Verdict
@@ -27,7 +28,6 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.frames.ordering import acquire, release
 from lbmux.frames.socket_filters import Line, attach
-from lbmux.targets.compiled import compiled
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
 from lbmux.frames.captured import (
     LARGEST_BYTES,
@@ -24,7 +25,6 @@ from lbmux.frames.captured import (
     put,
 )
 from lbmux.frames.links import LINKS, UNKNOWN, is_bare
-from lbmux.targets.compiled import compiled
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
 BYTE_ORDER_MAGIC = 0x1A2B3C4D

@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 
 import yaml
 
+from lbmux.codegen import cache
 from lbmux.errors import LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import namespaces, processes, topology_file
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
-from lbmux.targets import cache
 
 ROOT = Path("/run/lbmux/lab")
 DEFAULT_NAME = "lbmux"

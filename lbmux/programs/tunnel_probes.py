@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.codegen.compiled import compiled
 from lbmux.control import probe_routes
 from lbmux.control.config import Config, Service
 from lbmux.control.health.probe import ProbeError
@@ -32,7 +33,6 @@ from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
 from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
-from lbmux.targets.compiled import compiled
 from lbmux.targets.native import Worker, enter, world_row
 from lbmux.targets.regions import Tables
 

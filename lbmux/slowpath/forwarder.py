@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.flows import flow_hash, lookup, remember
@@ -48,7 +49,6 @@ from lbmux.datapath.world import (
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip
-from lbmux.targets.compiled import compiled
 from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
 
 ROOM_BYTES = 1 << 17

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
 from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import (
@@ -27,7 +28,6 @@ from lbmux.datapath.parse import mapped
 from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import LIMITS, TABLES, WORLD, backends, world_at
-from lbmux.targets.compiled import compiled
 from lbmux.targets.regions import Tables
 
 HEADROOM_BYTES = 64

@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
@@ -29,7 +30,6 @@ from lbmux.datapath.world import (
     worker_limit,
     world_at,
 )
-from lbmux.targets.compiled import compiled
 from lbmux.targets.native import world_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")

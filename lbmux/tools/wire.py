@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address, u16, u32, u64
 from lbmux.errors import CaptureError
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.targets.compiled import compiled
 from lbmux.tools.playback import Playback
 
 RING_FRAMES = 16

@@ -6,25 +6,18 @@ which Numba needs anyway, emits the object.  No other compiler takes part.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import llvmlite.binding as llvm
-from numba import cfunc
-from numba.core import event
-from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
-from numba.core.types.functions import BaseFunction
-from numba.core.typing.npydecl import NumpyRulesArrayOperator
 
-from lbmux.datapath.passes import StepCompiler
-from lbmux.datapath.step_library import needed
+from lbmux.codegen.unoptimised import unoptimised_llvm
 
 TRIPLE = "bpfel"
 DATA_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 PROCESSOR = "v3"
+SIGNATURE = "int32(voidptr)"
 ENTRY = "lbmux_program"
 ENTRY_LLVM = """
 define i32 @lbmux_program(ptr %context) section "{section}" {{
@@ -48,7 +41,7 @@ def compile_object(function: Callable[..., Any], section: str) -> bytes:
     """An object whose ``section`` holds ``function``, which takes the context and returns an action."""
     _prepare()
     machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=PROCESSOR, opt=2)
-    module = llvm.parse_assembly(_as_bpf(_numba_llvm(function), section))
+    module = llvm.parse_assembly(_as_bpf(unoptimised_llvm(function, SIGNATURE), section))
     for defined in module.functions:
         if not defined.is_declaration and defined.name != ENTRY:
             defined.linkage = "internal"
@@ -69,58 +62,6 @@ def _inlined() -> llvm.ModulePassManager:
     passes.add_global_dead_code_eliminate_pass()
     passes.add_instruction_combine_pass()
     return passes
-
-
-def _numba_llvm(function: Callable[..., Any]) -> str:
-    """Unoptimised: LLVM's passes are to run once, for the kernel's machine."""
-    with _only_llvm():
-        made = cfunc("int32(voidptr)", error_model="numpy", pipeline_class=StepCompiler, _nrt=False)(function)._library
-        module = made._final_module
-        for library in needed(made):
-            module.link_in(library._final_module)
-        return str(module)
-
-
-@contextmanager
-def _only_llvm() -> Iterator[None]:
-    """Numba optimises, links and emits each function for this machine as soon as it has compiled it; nobody calls it,
-    and it takes a second and a half.  Every sum it tries as one of arrays first, and what it does it says to listeners,
-    of which there are none: another tenth.  What a sum of two such numbers is it asks all its registries each time: a
-    quarter."""
-
-    def finalize(library: JITCodeLibrary) -> None:
-        library._finalized = True
-
-    def nothing(*_: object, **__: object) -> None:
-        pass
-
-    with (
-        patch.object(NumpyRulesArrayOperator, "generic", nothing),
-        patch.object(BaseFunction, "get_call_type", _asked_once(BaseFunction.get_call_type)),
-        patch.object(event, "start_event", nothing),
-        patch.object(event, "end_event", nothing),
-        patch.object(JITCodeLibrary, "finalize", finalize),
-        patch.object(JITCodeLibrary, "_optimize_functions", lambda library, module: None),
-        patch.object(JITCodeLibrary, "get_pointer_to_function", lambda library, name: 0),
-        patch.object(JITCPUCodegen, "set_env", lambda codegen, name, environment: None),
-    ):
-        yield
-
-
-def _asked_once(resolve: Callable[..., Any]) -> Callable[..., Any]:
-    """``BaseFunction.get_call_type`` that remembers: the same function of the same types is the same in every step."""
-    known: dict[Any, tuple[Any, Any]] = {}
-
-    def get_call_type(function: Any, context: Any, arguments: Any, named: Any) -> Any:
-        key = function.key, tuple(arguments), tuple(named.items())
-        if key not in known:
-            signature = resolve(function, context, arguments, named)
-            known[key] = signature, function._impl_keys[signature.args]
-        signature, implementation = known[key]
-        function._impl_keys[signature.args] = implementation
-        return signature
-
-    return get_call_type
 
 
 def _as_bpf(text: str, section: str) -> str:

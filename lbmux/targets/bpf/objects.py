@@ -13,9 +13,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from lbmux.codegen import cache as directories
+from lbmux.codegen import sealed
 from lbmux.errors import LbmuxError
-from lbmux.targets import cache as directories
-from lbmux.targets import sealed
 from lbmux.targets.bpf.elf import Object
 
 SECTION = "lbmux"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.targets import cache, sealed
+from lbmux.codegen import cache, sealed
 from lbmux.targets.bpf import objects
 from lbmux.targets.bpf.objects import CompileError, compiled
 from tests.datapath.harness import Frames, Machine

@@ -1,7 +1,7 @@
-"""Where Numba puts a step: in LLVM's words, and no code for itself.
+"""Where Numba puts a compiled step: its LLVM as written, without machine code.
 
-A step is only ever inlined: to optimise it with all that it calls, and to emit code of it that nobody runs, would
-take as long as all the rest.
+Callers inline every step.  Optimising a step on its own, and emitting code that nothing calls, would take as long as
+all other work, and the kernel's verifier would have more to follow.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from numba.core.codegen import JITCodeLibrary
 
 
 class StepLibrary(JITCodeLibrary):
-    """A step in LLVM's words, as Numba wrote them: whoever calls it has it optimised with its own."""
+    """The LLVM of one step; its caller optimises it together with its own."""
 
     _final_module: Any
     _shared_module: Any
@@ -26,10 +26,10 @@ class StepLibrary(JITCodeLibrary):
         pass
 
     def _get_module_for_linking(self) -> Any:
-        """With all that it calls."""
+        """The step's module with all that it calls."""
         if self._shared_module is None:
             alone, self._final_module = self._final_module, self._final_module.clone()
-            for other in needed(self):
+            for other in callees(self):
                 is_step = isinstance(other, StepLibrary)
                 module = other._final_module if is_step else other._get_module_for_linking()
                 self._final_module.link_in(module, preserve=True)
@@ -38,17 +38,17 @@ class StepLibrary(JITCodeLibrary):
         return self._shared_module
 
 
-def needed(library: JITCodeLibrary, found: dict[JITCodeLibrary, None] | None = None) -> dict[JITCodeLibrary, None]:
-    """All that ``library`` calls, in the order in which it was compiled."""
+def callees(library: JITCodeLibrary, found: dict[JITCodeLibrary, None] | None = None) -> dict[JITCodeLibrary, None]:
+    """Every library that ``library`` calls, directly or not, in the order of compilation."""
     found = {} if found is None else found
     for other in library._linking_libraries:
         if other not in found:
             found[other] = None
-            needed(other, found)
+            callees(other, found)
     return found
 
 
 def not_executable(library: JITCodeLibrary, description: Any, environment: Any) -> Any:
-    """What stands for a step's code, which is never called."""
+    """A placeholder for a step's machine code, which nothing calls."""
     name, module = description.qualname, description.lookup_module()
     return _dynfunc.make_function(module, name, "a step", 0, environment, (library,))

@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from lbmux.targets.sealed import why_not_trusted
+from lbmux.codegen.sealed import why_not_trusted
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def _root() -> Path:
 def digest() -> str:
     """Of the sources of all layers that have compiled code, and of the compilers' versions."""
     state = hashlib.sha256(" ".join((sys.version, version("numba"), version("llvmlite"), version("numpy"))).encode())
-    for layer in ("datapath", "targets", "frames", "control"):
+    for layer in ("codegen", "datapath", "targets", "frames", "control"):
         for path in sorted((PACKAGE / layer).rglob("*.py")):
             state.update(path.read_bytes())
     return state.hexdigest()[:16]

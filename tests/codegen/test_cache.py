@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.targets import cache, sealed
-from lbmux.targets.compiled import compiled
+from lbmux.codegen import cache, sealed
+from lbmux.codegen.compiled import compiled
 
 
 @pytest.fixture(autouse=True)

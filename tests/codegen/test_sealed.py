@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.targets import sealed
+from lbmux.codegen import sealed
 
 DATA = bytes(range(256)) * 4
 NOBODY = 65534

@@ -1,24 +1,22 @@
-"""Functions that Numba compiles for this machine, once: the next process finds them in the cache.
+"""Numba's on-disk cache of compiled functions: sealed files in lbmux's own directory.
 
-They work on arrays that they are given, and make none: so Numba's runtime, which counts references, is not needed.
+Numba's own cache loads whatever lies there, and first refreshes all its registries (0.2 s), for its compiler's sake.
 """
 
 import logging
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserProvidedCacheLocator
 
-from lbmux.targets import cache, sealed
+from lbmux.codegen import cache, sealed
 
 log = logging.getLogger(__name__)
 
 
 class _Place(UserProvidedCacheLocator):
-    """Our directory, which is there and checked."""
+    """lbmux's own directory, which `cache` has created and checked."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         self._py_file, self._lineno = py_file, py_func.__code__.co_firstlineno
@@ -34,7 +32,7 @@ class _Place(UserProvidedCacheLocator):
         return f"{self._lineno}-{self.get_suitable_cache_subpath(self._py_file)}"
 
     def ensure_cache_path(self) -> None:
-        """It is there, or writing says that it is not."""
+        """Do nothing: `cache` created it, and a failed write is logged."""
 
 
 class _Result(CompileResultCacheImpl):
@@ -42,7 +40,7 @@ class _Result(CompileResultCacheImpl):
 
 
 class _Files(IndexDataCacheFile):
-    """Numba's index and data, but sealed."""
+    """Numba's index and data files, sealed."""
 
     def _load_index(self) -> dict[Any, str]:
         data = sealed.read(Path(self._index_path))
@@ -60,7 +58,9 @@ class _Files(IndexDataCacheFile):
         sealed.write(Path(self._data_path(name)), self._dump(data))
 
 
-class _Kept(FunctionCache):
+class SealedFunctionCache(FunctionCache):
+    """The machine code of one function, by its argument types."""
+
     _impl_class = _Result
 
     def __init__(self, function: Any) -> None:
@@ -68,25 +68,9 @@ class _Kept(FunctionCache):
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """What was compiled before needs nothing of what a compiler knows: to load that takes a fifth of a second."""
+        """The code for these argument types, or None; skips the registries, which only a compiler needs."""
         try:
             return self._load_overload(sig, target_context)
-        except Exception as error:  # whatever is wrong with it: to compile it again mends it
+        except Exception as error:  # whatever the damage is, compiling again repairs it
             log.warning("%s: compiled code cannot be loaded: %r: compiling again", self._name, error)
             return None
-
-
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        made = njit(error_model="numpy", _nrt=False, **options)(function)
-        if cache.directory() is not None:
-            made._cache = _Kept(function)
-        return made
-
-    return decorate
-
-
-compiled = _compiled()
-"""For functions that a batch takes microseconds in: to let the interpreter go meanwhile would cost more."""
-unlocked = _compiled(nogil=True)
-"""For functions that take milliseconds: the interpreter goes on beside them."""
