@@ -39,6 +39,7 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.draining import drained
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
+from lbmux.programs.host_forwarding import HostForwarding
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.prompting import Prompting
@@ -252,6 +253,7 @@ async def _serve(options: Options) -> None:
         mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
         sender = stack.enter_context(Sender(options.interface))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), sender)
+        host = stack.enter_context(HostForwarding(options.interface, ring.index, driver.kernel is not None))
         prompting = Prompting(lambda: Moment.of_mux(mux), sender.send)
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
@@ -273,6 +275,7 @@ async def _serve(options: Options) -> None:
         watching = Watching(lambda: Moment.of_mux(mux), loop.watch, driver)
         about = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
+        showing.more["host_forwarding"] = host.describe
 
         only_served = options.bgp is not None and options.bgp.withdraw_without_backends
         announced = functools.partial(prefixes_of, only_served=only_served)
@@ -284,9 +287,14 @@ async def _serve(options: Options) -> None:
             await announcer.announce(announced(mux.config) & announced(after))
             return True
 
+        async def keep_from_host() -> None:
+            if mux.config is not None:
+                await host.configure(mux.config)
+
         async def in_force() -> None:
             showing.loaded()
             slow.configure()
+            await keep_from_host()
             prompting.in_force(reloader.wanted.slowpath)
             try:
                 await probes.configure(reloader.wanted)
@@ -313,6 +321,7 @@ async def _serve(options: Options) -> None:
         await stack.enter_async_context(health.running())
         if not has_flows:  # else the kernel forwards already, by what was found before
             await health.settled()
+        await keep_from_host()
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()

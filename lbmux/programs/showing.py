@@ -53,6 +53,8 @@ class Showing:
     ring: PacketRing | None = None
     waiting: Waiting | None = None
     slow: Callable[[], dict[str, int]] | None = None
+    more: dict[str, Callable[[], dict[str, object]]] = field(default_factory=dict)
+    """What else `runtime` asks, by name."""
     started: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
 
@@ -109,6 +111,7 @@ class Showing:
                     self.driver.programs[place]: code.instructions for place, code in loaded.items()
                 },
                 **self.about,
+                **{name: describe() for name, describe in self.more.items()},
                 "pid": os.getpid(),
                 "uptime_s": round(time.monotonic() - self.started, 3),
                 "cpus": os.cpu_count(),

@@ -24,6 +24,9 @@ NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 
 class Command(IntEnum):
     MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
@@ -51,7 +54,7 @@ class Attach(IntEnum):
         return ProgramType.XDP if self is Attach.XDP else ProgramType.SCHED_CLS
 
 
-ARRAY, RING, MMAPABLE = 2, 27, 1 << 10
+HASH, ARRAY, RING, NO_PREALLOCATION, MMAPABLE = 1, 2, 27, 1 << 0, 1 << 10
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
 LOG_ALL, LOG_STATISTICS = 1, 4
 LOG_BYTES, SMALL_LOG_BYTES = 1 << 24, 1 << 12
@@ -118,6 +121,27 @@ def create_array(name: str, value_bytes: int) -> int:
 def create_ring(name: str, size_bytes: int) -> int:
     """A ring buffer that programs write records into; its size is a power of two of pages."""
     return _bpf(Command.MAP_CREATE, struct.pack("<5I8x16s", RING, 0, 0, size_bytes, 0, _name(name)), f"ring {name}")
+
+
+def create_hash(name: str, key_bytes: int, value_bytes: int, most: int) -> int:
+    """A hash map of at most so many elements, whose memory grows with them."""
+    attributes = struct.pack("<5I8x16s", HASH, key_bytes, value_bytes, most, NO_PREALLOCATION, _name(name))
+    return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {most} elements")
+
+
+def update_element(descriptor: int, key: bytes, value: bytes) -> None:
+    """Add an element, or replace its value."""
+    _element(Command.MAP_UPDATE_ELEM, descriptor, key, value)
+
+
+def delete_element(descriptor: int, key: bytes) -> None:
+    _element(Command.MAP_DELETE_ELEM, descriptor, key)
+
+
+def _element(number: Command, descriptor: int, key: bytes, value: bytes = b"") -> None:
+    held, place = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    at = ctypes.addressof(place) if value else 0
+    _bpf(number, struct.pack("<I4xQQQ", descriptor, ctypes.addressof(held), at, 0), "map element")
 
 
 def map_value(descriptor: int, value_bytes: int) -> mmap.mmap:

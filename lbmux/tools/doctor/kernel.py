@@ -38,15 +38,19 @@ def number(name: str) -> int:
 
 
 def forwarding(situation: Situation) -> Iterator[Finding]:
-    """A router must forward; a mux must not, or the kernel sends a VIP's packets that the mux leaves to it back."""
+    """A router must forward; a mux must not, unless its filter keeps VIPs from the kernel, which sends them back."""
+    host = (situation.runtime or {}).get("host_forwarding", {})
     for version in versions(situation):
         name = FORWARDING[version]
         is_on, said = bool(number(name)), name.replace("/", ".")
         if situation.role == "router" and not is_on:
             seen = f"{said} is 0: this router forwards nothing of IPv{version}"
             yield fault("forwarding", seen, f"sysctl {said}=1")
+        elif situation.role == "mux" and is_on and host.get("vips_filtered"):
+            yield ok("forwarding", f"{said} is 1, but the mux keeps VIPs from it ({host['dropped']} frames so far)")
         elif situation.role == "mux" and is_on:
-            seen = f"{said} is 1: what the mux leaves to the kernel is sent back to the router, round and round"
+            reason = f" ({host['reason']})" if host.get("reason") else ""
+            seen = f"{said} is 1: the kernel sends what goes to VIPs back to the router, round and round{reason}"
             yield warning("forwarding", seen, f"sysctl {said}=0")
         else:
             yield ok("forwarding", f"{said} is {int(is_on)}")

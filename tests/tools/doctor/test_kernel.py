@@ -11,6 +11,8 @@ from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation
 from tests.control.inside import CONFIG
 
+from .situations import situation
+
 Settings = Callable[..., None]
 Check = Callable[[Situation], Iterator[Finding]]
 
@@ -44,6 +46,22 @@ def states(check: Check, role: Role, *vips: str) -> list[str]:
 def test_a_router_forwards_and_a_mux_does_not(settings: Settings, role: Role, value: int, state: str) -> None:
     settings(ipv4__ip_forward=value)
     assert states(kernel.forwarding, role) == [state]
+
+
+@pytest.mark.parametrize(
+    ("host", "state", "said"),
+    [
+        ({"vips_filtered": True, "dropped": 7, "reason": ""}, "ok", "the mux keeps VIPs from it (7 frames so far)"),
+        ({"vips_filtered": False, "dropped": 0, "reason": "no tcx here"}, "warning", "round and round (no tcx here)"),
+    ],
+)
+def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
+    settings: Settings, host: dict[str, object], state: str, said: str
+) -> None:
+    settings(ipv4__ip_forward=1)
+    (finding,) = kernel.forwarding(situation("mux", runtime={"host_forwarding": host}, config=None))
+    assert finding.state == state
+    assert finding.seen.endswith(said)
 
 
 def test_each_version_of_ip_that_vips_have_is_looked_at(settings: Settings) -> None:

@@ -1,0 +1,73 @@
+"""Keeps what a mux takes from the host's own forwarding (frames.vip_filter); where that cannot be, says so."""
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from types import TracebackType
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config
+from lbmux.control.neighbours import addresses
+from lbmux.errors import LbmuxError
+from lbmux.frames.vip_filter import VipFilter
+from lbmux.targets.bpf import pins
+
+log = logging.getLogger(__name__)
+
+SYSCTLS = Path("/proc/sys/net")
+FORWARDING = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/all/forwarding"}
+
+
+class HostForwarding:
+    """``outlives``: the filter stays when this process ends, as the kernel's driver does, which punts on."""
+
+    def __init__(self, interface: str, interface_index: int, outlives: bool) -> None:
+        self._interface, self._index, self._outlives = interface, interface_index, outlives
+        self._filter: VipFilter | None = None
+        self._refusal = ""
+
+    def __enter__(self) -> "HostForwarding":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._filter is not None:
+            self._filter.close()
+
+    async def configure(self, config: Config) -> None:
+        """Keep the VIPs of this configuration from the kernel.  The host's addresses are read anew."""
+        vips = {service.vip for service in config.services}
+        local = await asyncio.to_thread(addresses)
+        try:
+            if self._filter is None:
+                directory = pins.Pins(pins.directory_of(self._interface, "mux")) if self._outlives else None
+                self._filter = VipFilter(self._index, directory)
+            self._filter.hide(vips, local)
+        except LbmuxError as error:
+            self._refused(str(error).splitlines()[0], vips)
+        else:
+            self._refusal = ""
+
+    def _refused(self, reason: str, vips: set[Address]) -> None:
+        """Said once, and where the host forwards: a host that does not just drops its copies."""
+        families = [version for version in sorted({vip.version for vip in vips}) if forwards(self._interface, version)]
+        if families and reason != self._refusal:
+            which = " and ".join(f"IPv{version}" for version in families)
+            log.warning("this host forwards %s and will forward packets for VIPs, too: %s", which, reason)
+        self._refusal = reason
+
+    def describe(self) -> dict[str, object]:
+        """Whether VIPs are kept from the host's forwarding, how many frames were, and why they are not."""
+        found = self._filter
+        kept = found is not None and found.is_attached()
+        reason = "" if kept else self._refusal or "the filter is not attached"
+        return {"vips_filtered": kept, "dropped": found.dropped() if found else 0, "reason": reason}
+
+
+def forwards(interface: str, version: int) -> bool:
+    """Whether the kernel forwards what comes in by the interface."""
+    with contextlib.suppress(OSError):  # a kernel without this family
+        return (SYSCTLS / FORWARDING[version].format(interface)).read_text().strip() != "0"
+    return False

@@ -1,0 +1,93 @@
+"""The program that drops what goes to an address of a set, written as BPF instructions.
+
+It runs at tcx ingress: behind XDP, behind the tap of a packet socket, before the kernel's own receive path.
+No compiler takes part, since a mux in user space should not have to wait for one.
+"""
+
+import struct
+
+from lbmux.targets.bpf.syscall import Attach, Loaded, load_program
+
+NEXT, DROP = -1, 2
+"""TCX_NEXT, TCX_DROP."""
+LOAD_BYTES, LOOKUP = 26, 1
+"""bpf_skb_load_bytes, bpf_map_lookup_elem."""
+PROTOCOL_AT = 16  # struct __sk_buff
+IPV4, IPV6, VLAN, QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
+"""Ethernet types as loaded."""
+ETHERNET_BYTES, TAG_BYTES, IPV6_BYTES = 14, 4, 40
+ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
+KEY, SCRATCH = -16, -24
+"""Where on the stack, from its end in r10."""
+
+MOV, MOV_NUMBER, ADD_NUMBER, LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0xBF, 0xB7, 0x07, 0x61, 0x69, 0x71
+STORE_WORD, STORE_DOUBLE, ATOMIC_ADD, LOAD_64 = 0x62, 0x7A, 0xDB, 0x18
+MAP, MAP_VALUE = 1, 2
+"""Source registers of LOAD_64: BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE."""
+JUMP, EQUAL, NOT_EQUAL, CALL, EXIT = 0x05, 0x15, 0x55, 0x85, 0x95
+
+Line = str | tuple[int, int, int, int | str, int]
+"""A label; or operation, destination and source register, offset or the label to jump to, number."""
+
+
+def load(addresses: int, counter: int) -> Loaded:
+    """Verified by the kernel; descriptors of an AddressSet, and of an array of one 8-byte counter of what was dropped.
+
+    BpfError where the kernel refuses it.
+    """
+    return load_program(Attach.TCX_INGRESS, assembled(_program(addresses, counter)), "lbmux_vips")
+
+
+def assembled(lines: list[Line]) -> bytes:
+    """The instructions, with labels as distances."""
+    labels, code = dict[str, int](), list[tuple[int, int, int, int | str, int]]()
+    for line in lines:
+        if isinstance(line, str):
+            labels[line] = len(code)
+        else:
+            code.append(line)
+    return b"".join(
+        struct.pack("<BBhi", operation, source << 4 | destination, _distance(labels, offset, at), number)
+        for at, (operation, destination, source, offset, number) in enumerate(code)
+    )
+
+
+def _distance(labels: dict[str, int], offset: int | str, at: int) -> int:
+    return labels[offset] - at - 1 if isinstance(offset, str) else offset
+
+
+def _bytes(offset: int, to: int, length: int) -> list[Line]:
+    """Load bytes of the packet, ``offset`` behind r8, to the stack; a packet that ends before them passes."""
+    return [
+        (MOV, 1, 6, 0, 0), (MOV, 2, 8, 0, 0), (ADD_NUMBER, 2, 0, 0, offset), (MOV, 3, 10, 0, 0),
+        (ADD_NUMBER, 3, 0, 0, to), (MOV_NUMBER, 4, 0, 0, length), (CALL, 0, 0, 0, LOAD_BYTES),
+        (NOT_EQUAL, 0, 0, "pass", 0),
+    ]  # fmt: skip
+
+
+def _program(addresses: int, counter: int) -> list[Line]:
+    """r6: the context, r7: the Ethernet type, r8: where its header begins."""
+    return [
+        (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, ETHERNET_BYTES),
+        (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6),
+        (EQUAL, 7, 0, "tagged", VLAN), (NOT_EQUAL, 7, 0, "pass", QINQ),
+        "tagged",  # the inner one of two tags: the kernel has taken the first off
+        *_bytes(2, SCRATCH, 2), (LOAD_HALF, 7, 10, SCRATCH, 0), (ADD_NUMBER, 8, 0, 0, TAG_BYTES),
+        (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6), (JUMP, 0, 0, "pass", 0),
+        "ipv4",
+        (STORE_DOUBLE, 10, 0, KEY, 0), (STORE_WORD, 10, 0, KEY + 8, -0x10000), *_bytes(16, KEY + 12, 4),
+        (JUMP, 0, 0, "look", 0),
+        "ipv6",  # neighbour discovery is the link's, and never forwarded
+        *_bytes(6, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0), (NOT_EQUAL, 7, 0, "address", ICMPV6),
+        *_bytes(IPV6_BYTES, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0),
+        (EQUAL, 7, 0, "pass", SOLICITATION), (EQUAL, 7, 0, "pass", ADVERTISEMENT),
+        "address",
+        *_bytes(24, KEY, 16),
+        "look",
+        (LOAD_64, 1, MAP, 0, addresses), (0, 0, 0, 0, 0), (MOV, 2, 10, 0, 0), (ADD_NUMBER, 2, 0, 0, KEY),
+        (CALL, 0, 0, 0, LOOKUP), (EQUAL, 0, 0, "pass", 0),
+        (LOAD_64, 2, MAP_VALUE, 0, counter), (0, 0, 0, 0, 0), (MOV_NUMBER, 1, 0, 0, 1), (ATOMIC_ADD, 2, 1, 0, 0),
+        (MOV_NUMBER, 0, 0, 0, DROP), (EXIT, 0, 0, 0, 0),
+        "pass",
+        (MOV_NUMBER, 0, 0, 0, NEXT), (EXIT, 0, 0, 0, 0),
+    ]  # fmt: skip
