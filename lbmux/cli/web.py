@@ -31,6 +31,8 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
     from lbmux.tools.web.guard import is_local
     from lbmux.tools.web.server import Site, serve
 
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise click.UsageError("--token should be of visible ASCII characters: a header and a cookie carry it")
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(16)
     run(serve(Site(controls or (default_path("mux"),), scoreboard), host, port, token))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.cli.main import run
+
 
 @contextlib.contextmanager
 def serving(tmp_path: Path, *options: str, **environment: str) -> Iterator[str]:
@@ -69,3 +71,9 @@ def test_a_token_that_is_given_is_asked_for_here_too(
     with serving(tmp_path, *options, **environment) as link:
         assert link.endswith("/?token=of-ours")
         assert status(link.partition("?")[0]) == 401 and status(link) == 200
+
+
+@pytest.mark.parametrize("token", ["", "\xfcber", "\u2603", "two\nlines"])
+def test_a_token_that_no_header_carries_is_wrong_usage(token: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["web", "--token", token]) == 2
+    assert "--token should be of visible ASCII characters" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
     /                 the page
     /events           the pool (tools.web.pool), as server-sent events
-    /api/table        ?service=: a Maglev table                /api/proposal  a configuration: what it would move
+    /api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
     /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file;
                                                                events say when that is another
 """
@@ -24,14 +24,15 @@ from lbmux.tools.packet import Packet
 from lbmux.tools.web.guard import add_headers, guard
 from lbmux.tools.web.looks import Look, look, names
 from lbmux.tools.web.pool import picture
-from lbmux.tools.web.tables import Table, change, read
+from lbmux.tools.web.tables import Weights, moves
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("style.css", "app.js", "board.js", "map.js", "places.js")}
 INTERVAL_S = 1.0
-MOST_PROPOSED_BYTES = 1 << 22
+MOST_PROPOSED_BYTES = 1 << 20
+"""Of a configuration: that parsing takes 150 MB at most."""
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Site:
     _picture: str = ""
     _looked_at: float = float("-inf")
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _proposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def application(self, token: str | None) -> web.Application:
         application = web.Application(middlewares=[guard(token)], client_max_size=MOST_PROPOSED_BYTES)
@@ -92,41 +94,37 @@ class Site:
 
     async def table(self, request: web.Request) -> web.Response:
         await self.look()
-        tables = self._tables()
+        known = self._weights()
         name = request.query.get("service", "")
-        if name not in tables:
-            return _refused(f"no service {name!r}: there are {', '.join(tables) or 'none'}")
-        return web.json_response(tables[name].as_json())
+        if name not in known:
+            return _refused(f"no service {name!r}: there are {', '.join(known) or 'none'}")
+        table = await asyncio.to_thread(known[name].table)
+        return web.json_response(table.as_json())
 
-    def _tables(self) -> dict[str, Table]:
-        """Of the first mux that answered: the page says where muxes disagree."""
+    def _weights(self) -> dict[str, Weights]:
+        """Of each service at the first mux that answered: the page says where muxes disagree."""
         found = next((one for one in self._looks if not one.error), None)
         if found is None:
             return {}
-        return {
-            service["service"]: Table.of(
-                {line["backend"]: line["weight"] for line in found.backends if line["service"] == service["service"]},
-                service["slots"],
-            )
-            for service in found.services
-        }
+        weights: dict[str, dict[str, int]] = {service["service"]: {} for service in found.services}
+        for line in found.backends:
+            weights.get(line["service"], {})[line["backend"]] = line["weight"]
+        return {one["service"]: Weights(weights[one["service"]], one["slots"]) for one in found.services}
 
     async def proposal(self, request: web.Request) -> web.Response:
-        text = await request.text()
-        await self.look()
-        try:
-            config = await asyncio.to_thread(read, text)
-        except LbmuxError as error:
-            return _refused(str(error))
-        now, size = await asyncio.to_thread(self._tables), config.maglev.size
-        then = {
-            service.name: Table.of({backend.name: backend.weight for backend in service.backends}, size)
-            for service in config.services
-        }
-        nothing = Table.of({}, size)
-        names = [*now, *(name for name in then if name not in now)]
-        moves = [change(name, now.get(name, nothing), then.get(name, nothing)) for name in names]
-        return web.json_response({"version": 1, "services": moves})
+        """One at a time, so that many do not add up."""
+        if self._proposing.locked():
+            return _refused("another proposal is being compared: try again in a moment", 429)
+        async with self._proposing:
+            try:
+                text = await request.read()
+                await self.look()
+                found = await asyncio.to_thread(moves, self._weights(), text, request.query.get("service"))
+            except web.HTTPRequestEntityTooLarge:
+                return _refused(f"the configuration is longer than {MOST_PROPOSED_BYTES} bytes", 413)
+            except LbmuxError as error:
+                return _refused(str(error))
+            return web.json_response({"version": 1, "services": found})
 
     async def explain(self, request: web.Request) -> web.Response:
         path = names(self.controls).get(request.query.get("mux", ""), self.controls[0])
@@ -154,8 +152,8 @@ def _file(name: str) -> Any:
     return answer
 
 
-def _refused(reason: str) -> web.Response:
-    return web.json_response({"version": 1, "error": reason}, status=400)
+def _refused(reason: str, status: int = 400) -> web.Response:
+    return web.json_response({"version": 1, "error": reason}, status=status)
 
 
 async def serve(site: Site, host: str, port: int, token: str | None) -> None:

@@ -6,19 +6,31 @@ Built by the muxes' own function from names and weights, which is all that a tab
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.control.config import Config
-from lbmux.control.config_file import load
+from lbmux.control.config import MAX_SLOTS, Config
+from lbmux.control.config_file import parse
 from lbmux.control.maglev import build, disruption
-from lbmux.errors import ConfigError
+from lbmux.errors import LbmuxError
 
 NOBODY = 0xFFFF
 """Of a slot where no backend has a weight."""
+MOST_SLOTS = 2 * MAX_SLOTS
+"""That one answer compares: the largest table before and after; about 30 MB of JSON."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a table is built from: its backends' weights and its size."""
+
+    weights: dict[str, int]
+    size: int
+
+    def table(self) -> "Table":
+        return Table.of(self.weights, self.size)
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,9 @@ class Table:
 
     def renamed(self, names: tuple[str, ...]) -> NDArray[np.uint16]:
         """The slots as indices into other names, which have all of these."""
+        at = {name: place for place, name in enumerate(names)}
         places = np.full(NOBODY + 1, NOBODY, np.uint16)
-        places[: len(self.names)] = [names.index(name) for name in self.names]
+        places[: len(self.names)] = [at[name] for name in self.names]
         return places[self.slots]
 
     def as_json(self) -> dict[str, Any]:
@@ -59,19 +72,33 @@ def change(name: str, now: Table, then: Table) -> dict[str, Any]:
     return {
         "service": name, "names": names, "size": len(new), "slots": packed(new), "moved": round(moved, 5),
         "changed": packed((old != new).astype(np.uint16) if same_size else np.ones(len(new), np.uint16)),
-        "shares": [
-            [round(float(np.mean(slots == at)), 5) if len(slots) else 0.0 for slots in (old, new)]
-            for at in range(len(names))
-        ],
+        "shares": np.stack([_shares(old, len(names)), _shares(new, len(names))], axis=1).tolist(),
     }  # fmt: skip
 
 
-def read(text: str) -> Config:
+def _shares(slots: NDArray[np.uint16], names: int) -> NDArray[np.float64]:
+    """Of the slots, each name's part."""
+    counts = np.bincount(slots, minlength=NOBODY + 1)[:names]
+    return np.round(counts / max(1, len(slots)), 5)
+
+
+def read(text: bytes) -> Config:
     """A configuration that was pasted.  ConfigError with its lines, by the name that the page gives it."""
-    with TemporaryDirectory(prefix="lbmux-web-") as directory:
-        path = Path(directory, "proposal.yaml")
-        path.write_text(text)
-        try:
-            return load(path)
-        except ConfigError as error:
-            raise ConfigError(Path("proposal"), error.problems) from None
+    return parse(text, Path("proposal"))
+
+
+def moves(now: dict[str, Weights], text: bytes, name: str | None) -> list[dict[str, Any]]:
+    """What a proposed configuration moves in each service, or in the one of that ``name``.
+
+    ``now``: of each service.  ConfigError where the text is not usable; LbmuxError where the answer would be too large.
+    """
+    config = read(text)
+    size = config.maglev.size
+    then = {one.name: Weights({each.name: each.weight for each in one.backends}, size) for one in config.services}
+    names = [one for one in {**now, **then} if name in (None, one)]
+    nothing = Weights({}, size)
+    pairs = [(one, now.get(one, nothing), then.get(one, nothing)) for one in names]
+    slots = sum(old.size + new.size for _, old, new in pairs)
+    if slots > MOST_SLOTS:
+        raise LbmuxError(f"{len(names)} services with {slots} slots, before and after: at most {MOST_SLOTS} at a time")
+    return [change(one, old.table(), new.table()) for one, old, new in pairs]

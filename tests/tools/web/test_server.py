@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from aiohttp.test_utils import TestClient
 from lbmux.control.maglev import build
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load
+from lbmux.tools.web import server
 from lbmux.tools.web.guard import is_local
-from lbmux.tools.web.server import FILES, Site
+from lbmux.tools.web.server import FILES, MOST_PROPOSED_BYTES, Site
+from lbmux.tools.web.tables import Weights
 from tests.control.inside import CONFIG
 from tests.tools.web.conftest import FAILURES, OUTCOMES, visit
 
@@ -57,6 +60,65 @@ def test_with_a_token_nothing_is_shown_without_it_and_a_link_sets_a_cookie(site:
         assert "HttpOnly" in opened.headers["Set-Cookie"] and "SameSite=Strict" in opened.headers["Set-Cookie"]
 
     visit(site, look, "secret")
+
+
+@pytest.mark.parametrize("token", ["\xfcber", "\udcff\udcfe", "\u2603"], ids=["latin", "not utf-8", "snowman"])
+def test_tokens_that_are_not_ascii_are_wrong_ones(site: Site, token: str) -> None:
+    async def look(client: Client) -> None:
+        raw = token.encode("utf-8", "surrogateescape")
+        assert (await client.get("/", headers={"Authorization": f"Bearer {token}"})).status == 401
+        assert await raw_status(client, b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + raw) == 401
+        assert await raw_status(client, b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: lbmux-token=" + raw) == 401
+        escaped = "".join(f"%{byte:02x}" for byte in raw).encode()
+        assert await raw_status(client, b"GET /?token=" + escaped + b" HTTP/1.1\r\nHost: localhost") == 401
+
+    visit(site, look, "secret")
+
+
+async def raw_status(client: Client, head: bytes) -> int:
+    """The status of the answer to a request as these bytes have it."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(head + b"\r\nConnection: close\r\n\r\n")
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize("host", ["exam[ple", "a b", ""])
+def test_a_host_that_is_none_is_refused(site: Site, host: str) -> None:
+    async def look(client: Client) -> None:
+        assert await raw_status(client, f"GET / HTTP/1.1\r\nHost: {host}".encode()) in (400, 403)
+
+    visit(site, look)
+
+
+FROM_ELSEWHERE = [
+    {"Origin": "http://attacker.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE, ids=lambda headers: " ".join(headers.values()))
+def test_requests_of_another_origin_s_page_are_refused(site: Site, headers: dict[str, str], token: str | None) -> None:
+    sent = headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+    async def look(client: Client) -> None:
+        assert (await client.post("/api/proposal", data="services: []", headers=sent)).status == 403
+        for path in ("/api/table?service=web", "/api/explain?packet=x", "/api/scoreboard", "/events", "/app.js"):
+            assert (await client.get(path, headers=sent)).status == 403
+        assert (await client.get("/", headers=sent)).status == 200  # a link is followed
+
+    visit(site, look, token)
+
+
+def test_requests_of_the_page_itself_and_of_programs_are_answered(site: Site) -> None:
+    async def look(client: Client) -> None:
+        own = {"Origin": f"http://{client.host}:{client.port}", "Sec-Fetch-Site": "same-origin"}
+        for headers in (own, {"Sec-Fetch-Site": "none"}, {}):
+            assert (await client.post("/api/proposal", data=yaml.safe_dump(CONFIG), headers=headers)).status == 200
+
+    visit(site, look)
 
 
 def test_what_is_this_machine_alone() -> None:
@@ -119,6 +181,79 @@ def test_a_proposal_that_is_not_usable_says_line_and_field(site: Site) -> None:
         answer = await client.post("/api/proposal", data="services:\n- name: web\n  vip: nonsense\n")
         assert answer.status == 400
         assert "proposal:3: services[0].vip: " in (await answer.json())["error"]
+
+    visit(site, look)
+
+
+def test_a_proposal_of_one_service_has_that_one_s_table(site: Site) -> None:
+    async def look(client: Client) -> None:
+        for name, found in (("web", ["web"]), ("nobody", [])):
+            answer = await client.post(f"/api/proposal?service={name}", data=yaml.safe_dump(CONFIG))
+            assert [one["service"] for one in (await answer.json())["services"]] == found
+
+    visit(site, look)
+
+
+def many_large_tables() -> str:
+    """10 KB that would be gigabytes of tables: one service each of 2,000,003 slots."""
+    services = [
+        {"name": f"s{n}", "vip": f"192.0.2.{n}", "protocol": "tcp", "port": 80, "backends": [{"dip": "10.1.1.2"}]}
+        for n in range(1, 101)
+    ]
+    text = yaml.safe_dump({"maglev": {"size": 2_000_003}, "services": services}, default_flow_style=True)
+    assert len(text) < 12_000
+    return text
+
+
+def test_a_proposal_with_too_many_slots_is_refused_before_it_is_built(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+    monkeypatch.setattr(Weights, "table", lambda self: built.append(self.size))
+
+    async def look(client: Client) -> None:
+        answer = await client.post("/api/proposal", data=many_large_tables())
+        assert answer.status == 400 and built == []
+        assert "at most 4000006 at a time" in (await answer.json())["error"]
+
+    visit(site, look)
+
+
+def test_a_proposal_that_is_too_long_is_refused(site: Site) -> None:
+    async def look(client: Client) -> None:
+        answer = await client.post("/api/proposal", data=b"#" * (MOST_PROPOSED_BYTES + 1))
+        assert answer.status == 413
+        assert (await answer.json())["error"] == "the configuration is longer than 1048576 bytes"
+
+    visit(site, look)
+
+
+def test_a_proposal_that_is_not_text_is_refused(site: Site) -> None:
+    async def look(client: Client) -> None:
+        answer = await client.post("/api/proposal", data=b"\xff\xfe\xfd", headers={"Content-Type": "text/x; charset=?"})
+        assert answer.status == 400 and "proposal:1: " in (await answer.json())["error"]
+
+    visit(site, look)
+
+
+def test_one_proposal_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: object) -> list[object]:
+        begun.set()
+        assert go_on.wait(20)
+        return []
+
+    monkeypatch.setattr(server, "moves", slow)
+
+    async def look(client: Client) -> None:
+        first = asyncio.create_task(client.post("/api/proposal", data="services: []"))
+        assert await asyncio.to_thread(begun.wait, 20)
+        second = await client.post("/api/proposal", data="services: []")
+        assert second.status == 429 and "try again" in (await second.json())["error"]
+        go_on.set()
+        assert (await first).status == 200
+        assert (await client.post("/api/proposal", data="services: []")).status == 200
 
     visit(site, look)
 

@@ -6,7 +6,7 @@ import { draw, rate, sum } from "/map.js";
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
 const NOBODY = 0xffff;
 const find = (id) => document.getElementById(id);
-let pool = null, shown = null, proposals = null, board = null;
+let pool = null, shown = null, proposed = null, board = null;
 
 function made(name, text, kind) {
   const element = document.createElement(name);
@@ -102,7 +102,7 @@ function showPool() {
   // A table is another one only where its digest is.
   const service = pool.services.find((one) => one.service === find("table-service").value);
   const digest = service && `${service.service} ${service.digests[0]}`;
-  if (!proposals && digest && digest !== shown) showTable(service.service, digest);
+  if (proposed === null && digest && digest !== shown) showTable(service.service, digest);
 }
 
 const unpacked = (text) => new Uint16Array(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
@@ -155,39 +155,41 @@ async function showTable(service, digest) {
   }
 }
 
-function showProposal() {
-  const move = proposals.find((one) => one.service === find("table-service").value);
-  if (!move) {
-    find("table-said").textContent = "the proposed configuration has no such service";
-    return;
+// Of the chosen service: the tables of all of them would be large.
+async function showProposal() {
+  const said = find("proposal-error"), service = find("table-service").value;
+  said.hidden = true;
+  try {
+    const { services } = await ask(`/api/proposal?service=${encodeURIComponent(service)}`, { method: "POST", body: proposed });
+    if (services.length) showMove(services[0]);
+    else find("table-said").textContent = "the proposed configuration has no such service";
+  } catch (error) {
+    said.textContent = error.message;
+    said.hidden = false;
   }
+}
+
+function showMove(move) {
   paint(unpacked(move.slots), unpacked(move.changed));
   legend(move.names, move.shares.map(([old, fresh]) => `${percent(old)} → ${percent(fresh)}`));
   find("table-said").textContent = `${percent(move.moved)} of the slots would move: those in full colour`;
 }
 
 find("table-service").addEventListener("change", () => {
-  if (proposals) showProposal();
+  if (proposed !== null) showProposal();
   else if (pool) showPool();
 });
 find("proposed-file").addEventListener("change", async (event) => {
   if (event.target.files.length) find("proposed").value = await event.target.files[0].text();
 });
 find("proposal-clear").addEventListener("click", () => {
-  proposals = shown = null;
+  proposed = shown = null;
   if (pool) showPool();
 });
-find("proposal").addEventListener("submit", async (event) => {
+find("proposal").addEventListener("submit", (event) => {
   event.preventDefault();
-  const said = find("proposal-error");
-  said.hidden = true;
-  try {
-    proposals = (await ask("/api/proposal", { method: "POST", body: find("proposed").value })).services;
-    showProposal();
-  } catch (error) {
-    said.textContent = error.message;
-    said.hidden = false;
-  }
+  proposed = find("proposed").value;
+  showProposal();
 });
 
 find("question").addEventListener("submit", async (event) => {
