@@ -60,6 +60,17 @@ def port_from_wire(wire: int) -> int:
     return int.from_bytes(wire.to_bytes(2, "little"), "big")
 
 
+def endpoint(text: str, host: str) -> tuple[str, int]:
+    """Host and port of `[HOST:]PORT`, an IPv6 address in brackets or not; ``host`` where it names none.
+
+    ValueError for a port that is not one: the resolver would take 99999 for 34463.
+    """
+    given, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{text!r} is not [HOST:]PORT, with a port of 0 to 65535")
+    return given.removeprefix("[").removesuffix("]") or host, int(port)
+
+
 def mac_to_int(text: str) -> int:
     """`02:00:00:00:00:01` (or with dashes) as a 48-bit integer; ValueError for text that is no MAC."""
     if not _MAC.fullmatch(text):

@@ -106,13 +106,22 @@ class LabError(LbmuxError):
 
 
 class TableError(LbmuxError):
-    """`table` cannot hold `wanted` entries: it has room for `limit`."""
+    """`table` cannot hold `wanted` entries: it has room for `limit`.
 
-    def __init__(self, table: str, wanted: int, limit: int) -> None:
+    `after_restart`: its room in tables that are made for the configuration, as a restart does; 0 where not known.
+    """
+
+    def __init__(self, table: str, wanted: int, limit: int, after_restart: int = 0) -> None:
         self.table = table
         self.wanted = wanted
         self.limit = limit
-        super().__init__(table, wanted, limit)
+        self.after_restart = after_restart
+        super().__init__(table, wanted, limit, after_restart)
 
     def __str__(self) -> str:
-        return f"{self.table}: {self.wanted} entries wanted, room for {self.limit}"
+        said = f"{self.table}: {self.wanted} entries wanted, room for {self.limit}"
+        if self.wanted <= self.limit:
+            said += ", but no free place that fits them"
+        if self.after_restart > self.limit:
+            return f"{said}: a restart makes room for {self.after_restart}"
+        return f"{said}: a restart makes room for no more" if self.after_restart else said

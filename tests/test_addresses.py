@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lbmux.addresses import (
     MAPPED_LOW,
+    endpoint,
     from_pair,
     from_wire32,
     mac_from_int,
@@ -80,3 +81,21 @@ def test_mac_round_trip(mac: int) -> None:
 def test_text_that_is_no_mac_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         mac_to_int(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("9100", ("127.0.0.1", 9100)), ("0", ("127.0.0.1", 0)), ("65535", ("127.0.0.1", 65535)),
+        ("10.0.0.1:80", ("10.0.0.1", 80)), ("[::1]:80", ("::1", 80)), ("::1:80", ("::1", 80)),
+        (":80", ("127.0.0.1", 80)),
+    ],
+)  # fmt: skip
+def test_endpoint(text: str, wanted: tuple[str, int]) -> None:
+    assert endpoint(text, "127.0.0.1") == wanted
+
+
+@pytest.mark.parametrize("text", ["99999", "65536", "-1", "", "localhost:", "localhost:http", "8_0", "٨٠", " 80"])
+def test_port_that_is_none_is_no_endpoint(text: str) -> None:
+    with pytest.raises(ValueError, match="with a port of 0 to 65535"):
+        endpoint(text, "127.0.0.1")

@@ -99,7 +99,8 @@ def _password(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        text = path.read_text().strip()
+        with path.open() as file:
+            text = file.read(4096).strip()
     except OSError as error:
         hint = "name a file that is there, and that this user may read"
         raise SetupError(f"password file {path}", error.strerror or str(error), hint) from error

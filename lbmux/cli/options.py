@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lbmux.addresses import Address
+from lbmux.addresses import Address, endpoint
 
 PATH = click.Path(path_type=Path)
 
@@ -24,6 +24,17 @@ class AddressType(click.ParamType[Address]):
 
 
 ADDRESS = AddressType()
+
+
+def _endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            endpoint(value, "")
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+    return value
+
+
 config = click.option(
     "-c", "--config", type=PATH, required=True, envvar="LBMUX_CONFIG", show_envvar=True, help="Configuration file."
 )
@@ -34,7 +45,7 @@ control = click.option(
     "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
 )
 metrics = click.option(
-    "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True,
+    "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=_endpoint,
     help="Serve metrics for Prometheus, at /metrics; to this machine only unless HOST is given.",
 )  # fmt: skip
 health_token = click.option(

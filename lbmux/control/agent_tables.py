@@ -12,6 +12,7 @@ from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.identities import assign, identity
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
 from lbmux.control.names import Name, fill
+from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import room_of
 from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, WIDE_MUX, Sizes
@@ -79,6 +80,10 @@ class AgentTables:
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
+        with limits_told(self.tables.sizes, config, sizes_for):
+            return self._plan(config)
+
+    def _plan(self, config: Config) -> Plan:
         tables = self.tables
         served = tuple((s, b) for s in config.services for b in s.backends if b.tunnel_to in self.own)
         owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in served}

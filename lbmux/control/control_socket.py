@@ -15,11 +15,16 @@ import logging
 import os
 import socket
 import stat
+import typing
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lbmux.errors import ConfigError, ControlError, LbmuxError, SetupError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +135,29 @@ class ControlServer:
             raise ControlError(self.path, f"no command {command!r}: there are {', '.join(self.handlers)}")
         try:
             inspect.signature(handler).bind(**arguments)
-        except TypeError as error:
+            return handler, {name: _checked(handler, name, value) for name, value in arguments.items()}
+        except (TypeError, ValueError) as error:
             raise ControlError(self.path, f"{command}: {error}") from None
-        return handler, arguments
+
+
+def _checked(handler: Handler, name: str, value: Any) -> Any:
+    """An argument of the type that the handler's annotation names; ValueError for another."""
+    from pydantic import ValidationError
+
+    adapter = _types(handler).get(name)
+    try:
+        return value if adapter is None else adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Input ")
+        raise ValueError(f"argument {name!r} {reason}") from None
+
+
+@lru_cache
+def _types(handler: Handler) -> "dict[str, TypeAdapter[Any]]":
+    from pydantic import TypeAdapter
+
+    wanted = typing.get_type_hints(handler)
+    return {name: TypeAdapter(kind) for name, kind in wanted.items() if name != "return"}
 
 
 def _line(answer: dict[str, Any]) -> bytes:
@@ -167,7 +192,7 @@ def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **ar
         raise ControlError(path, "nothing listens there: is the daemon running?") from None
     except OSError as error:
         raise ControlError(path, error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ControlError(path, "what listens there is no lbmux daemon") from error
     raise ControlError(path, "the daemon hung up")
 

@@ -45,6 +45,9 @@ DIRECTIONS, TYPES = ("src", "dst"), ("host", "net", "port", "portrange")
 PROTOCOLS, OTHERS = ("tcp", "udp", "ip", "ip6"), ("service", "backend", "state", "idle", "worker")
 WORDS = (*DIRECTIONS, *TYPES, *PROTOCOLS, *OTHERS, "and", "or", "not")
 END = ""
+MOST_WORDS = 256
+"""Of a filter: each may be a level of nesting, and of the call stack."""
+MOST_SHOWN = 60
 
 
 class FilterError(LbmuxError):
@@ -249,6 +252,8 @@ def tokens(text: str) -> list[tuple[str, int]]:
             wrong = text[at:].split()[0]
             raise FilterError(text, text.index(wrong, at), f"{wrong!r} is not understood")
         found.append((match[1], match.start(1)))
+        if len(found) > MOST_WORDS:
+            raise FilterError(text[:MOST_SHOWN] + "…", 0, f"more than {MOST_WORDS} words, the most that there may be")
         at = match.end()
     return [*found, (END, end)]
 

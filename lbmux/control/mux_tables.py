@@ -20,6 +20,7 @@ from lbmux.control.identities import assign, identity
 from lbmux.control.names import Name, ServerId, fill
 from lbmux.control.neighbours import NextHop
 from lbmux.control.slots import Range, allocate
+from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import constant_sum, room_of
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import (
@@ -146,6 +147,10 @@ class MuxTables:
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
+        with limits_told(self.tables.sizes, config, sizes_for):
+            return self._plan(config)
+
+    def _plan(self, config: Config) -> Plan:
         tables = self.tables
         services = {identity(s.vip, s.protocol, s.port): s for s in config.services}
         service_rows = assign("services", tables.service_identities, services, set())

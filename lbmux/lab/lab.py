@@ -215,7 +215,7 @@ class Lab:
     def _read_state(self) -> None:
         self.processes, self._complete, self._recorded = [], False, None
         self._made = [self.namespace(node.name) for node in self.topology.nodes]
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
             state = json.loads(self._state.read_text())
             self._complete, self._made = state["complete"], state["namespaces"]
             self.processes = [Process(**process) for process in state["processes"]]

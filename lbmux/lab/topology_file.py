@@ -28,7 +28,7 @@ def load(path: Path) -> Topology:
         given = yaml.safe_load(path.read_text())
     except OSError as error:
         raise LabError("", f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise LabError("", f"{path}: not YAML: {error}") from error
     try:
         topology = parse(given)

@@ -18,6 +18,7 @@ def test_unit_runs_the_program_and_waits_for_it_to_be_ready(program: str, capsys
     assert (Path(command).name in ("lbmux", "pytest"), argument) == (True, program)
     assert "@" not in command
     assert unit["Service"]["Type"] == "notify"
+    assert unit["Service"]["Restart"] == "always" and unit["Unit"]["StartLimitIntervalSec"] == "0"
 
 
 def test_unit_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -204,3 +204,40 @@ def test_the_socket_that_is_meant(
         (tmp_path / f"{program}.sock").touch()
     assert meant_path(None) == tmp_path / f"{meant}.sock"
     assert meant_path(Path("x.sock")) == Path("x.sock")
+
+
+async def take(
+    name: str, number: int | None = None, order: Literal["drain", "remove"] | None = None,
+    given: dict[str, Any] | None = None, is_long: bool = False,
+) -> str:  # fmt: skip
+    return f"{name} {number} {order} {given} {is_long}"
+
+
+ODD: list[Any] = [None, True, -1, 1.5, 10**400, "text", "\ud800", [], [[]], {}, {"a": []}]
+
+
+def test_no_type_of_an_argument_is_an_internal_error(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("name", "number", "order", "given", "is_long")
+    requests = [{"command": "take", "name": "a"} | {name: value} for name in names for value in ODD]
+
+    async def both() -> list[dict[str, Any]]:
+        async with ControlServer(path, {"take": take}):
+            lines = "\n".join(map(json.dumps, requests)) + "\n"
+            return await asyncio.to_thread(send, path, lines.encode())
+
+    answers = asyncio.run(both())
+    assert len(answers) == len(requests) and not caplog.records
+    refused = [answer["error"] for answer in answers if not answer["ok"]]
+    assert all(error.startswith("take: argument '") for error in refused)
+    assert "take: argument 'name' should be a valid string" in refused
+    assert "take: argument 'order' should be 'drain' or 'remove'" in refused
+    assert sum(answer["ok"] for answer in answers) == 2 + 3 + 1 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    "request_line", [b'{"command": "double", "number": "1"}\n', b'{"command": "count", "until": []}\n']
+)
+def test_a_wrong_type_is_refused_in_one_line(path: Path, request_line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (answer,) = with_server(path, lambda: send(path, request_line))
+    assert not answer["ok"] and answer["error"].endswith("should be a valid integer")
+    assert not caplog.records

@@ -3,7 +3,7 @@
 import pytest
 
 from lbmux.control import live_flows
-from lbmux.control.flow_filter import FilterError, parse
+from lbmux.control.flow_filter import MOST_WORDS, FilterError, parse
 from tests.control.inside import Inside, agent_with_a_flow, client, dns
 
 
@@ -101,3 +101,18 @@ def test_refuses_and_points(text: str, at: int, said: str, inside: Inside) -> No
         parse(text, inside.moment)
     assert refused.value.at == at
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["(" * 100_000, "not " * 100_000, "(" * 500 + "tcp" + ")" * 500, "tcp and " * 50_000])
+def test_nesting_without_end_is_refused(text: str, inside: Inside) -> None:
+    with pytest.raises(FilterError) as refused:
+        parse(text, inside.moment)
+    assert f"more than {MOST_WORDS} words, the most that there may be" in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["(" * 127 + "tcp" + ")" * 127, "not " * 254 + "tcp", "tcp" + " and tcp" * 127])
+def test_as_many_words_as_there_may_be(text: str, inside: Inside) -> None:
+    assert live_flows.count(inside.moment, parse(text, inside.moment)) == live_flows.count(
+        inside.moment, parse("tcp", inside.moment)
+    )

@@ -263,3 +263,8 @@ def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: P
         until(lambda: ask("count by (program) (lbmux_build_info)"), {"mux": 1.0, "agent": 1.0})
         until(lambda: ask('min(up{job="lbmux"})'), {"": 1.0})
     assert not any(line for line in (tmp_path / "prometheus.log").read_text().splitlines() if "level=error" in line)
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(SetupError, match="99999.*with a port of 0 to 65535"):
+        serve_and(lambda port: None, "127.0.0.1:99999")

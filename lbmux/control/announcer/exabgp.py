@@ -125,7 +125,7 @@ class Exabgp:
         writer.close()
 
     def _hear(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             event = json.loads(line)
             if event["type"] == "state":
                 peer = event["neighbor"]["address"]["peer"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from lbmux.errors import LbmuxError, SetupError
 
-LEAST_TOKEN_BYTES, NONCE_BYTES = 16, 32
+LEAST_TOKEN_BYTES, MOST_TOKEN_BYTES, NONCE_BYTES = 16, 4096, 32
 LINE_BYTES = 1 << 20
 OTHERS = 0o077
 
@@ -36,11 +36,14 @@ class ChannelError(LbmuxError):
 def read_token(path: Path) -> bytes:
     """A file's contents, without the white space around them; SetupError where it cannot serve."""
     try:
-        token, mode = path.read_bytes().strip(), path.stat().st_mode
+        with path.open("rb") as file:
+            token, mode = file.read(MOST_TOKEN_BYTES + 1).strip(), path.stat().st_mode
     except OSError as error:
         raise SetupError(str(path), error.strerror or str(error), f"openssl rand -hex 32 > {path}") from error
     if mode & OTHERS:
         raise SetupError(str(path), "others may read it", f"chmod 600 {path}")
+    if len(token) > MOST_TOKEN_BYTES:
+        raise SetupError(str(path), f"longer than {MOST_TOKEN_BYTES} bytes", f"openssl rand -hex 32 > {path}")
     if len(token) < LEAST_TOKEN_BYTES:
         raise SetupError(str(path), f"shorter than {LEAST_TOKEN_BYTES} bytes", f"openssl rand -hex 32 > {path}")
     return token
@@ -54,7 +57,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     try:
         line = await reader.readline()
     except ValueError as error:
-        raise ChannelError("a line that is too long") from error
+        raise ChannelError("a line that is longer than the reader's limit") from error
     if not line.endswith(b"\n"):
         raise ChannelError("the connection has ended")
     return line.strip()
@@ -100,8 +103,11 @@ class Hearer:
         mac, _, said = (await _line(self._reader)).partition(b" ")
         if not hmac.compare_digest(mac, _mac(self._key, said)):
             raise ChannelError("an agent with another token")
-        message: dict[str, Any] = json.loads(said)
-        if message.get("n") != self._count:
+        try:
+            message: Any = json.loads(said)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict) or message.get("n") != self._count:
             raise ChannelError("a message out of turn")
         self._count += 1
         return message

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from lbmux.addresses import endpoint
 from lbmux.errors import SetupError
 from lbmux.programs.metrics.families import Reading, exposition
 
@@ -35,7 +36,7 @@ class MetricsServer:
         self._loop = asyncio.get_running_loop()
         try:
             self._server = _Server(_endpoint(self._where), self._text)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SetupError(f"metrics on {self._where}", str(error), "choose another with --metrics") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
@@ -100,6 +101,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _endpoint(where: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    host, _, port = where.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]") or LOCAL, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    host, port = endpoint(where, LOCAL)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return found[0][0], found[0][4]

@@ -111,7 +111,7 @@ class Pinned:
             description = json.loads(text)
             for name in description["rows"]:
                 descriptors[name] = syscall.open_pinned(directory / name)
-        except (syscall.BpfError, ValueError, KeyError):
+        except (syscall.BpfError, ValueError, KeyError, RecursionError):
             _close(descriptors)
             return None
         return cls(descriptors, description)

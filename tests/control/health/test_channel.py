@@ -105,7 +105,8 @@ def test_a_token_s_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "mode", "why"), [(TOKEN, 0o644, "others may read"), (b"short\n", 0o600, "shorter")]
+    ("contents", "mode", "why"),
+    [(TOKEN, 0o644, "others may read"), (b"short\n", 0o600, "shorter"), (b"x" * 5000, 0o600, "longer than 4096 bytes")],
 )
 def test_a_token_that_is_none(tmp_path: Path, contents: bytes, mode: int, why: str) -> None:
     path = tmp_path / "token"

@@ -81,7 +81,7 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
     assert made.is_settled(KEY)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '[["web", "b1", "asleep", "refused", 1]]'])
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
 def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
     made = lives(path=tmp_path / "found")

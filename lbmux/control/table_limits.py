@@ -1,0 +1,23 @@
+"""What a restart would do about a configuration that is too large for the tables.
+
+A reload keeps the tables, which were made for the configuration at the start.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from lbmux.control.config import Config
+from lbmux.control.names import FULLEST
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import TableError
+
+
+@contextlib.contextmanager
+def limits_told(now: Sizes, config: Config, sizes_for: Callable[[Config, int], Sizes]) -> Iterator[None]:
+    """Have a TableError name the limit after a restart with ``config``, too."""
+    try:
+        yield
+    except TableError as error:
+        after = sizes_for(config, now.workers)
+        rows = after.names // FULLEST if error.table == "names" else int(getattr(after, error.table))
+        raise TableError(error.table, error.wanted, error.limit, max(rows, error.limit)) from error
