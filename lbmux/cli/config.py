@@ -11,6 +11,7 @@ from lbmux.cli import options
 from lbmux.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lbmux.control.config import Config
     from lbmux.control.config_diff import Flows, ServiceDiff
 
 NOT_USABLE = 3
@@ -24,14 +25,12 @@ def command() -> None:
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> int:
-    """Print everything that is wrong with FILE as `FILE:LINE: field: message`.
+    """Print everything that is wrong with FILE (- is standard input) as `FILE:LINE: field: message`.
 
     Exit code 0 if it can be used, 3 if not.
     """
-    from lbmux.control.config_file import load
-
     try:
-        config = load(file)
+        config = _load(file)
     except ConfigError as error:
         # On standard output: the problems are what was asked for, and go through a pipe.
         for line in error.lines():
@@ -56,18 +55,19 @@ def check(file: Path) -> int:
 def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -> None:
     """Print the services and backends that NEW changes, and the share of Maglev slots and of live flows that move.
 
+    NEW may be -, standard input.
+
     A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
     leaves when its last flow has gone.
     """
     from lbmux.control.config import Config
     from lbmux.control.config_diff import diff as compare
     from lbmux.control.config_diff import flows
-    from lbmux.control.config_file import load
     from lbmux.control.control_socket import ask, meant_path
 
-    after = load(new)
+    after = _load(new)
     if current is not None:
-        before = load(current)
+        before = _load(current)
     else:
         control = meant_path(control)
         before = Config.model_validate_json(ask(control, "config"))
@@ -78,6 +78,15 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
         return
     for line in _in_words(found, counts):
         click.echo(line)
+
+
+def _load(path: Path) -> "Config":
+    """A file's configuration, or that of standard input; ConfigError."""
+    import sys
+
+    from lbmux.control.config_file import MAX_BYTES, load, parse
+
+    return parse(sys.stdin.buffer.read(MAX_BYTES + 1), path) if str(path) == "-" else load(path)
 
 
 def _live(control: Path) -> dict[tuple[str, str], int]:

@@ -43,7 +43,7 @@ COMMANDS = {
     "lab": ("lbmux.cli.lab:command", "Build a network of namespaces to try it all in."),
     "plot": ("lbmux.cli.plot:command", "Draw results of the bench or of `lab run`."),
     "completion": ("lbmux.cli.completion:command", "Print what makes a shell complete lbmux's commands."),
-    "man": ("lbmux.cli.man:command", "Write the manual pages."),
+    "man": ("lbmux.cli.man:command", "Show the manual, or write its pages."),
 }
 """Where each command is, and its line in `lbmux --help`."""
 

@@ -1,6 +1,9 @@
 """`lbmux man`: the manual pages, made from the commands and from the configuration's schema."""
 
 import re
+import shutil
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from inspect import cleandoc
@@ -10,8 +13,10 @@ from typing import Any
 import click
 
 from lbmux.cli import options
+from lbmux.errors import LbmuxError
 
-PAGES = ("lbmux.8", "lbmux.yaml.5")
+NAMES = {"lbmux": "lbmux.8", "lbmux.yaml": "lbmux.yaml.5"}
+PAGES = tuple(NAMES.values())
 EXAMPLE = """
 muxes: [192.168.1.2, 192.168.1.3]
 services:
@@ -26,13 +31,30 @@ services:
 
 
 @click.command(name="man")
-@click.argument("directory", type=options.PATH, default=Path("man"))
-def command(directory: Path) -> None:
-    """Write lbmux(8) and lbmux.yaml(5) into DIRECTORY.  Read one by `man -l man/lbmux.8`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (directory / name).write_text(text)
-        click.echo(directory / name)
+@click.argument("page", type=click.Choice([*NAMES]), default="lbmux")
+@click.option(
+    "-w", "--write", "directory", metavar="DIRECTORY", type=options.PATH, help="Write all pages there instead."
+)
+def command(page: str, directory: Path | None) -> None:
+    """Show a manual page, lbmux(8) or lbmux.yaml(5): by man(1) on a terminal, else as it is."""
+    if directory is None:
+        _show(pages()[NAMES[page]])
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in pages().items():
+            (directory / name).write_text(text)
+            click.echo(directory / name)
+    except OSError as error:
+        raise LbmuxError(f"{directory}: {error.strerror}") from error
+
+
+def _show(text: str) -> None:
+    program = shutil.which("man") if sys.stdout.isatty() else None
+    if program is None:
+        click.echo(text, nl=False)
+    else:
+        subprocess.run([program, "-l", "-"], input=text.encode(), check=False)
 
 
 def pages() -> dict[str, str]:

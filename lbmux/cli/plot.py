@@ -1,6 +1,5 @@
 """`lbmux plot`: results as a picture, or as a table."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ import click
 
 from lbmux.cli import options
 
-KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench"}
-"""The field of a file that has its lines, and whose it is."""
 ENDINGS = (".png", ".svg", ".md")
 Lines = list[dict[str, Any]]
 
@@ -27,6 +24,7 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
     A picture needs matplotlib (pip install 'lbmux[plots]').
     """
     from lbmux.errors import LbmuxError
+    from lbmux.tools.results import KINDS
 
     if output is None and len(files) > 1:
         raise click.UsageError("several files make one picture: say by --output which")
@@ -38,7 +36,7 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
         raise LbmuxError(f"{path}: a table is made of what `lbmux lab run -w` writes")
     try:
         _draw(kind, runs, path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise LbmuxError(f"{', '.join(map(str, files))}: not as {KINDS[kind]} writes them: {error!r}") from error
     except ImportError as error:
         raise LbmuxError(f"{error.name} is not installed: pip install 'lbmux[plots]'") from error
@@ -50,32 +48,21 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
 def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
     """The kind of them all, and the lines of each by its short name."""
     from lbmux.errors import LbmuxError
+    from lbmux.tools.results import KINDS, kind_of, read_result
 
     stems = [path.stem for path in files]
     runs: dict[str, Lines] = {}
     found = ""
     for path in files:
-        kind, lines = _read(path)
+        said = read_result(path)
+        kind = kind_of(said) or ""
+        if not said[kind]:
+            raise LbmuxError(f"{path}: {kind}: there are none")
         if found and kind != found:
             raise LbmuxError(f"{path} is of {KINDS[kind]}, {files[0]} of {KINDS[found]}: draw them apart")
         found = kind
-        runs[path.stem if stems.count(path.stem) == 1 else str(path)] = lines
+        runs[path.stem if stems.count(path.stem) == 1 else str(path)] = said[kind]
     return found, runs
-
-
-def _read(path: Path) -> tuple[str, Lines]:
-    from lbmux.errors import LbmuxError
-
-    try:
-        said: Any = json.loads(path.read_text())
-    except OSError as error:
-        raise LbmuxError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise LbmuxError(f"{path}: {error}") from error
-    for kind in KINDS:
-        if isinstance(said, dict) and said.get(kind):
-            return kind, said[kind]
-    raise LbmuxError(f"{path}: neither results of the bench nor of `lbmux lab run -w`")
 
 
 def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:

@@ -18,7 +18,9 @@ from lbmux.cli import options
     "--token", envvar="LBMUX_WEB_TOKEN", show_envvar=True,
     help="What visitors must show.  [default: none on this machine's own address, elsewhere one that is made up]",
 )  # fmt: skip
-@click.option("--scoreboard", type=options.PATH, help="JSON file with the scoreboard's last result.")
+@click.option(
+    "--scoreboard", type=options.PATH, help="JSON file with the last result of `lbmux lab run -w`; may come later."
+)
 def command(controls: tuple[Path, ...], host: str, port: int, token: str | None, scoreboard: Path | None) -> None:
     """Serve a page that shows the pool live: traffic, services, Maglev tables, and what a packet would meet.
 
@@ -28,11 +30,14 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
 
     from lbmux.control.control_socket import default_path
     from lbmux.programs.daemon import run
+    from lbmux.tools.results import read_result
     from lbmux.tools.web.guard import is_local
     from lbmux.tools.web.server import Site, serve
 
     if token is not None and not (token and token.isascii() and token.isprintable()):
         raise click.UsageError("--token should be of visible ASCII characters: a header and a cookie carry it")
+    if scoreboard is not None and scoreboard.exists():  # one that comes later is shown then
+        read_result(scoreboard)
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(16)
     run(serve(Site(controls or (default_path("mux"),), scoreboard), host, port, token))

@@ -1,5 +1,6 @@
 """`lbmux config`: what it prints, and its exit codes."""
 
+import io
 import json
 from pathlib import Path
 
@@ -33,6 +34,28 @@ def test_a_bad_file_is_3_and_a_line_a_problem(tmp_path: Path, capsys: pytest.Cap
         f"{file}:5: services[0].port: should be 1 to 65535, or any\n",
         "",
     )
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_standard_input_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    typed(monkeypatch, GOOD)
+    assert run(["config", "check", "-"]) == 0
+    assert capsys.readouterr().out == "-: fine: 1 service, 2 backends\n"
+    typed(monkeypatch, GOOD.replace("port: 80", "port: 0"))
+    assert run(["config", "check", "-"]) == 3
+    assert capsys.readouterr().out == "-:5: services[0].port: should be 1 to 65535, or any\n"
+
+
+def test_standard_input_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.yaml").write_text(GOOD)
+    typed(monkeypatch, GOOD)
+    assert run(["config", "diff", "-", "-c", str(tmp_path / "old.yaml")]) == 0
+    assert capsys.readouterr().out == "no service differs\n"
 
 
 def test_a_file_that_does_not_exist_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

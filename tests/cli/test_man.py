@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_in_the_tree_is_up_to_date(name: str) -> None:
-    assert (ROOT / "man" / name).read_text() == pages()[name], "make it anew: lbmux man man"
+    assert (ROOT / "man" / name).read_text() == pages()[name], "make it again: lbmux man -w man"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -52,6 +52,23 @@ def test_variables_are_listed_with_the_options_that_they_stand_for() -> None:
 
 
 def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["man", str(tmp_path / "new")]) == 0
+    assert run(["man", "-w", str(tmp_path / "new")]) == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == set(PAGES)
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "new" / name) for name in PAGES]
+
+
+@pytest.mark.parametrize(("words", "page"), [((), "lbmux.8"), (("lbmux.yaml",), "lbmux.yaml.5")])
+def test_a_page_is_shown_and_nothing_is_written(
+    words: tuple[str, ...], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(["man", *words]) == 0
+    assert capsys.readouterr().out == pages()[page]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_page_is_wrong_usage_and_makes_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["man", "man"]) == 2
+    assert list(tmp_path.iterdir()) == []

@@ -70,6 +70,23 @@ def test_what_is_no_result_is_said(tmp_path: Path, text: str, capsys: pytest.Cap
     assert str(source) in capsys.readouterr().err and not (tmp_path / "r.png").exists()
 
 
+WRONG_FILES = [
+    b"\xd4\xc3\xb2\xa1\x02\x00\xff\xfe", b'{"results": 7}', b'{"outcomes": [1, 2]}', b'{"outcomes": {"a": 1}}', b"7",
+    b"[" * 100_000,
+]  # fmt: skip
+"""A capture, lines of another kind, and brackets without end."""
+
+
+@pytest.mark.parametrize("content", WRONG_FILES, ids=["binary", "number", "numbers", "object", "7", "brackets"])
+def test_a_wrong_file_is_said_in_one_line(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "r.json"
+    source.write_bytes(content)
+    for ending in ("png", "md"):
+        assert run(["plot", str(source), "-o", str(tmp_path / f"r.{ending}")]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"lbmux: {source}: ") and "Traceback" not in line
+
+
 def test_another_format_is_wrong_usage(tmp_path: Path) -> None:
     source = tmp_path / "r.json"
     source.write_text("{}")
@@ -112,7 +129,10 @@ def test_runs_of_two_kinds_do_not_go_together(tmp_path: Path, capsys: pytest.Cap
     assert "b.json is of `lbmux lab run`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("said", [{"results": [{"part": "x"}]}, {"outcomes": [{"event": "x"}]}, {"results": 7}])
+@pytest.mark.parametrize(
+    "said",
+    [{"results": [{"part": "x"}]}, {"outcomes": [{"event": "x"}]}, {"outcomes": [{"scenario": 1, "event": []}]}],
+)  # fmt: skip
 def test_lines_without_their_fields_are_said(
     tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

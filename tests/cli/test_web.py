@@ -77,3 +77,14 @@ def test_a_token_that_is_given_is_asked_for_here_too(
 def test_a_token_that_no_header_carries_is_wrong_usage(token: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["web", "--token", token]) == 2
     assert "--token should be of visible ASCII characters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\xd4\xc3\xb2\xa1\xff", b"{}", b"7", b"[" * 100_000, b'{"outcomes": 7}'])
+def test_a_scoreboard_that_is_none_is_said_at_the_start(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = tmp_path / "board.json"
+    board.write_bytes(content)
+    assert run(["web", "--scoreboard", str(board)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lbmux: {board}: ")

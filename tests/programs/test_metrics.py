@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import time
 import urllib.error
@@ -183,6 +184,21 @@ def get(port: int, path: str = "/metrics", host: str = "127.0.0.1") -> tuple[str
 def test_the_server_answers_in_the_text_format() -> None:
     kind, text = serve_and(get)
     assert kind.startswith("text/plain; version=0.0.4") and samples(text)
+
+
+def head(port: int) -> tuple[int, str, bytes]:
+    """By hand, as a library would not see a body that must not be there."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    top, _, body = answer.partition(b"\r\n\r\n")
+    return int(top.split()[1]), top.decode().lower(), body
+
+
+def test_head_has_the_headers_alone() -> None:
+    status, top, body = serve_and(head)
+    assert (status, body) == (200, b"")
+    assert "content-type: text/plain" in top and "content-length: 0" not in top
 
 
 def test_without_a_host_only_this_machine_is_served() -> None:

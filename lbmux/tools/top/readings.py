@@ -78,10 +78,12 @@ def recorded(path: Path) -> Iterator[Reading]:
                         raise ValueError("of another version")
                     muxes = {name: Counts(**counts) for name, counts in said.pop("muxes").items()}
                     yield Reading(muxes=muxes, **said)
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise LbmuxError(f"{path}:{number}: no reading of `lbmux top`: {error}") from error
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                    raise LbmuxError(f"{path}:{number}: not a reading of `lbmux top`: {error!r}") from error
     except OSError as error:
         raise LbmuxError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LbmuxError(f"{path}: not a recording of `lbmux top`: it is not text") from error
 
 
 def _named(controls: Sequence[Path]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lbmux.errors import ControlError
+from lbmux.errors import ControlError, LbmuxError
 from lbmux.tools.top.painter import Painter
 from lbmux.tools.top.readings import Reading, recorded
 from lbmux.tools.top.screen import keys, picture, raw
@@ -33,8 +33,23 @@ def live(controls: Sequence[Path], record: TextIO | None = None) -> Source:
 
 def replayed(path: Path) -> Source:
     """The whole file is looked at before anything is shown, so that its errors are said at once.  A pause holds it."""
-    readings = iter(list(recorded(path)))
+    found = list(recorded(path))
+    for number, reading in enumerate(found, 1):
+        _check(path, number, reading)
+    readings = iter(found)
     return lambda view: view.after if view.paused and view.after else next(readings, None)
+
+
+def _check(path: Path, number: int, reading: Reading) -> None:
+    """LbmuxError where what is shown of a reading is not in it."""
+    view = View()
+    view.take(reading)
+    try:
+        view.drops()
+        for row in view.rows():
+            replace(view, service=row["service"]).rows()
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise LbmuxError(f"{path}:{number}: not a reading of `lbmux top`: {error!r}") from error
 
 
 def views(source: Source, interval_s: float) -> Iterator[View]:

@@ -21,6 +21,7 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.programs.daemon import ready, stop_event
 from lbmux.tools.explain import explain_live
 from lbmux.tools.packet import Packet
+from lbmux.tools.results import read_result
 from lbmux.tools.web.guard import add_headers, guard
 from lbmux.tools.web.looks import Look, look, names
 from lbmux.tools.web.pool import picture
@@ -139,9 +140,9 @@ class Site:
         if self.scoreboard is None:
             return web.json_response({"version": 1, "result": None})
         try:
-            result: Any = json.loads(await asyncio.to_thread(self.scoreboard.read_text))
-        except (OSError, ValueError) as error:
-            return _refused(f"{self.scoreboard}: {error}")
+            result = await asyncio.to_thread(read_result, self.scoreboard)
+        except LbmuxError as error:
+            return _refused(str(error))
         return web.json_response({"version": 1, "result": result})
 
 

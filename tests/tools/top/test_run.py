@@ -53,6 +53,29 @@ def test_once_as_json(recording: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert said["drops_by_mux"] == {"denied": {"mux1": 30}}
 
 
+NO_READING = json.dumps({"version": 1, "time": 1.0, "muxes": {"a": {
+    "services": [1], "backends": [], "verdicts": [], "flows": []}}, "muted": {}}).encode()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xd4\xc3\xb2\xa1\x02\x00\xff\xfe", "not a recording of `lbmux top`: it is not text"),
+        (b"[" * 100_000, "not a reading of `lbmux top`"),
+        (NO_READING, "not a reading of `lbmux top`"),
+    ],
+    ids=["binary", "brackets", "wrong fields"],
+)
+def test_a_file_that_is_no_recording_is_said_in_one_line(
+    tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(content)
+    assert run(["top", "-r", str(path), "--once"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lbmux: {path}") and said in line
+
+
 def test_json_is_a_line_a_reading(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["top", "-r", str(recording), "-j", "--interval", "0.1"]) == 0
     assert [json.loads(line)["time"] for line in capsys.readouterr().out.splitlines()] == [11.0, 12.0]

@@ -281,6 +281,18 @@ def test_the_scoreboard_is_the_file_s_or_nothing(site: Site) -> None:
     visit(Site(site.controls), nothing)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"7", b"[" * 100_000], ids=["binary", "number", "brackets"])
+def test_a_scoreboard_that_becomes_a_wrong_file_is_an_error_with_its_name(site: Site, content: bytes) -> None:
+    assert site.scoreboard is not None
+    site.scoreboard.write_bytes(content)
+
+    async def look(client: Client) -> None:
+        answer = await client.get("/api/scoreboard")
+        assert answer.status == 400 and str(site.scoreboard) in (await answer.json())["error"]
+
+    visit(site, look)
+
+
 def test_events_say_when_the_scoreboard_is_another(site: Site) -> None:
     assert site.scoreboard is not None
     board = site.scoreboard
