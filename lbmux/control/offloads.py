@@ -55,14 +55,19 @@ def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
     return changed
 
 
-@contextlib.contextmanager
-def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
-    """Whatever joins received frames is off while it lasts; put back behind it.  What cannot be off is warned of."""
+def switch_off_super_frames(interface: str) -> dict[str, bool]:
+    """Whatever joins received frames; what was on before.  What cannot be off is warned of."""
     state, fixed = features(interface), [name for name, feature in read_features(interface).items() if feature.is_fixed]
     joins = [name for name in SUPER_FRAMES if state.get(name)]
     for name in set(joins) & set(fixed):
         log.warning("interface %s: %s cannot be switched off; frames that it joins are dropped", interface, name)
-    changed = set_features(interface, {name: False for name in joins if name not in fixed})
+    return set_features(interface, {name: False for name in joins if name not in fixed})
+
+
+@contextlib.contextmanager
+def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
+    """Whatever joins received frames is off while it lasts; put back behind it.  What cannot be off is warned of."""
+    changed = switch_off_super_frames(interface)
     try:
         yield changed
     finally:

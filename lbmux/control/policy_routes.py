@@ -92,6 +92,9 @@ class PolicyRoutes:
                 "add", family=family, priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL
             )
             ip.rule("add", family=family, priority=END_PRIORITY, action="nop", protocol=PROTOCOL)
+            # Without a route there, past the agent's other rules: else what it sends would come back to it for ever.
+            skip = {"action": "goto", "goto": END_PRIORITY}
+            ip.rule("add", family=family, priority=MARK_PRIORITY, fwmark=MARK, protocol=PROTOCOL, **skip)
         self._advmss[version] = advmss
 
 

@@ -170,15 +170,22 @@ class Kernel:
         """Egress first: nothing comes in while a reply could leave untranslated."""
         links = self._pins.links()
         for place, loaded in sorted(self.loaded.items(), key=lambda one: one[0] is Attach.XDP):
+            program = self._running.setdefault(place, loaded.descriptor)
             if place in links:
                 path, mode = links[place]
                 self.modes[place] = cast(Mode, mode)
-                _update(path, loaded.descriptor)
+                _update(path, program)
             else:
-                self.modes[place] = self._link(place, loaded.descriptor)
-            self._running[place] = loaded.descriptor
+                self.modes[place] = self._link(place, program)
             if place is Attach.TCX_EGRESS:
                 self._attach_egress()
+
+    def reattach(self) -> None:
+        """Attach to the interface of this name, which was recreated.  SetupError, BpfError."""
+        with self._lock:
+            self.index = _index(self.interface)
+            self._remove_stale_links()
+            self._attach_all()
 
     def _link(self, place: Attach, program: int) -> Mode:
         modes: tuple[Mode, ...] = self.xdp_modes if place is Attach.XDP else ("tcx",)

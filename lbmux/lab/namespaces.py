@@ -72,7 +72,7 @@ def build(topology: Topology, name_of: Callable[[str], str]) -> None:
     for link in topology.links:
         inside(name_of(link.a.node), lambda link=link: _connect(link, name_of(link.b.node)))  # type: ignore[misc]
         for port in (link.a, link.b):
-            inside(name_of(port.node), lambda port=port, link=link: _configure(port, link.mtu))  # type: ignore[misc]
+            inside(name_of(port.node), lambda port=port, link=link: configure(port, link.mtu))  # type: ignore[misc]
     for node in (node for node in topology.nodes if node.switches):
         inside(name_of(node.name), partial(_switch, topology.ports(node.name)))
     for node in topology.nodes:
@@ -101,7 +101,7 @@ def _connect(link: Link, peer_namespace: str) -> None:
         ip.link("add", ifname=link.a.interface, kind="veth", peer=peer)
 
 
-def _configure(port: Port, mtu: int) -> None:
+def configure(port: Port, mtu: int) -> None:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=port.interface)[0]
         for text in port.addresses:

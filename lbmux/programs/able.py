@@ -1,24 +1,24 @@
-"""Whether a mux can forward: by what it opened at its start, which may go away under it."""
+"""Whether a mux can forward: by its interface and its programs, which may go away under it."""
 
 import logging
-import socket
 from dataclasses import dataclass
 
+from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.announcing import is_up
 from lbmux.programs.drivers import Driver
+from lbmux.programs.presence import interface_index
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Able:
-    """``index``: of the interface that the ring is bound to; another one of its name is not read.
+    """``ring``: what it is bound to is read; another interface of its name is not, until it was opened again.
 
     ``insists``: on the kernel's program.  Else user space goes on with the same tables where that was taken off.
     """
 
-    interface: str
-    index: int
+    ring: PacketRing
     driver: Driver
     insists: bool
     said: str = ""
@@ -31,18 +31,12 @@ class Able:
         return not why
 
     def _why_not(self) -> str:
-        if not is_up(self.interface):
-            return f"interface {self.interface} is not up"
-        if _index(self.interface) != self.index:
-            return f"interface {self.interface} was made anew: start the mux again"
+        name = self.ring.interface
+        if not is_up(name):
+            return f"interface {name} is not up"
+        if interface_index(name) != self.ring.index:
+            return f"interface {name} was recreated, and is not open yet"
         kernel = self.driver.kernel
         if self.insists and kernel is not None and not kernel.is_attached():
-            return f"the program was taken off interface {self.interface}: start the mux again"
+            return f"the program was taken off interface {name}: start the mux again"
         return ""
-
-
-def _index(interface: str) -> int:
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return 0

@@ -43,6 +43,7 @@ from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.egress import Egress
 from lbmux.programs.health_agent import AgentHealth, own_backends
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.presence import Presence
 from lbmux.programs.refusing import OF_AN_AGENT, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
@@ -60,6 +61,8 @@ BATCHES_A_TURN = 16
 CAPACITY = 64
 TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
 RT_SCOPE_LINK = 253
+NO_LINK_LOCAL = "1"
+"""addr_gen_mode: without an address the device sends no router solicitations and no listener reports."""
 LOOSE, DEVICE_ADDRESS = "2", "169.254.91.18"
 """rp_filter: loose beats strict, whatever the setting for all interfaces; but not on a device without an address."""
 
@@ -167,6 +170,7 @@ def silence(*udp_ports: int) -> Iterator[None]:
 def _bring_up(device: str) -> None:
     Path(f"/proc/sys/net/ipv4/conf/{device}/rp_filter").write_text(LOOSE)
     with contextlib.suppress(OSError):  # a kernel without IPv6
+        Path(f"/proc/sys/net/ipv6/conf/{device}/addr_gen_mode").write_text(NO_LINK_LOCAL)
         Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=device)[0]
@@ -221,6 +225,7 @@ async def _serve(options: Options) -> None:
         if driver.kernel is not None:
             await stack.enter_async_context(Egress(driver.kernel, about).running())
         start(driver, is_agent=True)
+        await stack.enter_async_context(Presence(loop.ring, driver, about, loop.inbound).running())
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters)
@@ -271,7 +276,6 @@ async def _open(
     slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender, connections)
     loop = AgentLoop(ring, tun, sender, worker, slow)
     loop.warm_up()
-    _add_reader(stack, ring.fileno(), loop.inbound)
     return tun, loop, slow
 
 

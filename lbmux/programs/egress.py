@@ -11,7 +11,8 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lbmux.control.reply_interfaces import ReplyInterface, RouteEvents, reply_interfaces
+from lbmux.control.network_events import LINKS, ROUTES, NetworkEvents
+from lbmux.control.reply_interfaces import ReplyInterface, reply_interfaces
 from lbmux.frames.xdp import Kernel
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Egress:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow routes; entered before the programs are attached."""
-        async with RouteEvents(self.refresh):
+        async with NetworkEvents(LINKS | ROUTES, self.refresh):
             await self.refresh()
             yield
 

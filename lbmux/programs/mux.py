@@ -42,6 +42,7 @@ from lbmux.programs.health import Health
 from lbmux.programs.host_forwarding import HostForwarding
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
+from lbmux.programs.presence import Presence
 from lbmux.programs.prompting import Prompting
 from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
@@ -244,7 +245,7 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
-        able = Able(options.interface, ring.index, driver, options.driver == "xdp")
+        able = Able(ring, driver, options.driver == "xdp")
         lives, book = Lives(control.with_suffix(".found")), OrderBook(control.with_suffix(".orders"), config)
         has_flows = driver.adopted or driver.previous is not None
         if has_flows:
@@ -273,7 +274,7 @@ async def _serve(options: Options) -> None:
         await hops.watch(mux.destinations() | probes.destinations())
 
         watching = Watching(lambda: Moment.of_mux(mux), loop.watch, driver)
-        about = {"interface": options.interface, "addresses": [*map(str, local)]}
+        about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, local)]}
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
         showing.more["host_forwarding"] = host.describe
 
@@ -325,8 +326,7 @@ async def _serve(options: Options) -> None:
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
-        asyncio.get_running_loop().add_reader(ring.fileno(), loop.read)
-        stack.callback(asyncio.get_running_loop().remove_reader, ring.fileno())
+        await stack.enter_async_context(Presence(ring, driver, about, loop.read).running())
         log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
         ready()
         if announcer is not None:  # not before: packets would come that nobody forwards

@@ -36,7 +36,7 @@ class FakeDriver:
 
 def able(pair: Pair, driver: Any, insists: bool = False) -> Able:
     with pair.inside("a", lambda: PacketRing("a0")) as ring:
-        return Able("a0", ring.index, driver, insists)
+        return Able(ring, driver, insists)
 
 
 def made_anew(pair: Pair) -> None:
@@ -62,7 +62,7 @@ def test_an_interface_that_is_down_or_of_another_making_is_not_able(
     until(lambda: pair.inside("a", lambda: is_up("a0")))
     with caplog.at_level(logging.ERROR):
         assert [pair.inside("a", able_to_forward) for _ in range(3)] == [False] * 3
-    assert caplog.messages.count("cannot forward: interface a0 was made anew: start the mux again") == 1
+    assert caplog.messages.count("cannot forward: interface a0 was recreated, and is not open yet") == 1
 
 
 @pytest.mark.parametrize(("insists", "wanted"), [(True, False), (False, True)])

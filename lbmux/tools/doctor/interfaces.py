@@ -21,7 +21,7 @@ def link(situation: Situation) -> Iterator[Finding]:
         index = ip.link_lookup(ifname=name)
         flags = ip.get_links(index[0])[0]["flags"] if index else 0
     if not index:
-        yield fault("link", f"{name} is gone", "bring it back, and start the daemon anew")
+        yield fault("link", f"{name} is gone", "bring it back: the daemon opens it again by itself")
     elif flags & UP != UP:
         yield fault("link", f"{name} is down", f"ip link set {name} up; is its other end up?")
     else:

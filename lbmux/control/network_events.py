@@ -1,0 +1,62 @@
+"""Events of routes and interfaces, without their contents: whoever is told looks at everything again.
+
+By rtnetlink(7), on the caller's event loop.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from pyroute2.netlink import rtnl
+
+LINKS = rtnl.RTMGRP_LINK
+ROUTES = rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
+SETTLE_S, COSTS_AT_MOST = 0.02, 0.1
+"""Changes come in bursts: how long to wait before looking; and the share of time that looking may take."""
+EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
+
+
+class NetworkEvents:
+    """Awaits ``on_change`` some time after an event of the ``groups`` in this network namespace."""
+
+    def __init__(self, groups: int, on_change: Callable[[], Awaitable[None]]) -> None:
+        self._groups, self._on_change = groups, on_change
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self._socket.bind((0, self._groups))
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._heard)
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _heard(self) -> None:
+        """What changed is not read: a burst may be cut short (ENOBUFS), and everything is looked at anyway."""
+        self._changed.set()
+        for _ in range(MOST_EVENTS):
+            try:
+                self._socket.recv(EVENT_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+
+    async def _follow(self) -> None:
+        took_s = 0.0
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(max(SETTLE_S, took_s / COSTS_AT_MOST))
+            self._changed.clear()
+            begun = time.monotonic()
+            with contextlib.suppress(OSError):
+                await self._on_change()
+            took_s = time.monotonic() - begun

@@ -1,0 +1,88 @@
+"""The daemon's interface: noticed when it vanishes, and opened again when one of its name is there.
+
+Without it nothing comes and nothing is sent, which costs nothing.  libuv stops polling a descriptor that has an error,
+as a packet socket has whose interface went down: so with every link event polling starts again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from lbmux.control.network_events import LINKS, NetworkEvents
+from lbmux.control.offloads import switch_off_super_frames
+from lbmux.errors import LbmuxError
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.programs.drivers import Driver
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+class Presence:
+    """``about`` gets what `lbmux show runtime` says: ``interface_state``, which is present, gone, or an error.
+
+    ``read`` is called when the ring has frames.
+    """
+
+    def __init__(
+        self, ring: PacketRing, driver: Driver, about: dict[str, Any], read: Callable[[], None]
+    ) -> None:
+        self._ring, self._driver, self._about, self._read = ring, driver, about, read
+        about["interface_state"] = "present"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Entered when the driver has been started."""
+        try:
+            async with NetworkEvents(LINKS, self.refresh):
+                await self.refresh()
+                yield
+        finally:
+            asyncio.get_running_loop().remove_reader(self._ring.fileno())
+
+    async def refresh(self) -> None:
+        await self._open()
+        loop, descriptor = asyncio.get_running_loop(), self._ring.fileno()
+        loop.remove_reader(descriptor)
+        loop.add_reader(descriptor, self._read)
+
+    async def _open(self) -> None:
+        while True:
+            index = interface_index(self._ring.interface)
+            if index == 0:
+                self._tell("gone", "is gone: nothing is received until there is one of its name again")
+                return
+            if index == self._ring.index:
+                self._about["interface_state"] = "present"
+                return
+            try:
+                await asyncio.to_thread(self._reopen)
+            except (LbmuxError, OSError) as error:
+                self._tell(str(error), f"was recreated, and cannot be opened: {error}")
+                await asyncio.sleep(RETRY_S)
+            else:
+                log.warning("interface %s was recreated: opened again", self._ring.interface)
+
+    def _reopen(self) -> None:
+        """The ring last: by its index the interface is known to be open."""
+        switch_off_super_frames(self._ring.interface)
+        if self._driver.kernel is not None:
+            self._driver.kernel.reattach()
+        self._ring.rebind()
+
+    def _tell(self, state: str, what: str) -> None:
+        if self._about["interface_state"] != state:
+            log.error("interface %s %s", self._ring.interface, what)
+        self._about["interface_state"] = state
+
+
+def interface_index(interface: str) -> int:
+    """0 where there is none of that name."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
