@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbmux.plurals import counted
+
 
 class LbmuxError(Exception):
     """Anything that keeps lbmux from doing what it was asked to."""
@@ -119,7 +121,7 @@ class TableError(LbmuxError):
         super().__init__(table, wanted, limit, after_restart)
 
     def __str__(self) -> str:
-        said = f"{self.table}: {self.wanted} entries wanted, room for {self.limit}"
+        said = f"{self.table}: {counted(self.wanted, 'entry', 'entries')} wanted, room for {self.limit}"
         if self.wanted <= self.limit:
             said += ", but no free place that fits them"
         if self.after_restart > self.limit:

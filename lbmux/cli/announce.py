@@ -1,5 +1,6 @@
 """`lbmux withdraw|announce`: has a running mux leave its routers, and come back, while it forwards what comes."""
 
+import json
 from pathlib import Path
 
 import click
@@ -13,10 +14,14 @@ def _command(name: str, held: bool, text: str) -> click.Command:
         "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
         help="Control socket. [default: of the mux that runs on this machine]",
     )  # fmt: skip
-    def command(control: Path | None) -> None:
+    @options.json
+    def command(control: Path | None, as_json: bool) -> None:
         from lbmux.control.control_socket import ask, default_path
 
         said = ask(control or default_path("mux"), "hold", held=held)
+        if as_json:
+            click.echo(json.dumps({"version": 1, "held": held, "prefixes": said["prefixes"]}))
+            return
         click.echo(f"announced: {' '.join(said['prefixes']) or 'nothing'}")
 
     return command

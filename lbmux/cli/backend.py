@@ -1,17 +1,23 @@
 """What an operator wants of backends, told to running daemons: `lbmux drain`, `enable`, `weight`, `add` and so on."""
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lbmux.cli import options
+from lbmux.cli import names, options
 
 KEPT = "A restart keeps it so."
 EVERYWHERE = "Tell each mux that has it, and its host's agent: each by a --control."
 ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
-SERVICE = click.option("--service", metavar="NAME", help="Only in this service. [default: in every one that has it]")
+SERVICE = click.option(
+    "--service", metavar="NAME", help="Only in this service. [default: in every one that has it]",
+    shell_complete=names.services,
+)  # fmt: skip
+BACKEND = click.argument("backend", shell_complete=names.backends)
 CONTROL = click.option(
     "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket; may be repeated. [default: of the daemon that runs on this machine: mux, agent or edge]",
@@ -20,11 +26,12 @@ CONTROL = click.option(
 
 def _order(name: str, order: str | None, text: str) -> click.Command:
     @click.command(name=name, help=text)
-    @click.argument("backend")
+    @BACKEND
     @SERVICE
     @CONTROL
-    def command(backend: str, service: str | None, controls: tuple[Path, ...]) -> None:
-        _tell(controls, "order", backend=backend, order=order, service=service)
+    @options.json
+    def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool) -> None:
+        _tell(controls, as_json, "order", backend=backend, order=order, service=service)
 
     return command
 
@@ -40,20 +47,23 @@ remove = _order(
 
 
 @click.command(name="weight")
-@click.argument("backend")
+@BACKEND
 @click.argument("weight", type=click.IntRange(0, 65535), required=False)
 @SERVICE
 @CONTROL
-def weight(backend: str, weight: int | None, service: str | None, controls: tuple[Path, ...]) -> None:
+@options.json
+def weight(
+    backend: str, weight: int | None, service: str | None, controls: tuple[Path, ...], as_json: bool
+) -> None:  # fmt: skip
     """Give BACKEND another WEIGHT, its share of the new flows; without WEIGHT the file's again.
 
     Flows that there are stay. A restart keeps it so. Tell each mux: each by a --control.
     """
-    _tell(controls, "weight", backend=backend, weight=weight, service=service)
+    _tell(controls, as_json, "weight", backend=backend, weight=weight, service=service)
 
 
 @click.command(name="add")
-@click.argument("service")
+@click.argument("service", shell_complete=names.services)
 @click.argument("dip", metavar="DIP[:PORT]")
 @click.option("--name", help="Its name. [default: DIP:PORT]")
 @click.option("--weight", type=int, help="Its share of the new flows. [default: 1]")
@@ -61,7 +71,8 @@ def weight(backend: str, weight: int | None, service: str | None, controls: tupl
 @click.option("--tunnel", metavar="KIND", help="How packets travel to its host. [default: as in the service]")
 @click.option("--server-id", metavar="HEX", help="What names it in QUIC connection ids.")
 @CONTROL
-def add(service: str, dip: str, controls: tuple[Path, ...], **more: Any) -> None:
+@options.json
+def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **more: Any) -> None:
     """Add a backend to SERVICE until it is removed, or stands in the file: what the file may say of one, in options.
 
     A restart keeps it so. Tell its host's agent, and each mux: each by a --control, the agent's first.
@@ -69,7 +80,7 @@ def add(service: str, dip: str, controls: tuple[Path, ...], **more: Any) -> None
     address, port = _ends(dip)
     given = {"dip": address, "port": port, **more}
     backend = {name: value for name, value in given.items() if value is not None}
-    _tell(controls, "add", service=service, backend=backend)
+    _tell(controls, as_json, "add", service=service, backend=backend)
 
 
 def _ends(text: str) -> tuple[str, int | None]:
@@ -80,8 +91,8 @@ def _ends(text: str) -> tuple[str, int | None]:
     return found["v6"] or found["v4"] or found["bare"] or "", None if port is None else int(port)
 
 
-def _tell(controls: tuple[Path, ...], command: str, **arguments: Any) -> None:
-    """Each daemon, also after one that refused; the exit code is then 1."""
+def _tell(controls: tuple[Path, ...], as_json: bool, command: str, **arguments: Any) -> None:
+    """Each daemon, also after one that refused; the exit code is then 1.  JSON is a line a daemon."""
     from lbmux.control.control_socket import ask, meant_path
     from lbmux.errors import ControlError
 
@@ -91,13 +102,21 @@ def _tell(controls: tuple[Path, ...], command: str, **arguments: Any) -> None:
             lines = ask(path, command, **arguments)["health"]
         except ControlError as error:
             refused.append(error)
+            if as_json:
+                click.echo(json.dumps({"version": 1, "control": str(path), "error": error.reason}))
             continue
-        where = f"{path}: " if len(controls) > 1 else ""
-        for line in lines:
-            click.echo(f"{where}{line['service']}/{line['backend']}: {line['state']}: {line['reason']}")
-        if not lines:
-            click.echo(f"{where}not here any more")
+        if as_json:
+            click.echo(json.dumps({"version": 1, "control": str(path), "health": lines}))
+        else:
+            _say(f"{path}: " if len(controls) > 1 else "", lines)
     for more in refused[1:]:
         click.echo(f"lbmux: {more}", err=True)
     if refused:
         raise refused[0]
+
+
+def _say(where: str, lines: Sequence[dict[str, Any]]) -> None:
+    for line in lines:
+        click.echo(f"{where}{line['service']}/{line['backend']}: {line['state']}: {line['reason']}")
+    if not lines:
+        click.echo(f"{where}not here any more")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from lbmux.cli import options
+from lbmux.plurals import counted
 
 if TYPE_CHECKING:
     from lbmux.frames.pcapng_writer import PcapngWriter
@@ -68,7 +69,7 @@ def command(
                 written += _write(writer, frame, places, inner)
     except OSError as error:
         raise SetupError(str(file), error.strerror or str(error), "name another file") from error
-    click.echo(f"{written} packets in {file}")
+    click.echo(f"{counted(written, 'packet')} in {file}")
 
 
 class Shot(NamedTuple):

@@ -9,6 +9,7 @@ import click
 
 from lbmux.cli import options
 from lbmux.errors import ConfigError
+from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
     from lbmux.control.config import Config
@@ -37,7 +38,7 @@ def check(file: Path) -> int:
             click.echo(line)
         return NOT_USABLE
     backends = sum(len(service.backends) for service in config.services)
-    click.echo(f"{file}: fine: {_count(len(config.services), 'service')}, {_count(backends, 'backend')}")
+    click.echo(f"{file}: fine: {counted(len(config.services), 'service')}, {counted(backends, 'backend')}")
     return 0
 
 
@@ -125,8 +126,8 @@ def _in_words(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | Non
 def _flows(*counts: "Flows") -> str:
     every, move, leave = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "leave"))
     share = f" ({move / every:.1%})" if every else ""
-    left = f"; {leave} stay with backends that leave" if leave else ""
-    return f"of {_count(every, 'live flow')} {move} move{share}{left}"
+    left = f"; {leave} {noun(leave, 'stays', 'stay')} with backends that leave" if leave else ""
+    return f"of {counted(every, 'live flow')} {move} {noun(move, 'moves', 'move')}{share}{left}"
 
 
 @command.command()
@@ -135,7 +136,3 @@ def schema() -> None:
     from lbmux.control.config import Config
 
     click.echo(json.dumps(Config.model_json_schema(), indent=2))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,5 +1,7 @@
 """`lbmux detach`: takes the kernel's programs of a mux or an agent off an interface."""
 
+import json
+
 import click
 
 from lbmux.cli import options
@@ -7,10 +9,14 @@ from lbmux.cli import options
 
 @click.command(name="detach")
 @options.interface
-def command(interface: str) -> int:
+@options.json
+def command(interface: str, as_json: bool) -> int:
     """Take the programs that a mux or an agent left on an interface off, and remove their tables."""
     from lbmux.frames.xdp import detach
 
     there = detach(interface)
+    if as_json:
+        click.echo(json.dumps({"version": 1, "interface": interface, "detached": there}))
+        return 0
     click.echo(f"{interface}: {'detached' if there else 'nothing of lbmux is attached'}")
     return 0

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from lbmux.cli import options
+from lbmux.cli import names, options
 
 
 @click.command(name="run")
-@click.argument("scenario")
-@click.argument("events", metavar="[EVENT...]", nargs=-1)
+@click.argument("scenario", shell_complete=names.scenarios)
+@click.argument("events", metavar="[EVENT...]", nargs=-1, shell_complete=names.events)
 @click.option("--name", default="board", show_default=True, help="Name that its labs begin with.")
 @click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,

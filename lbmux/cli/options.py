@@ -44,6 +44,7 @@ interface = click.option(
 control = click.option(
     "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
 )
+json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 metrics = click.option(
     "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=_endpoint,
     help="Serve metrics for Prometheus, at /metrics; to this machine only unless HOST is given.",

@@ -13,6 +13,7 @@ import click
 
 from lbmux.addresses import Address
 from lbmux.cli import options
+from lbmux.plurals import noun
 
 if TYPE_CHECKING:
     from lbmux.tools.playback import Playback
@@ -180,7 +181,8 @@ def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
     for link, packets in sorted(result.skipped.items()):
         more += f"; {packets:,} skipped (link type {link} is not {KNOWN_LINKS})"
     speed = f"{result.packets_per_second:,.0f} packets a second"
-    console.print(f"{capture}: {result.packets:,} packets in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
+    count = f"{result.packets:,} {noun(result.packets, 'packet')}"
+    console.print(f"{capture}: {count} in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
 
 
 def _print_counts(console: Any, what: str, counts: "dict[str, Count]", total: int) -> None:

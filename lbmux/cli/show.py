@@ -1,13 +1,15 @@
 """`lbmux show`: what a running mux or agent has and does, over its control socket; a table, or JSON by -j."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbmux.cli import options
+from lbmux.cli import names, options
+from lbmux.plurals import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +20,20 @@ CONTROL = click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket. [default: of the mux that runs on this machine, else of the agent, else of the edge]",
 )  # fmt: skip
+
+
+def _filter(*fields: str) -> Callable[[Any], Any]:
+    """An option for each field, by its name; --service and --backend are completed."""
+    completions = {"service": names.services, "backend": names.backends}
+
+    def decorate(command: Any) -> Any:
+        for field in reversed(fields):
+            text = f"Only lines whose {field} is this; * and ? stand for any characters."
+            option = click.option(f"--{field}", metavar="PATTERN", help=text, shell_complete=completions.get(field))
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.group(name="show")
@@ -32,13 +48,15 @@ def command() -> None:
 @command.command()
 @CONTROL
 @JSON
+@_filter("service", "vip", "protocol")
 @click.option("--ipvs", is_flag=True, help="Print it as `ipvsadm -L -n` does.")
-def services(control: Path | None, as_json: bool, ipvs: bool) -> None:
+def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
     """VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
     if ipvs:
         from lbmux.cli.ipvs import listing
 
         own, there, health = (_whole(control, what)[what] for what in ("services", "backends", "health"))
+        own = _matching(own, wanted)
         places = _ask(control, "runtime")["tables"]["flows"]["rows"]
         click.echo("\n".join(listing(own, there, health, places)))
         return
@@ -46,19 +64,20 @@ def services(control: Path | None, as_json: bool, ipvs: bool) -> None:
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
         "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows",
-    })  # fmt: skip
+    }, wanted)  # fmt: skip
 
 
 @command.command()
 @CONTROL
 @JSON
-def backends(control: Path | None, as_json: bool) -> None:
+@_filter("service", "backend", "dip", "host", "state")
+def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
     """Servers: state, weight, whether the next hop is known, traffic and flows."""
     _print_list(control, "backends", as_json, {
         "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
         "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows", "trusted": "trusted_flows",
-    })  # fmt: skip
+    }, wanted)  # fmt: skip
 
 
 @command.command()
@@ -173,7 +192,7 @@ def flows(
     )
     if most is not None and len(shown) == most:
         total = _ask(control, "flow_count", filter=expression)["flows"]
-        click.echo(f"{most} of {total} flows: --limit 0 shows all")
+        click.echo(f"{most} of {counted(total, 'flow')}: --limit 0 shows all")
 
 
 def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,8 +232,29 @@ def _whole(control: Path | None, what: str) -> dict[str, Any]:
     return whole
 
 
-def _print_list(control: Path | None, what: str, as_json: bool, columns: Mapping[str, str]) -> None:
+def _matching(lines: Sequence[dict[str, Any]], wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Those whose fields all match the patterns; of an address any way to write it does."""
+    from fnmatch import fnmatchcase
+
+    patterns = {field: _plain(pattern) for field, pattern in wanted.items() if pattern is not None}
+    return [line for line in lines if all(fnmatchcase(str(line[field]), one) for field, one in patterns.items())]
+
+
+def _plain(pattern: str) -> str:
+    from ipaddress import ip_address
+
+    try:
+        return str(ip_address(pattern))
+    except ValueError:
+        return pattern
+
+
+def _print_list(
+    control: Path | None, what: str, as_json: bool, columns: Mapping[str, str],
+    wanted: Mapping[str, str | None] = MappingProxyType({}),
+) -> None:  # fmt: skip
     answer = _whole(control, what)
+    answer[what] = _matching(answer[what], wanted)
     if as_json:
         click.echo(json.dumps(answer))
     else:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from lbmux.plurals import counted
+
 
 def watched(
     path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
@@ -27,7 +29,8 @@ def watched(
                     return
     finally:
         if skipped or lost:
-            click.echo(f"lbmux: {skipped} frames were not looked at (too many a second), {lost} matches lost", err=True)
+            frames, matches = counted(skipped, "frame"), counted(lost, "match", "matches")
+            click.echo(f"lbmux: not looked at: {frames} (too many a second); lost: {matches}", err=True)
 
 
 def said_of_slow_path(frame: dict[str, Any]) -> str:

@@ -45,6 +45,7 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
+from lbmux.plurals import counted
 
 IPV4_TYPE, IPV6_TYPE, *TAGS = (
     kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)
@@ -110,10 +111,10 @@ class Heading:
     def __str__(self) -> str:
         """One line, nearly as tcpdump has it."""
         if self.source is None:
-            return f"not IP, {self.length} bytes"
+            return f"not IP, {counted(self.length, 'byte')}"
         ends = f"{_end(self.source, self.source_port)} > {_end(self.destination, self.port)}"
         flags = "".join(letter for bit, letter in enumerate(FLAGS) if self.flags >> bit & 1)
-        return f"{ends} {self.name}{f' [{flags}]' if flags else ''}, {self.length} bytes"
+        return f"{ends} {self.name}{f' [{flags}]' if flags else ''}, {counted(self.length, 'byte')}"
 
 
 def _end(address: Address | None, port: int | None) -> str:

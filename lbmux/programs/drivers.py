@@ -14,6 +14,7 @@ from lbmux.control.migrate import move_flows
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel, Mode, detach
+from lbmux.plurals import counted
 from lbmux.targets.bpf.maps import Pinned
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
@@ -123,7 +124,7 @@ def start(driver: Driver, is_agent: bool = False) -> None:
     driver.load()
     if driver.previous is not None:
         moved = move_flows(driver.previous, driver.tables, is_agent)
-        log.info("tables of another version or other sizes: %d flows moved", moved)
+        log.info("tables of another version or other sizes: %s moved", counted(moved, "flow"))
     driver.start()
 
 

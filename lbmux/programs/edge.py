@@ -29,6 +29,7 @@ from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import Key, Life
 from lbmux.errors import SetupError
+from lbmux.plurals import counted
 from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drained import Drained
@@ -196,7 +197,7 @@ async def serve(options: Options) -> None:
         stop = stop_event(on_reload=reloader.soon)
         edge.commit(edge.plan(reloader.wanted))
         tasks = [asyncio.create_task(edge.follow()), asyncio.create_task(drained.watch())]
-        log.info("edge %s: %d services", " and ".join(map(str, local)), len(config.services))
+        log.info("edge %s: %s", " and ".join(map(str, local)), counted(len(config.services), "service"))
         ready()
         await stop.wait()
         notify("STOPPING=1")

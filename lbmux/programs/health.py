@@ -15,6 +15,7 @@ from lbmux.control.live_flows import without_flows
 from lbmux.control.moment import Moment
 from lbmux.control.orders import Key
 from lbmux.errors import LbmuxError, SetupError
+from lbmux.plurals import counted
 from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
 from lbmux.programs.ordering import Ordering
@@ -74,7 +75,8 @@ class Health:
         try:
             await asyncio.wait_for(self._all_settled.wait(), FIRST_S)
         except TimeoutError:
-            log.warning("%d backends not heard of within %g s: taken to be up", len(self._unsettled), FIRST_S)
+            unheard = counted(len(self._unsettled), "backend")
+            log.warning("%s not heard of within %g s: taken to be up", unheard, FIRST_S)
         await self._enforce()
 
     def handlers(self) -> dict[str, Any]:

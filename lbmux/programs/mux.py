@@ -33,6 +33,7 @@ from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.plurals import counted
 from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing
 from lbmux.programs.daemon import notify, ready, stop_event
@@ -206,7 +207,8 @@ def _tables_in_force(driver: Driver, local: Iterable[Address], config: Config) -
     mux = MuxTables(driver.tables, *local)
     mux.commit(mux.plan(config))
     if driver.adopted:
-        log.info("adopted the tables in force: %d flows", np.count_nonzero(driver.tables.flows["state"]))
+        flows = counted(int(np.count_nonzero(driver.tables.flows["state"])), "flow")
+        log.info("adopted the tables in force: %s", flows)
     return mux
 
 
@@ -327,7 +329,8 @@ async def _serve(options: Options) -> None:
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         await stack.enter_async_context(Presence(ring, driver, about, loop.read).running())
-        log.info("mux %s on %s: %d services", " and ".join(map(str, local)), options.interface, len(config.services))
+        services = counted(len(config.services), "service")
+        log.info("mux %s on %s: %s", " and ".join(map(str, local)), options.interface, services)
         ready()
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.control.moment import Moment
 from lbmux.control.orphans import Backends, orphans
+from lbmux.plurals import counted
 from lbmux.slowpath.checksums import TCP
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.mux import BY_ROUTE, Sent
@@ -52,4 +53,4 @@ class Prompting:
             self._send([Sent(BY_ROUTE, segment) for segment in segments])
             await asyncio.sleep(at_once / a_second)
         if found:
-            log.info("%d clients of backends that are gone were made to speak", len(found))
+            log.info("probed %s of removed backends (challenge ACK)", counted(len(found), "client"))

@@ -17,6 +17,7 @@ from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import Change, fitting
 from lbmux.control.orders import Key, Orders, ordered
+from lbmux.control.precedence import precedences
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,10 @@ class Reloader:
         return await asyncio.to_thread(self.config.model_dump_json)
 
     async def reload(self) -> dict[str, Any]:
-        """What changed; a file that cannot be used raises, and the running configuration stays in force."""
+        """What changed, and which overrides take precedence over the file.
+
+        A file that cannot be used raises, and the running configuration stays in force.
+        """
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
             before, orders = self.config, fitting(config, self.orders)
@@ -84,8 +88,9 @@ class Reloader:
             said.append(f"orders: not stored in {self._book.path}: a restart will forget what has changed in them")
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
-        log.info("configuration %s in force: %s", self.path, "; ".join(said) or "nothing changed")
-        return {"changes": said}
+        overrides = precedences(config, self.orders)
+        log.info("configuration %s in force: %s", self.path, "; ".join([*said, *overrides]) or "nothing changed")
+        return {"changes": said, "overrides": overrides}
 
     async def refresh(self) -> None:
         """Put the same file's configuration in force again: what `adjust` makes of it has changed."""

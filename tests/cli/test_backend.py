@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_asks(
         assert run([*words.split(), "--control", str(tmp_path / "mux.sock")]) == 0
     assert asked == [(command, arguments)]
     assert capsys.readouterr().out == "web/h1: up: fine\n"
+
+
+VERBS = ["drain h1", "enable h1", "disable h1", "remove h1", "weight h1 7", "add web 10.1.1.2"]
+
+
+@pytest.mark.parametrize("words", VERBS)
+def test_json_is_a_line_a_daemon_also_of_one_that_refuses(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / name for name in ("agent.sock", "mux.sock")]
+    controls = [word for path in paths for word in ("--control", str(path))]
+    with listening(paths[0], [], refuses=True), listening(paths[1], []):
+        assert run([*words.split(), *controls, "-j"]) == 1
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        {"version": 1, "control": str(paths[0]), "error": "web: not here"},
+        {"version": 1, "control": str(paths[1]), **HEALTH},
+    ]
 
 
 def test_each_daemon_is_told_also_after_one_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`lbmux reload`, against a control socket."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from lbmux.control.control_socket import ControlServer
 from lbmux.errors import ConfigError, Problem
 
 
-def reload(path: Path, handler: Callable[[], Awaitable[object]]) -> int:
+def reload(path: Path, handler: Callable[[], Awaitable[object]], *options: str) -> int:
     async def both() -> int:
         async with ControlServer(path, {"reload": handler}):
-            return await asyncio.to_thread(run, ["reload", "--control", str(path)])
+            return await asyncio.to_thread(run, ["reload", "--control", str(path), *options])
 
     return asyncio.run(both())
 
@@ -26,6 +27,26 @@ def test_changes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 0
     assert capsys.readouterr().out == f"{path}: service web: backend h4 added\n{path}: maglev: changed\n"
+
+
+def test_overrides_are_printed_also_where_nothing_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler() -> dict[str, list[str]]:
+        return {"changes": [], "overrides": ["override: service web: backend h1: drained by command"]}
+
+    path = tmp_path / "mux.sock"
+    assert reload(path, handler) == 0
+    said = f"{path}: nothing changed\n{path}: override: service web: backend h1: drained by command\n"
+    assert capsys.readouterr().out == said
+
+
+def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def handler() -> dict[str, list[str]]:
+        return {"changes": ["maglev: changed"], "overrides": ["x"]}
+
+    path = tmp_path / "mux.sock"
+    assert reload(path, handler, "-j") == 0
+    said = {"version": 1, "control": str(path), "changes": ["maglev: changed"], "overrides": ["x"]}
+    assert json.loads(capsys.readouterr().out) == said
 
 
 def test_no_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

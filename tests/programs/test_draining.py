@@ -86,7 +86,7 @@ def test_a_mux_that_is_told_again_or_interrupted_leaves_at_once(lab: Lab, signal
 def test_by_command_a_mux_withdraws_and_goes_on_forwarding_and_comes_back(lab: Lab) -> None:
     lab.write_config(CONFIG)
     with running(lab, "mux1", "mux", *PEER) as mux, knocking(lab):
-        mux.wait_for("1 prefixes announced")
+        mux.wait_for("1 prefix announced")
         done = tell(mux, "withdraw")
         assert (done.returncode, done.stdout) == (0, "announced: nothing\n"), done.stderr
         assert mux.reload().returncode == 0

@@ -10,7 +10,7 @@ import pytest
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.order_book import NotStoredError, OrderBook
-from lbmux.control.ordering import OrderError, add, live
+from lbmux.control.ordering import OrderError, add, live, weigh
 from lbmux.control.orders import Orders
 from lbmux.errors import ConfigError, TableError
 from lbmux.programs.reload import Reloader
@@ -90,6 +90,19 @@ def test_an_order_is_in_force_and_kept_over_reloads(tmp_path: Path) -> None:
     asyncio.run(made.reload())
     assert names(tables.config) == names(made.wanted) == {"10.0.2.1:80": 1, "new": 1}
     assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+
+
+def test_a_reload_names_the_overrides_that_the_file_does_not_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, _ = with_orders(tmp_path, Recorded())
+    asyncio.run(made.change(weigh(7, "10.0.2.1:80", None, 0)))
+    made.path.write_text(FILE.replace("{dip: 10.0.2.1}", "{dip: 10.0.2.1, weight: 3}"))
+    with caplog.at_level("INFO"):
+        said = asyncio.run(made.reload())
+    (line,) = said["overrides"]
+    assert "backend 10.0.2.1:80: weight 7 by command, not the file's 3" in line
+    assert line in caplog.text
 
 
 def test_an_order_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lbmux.control.announcer.bird import Bird
 from lbmux.control.announcer.exabgp import Exabgp
 from lbmux.control.announcer.settings import Bgp, Prefix, describe, in_order
 from lbmux.control.announcer.speaker import Speaker
+from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Announcer:
                 return
             gone, new = in_order(self._told - after), in_order(after - self._told)
             self._told = after
-        log.info("BGP: %d prefixes announced, %d withdrawn", len(new), len(gone))
+        log.info("BGP: %s announced, %d withdrawn", counted(len(new), "prefix", "prefixes"), len(gone))
 
     async def _start(self) -> None:
         self._told = NOTHING

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from lbmux.addresses import FAMILIES
 from lbmux.control.health.probe import ProbeError, Target
+from lbmux.plurals import counted
 
 MOST_BYTES = 65535
 RECURSION, RESPONSE = 0x0100, 0x8000
@@ -40,7 +41,7 @@ async def udp(target: Target) -> str:
         answer = await loop.sock_recv(sock, MOST_BYTES)
     if expected is not None and expected.encode() not in answer:
         raise ProbeError(f"the answer does not contain {expected!r}")
-    return f"answered {len(answer)} bytes"
+    return f"answered {counted(len(answer), 'byte')}"
 
 
 def query(number: int, name: str) -> bytes:

@@ -10,6 +10,7 @@ from lbmux.lab.board.events import events_of
 from lbmux.lab.board.stage import Stage
 from lbmux.lab.topology import ECHO_PORT, VIP
 from lbmux.lab.traffic import traffic
+from lbmux.plurals import counted
 
 CALM_S = 0.7
 STUCK_MS = 1000.0
@@ -54,7 +55,8 @@ def experiment(stage: Stage, event: str, load: Load) -> Outcome:
     options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
     with traffic(stage.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
         if unwell := [c for c in client.first["connections"] if not c["lines"]]:
-            raise LabError("", f"{stage.scenario.name}: {len(unwell)} connections before {event}: {unwell[0]}")
+            count = counted(len(unwell), "connection")
+            raise LabError("", f"{stage.scenario.name}: {count} before {event}: {unwell[0]}")
         time.sleep(CALM_S)
         before = client.report()
         lost, begun = doomed(stage, event, before["connections"]), time.monotonic()

@@ -10,6 +10,7 @@ from rich.table import Table
 from lbmux.lab.board.events import events_of
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.lab.board.run import Failure
+from lbmux.plurals import counted
 
 LATE_MS = 50.0
 LEGEND = "broken (of them of what was hit) / longest stall in ms / new ones refused / ms until normal"
@@ -57,7 +58,7 @@ def markdown(outcomes: Sequence[dict[str, Any]]) -> str:
 
 
 def print_table(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: Load, seconds: float) -> None:
-    table = Table(title=f"{load.connections} long connections; {LEGEND}; {seconds:.0f} s")
+    table = Table(title=f"{counted(load.connections, 'long connection')}; {LEGEND}; {seconds:.0f} s")
     scenarios, events = _columns(outcomes, failures)
     table.add_column("event")
     for name in scenarios:

@@ -7,6 +7,7 @@ from lbmux.control.config_changes import changes
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ask
 from lbmux.errors import ConfigError, ControlError
+from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
 
@@ -52,7 +53,7 @@ def configuration(situation: Situation) -> Iterator[Finding]:
         for line in error.lines():
             yield fault("configuration", line, "correct the file: a restart would fail, and a reload is refused")
         return
-    yield ok("configuration", f"{situation.config_path}: {len(config.services)} services")
+    yield ok("configuration", f"{situation.config_path}: {counted(len(config.services), 'service')}")
     for service in config.services:
         if not any(backend.weight for backend in service.backends):
             mend = "give one of them a weight above 0, and `lbmux reload`"

@@ -9,6 +9,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.control.neighbours import addresses
+from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
@@ -72,7 +73,7 @@ def spreading(situation: Situation) -> Iterator[Finding]:
             missing = ", ".join(sorted(muxes - set(found)))
             yield warning("spread", f"{vip} does not spread over all muxes: none of it to {missing}", mend)
         else:
-            yield ok("spread", f"{vip} spreads over {len(found)} muxes")
+            yield ok("spread", f"{vip} spreads over {counted(len(found), 'mux', 'muxes')}")
 
 
 def replies(situation: Situation) -> Iterator[Finding]:

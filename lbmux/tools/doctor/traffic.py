@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, State, ok, warning
 from lbmux.tools.doctor.situation import Situation
 
@@ -37,11 +38,11 @@ def verdicts(situation: Situation) -> Iterator[Finding]:
     """Since the daemon's tables are there: a fault that was mended goes on being told, as a warning would."""
     if situation.counters is None:
         return
-    counted = situation.counters["verdicts"]
-    found = [name for name in VERDICTS if counted.get(name)]
+    packets = situation.counters["verdicts"]
+    found = [name for name in VERDICTS if packets.get(name)]
     for name in found:
         state, what, mend = VERDICTS[name]
-        yield Finding(name, state, f"{counted[name]} packets {what}, since the tables were made", mend)
+        yield Finding(name, state, f"{counted(packets[name], 'packet')} {what}, since the tables were made", mend)
     if not found:
         yield ok("verdicts", "no packet met a fault")
 
@@ -52,7 +53,8 @@ def flow_table(situation: Situation) -> Iterator[Finding]:
         return
     flows, lookups = situation.runtime["tables"]["flows"], situation.counters["lookups"]
     evicted, full = lookups["evicted"], lookups["full"]
-    seen = f"{flows['used']} of {flows['rows']} flows; {full} packets found no place, {evicted} took a live flow's"
+    packets = counted(full, "packet")
+    seen = f"{flows['used']} of {flows['rows']} flows; {packets} found no place, {evicted} took a live flow's"
     if evicted or full or flows["used"] > FULL_SHARE * flows["rows"]:
         mend = "is it a SYN flood? else raise flows.limit, and start the mux anew"
         yield warning("flow table", f"full, or was: {seen}", mend)
@@ -66,6 +68,6 @@ def ring(situation: Situation) -> Iterator[Finding]:
         return
     lost = situation.counters["ring"]["dropped"]
     if lost:
-        yield warning("ring", f"{lost} frames came faster than user space fetched them", "use --driver xdp")
+        yield warning("ring", f"{counted(lost, 'frame')} came faster than user space fetched them", "use --driver xdp")
     else:
         yield ok("ring", "no frame was lost")

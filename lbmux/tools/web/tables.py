@@ -15,6 +15,7 @@ from lbmux.control.config import MAX_SLOTS, Config
 from lbmux.control.config_file import parse
 from lbmux.control.maglev import build, disruption
 from lbmux.errors import LbmuxError
+from lbmux.plurals import counted
 
 NOBODY = 0xFFFF
 """Of a slot where no backend has a weight."""
@@ -100,5 +101,6 @@ def moves(now: dict[str, Weights], text: bytes, name: str | None) -> list[dict[s
     pairs = [(one, now.get(one, nothing), then.get(one, nothing)) for one in names]
     slots = sum(old.size + new.size for _, old, new in pairs)
     if slots > MOST_SLOTS:
-        raise LbmuxError(f"{len(names)} services with {slots} slots, before and after: at most {MOST_SLOTS} at a time")
+        wanted = f"{counted(len(names), 'service')} with {slots} slots, before and after"
+        raise LbmuxError(f"{wanted}: at most {MOST_SLOTS} at a time")
     return [change(one, old.table(), new.table()) for one, old, new in pairs]

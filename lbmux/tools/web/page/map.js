@@ -117,7 +117,7 @@ function drawBoxes(svg, pool, vips, hosts, at) {
     box(svg, at.routers[r], lines, isPlain || up ? "router" : "router bad", isPlain ? "no mux knows it by BGP" : lines.join(", "));
   });
   pool.muxes.forEach((mux, m) => {
-    const lines = mux.error ? [mux.name, "does not answer"] : [mux.name, mux.addresses[0], `${rate(mux.flows)} flows`];
+    const lines = mux.error ? [mux.name, "does not answer"] : [mux.name, mux.addresses[0], `${rate(mux.flows)} ${mux.flows === 1 ? "flow" : "flows"}`];
     box(svg, at.muxes[m], lines, mux.error ? "mux bad" : "mux", mux.error || `${mux.addresses.join(", ")}, ${mux.driver}`);
   });
   hosts.forEach((host, h) => {

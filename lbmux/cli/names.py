@@ -1,0 +1,87 @@
+"""Names that shells complete: of backends and services in force, and of the lab's systems, events and nodes.
+
+They are asked for while someone types, so nothing here takes long or raises: without an answer there are no names.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+TIMEOUT_S = 1.0
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        try:
+            found = dict.fromkeys(names(ctx))
+        except Exception:  # a traceback in the middle of a line that someone types helps nobody
+            return []
+        return [name for name in found if name.startswith(incomplete)]
+
+    return complete
+
+
+def _lines(ctx: click.Context) -> list[tuple[str, str]]:
+    """Service and backend of all in force, else of the file that LBMUX_CONFIG names."""
+    from lbmux.control.control_socket import ask_list, meant_path
+    from lbmux.errors import ControlError
+
+    given = ctx.params.get("controls") or ctx.params.get("control")
+    path = meant_path(Path(given[0]) if isinstance(given, tuple) else given)
+    found: list[dict[str, Any]] = []
+    for what in ("backends", "health"):  # of those that are out only health knows
+        try:
+            found += ask_list(path, what, timeout_s=TIMEOUT_S)
+        except ControlError:
+            continue
+    return [(line["service"], line["backend"]) for line in found] or _configured()
+
+
+def _configured() -> list[tuple[str, str]]:
+    import os
+
+    from lbmux.control.config_file import load
+
+    services = load(os.environ["LBMUX_CONFIG"]).services
+    return [(service.name, backend.name) for service in services for backend in service.backends]
+
+
+def _backends(ctx: click.Context) -> Iterable[str]:
+    wanted = ctx.params.get("service")
+    return [backend for service, backend in _lines(ctx) if wanted in (None, service)]
+
+
+def _topologies(ctx: click.Context) -> Iterable[str]:
+    from lbmux.lab.systems.built_in import TOPOLOGIES
+
+    return TOPOLOGIES
+
+
+def _scenarios(ctx: click.Context) -> Iterable[str]:
+    from lbmux.lab.board.scenarios import SCENARIOS
+
+    return [*SCENARIOS, "all"]
+
+
+def _nodes(ctx: click.Context) -> Iterable[str]:
+    from lbmux.lab.lab import Lab
+    from lbmux.lab.systems.built_in import DEFAULT, TOPOLOGIES
+
+    lab = Lab.existing(ctx.params.get("name") or "lbmux", TOPOLOGIES[DEFAULT]())
+    return [node["node"] for node in lab.status()["nodes"]]
+
+
+def events(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """One event, or several joined by +: the last is completed."""
+    from lbmux.lab.board.events import EVENTS
+
+    before, plus, _ = incomplete.rpartition("+")
+    return [name for event in EVENTS if (name := f"{before}{plus}{event}").startswith(incomplete)]
+
+
+backends = _completing(_backends)
+services = _completing(lambda ctx: [service for service, _ in _lines(ctx)])
+topologies, scenarios, nodes = _completing(_topologies), _completing(_scenarios), _completing(_nodes)
