@@ -119,7 +119,7 @@ def _mux_us(backends: int) -> float:
     forwarder = _forwarder(backends)
     hosts = {row: forwarder.host(row) for row in range(backends)}
     place = Place(SlowPath(packets_per_s=NO_LIMIT), vips_of([(ip_address(VIP), "tcp", PORT)]),
-                  hosts=frozenset(hosts.values()))  # fmt: skip
+                  hosts={host: () for host in hosts.values()})  # fmt: skip
     frames = []
     for port in range(1024, 1024 + PACKETS):
         owner = forwarder.owner(_flow(port))

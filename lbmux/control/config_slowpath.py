@@ -40,6 +40,12 @@ class SlowPath(Model):
     hosts_asked: Annotated[int, Field(strict=True, ge=2, le=65535)] = 32
     """Hosts that one connection is looked for at, the likeliest first: the slot's, the one that the slot had before,
     then others of the service. Where none of them has it the client gets a reset, so in a service with more backends a
-    connection may end that a host has; but each packet that belongs to nothing costs as many packets."""
+    connection may end that a host has; but each packet that belongs to nothing costs as many packets. Each host that
+    is asked also takes one from the packet's TTL, so more than about 50 are never reached."""
+    second_chance_cpu: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """CPU time that packets which hosts give back may take, as a share of one core; what is over it is dropped."""
+    path_mtu_floor: Annotated[int, Field(strict=True, ge=552, le=1500)] = 1280
+    """The least path MTU to a host, in bytes, that an ICMP error is believed to tell of unless it quotes a packet of a
+    flow that the mux knows. Routers may quote too little for that, and forgers do not know it."""
     fragments: Fragments = Fragments()
     """Limits of what is remembered of fragmented datagrams."""

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SHARE = 0.5
 """Of the slow path's packets in a second that may come of this, if every host is asked."""
+RETURN_CPU_S = 0.0002
+"""What a packet that a host gives back costs the mux (`python -m bench help`), with room for a slower machine."""
 PAUSE_S = 0.01
 
 
@@ -41,7 +43,8 @@ class Prompting:
         lost = before.lost()
         if lost and settings.hosts_help:
             asked = max(1, min(settings.hosts_asked, int(before.there.sum())))  # in vain, for each connection, at most
-            task = asyncio.create_task(self._prompt(before, lost, max(1.0, SHARE * settings.packets_per_s / asked)))
+            returns_per_s = min(SHARE * settings.packets_per_s, settings.second_chance_cpu / RETURN_CPU_S)
+            task = asyncio.create_task(self._prompt(before, lost, max(1.0, returns_per_s / asked)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -30,6 +30,7 @@ from lbmux.programs.watching import by_route
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.muxes import CARRIES
+from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
@@ -128,7 +129,6 @@ class SlowFrames:
         if len(picked) == 0:
             return
         now = time.monotonic()
-        learned = self._slow.counts["path_mtu_learned"]
         for index in picked.tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
@@ -138,13 +138,18 @@ class SlowFrames:
             with noting(seen[index], self._slow.counts) as note:
                 sent = self._sender.send(self._slow.handle(verdict, frame, target, now))
                 note.sent += map(_picture, sent)
-        if self._slow.counts["path_mtu_learned"] != learned:
-            self.refresh()
+        if self._slow.mtus.changed:
+            self._write(self._slow.mtus.changed, now)
+            self._slow.mtus.changed.clear()
 
     def refresh(self) -> None:
         """Write to the tables what is known of the paths to hosts, and take out what is known no more."""
-        known, mtus = self._slow.mtus.known(time.monotonic()), self._mux.tables.backends["mtu"]
-        for host in self._written.keys() | known.keys():
+        now = time.monotonic()
+        self._write(self._written.keys() | self._slow.mtus.known(now).keys(), now)
+
+    def _write(self, hosts: Iterable[Address], now: float) -> None:
+        known, mtus = self._slow.mtus.known(now), self._mux.tables.backends["mtu"]
+        for host in hosts:
             rows = self._rows_to(host)
             found = int(mtus[rows].max(initial=0))
             link_bytes, written = self._written.pop(host, (found, found))
@@ -164,8 +169,8 @@ class SlowFrames:
         assert config is not None  # the tables are written before a slow path is made
         self._rows = _rows_of(config, self._mux)
         vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
-        hosts = frozenset(backend.tunnel_to for service in config.services for backend in service.backends)
-        return Place(config.slowpath, vips, frozenset(config.muxes), hosts)
+        ports = Ports(config.tunnel.gue_port, config.tunnel.geneve_port)
+        return Place(config.slowpath, vips, frozenset(config.muxes), carriers(config), ports)
 
     def _is_up(self, vip: Address) -> bool:
         return bool((self._mux.tables.backends["state"][self._rows[vip]] == UP).any())

@@ -20,6 +20,7 @@ from lbmux.slowpath.packets import Packet, ip_packet, read_frame
 from lbmux.slowpath.quoted import flow_of, translate_error
 from lbmux.slowpath.rate import Bucket
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
+from lbmux.slowpath.returned import given_back
 from lbmux.slowpath.tunnels import inside
 
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
@@ -110,8 +111,9 @@ class AgentSlowPath:
         if len(whole) + OUTER_BYTES[outer.version] > LARGEST_BYTES:
             return self._dropped("reassembly_malformed")
         again = ip_packet(
-            outer.source, outer.destination, CARRIES[packet.version], whole, traffic_class=outer.traffic_class
-        )
+            outer.source, outer.destination, CARRIES[packet.version], whole, traffic_class=outer.traffic_class,
+            hops=outer.hops,
+        )  # fmt: skip
         return Inbound([], [outer.link + again])
 
     def _unknown(self, outer: Packet, frame: bytes, now: float) -> Inbound:
@@ -130,9 +132,7 @@ class AgentSlowPath:
             self.counts["unknown_connected"] += 1
             return mine
         self.counts["unknown_returned"] += 1
-        protocol = CARRIES[packet.version]
-        back = ip_packet(outer.destination, outer.source, protocol, packet.data, traffic_class=packet.traffic_class)
-        return Inbound([], [], [back])
+        return Inbound([], [], [given_back(outer, packet)])
 
     def _icmp(self, packet: Packet) -> Inbound:
         if not is_error(packet):

@@ -29,6 +29,7 @@ from lbmux.datapath.tables import (
     IPIP,
     KIND_MASK,
     OUTER_IPV6,
+    TICK_SHIFT,
     UNKNOWN,
     VIP,
     backend_row,
@@ -46,9 +47,10 @@ from lbmux.datapath.world import (
     worker_limit,
     world_at,
 )
+from lbmux.slowpath.candidates import host_keys
 from lbmux.slowpath.cutting import cut
-from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip
+from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
+from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
 
 ROOM_BYTES = 1 << 17
@@ -56,6 +58,8 @@ BEFORE_BYTES = 128
 """Of the buffer, before a frame: more than it may grow by."""
 ANY_MTU = 65535
 FORWARDED = int(Verdict.FORWARDED)
+SEARCH_TICKS = int(1e9) >> TICK_SHIFT
+"""A second: longer than the search for a flow takes."""
 
 
 class TableForwarder:
@@ -76,6 +80,7 @@ class TableForwarder:
         flow = Flow(6, from_pair(0, 0xFFFF0000), 0, from_pair(0, 0xFFFF0000), 0)
         self._choose(flow, enter=False)
         self.candidates(flow, 1)
+        self.entry(flow)
         self.give(flow, -1)
         self.forget(flow)
         self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
@@ -87,17 +92,34 @@ class TableForwarder:
         """Like ``owner``, and the flow keeps the backend from now on."""
         return self._choose(flow, enter=True)
 
-    def candidates(self, flow: Flow, most: int) -> list[int]:
-        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
-        service, now, before = map(
-            int, _slots(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()))
-        )
-        if service < 0:
-            return []
-        rows = self._tables.backends
-        likely = [row for row in (now, before) if row >= 0 and rows[row]["state"] != GONE]
-        others = np.flatnonzero((rows["service"] == service) & (rows["state"] != GONE))[:most].tolist()
-        return list(dict.fromkeys((*likely, *others)))[:most]
+    def entry(self, flow: Flow) -> int | None:
+        target = int(_entry(self._worker.address, *_key_of(flow), np.uint64(self._now())))
+        return target if target >= 0 else None
+
+    def likely(self, flow: Flow) -> list[int]:
+        return self._likely(flow)[1]
+
+    def _likely(self, flow: Flow) -> tuple[int, list[int]]:
+        """The flow's service, or -1, and the backends of its slot: now, and before the last change."""
+        service, *slots = map(int, _slots(self._worker.address, *_key_of(flow)))
+        states = self._tables.backends["state"]
+        return service, list(dict.fromkeys(row for row in slots if row >= 0 and states[row] != GONE))
+
+    def candidates(self, flow: Flow, most: int) -> Candidates:
+        """For a while after a change the rest has the likely ones too: the slot may have been another's."""
+        service, likely = self._likely(flow)
+        rows, likely = self._tables.backends, likely[:most]
+        chosen = (rows["service"] == service) & (rows["state"] != GONE)
+        if not self._just_changed():
+            chosen[likely] = False
+        rest = np.flatnonzero(chosen)
+        keys = host_keys(flow, rows["remote_high"][rest], rows["remote_low"][rest])
+        order = np.argsort(keys, kind="stable")[: most - len(likely)]
+        return Candidates(likely, rest[order].tolist(), keys[order].tolist())
+
+    def _just_changed(self) -> bool:
+        changed = int(self._tables.settings[0]["changed"])
+        return (self._now() - changed) & 0xFFFFFFFF < SEARCH_TICKS
 
     def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
         (high, low), rows = to_pair(host), self._tables.backends[list(backends)]
@@ -109,12 +131,10 @@ class TableForwarder:
         return from_pair(int(row["remote_high"]), int(row["remote_low"]))
 
     def give(self, flow: Flow, backend: int) -> None:
-        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
-        _give(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), backend)
+        _give(self._worker.address, *_key_of(flow), np.uint64(self._now()), backend)
 
     def forget(self, flow: Flow) -> None:
-        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
-        _forget(self._worker.address, *key, flow.protocol, flow.client.version)
+        _forget(self._worker.address, *_key_of(flow))
 
     def room(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host."""
@@ -123,7 +143,7 @@ class TableForwarder:
     def path_mtu(self, backend: int) -> int:
         return self.mtus(self.host(backend), int(self._tables.backends[backend]["mtu"]))
 
-    def tunnel(self, packet: bytes, backend: int) -> list[tuple[int, bytes]]:
+    def tunnel(self, packet: bytes, backend: int, hops: int = OUTER_TTL) -> list[tuple[int, bytes]]:
         row, inner = self._tables.backends[backend], read_ip(packet)
         if inner is None or row["state"] == GONE:
             self.unsent += 1
@@ -132,9 +152,9 @@ class TableForwarder:
         if inner.length_bytes > room and inner.version == 4 and not inner.dont_fragment and not _cut_outside(row):
             packets = [part for piece in cut(packet, room, inner.identification) if (part := read_ip(piece))]
         key = _key(inner.source, inner.destination, inner.ports or (0, 0))
-        return [frame for one in packets for frame in self._tunnel(one, backend, key)]
+        return [frame for one in packets for frame in self._tunnel(one, backend, key, hops)]
 
-    def _tunnel(self, inner: Packet, backend: int, key: "Key") -> list[tuple[int, bytes]]:
+    def _tunnel(self, inner: Packet, backend: int, key: "Key", hops: int) -> list[tuple[int, bytes]]:
         """The frames of one packet, of which only the outer part may be cut."""
         row, mtu_bytes = self._tables.backends[backend], self.path_mtu(backend)
         frame = self._encapsulate(inner.data, backend, inner.transport, key)
@@ -142,14 +162,13 @@ class TableForwarder:
         if frame is None or (len(outer) > mtu_bytes and int(row["room"]) == 0):
             self.unsent += 1  # without a tunnel there is no outer packet that were ours to cut
             return []
+        if hops != OUTER_TTL and int(row["room"]):
+            outer = with_hops(outer, hops)
         pieces = cut(outer, mtu_bytes, next(self._identifications))
         return [(int(row["interface"]), frame[:ETHERNET_BYTES] + piece) for piece in pieces]
 
     def _choose(self, flow: Flow, enter: bool) -> int | None:
-        key = _key(flow.client, flow.vip, (flow.client_port, flow.vip_port))
-        target = int(
-            _owner(self._worker.address, *key, flow.protocol, flow.client.version, np.uint64(self._now()), enter)
-        )
+        target = int(_owner(self._worker.address, *_key_of(flow), np.uint64(self._now()), enter))
         return target if target >= 0 else None
 
     def _encapsulate(self, packet: bytes, backend: int, transport: int, key: "Key | None" = None) -> bytes | None:
@@ -187,6 +206,11 @@ def _key(source: Address, destination: Address, ports: tuple[int, int]) -> Key:
     return (*map(np.uint64, halves), np.uint32(loaded))  # type: ignore[return-value]
 
 
+def _key_of(flow: Flow) -> tuple[Any, ...]:
+    """What the compiled functions here take a flow as."""
+    return (*_key(flow.client, flow.vip, (flow.client_port, flow.vip_port)), flow.protocol, flow.client.version)
+
+
 _NO_KEY: Key = (np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0), np.uint32(0))
 _NO_BACKEND = np.zeros(1, BACKEND)
 
@@ -219,7 +243,7 @@ def _in_force(world, setting, index):  # type: ignore[no-untyped-def]
 
 @compiled
 def _slots(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
     """(the flow's service, its slot's backend, the one that the slot had before the last change); each may be -1."""
     world = world_at(world_address)
@@ -300,12 +324,32 @@ def _owner(  # type: ignore[no-untyped-def]
     if enter:
         nothing = at_address(world_address)  # an empty frame: there is no connection id to be read
         return max(choose(world, setting, who, nothing, nothing, packet, index, service, u32(now)), int64(-1))
-    hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
+    target = _kept(world, setting, packet, index, service, now)
+    return target if target >= 0 else select(world, service, packet)
+
+
+@step
+def _kept(world, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
+    """The backend that the flow has by an entry in any worker's part, or -1."""
+    hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
+    target = int64(-1)
     for part in range(worker_limit(world)):
-        target = in_part(world, part, hashed, packet, index, service, u32(now))
-        if target >= 0:
-            return target
-    return select(world, service, packet)
+        if target < 0:
+            target = in_part(world, part, hashed, packet, index, service, u32(now))
+    return target
+
+
+@compiled
+def _entry(  # type: ignore[no-untyped-def]
+    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
+):
+    world = world_at(world_address)
+    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    setting = settings_row(settings(world), 0)
+    index = _service_of(world, setting, packet)
+    if index < 0:
+        return int64(-1)
+    return _kept(world, setting, packet, index, _in_force(world, setting, index), now)
 
 
 @compiled

@@ -7,8 +7,9 @@ Everything is bounded: packets in a second that are looked at, ICMP messages in 
 remembered.  Frames that are not for a VIP, nor about or from another mux for us, are left to the kernel's stack.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,18 +17,20 @@ from lbmux.addresses import Address
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath import errors
+from lbmux.slowpath.candidates import host_key
 from lbmux.slowpath.checksums import TCP, UDP
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.echo import echo_reply, is_echo_request
-from lbmux.slowpath.flow import Flow, Forwarder
+from lbmux.slowpath.flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
 from lbmux.slowpath.packets import Packet, read_frame, read_ip, turned
-from lbmux.slowpath.path_mtu import PathMtus, read_outer_error
+from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
 from lbmux.slowpath.quoted import flow_of
-from lbmux.slowpath.rate import Bucket
+from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.resets import reset
-from lbmux.slowpath.returned import Searches
+from lbmux.slowpath.returned import Stage, next_candidate
+from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
 
 HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
@@ -51,12 +54,15 @@ class Place:
     vips: Mapping[Address, Flow]
     """Each VIP, with a flow without a client: protocol and port of the service that a forwarded ping goes to."""
     muxes: frozenset[Address] = frozenset()
-    hosts: frozenset[Address] = frozenset()
+    hosts: Mapping[Address, Collection[Carrier]] = field(default_factory=dict)
+    """What outer packets to each host carry."""
+    ports: Ports = Ports(6080, 6081)
 
 
 @dataclass
 class MuxSlowPath:
-    """``is_up``: whether a VIP has a backend that takes new flows; ``own``: the mux's outer source addresses."""
+    """``is_up``: whether a VIP has a backend that takes new flows; ``own``: the mux's outer source addresses;
+    ``cpu_s``: a clock of the CPU time that the slow path takes."""
 
     forwarder: Forwarder
     own: frozenset[Address]
@@ -64,6 +70,7 @@ class MuxSlowPath:
     is_up: Callable[[Address], bool]
     mtus: PathMtus = field(default_factory=PathMtus)
     counts: Counter[str] = field(default_factory=Counter)
+    cpu_s: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
         self._fragments = Fragments(self.place.settings.fragments, self.forwarder.enter, self.counts)
@@ -76,7 +83,8 @@ class MuxSlowPath:
         self._messages = Bucket(settings.icmp_per_s)
         self._fragments.limits = settings.fragments
         self._sharing = sharing(place.muxes, self.own)
-        self._searches = Searches()
+        self._returns = CpuBudget(settings.second_chance_cpu)
+        self.mtus.keep(place.hosts)
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         """What is to be sent because of one frame; ``target``: the backend that the data path chose, or -1."""
@@ -96,36 +104,70 @@ class MuxSlowPath:
         return self._icmp(packet, now) if packet.is_icmp else []
 
     def _to_us(self, packet: Packet, now: float) -> list[Sent]:
+        is_from_host = packet.source in self.place.hosts
         if is_from_mux(packet, self.place.muxes):
             inner = read_ip(packet.payload, link=packet.link)
-            if inner is None or not inner.is_fragment or inner.destination not in self.place.vips:
+            if inner is not None and inner.is_fragment and inner.destination in self.place.vips:
+                self.counts["from_mux"] += 1
+                return self._fragment(inner, now, from_mux=True)
+            if not is_from_host:
                 return self._dropped("from_mux_unusable")
-            self.counts["from_mux"] += 1
-            return self._fragment(inner, now, from_mux=True)
-        if packet.protocol in CARRIES.values() and not packet.is_fragment and packet.source in self.place.hosts:
+        if packet.protocol in CARRIES.values() and not packet.is_fragment and is_from_host:
             return self._returned(packet, now)
         return self._about_outer(packet, now) if errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
-        """A host has no such connection: another is tried, and where none has it the client hears it."""
-        inner = read_ip(packet.payload, link=packet.link)
-        flow = None if inner is None else _flow(inner)
+        """A host does not have the connection of a packet; the work that this makes has a budget."""
+        if not self._returns.is_left(now):
+            return self._dropped("returned_over_cpu")
+        begun_s = self.cpu_s()
+        sent = self._second_chance(packet)
+        self._returns.spend(self.cpu_s() - begun_s)
+        return sent
+
+    def _second_chance(self, outer: Packet) -> list[Sent]:
+        """Another host is tried, and where none has the connection the client hears it."""
+        inner = read_ip(outer.payload, link=outer.link)
+        flow = None if inner is None else flow_of(inner) if inner.is_icmp else _flow(inner)
         if inner is None or flow is None or flow.vip not in self.place.vips:
             return self._dropped("returned_unusable")
-        candidates = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
-        refused = self.forwarder.at_host(candidates, packet.source)
-        segment = int.from_bytes(inner.payload[4:8], "big"), inner.length_bytes
-        if self._searches.is_copy(flow, segment, refused):
-            return self._dropped("returned_copy")
-        backend = self._searches.next(flow, segment, refused, candidates, now)
-        if backend is not None:
-            self.counts["returned_forwarded"] += 1
+        if inner.hops <= 1:
+            return self._dropped("returned_ttl")
+        found = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
+        refused = self.forwarder.at_host([*found.likely, *found.rest], outer.source)
+        stage = Stage.of(outer.hops)
+        key = host_key(flow, outer.source) if stage == Stage.REST else 0
+        chosen = next_candidate(found, stage, refused, key)
+        if chosen is None:
+            return self._nowhere(inner, flow, outer.source)
+        backend, stage = chosen
+        self.counts["returned_forwarded"] += 1
+        if not inner.is_icmp:
+            self._give(flow, backend, found, outer.source)
+        return self._tunnelled(inner, backend, stage)
+
+    def _give(self, flow: Flow, backend: int, found: Candidates, refused_by: Address) -> None:
+        """Later packets go to the backend that is asked now.
+
+        A client's packets make a search each.  The flow's entry is where the one is that is the farthest; those behind
+        it do not set it back, else they could keep one another from finding the connection.
+        """
+        entry = self.forwarder.entry(flow)
+        if (
+            entry is None
+            or self.forwarder.at_host([entry], refused_by)
+            or found.position(entry) < found.position(backend)
+        ):
             self.forwarder.give(flow, backend)
-            return self._tunnelled(inner, backend)
-        self.forwarder.forget(flow)
+
+    def _nowhere(self, inner: Packet, flow: Flow, last: Address) -> list[Sent]:
+        """The last host that could be asked does not have the connection either."""
         answer = reset(inner)
         if answer is None:
             return self._dropped("returned_not_answered")
+        entry = self.forwarder.entry(flow)
+        if entry is not None and self.forwarder.at_host([entry], last):
+            self.forwarder.forget(flow)
         self.counts["returned_reset"] += 1
         return [Sent(BY_ROUTE, answer)]
 
@@ -189,25 +231,38 @@ class MuxSlowPath:
         return self._tunnelled(packet, backend)
 
     def _about_outer(self, packet: Packet, now: float) -> list[Sent]:
-        """A router between us and a host had trouble with an outer packet."""
-        said = read_outer_error(packet)
-        if said is None:
-            return []
+        """A router between us and a host had trouble with an outer packet, if that is true."""
+        said = read_outer_error(packet, self.place.hosts)
+        if said is None or carrier(said.quote) not in self.place.hosts[said.host]:
+            return self._dropped("outer_error_not_believed")
+        inner = inside(said.quote, *self.place.ports, is_quoted=True)
+        flow = None if inner is None else _flow(inner)
+        backend, is_known = (None, False) if flow is None else self._sent_there(flow, said.host)
+        if inner is not None and (inner.destination not in self.place.vips or (flow and backend is None)):
+            return self._dropped("outer_error_not_believed")
         if said.mtu_bytes is not None:
-            self.mtus.learn(said.host, said.mtu_bytes, now)
+            mtu_bytes = said.least(0 if is_known else self.place.settings.path_mtu_floor)
+            if mtu_bytes is None:
+                return self._dropped("outer_error_not_believed")
+            self.mtus.learn(said.host, mtu_bytes, now)
             self.counts["path_mtu_learned"] += 1
-        inner = said.inner
-        if inner is None or inner.destination not in self.place.vips:
-            return []
+        return [] if inner is None or backend is None else self._relayed(said, inner, backend, now)
+
+    def _sent_there(self, flow: Flow, host: Address) -> tuple[int | None, bool]:
+        """The backend at a host that the tables send a flow to, or did before the last change; whether by an entry."""
+        entry = self.forwarder.entry(flow)
+        known = [] if entry is None else self.forwarder.at_host([entry], host)
+        found = known or self.forwarder.at_host(self.forwarder.likely(flow), host)
+        return (found[0] if found else None), bool(known)
+
+    def _relayed(self, said: OuterError, inner: Packet, backend: int, now: float) -> list[Sent]:
+        """The client hears of it, too."""
         vip = inner.destination
         if said.mtu_bytes is None:
             code = 1 if inner.version == 4 else 3  # host, or address, unreachable
             error = errors.unreachable(inner, vip, code)
         else:
-            flow = _flow(inner)
-            backend = None if flow is None else self.forwarder.owner(flow)
-            room = said.mtu_bytes - OUTER_BYTES[said.host.version] if backend is None else self.forwarder.room(backend)
-            error = errors.too_big(inner, room, vip)
+            error = errors.too_big(inner, self.forwarder.room(backend), vip)
         if error is None:
             return []
         if not self._messages.take(now):
@@ -224,8 +279,8 @@ class MuxSlowPath:
         self.counts[what] += 1
         return [Sent(0, turned(packet.link) + answer)]
 
-    def _tunnelled(self, packet: Packet, backend: int) -> list[Sent]:
-        frames = self.forwarder.tunnel(packet.data, backend)
+    def _tunnelled(self, packet: Packet, backend: int, stage: int = Stage.FIRST) -> list[Sent]:
+        frames = self.forwarder.tunnel(packet.data, backend, stage)
         if not frames:
             return self._dropped("not_tunnelled")
         return [Sent(interface, frame) for interface, frame in frames]

@@ -157,6 +157,14 @@ def with_header_checksum(header: bytes) -> bytes:
     return header[:10] + checksum(header[:10] + b"\0\0" + header[12:]).to_bytes(2, "big") + header[12:]
 
 
+def with_hops(packet: bytes, hops: int) -> bytes:
+    """The packet with another TTL (hop limit)."""
+    if packet[0] >> 4 == 6:
+        return packet[:7] + bytes([hops]) + packet[8:]
+    size = (packet[0] & 15) * 4
+    return with_header_checksum(packet[:8] + bytes([hops]) + packet[9:size]) + packet[size:]
+
+
 def turned(link: bytes) -> bytes:
     """The link header of an answer: back to where the frame came from, in the same VLAN."""
     return link[6:12] + link[:6] + link[12:]

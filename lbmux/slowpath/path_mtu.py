@@ -5,6 +5,7 @@ of the client's packet to tell the client (RFC 2003, section 4).
 """
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 
 from lbmux.addresses import Address
@@ -26,40 +27,44 @@ LEAST_BYTES = {4: 552, 6: 1280}
 """Smaller ones are not believed: paths are not like that, forgers may be (Linux has the same bound for IPv4)."""
 PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 552)
 """RFC 1191, section 7.1: what to try where the router is too old to say."""
-MOST_HOSTS = 65536
 
 
 @dataclass(frozen=True)
 class OuterError:
-    """``mtu_bytes``: of the path, where it was too narrow; ``inner``: the client's packet, as far as quoted."""
+    """``mtu_bytes``: of the path, where it was too narrow; ``quote``: the outer packet, as far as quoted."""
 
-    host: Address
     mtu_bytes: int | None
-    inner: Packet | None
+    quote: Packet
+
+    @property
+    def host(self) -> Address:
+        return self.quote.destination
+
+    def least(self, floor_bytes: int) -> int | None:
+        """The path's MTU, where no less than ``floor_bytes`` is believed; None where the packet would have fitted."""
+        mtu_bytes = max(self.mtu_bytes or 0, floor_bytes, LEAST_BYTES[self.quote.version])
+        return mtu_bytes if mtu_bytes < self.quote.length_bytes else None
 
 
-def read_outer_error(error: Packet) -> OuterError | None:
-    """What an ICMP error to the mux says of one of its outer packets."""
+def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | None:
+    """What an ICMP error to the mux says of an outer packet from it to one of some hosts."""
+    quote = read_ip(error.payload[ICMP_BYTES:], cut=True)
+    if quote is None or quote.destination not in hosts:  # before the checksum is, since it takes longer
+        return None
     quote = quote_in(error)
     if quote is None or quote.source != error.destination or quote.offset_bytes:
         return None
     kind, code = error.payload[:2]
-    mtu_bytes = None
     if error.version == 4:
         if kind not in (UNREACHABLE, TIME_EXCEEDED):
             return None
-        if kind == UNREACHABLE and code == NEEDS_FRAGMENTATION:
-            (said,) = struct.unpack_from("!H", error.payload, 6)
-            mtu_bytes = said or next((one for one in PLATEAUS if one < quote.length_bytes), LEAST_BYTES[4])
-    elif kind == V6_TOO_BIG:
-        (mtu_bytes,) = struct.unpack_from("!I", error.payload, 4)
-    elif kind not in (V6_UNREACHABLE, V6_TIME_EXCEEDED):
-        return None
-    if mtu_bytes is not None:
-        mtu_bytes = max(mtu_bytes, LEAST_BYTES[error.version])
-        if mtu_bytes >= quote.length_bytes:
-            return None  # it would have fitted: no router says so
-    return OuterError(quote.destination, mtu_bytes, read_ip(error.payload[ICMP_BYTES + quote.transport :], cut=True))
+        if kind != UNREACHABLE or code != NEEDS_FRAGMENTATION:
+            return OuterError(None, quote)
+        (said,) = struct.unpack_from("!H", error.payload, 6)
+        return OuterError(said or next((one for one in PLATEAUS if one < quote.length_bytes), LEAST_BYTES[4]), quote)
+    if kind == V6_TOO_BIG:
+        return OuterError(int.from_bytes(error.payload[4:8], "big"), quote)
+    return OuterError(None, quote) if kind in (V6_UNREACHABLE, V6_TIME_EXCEEDED) else None
 
 
 class PathMtus:
@@ -67,15 +72,21 @@ class PathMtus:
 
     def __init__(self) -> None:
         self._learned: dict[Address, tuple[float, int]] = {}
+        self.changed: set[Address] = set()
+        """Hosts whose path has become narrower since this was last emptied."""
 
     def learn(self, host: Address, mtu_bytes: int, now: float) -> None:
         """A smaller one than is known counts from now; a larger one has to wait until that is forgotten."""
-        known = self._learned.pop(host, None)
-        if known is not None and known[0] > now:
-            mtu_bytes = min(mtu_bytes, known[1])
-        elif len(self._learned) >= MOST_HOSTS:
-            del self._learned[next(iter(self._learned))]
+        until, known = self._learned.get(host, (0.0, 0))
+        if until > now and mtu_bytes > known:
+            return
+        if until <= now or mtu_bytes < known:
+            self.changed.add(host)
         self._learned[host] = (now + LIFETIME_S, mtu_bytes)
+
+    def keep(self, hosts: Container[Address]) -> None:
+        """Forget all other hosts."""
+        self._learned = {host: one for host, one in self._learned.items() if host in hosts}
 
     def of(self, host: Address, link_bytes: int, now: float) -> int:
         until, mtu_bytes = self._learned.get(host, (0.0, 0))

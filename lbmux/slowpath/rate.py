@@ -1,4 +1,5 @@
-"""A token bucket: how many messages of our own we send at most (RFC 4443, section 2.4 f; RFC 1812, 4.3.2.8)."""
+"""Token buckets: how many messages of our own we send at most (RFC 4443, section 2.4 f; RFC 1812, 4.3.2.8), and how
+much CPU time some work may take."""
 
 from dataclasses import dataclass, field
 
@@ -26,3 +27,26 @@ class Bucket:
             return False
         self._tokens -= 1
         return True
+
+
+@dataclass
+class CpuBudget:
+    """Some work may take a ``share`` of one core, and ``burst_s`` of CPU time at once."""
+
+    share: float
+    burst_s: float = 0.1
+    _left_s: float = field(init=False)
+    _at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._left_s = self.burst_s
+
+    def is_left(self, now: float) -> bool:
+        """Whether some more work may begin at ``now``, in seconds of a clock that never goes back."""
+        self._left_s = min(self.burst_s, self._left_s + max(0.0, now - self._at) * self.share)
+        self._at = max(now, self._at)
+        return self._left_s > 0
+
+    def spend(self, seconds: float) -> None:
+        """What the work took."""
+        self._left_s -= seconds

@@ -1,72 +1,68 @@
-"""Packets that a host gave back, for it has no such connection: which backend is asked next.
+"""Second chance: a host returns a packet of a connection that it does not have, and the mux asks the next host.
 
 A mux has no entry for the connections of another mux that is gone.  It sends their packets where its tables say, or
-said before the last change; where that is wrong, the host's agent returns them, and the mux tries the others in turn.
-So a connection is found again whatever has changed since it began, for a round trip to each host that is tried
-(a longer form of the second hop of GitHub's load balancer, and what Ananta, SIGCOMM 2013, section 3.3.4, leaves open).
+said before the last change.  Where that is wrong, the host's agent returns them, and the mux tries the other backends
+in turn, so a connection is found again whatever has changed since it began, for a round trip to each host that is
+tried (the second hop of GitHub's load balancer, GLB, with more than two hosts).
+
+The state of a search is in the packet.  The outer source of a returned packet is the host that refused it; the outer
+TTL says how far the search is.  A mux sends ordinary packets with a TTL of 64, those of a search with more, and the
+agent returns a packet with the TTL that it came with, routers' hops added again (up to 63).  From both follows the
+next candidate, and nothing has to be remembered:
+
+- with each round (stage, host's key) grows, whatever changes in the tables meanwhile, so each search ends;
+- it asks the likely backends (two at most), and of the rest so many that all are ``hosts_asked`` at most;
+- the mux takes a hop from the inner packet each time, and drops it where none is left.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from enum import IntEnum
 
-from lbmux.slowpath.flow import Flow
-
-MOST_FLOWS, MOST_SEGMENTS, FORGOTTEN_S = 4096, 64, 3.0
-"""How many flows are looked for at a time, how many segments of each are told apart, and for how long after the last
-packet that came back."""
-Segment = tuple[int, int]
-"""A TCP segment's sequence number, and the bytes of its packet."""
+from lbmux.slowpath.flow import Candidates
+from lbmux.slowpath.muxes import CARRIES
+from lbmux.slowpath.packets import Packet, ip_packet
 
 
-@dataclass
-class Search:
-    """One flow's, ``at`` the last packet that came back: the backends that were ``asked`` in vain, and at which one
-    each segment is now."""
+class Stage(IntEnum):
+    """How far a search is: the outer TTL of the packet with which a host is asked."""
 
-    at: float
-    asked: set[int] = field(default_factory=set)
-    places: dict[Segment, int] = field(default_factory=dict)
+    FIRST = 64
+    """An ordinary packet: nobody has been asked before."""
+    ONE_LEFT = 128
+    """A likely backend is asked, and another one is left."""
+    LIKELY_ASKED = 192
+    """The last likely backend is asked."""
+    REST = 255
+    """One of the rest is asked; those with a smaller key have been."""
+
+    @classmethod
+    def of(cls, hops: int) -> "Stage":
+        """Of a packet that has crossed up to 63 routers."""
+        return next(stage for stage in cls if hops <= stage)
 
 
-class Searches:
-    """Which backends have said of a flow that it is not theirs.
+def next_candidate(
+    found: Candidates, stage: Stage, refused: Collection[int], refused_key: int
+) -> tuple[int, Stage] | None:
+    """The backend to ask next, and how; None where all have been asked.
 
-    A client sends again while its packet is on its way from host to host.  Such a copy goes to the host that is being
-    asked, and no further: else each would make the whole round, and many clients at a time would keep one another from
-    being found.
+    ``refused``: the backends at the host that returned the packet; ``refused_key``: that host's key, which only the
+    last stage needs.
     """
+    if stage < Stage.LIKELY_ASKED:
+        left = [backend for backend in found.likely if backend not in refused]
+        if left:
+            is_last = stage == Stage.ONE_LEFT or len(left) == 1
+            return left[0], Stage.LIKELY_ASKED if is_last else Stage.ONE_LEFT
+    for backend, key in zip(found.rest, found.keys, strict=True):
+        if backend not in refused and (stage < Stage.REST or key > refused_key):
+            return backend, Stage.REST
+    return None
 
-    def __init__(self) -> None:
-        self._flows: OrderedDict[Flow, Search] = OrderedDict()
 
-    def is_copy(self, flow: Flow, segment: Segment, refused: Sequence[int]) -> bool:
-        """Whether that segment is elsewhere by now.  ``refused``: as in ``next``."""
-        search = self._flows.get(flow)
-        place = search.places.get(segment) if search is not None else None
-        return place is not None and place not in refused
-
-    def next(
-        self, flow: Flow, segment: Segment, refused: Sequence[int], candidates: Sequence[int], now: float
-    ) -> int | None:
-        """The first of the ``candidates`` that has not been asked; None where all have.
-
-        ``refused``: the backends that the host that returned the packet may have been sent it for.
-        """
-        self._forget(now)
-        search = self._flows.pop(flow, None) or Search(now)
-        self._flows[flow], search.at = search, now
-        search.asked.update(refused)
-        if len(self._flows) > MOST_FLOWS:
-            self._flows.popitem(last=False)
-        backend = next((backend for backend in candidates if backend not in search.asked), None)
-        if backend is not None and (segment in search.places or len(search.places) < MOST_SEGMENTS):
-            search.places[segment] = backend
-        return backend
-
-    def _forget(self, now: float) -> None:
-        while self._flows:
-            flow, search = next(iter(self._flows.items()))
-            if now - search.at <= FORGOTTEN_S:
-                break
-            del self._flows[flow]
+def given_back(outer: Packet, inner: Packet) -> bytes:
+    """What an agent sends to the mux: the packet that came from there in ``outer``, in IP in IP."""
+    protocol, hops = CARRIES[inner.version], Stage.of(outer.hops)
+    return ip_packet(
+        outer.destination, outer.source, protocol, inner.data, traffic_class=inner.traffic_class, hops=hops
+    )

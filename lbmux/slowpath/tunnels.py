@@ -1,9 +1,10 @@
-"""What is inside a tunnelled packet, of every kind that a mux makes (lbmux.datapath.encapsulate)."""
+"""Tunnelled packets, of every kind that a mux makes (lbmux.datapath.encapsulate): how they look, and what is inside."""
 
 import struct
 from typing import NamedTuple
 
-from lbmux.addresses import port_from_wire
+from lbmux.addresses import Address, port_from_wire
+from lbmux.control.config import Config, kind_of
 from lbmux.control.watching import without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.checksums import UDP
@@ -26,23 +27,58 @@ class Ports(NamedTuple):
         return cls(*(port_from_wire(int(row[name])) for name in ("gue_port", "geneve_port")))
 
 
-def inside(outer: Packet, gue_port: int, geneve_port: int) -> Packet | None:
-    """The inner packet, or None where it is no tunnel's or cannot be read."""
+class Carrier(NamedTuple):
+    """What an outer IP header carries: its protocol, and the UDP port that it goes to, 0 where it is not UDP."""
+
+    protocol: int
+    port: int = 0
+
+
+def carriers(config: Config) -> dict[Address, set[Carrier]]:
+    """What outer packets from a mux to each host carry; nothing where packets travel without a tunnel."""
+    found: dict[Address, set[Carrier]] = {}
+    tunnel = config.tunnel
+    for service in config.services:
+        kinds: dict[str, Carrier] = {
+            "ipip": Carrier(IPIP if service.vip.version == 4 else IPV6), "gre": Carrier(GRE),
+            "gue0": Carrier(UDP, tunnel.gue_port), "gue1": Carrier(UDP, tunnel.gue_port),
+            "geneve": Carrier(UDP, tunnel.geneve_port),
+        }  # fmt: skip
+        for backend in service.backends:
+            of_host, kind = found.setdefault(backend.tunnel_to, set()), kind_of(config, service, backend)
+            if kind != "direct":
+                of_host.add(kinds[kind])
+    return found
+
+
+def carrier(outer: Packet) -> Carrier:
+    return Carrier(outer.protocol, outer.ports[1] if outer.protocol == UDP and outer.ports else 0)
+
+
+def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = False) -> Packet | None:
+    """The inner packet, or None where it is no tunnel's or cannot be read.
+
+    ``is_quoted``: in an ICMP error, so its end may be missing, and the first fragment of an outer packet will do.
+    """
     payload = outer.payload
-    if outer.is_fragment:
+    if outer.offset_bytes or (outer.more and not is_quoted):
         return None
+
+    def read(data: bytes) -> Packet | None:
+        return read_ip(data, cut=is_quoted, link=outer.link)
+
     if outer.protocol in (IPIP, IPV6):
-        return read_ip(payload, link=outer.link)
+        return read(payload)
     if outer.protocol == GRE and payload[:2] == b"\0\0" and payload[2:4] in map(_type, (TYPE_IPV4, TYPE_IPV6)):
-        return read_ip(payload[GRE_BYTES:], link=outer.link)
+        return read(payload[GRE_BYTES:])
     if outer.protocol != UDP or len(payload) < UDP_BYTES + GENEVE_BYTES:
         return None
     port, first = int.from_bytes(payload[2:4], "big"), payload[UDP_BYTES]
     if port == gue_port:
         shim = 0 if first >> 6 == 1 else GUE_BYTES + (first & 31) * 4
-        return read_ip(payload[UDP_BYTES + shim :], link=outer.link)
+        return read(payload[UDP_BYTES + shim :])
     if port == geneve_port:
-        return read_ip(payload[UDP_BYTES + GENEVE_BYTES + (first & 63) * 4 :], link=outer.link)
+        return read(payload[UDP_BYTES + GENEVE_BYTES + (first & 63) * 4 :])
     return None
 
 

@@ -9,6 +9,7 @@ from scapy.layers.l2 import Ether
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.mux import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from lbmux.slowpath.tunnels import carriers
 from tests.slowpath.golden import ETHER
 from tests.slowpath.tables import INTERFACE, Mux
 
@@ -19,15 +20,16 @@ class Case:
     """A mux with its data path and its slow path; a frame goes through both as in the program."""
 
     def __init__(
-        self, mtu: int = 1500, muxes: tuple[str, ...] = (), services: list[Any] | None = None, **settings: Any
-    ) -> None:
-        self.mux = Mux(mtu, **({"services": services} if services else {}))
+        self, mtu: int = 1500, muxes: tuple[str, ...] = (), services: list[Any] | None = None,
+        tunnel: dict[str, Any] | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
+        self.mux = Mux(mtu, **({"services": services} if services else {}), **({"tunnel": tunnel} if tunnel else {}))
         self.up = True
         services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
-        hosts = frozenset(backend.tunnel_to for service in self.mux.config.services for backend in service.backends)
+        hosts = carriers(self.mux.config)
         place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)), hosts)
         own = frozenset(self.mux.control.local.values())
-        self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up)
+        self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up, cpu_s=lambda: 0.0)
         self.mux.forwarder.mtus = lambda host, link: self.slow.mtus.of(host, link, self.now)
         self.now = 0.0
         self.verdict = Verdict.FORWARDED

@@ -18,6 +18,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.agent import AgentSlowPath, Host, Target
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
 from lbmux.slowpath.packets import read_frame, read_ip
+from lbmux.slowpath.tunnels import carriers
 from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, ip, segment
 from tests.slowpath.tables import Mux
 
@@ -35,6 +36,7 @@ def originals() -> Iterator[Any]:
         own = MUX if family == 4 else MUX6
         outer = bytes(ip(family, own, HOST if family == 4 else HOST6) / ip(family) / segment(1400))[:500]
         yield ip(family, destination=own) / error / Raw(outer)
+        yield ip(family, destination=own) / error / Raw(outer[: 28 if family == 4 else 48])
         yield ip(family) / segment(1460)
     yield from fragment(ip(4, id=1) / datagram(3000), 1400)
     yield from fragment6(ip(6) / IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(id=1) / datagram(3000), 1400)
@@ -49,7 +51,7 @@ def slow_mux() -> MuxSlowPath:
     mux = Mux()
     services = [(s.vip, s.protocol, s.port) for s in mux.config.services]
     limits = SlowPath(icmp_per_s=1_000_000, packets_per_s=1_000_000)
-    place = Place(limits, vips_of(services), frozenset(map(ip_address, (MUX, OTHER_MUX))))
+    place = Place(limits, vips_of(services), frozenset(map(ip_address, (MUX, OTHER_MUX))), carriers(mux.config))
     return MuxSlowPath(mux.forwarder, frozenset(mux.control.local.values()), place, lambda vip: True)
 
 

@@ -9,7 +9,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.candidates import host_key
+from lbmux.slowpath.flow import Candidates, Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, VIP, VIP6, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 
@@ -60,15 +61,56 @@ def test_candidates_begin_with_the_owner_and_are_as_many_as_wanted(family: int) 
     mux = Mux()
     for port in range(40000, 40020):
         found = mux.forwarder.candidates(flow(family, port), 9)
-        assert found[0] == mux.forwarder.owner(flow(family, port)) and len(set(found)) == len(found) == 4
-        assert mux.forwarder.candidates(flow(family, port), 3) == found[:3]
-    assert mux.forwarder.candidates(flow(family, 40000, 81), 9) == []
+        assert found.likely == [mux.forwarder.owner(flow(family, port))] == mux.forwarder.likely(flow(family, port))
+        assert len({*found.likely, *found.rest}) == len(found.likely + found.rest) == 4
+        keys = [host_key(flow(family, port), mux.forwarder.host(one)) for one in found.rest]
+        assert found.keys == sorted(keys) == keys
+        fewer = mux.forwarder.candidates(flow(family, port), 3)
+        assert (fewer.likely, fewer.rest, fewer.keys) == (found.likely, found.rest[:2], found.keys[:2])
+    assert mux.forwarder.candidates(flow(family, 40000, 81), 9) == Candidates([], [], [])
+
+
+def without(mux: Mux, name: str) -> None:
+    services = [
+        service.model_copy(update={"backends": tuple(b for b in service.backends if b.name != name)})
+        for service in mux.config.services
+    ]
+    mux.control.commit(mux.control.plan(mux.config.model_copy(update={"services": tuple(services)})))
+
+
+def test_the_order_of_the_rest_outlives_a_change_and_just_after_it_the_likely_ones_are_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search may have begun before the change, with another likely one."""
+    mux = Mux()
+    ports = range(40000, 40040)
+    before = {port: mux.forwarder.candidates(flow(4, port), 9) for port in ports}
+    without(mux, "b3")
+    gone = ({*before[40000].likely, *before[40000].rest} - {*mux.forwarder.candidates(flow(4, 40000), 9).rest}).pop()
+    for port, found in before.items():
+        now = mux.forwarder.candidates(flow(4, port), 9)
+        assert set(now.rest) == {*found.likely, *found.rest} - {gone} and set(now.likely) <= set(now.rest)
+        order = [one for one in found.rest if one != gone]
+        assert [one for one in now.rest if one in order] == order
+    monkeypatch.setattr("lbmux.slowpath.forwarder.SEARCH_TICKS", 0)
+    settled = mux.forwarder.candidates(flow(4, 40000), 9)
+    assert not set(settled.likely) & set(settled.rest)
+
+
+@FAMILIES
+def test_the_entry_is_the_flow_table_s(family: int) -> None:
+    mux = Mux()
+    assert mux.forwarder.entry(flow(family, 40000)) is None
+    ((_, target, _),) = mux.forward(bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80)))
+    assert mux.forwarder.entry(flow(family, 40000)) == target
+    assert mux.forwarder.entry(flow(family, 40000, 81)) is None
 
 
 @FAMILIES
 def test_which_of_them_are_at_a_host(family: int) -> None:
     forwarder = Mux().forwarder
-    found = forwarder.candidates(flow(family, 40000), 9)
+    candidates = forwarder.candidates(flow(family, 40000), 9)
+    found = candidates.likely + candidates.rest
     assert [forwarder.at_host(found, forwarder.host(one)) for one in found] == [[one] for one in found]
     assert forwarder.at_host(found, ip_address("10.1.0.77")) == forwarder.at_host([], ip_address("10.1.0.1")) == []
 
@@ -92,6 +134,20 @@ def test_tunnel_makes_the_frame_that_the_data_path_makes(family: int) -> None:
     ((_, target, expected),) = mux.forward(bytes(Ether(**ETHER) / packet))
     ((interface, frame),) = mux.forwarder.tunnel(bytes(packet), target)
     assert (interface, frame) == (INTERFACE, expected)
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ["ipip", "gue1", "gue0", "gre", "geneve", "direct"])
+def test_the_outer_ttl_can_be_another(family: int, kind: str) -> None:
+    mux, layer = Mux(tunnel={"kind": kind}), IP if family == 4 else IPv6
+    ((_, usual),) = mux.forwarder.tunnel(bytes(ip(family) / segment(300)), 0 if family == 4 else 4)
+    ((_, frame),) = mux.forwarder.tunnel(bytes(ip(family) / segment(300)), 0 if family == 4 else 4, 192)
+    expected = Ether(usual)[layer]
+    if kind != "direct":
+        setattr(expected, "ttl" if family == 4 else "hlim", 192)
+        if family == 4:
+            del expected.chksum
+    assert bytes(Ether(frame)[layer]) == bytes(expected)
 
 
 @pytest.mark.parametrize("kind", ["ipip", "gue1", "gue0", "gre", "geneve"])

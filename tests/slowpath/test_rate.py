@@ -1,6 +1,6 @@
 """The token bucket."""
 
-from lbmux.slowpath.rate import Bucket
+from lbmux.slowpath.rate import Bucket, CpuBudget
 
 
 def test_burst_then_the_rate() -> None:
@@ -22,3 +22,20 @@ def test_an_earlier_time_gives_nothing() -> None:
     assert not bucket.take(4.0)
     assert not bucket.take(5.5)
     assert bucket.take(6.0)
+
+
+def test_a_budget_of_cpu_time_has_a_share_of_a_core_and_something_at_once() -> None:
+    budget = CpuBudget(0.5, burst_s=0.1)
+    assert budget.is_left(0.0)
+    budget.spend(0.15)  # what begins while some is left may take more
+    assert not budget.is_left(0.05)
+    assert budget.is_left(0.2)
+    budget.spend(1.0)
+    assert not budget.is_left(2.0) and budget.is_left(2.5)
+
+
+def test_a_budget_does_not_grow_while_it_is_not_used() -> None:
+    budget = CpuBudget(0.5, burst_s=0.1)
+    assert budget.is_left(1000.0)
+    budget.spend(0.1)
+    assert not budget.is_left(1000.0)

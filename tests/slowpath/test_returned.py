@@ -1,63 +1,97 @@
-"""The search for a connection among hosts."""
+"""The search for a connection among hosts: what follows from a returned packet alone."""
 
+import random
 from ipaddress import ip_address
 
-from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.returned import FORGOTTEN_S, MOST_FLOWS, MOST_SEGMENTS, Searches
+import numpy as np
+import pytest
 
-FIRST = (1000, 40)
+from lbmux.addresses import to_pair
+from lbmux.datapath.encapsulate import TTL
+from lbmux.slowpath.candidates import host_key, host_keys
+from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
+from lbmux.slowpath.packets import ip_packet, read_ip
+from lbmux.slowpath.returned import Stage, given_back, next_candidate
+from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
 
-
-def flow(port: int = 1) -> Flow:
-    return Flow(6, ip_address("198.51.100.2"), port, ip_address("192.0.2.1"), 80)
-
-
-def test_each_candidate_is_asked_once() -> None:
-    searches = Searches()
-    assert searches.next(flow(), FIRST, [3], [3, 5, 7], 0.0) == 5
-    assert searches.next(flow(), FIRST, [5], [3, 5, 7], 0.1) == 7
-    assert searches.next(flow(), FIRST, [7], [3, 5, 7], 0.2) is None
+FLOW = Flow(6, ip_address("198.51.100.2"), 1, ip_address("192.0.2.1"), 80)
 
 
-def test_segments_that_were_under_way_go_where_the_first_went() -> None:
-    searches = Searches()
-    assert [searches.next(flow(), (n, 40), [3], [3, 5, 7], 0.0) for n in range(3)] == [5, 5, 5]
-    assert [searches.is_copy(flow(), (n, 40), [5]) for n in range(4)] == [False] * 4
+def asked(found: Candidates, first: int) -> list[int]:
+    """The backends that are asked after the first has refused; each is a host, its number the host's key."""
+    order, stage, backend = [], Stage.FIRST, first
+    while chosen := next_candidate(found, stage, [backend], backend):
+        backend, stage = chosen
+        order.append(backend)
+    return order
 
 
-def test_a_segment_that_is_elsewhere_is_not_looked_for_twice() -> None:
-    searches = Searches()
-    assert not searches.is_copy(flow(), FIRST, [3])
-    searches.next(flow(), FIRST, [3], [3, 5, 7], 0.0)
-    assert searches.is_copy(flow(), FIRST, [3]) and not searches.is_copy(flow(), FIRST, [5])
-    searches.next(flow(), FIRST, [5], [3, 5, 7], 0.0)
-    assert searches.is_copy(flow(), FIRST, [5]) and not searches.is_copy(flow(), FIRST, [7])
-    with_data = (FIRST[0], FIRST[1] + 100)  # an acknowledgment has the number of the next byte
-    assert not searches.is_copy(flow(), with_data, [3]) and not searches.is_copy(flow(2), FIRST, [3])
+def test_ordinary_packets_have_the_first_stage() -> None:
+    assert TTL == OUTER_TTL == Stage.FIRST
 
 
-def test_the_number_of_segments_is_bounded_and_those_beyond_go_on_all_the_same() -> None:
-    searches = Searches()
-    for n in range(MOST_SEGMENTS + 2):
-        assert searches.next(flow(), (n, 40), [3], [3, 5], 0.0) == 5
-    last = MOST_SEGMENTS - 1
-    assert [searches.is_copy(flow(), (n, 40), [3]) for n in (0, last, last + 1)] == [True, True, False]
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("routers", [0, 1, 62])
+def test_the_stage_is_known_whatever_routers_are_on_the_way(stage: Stage, routers: int) -> None:
+    assert Stage.of(stage - routers) == stage
 
 
-def test_all_backends_of_a_host_are_asked_at_once() -> None:
-    assert Searches().next(flow(), FIRST, [3, 5], [3, 5, 7], 0.0) == 7
+def test_the_backend_before_is_asked_where_the_slot_s_was_first_and_then_the_rest() -> None:
+    assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 5) == [3, 1, 7, 9]
+    assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 3) == [5, 1, 7, 9]
 
 
-def test_flows_are_looked_for_by_themselves_and_forgotten_in_time() -> None:
-    searches = Searches()
-    assert searches.next(flow(1), FIRST, [3], [3, 5], 0.0) == 5
-    assert searches.next(flow(2), FIRST, [5], [3, 5], 0.0) == 3
-    assert searches.next(flow(1), FIRST, [5], [3, 5], FORGOTTEN_S + 0.1) == 3
+def test_all_are_asked_where_an_old_entry_named_the_first() -> None:
+    assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 9) == [5, 3, 1, 7, 9]
+    assert asked(Candidates([5], [1, 7, 9], [1, 7, 9]), 8) == [5, 1, 7, 9]
 
 
-def test_the_number_of_flows_is_bounded() -> None:
-    searches = Searches()
-    for port in range(MOST_FLOWS + 1):
-        searches.next(flow(port), FIRST, [3], [3, 5], 0.0)
-    assert searches.next(flow(0), FIRST, [5], [3, 5], 0.0) == 3  # the first is forgotten
-    assert searches.next(flow(MOST_FLOWS), FIRST, [5], [3, 5], 0.0) is None
+def test_where_nobody_is_left_the_search_ends() -> None:
+    assert asked(Candidates([5], [], []), 5) == []
+    assert asked(Candidates([], [], []), 5) == []
+
+
+def test_a_host_that_has_gone_in_the_meantime_does_not_begin_the_search_anew() -> None:
+    found = Candidates([5], [1, 9], [1, 9])
+    assert next_candidate(found, Stage.REST, [], 7) == (9, Stage.REST)
+    assert next_candidate(found, Stage.REST, [], 10) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_search_ends_whatever_changes_in_between(seed: int) -> None:
+    """Tables change at every round: each host is asked twice at most, once as a likely one."""
+    chance = random.Random(seed)
+    stage, backend, rounds = Stage.FIRST, chance.randrange(20), list[tuple[int, Stage]]()
+    while True:
+        rest = sorted(chance.sample(range(20), chance.randrange(20)))
+        found = Candidates(chance.sample(range(20), chance.randrange(3)), rest, rest)
+        if (chosen := next_candidate(found, stage, [backend], backend)) is None:
+            break
+        before, (backend, stage) = (stage, backend if stage == Stage.REST else -1), chosen
+        assert (stage, backend if stage == Stage.REST else -1) > before
+        rounds.append(chosen)
+    assert len([one for one in rounds if one[1] < Stage.REST]) <= 2 and len(set(rounds)) == len(rounds)
+
+
+def test_a_host_s_key_depends_on_flow_and_host_only() -> None:
+    hosts = [ip_address(f"10.1.0.{n}") for n in range(1, 50)] + [ip_address(f"fd00::{n}") for n in range(1, 50)]
+    high, low = (np.array(halves, np.uint64) for halves in zip(*map(to_pair, hosts), strict=True))
+    keys = host_keys(FLOW, high, low).tolist()
+    assert keys == [host_key(FLOW, host) for host in hosts] and len(set(keys)) == len(hosts)
+    assert keys != host_keys(FLOW._replace(client_port=2), high, low).tolist()
+
+
+def test_keys_are_the_same_on_every_machine() -> None:
+    assert host_key(FLOW, ip_address("10.1.0.1")) == 0xB61C67522165FFAC
+
+
+@pytest.mark.parametrize(("family", "host", "mux"), [(4, HOST, MUX), (6, HOST6, MUX6)])
+def test_an_agent_gives_a_packet_back_with_the_stage_that_it_came_with(family: int, host: str, mux: str) -> None:
+    inner = read(ip(family) / segment(20))
+    for stage in Stage:
+        protocol = 4 if family == 4 else 41
+        outer = read_ip(ip_packet(ip_address(mux), ip_address(host), protocol, inner.data, hops=stage - 5))
+        assert outer is not None
+        back = read_ip(given_back(outer, inner))
+        assert back is not None and (str(back.source), str(back.destination), back.hops) == (host, mux, stage)
+        assert back.payload == inner.data

@@ -1,0 +1,36 @@
+"""The order in which a mux asks backends for a flow: the same on every mux.
+
+First the likely ones: the backend of the flow's Maglev slot, and the one that the slot had before the last change.
+Then the rest of the service, by a hash of flow and host (rendezvous hashing).  The key of a host depends on nothing
+but flow and host, so backends that come and go do not change the order of the others.
+"""
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, to_pair
+from lbmux.slowpath.flow import Flow
+
+Words = NDArray[np.uint64]
+
+
+def host_key(flow: Flow, host: Address) -> int:
+    """The place of a host in the flow's order of the rest."""
+    high, low = to_pair(host)
+    return int(host_keys(flow, np.array([high], np.uint64), np.array([low], np.uint64))[0])
+
+
+def host_keys(flow: Flow, high: Words, low: Words) -> Words:
+    """Of many hosts at once; their addresses are halves as the tables have them."""
+    ends = flow.client.packed + flow.vip.packed
+    fields = ends + bytes([flow.protocol]) + flow.client_port.to_bytes(2, "big") + flow.vip_port.to_bytes(2, "big")
+    seed = np.uint64(mmh3.hash64(fields, 0, signed=False)[0])
+    return _mix(low ^ _mix(high ^ seed))
+
+
+def _mix(words: Words) -> Words:
+    """The finalizer of MurmurHash3: every bit of the input changes every bit of the output."""
+    words = (words ^ words >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
+    words = (words ^ words >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
+    return words ^ words >> np.uint64(33)
