@@ -8,8 +8,10 @@ import numpy as np
 SO_ATTACH_FILTER = 26
 WHOLE = 0x40000
 LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
+ABOVE, AT_LEAST = 0x25, 0x35
+TCP, ICMP = 6, {4: 1, 6: 58}
 TUNNEL_PROTOCOLS, UDP = (4, 41, 47, 44), 17  # IP in IP, IPv6 in IP, GRE, and a fragment in IPv6
-FRAGMENT_AT, MORE_OR_OFFSET = 20, 0x3FFF
+FRAGMENT_AT, MORE_OR_OFFSET, OFFSET = 20, 0x3FFF, 0x1FFF
 
 Line = tuple[int, int, int, int]
 """(code, how far to jump if true, if false, a number)"""
@@ -30,6 +32,28 @@ def tunnels(*udp_ports: int) -> tuple[Line, ...]:
         (EQUAL, 0, len(over_ipv6), 0x86DD), *over_ipv6,
         *NOTHING,
     )  # fmt: skip
+
+
+def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
+    """Packets of ICMP, and of TCP and UDP to one of these ports; for a socket that reads no link header."""
+    port: tuple[Line, ...] = ((LOAD_HALF, 0, 0, 42),)
+    whole: tuple[Line, ...] = ()
+    if version == 4:
+        port = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, 2))
+        whole = ((LOAD_HALF, 0, 0, 6), (ANY_BIT, len(port) + 2, 0, OFFSET))
+    judged = len(whole) + len(port) + 2
+    return (
+        (LOAD_BYTE, 0, 0, 9 if version == 4 else 6),
+        (EQUAL, judged + 3, 0, ICMP[version]),
+        (EQUAL, 1, 0, TCP),
+        (EQUAL, 0, judged, UDP),
+        *whole,
+        *port,
+        (AT_LEAST, 0, 1, first_port),
+        (ABOVE, 0, 1, last_port),
+        *NOTHING,
+        (RETURN, 0, 0, WHOLE),
+    )
 
 
 def _of_protocol(

@@ -8,7 +8,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from lbmux.frames.socket_filters import NOTHING, attach, tunnels
+from lbmux.frames.socket_filters import NOTHING, answers, attach, tunnels
 
 PORTS = (6080, 6081)
 LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
@@ -40,12 +40,12 @@ OUT = {
 }
 
 
-def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet) -> bool:
+def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet, link: Packet = LINK) -> bool:
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, receiver:
         attach(receiver, program)
         receiver.setblocking(False)
-        frame = bytes(LINK / packet)
+        frame = bytes(packet if isinstance(link, Raw) else link / packet)
         sender.send(frame)
         try:
             return receiver.recv(65536) == frame
@@ -65,3 +65,28 @@ def test_other_packets_are_not(packet: Packet) -> None:
 
 def test_nothing_is_nothing() -> None:
     assert not passes(NOTHING, IP() / IP() / UDP())
+
+
+FIRST, LAST = 61001, 61100
+ANSWERS = {
+    "the first port": (TCP(dport=FIRST), True),
+    "the last port": (UDP(dport=LAST), True),
+    "before the first": (TCP(dport=FIRST - 1), False),
+    "behind the last": (UDP(dport=LAST + 1), False),
+    "from such a port": (TCP(sport=FIRST, dport=80), False),
+    "another protocol": (GRE(), False),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_to_probes_pass(name: str) -> None:
+    segment, wanted = ANSWERS[name]
+    assert passes(answers(4, FIRST, LAST), IP() / segment, Raw()) is wanted
+    assert passes(answers(4, FIRST, LAST), IP(options=b"\x01" * 4) / segment, Raw()) is wanted
+    assert passes(answers(6, FIRST, LAST), IPv6() / segment, Raw()) is wanted
+
+
+def test_errors_pass_and_later_fragments_do_not() -> None:
+    assert passes(answers(4, FIRST, LAST), IP() / ICMP(), Raw())
+    assert passes(answers(6, FIRST, LAST), IPv6() / ICMPv6EchoRequest(), Raw())
+    assert not passes(answers(4, FIRST, LAST), IP(frag=3, proto=6) / TCP(dport=FIRST), Raw())

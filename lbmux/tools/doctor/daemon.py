@@ -1,14 +1,17 @@
 """Checks of the daemon and its configuration: it answers, has the driver asked for, and the file is usable."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
+from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.config_changes import changes
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ask
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted
-from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
+from lbmux.tools.doctor.routes import way
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
 
 MOST_NAMED = 5
@@ -17,11 +20,15 @@ MOST_NAMED = 5
 def answers(situation: Situation) -> Iterator[Finding]:
     """Whether the daemon of this role runs."""
     if not situation.has_daemon:
+        if situation.guessed:
+            yield unchecked("role", f"{situation.guessed}: taken for a {situation.role}", "name another one by --role")
         return
     try:
         runtime = ask(situation.control, "runtime", timeout_s=TIMEOUT_S)
     except ControlError as error:
         mend = f"start `lbmux {situation.role}`, or name its socket by --control"
+        if situation.guessed:
+            mend += f"; taken for a machine of the {situation.role}, since {situation.guessed} (else name its --role)"
         yield fault("daemon", str(error), mend)
         return
     if runtime["program"] != situation.role:
@@ -62,13 +69,23 @@ def configuration(situation: Situation) -> Iterator[Finding]:
 
 def health(situation: Situation) -> Iterator[Finding]:
     """What the mux's own probes say, and what was ordered."""
+    unreachable = _unreachable({ip_address(line[end]) for line in situation.not_serving for end in ("dip", "host")})
     for line in situation.not_serving:
         name = f"{line['service']}/{line['backend']}"
         seen = f"{name} is {line['state']}: {line['reason']}"
-        if line["state"] == "down":
+        without_route = [end for end in (line["host"], line["dip"]) if ip_address(end) in unreachable]
+        if line["state"] == "down" and without_route:
+            seen += f"; this mux has no route to {without_route[0]}"
+            yield fault("health", seen, f"ip route add {without_route[0]} via the router, on this mux")
+        elif line["state"] == "down":
             yield fault("health", seen, "look at the server: the mux's probes bring it back when it answers")
         else:
             yield warning("health", seen, f"`lbmux enable {line['backend']}`, if it is to serve")
+
+
+def _unreachable(ends: set[Address]) -> set[Address]:
+    """Those that this machine has no route to: of them no server can be asked."""
+    return {end for end in ends if way(end) is None}
 
 
 def in_force(situation: Situation) -> Iterator[Finding]:

@@ -79,9 +79,10 @@ def tunnels(situation: Situation) -> Iterator[Finding]:
 
 
 def _hops(situation: Situation, found: list[Target]) -> dict[Address, NextHop | None]:
-    """The neighbours that a tunnel without an outer header goes to."""
+    """The neighbours that a tunnel without an outer header goes to; of the others those that the mux knows."""
     known = {ip_address(line["host"]): line for line in situation.neighbours if line["mac"]}
-    return {target.host: _hop(target.host, known.get(target.host)) for target in found if target.kind == "direct"}
+    direct = {target.host for target in found if target.kind == "direct"}
+    return {host: _hop(host, known.get(host)) for host in direct | known.keys()}
 
 
 def _hop(host: Address, line: dict[str, Any] | None) -> NextHop | None:
@@ -117,6 +118,8 @@ def _said(target: Target, answer: Answer, source: Address) -> Finding:
         return fault(check, seen, "start `lbmux agent` there")
     if answer.kind == "unreachable":
         mend = "is the host up? `ip route get` on the way"
+        if way(target.host) is None:
+            mend = f"ip route add {target.host} via the router: this mux has no route to it"
         return fault(check, f"{name}: backend down: {answer.reason}, says {answer.who}", mend)
     if answer.kind == "too_big":
         return _fits(target, answer)

@@ -2,6 +2,9 @@
 
 A SYN, or a datagram.  The agent and the server treat it as a client's, and answer the mux itself: so one question tells
 apart a host that is down, an agent that is not running, a port that is closed, and a path that is too narrow.
+
+Answers are read where they come from the link, before a firewall of this machine: to that they belong to no
+connection, since the mux's packets to hosts do not pass it either.
 """
 
 import contextlib
@@ -12,17 +15,21 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.control.config_traffic import TunnelKind
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.errors import SetupError
+from lbmux.frames.socket_filters import answers, attach
 from lbmux.tools.doctor.tunnels import Key, Tunnels
 
-FIRST_PORT = 61001
+FIRST_PORT, LAST_PORT = 61001, 65535
 """Of the probes' own; each has another, by which its answer is known."""
+ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+SHORTEST = 8
+"""Bytes of a UDP or ICMP header."""
 WAIT_S, TRIES = 1.1, 3
 """In all longer than the 3 s that a router asks for a neighbour before it says that the host is unreachable."""
 SYN, RST = 0x02, 0x04
@@ -108,31 +115,55 @@ class Wire:
 
         self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
         self._link = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))  # 0: nothing comes in
-        self._answers = {opened(version, PROTOCOLS[name]): name for version in versions for name in PROTOCOLS}
-        self._icmp = [opened(version, ICMP[version]) for version in versions]
+        self._in = [stack.enter_context(listening(version)) for version in versions]
 
     def send(self, frame: bytes, interface: int, target: Target) -> None:
-        """By the kernel's routes; a frame without an outer header, which only the MAC address leads, as it is."""
-        if target.kind == "direct":
-            self._link.sendto(frame, (socket.if_indextoname(interface), 0))
-        else:
-            self._out[target.host.version].sendto(frame[ETHERNET_BYTES:], (str(target.host), 0))
+        """By the kernel's routes; a frame without an outer header, which only the MAC address leads, as it is.
+
+        So is one that a firewall of this machine forbids: the mux's frames pass it by.
+        """
+        if target.kind != "direct":
+            try:
+                self._out[target.host.version].sendto(frame[ETHERNET_BYTES:], (str(target.host), 0))
+                return
+            except PermissionError:
+                if not interface:
+                    raise
+        self._link.sendto(frame, (socket.if_indextoname(interface), 0))
 
     def listen(self, targets: Targets, sent: Sent) -> Iterator[tuple[int, Answer]]:
         """Answers to these, as they come, until nothing more is to be waited for."""
         until = time.monotonic() + WAIT_S
         while (left := until - time.monotonic()) > 0:
-            for sock in select.select([*self._answers, *self._icmp], [], [], left)[0]:
-                message, sender = sock.recvfrom(65535)
-                who = ip_address(sender[0])
-                if who.version == 4:  # IPv6 hands up no header
-                    message = message[(message[0] & 15) * 4 :]
-                if sock in self._answers:
-                    found = of_server(who, self._answers[sock], message, targets)
-                else:
-                    found = of_icmp(who, message, targets, sent)
+            for sock in select.select(self._in, [], [], left)[0]:
+                found = heard(sock.recv(65535), targets, sent)
                 if found is not None:
                     yield found
+
+
+def listening(version: int) -> socket.socket:
+    """On every link, for what answers probes."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[version]))
+    attach(sock, answers(version, FIRST_PORT, LAST_PORT))
+    return sock
+
+
+def heard(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
+    """What an IP packet answers; None where it is about something else."""
+    version = packet[0] >> 4 if packet else 0
+    if version not in HEADER_BYTES or len(packet) < HEADER_BYTES[version]:
+        return None
+    if version == 4:
+        start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+        who: Address = IPv4Address(packet[12:16])
+    else:
+        start, end = HEADER_BYTES[6], HEADER_BYTES[6] + int.from_bytes(packet[4:6], "big")
+        who = IPv6Address(packet[8:24])
+    protocol, message = packet[PROTOCOL_AT[version]], packet[start:end]
+    if protocol == ICMP[version]:
+        return of_icmp(who, message, targets, sent) if len(message) >= SHORTEST else None
+    name = next((name for name, number in PROTOCOLS.items() if number == protocol), "")
+    return of_server(who, name, message, targets) if len(message) >= (20 if name == "tcp" else SHORTEST) else None
 
 
 def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:

@@ -14,12 +14,15 @@ from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ask, ask_list, default_path
+from lbmux.control.neighbours import addresses
 from lbmux.errors import LbmuxError
+from lbmux.tools.doctor.machine import known_as
 
 Role = Literal["mux", "agent", "router", "host"]
 ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
 PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
 """The roles that a daemon of ours has; a router has none, and a host stands for one whose agent is not asked."""
+NO_TRACE = "no daemon of lbmux is here, nor a trace of one"
 TIMEOUT_S = 5.0
 PEER = struct.Struct("3i")
 """struct ucred: process, user, group."""
@@ -27,12 +30,16 @@ PEER = struct.Struct("3i")
 
 @dataclass(frozen=True)
 class Situation:
-    """``control`` is the socket of the daemon here; ``file`` the configuration where the daemon is not to name it."""
+    """``control`` is the socket of the daemon here; ``file`` the configuration where the daemon is not to name it.
+
+    ``guessed``: what tells the role, where nobody said it and no daemon runs.
+    """
 
     role: Role
     control: Path
     file: Path | None = None
     peers: tuple[Path, ...] = ()
+    guessed: str = ""
 
     @classmethod
     def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "Situation":
@@ -41,8 +48,17 @@ class Situation:
             role = "agent" if _program(control) == "agent" else "mux"
         if role is None:
             running: list[Role] = [known for known, program in PROGRAMS.items() if default_path(program).exists()]
-            role = running[0] if running else "router"
+            if not running:
+                return cls._without_daemon(file, peers)
+            role = running[0]
         return cls(role, control or default_path(PROGRAMS.get(role, "mux")), file, peers)
+
+    @classmethod
+    def _without_daemon(cls, file: Path | None, peers: tuple[Path, ...]) -> "Situation":
+        """No socket is here: the machine may still be a mux's or an agent's, whose daemon is down."""
+        config = cls("router", Path(), file).config
+        role, told_by = known_as(config, addresses()) or ("router", NO_TRACE)
+        return cls(role, default_path(PROGRAMS.get(role, "mux")), file, peers, told_by)
 
     @property
     def has_daemon(self) -> bool:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2 import IPRoute
 
-from lbmux.addresses import Address
+from lbmux.addresses import FAMILIES, Address
 from lbmux.control.neighbours import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
 from lbmux.tools.doctor.kernel import number
@@ -24,8 +24,7 @@ def ownership(situation: Situation) -> Iterator[Finding]:
     own = [vip for vip in situation.vips if vip in set(addresses())]
     mode = (situation.runtime or {}).get("mode")
     if situation.role in ("mux", "router") and own:
-        seen = f"this {situation.role} has the VIP {own[0]} itself: its kernel answers in the backends' place"
-        yield fault("VIP", seen, f"ip address del {own[0]}/32 from the interface that has it")
+        yield from (_own(situation, vip) for vip in own)
     elif mode == "local" and set(_served(situation)) - set(own):
         missing = sorted(map(str, set(_served(situation)) - set(own)))
         seen = f"mode local, but {', '.join(missing)} is no address of this host: what the agent delivers is dropped"
@@ -33,6 +32,34 @@ def ownership(situation: Situation) -> Iterator[Finding]:
     elif situation.vips:
         where = "on lo, as mode local wants it" if own else "no address of this machine, as it should be"
         yield ok("VIP", f"{where}")
+
+
+def _own(situation: Situation, vip: Address) -> Finding:
+    """A VIP that this mux or router has: to be removed, unless it is the address that the machine lives by."""
+    role = situation.role
+    seen = f"this {role} has the VIP {vip} itself: its kernel answers in the backends' place"
+    muxes = {*map(str, (situation.runtime or {}).get("addresses", ()))}
+    muxes |= {str(mux) for mux in situation.config.muxes} if situation.config else set()
+    length, name = _prefix(vip)
+    if str(vip) in muxes:
+        seen = f"the VIP {vip} is the address of {'this' if role == 'mux' else 'a'} mux, by which hosts know it"
+        return fault("VIP", seen, f"give the service another VIP in the file, and leave {vip} to the {role}")
+    if length < vip.max_prefixlen:
+        seen += f", and {vip}/{length} is its own address on {name}"
+        return fault("VIP", seen, f"give the service another VIP in the file, and leave {vip} to the {role}")
+    return fault("VIP", seen, f"ip address del {vip}/{length} dev {name}")
+
+
+def _prefix(address: Address) -> tuple[int, str]:
+    """The length and the interface that an address of this machine has; of several the shortest."""
+    with IPRoute() as ip:
+        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in ip.get_links()}
+        found = [
+            (message["prefixlen"], names.get(message["index"], "?"))
+            for message in ip.get_addr(family=FAMILIES[address.version])
+            if str(address) in (message.get_attr("IFA_LOCAL"), message.get_attr("IFA_ADDRESS"))
+        ]
+    return min(found, default=(address.max_prefixlen, "the interface that has it"))
 
 
 def _served(situation: Situation) -> list[object]:

@@ -32,6 +32,42 @@ def test_agent_not_running(either: Broken) -> None:
         assert found.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")
 
 
+FIREWALL = """nft -f - <<'END'
+table inet stateful {
+  chain input {
+    type filter hook input priority 0; policy drop;
+    ct state established,related accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
+  }
+  chain output { type filter hook output priority 0; policy drop; ct state established,related accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
+  }
+}
+END"""
+
+
+def test_behind_a_stateful_firewall_on_the_mux_nothing_is_at_fault(either: Broken) -> None:
+    """It knows neither the mux's packets to hosts nor the answers to them: frames pass it by."""
+    with either.changed("mux1", FIREWALL, "nft delete table inet stateful"):
+        found = either.doctor("mux1")
+        assert found.faults == []
+        assert "web/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in found.findings}
+        with either.without("host1", "server"):
+            assert either.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: port closed")
+
+
+def test_a_host_that_the_mux_has_no_route_to(pool: Broken) -> None:
+    def probed(config: dict[str, Any]) -> None:
+        config["services"][0]["health"] = {"interval_s": 0.1, "timeout_s": 0.1, "fall": 2}
+
+    without = pool.changed("mux1", "ip route add unreachable 10.1.1.2", "ip route del unreachable 10.1.1.2")
+    with pool.config(probed, "mux1"), without:
+        until(lambda: pool.doctor("mux1").says("health", "this mux has no route to 10.1.1.2"))
+        found = pool.doctor("mux1")
+        mends = [one.mend for one in found.faults if "web/h1" in one.seen]
+        assert mends and all(mend.startswith("ip route add 10.1.1.2 via the router") for mend in mends)
+
+
 def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
     """The first host's server answers, the second has none, the third's says nothing, as it may."""
     path = tmp_path / "services.yaml"

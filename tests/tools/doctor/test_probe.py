@@ -3,11 +3,11 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from scapy.layers.inet import GRE, IP, TCP, UDP
+from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from lbmux.tools.doctor.probe import FIRST_PORT, Answer, Target, of_icmp, of_server
+from lbmux.tools.doctor.probe import FIRST_PORT, Answer, Target, heard, of_icmp, of_server
 
 OWN, OWN6 = "10.0.1.2", "2001:db8:0:1::2"
 VIP, VIP6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -128,3 +128,28 @@ def test_errors_about_other_packets_are_none() -> None:
     other_port = error(3, 3, bytes(IP(src=OWN, dst=str(VIP)) / UDP(sport=999, dport=53)))
     cut = error(3, 1, SENT[FIRST_PORT], quoted_bytes=10)
     assert [found(ROUTER, message) for message in (echo, stranger, other_port, cut)] == [None] * 4
+
+
+def answer(port: int, **tcp: object) -> bytes:
+    target = TARGETS[port]
+    header = IP(src=str(target.vip), dst=OWN) if target.vip.version == 4 else IPv6(src=str(target.vip), dst=OWN6)
+    return bytes(header / TCP(sport=80, dport=port, flags="SA", **tcp))
+
+
+@pytest.mark.parametrize("port", [FIRST_PORT, FIRST_PORT + 3])
+def test_a_packet_from_the_link_is_heard_without_its_padding(port: int) -> None:
+    assert heard(answer(port) + bytes(20), TARGETS, SENT) == (port, Answer("open", str(TARGETS[port].vip)))
+
+
+def test_an_error_from_the_link_is_heard() -> None:
+    packet = bytes(IP(src=str(ROUTER), dst=OWN) / error(3, 1, SENT[FIRST_PORT]))
+    packet = packet[:9] + b"\x01" + packet[10:]
+    assert heard(packet, TARGETS, SENT) == (FIRST_PORT, Answer("unreachable", "10.0.1.1", reason="host unreachable"))
+
+
+def test_no_packet_is_too_short_to_be_looked_at() -> None:
+    packets = [answer(FIRST_PORT), answer(FIRST_PORT + 3), bytes(IP(src=OWN, dst=OWN) / ICMP(type=3))]
+    for packet in packets:
+        for length in range(len(packet)):
+            heard(packet[:length], TARGETS, SENT)
+    assert heard(b"", TARGETS, SENT) is None and heard(bytes(60), TARGETS, SENT) is None

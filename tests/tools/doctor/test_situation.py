@@ -1,22 +1,73 @@
 """What the doctor takes the machine for, and what it does where nothing answers."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from lbmux.tools.doctor import situation
+from lbmux.tools.doctor import daemon, machine, situation
 from lbmux.tools.doctor.examine import CHECKS, examine
 from lbmux.tools.doctor.situation import ROLES, Situation
 
 
-def test_without_a_daemon_the_machine_is_a_router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(situation, "default_path", lambda program: tmp_path / f"{program}.sock")
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without a trace of a daemon."""
+    for module in (situation, machine):
+        monkeypatch.setattr(module, "default_path", lambda program: tmp_path / f"{program}.sock")
+    monkeypatch.setattr(machine, "SETTINGS", tmp_path / "etc")
+    monkeypatch.setattr(machine, "directory_of", lambda interface, role: tmp_path / "bpf" / f"1-{interface}-{role}")
+    return tmp_path
+
+
+def test_without_a_daemon_the_machine_is_a_router(bare: Path) -> None:
     assert Situation.here(None, None, None, ()).role == "router"
-    (tmp_path / "agent.sock").touch()
+    (bare / "agent.sock").touch()
     assert Situation.here(None, None, None, ()).role == "agent"
-    (tmp_path / "mux.sock").touch()
+    (bare / "mux.sock").touch()
     found = Situation.here(None, None, None, ())
-    assert (found.role, found.control) == ("mux", tmp_path / "mux.sock")
+    assert (found.role, found.control) == ("mux", bare / "mux.sock")
+
+
+@pytest.mark.parametrize("role", ["mux", "agent"])
+@pytest.mark.parametrize("trace", ["{}.orders", "{}.found", "etc/{}.env", "bpf/1-eth0-{}"])
+def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, bare: Path) -> None:
+    left = bare / trace.format(role)
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    found = Situation.here(None, None, None, ())
+    assert (found.role, found.control) == (role, bare / f"{role}.sock")
+    (finding,) = daemon.answers(found)
+    assert finding.state == "fault" and "nothing listens there" in finding.seen
+    assert f"start `lbmux {role}`" in finding.mend and f"{left} is there" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("own", "role"),
+    [
+        ("10.0.1.2", "mux"),
+        ("2001:db8::a", "mux"),
+        ("10.1.1.2", "agent"),
+        ("2001:db8::b", "agent"),
+        ("10.9.9.9", "router"),
+    ],
+)
+def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
+    own: str, role: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bare / "services.yaml"
+    file.write_text("""
+        muxes: [10.0.1.2, "2001:db8::a"]
+        services:
+          - {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.1.1.2}]}
+          - {name: web6, vip: 192.0.2.1, protocol: tcp, port: 81, backends: [{dip: 10.1.1.3, host: "2001:db8::b"}]}
+    """)
+    monkeypatch.setattr(situation, "addresses", lambda: [ip_address(own)])
+    found = Situation.here(None, None, file, ())
+    assert found.role == role
+    (finding,) = daemon.answers(found)
+    assert finding.state == ("unchecked" if role == "router" else "fault")
+    assert own in finding.mend or "taken for a router" in finding.seen
 
 
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:

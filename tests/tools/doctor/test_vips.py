@@ -1,12 +1,14 @@
 """Which VIPs are asked for on the links, and what is said of the others."""
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 
 from lbmux.addresses import Address
 from lbmux.tools.doctor import vips
 from lbmux.tools.doctor.finding import Finding
+from lbmux.tools.doctor.situation import Role
 
 from .situations import situation
 
@@ -63,3 +65,41 @@ def test_without_an_address_to_ask_from_nobody_is_asked(
 
 def test_without_vips_nothing_is_said(claimed: set[Address]) -> None:
     assert found() == []
+
+
+def owned(monkeypatch: pytest.MonkeyPatch, vip: Address, length: int, role: Role = "mux", **known: Any) -> Finding:
+    """The only finding where this machine has the VIP, as an address of so long a prefix on eth0."""
+    monkeypatch.setattr(vips, "addresses", lambda: [vip])
+    monkeypatch.setattr(vips, "_prefix", lambda address: (length, "eth0"))
+    (finding,) = vips.ownership(situation(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
+    return finding
+
+
+@pytest.mark.parametrize(("vip", "length"), [(VIPS[1], 32), (VIPS6[1], 128)])
+def test_a_vip_beside_the_machines_own_addresses_is_to_be_removed(
+    vip: Address, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = owned(monkeypatch, vip, length)
+    assert finding.state == "fault" and finding.mend == f"ip address del {vip}/{length} dev eth0"
+
+
+@pytest.mark.parametrize("vip", [VIPS[1], VIPS6[1]])
+@pytest.mark.parametrize(
+    ("role", "length", "known", "seen"),
+    [
+        ("mux", 128, {"runtime": True}, "is the address of this mux"),
+        ("mux", 24, {}, "/24 is its own address on eth0"),
+        ("router", 24, {}, "/24 is its own address on eth0"),
+    ],
+)
+def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
+    vip: Address, role: Role, length: int, known: dict[str, Any], seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = {"runtime": {"addresses": [str(vip)]}} if known else {}
+    finding = owned(monkeypatch, vip, length, role, **runtime)
+    assert finding.state == "fault" and seen in finding.seen and "del" not in finding.mend
+    assert finding.mend == f"give the service another VIP in the file, and leave {vip} to the {role}"
+
+
+def test_the_prefix_of_an_address_of_this_machine() -> None:
+    assert vips._prefix(IPv4Address("127.0.0.1")) == (8, "lo")

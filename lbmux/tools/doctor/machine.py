@@ -1,0 +1,42 @@
+"""What a machine is whose daemon does not run: by what a mux or an agent has left here, or by the file's addresses."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Literal
+
+from lbmux.addresses import Address
+from lbmux.control.config import Config
+from lbmux.control.control_socket import default_path
+from lbmux.targets.bpf.pins import directory_of
+
+Known = tuple[Literal["mux", "agent"], str]
+"""The role, and what tells it."""
+SETTINGS = Path("/etc/lbmux")
+"""Where the units have their settings (`lbmux unit`)."""
+KEPT = (".orders", ".found")
+"""Beside a socket: what outlives its daemon."""
+PROGRAMS: tuple[Literal["mux", "agent"], ...] = ("mux", "agent")
+
+
+def known_as(config: Config | None, own: Collection[Address]) -> Known | None:
+    """``own``: this machine's addresses."""
+    return next(_every(config, own), None)
+
+
+def _every(config: Config | None, own: Collection[Address]) -> Iterator[Known]:
+    for program in PROGRAMS:
+        for path in _traces(program):
+            if path.exists():
+                yield program, f"{path} is there"
+    if config is not None:
+        yield from (("mux", f"its address {mux} is one of `muxes`") for mux in config.muxes if mux in own)
+        hosts = (backend.tunnel_to for service in config.services for backend in service.backends)
+        yield from (("agent", f"its address {host} is a backend's host") for host in hosts if host in own)
+
+
+def _traces(program: str) -> Iterator[Path]:
+    socket = default_path(program)
+    yield from (socket.with_suffix(suffix) for suffix in KEPT)
+    yield SETTINGS / f"{program}.env"
+    pattern = directory_of("*", program)
+    yield from pattern.parent.glob(pattern.name) if pattern.parent.is_dir() else ()
