@@ -234,7 +234,8 @@ async def _serve(options: Options) -> None:
 
         async def probe() -> None:
             assert agent.config is not None
-            await health.configure(own_backends(agent.config, agent.served, options.mode == "local"))
+            own_ones = own_backends(agent.config, agent.served, options.mode == "local")
+            await health.configure(own_ones, {*agent.config.muxes, *options.muxes})
 
         async def in_force() -> None:
             showing.loaded()

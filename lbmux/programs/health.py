@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from lbmux.addresses import Address
 from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Bind, Prober
@@ -32,12 +33,12 @@ class Health:
 
     def __init__(
         self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], into_tunnel: Bind,
-        token: Path | None = None,
+        token: Path | None = None, local: Iterable[Address] = (),
     ) -> None:  # fmt: skip
-        """``token``: the file with what agents and muxes prove themselves by."""
+        """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses."""
         self._lives, self._reloader = lives, reloader
         self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=lives.is_settled)
-        self._hearing = Hearing(self._heard, token)
+        self._hearing = Hearing(self._heard, token, local)
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
         self._unsettled: set[Key] = set()
         self._drained = Drained(reloader, moment, without_flows)
@@ -67,7 +68,7 @@ class Health:
     async def settled(self) -> None:
         """Until each backend is known to be up or down, a bounded time, and the tables say so.
 
-        A mux that lets flows in before would send some to backends that are dead, which it takes to be up.
+        A backend that is not heard of by then gets no flows until it is.
         """
         self._unsettled = self._lives.unsettled()
         if not self._unsettled:
@@ -76,7 +77,8 @@ class Health:
             await asyncio.wait_for(self._all_settled.wait(), FIRST_S)
         except TimeoutError:
             unheard = counted(len(self._unsettled), "backend")
-            log.warning("%s not heard of within %g s: taken to be up", unheard, FIRST_S)
+            log.warning("%s not heard of within %g s: no flows until they are heard of", unheard, FIRST_S)
+        self._unsettled = set()
         await self._enforce()
 
     def handlers(self) -> dict[str, Any]:
@@ -106,8 +108,10 @@ class Health:
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         if self._lives.heard(key, healthy, reason):
-            log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
-            self._changed.set()
+            if not (healthy and self._unsettled):  # at the start most are up
+                log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
+            if not self._unsettled:  # else the tables are made at once, when the start is over
+                self._changed.set()
         if key in self._unsettled and self._lives.is_settled(key):
             self._unsettled.discard(key)
             if not self._unsettled:

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from lbmux.addresses import Address
 from lbmux.control.config import Backend, Config, Service
 from lbmux.control.health.channel import ChannelError, Teller, read_token
 from lbmux.control.health.checker import Checker
 from lbmux.control.health.prober import Prober
+from lbmux.control.health.visits import Visits
 from lbmux.control.orders import Key
 from lbmux.errors import SetupError
 
@@ -19,8 +22,6 @@ log = logging.getLogger(__name__)
 BEAT_S = 1.0
 """Between two messages at the most: silence means that the agent, its host or the way to it is gone."""
 OPENING_S = 5.0
-MOST_MUXES = 64
-"""At once, those included that have not proved themselves yet."""
 REFUSED_AGAIN_S, MOST_REFUSED = 60.0, 256
 """After how long a refusal is said again, and of how many that is remembered."""
 
@@ -48,6 +49,7 @@ class AgentHealth:
         self._prober = Prober(self._heard, by="agent", settled=self._is_settled)
         self._checkers: dict[Key, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
+        self._visits = Visits()
         self._told: set[asyncio.Event] = set()
         self._refused: dict[tuple[str, str], float] = {}
 
@@ -65,8 +67,9 @@ class AgentHealth:
                 for server in self._servers.values():
                     server.close()
 
-    async def configure(self, config: Config) -> None:
-        """``config``: as ``own_backends`` makes it."""
+    async def configure(self, config: Config, muxes: Iterable[Address]) -> None:
+        """``config``: as ``own_backends`` makes it; ``muxes``: who may ask."""
+        self._visits.accept(frozenset(muxes))
         if config.services and self._token is None:
             log.warning("services with health by agents are not probed: --health-token is missing")
             return
@@ -102,13 +105,17 @@ class AgentHealth:
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
+        visit = self._visits.begin(ip_address(peer), writer.transport.abort)
+        if visit is None:
+            self._refuse(peer, "it is none of the configuration's `muxes`")
+            writer.transport.abort()
+            return
         try:
             assert self._token is not None  # or nobody listens
-            if len(self._told) >= MOST_MUXES:
-                raise ChannelError(f"more than {MOST_MUXES} muxes")
-            self._told.add(changed)
             async with asyncio.timeout(OPENING_S):
                 teller = await Teller.opened(reader, writer, self._token)
+            self._visits.prove(visit)
+            self._told.add(changed)
             while True:
                 changed.clear()
                 await teller.tell({"backends": self._states()})
@@ -120,6 +127,7 @@ class AgentHealth:
             pass  # a mux that has gone, or never said anything
         finally:
             self._told.discard(changed)
+            self._visits.close(visit)
             writer.close()
 
     def _refuse(self, peer: str, why: str) -> None:

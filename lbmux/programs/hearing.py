@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -30,8 +30,12 @@ Agent = tuple[Address, int]
 class Hearing:
     """``heard`` gets every state that an agent tells of a backend of its own host."""
 
-    def __init__(self, heard: Callable[[Key, bool, str], None], token: Path | None) -> None:
+    def __init__(
+        self, heard: Callable[[Key, bool, str], None], token: Path | None, local: Iterable[Address] = ()
+    ) -> None:
+        """``local``: the mux's own addresses, by which agents know it."""
         self._heard, self._token = heard, read_token(token) if token is not None else None
+        self._local = {address.version: (str(address), 0) for address in reversed([*local])}
         self._tasks: dict[Agent, asyncio.Task[None]] = {}
         self._backends: dict[Agent, frozenset[Key]] = {}
         self._last: dict[Agent, float] = {}
@@ -93,7 +97,9 @@ class Hearing:
         assert self._token is not None  # configure sees to it
         host, port = agent
         async with asyncio.timeout(SILENCE_S):
-            reader, writer = await asyncio.open_connection(str(host), port, limit=1 << 20)
+            reader, writer = await asyncio.open_connection(
+                str(host), port, limit=1 << 20, local_addr=self._local.get(host.version)
+            )
         try:
             async with asyncio.timeout(SILENCE_S):
                 hearer = await Hearer.opened(reader, writer, self._token)

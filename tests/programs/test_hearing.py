@@ -17,7 +17,7 @@ from lbmux.programs import hearing
 
 from .daemons import Daemon, running
 from .slow_lab import VIPS, to_one_mux
-from .web_lab import server, web
+from .web_lab import server, wait_for_rows, web
 
 pytestmark = pytest.mark.root
 
@@ -104,7 +104,47 @@ def test_an_agent_with_another_token_is_not_believed(lab: Lab, token: Path, tmp_
     ):
         agent.wait_for("a mux with another token")
         mux.wait_for("nothing is heard from the agent at 10.1.1.2, port 6082")
-        assert states(mux)["h1"] == "up" and "nothing heard" in reasons(mux)["h1"]
+        assert states(mux)["h1"] == "down" and "nothing heard" in reasons(mux)["h1"]
+
+
+def test_a_mux_that_starts_does_not_take_a_backend_for_up_whose_agent_is_dead(lab: Lab, token: Path) -> None:
+    configured(lab)
+    option = ("--health-token", str(token))
+    with running(lab, "host2", "agent", *option), server(lab, 1), server(lab, 2):
+        for _ in range(2):  # the second time, too: tables in user space end with the mux
+            with running(lab, "mux1", "mux", *option) as mux:
+                until(lambda mux=mux: heard_of(mux) == {"h2": "up"}, 15)
+                assert states(mux) == {"h1": "down", "h2": "up"}
+                assert reasons(mux)["h1"] == "not probed yet; nothing heard from its agent yet"
+                wait_for_rows(mux, "h2")
+        with running(lab, "mux1", "mux", *option) as mux, running(lab, "host1", "agent", *option):
+            until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 15)
+            wait_for_rows(mux, "h1", "h2")
+
+
+def silent(lab: Lab, node: str, count: int) -> list[socket.socket]:
+    """Connections to an agent's port that say nothing."""
+
+    def connect() -> list[socket.socket]:
+        return [socket.create_connection(("10.1.1.2", 6082), timeout=5) for _ in range(count)]
+
+    return lab.inside(node, connect)
+
+
+@pytest.mark.parametrize("node", ["client", "mux1"], ids=["from anywhere", "from the mux's machine"])
+def test_silent_connections_do_not_lock_a_mux_out(lab: Lab, token: Path, node: str) -> None:
+    configured(lab)
+    option = ("--health-token", str(token))
+    with running(lab, "host1", "agent", *option) as agent, server(lab, 1):
+        held = silent(lab, node, 300)
+        try:
+            with running(lab, "mux1", "mux", *option) as mux:
+                until(lambda: heard_of(mux) == {"h1": "up"}, 5)
+            said = "is none of the configuration's `muxes`" in agent.log
+            assert said == (node == "client")
+        finally:
+            for sock in held:
+                sock.close()
 
 
 def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:

@@ -27,19 +27,27 @@ class Lives:
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._checkers: dict[Key, Checker] = {}
+        self._in_force: frozenset[Key] | None = frozenset()
+        """All backends of the configuration before; None: of tables that were adopted, whichever they have."""
 
     def configure(self, config: Config) -> None:
-        """Know the backends of ``config`` and no others; those that were known keep their state."""
+        """Know the backends of ``config`` and no others; those that were known keep their state.
+
+        A backend that was not in force before counts as down until it is heard of: a dead one would get flows.
+        """
         known: dict[Key, Checker] = {}
+        before = self._in_force
         for service in config.services:
             for backend in service.backends if service.health else ():
                 assert service.health is not None
                 key = service.name, backend.name
-                checker = self._checkers.get(key) or Checker(1, 1, self._clock())
+                begins_up = before is None or key in before
+                checker = self._checkers.get(key) or Checker(1, 1, self._clock(), begins_up=begins_up)
                 counts = service.health.by == "mux"  # an agent has counted already
                 checker.rise, checker.fall = (service.health.rise, service.health.fall) if counts else (1, 1)
                 known[key] = checker
         self._checkers = known
+        self._in_force = frozenset((service.name, one.name) for service in config.services for one in service.backends)
 
     def heard(self, key: Key, healthy: bool, reason: str) -> bool:
         """Take a probe's result; whether the backend's state changed."""
@@ -64,7 +72,8 @@ class Lives:
             kept.write(self._path, lines, "a restart will not know what is down")
 
     def recall(self) -> None:
-        """Take what was found before, by a process whose tables are in force still."""
+        """Take what was found before, by a process whose tables are in force still; what it did not find is up."""
+        self._in_force = None
         if self._path is not None:
             self._checkers = kept.read(self._path, _checked, "what was down begins as up")
 
@@ -73,7 +82,14 @@ class Lives:
         return _down(self._checkers)
 
     def effective(self, config: Config, orders: Orders) -> Config:
-        return effective(config, self.down, orders.lives)
+        return effective(config, self.down | self._new(config), orders.lives)
+
+    def _new(self, config: Config) -> set[Key]:
+        """Backends that are to be probed, and were not in force before."""
+        if self._in_force is None:
+            return set()
+        probed = ((service.name, one.name) for service in config.services if service.health for one in service.backends)
+        return set(probed) - self._in_force - self._checkers.keys()
 
     def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
         """As the control socket answers; may be called in a thread while probes go on."""
@@ -99,7 +115,7 @@ def states(file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, 
 
 
 def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
-    return {key for key, checker in checkers.items() if checker.state == "down"}
+    return {key for key, checker in checkers.items() if checker.is_down}
 
 
 def _of_service(
@@ -121,7 +137,7 @@ def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tu
     """What an order says comes first, unless the backend is down."""
     state, reason, since = "up", "not probed", None
     if checker is not None:
-        state, reason, since = checker.state, checker.reason, checker.since
+        state, reason, since = "down" if checker.is_down else "up", checker.reason, checker.since
     if order is not None and order.life is not None and (state == "up" or order.life == "disable"):
         return ORDERED[order.life], "by command", order.since
     said = [*_changes(order)]
@@ -159,13 +175,3 @@ def _checked(lines: Any) -> dict[Key, Checker]:
 def _text(since: float | None) -> str | None:
     return None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
 
-
-def _where(config: Config, service: Service, backend: Backend) -> dict[str, Any]:
-    """As the file has it: of a backend that is out the tables know nothing."""
-    return {
-        "dip": str(backend.dip),
-        "port": backend.port,
-        "host": str(backend.tunnel_to),
-        "weight": backend.weight,
-        "tunnel": kind_of(config, service, backend),
-    }

@@ -13,7 +13,9 @@ B1 = CONFIG.services[0].backends[0]
 
 
 def lives(now: float = 0.0, path: Path | None = None) -> Lives:
+    """Of backends that were in force before they were probed."""
     made = Lives(path, lambda: now)
+    made.configure(configured(None))
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
     return made
 
@@ -44,6 +46,23 @@ def test_a_reload_keeps_what_is_known() -> None:
     assert made.down == set()
 
 
+def test_a_backend_that_was_not_in_force_is_down_until_it_is_heard_of() -> None:
+    made = Lives(clock=lambda: 0.0)
+    config = configured({"rise": 2, "fall": 2})
+    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == []  # before the first probe
+    made.configure(config)
+    assert KEY in made.down and line(made)["state"] == "down"
+    assert made.heard(KEY, True, "connected") and KEY not in made.down
+    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == ["b1"]
+
+
+def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
+    made = Lives(clock=lambda: 0.0)
+    made.configure(configured(None))
+    made.configure(configured({"rise": 2, "fall": 2}))
+    assert made.down == set() and made.effective(CONFIG, Orders()) == CONFIG
+
+
 def test_result_of_a_backend_that_has_gone() -> None:
     assert not lives().heard(("web", "gone"), False, "refused")
 
@@ -63,7 +82,7 @@ def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> No
     made.heard(("web", "b2"), True, "connected")
     made.keep()
     new, adopting = lives(path=tmp_path / "found"), Lives(tmp_path / "found")
-    assert new.down == set() and KEY in new.unsettled()
+    assert KEY in new.unsettled()
     adopting.recall()
     assert adopting.down == {KEY}  # before it is configured: the tables are made then
     adopting.configure(configured({"rise": 1, "fall": 2}))
