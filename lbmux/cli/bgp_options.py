@@ -32,6 +32,11 @@ DECORATORS = (
         envvar="LBMUX_BGP_HOLD_TIME", **ENVIRONMENT, help="How long a silent mux is kept.",
     ),
     click.option(
+        "--bgp-stall", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True, metavar="SECONDS",
+        envvar="LBMUX_BGP_STALL", **ENVIRONMENT,
+        help="How long a mux whose packet loop is stalled keeps its routes while the kernel's program forwards.",
+    ),
+    click.option(
         "--bgp-password-file", type=options.PATH, envvar="LBMUX_BGP_PASSWORD_FILE", **ENVIRONMENT,
         help="File with the password of sessions (MD5).",
     ),
@@ -87,7 +92,7 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         own.get(4), peers, given["bgp_as"], given["bgp_hold_time"],
         _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
         given["bfd_interval_ms"], given["bfd_multiplier"],
-        local6=own.get(6), withdraw_without_backends=given["bgp_withdraw_without_backends"],
+        local6=own.get(6), stall_s=given["bgp_stall"], withdraw_without_backends=given["bgp_withdraw_without_backends"],
     )  # fmt: skip
     drain = {} if given["drain"] is None else {"drain_s": given["drain"]}
     return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], **drain}

@@ -131,18 +131,19 @@ def runtime(control: Path | None, as_json: bool) -> None:
 @CONTROL
 @JSON
 def bgp(control: Path | None, as_json: bool) -> None:
-    """What a mux or an edge announces, and to whom."""
+    """What a mux or an edge announces, and to whom; of a session that is not established, why."""
     answer = _ask(control, "bgp")
     if as_json:
         click.echo(json.dumps(answer))
         return
     click.echo(f"{answer['speaker']} announces {_text(answer['prefixes']) or 'nothing'}")
     neighbours = [
-        line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"])} for line in answer["neighbours"]
+        line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"]), "reason": line["reason"] or None}
+        for line in answer["neighbours"]
     ]
     _print(_table(neighbours, {
         "neighbour": "address", "AS": "number", "state": "state", "up for": "uptime", "prefixes": "prefixes",
-        "BFD": "bfd",
+        "BFD": "bfd", "reason": "reason",
     }))  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.control.announcer.announcer import SPEAKERS, Announcer, always
+from lbmux.control.announcer.announcer import SPEAKERS, Announcer, always, never
 from lbmux.control.announcer.settings import Bgp
 
 SIOCGIFFLAGS = 0x8913
@@ -18,9 +18,12 @@ UP_AND_RUNNING = 0x1 | 0x40
 
 def announcing(
     bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, able: Callable[[], bool],
-    alive: Callable[[], bool] = always,
+    alive: Callable[[], bool] = always, forwards: Callable[[], bool] = never,
 ) -> Announcer | None:  # fmt: skip
-    """Not started yet; SetupError where the speaker is not installed, or an address is missing.  None without peers."""
+    """Not started yet; None without peers.  SetupError where the speaker is not installed, or an address is missing.
+
+    ``forwards``: whether the kernel forwards without this process.
+    """
     if bgp is None or not bgp.peers:
         return None
     directory = control.with_suffix(".bgp")
@@ -31,7 +34,7 @@ def announcing(
             bgp = replace(bgp, local=bgp.local or address)
     for peer in bgp.peers:
         bgp.local_to(peer)
-    return Announcer(SPEAKERS[speaker](bgp, directory), directory, able, alive)
+    return Announcer(SPEAKERS[speaker](bgp, directory), directory, able, alive, stall_s=bgp.stall_s, forwards=forwards)
 
 
 def is_up(interface: str) -> bool:

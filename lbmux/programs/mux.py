@@ -236,8 +236,9 @@ async def _serve(options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
         announcer = announcing(
-            options.bgp, options.bgp_speaker, local, control, able=lambda: able(), alive=lambda: loop.gets_on()
-        )
+            options.bgp, options.bgp_speaker, local, control, able=lambda: able(), alive=lambda: loop.gets_on(),
+            forwards=lambda: driver.kernel is not None and driver.kernel.is_attached(),
+        )  # fmt: skip
         ring = stack.enter_context(PacketRing(options.interface))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
@@ -310,7 +311,7 @@ async def _serve(options: Options) -> None:
 
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
-        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token)
+        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token, local)
         handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
         handlers |= {**health.handlers(), "watch": watching.watch}
         if announcer is not None:

@@ -16,7 +16,7 @@ from tests.control.answering import answering, said
 
 NEIGHBOURS = [
     Neighbour("10.0.1.1", 64512, "established", 7265.4, 2, "up"),
-    Neighbour("10.0.1.9", 4200000000, "active"),
+    Neighbour("10.0.1.9", 4200000000, "active", reason="Received: Bad peer AS"),
 ]
 STATE = describe("bird", [ip_network("192.0.2.1/32"), ip_network("2001:db8::1/128")], NEIGHBOURS)
 
@@ -26,9 +26,9 @@ def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
     first, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
     assert " ".join(first) == "bird announces 192.0.2.1/32, 2001:db8::1/128"
-    assert table[0] == ["neighbour", "AS", "state", "up", "for", "prefixes", "BFD"]
-    assert table[2] == ["10.0.1.1", "64512", "established", "2:01:05", "2", "up"]
-    assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-"]
+    assert table[0] == ["neighbour", "AS", "state", "up", "for", "prefixes", "BFD", "reason"]
+    assert table[2] == ["10.0.1.1", "64512", "established", "2:01:05", "2", "up", "-"]
+    assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-", "Received:", "Bad", "peer", "AS"]
 
 
 def test_nothing_announced_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

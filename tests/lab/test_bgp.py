@@ -11,6 +11,10 @@ from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
+from lbmux.tools.doctor import bgp
+from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.web.looks import look
+from lbmux.tools.web.pool import picture
 from tests.programs.daemons import running, service
 
 from .routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
@@ -111,6 +115,48 @@ def test_a_password_must_be_the_routers(lab: Lab, speaker: str) -> None:
         until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
         time.sleep(2)  # longer than the right one took
         assert ways(router) == {VIP: {WAY["mux2"]}}
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_wrong_as_is_told_everywhere(lab: Lab, speaker: str) -> None:
+    with routing(lab), announcing(lab, "mux1", speaker, "--bgp-as", "65009") as mux:
+
+        def reason() -> str:
+            return str(ask(mux.control, "bgp")["neighbours"][0]["reason"])
+
+        until(lambda: "bad peer as" in reason().lower())
+        mux.wait_for(f"BGP session with {PEER['mux1']} (AS 64512) is not established")
+        assert "bad peer as" in mux.log.lower()
+        known = Situation("mux", mux.control)
+        (finding,) = bgp.sessions(known)
+        assert finding.state == "fault" and "bad peer as" in finding.seen.lower()
+        (session,) = picture([look("mux1", mux.control)], [])["sessions"]
+        assert not session["up"] and "bad peer as" in session["reason"].lower()
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_router_that_does_not_listen_is_told_and_forgotten_once_it_does(lab: Lab, speaker: str) -> None:
+    with announcing(lab, "mux1", speaker) as mux:
+        mux.wait_for("is not established", 15)
+        assert "refused" in ask(mux.control, "bgp")["neighbours"][0]["reason"]
+        with routing(lab):
+            mux.wait_for(f"BGP session with {PEER['mux1']} (AS 64512) is established", 15)
+            (neighbour,) = ask(mux.control, "bgp")["neighbours"]
+            assert (neighbour["state"], neighbour["reason"]) == ("established", "")
+            (finding,) = bgp.sessions(Situation("mux", mux.control))
+            assert finding.state == "ok"
+
+
+def test_a_stalled_mux_keeps_its_routes_for_a_time_while_the_kernel_forwards(lab: Lab) -> None:
+    options = ("--driver", "xdp", "--detach-on-exit", "--bgp-stall", "2")
+    with routing(lab) as router, announcing(lab, "mux1", "bird", *options) as mux:
+        until(lambda: bool(ways(router)))
+        mux.tell(signal.SIGSTOP)
+        try:
+            assert until(lambda: not ways(router), 10) > 1.5
+        finally:
+            mux.tell(signal.SIGCONT)
+        until(lambda: bool(ways(router)))
 
 
 def test_an_interface_without_carrier_is_withdrawn_everywhere(lab: Lab) -> None:

@@ -82,6 +82,15 @@ def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab,
 
 @pytest.mark.root
 @installed
+@pytest.mark.parametrize("speaker", ["exabgp", "bird"])
+def test_a_wrong_as_is_told_with_frrs_notification(lab: Lab, speaker: str) -> None:
+    with announcing(lab, "mux1", speaker, "--bgp-as", "65009") as mux:
+        until(lambda: "bad peer as" in ask(mux.control, "bgp")["neighbours"][0]["reason"].lower())
+        mux.wait_for("BGP session with 10.0.1.1 (AS 64512) is not established")
+
+
+@pytest.mark.root
+@installed
 def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab) -> None:
     six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
     lab.write_config(services(1) | {"services": [*services(1)["services"], six]})

@@ -129,12 +129,15 @@ def test_one_batch_of_a_sample_is_timed() -> None:
 
 
 def test_what_is_not_in_the_tables() -> None:
-    peers, meter = {"10.0.1.1": True, "2001:db8::1": False}, Meter()
+    why = "notification received: OPEN message error: bad peer AS"
+    peers, meter = {"10.0.1.1": ("established", ""), "2001:db8::1": ("active", why)}, Meter()
     inside = Inside()
     inside.send(client(), client())
     value = scraped(Reading(inside.moment, ring_dropped=5, meter=meter, peers=peers))
     assert (value("ring_dropped_frames_total"), value("batch_frames_count")) == (5, 0)
     assert (value("bgp_up", peer="10.0.1.1"), value("bgp_up", peer="2001:db8::1")) == (1, 0)
+    assert value("bgp_session", peer="10.0.1.1", state="established", reason="") == 1
+    assert value("bgp_session", peer="2001:db8::1", state="active", reason=why) == 1
     assert value("build_info", version=__version__, program="mux") == 1
     assert (value("lookups_total", result="new"), value("lookups_total", result="hit")) == (1, 1)
 

@@ -2,7 +2,8 @@
 
 It gives the keeper a sign of life from the mux's own event loop while the mux's packet loop gets on, so what keeps
 either from running withdraws the routes too; and it starts the speaker again when that has ended.  The sign waits for
-nothing, least of all for the speaker.
+nothing, least of all for the speaker.  While the kernel's program forwards, a stalled packet loop keeps the routes for
+a time: only packets that the program punts are lost.
 """
 
 import asyncio
@@ -12,41 +13,55 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from lbmux.control.announcer import keeper
 from lbmux.control.announcer.bird import Bird
 from lbmux.control.announcer.exabgp import Exabgp
-from lbmux.control.announcer.settings import Bgp, Prefix, describe, in_order
+from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, describe, in_order
 from lbmux.control.announcer.speaker import Speaker
+from lbmux.control.announcer.watch import SessionLog
 from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
 
 SPEAKERS: dict[str, Callable[[Bgp, Path], Speaker]] = {"exabgp": Exabgp, "bird": Bird}
 BEAT_S = 0.02
-SILENCE_S = 0.2
+SILENCE_S, STALL_S = 0.2, 5.0
 AGAIN_S = 0.5
 """Between the end of a speaker and its next start."""
 NOTHING: frozenset[Prefix] = frozenset()
+
+
+WATCH_S = 1.0
+"""Between two looks at the sessions, for the log."""
 
 
 def always() -> bool:
     return True
 
 
+def never() -> bool:
+    return False
+
+
 class Announcer:
     """``able`` says whether the mux can forward; while it cannot, nothing is announced.  ``alive``, asked every BEAT_S,
-    whether it has got on since it was asked last; without that for ``silence_s`` the speaker is killed."""
+    whether it has got on since it was asked last; without that for ``silence_s`` the speaker is killed, or for
+    ``stall_s`` if the kernel forwards (``forwards``)."""
 
     def __init__(
         self, speaker: Speaker, directory: Path, able: Callable[[], bool] = always, alive: Callable[[], bool] = always,
-        silence_s: float = SILENCE_S,
+        silence_s: float = SILENCE_S, stall_s: float = STALL_S, forwards: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
         self._speaker, self._directory = speaker, directory
         self._able, self._alive, self._silence_s = able, alive, silence_s
+        self._stall_s, self._forwards, self._ended = max(silence_s, stall_s), forwards, "it has not started yet"
+        self._life_sign = keeper.ALIVE
         self._lives = asyncio.Event()
         """Set while the last answer of ``alive`` was yes."""
         self._command = speaker.command()  # raises where there is none, before anything was done
@@ -60,7 +75,7 @@ class Announcer:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         await self._start()
-        self._tasks = [asyncio.create_task(work()) for work in (self._beat, self._follow, self._supervise)]
+        self._tasks = [asyncio.create_task(work()) for work in (self._beat, self._follow, self._supervise, self._watch)]
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -90,11 +105,29 @@ class Announcer:
         return await self.state()
 
     async def state(self) -> dict[str, Any]:
-        return describe(self._speaker.name, self._told, await self._speaker.neighbours()) | {"held": self._held}
+        return describe(self._speaker.name, self._told, await self._sessions()) | {"held": self._held}
 
     def handlers(self) -> dict[str, Any]:
         """Of a control socket."""
         return {"bgp": self.state, "hold": self.hold}
+
+    async def _sessions(self) -> list[Neighbour]:
+        """As the speaker says; while none runs they are down for the reason that it ended by."""
+        sessions = await self._speaker.neighbours()
+        if self._keeper is None:
+            why = f"the speaker does not run: {self._ended}"
+            return [replace(one, state="down", uptime_s=None, prefixes=0, reason=why) for one in sessions]
+        return sessions
+
+    async def _watch(self) -> None:
+        """Log what becomes of the sessions; and whether the kernel forwards, which takes system calls to know."""
+        seen = SessionLog(self._speaker.name)
+        while True:
+            self._life_sign = keeper.PATIENT if self._forwards() else keeper.ALIVE
+            with contextlib.suppress(OSError):
+                for level, line in seen.changes(await self._sessions(), time.monotonic()):
+                    log.log(level, "%s", line)
+            await asyncio.sleep(WATCH_S)
 
     async def _update(self) -> None:
         """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
@@ -114,7 +147,8 @@ class Announcer:
     async def _start(self) -> None:
         self._told = NOTHING
         await self._speaker.prepare(NOTHING)
-        arguments = [sys.executable, "-I", "-S", keeper.__file__, str(self._silence_s), *self._command]
+        times = map(str, (self._silence_s, self._stall_s))
+        arguments = [sys.executable, "-I", "-S", keeper.__file__, *times, *self._command]
         with (self._directory / "speaker.log").open("wb") as output:
             # By this thread, the event loop's, which lives as long as the mux: the kernel looks at the thread's end.
             self._keeper = subprocess.Popen(
@@ -136,7 +170,7 @@ class Announcer:
     def _sign(self) -> None:
         if self._keeper is not None and self._keeper.stdin is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._keeper.stdin.write(b".")
+                self._keeper.stdin.write(self._life_sign)
 
     async def _follow(self) -> None:
         """What is wanted, as soon as the mux is able and the speaker listens."""
@@ -153,6 +187,7 @@ class Announcer:
             text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
             why = "the packet loop was stuck" if code == keeper.SILENT else (text[-1] if text else f"code {code}")
             log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
+            self._ended = why
             async with self._lock:
                 self._keeper, self._told = None, NOTHING
             await asyncio.sleep(AGAIN_S)

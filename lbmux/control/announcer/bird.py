@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lbmux.addresses import Address
+from lbmux.control.announcer.notifications import printable
 from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
@@ -69,12 +70,14 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
         state = re.search(r"BGP state:\s+(\w+)", block)
         since, exported = re.match(r"(?:\S+\s+){4}(\d+)", block), re.findall(r"(\d+) exported", block)
         bfd = re.search(rf"^(?:1020-|\s)\s*{re.escape(str(peer.address))}\s+\S+\s+(\w+)", sessions, re.M)
+        error = re.search(r"Last error:\s+(\S.*?)\s*$", block, re.M)
         up = state is not None and state[1] == "Established"
         found.append(
             Neighbour(
                 str(peer.address), peer.number, state[1].lower() if state else "down",
                 round(now - int(since[1]), 3) if up and since else None,
                 sum(map(int, exported)) if up else 0, bfd[1].lower() if bfd else "",
+                "" if up or error is None else printable(error[1].encode()),
             )  # fmt: skip
         )
     return found

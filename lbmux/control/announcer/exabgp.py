@@ -7,18 +7,25 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lbmux.control.announcer import relay
-from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
+from lbmux.control.announcer.notifications import words
+from lbmux.control.announcer.settings import ESTABLISHED, Bgp, Neighbour, Prefix, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
 
 CHUNK = 100
 """Prefixes in one command."""
+DROPPED = "closing connection"
+"""What ExaBGP says of a connection that was refused, closed, or lost, whichever it was."""
+NOTIFICATION = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
 
 
 def configuration(bgp: Bgp, directory: Path) -> str:
@@ -33,7 +40,7 @@ def configuration(bgp: Bgp, directory: Path) -> str:
             f"local-as {bgp.number};", f"peer-as {peer.number};", f"hold-time {bgp.hold_s};",
             *password,
             f"family {{ {families}}}",
-            "api { processes [ mux ]; neighbor-changes; }",
+            "api { processes [ mux ]; neighbor-changes; fsm; receive { notification; parsed; } }",
             "}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -53,6 +60,44 @@ def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp) -> list[str]:
     ]
 
 
+@dataclass
+class Session:
+    """What ExaBGP's events tell of a session.
+
+    A peer that has refused us by a notification often takes no connection for a while.  So the notification stays the
+    reason until the session is up, or another one comes.
+    """
+
+    state: str = "down"
+    up_since: float | None = None
+    reason: str = ""
+    _is_notified: bool = False
+
+    def hear(self, event: Mapping[str, Any], now: float) -> None:
+        neighbour = event["neighbor"]
+        if event["type"] == "notification":
+            said = neighbour["notification"]
+            data = bytes.fromhex(str(said["data"]).removeprefix("0x"))
+            self._notified("received", words(int(said["code"]), int(said["subcode"]), data))
+        elif event["type"] == "fsm":
+            self.state = str(neighbour["state"]).lower()
+        elif event["type"] == "state" and neighbour["state"] == "up":
+            self.state, self.up_since, self.reason, self._is_notified = ESTABLISHED, now, "", False
+        elif event["type"] == "state" and neighbour["state"] == "down":
+            self._went_down(str(neighbour.get("reason", "")))
+
+    def _went_down(self, why: str) -> None:
+        self.up_since, self.state = None, "idle"
+        if (found := NOTIFICATION.fullmatch(why)) is not None:
+            if found[1] == "sent" or not self._is_notified:  # one that was received has been heard of, with its text
+                self._notified(found[1], words(int(found[2]), int(found[3])))
+        elif not self._is_notified:
+            self.reason = "connection refused, closed or lost" if why == DROPPED else why
+
+    def _notified(self, way: str, text: str) -> None:
+        self.reason, self._is_notified = f"notification {way}: {text}", True
+
+
 class Exabgp:
     name = "exabgp"
     environment: Mapping[str, str] = {
@@ -67,7 +112,7 @@ class Exabgp:
         self._bgp, self._directory = bgp, directory
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._up_since: dict[str, float] = {}
+        self._sessions = {str(peer.address): Session() for peer in bgp.peers}
         self._prefixes: frozenset[Prefix] = frozenset()
 
     def command(self) -> list[str]:
@@ -94,11 +139,13 @@ class Exabgp:
     async def neighbours(self) -> list[Neighbour]:
         now, found = time.monotonic(), []
         for peer in self._bgp.peers:
-            since = self._up_since.get(str(peer.address))
-            up = since is not None
-            state, uptime_s = ("established", round(now - since, 3)) if since is not None else ("down", None)
+            seen = self._sessions[str(peer.address)]
+            uptime_s = None if seen.up_since is None else round(now - seen.up_since, 3)
+            prefixes = 0 if uptime_s is None else len(self._prefixes)
             found.append(
-                Neighbour(str(peer.address), peer.number, state, uptime_s, len(self._prefixes) if up else 0)
+                Neighbour(
+                    str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason
+                )
             )
         return found
 
@@ -119,7 +166,7 @@ class Exabgp:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self._hear(line)
-        self._up_since.clear()
+        self._sessions = {address: Session() for address in self._sessions}
         if self._writer is writer:
             self._writer = None
         writer.close()
@@ -127,9 +174,4 @@ class Exabgp:
     def _hear(self, line: bytes) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             event = json.loads(line)
-            if event["type"] == "state":
-                peer = event["neighbor"]["address"]["peer"]
-                if event["neighbor"]["state"] == "up":
-                    self._up_since[peer] = time.monotonic()
-                else:
-                    self._up_since.pop(peer, None)
+            self._sessions[event["neighbor"]["address"]["peer"]].hear(event, time.monotonic())

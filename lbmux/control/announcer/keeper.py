@@ -1,11 +1,12 @@
 """Keeps a BGP speaker alive only as long as the mux gives signs of life: a process between the two.
 
-    python keeper.py SECONDS COMMAND...
+    python keeper.py SECONDS LONGER_SECONDS COMMAND...
 
-Every byte on stdin is a sign of life.  None for SECONDS (the mux's packet loop or event loop is stuck, or the mux is
-stopped), or the end of stdin (it is dead), and the speaker is killed: its connections close, and the routers withdraw
-at once what came by them.  If this process is killed, the kernel kills the speaker.  Run as a file, it needs the
-standard library only.
+Every byte on stdin is a sign of life.  The last one says how long the next may take: SECONDS, or after PATIENT
+LONGER_SECONDS, since the kernel's program forwards meanwhile.  If none comes in that time (the mux's packet loop or
+event loop is stuck, or the mux is stopped), or stdin ends (the mux is dead), the speaker is killed: its connections
+close, and the routers withdraw at once what came by them.  If this process is killed, the kernel kills the speaker.
+Run as a file, it needs the standard library only.
 """
 
 import ctypes
@@ -18,6 +19,8 @@ from collections.abc import Callable
 
 SILENT, ENDED = 3, 4
 """Exit codes: no sign of life from the mux; the speaker ended by itself."""
+ALIVE, PATIENT = b".", b"p"
+"""Signs of life."""
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)  # here: a child that was just forked should load nothing
 
@@ -34,22 +37,23 @@ def dies_with_parent() -> Callable[[], None]:
     return body
 
 
-def keep(silence_s: float, command: list[str]) -> int:
+def keep(silence_s: float, longer_s: float, command: list[str]) -> int:
     speaker = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent())
-    descriptor = os.pidfd_open(speaker.pid)
+    descriptor, patience_s = os.pidfd_open(speaker.pid), silence_s
     try:
         while True:
-            readable = select.select([0, descriptor], [], [], silence_s)[0]
+            readable = select.select([0, descriptor], [], [], patience_s)[0]
             if descriptor in readable:
                 return ENDED
             if not readable:
                 return SILENT
-            if not os.read(0, 4096):
+            if not (signs := os.read(0, 4096)):
                 return 0
+            patience_s = longer_s if signs[-1:] == PATIENT else silence_s
     finally:
         speaker.kill()
         speaker.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(keep(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(keep(float(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

@@ -17,6 +17,8 @@ Prefix = IPv4Network | IPv6Network
 
 DEFAULT_AS, DEFAULT_PEER_AS = 65001, 64512
 LARGEST_AS = 2**32 - 1
+ESTABLISHED = "established"
+"""The state of a session that is up."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Bgp:
     bfd_interval_ms: int = 50
     bfd_multiplier: int = 3
     local6: IPv6Address | None = None
+    stall_s: float = 5.0
+    """How long a stalled packet loop keeps the routes while the kernel's program forwards."""
     withdraw_without_backends: bool = False
 
     @property
@@ -96,7 +100,10 @@ class Bgp:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A session as it is.  ``uptime_s`` is None while it is not up; ``prefixes`` counts what it was told."""
+    """A session as it is.  ``uptime_s`` is None while it is not up; ``prefixes`` counts what it was told.
+
+    ``reason``: why it is not up, in the words of the speaker or the peer; empty where it is up, or they give none.
+    """
 
     address: str
     number: int
@@ -104,6 +111,11 @@ class Neighbour:
     uptime_s: float | None = None
     prefixes: int = 0
     bfd: str = ""
+    reason: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        return self.state == ESTABLISHED
 
 
 def prefixes_of(config: Config, only_served: bool = False) -> frozenset[Prefix]:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from lbmux import __version__
 from lbmux.control import live_flows, show
+from lbmux.control.announcer.settings import ESTABLISHED
 from lbmux.control.config import Backend, Service
 from lbmux.control.moment import Moment
 from lbmux.datapath.tables import UP
@@ -45,8 +46,8 @@ class Reading:
     ring_dropped: int = 0
     meter: Meter | None = None
     """None: a program without a packet loop of its own."""
-    peers: Mapping[str, bool] = field(default_factory=dict)
-    """BGP: whether each is established."""
+    peers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """BGP: the state of each session, and the reason where it is not established."""
     wanted: Sequence[Service] = ()
     """As in the configuration file; in force, and so in ``moment``, are only backends that are not down or disabled."""
 
@@ -85,9 +86,14 @@ class Families(Collector):
             yield from _of_loop(reading.meter)
         if reading.peers:
             up = GaugeMetricFamily("lbmux_bgp_up", "Whether the BGP session is established.", labels=["peer"])
-            for peer, established in reading.peers.items():
-                up.add_metric([peer], established)
-            yield up
+            session = GaugeMetricFamily(
+                "lbmux_bgp_session", "Always 1: the BGP session's state, and why it is not established.",
+                labels=["peer", "state", "reason"],
+            )  # fmt: skip
+            for peer, (state, reason) in reading.peers.items():
+                up.add_metric([peer], state == ESTABLISHED)
+                session.add_metric([peer, state, reason], 1)
+            yield from (up, session)
 
 
 def _of_loop(meter: Meter) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ from lbmux.programs.metrics.server import MetricsServer
 from lbmux.programs.showing import Showing
 
 SPEAKER_S = 1.0
-ESTABLISHED = "established"
+SILENT = "down", "the speaker does not answer"
 
 
 def serving(
@@ -25,11 +25,11 @@ def serving(
     """A server at ``where``, [HOST:]PORT; nothing without it.  ``wanted``: the configuration, also of what is down."""
     if where is None:
         return contextlib.nullcontext()
-    seen = dict[str, bool]()
+    seen = dict[str, tuple[str, str]]()
 
     async def read() -> Reading:
         if announcer is not None:
-            seen.update(dict.fromkeys(seen, False) | await _peers(announcer))
+            seen.update(dict.fromkeys(seen, SILENT) | await _peers(announcer))
         config = wanted()
         return Reading(
             showing.moment(),
@@ -43,9 +43,9 @@ def serving(
     return MetricsServer(where, read)
 
 
-async def _peers(announcer: Announcer) -> dict[str, bool]:
-    """By address, whether its session is established; empty where the speaker does not answer."""
+async def _peers(announcer: Announcer) -> dict[str, tuple[str, str]]:
+    """By address, its session's state and reason; empty where the speaker does not answer."""
     with contextlib.suppress(OSError, TimeoutError):
         state = await asyncio.wait_for(announcer.state(), SPEAKER_S)
-        return {peer["address"]: peer["state"].lower() == ESTABLISHED for peer in state["neighbours"]}
+        return {peer["address"]: (peer["state"], peer["reason"]) for peer in state["neighbours"]}
     return {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.errors import LbmuxError
-from lbmux.tools.doctor import daemon, hosts, interfaces, kernel, place, pool, rights, routes, traffic, vips
+from lbmux.tools.doctor import bgp, daemon, hosts, interfaces, kernel, place, pool, rights, routes, traffic, vips
 from lbmux.tools.doctor.finding import Finding, warning
 from lbmux.tools.doctor.situation import Role, Situation
 
@@ -14,8 +14,8 @@ Check = Callable[[Situation], Iterator[Finding]]
 EVERYWHERE: tuple[Check, ...] = (place.namespace, rights.rights, kernel.clock, daemon.answers, daemon.configuration)
 CHECKS: dict[Role, tuple[Check, ...]] = {
     "mux": (
-        daemon.driver, daemon.health, daemon.in_force, pool.same_tables, interfaces.link, interfaces.super_frames,
-        kernel.forwarding, kernel.reverse_path, vips.ownership, hosts.next_hops, hosts.tunnels,
+        daemon.driver, daemon.health, daemon.in_force, bgp.sessions, pool.same_tables, interfaces.link,
+        interfaces.super_frames, kernel.forwarding, kernel.reverse_path, vips.ownership, hosts.next_hops, hosts.tunnels,
         traffic.flow_table, traffic.ring, traffic.verdicts,
     ),
     "agent": (

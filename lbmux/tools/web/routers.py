@@ -12,7 +12,10 @@ ROUTER = "router"
 def sessions_of(looks: Sequence[Look]) -> list[dict[str, Any]]:
     """Which router sends to which mux.  One that does not answer may have had any of them."""
     found = [
-        {"router": peer["address"], "mux": one.name, "up": peer["state"] == "established"}
+        {
+            "router": peer["address"], "mux": one.name, "up": peer["state"] == "established",
+            "state": peer["state"], "reason": peer["reason"],
+        }  # fmt: skip
         for one in looks
         for peer in one.bgp.get("neighbours", ())
     ]
@@ -20,7 +23,10 @@ def sessions_of(looks: Sequence[Look]) -> list[dict[str, Any]]:
     for one in looks:
         if not one.bgp.get("neighbours"):
             routers = known if one.error and known else [ROUTER]
-            found += [{"router": router, "mux": one.name, "up": not one.error} for router in routers]
+            found += [
+                {"router": router, "mux": one.name, "up": not one.error, "state": "", "reason": one.error}
+                for router in routers
+            ]
     return found
 
 

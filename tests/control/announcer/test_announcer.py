@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 from lbmux.control.announcer.announcer import AGAIN_S, Announcer
 from lbmux.control.announcer.settings import Neighbour, Prefix
 
-SILENCE_S = 0.2
+SILENCE_S, STALL_S = 0.2, 2.0
 VIPS = frozenset({ip_network("192.0.2.1")})
 LIVES = "import time; time.sleep(60)"
 
@@ -23,6 +24,7 @@ class FakeSpeaker:
     def __init__(self, code: str = LIVES, slow_s: float = 0.0) -> None:
         self._code, self._slow_s = code, slow_s
         self.starts = 0
+        self.sessions = list[Neighbour]()
         self.told: list[frozenset[Prefix]] = []
 
     def command(self) -> list[str]:
@@ -36,7 +38,7 @@ class FakeSpeaker:
         self.told.append(after)
 
     async def neighbours(self) -> list[Neighbour]:
-        return []
+        return self.sessions
 
     async def close(self) -> None:
         return
@@ -77,6 +79,44 @@ def test_a_mux_that_does_not_get_on_loses_its_speaker_until_it_does(tmp_path: Pa
 
     asyncio.run(run())
     assert speaker.starts == 2
+
+
+def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(tmp_path: Path) -> None:
+    speaker, gets_on = FakeSpeaker(), True
+
+    async def run() -> None:
+        nonlocal gets_on
+        announcer = Announcer(
+            speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S, stall_s=STALL_S, forwards=lambda: True
+        )
+        async with announcer:
+            await announcer.announce(VIPS)
+            await asyncio.sleep(0.2)
+            gets_on = False
+            await asyncio.sleep(STALL_S / 2)
+            assert (await announcer.state())["prefixes"] == ["192.0.2.1/32"]
+            async with asyncio.timeout(3 * STALL_S):
+                while (await announcer.state())["prefixes"]:
+                    await asyncio.sleep(0.05)
+            gets_on = True
+            await until(lambda: speaker.starts == 2)
+
+    asyncio.run(run())
+
+
+def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
+    speaker = FakeSpeaker("raise SystemExit('no such option')")
+    speaker.sessions = [Neighbour("10.0.1.1", 64512, "established", 3.0, 1)]
+
+    async def run() -> dict[str, Any]:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            async with asyncio.timeout(10):
+                while (state := await announcer.state())["neighbours"][0]["state"] != "down":
+                    await asyncio.sleep(0.01)
+            return state
+
+    (session,) = asyncio.run(run())["neighbours"]
+    assert session["reason"] == "the speaker does not run: no such option"
 
 
 def test_a_speaker_that_ends_by_itself_is_started_again_and_told_again(tmp_path: Path) -> None:

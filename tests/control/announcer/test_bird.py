@@ -18,6 +18,7 @@ PROTOCOLS = """\
          Routes:         0 imported, 12 exported, 0 preferred
 1002-peer2      BGP        ---        start  1700000000  Connect
 1006-  BGP state:          Connect
+         Last error:       Received: Bad peer AS
 """
 SESSIONS = """\
 1020-bfd1:
@@ -63,7 +64,7 @@ def test_an_ipv6_peer_without_an_own_ipv4_address_is_told_of_ipv6_alone() -> Non
 def test_neighbours_are_read_from_its_answers() -> None:
     assert parse_neighbours(PROTOCOLS, SESSIONS, BGP, 1700000005.0) == [
         Neighbour("10.0.1.1", 64512, "established", 5.0, 12, "up"),
-        Neighbour("10.0.9.1", 7, "connect", None, 0, ""),
+        Neighbour("10.0.9.1", 7, "connect", None, 0, "", "Received: Bad peer AS"),
     ]
 
 

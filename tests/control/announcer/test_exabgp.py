@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from lbmux.control.announcer.exabgp import CHUNK, commands, configuration
+from lbmux.control.announcer.exabgp import CHUNK, Session, commands, configuration
 from lbmux.control.announcer.settings import Bgp, Peer
 
 BGP = Bgp(IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")),), 65001, 9, "secret", ((64512, 7), (1, 2)), 50)
@@ -44,6 +44,55 @@ def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
     lines = commands("withdraw", prefixes, BGP)
     assert len(lines) == 4
     assert {IPv4Network(name) for line in lines for name in line.partition("nlri ")[2].split()} == prefixes
+
+
+def event(kind: str, **neighbour: object) -> dict[str, object]:
+    """As ExaBGP 5 writes them."""
+    return {"type": kind, "neighbor": {"address": {"peer": "10.0.1.1"}} | neighbour}
+
+
+def notification(code: int, subcode: int, data: str) -> dict[str, object]:
+    said = {"code": code, "subcode": subcode, "data": data, "message": ""}
+    return event("notification", direction="receive", notification=said)
+
+
+def heard(*events: dict[str, object]) -> Session:
+    session = Session()
+    for one in events:
+        session.hear(one, 7.0)
+    return session
+
+
+REFUSED = event("state", state="down", reason="closing connection")
+
+
+def test_a_notification_is_the_reason_and_stays_it_while_the_peer_takes_no_connection() -> None:
+    session = heard(
+        event("fsm", state="OPENCONFIRM"), notification(2, 2, "0x0000FDE9"),
+        event("state", state="down", reason="notification received (2,2)"), event("fsm", state="ACTIVE"), REFUSED,
+    )  # fmt: skip
+    assert session.reason == "notification received: OPEN message error: bad peer AS"
+    assert (session.state, session.up_since) == ("idle", None)
+
+
+def test_an_operators_text_is_told() -> None:
+    text = b"maintenance"
+    session = heard(notification(6, 2, "0x" + (bytes([len(text)]) + text).hex().upper()))
+    assert session.reason == 'notification received: cease: administrative shutdown ("maintenance")'
+
+
+def test_our_own_notification_is_a_reason() -> None:
+    session = heard(event("state", state="down", reason="notification sent (4,0)"))
+    assert session.reason == "notification sent: hold timer expired"
+
+
+def test_a_session_that_is_up_has_no_reason() -> None:
+    session = heard(REFUSED)
+    assert session.reason == "connection refused, closed or lost"
+    session.hear(event("state", state="up"), 9.0)
+    assert (session.state, session.up_since, session.reason) == ("established", 9.0, "")
+    session.hear(REFUSED, 10.0)
+    assert (session.up_since, session.reason) == (None, "connection refused, closed or lost")
 
 
 def test_nothing_to_say_is_no_line() -> None:

@@ -94,6 +94,8 @@ function showPool() {
   draw(find("map"), pool);
   find("troubles").replaceChildren(
     ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}; what it forwards is unknown`)),
+    ...pool.sessions.filter((one) => !one.up && one.state).map((one) =>
+      made("li", `${one.mux}: BGP session with ${one.router} is ${one.state}: ${one.reason || "no reason is given"}`)),
     ...pool.out.map((one) => made("li", `${one.mux}: ${one.service}/${one.backend} is ${one.state}: ${one.reason}`)),
     ...drops.map(([mux, name, value]) => made("li", `${mux}: ${rate(value)}/s dropped, ${name}`)));
   showServices();
