@@ -8,6 +8,15 @@ import click
 
 from lbmux.cli import options
 
+
+def _renamed(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        raise click.UsageError(
+            "--bgp-withdraw-without-backends (LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS) was renamed to"
+            " `on_no_backend: withdraw`, which stands in the configuration file beside a service's backends"
+        )
+
+
 LIST = "Several may be given; in the environment between spaces."
 ENVIRONMENT: dict[str, Any] = {"show_envvar": True}
 DECORATORS = (
@@ -49,8 +58,8 @@ DECORATORS = (
         help="Metric (MED) that routes carry.",
     ),
     click.option(
-        "--bgp-withdraw-without-backends", is_flag=True, envvar="LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS", **ENVIRONMENT,
-        help="Withdraw a VIP while all of its backends are down or disabled.",
+        "--bgp-withdraw-without-backends", is_flag=True, envvar="LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS", hidden=True,
+        expose_value=False, callback=_renamed,
     ),
     click.option("--bfd", is_flag=True, envvar="LBMUX_BGP_BFD", **ENVIRONMENT, help="BFD with every peer (bird only)."),
     click.option(
@@ -92,7 +101,7 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
         own.get(4), peers, given["bgp_as"], given["bgp_hold_time"],
         _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
         given["bfd_interval_ms"], given["bfd_multiplier"],
-        local6=own.get(6), stall_s=given["bgp_stall"], withdraw_without_backends=given["bgp_withdraw_without_backends"],
+        local6=own.get(6), stall_s=given["bgp_stall"],
     )  # fmt: skip
     drain = {} if given["drain"] is None else {"drain_s": given["drain"]}
     return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], **drain}

@@ -137,6 +137,8 @@ def bgp(control: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(answer))
         return
     click.echo(f"{answer['speaker']} announces {_text(answer['prefixes']) or 'nothing'}")
+    if answer["last_resort"]:
+        click.echo(f"with a longer AS path, since there is no backend: {_text(answer['last_resort'])}")
     neighbours = [
         line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"]), "reason": line["reason"] or None}
         for line in answer["neighbours"]

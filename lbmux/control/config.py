@@ -26,7 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from lbmux.addresses import Address
 from lbmux.control.config_health import PROBE_PROTOCOLS, Health
 from lbmux.control.config_loops import Fault, loops
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.control.config_slowpath import OnNoBackend, SlowPath
 from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
 from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Routed, Seconds, Share, Unicast, said
 
@@ -148,8 +148,13 @@ class Service(Model):
     it has, and ends its connection if no host has it (by `slowpath.hosts_help`). `rehash`: another backend gets its
     packets as they are, and hosts are never asked about a connection of this service: for servers that share
     connections or end unknown ones."""
+    on_no_backend: OnNoBackend = "reject"
+    """What becomes of packets while no backend takes new flows. `reject`: the client gets a TCP reset or ICMP port
+    unreachable, and the VIP stays announced. `drop`: the client gets nothing. `withdraw`: like `reject`, and where all
+    services of the VIP are so, the mux announces the VIP with a longer AS path: routers prefer muxes and sites that
+    have backends, and come back to it where there are none."""
     backends: tuple[Backend, ...]
-    """The servers; with none, packets of the service are dropped and counted."""
+    """The servers; with none, see `on_no_backend`."""
 
     @field_validator("backends", mode="wrap")
     @classmethod

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lbmux.control.config_types import Model
 
+OnNoBackend = Literal["reject", "drop", "withdraw"]
 Echo = Literal["answer", "forward", "drop"]
 TooBig = Literal["fragment", "drop"]
 
@@ -32,6 +33,9 @@ class SlowPath(Model):
     """What becomes of a packet that is too big for the tunnel where its sender allows fragments; else it gets ICMP."""
     icmp_per_s: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1000
     """ICMP messages that the mux itself sends in a second at most, answers to pings among them."""
+    rejects_per_s: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1000
+    """Packets in a second that are rejected at most, where a service has no backend (`on_no_backend`); what is over it
+    is dropped and counted."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
     """Packets in a second that get this slower treatment at most; what is over it is dropped and counted."""
     hosts_help: bool = True

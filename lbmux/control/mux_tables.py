@@ -69,12 +69,12 @@ def changed_now() -> int:
     return (now_ticks() - CLOCKS_APART) & 0xFFFFFFFF
 
 
-def rate_of(service: Service, workers: int) -> int:
-    """New flows in 1024 ticks that each worker may enter, where the service has a limit; 0: all."""
-    if service.new_flows_per_s is None:
+def rate_of(per_s: int | None, workers: int) -> int:
+    """What each worker may do in 1024 ticks where that is limited to so much a second; 0: all."""
+    if per_s is None:
         return 0
     cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel hands up
-    return max(1, round(service.new_flows_per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
+    return max(1, round(per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
 
 
 def power_of_two(at_least: int) -> int:
@@ -192,7 +192,9 @@ class MuxTables:
         row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
         row["idle_closing"], row["seed"] = ticks(service.idle.closing_s), config.maglev.seed
         row["hashed"], row["port_mask"] = HASHED[service.hash]
-        row["rate"] = rate_of(service, self.tables.sizes.workers)
+        row["rejects"] = service.on_no_backend != "drop" and config.slowpath.rejects_per_s > 0
+        per_s = service.new_flows_per_s if row["size"] else config.slowpath.rejects_per_s
+        row["rate"] = rate_of(per_s, self.tables.sizes.workers)
         if service.quic is not None:
             row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
 

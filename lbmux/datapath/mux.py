@@ -59,7 +59,7 @@ from lbmux.datapath.world import (
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
-UNSETTLED = int(Verdict.UNSETTLED)
+UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
 HAND_UP = -2
 KERNEL_PARTS = 4
 """So many CPUs' parts the kernel looks through itself."""
@@ -208,6 +208,17 @@ def choose(world, setting, who, start, end, packet, index, service, now):
 
 
 @step
+def without_backend(world, who, index, service, now):
+    """The verdict of a packet that no backend gets.  The kernel punts some, a bounded number, for user space to reject.
+
+    A service without slots enters no flows, so its rate bucket is free for that.
+    """
+    if is_plain(world) and who != worker_limit(world) - 1 and service.rejects != 0:
+        return REJECT if admit(world, who, index, service, now) else NO_BACKEND
+    return NO_BACKEND
+
+
+@step
 def told_apart_later(world, setting, packet):
     """The packet; IPv4 and IPv6, TCP and UDP have the look-ups in common, and the verifier follows them but once."""
     family, flags = forgotten(world, packet.family, setting.key0), forgotten(world, packet.flags, setting.key0)
@@ -257,7 +268,7 @@ def onward(world, who, now, start, end, packet):
     packet = told_apart_later(world, setting, packet)
     target = choose(world, setting, who, start, end, packet, index, service, now)
     if target < 0:
-        return UNSETTLED if target == HAND_UP else NO_BACKEND, int64(-1)
+        return UNSETTLED if target == HAND_UP else without_backend(world, who, index, service, now), int64(-1)
     if rarely((frame_flags(world) & UNFINISHED_CHECKSUM) != 0):
         finish_checksum(start, packet)
     verdict, length = encapsulate(world, setting, start, packet, backend_row(backends(world), target))

@@ -35,13 +35,14 @@ NAME = layout(
 SERVICE = layout(
     ("slots", "u4"), ("size", "u4"), ("idle_untrusted", "u4"), ("idle_trusted", "u4"), ("idle_closing", "u4"),
     ("seed", "u4"), ("hashed", "u4"), ("port_mask", "u4"), ("rules", "u4"), ("rule_count", "u4"), ("rate", "u4"),
-    ("quic_bytes", "u1"), ("quic_rotation", "u1"), ("unused", "u2"), ("previous", "u4"), ("unused2", "u4"),
-    ("unused3", "u8"),
+    ("quic_bytes", "u1"), ("quic_rotation", "u1"), ("rejects", "u1"), ("unused", "u1"), ("previous", "u4"),
+    ("unused2", "u4"), ("unused3", "u8"),
 )
 """One cache line.  ``slots``/``size``: where its Maglev table lies in the slot region, ``previous`` where the one
 before lies, or NONE; ``rules``/``rule_count``: its access list.  ``hashed`` and ``port_mask``: what of a packet picks
 the slot.  ``rate``: new flows in 1024 ticks that one worker enters, 0 for all.  ``quic_bytes``: bytes of a server id in
-a connection id.  Two copies of ``services`` rows."""
+a connection id.  ``rejects``: whether clients are told that there is no backend; ``rate`` is then of packets that the
+kernel punts for that.  Two copies of ``services`` rows."""
 
 NONE, UNKNOWN = 0xFFFFFFFF, 0xFFFFFFFE
 """For ``previous``: there is no Maglev table before; or there was one, which nobody has any more."""

@@ -36,6 +36,7 @@ class Verdict(IntEnum):
     TOO_BIG = PASSES + 12  # would not fit the path to the host once encapsulated; super-frames end here too
     UNSETTLED = PASSES + 14  # kernel: its slot has another backend than before, so user space looks for its flow
     TTL = PASSES + 13  # its time to live (hop limit) ends here
+    REJECT = PASSES + 20  # kernel: its service has no backend, and user space is to tell the client
     UNKNOWN = PASSES + 15  # agent: of a connection that is not known here, so the host's sockets are asked
 
     NO_BACKEND = DROPS  # the service has no backend that takes new flows

@@ -16,7 +16,7 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.control.announcer.announcer import Announcer
-from lbmux.control.announcer.settings import Bgp, Prefix
+from lbmux.control.announcer.settings import Bgp, Prefix, Route
 from lbmux.control.config import Config, Service
 from lbmux.control.config_file import load
 from lbmux.control.config_health import Health
@@ -143,7 +143,7 @@ class Edge:
 
     async def announce(self) -> None:
         """A configuration or an order has come into force."""
-        await self._announcer.announce(self.served())
+        await self._announcer.announce(frozenset(map(Route, self.served())))
 
     def here(self, connections: Connections) -> Here:
         assert self.config is not None

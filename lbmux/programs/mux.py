@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
-from lbmux.control.announcer.settings import Bgp, prefixes_of
+from lbmux.control.announcer.settings import Bgp, prefixes_of, routes_of
 from lbmux.control.config import Config
 from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
@@ -281,14 +281,12 @@ async def _serve(options: Options) -> None:
         showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
         showing.more["host_forwarding"] = host.describe
 
-        only_served = options.bgp is not None and options.bgp.withdraw_without_backends
-        announced = functools.partial(prefixes_of, only_served=only_served)
-
         async def leaving(after: Config) -> bool:
             """A VIP that goes away is withdrawn while it is still served."""
-            if announcer is None or mux.config is None or announced(mux.config) <= announced(after):
+            if announcer is None or mux.config is None or prefixes_of(mux.config) <= prefixes_of(after):
                 return False
-            await announcer.announce(announced(mux.config) & announced(after))
+            stay = prefixes_of(after)
+            await announcer.announce(frozenset(route for route in routes_of(mux.config) if route.prefix in stay))
             return True
 
         async def keep_from_host() -> None:
@@ -307,7 +305,7 @@ async def _serve(options: Options) -> None:
             await hops.watch(mux.destinations() | probes.destinations())
             health.configure(reloader.wanted)
             if announcer is not None and mux.config is not None:
-                await announcer.announce(announced(mux.config))
+                await announcer.announce(routes_of(mux.config))
 
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
@@ -335,7 +333,7 @@ async def _serve(options: Options) -> None:
         ready()
         if announcer is not None:  # not before: packets would come that nobody forwards
             await stack.enter_async_context(announcer)
-            await announcer.announce(announced(mux.config or config))
+            await announcer.announce(routes_of(mux.config or config))
         await stop.wait()
         notify("STOPPING=1")
         if announcer is not None:

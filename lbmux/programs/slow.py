@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 5.0
 """How often what was learned of paths is written to the tables again: a reload takes it out of them."""
+REJECTS_A_BATCH = 16
 _HANDED_UP: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
 _HANDED_UP[list(HANDED_UP)] = True
 
@@ -125,7 +126,7 @@ class SlowFrames:
 
         ``seen``: the first of them, where somebody watches; each gets a note of what was done.
         """
-        picked = np.flatnonzero(_HANDED_UP[batch.verdict[: batch.count]])
+        picked = _picked(batch.verdict[: batch.count])
         if len(picked) == 0:
             return
         now = time.monotonic()
@@ -181,6 +182,15 @@ class SlowFrames:
 
     def _path_mtu(self, host: Address, link_bytes: int) -> int:
         return self._slow.mtus.of(host, link_bytes, time.monotonic())
+
+
+def _picked(verdicts: NDArray[Any]) -> NDArray[np.intp]:
+    """Places of the frames to look at; of those without a backend, which may be a flood, a few of each batch."""
+    picked = np.flatnonzero(_HANDED_UP[verdicts])
+    without = np.flatnonzero(verdicts == Verdict.NO_BACKEND)
+    if len(without) > REJECTS_A_BATCH:
+        picked = np.setdiff1d(picked, without[REJECTS_A_BATCH:], assume_unique=True)
+    return picked
 
 
 def _picture(sent: Sent) -> Picture:

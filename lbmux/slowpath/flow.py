@@ -56,6 +56,9 @@ class Forwarder(Protocol):
     def candidates(self, flow: Flow, most: int) -> Candidates:
         """The backends that may have a flow, at most so many."""
 
+    def rejects(self, flow: Flow) -> bool:
+        """Whether the flow's service tells clients that it has no backend."""
+
     def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
         """Those of them whose tunnel ends there."""
 

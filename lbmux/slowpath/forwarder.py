@@ -121,6 +121,11 @@ class TableForwarder:
         changed = int(self._tables.settings[0]["changed"])
         return (self._now() - changed) & 0xFFFFFFFF < SEARCH_TICKS
 
+    def rejects(self, flow: Flow) -> bool:
+        """Whether the flow's service tells clients that it has no backend."""
+        service = self._likely(flow)[0]
+        return service >= 0 and bool(self._tables.services[self._tables.active, service]["rejects"])
+
     def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
         (high, low), rows = to_pair(host), self._tables.backends[list(backends)]
         found = (rows["remote_high"] == np.uint64(high)) & (rows["remote_low"] == np.uint64(low))

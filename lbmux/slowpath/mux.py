@@ -1,6 +1,7 @@
 """What a mux does with a frame that the data path handed up: the slow path's one entry.
 
     verdict, frame -> whose is it? -> ping | ICMP error | fragment | too big | out of hops | returned by a host
+                                      | without a backend
                    -> frames to send
 
 Everything is bounded: packets in a second that are looked at, ICMP messages in a second that are sent, and what is
@@ -32,8 +33,10 @@ from lbmux.slowpath.resets import reset
 from lbmux.slowpath.returned import Stage, next_candidate
 from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
 
-HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL)
+HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
+PORT_UNREACHABLE = {4: 3, 6: 4}
+"""Codes, by IP version (RFC 792, RFC 4443)."""
 BY_ROUTE = -1
 LINK_BYTES = 1500
 """Between muxes, whose links the tables do not know."""
@@ -81,6 +84,7 @@ class MuxSlowPath:
         self.place, settings = place, place.settings
         self._work = Bucket(settings.packets_per_s)
         self._messages = Bucket(settings.icmp_per_s)
+        self._rejects = Bucket(settings.rejects_per_s)
         self._fragments.limits = settings.fragments
         self._sharing = sharing(place.muxes, self.own)
         self._returns = CpuBudget(settings.second_chance_cpu)
@@ -88,6 +92,8 @@ class MuxSlowPath:
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         """What is to be sent because of one frame; ``target``: the backend that the data path chose, or -1."""
+        if verdict == Verdict.NO_BACKEND:
+            return self._reject(frame, now)
         packet = read_frame(frame)
         if packet is None or not (packet.destination in self.place.vips or packet.destination in self.own):
             return []
@@ -102,6 +108,21 @@ class MuxSlowPath:
         if verdict == Verdict.TOO_BIG and target >= 0:
             return self._forward(packet, target, now)
         return self._icmp(packet, now) if packet.is_icmp else []
+
+    def _reject(self, frame: bytes, now: float) -> list[Sent]:
+        """No backend takes new flows: the client is told so, as by a host where nothing listens (RFC 1122, 4443)."""
+        if not self._rejects.has(now):
+            return self._dropped("over_rejects_per_s")
+        packet = read_frame(frame)
+        flow = None if packet is None else _flow(packet)
+        if packet is None or flow is None or not self.forwarder.rejects(flow):
+            return []
+        if packet.protocol == TCP:
+            what, answer = "rejected_reset", reset(packet) if errors.may_have_error(packet) else None
+        else:
+            code = PORT_UNREACHABLE[packet.version]
+            what, answer = "rejected_unreachable", errors.unreachable(packet, packet.destination, code)
+        return self._answer(packet, answer, what, now, self._rejects)
 
     def _to_us(self, packet: Packet, now: float) -> list[Sent]:
         is_from_host = packet.source in self.place.hosts
@@ -270,12 +291,14 @@ class MuxSlowPath:
         self.counts["outer_error_relayed"] += 1
         return [Sent(BY_ROUTE, error)]
 
-    def _answer(self, packet: Packet, answer: bytes | None, what: str, now: float) -> list[Sent]:
+    def _answer(
+        self, packet: Packet, answer: bytes | None, what: str, now: float, rate: Bucket | None = None
+    ) -> list[Sent]:
         """An answer of our own goes back by the link that its cause came by."""
         if answer is None:
             return self._dropped(f"{what}_not_allowed")
-        if not self._messages.take(now):
-            return self._dropped("over_icmp_per_s")
+        if not (rate or self._messages).take(now):
+            return self._dropped("over_icmp_per_s" if rate is None else "over_rejects_per_s")
         self.counts[what] += 1
         return [Sent(0, turned(packet.link) + answer)]
 

@@ -18,11 +18,15 @@ class Bucket:
         self.burst = self.burst or (max(10.0, self.per_s / 10) if self.per_s else 0.0)
         self._tokens = self.burst
 
-    def take(self, now: float) -> bool:
+    def has(self, now: float) -> bool:
         """Whether one more may go at ``now``, in seconds of a clock that never goes back."""
         self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.per_s)
         self._at = max(now, self._at)
-        if self._tokens < 1:
+        return self._tokens >= 1
+
+    def take(self, now: float) -> bool:
+        """Like ``has``; one that may go is counted."""
+        if not self.has(now):
             self.refused += 1
             return False
         self._tokens -= 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lbmux.cli.main import run
-from lbmux.control.announcer.settings import Neighbour, describe
+from lbmux.control.announcer.settings import Neighbour, Route, describe
 from lbmux.errors import LbmuxError
 from lbmux.programs.refusing import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
 from tests.control.answering import answering, said
@@ -18,14 +18,16 @@ NEIGHBOURS = [
     Neighbour("10.0.1.1", 64512, "established", 7265.4, 2, "up"),
     Neighbour("10.0.1.9", 4200000000, "active", reason="Received: Bad peer AS"),
 ]
-STATE = describe("bird", [ip_network("192.0.2.1/32"), ip_network("2001:db8::1/128")], NEIGHBOURS)
+ROUTES = [Route(ip_network("192.0.2.1/32")), Route(ip_network("2001:db8::1/128"), is_last_resort=True)]
+STATE = describe("bird", ROUTES, NEIGHBOURS)
 
 
 def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
-    first, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
+    first, second, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
     assert " ".join(first) == "bird announces 192.0.2.1/32, 2001:db8::1/128"
+    assert " ".join(second) == "with a longer AS path, since there is no backend: 2001:db8::1/128"
     assert table[0] == ["neighbour", "AS", "state", "up", "for", "prefixes", "BFD", "reason"]
     assert table[2] == ["10.0.1.1", "64512", "established", "2:01:05", "2", "up", "-"]
     assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-", "Received:", "Bad", "peer", "AS"]

@@ -137,7 +137,7 @@ class Machine:
             tables.slots[at : at + len(service.slots)] = service.slots
             row = tables.services[0, index]
             row["slots"], row["size"], row["seed"], row["rate"] = at, len(service.slots), service.seed, service.rate
-            row["previous"] = NONE
+            row["previous"], row["rejects"] = NONE, service.rejects
             row["idle_untrusted"], row["idle_trusted"], row["idle_closing"] = _ticks(service.idle)
             row["hashed"] = HASH_SOURCE * ("source" in service.hashed) | HASH_DESTINATION * (
                 "destination" in service.hashed

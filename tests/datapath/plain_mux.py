@@ -30,6 +30,7 @@ class Service:
     rules: tuple[tuple[IPv4Network | IPv6Network, bool], ...] = ()
     otherwise: bool = True
     rate: int = 0
+    rejects: bool = False
     quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, bytes, backend by server id
 
     def allows(self, source: bytes) -> bool:
@@ -105,7 +106,9 @@ class PlainMux:
             return Verdict.TTL, -1, frame
         target = self._choose(frame, packet, index, now)
         if target < 0:
-            return Verdict.NO_BACKEND, -1, frame
+            service = self.services[index]
+            punts = self.plain and service.rejects and (not service.rate or self._admitted(index, now))
+            return Verdict.REJECT if punts else Verdict.NO_BACKEND, -1, frame
         if flags & UNFINISHED_CHECKSUM:
             frame = packets.finish_checksum(frame, packet)
         backend = self.backends[target]

@@ -27,14 +27,15 @@ NO_SLOT = 0xFFFF
 
 
 def services() -> list[Service]:
-    """Two ports of one VIP, one of UDP, one without backends, one with holes in its table; two of IPv6; one with any
-    port and an access list, one with a limited rate, one of QUIC; each hashes other fields."""
+    """Two ports of one VIP, one of UDP, one without backends (which says so to clients, at a limited rate),
+    one with holes in its table; two of IPv6; one with any port and an access list, one with a limited rate, one of
+    QUIC; each hashes other fields."""
     pick = random.Random(5)
     return [
         Service(WEB, TCP, 80, tuple(pick.choices(range(6), k=251)), IDLE, seed=1),
         Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), seed=0xFFFFFFFF),
         Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7),
-        Service(EMPTY, TCP, 80, (), IDLE),
+        Service(EMPTY, TCP, 80, (), IDLE, rate=3, rejects=True),
         Service(WEB6, TCP, 80, tuple(pick.choices(range(9), k=251)), IDLE, seed=1),
         Service(DNS6, UDP, 53, tuple(pick.choices(range(9), k=31)), IDLE, hashed=frozenset({"source"})),
         Service(WEB, UDP, 0, tuple(pick.choices(range(9), k=65)), IDLE, hashed=FIELDS - PORTS, rules=RULES),

@@ -159,6 +159,29 @@ def test_a_stalled_mux_keeps_its_routes_for_a_time_while_the_kernel_forwards(lab
         until(lambda: bool(ways(router)))
 
 
+DEAD = {"name": "s", "vip": VIP, "protocol": "tcp", "port": 80, "on_no_backend": "withdraw"}
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+def test_a_mux_without_backends_is_a_last_resort_and_never_withdraws_for_that(lab: Lab, speaker: str) -> None:
+    """Of two muxes the router takes the one that has a backend; of one that is alone it takes that one."""
+    lab.write_config(services(1) | {"services": [DEAD | {"backends": [{"name": "h1", "dip": "10.1.1.2"}]}]})
+    with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
+        until(lambda: ways(router) == {VIP: {WAY["mux1"]}})
+        with announcing(lab, "mux2", speaker):
+            until(lambda: ways(router) == {VIP: set(WAY.values())})
+            ask(mux.control, "order", verb="disable", backend="h1", service=None)
+            until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
+            said = ask(mux.control, "bgp")
+            assert said["prefixes"] == said["last_resort"] == [f"{VIP}/32"]
+        until(lambda: ways(router) == {VIP: {WAY["mux1"]}})
+        with announcing(lab, "mux2", speaker):
+            until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
+            ask(mux.control, "order", verb="enable", backend="h1", service=None)
+            until(lambda: ways(router) == {VIP: set(WAY.values())})
+            assert ask(mux.control, "bgp")["last_resort"] == []
+
+
 def test_an_interface_without_carrier_is_withdrawn_everywhere(lab: Lab) -> None:
     with routing(lab) as router, announcing(lab, "mux1", "exabgp") as mux:
         until(lambda: bool(ways(router)))

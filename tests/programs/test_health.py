@@ -11,9 +11,9 @@ from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.programs.health import FIRST_S
 
-from .daemons import Daemon, Wire, running
+from .daemons import Wire, running, started
 from .slow_lab import VIPS, balanced
-from .web_lab import OUT_S, hosts, knocking, server, states, tell, wait_for_rows, wait_until, web, without_a_way
+from .web_lab import OUT_S, hosts, knocking, server, states, wait, wait_for_rows, wait_until, web, without_a_way
 
 pytestmark = pytest.mark.root
 
@@ -88,19 +88,22 @@ def test_all_seem_dead_and_the_watermark_keeps_them(lab: Lab) -> None:
 
 
 @pytest.mark.skipif(find_spec("exabgp") is None, reason="ExaBGP is not installed")
-def test_vip_without_backends_is_withdrawn_and_announced_again(lab: Lab) -> None:
-    options = ("--bgp-peer", "10.0.1.1", "--bgp-withdraw-without-backends")
+def test_a_mux_that_is_alone_never_withdraws_a_vip_for_health(lab: Lab) -> None:
+    dead = web(kind="tcp") | {"on_no_backend": "withdraw"}
+    with balanced(lab, options=("--bgp-peer", "10.0.1.1"), services=[dead]) as mux:  # nobody serves
 
-    def wait_for_prefixes(mux: Daemon, *wanted: str) -> None:
-        deadline = time.monotonic() + 10
-        while ask(mux.control, "bgp")["prefixes"] != list(wanted):
-            assert time.monotonic() < deadline, mux.log
-            time.sleep(0.02)
+        def is_last_resort() -> bool:
+            said = ask(mux.control, "bgp")
+            return bool(said["prefixes"] == said["last_resort"] == [f"{VIPS[4]}/32"])
 
-    with server(lab, 1), balanced(lab, options=options, services=[web(kind="tcp")]) as mux:
-        wait_for_prefixes(mux, f"{VIPS[4]}/32")
-        wait_for_rows(mux, "h1")  # nobody serves at the other
-        assert tell(mux, "disable", "h1").returncode == 0
-        wait_for_prefixes(mux)
-        assert tell(mux, "enable", "h1").returncode == 0
-        wait_for_prefixes(mux, f"{VIPS[4]}/32")
+        wait(is_last_resort, mux)
+        with server(lab, 1):
+            wait(lambda: ask(mux.control, "bgp")["last_resort"] == [], mux)
+            assert ask(mux.control, "bgp")["prefixes"] == [f"{VIPS[4]}/32"]
+
+
+def test_the_option_of_old_says_what_took_its_place(lab: Lab) -> None:
+    lab.write_config({"muxes": ["10.0.1.2"], "services": [web()]})
+    with started(lab, "mux1", "mux", "--bgp-withdraw-without-backends") as mux:
+        assert mux.process.wait(20) == 2
+    assert "was renamed to `on_no_backend: withdraw`" in mux.log

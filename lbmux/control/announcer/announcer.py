@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from typing import Any, Self
 from lbmux.control.announcer import keeper
 from lbmux.control.announcer.bird import Bird
 from lbmux.control.announcer.exabgp import Exabgp
-from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, describe, in_order
+from lbmux.control.announcer.settings import Bgp, Neighbour, Route, describe, in_order
 from lbmux.control.announcer.speaker import Speaker
 from lbmux.control.announcer.watch import SessionLog
 from lbmux.plurals import counted
@@ -34,7 +34,7 @@ BEAT_S = 0.02
 SILENCE_S, STALL_S = 0.2, 5.0
 AGAIN_S = 0.5
 """Between the end of a speaker and its next start."""
-NOTHING: frozenset[Prefix] = frozenset()
+NOTHING: frozenset[Route] = frozenset()
 
 
 WATCH_S = 1.0
@@ -89,9 +89,9 @@ class Announcer:
         await self._speaker.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def announce(self, prefixes: frozenset[Prefix]) -> None:
+    async def announce(self, routes: frozenset[Route]) -> None:
         """Announce these, and withdraw what else was announced."""
-        self._wanted = prefixes
+        self._wanted = routes
         await self._update()
 
     async def withdraw(self) -> None:
@@ -140,9 +140,9 @@ class Announcer:
             except (OSError, TimeoutError) as error:
                 log.debug("BGP speaker not reached: %s", error)
                 return
-            gone, new = in_order(self._told - after), in_order(after - self._told)
-            self._told = after
-        log.info("BGP: %s announced, %d withdrawn", counted(len(new), "prefix", "prefixes"), len(gone))
+            before, self._told = self._told, after
+        for line in _said(before, after):
+            log.info("BGP: %s", line)
 
     async def _start(self) -> None:
         self._told = NOTHING
@@ -194,3 +194,16 @@ class Announcer:
             await self._lives.wait()
             async with self._lock:
                 await self._start()
+
+
+def _said(before: frozenset[Route], after: frozenset[Route]) -> Iterator[str]:
+    """What has changed, for the log."""
+    were, are = {route.prefix for route in before}, {route.prefix for route in after}
+    if were != are:
+        yield f"{counted(len(are - were), 'prefix', 'prefixes')} announced, {len(were - are)} withdrawn"
+    changed = in_order(route.prefix for route in after - before if route.prefix in were and route.is_last_resort)
+    if changed:
+        yield f"no backend: announced as a last resort, with a longer path: {', '.join(changed)}"
+    again = in_order(route.prefix for route in after - before if route.prefix in were and not route.is_last_resort)
+    if again:
+        yield f"with backends again: {', '.join(again)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lbmux.addresses import Address
 from lbmux.control.announcer.notifications import printable
-from lbmux.control.announcer.settings import Bgp, Neighbour, Prefix, in_order
+from lbmux.control.announcer.settings import PREPENDED, Bgp, Neighbour, Route, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
 
@@ -57,8 +57,14 @@ def _families(bgp: Bgp) -> list[tuple[str, int, Address]]:
     return [(family, version, hop) for family, version in FAMILIES.items() if (hop := own[version]) is not None]
 
 
-def routes(prefixes: frozenset[Prefix], version: int) -> str:
-    return "".join(f"route {prefix} blackhole;\n" for prefix in in_order(prefixes, version))
+def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
+    """``number``: the own AS, which the path of a last resort has more often."""
+    longer = " ".join([f"bgp_path.prepend({number});"] * PREPENDED)
+    last = {str(route.prefix) for route in routes if route.is_last_resort}
+    return "".join(
+        f"route {prefix} blackhole{f' {{ {longer} }}' if prefix in last else ''};\n"
+        for prefix in in_order((route.prefix for route in routes), version)
+    )
 
 
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
@@ -98,20 +104,21 @@ class Bird:
         files = ["-c", str(self._directory / "bird.conf"), "-P", str(self._directory / "bird.pid")]
         return [program, "-f", *files, "-s", str(self._control)]
 
-    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
+    async def prepare(self, routes: frozenset[Route]) -> None:
         write_private(self._directory / "bird.conf", configuration(self._bgp, self._directory))
-        self._write_routes(prefixes)
+        self._write_routes(routes)
         self._control.unlink(missing_ok=True)
 
-    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
+    async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         self._write_routes(after)
         answer = await self._ask("configure")
         if not any(line.startswith(CONFIGURED) for line in answer.splitlines()):
             raise OSError(f"bird: {answer.strip()}")
 
-    def _write_routes(self, prefixes: frozenset[Prefix]) -> None:
+    def _write_routes(self, routes: frozenset[Route]) -> None:
         for version in FAMILIES.values():
-            write_private(self._directory / f"vips{version}.conf", routes(prefixes, version))
+            text = static_routes(routes, version, self._bgp.number)
+            write_private(self._directory / f"vips{version}.conf", text)
 
     async def neighbours(self) -> list[Neighbour]:
         try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lbmux.control.announcer import relay
 from lbmux.control.announcer.notifications import words
-from lbmux.control.announcer.settings import ESTABLISHED, Bgp, Neighbour, Prefix, in_order
+from lbmux.control.announcer.settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, in_order
 from lbmux.control.announcer.speaker import write_private
 from lbmux.errors import SetupError
 
@@ -46,9 +46,22 @@ def configuration(bgp: Bgp, directory: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp) -> list[str]:
+def changing(before: frozenset[Route], after: frozenset[Route], bgp: Bgp) -> list[str]:
+    """Commands for a change: a prefix that is announced anew replaces what was announced of it."""
+    gone = {route.prefix for route in before} - {route.prefix for route in after}
+    new = after - before
+    return [
+        *commands("withdraw", gone, bgp),
+        *commands("announce", [route.prefix for route in new if not route.is_last_resort], bgp),
+        *commands("announce", [route.prefix for route in new if route.is_last_resort], bgp, is_last_resort=True),
+    ]
+
+
+def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, is_last_resort: bool = False) -> list[str]:
     """``announce`` or ``withdraw``, many prefixes a line: each line is a turn of ExaBGP's loop."""
     attributes = [f"med {bgp.med}"] if bgp.med is not None else []
+    if is_last_resort:  # the whole path, the AS that is always there included
+        attributes.append(f"as-path [ {' '.join([str(bgp.number)] * (1 + PREPENDED))} ]")
     if bgp.communities:
         attributes.append(f"community [ {' '.join(f'{high}:{low}' for high, low in bgp.communities)} ]")
     return [
@@ -113,27 +126,27 @@ class Exabgp:
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._sessions = {str(peer.address): Session() for peer in bgp.peers}
-        self._prefixes: frozenset[Prefix] = frozenset()
+        self._routes: frozenset[Route] = frozenset()
 
     def command(self) -> list[str]:
         if importlib.util.find_spec("exabgp") is None:
             raise SetupError("BGP speaker exabgp", "not installed", "pip install 'lbmux[bgp]', or --bgp-speaker bird")
         return [sys.executable, "-m", "exabgp", "server", str(self._directory / "exabgp.conf")]
 
-    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
+    async def prepare(self, routes: frozenset[Route]) -> None:
         """What to announce is told when the relay connects."""
         await self.close()
-        self._prefixes = prefixes
+        self._routes = routes
         write_private(self._directory / "exabgp.conf", configuration(self._bgp, self._directory))
         path = self._directory / "api.sock"
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, path)
 
-    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
-        self._prefixes = after
+    async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
+        self._routes = after
         if self._writer is None:  # not there yet; it will be told
             return
-        self._tell(commands("withdraw", before - after, self._bgp) + commands("announce", after - before, self._bgp))
+        self._tell(changing(before, after, self._bgp))
         await self._writer.drain()
 
     async def neighbours(self) -> list[Neighbour]:
@@ -141,7 +154,7 @@ class Exabgp:
         for peer in self._bgp.peers:
             seen = self._sessions[str(peer.address)]
             uptime_s = None if seen.up_since is None else round(now - seen.up_since, 3)
-            prefixes = 0 if uptime_s is None else len(self._prefixes)
+            prefixes = 0 if uptime_s is None else len(self._routes)
             found.append(
                 Neighbour(
                     str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason
@@ -162,7 +175,7 @@ class Exabgp:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._tell(commands("announce", self._prefixes, self._bgp))
+        self._tell(changing(frozenset(), self._routes, self._bgp))
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self._hear(line)

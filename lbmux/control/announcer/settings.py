@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from lbmux.addresses import Address
 from lbmux.control.config import Config
@@ -17,6 +17,8 @@ Prefix = IPv4Network | IPv6Network
 
 DEFAULT_AS, DEFAULT_PEER_AS = 65001, 64512
 LARGEST_AS = 2**32 - 1
+PREPENDED = 3
+"""How often a route of last resort has the own AS more in its path."""
 ESTABLISHED = "established"
 """The state of a session that is up."""
 
@@ -80,7 +82,6 @@ class Bgp:
     local6: IPv6Address | None = None
     stall_s: float = 5.0
     """How long a stalled packet loop keeps the routes while the kernel's program forwards."""
-    withdraw_without_backends: bool = False
 
     @property
     def router_id(self) -> str:
@@ -118,9 +119,26 @@ class Neighbour:
         return self.state == ESTABLISHED
 
 
-def prefixes_of(config: Config, only_served: bool = False) -> frozenset[Prefix]:
-    """What a mux with this configuration announces; ``only_served``: not the VIPs that have no backend at all."""
-    return frozenset(ip_network(service.vip) for service in config.services if service.backends or not only_served)
+class Route(NamedTuple):
+    """What is announced; ``is_last_resort``: with a longer AS path, for routers that have no other."""
+
+    prefix: Prefix
+    is_last_resort: bool = False
+
+
+def prefixes_of(config: Config) -> frozenset[Prefix]:
+    """The VIPs of a configuration."""
+    return frozenset(ip_network(service.vip) for service in config.services)
+
+
+def routes_of(config: Config) -> frozenset[Route]:
+    """What a mux announces with this configuration in force, in which backends that are down are left out.
+
+    No VIP is withdrawn because its backends are down: this mux may be the last to announce it, and cannot know.  A VIP
+    whose services all say ``withdraw`` gets a longer path: the routers know whether they have a better one.
+    """
+    serves = {service.vip for service in config.services if service.backends or service.on_no_backend != "withdraw"}
+    return frozenset(Route(ip_network(service.vip), service.vip not in serves) for service in config.services)
 
 
 def in_order(prefixes: Iterable[Prefix], version: int | None = None) -> list[str]:
@@ -129,11 +147,13 @@ def in_order(prefixes: Iterable[Prefix], version: int | None = None) -> list[str
     return [str(prefix) for prefix in sorted(chosen, key=lambda one: (one.version, one.network_address.packed))]
 
 
-def describe(speaker: str, prefixes: Iterable[Prefix], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
+def describe(speaker: str, routes: Iterable[Route], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
     """As the control socket answers."""
+    routes = [*routes]
     return {
         "version": 1,
         "speaker": speaker,
-        "prefixes": in_order(prefixes),
+        "prefixes": in_order(route.prefix for route in routes),
+        "last_resort": in_order(route.prefix for route in routes if route.is_last_resort),
         "neighbours": [vars(neighbour) for neighbour in neighbours],
     }

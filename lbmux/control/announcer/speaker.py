@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from lbmux.control.announcer.settings import Neighbour, Prefix
+from lbmux.control.announcer.settings import Neighbour, Route
 
 
 class Speaker(Protocol):
@@ -17,11 +17,11 @@ class Speaker(Protocol):
         """What to run; SetupError where it is not installed."""
         ...
 
-    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
+    async def prepare(self, routes: frozenset[Route]) -> None:
         """Write the files that the process reads when it starts."""
         ...
 
-    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
+    async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         """Announce and withdraw.  OSError where the process cannot be reached."""
         ...
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.control.announcer.announcer import AGAIN_S, Announcer
-from lbmux.control.announcer.settings import Neighbour, Prefix
+from lbmux.control.announcer.settings import Neighbour, Route
 
 SILENCE_S, STALL_S = 0.2, 2.0
-VIPS = frozenset({ip_network("192.0.2.1")})
+VIPS = frozenset({Route(ip_network("192.0.2.1"))})
 LIVES = "import time; time.sleep(60)"
 
 
@@ -25,15 +25,15 @@ class FakeSpeaker:
         self._code, self._slow_s = code, slow_s
         self.starts = 0
         self.sessions = list[Neighbour]()
-        self.told: list[frozenset[Prefix]] = []
+        self.told: list[frozenset[Route]] = []
 
     def command(self) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", self._code]
 
-    async def prepare(self, prefixes: frozenset[Prefix]) -> None:
+    async def prepare(self, routes: frozenset[Route]) -> None:
         self.starts += 1
 
-    async def change(self, before: frozenset[Prefix], after: frozenset[Prefix]) -> None:
+    async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         await asyncio.sleep(self._slow_s)
         self.told.append(after)
 
@@ -87,8 +87,9 @@ def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(t
     async def run() -> None:
         nonlocal gets_on
         announcer = Announcer(
-            speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S, stall_s=STALL_S, forwards=lambda: True
-        )
+            speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S, stall_s=STALL_S,
+            forwards=lambda: True,
+        )  # fmt: skip
         async with announcer:
             await announcer.announce(VIPS)
             await asyncio.sleep(0.2)

@@ -4,8 +4,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from lbmux.control.announcer.bird import configuration, parse_neighbours, routes
-from lbmux.control.announcer.settings import Bgp, Neighbour, Peer
+from lbmux.control.announcer.bird import configuration, parse_neighbours, static_routes
+from lbmux.control.announcer.settings import Bgp, Neighbour, Peer, Route
 
 BGP = Bgp(
     IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")), Peer(IPv4Address("10.0.9.1"), 7)), 65001, 9, "secret",
@@ -42,9 +42,15 @@ def test_without_bfd_there_is_none() -> None:
 
 
 def test_each_prefix_is_a_route() -> None:
-    prefixes = frozenset({IPv4Network("192.0.2.2"), IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")})
-    assert routes(prefixes, 4) == "route 192.0.2.1/32 blackhole;\nroute 192.0.2.2/32 blackhole;\n"
-    assert routes(prefixes, 6) == "route 2001:db8::1/128 blackhole;\n"
+    prefixes = IPv4Network("192.0.2.2"), IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")
+    routes = frozenset(map(Route, prefixes))
+    assert static_routes(routes, 4, 65001) == "route 192.0.2.1/32 blackhole;\nroute 192.0.2.2/32 blackhole;\n"
+    assert static_routes(routes, 6, 65001) == "route 2001:db8::1/128 blackhole;\n"
+
+
+def test_a_last_resort_has_a_longer_path() -> None:
+    text = static_routes(frozenset({Route(IPv4Network("192.0.2.2"), True)}), 4, 65009)
+    assert text.count("bgp_path.prepend(65009);") == 3 and text.endswith(" };\n")
 
 
 def test_ipv6_has_a_channel_and_a_next_hop_of_its_own() -> None:

@@ -3,8 +3,8 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from lbmux.control.announcer.exabgp import CHUNK, Session, commands, configuration
-from lbmux.control.announcer.settings import Bgp, Peer
+from lbmux.control.announcer.exabgp import CHUNK, Session, changing, commands, configuration
+from lbmux.control.announcer.settings import Bgp, Peer, Route
 
 BGP = Bgp(IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")),), 65001, 9, "secret", ((64512, 7), (1, 2)), 50)
 
@@ -44,6 +44,16 @@ def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
     lines = commands("withdraw", prefixes, BGP)
     assert len(lines) == 4
     assert {IPv4Network(name) for line in lines for name in line.partition("nlri ")[2].split()} == prefixes
+
+
+def test_a_last_resort_has_a_longer_path_and_replaces_what_was_announced() -> None:
+    vip, given = IPv4Network("192.0.2.1"), Bgp(BGP.local, BGP.peers)
+    plain, last = frozenset({Route(vip)}), frozenset({Route(vip, True)})
+    assert changing(plain, last, given) == [
+        "announce attributes next-hop 10.0.1.2 as-path [ 65001 65001 65001 65001 ] nlri 192.0.2.1/32"
+    ]
+    assert changing(last, plain, given) == ["announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
+    assert changing(last, frozenset(), given) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
 
 
 def event(kind: str, **neighbour: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
-from lbmux.control.announcer.settings import Bgp, Peer, parse_community, prefixes_of
+from lbmux.control.announcer.settings import Bgp, Peer, Route, parse_community, prefixes_of, routes_of
 from lbmux.control.config import Config
 from lbmux.errors import SetupError
 
@@ -65,12 +65,21 @@ def test_a_vip_of_several_services_is_one_prefix() -> None:
     assert prefixes_of(config) == {IPv4Network("192.0.2.1"), IPv4Network("192.0.2.2")}
 
 
-def test_a_vip_without_backends_is_withdrawn_where_that_is_wanted() -> None:
-    backends = {"a": [], "b": [{"dip": "10.0.2.1"}], "c": []}
+LIVE, DEAD = [{"dip": "10.0.2.1"}], list[dict[str, str]]()
+
+
+@pytest.mark.parametrize(("first", "second", "is_last_resort"), [
+    ((DEAD, "withdraw"), (DEAD, "withdraw"), True),
+    ((DEAD, "withdraw"), (LIVE, "withdraw"), False),
+    ((DEAD, "withdraw"), (DEAD, "reject"), False),
+    ((DEAD, "reject"), (DEAD, "drop"), False),
+])  # fmt: skip
+def test_a_vip_is_never_withdrawn_for_health_and_may_become_a_last_resort(
+    first: tuple[object, str], second: tuple[object, str], is_last_resort: bool
+) -> None:
     services = [
-        {"name": name, "vip": vip, "protocol": "tcp", "port": port, "backends": backends[name]}
-        for name, vip, port in (("a", "192.0.2.1", 80), ("b", "192.0.2.1", 81), ("c", "192.0.2.2", 80))
+        {"name": name, "vip": "192.0.2.1", "protocol": "tcp", "port": port, "backends": found, "on_no_backend": action}
+        for name, port, (found, action) in (("a", 80, first), ("b", 81, second))
     ]
     config = Config.model_validate({"services": services})
-    assert prefixes_of(config) == {IPv4Network("192.0.2.1"), IPv4Network("192.0.2.2")}
-    assert prefixes_of(config, only_served=True) == {IPv4Network("192.0.2.1")}
+    assert routes_of(config) == {Route(IPv4Network("192.0.2.1"), is_last_resort)}

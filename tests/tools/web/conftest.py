@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from lbmux.control.announcer.settings import Neighbour, describe, prefixes_of
+from lbmux.control.announcer.settings import Neighbour, describe, routes_of
 from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.neighbours import NextHop
@@ -72,7 +72,7 @@ class Served(Inside):
         return {"version": 1, "program": "mux", "health": self.lives.lines(self.config, self.config, self.orders)}
 
     async def bgp(self) -> dict[str, Any]:
-        return describe("bird", prefixes_of(self.config) if self.neighbours else [], self.neighbours)
+        return describe("bird", routes_of(self.config) if self.neighbours else [], self.neighbours)
 
 
 @pytest.fixture
