@@ -90,7 +90,7 @@ def readings() -> dict[str, Reading]:
     """A mux's and an agent's, with lines in every family."""
     inside = Inside()
     inside.send(client())
-    mux = Reading(inside.moment, ring_dropped=1, meter=Meter(), peers={"10.0.1.1": True})
+    mux = Reading(inside.moment, ring_dropped=1, meter=Meter(), peers={"10.0.1.1": ("established", "")})
     return {"mux": mux, "agent": Reading(agent_with_a_flow(), meter=Meter())}
 
 
