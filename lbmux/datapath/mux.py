@@ -213,7 +213,7 @@ def without_backend(world, who, index, service, now):
 
     A service without slots enters no flows, so its rate bucket is free for that.
     """
-    if is_plain(world) and who != worker_limit(world) - 1 and service.rejects != 0:
+    if is_plain(world) and service.rejects != 0:
         return REJECT if admit(world, who, index, service, now) else NO_BACKEND
     return NO_BACKEND
 

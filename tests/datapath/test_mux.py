@@ -27,15 +27,15 @@ NO_SLOT = 0xFFFF
 
 
 def services() -> list[Service]:
-    """Two ports of one VIP, one of UDP, one without backends (which says so to clients, at a limited rate),
-    one with holes in its table; two of IPv6; one with any port and an access list, one with a limited rate, one of
-    QUIC; each hashes other fields."""
+    """Two ports of one VIP, one of UDP, one without backends, one with holes in its table (both tell clients so, the
+    second at a limited rate); two of IPv6; one with any port and an access list, one with a limited rate, one of QUIC;
+    each hashes other fields."""
     pick = random.Random(5)
     return [
         Service(WEB, TCP, 80, tuple(pick.choices(range(6), k=251)), IDLE, seed=1),
         Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), seed=0xFFFFFFFF),
-        Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7),
-        Service(EMPTY, TCP, 80, (), IDLE, rate=3, rejects=True),
+        Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7, rate=3, rejects=True),
+        Service(EMPTY, TCP, 80, (), IDLE, rejects=True),
         Service(WEB6, TCP, 80, tuple(pick.choices(range(9), k=251)), IDLE, seed=1),
         Service(DNS6, UDP, 53, tuple(pick.choices(range(9), k=31)), IDLE, hashed=frozenset({"source"})),
         Service(WEB, UDP, 0, tuple(pick.choices(range(9), k=65)), IDLE, hashed=FIELDS - PORTS, rules=RULES),
@@ -144,7 +144,7 @@ def test_the_stream_meets_every_case() -> None:
         pair.run(list(islice(frames, 50)), now, [0] * 50)
         now += 1 if turn % 10 else 90
         pair.change_backend(turn % 9, turn % 2, 1)
-    of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_ROOM", "UNSENT", "OUT_OF_TABLE"}}
+    of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_ROOM", "UNSENT", "OUT_OF_TABLE", "REJECT"}}
     assert set(pair.plain.counters.verdicts) == of_the_mux
     assert set(pair.plain.flows.lookups) == set(LOOKUPS) - {"elsewhere", "previous"}
     pair.check_tables()
