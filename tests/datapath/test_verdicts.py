@@ -4,7 +4,9 @@ from lbmux.datapath.verdicts import VERDICTS, Verdict
 
 
 def test_kinds() -> None:
-    assert {verdict.label for verdict in Verdict if verdict.kind == "send"} == {"forwarded", "delivered", "replied"}
+    assert {verdict.label for verdict in Verdict if verdict.kind == "send"} == {
+        "forwarded", "delivered", "replied", "hairpin",
+    }  # fmt: skip
     assert {verdict.label for verdict in Verdict if verdict.kind == "drop"} == {
         "no_backend", "denied", "congested", "no_room", "not_a_mux", "not_here", "unsent", "out_of_table",
         "reset_held",
