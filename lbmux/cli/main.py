@@ -88,6 +88,10 @@ def group(verbose: bool, log_format: str) -> None:
     from lbmux.cli.logs import set_up
 
     set_up(log_format, verbose)
+    if sys.stderr.isatty():  # a daemon announces it in any case
+        from lbmux.codegen import progress
+
+        progress.announce()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

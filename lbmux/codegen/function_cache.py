@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserProvidedCacheLocator
 
-from lbmux.codegen import cache, sealed
+from lbmux.codegen import cache, progress, sealed
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +65,21 @@ class SealedFunctionCache(FunctionCache):
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
+        self._said = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The code for these argument types, or None; skips the registries, which only a compiler needs."""
         try:
-            return self._load_overload(sig, target_context)
+            found = self._load_overload(sig, target_context)
         except Exception as error:  # whatever the damage is, compiling again repairs it
             log.warning("%s: compiled code cannot be loaded: %r: compiling again", self._name, error)
-            return None
+            found = None
+        if found is None:
+            progress.begin(self._said)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Called when the code is there."""
+        progress.end(self._said)
+        super().save_overload(sig, data)

@@ -13,6 +13,8 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from lbmux.codegen import progress
+
 THREADS, NICE = 4, 15
 SWITCH_INTERVAL_S = 0.0002
 """How long a busy Python thread (a configuration being read) may keep the interpreter from the packet loop."""
@@ -21,6 +23,7 @@ SWITCH_INTERVAL_S = 0.0002
 def run(program: Coroutine[Any, Any, None]) -> None:
     """Run a program to its end, on uvloop where it is installed."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    progress.announce()
     _may_open_many()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(THREADS, initializer=_step_back))

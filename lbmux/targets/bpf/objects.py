@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lbmux.codegen import cache as directories
 from lbmux.codegen import sealed
+from lbmux.codegen.progress import compiling
 from lbmux.errors import LbmuxError
 from lbmux.targets.bpf.elf import Object
 
@@ -77,7 +78,8 @@ def _compile(module: str, function: str) -> bytes:
     which the verifier may find too large."""
     command = [sys.executable, "-c", COMPILE, module, function, SECTION]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ran = subprocess.run(command, capture_output=True, env=environment, check=False)
+    with compiling(f"{function} for the kernel"):
+        ran = subprocess.run(command, capture_output=True, env=environment, check=False)
     if ran.returncode:
         raise CompileError(function, ran.stderr.decode(errors="replace"))
     return ran.stdout

@@ -1,0 +1,113 @@
+"""Says that code is being compiled, once, where a start would otherwise be silent for half a minute.
+
+The cache of functions and the compiler of kernel programs tell `compiling` when one begins and ends.  Only programs
+that called `announce` say anything.  This file stays free of Numba.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lbmux.plurals import counted
+
+log = logging.getLogger(__name__)
+SAY_AFTER_S, SAY_EVERY_S, IDLE_S = 1.0, 5.0, 2.0
+"""What takes no longer is not worth a word; and a pause after which no more is taken to come."""
+LONGEST_S = 600.0
+"""A compilation that failed never ends: it is forgotten."""
+
+
+@dataclass
+class Progress:
+    """What is under way, and what is to be said of it.  Pure: times are handed in."""
+
+    under_way: dict[str, float] = field(default_factory=dict)
+    done: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    said: float | None = None
+
+    def begin(self, name: str, now: float) -> None:
+        if not self.under_way and now - self.last > IDLE_S:
+            self.done, self.first, self.said = 0, now, None
+        self.under_way[name] = self.last = now
+
+    def end(self, name: str, now: float) -> None:
+        if self.under_way.pop(name, None) is not None:
+            self.done, self.last = self.done + 1, now
+
+    def line(self, now: float) -> str | None:
+        """What is due to be said now."""
+        self.under_way = {name: at for name, at in self.under_way.items() if now - at < LONGEST_S}
+        took = now - self.first
+        if self.under_way:
+            if took < SAY_AFTER_S or (self.said is not None and now - self.said < SAY_EVERY_S):
+                return None
+            begins, self.said = self.said is None, now
+            what = "compiling, once for this version and machine" if begins else "still compiling"
+            done = counted(self.done, "function")
+            return f"{what}: {', '.join(self.under_way)} ({done} done, {took:.0f} s)"
+        if self.said is not None and self.is_over(now):
+            self.said = None
+            took = self.last - self.first
+            return f"compiled {counted(self.done, 'function')} in {took:.0f} s; the next start has them"
+        return None
+
+    def is_over(self, now: float) -> bool:
+        return not self.under_way and now - self.last >= IDLE_S
+
+
+_progress, _lock = Progress(), threading.Lock()
+_announced = False
+_watcher: threading.Thread | None = None
+
+
+def announce() -> None:
+    """From now on the log has it."""
+    global _announced
+    _announced = True
+
+
+def begin(name: str) -> None:
+    global _watcher
+    if not _announced:
+        return
+    with _lock:
+        _progress.begin(name, time.monotonic())
+        if _watcher is None:
+            _watcher = threading.Thread(target=_watch, name="compiling", daemon=True)
+            _watcher.start()
+
+
+def end(name: str) -> None:
+    with _lock:
+        _progress.end(name, time.monotonic())
+
+
+@contextlib.contextmanager
+def compiling(name: str) -> Iterator[None]:
+    begin(name)
+    try:
+        yield
+    finally:
+        end(name)
+
+
+def _watch() -> None:
+    """In a thread, as long as there is something to say."""
+    global _watcher
+    while True:
+        time.sleep(min(0.2, SAY_AFTER_S))
+        with _lock:
+            now = time.monotonic()
+            line = _progress.line(now)
+            over = _progress.is_over(now)
+            if over:
+                _watcher = None
+        if line:
+            log.info("%s", line)
+        if over:
+            return

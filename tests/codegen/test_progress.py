@@ -1,0 +1,77 @@
+"""What is said while code is compiled, and that nothing is where it was compiled before."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lbmux.codegen.progress import IDLE_S, LONGEST_S, SAY_EVERY_S, Progress
+
+
+def test_what_takes_no_second_is_not_worth_a_word() -> None:
+    made = Progress()
+    made.begin("pcap.scan", 10.0)
+    assert made.line(10.9) is None
+    made.end("pcap.scan", 10.9)
+    assert made.line(10.9 + IDLE_S) is None and made.is_over(10.9 + IDLE_S)
+
+
+def test_the_first_line_says_that_it_is_once_and_later_ones_how_far_it_is() -> None:
+    made = Progress()
+    made.begin("pcap.scan", 10.0)
+    assert made.line(11.0) == "compiling, once for this version and machine: pcap.scan (0 functions done, 1 s)"
+    made.end("pcap.scan", 12.0)
+    made.begin("native.forward", 12.0)
+    made.begin("mux_xdp for the kernel", 12.5)
+    assert made.line(11.0 + SAY_EVERY_S - 0.1) is None
+    said = made.line(11.0 + SAY_EVERY_S)
+    assert said == "still compiling: native.forward, mux_xdp for the kernel (1 function done, 6 s)"
+
+
+def test_the_last_line_is_behind_a_pause_that_nothing_breaks() -> None:
+    made = Progress()
+    made.begin("a", 10.0)
+    assert made.line(11.0)
+    made.end("a", 15.0)
+    assert made.line(15.0 + IDLE_S / 2) is None
+    made.begin("b", 15.0 + IDLE_S / 2)
+    made.end("b", 17.0)
+    assert made.line(17.0 + IDLE_S) == "compiled 2 functions in 7 s; the next start has them"
+    assert made.line(18.0 + IDLE_S) is None
+    made.begin("c", 60.0)
+    assert made.line(61.0) == "compiling, once for this version and machine: c (0 functions done, 1 s)"
+
+
+def test_one_that_failed_is_forgotten() -> None:
+    made = Progress()
+    made.begin("a", 10.0)
+    assert made.line(10.0 + LONGEST_S) is None and made.is_over(10.0 + LONGEST_S)
+
+
+START = """
+import logging, sys, time
+from lbmux.codegen import progress
+progress.SAY_AFTER_S, progress.IDLE_S = 0.01, 0.3
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+if sys.argv[1] == "announced":
+    progress.announce()
+from lbmux.control.maglev import build
+build(["a", "b"], [1, 1], 7)
+deadline = time.monotonic() + 20
+while progress._watcher is not None and time.monotonic() < deadline:
+    time.sleep(0.05)
+"""
+
+
+def test_a_first_start_tells_and_a_second_has_nothing_to_tell(tmp_path: Path) -> None:
+    def started(how: str, cache: Path) -> list[str]:
+        environment = os.environ | {"LBMUX_CACHE": str(cache)}
+        command = [sys.executable, "-c", START, how]
+        ran = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True)
+        return ran.stderr.splitlines()
+
+    first = started("announced", tmp_path / "one")
+    assert first[0].startswith("compiling, once for this version and machine: maglev.")
+    assert first[-1].startswith("compiled ") and first[-1].endswith("; the next start has them")
+    assert started("announced", tmp_path / "one") == []
+    assert started("silent", tmp_path / "two") == []
