@@ -99,9 +99,7 @@ class AgentTables:
             names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
             owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
             mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
-            # Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
-            is_here = self.mode == LOCAL or backend.dip in self.own
-            asks = config.slowpath.hosts_help and service.protocol == "tcp" and service.on_down == "reset" and is_here
+            asks = self.asks(config, service, backend)
             endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss, asks))
         if self.mode == NAT:
             answering = (
@@ -112,6 +110,14 @@ class AgentTables:
             names += dict.fromkeys(answering)  # two services may have one backend
         copy, salt = fill(tables, names)
         return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
+
+    def asks(self, config: Config, service: Service, backend: Backend) -> bool:
+        """Whether the host's sockets are asked about connections that are not known.
+
+        Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
+        """
+        is_here = self.mode == LOCAL or backend.dip in self.own
+        return config.slowpath.hosts_help and service.protocol == "tcp" and service.on_down == "reset" and is_here
 
     def _endpoint(
         self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int, asks: bool

@@ -163,7 +163,8 @@ class SlowAgent:
         self._served = [
             _Served(
                 PROTOCOLS[service.protocol], service.ports, service.vip,
-                Target(service.vip, 0) if agent.mode == LOCAL else Target(backend.dip, backend.port),
+                Target(service.vip if agent.mode == LOCAL else backend.dip,
+                       0 if agent.mode == LOCAL else backend.port, agent.asks(config, service, backend)),
             )
             for service, backend in agent.served
         ]  # fmt: skip

@@ -1,6 +1,6 @@
 """What a host agent does with a frame that the data path handed up.
 
-In:  a tunnelled ICMP error -> its quote translated -> the local stack;
+In:  a tunnelled ICMP error -> has the host the connection? -> its quote translated -> the local stack, or to the mux;
      fragments, of the outer packet or of the inner one -> put together -> once more through the data path;
      a connection that is not known -> has the host a socket of it? -> through the data path, or back to the mux.
 Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again.
@@ -29,10 +29,14 @@ OUTBOUND = (Verdict.FRAGMENT,)
 
 
 class Target(NamedTuple):
-    """Where a VIP's service is at this host; the port is 0 where it stays as it is."""
+    """Where a VIP's service is at this host; the port is 0 where it stays as it is.
+
+    ``asks``: whether the host's sockets tell which connections it has.
+    """
 
     dip: Address
     port: int
+    asks: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class AgentSlowPath:
             return self._dropped("tunnel_unusable")
         if packet.is_fragment:
             return self._fragment(outer, packet, now)
-        return self._icmp(packet) if verdict == Verdict.ICMP else NOTHING
+        return self._icmp(outer, packet) if verdict == Verdict.ICMP else NOTHING
 
     def outbound(self, frame: bytes, now: float) -> bytes | None:
         """The whole frame of a reply whose last missing fragment this is."""
@@ -134,7 +138,8 @@ class AgentSlowPath:
         self.counts["unknown_returned"] += 1
         return Inbound([], [], [given_back(outer, packet)])
 
-    def _icmp(self, packet: Packet) -> Inbound:
+    def _icmp(self, outer: Packet, packet: Packet) -> Inbound:
+        """An error goes to the server that has the connection, as a packet of it does."""
         if not is_error(packet):
             self.counts["icmp_delivered"] += 1
             return Inbound([packet.data], [])  # a ping, which a host that has the VIP answers
@@ -142,7 +147,10 @@ class AgentSlowPath:
         target = None if flow is None else self.host.target(flow)
         if flow is None or target is None:
             return self._dropped("icmp_no_flow")
-        error = packet.data if target.dip == flow.vip else translate_error(packet, *target)
+        if target.asks and not self.host.connected(_at_server(flow, target)):
+            self.counts["icmp_returned"] += 1
+            return Inbound([], [], [given_back(outer, packet)])
+        error = packet.data if target.dip == flow.vip else translate_error(packet, target.dip, target.port)
         if error is None:
             return self._dropped("icmp_unusable")
         self.counts["icmp_delivered"] += 1

@@ -28,8 +28,8 @@ class Seen(NamedTuple):
 
 
 class Case:
-    def __init__(self, translate: bool = True, packets_per_s: int = 10_000) -> None:
-        self.translate = translate
+    def __init__(self, translate: bool = True, packets_per_s: int = 10_000, asks: bool = False) -> None:
+        self.translate, self.asks = translate, asks
         hosts = frozenset(map(ip_address, [HOST, HOST6]))
         muxes = frozenset(map(ip_address, [MUX, MUX6]))
         self.asked: list[Flow] = []
@@ -49,8 +49,8 @@ class Case:
         if flow.vip_port not in (53, 80):
             return None
         if not self.translate:
-            return Target(flow.vip, 0)
-        return Target(ip_address(DIP if flow.vip.version == 4 else DIP6), 8080)
+            return Target(flow.vip, 0, self.asks)
+        return Target(ip_address(DIP if flow.vip.version == 4 else DIP6), 8080, self.asks)
 
 
 def tunnelled(packet: Any, kind: str = "ipip", mtu: int = 1500) -> list[bytes]:
@@ -191,3 +191,37 @@ def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
     case.slow.configure(replace(case.slow.host, muxes=frozenset()))
     assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched
+
+
+@pytest.mark.parametrize("translate", [True, False], ids=["nat", "local"])
+@pytest.mark.parametrize("kind", KINDS)
+@FAMILIES
+def test_an_error_about_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(
+    family: int, kind: str, translate: bool
+) -> None:
+    case, packet = Case(translate, asks=True), error(family)
+    (frame,) = tunnelled(packet, kind)
+    packets, frames, (back,), _ = case.slow.inbound(Verdict.ICMP, frame, 0.0)
+    outer = dissect(back)
+    assert (packets, frames, outer.src, outer.dst) == ([], [], *((HOST, MUX) if family == 4 else (HOST6, MUX6)))
+    assert (outer.payload.src, bytes(outer.payload.payload)) == (packet.src, bytes(packet.payload))
+    server = (DIP if family == 4 else DIP6, 8080) if translate else (packet.dst, 80)
+    client = CLIENT if family == 4 else CLIENT6
+    assert case.asked == [Flow(6, ip_address(client), 40000, ip_address(server[0]), server[1])]
+    assert case.slow.counts == {"icmp_returned": 1}
+
+
+@FAMILIES
+def test_an_error_about_a_connection_that_the_host_has_is_delivered(family: int) -> None:
+    case, (frame,) = Case(asks=True), tunnelled(error(family))
+    case.has = True
+    assert len(case.inbound(Verdict.ICMP, frame, 0.0).packets) == 1 and case.asked
+
+
+def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer() -> None:
+    case = Case(asks=True)
+    case.has = True
+    (frame,) = tunnelled(ip(4, DIP) / TCP(sport=40000, dport=80, flags="A"))
+    case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    vip = ip_address(ip(4).dst)
+    assert case.asked == [Flow(6, vip, 40000, ip_address(DIP), 8080)]
