@@ -35,7 +35,7 @@ def read(path: Path) -> bytes | None:
     if not reason and content[:DIGEST_BYTES] != _digest(path, data):
         reason = "is damaged"
     if reason:
-        log.warning("%s: %s: compiling again", path, reason)
+        _say_unusable(path, reason)
         return None
     return data
 
@@ -70,6 +70,12 @@ def _unusable(status: os.stat_result) -> str:
 
 def _digest(path: Path, data: bytes) -> bytes:
     return hashlib.sha256(path.name.encode() + b"\0" + data).digest()
+
+
+@cache
+def _say_unusable(path: Path, reason: str) -> None:
+    """Once: an index is read before it is written, too."""
+    log.warning("%s: %s: compiling again", path, reason)
 
 
 @cache

@@ -60,7 +60,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_cannot_be_used_is_told_and_replaced(name: str, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage, why = DAMAGE[name]
     damage(kept)
-    assert sealed.read(kept) is None
+    assert sealed.read(kept) is None and sealed.read(kept) is None
+    assert len(caplog.records) == 1  # told once
     assert f"{kept}: {why}" in caplog.text and caplog.text.strip().endswith("compiling again")
     if name != "directory":
         sealed.write(kept, DATA)
