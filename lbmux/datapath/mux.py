@@ -11,7 +11,7 @@ from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, reme
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, rarely, step, u32, u64
+from lbmux.datapath.memory import int64, rarely, step, u16, u32, u64
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
@@ -100,12 +100,14 @@ def slot_at(world, first, service, packet):
 
 
 @step
-def known(world, setting, who, hashed, packet, index, service, now):
-    """The backend that the packet's flow has, or -1."""
+def known(world, setting, who, hashed, packet, index, service, now, named):
+    """The backend that the packet's flow has, or -1; ``named`` by a connection id, it has that one from now on."""
     bucket, way = lookup(world, who, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return int64(-1)
     flow = flow_row(bucket, way)
+    if rarely(named >= 0 and named < backend_limit(world)):
+        flow.target, flow.generation = u16(named), backend_row(backends(world), named).generation
     target = int64(flow.target)
     if target >= backend_limit(world):
         return int64(-1)
@@ -171,21 +173,30 @@ def begun_before(world, who, service, packet, target):
 
 
 @step
+def living(world, backend):
+    """The backend, or -1 where it is not in use."""
+    if backend < 0 or backend >= backend_limit(world) or backend_row(backends(world), backend).state == GONE:
+        return int64(-1)
+    return int64(backend)
+
+
+@step
 def choose(world, setting, who, start, end, packet, index, service, now):
     """The backend of a packet: its connection id's, else its flow's, else its slot's, which the flow keeps.
 
     -1 where there is none; HAND_UP where user space is to look for the flow.
     """
-    target = named_server(world, setting, start, end, packet, index, service)
-    if target >= 0 and target < backend_limit(world) and backend_row(backends(world), target).state != GONE:
+    named = living(world, named_server(world, setting, start, end, packet, index, service))
+    if rarely(named >= 0):
         count_lookup(world, who, BY_SERVER_ID)
-        return target
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    target = known(world, setting, who, hashed, packet, index, service, now)
+    target = known(world, setting, who, hashed, packet, index, service, now, named)
     if target >= 0:
         return target
     target = select(world, service, packet)
-    if is_unsettled(world, setting, service, packet, target, now):
+    if rarely(named >= 0):
+        target = named
+    elif is_unsettled(world, setting, service, packet, target, now):
         before = elsewhere(world, who, hashed, packet, index, service, now)
         if before >= 0:
             target = before

@@ -132,22 +132,23 @@ class PlainMux:
     def _choose(self, frame: bytes, packet: packets.Packet, index: int, now: int) -> int:
         service = self.services[index]
         named = self._named(frame, packet, service)
-        if named is not None and self.backends[named].state:
+        if named is not None and not self.backends[named].state:
+            named = None
+        if named is not None:
             self.flows.lookups["server_id"] += 1
-            return named
         high, low = halves(packet.source)
         ports, destination = self._ports_and_vip(packet)
         key = Key(low, ports, index, high)
         place = self.flows.find(key, destination)
         if place:
+            if named is not None:
+                self.flows.flow(place).target = named
+                self.flows.flow(place).generation = self.backends[named].generation
             target = self.flows.flow(place).target
             if self.flows.use(place, destination, self.backends[target], service.idle, packet.flags, now):
                 return target
-        if not service.slots:
-            return -1
-        hashed = self._hashed(packet, service)
-        target = service.slots[hashed * len(service.slots) >> 32]
-        if target >= len(self.backends):
+        target = self._slot(packet, service) if named is None else named
+        if not 0 <= target < len(self.backends):
             return -1
         if service.rate and not self._admitted(index, now):
             self.flows.lookups["limited"] += 1
@@ -155,6 +156,12 @@ class PlainMux:
         self.flows.remember(key, destination, target, self.backends[target].generation, service.idle, now)
         self.counters.flows[target] += 1
         return target
+
+    def _slot(self, packet: packets.Packet, service: Service) -> int:
+        """The backend that stands in the packet's slot, or -1."""
+        if not service.slots:
+            return -1
+        return service.slots[self._hashed(packet, service) * len(service.slots) >> 32]
 
     def _hashed(self, packet: packets.Packet, service: Service) -> int:
         def kept(name: str, value: bytes) -> bytes:
