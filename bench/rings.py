@@ -171,7 +171,7 @@ class QueueingRing(PacketRing):
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface)
-        self._socket.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, struct.pack("i", 0))
+        self._out.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, struct.pack("i", 0))
 
 
 class BusyRing(PacketRing):

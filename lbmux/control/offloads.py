@@ -1,7 +1,9 @@
 """An interface's offloads: what must be off, so that frames come as they were on the wire.
 
-Receive offloads (GRO, LRO) hand up super-frames, which no mux may send on.  A sender's checksum offload leaves
-checksums unfinished, which a packet socket tells of but XDP does not.  See ethtool(8), linux/ethtool.h.
+Receive offloads (GRO, LRO) join frames to super-frames, which user space has to cut again (frames.super_frames) and a
+kernel program cannot.  What a sender on the same machine leaves to a device (TSO) is not for this end to switch off.
+A sender's checksum offload leaves checksums unfinished, which a packet socket tells of but XDP does not.  See
+ethtool(8), linux/ethtool.h.
 """
 
 import contextlib
@@ -60,7 +62,7 @@ def switch_off_super_frames(interface: str) -> dict[str, bool]:
     state, fixed = features(interface), [name for name, feature in read_features(interface).items() if feature.is_fixed]
     joins = [name for name in SUPER_FRAMES if state.get(name)]
     for name in set(joins) & set(fixed):
-        log.warning("interface %s: %s cannot be switched off; frames that it joins are dropped", interface, name)
+        log.warning("interface %s: %s cannot be switched off; user space cuts what it joins", interface, name)
     return set_features(interface, {name: False for name in joins if name not in fixed})
 
 

@@ -33,7 +33,7 @@ class Verdict(IntEnum):
     NOT_TUNNELLED = PASSES + 9  # agent: not IPIP to one of our addresses
     NOT_TRANSLATED = PASSES + 10  # agent: traffic of a DIP that no mux brought
     NO_NEIGHBOUR = PASSES + 11  # the next hop's MAC address is not known yet
-    TOO_BIG = PASSES + 12  # would not fit the path to the host once encapsulated; super-frames end here too
+    TOO_BIG = PASSES + 12  # would not fit the path to the host once encapsulated; kernel: super-frames too
     UNSETTLED = PASSES + 14  # kernel: its slot has another backend than before, so user space looks for its flow
     TTL = PASSES + 13  # its time to live (hop limit) ends here
     REJECT = PASSES + 20  # kernel: its service has no backend, and user space is to tell the client

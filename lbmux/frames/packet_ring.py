@@ -4,6 +4,9 @@ The ring leaves headroom before each frame, so a frame is rewritten in place and
 TPACKET_V2 for latency: V3 takes about a fifth less processor time a frame, but hands frames over by the block, which
 costs a time-out of a millisecond at light load.  sendmmsg for simplicity: a transmit ring needs a copy in user space
 and a way to wait for a free place; by processor time a frame neither won clearly (see bench/rings.py).
+
+A super-frame, which a sender on this machine leaves to a device to cut, does not fit its place: the kernel queues it
+whole beside the ring (PACKET_COPY_THRESH), and it is cut into frames as it is read (frames.super_frames).
 """
 
 import fcntl
@@ -16,11 +19,12 @@ import struct
 from typing import Any
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
-from lbmux.datapath.memory import at_address, header, int64, layout, rows, step, swap16, u64
+from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rarely, rows, step, swap16, u64
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
@@ -28,6 +32,18 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.frames.ordering import acquire, release
 from lbmux.frames.socket_filters import Line, attach
+from lbmux.frames.super_frames import (
+    ARENA_BYTES,
+    SUPER,
+    VNET_BYTES,
+    WHOLE_BYTES,
+    cut,
+    keep,
+    memcpy,
+    open_super,
+    super_row,
+    vnet_row,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +55,12 @@ HEADER = layout(
 header_row = rows(HEADER)
 
 ETH_P_ALL, SOL_PACKET = 3, 263
-PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_RESERVE = 5, 6, 10, 12
-PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 20, 23
+PACKET_RX_RING, PACKET_STATISTICS, PACKET_COPY_THRESH, PACKET_VERSION, PACKET_RESERVE = 5, 6, 7, 10, 12
+PACKET_VNET_HDR, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 15, 20, 23
+SO_RCVBUFFORCE = 33
 TPACKET_V2 = 1
 SIOCGIFMTU = 0x8921
-STATUS_USER, STATUS_UNFINISHED, STATUS_TAGGED, STATUS_TAG_TYPE = 1 << 0, 1 << 3, 1 << 4, 1 << 6
+STATUS_USER, STATUS_COPY, STATUS_UNFINISHED, STATUS_TAGGED, STATUS_TAG_TYPE = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 6
 
 SOCKADDR_LL_BYTES = 20
 SOCKADDR_LL = layout(
@@ -53,10 +70,16 @@ SOCKADDR_LL = layout(
 name_row = rows(SOCKADDR_LL)
 
 FRAMES = 4096
-SEND_BUFFER_BYTES = 8 << 20
+SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES = 8 << 20, 16 << 20
+RESERVE_BYTES = HEADROOM_BYTES + 16 - VNET_BYTES
+"""What the kernel leaves before the virtio_net_hdr and the frame: so the IP header lies at a multiple of 16."""
+WHOLE_AT = HEADROOM_BYTES + 16
+"""Where a super-frame's virtio_net_hdr lies in the memory for it."""
+MOST_FRAMES = 4096
 TRIES = 3
 MESSAGE_BYTES = MESSAGE.itemsize
 UNSENT, MSG_DONTWAIT = int(Verdict.UNSENT), int(socket.MSG_DONTWAIT)
+recv = types.ExternalFunction("recv", types.int64(types.int32, Pointer, types.uint64, types.int32))
 
 
 class PacketRing:
@@ -66,22 +89,23 @@ class PacketRing:
         """``only``: read no other frames than a program of socket_filters accepts."""
         self.interface = interface
         self.index = _interface_index(interface)
-        self._socket = _packet_socket()
+        self._socket, self._out = _packet_socket(), _packet_socket()
         try:
             stride = _stride(self._socket, interface)
             block = max(mmap.PAGESIZE, stride)
             self._frames, self._stride = frames * block // stride, stride
             self._set_up(block, frames, only)
         except OSError as error:
-            self._socket.close()
+            self.close()
             hint = "a packet ring needs CAP_NET_RAW, memory that is left, and an Ethernet interface"
             raise SetupError(f"interface {interface}", error.strerror or str(error), hint) from error
-        self._heads = np.ndarray(self._frames, HEADER, self._memory, strides=(self._stride,))
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._next = 0
-        self._taken = 0
-        self._messages = Messages(4096, SOCKADDR_LL_BYTES)
+        self._super = np.zeros(1, SUPER)
+        self._whole, self._arena = np.zeros(WHOLE_BYTES, np.uint8), np.zeros(ARENA_BYTES, np.uint8)
+        self._arrived, self._wire = np.zeros(MOST_FRAMES, np.int64), np.zeros(MOST_FRAMES, np.uint32)
+        self._messages = Messages(MOST_FRAMES, SOCKADDR_LL_BYTES)
         names = self._messages.names.view(SOCKADDR_LL)
         names["family"], names["protocol"] = socket.AF_PACKET, socket.htons(0x0800)
         self.unsent = 0
@@ -94,10 +118,16 @@ class PacketRing:
         one = struct.pack("i", 1)
         sock = self._socket
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("i", TPACKET_V2))
-        sock.setsockopt(SOL_PACKET, PACKET_RESERVE, struct.pack("I", HEADROOM_BYTES))
+        sock.setsockopt(SOL_PACKET, PACKET_RESERVE, struct.pack("I", RESERVE_BYTES))
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, one)
+        sock.setsockopt(SOL_PACKET, PACKET_COPY_THRESH, one)
         sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, one)
-        sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, one)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+        except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._out.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, one)
+        self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if only is not None:
             attach(sock, only)
         sock.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("IIII", block, blocks, self._stride, self._frames))
@@ -136,10 +166,12 @@ class PacketRing:
 
     def receive(self, batch: Batch) -> int:
         """Fill the batch with frames that wait; how many.  They stay the ring's until ``release``."""
-        self._taken = batch.count = int(
+        batch.count = int(
             _receive(
-                _address(self._ring), self._stride, self._frames, self._next, self.index,
-                batch.address, batch.length, batch.flags, batch.interface, min(batch.capacity, self._frames),
+                _address(self._ring), self._stride, self._frames, self._next, self.index, self._socket.fileno(),
+                _address(self._super), _address(self._whole), _address(self._arena), batch.address, batch.length,
+                batch.flags, batch.interface, self._arrived, self._wire,
+                min(batch.capacity, self._frames, MOST_FRAMES),
             )
         )  # fmt: skip
         if batch.count == 0:
@@ -148,10 +180,17 @@ class PacketRing:
 
     def arrivals(self, count: int) -> list[tuple[int, int]]:
         """Of the first frames of the last ``receive``: when each came (ns since 1970), and its bytes on the wire."""
-        heads = self._heads[(self._next + np.arange(count)) % self._frames]
-        times = heads["seconds"].astype(np.int64) * 1_000_000_000 + heads["nanoseconds"]
-        lengths = heads["length"] + np.where(heads["status"] & STATUS_TAGGED, TAG_BYTES, 0)
-        return list(zip(times.tolist(), lengths.tolist(), strict=True))
+        return list(zip(self._arrived[:count].tolist(), self._wire[:count].tolist(), strict=True))
+
+    @property
+    def super_frames(self) -> int:
+        """How many were cut into frames, since the start."""
+        return int(self._super["split"][0])
+
+    @property
+    def super_frames_lost(self) -> int:
+        """How many came faster than they were read, or were not understood: what there is of each ends in a verdict."""
+        return int(self._super["lost"][0])
 
     def _clear_error(self) -> None:
         """An interface that goes down leaves an error, and a descriptor that is readable until someone asks for it."""
@@ -165,7 +204,7 @@ class PacketRing:
         messages = self._messages
         sent, unsent = (
             _send(
-                self._socket.fileno(), self.index, batch.address, batch.length, batch.verdict, batch.interface,
+                self._out.fileno(), self.index, batch.address, batch.length, batch.verdict, batch.interface,
                 batch.count, _address(messages.vectors), _address(messages.names), _address(messages.messages),
             )
         )  # fmt: skip
@@ -174,9 +213,10 @@ class PacketRing:
 
     def release(self, batch: Batch) -> None:
         """Give the frames of the last ``receive`` back to the kernel."""
-        _release(_address(self._ring), self._stride, self._frames, self._next, self._taken)
-        self._next = (self._next + self._taken) % self._frames
-        self._taken = 0
+        taken = int(self._super["taken"][0])
+        _release(_address(self._ring), self._stride, self._frames, self._next, taken)
+        self._next = (self._next + taken) % self._frames
+        self._super["taken"] = 0
 
     def dropped(self) -> int:
         """Frames that found the ring full, since the start."""
@@ -186,6 +226,7 @@ class PacketRing:
 
     def close(self) -> None:
         self._socket.close()
+        self._out.close()
 
 
 def _packet_socket() -> socket.socket:
@@ -205,7 +246,7 @@ def _interface_index(interface: str) -> int:
 def _stride(sock: socket.socket, interface: str) -> int:
     """Bytes of one place in the ring: the MTU, headers and headroom, as a power of two."""
     mtu: int = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
-    return 1 << (mtu + HEADER.itemsize + HEADROOM_BYTES + 64 - 1).bit_length()
+    return 1 << (mtu + HEADER.itemsize + RESERVE_BYTES + VNET_BYTES + 64 - 1).bit_length()
 
 
 def _address(array: NDArray[Any]) -> np.uint64:
@@ -229,33 +270,84 @@ def _put_back(start, head):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _receive(ring, stride, frames, first, index, address, length, flags, interface, capacity):  # type: ignore[no-untyped-def]
-    count = 0
-    place = first
+def _receive(  # type: ignore[no-untyped-def]
+    ring, stride, frames, first, index, descriptor, state, whole, arena,
+    address, length, flags, interface, arrived, wire, capacity,
+):  # fmt: skip
+    record = super_row(at_address(state), 0)
+    record.used = record.taken = 0
+    count, place = 0, first
     while count < capacity:
         head = header_row(at_address(ring + u64(place * stride)), 0)
         status = head.status
         if (status & STATUS_USER) == 0:
             break
         acquire()
-        address[count] = ring + u64(place * stride) + u64(head.mac)
-        length[count] = head.captured
-        mark = 0
+        start, captured = ring + u64(place * stride) + u64(head.mac), int64(head.captured)
+        came, mark = int64(head.seconds) * 1_000_000_000 + int64(head.nanoseconds), 0
+        kind = vnet_row(at_address(start - u64(VNET_BYTES)), 0).kind
+        if rarely(kind != 0 or (status & STATUS_COPY) != 0):
+            if record.size == 0:
+                start, captured = _whole_frame(record, descriptor, whole, arena, start, captured, head, kind)
+            if record.size != 0:
+                while record.size != 0 and count < capacity:
+                    address[count], length[count] = cut(record, arena)
+                    if length[count] == 0:
+                        break
+                    arrived[count], wire[count], flags[count], interface[count] = came, length[count], 0, index
+                    count += 1
+                if record.size != 0:  # its place is still taken, so that the descriptor stays readable
+                    break
+                place, record.taken = place + 1 if place + 1 < frames else 0, record.taken + 1
+                continue
         if (status & STATUS_UNFINISHED) != 0:
             mark |= UNFINISHED_CHECKSUM
-        if head.captured < head.length:
+        if captured < int64(head.length):
             mark |= CUT
+        wire[count] = head.length
         if (status & STATUS_TAGGED) != 0:
-            address[count] -= u64(TAG_BYTES)
-            length[count] += TAG_BYTES
-            _put_back(at_address(address[count]), head)
+            start -= u64(TAG_BYTES)
+            captured += TAG_BYTES
+            wire[count] += TAG_BYTES
+            _put_back(at_address(start), head)
+        address[count], length[count], arrived[count] = start, captured, came
         flags[count] = mark
         interface[count] = index
         count += 1
+        record.taken += 1
         place += 1
         if place == frames:
             place = 0
     return count
+
+
+@step
+def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):  # type: ignore[no-untyped-def]
+    """Take a super-frame in hand, or give another large frame as it is: (where it begins, how much there is of it)."""
+    begin = whole + u64(WHOLE_AT)
+    frame, wanted = begin + u64(VNET_BYTES), int64(head.length)
+    if (head.status & STATUS_COPY) != 0:
+        got = int64(recv(descriptor, at_address(begin), WHOLE_BYTES - WHOLE_AT, MSG_DONTWAIT))
+        is_whole = got == wanted + VNET_BYTES
+    else:
+        memcpy(at_address(begin), at_address(start - u64(VNET_BYTES)), u64(captured + VNET_BYTES))
+        is_whole = captured == wanted
+    if not is_whole:
+        record.lost += 1
+        return start, captured
+    vnet = vnet_row(at_address(begin), 0)
+    mark, size, checksum_start, more = vnet.flags, int64(vnet.size), int64(vnet.checksum_start), int64(0)
+    if kind == 0:  # longer than a place, as its interface's MTU was raised
+        kept = keep(record, arena, frame, wanted)
+        return (kept, wanted) if kept != u64(0) else (start, captured)
+    if (head.status & STATUS_TAGGED) != 0:
+        more = int64(TAG_BYTES)
+        _put_back(at_address(frame - u64(TAG_BYTES)), head)
+    if open_super(record, frame - u64(more), wanted + more, mark, kind, size, checksum_start + more):
+        record.split += 1
+        return frame, wanted
+    record.lost += 1
+    return start, captured
 
 
 @compiled

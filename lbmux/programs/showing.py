@@ -94,7 +94,7 @@ class Showing:
         ring, waiting = self.ring, self.waiting
         lost = {
             # Not in a thread: the kernel's count begins anew with each question.
-            "ring": ring and {"dropped": ring.dropped(), "unsent": ring.unsent, "outages": ring.outages},
+            "ring": ring and _ring_counters(ring),
             "waiting": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
             "slowpath": self.slow and self.slow(),
         }
@@ -163,6 +163,13 @@ class Showing:
         if memory is None or not 0 <= at <= at + length <= len(memory) or length > MOST_BYTES:
             raise OutlineError(region, at, length)
         return base64.b64encode(memory[at : at + length].tobytes()).decode()
+
+
+def _ring_counters(ring: PacketRing) -> dict[str, int]:
+    return {
+        "dropped": ring.dropped(), "unsent": ring.unsent, "outages": ring.outages,
+        "super_frames": ring.super_frames, "super_frames_lost": ring.super_frames_lost,
+    }  # fmt: skip
 
 
 def _test(filter: str, moment: Moment) -> live_flows.Test | None:

@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,12 +19,14 @@ from scapy.layers.l2 import GRE, Dot1Q, Ether
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
+from lbmux.frames import packet_ring
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.socket_filters import NOTHING, tunnels
 
 from .pair import Pair
 
+UDP_SEGMENT = 103
 MARK = b"\x88\xb5"
 """The Ethernet type for experiments: what a test's own frames have, and no other."""
 
@@ -204,17 +207,106 @@ def test_an_unfinished_checksum_is_marked(pair: Pair, ring: PacketRing) -> None:
 
 
 @pytest.mark.root
-def test_a_frame_longer_than_a_place_of_the_ring_is_marked_as_cut(
+def test_a_frame_longer_than_a_place_of_the_ring_is_read_whole(
     pair: Pair, wire: socket.socket, ring: PacketRing
 ) -> None:
     for node in ("a", "b"):
         pair.set_link(node, mtu=9000)
     wire.send(frame(3, 8000))
     batch, index = receive_one(ring)
-    assert batch.flags[index] == CUT
-    assert 1514 <= batch.length[index] < 8000
-    assert whole(batch, index) == frame(3, 8000)[: batch.length[index]]
-    assert ring.arrivals(batch.count)[index][1] == 8000, "as it was on the wire"
+    assert (batch.flags[index], whole(batch, index)) == (0, frame(3, 8000))
+    assert ring.arrivals(batch.count)[index][1] == 8000
+
+
+@pytest.mark.root
+def test_a_frame_longer_than_a_place_of_the_ring_and_not_read_in_time_is_marked_as_cut(
+    pair: Pair, wire: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packet_ring, "RECEIVE_BUFFER_BYTES", 2304)  # room for one
+    with pair.inside("b", lambda: PacketRing("b0", frames=64)) as ring:
+        for node in ("a", "b"):
+            pair.set_link(node, mtu=9000)
+        for turn in (1, 2, 3):
+            wire.send(frame(turn, 8000))
+        batch, found = Batch(), dict[int, tuple[int, int]]()
+        while len(found) < 3 and readable(ring, 2000):
+            for index in range(ring.receive(batch)):
+                if ours(whole(batch, index)):
+                    found[number(whole(batch, index))] = (int(batch.flags[index]), int(batch.length[index]))
+                    assert ring.arrivals(batch.count)[index][1] == 8000, "as it was on the wire"
+            ring.release(batch)
+    assert found[1] == (0, 8000)
+    assert found[3][0] == CUT
+    assert 1514 <= found[3][1] < 8000
+
+
+def collect(ring: PacketRing, wanted: Callable[[list[bytes]], bool]) -> list[bytes]:
+    """Frames in their order until there are those that are wanted, in batches so small that each is often full."""
+    batch, found = Batch(16), list[bytes]()
+    while not wanted(found):
+        assert readable(ring, 2000), "a super-frame that is not cut to its end keeps the descriptor readable"
+        found += [whole(batch, index) for index in range(ring.receive(batch))]
+        ring.release(batch)
+    return found
+
+
+def checked(frame: bytes) -> IP:
+    """The packet of a frame that was cut, whose checksums are right."""
+    said = IP(frame[14:])
+    again = IP(frame[14:])
+    del again.chksum, again[UDP if UDP in again else TCP].chksum
+    assert bytes(IP(bytes(again))) == bytes(said)
+    return said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("size", [10, 700, 1400])
+def test_a_super_frame_of_udp_is_cut_into_its_datagrams(pair: Pair, ring: PacketRing, size: int) -> None:
+    """Also one that fits a place of the ring; the last datagram is shorter."""
+    payload = bytes(range(256)) * ((40 * size + 5) // 256 + 1)
+    payload = payload[: 40 * size + 5]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+            sock.sendto(payload, ("10.9.0.2", 4000))
+
+    pair.inside("a", send)
+
+    def datagrams(frames: list[bytes]) -> list[bytes]:
+        return [bytes(checked(data)[UDP].payload) for data in frames if data[12:14] == b"\x08\0" and data[23] == 17]
+
+    found = datagrams(collect(ring, lambda frames: len(b"".join(datagrams(frames))) >= len(payload)))
+    assert b"".join(found) == payload
+    assert [len(piece) for piece in found] == [size] * 40 + [5]
+    assert ring.super_frames > 0
+
+
+@pytest.mark.root
+def test_super_frames_of_tcp_are_cut_into_segments(pair: Pair, ring: PacketRing) -> None:
+    payload = bytes(range(251)) * 1000
+
+    def upload() -> None:
+        with socket.create_connection(("10.9.0.2", 80)) as client:
+            client.sendall(payload)
+
+    with pair.inside("b", lambda: socket.create_server(("10.9.0.2", 80))) as server:
+        sender = threading.Thread(target=pair.inside, args=("a", upload))
+        sender.start()
+        with server.accept()[0] as accepted:
+            while accepted.recv(1 << 20):
+                pass
+        sender.join()
+
+    def segments(frames: list[bytes]) -> dict[int, bytes]:
+        """By sequence number."""
+        packets = [IP(data[14:]) for data in frames if data[12:14] == b"\x08\0" and data[23] == 6]
+        return {packet[TCP].seq: bytes(packet[TCP].payload) for packet in packets if len(packet[TCP].payload)}
+
+    found = segments(collect(ring, lambda frames: len(b"".join(segments(frames).values())) >= len(payload)))
+    assert b"".join(found[sequence] for sequence in sorted(found)) == payload
+    assert max(map(len, found.values())) <= 1448
+    assert ring.super_frames > 0
 
 
 @pytest.mark.root

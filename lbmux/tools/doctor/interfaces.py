@@ -29,17 +29,28 @@ def link(situation: Situation) -> Iterator[Finding]:
 
 
 def super_frames(situation: Situation) -> Iterator[Finding]:
-    """Joined frames are longer than any path takes, so the mux drops them as too big; an agent fares no better."""
+    """Joined frames, and those that a sender here leaves to a device to cut: user space cuts them, no program can."""
     if situation.interface is None:
         return
-    name = situation.interface
-    state = features(name)
+    name, state = situation.interface, features(situation.interface)
     joins = [feature for feature in SUPER_FRAMES if state.get(feature)]
-    if joins:
-        seen = f"{', '.join(joins)} on at {name}: received frames are joined, and dropped as too big"
-        yield fault("offloads", seen, f"ethtool -K {name} {' '.join(f'{feature} off' for feature in joins)}")
+    ring = (situation.counters or {}).get("ring") or {}
+    came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
+    mend = f"ethtool -K PORT tso off gso off, where they are sent to {name} (a veth's far end)"
+    in_kernel = (situation.runtime or {}).get("driver") == "xdp"
+    if lost:
+        seen = f"{lost} of {came + lost} super-frames came faster than user space could read them"
+        yield warning("offloads", seen, mend)
+    elif joins and in_kernel:
+        seen = f"{', '.join(joins)} on at {name}: joined frames pass the kernel's program by, and user space cuts them"
+        yield warning("offloads", seen, f"ethtool -K {name} {' '.join(f'{feature} off' for feature in joins)}")
+    elif came and in_kernel:
+        seen = f"{came} super-frames passed the kernel's program by, and user space cut them"
+        yield warning("offloads", seen, mend)
+    elif came or joins:
+        yield ok("offloads", f"user space cuts super-frames into single ones: {came} so far")
     else:
-        yield ok("offloads", f"nothing joins the frames that {name} receives")
+        yield ok("offloads", f"{name} receives frames one by one")
 
 
 def unfinished_checksums(situation: Situation) -> Iterator[Finding]:

@@ -31,6 +31,31 @@ def test_nobody_has_an_interface() -> None:
     assert link(None) == []
 
 
+@pytest.mark.parametrize(
+    ("driver", "came", "lost", "state", "said"),
+    [
+        ("packet", 0, 0, "ok", "receives frames one by one"),
+        ("packet", 7, 0, "ok", "user space cuts super-frames into single ones: 7 so far"),
+        ("tun", 7, 0, "ok", "user space cuts super-frames into single ones: 7 so far"),
+        ("xdp", 7, 0, "warning", "7 super-frames passed the kernel's program by"),
+        ("packet", 7, 3, "warning", "3 of 10 super-frames came faster than user space could read them"),
+    ],
+)
+def test_super_frames_that_came(driver: str, came: int, lost: int, state: str, said: str) -> None:
+    counters = {"ring": {"super_frames": came, "super_frames_lost": lost}}
+    told = situation("mux", interface="lo", runtime={"driver": driver}, counters=counters)
+    (finding,) = interfaces.super_frames(told)
+    assert finding.state == state
+    assert said in finding.seen
+
+
+@pytest.mark.parametrize(("driver", "state"), [("packet", "ok"), ("xdp", "warning")])
+def test_an_interface_that_joins_frames(monkeypatch: pytest.MonkeyPatch, driver: str, state: str) -> None:
+    monkeypatch.setattr(interfaces, "features", lambda interface: {"gro": True})
+    told = situation("mux", interface="lo", runtime={"driver": driver}, counters=None)
+    assert [finding.state for finding in interfaces.super_frames(told)] == [state]
+
+
 @pytest.fixture
 def namespace() -> Iterator[str]:
     name = f"doctor{os.getpid()}"
