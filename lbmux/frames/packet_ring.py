@@ -146,13 +146,8 @@ class PacketRing:
         attach(self._socket, only)
 
     def rebind(self) -> None:
-        """Read and send by the interface of this name, which was recreated.  SetupError, OSError.
-
-        Places in the ring stay as long as the first interface's MTU asked for: longer frames would be cut.
-        """
+        """Read and send by the interface of this name, which was recreated.  SetupError, OSError."""
         index = _interface_index(self.interface)
-        if _stride(self._socket, self.interface) > self._stride:
-            log.warning("interface %s has a larger MTU than before: restart to read longer frames", self.interface)
         self._socket.bind((self.interface, ETH_P_ALL))
         self.index = index
 

@@ -7,6 +7,7 @@ An address of the host itself passes: it is delivered there, not forwarded.
 """
 
 import os
+import socket
 import struct
 from collections.abc import Collection, Iterable
 
@@ -22,12 +23,12 @@ PLACE, MODE = Attach.TCX_INGRESS, "tcx"
 class VipFilter:
     """The filter on one interface; BpfError where the kernel does not take it."""
 
-    def __init__(self, interface_index: int, directory: pins.Pins | None = None) -> None:
+    def __init__(self, interface: str, directory: pins.Pins | None = None) -> None:
         """``directory``: where the link is pinned, so that it outlives this process as an XDP program does.
 
         Without one it goes with the process: then nothing is left that forwards in its stead.
         """
-        self._index, self._pins = interface_index, directory
+        self._interface, self._index, self._pins = interface, 0, directory
         self._vips = AddressSet("lbmux_vips")
         self._counter = syscall.create_array("lbmux_kept", COUNTER.size)
         self._count = syscall.map_value(self._counter, COUNTER.size)
@@ -40,25 +41,37 @@ class VipFilter:
         self.close()
 
     def hide(self, vips: Iterable[Address], local: Collection[Address]) -> None:
-        """Keep exactly these from the kernel, but for the host's own addresses; attached when first called."""
+        """Keep exactly these from the kernel, but for the host's own addresses; attached where it is not.
+
+        OSError where the interface is gone.
+        """
         self._vips.replace(set(vips) - set(local))
-        if self._link is None:
+        if not self.is_attached():
             program = address_filter.load(self._vips.descriptor, self._counter).descriptor
             try:
-                self._link = self._attach(program)
+                self._attach(program)
             finally:
                 os.close(program)
 
-    def _attach(self, program: int) -> int:
+    def _attach(self, program: int) -> None:
+        self._let_go()
+        self._index = socket.if_nametoindex(self._interface)
         held = self._pins.links().get(PLACE) if self._pins else None
-        if held is not None:  # an earlier process left it: in one step from its VIPs to ours
-            link = syscall.open_pinned(held[0])
-            syscall.update_link(link, program)
-            return link
-        link = syscall.create_link(program, self._index, PLACE)
+        if held is not None:
+            self._link = syscall.open_pinned(held[0])
+            if self.is_attached():  # an earlier process left it: in one step from its VIPs to ours
+                syscall.update_link(self._link, program)
+                return
+            self._let_go()
+            held[0].unlink()
+        self._link = syscall.create_link(program, self._index, PLACE)
         if self._pins is not None:
-            syscall.pin(self._pins.link_path(PLACE, MODE), link)
-        return link
+            syscall.pin(self._pins.link_path(PLACE, MODE), self._link)
+
+    def _let_go(self) -> None:
+        if self._link is not None:
+            os.close(self._link)
+            self._link = None
 
     def is_attached(self) -> bool:
         """Whether it still is where it was put: it may be taken off, and the interface may go."""
@@ -70,8 +83,6 @@ class VipFilter:
 
     def close(self) -> None:
         """Takes it off where it is not pinned."""
-        if self._link is not None:
-            os.close(self._link)
-            self._link = None
+        self._let_go()
         self._vips.close()
         os.close(self._counter)

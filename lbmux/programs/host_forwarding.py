@@ -22,8 +22,8 @@ FORWARDING = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/all/forwarding"}
 class HostForwarding:
     """``outlives``: the filter stays when this process ends, as the kernel's driver does, which punts on."""
 
-    def __init__(self, interface: str, interface_index: int, outlives: bool) -> None:
-        self._interface, self._index, self._outlives = interface, interface_index, outlives
+    def __init__(self, interface: str, outlives: bool) -> None:
+        self._interface, self._outlives = interface, outlives
         self._filter: VipFilter | None = None
         self._refusal = ""
 
@@ -43,9 +43,9 @@ class HostForwarding:
         try:
             if self._filter is None:
                 directory = pins.Pins(pins.directory_of(self._interface, "mux")) if self._outlives else None
-                self._filter = VipFilter(self._index, directory)
+                self._filter = VipFilter(self._interface, directory)
             self._filter.hide(vips, local)
-        except LbmuxError as error:
+        except (LbmuxError, OSError) as error:
             self._refused(str(error).splitlines()[0], vips)
         else:
             self._refusal = ""

@@ -257,7 +257,7 @@ async def _serve(options: Options) -> None:
         mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
         sender = stack.enter_context(Sender(options.interface))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), sender)
-        host = stack.enter_context(HostForwarding(options.interface, ring.index, driver.kernel is not None))
+        host = stack.enter_context(HostForwarding(options.interface, driver.kernel is not None))
         prompting = Prompting(lambda: Moment.of_mux(mux), sender.send)
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
@@ -327,7 +327,7 @@ async def _serve(options: Options) -> None:
         start(driver)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
-        await stack.enter_async_context(Presence(ring, driver, about, loop.read).running())
+        await stack.enter_async_context(Presence(ring, driver, about, loop.read, keep_from_host).running())
         services = counted(len(config.services), "service")
         log.info("mux %s on %s: %s", " and ".join(map(str, local)), options.interface, services)
         ready()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from lbmux.control.network_events import LINKS, NetworkEvents
@@ -25,13 +25,14 @@ RETRY_S = 1.0
 class Presence:
     """``about`` gets what `lbmux show runtime` says: ``interface_state``, which is present, gone, or an error.
 
-    ``read`` is called when the ring has frames.
+    ``read`` is called when the ring has frames, ``reopened`` when a recreated interface was opened.
     """
 
     def __init__(
-        self, ring: PacketRing, driver: Driver, about: dict[str, Any], read: Callable[[], None]
-    ) -> None:
-        self._ring, self._driver, self._about, self._read = ring, driver, about, read
+        self, ring: PacketRing, driver: Driver, about: dict[str, Any], read: Callable[[], None],
+        reopened: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        self._ring, self._driver, self._about, self._read, self._reopened = ring, driver, about, read, reopened
         about["interface_state"] = "present"
 
     @contextlib.asynccontextmanager
@@ -66,6 +67,8 @@ class Presence:
                 await asyncio.sleep(RETRY_S)
             else:
                 log.warning("interface %s was recreated: opened again", self._ring.interface)
+                if self._reopened is not None:
+                    await self._reopened()
 
     def _reopen(self) -> None:
         """The ring last: by its index the interface is known to be open."""

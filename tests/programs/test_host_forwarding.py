@@ -193,7 +193,7 @@ def test_a_start_says_where_it_cannot_be_ensured(
 ) -> None:
     monkeypatch.setattr(host_forwarding, "VipFilter", Forwards)
     monkeypatch.setattr(host_forwarding, "forwards", lambda interface, version: version in families)
-    host = HostForwarding("eth0", 2, outlives=False)
+    host = HostForwarding("eth0", outlives=False)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             asyncio.run(host.configure(Config.model_validate(configuration(*SERVICES))))

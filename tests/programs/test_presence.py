@@ -96,6 +96,7 @@ def test_a_vanished_interface_costs_nothing_and_is_opened_again(
             bring_back(lab, node)
             until(lambda: state(daemon) == "present")
             until(lambda: answers(lab))
+            until(lambda: ask(mux.control, "runtime")["host_forwarding"]["vips_filtered"])
 
 
 def test_frames_are_read_again_after_the_interface_was_down(lab: Lab) -> None:
