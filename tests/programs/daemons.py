@@ -1,6 +1,7 @@
 """Muxes and agents of a lab as children of the test: started, asked, ended, their exit codes and logs kept."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ ETH_P_IP = 0x0800
 START_S = 30.0
 USER_SPACE = {"mux": "packet", "agent": "tun"}
 """The driver, unless an option says another."""
-READY = {"mux": " services\n", "agent": " backends of this host\n"}
+READY = {"mux": re.compile(r": \d+ services?\n"), "agent": re.compile(r" backends? of this host\n")}
 
 
 def service(name: str, port: int, backends: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -46,10 +47,11 @@ class Daemon:
     def log(self) -> str:
         return self._path.read_text()
 
-    def wait_for(self, text: str, seconds: float = 5.0) -> None:
-        """Until the log has a text."""
+    def wait_for(self, text: str | re.Pattern[str], seconds: float = 5.0) -> None:
+        """Until the log has a text, or matches a pattern."""
+        pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + seconds
-        while text not in self.log:
+        while not pattern.search(self.log):
             assert self.process.poll() is None and time.monotonic() < deadline, self.log
             time.sleep(0.02)
 
