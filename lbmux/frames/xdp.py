@@ -47,6 +47,7 @@ class Kernel:
         """The program that is attached at each place: the usual one, or a watched one."""
         self._lock = threading.RLock()  # trace and route changes come from different threads
         pins.mount()
+        self.pins_end_with = pins.end_with()
         self._pins = pins.Pins(pins.directory_of(interface, role))
         self._remove_stale_links()
         self._generation = self._pins.in_force()

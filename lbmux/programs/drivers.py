@@ -69,7 +69,7 @@ class Driver:
     @property
     def stays(self) -> bool:
         """Whether packets are forwarded without this process, too."""
-        return self.kernel is not None and not self.detach_on_exit
+        return self.kernel is not None and not self.detach_on_exit and not self.kernel.pins_end_with
 
     def begin(self) -> None:
         """Compile and verify beside what else a start has to do: by processes of their own, and in the kernel."""
@@ -116,7 +116,8 @@ class Driver:
     def describe(self) -> dict[str, object]:
         kernel = self.kernel
         modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
-        return {"driver": self.name, "modes": modes, "adopted": self.adopted}
+        pins_end_with = kernel.pins_end_with if kernel else ""
+        return {"driver": self.name, "modes": modes, "adopted": self.adopted, "pins_end_with": pins_end_with}
 
 
 def start(driver: Driver, is_agent: bool = False) -> None:
@@ -159,6 +160,12 @@ def cpus(role: str) -> int:
         reason = f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most"
         raise SetupError(f"{count} CPUs", reason, "forward in user space, by --driver, or boot with possible_cpus=")
     return count
+
+
+PINS_END = (
+    "forwarding in the kernel ends with %s: /sys/fs/bpf is not the machine's own."
+    " Use `nsenter --net=FILE` rather than `ip netns exec`, or mount the host's /sys/fs/bpf into the container"
+)
 
 
 def _say(interface: str, fallback: str, error: LbmuxError) -> None:
@@ -204,6 +211,8 @@ def choose(
             _say(interface, fallback, error)
         else:
             kernel.xdp_modes = MODES[xdp_mode]
+            if kernel.pins_end_with and not detach_on_exit:
+                log.warning(PINS_END, kernel.pins_end_with)
             driver = Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, programs, detach_on_exit)
     driver = driver or Driver(role, interface, Tables.allocate(sizes(1)), 0, fallback)
     driver.begin()

@@ -12,6 +12,7 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from lbmux.errors import SetupError
 from lbmux.targets.bpf import syscall
@@ -19,6 +20,8 @@ from lbmux.targets.bpf.syscall import Attach, BpfError
 
 FILE_SYSTEM = Path("/sys/fs/bpf")
 ROLES = ("mux", "agent")
+OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
+"""What a BPF file system is mounted as that a daemon mounted; PROC_PID_INIT_INO, which only the machine itself has."""
 LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
 MODE = 0o700
 
@@ -38,9 +41,39 @@ def mount() -> None:
     if any(fields[1] == str(FILE_SYSTEM) and fields[2] == "bpf" for fields in mounts):
         return
     library = ctypes.CDLL(None, use_errno=True)
-    if library.mount(b"bpf", os.fsencode(FILE_SYSTEM), b"bpf", 0, None) != 0:
+    if library.mount(OURS.encode(), os.fsencode(FILE_SYSTEM), b"bpf", 0, None) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise SetupError(str(FILE_SYSTEM), reason, "the BPF file system cannot be mounted: needs CAP_SYS_ADMIN")
+
+
+def end_with() -> str:
+    """With what the BPF file system ends, and all that is pinned there; empty where it is the machine's own.
+
+    It lives in mount namespaces.  `ip netns exec` makes one with an empty /sys: what is mounted there ends with the
+    command.  A container's ends with the container, unless the host's is mounted into it.
+    """
+    try:
+        here, of_init = _mounted("thread-self").get(str(FILE_SYSTEM)), _mounted("1")
+    except OSError:  # nothing is known
+        return ""
+    if here is None or here.device not in {mounted.device for mounted in of_init.values()}:
+        return "this process's own mount namespace"
+    in_container = os.stat("/proc/thread-self/ns/pid").st_ino != FIRST_PID_NAMESPACE
+    return "this container" if in_container and here.source == OURS else ""
+
+
+class Mounted(NamedTuple):
+    """``device``: its number, which only mounts of the same file system share."""
+
+    device: str
+    source: str
+
+
+def _mounted(process: str) -> dict[str, Mounted]:
+    """The BPF file systems of a process's mount namespace, by mount point (proc_pid_mountinfo(5))."""
+    lines = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
+    found = ((fields, fields.index("-")) for fields in lines)
+    return {fields[4]: Mounted(fields[2], fields[at + 2]) for fields, at in found if fields[at + 1] == "bpf"}
 
 
 class Pins:
