@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control.config import Backend, Config, Service, kind_of
+from lbmux.control.host_probes import answered
 from lbmux.control.identities import assign, identity
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
 from lbmux.control.names import Name, fill
@@ -64,6 +65,7 @@ class Plan:
     endpoints: dict[int, tuple[int, NDArray[Any]]]  # row: (identity, contents)
     owners: dict[int, int]  # row: identity
     served: tuple[tuple[Service, Backend], ...]
+    probed: tuple[tuple[Service, Backend], ...]
 
 
 class AgentTables:
@@ -77,6 +79,8 @@ class AgentTables:
         self.mode = {"nat": NAT, "local": LOCAL}[mode]
         self.config: Config | None = None
         self.served: tuple[tuple[Service, Backend], ...] = ()
+        self.probed: tuple[tuple[Service, Backend], ...] = ()
+        """What answers the muxes' probes of this host."""
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
@@ -86,9 +90,12 @@ class AgentTables:
     def _plan(self, config: Config) -> Plan:
         tables = self.tables
         served = tuple((s, b) for s in config.services for b in s.backends if b.tunnel_to in self.own)
-        owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in served}
+        probed = answered(config, served)
+        owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in (*served, *probed)}
         owner_rows = assign("services", tables.service_identities, owners, set())
-        wanted = {identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in served}
+        wanted = {
+            identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)
+        }
         in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
         rows = assign("endpoints", tables.backend_identities, wanted, in_use)
         names = [Name(OWN, address, 0, 0, 0) for address in self.own]
@@ -104,12 +111,13 @@ class AgentTables:
         if self.mode == NAT:
             answering = (
                 Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
-                for s, b in served
+                for s, b in (*served, *probed)
                 for port in ports_of(s, b)
             )
             names += dict.fromkeys(answering)  # two services may have one backend
         copy, salt = fill(tables, names)
-        return Plan(config, copy, salt, endpoints, {row: value for value, row in owner_rows.items()}, served)
+        owners_by_row = {row: value for value, row in owner_rows.items()}
+        return Plan(config, copy, salt, endpoints, owners_by_row, served, probed)
 
     def asks(self, config: Config, service: Service, backend: Backend) -> bool:
         """Whether the host's sockets are asked about connections that are not known.
@@ -153,4 +161,4 @@ class AgentTables:
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
         tables.endpoints["state"][gone] = GONE
-        self.config, self.served = plan.config, plan.served
+        self.config, self.served, self.probed = plan.config, plan.served, plan.probed

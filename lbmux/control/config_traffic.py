@@ -50,6 +50,11 @@ class Tunnel(Model):
     over paths and receive queues. Default: the mux's own address."""
 
 
+    probes: bool = True
+    """Whether muxes probe each host through the tunnel, by one packet a second, for services without `health` too. A
+    host that does not answer three of them gets no traffic while another host does."""
+    probe_port: Port = 6083
+    """The TCP port of VIPs that these probes go to: nobody should listen there. Agents pass them on to their hosts."""
     clamp_mss: bool = False
     """Agents that translate lower the MSS in SYN-ACKs to what fits 1500 bytes beside the largest tunnel header."""
 

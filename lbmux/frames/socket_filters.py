@@ -56,6 +56,12 @@ def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
     )
 
 
+def tcp_to(port: int, version: int) -> tuple[Line, ...]:
+    """Of a raw TCP socket: segments to a port.  The socket has IPv4's header, and not IPv6's."""
+    load = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, 2)) if version == 4 else ((LOAD_HALF, 0, 0, 2),)
+    return (*load, (EQUAL, 0, 1, port), (RETURN, 0, 0, WHOLE), *NOTHING)
+
+
 def _of_protocol(
     protocol: tuple[int, int], port: tuple[tuple[int, int], ...], udp_ports: tuple[int, ...], fragment_at: int = 0
 ) -> tuple[Line, ...]:

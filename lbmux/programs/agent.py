@@ -185,7 +185,8 @@ def reply_sources(agent: AgentTables) -> set[ReplySource]:
         found = [*ports_of(service, backend)]
         return range(found[0], found[-1] + 1) if found[0] else None
 
-    return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in agent.served}
+    pairs = (*agent.served, *agent.probed)
+    return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in pairs}
 
 
 async def serve(options: Options) -> None:

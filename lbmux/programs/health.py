@@ -19,11 +19,14 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.plurals import counted
 from lbmux.programs.drained import Drained
 from lbmux.programs.hearing import Hearing
+from lbmux.programs.host_probes import HostProbes
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import FORMAT, LINES_AN_ANSWER
 
 log = logging.getLogger(__name__)
+HOSTS_FIRST_S = 1.0
+"""How long a mux with new tables waits at most for its hosts' answers through the tunnel."""
 FIRST_S = 3.0
 """How long a mux with new tables waits at most to know of each backend whether it is up."""
 
@@ -33,12 +36,15 @@ class Health:
 
     def __init__(
         self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], into_tunnel: Bind,
-        token: Path | None = None, local: Iterable[Address] = (),
+        token: Path | None = None, local: Iterable[Address] = (), hosts: HostProbes | None = None,
     ) -> None:  # fmt: skip
-        """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses."""
+        """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses;
+        ``hosts``: the probes of hosts."""
         self._lives, self._reloader = lives, reloader
         self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=lives.is_settled)
         self._hearing = Hearing(self._heard, token, local)
+        self._hosts = hosts or HostProbes((), list)
+        self._hosts.changed = self._cut_off
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
         self._unsettled: set[Key] = set()
         self._drained = Drained(reloader, moment, without_flows)
@@ -54,7 +60,7 @@ class Health:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._drained.watch())]
-        async with self._prober, self._hearing:
+        async with self._prober, self._hearing, self._hosts.running():
             self._hearing.configure(self._reloader.wanted)  # without a token a mux does not start
             self.configure(self._reloader.wanted)
             try:
@@ -72,8 +78,9 @@ class Health:
         """
         self._unsettled = self._lives.unsettled()
         if not self._unsettled:
-            return
+            self._all_settled.set()
         try:
+            await self._hosts.settled(HOSTS_FIRST_S)
             await asyncio.wait_for(self._all_settled.wait(), FIRST_S)
         except TimeoutError:
             unheard = counted(len(self._unsettled), "backend")
@@ -105,6 +112,15 @@ class Health:
         if not math.isinf(silent_s):
             said = f"its agent has said nothing for {silent_s:.0f} s"
         return line | {"reason": f"{line['reason']}; {said}"}
+
+    def _cut_off(self) -> None:
+        """Other hosts answer through the tunnel than before."""
+        before, self._lives.cut_off = self._lives.cut_off, self._hosts.cut_off
+        for host in sorted(self._hosts.cut_off.keys() - before.keys(), key=str):
+            log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)
+        for host in sorted(before.keys() - self._hosts.cut_off.keys(), key=str):
+            log.info("host %s counts as reachable through the tunnel again", host)
+        self._changed.set()
 
     def _heard(self, key: Key, healthy: bool, reason: str) -> None:
         if self._lives.heard(key, healthy, reason):

@@ -41,6 +41,7 @@ from lbmux.programs.draining import drained
 from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.host_forwarding import HostForwarding
+from lbmux.programs.host_probes import HostProbes
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.presence import Presence
@@ -265,16 +266,19 @@ async def _serve(options: Options) -> None:
         probes = TunnelProbes(local, ring.send)
         await stack.enter_async_context(probes.running())
         await probes.configure(wanted)
+        hosts = HostProbes(local, sender.send)
+        await hosts.configure(wanted)
 
         def moved(destination: Address, hop: NextHop | None) -> None:
             mux.set_next_hop(destination, hop)
             probes.set_next_hop(destination, hop)
+            hosts.set_next_hop(destination, hop)
             log.info("next hop of %s: %s", destination, hop or "not known")
             if hop is not None:
                 loop.retry()
 
         hops = await stack.enter_async_context(NextHops(moved))
-        await hops.watch(mux.destinations() | probes.destinations())
+        await hops.watch(mux.destinations() | probes.destinations() | hosts.destinations())
 
         watching = Watching(lambda: Moment.of_mux(mux), loop.watch, driver)
         about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, local)]}
@@ -300,16 +304,17 @@ async def _serve(options: Options) -> None:
             prompting.in_force(reloader.wanted.slowpath)
             try:
                 await probes.configure(reloader.wanted)
+                await hosts.configure(reloader.wanted)
             except LbmuxError as error:
                 log.error("backends that are probed through the tunnel stay as they are: %s", error)
-            await hops.watch(mux.destinations() | probes.destinations())
+            await hops.watch(mux.destinations() | probes.destinations() | hosts.destinations())
             health.configure(reloader.wanted)
             if announcer is not None and mux.config is not None:
                 await announcer.announce(routes_of(mux.config))
 
         stack.enter_context(refreshing(slow))
         reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
-        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token, local)
+        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token, local, hosts)
         handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
         handlers |= {**health.handlers(), "watch": watching.watch}
         if announcer is not None:

@@ -15,6 +15,8 @@ from typing import Any
 from lbmux.lab.lab import Lab
 
 ETH_P_IP = 0x0800
+PROBE_PORT = (6083).to_bytes(2)
+PROBE_PORTS = 2 * PROBE_PORT
 START_S = 30.0
 USER_SPACE = {"mux": "packet", "agent": "tun"}
 """The driver, unless an option says another."""
@@ -106,7 +108,7 @@ class Wire:
         self.socket.close()
 
     def frames(self, wanted: int, seconds: float = 2.0, tunnelled_from: int | None = None) -> list[bytes]:
-        """So many frames, or what came in time; only what was for this node.
+        """So many frames, or what came in time; only what was for this node, without muxes' probes and their answers.
 
         ``tunnelled_from``: only those whose inner packet has that source port; earlier connections may say goodbye yet.
         """
@@ -116,7 +118,8 @@ class Wire:
             with contextlib.suppress(TimeoutError):
                 frame, origin = self.socket.recvfrom(65536)
                 source_port = int.from_bytes(frame[54:56], "big")
-                if origin[2] == socket.PACKET_HOST and tunnelled_from in (None, source_port):
+                is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # an answer, or a tunnelled one
+                if origin[2] == socket.PACKET_HOST and not is_probe and tunnelled_from in (None, source_port):
                     found.append(frame)
         return found
 

@@ -20,7 +20,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Route
 
-from .daemons import Daemon, Wire, by_backend, configuration, rewrite, running, send, service
+from .daemons import PROBE_PORT, Daemon, Wire, by_backend, configuration, rewrite, running, send, service
 
 pytestmark = pytest.mark.root
 
@@ -276,11 +276,15 @@ class Link:
         self._socket.send(bytes(Ether(src=mac, dst=self._mux_mac) / arp))
 
     def tunnelled(self, source_port: int | None = None) -> Any:
-        """The next tunnelled frame (of that TCP port: earlier connections may still say goodbye), or None."""
+        """The next tunnelled frame (of that TCP port: earlier connections may still say goodbye), or None.
+
+        Probes of hosts are none.
+        """
         self._socket.settimeout(0.4)
         try:
             while frame := Ether(self._socket.recv(65536)):
-                is_tunnelled = IP in frame and frame[IP].proto == socket.IPPROTO_IPIP
+                is_probe = TCP in frame and frame[TCP].dport == int.from_bytes(PROBE_PORT)
+                is_tunnelled = IP in frame and frame[IP].proto == socket.IPPROTO_IPIP and not is_probe
                 if is_tunnelled and (source_port is None or (TCP in frame and frame[TCP].sport == source_port)):
                     return frame
         except TimeoutError:

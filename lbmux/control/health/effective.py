@@ -4,16 +4,26 @@ A backend that drains keeps its row, with no weight: it gets no new flows, and t
 or disabled is left out: the data path gives its flows to others as soon as their entries' backend is gone.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 
+from lbmux.addresses import Address
 from lbmux.control.config import Backend, Config, Service
 from lbmux.control.orders import Key, Life
 
 
-def effective(config: Config, down: Set[Key], lives: Mapping[Key, Life]) -> Config:
-    """``config``: as ordered (control.orders)."""
-    services = tuple(_service(service, down, lives) for service in config.services)
+def effective(
+    config: Config, down: Set[Key], lives: Mapping[Key, Life], cut_off: Collection[Address] = ()
+) -> Config:
+    """``config``: as ordered (control.orders); ``cut_off``: hosts that do not answer through the tunnel."""
+    services = tuple(_service(service, down | at_hosts(service, cut_off), lives) for service in config.services)
     return config.model_copy(update={"services": services})
+
+
+def at_hosts(service: Service, hosts: Collection[Address]) -> Set[Key]:
+    """The service's backends there."""
+    if not hosts:
+        return frozenset()
+    return {(service.name, backend.name) for backend in service.backends if backend.tunnel_to in hosts}
 
 
 def below_watermark(service: Service, down: Set[Key], lives: Mapping[Key, Life]) -> bool:
@@ -26,7 +36,7 @@ def below_watermark(service: Service, down: Set[Key], lives: Mapping[Key, Life])
 
 
 def _service(service: Service, down: Set[Key], lives: Mapping[Key, Life]) -> Service:
-    believed = service.health is not None and not below_watermark(service, down, lives)
+    believed = not below_watermark(service, down, lives)
     kept: list[Backend] = []
     for backend in service.backends:
         key = service.name, backend.name

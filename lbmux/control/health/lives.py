@@ -7,12 +7,14 @@ what is down in them.  With new tables all is found anew.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
+from lbmux.addresses import Address
 from lbmux.control.config import Backend, Config, Service, kind_of
 from lbmux.control.health import kept
 from lbmux.control.health.checker import Checker, ProbeState
-from lbmux.control.health.effective import below_watermark, effective
+from lbmux.control.health.effective import at_hosts, below_watermark, effective
 from lbmux.control.orders import Key, Order, Orders
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
@@ -27,6 +29,8 @@ class Lives:
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._checkers: dict[Key, Checker] = {}
+        self.cut_off: Mapping[Address, float] = {}
+        """Hosts that do not answer through the tunnel, each with since when."""
         self._in_force: frozenset[Key] | None = frozenset()
         """All backends of the configuration before; None: of tables that were adopted, whichever they have."""
 
@@ -82,7 +86,9 @@ class Lives:
         return _down(self._checkers)
 
     def effective(self, config: Config, orders: Orders) -> Config:
-        return effective(config, self.down | self._new(config), orders.lives)
+        probed = {service.name for service in config.services if service.health}
+        down = {key for key in self.down if key[0] in probed}  # what was found is of no meaning without probes
+        return effective(config, down | self._new(config), orders.lives, self.cut_off)
 
     def _new(self, config: Config) -> set[Key]:
         """Backends that are to be probed, and were not in force before."""
@@ -93,17 +99,21 @@ class Lives:
 
     def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
         """As the control socket answers; may be called in a thread while probes go on."""
-        return states(file, wanted, orders, self._checkers.copy())
+        return states(file, wanted, orders, self._checkers.copy(), self.cut_off)
 
 
-def states(file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker]) -> list[dict[str, Any]]:
+def states(
+    file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker],
+    cut_off: Mapping[Address, float] = MappingProxyType({}),
+) -> list[dict[str, Any]]:  # fmt: skip
     """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
 
     Of all, also of those that have no row in the tables.
     """
     down, lives, found = _down(checkers), orders.lives, list[dict[str, Any]]()
     for service in wanted.services:
-        states = _of_service(service, orders, checkers, below_watermark(service, down, lives))
+        are_kept = below_watermark(service, down | at_hosts(service, cut_off), lives)
+        states = _of_service(service, orders, checkers, are_kept, cut_off)
         found += [_line(wanted, service, *state) for state in states]
     there = {(line["service"], line["backend"]) for line in found}
     for service in file.services:
@@ -119,18 +129,27 @@ def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
 
 
 def _of_service(
-    service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool
+    service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool, cut_off: Mapping[Address, float]
 ) -> Iterator[State]:
     """``are_kept``: whether those that are down are in the tables all the same."""
     for backend in service.backends:
         key = service.name, backend.name
-        state, reason, since = _state(backend, orders.of.get(key), checkers.get(key))
+        checker = _cut_off(checkers.get(key), cut_off.get(backend.tunnel_to), backend)
+        state, reason, since = _state(backend, orders.of.get(key), checker)
         if key in orders.leaving and state != "down":
             one = orders.leaving[key]
             state, reason, since = "leaving", one.reason, one.since
         elif state == "down" and are_kept:
             reason += "; kept, since too few seem healthy"
         yield backend, state, reason, since
+
+
+def _cut_off(checker: Checker | None, since: float | None, backend: Backend) -> Checker | None:
+    """A backend whose host does not answer through the tunnel is down, whatever direct probes say."""
+    if since is None or (checker is not None and checker.is_down):
+        return checker
+    why = f"host {backend.tunnel_to} does not answer through the tunnel: is its agent running?"
+    return Checker(1, 1, since, "down", f"{why} (direct probe: {checker.reason})" if checker is not None else why)
 
 
 def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tuple[str, str, float | None]:

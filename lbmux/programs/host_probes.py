@@ -1,0 +1,208 @@
+"""Probes of all hosts through the tunnel, each a packet a second: sent beside the packet loop, answered by resets.
+
+Packets are made by hand and replies read from a raw socket: a connection a second to each host would cost ten times as
+much.  A probe's sequence number is random, and an answer acknowledges it, so nobody can answer in a host's place
+without seeing the probe.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import secrets
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+from lbmux.addresses import FAMILIES, Address
+from lbmux.control.config import Config
+from lbmux.control.health.hosts import FALL, HostChecks
+from lbmux.control.host_probes import asked
+from lbmux.control.mux_tables import MuxTables, sizes_for
+from lbmux.control.neighbours import NextHop
+from lbmux.control.orders import Key
+from lbmux.errors import SetupError, TableError
+from lbmux.frames.socket_filters import attach, tcp_to
+from lbmux.programs.tunnel_probes import bare
+from lbmux.slowpath.forwarder import TableForwarder
+from lbmux.slowpath.mux import Sent
+from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables, now_ticks
+
+ROUND_S, FIRST_ROUND_S = 1.0, 0.2
+"""From a host's probe to its next; the first ones come faster, until it is known whether it answers."""
+SLICES = 20
+"""A round's probes are spread over it."""
+REMEMBERED = 4
+"""A host's last probes, of which a late answer counts."""
+READS = 64
+
+
+def _nothing() -> None:
+    return
+
+
+class HostProbes:
+    """``changed`` is called when other hosts are cut off than before."""
+
+    def __init__(self, local: Iterable[Address], send: Callable[[Iterable[Sent]], Any]) -> None:
+        self._local = {address.version: address for address in reversed([*local])}
+        self._send = send
+        self.changed: Callable[[], None] = _nothing
+        self._checks, self._settled = HostChecks(), asyncio.Event()
+        self._cut_off: Mapping[Address, float] = {}
+        self._config: Config | None = None
+        self._mux: MuxTables | None = None
+        self._forwarder: TableForwarder | None = None
+        self._hops: dict[Address, NextHop | None] = {}
+        self._ways: dict[Address, list[Key]] = {}
+        self._turn: dict[Address, int] = {}
+        self._asked: dict[Address, deque[int]] = {}
+        self._hosts: dict[int, Address] = {}
+        """By sequence number of a probe."""
+        self._answered = set[Address]()
+        self._port = 0
+        self._sockets: dict[int, socket.socket] = {}
+
+    @property
+    def cut_off(self) -> Mapping[Address, float]:
+        return self._cut_off
+
+    def destinations(self) -> set[Address]:
+        return self._mux.destinations() if self._mux is not None else set()
+
+    def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
+        self._hops[destination] = hop
+        if self._mux is not None:
+            self._mux.set_next_hop(destination, hop)
+
+    async def configure(self, config: Config) -> None:
+        """Probe the hosts of ``config`` and no others."""
+        if config == self._config:
+            return
+        self._config = config
+        if self._port != config.tunnel.probe_port:
+            self._port = config.tunnel.probe_port
+            for version, sock in self._sockets.items():
+                attach(sock, tcp_to(self._port, version))
+        self._ways = asked(config, tuple(self._local))
+        if self._ways:
+            await self._write(config.model_copy(update={"services": tuple(map(bare, config.services))}))
+        self._checks.configure(self._ways, time.time())
+        for gone in self._asked.keys() - self._ways.keys():
+            for sequence in self._asked.pop(gone):
+                self._hosts.pop(sequence, None)
+        self._follow()
+
+    async def _write(self, config: Config) -> None:
+        mux = self._mux or self._new(config)
+        try:
+            plan = await asyncio.to_thread(mux.plan, config)
+        except TableError:
+            mux = self._new(config)
+            plan = await asyncio.to_thread(mux.plan, config)
+        mux.commit(plan)
+        if mux is not self._mux:
+            self._mux, self._forwarder = mux, TableForwarder(Worker(mux.tables), now_ticks)
+
+    def _new(self, config: Config) -> MuxTables:
+        """Tables without flows and slots: rows of backends are all that is needed."""
+        sizes = dataclasses.replace(sizes_for(config), buckets=1, slots=1)
+        mux = MuxTables(Tables.allocate(sizes), *self._local.values())
+        for destination, hop in self._hops.items():
+            mux.set_next_hop(destination, hop)
+        return mux
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            for version in self._local:
+                sock = self._sockets[version] = stack.enter_context(_raw(version, self._port))
+                loop.add_reader(sock.fileno(), self._read, version)
+                stack.callback(loop.remove_reader, sock.fileno())
+            task = asyncio.create_task(self._probe())
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                self._sockets = {}
+
+    async def settled(self, within_s: float) -> None:
+        """Until each host has answered, or has not often enough."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), within_s)
+
+    async def _probe(self) -> None:
+        first, loop = FALL, asyncio.get_running_loop()
+        while True:
+            round_s = FIRST_ROUND_S if first > 0 and self._checks.unsettled else ROUND_S
+            first -= 1
+            begun, hosts = loop.time(), [*self._ways]
+            for at in range(SLICES):
+                for host in hosts[at::SLICES]:
+                    self._judge(host)
+                    self._ask(host)
+                if hosts[at + 1 :]:  # else there is nothing to spread
+                    await asyncio.sleep(begun + (at + 1) * round_s / SLICES - loop.time())
+            await asyncio.sleep(begun + round_s - loop.time())
+
+    def _judge(self, host: Address) -> None:
+        """The last probe of a host was answered, or was not by now; then its next one goes by another VIP."""
+        if host in self._asked and host in self._ways and host not in self._answered:
+            self._turn[host] = self._turn.get(host, 0) + 1
+            self._heard(host, False)
+        self._answered.discard(host)
+
+    def _ask(self, host: Address) -> None:
+        ways, mux, forwarder = self._ways.get(host), self._mux, self._forwarder
+        if not ways or mux is None or forwarder is None or mux.config is None:
+            return
+        key = ways[self._turn.get(host, 0) % len(ways)]
+        row = mux.rows.get(key)
+        vip = next((service.vip for service in mux.config.services if service.name == key[0]), None)
+        if row is None or vip is None:
+            return
+        sequence = secrets.randbits(32)
+        before = self._asked.setdefault(host, deque())
+        before.append(sequence)
+        self._hosts[sequence] = host
+        if len(before) > REMEMBERED:
+            self._hosts.pop(before.popleft(), None)
+        packet = probe(self._local[vip.version], vip, self._port, sequence)
+        self._send([Sent(interface, frame) for interface, frame in forwarder.tunnel(packet, row)])
+
+    def _read(self, version: int) -> None:
+        for _ in range(READS):
+            try:
+                data = self._sockets[version].recv(SEGMENT_BYTES)
+            except (BlockingIOError, KeyError):
+                return
+            host = self._hosts.get(acknowledged(data, version))
+            if host is not None:
+                self._answered.add(host)
+                self._heard(host, True)
+
+    def _heard(self, host: Address, is_answer: bool) -> None:
+        if self._checks.heard(host, is_answer, time.time()):
+            self._follow()
+
+    def _follow(self) -> None:
+        if not self._checks.unsettled:
+            self._settled.set()
+        if (now := self._checks.cut_off).keys() != self._cut_off.keys():
+            self._cut_off = dict(now)
+            self.changed()
+
+
+def _raw(version: int, port: int) -> socket.socket:
+    try:
+        sock = socket.socket(FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_TCP)
+    except PermissionError as error:
+        raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
+    sock.setblocking(False)
+    attach(sock, tcp_to(port, version))
+    return sock
