@@ -101,7 +101,8 @@ def _agent_us() -> float:
             return connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
 
         target = Target(ip_address(DIP), 8080)
-        slow = AgentSlowPath(Host({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected))
+        slow = AgentSlowPath(Host({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected),
+                             cpu_s=lambda: 0.0)
         slow.inbound(Verdict.UNKNOWN, frames[0], time.monotonic())
         slow.counts.clear()
 
@@ -129,7 +130,7 @@ def _mux_us(backends: int) -> float:
         frames.append(frame[:ETHERNET_BYTES] + back)
 
     def work() -> None:
-        slow = MuxSlowPath(forwarder, frozenset(LOCAL), place, lambda vip: True)
+        slow = MuxSlowPath(forwarder, frozenset(LOCAL), place, lambda vip: True, cpu_s=lambda: 0.0)
         for frame in frames:
             slow.handle(Verdict.PROTOCOL, frame, -1, time.monotonic())
         assert slow.counts.keys() == {"returned_forwarded"}, slow.counts

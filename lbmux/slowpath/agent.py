@@ -6,6 +6,7 @@ In:  a tunnelled ICMP error -> has the host the connection? -> its quote transla
 Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES
 from lbmux.slowpath.packets import Packet, ip_packet, read_frame
 from lbmux.slowpath.quoted import flow_of, translate_error
-from lbmux.slowpath.rate import Bucket
+from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
 from lbmux.slowpath.returned import given_back
 from lbmux.slowpath.tunnels import inside
@@ -26,6 +27,10 @@ from lbmux.slowpath.tunnels import inside
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
 """Verdicts of frames that may be ours; NOT_TUNNELLED for fragments of outer packets."""
 OUTBOUND = (Verdict.FRAGMENT,)
+
+
+ASKING_CPU = 0.5
+"""CPU time that packets of unknown connections may take, as a share of one core."""
 
 
 class Target(NamedTuple):
@@ -74,8 +79,10 @@ NOTHING = Inbound([], [])
 class AgentSlowPath:
     host: Host
     counts: Counter[str] = field(default_factory=Counter)
+    cpu_s: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
+        self._asking = CpuBudget(ASKING_CPU)
         self._tunnelled, self._replies = Reassembly(self.counts), Reassembly(self.counts)
         self.configure(self.host)
 
@@ -126,6 +133,15 @@ class AgentSlowPath:
         Where the host has no such connection either, the mux guessed: it gets the packet back, in IP in IP.  A mux
         whose address is not known, and all that is too much work, is believed.
         """
+        if not self._asking.is_left(now):
+            self.counts["unknown_over_cpu"] += 1
+            return Inbound([], [frame], vouched=True)
+        begun_s = self.cpu_s()
+        found = self._asked(outer, frame, now)
+        self._asking.spend(self.cpu_s() - begun_s)
+        return found
+
+    def _asked(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         mine = Inbound([], [frame], vouched=True)
         packet = inside(outer, self.host.gue_port, self.host.geneve_port)
         if packet is None or packet.ports is None or outer.source not in self.host.muxes or not self._work.take(now):

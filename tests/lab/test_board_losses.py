@@ -56,3 +56,11 @@ def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(caps
     """An edge has no mux behind which its connections could live on."""
     (found,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4").values()
     assert found["broken"] == 60 and 0 < found["normal_ms"] < 3500
+
+
+@pytest.mark.root
+@needs("bird")
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
+def test_packets_that_belong_to_no_connection_break_none(capsys: pytest.CaptureFixture[str], driver: str) -> None:
+    """20,000 in three seconds; each is looked for at every host, and then answered with a reset or dropped."""
+    assert not broken(measured(capsys, "ananta", "flood-ack", "--driver", driver, "--seconds", "5"))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import count
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,7 +35,8 @@ class Case:
         muxes = frozenset(map(ip_address, [MUX, MUX6]))
         self.asked: list[Flow] = []
         self.has = False
-        self.slow = AgentSlowPath(Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, self.connected))
+        host = Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, self.connected)
+        self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Seen:
         found = self.slow.inbound(verdict, frame, now)
@@ -185,6 +187,17 @@ def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
     case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
     vouched = [case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched for _ in range(30)]
     assert vouched == sorted(vouched) and 0 < sum(vouched) < 30
+
+
+def test_asking_has_a_budget_of_cpu_time() -> None:
+    case, (frame,) = Case(), tunnelled(segment(4))
+    clock = count(0, 0.01)
+    case.slow.cpu_s = lambda: next(clock)  # each question takes 10 ms
+    for _ in range(30):
+        case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    assert case.slow.counts == {"unknown_returned": 10, "unknown_over_cpu": 20}
+    case.slow.inbound(Verdict.UNKNOWN, frame, 0.1)
+    assert case.slow.counts["unknown_returned"] == 11
 
 
 def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:

@@ -101,6 +101,7 @@ EVENTS = {
         Event("remove-backend", "one less in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
         Event("reload", "a file with one more service", _add_service, _restore, planned=True),
+        Event("flood-ack", "20,000 packets in 3 s that belong to no connection", Stage.flood, _nothing),
         Event("reseed-table", "another hash seed in the file: flows change their slot", _reseed_table, _restore, True),
     )
 }

@@ -21,12 +21,15 @@ PAIRS = (
     "kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend", "cut-link+add-backend",
     "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
 )  # fmt: skip
-POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, *PAIRS)
+POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, "flood-ack", *PAIRS)
 EDGES = (
     *FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",
 )  # fmt: skip
-WIDE = ("nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "reseed-table", "reseed-table+lose-mux")
+WIDE = (
+    "nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "flood-ack", "reseed-table",
+    "reseed-table+lose-mux",
+)  # fmt: skip
 NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
 """What the file says of the backend that is added: the third host, whose server has the VIP."""
 
@@ -90,7 +93,7 @@ SCENARIOS = {
             server="haproxy",
         ),
         Scenario(
-            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FRONT, *BACKEND, *PAIRS), {},
+            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FRONT, *BACKEND, "flood-ack", *PAIRS), {},
             active=("mux1", ACTIVE),
         ),
         Scenario(

@@ -17,10 +17,11 @@ from lbmux.control.control_socket import ask, ask_stream
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
+from lbmux.lab.board.flood import flood
 from lbmux.lab.board.scenarios import Scenario
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS, remove_address
-from lbmux.lab.topology import VIP, Node
+from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")
@@ -117,6 +118,10 @@ class Stage:
 
         for router in self.scenario.ways:
             self.lab.inside(router, write)
+
+    def flood(self) -> None:
+        """The client sends what belongs to no connection."""
+        self.lab.inside("client", lambda: flood(VIP, ECHO_PORT))
 
     def kill_server(self) -> None:
         processes.kill(self.lab.process(self.scenario.backends[self.backend], self.scenario.server), signal.SIGKILL)
