@@ -50,6 +50,8 @@ UNFINISHED_CHECKSUM, CUT, VOUCHED = 1, 2, 4
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
+HELPER_BUFFER_LENGTH, USUAL_BYTES = 188, 1518
+"""bpf_xdp_get_buff_len; the longest frame at an MTU of 1500, with a VLAN tag."""
 SENT, RECEIVED = 0, 1
 """Flags of ``redirect`` (BPF_F_INGRESS)."""
 HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_JIFFIES, HELPER_TIME = 8, 11, 23, 44, 118, 160
@@ -167,7 +169,10 @@ def frame_end(typing: Any, world: Any) -> Any:
 
 @intrinsic
 def frame_length(typing: Any, world: Any) -> Any:
-    """The frame's bytes, those included that the kernel keeps in other pages."""
+    """The frame's bytes, those included that the kernel keeps in other buffers.
+
+    In XDP only jumbo frames have several: of a first buffer that is no longer than a usual frame nothing is asked.
+    """
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if world.target == "tc":
@@ -175,7 +180,15 @@ def frame_length(typing: Any, world: Any) -> Any:
         if world.target == "native":
             return builder.sub(_load(builder, args[0], "end"), _load(builder, args[0], "frame"))
         length = builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
-        return _kept_together(builder, length)
+        first = _kept_together(builder, length)
+        before = builder.block
+        with builder.if_then(builder.icmp_signed(">", first, ir.Constant(i64, USUAL_BYTES))):
+            whole = helper(builder, HELPER_BUFFER_LENGTH, i64, args[0])
+            behind = builder.block
+        found = builder.phi(i64)
+        found.add_incoming(first, before)
+        found.add_incoming(whole, behind)
+        return found
 
     return types.int64(world), lower
 

@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
-from lbmux.targets.bpf import kernel_clock, objects, pins, syscall
+from lbmux.targets.bpf import kernel_clock, objects, pins, refusal, syscall
 from lbmux.targets.bpf.maps import KernelTables, Pinned
 from lbmux.targets.bpf.syscall import Attach, BpfError, Loaded
 from lbmux.targets.regions import Tables
@@ -38,6 +38,8 @@ class Kernel:
         self.modes: dict[Attach, Mode] = {}
         self.xdp_modes: tuple[Mode, ...] = ("native", "generic")
         """In which to try to attach XDP programs, the best first."""
+        self.native_refused = ""
+        """Why it is not the best of them; the kernel's words."""
         self.loaded: dict[Attach, Loaded] = {}
         self.previous: Pinned | None = None
         self.egress_refused: dict[int, BpfError] = {}
@@ -175,6 +177,8 @@ class Kernel:
             if place in links:
                 path, mode = links[place]
                 self.modes[place] = cast(Mode, mode)
+                if place is Attach.XDP and mode != self.xdp_modes[0]:
+                    self.native_refused = f"an earlier run attached it as {mode}: `lbmux detach` lets the next one try"
                 _update(path, program)
             else:
                 self.modes[place] = self._link(place, program)
@@ -196,6 +200,7 @@ class Kernel:
                 link = syscall.create_link(program, self.index, place, FLAGS[mode])
             except BpfError as error:
                 refused = refused or error
+                self.native_refused = refusal.reason(program, self.index, FLAGS[mode]) or os.strerror(error.number)
                 if error.number in FINAL:
                     break
                 continue

@@ -95,6 +95,9 @@ class Driver:
             where = f"{self.kernel.interface} ({self.kernel.modes[place]})"
             log.info("%s on %s: %d instructions", self.programs[place], where, loaded.instructions)
 
+        if self.kernel.native_refused:
+            log.warning("interface %s: XDP is generic, not native: %s", self.interface, self.kernel.native_refused)
+
     def _take_over(self) -> None:
         """A program that an earlier run left in the kernel would go on before us, by what it knew."""
         try:
@@ -116,8 +119,11 @@ class Driver:
     def describe(self) -> dict[str, object]:
         kernel = self.kernel
         modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
-        pins_end_with = kernel.pins_end_with if kernel else ""
-        return {"driver": self.name, "modes": modes, "adopted": self.adopted, "pins_end_with": pins_end_with}
+        said = {
+            "pins_end_with": kernel.pins_end_with if kernel else "",
+            "native_refused": kernel.native_refused if kernel else "",
+        }
+        return {"driver": self.name, "modes": modes, "adopted": self.adopted} | said
 
 
 def start(driver: Driver, is_agent: bool = False) -> None:

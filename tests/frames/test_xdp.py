@@ -180,3 +180,31 @@ def test_a_program_that_is_not_ours_stays_and_is_named_as_the_reason(pair: Pair)
 def test_no_such_interface(pair: Pair) -> None:
     with pytest.raises(SetupError, match="none of that name"):
         pair.inside("b", lambda: Kernel("nowhere", SIZES))
+
+
+def test_native_at_a_jumbo_mtu(pair: Pair) -> None:
+    for node in ("a", "b"):
+        pair.set_link(node, mtu=9000)
+
+    def modes(kernel: Kernel) -> tuple[str, str]:
+        kernel.attach(PROGRAMS)
+        return kernel.modes[Attach.XDP], kernel.native_refused
+
+    assert in_kernel(pair, modes) == ("native", "")
+
+
+def test_a_fallback_to_generic_has_the_kernel_s_reason(pair: Pair) -> None:
+    """A bridge knows no native XDP."""
+
+    def on_bridge() -> tuple[str, str]:
+        with IPRoute() as ip:
+            ip.link("add", ifname="br0", kind="bridge")
+        kernel = Kernel("br0", Sizes(buckets=64, workers=4), "mux")
+        try:
+            kernel.attach({Attach.XDP: "mux_xdp"})
+            return kernel.modes[Attach.XDP], kernel.native_refused
+        finally:
+            kernel.detach()
+
+    mode, why = pair.inside("b", on_bridge)
+    assert (mode, why) == ("generic", "Underlying driver does not support XDP in native mode")

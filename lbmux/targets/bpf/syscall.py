@@ -54,6 +54,8 @@ class Attach(IntEnum):
         return ProgramType.XDP if self is Attach.XDP else ProgramType.SCHED_CLS
 
 
+XDP_HAS_FRAGS = 1 << 5
+"""A program that takes frames in several buffers: larger MTUs than a page (Linux 5.18)."""
 HASH, ARRAY, RING, NO_PREALLOCATION, MMAPABLE = 1, 2, 27, 1 << 0, 1 << 10
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
 LOG_ALL, LOG_STATISTICS = 1, 4
@@ -171,10 +173,23 @@ def load_program(attach: Attach, code: bytes, name: str) -> Loaded:
 
 
 def _load(attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int) -> tuple[int, str]:
+    """With frames in several buffers, where the kernel knows them: it refuses an unknown flag without a log."""
+    if attach is Attach.XDP:
+        try:
+            return _load_with(XDP_HAS_FRAGS, attach, code, name, log_level, log_bytes)
+        except BpfError as error:
+            if error.number != errno.EINVAL or error.log:
+                raise
+    return _load_with(0, attach, code, name, log_level, log_bytes)
+
+
+def _load_with(
+    flags: int, attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int
+) -> tuple[int, str]:
     instructions, log = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(log_bytes)
     attributes = struct.pack(
         "<IIQQIIQII16sII", attach.type, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(LICENCE),
-        log_level, log_bytes, ctypes.addressof(log), 0, 0, _name(name), 0, attach,
+        log_level, log_bytes, ctypes.addressof(log), 0, flags, _name(name), 0, attach,
     )  # fmt: skip
     try:
         return _bpf(Command.PROG_LOAD, attributes, name), log.value.decode(errors="replace")

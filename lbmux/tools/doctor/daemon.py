@@ -43,6 +43,9 @@ def driver(situation: Situation) -> Iterator[Finding]:
     name, modes = situation.runtime["driver"], situation.runtime["modes"]
     if name == "xdp":
         yield ok("driver", f"the kernel's programs forward ({', '.join(f'{p} {m}' for p, m in modes.items())})")
+        if situation.runtime.get("native_refused"):
+            seen = f"XDP is generic, not native, and slower: {situation.runtime['native_refused']}"
+            yield warning("XDP mode", seen, "a smaller MTU, or a driver that can; fine for a lab")
         if situation.runtime.get("pins_end_with"):
             seen = f"they end with {situation.runtime['pins_end_with']}: its /sys/fs/bpf is not the machine's own"
             yield warning("pins", seen, "nsenter --net=FILE, not ip netns exec; in a container mount the host's")

@@ -139,6 +139,21 @@ def test_the_mux_on_every(kind) -> None:  # type: ignore[no-untyped-def]
         twins.assert_same_tables()
 
 
+def jumbos() -> Iterator[bytes]:
+    """Of several buffers in the kernel, to what fits a tunnel of 9000 bytes and some over."""
+    for craft in (*bases()[:2], *IPV6):
+        for length in (1480, 1600, 3000, 3500, 4500, 8800, 8900, 8950, 8990):
+            yield replace(craft, payload=bytes(length), padding=b"").frame()
+
+
+def test_the_mux_on_frames_of_several_buffers() -> None:
+    with mux(64) as twins:
+        for tables in twins.both():
+            tables.backends["mtu"] = 9000
+        assert {Verdict.FORWARDED, Verdict.TOO_BIG} <= assert_mux_agrees(twins, list(jumbos()))
+        twins.assert_same_tables()
+
+
 def agent() -> Twins:
     machine = Machine.make(64, plain=True)
     machine.install_agent(OWN, MUXES, endpoints(asks=True))
