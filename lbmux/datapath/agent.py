@@ -216,6 +216,7 @@ def outbound(world, who, now):
         if is_denied:
             return from_vip(world, setting, who, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
+    owner = forgotten(world, owner, setting.key0)  # the verifier follows what comes now once, not once for each probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
     target = holder(world, who, hashed, high, low, ports, owner, is_denied, now)
