@@ -48,7 +48,7 @@ NEW = 1 << 40
 TEST_RUNS = 2_000_000
 PROGRAMS = {Attach.XDP: "mux_xdp"}
 LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
-NEVER_IDLE = {"untrusted_s": 86400, "trusted_s": 86400, "closing_s": 86400}
+NEVER_IDLE = {"untrusted_s": 86400, "tcp_s": 86400, "fin_s": 86400}
 
 
 class Stage:

@@ -22,7 +22,7 @@ SERVICES, BACKENDS_EACH, FLOWS = 1000, 10, (131_072, 1_048_576)
 SCRAPES, SAMPLES, PAUSE_S = 15, 3000, 0.2
 FILL_PPS = 100_000
 METRICS = "9464"
-NEVER_IDLE = {"untrusted_s": 86400, "trusted_s": 86400, "closing_s": 86400}
+NEVER_IDLE = {"untrusted_s": 86400, "tcp_s": 86400, "fin_s": 86400}
 
 
 def run() -> list[Result]:

@@ -56,7 +56,7 @@ def run() -> list[Result]:
 
 def _config() -> dict[str, Any]:
     """No flow idles out while it is measured."""
-    idle = {"untrusted_s": 3600, "trusted_s": 3600}
+    idle = {"untrusted_s": 3600, "tcp_s": 3600}
     return copy.deepcopy(topology().config) | {"flows": {"limit": 2 * FLOWS}, "idle": idle}
 
 

@@ -28,7 +28,10 @@ from lbmux.cli import options
     "--driver", type=click.Choice(["auto", "tun", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="How packets get to the local stack.",
 )  # fmt: skip
-@click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
+@click.option(
+    "--detach-on-exit", is_flag=True,
+    help="Take the kernel's programs off at exit: else they forward on. In user space: stop holding replies back.",
+)  # fmt: skip
 @options.control
 @options.metrics
 @options.health_token
@@ -46,7 +49,8 @@ def command(
 ) -> None:
     """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
 
-    SIGHUP loads the configuration anew, SIGTERM ends it and takes away what it set up.
+    SIGHUP loads the configuration anew, SIGTERM ends it.  Its flow table stays for the next agent, and until that one
+    comes no reply leaves with the DIP as its source (`lbmux detach` ends that).
     """
     from lbmux.programs.agent import Options, serve
     from lbmux.programs.daemon import run

@@ -11,10 +11,15 @@ from lbmux.cli import options
 @options.interface
 @options.json
 def command(interface: str, as_json: bool) -> int:
-    """Take the programs that a mux or an agent left on an interface off, and remove their tables."""
+    """Take the programs that a mux or an agent left on an interface off, and remove their tables.
+
+    What an agent in user space left to hold replies back goes too.
+    """
     from lbmux.frames.xdp import detach
+    from lbmux.programs.leftovers import release
 
     there = detach(interface)
+    there = release() or there
     if as_json:
         click.echo(json.dumps({"version": 1, "interface": interface, "detached": there}))
         return 0

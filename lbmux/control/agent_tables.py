@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,29 @@ from lbmux.control.names import Name, fill
 from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import room_of
 from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
-from lbmux.datapath.tables import DIP, ENDPOINT, GONE, LOCAL, MUX, NAT, OWN, UP, VIP, WAYS, WIDE_MUX, Sizes
+from lbmux.datapath.tables import (
+    DIP,
+    ENDPOINT,
+    GONE,
+    LOCAL,
+    MUX,
+    NAT,
+    NONE,
+    OWN,
+    SOURCE,
+    UP,
+    VIP,
+    WAYS,
+    WIDE_MUX,
+    Sizes,
+)
 from lbmux.targets.regions import Tables
 
-ENDPOINTS = 1024
-NAMES = 16384
-"""Four times the most that a configuration can name (control.config): a VIP and a DIP a service, and the muxes."""
+ENDPOINTS = 2048
+"""One of each service, and the one of connections straight to a DIP."""
+NAMES = 32768
+"""Over four times the most that a configuration can name (control.config): of each service a VIP, and a DIP with and
+without its port; and the muxes."""
 
 
 def sizes_for(config: Config, workers: int = 1) -> Sizes:
@@ -55,6 +72,25 @@ def advmss(config: Config) -> dict[int, int]:
     return {4: ETHERNET_MTU - room - IPV4_BYTES - TCP_BYTES, 6: ETHERNET_MTU - room - IPV6_BYTES - TCP_BYTES}
 
 
+DIRECT = identity("direct")
+"""The endpoint of connections that clients open straight to a DIP: nothing is translated."""
+
+
+class Source(NamedTuple):
+    """Where a backend's replies come from; port 0: any."""
+
+    protocol: int
+    dip: Address
+    port: int
+
+
+class Owned(NamedTuple):
+    """``owner``: what the flow table calls the source; ``endpoints``: by which its connections may have come."""
+
+    owner: int
+    endpoints: tuple[int, ...]
+
+
 @dataclass
 class Plan:
     """Everything that ``commit`` has to copy."""
@@ -66,6 +102,8 @@ class Plan:
     owners: dict[int, int]  # row: identity
     served: tuple[tuple[Service, Backend], ...]
     probed: tuple[tuple[Service, Backend], ...]
+    direct: int  # row, or NONE
+    sources: dict[Source, Owned]
 
 
 class AgentTables:
@@ -81,6 +119,17 @@ class AgentTables:
         self.served: tuple[tuple[Service, Backend], ...] = ()
         self.probed: tuple[tuple[Service, Backend], ...] = ()
         """What answers the muxes' probes of this host."""
+        self.sources: dict[Source, Owned] = {}
+        """Of the backends here, where anything is translated."""
+        self.direct = NONE
+
+    @property
+    def mux_addresses(self) -> frozenset[Address]:
+        return self.muxes | frozenset(self.config.muxes if self.config else ())
+
+    def knows_sockets_of(self, dip: Address) -> bool:
+        """Those of an address that is elsewhere, as in a container's namespace, are not this namespace's."""
+        return dip in self.own
 
     def plan(self, config: Config) -> Plan:
         """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
@@ -97,7 +146,8 @@ class AgentTables:
             identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)
         }
         in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
-        rows = assign("endpoints", tables.backend_identities, wanted, in_use)
+        translates = self.mode == NAT and bool(served)
+        rows = assign("endpoints", tables.backend_identities, [*wanted, *([DIRECT] if translates else [])], in_use)
         names = [Name(OWN, address, 0, 0, 0) for address in self.own]
         names += [Name(MUX, address, 0, 0, 0) for address in self.muxes | set(config.muxes)]
         names += [Name(WIDE_MUX, prefix.network_address, 0, 0, 0) for prefix in config.tunnel.sources]
@@ -108,7 +158,15 @@ class AgentTables:
             mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
             asks = self.asks(config, service, backend)
             endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss, asks))
-        if self.mode == NAT:
+        sources: dict[Source, Owned] = {}
+        if translates:
+            endpoints[rows[DIRECT]] = (DIRECT, self._direct(rows[DIRECT], served))
+            for s, b in (*served, *probed):
+                source = Source(PROTOCOLS[s.protocol], b.dip, b.port)
+                owner = owner_rows[identity(b.dip, b.port, s.protocol)]
+                row = rows[identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode)]
+                sources[source] = Owned(owner, (*sources.get(source, Owned(owner, ())).endpoints, row))
+            names += dict.fromkeys(Name(SOURCE, b.dip, 0, 0, 0) for _, b in served)
             answering = (
                 Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
                 for s, b in (*served, *probed)
@@ -117,7 +175,16 @@ class AgentTables:
             names += dict.fromkeys(answering)  # two services may have one backend
         copy, salt = fill(tables, names)
         owners_by_row = {row: value for value, row in owner_rows.items()}
-        return Plan(config, copy, salt, endpoints, owners_by_row, served, probed)
+        return Plan(config, copy, salt, endpoints, owners_by_row, served, probed, rows.get(DIRECT, NONE), sources)
+
+    def _direct(self, row: int, served: Iterable[tuple[Service, Backend]]) -> NDArray[Any]:
+        """Replies alone are seen of such a connection, so its entry is as good after its first packet as later."""
+        after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
+        longest = max(ticks(service.idle_s) for service, _ in served)
+        after["idle_untrusted"] = after["idle_trusted"] = after["idle_closing"] = longest
+        after["mode"], after["state"] = LOCAL, UP
+        after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, DIRECT))) & 0xFF
+        return after
 
     def asks(self, config: Config, service: Service, backend: Backend) -> bool:
         """Whether the host's sockets are asked about connections that are not known.
@@ -136,8 +203,8 @@ class AgentTables:
         vip_port = service.port if len(service.ports) == 1 else 0
         after["vip_port"], after["dip_port"] = port_to_wire(vip_port), port_to_wire(backend.port)
         after["mode"], after["protocol"], after["owner"] = self.mode, PROTOCOLS[service.protocol], owner
-        after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
-        after["idle_closing"], after["state"] = ticks(service.idle.closing_s), UP
+        after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
+        after["idle_closing"], after["state"] = ticks(service.idle.fin_s), UP
         after["mss"] = mss
         after["asks"] = asks
         after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
@@ -153,12 +220,14 @@ class AgentTables:
         other = 1 - tables.active
         tables.names[other] = plan.names
         row[f"salt{other}"] = plan.salt
-        row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
+        row["idle_longest"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
         tunnel = plan.config.tunnel
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
         row["any_port"] = any(service.port == 0 for service, _ in plan.served)
         row["wide_muxes"] = bool(tunnel.sources)
+        row["direct"] = plan.direct
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
         tables.endpoints["state"][gone] = GONE
         self.config, self.served, self.probed = plan.config, plan.served, plan.probed
+        self.sources, self.direct = plan.sources, plan.direct

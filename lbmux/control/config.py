@@ -73,10 +73,12 @@ class Idle(Model):
 
     untrusted_s: Seconds = 10
     """Idle time of a flow that was seen once, in seconds."""
-    trusted_s: Seconds = 300
-    """Idle time of a flow that was seen twice or more, in seconds."""
-    closing_s: Seconds = 10
-    """Idle time of a TCP flow after its FIN or RST, in seconds."""
+    tcp_s: Seconds = 900
+    """Idle time of a TCP connection, in seconds."""
+    fin_s: Seconds = 120
+    """Idle time of a TCP connection after a FIN or RST of its client, in seconds."""
+    udp_s: Seconds = 300
+    """Idle time of a UDP flow that was seen twice or more, in seconds."""
 
 
 class Backend(Model):
@@ -202,6 +204,11 @@ class Service(Model):
         if value is not None and info.data.get("port") == 0:
             raise PydanticCustomError("port_to", "has no meaning beside `port: any`")
         return value
+
+    @property
+    def idle_s(self) -> int:
+        """Idle time of an established flow."""
+        return self.idle.tcp_s if self.protocol == "tcp" else self.idle.udp_s
 
     @property
     def port_text(self) -> str:

@@ -1,10 +1,18 @@
-"""Which TCP connections this host has: questions to the kernel about one, or about all of a service (sock_diag(7))."""
+"""Which connections this host has: questions to the kernel about one, about all of a service, or all (sock_diag(7)).
 
+UDP has some too: those of sockets that are connected.
+"""
+
+import contextlib
 import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lbmux.addresses import FAMILIES, Address
 
@@ -15,7 +23,7 @@ REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
 """struct inet_diag_req_v2: family, protocol, states; then the connection, ports and addresses in network byte order."""
 ALL_STATES, ANY_COOKIE, LISTEN = 0xFFFFFFFF, 0xFFFFFFFF, 10
 NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x300, 2, 3
-TIME_WAIT, CLOSE = 6, 7
+ESTABLISHED, SYN_SENT, TIME_WAIT, CLOSE = 1, 2, 6, 7
 NOT_LIVE = (TIME_WAIT, CLOSE, LISTEN)
 LIVE_STATES = ALL_STATES & ~sum(1 << state for state in NOT_LIVE)
 ALIGNED = 4
@@ -25,6 +33,16 @@ SOCKET = struct.Struct("=BBBB2s2s16s16s")
 NO_ADDRESS, MAPPED = bytes(16), bytes(10) + b"\xff\xff"
 """None; and before an IPv4 address that a socket of IPv6 has."""
 ANSWER_BYTES = 1 << 16
+MESSAGE = np.dtype([
+    ("family", "u1"), ("state", "u1"), ("timer", "u1"), ("retransmissions", "u1"), ("local_port", "u2"),
+    ("remote_port", "u2"), ("local", "u1", 16), ("remote", "u1", 16),
+])  # fmt: skip
+"""The same for many at a time; ports as loaded."""
+SOCKETS = np.dtype([
+    ("local", "u8", 2), ("remote", "u8", 2), ("local_port", "u2"), ("remote_port", "u2"), ("protocol", "u1"),
+    ("state", "u1"),
+])  # fmt: skip
+"""Ends as the data path has them: addresses as pairs (lbmux.addresses), ports as loaded."""
 
 
 class Connections:
@@ -39,6 +57,28 @@ class Connections:
 
     def __exit__(self, *error: object) -> None:
         self._socket.close()
+
+    def all(self) -> NDArray[Any]:
+        """TCP sockets that are connected, become so or listen, and UDP's that are connected.  OSError as in ``has``."""
+        found = [self._sockets(family, socket.IPPROTO_TCP, LIVE_STATES | 1 << LISTEN) for family in FAMILIES.values()]
+        with contextlib.suppress(OSError):  # a kernel that tells of TCP only
+            found += [self._sockets(family, socket.IPPROTO_UDP, 1 << ESTABLISHED) for family in FAMILIES.values()]
+        return np.concatenate(found)
+
+    def _sockets(self, family: int, protocol: int, states: int) -> NDArray[Any]:
+        self._ask(family, states, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP, protocol)
+        told = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in self._messages()), MESSAGE)
+        found = np.zeros(len(told), SOCKETS)
+        for name in ("local_port", "remote_port", "state"):
+            found[name] = told[name]
+        for name in ("local", "remote"):
+            address = told[name]
+            if family == socket.AF_INET:
+                prefix = np.broadcast_to(np.frombuffer(MAPPED, np.uint8), (len(told), len(MAPPED)))
+                address = np.concatenate([prefix, address[:, :4]], axis=1)
+            found[name] = np.ascontiguousarray(address).view("<u8")
+        found["protocol"] = protocol
+        return found
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
         """Whether there is such a connection that is not over.  OSError where the kernel does not say.
@@ -68,6 +108,12 @@ class Connections:
     def _local_ends(self, family: int) -> Iterator[tuple[bytes, bytes]]:
         """Address and port of every live connection."""
         self._ask(family, LIVE_STATES, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP)
+        for message in self._messages():
+            *_, port, _, address, _ = SOCKET.unpack_from(message)
+            yield address, port
+
+    def _messages(self) -> Iterator[bytes]:
+        """What is told of each socket; to the end, or the next question would get this one's answers."""
         while True:
             answer, at = self._socket.recv(ANSWER_BYTES), 0
             while at < len(answer):
@@ -77,11 +123,13 @@ class Connections:
                 if kind == NLMSG_ERROR:
                     code = -struct.unpack_from("=i", answer, at + HEADER.size)[0]
                     raise OSError(code, os.strerror(code))
-                *_, port, _, address, _ = SOCKET.unpack_from(answer, at + HEADER.size)
-                yield address, port
+                yield answer[at + HEADER.size : at + length]
                 at += -(-length // ALIGNED) * ALIGNED
 
-    def _ask(self, family: int, states: int, connection: tuple[bytes, bytes, bytes, bytes], flags: int = 0) -> None:
-        body = REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, *connection, 0, ANY_COOKIE, ANY_COOKIE)
+    def _ask(
+        self, family: int, states: int, connection: tuple[bytes, bytes, bytes, bytes], flags: int = 0,
+        protocol: int = socket.IPPROTO_TCP,
+    ) -> None:  # fmt: skip
+        body = REQUEST.pack(family, protocol, 0, states, *connection, 0, ANY_COOKIE, ANY_COOKIE)
         header = HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | flags, 0, 0)
         self._socket.send(header + body)

@@ -35,7 +35,7 @@ def over(orders: Orders, config: Config, rows: Collection[Key], without_flows: C
 
     Another mux's flow may come here as long as there is the table before, by which it is found: so long they stay.
     """
-    idle_s = {service.name: service.idle.trusted_s for service in config.services}
+    idle_s = {service.name: service.idle_s for service in config.services}
     return {
         key for key, one in orders.leaving.items()
         if key not in rows or (key in without_flows and now - one.since >= idle_s.get(key[0], 0))

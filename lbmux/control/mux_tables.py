@@ -189,8 +189,8 @@ class MuxTables:
         row["slots"], row["size"] = self._plan_slots(plan, index, service)
         row["previous"] = plan.previous[index][0] if index in plan.previous else NONE
         row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
-        row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle.trusted_s)
-        row["idle_closing"], row["seed"] = ticks(service.idle.closing_s), config.maglev.seed
+        row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
+        row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
         row["hashed"], row["port_mask"] = HASHED[service.hash]
         row["rejects"] = service.on_no_backend != "drop" and config.slowpath.rejects_per_s > 0
         per_s = service.new_flows_per_s if row["size"] else config.slowpath.rejects_per_s
@@ -289,7 +289,7 @@ class MuxTables:
         limits = plan.config.flows
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
-        row["idle_longest"] = max((ticks(s.idle.trusted_s) for s in plan.config.services), default=0)
+        row["idle_longest"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
         in_force = bool(self._built)  # else there is no flow yet that a change could have moved
         row["changed"] = changed_now() if in_force else (now_ticks() - int(row["idle_longest"]) - 1) & 0xFFFFFFFF
         tunnel = plan.config.tunnel

@@ -49,7 +49,7 @@ def orphans(before: Backends, rows: list[int]) -> Iterator[Ends]:
     services = {row: owners[row][0] for row in rows if row in owners}
     services = {row: one for row, one in services.items() if one.protocol == "tcp" and one.on_down == "reset"}
     limits = np.full(len(before.there), -1, np.int64)  # of others none is meant, however short it has been idle
-    limits[list(services)] = [ticks(service.idle.trusted_s) for service in services.values()]
+    limits[list(services)] = [ticks(service.idle_s) for service in services.values()]
     now, seen = np.uint32(now_ticks()), set[Ends]()
     for _, places in copies(before.moment.tables) if services else ():
         targets = places["target"] % len(limits)

@@ -4,12 +4,18 @@ A rule for every DIP and port sends what leaves from there to a table of its own
 TUN device; packets that the agent sends carry a mark that passes these rules by.  Where IPv4 enters the path MTU that
 an ICMP error told, it looks the route up without ports, and would enter it beside the one that the connection uses: so
 look-ups without ports, and only those, are brought to that table by the DIP alone.  Everything has the agent's routing
-protocol number, so that a later run finds and removes what a killed one left.
+protocol number.
+
+What a run leaves, killed or not, holds replies back until the next one takes it over: the rules stay, and so does the
+device, which drops what nobody reads.  A reply that left with the DIP as its source would end its connection.  So
+``set`` compares the rules that are there with those that are wanted, and ``remove_leftovers`` is for who means it.
+
+ICMP errors about a VIP's packets come from a DIP too.  In a route look-up type and code of ICMP stand where the
+destination port of others does, so a range of ports tells errors from all else.
 """
 
 import contextlib
-import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +23,23 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
+from lbmux.datapath.headers import ICMP_PROTOCOL, ICMPV6_PROTOCOL, TCP_PROTOCOL, UDP_PROTOCOL
+from lbmux.datapath.tables import AGENT_MARK
 
 TABLE = 9118
 PROTOCOL = 140
-MARK = 0x6C62  # "lb"
+MARK = AGENT_MARK
 MARK_PRIORITY, REPLY_PRIORITY = 9118, 9119
 SKIP_PRIORITY, PATH_PRIORITY, END_PRIORITY = 9120, 9121, 9122
 ANY_SOURCE_PORT = "1:65534"
 """As far as the kernel lets a range of a rule go."""
 MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
+ICMP_ERRORS = {4: (ICMP_PROTOCOL, "768:3327"), 6: (ICMPV6_PROTOCOL, "256:1279")}
+"""By IP version: types 3 to 12 of ICMP, 1 to 4 of ICMPv6, each with any code."""
+TO_TABLE = 1
+"""An action of rules (linux/fib_rules.h)."""
+Rule = dict[str, Any]
 EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -45,91 +57,106 @@ class PolicyRoutes:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._sources: frozenset[ReplySource] = frozenset()
         self._advmss: dict[int, int] = {}
-
-    def open(self) -> None:
-        """What an earlier run left is removed."""
-        remove_leftovers()
 
     def close(self) -> None:
         remove_leftovers()
 
     def set(self, sources: Iterable[ReplySource], advmss: Mapping[int, int]) -> None:
-        """Bring the replies of exactly these backends.
+        """Bring the replies of exactly these backends, whatever rules an earlier run left.
 
         ``advmss``: by IP version, what hosts tell clients that they may send at most, in bytes of TCP payload.
         """
-        wanted = frozenset(sources)
+        sources = frozenset(sources)
+        wanted = {_key(rule): rule for rule in _rules(sources)}
         with IPRoute() as ip:
-            for version in {source.dip.version for source in wanted}:
-                self._share(ip, version, advmss[version])
-            for source in wanted - self._sources:
-                ip.rule("add", **_rule(source))
-            for source in self._sources - wanted:
-                ip.rule("del", **_rule(source))
-            before, after = _without_ports(self._sources), _without_ports(wanted)
-            for place in after - before:
-                for rule in _path_rules(*place):
-                    ip.rule("add", **rule)
-            for place in before - after:
-                for rule in _path_rules(*place):
-                    ip.rule("del", **rule)
-        self._sources = wanted
+            for version in {source.dip.version for source in sources}:
+                self._route(ip, version, advmss[version])
+            there = {_key(rule): rule for rule in _rules_there(ip, PROTOCOL)}
+            # What others go to comes first, and goes last.
+            for key in sorted((key for key in wanted if key not in there), key=lambda key: -key[1]):
+                ip.rule("add", **wanted[key])
+            for key in sorted((key for key in there if key not in wanted), key=lambda key: key[1]):
+                ip.rule("del", **there[key])
 
-    def _share(self, ip: Any, version: int, advmss: int) -> None:
-        """Set up what all replies of a family share."""
-        family, known = FAMILIES[version], version in self._advmss
+    def _route(self, ip: Any, version: int, advmss: int) -> None:
+        """What all replies of a family share."""
         if self._advmss.get(version) == advmss:
             return
         index = ip.link_lookup(ifname=self._device)[0]
         ip.route(
-            "replace", family=family, dst=EVERYTHING[version], oif=index, table=TABLE, proto=PROTOCOL,
+            "replace", family=FAMILIES[version], dst=EVERYTHING[version], oif=index, table=TABLE, proto=PROTOCOL,
             metrics={"advmss": advmss}, **({"scope": SCOPE_LINK} if version == 4 else {}),
         )  # fmt: skip
-        if not known:
-            ip.rule(
-                "add", family=family, priority=MARK_PRIORITY, fwmark=MARK, table=MAIN_TABLE, protocol=PROTOCOL
-            )
-            ip.rule("add", family=family, priority=END_PRIORITY, action="nop", protocol=PROTOCOL)
-            # Without a route there, past the agent's other rules: else what it sends would come back to it for ever.
-            skip = {"action": "goto", "goto": END_PRIORITY}
-            ip.rule("add", family=family, priority=MARK_PRIORITY, fwmark=MARK, protocol=PROTOCOL, **skip)
         self._advmss[version] = advmss
 
 
-def _rule(source: ReplySource) -> dict[str, Any]:
-    ports = {"sport_range": f"{source.ports[0]}:{source.ports[-1]}"} if source.ports else {}
+def _rules(sources: Iterable[ReplySource]) -> Iterator[Rule]:
+    """All that are wanted; some more than once."""
+    for source in sources:
+        family = FAMILIES[source.dip.version]
+        yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "table": MAIN_TABLE, "protocol": PROTOCOL}
+        # Without a route there, past the agent's other rules: else what it sends would come back to it for ever.
+        skip = {"action": "goto", "goto": END_PRIORITY}
+        yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "protocol": PROTOCOL} | skip
+        yield {"family": family, "priority": END_PRIORITY, "action": "nop", "protocol": PROTOCOL}
+        yield _rule(source)
+        yield _icmp_rule(source.dip)
+        if source.ports and source.dip.version == 4:  # IPv6 enters path MTUs at the connection's own route
+            yield from _path_rules(source.dip, source.protocol)
+
+
+def _of(dip: Address) -> Rule:
     return {
-        "family": FAMILIES[source.dip.version], "priority": REPLY_PRIORITY, "src": str(source.dip),
-        "src_len": source.dip.max_prefixlen, "table": TABLE, "protocol": PROTOCOL,
-        "ip_proto": PROTOCOLS[source.protocol], **ports,
+        "family": FAMILIES[dip.version], "src": str(dip), "src_len": dip.max_prefixlen, "protocol": PROTOCOL,
     }  # fmt: skip
 
 
-def _without_ports(sources: Iterable[ReplySource]) -> set[tuple[Address, str]]:
-    """DIPs and protocols whose rules name ports; IPv6 enters path MTUs at the connection's own route."""
-    return {(source.dip, source.protocol) for source in sources if source.ports and source.dip.version == 4}
+def _rule(source: ReplySource) -> Rule:
+    ports = {"sport_range": f"{source.ports[0]}:{source.ports[-1]}"} if source.ports else {}
+    protocol = PROTOCOLS[source.protocol]
+    return _of(source.dip) | {"priority": REPLY_PRIORITY, "table": TABLE, "ip_proto": protocol, **ports}
 
 
-def _path_rules(dip: Address, protocol: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _icmp_rule(dip: Address) -> Rule:
+    protocol, types = ICMP_ERRORS[dip.version]
+    return _of(dip) | {"priority": REPLY_PRIORITY, "table": TABLE, "ip_proto": protocol, "dport_range": types}
+
+
+def _path_rules(dip: Address, protocol: str) -> tuple[Rule, Rule]:
     """Past the second rule with any port; without one, to the agent's table."""
-    common = {
-        "family": socket.AF_INET, "src": str(dip), "src_len": dip.max_prefixlen, "protocol": PROTOCOL,
-        "ip_proto": PROTOCOLS[protocol],
-    }  # fmt: skip
+    common = _of(dip) | {"ip_proto": PROTOCOLS[protocol]}
     skip = {"priority": SKIP_PRIORITY, "sport_range": ANY_SOURCE_PORT, "action": "goto", "goto": END_PRIORITY}
     return common | skip, common | {"priority": PATH_PRIORITY, "table": TABLE}
+
+
+def _key(rule: Rule) -> tuple[Any, ...]:
+    """What tells a rule from all others; its family and its priority come first."""
+    names = ("src", "ip_proto", "sport_range", "dport_range", "fwmark", "table", "goto")
+    return (rule["family"], rule["priority"], *(str(rule.get(name) or "") for name in names))
+
+
+def _rules_there(ip: Any, protocol: int) -> Iterator[Rule]:
+    """Those with a routing protocol's number, as they would be added."""
+    names = {
+        "priority": "FRA_PRIORITY", "src": "FRA_SRC", "ip_proto": "FRA_IP_PROTO", "sport_range": "FRA_SPORT_RANGE",
+        "dport_range": "FRA_DPORT_RANGE", "fwmark": "FRA_FWMARK", "goto": "FRA_GOTO",
+    }  # fmt: skip
+    for family in FAMILIES.values():
+        for message in ip.get_rules(family=family):
+            if message.get_attr("FRA_PROTOCOL") == protocol:
+                found = {name: message.get_attr(attribute) for name, attribute in names.items()}
+                rule = {name: value for name, value in found.items() if value is not None}
+                rule |= {"family": family, "protocol": protocol, "action": message["action"]}
+                rule |= {"src_len": message["src_len"]} if "src" in rule else {}
+                yield rule | ({"table": message.get_attr("FRA_TABLE")} if message["action"] == TO_TABLE else {})
 
 
 def remove_leftovers(protocol: int = PROTOCOL, table: int = TABLE) -> None:
     """Delete every rule with a routing protocol's number, and its routes in a table."""
     with IPRoute() as ip:
+        for rule in list(_rules_there(ip, protocol)):
+            ip.rule("del", **rule)
         for family in FAMILIES.values():
-            for rule in ip.get_rules(family=family):
-                if rule.get_attr("FRA_PROTOCOL") == protocol:
-                    number, target = rule.get_attr("FRA_PRIORITY"), rule.get_attr("FRA_GOTO")
-                    action = {"action": rule["action"], **({"goto": target} if target else {})}
-                    ip.rule("del", family=family, priority=number, table=rule.get_attr("FRA_TABLE"), **action)
             with contextlib.suppress(NetlinkError):  # the table went with its device
                 ip.flush_routes(family=family, table=table, proto=protocol)

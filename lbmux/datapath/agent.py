@@ -15,17 +15,47 @@ older one had the same ends and was never seen to close, the host's stack says i
 Hairpin: a backend that connects to its own VIP, and is chosen itself.  Its server would get a packet from its own
 address, which no stack accepts from outside.  So it sees the VIP as its client, and the reply to the VIP goes back into
 the local stack, from the VIP to the DIP.
+
+A reply without an entry never leaves as it is unless it is known to be none of a VIP's.  A connection that a client
+opens straight to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct``.  Any other TCP reply
+without an entry has lost it: user space asks the host's sockets (lbmux.programs.slow_agent).  A reset means nothing to
+a client that does not know its source, and UDP has no connections to ask about; both leave as they are.
 """
 
 from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.headers import ACK, RST, SYN, ethernet
-from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, step, u16, u32, u64
+from lbmux.datapath.headers import (
+    ACK,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    RST,
+    SYN,
+    TCP_PROTOCOL,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    ethernet,
+    icmp,
+    ipv4,
+    ipv6,
+)
+from lbmux.datapath.match import match, match_service
+from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32, u64
 from lbmux.datapath.mux import counted, told_apart_later
-from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, parse_at, source_port
-from lbmux.datapath.tables import DIP, HIT, LOST, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.parse import (
+    FRAGMENT,
+    ICMP,
+    PARSED,
+    Packet,
+    destination_port,
+    headers_at,
+    mapped,
+    network_offset,
+    parse,
+    parse_at,
+    source_port,
+)
+from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import (
@@ -36,6 +66,7 @@ from lbmux.datapath.world import (
     frame,
     frame_end,
     frame_flags,
+    frame_length,
     settings,
     worker_limit,
 )
@@ -45,6 +76,10 @@ HAIRPIN = int(Verdict.HAIRPIN)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
 UNKNOWN, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
+UNKNOWN_REPLY, UNTRACKED = int(Verdict.UNKNOWN_REPLY), int(Verdict.UNTRACKED)
+REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
+V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3, 5, 11, 12
+"""ICMP types (RFC 792; RFC 4443, section 2.1)."""
 
 
 @step
@@ -206,9 +241,9 @@ def outbound(world, who, now):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
     start, end = frame(world), frame_end(world)
     packet = parse(world, start, end)
-    if packet.verdict != PARSED:
-        return packet.verdict, int64(-1)
     setting = settings_row(settings(world), 0)
+    if packet.verdict != PARSED:
+        return without_ports(world, setting, start, end, packet.verdict), int64(-1)
     port = source_port(packet.ports)
     owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
     is_denied = (packet.flags & (RST | ACK)) == RST
@@ -221,8 +256,10 @@ def outbound(world, who, now):
     high, low = packet.destination_high, packet.destination_low
     target = holder(world, who, hashed, high, low, ports, owner, is_denied, now)
     if target < 0:
-        return NOT_TRANSLATED, int64(-1)
+        return without_entry(world, setting, who, hashed, packet, ports, owner, now), int64(-1)
     endpoint = endpoint_row(endpoints(world), target)
+    if endpoint.mode != NAT:
+        return NOT_TRANSLATED, int64(-1)
     if is_denied and endpoint.asks != 0:
         count_lookup(world, who, LOST)
         return RESET_HELD, target
@@ -249,6 +286,62 @@ def replied(world, start, packet, endpoint, vip_port):
         endpoint.dip_high, endpoint.dip_low, destination_port(packet.ports),
     )  # fmt: skip
     return HAIRPIN
+
+
+@step
+def without_entry(world, setting, who, hashed, packet, ports, owner, now):
+    """The verdict of a reply that no entry tells anything about."""
+    if packet.protocol != TCP_PROTOCOL:
+        return UNTRACKED
+    if (packet.flags & RST) != 0:
+        return NOT_TRANSLATED
+    if (packet.flags & SYN) == 0:
+        return UNKNOWN_REPLY
+    target = int64(setting.direct)
+    if target >= endpoint_limit(world):
+        return NOT_TRANSLATED
+    row = endpoint_row(endpoints(world), target)
+    if row.state != GONE:  # the client's SYN came by no mux, or there would be an entry
+        high, low = packet.destination_high, packet.destination_low
+        remember(world, setting, who, hashed, high, low, ports, owner, target, row.generation, row, now)
+    return NOT_TRANSLATED
+
+
+@step
+def without_ports(world, setting, start, end, verdict):
+    """The verdict of what ``parse`` left with one: fragments and ICMP errors of a backend are not for passing on."""
+    if verdict != FRAGMENT and verdict != ICMP:  # noqa: PLR1714 (a tuple is no BPF)
+        return verdict
+    found, offset, kind = network_offset(world, start, end)
+    if found != PARSED:
+        return verdict
+    high, low = u64(0), u64(0)
+    if kind == TYPE_IPV4:
+        if beyond(advance(start, offset + IPV4_BYTES), end):
+            return verdict
+        low = mapped(ipv4(start, offset).source)
+    elif kind == TYPE_IPV6:
+        if beyond(advance(start, offset + IPV6_BYTES), end):
+            return verdict
+        high, low = ipv6(start, offset).source_high, ipv6(start, offset).source_low
+    if match(world, setting, SOURCE, high, low, u16(0), 0) < 0:
+        return verdict
+    if verdict == FRAGMENT:
+        return REPLY_FRAGMENT
+    return REPLY_ICMP if is_icmp_error(world, start, offset, end, kind) else verdict
+
+
+@step
+def is_icmp_error(world, start, offset, end, kind):
+    """Whether the ICMP message behind the IP header at ``offset`` tells of trouble with a packet."""
+    found = headers_at(world, start, offset, end, frame_length(world) - offset, kind)
+    if found.verdict != PARSED or beyond(advance(start, found.transport + 1), end):
+        return False
+    number = int64(icmp(start, found.transport).type)
+    if found.family == 6:
+        return number < V6_FIRST_QUERY
+    is_old = number >= V4_UNREACHABLE and number <= V4_REDIRECT  # noqa: PLR1716
+    return is_old or number == V4_EXCEEDED or number == V4_PARAMETER  # noqa: PLR1714
 
 
 @step

@@ -51,6 +51,9 @@ UDP = layout(("ports", "u4"), ("length", "u2"), ("checksum", "u2"))
 """RFC 768."""
 UDP_BYTES = UDP.itemsize
 
+ICMP_HEADER = layout(("type", "u1"), ("code", "u1"), ("checksum", "u2"))
+"""RFC 792, RFC 4443: what all messages begin with."""
+
 TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
 """Ethernet types as loaded."""
 
@@ -71,4 +74,4 @@ MORE_OR_OFFSET = 0xF9FF
 """Bits of an IPv6 fragment header of which none is set in a whole ("atomic") datagram (RFC 6946)."""
 
 ethernet, tag, ipv4, ipv6, tcp, udp = map(header, (ETHERNET, TAG, IPV4, IPV6, TCP, UDP))
-extension, gre, gue, geneve = map(header, (EXTENSION, GRE, GUE, GENEVE))
+extension, gre, gue, geneve, icmp = map(header, (EXTENSION, GRE, GUE, GENEVE, ICMP_HEADER))

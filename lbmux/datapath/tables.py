@@ -21,11 +21,14 @@ SETTINGS = layout(
     ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
     ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
     ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("changed", "u4"), ("idle_longest", "u4"),
-    ("gue_port", "u2"), ("geneve_port", "u2"), ("any_port", "u2"), ("wide_muxes", "u2"),
+    ("gue_port", "u2"), ("geneve_port", "u2"), ("any_port", "u2"), ("wide_muxes", "u2"), ("direct", "u4"),
+    ("punt_to", "u4"),
 )
 """One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
 ``idle_longest`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did; ``any_port``:
-some service has no port; ``wide_muxes``: muxes put a flow's hash into their source address."""
+some service has no port; ``wide_muxes``: muxes put a flow's hash into their source address; ``direct``: an agent's
+endpoint that stands for connections straight to a backend's address; ``punt_to``: the interface by which the kernel's
+agent hands replies to user space."""
 
 NAME = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
@@ -106,9 +109,13 @@ UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 GONE, UP, DRAINING = 0, 1, 2
 """States of a backend: not used, used, used by the flows it has."""
 
-VIP, DIP, MUX, OWN, SERVER_ID, WIDE_MUX = 1, 2, 3, 4, 5, 6
+VIP, DIP, MUX, OWN, SERVER_ID, WIDE_MUX, SOURCE = 1, 2, 3, 4, 5, 6, 7
 """Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination); a
-server id in QUIC connection ids (its service stands for the port), a mux's source without the flow's hash."""
+server id in QUIC connection ids (its service stands for the port), a mux's source without the flow's hash; a local
+backend's address without its port, as fragments and ICMP errors show it."""
+
+AGENT_MARK = 0x6C62  # "lb"
+"""SO_MARK of packets that an agent sends itself, which it does not look at again."""
 
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""

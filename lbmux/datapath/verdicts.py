@@ -38,6 +38,10 @@ class Verdict(IntEnum):
     TTL = PASSES + 13  # its time to live (hop limit) ends here
     REJECT = PASSES + 20  # kernel: its service has no backend, and user space is to tell the client
     UNKNOWN = PASSES + 15  # agent: of a connection that is not known here, so the host's sockets are asked
+    UNKNOWN_REPLY = PASSES + 16  # agent: of a backend's connection without an entry, so the host's sockets are asked
+    UNTRACKED = PASSES + 17  # agent: a backend's datagram without an entry; it leaves as it is
+    REPLY_FRAGMENT = PASSES + 18  # agent: from a backend's address; user space puts the datagram together
+    REPLY_ICMP = PASSES + 19  # agent: an ICMP error from a backend's address, whose quote user space translates
 
     NO_BACKEND = DROPS  # the service has no backend that takes new flows
     DENIED = DROPS + 1  # its source is not allowed to use the service

@@ -49,7 +49,7 @@ UNFINISHED_CHECKSUM, CUT, VOUCHED = 1, 2, 4
 """Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
-SKB_LENGTH, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 40, 76, 80  # struct __sk_buff
+SKB_LENGTH, SKB_MARK, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 8, 40, 76, 80  # struct __sk_buff
 HELPER_BUFFER_LENGTH, USUAL_BYTES = 188, 1518
 """bpf_xdp_get_buff_len; the longest frame at an MTU of 1500, with a VLAN tag."""
 SENT, RECEIVED = 0, 1
@@ -319,6 +319,18 @@ def arrived(typing: Any, world: Any) -> Any:
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         offset = {"xdp": XDP_INGRESS, "tc": SKB_INTERFACE}.get(world.target)
         return _load(builder, args[0], "arrived") if offset is None else _context(builder, args[0], offset)
+
+    return types.int64(world), lower
+
+
+@intrinsic
+def packet_mark(typing: Any, world: Any) -> Any:
+    """What the packet's socket is marked with (SO_MARK): tc only."""
+    if world.target != "tc":
+        return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _context(builder, args[0], SKB_MARK)
 
     return types.int64(world), lower
 

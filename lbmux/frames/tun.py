@@ -19,7 +19,7 @@ from lbmux.datapath.memory import Pointer, at_address, u64
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 
-TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+TUNSETIFF, TUNSETPERSIST, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x400454CB, 0x0001, 0x1000
 STRIDE_BYTES = 65536 + 256
 
 read = types.ExternalFunction("read", types.int64(types.int32, Pointer, types.uint64))
@@ -27,7 +27,7 @@ write = types.ExternalFunction("write", types.int64(types.int32, Pointer, types.
 
 
 class Tun:
-    """One TUN device; it vanishes with the process.  SetupError where it cannot be made."""
+    """One TUN device; it vanishes with the process, unless it ``stays``.  SetupError where it cannot be made."""
 
     def __init__(self, name: str, capacity: int) -> None:
         try:
@@ -51,6 +51,10 @@ class Tun:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def stay(self, stays: bool) -> None:
+        """Whether the device outlives the process: packets that are routed to it are then dropped, not routed on."""
+        fcntl.ioctl(self._descriptor, TUNSETPERSIST, int(stays))
 
     def fileno(self) -> int:
         return self._descriptor

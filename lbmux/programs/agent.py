@@ -10,6 +10,7 @@ import functools
 import itertools
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from lbmux.control.offloads import without_super_frames
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
 from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
+from lbmux.control.upkeep import Upkeep
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -42,6 +44,8 @@ from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback
 from lbmux.programs.egress import Egress
 from lbmux.programs.health_agent import AgentHealth, own_backends
+from lbmux.programs.keeping import Keeping
+from lbmux.programs.leftovers import DEVICE, release_if_nobody_has_it
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.presence import Presence
 from lbmux.programs.refusing import OF_AN_AGENT, refusing
@@ -55,8 +59,8 @@ from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
-DEVICE, BESIDE = "lbmux0", "lbmux-up%d"
-"""TUN devices: of the driver in user space, and beside a kernel's, where the system chooses the number."""
+BESIDE = "lbmux-up%d"
+"""The TUN device beside a kernel's driver, where the system chooses the number."""
 BATCHES_A_TURN = 16
 CAPACITY = 64
 TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
@@ -86,7 +90,11 @@ class Options:
 class AgentLoop:
     """The two ways through the host, each a handler of a descriptor."""
 
-    def __init__(self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent) -> None:
+    def __init__(
+        self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent, beside: bool
+    ) -> None:
+        """``beside``: the kernel's program, which hands replies over that it cannot translate."""
+        self._beside = beside
         self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
         self._batch = Batch(CAPACITY)
         self._watching: Watching | None = None
@@ -132,6 +140,8 @@ class AgentLoop:
             seen = watching.after(self._batch, came, self.ring.index, is_reply=True) if watching else NOBODY_SAW
             self._slow.outbound(self._batch, seen)
             self._turn_back()
+            if self._beside:
+                self._slow.only_replies(self._batch)
             self._sender.send(self._batch, DROPS)
             if watching:
                 watching.tell(seen)
@@ -174,7 +184,7 @@ def _bring_up(device: str) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=device)[0]
-        ip.addr("add", index=index, address=DEVICE_ADDRESS, prefixlen=32, scope=RT_SCOPE_LINK)
+        ip.addr("replace", index=index, address=DEVICE_ADDRESS, prefixlen=32, scope=RT_SCOPE_LINK)
         ip.link("set", index=index, state="up", mtu=1500)
 
 
@@ -209,17 +219,23 @@ async def _serve(options: Options) -> None:
         stack.enter_context(silence(config.tunnel.gue_port, config.tunnel.geneve_port))
         switched = stack.enter_context(without_super_frames(options.interface))
         programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)
+        store = control.with_suffix(".tables")
         driver = stack.enter_context(
-            choose("agent", options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit)
+            choose(
+                "agent", options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit, store=store
+            )
         )
         if driver.previous is not None:
             copy_keys(driver.previous, driver.tables)
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
         agent.commit(agent.plan(ordered(config, book.orders)))
-        if driver.kernel is None:
-            loop, slow, on_commit = await _start_tun(options, agent, Worker(driver.tables), stack)
-        else:
-            loop, slow, on_commit = await _start_beside(options, agent, Worker(driver.tables, driver.worker), stack)
+        worker = Worker(driver.tables, driver.worker)
+        upkeep = Upkeep(agent, Worker(driver.tables, driver.worker))
+        keeping = Keeping(agent, upkeep, stack.enter_context(Connections()))
+        await keeping.run_once()
+        start_loop = _start_tun if driver.kernel is None else _start_beside
+        loop, slow, on_commit = await start_loop(options, agent, worker, upkeep, stack)
+        keeping.count = functools.partial(_count, slow.counts, "flows_restored")
         about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
         about["addresses"] = sorted(map(str, agent.own))
         await on_commit()
@@ -227,6 +243,10 @@ async def _serve(options: Options) -> None:
             await stack.enter_async_context(Egress(driver.kernel, about).running())
         start(driver, is_agent=True)
         await stack.enter_async_context(Presence(loop.ring, driver, about, loop.inbound).running())
+        await keeping.run_once()  # those that opened since, whose first packets no program of ours has seen
+        await stack.enter_async_context(keeping.running())
+        if driver.kernel is not None:
+            await asyncio.to_thread(release_if_nobody_has_it)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
         showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters)
@@ -266,17 +286,21 @@ Started = tuple[AgentLoop, SlowAgent, Callable[[], Awaitable[None]]]
 """Packet loop, slow path, and what is to be called when a configuration is in force."""
 
 
+def _count(counts: Counter[str], name: str, number: int) -> None:
+    counts[name] += number
+
+
 async def _open(
-    options: Options, agent: AgentTables, worker: Worker, device: str, stack: contextlib.AsyncExitStack
+    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, device: str, stack: contextlib.AsyncExitStack
 ) -> tuple[Tun, AgentLoop, SlowAgent]:
-    """What both drivers have in user space; the ring reads nothing yet."""
+    """What both drivers have in user space; the ring reads nothing yet, nor is the device read."""
     ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
     tun = stack.enter_context(Tun(device, CAPACITY))
     await asyncio.to_thread(_bring_up, tun.name)
     sender = stack.enter_context(RawSender(MARK, CAPACITY))
     connections = stack.enter_context(Connections())
-    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender, connections)
-    loop = AgentLoop(ring, tun, sender, worker, slow)
+    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender, connections, upkeep)
+    loop = AgentLoop(ring, tun, sender, worker, slow, beside=device != DEVICE)
     loop.warm_up()
     return tun, loop, slow
 
@@ -297,31 +321,37 @@ def _into_force(agent: AgentTables, slow: SlowAgent, ring: PacketRing) -> Config
 
 
 async def _start_tun(
-    options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
+    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, stack: contextlib.AsyncExitStack
 ) -> Started:
-    """The driver in user space."""
-    tun, loop, slow = await _open(options, agent, worker, DEVICE, stack)
+    """The driver in user space.  In mode nat its device and its routes outlive it, and hold replies back meanwhile."""
+    tun, loop, slow = await _open(options, agent, worker, upkeep, DEVICE, stack)
+    tun.stay(options.mode == "nat")
     routes = PolicyRoutes(tun.name)
-    await asyncio.to_thread(routes.open)
-    stack.push_async_callback(asyncio.to_thread, routes.close)
+    if options.detach_on_exit:
+        stack.callback(tun.stay, False)
+        stack.push_async_callback(asyncio.to_thread, routes.close)
     _add_reader(stack, tun.fileno(), loop.outbound)
 
     async def in_force() -> None:
         config = _into_force(agent, slow, loop.ring)
-        if options.mode == "nat":
-            await asyncio.to_thread(routes.set, reply_sources(agent), advmss(config))
+        sources = reply_sources(agent) if options.mode == "nat" else set[ReplySource]()
+        await asyncio.to_thread(routes.set, sources, advmss(config))
 
     return loop, slow, in_force
 
 
 async def _start_beside(
-    options: Options, agent: AgentTables, worker: Worker, stack: contextlib.AsyncExitStack
+    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, stack: contextlib.AsyncExitStack
 ) -> Started:
     """Beside the kernel's driver: tunnelled frames that it leaves (ICMP, fragments, options) go the way of user space.
 
-    Replies need no device here: the kernel's program translates them.
+    So do replies that its program cannot translate, which it sends to the device.
     """
-    _, loop, slow = await _open(options, agent, worker, BESIDE, stack)
+    tun, loop, slow = await _open(options, agent, worker, upkeep, BESIDE, stack)
+    _add_reader(stack, tun.fileno(), loop.outbound)
+    settings = agent.tables.settings[0]
+    settings["punt_to"] = socket.if_nametoindex(tun.name)
+    stack.callback(settings.__setitem__, "punt_to", 0)
 
     async def in_force() -> None:
         _into_force(agent, slow, loop.ring)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.migrate import move_flows
+from lbmux.control.migrate import Rows, move_flows
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel, Mode, detach
 from lbmux.plurals import counted
-from lbmux.targets.bpf.maps import Pinned
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
+from lbmux.targets.stored import StoredTables
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +54,20 @@ class Driver:
     kernel: Kernel | None = None
     programs: Mapping[Attach, str] = field(default_factory=dict)
     detach_on_exit: bool = False
+    stored: StoredTables | None = None
+    """Where tables of user space outlive this process."""
     _loading: Future[None] | None = field(default=None, init=False)
 
     @property
     def adopted(self) -> bool:
         """Whether the tables were in force before this process, flows and all."""
-        return self.kernel is not None and self.kernel.adopted
+        keeper = self.kernel or self.stored
+        return keeper is not None and keeper.adopted
 
     @property
-    def previous(self) -> Pinned | None:
+    def previous(self) -> Rows | None:
         """Tables in force that are of another version or other sizes."""
-        return self.kernel.previous if self.kernel else None
+        return self.kernel.previous if self.kernel else self.stored.previous if self.stored else None
 
     @property
     def stays(self) -> bool:
@@ -115,6 +118,8 @@ class Driver:
                 self.kernel.detach()
             else:
                 self.kernel.close()
+        if self.stored is not None:
+            self.stored.close(remove=self.detach_on_exit)
 
     def describe(self) -> dict[str, object]:
         kernel = self.kernel
@@ -192,6 +197,14 @@ async def with_fallback(
     await serve(fallback)
 
 
+def _in_user_space(
+    role: str, interface: str, sizes: Sizes, name: str, detach_on_exit: bool, store: Path | None
+) -> Driver:
+    stored = StoredTables(store, sizes) if store else None
+    tables = stored.tables if stored else Tables.allocate(sizes)
+    return Driver(role, interface, tables, 0, name, detach_on_exit=detach_on_exit, stored=stored)
+
+
 @contextlib.contextmanager
 def choose(
     role: str,
@@ -202,10 +215,12 @@ def choose(
     programs: Mapping[Attach, str],
     detach_on_exit: bool,
     xdp_mode: str = "native",
+    store: Path | None = None,
 ) -> Iterator[Driver]:
     """The driver that is ``wanted`` (``auto``: the best that works) of a ``role``, a mux or an agent.
 
-    ``sizes`` gives sizes for a number of workers.  Raises where ``xdp`` was asked for by name and cannot be had.
+    ``sizes`` gives sizes for a number of workers; ``store``: the file that keeps the tables of user space, if any does.
+    Raises where ``xdp`` was asked for by name and cannot be had.
     """
     driver = None
     if wanted in ("auto", "xdp"):
@@ -220,7 +235,7 @@ def choose(
             if kernel.pins_end_with and not detach_on_exit:
                 log.warning(PINS_END, kernel.pins_end_with)
             driver = Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, programs, detach_on_exit)
-    driver = driver or Driver(role, interface, Tables.allocate(sizes(1)), 0, fallback)
+    driver = driver or _in_user_space(role, interface, sizes(1), fallback, detach_on_exit, store)
     driver.begin()
     try:
         yield driver

@@ -3,19 +3,22 @@
 import ctypes
 import os
 import socket
+import struct
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.addresses import Address
+from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control.agent_tables import AgentTables
 from lbmux.control.connections import Connections
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
+from lbmux.control.upkeep import Upkeep, one_socket
 from lbmux.control.watching import Seen, Slowly, noting
-from lbmux.datapath.headers import ETHERNET_BYTES
+from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
 from lbmux.datapath.world import VOUCHED
@@ -23,13 +26,17 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.programs.watching import by_route
-from lbmux.slowpath.agent import INBOUND, OUTBOUND, AgentSlowPath, Host, Target
+from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.packets import ip_packet, read_frame
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
 ROOM_BYTES = 1 << 17
+LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)
+"""What follows the ports in a TCP header; as that of UDP it is a datagram whose length nobody looks at."""
+BLANK_LINK = bytes(ETHERNET_BYTES - 2)
 MOST_TURNS = 2
 """An outer fragment's packet may have an inner fragment in it, whose datagram belongs to a connection."""
 _INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
@@ -51,11 +58,11 @@ class SlowAgent:
     """An agent's slow path: what its loop calls with every batch."""
 
     def __init__(
-        self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender, connections: Connections
+        self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender, connections: Connections, upkeep: Upkeep
     ) -> None:
         """``worker``: one of its own on the agent's tables; it runs between two batches of the loop."""
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
-        self._connections = connections
+        self._connections, self._upkeep = connections, upkeep
         self._slow = AgentSlowPath(self._host())
         self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
         self._identification = 0
@@ -66,6 +73,19 @@ class SlowAgent:
     def configure(self) -> None:
         """A configuration has come into force."""
         self._slow.configure(self._host())
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it does, by name; for others to count in beside it."""
+        return self._slow.counts
+
+    def only_replies(self, batch: Batch) -> None:
+        """Beside the kernel's program nothing else is to leave: not what the device itself says to its link."""
+        others = batch.verdict[: batch.count] >= PASSES
+        for index in np.flatnonzero(others).tolist():
+            packet = read_frame(_frame(batch, index)) if batch.verdict[index] == Verdict.NOT_TRANSLATED else None
+            if packet is None or not any(source.dip == packet.source for source in self._agent.sources):
+                batch.verdict[index] = Verdict.NOT_HERE
 
     def counters(self) -> dict[str, int]:
         return dict(sorted(self._slow.counts.items()))
@@ -83,19 +103,69 @@ class SlowAgent:
             self._note = None
 
     def outbound(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
-        """Fragments of replies: they leave translated, or as they are if no mux brought the connection."""
+        """Replies that the data path left: fragments, those without an entry, ICMP errors."""
         now = time.monotonic()
         for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
-            batch.verdict[index] = Verdict.NOT_HERE  # a fragment goes no further by itself
-            frame = _frame(batch, index)
+            verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
+            batch.verdict[index] = Verdict.NOT_HERE  # it goes no further by itself
             if index >= len(seen):
-                self._reply(frame, now)
+                self._reply(verdict, frame, now)
                 continue
             with noting(seen[index], self._slow.counts) as self._note:
-                self._reply(frame, now)
+                self._reply(verdict, frame, now)
             self._note = None
 
-    def _reply(self, fragment: bytes, now: float) -> None:
+    def _reply(self, verdict: Verdict, frame: bytes, now: float) -> None:
+        if verdict == Verdict.REPLY_FRAGMENT:
+            self._fragment(frame, now)
+        elif verdict == Verdict.REPLY_ICMP:
+            error = self._slow.own_error(frame, now)
+            if error is not None:
+                self._send(error)
+        else:
+            found = self._slow.without_entry(frame, now)
+            if found == Adopted.KNOWN:
+                self._again(frame)
+            elif found == Adopted.UNSEEN:
+                self._send(frame)
+
+    def _again(self, frame: bytes) -> None:
+        """Once more through the data path, which has an entry now: to the client, or straight from the DIP."""
+        self._load(frame)
+        self._worker.outbound(self._one, now_ticks())
+        verdict = Verdict(int(self._one.verdict[0]))
+        if verdict == Verdict.HAIRPIN:
+            self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
+        elif verdict in (Verdict.REPLIED, Verdict.NOT_TRANSLATED):
+            self._send(_frame(self._one, 0))
+
+    def _adopt(self, flow: Flow) -> Adopted:
+        """``flow``: with the DIP where a client sees the VIP."""
+        if not self._agent.knows_sockets_of(flow.vip):
+            return Adopted.UNSEEN
+        try:
+            if not self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port):
+                return Adopted.GONE
+        except OSError:  # a kernel that does not tell
+            return Adopted.UNSEEN
+        socket_ = one_socket(
+            to_pair(flow.vip), port_to_wire(flow.vip_port), to_pair(flow.client), port_to_wire(flow.client_port),
+            flow.protocol,
+        )  # fmt: skip
+        return Adopted.HELD if self._upkeep.adopt(socket_) is None else Adopted.KNOWN
+
+    def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
+        """As the data path translates a reply of the flow."""
+        ports = struct.pack("!HH", flow.vip_port, flow.client_port)
+        packet = ip_packet(flow.vip, flow.client, flow.protocol, ports + LEAST_TRANSPORT)
+        self._load(BLANK_LINK + (b"\x08\x00" if flow.vip.version == 4 else b"\x86\xdd") + packet)
+        self._worker.outbound(self._one, now_ticks())
+        if self._one.verdict[0] != Verdict.REPLIED:
+            return None
+        reply = read_frame(_frame(self._one, 0))
+        return None if reply is None or reply.ports is None else (reply.source, reply.ports[0])
+
+    def _fragment(self, fragment: bytes, now: float) -> None:
         """What is whole with this fragment goes through the data path, and is cut again."""
         frame = self._slow.outbound(fragment, now)
         if frame is None:
@@ -172,7 +242,7 @@ class SlowAgent:
         tunnel, settings = config.tunnel, config.slowpath
         return Host(
             agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s,
-            self._connected,
+            self._connected, self._adopt, self._vip_of,
         )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:

@@ -3,13 +3,16 @@
 In:  a tunnelled ICMP error -> has the host the connection? -> its quote translated -> the local stack, or to the mux;
      fragments, of the outer packet or of the inner one -> put together -> once more through the data path;
      a connection that is not known -> has the host a socket of it? -> through the data path, or back to the mux.
-Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again.
+Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again;
+     a reply whose flow entry is gone -> has the host a socket of it? -> entered again, through the data path;
+     an ICMP error about a client's packet -> its quote translated -> the client.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from lbmux.addresses import Address
@@ -18,7 +21,7 @@ from lbmux.slowpath.errors import is_error
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES
 from lbmux.slowpath.packets import Packet, ip_packet, read_frame
-from lbmux.slowpath.quoted import flow_of, translate_error
+from lbmux.slowpath.quoted import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
 from lbmux.slowpath.returned import given_back
@@ -26,7 +29,7 @@ from lbmux.slowpath.tunnels import inside
 
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
 """Verdicts of frames that may be ours; NOT_TUNNELLED for fragments of outer packets."""
-OUTBOUND = (Verdict.FRAGMENT,)
+OUTBOUND = (Verdict.REPLY_FRAGMENT, Verdict.UNKNOWN_REPLY, Verdict.REPLY_ICMP)
 
 
 ASKING_CPU = 0.5
@@ -44,11 +47,21 @@ class Target(NamedTuple):
     asks: bool = False
 
 
+class Adopted(Enum):
+    """What the host's sockets say of a reply without a flow entry: how it is counted."""
+
+    KNOWN = "reply_adopted"  # the connection has an entry now
+    HELD = "reply_held"  # several VIPs lead to its port: its sender repeats it until the client's packet names one
+    GONE = "reply_without_connection"  # no socket sent it that could miss an answer
+    UNSEEN = "reply_unseen"  # its sockets are in another namespace: it leaves as it is
+
+
 @dataclass(frozen=True)
 class Host:
     """``target``: of a flow's VIP and port, or None; it is the VIP itself where nothing is translated.
 
-    ``connected``: whether this host has the connection, whose VIP is the address that its server sees.
+    ``connected``: whether this host has the connection, whose VIP is the address that its server sees.  ``adopt``:
+    enter such a connection again; ``vip_of``: by which VIP and port it comes, None where no entry says so.
     """
 
     own: Collection[Address]
@@ -58,6 +71,8 @@ class Host:
     geneve_port: int
     packets_per_s: int
     connected: Callable[[Flow], bool]
+    adopt: Callable[[Flow], Adopted]
+    vip_of: Callable[[Flow], tuple[Address, int] | None]
 
 
 class Inbound(NamedTuple):
@@ -108,6 +123,32 @@ class AgentSlowPath:
         if packet.is_fragment:
             return self._fragment(outer, packet, now)
         return self._icmp(outer, packet) if verdict == Verdict.ICMP else NOTHING
+
+    def without_entry(self, frame: bytes, now: float) -> Adopted | None:
+        """What to do with a TCP reply that no flow entry tells anything about; None: drop it, as time is short."""
+        packet = read_frame(frame)
+        if packet is None or packet.ports is None or not self._work.take(now):
+            self.counts["over_packets_per_s"] += 1
+            return None
+        found = self.host.adopt(
+            Flow(packet.protocol, packet.destination, packet.ports[1], packet.source, packet.ports[0])
+        )
+        self.counts[found.value] += 1
+        return found
+
+    def own_error(self, frame: bytes, now: float) -> bytes | None:
+        """An ICMP error of this host as a frame for the client; as it is where no VIP's packet is quoted."""
+        error = read_frame(frame)
+        if error is None or not self._work.take(now):
+            self.counts["over_packets_per_s"] += 1
+            return None
+        flow = flow_of_own(error)
+        vip = self.host.vip_of(flow) if flow is not None else None
+        translated = translate_own_error(error, *vip) if vip is not None else None
+        if translated is None:
+            return frame
+        self.counts["icmp_translated"] += 1
+        return error.link + translated
 
     def outbound(self, frame: bytes, now: float) -> bytes | None:
         """The whole frame of a reply whose last missing fragment this is."""

@@ -41,21 +41,44 @@ def translate_error(error: Packet, dip: Address, dip_port: int) -> bytes | None:
     quote = quote_in(error)
     if quote is None or quote.ports is None or dip.version != error.version:
         return None
-    before = quote.source.packed + struct.pack("!H", quote.ports[0])
-    after = dip.packed + struct.pack("!H", dip_port or quote.ports[0])
+    message = _translated(error, quote, 0, dip, dip_port or quote.ports[0])
+    return icmp_packet(error.source, dip, message, traffic_class=error.traffic_class, hops=error.hops)
+
+
+def flow_of_own(error: Packet) -> Flow | None:
+    """The flow that an ICMP error of this host is about: of a client's packet that was delivered to a DIP."""
+    quote = quote_in(error)
+    if quote is None or quote.ports is None or quote.source != error.destination:
+        return None
+    return Flow(quote.protocol, quote.source, quote.ports[0], quote.destination, quote.ports[1])
+
+
+def translate_own_error(error: Packet, vip: Address, vip_port: int) -> bytes | None:
+    """The error as the client must see it: from the VIP, about the packet that it sent to the VIP."""
+    quote = quote_in(error)
+    if quote is None or quote.ports is None or vip.version != error.version:
+        return None
+    message = _translated(error, quote, 1, vip, vip_port)
+    return icmp_packet(vip, error.destination, message, traffic_class=error.traffic_class, hops=error.hops)
+
+
+def _translated(error: Packet, quote: Packet, end: int, address: Address, port: int) -> bytes:
+    """The ICMP message with another source (``end`` 0) or destination (1) in its quote."""
+    assert quote.ports is not None
+    old = (quote.source, quote.destination)[end].packed
+    before, after = old + struct.pack("!H", quote.ports[end]), address.packed + struct.pack("!H", port)
     data = bytearray(quote.data)
-    at = 12 if quote.version == 4 else 8
-    data[at : at + len(dip.packed)] = dip.packed
-    data[quote.transport : quote.transport + 2] = after[-2:]
+    at = (12 if quote.version == 4 else 8) + end * len(old)
+    data[at : at + len(old)] = address.packed
+    data[quote.transport + 2 * end : quote.transport + 2 * end + 2] = after[-2:]
     if quote.version == 4:
-        _adjust(data, 10, quote.source.packed, dip.packed)
+        _adjust(data, 10, old, address.packed)
     covered = quote.transport + CHECKSUM_AT[quote.protocol]
     is_absent = quote.protocol == UDP and data[covered : covered + 2] == b"\0\0"
     if len(data) >= covered + 2 and not is_absent:
         _adjust(data, covered, before, after)
     behind = error.payload[ICMP_BYTES + len(quote.data) :]  # extensions (RFC 4884)
-    message = error.payload[:ICMP_BYTES] + bytes(data) + behind
-    return icmp_packet(error.source, dip, message, traffic_class=error.traffic_class, hops=error.hops)
+    return error.payload[:ICMP_BYTES] + bytes(data) + behind
 
 
 def _adjust(data: bytearray, at: int, before: bytes, after: bytes) -> None:

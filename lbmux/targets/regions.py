@@ -9,13 +9,14 @@ import mmap
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import port_to_wire
-from lbmux.datapath.tables import LOOKUP_ROWS, MAGIC, PADDING, ROWS, TICK_SHIFT, WAYS, Sizes
+from lbmux.datapath.tables import LOOKUP_ROWS, MAGIC, PADDING, ROWS, TICK_SHIFT, VERSION, WAYS, Sizes
 from lbmux.datapath.verdicts import VERDICTS
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
@@ -27,6 +28,12 @@ KEYS = tuple(f"key{index}" for index in range(7))
 def now_ticks() -> int:
     """The data path's clock: CLOCK_MONOTONIC_COARSE in ticks, as the kernel target reads it."""
     return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) >> TICK_SHIFT & 0xFFFFFFFF
+
+
+def description(sizes: Sizes) -> dict[str, Any]:
+    """What tables of these sizes are, for a process of another version that finds them."""
+    rows = {name: [list(field) for field in ROWS[name].descr] for name in sizes.regions()}
+    return {"version": VERSION, "sizes": asdict(sizes), "padding": PADDING, "rows": rows}
 
 
 def _anonymous(size: int) -> NDArray[np.uint8]:

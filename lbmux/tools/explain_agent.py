@@ -44,6 +44,11 @@ from lbmux.tools.unparsed import UNPARSED
 
 TRIES = 3
 """How often an agent is asked whose configuration changes meanwhile."""
+NO_ENTRY = {
+    Verdict.UNKNOWN_REPLY: "no entry, so user space asks the host's sockets: a connection that is alive and has one VIP"
+    " gets its entry back, one that may have come by several waits until its client names one (reply_held)",
+    Verdict.UNTRACKED: "no entry: a datagram without one leaves as it is",
+}
 NO_TUNNEL = {
     Verdict.NOT_TUNNELLED: "no packet in a tunnel, or not to an address of this host",
     Verdict.NOT_A_MUX: "its source is none of the muxes",
@@ -52,6 +57,7 @@ MEND = {
     Verdict.NOT_A_MUX: "add its source to the configuration's `muxes`, and `lbmux reload`, if a mux it is",
     Verdict.NOT_HERE: "the mux has a backend here that this host's configuration has not: `lbmux reload` both",
     Verdict.CONGESTED: "a router marked it, and its sender knows no ECN: look for a queue that is full",
+    Verdict.UNTRACKED: "nothing if the client asked the DIP itself; if it was late, raise the service's idle.udp_s",
     Verdict.RESET_HELD: "the mux asks other hosts with the client's next packet, and resets it where none has it",
 }
 
@@ -154,9 +160,9 @@ class _Way:
             yield Step("match", f"no backend of this host answers from {dip}")
             return
         yield Step("match", f"DIP {dip} is a backend's of this host")
-        yield self._flow_step("no entry: no mux brought this connection")
+        yield self._flow_step(NO_ENTRY.get(self._passage.verdict, "no entry: no mux brought this connection"))
         alive = [entry for entry in self._known() if entry["alive"]]
-        if alive:
+        if alive and not self._is_direct(alive[0]["target"]):
             yield self._endpoint_step(alive[0]["target"])
         yield from self._translation(packet, _source)
 
@@ -199,7 +205,12 @@ class _Way:
         if self._passage.verdict in MEND:
             yield Step("to mend it", MEND[self._passage.verdict])
 
+    def _is_direct(self, endpoint: int) -> bool:
+        return endpoint == int(self._moment.tables.settings[0]["direct"])
+
     def _name(self, endpoint: int) -> str:
+        if self._is_direct(endpoint):
+            return "straight to the DIP, by no VIP"
         owner = self._moment.owners.get(endpoint)
         return f"{owner[0].name}/{owner[1].name}" if owner else "of another VIP"
 

@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {
     "muxes": [str(LOCAL)],
     "maglev": {"size": 251},
     "flows": {"limit": 4096},
-    "idle": {"untrusted_s": 3600, "trusted_s": 3600},
+    "idle": {"untrusted_s": 3600, "tcp_s": 3600},
     "services": [
         {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": [
             {"name": "h1", "dip": "10.1.1.2", "port": 8080}, {"name": "h2", "dip": "10.1.2.2", "weight": 2},

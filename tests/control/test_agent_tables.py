@@ -133,7 +133,7 @@ def test_a_removed_service_is_gone_for_packets_and_replies() -> None:
     agent.inbound(1)
     agent.load(config(service(2)))
     assert agent.inbound(1)[0] == Verdict.NOT_HERE
-    assert agent.outbound()[0] == Verdict.NOT_TRANSLATED
+    assert agent.outbound()[0] == Verdict.UNKNOWN_REPLY
     assert sorted(agent.tables.endpoints["state"][:2].tolist()) == [GONE, UP]
 
 
@@ -147,12 +147,12 @@ def test_a_service_that_comes_back_has_its_flows() -> None:
 
 def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
     """So a reply of an old flow does not bear the new owner's VIP."""
-    agent = Agent(config(service(1), service(2)), sizes=Sizes(64, 16, 16, 2, 64, endpoints=2))
+    agent = Agent(config(service(1), service(2)), sizes=Sizes(64, 16, 16, 3, 64, endpoints=3))
     agent.inbound(1)
     agent.load(config(service(2)))
     agent.load(config(service(2), service(3)))
-    assert agent.tables.endpoints["generation"].tolist() == [1, 0]
-    assert agent.outbound()[0] == Verdict.NOT_TRANSLATED
+    assert agent.tables.endpoints["generation"].tolist() == [1, 0, 0]
+    assert agent.outbound()[0] == Verdict.UNKNOWN_REPLY
     assert agent.inbound(3)[0] == Verdict.DELIVERED
     assert agent.outbound()[1] == VIPS[3]
 
@@ -170,7 +170,7 @@ def test_a_new_process_on_the_same_tables_keeps_flows() -> None:
     [
         (Sizes(64, services=2, slots=16, backends=8, buckets=64, endpoints=8), "services"),
         (Sizes(64, services=16, slots=16, backends=2, buckets=64, endpoints=2), "endpoints"),
-        (Sizes(16, services=16, slots=16, backends=8, buckets=64, endpoints=8), "names"),
+        (Sizes(32, services=16, slots=16, backends=8, buckets=64, endpoints=8), "names"),
     ],
     ids=["services", "endpoints", "names"],
 )
@@ -210,4 +210,4 @@ def test_the_largest_configuration_fits() -> None:
     ]
     muxes = tuple(f"10.2.{number // 250}.{number % 250 + 1}" for number in range(1024))
     agent = Agent(config(*services, muxes=muxes))
-    assert (agent.tables.endpoints["state"] == UP).sum() == 1024
+    assert (agent.tables.endpoints["state"] == UP).sum() == 1024 + 1, "and the one of connections straight to a DIP"

@@ -32,7 +32,7 @@ def test_left_out_values_are_filled_in() -> None:
     made = config(service(backend()))
     (only,) = made.services[0].backends
     assert (only.name, only.port, only.weight, only.tunnel_to) == ("10.1.1.2:80", 80, 1, only.dip)
-    assert (made.maglev.size, made.flows.limit, made.idle.trusted_s) == (65537, 1_048_576, 300)
+    assert (made.maglev.size, made.flows.limit, made.idle.tcp_s) == (65537, 1_048_576, 900)
 
 
 def test_host_is_where_the_tunnel_leads() -> None:
@@ -106,9 +106,9 @@ def test_prefixes_for_outer_sources() -> None:
 
 
 def test_service_overrides_only_the_idle_times_that_it_names() -> None:
-    defaults = {"untrusted_s": 7, "trusted_s": 100}
-    made = config(service(idle={"trusted_s": 600}), service(name="dns", port=53), idle=defaults)
-    assert made.services[0].idle.model_dump() == {"untrusted_s": 7, "trusted_s": 600, "closing_s": 10}
+    defaults = {"untrusted_s": 7, "tcp_s": 100}
+    made = config(service(idle={"tcp_s": 600}), service(name="dns", port=53), idle=defaults)
+    assert made.services[0].idle.model_dump() == {"untrusted_s": 7, "tcp_s": 600, "fin_s": 120, "udp_s": 300}
     assert made.services[1].idle == made.idle
 
 
@@ -200,7 +200,7 @@ def test_prime_maglev_size(size: int) -> None:
     [
         ("flows", "limit", 1023), ("flows", "limit", 16_777_217), ("flows", "trusted_share", 0),
         ("flows", "trusted_share", 1.01), ("flows", "untrusted_share", float("nan")),
-        ("idle", "trusted_s", 0), ("idle", "untrusted_s", 86401), ("idle", "closing_s", 1.5),
+        ("idle", "tcp_s", 0), ("idle", "untrusted_s", 86401), ("idle", "fin_s", 1.5),
         ("maglev", "seed", -1), ("maglev", "seed", 1 << 32),
     ],
 )  # fmt: skip
@@ -288,7 +288,7 @@ def test_what_is_written_is_read_again_as_it_was() -> None:
     service = {"vip": "192.0.2.1", "protocol": "tcp", "backends": [{"dip": "10.0.2.1"}]}
     config = Config.model_validate(
         {
-            "idle": {"trusted_s": 7}, "tunnel": {"sources": ["10.9.0.0/16"]},
+            "idle": {"tcp_s": 7}, "tunnel": {"sources": ["10.9.0.0/16"]},
             "services": [
                 service | {"name": "any", "port": "any"},
                 service | {"name": "web", "port": 80, "allow": ["10.0.0.0/8"]},

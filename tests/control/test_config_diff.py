@@ -40,7 +40,7 @@ def test_backend_drained() -> None:
 
 
 def test_what_moves_no_slot() -> None:
-    (found,) = diff(configured(FOUR), configured(FOUR, idle={"trusted_s": 7}))
+    (found,) = diff(configured(FOUR), configured(FOUR, idle={"tcp_s": 7}))
     assert found.slots_moved == 0.0 and not found.changed
 
 
@@ -50,7 +50,7 @@ def test_another_table_moves_all(new: Config) -> None:
 
 
 def test_all_without_weight_before_and_after() -> None:
-    (found,) = diff(configured({}), configured({}, idle={"trusted_s": 7}))
+    (found,) = diff(configured({}), configured({}, idle={"tcp_s": 7}))
     assert found.slots_moved is None
 
 

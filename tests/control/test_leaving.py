@@ -68,7 +68,7 @@ def test_a_server_id_is_the_new_ones() -> None:
 
 
 LEAVES = Orders({}, {WEB2: Leaving(100, B9, "why")})
-IDLE = configured(backend(1), idle={"trusted_s": 30})
+IDLE = configured(backend(1), idle={"tcp_s": 30})
 
 
 @pytest.mark.parametrize(("rows", "without_flows", "now", "gone"), [

@@ -350,7 +350,7 @@ def test_a_new_process_does_not_write_over_slots_in_force() -> None:
 
 
 def test_limits_and_times_are_those_of_the_configuration() -> None:
-    idle = {"untrusted_s": 5, "trusted_s": 600, "closing_s": 3}
+    idle = {"untrusted_s": 5, "tcp_s": 600, "fin_s": 3}
     mux = Mux(config(web(1, idle=idle), flows={"limit": 4096, "trusted_share": 0.5, "untrusted_share": 0.25}))
     settings, row = mux.tables.settings[0], mux.tables.services[mux.tables.active, 0]
     assert (settings["trusted_ways"], settings["untrusted_ways"]) == (2, 1)

@@ -22,6 +22,7 @@ from lbmux.datapath.tables import (
     NONE,
     OUTER_IPV6,
     OWN,
+    SOURCE,
     VIP,
     WAYS,
     WIDE_MUX,
@@ -184,10 +185,15 @@ class Machine:
         names += [Name(WIDE_MUX, ip_address(address), 0, 0, 0) for address in wide_muxes]
         self.tables.settings[0]["wide_muxes"] = bool(wide_muxes)
         self.tables.settings[0]["any_port"] = any(e.vip_port == 0 for e in endpoints)
+        self.tables.settings[0]["direct"] = NONE
         for index, e in enumerate(endpoints):
-            names.append(Name(VIP, ip_address(e.vip), e.vip_port, e.protocol, index))
+            if e.is_direct:
+                self.tables.settings[0]["direct"] = index
+            else:
+                names.append(Name(VIP, ip_address(e.vip), e.vip_port, e.protocol, index))
             if e.mode == NAT:
                 names.append(Name(DIP, ip_address(e.dip), e.dip_port, e.protocol, e.owner))
+                names.append(Name(SOURCE, ip_address(e.dip), 0, 0, 0))
             self.tables.endpoints[index] = (
                 *halves(e.vip), *halves(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
                 e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, e.mss, e.asks, 0, 0, 0,

@@ -31,6 +31,8 @@ class Endpoint:
     mss: int = 0
     asks: bool = False
     """Whether connections that are not known are left for the host's sockets to be asked about."""
+    is_direct: bool = False
+    """Whether it stands for connections straight to a DIP, and for no VIP."""
 
 
 def loaded(data: bytes) -> int:
@@ -76,7 +78,7 @@ class PlainAgent:
         if isinstance(packet, Verdict):
             return packet, -1, frame
         port = int.from_bytes(packet.ports[2:], "big")
-        names = {(e.vip, e.protocol, e.vip_port): at for at, e in enumerate(self.endpoints) if e.state}
+        names = self._vips()
         target = names.get((packet.destination, packet.protocol, port))
         if target is None:
             target = names.get((packet.destination, packet.protocol, 0))
@@ -130,7 +132,7 @@ class PlainAgent:
     def _outbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
         packet = packets.parse(frame, self.plain)
         if isinstance(packet, Verdict):
-            return packet, -1, frame
+            return self._without_ports(packet, frame), -1, frame
         port = int.from_bytes(packet.ports[:2], "big")
         owners = {(e.dip, e.protocol, e.dip_port): e.owner for e in self.endpoints if e.mode == NAT and e.state}
         owner = owners.get((packet.source, packet.protocol, port))
@@ -143,10 +145,13 @@ class PlainAgent:
         key = Key(low, loaded(ports), owner, high)
         place = self.flows.find(key, loaded(packet.source[-4:]))
         if place is None:
-            return Verdict.NOT_TRANSLATED, -1, frame
+            return self._without_entry(packet, key, now), -1, frame
         target = self.flows.flow(place).target
         endpoint = self.endpoints[target]
         if not self.flows.is_alive(place, endpoint, endpoint.idle, now):
+            return self._without_entry(packet, key, now), -1, frame
+        if endpoint.is_direct:
+            self.flows.flow(place).seen = now
             return Verdict.NOT_TRANSLATED, -1, frame
         if endpoint.asks and packet.flags & (RST | ACK) == RST:
             self.flows.forget(place, "gone")
@@ -162,11 +167,45 @@ class PlainAgent:
         after = packets.translate(after, back, endpoint.dip, int.from_bytes(back.ports[2:], "big"), "destination")
         return Verdict.HAIRPIN, target, after[6:12] + after[6:]
 
+    def _vips(self) -> dict[tuple[bytes, int, int], int]:
+        endpoints = enumerate(self.endpoints)
+        return {(e.vip, e.protocol, e.vip_port): at for at, e in endpoints if e.state and not e.is_direct}
+
+    def _without_entry(self, packet: packets.Packet, key: Key, now: int) -> Verdict:
+        if packet.protocol != packets.TCP:
+            return Verdict.UNTRACKED
+        if packet.flags & RST:
+            return Verdict.NOT_TRANSLATED
+        if not packet.flags & SYN:
+            return Verdict.UNKNOWN_REPLY
+        for at, endpoint in enumerate(self.endpoints):
+            if endpoint.is_direct and endpoint.state:
+                dip = loaded(packet.source[-4:])
+                self.flows.remember(key, dip, at, endpoint.generation, endpoint.idle, now)
+        return Verdict.NOT_TRANSLATED
+
+    def _without_ports(self, verdict: Verdict, frame: bytes) -> Verdict:
+        """Fragments and ICMP errors from a backend's address."""
+        found = packets.ethernet(frame, self.plain)
+        if verdict not in (Verdict.FRAGMENT, Verdict.ICMP) or isinstance(found, Verdict):
+            return verdict
+        source, _ = packets.addresses_at(frame, *found)
+        if source not in {e.dip for e in self.endpoints if e.mode == NAT and e.state}:
+            return verdict
+        if verdict == Verdict.FRAGMENT:
+            return Verdict.REPLY_FRAGMENT
+        headers = packets.ip_headers(frame, found[0], len(frame), found[1], self.plain)
+        assert not isinstance(headers, Verdict)
+        if headers.transport >= len(frame):
+            return verdict
+        kind = frame[headers.transport]
+        is_error = kind < 128 if len(source) == 16 else kind in (3, 4, 5, 11, 12)
+        return Verdict.REPLY_ICMP if is_error else verdict
 
     def _from_vip(self, packet: packets.Packet, port: int, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
         """Nothing but a reset of a host that has the VIP itself."""
         untouched = Verdict.NOT_TRANSLATED, -1, frame
-        names = {(e.vip, e.protocol, e.vip_port): at for at, e in enumerate(self.endpoints) if e.state}
+        names = self._vips()
         target = names.get((packet.source, packet.protocol, port), names.get((packet.source, packet.protocol, 0)))
         if target is None or packet.flags & (RST | ACK) != RST:
             return untouched

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ def endpoints(asks: bool = False) -> list[Endpoint]:
         Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
         Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
         Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL, asks=asks),
+        Endpoint(bytes(4), 0, bytes(4), 0, TCP, owner=0, mode=LOCAL, idle=IDLE, is_direct=True),
     ]
 
 
@@ -71,7 +73,7 @@ class Pair:
 
 
 def destinations() -> list[tuple[bytes, int, int]]:
-    here = [(e.vip, e.protocol, e.vip_port) for e in endpoints()]
+    here = [(e.vip, e.protocol, e.vip_port) for e in endpoints() if not e.is_direct]
     return [*here, *here[:2], (bytes([192, 0, 2, 99]), TCP, 80)]
 
 
@@ -88,7 +90,7 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
         source_port=int.from_bytes(packet[22:24], "big"),
         destination_port=int.from_bytes(packet[20:22], "big"),
         payload=payload,
-        flags=RST if len(payload) < 4 else SYN | ACK,
+        flags=RST if len(payload) < 4 else SYN | ACK if len(payload) < 8 else ACK,
         tcp_options=MSS_1460 if packet[22] & 1 else b"",
     ).frame()
 
@@ -115,11 +117,9 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
         ] + [own_connection(pick) for _ in range(pick.randrange(4))]
         delivered = pair.inbound(arriving, now)
         now = (now + pick.choice([0, 1, 3, 25])) & 0xFFFFFFFF
-        leaving = [
-            reply_to(frame, pick.randbytes(pick.randrange(20)))
-            for verdict, target, frame in delivered
-            if verdict == Verdict.DELIVERED and frame[14] == 0x45
-        ]
+        came = [frame for verdict, _, frame in delivered if verdict == Verdict.DELIVERED and frame[14] == 0x45]
+        leaving = [reply_to(frame, b"") for frame in came[-1:]]  # before others push its entry out
+        leaving += [reply_to(frame, pick.randbytes(pick.randrange(20))) for frame in came]
         leaving += islice(inner.frames(), 5)
         pair.outbound(leaving, now)
         now = (now + pick.choice([0, 1, 10, 60, 450])) & 0xFFFFFFFF
@@ -247,16 +247,11 @@ def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
     assert Pair(asks=True).inbound([frame], 1) == [(Verdict.UNKNOWN, 0, frame)]
 
 
-def test_a_reply_to_a_flow_that_no_mux_brought_is_left_alone() -> None:
-    assert Pair().outbound([REPLY], 1) == [(Verdict.NOT_TRANSLATED, -1, REPLY)]
-
-
 def test_other_traffic_of_the_dip_is_left_alone() -> None:
     pair = Pair()
     pair.inbound([way_in(WEB)], 1)
     other_port = Craft(source=DIP, source_port=22, destination=Craft().source, destination_port=40000).frame()
-    other_client = Craft(source=DIP, source_port=8080, destination=STRANGER, destination_port=40000).frame()
-    assert [verdict for verdict, *_ in pair.outbound([other_port, other_client], 1)] == [Verdict.NOT_TRANSLATED] * 2
+    assert pair.outbound([other_port], 1) == [(Verdict.NOT_TRANSLATED, -1, other_port)]
 
 
 def test_a_tunnelled_packet_from_no_mux_is_dropped() -> None:
@@ -329,3 +324,71 @@ def test_what_only_looks_like_an_mss_behind_the_packet_s_end_is_left_alone() -> 
     frame[14 + 20 + 12] = 0xF0
     ((_, _, after),) = pair.outbound([bytes(frame)], 1)
     assert after.endswith(MSS_1460)
+
+
+def from_dip(flags: int = ACK, **fields: Any) -> bytes:
+    return replace(RESET, flags=flags, **fields).frame()
+
+
+def test_a_reply_that_has_lost_its_entry_is_not_passed_on() -> None:
+    """It would leave with the DIP as its source, and the client's reset would end the connection."""
+    pair = Pair()
+    assert [verdict for verdict, *_ in pair.outbound([from_dip(ACK), from_dip(ACK | 1)], 1)] == [
+        Verdict.UNKNOWN_REPLY, Verdict.UNKNOWN_REPLY,
+    ]  # fmt: skip
+    pair.inbound([way_in(WEB)], 2)
+    assert pair.outbound([from_dip(ACK)], 2)[0][0] == Verdict.REPLIED
+    assert pair.outbound([from_dip(ACK)], 500)[0][0] == Verdict.UNKNOWN_REPLY, "idle for too long"
+    pair.check_tables()
+
+
+def test_a_connection_straight_to_the_dip_is_known_by_its_syn_ack() -> None:
+    pair = Pair()
+    found = pair.outbound([from_dip(SYN | ACK), from_dip(ACK), from_dip(RST)], 1)
+    assert [verdict for verdict, *_ in found] == [Verdict.NOT_TRANSLATED] * 3
+    assert [frame for *_, frame in found] == [from_dip(SYN | ACK), from_dip(ACK), from_dip(RST)]
+    pair.inbound([way_in(WEB, SYN)], 2)
+    assert pair.outbound([from_dip(SYN | ACK)], 2)[0][0] == Verdict.REPLIED, "the same ends by a VIP: the newer counts"
+    pair.check_tables()
+
+
+def test_a_datagram_without_an_entry_leaves_as_it_is() -> None:
+    pair = Pair()
+    reply = replace(RESET, source=LONE_DIP, source_port=53, protocol=UDP).frame()
+    assert pair.outbound([reply], 1) == [(Verdict.UNTRACKED, -1, reply)]
+    pair.check_tables()
+
+
+def test_fragments_and_icmp_errors_of_a_backend_are_told_from_others() -> None:
+    pair = Pair()
+    kinds = {3: True, 4: True, 5: True, 11: True, 12: True, 0: False, 8: False, 13: False}
+    for source, is_backend in ((DIP, True), (STRANGER, False)):
+        fragments = [from_dip(source=source, fragment=field) for field in (0x2000, 0x0010)]
+        fragment = Verdict.REPLY_FRAGMENT if is_backend else Verdict.FRAGMENT
+        assert [verdict for verdict, *_ in pair.outbound(fragments, 1)] == [fragment] * 2
+        messages = [icmp_from(source, bytes([kind]) + bytes(7)) for kind in kinds]
+        wanted = [Verdict.REPLY_ICMP if error and is_backend else Verdict.ICMP for error in kinds.values()]
+        assert [verdict for verdict, *_ in pair.outbound(messages, 1)] == wanted
+    pair.check_tables()
+
+
+def icmp_from(source: bytes, message: bytes) -> bytes:
+    frame = Craft(source=source, destination=Craft().source, protocol=1, payload=b"").frame()
+    return frame[:34] + message
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_error"), [(1, True), (2, True), (4, True), (128, False), (129, False), (136, False)]
+)
+def test_icmpv6_errors_of_a_backend_are_told_from_neighbour_discovery(kind: int, is_error: bool) -> None:
+    vip, dip = bytes([0x20, 1, *bytes(13), 1]), bytes([0x20, 1, *bytes(13), 2])
+    machine = Machine.make(64)
+    served = [Endpoint(vip, 80, dip, 8080, TCP, owner=3)]
+    machine.install_agent(OWN, MUXES, served)
+    plain = PlainAgent(OWN, MUXES, served, PlainFlows(machine.keys, 64))
+    packet = b"\x60\0\0\0" + (8).to_bytes(2) + bytes([58, 64]) + dip + vip + bytes([kind, *bytes(7)])
+    frame = bytes(12) + b"\x86\xdd" + packet
+    batch = Frames([frame])
+    machine.worker.outbound(batch, 1)
+    assert batch.results() == [plain.outbound(frame, 1)]
+    assert batch.results()[0][0] == (Verdict.REPLY_ICMP if is_error else Verdict.ICMP)

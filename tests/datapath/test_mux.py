@@ -152,7 +152,7 @@ def test_the_stream_meets_every_case() -> None:
 
 AGENT_ONLY = {
     "DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "CONGESTED", "UNSETTLED",
-    "UNKNOWN", "RESET_HELD", "HAIRPIN",
+    "UNKNOWN", "RESET_HELD", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP",
 }  # fmt: skip
 
 crafts = st.builds(

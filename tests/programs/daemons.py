@@ -20,6 +20,8 @@ PROBE_PORTS = 2 * PROBE_PORT
 START_S = 30.0
 USER_SPACE = {"mux": "packet", "agent": "tun"}
 """The driver, unless an option says another."""
+STAY = "--stay"
+"""No option of a daemon's: an agent is to leave what it leaves, for the next one."""
 READY = {"mux": re.compile(r": \d+ services?\n"), "agent": re.compile(r" backends? of this host\n")}
 
 
@@ -39,7 +41,9 @@ class Daemon:
         self.control = lab.directory / f"{node}-test.sock"
         command = [
             *prefix, sys.executable, "-m", "lbmux.cli.main", program, "-c", str(lab.config), "-i", "eth0",
-            "--control", str(self.control), "--driver", USER_SPACE[program], *options,
+            "--control", str(self.control), "--driver", USER_SPACE[program],
+            *(option for option in options if option != STAY),
+            *(["--detach-on-exit"] if program == "agent" and STAY not in options else []),
         ]  # fmt: skip
         self._path = lab.directory / f"{node}-{program}-test.log"
         with self._path.open("wb") as log:

@@ -90,7 +90,7 @@ def test_with_weight_again_it_is_drained_no_more() -> None:
 
 @pytest.mark.parametrize("flows", [set(), {B1}], ids=["no flow", "a flow"])
 def test_who_leaves_goes_without_a_flow(flows: set[Key]) -> None:
-    tables = Tables(configured(backend(1), backend(2), idle={"trusted_s": 1}), flows)
+    tables = Tables(configured(backend(1), backend(2), idle={"tcp_s": 1}), flows)
     watcher, reloader = of(tables)
     asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))  # long ago
     assert tables.rows >= {B1, B2}

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 
 
 def test_drained_backend_keeps_its_connections_over_a_restart(lab: Lab) -> None:
-    idle = {"idle": {"closing_s": 1, "untrusted_s": 1, "trusted_s": 4}}
+    idle = {"idle": {"fin_s": 1, "untrusted_s": 1, "tcp_s": 4}}
     with server(lab, 1), server(lab, 2), balanced(lab, services=[web() | idle]) as mux:
         kept = to_host(lab, 1)
         done = tell(mux, "drain", "h1")

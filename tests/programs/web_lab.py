@@ -23,7 +23,7 @@ PROBES = {"interval_s": INTERVAL_S, "timeout_s": TIMEOUT_S, "rise": RISE, "fall"
 OUT_S = (FALL + 2 * JITTER) * INTERVAL_S + TIMEOUT_S + 0.2
 """From the death of a backend to its state "down" at the latest; 0.2 s of it are for the test's own question."""
 TRUSTED_S = 3
-SHORT = {"idle": {"closing_s": 1, "untrusted_s": 1, "trusted_s": TRUSTED_S}}
+SHORT = {"idle": {"fin_s": 1, "untrusted_s": 1, "tcp_s": TRUSTED_S}}
 DRIVERS = pytest.mark.parametrize("kernel", [False, True], ids=["packet", "xdp"])
 
 

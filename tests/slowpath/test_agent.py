@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent import AgentSlowPath, Host, Target
+from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.flow import Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, dissect, ip
 from tests.slowpath.tables import Mux
@@ -35,13 +36,20 @@ class Case:
         muxes = frozenset(map(ip_address, [MUX, MUX6]))
         self.asked: list[Flow] = []
         self.has = False
-        host = Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, self.connected)
+        self.adopts = Adopted.KNOWN
+        self.vip: tuple[Address, int] | None = None
+        ask = self.connected, self.adopt, lambda flow: self.vip
+        host = Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, *ask)
         self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Seen:
         found = self.slow.inbound(verdict, frame, now)
         assert (found.back, found.vouched) == ([], False)
         return Seen(found.packets, found.frames)
+
+    def adopt(self, flow: Flow) -> Adopted:
+        self.asked.append(flow)
+        return self.adopts
 
     def connected(self, flow: Flow) -> bool:
         self.asked.append(flow)
@@ -238,3 +246,37 @@ def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer() -> None:
     case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
     vip = ip_address(ip(4).dst)
     assert case.asked == [Flow(6, vip, 40000, ip_address(DIP), 8080)]
+
+
+@pytest.mark.parametrize("found", Adopted)
+def test_a_reply_without_an_entry_is_asked_about_and_counted(found: Adopted) -> None:
+    case = Case()
+    case.adopts = found
+    frame = bytes(Ether(**ETHER) / IP(src=DIP, dst=CLIENT) / TCP(sport=8080, dport=40000, flags="PA"))
+    assert case.slow.without_entry(frame, 0.0) == found
+    assert case.asked == [Flow(6, ip_address(CLIENT), 40000, ip_address(DIP), 8080)]
+    assert case.slow.counts == {found.value: 1}
+
+
+def test_replies_without_an_entry_are_asked_about_within_the_slow_path_s_rate() -> None:
+    case = Case(packets_per_s=1)
+    frame = bytes(Ether(**ETHER) / IP(src=DIP, dst=CLIENT) / TCP(sport=8080, dport=40000, flags="PA"))
+    found = [case.slow.without_entry(frame, 0.0) for _ in range(200)]
+    assert found[-1] is None and case.slow.counts["over_packets_per_s"] >= 1
+
+
+@FAMILIES
+def test_an_icmp_error_of_the_host_comes_from_the_vip_and_quotes_it(family: int) -> None:
+    case = Case()
+    client, dip, vip = (CLIENT, DIP, "192.0.2.1") if family == 4 else (CLIENT6, DIP6, "2001:db8:192::1")
+    quoted = ip(family, client, dip) / UDP(sport=40000, dport=5353) / Raw(b"question")
+    kind = ICMP(type=3, code=3) if family == 4 else ICMPv6DestUnreach(code=4)
+    frame = bytes(Ether(**ETHER) / ip(family, dip, client) / kind / Raw(bytes(quoted)))
+    assert case.slow.own_error(frame, 0.0) == frame, "no entry: a client of the DIP itself"
+    case.vip = ip_address(vip), 53
+    translated = case.slow.own_error(frame, 0.0)
+    assert translated is not None and case.slow.counts["icmp_translated"] == 1
+    wanted = ip(family, client, vip) / UDP(sport=40000, dport=53) / Raw(b"question")
+    expected = bytes(Ether(**ETHER) / ip(family, vip, client) / kind / Raw(bytes(wanted)))
+    addresses, message = (slice(26, 34), slice(34, None)) if family == 4 else (slice(22, 54), slice(54, None))
+    assert (translated[addresses], translated[message]) == (expected[addresses], expected[message])

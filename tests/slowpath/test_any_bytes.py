@@ -15,11 +15,11 @@ from scapy.packet import Raw
 
 from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent import AgentSlowPath, Host, Target
+from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
 from lbmux.slowpath.packets import read_frame, read_ip
 from lbmux.slowpath.tunnels import carriers
-from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, ip, segment
+from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, VIP, back, datagram, ip, segment
 from tests.slowpath.tables import Mux
 
 OTHER_MUX = "10.0.0.6"
@@ -59,7 +59,8 @@ def slow_agent() -> AgentSlowPath:
     muxes = frozenset(map(ip_address, (MUX, MUX6)))
     hosts = frozenset(map(ip_address, (HOST, HOST6)))
     target = Target(ip_address(DIP), 80)
-    return AgentSlowPath(Host(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, lambda flow: False))
+    never, gone, vip = (lambda flow: False), (lambda flow: Adopted.GONE), (lambda flow: (ip_address(VIP), 80))
+    return AgentSlowPath(Host(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, never, gone, vip))
 
 
 def check(mux: MuxSlowPath, frame: bytes, verdict: Verdict, target: int, now: float) -> None:
@@ -95,6 +96,8 @@ def test_damaged_packets_at_an_agent(seed: int) -> None:
         found = agent.inbound(chance.choice(VERDICTS), bytes(data), number / 1000)
         assert all(read_ip(packet) for packet in found.packets) and all(read_frame(frame) for frame in found.frames)
         agent.outbound(bytes(data), number / 1000)
+        agent.without_entry(bytes(data), number / 1000)
+        agent.own_error(bytes(data), number / 1000)
     assert agent.counts["icmp_delivered"]
 
 

@@ -120,8 +120,9 @@ def test_each_step_of_its_reply(host: Host) -> None:
 def test_a_reply_that_no_mux_brought(host: Host) -> None:
     host.pass_(by_mux(opened()))
     passage, _ = host.pass_(reply(40001), is_reply=True)
-    assert passage.verdict == Verdict.NOT_TRANSLATED
-    assert list(host.explain(passage).items())[1:] == [("flow", "no entry: no mux brought this connection")]
+    assert passage.verdict == Verdict.UNKNOWN_REPLY
+    assert list(host.explain(passage)) == ["match", "flow"]
+    assert host.explain(passage)["flow"].startswith("no entry, so user space asks the host's sockets")
     elsewhere, _ = host.pass_(Craft(source=OWN, source_port=22).frame(), is_reply=True)
     assert host.explain(elsewhere) == {"match": "no backend of this host answers from 10.1.1.2:22/tcp"}
 

@@ -8,19 +8,19 @@ One more map says in plain JSON how the rows are laid out, so that a later versi
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.datapath.tables import PADDING, ROWS, VERSION, Sizes
+from lbmux.datapath.tables import PADDING, VERSION, Sizes
 from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
 from lbmux.errors import SetupError
 from lbmux.targets.bpf import kernel_clock, objects, syscall
 from lbmux.targets.bpf.syscall import Attach, Loaded
-from lbmux.targets.regions import Tables
+from lbmux.targets.regions import Tables, description
 
 DESCRIPTION, DESCRIPTION_BYTES = "description", 1 << 14
 REACH_BYTES = 1 << 29
@@ -50,7 +50,7 @@ class KernelTables:
             for name, size in {**sizes.regions(), DESCRIPTION: DESCRIPTION_BYTES}.items():
                 descriptors[name] = syscall.create_array(name, size)
             made = cls(sizes, descriptors)
-            text = json.dumps(_description(sizes)).encode()
+            text = json.dumps(description(sizes)).encode()
             _memory(descriptors[DESCRIPTION], DESCRIPTION_BYTES)[: len(text)] = np.frombuffer(text, np.uint8)
         except BaseException:
             _close(descriptors)
@@ -122,7 +122,7 @@ class Pinned:
 
     def adopt(self, sizes: Sizes) -> KernelTables | None:
         """As our own, where they are of this version and these sizes and were finished."""
-        if self.description != _description(sizes):
+        if self.description != description(sizes):
             return None
         adopted = KernelTables(sizes, self.descriptors)
         return adopted if adopted.tables.fit else None
@@ -135,11 +135,6 @@ class Pinned:
 
     def close(self) -> None:
         _close(self.descriptors)
-
-
-def _description(sizes: Sizes) -> dict[str, Any]:
-    rows = {name: [list(field) for field in ROWS[name].descr] for name in sizes.regions()}
-    return {"version": VERSION, "sizes": asdict(sizes), "padding": PADDING, "rows": rows}
 
 
 def _memory(descriptor: int, size: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ Each takes the kernel's context and returns an action.  All that is decided is d
 
 from lbmux.datapath import agent, mux
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
-from lbmux.datapath.tables import backend_row
+from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.datapath.world import (
     RECEIVED,
@@ -17,14 +17,17 @@ from lbmux.datapath.world import (
     frame,
     frame_end,
     jiffies,
+    packet_mark,
     redirect,
+    settings,
     tc_world,
     xdp_world,
 )
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
-TCX_NEXT, TCX_DROP = -1, 2
-HAIRPIN = int(Verdict.HAIRPIN)
+TCX_NEXT, TCX_DROP, TCX_REDIRECT = -1, 2, 7
+HAIRPIN, UNKNOWN_REPLY = int(Verdict.HAIRPIN), int(Verdict.UNKNOWN_REPLY)
+REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
 
 
 @step
@@ -53,9 +56,16 @@ def agent_xdp_action(verdict):
 
 @step
 def agent_tc_action(world, verdict):
-    """The way out: everything goes on its way, replies with the VIP as their source; those to this host come in."""
+    """The way out: replies go on with the VIP as their source, all else as it is; those to this host come in.
+
+    What needs user space goes there.  Where that is not running its interface is gone, and so is the packet: it would
+    leave with the DIP as its source.
+    """
     if verdict == HAIRPIN:
         return redirect(world, arrived(world), int64(RECEIVED))
+    if verdict == UNKNOWN_REPLY or verdict == REPLY_FRAGMENT or verdict == REPLY_ICMP:  # noqa: SIM109, PLR1714
+        to = int64(settings_row(settings(world), 0).punt_to)
+        return TCX_DROP if to == 0 else redirect(world, to, int64(SENT))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
 
 
@@ -72,6 +82,8 @@ def agent_xdp(context):
 
 def agent_tc(context):
     world = tc_world(context)
+    if packet_mark(world) == AGENT_MARK:
+        return TCX_NEXT
     verdict, _ = agent.run_outbound(world)
     return agent_tc_action(world, verdict)
 

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from lbmux.datapath import agent, mux
 from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
 from lbmux.datapath.sift import SIEVE, passes, sieve_row
-from lbmux.datapath.tables import backend_row, settings_row
+from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.datapath.world import (
     arrived,
@@ -23,6 +23,7 @@ from lbmux.datapath.world import (
     forgotten,
     frame_length,
     helper,
+    packet_mark,
     settings,
     table,
     tc_world,
@@ -30,7 +31,7 @@ from lbmux.datapath.world import (
     worker_limit,
     xdp_world,
 )
-from lbmux.targets.bpf.programs import agent_tc_action, agent_xdp_action, mux_action
+from lbmux.targets.bpf.programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
 
 RING_SYMBOL = "lbmux_ring_"
 """Prefix of a symbol that stands for a ring as helpers take it."""
@@ -157,6 +158,8 @@ def agent_xdp(context):
 
 def agent_tc(context):
     world = tc_world(context)
+    if packet_mark(world) == AGENT_MARK:
+        return TCX_NEXT
     sequence = noted(world, True)
     verdict, target = agent.run_outbound(world)
     after(world, sequence, verdict, target, int64(0))

@@ -5,7 +5,20 @@ from collections.abc import Callable, Iterator
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.errors import LbmuxError
-from lbmux.tools.doctor import bgp, daemon, hosts, interfaces, kernel, place, pool, rights, routes, traffic, vips
+from lbmux.tools.doctor import (
+    bgp,
+    daemon,
+    flow_entries,
+    hosts,
+    interfaces,
+    kernel,
+    place,
+    pool,
+    rights,
+    routes,
+    traffic,
+    vips,
+)
 from lbmux.tools.doctor.finding import Finding, warning
 from lbmux.tools.doctor.situation import Role, Situation
 
@@ -20,13 +33,14 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
     ),
     "agent": (
         daemon.driver, interfaces.link, interfaces.super_frames, kernel.reverse_path, vips.ownership, vips.arp_silence,
-        routes.replies, kernel.wrong_checksums, traffic.ring, traffic.verdicts,
+        routes.replies, kernel.wrong_checksums, traffic.ring, traffic.verdicts, flow_entries.sockets,
+        flow_entries.replies, flow_entries.held,
     ),
     "router": (
         kernel.forwarding, kernel.reverse_path, kernel.multipath_hash, interfaces.unfinished_checksums,
         vips.ownership, routes.spreading, vips.claimed,
     ),
-    "host": (kernel.reverse_path, vips.arp_silence, routes.replies, kernel.wrong_checksums),
+    "host": (kernel.reverse_path, vips.arp_silence, routes.replies, kernel.wrong_checksums, flow_entries.held),
 }  # fmt: skip
 """By role, in the order in which they are told: causes before what comes of them."""
 

@@ -118,7 +118,7 @@ class Situation:
             return None
         answer = ask(self.control, "counters", timeout_s=TIMEOUT_S)
         verdicts = {line["verdict"]: line["packets"] for line in answer["verdicts"]}
-        return {"verdicts": verdicts, "lookups": answer["lookups"], "ring": answer["ring"]}
+        return {"verdicts": verdicts, **{name: answer.get(name) for name in ("lookups", "ring", "slowpath")}}
 
     @cached_property
     def vips(self) -> list[Address]:

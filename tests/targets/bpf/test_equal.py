@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
+from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.bpf.syscall import Attach
 from tests.datapath.craft import Craft, Stream, tunnelled
 from tests.datapath.harness import Machine
@@ -20,7 +20,7 @@ from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinatio
 from .twins import ETHERNET_BYTES, Twins, on_one_cpu
 
 pytestmark = pytest.mark.root
-XDP_REDIRECT, TCX_REDIRECT = 4, 7
+XDP_REDIRECT = 4
 LOOPBACK, ELSEWHERE = 1, 7
 """A test run's frames come in by the loopback interface."""
 FRAMES_A_STREAM, TURNS = 16_000, 16
@@ -154,9 +154,13 @@ def test_the_mux_on_frames_of_several_buffers() -> None:
         twins.assert_same_tables()
 
 
+PUNTED = (Verdict.UNKNOWN_REPLY, Verdict.REPLY_FRAGMENT, Verdict.REPLY_ICMP)
+
+
 def agent() -> Twins:
     machine = Machine.make(64, plain=True)
     machine.install_agent(OWN, MUXES, endpoints(asks=True))
+    machine.tables.settings[0]["punt_to"] = ELSEWHERE
     return Twins(machine, {"agent_xdp": Attach.XDP, "agent_tc": Attach.TCX_EGRESS})
 
 
@@ -172,9 +176,15 @@ def assert_agent_agrees(twins: Twins, program: str, frames: Sequence[bytes]) -> 
     native = batch.results()
     sent = {"agent_xdp": (XDP_PASS, XDP_DROP), "agent_tc": (TCX_NEXT & 0xFFFFFFFF, TCX_DROP)}[program]
     for frame, run, (verdict, _, after) in zip(frames, runs, native, strict=True):
-        action = TCX_REDIRECT if verdict == Verdict.HAIRPIN else sent[verdict.kind == "drop"]
+        is_elsewhere = verdict == Verdict.HAIRPIN or (program == "agent_tc" and verdict in PUNTED)
+        action = TCX_REDIRECT if is_elsewhere else sent[verdict.kind == "drop"]
         assert (run.result, run.frame) == (action, after), frame.hex()
     return native
+
+
+ODD = [(Craft(source=e.dip, payload=bytes([kind, *bytes(9)])), protocol)
+       for e in endpoints() for kind in (3, 8, 11) for protocol in (1, UDP)]  # fmt: skip
+"""Of backends: fragments and ICMP messages."""
 
 
 def test_a_stream_through_the_agent_and_its_replies_back() -> None:
@@ -203,11 +213,13 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
                 for verdict, _, frame in came
                 if verdict == Verdict.DELIVERED and frame[14] == 0x45
             ]
-            went = assert_agent_agrees(twins, "agent_tc", [*leaving, *islice(frames, 50)])
+            odd = [replace(craft, protocol=protocol, fragment=pick.choice([0, 0x2000])) for craft, protocol in ODD]
+            odd_frames = [craft.frame() for craft in odd]
+            went = assert_agent_agrees(twins, "agent_tc", [*leaving, *odd_frames, *islice(frames, 50)])
             met |= {verdict for verdict, *_ in came + went}
             twins.assert_same_tables()
     wanted = {"DELIVERED", "REPLIED", "UNKNOWN", "RESET_HELD", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX"}
-    wanted |= {"NOT_HERE", "FRAGMENT", "HAIRPIN"}
+    wanted |= {"NOT_HERE", "FRAGMENT", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP"}
     assert wanted <= {verdict.name for verdict in met}
 
 

@@ -1,0 +1,205 @@
+"""An agent's flow table against the sockets of its host: no connection is forgotten that the host's stack still has.
+
+A pass takes all sockets at once.  The entry of a connection that is there counts as just used, however long neither
+end has spoken; one that has no entry, since tables are new or a flood pushed it out, gets one.  A socket does not
+name the VIP by which its connection came: where several lead to its address and port it gets no entry until the
+client's next packet names the VIP.  What a pass has seen of a connection it remembers: an entry that is lost later
+comes back as it was.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import from_pair, port_from_wire, to_pair
+from lbmux.codegen.compiled import compiled
+from lbmux.control.agent_tables import AgentTables, Source
+from lbmux.control.connections import ESTABLISHED, LISTEN, SOCKETS, SYN_SENT
+from lbmux.control.migrate import enter_as, word_row
+from lbmux.datapath.flows import flow_hash, idle_for, lookup, trusted_in
+from lbmux.datapath.memory import at_address, int64, step, u32
+from lbmux.datapath.tables import FLOW, GONE, TRUSTED, UNTRUSTED, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.world import endpoint_limit, endpoints, settings, worker_limit, world_at
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+AMBIGUOUS = 0xFFFF
+"""Target of a flow whose socket does not say by which VIP it came."""
+KEY = np.dtype([("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2")])
+LOCAL_END = np.dtype([("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1")])
+AT_ONCE = 512
+"""Flows that are looked up between two batches of packets."""
+
+
+class Found(NamedTuple):
+    """``flows`` with the target that each must have, or AMBIGUOUS, and the low halves of their DIPs."""
+
+    flows: NDArray[Any]
+    dips: NDArray[np.uint64]
+
+
+@dataclass
+class Upkeep:
+    """``worker``: one on the agent's tables whose part nobody else writes meanwhile."""
+
+    agent: AgentTables
+    worker: Worker
+
+    def __post_init__(self) -> None:
+        self._keys, self._targets = np.empty(0, f"V{KEY.itemsize}"), np.empty(0, np.uint16)
+        self._listens: frozenset[tuple[int, int]] = frozenset()
+
+    def note_listeners(self, sockets: NDArray[Any]) -> None:
+        listening = sockets[sockets["state"] == LISTEN]
+        self._listens = frozenset(zip(listening["protocol"].tolist(), listening["local_port"].tolist(), strict=True))
+
+    def find(self, sockets: NDArray[Any]) -> Found:
+        """Those of ``sockets`` (Connections.all) that are a backend's; their targets are what can be known of them."""
+        sockets = sockets[(sockets["state"] != LISTEN) & (sockets["state"] != SYN_SENT)]
+        locals_, which = np.unique(_local_ends(sockets), return_inverse=True)
+        places = [self._place(end) for end in locals_.view(LOCAL_END).tolist()]
+        owners, targets = (np.array([place[at] for place in places], np.int64)[which] for at in (0, 1))
+        mine = owners >= 0
+        sockets, flows = sockets[mine], np.zeros(int(mine.sum()), FLOW)
+        flows["high"], flows["low"] = sockets["remote"][:, 0], sockets["remote"][:, 1]
+        flows["ports"] = sockets["remote_port"].astype(np.uint32) | sockets["local_port"].astype(np.uint32) << 16
+        flows["owner"], flows["target"] = owners[mine], targets[mine]
+        flows["state"] = np.where(sockets["state"] == ESTABLISHED, TRUSTED, UNTRUSTED)
+        self._recall(flows)
+        return Found(flows, np.ascontiguousarray(sockets["local"][:, 1]))
+
+    def _place(self, end: tuple[int, int, int, int]) -> tuple[int, int]:
+        """(owner, target) of a local end; -1 where it is no backend's."""
+        high, low, port, protocol = end
+        dip, number = from_pair(high, low), port_from_wire(port)
+        sources = self.agent.sources
+        owned = sources.get(Source(protocol, dip, number)) or sources.get(Source(protocol, dip, 0))
+        if owned is None:
+            return -1, AMBIGUOUS
+        if Source(protocol, dip, number) not in sources and (protocol, port) not in self._listens:
+            return owned.owner, self.agent.direct  # of a service of any port: one that the host itself has opened
+        return owned.owner, owned.endpoints[0] if len(owned.endpoints) == 1 else AMBIGUOUS
+
+    def _recall(self, flows: NDArray[Any]) -> None:
+        """What the last pass knew goes before what would be concluded now; a mux that speaks to a DIP probes it."""
+        muxes = np.array([to_pair(mux) for mux in self.agent.mux_addresses], np.uint64).reshape(-1, 2)
+        for high, low in muxes:
+            flows["target"][(flows["high"] == high) & (flows["low"] == low)] = self.agent.direct
+        if len(self._keys) and len(flows):
+            keys = _keys(flows)
+            places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            same = self._keys[places] == keys
+            flows["target"][same] = self._targets[places[same]]
+
+    def keep(self, found: Found, first: int = 0, most: int | None = None) -> int:
+        """Look up some of the flows, from the ``first`` on: entries count as used; how many were missing and entered.
+
+        Targets become those of the entries that there are.
+        """
+        part = slice(first, len(found.flows) if most is None else first + most)
+        flows, dips = found.flows[part], found.dips[part]
+        return int(
+            _keep(self.worker.address, _address(flows), _address(dips), len(flows), self.worker.number, now_ticks())
+        )
+
+    def remember(self, found: Found) -> None:
+        """A whole pass is done."""
+        known = found.flows[found.flows["target"] != AMBIGUOUS]
+        keys = _keys(known)
+        order = np.argsort(keys)
+        self._keys, self._targets = keys[order], known["target"][order]
+
+    def adopt(self, socket: NDArray[Any]) -> int | None:
+        """Enter the flow of one socket; its target, or None where that is not known."""
+        found = self.find(socket)
+        if not len(found.flows):
+            return None
+        self.keep(found)
+        target = int(found.flows["target"][0])
+        return None if target == AMBIGUOUS else target
+
+
+def one_socket(
+    local: tuple[int, int], local_port: int, remote: tuple[int, int], remote_port: int, protocol: int
+) -> NDArray[Any]:
+    """An established connection as Connections.all tells of it; addresses as pairs, ports as loaded."""
+    return np.array([(local, remote, local_port, remote_port, protocol, ESTABLISHED)], SOCKETS)
+
+
+def _local_ends(sockets: NDArray[Any]) -> NDArray[Any]:
+    ends = np.zeros(len(sockets), LOCAL_END)
+    ends["high"], ends["low"] = sockets["local"][:, 0], sockets["local"][:, 1]
+    ends["port"], ends["protocol"] = sockets["local_port"], sockets["protocol"]
+    return ends.view(f"V{LOCAL_END.itemsize}")
+
+
+def _keys(flows: NDArray[Any]) -> NDArray[Any]:
+    keys = np.zeros(len(flows), KEY)
+    for name in KEY.names or ():
+        keys[name] = flows[name]
+    return keys.view(f"V{KEY.itemsize}")
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@step
+def _is_valid(world, flow):  # type: ignore[no-untyped-def]
+    """Whether an entry is of an endpoint that is there, however long it has been idle."""
+    if int64(flow.target) >= endpoint_limit(world):
+        return False
+    row = endpoint_row(endpoints(world), int64(flow.target))
+    return row.state != GONE and row.generation == flow.generation
+
+
+@step
+def _newest(world, hashed, given, now):  # type: ignore[no-untyped-def]
+    """The worker whose part has the flow's latest entry, or -1."""
+    newest, least = int64(-1), int64(0)
+    for part in range(worker_limit(world)):
+        bucket, way = lookup(world, part, hashed, given.high, given.low, given.ports, int64(given.owner))
+        if way >= 0:
+            flow = flow_row(bucket, way & (WAYS - 1))
+            idle = idle_for(flow, u32(now))
+            if _is_valid(world, flow) and (newest < 0 or idle < least):
+                newest, least = int64(part), idle
+    return newest
+
+
+@step
+def _refresh(world, setting, hashed, given, newest, now):  # type: ignore[no-untyped-def]
+    """The latest entry counts as used; older ones that name another VIP go."""
+    bucket, way = lookup(world, newest, hashed, given.high, given.low, given.ports, int64(given.owner))
+    if way < 0:
+        return
+    flow = flow_row(bucket, way & (WAYS - 1))
+    flow.seen = u32(now)
+    given.target = flow.target
+    if flow.state == UNTRUSTED and given.state == TRUSTED and trusted_in(bucket) < int64(setting.trusted_ways):
+        flow.state = TRUSTED
+    for part in range(worker_limit(world)):
+        if part != newest:
+            other, way = lookup(world, part, hashed, given.high, given.low, given.ports, int64(given.owner))
+            if way >= 0 and flow_row(other, way & (WAYS - 1)).target != given.target:
+                flow_row(other, way & (WAYS - 1)).state = 0
+
+
+@compiled
+def _keep(world_address, flows, dips, count, who, now):  # type: ignore[no-untyped-def]
+    world, entered = world_at(world_address), 0
+    setting = settings_row(settings(world), 0)
+    for index in range(count):
+        given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
+        hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
+        newest = _newest(world, hashed, given, now)
+        if newest >= 0:
+            _refresh(world, setting, hashed, given, newest, now)
+        elif int64(given.target) < endpoint_limit(world):
+            row = endpoint_row(endpoints(world), int64(given.target))
+            if row.state != GONE:
+                given.generation, given.seen = row.generation, u32(now)
+                entered += enter_as(world, setting, who, given, dip, row, now)
+    return entered

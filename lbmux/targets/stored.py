@@ -1,0 +1,115 @@
+"""Tables in a file: a process that ends, however it ends, leaves its flows to the next one.
+
+For the agent's driver in user space; a driver in the kernel has pinned maps instead.  The file is mapped, so every
+write is in it at once.  It belongs into memory (/run): neither connections nor the clock outlive a reboot.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.datapath.tables import Sizes
+from lbmux.errors import SetupError
+from lbmux.targets.regions import Tables, description
+
+HEADER_BYTES = 1 << 15
+"""Before the regions: what they are, as JSON."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Tables of another version or other sizes, as they describe themselves."""
+
+    description: dict[str, Any]
+    memory: dict[str, NDArray[np.uint8]]
+
+    def rows(self, region: str) -> NDArray[Any]:
+        """The rows of a region, with the field names that they had."""
+        kind = np.dtype([tuple(field) for field in self.description["rows"][region]])
+        memory = self.memory[region]
+        return memory[: len(memory) - self.description["padding"]].view(kind)
+
+
+class StoredTables:
+    """``adopted``: the tables were in force before; ``previous``: those of another version or other sizes."""
+
+    def __init__(self, path: Path, sizes: Sizes) -> None:
+        """SetupError where the file is another agent's, or cannot be had."""
+        self._path, self._file = path, _open(path)
+        self.previous: StoredRows | None = None
+        try:
+            wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
+            found = self._read_description(wanted["boot"])
+            self.adopted = found == wanted
+            if not self.adopted:
+                self.previous = self._copy(found) if found else None
+                os.ftruncate(self._file, 0)
+                os.posix_fallocate(self._file, 0, HEADER_BYTES + sum(map(_pages, sizes.regions().values())))
+            self.tables = Tables(sizes, self._map(sizes.regions()))
+            if not (self.adopted and self.tables.fit):
+                self.adopted = False
+                self.tables.initialise()
+                os.pwrite(self._file, json.dumps(wanted).encode().ljust(HEADER_BYTES, b"\0"), 0)
+        except OSError as error:
+            os.close(self._file)
+            raise SetupError(f"flow store {path}", error.strerror or str(error), "is /run full?") from error
+
+    def _read_description(self, boot: str) -> dict[str, Any] | None:
+        """None for a file that is new, damaged, or of another boot, whose clock is another."""
+        try:
+            found = json.loads(os.pread(self._file, HEADER_BYTES, 0).rstrip(b"\0"))
+            whole = HEADER_BYTES + sum(map(_pages, found["regions"].values()))
+            is_whole = found["boot"] == boot and os.fstat(self._file).st_size == whole
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return dict(found) if is_whole else None
+
+    def _map(self, regions: dict[str, int]) -> dict[str, NDArray[np.uint8]]:
+        memory = mmap.mmap(self._file, HEADER_BYTES + sum(map(_pages, regions.values())))
+        found, at = {}, HEADER_BYTES
+        for name, size in regions.items():
+            found[name] = np.frombuffer(memory, np.uint8, size, at)
+            at += _pages(size)
+        return found
+
+    def _copy(self, found: dict[str, Any]) -> StoredRows:
+        return StoredRows(found, {name: memory.copy() for name, memory in self._map(found["regions"]).items()})
+
+    def close(self, remove: bool = False) -> None:
+        """The memory stays mapped as long as ``tables`` is used; ``remove``: nobody is to have it after us."""
+        if remove:
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def _open(path: Path) -> int:
+    """Opened and locked; a file of somebody else is not read."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupError(f"flow store {path}", error.strerror or str(error), "remove it") from error
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise SetupError(f"flow store {path}", "belongs to somebody else, or others may write it", "remove it")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise SetupError(f"flow store {path}", "another agent has it", "end that one first") from error
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,0 +1,42 @@
+"""Whose sockets an agent can ask, and what became of replies without an entry."""
+
+import pytest
+
+from lbmux.control.config import Config
+from lbmux.tools.doctor import flow_entries
+
+from .situations import situation
+
+
+def config(dip: str) -> Config:
+    backends = [{"dip": dip, "host": "10.1.0.1", "port": 80}, {"dip": "10.1.0.2", "port": 80}]
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
+    return Config.model_validate({"services": [service]})
+
+
+@pytest.mark.parametrize(("dip", "state"), [("10.1.0.1", "ok"), ("172.17.0.2", "warning")])
+def test_a_dip_in_another_namespace_is_said(dip: str, state: str) -> None:
+    known = situation("agent", runtime={"mode": "nat", "addresses": ["10.1.0.1"]}, config=config(dip))
+    (finding,) = flow_entries.sockets(known)
+    assert finding.state == state
+    assert (dip in finding.seen) == (state == "warning")
+
+
+def test_nothing_is_translated_in_mode_local() -> None:
+    known = situation("agent", runtime={"mode": "local", "addresses": ["10.1.0.1"]}, config=config("172.17.0.2"))
+    assert [*flow_entries.sockets(known)] == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "slowpath", "said"),
+    [
+        ({}, {}, []),
+        ({}, None, []),
+        ({"untracked": 3}, {}, ["3 datagrams of backends left"]),
+        ({}, {"reply_held": 2, "reply_unseen": 1}, ["2 replies were held", "1 replies without an entry left"]),
+    ],
+)
+def test_replies_without_an_entry(verdicts: dict[str, int], slowpath: dict[str, int] | None, said: list[str]) -> None:
+    known = situation("agent", counters={"verdicts": verdicts, "slowpath": slowpath})
+    found = [finding.seen for finding in flow_entries.replies(known)]
+    assert len(found) == len(said) and all(text in seen for text, seen in zip(said, found, strict=True))
