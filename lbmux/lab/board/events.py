@@ -5,6 +5,7 @@ Each acts on the first of the system's fronts (a mux, or an edge), or on its fir
 """
 
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from lbmux.lab.board.scenarios import NEW_BACKEND
 from lbmux.lab.board.stage import Stage
 
 OTHER_SEED = 77
+AGENT_AWAY_S = 5.0
+PATIENT_FALL = 100
+"""Probes that fail before a backend counts as down."""
 Action = Callable[[Stage], None]
 
 
@@ -82,6 +86,23 @@ def _restore(stage: Stage) -> None:
     stage.restore_config()
 
 
+def _crash_agent(stage: Stage) -> None:
+    """Slowly found dead: with fast probes its backend would be taken for dead, and its connections ended."""
+    stage.change(lambda config: config | {"services": [_slowly_probed(one) for one in config["services"]]})
+    stage.signal_agent(signal.SIGKILL)
+    time.sleep(AGENT_AWAY_S)
+    stage.start_agent()
+
+
+def _slowly_probed(service: dict[str, Any]) -> dict[str, Any]:
+    return service | {"health": service["health"] | {"fall": PATIENT_FALL}} if "health" in service else service
+
+
+def _restart_agent(stage: Stage) -> None:
+    stage.signal_agent(signal.SIGTERM)
+    stage.start_agent()
+
+
 EVENTS = {
     event.name: event
     for event in (
@@ -96,6 +117,8 @@ EVENTS = {
         Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
         Event("kill-host", "the server's whole machine is gone", Stage.lose_host, Stage.return_host),
+        Event("restart-agent", "SIGTERM, and started again", _restart_agent, _nothing),
+        Event("crash-agent", "kill -9, and started again after 5 s", _crash_agent, _restore),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),
         Event("remove-backend", "one less in the file", _remove, _restore, planned=True),

@@ -21,6 +21,7 @@ PAIRS = (
     "kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend", "cut-link+add-backend",
     "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
 )  # fmt: skip
+AGENT = ("restart-agent", "crash-agent")
 POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, "flood-ack", *PAIRS)
 EDGES = (
     *FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
@@ -86,7 +87,7 @@ MUXES, MUX_WAYS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("ananta", _ananta, MUXES, POOL, MUX_WAYS, spare="mux3"),
+        Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT), MUX_WAYS, spare="mux3"),
         Scenario("maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3"),
         Scenario(
             "facebook", lambda: only_echo(facebook(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3",

@@ -123,6 +123,16 @@ class Stage:
         """The client sends what belongs to no connection."""
         self.lab.inside("client", lambda: flood(VIP, ECHO_PORT))
 
+    def signal_agent(self, number: signal.Signals) -> None:
+        """The one of the first backend's host; it has ended afterwards."""
+        host = self.scenario.backends[self.backend]
+        processes.kill(self.lab.process(host, "agent"), number)
+        self._wait(lambda: not self._runs(host, "agent"), f"the end of {host}'s agent")
+
+    def start_agent(self) -> None:
+        node = self.lab.topology.node(self.scenario.backends[self.backend])
+        self.lab.start(node, next(program for program in node.programs if program.name == "agent"))
+
     def kill_server(self) -> None:
         processes.kill(self.lab.process(self.scenario.backends[self.backend], self.scenario.server), signal.SIGKILL)
 
