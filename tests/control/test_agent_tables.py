@@ -34,7 +34,8 @@ def service(number: int, dip: str = HOST, port: int = 8080, host: str | None = N
 
 
 def config(*services: dict[str, Any], muxes: tuple[str, ...] = (MUX,)) -> Config:
-    return Config.model_validate({"services": services, "muxes": muxes, "flows": {"limit": 4096}})
+    rest = {"muxes": muxes, "flows": {"limit": 4096}, "tunnel": {"probes": False}}
+    return Config.model_validate({"services": services, **rest})
 
 
 class Agent:
