@@ -5,8 +5,7 @@ import pytest
 from lbmux.control.config import Config
 from lbmux.control.leaving import over, settled, without
 from lbmux.control.orders import Leaving, Orders, ordered
-
-from .test_orders import B9, TWO, backend, configured
+from tests.control.test_orders import B9, TWO, backend, configured
 
 WEB2 = ("web", "b2")
 ONE = configured(backend(1))

@@ -12,10 +12,9 @@ from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, UNKNOWN
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError, TableError
 from lbmux.targets.regions import Tables
+from tests.control.test_mux_tables import LOCAL, Mux, backend, config, service, web
 from tests.datapath.craft import Craft
 from tests.datapath.harness import Frames
-
-from .test_mux_tables import LOCAL, Mux, backend, config, service, web
 
 ONE_CLIENT, MANY = range(1), range(400)
 

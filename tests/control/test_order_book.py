@@ -9,9 +9,8 @@ from lbmux.control.config import Config
 from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import add, live, weigh
 from lbmux.control.orders import Orders
-
-from .test_ordering import told
-from .test_orders import TWO, backend, configured
+from tests.control.test_ordering import told
+from tests.control.test_orders import TWO, backend, configured
 
 
 def keep(path: Path, file: Config, orders: Orders) -> OrderBook:

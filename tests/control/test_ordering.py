@@ -1,12 +1,12 @@
 from typing import Any
 
 import pytest
+from lbmux.config.models import BackendKey
 
 from lbmux.control.config import Config
 from lbmux.control.ordering import Change, OrderError, UnknownBackendError, add, fitting, live, weigh
-from lbmux.control.orders import Key, Orders, ordered
-
-from .test_orders import TWO, backend, configured, weights
+from lbmux.control.orders import Orders, ordered
+from tests.control.test_orders import TWO, backend, configured, weights
 
 
 def told(*changes: Change, file: Config = TWO, orders: Orders | None = None) -> Orders:
@@ -20,7 +20,7 @@ def wanted(orders: Orders, file: Config = TWO, service: str = "web") -> dict[str
     return weights(ordered(file, orders.wanted()), service)
 
 
-def states(orders: Orders) -> dict[Key, str]:
+def states(orders: Orders) -> dict[BackendKey, str]:
     return {key: life for key, life in orders.lives.items() if key[0] == "web"}
 
 

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .plain_packet import CHECKSUM_AT, TCP, UDP, checksum, header_checksum, put, sum16
+from tests.datapath.plain_packet import CHECKSUM_AT, TCP, UDP, checksum, header_checksum, put, sum16
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 ETHERNET = b"\x02\0\0\0\0\x01" + b"\x02\0\0\0\0\x02"

@@ -31,12 +31,11 @@ from lbmux.datapath.tables import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
-
-from .plain_agent import Endpoint
-from .plain_flows import LONGEST, Idle
-from .plain_hash import halves
-from .plain_mux import Backend, Service
-from .plain_tunnel import KINDS
+from tests.datapath.plain_agent import Endpoint
+from tests.datapath.plain_flows import LONGEST, Idle
+from tests.datapath.plain_hash import halves
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_tunnel import KINDS
 
 RARE = {"elsewhere", "limited", "server_id", "previous"}
 GUARD = 0xA5

@@ -4,12 +4,11 @@ import random
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
-
-from .craft import ACK, Craft
-from .harness import Frames, Machine
-from .plain_flows import Idle
-from .plain_mux import Backend, Service
-from .plain_packet import TCP
+from tests.datapath.craft import ACK, Craft
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_flows import Idle
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_packet import TCP
 
 VIP = Craft().destination
 IDLE = Idle(untrusted=100, trusted=1000, closing=10)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import VOUCHED
-
-from . import plain_packet as packets
-from . import plain_tunnel as tunnels
-from .plain_flows import ACK, RST, SYN, Idle, Key, PlainFlows
-from .plain_hash import halves
+from tests.datapath import plain_packet as packets
+from tests.datapath import plain_tunnel as tunnels
+from tests.datapath.plain_flows import ACK, RST, SYN, Idle, Key, PlainFlows
+from tests.datapath.plain_hash import halves
 
 LOCAL, NAT = 0, 1
 

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from lbmux.datapath.tables import WAYS
-
-from .plain_hash import WORD, keyed, second_hash
+from tests.datapath.plain_hash import WORD, keyed, second_hash
 
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 FIN, SYN, RST, ACK = 1, 2, 4, 16

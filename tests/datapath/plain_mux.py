@@ -6,11 +6,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
-
-from . import plain_packet as packets
-from . import plain_tunnel as tunnels
-from .plain_flows import Idle, Key, PlainFlows
-from .plain_hash import halves, keyed, second_hash, slot_hash
+from tests.datapath import plain_packet as packets
+from tests.datapath import plain_tunnel as tunnels
+from tests.datapath.plain_flows import Idle, Key, PlainFlows
+from tests.datapath.plain_hash import halves, keyed, second_hash, slot_hash
 
 FIELDS = frozenset({"source", "destination", "source_port", "destination_port"})
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lbmux.datapath.verdicts import Verdict
-
-from . import plain_packet as packets
-from .plain_packet import GRE, IPIP, IPV6, TYPE_IPV4, TYPE_IPV6, UDP, Packet
+from tests.datapath import plain_packet as packets
+from tests.datapath.plain_packet import GRE, IPIP, IPV6, TYPE_IPV4, TYPE_IPV6, UDP, Packet
 
 GUE_PORT, GENEVE_PORT = 6080, 6081
 KINDS = ("ipip", "gue1", "gue0", "gre", "geneve", "direct")

@@ -10,12 +10,11 @@ import pytest
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import VOUCHED
 from lbmux.targets.native import Worker
-
-from .craft import ACK, RST, SYN, Craft, Stream, tunnelled
-from .harness import Frames, Machine
-from .plain_agent import LOCAL, Endpoint, PlainAgent
-from .plain_flows import Idle, PlainFlows
-from .plain_packet import TCP, UDP, Packet, parse, transport_checksum
+from tests.datapath.craft import ACK, RST, SYN, Craft, Stream, tunnelled
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_agent import LOCAL, Endpoint, PlainAgent
+from tests.datapath.plain_flows import Idle, PlainFlows
+from tests.datapath.plain_packet import TCP, UDP, Packet, parse, transport_checksum
 
 OWN = [bytes([10, 1, 1, 2]), bytes([10, 1, 1, 3])]
 MUXES = [bytes([10, 0, 1, 2]), bytes([10, 0, 2, 2])]

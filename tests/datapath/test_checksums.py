@@ -11,10 +11,9 @@ from lbmux.datapath import checksums
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.parse import Packet
-
-from . import plain_packet
-from .craft import Craft
-from .plain_packet import TCP, UDP, checksum, finish_checksum, parse, sum16
+from tests.datapath import plain_packet
+from tests.datapath.craft import Craft
+from tests.datapath.plain_packet import TCP, UDP, checksum, finish_checksum, parse, sum16
 
 
 @njit

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from lbmux.datapath.verdicts import Verdict
-
-from .craft import ETHERNET, Craft, tag, tunnelled
-from .harness import Frames, Machine
-from .plain_agent import LOCAL, Endpoint
-from .plain_packet import TCP, UDP, Packet, parse
-from .plain_tunnel import KINDS, encapsulate
+from tests.datapath.craft import ETHERNET, Craft, tag, tunnelled
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_agent import LOCAL, Endpoint
+from tests.datapath.plain_packet import TCP, UDP, Packet, parse
+from tests.datapath.plain_tunnel import KINDS, encapsulate
 
 HOST, MUX = bytes([10, 1, 1, 2]), bytes([10, 0, 1, 2])
 HOST6, MUX6 = bytes(15) + b"\x02", bytes(15) + b"\x03"

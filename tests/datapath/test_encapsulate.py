@@ -10,11 +10,10 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet, Raw
 
 from lbmux.datapath.verdicts import Verdict
-
-from . import plain_packet
-from .craft import Craft
-from .harness import Frames, Machine
-from .plain_mux import Backend, Service
+from tests.datapath import plain_packet
+from tests.datapath.craft import Craft
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_mux import Backend, Service
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"
 CLIENT6, VIP6, MUX6, HOST6 = "2001:db8:1::7", "2001:db8::1", "2001:db8:9::1", "2001:db8:7::9"

@@ -9,14 +9,13 @@ from lbmux.control.config import Config
 from lbmux.control.mux_tables import sizes_for
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
-
-from .craft import ACK, FIN, RST, SYN, Craft
-from .harness import Frames, Machine
-from .one_service import IDLE, VIP, clients, mux, re_slot, send
-from .plain_flows import LONGEST, Idle
-from .plain_hash import keyed, second_hash
-from .plain_mux import Backend, Service
-from .plain_packet import TCP
+from tests.datapath.craft import ACK, FIN, RST, SYN, Craft
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.one_service import IDLE, VIP, clients, mux, re_slot, send
+from tests.datapath.plain_flows import LONGEST, Idle
+from tests.datapath.plain_hash import keyed, second_hash
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_packet import TCP
 
 FLOW_BYTES = 64
 MEBIBYTE = 1 << 20

@@ -9,8 +9,7 @@ from numba import njit
 from lbmux.datapath import flows, hashing
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.tables import SETTINGS, settings_row
-
-from .plain_hash import keyed, second_hash, slot_hash
+from tests.datapath.plain_hash import keyed, second_hash, slot_hash
 
 words, longs, shorts = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 65535)
 

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
-
-from .craft import Craft, Stream, tag
-from .harness import Frames, Machine
-from .plain_flows import Idle, PlainFlows
-from .plain_mux import FIELDS, Backend, PlainMux, Service
-from .plain_packet import TCP, UDP
+from tests.datapath.craft import Craft, Stream, tag
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_flows import Idle, PlainFlows
+from tests.datapath.plain_mux import FIELDS, Backend, PlainMux, Service
+from tests.datapath.plain_packet import TCP, UDP
 
 WEB, DNS, EMPTY, OTHER = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([192, 0, 2, 3]), bytes([203, 0, 113, 9])
 WEB6, DNS6 = (IPv6Address(f"2001:db8::{at}").packed for at in (1, 2))

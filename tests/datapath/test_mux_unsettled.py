@@ -5,13 +5,12 @@ import pytest
 from lbmux.datapath.mux import KERNEL_PARTS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
-
-from .craft import ACK, SYN, Craft
-from .harness import Frames, Machine
-from .one_service import IDLE, VIP, forwarded, mux, re_slot, send
-from .plain_flows import LONGEST
-from .plain_mux import Backend, Service
-from .plain_packet import UDP
+from tests.datapath.craft import ACK, SYN, Craft
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.one_service import IDLE, VIP, forwarded, mux, re_slot, send
+from tests.datapath.plain_flows import LONGEST
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_packet import UDP
 
 
 def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:

@@ -7,11 +7,10 @@ import pytest
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
-
-from .craft import ETHERNET, Craft, tag
-from .harness import Frames, Machine
-from .plain_mux import Backend, Service
-from .plain_packet import TCP, UDP, Packet, parse, take_hop
+from tests.datapath.craft import ETHERNET, Craft, tag
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_packet import TCP, UDP, Packet, parse, take_hop
 
 VIP = Craft().destination
 GOOD, GOOD_UDP = Craft(), Craft(protocol=UDP, destination_port=53)

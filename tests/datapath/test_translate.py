@@ -5,10 +5,9 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
 from lbmux.datapath.verdicts import Verdict
-
-from .harness import Frames, Machine
-from .plain_agent import Endpoint
-from .plain_mux import Backend, Service
+from tests.datapath.harness import Frames, Machine
+from tests.datapath.plain_agent import Endpoint
+from tests.datapath.plain_mux import Backend, Service
 
 CLIENT, VIP, DIP = "198.51.100.7", "192.0.2.1", "10.1.0.9"
 MUX = "10.0.0.1"  # plain_mux.Backend's local address

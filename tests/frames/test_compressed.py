@@ -12,8 +12,7 @@ from lbmux.errors import CaptureError
 from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.compressed import PIECE_BYTES
-
-from .captures import Read, enhanced, interface, pcap, read_bytes, record, section
+from tests.frames.captures import Read, enhanced, interface, pcap, read_bytes, record, section
 
 FRAME = bytes(range(64))
 PCAP, PCAPNG = pcap(record(FRAME), record(FRAME)), section() + interface() + enhanced(FRAME) * 2

@@ -10,7 +10,7 @@ from scapy.layers.l2 import CookedLinux, CookedLinuxV2, Dot1Q, Loopback
 from scapy.layers.ppp import HDLC, PPP, PPPoE
 from scapy.packet import Packet
 
-from .captures import pcap, read_bytes, record
+from tests.frames.captures import pcap, read_bytes, record
 
 IPV4, IPV6 = bytes(IP(dst="192.0.2.1") / TCP(dport=80)), bytes(IPv6(dst="2001:db8::80") / TCP(dport=80))
 AS_IPV4, AS_IPV6, AS_OTHER = bytes(12) + b"\x08\x00", bytes(12) + b"\x86\xdd", bytes(14)

@@ -23,8 +23,7 @@ from lbmux.frames import packet_ring
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.socket_filters import NOTHING, tunnels
-
-from .pair import Pair
+from tests.frames.pair import Pair
 
 UDP_SEGMENT = 103
 MARK = b"\x88\xb5"

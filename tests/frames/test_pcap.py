@@ -15,8 +15,7 @@ from lbmux.frames.batch import HEADROOM_BYTES
 from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import ARENA_BYTES, LARGEST_BYTES, CapturedFrames
 from lbmux.frames.pcap import PcapWriter
-
-from .captures import MICRO, MODIFIED, NANO, Read, frame_at, pcap, read_all, read_bytes, record
+from tests.frames.captures import MICRO, MODIFIED, NANO, Read, frame_at, pcap, read_all, read_bytes, record
 
 FRAME = bytes(range(64))
 IPV4, IPV6 = b"\x45" + bytes(39), b"\x60" + bytes(59)

@@ -12,8 +12,18 @@ from scapy.utils import PcapNgWriter
 from lbmux.errors import CaptureError
 from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import LARGEST_BYTES, REASONS, CapturedFrames, Found
-
-from .captures import Read, block, enhanced, interface, obsolete, read_all, read_bytes, record, section, simple
+from tests.frames.captures import (
+    Read,
+    block,
+    enhanced,
+    interface,
+    obsolete,
+    read_all,
+    read_bytes,
+    record,
+    section,
+    simple,
+)
 
 FRAME = bytes(range(64))
 IPV4 = b"\x45" + bytes(39)

@@ -15,8 +15,7 @@ from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.tun import Tun
-
-from .pair import Pair
+from tests.frames.pair import Pair
 
 pytestmark = pytest.mark.root
 

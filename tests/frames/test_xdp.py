@@ -15,8 +15,7 @@ from lbmux.errors import SetupError
 from lbmux.frames.xdp import Kernel, detach
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach
-
-from .pair import Pair
+from tests.frames.pair import Pair
 
 pytestmark = pytest.mark.root
 SIZES = Sizes(names=64, services=16, slots=256, backends=16, buckets=64, workers=4)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from .judge import Judge
-from .seed import frames
+from tests.fuzz.judge import Judge
+from tests.fuzz.seed import frames
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 

@@ -7,9 +7,8 @@ import pytest
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ananta_bgp
+from tests.lab.routed import services
 from tests.labs import built
-
-from .routed import services
 
 
 @pytest.fixture

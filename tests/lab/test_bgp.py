@@ -15,9 +15,8 @@ from lbmux.tools.doctor import bgp
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.web.looks import look
 from lbmux.tools.web.pool import picture
+from tests.lab.routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
 from tests.programs.daemons import running, service
-
-from .routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
 
 pytestmark = NEEDS
 PEER6, WAY6 = "2001:db8:0:1::1", "2001:db8:0:1::2"

@@ -15,9 +15,7 @@ from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
 from lbmux.lab.traffic import traffic
-from tests.labs import built
-
-from .routed import (
+from tests.lab.routed import (
     BFD_S,
     KILLED_S,
     MANY,
@@ -36,6 +34,7 @@ from .routed import (
     until,
     ways,
 )
+from tests.labs import built
 
 pytestmark = NEEDS
 HOLD_S = 3

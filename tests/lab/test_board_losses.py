@@ -6,8 +6,7 @@ import pytest
 
 from lbmux.lab.board.scenarios import SCENARIOS
 from lbmux.lab.systems.wide import wide
-
-from .measured import broken, measured, needs
+from tests.lab.measured import broken, measured, needs
 
 
 @pytest.mark.root

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .measured import broken, measured, needs
+from tests.lab.measured import broken, measured, needs
 
 STALL_MS = 50.0
 """What a change that is planned may cost a connection, at most."""

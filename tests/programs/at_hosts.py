@@ -10,8 +10,7 @@ import pytest
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
-
-from .daemons import configuration, service
+from tests.programs.daemons import configuration, service
 
 CLIENT, MUX, STRANGER = "198.51.100.2", "10.0.1.2", "10.0.2.2"
 NAT, LOCAL = ("host1", "nat", "10.1.1.2", 8080), ("host3", "local", "10.1.3.2", 80)

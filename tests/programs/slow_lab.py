@@ -10,8 +10,7 @@ from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route
-
-from .daemons import READY, START_S, Daemon, started
+from tests.programs.daemons import READY, START_S, Daemon, started
 
 CLIENT, CLIENT6 = "198.51.100.2", "2001:db8:100::2"
 VIPS = {4: VIP, 6: VIP6}

@@ -16,9 +16,8 @@ from scapy.packet import Raw
 from lbmux.control.control_socket import ask
 from lbmux.lab.board.flood import acknowledgments
 from lbmux.lab.lab import Lab
-
-from .daemons import READY, START_S, Daemon, started
-from .slow_lab import CLIENT, HOSTS, PORT, VIPS, client_socket, configuration, served, to_one_mux
+from tests.programs.daemons import READY, START_S, Daemon, started
+from tests.programs.slow_lab import CLIENT, HOSTS, PORT, VIPS, client_socket, configuration, served, to_one_mux
 
 pytestmark = pytest.mark.root
 MUX = "10.0.1.2"

@@ -12,9 +12,8 @@ from scapy.layers.inet import ICMP, IP, TCP
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
-
-from .at_hosts import CLIENT, MODES, MUX, STRANGER, dns, serve, serving, whoami
-from .daemons import Daemon, Wire, configuration, running, send, service
+from tests.programs.at_hosts import CLIENT, MODES, MUX, STRANGER, dns, serve, serving, whoami
+from tests.programs.daemons import Daemon, Wire, configuration, running, send, service
 
 pytestmark = pytest.mark.root
 

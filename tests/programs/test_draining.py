@@ -11,10 +11,9 @@ import pytest
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.programs.draining import QUIET_S, drained
-
-from .daemons import running, service
-from .test_drivers import verdicts
-from .web_lab import knocking, tell
+from tests.programs.daemons import running, service
+from tests.programs.test_drivers import verdicts
+from tests.programs.web_lab import knocking, tell
 
 BACKENDS = [{"name": "h1", "dip": "10.1.1.2"}]
 CONFIG = {"muxes": ["10.0.1.2"], "flows": {"limit": 4096}, "services": [service("web", 80, BACKENDS)]}

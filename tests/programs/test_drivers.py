@@ -18,9 +18,8 @@ from lbmux.lab.namespaces import PASS
 from lbmux.lab.server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
 from lbmux.targets.bpf.syscall import Attach, load_program
-
-from .at_hosts import CLIENT, LOCAL, MODES, MUX, NAT, STRANGER, dns, serve, serving, whoami
-from .daemons import Daemon, Wire, configuration, running, send, service
+from tests.programs.at_hosts import CLIENT, LOCAL, MODES, MUX, NAT, STRANGER, dns, serve, serving, whoami
+from tests.programs.daemons import Daemon, Wire, configuration, running, send, service
 
 pytestmark = pytest.mark.root
 

@@ -10,9 +10,8 @@ from scapy.packet import Raw
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Route
-
-from .daemons import running, send
-from .slow_lab import CLIENT, HOSTS, PORT, VIPS, balanced, client_socket, counters, served
+from tests.programs.daemons import running, send
+from tests.programs.slow_lab import CLIENT, HOSTS, PORT, VIPS, balanced, client_socket, counters, served
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

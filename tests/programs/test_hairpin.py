@@ -6,9 +6,8 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .slow_lab import DIPS, PORT, VIPS, balanced, served
-from .test_two_arms import DRIVERS
+from tests.programs.slow_lab import DIPS, PORT, VIPS, balanced, served
+from tests.programs.test_two_arms import DRIVERS
 
 pytestmark = pytest.mark.root
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

@@ -10,10 +10,20 @@ from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.programs.health import FIRST_S
-
-from .daemons import Wire, running, started
-from .slow_lab import VIPS, balanced
-from .web_lab import OUT_S, hosts, knocking, server, states, wait, wait_for_rows, wait_until, web, without_a_way
+from tests.programs.daemons import Wire, running, started
+from tests.programs.slow_lab import VIPS, balanced
+from tests.programs.web_lab import (
+    OUT_S,
+    hosts,
+    knocking,
+    server,
+    states,
+    wait,
+    wait_for_rows,
+    wait_until,
+    web,
+    without_a_way,
+)
 
 pytestmark = pytest.mark.root
 

@@ -14,10 +14,9 @@ from lbmux.control.config import Config
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.programs import hearing
-
-from .daemons import Daemon, running
-from .slow_lab import VIPS, to_one_mux
-from .web_lab import server, wait_for_rows, web
+from tests.programs.daemons import Daemon, running
+from tests.programs.slow_lab import VIPS, to_one_mux
+from tests.programs.web_lab import server, wait_for_rows, web
 
 pytestmark = pytest.mark.root
 

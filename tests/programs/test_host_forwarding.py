@@ -22,8 +22,7 @@ from lbmux.lab.topology import VIP, VIP6
 from lbmux.programs import host_forwarding
 from lbmux.programs.host_forwarding import HostForwarding
 from lbmux.targets.bpf.syscall import BpfError
-
-from .daemons import Daemon, configuration, running, service
+from tests.programs.daemons import Daemon, configuration, running, service
 
 root = pytest.mark.root
 SOURCE, SOURCE6 = "198.51.100.2", "2001:db8:100::2"

@@ -9,10 +9,9 @@ import pytest
 
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, running
-from .slow_lab import configuration, to_one_mux
-from .web_lab import DRIVERS, hosts, server, states, wait, wait_for_rows, web
+from tests.programs.daemons import Daemon, running
+from tests.programs.slow_lab import configuration, to_one_mux
+from tests.programs.web_lab import DRIVERS, hosts, server, states, wait, wait_for_rows, web
 
 pytestmark = pytest.mark.root
 MODES = pytest.mark.parametrize("health", [{}, {"kind": "tcp"}], ids=["without health", "direct probes"])

@@ -8,9 +8,8 @@ from scapy.packet import Raw
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import add_address, remove_address
-
-from .daemons import running, send
-from .slow_lab import CLIENT, DIPS, VIPS, balanced, configuration, counters, to_one_mux
+from tests.programs.daemons import running, send
+from tests.programs.slow_lab import CLIENT, DIPS, VIPS, balanced, configuration, counters, to_one_mux
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

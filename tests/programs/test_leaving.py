@@ -4,10 +4,9 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .daemons import running
-from .slow_lab import balanced, configuration
-from .web_lab import (
+from tests.programs.daemons import running
+from tests.programs.slow_lab import balanced, configuration
+from tests.programs.web_lab import (
     DRIVERS,
     OUT_S,
     SHORT,

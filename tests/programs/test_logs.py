@@ -7,8 +7,7 @@ from datetime import datetime
 import pytest
 
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, configuration, service
+from tests.programs.daemons import Daemon, configuration, service
 
 READY = {"mux": '"event": "mux %s on %s', "agent": '"event": "agent on %s'}
 

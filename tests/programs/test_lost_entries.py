@@ -20,9 +20,8 @@ from scapy.layers.inet import IP
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
-
-from .at_hosts import dns
-from .daemons import STAY, Daemon, Wire, configuration, running, service
+from tests.programs.at_hosts import dns
+from tests.programs.daemons import STAY, Daemon, Wire, configuration, running, service
 
 pytestmark = pytest.mark.root
 

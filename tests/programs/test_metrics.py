@@ -24,9 +24,8 @@ from lbmux.programs.metrics.families import Reading, exposition
 from lbmux.programs.metrics.meter import SAMPLE, Meter
 from lbmux.programs.metrics.server import MetricsServer
 from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
-
-from .daemons import configuration, running, send, service
-from .test_mux import H1, H2, syn
+from tests.programs.daemons import configuration, running, send, service
+from tests.programs.test_mux import H1, H2, syn
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -10,8 +10,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from lbmux.lab.lab import Lab
-
-from .slow_lab import PORT, VIPS, balanced, client_socket, configuration, counters, served
+from tests.programs.slow_lab import PORT, VIPS, balanced, client_socket, configuration, counters, served
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

@@ -19,8 +19,17 @@ from lbmux.control.offloads import features, set_features
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Route
-
-from .daemons import PROBE_PORT, Daemon, Wire, by_backend, configuration, rewrite, running, send, service
+from tests.programs.daemons import (
+    PROBE_PORT,
+    Daemon,
+    Wire,
+    by_backend,
+    configuration,
+    rewrite,
+    running,
+    send,
+    service,
+)
 
 pytestmark = pytest.mark.root
 

@@ -9,10 +9,9 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, Wire
-from .slow_lab import balanced
-from .web_lab import DRIVERS, echo, server, to_host, wait_for_rows, wait_until, web, without_a_way
+from tests.programs.daemons import Daemon, Wire
+from tests.programs.slow_lab import balanced
+from tests.programs.web_lab import DRIVERS, echo, server, to_host, wait_for_rows, wait_until, web, without_a_way
 
 pytestmark = pytest.mark.root
 

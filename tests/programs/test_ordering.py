@@ -4,10 +4,24 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .daemons import running
-from .slow_lab import DIPS, SERVER, balanced, configuration
-from .web_lab import DRIVERS, SHORT, agent, echo, hosts, in_kernel, line, rows, server, states, tell, to_host, wait, web
+from tests.programs.daemons import running
+from tests.programs.slow_lab import DIPS, SERVER, balanced, configuration
+from tests.programs.web_lab import (
+    DRIVERS,
+    SHORT,
+    agent,
+    echo,
+    hosts,
+    in_kernel,
+    line,
+    rows,
+    server,
+    states,
+    tell,
+    to_host,
+    wait,
+    web,
+)
 
 pytestmark = pytest.mark.root
 

@@ -14,9 +14,8 @@ from lbmux.lab.namespaces import configure, set_route
 from lbmux.lab.topology import Topology, ananta
 from tests.lab.routed import until
 from tests.labs import built
-
-from .at_hosts import serve, serving, whoami
-from .daemons import Daemon, running
+from tests.programs.at_hosts import serve, serving, whoami
+from tests.programs.daemons import Daemon, running
 
 pytestmark = pytest.mark.root
 DRIVERS = pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.tools.doctor import daemon
 from tests.lab.routed import until
+from tests.programs.daemons import START_S, Daemon, configuration, service
 from tests.tools.doctor.situations import situation
-
-from .daemons import START_S, Daemon, configuration, service
 
 pytestmark = pytest.mark.root
 OPTIONS = ("--driver", "xdp", "--xdp-mode", "generic")

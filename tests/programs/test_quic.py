@@ -12,8 +12,7 @@ from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
-
-from .daemons import configuration, running, service
+from tests.programs.daemons import configuration, running, service
 
 pytestmark = pytest.mark.root
 

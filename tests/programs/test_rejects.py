@@ -8,10 +8,9 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, running
-from .slow_lab import PORT, VIPS, client_socket, configuration, counters, to_one_mux
-from .web_lab import wait
+from tests.programs.daemons import Daemon, running
+from tests.programs.slow_lab import PORT, VIPS, client_socket, configuration, counters, to_one_mux
+from tests.programs.web_lab import wait
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

@@ -8,8 +8,7 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
+from tests.programs.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
 
 pytestmark = pytest.mark.root
 TCP_REPAIR = 19

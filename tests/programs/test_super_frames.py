@@ -11,8 +11,7 @@ from lbmux.control.control_socket import ask
 from lbmux.control.offloads import set_features
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
-
-from .daemons import Daemon, configuration, running, service
+from tests.programs.daemons import Daemon, configuration, running, service
 
 pytestmark = pytest.mark.root
 UPLOAD_BYTES, UDP_SEGMENT = 8 << 20, 103

@@ -23,9 +23,8 @@ from lbmux.lab.topology import Link, Node, Port, Route, Topology
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach
 from tests.labs import built
-
-from .daemons import READY, START_S, Daemon, configuration, running, service
-from .stream import Stream
+from tests.programs.daemons import READY, START_S, Daemon, configuration, running, service
+from tests.programs.stream import Stream
 
 pytestmark = pytest.mark.root
 ALL_BUT_RAW = ("setpriv", "--bounding-set=-all,+net_raw,+dac_override", "--inh-caps=-all")

@@ -12,9 +12,8 @@ from scapy.layers.inet import IP, TCP
 from lbmux.cli.main import run
 from lbmux.lab.lab import Lab
 from lbmux.tools.top.readings import Reading, recorded
+from tests.programs.daemons import configuration, running, send, service
 from tests.tools.top.terminal import TOP, Terminal
-
-from .daemons import configuration, running, send, service
 
 
 @pytest.mark.root

@@ -13,9 +13,8 @@ import pytest
 from lbmux.control.control_socket import ask
 from lbmux.control.probe_routes import PRIORITY
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, running
-from .slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, configuration, served, to_one_mux
+from tests.programs.daemons import Daemon, running
+from tests.programs.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, configuration, served, to_one_mux
 
 pytestmark = pytest.mark.root
 PROBES = {"through": "tunnel", "interval_s": 0.2, "timeout_s": 0.15}

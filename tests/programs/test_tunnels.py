@@ -24,9 +24,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
-
-from .daemons import configuration, running, service
-from .slow_lab import forget_path_mtus
+from tests.programs.daemons import configuration, running, service
+from tests.programs.slow_lab import forget_path_mtus
 
 pytestmark = pytest.mark.root
 

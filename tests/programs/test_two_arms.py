@@ -11,8 +11,7 @@ from lbmux.lab.lab import Lab
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.situation import Situation
 from tests.lab.routed import until
-
-from .slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served
+from tests.programs.slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served
 
 pytestmark = pytest.mark.root
 ENDS = {"host1": ("10.77.0.2/24", "2001:db8:77::2/64"), "client": ("10.77.0.1/24", "2001:db8:77::1/64")}

@@ -18,9 +18,8 @@ from lbmux.cli.trace import _steps
 from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
-
-from .daemons import READY, START_S, Daemon, configuration, running, send, service, started
-from .watched import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, tshark, watching
+from tests.programs.daemons import READY, START_S, Daemon, configuration, running, send, service, started
+from tests.programs.watched import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, tshark, watching
 
 pytestmark = pytest.mark.root
 

@@ -8,9 +8,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.utils import rdpcap
 
 from lbmux.lab.lab import Lab
-
-from .daemons import READY, START_S, configuration, service, started
-from .watched import CLIENT, DRIVERS, H1, VIP, capture, mux_with, trace, tshark, watching, way
+from tests.programs.daemons import READY, START_S, configuration, service, started
+from tests.programs.watched import CLIENT, DRIVERS, H1, VIP, capture, mux_with, trace, tshark, watching, way
 
 pytestmark = pytest.mark.root
 

@@ -12,9 +12,8 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon, configuration, running, send, service
-from .slow_lab import forget_path_mtus
+from tests.programs.daemons import Daemon, configuration, running, send, service
+from tests.programs.slow_lab import forget_path_mtus
 
 CLIENT, VIP = "198.51.100.2", "192.0.2.1"
 H1 = {"name": "h1", "dip": "10.1.1.2", "port": 8080}

@@ -14,9 +14,8 @@ import pytest
 
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
-
-from .daemons import Daemon
-from .slow_lab import DIPS, SERVER, VIPS
+from tests.programs.daemons import Daemon
+from tests.programs.slow_lab import DIPS, SERVER, VIPS
 
 INTERVAL_S, TIMEOUT_S, RISE, FALL, JITTER = 0.2, 0.1, 2, 3, 0.1
 PROBES = {"interval_s": INTERVAL_S, "timeout_s": TIMEOUT_S, "rise": RISE, "fall": FALL, "jitter": JITTER}

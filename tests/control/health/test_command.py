@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from .servers import probe
+from tests.control.health.servers import probe
 
 
 @pytest.mark.parametrize(

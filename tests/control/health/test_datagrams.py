@@ -9,9 +9,8 @@ from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP
 
 from lbmux.control.health.datagrams import checksum, query
+from tests.control.health.servers import datagram_server, probe
 from tests.frames.pair import Pair
-
-from .servers import datagram_server, probe
 
 OTHER, SILENT, UNROUTED = (IPv4Address(text) for text in ("10.9.0.2", "10.9.0.77", "192.0.2.77"))
 """Of a Pair's other end, of nobody on its link, and beyond its link."""

@@ -4,8 +4,7 @@ import pytest
 
 from lbmux.control.health.lives import Lives
 from lbmux.control.orders import Leaving, Order, Orders, ordered
-
-from .test_effective import configured
+from tests.control.health.test_effective import configured
 
 KEY = ("web", "b1")
 CONFIG = configured({"watermark": 0.5})

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lbmux.config.models import BackendKey
 
 from lbmux.control.config import Config
 from lbmux.control.health import prober as prober_module
-from lbmux.control.health.effective import Key
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.probe import Target
 from lbmux.control.health.prober import Prober
-
-from .servers import stream_server
+from tests.control.health.servers import stream_server
 
 MANY = 1000
 
@@ -29,7 +28,7 @@ def configured(port: int, count: int = 1, **health: Any) -> Config:
 
 def test_probes_again_and_again_until_the_backend_goes() -> None:
     async def run() -> None:
-        results: asyncio.Queue[tuple[Key, bool, str]] = asyncio.Queue()
+        results: asyncio.Queue[tuple[BackendKey, bool, str]] = asyncio.Queue()
         async with stream_server(b"") as port, Prober(lambda *result: results.put_nowait(result)) as prober:
             prober.configure(configured(port))
             for _ in range(3):
@@ -76,7 +75,7 @@ def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_ea
         lives.configure(config)
         down = asyncio.Event()
 
-        def heard(key: Key, healthy: bool, reason: str) -> None:
+        def heard(key: BackendKey, healthy: bool, reason: str) -> None:
             if lives.heard(key, healthy, reason) and len(lives.down) == MANY:
                 down.set()
             if not settled.is_set() and not lives.unsettled():
@@ -99,7 +98,7 @@ def test_a_new_backend_is_settled_without_a_pause(monkeypatch: pytest.MonkeyPatc
     async def run() -> list[bool]:
         results: list[bool] = []
 
-        def settled(key: Key) -> bool:
+        def settled(key: BackendKey) -> bool:
             return len(results) >= 3
 
         async with Prober(lambda key, healthy, reason: results.append(healthy), settled=settled) as prober:

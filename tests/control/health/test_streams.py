@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .servers import probe, stream_server
+from tests.control.health.servers import probe, stream_server
 
 PAGE = b"HTTP/1.1 200 OK\r\nServer: test\r\n\r\n<p>all is well</p>"
 

@@ -9,8 +9,7 @@ import pytest
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ananta
-
-from .broken import Broken
+from tests.lab.broken.broken import Broken
 
 Pools = Callable[[str], Broken]
 

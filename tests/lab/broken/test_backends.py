@@ -11,8 +11,7 @@ import pytest
 from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.topology import VIP
-
-from .broken import WEB, Broken, until
+from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root
 

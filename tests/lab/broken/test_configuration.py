@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from lbmux.lab.topology import VIP
-
-from .broken import Broken
+from tests.lab.broken.broken import Broken
 
 pytestmark = pytest.mark.root
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .broken import Broken
+from tests.lab.broken.broken import Broken
 
 pytestmark = pytest.mark.root
 

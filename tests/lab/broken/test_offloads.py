@@ -6,8 +6,7 @@ import socket
 import pytest
 
 from lbmux.lab.topology import VIP
-
-from .broken import Broken
+from tests.lab.broken.broken import Broken
 
 pytestmark = pytest.mark.root
 

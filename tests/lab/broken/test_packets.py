@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from lbmux.lab.topology import VIP
-
-from .broken import WEB, Broken, until
+from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root
 

@@ -3,8 +3,7 @@
 import pytest
 
 from lbmux.lab.topology import VIP, VIP6
-
-from .broken import Broken
+from tests.lab.broken.broken import Broken
 
 pytestmark = pytest.mark.root
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.control.control_socket import ask_list
-
-from .broken import WEB, Broken, until
+from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root
 

@@ -16,8 +16,7 @@ from tests.datapath.plain_packet import UDP
 from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, own_connection, reply_to
 from tests.datapath.test_agent import destinations as agent_destinations
 from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinations, services
-
-from .twins import ETHERNET_BYTES, Twins, on_one_cpu
+from tests.targets.bpf.twins import ETHERNET_BYTES, Twins, on_one_cpu
 
 pytestmark = pytest.mark.root
 XDP_REDIRECT = 4

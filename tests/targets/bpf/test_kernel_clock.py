@@ -10,8 +10,7 @@ from lbmux.targets.regions import now_ticks
 from tests.datapath.craft import Craft
 from tests.datapath.harness import Machine
 from tests.datapath.test_mux import backends, services
-
-from .twins import copy_tables
+from tests.targets.bpf.twins import copy_tables
 
 pytestmark = pytest.mark.root
 WORKERS = 65

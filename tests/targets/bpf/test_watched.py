@@ -18,9 +18,8 @@ from lbmux.targets.bpf.syscall import Attach, Loaded
 from tests.datapath.craft import Craft, Stream
 from tests.datapath.harness import Machine
 from tests.datapath.test_mux import backends, destinations, services
-
-from .test_equal import ELSEWHERE, LOOPBACK, mux_action
-from .twins import ETHERNET_BYTES, Twins, on_one_cpu
+from tests.targets.bpf.test_equal import ELSEWHERE, LOOPBACK, mux_action
+from tests.targets.bpf.twins import ETHERNET_BYTES, Twins, on_one_cpu
 
 pytestmark = pytest.mark.root
 PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]

@@ -4,8 +4,7 @@ import pytest
 
 from lbmux.control.config import Config
 from lbmux.tools.doctor import flow_entries
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 
 def config(dip: str) -> Config:

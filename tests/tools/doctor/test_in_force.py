@@ -15,8 +15,7 @@ from lbmux.tools.doctor import daemon
 from lbmux.tools.doctor.finding import Finding
 from tests.control.answering import answering
 from tests.control.inside import CONFIG, Inside
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 
 class Mux:

@@ -10,8 +10,7 @@ from pyroute2 import IPRoute, netns
 from lbmux.lab import namespaces
 from lbmux.tools.doctor import interfaces
 from lbmux.tools.doctor.finding import Finding
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 
 def link(name: str | None) -> list[Finding]:

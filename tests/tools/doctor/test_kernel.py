@@ -10,8 +10,7 @@ from lbmux.tools.doctor import kernel
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation
 from tests.control.inside import CONFIG
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 Settings = Callable[..., None]
 Check = Callable[[Situation], Iterator[Finding]]

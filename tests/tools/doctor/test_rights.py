@@ -13,8 +13,7 @@ import pytest
 from lbmux.tools.doctor import rights
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Situation
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 ALL = (1 << 41) - 1
 LISTEN = """

@@ -4,8 +4,7 @@ import pytest
 
 from lbmux.tools.doctor import daemon, traffic
 from lbmux.tools.doctor.finding import Finding
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 
 def test_the_kernel_forwards() -> None:

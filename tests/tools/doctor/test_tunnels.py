@@ -16,8 +16,7 @@ from lbmux.tools.doctor.probe import FIRST_PORT, Target, packet_of
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.doctor.targets import targets
 from lbmux.tools.doctor.tunnels import Tunnels
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 OWN = {4: IPv4Address("10.0.1.2"), 6: IPv6Address("2001:db8:0:1::2")}
 VIP = {4: "192.0.2.1", 6: "2001:db8::1"}

@@ -9,8 +9,7 @@ from lbmux.addresses import Address
 from lbmux.tools.doctor import vips
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role
-
-from .situations import situation
+from tests.tools.doctor.situations import situation
 
 MAC = "02:00:00:00:00:09"
 VIPS: list[Address] = [IPv4Address("192.0.2.0") + n for n in range(10)]
