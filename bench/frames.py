@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import mac_to_int
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
 from lbmux.frames.batch import HEADROOM_BYTES, Batch

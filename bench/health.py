@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from bench.report import Result
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
 from lbmux.lab.lab import Lab

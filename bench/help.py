@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.frames import LOCAL, PORT, VIP, config, tables
 from bench.report import Result, median
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ask
 from lbmux.datapath.verdicts import Verdict

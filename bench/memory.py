@@ -4,7 +4,7 @@ import time
 
 from bench.frames import Frames, config, tables
 from bench.report import Result, median
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 

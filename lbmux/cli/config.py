@@ -12,7 +12,7 @@ from lbmux.errors import ConfigError
 from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
-    from lbmux.control.config import Config
+    from lbmux.config.models import Config
     from lbmux.control.config_diff import Flows, ServiceDiff
 
 NOT_USABLE = 3
@@ -61,7 +61,7 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
     A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
     leaves when its last flow has gone.
     """
-    from lbmux.control.config import Config
+    from lbmux.config.models import Config
     from lbmux.control.config_diff import diff as compare
     from lbmux.control.config_diff import flows
     from lbmux.control.control_socket import ask, meant_path
@@ -85,7 +85,7 @@ def _load(path: Path) -> "Config":
     """A file's configuration, or that of standard input; ConfigError."""
     import sys
 
-    from lbmux.control.config_file import MAX_BYTES, load, parse
+    from lbmux.config.loader import MAX_BYTES, load, parse
 
     return parse(sys.stdin.buffer.read(MAX_BYTES + 1), path) if str(path) == "-" else load(path)
 
@@ -133,6 +133,6 @@ def _flows(*counts: "Flows") -> str:
 @command.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors and other tools."""
-    from lbmux.control.config import Config
+    from lbmux.config.models import Config
 
     click.echo(json.dumps(Config.model_json_schema(), indent=2))

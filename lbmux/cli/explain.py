@@ -10,7 +10,7 @@ from lbmux.cli import options
 
 if TYPE_CHECKING:
     from lbmux.addresses import Address
-    from lbmux.control.config import Config
+    from lbmux.config.models import Config
     from lbmux.tools.packet import Packet
 
 
@@ -53,7 +53,7 @@ def command(
     picks depends on its seed: --router asks its kernel, if it is a Linux on this machine; --seed asks that of a router
     made for it, in a network namespace, and removed again.
     """
-    from lbmux.control.config_file import load
+    from lbmux.config.loader import load
     from lbmux.control.control_socket import default_path
     from lbmux.tools.explain import explain_configuration, explain_live
     from lbmux.tools.packet import Packet

@@ -128,7 +128,7 @@ def _variables(found: click.Command, name: str) -> dict[str, list[str]]:
 
 
 def _configuration() -> Iterator[str]:
-    from lbmux.control.config import Config
+    from lbmux.config.models import Config
 
     schema = Config.model_json_schema()
     yield from _head("LBMUX.YAML", "5", "lbmux.yaml", "services of a pool of lbmux muxes and agents")

@@ -43,7 +43,7 @@ def _lines(ctx: click.Context) -> list[tuple[str, str]]:
 def _configured() -> list[tuple[str, str]]:
     import os
 
-    from lbmux.control.config_file import load
+    from lbmux.config.loader import load
 
     services = load(os.environ["LBMUX_CONFIG"]).services
     return [(service.name, backend.name) for service in services for backend in service.backends]

@@ -112,7 +112,7 @@ def _mac(given: int | None, default: str) -> int:
 def _through_mux(
     playback: "Playback", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
 ) -> "Result":
-    from lbmux.control.config_file import load
+    from lbmux.config.loader import load
     from lbmux.control.mux_tables import ETHERNET_MTU
     from lbmux.control.neighbours import NextHop
     from lbmux.frames.pcap import PcapWriter

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.control.config import Backend, Config, Service, kind_of
+from lbmux.config.models import Backend, Config, Service, kind_of
 from lbmux.control.host_probes import answered
 from lbmux.control.identities import assign, identity
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.control import maglev
-from lbmux.control.config import Backend, Config, Service
 from lbmux.control.leaving import BY_FILE, settled
-from lbmux.control.orders import Key, Orders, ordered
+from lbmux.control.orders import Orders, ordered
 
 Change = Literal["added", "removed", "changed"]
 NOBODY = -1
@@ -50,7 +50,7 @@ class Flows:
     leave: int = 0
 
 
-def flows(old: Config, new: Config, live: Mapping[Key, int]) -> dict[str, Flows]:
+def flows(old: Config, new: Config, live: Mapping[BackendKey, int]) -> dict[str, Flows]:
     """By the names of services; ``live``: by those of service and backend.
 
     As the tables tell backends apart: by addresses and ports, not by name.

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import MAPPED_LOW, to_pair
-from lbmux.control.config import Backend, Service
+from lbmux.config.models import Backend, Service
 from lbmux.control.live_flows import STATES, TICK_S, Flows, Test
 from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError

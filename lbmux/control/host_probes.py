@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from lbmux.addresses import Address
-from lbmux.control.config import Backend, Config, Service
+from lbmux.config.models import Backend, Config, Service
 
 MOST_VIPS = 256
 """That an agent passes probes on for: each is a row of its tables."""

@@ -5,21 +5,21 @@ Existing flows stay as long as their backend lives, whether it was drained or re
 
 from collections.abc import Collection, Mapping
 
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.orders import Key, Leaving, Life, Orders, ordered
+from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.control.orders import Leaving, Life, Orders, ordered
 
 BY_FILE, BY_COMMAND = "no longer in the configuration", "removed by command"
 
 
 def settled(
-    file: Config, orders: Orders, before: Config, lives: Mapping[Key, Life], now: float, reason: str
+    file: Config, orders: Orders, before: Config, lives: Mapping[BackendKey, Life], now: float, reason: str
 ) -> Orders:
     """``orders``, with everybody leaving whom ``before`` had and the new configuration does not want.
 
     ``lives``: before; who was disabled has no flows to stay for.  ``reason``: of those that begin to leave.
     """
     after = {_place(service): service for service in ordered(file, orders.wanted()).services}
-    leaving: dict[Key, Leaving] = {}
+    leaving: dict[BackendKey, Leaving] = {}
     for service in before.services:
         stays, held = after.get(_place(service)), _of(service, orders)
         if stays is not None:
@@ -30,7 +30,9 @@ def settled(
     return Orders(orders.of, leaving)
 
 
-def over(orders: Orders, config: Config, rows: Collection[Key], without_flows: Collection[Key], now: float) -> set[Key]:
+def over(
+    orders: Orders, config: Config, rows: Collection[BackendKey], without_flows: Collection[BackendKey], now: float
+) -> set[BackendKey]:
     """Those that need not stay: out of the tables (dead, or not of this host), or without a flow.
 
     Another mux's flow may come here as long as there is the table before, by which it is found: so long they stay.
@@ -42,7 +44,7 @@ def over(orders: Orders, config: Config, rows: Collection[Key], without_flows: C
     }  # fmt: skip
 
 
-def without(orders: Orders, keys: Collection[Key]) -> Orders:
+def without(orders: Orders, keys: Collection[BackendKey]) -> Orders:
     """Less some that have left."""
     return Orders(orders.of, {key: one for key, one in orders.leaving.items() if key not in keys})
 

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.config.models import Backend, Service
 from lbmux.control.agent_tables import AgentTables
-from lbmux.control.config import Backend, Service
 from lbmux.control.identities import identity
 from lbmux.control.mux_tables import MuxTables
 from lbmux.datapath.tables import GONE

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.config.models import Backend, Config, Service, kind_of
+from lbmux.config.traffic_models import TunnelKind
 from lbmux.control import maglev
 from lbmux.control.access_lists import Network, access_rows
-from lbmux.control.config import Backend, Config, Service, kind_of
-from lbmux.control.config_traffic import TunnelKind
 from lbmux.control.identities import assign, identity
 from lbmux.control.names import Name, ServerId, fill
 from lbmux.control.neighbours import NextHop

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
-from lbmux.control.config import Backend, Config
+from lbmux.config.models import Backend, BackendKey, Config
 from lbmux.control.health import kept
 from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.ordering import fitting
-from lbmux.control.orders import Key, Leaving, Order, Ordered, Orders, ordered
+from lbmux.control.orders import Leaving, Order, Ordered, Orders, ordered
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _plain(backend: Backend | None) -> dict[str, Any] | None:
 
 def _read(path: Path) -> Orders:
     try:
-        of, leaving = dict[Key, Order](), dict[Key, Leaving]()
+        of, leaving = dict[BackendKey, Order](), dict[BackendKey, Leaving]()
         for service, backend, life, since, *more in json.loads(path.read_text()):
             key, rest = (str(service), str(backend)), more[0] if more else {}
             if life == LEAVE:

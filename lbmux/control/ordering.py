@@ -9,14 +9,14 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.config_types import Model, said
+from lbmux.config.field_types import Model, said
+from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.control.leaving import BY_COMMAND, settled
-from lbmux.control.orders import Key, Order, Ordered, Orders, ordered
+from lbmux.control.orders import Order, Ordered, Orders, ordered
 from lbmux.errors import LbmuxError
 
 Checked = TypeVar("Checked", bound=Model)
-Change = Callable[[Config, Orders], tuple[Orders, list[Key]]]
+Change = Callable[[Config, Orders], tuple[Orders, list[BackendKey]]]
 """From the file's configuration and the orders so far: the orders, and the backends they are about."""
 
 
@@ -48,7 +48,7 @@ def live(life: Ordered | None, backend: str, service: str | None, now: float) ->
     if life not in (None, *get_args(Ordered)):
         raise OrderError(str(life), f"is no order: there are {', '.join(get_args(Ordered))}")
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[Key]]:
+    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
         keys, in_file = _known(file, orders, backend, service), _keys(file)
         of, leaving = dict(orders.of), dict(orders.leaving)
         for key in keys:
@@ -69,7 +69,7 @@ def weigh(weight: int | None, backend: str, service: str | None, now: float) -> 
     if weight is not None:
         _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP: the model knows weights
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[Key]]:
+    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
         keys, of = _known(file, orders.wanted(), backend, service), dict(orders.of)
         for key in keys:
             _say(of, key, now, weight=weight)
@@ -81,7 +81,7 @@ def weigh(weight: int | None, backend: str, service: str | None, now: float) -> 
 def add(service: str, given: Mapping[str, Any], now: float) -> Change:
     """Add a backend, ``given`` as it would stand in the file."""
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[Key]]:
+    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
         wanted = {one.name: one for one in ordered(file, orders.wanted()).services}
         if service not in wanted:
             raise OrderError(service, "there is no such service: `lbmux show services` lists them")
@@ -97,7 +97,7 @@ def add(service: str, given: Mapping[str, Any], now: float) -> Change:
 
 def fitting(file: Config, orders: Orders) -> Orders:
     """Less the orders that a new file has made good (it has the added backend, it lacks the removed one) or forbids."""
-    in_file, services, of = _keys(file), {service.name for service in file.services}, dict[Key, Order]()
+    in_file, services, of = _keys(file), {service.name for service in file.services}, dict[BackendKey, Order]()
     for key, order in orders.of.items():
         if order.life == "remove" and key not in in_file:
             order = replace(order, life=None)
@@ -113,14 +113,14 @@ def fitting(file: Config, orders: Orders) -> Orders:
     return Orders(of, orders.leaving)
 
 
-def _followed(file: Config, before: Orders, after: Orders, keys: Collection[Key], now: float) -> Orders:
+def _followed(file: Config, before: Orders, after: Orders, keys: Collection[BackendKey], now: float) -> Orders:
     wanted = ordered(file, after.wanted())
     for service in {service for service, _ in keys}:
         _check(wanted, service)
     return settled(file, after, ordered(file, before), before.lives, now, BY_COMMAND)
 
 
-def _say(of: dict[Key, Order], key: Key, now: float, **what: Any) -> None:
+def _say(of: dict[BackendKey, Order], key: BackendKey, now: float, **what: Any) -> None:
     before = of.get(key, Order(now))
     after = replace(before, **what)
     if not after.says:
@@ -129,11 +129,11 @@ def _say(of: dict[Key, Order], key: Key, now: float, **what: Any) -> None:
         of[key] = replace(after, since=now)
 
 
-def _keys(config: Config) -> set[Key]:
+def _keys(config: Config) -> set[BackendKey]:
     return {(service.name, backend.name) for service in config.services for backend in service.backends}
 
 
-def _known(file: Config, orders: Orders, backend: str, service: str | None) -> list[Key]:
+def _known(file: Config, orders: Orders, backend: str, service: str | None) -> list[BackendKey]:
     """Those of that name, in the file or beside it."""
     keys = sorted(key for key in _keys(file) | _keys(ordered(file, orders)) if key[1] == backend)
     if not (keys := [key for key in keys if service in (None, key[0])]):

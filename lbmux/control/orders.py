@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lbmux.control.config import Backend, Config, Service
+from lbmux.config.models import Backend, BackendKey, Config, Service
 
-Key = tuple[str, str]
-"""The names of a service and of its backend."""
 Ordered = Literal["drain", "disable", "remove"]
 """What an operator wants of a backend, where it is not to serve."""
 Life = Ordered | Literal["leave"]
@@ -45,13 +43,13 @@ class Leaving:
 class Orders:
     """All that stands beside the file."""
 
-    of: Mapping[Key, Order] = field(default_factory=dict)
-    leaving: Mapping[Key, Leaving] = field(default_factory=dict)
+    of: Mapping[BackendKey, Order] = field(default_factory=dict)
+    leaving: Mapping[BackendKey, Leaving] = field(default_factory=dict)
 
     @property
-    def lives(self) -> dict[Key, Life]:
+    def lives(self) -> dict[BackendKey, Life]:
         """Of the backends that are not to serve."""
-        lives: dict[Key, Life] = {key: order.life for key, order in self.of.items() if order.life}
+        lives: dict[BackendKey, Life] = {key: order.life for key, order in self.of.items() if order.life}
         return lives | dict.fromkeys(self.leaving, "leave")
 
     def wanted(self) -> "Orders":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, from_pair, port_from_wire
-from lbmux.control.config import Service
+from lbmux.config.models import Service
 from lbmux.control.live_flows import copies
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ticks

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lbmux.control.config import Backend, Config
+from lbmux.config.models import Backend, Config
 from lbmux.control.orders import Order, Orders
 
 SAID = {"drain": "drained", "disable": "disabled", "remove": "removed"}

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, mac_from_int
+from lbmux.config.models import Service
 from lbmux.control import live_flows
-from lbmux.control.config import Service
 from lbmux.control.identities import identity
 from lbmux.control.moment import Moment
 from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNTRUSTED, UP

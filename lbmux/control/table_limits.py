@@ -6,7 +6,7 @@ A reload keeps the tables, which were made for the configuration at the start.
 import contextlib
 from collections.abc import Callable, Iterator
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.names import FULLEST
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import TableError

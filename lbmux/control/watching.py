@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
-from lbmux.control.config import Backend, Service
+from lbmux.config.models import Backend, Service
 from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
 from lbmux.control.moment import Moment
 from lbmux.datapath.headers import (

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.errors import LabError
 from lbmux.lab.topology import INTERFACE_NAME_CHARACTERS, PLACEHOLDERS, Topology
 

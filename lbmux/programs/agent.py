@@ -19,9 +19,9 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
+from lbmux.config.loader import load
+from lbmux.config.models import Backend, Config, Service
 from lbmux.control.agent_tables import AgentTables, advmss, ports_of, sizes_for
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.config_file import load
 from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from lbmux.config.models import BackendKey, Service
 from lbmux.control import leaving
-from lbmux.control.config import Service
-from lbmux.control.orders import Key
 from lbmux.errors import LbmuxError
 from lbmux.programs.reload import Reloader
 
@@ -24,7 +23,7 @@ class InForce(Protocol):
     def services(self) -> tuple[Service, ...]: ...
 
     @property
-    def rows(self) -> Collection[Key]:
+    def rows(self) -> Collection[BackendKey]:
         """The backends that there are."""
         ...
 
@@ -37,17 +36,17 @@ class Drained(Generic[Here]):
 
     def __init__(
         self, reloader: Reloader, in_force: Callable[[], Here],
-        without_flows: Callable[[Here, Collection[Key]], set[Key]],
+        without_flows: Callable[[Here, Collection[BackendKey]], set[BackendKey]],
     ) -> None:  # fmt: skip
         self._reloader, self._in_force, self._without_flows = reloader, in_force, without_flows
-        self._drained: set[Key] = set()
+        self._drained: set[BackendKey] = set()
         self._services: Sequence[Service] = ()
-        self._draining: set[Key] = set()
+        self._draining: set[BackendKey] = set()
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: BackendKey) -> bool:
         return key in self._drained
 
-    def forget(self, keys: Collection[Key]) -> None:
+    def forget(self, keys: Collection[BackendKey]) -> None:
         self._drained -= set(keys)
 
     async def watch(self) -> None:
@@ -73,7 +72,7 @@ class Drained(Generic[Here]):
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])
 
-    def _without_weight(self, services: Sequence[Service]) -> set[Key]:
+    def _without_weight(self, services: Sequence[Service]) -> set[BackendKey]:
         """Looked for once in each configuration: of thousands of backends that would be felt every second."""
         if services is not self._services:
             self._services = services

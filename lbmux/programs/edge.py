@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.config.health_models import Health
+from lbmux.config.loader import load
+from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix, Route
-from lbmux.control.config import Config, Service
-from lbmux.control.config_file import load
-from lbmux.control.config_health import Health
 from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.effective import effective
@@ -27,7 +27,7 @@ from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
 from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.control.order_book import OrderBook
-from lbmux.control.orders import Key, Life
+from lbmux.control.orders import Life
 from lbmux.errors import SetupError
 from lbmux.plurals import counted
 from lbmux.programs.announcing import announcing, is_up
@@ -74,7 +74,7 @@ def _own_probes(health: Health) -> Health:
     return health.model_copy(update={"watermark": None, "by": "mux", **straight})
 
 
-def served(config: Config, healthy: Collection[Key], lives: Mapping[Key, Life]) -> frozenset[Prefix]:
+def served(config: Config, healthy: Collection[BackendKey], lives: Mapping[BackendKey, Life]) -> frozenset[Prefix]:
     """The VIPs all of whose services here have a backend that is healthy and is to serve: a router looks at no port."""
     found: dict[Prefix, bool] = {}
     for service in config.services:
@@ -93,13 +93,13 @@ class Here:
     connections: Connections
 
     @property
-    def rows(self) -> set[Key]:
+    def rows(self) -> set[BackendKey]:
         return {(service.name, backend.name) for service in self.services for backend in service.backends}
 
 
-def without_connections(here: Here, asked: Collection[Key]) -> set[Key]:
+def without_connections(here: Here, asked: Collection[BackendKey]) -> set[BackendKey]:
     """As the kernel's sockets say, which know of TCP alone: of UDP there is nothing to wait for."""
-    found = set[Key]()
+    found = set[BackendKey]()
     for service in here.services:
         if keys := {(service.name, backend.name) for backend in service.backends} & set(asked):
             with contextlib.suppress(OSError):  # a kernel that does not tell: then nobody is said to be drained
@@ -115,7 +115,7 @@ class Edge:
         self.config: Config | None = None
         self._lives, self._book, self._announcer, self._own = lives, book, announcer, own
         self._prober = Prober(self._heard)
-        self._heard_of: set[Key] = set()
+        self._heard_of: set[BackendKey] = set()
         self._changed = asyncio.Event()
 
     def plan(self, config: Config) -> Config:
@@ -154,7 +154,7 @@ class Edge:
         assert self.config is not None
         return self._lives.lines(of_host(file, self._own), self.config, self._book.orders)
 
-    def _heard(self, key: Key, healthy: bool, reason: str) -> None:
+    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         changed = self._lives.heard(key, healthy, reason)
         if changed:
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)

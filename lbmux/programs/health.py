@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Bind, Prober
 from lbmux.control.live_flows import without_flows
 from lbmux.control.moment import Moment
-from lbmux.control.orders import Key
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.plurals import counted
 from lbmux.programs.drained import Drained
@@ -46,7 +45,7 @@ class Health:
         self._hosts = hosts or HostProbes((), list)
         self._hosts.changed = self._cut_off
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
-        self._unsettled: set[Key] = set()
+        self._unsettled: set[BackendKey] = set()
         self._drained = Drained(reloader, moment, without_flows)
 
     def configure(self, config: Config) -> None:
@@ -122,7 +121,7 @@ class Health:
             log.info("host %s counts as reachable through the tunnel again", host)
         self._changed.set()
 
-    def _heard(self, key: Key, healthy: bool, reason: str) -> None:
+    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         if self._lives.heard(key, healthy, reason):
             if not (healthy and self._unsettled):  # at the start most are up
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
@@ -148,5 +147,5 @@ class Health:
         self._lives.keep()
 
 
-def _key(line: dict[str, Any]) -> Key:
+def _key(line: dict[str, Any]) -> BackendKey:
     return line["service"], line["backend"]

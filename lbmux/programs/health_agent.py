@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.control.config import Backend, Config, Service
+from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.control.health.channel import ChannelError, Teller, read_token
 from lbmux.control.health.checker import Checker
 from lbmux.control.health.prober import Prober
 from lbmux.control.health.visits import Visits
-from lbmux.control.orders import Key
 from lbmux.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -47,14 +46,14 @@ class AgentHealth:
     def __init__(self, token: Path | None) -> None:
         self._token = read_token(token) if token is not None else None
         self._prober = Prober(self._heard, by="agent", settled=self._is_settled)
-        self._checkers: dict[Key, Checker] = {}
+        self._checkers: dict[BackendKey, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._visits = Visits()
         self._told: set[asyncio.Event] = set()
         self._refused: dict[tuple[str, str], float] = {}
 
     @property
-    def checkers(self) -> Mapping[Key, Checker]:
+    def checkers(self) -> Mapping[BackendKey, Checker]:
         """Of the backends that are probed here."""
         return self._checkers
 
@@ -84,7 +83,7 @@ class AgentHealth:
         self._prober.configure(config)
         await self._listen({service.health.agent_port for service in config.services if service.health})
 
-    def _is_settled(self, key: Key) -> bool:
+    def _is_settled(self, key: BackendKey) -> bool:
         return key not in self._checkers or self._checkers[key].was_probed
 
     async def _listen(self, ports: set[int]) -> None:
@@ -96,7 +95,7 @@ class AgentHealth:
             except OSError as error:
                 raise SetupError(f"port {port}", error.strerror or str(error), "health.agent_port names it") from error
 
-    def _heard(self, key: Key, healthy: bool, reason: str) -> None:
+    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         checker = self._checkers.get(key)
         if checker is not None and checker.heard(healthy, reason, time.time()):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.channel import ChannelError, Hearer, read_token
-from lbmux.control.orders import Key
 from lbmux.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,13 @@ class Hearing:
     """``heard`` gets every state that an agent tells of a backend of its own host."""
 
     def __init__(
-        self, heard: Callable[[Key, bool, str], None], token: Path | None, local: Iterable[Address] = ()
+        self, heard: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = ()
     ) -> None:
         """``local``: the mux's own addresses, by which agents know it."""
         self._heard, self._token = heard, read_token(token) if token is not None else None
         self._local = {address.version: (str(address), 0) for address in reversed([*local])}
         self._tasks: dict[Agent, asyncio.Task[None]] = {}
-        self._backends: dict[Agent, frozenset[Key]] = {}
+        self._backends: dict[Agent, frozenset[BackendKey]] = {}
         self._last: dict[Agent, float] = {}
 
     async def __aenter__(self) -> Self:
@@ -54,7 +53,7 @@ class Hearing:
 
         SetupError where there are any, and no token.
         """
-        wanted = defaultdict[Agent, set[Key]](set)
+        wanted = defaultdict[Agent, set[BackendKey]](set)
         for service in config.services:
             if service.health is not None and service.health.by == "agent":
                 for backend in service.backends:
@@ -68,7 +67,7 @@ class Hearing:
         for agent in wanted.keys() - self._tasks.keys():
             self._tasks[agent] = asyncio.create_task(self._keep(agent))
 
-    def silent_s(self, key: Key) -> float | None:
+    def silent_s(self, key: BackendKey) -> float | None:
         """For how long nothing was heard of a backend, where that is longer than it should be; inf: ever."""
         for agent, keys in self._backends.items():
             if key in keys:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.neighbours import addresses
 from lbmux.errors import LbmuxError
 from lbmux.frames.vip_filter import VipFilter

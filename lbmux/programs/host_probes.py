@@ -16,12 +16,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.hosts import FALL, HostChecks
 from lbmux.control.host_probes import asked
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.control.orders import Key
 from lbmux.errors import SetupError, TableError
 from lbmux.frames.socket_filters import attach, tcp_to
 from lbmux.programs.tunnel_probes import bare
@@ -57,7 +56,7 @@ class HostProbes:
         self._mux: MuxTables | None = None
         self._forwarder: TableForwarder | None = None
         self._hops: dict[Address, NextHop | None] = {}
-        self._ways: dict[Address, list[Key]] = {}
+        self._ways: dict[Address, list[BackendKey]] = {}
         self._turn: dict[Address, int] = {}
         self._asked: dict[Address, deque[int]] = {}
         self._hosts: dict[int, Address] = {}

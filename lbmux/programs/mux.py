@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.config.loader import load
+from lbmux.config.models import Config
 from lbmux.control.announcer.settings import Bgp, prefixes_of, routes_of
-from lbmux.control.config import Config
-from lbmux.control.config_file import load
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.lives import Lives
 from lbmux.control.migrate import copy_keys

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.control.moment import Moment
 from lbmux.control.orphans import Backends, orphans
 from lbmux.plurals import counted

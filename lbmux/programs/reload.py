@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from lbmux.control.config import Config
-from lbmux.control.config_changes import changes
-from lbmux.control.config_file import load
+from lbmux.config.changes import changes
+from lbmux.config.loader import load
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import Change, fitting
-from lbmux.control.orders import Key, Orders, ordered
+from lbmux.control.orders import Orders, ordered
 from lbmux.control.precedence import precedences
 from lbmux.errors import LbmuxError
 
@@ -97,7 +97,7 @@ class Reloader:
         async with self._lock:
             await self._enforce(self.config, self.orders, await self._prepared(self.orders))
 
-    async def change(self, change: Change) -> list[Key]:
+    async def change(self, change: Change) -> list[BackendKey]:
         """Put another order in force, and store it; the backends that it is about.  NotStoredError if it cannot be."""
         async with self._lock:
             orders, keys = await asyncio.to_thread(change, self.config, self.orders)

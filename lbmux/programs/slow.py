@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables
 from lbmux.control.watching import Seen, noting
 from lbmux.datapath.tables import UP

@@ -17,12 +17,11 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
+from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control import probe_routes
-from lbmux.control.config import Config, Service
 from lbmux.control.health.probe import ProbeError
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
-from lbmux.control.orders import Key
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
@@ -110,7 +109,7 @@ class TunnelProbes:
             self._targets[:] = -1
             self._mux, self._worker = mux, worker
 
-    def bind(self, key: Key, protocol: str, sock: socket.socket) -> None:
+    def bind(self, key: BackendKey, protocol: str, sock: socket.socket) -> None:
         """Have what ``sock`` sends go to the backend ``key``, once it is connected to the VIP."""
         version = 6 if sock.family == socket.AF_INET6 else 4
         own = next((address for address in self._local if address.version == version), None)

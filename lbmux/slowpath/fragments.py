@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
-from lbmux.control.config_slowpath import Fragments as Limits
+from lbmux.config.slowpath_models import Fragments as Limits
 from lbmux.slowpath.checksums import TCP, UDP
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import Packet

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lbmux.addresses import Address
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath import errors
 from lbmux.slowpath.candidates import host_key

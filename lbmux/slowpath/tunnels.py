@@ -4,7 +4,7 @@ import struct
 from typing import NamedTuple
 
 from lbmux.addresses import Address, port_from_wire
-from lbmux.control.config import Config, kind_of
+from lbmux.config.models import Config, kind_of
 from lbmux.control.watching import without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.checksums import UDP

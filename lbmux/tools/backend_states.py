@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lbmux.control.config import Service
+from lbmux.config.models import Service
 from lbmux.control.moment import Moment
 from lbmux.control.show import STATES
 from lbmux.datapath.tables import DRAINING, GONE, UP

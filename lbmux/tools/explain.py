@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
-from lbmux.control.config import Config, Service
+from lbmux.config.models import Config, Service
 from lbmux.control.control_socket import ask_list
 from lbmux.control.identities import identity
 from lbmux.control.live_flows import STATES, TICK_S

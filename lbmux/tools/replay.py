@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
 from lbmux.datapath.tables import LOOKUPS, TICK_SHIFT

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lbmux.control.config import Backend, Config, Service
+from lbmux.config.models import Backend, Config, Service
 from lbmux.control.control_socket import ask
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for

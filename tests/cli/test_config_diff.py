@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbmux.cli.main import run
-from lbmux.control.config_file import load
+from lbmux.config.loader import load
 from lbmux.control.control_socket import ControlServer
 
 FILE = """

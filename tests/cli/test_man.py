@@ -9,7 +9,7 @@ import yaml
 
 from lbmux.cli.main import COMMANDS, run
 from lbmux.cli.man import EXAMPLE, PAGES, pages
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 
 ROOT = Path(__file__).parents[2]
 

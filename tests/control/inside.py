@@ -4,9 +4,9 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from lbmux.addresses import mac_to_int
+from lbmux.config.models import Config
 from lbmux.control.agent_tables import AgentTables
 from lbmux.control.agent_tables import sizes_for as agent_sizes
-from lbmux.control.config import Config
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.config.models import Config
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.config import Config
-from lbmux.control.config_slowpath import SlowPath
 from lbmux.datapath.tables import GONE, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lbmux.control.config import MAX_BACKENDS, MAX_SERVICES, Config
+from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config
 
 
 def backend(dip: str = "10.1.1.2", **others: Any) -> dict[str, Any]:

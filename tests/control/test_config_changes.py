@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lbmux.control.config import Config
-from lbmux.control.config_changes import changes
-from lbmux.control.config_file import parse
+from lbmux.config.changes import changes
+from lbmux.config.loader import parse
+from lbmux.config.models import Config
 
 OLD = """\
 services:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.config_diff import Flows, diff, flows
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config import Config
-from lbmux.control.config_file import MAX_BYTES, load, parse
+from lbmux.config.loader import MAX_BYTES, load, parse
+from lbmux.config.models import Config
 from lbmux.errors import ConfigError
 
 GOOD = """\

@@ -3,8 +3,8 @@
 from ipaddress import ip_address
 from typing import Any
 
+from lbmux.config.models import Config
 from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.config import Config
 from lbmux.control.host_probes import answered, asked
 from lbmux.datapath.tables import VIP as VIP_NAME
 from lbmux.targets.regions import Tables

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.leaving import over, settled, without
 from lbmux.control.orders import Leaving, Orders, ordered
 from tests.control.test_orders import B9, TWO, backend, configured

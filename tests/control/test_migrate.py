@@ -10,7 +10,7 @@ from numpy.lib import recfunctions
 from numpy.typing import NDArray
 
 from lbmux.addresses import mac_to_int
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.migrate import copy_keys, move_flows
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import mac_to_int
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.identities import identity
 from lbmux.control.mux_tables import MuxTables, sizes_for, ticks
 from lbmux.control.neighbours import NextHop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import add, live, weigh
 from lbmux.control.orders import Orders

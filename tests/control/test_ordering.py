@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-from lbmux.config.models import BackendKey
 
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.ordering import Change, OrderError, UnknownBackendError, add, fitting, live, weigh
 from lbmux.control.orders import Orders, ordered
 from tests.control.test_orders import TWO, backend, configured, weights

@@ -1,6 +1,6 @@
 from typing import Any
 
-from lbmux.control.config import Backend, Config
+from lbmux.config.models import Backend, Config
 from lbmux.control.orders import Leaving, Order, Orders, ordered
 
 

@@ -1,6 +1,6 @@
 """What a reload says of overrides that take precedence over the file."""
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.orders import Order, Orders
 from lbmux.control.precedence import precedences
 from tests.control.inside import CONFIG

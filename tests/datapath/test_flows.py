@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import sizes_for
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict

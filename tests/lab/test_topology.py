@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.topology import (
     INTERFACE_NAME_CHARACTERS,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config import Config, Service
+from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.order_book import OrderBook
 from lbmux.control.ordering import live
-from lbmux.control.orders import Key, Orders
+from lbmux.control.orders import Orders
 from lbmux.programs import drained
 from lbmux.programs.drained import Drained
 from lbmux.programs.reload import Reloader, nothing_leaves
@@ -24,7 +24,7 @@ class Tables:
     """Whose flows the test tells."""
 
     config: Config
-    flows: set[Key]
+    flows: set[BackendKey]
 
     def plan(self, config: Config) -> Config:
         return config
@@ -37,10 +37,10 @@ class Tables:
         return self.config.services
 
     @property
-    def rows(self) -> set[Key]:
+    def rows(self) -> set[BackendKey]:
         return {(service.name, backend.name) for service in self.services for backend in service.backends}
 
-    def without_flows(self, asked: Collection[Key]) -> set[Key]:
+    def without_flows(self, asked: Collection[BackendKey]) -> set[BackendKey]:
         return set(asked) - self.flows
 
 
@@ -89,7 +89,7 @@ def test_with_weight_again_it_is_drained_no_more() -> None:
 
 
 @pytest.mark.parametrize("flows", [set(), {B1}], ids=["no flow", "a flow"])
-def test_who_leaves_goes_without_a_flow(flows: set[Key]) -> None:
+def test_who_leaves_goes_without_a_flow(flows: set[BackendKey]) -> None:
     tables = Tables(configured(backend(1), backend(2), idle={"tcp_s": 1}), flows)
     watcher, reloader = of(tables)
     asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))  # long ago

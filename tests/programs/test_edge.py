@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.control_socket import ask
-from lbmux.control.health.effective import Key
 from lbmux.control.health.prober import Prober
 from lbmux.errors import ControlError
 from lbmux.lab import processes
@@ -64,8 +63,8 @@ def test_only_the_hosts_own_backends_count_and_no_watermark() -> None:
 
 
 def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
-    async def run() -> tuple[Key, bool, str]:
-        results: asyncio.Queue[tuple[Key, bool, str]] = asyncio.Queue()
+    async def run() -> tuple[BackendKey, bool, str]:
+        results: asyncio.Queue[tuple[BackendKey, bool, str]] = asyncio.Queue()
         async with stream_server(b"") as port, Prober(lambda *result: results.put_nowait(result)) as prober:
             probes = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "through": "tunnel", "port": 80}
             local = [{"name": "h1", "dip": "127.0.0.1", "port": port}]

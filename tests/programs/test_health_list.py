@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.orders import Orders
 from lbmux.programs.health import Health

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.programs import hearing

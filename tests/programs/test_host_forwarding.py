@@ -14,7 +14,7 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab

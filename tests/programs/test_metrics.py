@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux import __version__
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.errors import SetupError
 from lbmux.lab.lab import Lab
 from lbmux.programs.metrics.families import Reading, exposition

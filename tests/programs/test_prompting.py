@@ -10,8 +10,8 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import port_to_wire
-from lbmux.control.config import Config
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.models import Config
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.programs.prompting import Prompting
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from tests.control.inside import CONFIG, Inside, client, dns

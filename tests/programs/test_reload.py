@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config import Config
-from lbmux.control.config_file import load
+from lbmux.config.loader import load
+from lbmux.config.models import Config
 from lbmux.control.order_book import NotStoredError, OrderBook
 from lbmux.control.ordering import OrderError, add, live, weigh
 from lbmux.control.orders import Orders

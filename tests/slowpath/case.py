@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from scapy.layers.l2 import Ether
 
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.mux import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.tunnels import carriers

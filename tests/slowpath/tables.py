@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 from typing import Any
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
 from lbmux.datapath.verdicts import Verdict

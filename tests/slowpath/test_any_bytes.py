@@ -13,7 +13,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6PacketTooBig, IPv6ExtHdr
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
-from lbmux.control.config_slowpath import SlowPath
+from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of

@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, fragment
 from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
 from scapy.packet import Raw
 
-from lbmux.control.config_slowpath import Fragments as Limits
+from lbmux.config.slowpath_models import Fragments as Limits
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.packets import Packet

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.mux import BY_ROUTE

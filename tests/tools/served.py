@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.control_socket import ControlServer
 from lbmux.control.health.lives import Lives
 from lbmux.control.ordering import live

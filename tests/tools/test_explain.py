@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError

@@ -13,8 +13,8 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from lbmux.config.models import Config
 from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.config import Config
 from lbmux.control.control_socket import ControlServer
 from lbmux.control.moment import Moment
 from lbmux.datapath.verdicts import Verdict

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapReader
 
 from lbmux.addresses import mac_to_int
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.neighbours import NextHop
 from lbmux.errors import CaptureError
 from lbmux.frames.pcap import PcapWriter

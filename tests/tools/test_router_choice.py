@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import netns
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.errors import SetupError
 from lbmux.lab import namespaces
 from lbmux.lab.lab import Lab

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, NamedTuple
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.errors import SetupError
 
 Prefix = IPv4Network | IPv6Network

@@ -7,26 +7,26 @@ or disabled is left out: the data path gives its flows to others as soon as thei
 from collections.abc import Collection, Mapping, Set
 
 from lbmux.addresses import Address
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.orders import Key, Life
+from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.control.orders import Life
 
 
 def effective(
-    config: Config, down: Set[Key], lives: Mapping[Key, Life], cut_off: Collection[Address] = ()
+    config: Config, down: Set[BackendKey], lives: Mapping[BackendKey, Life], cut_off: Collection[Address] = ()
 ) -> Config:
     """``config``: as ordered (control.orders); ``cut_off``: hosts that do not answer through the tunnel."""
     services = tuple(_service(service, down | at_hosts(service, cut_off), lives) for service in config.services)
     return config.model_copy(update={"services": services})
 
 
-def at_hosts(service: Service, hosts: Collection[Address]) -> Set[Key]:
+def at_hosts(service: Service, hosts: Collection[Address]) -> Set[BackendKey]:
     """The service's backends there."""
     if not hosts:
         return frozenset()
     return {(service.name, backend.name) for backend in service.backends if backend.tunnel_to in hosts}
 
 
-def below_watermark(service: Service, down: Set[Key], lives: Mapping[Key, Life]) -> bool:
+def below_watermark(service: Service, down: Set[BackendKey], lives: Mapping[BackendKey, Life]) -> bool:
     """Whether so few of the backends that are to stay seem healthy that the probes are not believed."""
     if service.health is None or service.health.watermark is None:
         return False
@@ -35,7 +35,7 @@ def below_watermark(service: Service, down: Set[Key], lives: Mapping[Key, Life])
     return healthy < service.health.watermark * len(asked)
 
 
-def _service(service: Service, down: Set[Key], lives: Mapping[Key, Life]) -> Service:
+def _service(service: Service, down: Set[BackendKey], lives: Mapping[BackendKey, Life]) -> Service:
     believed = not below_watermark(service, down, lives)
     kept: list[Backend] = []
     for backend in service.backends:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lbmux.control.config_health import ProbeKind
+from lbmux.config.health_models import ProbeKind
 from lbmux.control.health import datagrams, streams
 from lbmux.control.health.command import command
 from lbmux.control.health.probe import Kind

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from lbmux.addresses import Address
-from lbmux.control.config import Backend, Config, Service, kind_of
+from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
 from lbmux.control.health import kept
 from lbmux.control.health.checker import Checker, ProbeState
 from lbmux.control.health.effective import at_hosts, below_watermark, effective
-from lbmux.control.orders import Key, Order, Orders
+from lbmux.control.orders import Order, Orders
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
@@ -28,10 +28,10 @@ class Lives:
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
-        self._checkers: dict[Key, Checker] = {}
+        self._checkers: dict[BackendKey, Checker] = {}
         self.cut_off: Mapping[Address, float] = {}
         """Hosts that do not answer through the tunnel, each with since when."""
-        self._in_force: frozenset[Key] | None = frozenset()
+        self._in_force: frozenset[BackendKey] | None = frozenset()
         """All backends of the configuration before; None: of tables that were adopted, whichever they have."""
 
     def configure(self, config: Config) -> None:
@@ -39,7 +39,7 @@ class Lives:
 
         A backend that was not in force before counts as down until it is heard of: a dead one would get flows.
         """
-        known: dict[Key, Checker] = {}
+        known: dict[BackendKey, Checker] = {}
         before = self._in_force
         for service in config.services:
             for backend in service.backends if service.health else ():
@@ -53,16 +53,16 @@ class Lives:
         self._checkers = known
         self._in_force = frozenset((service.name, one.name) for service in config.services for one in service.backends)
 
-    def heard(self, key: Key, healthy: bool, reason: str) -> bool:
+    def heard(self, key: BackendKey, healthy: bool, reason: str) -> bool:
         """Take a probe's result; whether the backend's state changed."""
         checker = self._checkers.get(key)
         return checker is not None and checker.heard(healthy, reason, self._clock())
 
-    def is_settled(self, key: Key) -> bool:
+    def is_settled(self, key: BackendKey) -> bool:
         """Whether probes have said if it is up; of a backend that nobody has, there is nothing to say."""
         return key not in self._checkers or self._checkers[key].was_probed
 
-    def unsettled(self) -> set[Key]:
+    def unsettled(self) -> set[BackendKey]:
         return {key for key, checker in self._checkers.items() if not checker.was_probed}
 
     def keep(self) -> None:
@@ -82,7 +82,7 @@ class Lives:
             self._checkers = kept.read(self._path, _checked, "what was down begins as up")
 
     @property
-    def down(self) -> set[Key]:
+    def down(self) -> set[BackendKey]:
         return _down(self._checkers)
 
     def effective(self, config: Config, orders: Orders) -> Config:
@@ -90,7 +90,7 @@ class Lives:
         down = {key for key in self.down if key[0] in probed}  # what was found is of no meaning without probes
         return effective(config, down | self._new(config), orders.lives, self.cut_off)
 
-    def _new(self, config: Config) -> set[Key]:
+    def _new(self, config: Config) -> set[BackendKey]:
         """Backends that are to be probed, and were not in force before."""
         if self._in_force is None:
             return set()
@@ -103,7 +103,7 @@ class Lives:
 
 
 def states(
-    file: Config, wanted: Config, orders: Orders, checkers: Mapping[Key, Checker],
+    file: Config, wanted: Config, orders: Orders, checkers: Mapping[BackendKey, Checker],
     cut_off: Mapping[Address, float] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
@@ -124,12 +124,16 @@ def states(
     return found
 
 
-def _down(checkers: Mapping[Key, Checker]) -> set[Key]:
+def _down(checkers: Mapping[BackendKey, Checker]) -> set[BackendKey]:
     return {key for key, checker in checkers.items() if checker.is_down}
 
 
 def _of_service(
-    service: Service, orders: Orders, checkers: Mapping[Key, Checker], are_kept: bool, cut_off: Mapping[Address, float]
+    service: Service,
+    orders: Orders,
+    checkers: Mapping[BackendKey, Checker],
+    are_kept: bool,
+    cut_off: Mapping[Address, float],
 ) -> Iterator[State]:
     """``are_kept``: whether those that are down are in the tables all the same."""
     for backend in service.backends:
@@ -184,7 +188,7 @@ def _line(
     }  # fmt: skip
 
 
-def _checked(lines: Any) -> dict[Key, Checker]:
+def _checked(lines: Any) -> dict[BackendKey, Checker]:
     found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
     if not all(checker.state in get_args(ProbeState) for checker in found.values()):
         raise ValueError("a state that there is not")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
-from lbmux.control.config_health import Health
+from lbmux.config.health_models import Health
 from lbmux.errors import LbmuxError
 
 

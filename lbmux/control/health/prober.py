@@ -12,22 +12,21 @@ import socket
 from collections.abc import Callable
 from typing import Self
 
-from lbmux.control.config import Backend, Config, Service
-from lbmux.control.config_health import Health
+from lbmux.config.health_models import Health
+from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.probe import Target, attempt
-from lbmux.control.orders import Key
 
 log = logging.getLogger(__name__)
 SPREAD_S = 0.1
 """Over how long the first probes of many new backends are spread, so that packets have their turn between them."""
 
-Heard = Callable[[Key, bool, str], None]
-Bind = Callable[[Key, str, socket.socket], None]
+Heard = Callable[[BackendKey, bool, str], None]
+Bind = Callable[[BackendKey, str, socket.socket], None]
 """Given a backend, its service's protocol and a new socket of a probe."""
 
 
-def always(key: Key) -> bool:
+def always(key: BackendKey) -> bool:
     return True
 
 
@@ -35,12 +34,16 @@ class Prober:
     """``heard`` gets every result; only services whose probes are to be made ``by`` us have any."""
 
     def __init__(
-        self, heard: Heard, by: str = "mux", into_tunnel: Bind | None = None, settled: Callable[[Key], bool] = always
+        self,
+        heard: Heard,
+        by: str = "mux",
+        into_tunnel: Bind | None = None,
+        settled: Callable[[BackendKey], bool] = always,
     ) -> None:
         """``into_tunnel`` is called for the sockets of probes that are to go through it; ``settled`` says whether it
         is known of a backend that it is up or down, which a few results must bring about."""
         self._heard, self._by, self._into_tunnel, self._settled = heard, by, into_tunnel, settled
-        self._tasks: dict[tuple[Key, Target], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[BackendKey, Target], asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,7 +75,7 @@ class Prober:
         bind = functools.partial(self._into_tunnel, (service.name, backend.name), service.protocol)
         return Target(service.vip, health.port or service.port, health, bind)
 
-    async def _probe(self, key: Key, target: Target) -> None:
+    async def _probe(self, key: BackendKey, target: Target) -> None:
         health, loop = target.health, asyncio.get_running_loop()
         if not self._settled(key):
             await asyncio.sleep(random.uniform(0, min(SPREAD_S, health.interval_s)))  # noqa: S311 -- spreads load
@@ -85,7 +88,7 @@ class Prober:
             self._heard(key, *await self._attempt(key, target))
             due = max(due + health.interval_s, loop.time())  # what was missed is not made up for
 
-    async def _attempt(self, key: Key, target: Target) -> tuple[bool, str]:
+    async def _attempt(self, key: BackendKey, target: Target) -> tuple[bool, str]:
         try:
             healthy, reason = await attempt(KINDS[target.health.kind], target)
             return healthy, f"{reason}, through the tunnel" if target.health.through == "tunnel" else reason

@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from lbmux import __version__
+from lbmux.config.models import Backend, Service
 from lbmux.control import live_flows, show
 from lbmux.control.announcer.settings import ESTABLISHED
-from lbmux.control.config import Backend, Service
 from lbmux.control.moment import Moment
 from lbmux.datapath.tables import UP
 from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative

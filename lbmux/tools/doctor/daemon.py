@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
-from lbmux.control.config_changes import changes
-from lbmux.control.config_file import load
+from lbmux.config.changes import changes
+from lbmux.config.loader import load
+from lbmux.config.models import Config
 from lbmux.control.control_socket import ask
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted

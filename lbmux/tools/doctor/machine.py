@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.control_socket import default_path
 from lbmux.targets.bpf.pins import directory_of
 

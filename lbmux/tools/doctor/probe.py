@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.control.config_traffic import TunnelKind
+from lbmux.config.traffic_models import TunnelKind
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import answers, attach

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
-from lbmux.control.config_file import load
+from lbmux.config.loader import load
+from lbmux.config.models import Config
 from lbmux.control.control_socket import ask, ask_list, default_path
 from lbmux.control.neighbours import addresses
 from lbmux.errors import LbmuxError

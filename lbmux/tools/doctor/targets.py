@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config, Service, kind_of
+from lbmux.config.models import Config, Service, kind_of
 from lbmux.control.health.datagrams import query
 from lbmux.tools.doctor.probe import Target
 from lbmux.tools.doctor.situation import Situation

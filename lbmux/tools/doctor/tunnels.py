@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from lbmux.addresses import Address
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.neighbours import NextHop
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.control.config import MAX_SLOTS, Config
-from lbmux.control.config_file import parse
+from lbmux.config.loader import parse
+from lbmux.config.models import MAX_SLOTS, Config
 from lbmux.control.maglev import build, disruption
 from lbmux.errors import LbmuxError
 from lbmux.plurals import counted

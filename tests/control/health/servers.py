@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.control.config_health import Health
+from lbmux.config.health_models import Health
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.probe import Target, attempt
 

@@ -1,8 +1,8 @@
 from typing import Any
 
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.effective import below_watermark, effective
-from lbmux.control.orders import Key, Life
+from lbmux.control.orders import Life
 
 
 def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
@@ -12,7 +12,7 @@ def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
 
 
 def weights(config: Config, down: str = "", lives: dict[str, Life] | None = None) -> dict[str, int]:
-    keys: dict[Key, Life] = {("web", name): life for name, life in (lives or {}).items()}
+    keys: dict[BackendKey, Life] = {("web", name): life for name, life in (lives or {}).items()}
     made = effective(config, {("web", name) for name in down.split()}, keys)
     return {backend.name: backend.weight for backend in made.services[0].backends}
 

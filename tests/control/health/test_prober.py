@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lbmux.config.models import BackendKey
 
-from lbmux.control.config import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.control.health import prober as prober_module
 from lbmux.control.health.kinds import KINDS
 from lbmux.control.health.lives import Lives

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lbmux.control.config import Config
-from lbmux.control.config_health import Health
+from lbmux.config.health_models import Health
+from lbmux.config.models import Config
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.tools.doctor import flow_entries
 from tests.tools.doctor.situations import situation
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config_file import load
+from lbmux.config.loader import load
 from lbmux.control.ordering import Change, add, live, weigh
 from lbmux.programs.drivers import Driver
 from lbmux.programs.reload import Reloader

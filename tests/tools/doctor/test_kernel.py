@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.tools.doctor import kernel
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation

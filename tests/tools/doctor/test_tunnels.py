@@ -10,7 +10,7 @@ from scapy.layers.inet import GRE, IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
-from lbmux.control.config import Config
+from lbmux.config.models import Config
 from lbmux.control.neighbours import NextHop
 from lbmux.tools.doctor.probe import FIRST_PORT, Target, packet_of
 from lbmux.tools.doctor.situation import Situation

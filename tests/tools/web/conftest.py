@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from lbmux.config.models import Config
 from lbmux.control.announcer.settings import Neighbour, describe, routes_of
-from lbmux.control.config import Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.neighbours import NextHop
 from lbmux.control.ordering import live

@@ -24,11 +24,11 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
-from lbmux.control.config_health import PROBE_PROTOCOLS, Health
-from lbmux.control.config_loops import Fault, loops
-from lbmux.control.config_slowpath import OnNoBackend, SlowPath
-from lbmux.control.config_traffic import HashOf, Quic, ServerId, Tunnel, TunnelKind
-from lbmux.control.config_types import Model, Name, Port, PortOrAny, Prefix, Routed, Seconds, Share, Unicast, said
+from lbmux.config.address_loops import Fault, loops
+from lbmux.config.field_types import Model, Name, Port, PortOrAny, Prefix, Routed, Seconds, Share, Unicast, said
+from lbmux.config.health_models import PROBE_PROTOCOLS, Health
+from lbmux.config.slowpath_models import OnNoBackend, SlowPath
+from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
 
 MAX_SERVICES = 1024
 MAX_BACKENDS = 16384
@@ -38,6 +38,8 @@ MAX_PREFIXES = 131_072
 MAX_PORTS = 131_072
 """Of all services together."""
 
+BackendKey = tuple[str, str]
+"""The names of a service and of a backend of it."""
 Item = TypeVar("Item")
 
 

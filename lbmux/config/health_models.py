@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lbmux.control.config_types import Model, Port, Share
+from lbmux.config.field_types import Model, Port, Share
 
 ProbeKind = Literal["tcp", "tls", "http", "https", "dns", "udp", "icmp", "command"]
 PROBE_PROTOCOLS: Mapping[ProbeKind, str] = {

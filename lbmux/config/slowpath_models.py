@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lbmux.control.config_types import Model
+from lbmux.config.field_types import Model
 
 OnNoBackend = Literal["reject", "drop", "withdraw"]
 Echo = Literal["answer", "forward", "drop"]

@@ -14,8 +14,8 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.control.config import Config, too_many
-from lbmux.control.config_types import said
+from lbmux.config.field_types import said
+from lbmux.config.models import Config, too_many
 from lbmux.errors import ConfigError, Problem
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

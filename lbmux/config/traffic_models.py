@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from lbmux.control.config_types import Model, Port, Prefix
+from lbmux.config.field_types import Model, Port, Prefix
 
 TunnelKind = Literal["ipip", "gue1", "gue0", "gre", "geneve", "direct"]
 """In the order of lbmux.datapath.tables; `direct`: no tunnel, the host is on the mux's link."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lbmux.control.config import Config, Service
+from lbmux.config.models import Config, Service
 
 SETTINGS = tuple(name for name in Config.model_fields if name != "services")
 OF_A_SERVICE = tuple(name for name in Service.model_fields if name not in ("name", "backends"))

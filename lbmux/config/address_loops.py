@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbmux.addresses import Address
 
 if TYPE_CHECKING:
-    from lbmux.control.config import Backend, Service
+    from lbmux.config.models import Backend, Service
 
 Fault = tuple[tuple[int | str, ...], str]
 """Where below the field, and what is wrong there."""
