@@ -6,10 +6,10 @@ import sys
 import numpy as np
 
 from lbmux.codegen.compiled import compiled
-from lbmux.control.offloads import without_super_frames
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address
 from lbmux.frames.batch import Batch
+from lbmux.linux.offloads import without_super_frames
 from lbmux.programs.daemon import notify, run, stop_event
 from lbmux.programs.mux import PacketLoop
 

@@ -18,7 +18,6 @@ from typing import Any
 from bench.frames import LOCAL, PORT, VIP, config, tables
 from bench.report import Result, median
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ask
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.xdp import detach
@@ -26,6 +25,7 @@ from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT
+from lbmux.linux.sock_diag import Connections
 from lbmux.slowpath.agent import AgentSlowPath, Host, Target
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.forwarder import TableForwarder

@@ -24,7 +24,6 @@ from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
 from lbmux.control.mux_tables import MuxTables
-from lbmux.control.neighbours import NextHop
 from lbmux.control.sieve import sieve_of
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
@@ -32,6 +31,7 @@ from lbmux.datapath.world import TABLE_SYMBOL
 from lbmux.frames.recorder import Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
+from lbmux.linux.next_hops import NextHop
 from lbmux.programs.watching import FRAMES_A_SECOND
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.maps import KernelTables

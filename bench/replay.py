@@ -10,10 +10,10 @@ import numpy as np
 from bench.frames import Frames, config
 from bench.report import Result, median
 from lbmux.addresses import mac_to_int
-from lbmux.control.neighbours import NextHop
 from lbmux.frames.capture import CaptureReader
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
+from lbmux.linux.next_hops import NextHop
 from lbmux.tools.playback import Playback
 from lbmux.tools.replay import ReplayMux, replay
 

@@ -114,8 +114,8 @@ def _through_mux(
 ) -> "Result":
     from lbmux.config.loader import load
     from lbmux.control.mux_tables import ETHERNET_MTU
-    from lbmux.control.neighbours import NextHop
     from lbmux.frames.pcap import PcapWriter
+    from lbmux.linux.next_hops import NextHop
     from lbmux.tools.replay import ReplayMux, replay
 
     mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))

@@ -18,7 +18,6 @@ from lbmux.control import maglev
 from lbmux.control.access_lists import Network, access_rows
 from lbmux.control.identities import assign, identity
 from lbmux.control.names import Name, ServerId, fill
-from lbmux.control.neighbours import NextHop
 from lbmux.control.slots import Range, allocate
 from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import constant_sum, room_of
@@ -41,6 +40,7 @@ from lbmux.datapath.tables import (
     Sizes,
 )
 from lbmux.errors import SetupError, TableError
+from lbmux.linux.next_hops import NextHop
 from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}

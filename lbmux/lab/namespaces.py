@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute, netns
 
 from lbmux.addresses import mac_from_int, mac_to_int
-from lbmux.control.offloads import set_features
 from lbmux.errors import LabError
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
+from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
 
 CLONE_NEWNET = 0x40000000

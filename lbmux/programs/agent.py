@@ -22,15 +22,11 @@ from lbmux.addresses import Address
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
 from lbmux.control.agent_tables import AgentTables, advmss, ports_of, sizes_for
-from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
-from lbmux.control.neighbours import addresses
-from lbmux.control.offloads import without_super_frames
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
-from lbmux.control.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.control.upkeep import Upkeep
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
@@ -39,6 +35,10 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw import RawSender
 from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
+from lbmux.linux.next_hops import addresses
+from lbmux.linux.offloads import without_super_frames
+from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
+from lbmux.linux.sock_diag import Connections
 from lbmux.programs.agent_lives import AgentLives
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drivers import alone, choose, start, with_fallback

@@ -20,15 +20,15 @@ from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix, Route
-from lbmux.control.connections import Connections
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.effective import effective
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
-from lbmux.control.neighbours import addresses, first_addresses
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import Life
 from lbmux.errors import SetupError
+from lbmux.linux.next_hops import addresses, first_addresses
+from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted
 from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event

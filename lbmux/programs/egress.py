@@ -11,9 +11,9 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lbmux.control.network_events import LINKS, ROUTES, NetworkEvents
-from lbmux.control.reply_interfaces import ReplyInterface, reply_interfaces
 from lbmux.frames.xdp import Kernel
+from lbmux.linux.network_events import LINKS, ROUTES, NetworkEvents
+from lbmux.linux.reply_interfaces import ReplyInterface, reply_interfaces
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from types import TracebackType
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
-from lbmux.control.neighbours import addresses
 from lbmux.errors import LbmuxError
 from lbmux.frames.vip_filter import VipFilter
+from lbmux.linux.next_hops import addresses
 from lbmux.targets.bpf import pins
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.hosts import FALL, HostChecks
 from lbmux.control.host_probes import asked
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop
 from lbmux.errors import SetupError, TableError
 from lbmux.frames.socket_filters import attach, tcp_to
+from lbmux.linux.next_hops import NextHop
 from lbmux.programs.tunnel_probes import bare
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import Sent

@@ -10,8 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from lbmux.control.agent_tables import AgentTables
-from lbmux.control.connections import Connections
 from lbmux.control.upkeep import AT_ONCE, Upkeep
+from lbmux.linux.sock_diag import Connections
 
 log = logging.getLogger(__name__)
 

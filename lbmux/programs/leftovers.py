@@ -2,9 +2,9 @@
 
 import socket
 
-from lbmux.control.policy_routes import remove_leftovers
 from lbmux.errors import SetupError
 from lbmux.frames.tun import Tun
+from lbmux.linux.policy_routes import remove_leftovers
 
 DEVICE = "lbmux0"
 

@@ -23,8 +23,6 @@ from lbmux.control.health.lives import Lives
 from lbmux.control.migrate import copy_keys
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop, NextHops, first_addresses
-from lbmux.control.offloads import device_driver, without_super_frames
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
 from lbmux.control.watching import Seen
@@ -33,6 +31,8 @@ from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
+from lbmux.linux.offloads import device_driver, without_super_frames
 from lbmux.plurals import counted
 from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing

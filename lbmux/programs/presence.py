@@ -11,10 +11,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from lbmux.control.network_events import LINKS, NetworkEvents
-from lbmux.control.offloads import switch_off_super_frames
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.linux.network_events import LINKS, NetworkEvents
+from lbmux.linux.offloads import switch_off_super_frames
 from lbmux.programs.drivers import Driver
 
 log = logging.getLogger(__name__)

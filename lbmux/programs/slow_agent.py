@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.control.agent_tables import AgentTables
-from lbmux.control.connections import Connections
 from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.control.upkeep import Upkeep, one_socket
 from lbmux.control.watching import Seen, Slowly, noting
@@ -25,6 +24,7 @@ from lbmux.datapath.world import VOUCHED
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
+from lbmux.linux.sock_diag import Connections
 from lbmux.programs.watching import by_route
 from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.cutting import cut

@@ -18,10 +18,8 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.control import probe_routes
 from lbmux.control.health.probe import ProbeError
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
@@ -32,6 +30,8 @@ from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
 from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
+from lbmux.linux import probe_routes
+from lbmux.linux.next_hops import NextHop
 from lbmux.targets.native import Worker, enter, world_row
 from lbmux.targets.regions import Tables
 

@@ -9,7 +9,7 @@ from lbmux.control.agent_tables import AgentTables
 from lbmux.control.agent_tables import sizes_for as agent_sizes
 from lbmux.control.moment import Moment
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop
+from lbmux.linux.next_hops import NextHop
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import SYN, Craft, tunnelled

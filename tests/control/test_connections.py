@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lbmux.control.connections import Connections
+from lbmux.linux.sock_diag import Connections
 
 FAMILIES = pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 

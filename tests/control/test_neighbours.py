@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lbmux.addresses import Address, mac_to_int
-from lbmux.control.neighbours import (
+from lbmux.errors import SetupError
+from lbmux.linux.next_hops import (
     Link,
     NextHop,
     NextHops,
@@ -23,7 +24,6 @@ from lbmux.control.neighbours import (
     learn_link,
     learn_neighbour,
 )
-from lbmux.errors import SetupError
 from tests.frames.pair import Pair
 
 PEER, OURS = ip_address("10.9.0.1"), ip_address("10.9.0.2")
@@ -292,7 +292,7 @@ def test_after_lost_events_everything_is_read_anew(run: Run, caplog: pytest.LogC
         watch.neighbour(str(PEER), "02:00:00:00:00:67")  # and it goes on hearing
         await watch.until(PEER, lambda hop: hop is not None and hop.destination_mac == mac_to_int("02:00:00:00:00:67"))
 
-    with caplog.at_level(logging.WARNING, "lbmux.control.neighbours"):
+    with caplog.at_level(logging.WARNING, "lbmux.linux.next_hops"):
         run(scenario)
 
 

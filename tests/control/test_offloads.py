@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.control import offloads
-from lbmux.control.ethtool import Feature, read_features
-from lbmux.control.offloads import SUPER_FRAMES, device_driver, features, set_features, without_super_frames
 from lbmux.errors import SetupError
+from lbmux.linux import offloads
+from lbmux.linux.ethtool import Feature, read_features
+from lbmux.linux.offloads import SUPER_FRAMES, device_driver, features, set_features, without_super_frames
 from tests.frames.pair import Pair
 
 VETH_JOINS = {"gro": True, "rx-gro-list": True, "rx-udp-gro-forwarding": True}

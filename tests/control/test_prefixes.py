@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbmux.addresses import Address
-from lbmux.control.prefixes import EVERYTHING, prefix, within
+from lbmux.linux.prefixes import EVERYTHING, prefix, within
 
 near = st.integers(0, 2**12 - 1).map(lambda n: IPv4Address("10.0.0.0") + n)
 near6 = st.integers(0, 2**12 - 1).map(lambda n: IPv6Address("fd00::") + n)

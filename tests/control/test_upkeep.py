@@ -8,11 +8,11 @@ import pytest
 
 from lbmux.addresses import port_to_wire, to_pair
 from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.connections import ESTABLISHED, LISTEN, SOCKETS
 from lbmux.control.upkeep import Upkeep
 from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import VOUCHED
+from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.control.test_agent_tables import HOST, MUX, VIPS, config, packed, service

@@ -86,7 +86,7 @@ def test_every_node_reaches_every_other(network: Lab) -> None:
 
 
 def test_interfaces_have_the_mtu_and_the_offloads_that_the_topology_says(network: Lab) -> None:
-    from lbmux.control.offloads import features
+    from lbmux.linux.offloads import features
 
     for link in network.topology.links:
         for port in (link.a, link.b):

@@ -11,12 +11,12 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
 from lbmux.control.control_socket import ask
-from lbmux.control.offloads import set_features
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS
 from lbmux.lab.server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
+from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, load_program
 from tests.programs.at_hosts import CLIENT, LOCAL, MODES, MUX, NAT, STRANGER, dns, serve, serving, whoami
 from tests.programs.daemons import Daemon, Wire, configuration, running, send, service

@@ -15,10 +15,10 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from lbmux.control.control_socket import ask
-from lbmux.control.offloads import features, set_features
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Route
+from lbmux.linux.offloads import features, set_features
 from tests.programs.daemons import (
     PROBE_PORT,
     Daemon,

@@ -10,11 +10,11 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lbmux.control.neighbours import NextHop
 from lbmux.control.watching import Seen, Slowly
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
+from lbmux.linux.next_hops import NextHop
 from lbmux.programs import slow
 from lbmux.programs.slow import SlowFrames
 from lbmux.programs.watching import by_route

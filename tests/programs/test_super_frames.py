@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from lbmux.control.control_socket import ask
-from lbmux.control.offloads import set_features
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
+from lbmux.linux.offloads import set_features
 from tests.programs.daemons import Daemon, configuration, running, service
 
 pytestmark = pytest.mark.root

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lbmux.control.control_socket import ask
-from lbmux.control.probe_routes import PRIORITY
 from lbmux.lab.lab import Lab
+from lbmux.linux.probe_routes import PRIORITY
 from tests.programs.daemons import Daemon, running
 from tests.programs.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, configuration, served, to_one_mux
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lbmux.config.models import Config
 from lbmux.control.mux_tables import MuxTables, sizes_for
-from lbmux.control.neighbours import NextHop
 from lbmux.datapath.verdicts import Verdict
+from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks

@@ -12,9 +12,9 @@ from scapy.utils import RawPcapReader
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.control.neighbours import NextHop
 from lbmux.errors import CaptureError
 from lbmux.frames.pcap import PcapWriter
+from lbmux.linux.next_hops import NextHop
 from lbmux.tools.playback import Playback
 from lbmux.tools.replay import Count, ReplayMux, Result, replay
 from tests.datapath.plain_packet import a_hop_on

@@ -7,7 +7,7 @@ from socket import if_nametoindex
 from typing import Any
 
 from lbmux.addresses import Address, mac_to_int
-from lbmux.control.neighbours import NextHop
+from lbmux.linux.next_hops import NextHop
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
 from lbmux.tools.doctor.probe import Answer, Target, probe
 from lbmux.tools.doctor.routes import way

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pyroute2 import IPRoute
 
-from lbmux.control.offloads import SUPER_FRAMES, device_driver, features
+from lbmux.linux.offloads import SUPER_FRAMES, device_driver, features
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.routes import way
 from lbmux.tools.doctor.situation import Situation

@@ -14,8 +14,8 @@ from lbmux.addresses import Address
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.control.control_socket import ask, ask_list, default_path
-from lbmux.control.neighbours import addresses
 from lbmux.errors import LbmuxError
+from lbmux.linux.next_hops import addresses
 from lbmux.tools.doctor.machine import known_as
 
 Role = Literal["mux", "agent", "router", "host"]

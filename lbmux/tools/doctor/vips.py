@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pyroute2 import IPRoute
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.control.neighbours import addresses
+from lbmux.linux.next_hops import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
 from lbmux.tools.doctor.kernel import number
 from lbmux.tools.doctor.situation import Situation

@@ -18,10 +18,10 @@ from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import mac_from_int
 from lbmux.control.control_socket import ask
-from lbmux.control.offloads import set_features
 from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
+from lbmux.linux.offloads import set_features
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation

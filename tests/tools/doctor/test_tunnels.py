@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from lbmux.config.models import Config
-from lbmux.control.neighbours import NextHop
+from lbmux.linux.next_hops import NextHop
 from lbmux.tools.doctor.probe import FIRST_PORT, Target, packet_of
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.doctor.targets import targets

@@ -17,11 +17,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from lbmux.config.models import Config
 from lbmux.control.announcer.settings import Neighbour, describe, routes_of
 from lbmux.control.health.lives import Lives
-from lbmux.control.neighbours import NextHop
 from lbmux.control.ordering import live
 from lbmux.control.orders import Ordered, Orders
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load, Outcome
+from lbmux.linux.next_hops import NextHop
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
 from lbmux.tools.web.server import Site

@@ -11,8 +11,8 @@ import logging
 import struct
 from collections.abc import Iterator, Mapping
 
-from lbmux.control.ethtool import driver, read_features, request, write_features
 from lbmux.errors import SetupError
+from lbmux.linux.ethtool import driver, read_features, request, write_features
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from lbmux.addresses import FAMILIES
-from lbmux.control.policy_routes import EVERYTHING, SCOPE_LINK, remove_leftovers
+from lbmux.linux.policy_routes import EVERYTHING, SCOPE_LINK, remove_leftovers
 
 TABLE = 9119
 PROTOCOL = 141

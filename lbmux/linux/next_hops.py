@@ -20,8 +20,8 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, mac_from_int, mac_to_int
-from lbmux.control.prefixes import EVERYTHING, Prefix, prefix, within
 from lbmux.errors import SetupError
+from lbmux.linux.prefixes import EVERYTHING, Prefix, prefix, within
 
 log = logging.getLogger(__name__)
 
