@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.regions import Tables
 
 VIP, VIP6, PORT, BACKENDS = "192.0.2.1", "2001:db8::1", 80, 100

@@ -23,7 +23,6 @@ from bench.generator import PATTERN
 from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
-from lbmux.control.mux_tables import MuxTables
 from lbmux.control.sieve import sieve_of
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
@@ -33,6 +32,7 @@ from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
 from lbmux.linux.next_hops import NextHop
 from lbmux.programs.watching import FRAMES_A_SECOND
+from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach

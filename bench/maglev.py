@@ -3,7 +3,7 @@
 import time
 
 from bench.report import Result, median
-from lbmux.control import maglev
+from lbmux.tables import maglev
 
 SIZES = {65537: "< 3", 655373: "< 40"}
 BACKENDS = 1000

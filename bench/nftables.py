@@ -6,8 +6,8 @@ No flow table and no tunnel: the frame gets its backend's MAC address and goes b
 from pathlib import Path
 
 from bench.frames import BACKENDS, PORT, VIP
-from lbmux.control import maglev
 from lbmux.lab.lab import Lab
+from lbmux.tables import maglev
 
 TABLE = """table netdev lbmux_bench {{
   chain ingress {{

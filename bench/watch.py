@@ -17,14 +17,14 @@ from bench.frames import LOCAL, Frames, config, tables
 from bench.kernel import Stage
 from bench.live import Bed
 from bench.report import Result
-from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import MuxTables
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.drivers import Driver
 from lbmux.programs.mux import PacketLoop
 from lbmux.programs.watching import FRAMES_A_SECOND, Watching
+from lbmux.tables.mux_tables import MuxTables
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 

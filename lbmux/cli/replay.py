@@ -113,9 +113,9 @@ def _through_mux(
     playback: "Playback", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
 ) -> "Result":
     from lbmux.config.loader import load
-    from lbmux.control.mux_tables import ETHERNET_MTU
     from lbmux.frames.pcap import PcapWriter
     from lbmux.linux.next_hops import NextHop
+    from lbmux.tables.mux_tables import ETHERNET_MTU
     from lbmux.tools.replay import ReplayMux, replay
 
     mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))

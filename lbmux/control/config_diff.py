@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control import maglev
 from lbmux.control.leaving import BY_FILE, settled
 from lbmux.control.orders import Orders, ordered
+from lbmux.tables import maglev
 
 Change = Literal["added", "removed", "changed"]
 NOBODY = -1

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.config.models import Service
-from lbmux.control import live_flows
-from lbmux.control.identities import identity
-from lbmux.control.moment import Moment
 from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNTRUSTED, UP
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
+from lbmux.tables import live_flows
+from lbmux.tables.row_identities import identity
+from lbmux.tables.snapshot import Moment
 
 STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
 

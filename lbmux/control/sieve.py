@@ -7,9 +7,9 @@ afterwards.  A filter with `or`, `not` or parentheses asks for nothing that a si
 from ipaddress import ip_network
 
 from lbmux.addresses import port_to_wire
-from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.verdicts import Verdict
+from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
 
 Sieve = dict[str, int]
 """Fields of sift.SIEVE."""

@@ -26,8 +26,6 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.config.models import Backend, Service
-from lbmux.control.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
-from lbmux.control.moment import Moment
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     ICMP_PROTOCOL,
@@ -46,6 +44,8 @@ from lbmux.datapath.headers import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
 from lbmux.plurals import counted
+from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
+from lbmux.tables.snapshot import Moment
 
 IPV4_TYPE, IPV6_TYPE, *TAGS = (
     kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)

@@ -21,13 +21,9 @@ from pyroute2 import IPRoute
 from lbmux.addresses import Address
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
-from lbmux.control.agent_tables import AgentTables, advmss, ports_of, sizes_for
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.migrate import copy_keys
-from lbmux.control.moment import Moment
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
-from lbmux.control.upkeep import Upkeep
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -53,6 +49,10 @@ from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent
 from lbmux.programs.watching import NO_PICTURES, NOBODY_SAW, Watching
+from lbmux.tables.agent_tables import AgentTables, advmss, ports_of, sizes_for
+from lbmux.tables.migration import copy_keys
+from lbmux.tables.snapshot import Moment
+from lbmux.tables.upkeep import Upkeep
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks

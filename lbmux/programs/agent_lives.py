@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from lbmux.control.health.lives import states
-from lbmux.control.live_flows import without_flows
-from lbmux.control.moment import Moment
 from lbmux.programs.drained import Drained
 from lbmux.programs.health_agent import AgentHealth
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import FORMAT
+from lbmux.tables.live_flows import without_flows
+from lbmux.tables.snapshot import Moment
 
 HERE = ("add", "remove", "enable")
 

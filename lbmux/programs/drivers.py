@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.migrate import Rows, move_flows
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel, Mode, detach
 from lbmux.plurals import counted
+from lbmux.tables.migration import Rows, move_flows
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
 from lbmux.targets.stored import StoredTables

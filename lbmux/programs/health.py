@@ -12,8 +12,6 @@ from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Bind, Prober
-from lbmux.control.live_flows import without_flows
-from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.plurals import counted
 from lbmux.programs.drained import Drained
@@ -22,6 +20,8 @@ from lbmux.programs.host_probes import HostProbes
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import FORMAT, LINES_AN_ANSWER
+from lbmux.tables.live_flows import without_flows
+from lbmux.tables.snapshot import Moment
 
 log = logging.getLogger(__name__)
 HOSTS_FIRST_S = 1.0

@@ -18,8 +18,6 @@ from typing import Any
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.control.health.hosts import FALL, HostChecks
-from lbmux.control.host_probes import asked
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.errors import SetupError, TableError
 from lbmux.frames.socket_filters import attach, tcp_to
 from lbmux.linux.next_hops import NextHop
@@ -27,6 +25,8 @@ from lbmux.programs.tunnel_probes import bare
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
+from lbmux.tables.host_probes import asked
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 

@@ -1,4 +1,4 @@
-"""The passes of an agent that translates over its host's sockets (lbmux.control.upkeep): one at the start, then often.
+"""The passes of an agent that translates over its host's sockets (lbmux.tables.upkeep): one at the start, then often.
 
 The sockets are asked for in a thread; what is written to the flow table is written between two batches of packets.
 """
@@ -9,9 +9,9 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
-from lbmux.control.agent_tables import AgentTables
-from lbmux.control.upkeep import AT_ONCE, Upkeep
 from lbmux.linux.sock_diag import Connections
+from lbmux.tables.agent_tables import AgentTables
+from lbmux.tables.upkeep import AT_ONCE, Upkeep
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,6 @@ from lbmux.config.models import Config
 from lbmux.control.announcer.settings import Bgp, prefixes_of, routes_of
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.health.lives import Lives
-from lbmux.control.migrate import copy_keys
-from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.control.order_book import OrderBook
 from lbmux.control.orders import ordered
 from lbmux.control.watching import Seen
@@ -53,6 +50,9 @@ from lbmux.programs.slow import Sender, SlowFrames, refreshing
 from lbmux.programs.tunnel_probes import TunnelProbes
 from lbmux.programs.waiting import Waiting
 from lbmux.programs.watching import NOBODY_SAW, Source, Watching
+from lbmux.tables.migration import copy_keys
+from lbmux.tables.mux_tables import MuxTables, sizes_for
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks

@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Iterable
 
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.control.moment import Moment
-from lbmux.control.orphans import Backends, orphans
 from lbmux.plurals import counted
 from lbmux.slowpath.checksums import TCP
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.resets import outside_of_window
+from lbmux.tables.lost_flows import Backends, orphans
+from lbmux.tables.snapshot import Moment
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from lbmux import __version__
-from lbmux.control import flow_filter, live_flows, show
-from lbmux.control.moment import Moment
+from lbmux.control import show
 from lbmux.datapath.tables import VERSION
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.programs.drivers import Driver
 from lbmux.programs.waiting import Waiting
+from lbmux.tables import flow_filter, live_flows
+from lbmux.tables.snapshot import Moment
 
 FORMAT = 1
 """Of all answers: another number where a field goes or changes its meaning; new fields may come."""

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
 from lbmux.config.models import Config
-from lbmux.control.mux_tables import MuxTables
 from lbmux.control.watching import Seen, noting
 from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
@@ -31,6 +30,7 @@ from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.muxes import CARRIES
 from lbmux.slowpath.tunnels import Ports, carriers
+from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 

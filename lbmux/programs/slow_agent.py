@@ -13,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.control.agent_tables import AgentTables
-from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS
-from lbmux.control.upkeep import Upkeep, one_socket
 from lbmux.control.watching import Seen, Slowly, noting
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
@@ -30,6 +27,9 @@ from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.packets import ip_packet, read_frame
+from lbmux.tables.agent_tables import AgentTables
+from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
+from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 

@@ -19,7 +19,6 @@ from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.health.probe import ProbeError
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
@@ -32,6 +31,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
 from lbmux.linux import probe_routes
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker, enter, world_row
 from lbmux.targets.regions import Tables
 

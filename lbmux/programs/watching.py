@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbmux.control import watching
-from lbmux.control.moment import Moment
 from lbmux.control.show import interface_name
 from lbmux.control.sieve import EVERYTHING, Sieve, sieve_of
 from lbmux.control.watching import Budget, Names, Seen
@@ -28,6 +27,7 @@ from lbmux.programs.drivers import Driver
 from lbmux.programs.recording import Recording
 from lbmux.slowpath.mux import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
+from lbmux.tables.snapshot import Moment
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""

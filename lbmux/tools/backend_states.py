@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lbmux.config.models import Service
-from lbmux.control.moment import Moment
 from lbmux.control.show import STATES
 from lbmux.datapath.tables import DRAINING, GONE, UP
+from lbmux.tables.snapshot import Moment
 
 MOST_NAMED = 5
 PROBES, BY_COMMAND, NO_WEIGHT, NOT_WANTED = "probes", "by command", "weight 0", "not wanted"

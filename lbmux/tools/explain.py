@@ -15,9 +15,6 @@ import numpy as np
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.config.models import Config, Service
 from lbmux.control.control_socket import ask_list
-from lbmux.control.identities import identity
-from lbmux.control.live_flows import STATES, TICK_S
-from lbmux.control.moment import Moment
 from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.control.watching import Heading
 from lbmux.datapath.headers import (
@@ -32,6 +29,9 @@ from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.tables.live_flows import STATES, TICK_S
+from lbmux.tables.row_identities import identity
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one

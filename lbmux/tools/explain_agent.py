@@ -14,7 +14,6 @@ import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled
-from lbmux.control.live_flows import STATES, TICK_S
 from lbmux.control.watching import Heading
 from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
 from lbmux.datapath.decapsulate import open_tunnel
@@ -35,6 +34,7 @@ from lbmux.datapath.world import (
 )
 from lbmux.errors import SetupError
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
+from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain import Step

@@ -13,13 +13,13 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.datapath.tables import LOOKUPS, TICK_SHIFT
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import CaptureError
 from lbmux.frames.captured import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 from lbmux.tools.playback import Playback

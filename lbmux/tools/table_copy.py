@@ -14,11 +14,11 @@ import numpy as np
 
 from lbmux.config.models import Backend, Config, Service
 from lbmux.control.control_socket import ask
-from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
 from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RATE, RULE, SLOT, UNKNOWN, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.regions import Tables
 
 MOST_BYTES = 1 << 16

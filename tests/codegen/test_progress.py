@@ -55,7 +55,7 @@ progress.SAY_AFTER_S, progress.IDLE_S = 0.01, 0.3
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 if sys.argv[1] == "announced":
     progress.announce()
-from lbmux.control.maglev import build
+from lbmux.tables.maglev import build
 build(["a", "b"], [1, 1], 7)
 deadline = time.monotonic() + 20
 while progress._watcher is not None and time.monotonic() < deadline:

@@ -5,11 +5,11 @@ from typing import Any
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.control.agent_tables import AgentTables
-from lbmux.control.agent_tables import sizes_for as agent_sizes
-from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.agent_tables import AgentTables
+from lbmux.tables.agent_tables import sizes_for as agent_sizes
+from lbmux.tables.mux_tables import MuxTables, sizes_for
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import SYN, Craft, tunnelled

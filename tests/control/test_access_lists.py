@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbmux.control.access_lists import Network, access_rows
 from lbmux.datapath.tables import MOST_RULES
+from lbmux.tables.access_lists import Network, access_rows
 
 
 def number(address: IPv4Address | IPv6Address) -> int:

@@ -7,10 +7,10 @@ import pytest
 
 from lbmux.config.models import Config
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.datapath.tables import GONE, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
+from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 from tests.datapath.craft import ACK, SYN, Craft, tunnelled

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lbmux.control import live_flows
-from lbmux.control.flow_filter import MOST_WORDS, FilterError, parse
+from lbmux.tables import live_flows
+from lbmux.tables.flow_filter import MOST_WORDS, FilterError, parse
 from tests.control.inside import Inside, agent_with_a_flow, client, dns
 
 

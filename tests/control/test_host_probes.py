@@ -4,9 +4,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from lbmux.config.models import Config
-from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.host_probes import answered, asked
 from lbmux.datapath.tables import VIP as VIP_NAME
+from lbmux.tables.agent_tables import AgentTables, sizes_for
+from lbmux.tables.host_probes import answered, asked
 from lbmux.targets.regions import Tables
 
 HOST, OTHER = ip_address("10.1.1.2"), ip_address("10.1.2.2")

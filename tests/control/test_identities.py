@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lbmux.control.identities import assign, identity
 from lbmux.errors import TableError
+from lbmux.tables.row_identities import assign, identity
 
 
 def rows(*values: int) -> np.ndarray:

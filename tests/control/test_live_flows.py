@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lbmux.control import live_flows
-from lbmux.control.flow_filter import parse
-from lbmux.control.live_flows import SortError
 from lbmux.datapath.tables import FLOW, TRUSTED, UNTRUSTED
+from lbmux.tables import live_flows
+from lbmux.tables.flow_filter import parse
+from lbmux.tables.live_flows import SortError
 from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
 
 

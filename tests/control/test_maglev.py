@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbmux.control.maglev import SEED, build, disruption, fill, is_prime
+from lbmux.tables.maglev import SEED, build, disruption, fill, is_prime
 
 PRIMES = [7, 13, 101, 251, 1009]
 WEIGHTS = st.lists(st.integers(0, 65535) | st.integers(0, 3), min_size=1, max_size=30).filter(any)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.control.migrate import copy_keys, move_flows
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.datapath.tables import CLOSING, ELSEWHERE, HIT, NEW, ROWS, TRUSTED, UNTRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.migration import copy_keys, move_flows
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks
 from tests.datapath.craft import FIN, SYN, Craft

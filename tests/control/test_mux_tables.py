@@ -10,12 +10,12 @@ import pytest
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.control.identities import identity
-from lbmux.control.mux_tables import MuxTables, sizes_for, ticks
 from lbmux.datapath.tables import DRAINING, EVICTED, GONE, TICK_SHIFT, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables.mux_tables import MuxTables, sizes_for, ticks
+from lbmux.tables.row_identities import identity
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 from tests.datapath.craft import Craft

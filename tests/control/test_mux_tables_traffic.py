@@ -7,10 +7,10 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, UNKNOWN
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError, TableError
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.regions import Tables
 from tests.control.test_mux_tables import LOCAL, Mux, backend, config, service, web
 from tests.datapath.craft import Craft

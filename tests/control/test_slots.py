@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbmux.control.slots import allocate
 from lbmux.errors import TableError
+from lbmux.tables.slot_allocation import allocate
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import port_to_wire, to_pair
-from lbmux.control.agent_tables import AgentTables, sizes_for
-from lbmux.control.upkeep import Upkeep
 from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import VOUCHED
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS
+from lbmux.tables.agent_tables import AgentTables, sizes_for
+from lbmux.tables.upkeep import Upkeep
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.control.test_agent_tables import HOST, MUX, VIPS, config, packed, service

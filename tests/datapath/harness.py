@@ -8,8 +8,6 @@ from ipaddress import ip_address
 import numpy as np
 
 from lbmux.addresses import port_to_wire
-from lbmux.control.access_lists import access_rows
-from lbmux.control.names import Name, ServerId, fill
 from lbmux.datapath.encapsulate import constant_sum
 from lbmux.datapath.tables import (
     DIP,
@@ -29,6 +27,8 @@ from lbmux.datapath.tables import (
     Sizes,
 )
 from lbmux.datapath.verdicts import Verdict
+from lbmux.tables.access_lists import access_rows
+from lbmux.tables.address_map import Name, ServerId, fill
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 from tests.datapath.plain_agent import Endpoint

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lbmux.config.models import Config
-from lbmux.control.mux_tables import sizes_for
 from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
+from lbmux.tables.mux_tables import sizes_for
 from tests.datapath.craft import ACK, FIN, RST, SYN, Craft
 from tests.datapath.harness import Frames, Machine
 from tests.datapath.one_service import IDLE, VIP, clients, mux, re_slot, send

@@ -15,7 +15,6 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.control.control_socket import ask
-from lbmux.control.mux_tables import TUNNEL_KINDS
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.xdp import detach
@@ -24,6 +23,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
+from lbmux.tables.mux_tables import TUNNEL_KINDS
 from tests.programs.daemons import configuration, running, service
 from tests.programs.slow_lab import forget_path_mtus
 

@@ -4,10 +4,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from lbmux.config.models import Config
-from lbmux.control.mux_tables import MuxTables, sizes_for
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.harness import Frames

@@ -14,14 +14,14 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from lbmux.config.models import Config
-from lbmux.control.agent_tables import AgentTables, sizes_for
 from lbmux.control.control_socket import ControlServer
-from lbmux.control.moment import Moment
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
 from lbmux.slowpath.tunnels import Ports
+from lbmux.tables.agent_tables import AgentTables, sizes_for
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent

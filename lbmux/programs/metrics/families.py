@@ -16,11 +16,12 @@ from prometheus_client.registry import Collector
 
 from lbmux import __version__
 from lbmux.config.models import Backend, Service
-from lbmux.control import live_flows, show
+from lbmux.control import show
 from lbmux.control.announcer.settings import ESTABLISHED
-from lbmux.control.moment import Moment
 from lbmux.datapath.tables import UP
 from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
+from lbmux.tables import live_flows
+from lbmux.tables.snapshot import Moment
 
 TRAFFIC = {
     "packets": ("lbmux_forwarded_packets_total", "Packets sent to a backend by this mux."),

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from lbmux.config.loader import parse
 from lbmux.config.models import MAX_SLOTS, Config
-from lbmux.control.maglev import build, disruption
 from lbmux.errors import LbmuxError
 from lbmux.plurals import counted
+from lbmux.tables.maglev import build, disruption
 
 NOBODY = 0xFFFF
 """Of a slot where no backend has a weight."""

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from aiohttp.test_utils import TestClient
 
-from lbmux.control.maglev import build
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load
+from lbmux.tables.maglev import build
 from lbmux.tools.web import server
 from lbmux.tools.web.guard import is_local
 from lbmux.tools.web.server import FILES, MOST_PROPOSED_BYTES, Site

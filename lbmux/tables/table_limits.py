@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from lbmux.config.models import Config
-from lbmux.control.names import FULLEST
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import TableError
+from lbmux.tables.address_map import FULLEST
 
 
 @contextlib.contextmanager

@@ -9,11 +9,6 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
-from lbmux.control.host_probes import answered
-from lbmux.control.identities import assign, identity
-from lbmux.control.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
-from lbmux.control.names import Name, fill
-from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import room_of
 from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import (
@@ -32,6 +27,11 @@ from lbmux.datapath.tables import (
     WIDE_MUX,
     Sizes,
 )
+from lbmux.tables.address_map import Name, fill
+from lbmux.tables.host_probes import answered
+from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
+from lbmux.tables.row_identities import assign, identity
+from lbmux.tables.table_limits import limits_told
 from lbmux.targets.regions import Tables
 
 ENDPOINTS = 2048

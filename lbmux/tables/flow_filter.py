@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import MAPPED_LOW, to_pair
 from lbmux.config.models import Backend, Service
-from lbmux.control.live_flows import STATES, TICK_S, Flows, Test
-from lbmux.control.moment import Moment
 from lbmux.errors import LbmuxError
+from lbmux.tables.live_flows import STATES, TICK_S, Flows, Test
+from lbmux.tables.snapshot import Moment
 
 Network = IPv4Network | IPv6Network
 Mask = NDArray[np.bool_]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.config.models import Service
-from lbmux.control.live_flows import copies
-from lbmux.control.moment import Moment
-from lbmux.control.mux_tables import ticks
 from lbmux.datapath.tables import CLOSING, GONE
+from lbmux.tables.live_flows import copies
+from lbmux.tables.mux_tables import ticks
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.regions import now_ticks
 
 Ends = tuple[Address, int, Address, int]

@@ -14,12 +14,6 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
 from lbmux.config.traffic_models import TunnelKind
-from lbmux.control import maglev
-from lbmux.control.access_lists import Network, access_rows
-from lbmux.control.identities import assign, identity
-from lbmux.control.names import Name, ServerId, fill
-from lbmux.control.slots import Range, allocate
-from lbmux.control.table_limits import limits_told
 from lbmux.datapath.encapsulate import constant_sum, room_of
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import (
@@ -41,6 +35,12 @@ from lbmux.datapath.tables import (
 )
 from lbmux.errors import SetupError, TableError
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables import maglev
+from lbmux.tables.access_lists import Network, access_rows
+from lbmux.tables.address_map import Name, ServerId, fill
+from lbmux.tables.row_identities import assign, identity
+from lbmux.tables.slot_allocation import Range, allocate
+from lbmux.tables.table_limits import limits_told
 from lbmux.targets.regions import Tables, now_ticks
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}

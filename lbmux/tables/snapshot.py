@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.config.models import Backend, Service
-from lbmux.control.agent_tables import AgentTables
-from lbmux.control.identities import identity
-from lbmux.control.mux_tables import MuxTables
 from lbmux.datapath.tables import GONE
+from lbmux.tables.agent_tables import AgentTables
+from lbmux.tables.mux_tables import MuxTables
+from lbmux.tables.row_identities import identity
 from lbmux.targets.regions import Tables
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
 from lbmux.codegen.compiled import unlocked
-from lbmux.control.moment import Moment
-from lbmux.control.orders import Key
+from lbmux.config.models import BackendKey
 from lbmux.datapath.flows import is_alive
 from lbmux.datapath.memory import at_address, int64, step, u64
 from lbmux.datapath.tables import (
@@ -30,6 +29,7 @@ from lbmux.datapath.tables import (
     service_row,
 )
 from lbmux.errors import LbmuxError
+from lbmux.tables.snapshot import Moment
 from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15
@@ -135,7 +135,7 @@ def by_backend(moment: Moment) -> NDArray[np.int64]:
     return counts.reshape(size, 4)
 
 
-def without_flows(moment: Moment, asked: Collection[Key]) -> set[Key]:
+def without_flows(moment: Moment, asked: Collection[BackendKey]) -> set[BackendKey]:
     """Those of some backends, all of them in the tables, that have no live flow."""
     flows = by_backend(moment)
     return {key for key in asked if not np.any(flows[moment.rows[key]])}
