@@ -12,8 +12,8 @@ from lbmux.errors import ConfigError
 from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
+    from lbmux.backends.reload_cost import Flows, ServiceDiff
     from lbmux.config.models import Config
-    from lbmux.control.config_diff import Flows, ServiceDiff
 
 NOT_USABLE = 3
 
@@ -61,9 +61,9 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
     A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
     leaves when its last flow has gone.
     """
+    from lbmux.backends.reload_cost import diff as compare
+    from lbmux.backends.reload_cost import flows
     from lbmux.config.models import Config
-    from lbmux.control.config_diff import diff as compare
-    from lbmux.control.config_diff import flows
     from lbmux.control.control_socket import ask, meant_path
 
     after = _load(new)

@@ -19,11 +19,11 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
+from lbmux.backends.override_store import OrderBook
+from lbmux.backends.overrides import ordered
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.order_book import OrderBook
-from lbmux.control.orders import ordered
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch

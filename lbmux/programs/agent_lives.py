@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from lbmux.control.health.lives import states
+from lbmux.backends.tracker import states
 from lbmux.programs.drained import Drained
 from lbmux.programs.health_agent import AgentHealth
 from lbmux.programs.ordering import Ordering

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from lbmux.backends import removal
 from lbmux.config.models import BackendKey, Service
-from lbmux.control import leaving
 from lbmux.errors import LbmuxError
 from lbmux.programs.reload import Reloader
 
@@ -67,8 +67,8 @@ class Drained(Generic[Here]):
         for key in sorted(without_flows - self._drained):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
         self._drained = (self._drained - asked) | without_flows
-        if gone := leaving.over(orders, wanted, here.rows, without_flows, time.time()):
-            await self._reloader.follow(lambda _, now: (leaving.without(now, gone), sorted(gone)))
+        if gone := removal.over(orders, wanted, here.rows, without_flows, time.time()):
+            await self._reloader.follow(lambda _, now: (removal.without(now, gone), sorted(gone)))
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])
 

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.backends.effective import effective
+from lbmux.backends.override_store import OrderBook
+from lbmux.backends.overrides import Life
+from lbmux.backends.tracker import Lives
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix, Route
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.health.effective import effective
-from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Prober
-from lbmux.control.order_book import OrderBook
-from lbmux.control.orders import Life
 from lbmux.errors import SetupError
 from lbmux.linux.next_hops import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections

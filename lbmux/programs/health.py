@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.backends.tracker import Lives
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.health.lives import Lives
 from lbmux.control.health.prober import Bind, Prober
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.plurals import counted

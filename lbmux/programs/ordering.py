@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from lbmux.control import ordering
-from lbmux.control.ordering import OrderError
-from lbmux.control.orders import Key, Ordered
+from lbmux.backends import override_commands
+from lbmux.backends.override_commands import OrderError
+from lbmux.backends.overrides import Ordered
+from lbmux.config.models import BackendKey
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import FORMAT
 
@@ -22,7 +23,7 @@ class Ordering:
 
     def __init__(
         self, reloader: Reloader, program: str, lines: Callable[[], Sequence[dict[str, Any]]],
-        forget: Callable[[Collection[Key]], None] = lambda keys: None, only: Collection[str] = (),
+        forget: Callable[[Collection[BackendKey]], None] = lambda keys: None, only: Collection[str] = (),
     ) -> None:  # fmt: skip
         """``only``: what may be ordered here, where that is not everything."""
         self._reloader, self._program, self._only = reloader, program, only
@@ -33,17 +34,17 @@ class Ordering:
 
     async def order(self, backend: str, order: Ordered | None = None, service: str | None = None) -> dict[str, Any]:
         """Drain, disable or remove a backend, or (None) have it serve."""
-        return await self._follow(order or "enable", ordering.live(order, backend, service, time.time()))
+        return await self._follow(order or "enable", override_commands.live(order, backend, service, time.time()))
 
     async def weight(self, backend: str, weight: int | None = None, service: str | None = None) -> dict[str, Any]:
         """Another weight, or (None) the file's."""
         said = "weight as in the file" if weight is None else f"weight {weight}"
-        return await self._follow(said, ordering.weigh(weight, backend, service, time.time()))
+        return await self._follow(said, override_commands.weigh(weight, backend, service, time.time()))
 
     async def add(self, service: str, backend: dict[str, Any]) -> dict[str, Any]:
-        return await self._follow("add", ordering.add(service, backend, time.time()))
+        return await self._follow("add", override_commands.add(service, backend, time.time()))
 
-    async def _follow(self, what: str, change: ordering.Change) -> dict[str, Any]:
+    async def _follow(self, what: str, change: override_commands.Change) -> dict[str, Any]:
         if self._only and what not in self._only:
             raise OrderError(what, "is for muxes, which choose backends; here there is " + ", ".join(self._only))
         keys = await self._reloader.change(change)

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from lbmux.backends.override_commands import Change, fitting
+from lbmux.backends.override_precedence import precedences
+from lbmux.backends.override_store import NotStoredError, OrderBook
+from lbmux.backends.overrides import Orders, ordered
+from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.leaving import BY_FILE, settled
-from lbmux.control.order_book import NotStoredError, OrderBook
-from lbmux.control.ordering import Change, fitting
-from lbmux.control.orders import Orders, ordered
-from lbmux.control.precedence import precedences
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends.reload_cost import Flows, diff, flows
 from lbmux.config.models import Config
-from lbmux.control.config_diff import Flows, diff, flows
 
 
 def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Config:

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends.overrides import Leaving, Orders, ordered
+from lbmux.backends.removal import over, settled, without
 from lbmux.config.models import Config
-from lbmux.control.leaving import over, settled, without
-from lbmux.control.orders import Leaving, Orders, ordered
 from tests.control.test_orders import B9, TWO, backend, configured
 
 WEB2 = ("web", "b2")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.backends.override_commands import add, live, weigh
+from lbmux.backends.override_store import NotStoredError, OrderBook
+from lbmux.backends.overrides import Orders
 from lbmux.config.models import Config
-from lbmux.control.order_book import NotStoredError, OrderBook
-from lbmux.control.ordering import add, live, weigh
-from lbmux.control.orders import Orders
 from tests.control.test_ordering import told
 from tests.control.test_orders import TWO, backend, configured
 

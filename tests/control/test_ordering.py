@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends.override_commands import Change, OrderError, UnknownBackendError, add, fitting, live, weigh
+from lbmux.backends.overrides import Orders, ordered
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.ordering import Change, OrderError, UnknownBackendError, add, fitting, live, weigh
-from lbmux.control.orders import Orders, ordered
 from tests.control.test_orders import TWO, backend, configured, weights
 
 

@@ -1,7 +1,7 @@
 from typing import Any
 
+from lbmux.backends.overrides import Leaving, Order, Orders, ordered
 from lbmux.config.models import Backend, Config
-from lbmux.control.orders import Leaving, Order, Orders, ordered
 
 
 def configured(*backends: dict[str, Any], **more: Any) -> Config:

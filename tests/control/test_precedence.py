@@ -1,8 +1,8 @@
 """What a reload says of overrides that take precedence over the file."""
 
+from lbmux.backends.override_precedence import precedences
+from lbmux.backends.overrides import Order, Orders
 from lbmux.config.models import Config
-from lbmux.control.orders import Order, Orders
-from lbmux.control.precedence import precedences
 from tests.control.inside import CONFIG
 
 FILE = Config.model_validate(CONFIG)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.backends.override_commands import live
+from lbmux.backends.override_store import OrderBook
+from lbmux.backends.overrides import Orders
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.control.order_book import OrderBook
-from lbmux.control.ordering import live
-from lbmux.control.orders import Orders
 from lbmux.programs import drained
 from lbmux.programs.drained import Drained
 from lbmux.programs.reload import Reloader, nothing_leaves

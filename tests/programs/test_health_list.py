@@ -5,9 +5,9 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
+from lbmux.backends.overrides import Orders
+from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
-from lbmux.control.health.lives import Lives
-from lbmux.control.orders import Orders
 from lbmux.programs.health import Health
 from lbmux.programs.showing import LINES_AN_ANSWER
 

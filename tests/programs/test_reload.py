@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.backends.override_commands import OrderError, add, live, weigh
+from lbmux.backends.override_store import NotStoredError, OrderBook
+from lbmux.backends.overrides import Orders
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.order_book import NotStoredError, OrderBook
-from lbmux.control.ordering import OrderError, add, live, weigh
-from lbmux.control.orders import Orders
 from lbmux.errors import ConfigError, TableError
 from lbmux.programs.reload import Reloader
 

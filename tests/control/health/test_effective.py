@@ -1,8 +1,8 @@
 from typing import Any
 
+from lbmux.backends.effective import below_watermark, effective
+from lbmux.backends.overrides import Life
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.health.effective import below_watermark, effective
-from lbmux.control.orders import Life
 
 
 def configured(health: dict[str, Any] | None, count: int = 4) -> Config:

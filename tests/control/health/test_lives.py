@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.health.lives import Lives
-from lbmux.control.orders import Leaving, Order, Orders, ordered
+from lbmux.backends.overrides import Leaving, Order, Orders, ordered
+from lbmux.backends.tracker import Lives
 from tests.control.health.test_effective import configured
 
 KEY = ("web", "b1")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends.tracker import Lives
 from lbmux.config.models import BackendKey, Config
 from lbmux.control.health import prober as prober_module
 from lbmux.control.health.kinds import KINDS
-from lbmux.control.health.lives import Lives
 from lbmux.control.health.probe import Target
 from lbmux.control.health.prober import Prober
 from tests.control.health.servers import stream_server

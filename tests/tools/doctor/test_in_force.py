@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.backends.override_commands import Change, add, live, weigh
 from lbmux.config.loader import load
-from lbmux.control.ordering import Change, add, live, weigh
 from lbmux.programs.drivers import Driver
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing

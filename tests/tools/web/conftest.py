@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from lbmux.backends.override_commands import live
+from lbmux.backends.overrides import Ordered, Orders
+from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
 from lbmux.control.announcer.settings import Neighbour, describe, routes_of
-from lbmux.control.health.lives import Lives
-from lbmux.control.ordering import live
-from lbmux.control.orders import Ordered, Orders
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop

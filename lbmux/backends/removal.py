@@ -5,8 +5,8 @@ Existing flows stay as long as their backend lives, whether it was drained or re
 
 from collections.abc import Collection, Mapping
 
+from lbmux.backends.overrides import Leaving, Life, Orders, ordered
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.orders import Leaving, Life, Orders, ordered
 
 BY_FILE, BY_COMMAND = "no longer in the configuration", "removed by command"
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from lbmux.backends.overrides import Order, Ordered, Orders, ordered
+from lbmux.backends.removal import BY_COMMAND, settled
 from lbmux.config.field_types import Model, said
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.leaving import BY_COMMAND, settled
-from lbmux.control.orders import Order, Ordered, Orders, ordered
 from lbmux.errors import LbmuxError
 
 Checked = TypeVar("Checked", bound=Model)

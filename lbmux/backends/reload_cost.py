@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.backends.overrides import Orders, ordered
+from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.leaving import BY_FILE, settled
-from lbmux.control.orders import Orders, ordered
 from lbmux.tables import maglev
 
 Change = Literal["added", "removed", "changed"]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from lbmux.backends.overrides import Order, Orders
 from lbmux.config.models import Backend, Config
-from lbmux.control.orders import Order, Orders
 
 SAID = {"drain": "drained", "disable": "disabled", "remove": "removed"}
 

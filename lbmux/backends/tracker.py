@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from lbmux.addresses import Address
+from lbmux.backends import state_file
+from lbmux.backends.effective import at_hosts, below_watermark, effective
+from lbmux.backends.overrides import Order, Orders
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
-from lbmux.control.health import kept
 from lbmux.control.health.checker import Checker, ProbeState
-from lbmux.control.health.effective import at_hosts, below_watermark, effective
-from lbmux.control.orders import Order, Orders
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
@@ -73,13 +73,13 @@ class Lives:
             if checker.was_probed
         ]
         if self._path is not None:
-            kept.write(self._path, lines, "a restart will not know what is down")
+            state_file.write(self._path, lines, "a restart will not know what is down")
 
     def recall(self) -> None:
         """Take what was found before, by a process whose tables are in force still; what it did not find is up."""
         self._in_force = None
         if self._path is not None:
-            self._checkers = kept.read(self._path, _checked, "what was down begins as up")
+            self._checkers = state_file.read(self._path, _checked, "what was down begins as up")
 
     @property
     def down(self) -> set[BackendKey]:

@@ -7,8 +7,8 @@ or disabled is left out: the data path gives its flows to others as soon as thei
 from collections.abc import Collection, Mapping, Set
 
 from lbmux.addresses import Address
+from lbmux.backends.overrides import Life
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.orders import Life
 
 
 def effective(

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
+from lbmux.backends import state_file
+from lbmux.backends.override_commands import fitting
+from lbmux.backends.overrides import Leaving, Order, Ordered, Orders, ordered
+from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.models import Backend, BackendKey, Config
-from lbmux.control.health import kept
-from lbmux.control.leaving import BY_FILE, settled
-from lbmux.control.ordering import fitting
-from lbmux.control.orders import Leaving, Order, Ordered, Orders, ordered
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class OrderBook:
         if self.path is None or self._stored == orders:
             return None
         try:
-            return kept.prepare(self.path, _lines(orders))
+            return state_file.prepare(self.path, _lines(orders))
         except OSError as error:
             raise NotStoredError(self.path, error.strerror or str(error)) from error
 
