@@ -19,7 +19,7 @@ import uvloop
 from bench.report import Result
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
-from lbmux.control.health.prober import Prober
+from lbmux.health.prober import Prober
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import SERVER_PORT, VIP, ananta
 

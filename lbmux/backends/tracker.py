@@ -15,7 +15,7 @@ from lbmux.backends import state_file
 from lbmux.backends.effective import at_hosts, below_watermark, effective
 from lbmux.backends.overrides import Order, Orders
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
-from lbmux.control.health.checker import Checker, ProbeState
+from lbmux.health.checker import Checker, ProbeState
 
 ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""

@@ -25,8 +25,8 @@ from lbmux.config.models import BackendKey, Config, Service
 from lbmux.control.announcer.announcer import Announcer
 from lbmux.control.announcer.settings import Bgp, Prefix, Route
 from lbmux.control.control_socket import ControlServer, default_path
-from lbmux.control.health.prober import Prober
 from lbmux.errors import SetupError
+from lbmux.health.prober import Prober
 from lbmux.linux.next_hops import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted

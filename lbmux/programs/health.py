@@ -11,11 +11,11 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.health.prober import Bind, Prober
 from lbmux.errors import LbmuxError, SetupError
+from lbmux.health.agent_health_client import Hearing
+from lbmux.health.prober import Bind, Prober
 from lbmux.plurals import counted
 from lbmux.programs.drained import Drained
-from lbmux.programs.hearing import Hearing
 from lbmux.programs.host_probes import HostProbes
 from lbmux.programs.ordering import Ordering
 from lbmux.programs.reload import Reloader

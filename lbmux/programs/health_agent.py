@@ -11,11 +11,11 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.health.channel import ChannelError, Teller, read_token
-from lbmux.control.health.checker import Checker
-from lbmux.control.health.prober import Prober
-from lbmux.control.health.visits import Visits
 from lbmux.errors import SetupError
+from lbmux.health.agent_channel import ChannelError, Teller, read_token
+from lbmux.health.checker import Checker
+from lbmux.health.prober import Prober
+from lbmux.health.visits import Visits
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0

@@ -18,7 +18,6 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.control.health.probe import ProbeError
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
@@ -29,6 +28,7 @@ from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
 from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
+from lbmux.health.probe import ProbeError
 from lbmux.linux import probe_routes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for

@@ -17,8 +17,8 @@ import pytest
 
 from lbmux.config.models import BackendKey, Config
 from lbmux.control.control_socket import ask
-from lbmux.control.health.prober import Prober
 from lbmux.errors import ControlError
+from lbmux.health.prober import Prober
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process

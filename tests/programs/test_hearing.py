@@ -12,8 +12,8 @@ import pytest
 
 from lbmux.config.models import Config
 from lbmux.control.control_socket import ask
+from lbmux.health import agent_health_client
 from lbmux.lab.lab import Lab
-from lbmux.programs import hearing
 from tests.programs.daemons import Daemon, running
 from tests.programs.slow_lab import VIPS, to_one_mux
 from tests.programs.web_lab import server, wait_for_rows, web
@@ -155,8 +155,8 @@ def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:
 def test_an_agent_that_accepts_and_stays_silent_is_said_once(
     token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "SILENCE_S", 0.05)
-    monkeypatch.setattr(hearing, "RETRY_S", (0.01, 0.02))
+    monkeypatch.setattr(agent_health_client, "SILENCE_S", 0.05)
+    monkeypatch.setattr(agent_health_client, "RETRY_S", (0.01, 0.02))
     connected = 0
 
     async def run() -> None:
@@ -171,7 +171,7 @@ def test_an_agent_that_accepts_and_stays_silent_is_said_once(
         backend = {"name": "h1", "dip": "10.1.1.10", "host": "127.0.0.1"}
         service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
         service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
-        async with silent, hearing.Hearing(lambda *_: None, token) as heard:
+        async with silent, agent_health_client.Hearing(lambda *_: None, token) as heard:
             heard.configure(Config.model_validate({"services": [service]}))
             async with asyncio.timeout(10):
                 while connected < 4:

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config, Service, kind_of
-from lbmux.control.health.datagrams import query
+from lbmux.health.datagram_probes import query
 from lbmux.tools.doctor.probe import Target
 from lbmux.tools.doctor.situation import Situation
 

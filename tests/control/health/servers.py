@@ -9,8 +9,8 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.config.health_models import Health
-from lbmux.control.health.kinds import KINDS
-from lbmux.control.health.probe import Target, attempt
+from lbmux.health.probe import Target, attempt
+from lbmux.health.probe_kinds import KINDS
 
 LOCAL = IPv4Address("127.0.0.1")
 

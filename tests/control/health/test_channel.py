@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.health.channel import ChannelError, Hearer, Teller, read_token
 from lbmux.errors import SetupError
+from lbmux.health.agent_channel import ChannelError, Hearer, Teller, read_token
 
 TOKEN, OTHER = b"t" * 32, b"o" * 32
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

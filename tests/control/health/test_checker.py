@@ -1,4 +1,4 @@
-from lbmux.control.health.checker import NOT_YET, Checker
+from lbmux.health.checker import NOT_YET, Checker
 
 
 def results(checker: Checker, text: str) -> str:

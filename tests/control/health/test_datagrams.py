@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP
 
-from lbmux.control.health.datagrams import checksum, query
+from lbmux.health.datagram_probes import checksum, query
 from tests.control.health.servers import datagram_server, probe
 from tests.frames.pair import Pair
 

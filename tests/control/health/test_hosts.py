@@ -1,6 +1,6 @@
 from ipaddress import ip_address
 
-from lbmux.control.health.hosts import FALL, RISE, HostChecks
+from lbmux.health.hosts import FALL, RISE, HostChecks
 
 ONE, TWO = ip_address("10.1.1.2"), ip_address("2001:db8:1::2")
 

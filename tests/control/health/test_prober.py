@@ -9,10 +9,10 @@ import pytest
 
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.health import prober as prober_module
-from lbmux.control.health.kinds import KINDS
-from lbmux.control.health.probe import Target
-from lbmux.control.health.prober import Prober
+from lbmux.health import prober as prober_module
+from lbmux.health.probe import Target
+from lbmux.health.probe_kinds import KINDS
+from lbmux.health.prober import Prober
 from tests.control.health.servers import stream_server
 
 MANY = 1000

@@ -2,7 +2,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lbmux.control.health.visits import MOST_OF_A_SOURCE, Visit, Visits
+from lbmux.health.visits import MOST_OF_A_SOURCE, Visit, Visits
 
 MUX, OTHER, STRANGER = ip_address("10.0.1.2"), ip_address("2001:db8::2"), ip_address("198.51.100.2")
 

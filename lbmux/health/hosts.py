@@ -7,7 +7,7 @@ filters the probes, and traffic may still get there.
 from collections.abc import Iterable, Mapping
 
 from lbmux.addresses import Address
-from lbmux.control.health.checker import Checker
+from lbmux.health.checker import Checker
 
 RISE, FALL = 2, 3
 SILENT = "no answer through the tunnel"

@@ -14,8 +14,8 @@ from typing import Self
 
 from lbmux.config.health_models import Health
 from lbmux.config.models import Backend, BackendKey, Config, Service
-from lbmux.control.health.kinds import KINDS
-from lbmux.control.health.probe import Target, attempt
+from lbmux.health.probe import Target, attempt
+from lbmux.health.probe_kinds import KINDS
 
 log = logging.getLogger(__name__)
 SPREAD_S = 0.1

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from lbmux.control.health.probe import ProbeError, Target
+from lbmux.health.probe import ProbeError, Target
 
 
 async def command(target: Target) -> str:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 from lbmux.addresses import FAMILIES
-from lbmux.control.health.probe import ProbeError, Target
+from lbmux.health.probe import ProbeError, Target
 from lbmux.plurals import counted
 
 MOST_BYTES = 65535

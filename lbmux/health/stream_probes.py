@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lbmux.addresses import FAMILIES
-from lbmux.control.health.probe import ProbeError, Target
+from lbmux.health.probe import ProbeError, Target
 
 MOST_BYTES = 65536
 """Of an answer; what comes after is not looked at."""

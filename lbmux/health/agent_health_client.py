@@ -15,8 +15,8 @@ from typing import Self
 
 from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.health.channel import ChannelError, Hearer, read_token
 from lbmux.errors import SetupError
+from lbmux.health.agent_channel import ChannelError, Hearer, read_token
 
 log = logging.getLogger(__name__)
 SILENCE_S = 3.0
