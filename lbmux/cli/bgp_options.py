@@ -87,7 +87,7 @@ def bgp(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a mux's Options that they fill."""
-    from lbmux.control.announcer.settings import Bgp, Peer, parse_community
+    from lbmux.bgp.bgp_settings import Bgp, Peer, parse_community
 
     if given["bfd"] and given["bgp_speaker"] != "bird":
         raise click.UsageError("--bfd needs --bgp-speaker bird")

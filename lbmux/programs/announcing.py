@@ -9,8 +9,8 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.control.announcer.announcer import SPEAKERS, Announcer, always, never
-from lbmux.control.announcer.settings import Bgp
+from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
+from lbmux.bgp.bgp_settings import Bgp
 
 SIOCGIFFLAGS = 0x8913
 UP_AND_RUNNING = 0x1 | 0x40

@@ -19,11 +19,11 @@ from lbmux.backends.effective import effective
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import Life
 from lbmux.backends.tracker import Lives
+from lbmux.bgp.announcer import Announcer
+from lbmux.bgp.bgp_settings import Bgp, Prefix, Route
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.control.announcer.announcer import Announcer
-from lbmux.control.announcer.settings import Bgp, Prefix, Route
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.errors import SetupError
 from lbmux.health.prober import Prober

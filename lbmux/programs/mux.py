@@ -18,9 +18,9 @@ from lbmux.addresses import Address
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import ordered
 from lbmux.backends.tracker import Lives
+from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.announcer.settings import Bgp, prefixes_of, routes_of
 from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.watching import Seen
 from lbmux.datapath.verdicts import PASSES, Verdict

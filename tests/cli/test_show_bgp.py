@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.bgp.bgp_settings import Neighbour, Route, describe
 from lbmux.cli.main import run
-from lbmux.control.announcer.settings import Neighbour, Route, describe
 from lbmux.errors import LbmuxError
 from lbmux.programs.refusing import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
 from tests.control.answering import answering, said

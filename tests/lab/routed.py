@@ -126,7 +126,9 @@ def silenced(mux: Daemon, announced: Callable[[], bool]) -> float:
 
 def speaker_of(mux: Daemon) -> int:
     """The process that speaks BGP: the keeper's child, which is the mux's."""
-    (keeper,) = (pid for pid in children(mux.process.pid) if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (keeper,) = (
+        pid for pid in children(mux.process.pid) if b"speaker_watchdog.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     (speaker,) = children(keeper)
     return speaker
 

@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from lbmux import __version__
+from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
 from lbmux.control import show
-from lbmux.control.announcer.settings import ESTABLISHED
 from lbmux.datapath.tables import UP
 from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
 from lbmux.tables import live_flows

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from lbmux.bgp.announcer import Announcer
 from lbmux.config.models import Config
-from lbmux.control.announcer.announcer import Announcer
 from lbmux.programs.metrics.families import Reading
 from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.server import MetricsServer

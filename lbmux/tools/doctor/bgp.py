@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lbmux.control.announcer.settings import ESTABLISHED
+from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.control.control_socket import ask
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning

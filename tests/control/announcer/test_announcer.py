@@ -7,8 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.announcer.announcer import AGAIN_S, Announcer
-from lbmux.control.announcer.settings import Neighbour, Route
+from lbmux.bgp.announcer import AGAIN_S, Announcer
+from lbmux.bgp.bgp_settings import Neighbour, Route
 
 SILENCE_S, STALL_S = 0.2, 2.0
 VIPS = frozenset({Route(ip_network("192.0.2.1"))})

@@ -4,8 +4,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from lbmux.control.announcer.bird import configuration, parse_neighbours, static_routes
-from lbmux.control.announcer.settings import Bgp, Neighbour, Peer, Route
+from lbmux.bgp.bgp_settings import Bgp, Neighbour, Peer, Route
+from lbmux.bgp.bird import configuration, parse_neighbours, static_routes
 
 BGP = Bgp(
     IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")), Peer(IPv4Address("10.0.9.1"), 7)), 65001, 9, "secret",

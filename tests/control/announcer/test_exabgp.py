@@ -3,8 +3,8 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from lbmux.control.announcer.exabgp import CHUNK, Session, changing, commands, configuration
-from lbmux.control.announcer.settings import Bgp, Peer, Route
+from lbmux.bgp.bgp_settings import Bgp, Peer, Route
+from lbmux.bgp.exabgp import CHUNK, Session, changing, commands, configuration
 
 BGP = Bgp(IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")),), 65001, 9, "secret", ((64512, 7), (1, 2)), 50)
 

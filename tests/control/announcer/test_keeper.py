@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lbmux.control.announcer import keeper
+from lbmux.bgp import speaker_watchdog
 
 SPEAKER = [sys.executable, "-I", "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
 
@@ -17,7 +17,7 @@ SPEAKER = [sys.executable, "-I", "-S", "-c", "import os, time; print(os.getpid()
 def kept(
     silence_s: float, speaker: list[str] = SPEAKER, longer_s: float = 30.0
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-I", "-S", keeper.__file__, str(silence_s), str(longer_s), *speaker]
+    command = [sys.executable, "-I", "-S", speaker_watchdog.__file__, str(silence_s), str(longer_s), *speaker]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield process
@@ -53,26 +53,26 @@ def test_silence_ends_the_speaker_and_signs_of_life_keep_it() -> None:
             process.stdin.flush()
             time.sleep(0.1)
         assert not ended(speaker, 0)
-        assert ended(speaker, 2) and process.wait(2) == keeper.SILENT
+        assert ended(speaker, 2) and process.wait(2) == speaker_watchdog.SILENT
 
 
 def test_where_the_kernel_forwards_silence_may_last_longer_and_not_for_ever() -> None:
     with kept(0.2, longer_s=1.5) as process:
         speaker = speaker_of(process)
         assert process.stdin is not None
-        process.stdin.write(keeper.PATIENT)
+        process.stdin.write(speaker_watchdog.PATIENT)
         process.stdin.flush()
         assert not ended(speaker, 0.8), "longer than without the kernel's program"
-        assert ended(speaker, 3) and process.wait(2) == keeper.SILENT
+        assert ended(speaker, 3) and process.wait(2) == speaker_watchdog.SILENT
 
 
 def test_the_last_sign_of_life_counts() -> None:
     with kept(0.3) as process:
         speaker = speaker_of(process)
         assert process.stdin is not None
-        process.stdin.write(keeper.PATIENT + keeper.ALIVE)
+        process.stdin.write(speaker_watchdog.PATIENT + speaker_watchdog.ALIVE)
         process.stdin.flush()
-        assert ended(speaker, 2) and process.wait(2) == keeper.SILENT
+        assert ended(speaker, 2) and process.wait(2) == speaker_watchdog.SILENT
 
 
 def test_a_killed_keeper_takes_the_speaker_with_it() -> None:
@@ -84,4 +84,4 @@ def test_a_killed_keeper_takes_the_speaker_with_it() -> None:
 
 def test_a_speaker_that_ends_by_itself_is_told_of() -> None:
     with kept(30, ["/bin/true"]) as process:
-        assert process.wait(5) == keeper.ENDED
+        assert process.wait(5) == speaker_watchdog.ENDED

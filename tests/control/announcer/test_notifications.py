@@ -1,6 +1,6 @@
 import pytest
 
-from lbmux.control.announcer.notifications import words
+from lbmux.bgp.notifications import words
 
 
 @pytest.mark.parametrize(("code", "subcode", "data", "said"), [

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
+from lbmux.bgp.bgp_settings import Bgp, Peer, Route, parse_community, prefixes_of, routes_of
 from lbmux.config.models import Config
-from lbmux.control.announcer.settings import Bgp, Peer, Route, parse_community, prefixes_of, routes_of
 from lbmux.errors import SetupError
 
 

@@ -1,8 +1,8 @@
 import logging
 from dataclasses import replace
 
-from lbmux.control.announcer.settings import Neighbour
-from lbmux.control.announcer.watch import PATIENCE_S, SessionLog
+from lbmux.bgp.bgp_settings import Neighbour
+from lbmux.bgp.watch import PATIENCE_S, SessionLog
 
 DOWN = Neighbour("10.0.1.1", 64512, "active")
 REFUSED = replace(DOWN, reason="Received: Bad peer AS")

@@ -17,8 +17,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from lbmux.backends.override_commands import live
 from lbmux.backends.overrides import Ordered, Orders
 from lbmux.backends.tracker import Lives
+from lbmux.bgp.bgp_settings import Neighbour, describe, routes_of
 from lbmux.config.models import Config
-from lbmux.control.announcer.settings import Neighbour, describe, routes_of
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop

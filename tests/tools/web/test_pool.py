@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.announcer.settings import Neighbour
+from lbmux.bgp.bgp_settings import Neighbour
 from lbmux.tools.web.looks import Look, look, names
 from lbmux.tools.web.pool import picture
 from lbmux.tools.web.routers import ROUTER

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.control.announcer.notifications import printable
-from lbmux.control.announcer.settings import PREPENDED, Bgp, Neighbour, Route, in_order
-from lbmux.control.announcer.speaker import write_private
+from lbmux.bgp.bgp_settings import PREPENDED, Bgp, Neighbour, Route, in_order
+from lbmux.bgp.notifications import printable
+from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"

@@ -1,6 +1,6 @@
 """Keeps a BGP speaker alive only as long as the mux gives signs of life: a process between the two.
 
-    python keeper.py SECONDS LONGER_SECONDS COMMAND...
+    python speaker_watchdog.py SECONDS LONGER_SECONDS COMMAND...
 
 Every byte on stdin is a sign of life.  The last one says how long the next may take: SECONDS, or after PATIENT
 LONGER_SECONDS, since the kernel's program forwards meanwhile.  If none comes in that time (the mux's packet loop or

@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from lbmux.control.announcer import keeper
-from lbmux.control.announcer.bird import Bird
-from lbmux.control.announcer.exabgp import Exabgp
-from lbmux.control.announcer.settings import Bgp, Neighbour, Route, describe, in_order
-from lbmux.control.announcer.speaker import Speaker
-from lbmux.control.announcer.watch import SessionLog
+from lbmux.bgp import speaker_watchdog
+from lbmux.bgp.bgp_settings import Bgp, Neighbour, Route, describe, in_order
+from lbmux.bgp.bird import Bird
+from lbmux.bgp.exabgp import Exabgp
+from lbmux.bgp.speaker import Speaker
+from lbmux.bgp.watch import SessionLog
 from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Announcer:
         self._speaker, self._directory = speaker, directory
         self._able, self._alive, self._silence_s = able, alive, silence_s
         self._stall_s, self._forwards, self._ended = max(silence_s, stall_s), forwards, "it has not started yet"
-        self._life_sign = keeper.ALIVE
+        self._life_sign = speaker_watchdog.ALIVE
         self._lives = asyncio.Event()
         """Set while the last answer of ``alive`` was yes."""
         self._command = speaker.command()  # raises where there is none, before anything was done
@@ -123,7 +123,7 @@ class Announcer:
         """Log what becomes of the sessions; and whether the kernel forwards, which takes system calls to know."""
         seen = SessionLog(self._speaker.name)
         while True:
-            self._life_sign = keeper.PATIENT if self._forwards() else keeper.ALIVE
+            self._life_sign = speaker_watchdog.PATIENT if self._forwards() else speaker_watchdog.ALIVE
             with contextlib.suppress(OSError):
                 for level, line in seen.changes(await self._sessions(), time.monotonic()):
                     log.log(level, "%s", line)
@@ -148,12 +148,12 @@ class Announcer:
         self._told = NOTHING
         await self._speaker.prepare(NOTHING)
         times = map(str, (self._silence_s, self._stall_s))
-        arguments = [sys.executable, "-I", "-S", keeper.__file__, *times, *self._command]
+        arguments = [sys.executable, "-I", "-S", speaker_watchdog.__file__, *times, *self._command]
         with (self._directory / "speaker.log").open("wb") as output:
             # By this thread, the event loop's, which lives as long as the mux: the kernel looks at the thread's end.
             self._keeper = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
-                env=os.environ | self._speaker.environment, preexec_fn=keeper.dies_with_parent(),
+                env=os.environ | self._speaker.environment, preexec_fn=speaker_watchdog.dies_with_parent(),
             )  # fmt: skip
         assert self._keeper.stdin is not None
         os.set_blocking(self._keeper.stdin.fileno(), False)
@@ -185,7 +185,11 @@ class Announcer:
             if code is None:
                 continue
             text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
-            why = "the packet loop was stuck" if code == keeper.SILENT else (text[-1] if text else f"code {code}")
+            why = (
+                "the packet loop was stuck"
+                if code == speaker_watchdog.SILENT
+                else (text[-1] if text else f"code {code}")
+            )
             log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
             self._ended = why
             async with self._lock:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from lbmux.control.announcer.settings import Neighbour, Route
+from lbmux.bgp.bgp_settings import Neighbour, Route
 
 
 class Speaker(Protocol):

@@ -1,6 +1,6 @@
 """ExaBGP's API process: lines from the mux's socket to ExaBGP, and what it answers back.
 
-    python relay.py SOCKET
+    python exabgp_relay.py SOCKET
 
 ExaBGP talks to a child of its own, by stdin and stdout; the mux cannot be that child, so this stands between them.
 At the end of either side it ends, and ExaBGP with it (``api.terminate``).  It needs the standard library only.

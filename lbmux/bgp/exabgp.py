@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.announcer import relay
-from lbmux.control.announcer.notifications import words
-from lbmux.control.announcer.settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, in_order
-from lbmux.control.announcer.speaker import write_private
+from lbmux.bgp import exabgp_relay
+from lbmux.bgp.bgp_settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, in_order
+from lbmux.bgp.notifications import words
+from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
 
 CHUNK = 100
@@ -29,7 +29,7 @@ NOTIFICATION = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
 
 
 def configuration(bgp: Bgp, directory: Path) -> str:
-    run = f"{sys.executable} -I -S {relay.__file__} {directory / 'api.sock'}"
+    run = f"{sys.executable} -I -S {exabgp_relay.__file__} {directory / 'api.sock'}"
     lines = [f"process mux {{ run {run}; encoder json; }}"]
     families = "".join(f"ipv{v} unicast; " for v, own in ((4, bgp.local), (6, bgp.local6)) if own is not None)
     password = [f'md5-password "{bgp.password}";'] if bgp.password else []

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 
-from lbmux.control.announcer.settings import Neighbour
+from lbmux.bgp.bgp_settings import Neighbour
 
 PATIENCE_S = 5.0
 """A session that is not up after this time is told of, if nobody has given a reason before."""
