@@ -17,8 +17,8 @@ from typing import Any
 
 from bench.frames import LOCAL, PORT, VIP, config, tables
 from bench.report import Result, median
+from lbmux.api.control_socket import ask
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.control.control_socket import ask
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes

@@ -8,7 +8,7 @@ import time
 from bench.latency import PPS, SAMPLES
 from bench.live import Bed, topology
 from bench.report import Result
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.processes import python
 
 BACKENDS = 1000

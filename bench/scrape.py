@@ -15,7 +15,7 @@ from bench.health import cpu_s
 from bench.latency import PPS
 from bench.live import Bed
 from bench.report import REPETITIONS, Result
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.processes import python
 
 SERVICES, BACKENDS_EACH, FLOWS = 1000, 10, (131_072, 1_048_576)

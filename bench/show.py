@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.live import Bed, topology
 from bench.report import Result
-from lbmux.control.control_socket import ask, ask_stream
+from lbmux.api.control_socket import ask, ask_stream
 from lbmux.lab.processes import python
 
 FLOWS, OFFERED = 1_000_000, 1 << 20

@@ -16,7 +16,7 @@ def _command(name: str, held: bool, text: str) -> click.Command:
     )  # fmt: skip
     @options.json
     def command(control: Path | None, as_json: bool) -> None:
-        from lbmux.control.control_socket import ask, default_path
+        from lbmux.api.control_socket import ask, default_path
 
         said = ask(control or default_path("mux"), "hold", held=held)
         if as_json:

@@ -93,7 +93,7 @@ def _ends(text: str) -> tuple[str, int | None]:
 
 def _tell(controls: tuple[Path, ...], as_json: bool, command: str, **arguments: Any) -> None:
     """Each daemon, also after one that refused; the exit code is then 1.  JSON is a line a daemon."""
-    from lbmux.control.control_socket import ask, meant_path
+    from lbmux.api.control_socket import ask, meant_path
     from lbmux.errors import ControlError
 
     refused: list[ControlError] = []

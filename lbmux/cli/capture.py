@@ -53,8 +53,8 @@ def command(
     is forwarded is there twice, as it came and as it left.  What the slow path sent because of a frame (answers to
     pings, ICMP, fragments, resets) stands behind that, and says so.  FILTER as in `lbmux trace`.
     """
+    from lbmux.api.control_socket import meant_path
     from lbmux.cli.watched import watched
-    from lbmux.control.control_socket import meant_path
     from lbmux.errors import SetupError
     from lbmux.frames.pcapng_writer import PcapngWriter
 

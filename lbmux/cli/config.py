@@ -61,10 +61,10 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
     A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
     leaves when its last flow has gone.
     """
+    from lbmux.api.control_socket import ask, meant_path
     from lbmux.backends.reload_cost import diff as compare
     from lbmux.backends.reload_cost import flows
     from lbmux.config.models import Config
-    from lbmux.control.control_socket import ask, meant_path
 
     after = _load(new)
     if current is not None:
@@ -92,7 +92,7 @@ def _load(path: Path) -> "Config":
 
 def _live(control: Path) -> dict[tuple[str, str], int]:
     """Live flows by service and backend, at a running daemon."""
-    from lbmux.control.control_socket import ask_stream
+    from lbmux.api.control_socket import ask_stream
 
     answers = ask_stream(control, "backends")
     return {(one["service"], one["backend"]): one["live_flows"] for answer in answers for one in answer["backends"]}

@@ -53,8 +53,8 @@ def command(
     picks depends on its seed: --router asks its kernel, if it is a Linux on this machine; --seed asks that of a router
     made for it, in a network namespace, and removed again.
     """
+    from lbmux.api.control_socket import default_path
     from lbmux.config.loader import load
-    from lbmux.control.control_socket import default_path
     from lbmux.tools.explain import explain_configuration, explain_live
     from lbmux.tools.packet import Packet
     from lbmux.tools.router_choice import with_router, with_seed

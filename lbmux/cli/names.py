@@ -26,7 +26,7 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
 
 def _lines(ctx: click.Context) -> list[tuple[str, str]]:
     """Service and backend of all in force, else of the file that LBMUX_CONFIG names."""
-    from lbmux.control.control_socket import ask_list, meant_path
+    from lbmux.api.control_socket import ask_list, meant_path
     from lbmux.errors import ControlError
 
     given = ctx.params.get("controls") or ctx.params.get("control")

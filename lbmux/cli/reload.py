@@ -22,7 +22,7 @@ def command(control: Path | None, as_json: bool) -> None:
     A file that cannot be used leaves the running configuration in force; the reason is printed, and the exit
     code is 1.  What was ordered by command and takes precedence over the file is named.
     """
-    from lbmux.control.control_socket import ask, default_path
+    from lbmux.api.control_socket import ask, default_path
     from lbmux.errors import ControlError
 
     paths = [control] if control else [path for path in map(default_path, ("mux", "agent")) if path.exists()]

@@ -215,13 +215,13 @@ def _itself(*names: str) -> dict[str, str]:
 
 
 def _ask(control: Path | None, what: str, **arguments: Any) -> Any:
-    from lbmux.control.control_socket import ask, meant_path
+    from lbmux.api.control_socket import ask, meant_path
 
     return ask(meant_path(control), what, **arguments)
 
 
 def _stream(control: Path | None, what: str, **arguments: Any) -> Iterator[Any]:
-    from lbmux.control.control_socket import ask_stream, meant_path
+    from lbmux.api.control_socket import ask_stream, meant_path
 
     return ask_stream(meant_path(control), what, **arguments)
 

@@ -25,8 +25,8 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     for the steps right afterwards, so a flow that the frame has made is there already.  What only the slow path does
     (ICMP, fragments, packets that are too big) is shown with all that it sent because of the frame.
     """
+    from lbmux.api.control_socket import meant_path
     from lbmux.cli.watched import watched
-    from lbmux.control.control_socket import meant_path
 
     path = meant_path(control)
     for frame in watched(path, " ".join(filter), count):

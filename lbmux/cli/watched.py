@@ -13,7 +13,7 @@ def watched(
     path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
 ) -> Iterator[dict[str, Any]]:
     """So many frames that match and are wanted; on stderr, when it begins and what was not looked at."""
-    from lbmux.control.control_socket import ask_stream
+    from lbmux.api.control_socket import ask_stream
 
     found = skipped = lost = 0
     try:

@@ -28,7 +28,7 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
     """
     import secrets
 
-    from lbmux.control.control_socket import default_path
+    from lbmux.api.control_socket import default_path
     from lbmux.programs.daemon import run
     from lbmux.tools.results import read_result
     from lbmux.tools.web.guard import is_local

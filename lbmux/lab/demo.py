@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.errors import ControlError, LabError
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab

@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from lbmux.api.control_socket import ask
 from lbmux.bgp.speaker_watchdog import dies_with_parent
-from lbmux.control.control_socket import ask
 from lbmux.errors import ControlError
 from lbmux.programs.daemon import notify
 

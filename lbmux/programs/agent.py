@@ -19,11 +19,12 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import ControlServer, default_path
+from lbmux.api.refusals import OF_AN_AGENT, refusing
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import ordered
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
-from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -44,7 +45,6 @@ from lbmux.programs.keeping import Keeping
 from lbmux.programs.leftovers import DEVICE, release_if_nobody_has_it
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.presence import Presence
-from lbmux.programs.refusing import OF_AN_AGENT, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow_agent import SlowAgent

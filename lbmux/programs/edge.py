@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import ControlServer, default_path
+from lbmux.api.refusals import OF_AN_EDGE, refusing
 from lbmux.backends.effective import effective
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import Life
@@ -24,7 +26,6 @@ from lbmux.bgp.bgp_settings import Bgp, Prefix, Route
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.errors import SetupError
 from lbmux.health.prober import Prober
 from lbmux.linux.next_hops import addresses, first_addresses
@@ -34,7 +35,6 @@ from lbmux.programs.announcing import announcing, is_up
 from lbmux.programs.daemon import notify, ready, stop_event
 from lbmux.programs.drained import Drained
 from lbmux.programs.ordering import Ordering
-from lbmux.programs.refusing import OF_AN_EDGE, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import FORMAT
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import ControlServer, default_path
+from lbmux.api.refusals import OF_A_MUX, refusing
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import ordered
 from lbmux.backends.tracker import Lives
 from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ControlServer, default_path
 from lbmux.control.watching import Seen
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
@@ -43,7 +44,6 @@ from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.presence import Presence
 from lbmux.programs.prompting import Prompting
-from lbmux.programs.refusing import OF_A_MUX, refusing
 from lbmux.programs.reload import Reloader
 from lbmux.programs.showing import Showing
 from lbmux.programs.slow import Sender, SlowFrames, refreshing

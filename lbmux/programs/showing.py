@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lbmux import __version__
-from lbmux.control import show
+from lbmux.api import status_tables
 from lbmux.datapath.tables import VERSION
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
@@ -68,9 +68,9 @@ class Showing:
 
     def handlers(self) -> dict[str, Any]:
         return {
-            "services": self._list("services", show.services),
-            "backends": self._list("backends", show.backends),
-            "neighbours": self._list("neighbours", show.neighbours),
+            "services": self._list("services", status_tables.services),
+            "backends": self._list("backends", status_tables.backends),
+            "neighbours": self._list("neighbours", status_tables.neighbours),
             "counters": self.counters,
             "runtime": self.runtime,
             "flows": self.flows,
@@ -99,7 +99,7 @@ class Showing:
             "waiting": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
             "slowpath": self.slow and self.slow(),
         }
-        found = await asyncio.to_thread(show.counters, self.moment(), self.driver.kernel is not None)
+        found = await asyncio.to_thread(status_tables.counters, self.moment(), self.driver.kernel is not None)
         return self._envelope(found | lost)
 
     async def runtime(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Showing:
                 "config_loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at)),
                 "versions": _versions(),
             }
-            | await asyncio.to_thread(show.table_sizes, self.moment())
+            | await asyncio.to_thread(status_tables.table_sizes, self.moment())
         )
 
     async def flow_count(self, filter: str = "") -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _test(filter: str, moment: Moment) -> live_flows.Test | None:
 def _interfaces(moment: Moment, rows: list[int]) -> dict[int, str]:
     """The names here of those that a mux's backends are reached by."""
     indices = set() if moment.is_agent else set(moment.tables.backends["interface"][rows].tolist()) - {0}
-    return {index: show.interface_name(index) for index in indices}
+    return {index: status_tables.interface_name(index) for index in indices}
 
 
 def _versions() -> dict[str, str]:

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lbmux.api.status_tables import interface_name
 from lbmux.control import watching
-from lbmux.control.show import interface_name
 from lbmux.control.sieve import EVERYTHING, Sieve, sieve_of
 from lbmux.control.watching import Budget, Names, Seen
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6

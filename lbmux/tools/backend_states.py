@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lbmux.api.status_tables import STATES
 from lbmux.config.models import Service
-from lbmux.control.show import STATES
 from lbmux.datapath.tables import DRAINING, GONE, UP
 from lbmux.tables.snapshot import Moment
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
+from lbmux.api.control_socket import ask_list
+from lbmux.api.status_tables import STATES as BACKEND_STATES
 from lbmux.config.models import Config, Service
-from lbmux.control.control_socket import ask_list
-from lbmux.control.show import STATES as BACKEND_STATES
 from lbmux.control.watching import Heading
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.errors import SetupError
 from lbmux.tools.explain import Explanation, Step
 from lbmux.tools.packet import Packet

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lbmux.api.control_socket import ask
 from lbmux.config.models import Backend, Config, Service
-from lbmux.control.control_socket import ask
 from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RATE, RULE, SLOT, UNKNOWN, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop

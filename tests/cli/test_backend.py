@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from lbmux.api import control_socket
+from lbmux.api.control_socket import ControlServer
 from lbmux.backends.override_commands import OrderError
 from lbmux.cli.main import run
-from lbmux.control import control_socket
-from lbmux.control.control_socket import ControlServer
 
 Asked = list[tuple[str, dict[str, Any]]]
 HEALTH = {"health": [{"service": "web", "backend": "h1", "state": "up", "reason": "fine"}]}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.control_socket import ControlServer
 from lbmux.cli.main import run
 from lbmux.config.loader import load
-from lbmux.control.control_socket import ControlServer
 
 FILE = """
 services:

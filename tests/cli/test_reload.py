@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.api.control_socket import ControlServer
 from lbmux.cli.main import run
-from lbmux.control.control_socket import ControlServer
 from lbmux.errors import ConfigError, Problem
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
 from lbmux.bgp.bgp_settings import Neighbour, Route, describe
 from lbmux.cli.main import run
 from lbmux.errors import LbmuxError
-from lbmux.programs.refusing import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
 from tests.control.answering import answering, said
 
 NEIGHBOURS = [

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.control_socket import ControlServer, Handler
+from lbmux.api.control_socket import ControlServer, Handler
 
 
 def said(answer: Any) -> Handler:

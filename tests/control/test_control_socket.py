@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
-from lbmux.control import control_socket
-from lbmux.control.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream, meant_path
+from lbmux.api import control_socket
+from lbmux.api.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream, meant_path
 from lbmux.errors import ConfigError, ControlError, Problem, SetupError
 
 

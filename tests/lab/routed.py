@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.router import configuration as router_configuration
 from tests.programs.daemons import Daemon, configuration, running, service

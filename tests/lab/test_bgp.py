@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6

@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp

@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab import frr
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time

@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.board.flood import acknowledgments
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import READY, START_S, Daemon, started

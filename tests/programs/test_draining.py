@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.programs.draining import QUIET_S, drained
 from tests.programs.daemons import running, service

@@ -10,7 +10,7 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.control_socket import ask
 from lbmux.config.models import BackendKey, Config
-from lbmux.control.control_socket import ask
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
 from lbmux.lab import processes

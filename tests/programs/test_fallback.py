@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import Link, Topology

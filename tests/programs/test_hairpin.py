@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.programs.slow_lab import DIPS, PORT, VIPS, balanced, served
 from tests.programs.test_two_arms import DRIVERS

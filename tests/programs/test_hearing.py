@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.control_socket import ask
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ask
 from lbmux.health import agent_health_client
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import Daemon, running

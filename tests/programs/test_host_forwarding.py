@@ -14,8 +14,8 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 
+from lbmux.api.control_socket import ask
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import running
 from tests.programs.slow_lab import balanced, configuration

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
 from tests.programs.at_hosts import dns

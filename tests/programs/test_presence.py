@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, NetNS
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import configure, set_route
 from lbmux.lab.topology import Topology, ananta

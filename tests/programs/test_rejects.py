@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import Daemon, running
 from tests.programs.slow_lab import PORT, VIPS, client_socket, configuration, counters, to_one_mux

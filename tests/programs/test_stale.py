@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.programs.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
 

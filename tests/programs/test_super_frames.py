@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.linux.offloads import set_features

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
 from lbmux.frames.xdp import Kernel, detach

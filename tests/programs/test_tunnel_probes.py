@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.linux.probe_routes import PRIORITY
 from tests.programs.daemons import Daemon, running

@@ -14,7 +14,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.xdp import detach

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from pyroute2 import IPRoute, NetNS
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.situation import Situation

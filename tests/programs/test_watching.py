@@ -14,8 +14,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
 
+from lbmux.api.control_socket import ask
 from lbmux.cli.trace import _steps
-from lbmux.control.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import READY, START_S, Daemon, configuration, running, send, service, started

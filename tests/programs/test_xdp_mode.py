@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.labs import built
 from tests.programs.test_two_interfaces import send_and_receive, topology

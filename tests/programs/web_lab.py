@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import Daemon
 from tests.programs.slow_lab import DIPS, SERVER, VIPS

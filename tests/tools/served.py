@@ -5,11 +5,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from lbmux.api.control_socket import ControlServer
 from lbmux.backends.override_commands import live
 from lbmux.backends.overrides import Ordered, Orders, ordered
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ControlServer
 from lbmux.programs.drivers import Driver
 from lbmux.programs.showing import Showing
 from lbmux.targets.regions import now_ticks

@@ -13,8 +13,8 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from lbmux.api.control_socket import ControlServer
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ControlServer
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.programs.drivers import Driver

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from lbmux.control.control_socket import ask, ask_stream
+from lbmux.api.control_socket import ask, ask_stream
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes

@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from lbmux import __version__
+from lbmux.api import status_tables
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
-from lbmux.control import show
 from lbmux.datapath.tables import UP
 from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
 from lbmux.tables import live_flows
@@ -75,7 +75,7 @@ class Families(Collector):
         build = GaugeMetricFamily("lbmux_build_info", "Always 1.", labels=["version", "program"])
         build.add_metric([__version__, reading.moment.program], 1)
         yield build
-        counters = show.counters(reading.moment, reading.in_kernel)
+        counters = status_tables.counters(reading.moment, reading.in_kernel)
         for kind, (name, help, label) in KINDS.items():
             lines = {line["verdict"]: line["packets"] for line in counters["verdicts"] if line["kind"] == kind}
             yield _counter(name, help, label, lines)

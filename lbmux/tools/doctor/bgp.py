@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from lbmux.api.control_socket import ask
 from lbmux.bgp.bgp_settings import ESTABLISHED
-from lbmux.control.control_socket import ask
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation

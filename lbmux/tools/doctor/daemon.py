@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import ask
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ask
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import default_path
 from lbmux.config.models import Config
-from lbmux.control.control_socket import default_path
 from lbmux.targets.bpf.pins import directory_of
 
 Known = tuple[Literal["mux", "agent"], str]

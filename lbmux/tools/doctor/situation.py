@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lbmux.addresses import Address
+from lbmux.api.control_socket import ask, ask_list, default_path
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.control_socket import ask, ask_list, default_path
 from lbmux.errors import LbmuxError
 from lbmux.linux.next_hops import addresses
 from lbmux.tools.doctor.machine import known_as

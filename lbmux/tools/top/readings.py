@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.control_socket import ask, ask_list, ask_stream
+from lbmux.api.control_socket import ask, ask_list, ask_stream
 from lbmux.errors import ControlError, LbmuxError
 
 FORMAT = 1

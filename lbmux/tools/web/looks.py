@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbmux.control.control_socket import ask, ask_list
+from lbmux.api.control_socket import ask, ask_list
 from lbmux.errors import ControlError
 
 TIMEOUT_S = 5.0

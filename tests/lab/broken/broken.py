@@ -17,7 +17,7 @@ from typing import Any
 from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import mac_from_int
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP

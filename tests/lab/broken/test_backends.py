@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.control.control_socket import ask
+from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.topology import VIP
 from tests.lab.broken.broken import WEB, Broken, until

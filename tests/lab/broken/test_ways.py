@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.control.control_socket import ask_list
+from lbmux.api.control_socket import ask_list
 from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lbmux.api import control_socket
 from lbmux.cli.main import run
-from lbmux.control import control_socket
 from lbmux.tools.top.screen import SEQUENCES, picture
 from lbmux.tools.top.view import KEYS, View
 from tests.tools.top.test_view import reading, together, view

@@ -138,7 +138,7 @@ def test_events_bring_the_pool_again_and_again(site: Site) -> None:
 
 
 def test_a_table_is_the_mux_s_own(site: Site, muxes: list[Any]) -> None:
-    from lbmux.control.show import slot_table
+    from lbmux.api.status_tables import slot_table
 
     moment = muxes[0].moment
     service = next(one for one in moment.services if one.name == "web")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lbmux.control.control_socket import Handler
+from lbmux.api.control_socket import Handler
 from lbmux.errors import LbmuxError
 
 OF_A_MUX = {
