@@ -11,8 +11,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from lbmux.programs.metrics.families import Reading, exposition
-from lbmux.programs.metrics.meter import Meter
+from lbmux.metrics.families import Reading, exposition
+from lbmux.metrics.loop_histograms import Meter
 from tests.control.inside import Inside, agent_with_a_flow, client
 
 ROOT = Path(__file__).parents[1]

@@ -31,6 +31,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
+from lbmux.metrics.loop_histograms import Meter
 from lbmux.plurals import counted
 from lbmux.programs.able import Able
 from lbmux.programs.announcing import announcing
@@ -40,7 +41,6 @@ from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
 from lbmux.programs.health import Health
 from lbmux.programs.host_forwarding import HostForwarding
 from lbmux.programs.host_probes import HostProbes
-from lbmux.programs.metrics.meter import Meter
 from lbmux.programs.metrics.serving import serving
 from lbmux.programs.presence import Presence
 from lbmux.programs.prompting import Prompting

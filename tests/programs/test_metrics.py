@@ -20,9 +20,9 @@ from lbmux import __version__
 from lbmux.config.models import Config
 from lbmux.errors import SetupError
 from lbmux.lab.lab import Lab
-from lbmux.programs.metrics.families import Reading, exposition
-from lbmux.programs.metrics.meter import SAMPLE, Meter
-from lbmux.programs.metrics.server import MetricsServer
+from lbmux.metrics.families import Reading, exposition
+from lbmux.metrics.loop_histograms import SAMPLE, Meter
+from lbmux.metrics.metrics_server import MetricsServer
 from tests.control.inside import CONFIG, Inside, agent_with_a_flow, client, dns
 from tests.programs.daemons import configuration, running, send, service
 from tests.programs.test_mux import H1, H2, syn

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from lbmux.bgp.announcer import Announcer
 from lbmux.config.models import Config
-from lbmux.programs.metrics.families import Reading
-from lbmux.programs.metrics.meter import Meter
-from lbmux.programs.metrics.server import MetricsServer
+from lbmux.metrics.families import Reading
+from lbmux.metrics.loop_histograms import Meter
+from lbmux.metrics.metrics_server import MetricsServer
 from lbmux.programs.showing import Showing
 
 SPEAKER_S = 1.0

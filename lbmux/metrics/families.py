@@ -19,7 +19,7 @@ from lbmux.api import status_tables
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
 from lbmux.datapath.tables import UP
-from lbmux.programs.metrics.meter import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
+from lbmux.metrics.loop_histograms import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
 from lbmux.tables import live_flows
 from lbmux.tables.snapshot import Moment
 

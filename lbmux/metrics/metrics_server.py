@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from lbmux.addresses import endpoint
 from lbmux.errors import SetupError
-from lbmux.programs.metrics.families import Reading, exposition
+from lbmux.metrics.families import Reading, exposition
 
 PATH, LOCAL = "/metrics", "127.0.0.1"
 ANSWER_S, IDLE_S = 5.0, 30.0
