@@ -23,7 +23,6 @@ from bench.generator import PATTERN
 from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
-from lbmux.control.sieve import sieve_of
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.world import TABLE_SYMBOL
@@ -38,6 +37,7 @@ from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import TestRunner, run_live
 from lbmux.targets.regions import Tables
+from lbmux.tracing.prefilter_builder import sieve_of
 
 SECONDS = 1.5
 FIRST_FRAMES = 200_000

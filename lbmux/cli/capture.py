@@ -106,9 +106,9 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
 
 def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
     """A frame at those of the places where it was, and what the slow path sent because of it."""
-    from lbmux.control.watching import without_tunnel
     from lbmux.datapath.verdicts import Verdict
     from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
+    from lbmux.tracing.trace_event import without_tunnel
 
     came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame["verdict"].upper()]
     sent = [_shot("out", one) for one in (frame["slowpath"] or {"sent": []})["sent"]]

@@ -100,7 +100,7 @@ def _slowly(frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _pictured(step: str, data: bytes, interface: str) -> dict[str, Any]:
-    from lbmux.control.watching import Heading
+    from lbmux.tracing.trace_event import Heading
 
     return _step(step, f"{Heading.read(data)}, {interface}")
 

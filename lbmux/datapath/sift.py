@@ -1,7 +1,7 @@
 """Sift: whether somebody who watches may want to see a frame, judged by its headers alone.
 
 Not on the way of a packet that nobody watches.  A sieve is coarser than the filter that it was made of
-(lbmux.control.sieve), so that a few comparisons are enough.
+(lbmux.tracing.prefilter_builder), so that a few comparisons are enough.
 """
 
 from lbmux.datapath.headers import (

@@ -23,7 +23,6 @@ from lbmux.backends.tracker import Lives
 from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
 from lbmux.config.loader import load
 from lbmux.config.models import Config
-from lbmux.control.watching import Seen
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
@@ -56,6 +55,7 @@ from lbmux.tables.snapshot import Moment
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tracing.trace_event import Seen
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.control.watching import Seen, Slowly, noting
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
@@ -32,6 +31,7 @@ from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tracing.trace_event import Seen, Slowly, noting
 
 ROOM_BYTES = 1 << 17
 LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)

@@ -2,7 +2,7 @@
 
 Around the data path: frames are copied before it, paired afterwards with what it said of them, and with what the slow
 path made of those that it got.  Without a watcher the packet loop knows of none.  What the kernel's programs forward
-comes from lbmux.programs.recording.
+comes from lbmux.tracing.kernel_recording.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbmux.api.status_tables import interface_name
-from lbmux.control import watching
-from lbmux.control.sieve import EVERYTHING, Sieve, sieve_of
-from lbmux.control.watching import Budget, Names, Seen
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
 from lbmux.frames.recorder import Recorded
 from lbmux.programs.drivers import Driver
-from lbmux.programs.recording import Recording
 from lbmux.slowpath.mux import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.snapshot import Moment
+from lbmux.tracing import trace_event
+from lbmux.tracing.kernel_recording import Recording
+from lbmux.tracing.prefilter_builder import EVERYTHING, Sieve, sieve_of
+from lbmux.tracing.trace_event import Budget, Names, Seen
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
@@ -55,7 +55,7 @@ class Source(Protocol):
 class Watcher:
     """One reader, ``test`` its filter; ``lost`` counts the matches that it was too slow for."""
 
-    test: watching.Test
+    test: trace_event.Test
     sieve: Sieve
     found: list[Seen] = field(default_factory=list)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
@@ -166,7 +166,7 @@ class Watching:
 
     async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
         """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
-        watcher = Watcher(watching.parse(filter, self._moment()), self._sieve(filter))
+        watcher = Watcher(trace_event.parse(filter, self._moment()), self._sieve(filter))
         self._watchers.add(watcher)
         if not self._pausing:
             self._switch(self)

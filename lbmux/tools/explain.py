@@ -16,7 +16,6 @@ from lbmux.addresses import from_pair, mac_from_int
 from lbmux.api.control_socket import ask_list
 from lbmux.api.status_tables import STATES as BACKEND_STATES
 from lbmux.config.models import Config, Service
-from lbmux.control.watching import Heading
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     IPIP_PROTOCOL,
@@ -38,6 +37,7 @@ from lbmux.tools.backend_states import BackendState, states_of, summary, to_have
 from lbmux.tools.look import ENTRY, FOUND, look, places
 from lbmux.tools.packet import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
+from lbmux.tracing.trace_event import Heading
 
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""

@@ -14,7 +14,6 @@ import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled
-from lbmux.control.watching import Heading
 from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
@@ -41,6 +40,7 @@ from lbmux.tools.explain import Step
 from lbmux.tools.look import ENTRY, places
 from lbmux.tools.table_copy import LiveCopy
 from lbmux.tools.unparsed import UNPARSED
+from lbmux.tracing.trace_event import Heading
 
 TRIES = 3
 """How often an agent is asked whose configuration changes meanwhile."""

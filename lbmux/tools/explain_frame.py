@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.control.watching import NAMES, Heading
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.packets import read_frame
@@ -16,6 +15,7 @@ from lbmux.slowpath.quoted import flow_of
 from lbmux.targets.bpf.watched import MOST_BYTES
 from lbmux.tools.explain import Explanation, Step, explain_live
 from lbmux.tools.packet import Packet
+from lbmux.tracing.trace_event import NAMES, Heading
 
 OF_THE_CHOICE = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
 

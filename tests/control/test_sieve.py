@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lbmux.control.sieve import EVERYTHING, sieve_of
-from lbmux.control.watching import Seen, parse
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.sift import SIEVE, passes, sieve_row
 from lbmux.datapath.tables import Sizes
@@ -13,6 +11,8 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.datapath.world import world_at
 from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import Tables
+from lbmux.tracing.prefilter_builder import EVERYTHING, sieve_of
+from lbmux.tracing.trace_event import Seen, parse
 from tests.control.inside import Inside
 from tests.control.test_watching import CLIENT, FRAMES, pictured
 

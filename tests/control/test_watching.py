@@ -10,10 +10,10 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from lbmux.control.watching import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.picture import Picture
 from lbmux.tables.flow_filter import FilterError
+from lbmux.tracing.trace_event import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
 from tests.control.inside import CONFIG, Inside
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.programs import recording
-from lbmux.programs.recording import Recording
+from lbmux.tracing import kernel_recording
+from lbmux.tracing.kernel_recording import Recording
 
 
 class Slow:
@@ -27,7 +27,7 @@ class Slow:
 
 def test_a_daemon_that_stops_meanwhile_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     Slow.made = []
-    monkeypatch.setattr(recording, "Recorder", Slow)
+    monkeypatch.setattr(kernel_recording, "Recorder", Slow)
 
     async def stopped_early() -> None:
         given: Any = None

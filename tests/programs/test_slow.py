@@ -10,7 +10,6 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lbmux.control.watching import Seen, Slowly
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
@@ -20,6 +19,7 @@ from lbmux.programs.slow import SlowFrames
 from lbmux.programs.watching import by_route
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
+from lbmux.tracing.trace_event import Seen, Slowly
 from tests.slowpath.golden import ETHER, MUX, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from lbmux.control.sieve import EVERYTHING, Sieve
 from lbmux.errors import LbmuxError
 from lbmux.frames.recorder import Recorded, Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf.syscall import Attach
+from lbmux.tracing.prefilter_builder import EVERYTHING, Sieve
 
 log = logging.getLogger(__name__)
 
