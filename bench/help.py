@@ -30,10 +30,10 @@ from lbmux.slowpath.agent import AgentSlowPath, Host, Target
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import MuxSlowPath, Place, vips_of
-from lbmux.slowpath.packets import ETHERNET_BYTES, ip_packet
 from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.wire.packet import ETHERNET_BYTES, ip_packet
 
 PACKETS, FLOWS, CONNECTIONS = 5000, 4096, 96
 NO_LIMIT = 1_000_000

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.plurals import counted
-from lbmux.slowpath.checksums import TCP
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.resets import outside_of_window
 from lbmux.tables.lost_flows import Backends, orphans
 from lbmux.tables.snapshot import Moment
+from lbmux.wire.internet_checksum import TCP
 
 log = logging.getLogger(__name__)
 

@@ -25,13 +25,13 @@ from lbmux.programs.watching import by_route
 from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.packets import ip_packet, read_frame
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import Seen, Slowly, noting
+from lbmux.wire.packet import ip_packet, read_frame
 
 ROOM_BYTES = 1 << 17
 LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)

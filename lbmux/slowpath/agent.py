@@ -20,12 +20,12 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.errors import is_error
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES
-from lbmux.slowpath.packets import Packet, ip_packet, read_frame
 from lbmux.slowpath.quoted import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
 from lbmux.slowpath.returned import given_back
 from lbmux.slowpath.tunnels import inside
+from lbmux.wire.packet import Packet, ip_packet, read_frame
 
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
 """Verdicts of frames that may be ours; NOT_TUNNELLED for fragments of outer packets."""

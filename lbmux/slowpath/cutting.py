@@ -7,14 +7,7 @@ Who calls gives the identification: two packets with one, between one pair of ho
 import struct
 from collections.abc import Iterator
 
-from lbmux.slowpath.packets import (
-    FRAGMENT,
-    FRAGMENT_BYTES,
-    IPV6_BYTES,
-    MORE_FRAGMENTS,
-    OFFSET_MASK,
-    with_header_checksum,
-)
+from lbmux.wire.packet import FRAGMENT, FRAGMENT_BYTES, IPV6_BYTES, MORE_FRAGMENTS, OFFSET_MASK, with_header_checksum
 
 UNIT_BYTES = 8
 """Fragments begin at multiples of it."""

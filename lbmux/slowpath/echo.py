@@ -3,8 +3,8 @@
 The answer is the request with its addresses exchanged and another type; identifier, sequence and data come back.
 """
 
-from lbmux.slowpath.checksums import is_right
-from lbmux.slowpath.packets import Packet, icmp_packet
+from lbmux.wire.internet_checksum import is_right
+from lbmux.wire.packet import Packet, icmp_packet
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 V6_ECHO_REQUEST, V6_ECHO_REPLY = 128, 129

@@ -8,7 +8,7 @@ be sent: about an ICMP error, about a later fragment, and about what was or came
 import struct
 
 from lbmux.addresses import Address
-from lbmux.slowpath.packets import IPV4_BYTES, IPV6_BYTES, Packet, icmp_packet
+from lbmux.wire.packet import IPV4_BYTES, IPV6_BYTES, Packet, icmp_packet
 
 UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM, SOURCE_QUENCH, REDIRECT = 3, 11, 12, 4, 5
 V6_UNREACHABLE, V6_TOO_BIG, V6_TIME_EXCEEDED, V6_PARAMETER_PROBLEM = 1, 2, 3, 4

@@ -50,8 +50,8 @@ from lbmux.datapath.world import (
 from lbmux.slowpath.candidates import host_keys
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
-from lbmux.slowpath.packets import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
+from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 
 ROOM_BYTES = 1 << 17
 BEFORE_BYTES = 128

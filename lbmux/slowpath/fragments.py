@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
 from lbmux.config.slowpath_models import Fragments as Limits
-from lbmux.slowpath.checksums import TCP, UDP
 from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.packets import Packet
+from lbmux.wire.internet_checksum import TCP, UDP
+from lbmux.wire.packet import Packet
 
 LEAST_BYTES = {TCP: 20, UDP: 8}
 """Of the transport header in a first fragment; fragments of other protocols belong to no service."""

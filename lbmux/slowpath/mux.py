@@ -19,19 +19,19 @@ from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath import errors
 from lbmux.slowpath.candidates import host_key
-from lbmux.slowpath.checksums import TCP, UDP
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.echo import echo_reply, is_echo_request
 from lbmux.slowpath.flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
-from lbmux.slowpath.packets import Packet, read_frame, read_ip, turned
 from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
 from lbmux.slowpath.quoted import flow_of
 from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.resets import reset
 from lbmux.slowpath.returned import Stage, next_candidate
 from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
+from lbmux.wire.internet_checksum import TCP, UDP
+from lbmux.wire.packet import Packet, read_frame, read_ip, turned
 
 HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import mmh3
 
 from lbmux.addresses import Address
-from lbmux.slowpath.packets import Packet, ip_packet
+from lbmux.wire.packet import Packet, ip_packet
 
 CARRIES = {4: 4, 6: 41}
 """IP in IP: the protocol number by the inner packet's family (RFC 2003, RFC 2473)."""

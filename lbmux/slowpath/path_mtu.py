@@ -18,8 +18,8 @@ from lbmux.slowpath.errors import (
     V6_TOO_BIG,
     V6_UNREACHABLE,
 )
-from lbmux.slowpath.packets import Packet, read_ip
 from lbmux.slowpath.quoted import quote_in
+from lbmux.wire.packet import Packet, read_ip
 
 LIFETIME_S = 600.0
 """RFC 1191, section 6.3: after about ten minutes a larger one is tried again."""

@@ -4,9 +4,9 @@ The port is the same at both ends.  A reset, or the SYN-ACK of one who listens a
 """
 
 from lbmux.addresses import Address
-from lbmux.slowpath.checksums import TCP, with_checksum
-from lbmux.slowpath.packets import IPV4_BYTES, ip_packet
 from lbmux.slowpath.resets import ACK, HEADER, RST, SYN, TCP_BYTES
+from lbmux.wire.internet_checksum import TCP, with_checksum
+from lbmux.wire.packet import IPV4_BYTES, ip_packet
 
 SEGMENT_BYTES = 128
 """As much of an answer as is read: the longest IPv4 header and a TCP header without options."""

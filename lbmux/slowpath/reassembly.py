@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
-from lbmux.slowpath.packets import FRAGMENT_BYTES, IPV6_BYTES, Packet, with_header_checksum
+from lbmux.wire.packet import FRAGMENT_BYTES, IPV6_BYTES, Packet, with_header_checksum
 
 MOST_PACKETS, MOST_BYTES, TIMEOUT_S = 256, 4 << 20, 2.0
 LARGEST_BYTES, UNIT_BYTES = 65535, 8

@@ -3,9 +3,9 @@ client say the numbers that a reset needs."""
 
 import struct
 
-from lbmux.slowpath.checksums import TCP, with_checksum
 from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.packets import Packet, ip_packet
+from lbmux.wire.internet_checksum import TCP, with_checksum
+from lbmux.wire.packet import Packet, ip_packet
 
 TCP_BYTES, FIN, SYN, RST, ACK = 20, 1, 2, 4, 16
 HEADER = struct.Struct("!HHIIBBHHH")

@@ -20,7 +20,7 @@ from enum import IntEnum
 
 from lbmux.slowpath.flow import Candidates
 from lbmux.slowpath.muxes import CARRIES
-from lbmux.slowpath.packets import Packet, ip_packet
+from lbmux.wire.packet import Packet, ip_packet
 
 
 class Stage(IntEnum):

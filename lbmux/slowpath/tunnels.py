@@ -6,10 +6,10 @@ from typing import NamedTuple
 from lbmux.addresses import Address, port_from_wire
 from lbmux.config.models import Config, kind_of
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.checksums import UDP
-from lbmux.slowpath.packets import TYPE_IPV4, TYPE_IPV6, Packet, read_frame, read_ip
 from lbmux.targets.regions import Tables
 from lbmux.tracing.trace_event import without_tunnel
+from lbmux.wire.internet_checksum import UDP
+from lbmux.wire.packet import TYPE_IPV4, TYPE_IPV6, Packet, read_frame, read_ip
 
 IPIP, IPV6, GRE = 4, 41, 47
 GRE_BYTES, UDP_BYTES, GUE_BYTES, GENEVE_BYTES = 4, 8, 4, 8

@@ -10,12 +10,12 @@ from pathlib import Path
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.echo import is_echo_request
-from lbmux.slowpath.packets import read_frame
 from lbmux.slowpath.quoted import flow_of
 from lbmux.targets.bpf.watched import MOST_BYTES
 from lbmux.tools.explain import Explanation, Step, explain_live
 from lbmux.tools.packet import Packet
 from lbmux.tracing.trace_event import NAMES, Heading
+from lbmux.wire.packet import read_frame
 
 OF_THE_CHOICE = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
 

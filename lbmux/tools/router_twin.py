@@ -19,8 +19,8 @@ from typing import Any
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.tun import Tun
-from lbmux.slowpath.checksums import checksum
 from lbmux.tools.packet import Packet
+from lbmux.wire.internet_checksum import checksum
 
 CLONE_NEWNET = 0x40000000
 PATIENCE_S = 2.0

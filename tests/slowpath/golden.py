@@ -7,7 +7,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lbmux.slowpath.packets import Packet, read_frame, read_ip
+from lbmux.wire.packet import Packet, read_frame, read_ip
 
 CLIENT, VIP, DIP, HOST, MUX = "198.51.100.7", "203.0.113.10", "10.1.0.3", "10.1.0.1", "10.0.0.5"
 CLIENT6, VIP6, DIP6, HOST6, MUX6 = "2001:db8:c::7", "2001:db8:f::10", "fd00:1::3", "fd00:1::1", "fd00::5"

@@ -17,8 +17,8 @@ from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
-from lbmux.slowpath.packets import read_frame, read_ip
 from lbmux.slowpath.tunnels import carriers
+from lbmux.wire.packet import read_frame, read_ip
 from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, VIP, back, datagram, ip, segment
 from tests.slowpath.tables import Mux
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 from scapy.utils import checksum as scapy_checksum
 
-from lbmux.slowpath.checksums import ICMP, ICMPV6, TCP, UDP, adjusted, checksum, is_right, with_checksum
+from lbmux.wire.internet_checksum import ICMP, ICMPV6, TCP, UDP, adjusted, checksum, is_right, with_checksum
 from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, datagram, ip, read, segment
 
 

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 from lbmux.config.slowpath_models import Fragments as Limits
 from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.fragments import Fragments
-from lbmux.slowpath.packets import Packet
+from lbmux.wire.packet import Packet
 from tests.slowpath.golden import CLIENT, VIP, datagram, ip, read, segment
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
-from lbmux.slowpath.packets import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, turned
+from lbmux.wire.packet import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, turned
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, datagram, dissect, ip, read, segment
 
 

@@ -10,8 +10,8 @@ from scapy.layers.inet import IP, fragment
 from scapy.layers.inet6 import IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, fragment6
 from scapy.packet import Raw
 
-from lbmux.slowpath.packets import Packet
 from lbmux.slowpath.reassembly import MOST_BYTES, MOST_PACKETS, TIMEOUT_S, Reassembly
+from lbmux.wire.packet import Packet
 from tests.slowpath.golden import CLIENT, VIP, datagram, dissect, ip, read
 
 

@@ -10,8 +10,8 @@ from lbmux.addresses import to_pair
 from lbmux.datapath.encapsulate import TTL
 from lbmux.slowpath.candidates import host_key, host_keys
 from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
-from lbmux.slowpath.packets import ip_packet, read_ip
 from lbmux.slowpath.returned import Stage, given_back, next_candidate
+from lbmux.wire.packet import ip_packet, read_ip
 from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
 
 FLOW = Flow(6, ip_address("198.51.100.2"), 1, ip_address("192.0.2.1"), 80)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
-from lbmux.slowpath.checksums import TCP, with_checksum
-from lbmux.slowpath.packets import ip_packet
 from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
+from lbmux.wire.internet_checksum import TCP, with_checksum
+from lbmux.wire.packet import ip_packet
 
 PACKETS, SECONDS = 20_000, 3.0
 FIRST_PORT = 1024

@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.errors import SetupError
-from lbmux.slowpath.checksums import with_checksum
+from lbmux.wire.internet_checksum import with_checksum
 
 ETHERTYPES = {4: 0x0806, 6: 0x86DD}
 REQUEST, REPLY = 1, 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from lbmux.addresses import Address
-from lbmux.slowpath.checksums import ICMP, ICMPV6, TCP, UDP, checksum, with_checksum
+from lbmux.wire.internet_checksum import ICMP, ICMPV6, TCP, UDP, checksum, with_checksum
 
 ETHERNET_BYTES, TAG_BYTES, MOST_TAGS = 14, 4, 2
 IPV4_BYTES, IPV6_BYTES, FRAGMENT_BYTES = 20, 40, 8
