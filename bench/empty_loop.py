@@ -6,12 +6,12 @@ import sys
 import numpy as np
 
 from lbmux.codegen.compiled import compiled
+from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.process import notify, run, stop_event
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address
 from lbmux.frames.batch import Batch
 from lbmux.linux.offloads import without_super_frames
-from lbmux.programs.daemon import notify, run, stop_event
-from lbmux.programs.mux import PacketLoop
 
 
 class Empty:

@@ -23,6 +23,7 @@ from bench.generator import PATTERN
 from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.world import TABLE_SYMBOL
@@ -30,7 +31,6 @@ from lbmux.frames.recorder import Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
 from lbmux.linux.next_hops import NextHop
-from lbmux.programs.watching import FRAMES_A_SECOND
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.maps import KernelTables

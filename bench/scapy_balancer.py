@@ -9,7 +9,7 @@ from scapy.layers.l2 import Ether, getmacbyip
 from scapy.packet import Packet
 
 from bench.frames import BACKENDS, VIP
-from lbmux.programs.daemon import notify
+from lbmux.daemons.process import notify
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from bench.frames import LOCAL, Frames, config, tables
 from bench.kernel import Stage
 from bench.live import Bed
 from bench.report import Result
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND, Watching
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.programs.drivers import Driver
-from lbmux.programs.mux import PacketLoop
-from lbmux.programs.watching import FRAMES_A_SECOND, Watching
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker

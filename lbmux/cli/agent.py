@@ -52,8 +52,8 @@ def command(
     SIGHUP loads the configuration anew, SIGTERM ends it.  Its flow table stays for the next agent, and until that one
     comes no reply leaves with the DIP as its source (`lbmux detach` ends that).
     """
-    from lbmux.programs.agent import Options, serve
-    from lbmux.programs.daemon import run
+    from lbmux.daemons.agent_daemon import Options, serve
+    from lbmux.daemons.process import run
 
     options = Options(
         config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics, health_token

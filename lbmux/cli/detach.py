@@ -15,8 +15,8 @@ def command(interface: str, as_json: bool) -> int:
 
     What an agent in user space left to hold replies back goes too.
     """
+    from lbmux.daemons.leftovers import release
     from lbmux.frames.xdp import detach
-    from lbmux.programs.leftovers import release
 
     there = detach(interface)
     there = release() or there

@@ -23,8 +23,8 @@ def command(config: Path, interface: str, addresses: tuple[Address, ...], contro
 
     The VIP has to be an address of this host.  SIGHUP loads the configuration anew, SIGTERM withdraws and ends it.
     """
-    from lbmux.programs.daemon import run
-    from lbmux.programs.edge import Options, serve
+    from lbmux.daemons.edge_daemon import Options, serve
+    from lbmux.daemons.process import run
 
     more = bgp_options.settings(bgp)
     if more["bgp"] is None:

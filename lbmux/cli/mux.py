@@ -45,8 +45,8 @@ def command(
 
     SIGHUP loads the configuration anew, SIGTERM ends it after what was read is sent.
     """
-    from lbmux.programs.daemon import run
-    from lbmux.programs.mux import Options, serve
+    from lbmux.daemons.mux_daemon import Options, serve
+    from lbmux.daemons.process import run
 
     more = bgp_options.settings(bgp) | {"metrics": metrics, "health_token": health_token}
     run(serve(Options(config, interface, addresses, control, driver, detach_on_exit, xdp_mode, **more)))

@@ -29,7 +29,7 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
     import secrets
 
     from lbmux.api.control_socket import default_path
-    from lbmux.programs.daemon import run
+    from lbmux.daemons.process import run
     from lbmux.tools.results import read_result
     from lbmux.tools.web.guard import is_local
     from lbmux.tools.web.server import Site, serve

@@ -18,7 +18,8 @@ the local stack, from the VIP to the DIP.
 
 A reply without an entry never leaves as it is unless it is known to be none of a VIP's.  A connection that a client
 opens straight to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct``.  Any other TCP reply
-without an entry has lost it: user space asks the host's sockets (lbmux.programs.slow_agent).  A reset means nothing to
+without an entry has lost it: user space asks the host's sockets (lbmux.daemons.agent_slow_path_io).  A reset means
+nothing to
 a client that does not know its source, and UDP has no connections to ask about; both leave as they are.
 """
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from lbmux.daemons.process import notify
 from lbmux.lab.router import AS, MUX_AS, options
-from lbmux.programs.daemon import notify
 
 SEARCH = "/usr/lib/frr"
 DAEMONS = ("zebra", "bfdd", "bgpd")

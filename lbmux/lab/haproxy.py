@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbmux.programs.daemon import notify
+from lbmux.daemons.process import notify
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 BACKLOG = 1024

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lbmux.programs.daemon import notify
+from lbmux.daemons.process import notify
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 AS, MUX_AS, UPSTREAM_AS = 64512, 65001, 64513

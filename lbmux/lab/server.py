@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from lbmux.programs.daemon import notify, run, stop_event
+from lbmux.daemons.process import notify, run, stop_event
 
 CHUNK_BYTES = 1 << 16
 PATTERN = b"".join(hashlib.sha256(index.to_bytes(4, "big")).digest() for index in range(CHUNK_BYTES // 32))

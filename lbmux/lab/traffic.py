@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lbmux.daemons import process
 from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import python
-from lbmux.programs import daemon
 
 START_TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
     parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
     parser.add_argument("--seconds", type=float, help="end after so long [default: at the end of stdin]")
-    daemon.run(run(parser.parse_args()))
+    process.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lbmux.api.control_socket import ask
 from lbmux.bgp.speaker_watchdog import dies_with_parent
+from lbmux.daemons.process import notify
 from lbmux.errors import ControlError
-from lbmux.programs.daemon import notify
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 ADVERTISEMENTS_S = 0.2

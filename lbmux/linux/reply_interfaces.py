@@ -1,6 +1,6 @@
 """The interfaces by which a host's replies may leave: those that a route leads to.
 
-The agent's kernel driver attaches its egress program to each of them (lbmux.programs.egress).
+The agent's kernel driver attaches its egress program to each of them (lbmux.daemons.egress).
 """
 
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from lbmux.cli.logs import Json, Text
 
 
 def record(message: str, *args: object) -> logging.LogRecord:
-    return logging.LogRecord("lbmux.programs.mux", logging.WARNING, "mux.py", 1, message, args, None)
+    return logging.LogRecord("lbmux.daemons.mux_daemon", logging.WARNING, "mux.py", 1, message, args, None)
 
 
 def test_text_is_one_line_an_event() -> None:
@@ -27,7 +27,7 @@ def test_json_has_the_message_and_what_it_is_made_of() -> None:
     at = datetime.fromisoformat(said.pop("time"))
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
     assert said == {
-        "level": "warning", "logger": "lbmux.programs.mux", "message": "next hop of 10.1.1.2 is 7\n",
+        "level": "warning", "logger": "lbmux.daemons.mux_daemon", "message": "next hop of 10.1.1.2 is 7\n",
         "event": "next hop of %s is %d\n", "fields": ["10.1.1.2", 7],
     }  # fmt: skip
 

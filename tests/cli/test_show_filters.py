@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lbmux.cli.main import run
-from lbmux.programs.drivers import Driver
-from lbmux.programs.showing import Showing
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.status_handlers import Showing
 from tests.control.answering import answering
 from tests.control.inside import CONFIG, Inside
 

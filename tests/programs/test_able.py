@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.daemons.announcement import is_up
+from lbmux.daemons.forwarding_check import Able
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.programs.able import Able
-from lbmux.programs.announcing import is_up
 from tests.frames.pair import Pair
 from tests.lab.routed import until
 

@@ -11,9 +11,9 @@ from lbmux.backends.override_commands import live
 from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import Orders
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.programs import drained
-from lbmux.programs.drained import Drained
-from lbmux.programs.reload import Reloader, nothing_leaves
+from lbmux.daemons import drain_watch
+from lbmux.daemons.drain_watch import Drained
+from lbmux.daemons.reloader import Reloader, nothing_leaves
 from tests.control.test_orders import backend, configured
 
 B1, B2 = ("web", "b1"), ("web", "b2")
@@ -60,7 +60,7 @@ async def looked(watcher: Drained[Tables]) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drained, "LOOK_S", 0.01)
+    monkeypatch.setattr(drain_watch, "LOOK_S", 0.01)
 
 
 def test_without_weight_and_without_flows_is_drained() -> None:

@@ -9,8 +9,8 @@ from itertools import count
 import pytest
 
 from lbmux.api.control_socket import ask
+from lbmux.daemons.wait_quiet import QUIET_S, drained
 from lbmux.lab.lab import Lab
-from lbmux.programs.draining import QUIET_S, drained
 from tests.programs.daemons import running, service
 from tests.programs.test_drivers import verdicts
 from tests.programs.web_lab import knocking, tell

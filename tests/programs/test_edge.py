@@ -17,6 +17,8 @@ import pytest
 
 from lbmux.api.control_socket import ask
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.drain_watch import LOOK_S
+from lbmux.daemons.edge_daemon import of_host, served
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
 from lbmux.lab import processes
@@ -25,8 +27,6 @@ from lbmux.lab.processes import Process
 from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
 from lbmux.lab.traffic import traffic
-from lbmux.programs.drained import LOOK_S
-from lbmux.programs.edge import of_host, served
 from tests.control.health.servers import stream_server
 from tests.lab.routed import Router, until, ways
 from tests.labs import built

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 import pytest
 
 from lbmux.api.control_socket import ask
+from lbmux.daemons.mux_health import FIRST_S
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
-from lbmux.programs.health import FIRST_S
 from tests.programs.daemons import Wire, running, started
 from tests.programs.slow_lab import VIPS, balanced
 from tests.programs.web_lab import (

@@ -8,8 +8,8 @@ from typing import Any
 from lbmux.backends.overrides import Orders
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
-from lbmux.programs.health import Health
-from lbmux.programs.showing import LINES_AN_ANSWER
+from lbmux.daemons.mux_health import Health
+from lbmux.daemons.status_handlers import LINES_AN_ANSWER
 
 
 def test_many_backends_come_in_parts_with_what_the_file_says_of_them() -> None:

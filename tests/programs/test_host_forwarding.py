@@ -16,11 +16,11 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 
 from lbmux.api.control_socket import ask
 from lbmux.config.models import Config
+from lbmux.daemons import host_forwarding
+from lbmux.daemons.host_forwarding import HostForwarding
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
-from lbmux.programs import host_forwarding
-from lbmux.programs.host_forwarding import HostForwarding
 from lbmux.targets.bpf.syscall import BpfError
 from tests.programs.daemons import Daemon, configuration, running, service
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from lbmux.daemons.mux_daemon import PacketLoop
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.programs.mux import PacketLoop
 
 
 class Ring:

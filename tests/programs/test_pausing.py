@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND, PAUSE_S, Watching
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.programs.drivers import Driver
-from lbmux.programs.watching import FRAMES_A_SECOND, PAUSE_S, Watching
 from lbmux.tables.snapshot import Moment
 from tests.control.inside import Inside
 

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, TCP
 from lbmux.addresses import port_to_wire
 from lbmux.config.models import Config
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.programs.prompting import Prompting
+from lbmux.daemons.challenge_ack import Prompting
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from tests.control.inside import CONFIG, Inside, client, dns
 from tests.datapath.craft import ACK, FIN

@@ -12,8 +12,8 @@ from lbmux.backends.override_store import NotStoredError, OrderBook
 from lbmux.backends.overrides import Orders
 from lbmux.config.loader import load
 from lbmux.config.models import Config
+from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ConfigError, TableError
-from lbmux.programs.reload import Reloader
 
 FILE = """
 services: [{name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.0.2.1}]}]

@@ -10,13 +10,13 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from lbmux.daemons import mux_slow_path_io
+from lbmux.daemons.mux_slow_path_io import SlowFrames
+from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
 from lbmux.linux.next_hops import NextHop
-from lbmux.programs import slow
-from lbmux.programs.slow import SlowFrames
-from lbmux.programs.watching import by_route
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
 from lbmux.tracing.trace_event import Seen, Slowly
@@ -40,7 +40,7 @@ class Collector:
 class Case:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(slow.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(mux_slow_path_io.time, "monotonic", lambda: self.now)
         self.mux, self.sender = Mux(), Collector()
         self.slow = SlowFrames(self.mux.control, self.mux.worker, self.sender)  # type: ignore[arg-type]
         ((_, self.target, frame),) = self.mux.forward(bytes(Ether(**ETHER) / ip(4, flags="DF") / segment(1400)))

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lbmux.programs.waiting import LIMIT_S, Waiting
+from lbmux.daemons.pending_neighbours import LIMIT_S, Waiting
 
 
 def test_a_frame_that_waited_came_when_it_came() -> None:

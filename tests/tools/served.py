@@ -10,8 +10,8 @@ from lbmux.backends.override_commands import live
 from lbmux.backends.overrides import Ordered, Orders, ordered
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import Config
-from lbmux.programs.drivers import Driver
-from lbmux.programs.showing import Showing
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.status_handlers import Showing
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain import Explanation, explain_live
 from lbmux.tools.packet import Packet

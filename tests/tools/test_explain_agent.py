@@ -15,10 +15,10 @@ from scapy.layers.l2 import Ether
 
 from lbmux.api.control_socket import ControlServer
 from lbmux.config.models import Config
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.status_handlers import Showing
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
-from lbmux.programs.drivers import Driver
-from lbmux.programs.showing import Showing
 from lbmux.slowpath.tunnels import Ports
 from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.snapshot import Moment

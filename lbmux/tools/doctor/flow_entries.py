@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from lbmux.programs.leftovers import DEVICE, is_held
+from lbmux.daemons.leftovers import DEVICE, is_held
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import Situation
 

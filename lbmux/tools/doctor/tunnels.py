@@ -10,11 +10,11 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
+from lbmux.daemons.tunnel_probes import PORTS, bare, towards
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
-from lbmux.programs.tunnel_probes import PORTS, bare, towards
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables

@@ -17,8 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.programs.daemon import ready, stop_event
 from lbmux.tools.explain import explain_live
 from lbmux.tools.packet import Packet
 from lbmux.tools.results import read_result

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from lbmux.daemons.drivers import MOST_CPUS
 from lbmux.datapath.tables import Sizes
-from lbmux.programs.drivers import MOST_CPUS
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
 

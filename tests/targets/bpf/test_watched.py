@@ -7,10 +7,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from lbmux.daemons.drivers import MOST_CPUS
 from lbmux.datapath.sift import SIEVE
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
-from lbmux.programs.drivers import MOST_CPUS
 from lbmux.targets.bpf import syscall, watched
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.ring import Ring

@@ -8,9 +8,9 @@ import pytest
 
 from lbmux.backends.override_commands import Change, add, live, weigh
 from lbmux.config.loader import load
-from lbmux.programs.drivers import Driver
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import Showing
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import Showing
 from lbmux.tools.doctor import daemon
 from lbmux.tools.doctor.finding import Finding
 from tests.control.answering import answering

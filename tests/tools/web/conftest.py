@@ -19,11 +19,11 @@ from lbmux.backends.overrides import Ordered, Orders
 from lbmux.backends.tracker import Lives
 from lbmux.bgp.bgp_settings import Neighbour, describe, routes_of
 from lbmux.config.models import Config
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.status_handlers import Showing
 from lbmux.lab.board import report
 from lbmux.lab.board.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
-from lbmux.programs.drivers import Driver
-from lbmux.programs.showing import Showing
 from lbmux.tools.web.server import Site
 from tests.control.answering import answering
 from tests.control.inside import CONFIG, MAC, Inside

@@ -17,11 +17,11 @@ from typing import Any
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.tunnel_probes import bare
 from lbmux.errors import SetupError, TableError
 from lbmux.frames.socket_filters import attach, tcp_to
 from lbmux.health.hosts import FALL, HostChecks
 from lbmux.linux.next_hops import NextHop
-from lbmux.programs.tunnel_probes import bare
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe

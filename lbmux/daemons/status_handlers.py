@@ -17,11 +17,11 @@ from typing import Any
 
 from lbmux import __version__
 from lbmux.api import status_tables
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.pending_neighbours import Waiting
 from lbmux.datapath.tables import VERSION
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.programs.drivers import Driver
-from lbmux.programs.waiting import Waiting
 from lbmux.tables import flow_filter, live_flows
 from lbmux.tables.snapshot import Moment
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
 from lbmux.config.models import Config
+from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
 from lbmux.frames.socket_filters import NOTHING, attach
-from lbmux.programs.watching import by_route
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.muxes import CARRIES

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from lbmux.bgp.announcer import Announcer
 from lbmux.config.models import Config
+from lbmux.daemons.status_handlers import Showing
 from lbmux.metrics.families import Reading
 from lbmux.metrics.loop_histograms import Meter
 from lbmux.metrics.metrics_server import MetricsServer
-from lbmux.programs.showing import Showing
 
 SPEAKER_S = 1.0
 SILENT = "down", "the speaker does not answer"

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from lbmux.backends.tracker import states
-from lbmux.programs.drained import Drained
-from lbmux.programs.health_agent import AgentHealth
-from lbmux.programs.ordering import Ordering
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT
+from lbmux.daemons.agent_health import AgentHealth
+from lbmux.daemons.drain_watch import Drained
+from lbmux.daemons.override_handlers import Ordering
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import FORMAT
 from lbmux.tables.live_flows import without_flows
 from lbmux.tables.snapshot import Moment
 

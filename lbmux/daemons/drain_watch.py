@@ -8,8 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 from lbmux.backends import removal
 from lbmux.config.models import BackendKey, Service
+from lbmux.daemons.reloader import Reloader
 from lbmux.errors import LbmuxError
-from lbmux.programs.reload import Reloader
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbmux.api.status_tables import interface_name
+from lbmux.daemons.drivers import Driver
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.picture import Picture
 from lbmux.frames.recorder import Recorded
-from lbmux.programs.drivers import Driver
 from lbmux.slowpath.mux import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.snapshot import Moment

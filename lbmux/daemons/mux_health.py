@@ -11,15 +11,15 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.backends.tracker import Lives
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.daemon_host_probes import HostProbes
+from lbmux.daemons.drain_watch import Drained
+from lbmux.daemons.override_handlers import Ordering
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import FORMAT, LINES_AN_ANSWER
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.health.agent_health_client import Hearing
 from lbmux.health.prober import Bind, Prober
 from lbmux.plurals import counted
-from lbmux.programs.drained import Drained
-from lbmux.programs.host_probes import HostProbes
-from lbmux.programs.ordering import Ordering
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT, LINES_AN_ANSWER
 from lbmux.tables.live_flows import without_flows
 from lbmux.tables.snapshot import Moment
 

@@ -25,6 +25,19 @@ from lbmux.backends.override_store import OrderBook
 from lbmux.backends.overrides import ordered
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
+from lbmux.daemons.agent_backends import AgentLives
+from lbmux.daemons.agent_health import AgentHealth, own_backends
+from lbmux.daemons.agent_slow_path_io import SlowAgent
+from lbmux.daemons.drivers import alone, choose, start, with_fallback
+from lbmux.daemons.egress import Egress
+from lbmux.daemons.keeping import Keeping
+from lbmux.daemons.leftovers import DEVICE, release_if_nobody_has_it
+from lbmux.daemons.metrics_endpoint import serving
+from lbmux.daemons.presence import Presence
+from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.trace_hub import NO_PICTURES, NOBODY_SAW, Watching
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -36,19 +49,6 @@ from lbmux.linux.next_hops import addresses
 from lbmux.linux.offloads import without_super_frames
 from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.linux.sock_diag import Connections
-from lbmux.programs.agent_lives import AgentLives
-from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drivers import alone, choose, start, with_fallback
-from lbmux.programs.egress import Egress
-from lbmux.programs.health_agent import AgentHealth, own_backends
-from lbmux.programs.keeping import Keeping
-from lbmux.programs.leftovers import DEVICE, release_if_nobody_has_it
-from lbmux.programs.metrics.serving import serving
-from lbmux.programs.presence import Presence
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import Showing
-from lbmux.programs.slow_agent import SlowAgent
-from lbmux.programs.watching import NO_PICTURES, NOBODY_SAW, Watching
 from lbmux.tables.agent_tables import AgentTables, advmss, ports_of, sizes_for
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.snapshot import Moment

@@ -12,8 +12,8 @@ from lbmux.backends import override_commands
 from lbmux.backends.override_commands import OrderError
 from lbmux.backends.overrides import Ordered
 from lbmux.config.models import BackendKey
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import FORMAT
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,23 @@ from lbmux.backends.tracker import Lives
 from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
 from lbmux.config.loader import load
 from lbmux.config.models import Config
+from lbmux.daemons.announcement import announcing
+from lbmux.daemons.challenge_ack import Prompting
+from lbmux.daemons.daemon_host_probes import HostProbes
+from lbmux.daemons.drivers import Driver, alone, choose, start, with_fallback
+from lbmux.daemons.forwarding_check import Able
+from lbmux.daemons.host_forwarding import HostForwarding
+from lbmux.daemons.metrics_endpoint import serving
+from lbmux.daemons.mux_health import Health
+from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
+from lbmux.daemons.pending_neighbours import Waiting
+from lbmux.daemons.presence import Presence
+from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.trace_hub import NOBODY_SAW, Source, Watching
+from lbmux.daemons.tunnel_probes import TunnelProbes
+from lbmux.daemons.wait_quiet import drained
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
@@ -32,23 +49,6 @@ from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
 from lbmux.metrics.loop_histograms import Meter
 from lbmux.plurals import counted
-from lbmux.programs.able import Able
-from lbmux.programs.announcing import announcing
-from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.draining import drained
-from lbmux.programs.drivers import Driver, alone, choose, start, with_fallback
-from lbmux.programs.health import Health
-from lbmux.programs.host_forwarding import HostForwarding
-from lbmux.programs.host_probes import HostProbes
-from lbmux.programs.metrics.serving import serving
-from lbmux.programs.presence import Presence
-from lbmux.programs.prompting import Prompting
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import Showing
-from lbmux.programs.slow import Sender, SlowFrames, refreshing
-from lbmux.programs.tunnel_probes import TunnelProbes
-from lbmux.programs.waiting import Waiting
-from lbmux.programs.watching import NOBODY_SAW, Source, Watching
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Moment

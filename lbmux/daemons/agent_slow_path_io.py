@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
+from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
@@ -21,7 +22,6 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.linux.sock_diag import Connections
-from lbmux.programs.watching import by_route
 from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import Flow

@@ -26,17 +26,17 @@ from lbmux.bgp.bgp_settings import Bgp, Prefix, Route
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
+from lbmux.daemons.announcement import announcing, is_up
+from lbmux.daemons.drain_watch import Drained
+from lbmux.daemons.override_handlers import Ordering
+from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.status_handlers import FORMAT
 from lbmux.errors import SetupError
 from lbmux.health.prober import Prober
 from lbmux.linux.next_hops import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted
-from lbmux.programs.announcing import announcing, is_up
-from lbmux.programs.daemon import notify, ready, stop_event
-from lbmux.programs.drained import Drained
-from lbmux.programs.ordering import Ordering
-from lbmux.programs.reload import Reloader
-from lbmux.programs.showing import FORMAT
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass
 
+from lbmux.daemons.announcement import is_up
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.presence import interface_index
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.programs.announcing import is_up
-from lbmux.programs.drivers import Driver
-from lbmux.programs.presence import interface_index
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from lbmux.daemons.drivers import Driver
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.linux.network_events import LINKS, NetworkEvents
 from lbmux.linux.offloads import switch_off_super_frames
-from lbmux.programs.drivers import Driver
 
 log = logging.getLogger(__name__)
 
