@@ -51,7 +51,7 @@ def test_tables_have_the_same_lines(control: str, capsys: pytest.CaptureFixture[
 
 
 def test_ipv6_in_any_form() -> None:
-    from lbmux.cli.show import _matching
+    from lbmux.cli.inspect.show_command import _matching
 
     lines = [{"vip": "2001:db8::80"}, {"vip": "2001:db8::81"}]
     assert _matching(lines, {"vip": "2001:DB8:0::80"}) == lines[:1]

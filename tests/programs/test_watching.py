@@ -15,7 +15,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
 
 from lbmux.api.control_socket import ask
-from lbmux.cli.trace import _steps
+from lbmux.cli.inspect.trace_command import _steps
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from tests.programs.daemons import READY, START_S, Daemon, configuration, running, send, service, started

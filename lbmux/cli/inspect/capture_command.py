@@ -54,7 +54,7 @@ def command(
     pings, ICMP, fragments, resets) stands behind that, and says so.  FILTER as in `lbmux trace`.
     """
     from lbmux.api.control_socket import meant_path
-    from lbmux.cli.watched import watched
+    from lbmux.cli.inspect.trace_stream import watched
     from lbmux.errors import SetupError
     from lbmux.frames.pcapng_writer import PcapngWriter
 
@@ -88,7 +88,7 @@ class Shot(NamedTuple):
 
 
 def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str], inner: bool) -> int:
-    from lbmux.cli.watched import said_of_slow_path
+    from lbmux.cli.inspect.trace_stream import said_of_slow_path
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
     owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])

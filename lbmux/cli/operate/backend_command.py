@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
-from lbmux.cli import names, options
+from lbmux.cli import options
+from lbmux.cli.operate import completion_names
 
 KEPT = "A restart keeps it so."
 EVERYWHERE = "Tell each mux that has it, and its host's agent: each by a --control."
 ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
 SERVICE = click.option(
     "--service", metavar="NAME", help="Only in this service. [default: in every one that has it]",
-    shell_complete=names.services,
+    shell_complete=completion_names.services,
 )  # fmt: skip
-BACKEND = click.argument("backend", shell_complete=names.backends)
+BACKEND = click.argument("backend", shell_complete=completion_names.backends)
 CONTROL = click.option(
     "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket; may be repeated. [default: of the daemon that runs on this machine: mux, agent or edge]",
@@ -63,7 +64,7 @@ def weight(
 
 
 @click.command(name="add")
-@click.argument("service", shell_complete=names.services)
+@click.argument("service", shell_complete=completion_names.services)
 @click.argument("dip", metavar="DIP[:PORT]")
 @click.option("--name", help="Its name. [default: DIP:PORT]")
 @click.option("--weight", type=int, help="Its share of the new flows. [default: 1]")

@@ -26,7 +26,7 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     (ICMP, fragments, packets that are too big) is shown with all that it sent because of the frame.
     """
     from lbmux.api.control_socket import meant_path
-    from lbmux.cli.watched import watched
+    from lbmux.cli.inspect.trace_stream import watched
 
     path = meant_path(control)
     for frame in watched(path, " ".join(filter), count):
@@ -91,7 +91,7 @@ def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _slowly(frame: dict[str, Any]) -> list[dict[str, Any]]:
     """What the slow path did, where it got the frame, and each frame that it sent because of it."""
-    from lbmux.cli.watched import said_of_slow_path
+    from lbmux.cli.inspect.trace_stream import said_of_slow_path
 
     if frame["slowpath"] is None:
         return []

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from lbmux.cli import names
-from lbmux.cli.lab_run import command as run_command
+from lbmux.cli.lab.lab_run_command import command as run_command
+from lbmux.cli.operate import completion_names
 
 BUILT_IN = "ananta"
-TOPOLOGY = click.argument("topology", default=BUILT_IN, shell_complete=names.topologies)
+TOPOLOGY = click.argument("topology", default=BUILT_IN, shell_complete=completion_names.topologies)
 NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab: several may be up.")
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 DRIVER = click.option(
@@ -112,7 +112,7 @@ def _print_status(state: dict[str, Any]) -> None:
 
 @command.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @NAME
-@click.argument("node", shell_complete=names.nodes)
+@click.argument("node", shell_complete=completion_names.nodes)
 @click.argument("arguments", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, node: str, arguments: Sequence[str]) -> int:
     """Run a command in a node; its exit code is ours."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbmux.cli import names, options
+from lbmux.cli import options
+from lbmux.cli.operate import completion_names
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ CONTROL = click.option(
 
 def _filter(*fields: str) -> Callable[[Any], Any]:
     """An option for each field, by its name; --service and --backend are completed."""
-    completions = {"service": names.services, "backend": names.backends}
+    completions = {"service": completion_names.services, "backend": completion_names.backends}
 
     def decorate(command: Any) -> Any:
         for field in reversed(fields):
@@ -53,7 +54,7 @@ def command() -> None:
 def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
     """VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
     if ipvs:
-        from lbmux.cli.ipvs import listing
+        from lbmux.cli.inspect.ipvs_listing import listing
 
         own, there, health = (_whole(control, what)[what] for what in ("services", "backends", "health"))
         own = _matching(own, wanted)
@@ -210,8 +211,8 @@ def _age(seconds: float | None) -> str | None:
     return None if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
-def _itself(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
+def _itself(*completion_names: str) -> dict[str, str]:
+    return {name: name for name in completion_names}
 
 
 def _ask(control: Path | None, what: str, **arguments: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from lbmux.addresses import Address
-from lbmux.cli import bgp_options, options
+from lbmux.cli import options
+from lbmux.cli.run import bgp_options
 
 
 @click.command(name="mux")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from lbmux.cli import names, options
+from lbmux.cli import options
+from lbmux.cli.operate import completion_names as names
 
 
 @click.command(name="run")
