@@ -5,10 +5,10 @@ so every header is written anew.  A second program, at the same interface, count
 """
 
 from lbmux.datapath.checksums import fold
+from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_world
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
-from lbmux.datapath.world import frame, frame_end, frame_length, table, xdp_world
 from lbmux.targets.bpf.programs import XDP_DROP, XDP_TX
 
 PATTERN = layout(

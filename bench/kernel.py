@@ -24,9 +24,9 @@ from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
 from lbmux.daemons.trace_hub import FRAMES_A_SECOND
+from lbmux.datapath.context import TABLE_SYMBOL
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
-from lbmux.datapath.world import TABLE_SYMBOL
 from lbmux.frames.recorder import Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.daemons.trace_hub import by_route
+from lbmux.datapath.context import VOUCHED
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
-from lbmux.datapath.world import VOUCHED
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw import RawSender
 from lbmux.frames.tun import Tun

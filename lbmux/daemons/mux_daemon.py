@@ -40,8 +40,8 @@ from lbmux.daemons.status_handlers import Showing
 from lbmux.daemons.trace_hub import NOBODY_SAW, Source, Watching
 from lbmux.daemons.tunnel_probes import TunnelProbes
 from lbmux.daemons.wait_quiet import drained
+from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import PASSES, Verdict
-from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from lbmux.errors import LbmuxError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing

@@ -18,13 +18,13 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
+from lbmux.datapath.context import backends, frame, frame_end, settings, world_at
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
 from lbmux.datapath.parse import PARSED, parse, source_port
 from lbmux.datapath.tables import backend_row, settings_row
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import backends, frame, frame_end, settings, world_at
 from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun

@@ -6,9 +6,9 @@ It has no branches: the verifier would follow every way through it.
 """
 
 from lbmux.datapath.branchless import below, is_same
+from lbmux.datapath.context import rates, rule_limit, rules, service_limit
 from lbmux.datapath.memory import int32, int64, rarely, step, swap64, u32, u64
 from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
-from lbmux.datapath.world import rates, rule_limit, rules, service_limit
 
 TOKENS_A_FLOW_SHIFT = 10
 MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT

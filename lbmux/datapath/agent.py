@@ -23,6 +23,18 @@ nothing to
 a client that does not know its source, and UDP has no connections to ask about; both leave as they are.
 """
 
+from lbmux.datapath.context import (
+    VOUCHED,
+    endpoint_limit,
+    endpoints,
+    forgotten,
+    frame,
+    frame_end,
+    frame_flags,
+    frame_length,
+    settings,
+    worker_limit,
+)
 from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
@@ -59,18 +71,6 @@ from lbmux.datapath.parse import (
 from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    VOUCHED,
-    endpoint_limit,
-    endpoints,
-    forgotten,
-    frame,
-    frame_end,
-    frame_flags,
-    frame_length,
-    settings,
-    worker_limit,
-)
 
 DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
 HAIRPIN = int(Verdict.HAIRPIN)

@@ -7,6 +7,7 @@ packet says.  A mark that a router made on the outer header's ECN bits is carrie
 from collections import namedtuple
 
 from lbmux.datapath.checksums import replace
+from lbmux.datapath.context import frame, frame_end, frame_length, grow, is_plain
 from lbmux.datapath.encapsulate import type_at, write_ethernet
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
@@ -34,7 +35,6 @@ from lbmux.datapath.parse import PARSED, destination_port, headers_at, mapped, n
 from lbmux.datapath.quic import byte
 from lbmux.datapath.tables import MUX, OWN, WIDE_MUX
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import frame, frame_end, frame_length, grow, is_plain
 
 NOT_TUNNELLED, NOT_A_MUX, FRAGMENT = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.FRAGMENT)
 GRE_BYTES, GUE_BYTES, GENEVE_BYTES = GRE.itemsize, GUE.itemsize, GENEVE.itemsize

@@ -9,6 +9,7 @@ header's checksum takes some additions, since the sum of its constant words stan
 from collections import namedtuple
 
 from lbmux.datapath.checksums import fold
+from lbmux.datapath.context import frame, frame_end, grow, is_plain
 from lbmux.datapath.flows import flow_hash, second_hash
 from lbmux.datapath.headers import (
     DONT_FRAGMENT,
@@ -51,7 +52,6 @@ from lbmux.datapath.parse import unmapped
 from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_MASK, OUTER_IPV6
 from lbmux.datapath.tables import GENEVE as GENEVE_KIND
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import frame, frame_end, grow, is_plain
 
 FORWARDED, TOO_BIG, NO_ROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_ROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)

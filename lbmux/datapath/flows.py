@@ -10,6 +10,7 @@ Every worker has its own part, so there are no locks; user space reads all of th
 """
 
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
+from lbmux.datapath.context import bucket_limit, flows, lookups, settings, worker
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.headers import FIN, RST, SYN
 from lbmux.datapath.memory import advance, int32, int64, prefetch, rarely, step, u8, u16, u32, u64
@@ -31,7 +32,6 @@ from lbmux.datapath.tables import (
     lookup_row,
     settings_row,
 )
-from lbmux.datapath.world import bucket_limit, flows, lookups, settings, worker
 
 ALL_WAYS = (1 << WAYS) - 1
 SECOND = 0x9E3779B9

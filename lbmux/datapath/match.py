@@ -6,10 +6,10 @@ hash table in two copies; the control side fills the copy that is not in force s
 PROBES places from its own, then switches.
 """
 
+from lbmux.datapath.context import name_limit, names
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.memory import int64, opaque, step, u8, u16, u32, u64
 from lbmux.datapath.tables import name_row
-from lbmux.datapath.world import name_limit, names
 
 PROBES = 8
 

@@ -6,6 +6,27 @@ This one function is the way of a packet, in user space and in the kernel.
 from lbmux.datapath.access import admit, allowed
 from lbmux.datapath.branchless import is_other
 from lbmux.datapath.checksums import finish_checksum
+from lbmux.datapath.context import (
+    UNFINISHED_CHECKSUM,
+    backend_limit,
+    backends,
+    clock,
+    forgotten,
+    frame,
+    frame_end,
+    frame_flags,
+    frame_length,
+    is_plain,
+    service_limit,
+    services,
+    settings,
+    slot_limit,
+    slots,
+    traffic,
+    verdicts,
+    worker,
+    worker_limit,
+)
 from lbmux.datapath.encapsulate import encapsulate, hops_left
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
@@ -35,27 +56,6 @@ from lbmux.datapath.tables import (
     traffic_row,
 )
 from lbmux.datapath.verdicts import VERDICTS, Verdict
-from lbmux.datapath.world import (
-    UNFINISHED_CHECKSUM,
-    backend_limit,
-    backends,
-    clock,
-    forgotten,
-    frame,
-    frame_end,
-    frame_flags,
-    frame_length,
-    is_plain,
-    service_limit,
-    services,
-    settings,
-    slot_limit,
-    slots,
-    traffic,
-    verdicts,
-    worker,
-    worker_limit,
-)
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)

@@ -10,6 +10,7 @@ frames go up to user space.
 
 from collections import namedtuple
 
+from lbmux.datapath.context import frame_length, is_plain
 from lbmux.datapath.headers import (
     AUTHENTICATION,
     DESTINATION_OPTIONS,
@@ -42,7 +43,6 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.memory import advance, beyond, int64, step, swap16, u16, u32, u64
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import frame_length, is_plain
 
 TRUNCATED, NOT_IP, VLAN = int(Verdict.TRUNCATED), int(Verdict.NOT_IP), int(Verdict.VLAN)
 MALFORMED, OPTIONS, FRAGMENT = int(Verdict.MALFORMED), int(Verdict.OPTIONS), int(Verdict.FRAGMENT)

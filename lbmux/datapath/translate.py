@@ -7,10 +7,10 @@ unfinished, so there it is the kernel that replaces it: the only step with two b
 from numba.extending import overload
 
 from lbmux.datapath.checksums import replace, replace_wide
+from lbmux.datapath.context import frame, frame_end, replace_transport_checksum
 from lbmux.datapath.headers import IPV6_BYTES, TCP, TCP_BYTES, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, layout, step, swap16, u16, u32, u64
 from lbmux.datapath.parse import unmapped
-from lbmux.datapath.world import frame, frame_end, replace_transport_checksum
 
 TCP_CHECKSUM, UDP_CHECKSUM = TCP.fields["checksum"][1], UDP.fields["checksum"][1]  # type: ignore[index]
 """Where in the transport header."""

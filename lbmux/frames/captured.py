@@ -14,9 +14,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from lbmux.datapath.context import CUT
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, ethernet
 from lbmux.datapath.memory import Pointer, at_address, int64, step, swap32, u8, u16, u32, u64
-from lbmux.datapath.world import CUT
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.links import ETHERNET, link_header
 

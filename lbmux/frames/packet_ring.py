@@ -23,10 +23,10 @@ from numba import types
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
+from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
 from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
 from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rarely, rows, step, swap16, u64
 from lbmux.datapath.verdicts import PASSES, Verdict
-from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row

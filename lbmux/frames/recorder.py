@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lbmux.datapath.sift import SIEVE
+from lbmux.datapath.prefilter import SIEVE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.picture import Picture

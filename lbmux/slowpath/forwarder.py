@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
+from lbmux.datapath.context import backend_limit, backends, service_limit, services, settings, worker_limit, world_at
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.flows import flow_hash, lookup, remember
 from lbmux.datapath.match import match_service
@@ -38,15 +39,6 @@ from lbmux.datapath.tables import (
     settings_row,
 )
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    backend_limit,
-    backends,
-    service_limit,
-    services,
-    settings,
-    worker_limit,
-    world_at,
-)
 from lbmux.slowpath.candidates import host_keys
 from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow

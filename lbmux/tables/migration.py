@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
+from lbmux.datapath.context import endpoints, service_limit, services, settings, world_at
 from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u32
 from lbmux.datapath.tables import (
@@ -27,7 +28,6 @@ from lbmux.datapath.tables import (
     service_row,
     settings_row,
 )
-from lbmux.datapath.world import endpoints, service_limit, services, settings, world_at
 from lbmux.tables.mux_tables import changed_now
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks

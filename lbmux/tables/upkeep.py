@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire, to_pair
 from lbmux.codegen.compiled import compiled
+from lbmux.datapath.context import endpoint_limit, endpoints, settings, worker_limit, world_at
 from lbmux.datapath.flows import flow_hash, idle_for, lookup, trusted_in
 from lbmux.datapath.memory import at_address, int64, step, u32
 from lbmux.datapath.tables import FLOW, GONE, TRUSTED, UNTRUSTED, WAYS, endpoint_row, flow_row, settings_row
-from lbmux.datapath.world import endpoint_limit, endpoints, settings, worker_limit, world_at
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS, SYN_SENT
 from lbmux.tables.agent_tables import AgentTables, Source
 from lbmux.tables.migration import enter_as, word_row

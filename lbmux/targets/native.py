@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
+from lbmux.datapath.context import LIMITS, TABLES, WORLD, backends, world_at
 from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
@@ -27,7 +28,6 @@ from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
 from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import LIMITS, TABLES, WORLD, backends, world_at
 from lbmux.targets.regions import Tables
 
 HEADROOM_BYTES = 64

@@ -15,6 +15,7 @@ import numpy as np
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
+from lbmux.datapath.context import endpoint_limit, endpoints, frame, frame_end, settings, worker_limit, world_at
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
 from lbmux.datapath.match import match_service
@@ -22,15 +23,6 @@ from lbmux.datapath.memory import at_address, int64, step, u64
 from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
 from lbmux.datapath.tables import DIP, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import (
-    endpoint_limit,
-    endpoints,
-    frame,
-    frame_end,
-    settings,
-    worker_limit,
-    world_at,
-)
 from lbmux.errors import SetupError
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.live_flows import STATES, TICK_S

@@ -12,14 +12,7 @@ from numba.extending import intrinsic
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
-from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
-from lbmux.datapath.hashing import scale
-from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import select, slot_hash
-from lbmux.datapath.parse import PARSED, destination_port, parse
-from lbmux.datapath.tables import VIP, WAYS, backend_row, flow_row, service_row, settings_row
-from lbmux.datapath.world import (
+from lbmux.datapath.context import (
     backends,
     flows,
     frame,
@@ -30,6 +23,13 @@ from lbmux.datapath.world import (
     worker_limit,
     world_at,
 )
+from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
+from lbmux.datapath.hashing import scale
+from lbmux.datapath.match import match_service
+from lbmux.datapath.memory import Pointer, at_address, int64, u64
+from lbmux.datapath.mux import select, slot_hash
+from lbmux.datapath.parse import PARSED, destination_port, parse
+from lbmux.datapath.tables import VIP, WAYS, backend_row, flow_row, service_row, settings_row
 from lbmux.targets.native import world_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")

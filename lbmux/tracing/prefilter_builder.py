@@ -1,4 +1,4 @@
-"""From a filter of frames to the sieve of the kernel's programs (lbmux.datapath.sift): what it asks for at least.
+"""From a filter of frames to the sieve of the kernel's programs (lbmux.datapath.prefilter): what it asks for at least.
 
 A sieve lets through whatever the filter does, and maybe more; the filter itself (lbmux.tracing.trace_event) comes
 afterwards.  A filter with `or`, `not` or parentheses asks for nothing that a sieve could say.

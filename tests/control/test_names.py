@@ -8,10 +8,10 @@ import pytest
 from numba import njit
 
 from lbmux.addresses import port_to_wire, to_pair
+from lbmux.datapath.context import world_at
 from lbmux.datapath.match import PROBES, match
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.tables import DIP, MUX, OWN, VIP, Sizes, settings_row
-from lbmux.datapath.world import world_at
 from lbmux.errors import TableError
 from lbmux.tables.address_map import Name, fill
 from lbmux.targets.native import Worker

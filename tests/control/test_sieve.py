@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numba import njit
 
+from lbmux.datapath.context import world_at
 from lbmux.datapath.memory import at_address
-from lbmux.datapath.sift import SIEVE, passes, sieve_row
+from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import world_at
 from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import Tables
 from lbmux.tracing.prefilter_builder import EVERYTHING, sieve_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import port_to_wire, to_pair
+from lbmux.datapath.context import VOUCHED
 from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import VOUCHED
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS
 from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.upkeep import Upkeep

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from lbmux.datapath.context import VOUCHED
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import VOUCHED
 from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels
 from tests.datapath.plain_flows import ACK, RST, SYN, Idle, Key, PlainFlows

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels
 from tests.datapath.plain_flows import Idle, Key, PlainFlows

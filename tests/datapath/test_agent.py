@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.datapath.context import VOUCHED
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import VOUCHED
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, RST, SYN, Craft, Stream, tunnelled
 from tests.datapath.harness import Frames, Machine

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import UNFINISHED_CHECKSUM
 from tests.datapath.craft import Craft, Stream, tag
 from tests.datapath.harness import Frames, Machine
 from tests.datapath.plain_flows import Idle, PlainFlows

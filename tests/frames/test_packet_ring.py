@@ -16,8 +16,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Dot1Q, Ether
 
+from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import CUT, UNFINISHED_CHECKSUM
 from lbmux.errors import SetupError
 from lbmux.frames import packet_ring
 from lbmux.frames.batch import HEADROOM_BYTES, Batch

@@ -12,8 +12,8 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 
+from lbmux.datapath.context import UNFINISHED_CHECKSUM, VOUCHED
 from lbmux.datapath.verdicts import Verdict
-from lbmux.datapath.world import UNFINISHED_CHECKSUM, VOUCHED
 from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner

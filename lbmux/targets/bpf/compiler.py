@@ -1,7 +1,7 @@
 """From a Python function to a BPF object: Numba's LLVM, taken through LLVM's BPF back end.
 
 Numba compiles a step as for this machine, with the world's type saying that it is for the kernel (see
-lbmux.datapath.world); what it adds for Python is dropped, everything is inlined into one function, and llvmlite,
+lbmux.datapath.context); what it adds for Python is dropped, everything is inlined into one function, and llvmlite,
 which Numba needs anyway, emits the object.  No other compiler takes part.
 """
 

@@ -23,7 +23,7 @@ READINGS = 9
 
 @cache
 def numbers() -> dict[str, int]:
-    """What a program needs as lbmux.datapath.world.CLOCK."""
+    """What a program needs as lbmux.datapath.context.CLOCK."""
     jiffy_ns = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
     code = objects.compiled(PROGRAM).program(objects.SECTION, {}, {})
     program = syscall.load_program(Attach.XDP, code, "lbmux_clock").descriptor

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.datapath.context import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
 from lbmux.datapath.tables import PADDING, VERSION, Sizes
-from lbmux.datapath.world import LIMIT_SYMBOL, LIMITS, TABLE_SYMBOL
 from lbmux.errors import SetupError
 from lbmux.targets.bpf import kernel_clock, objects, syscall
 from lbmux.targets.bpf.syscall import Attach, Loaded

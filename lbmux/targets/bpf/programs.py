@@ -4,10 +4,7 @@ Each takes the kernel's context and returns an action.  All that is decided is d
 """
 
 from lbmux.datapath import agent, mux
-from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
-from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
-from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
-from lbmux.datapath.world import (
+from lbmux.datapath.context import (
     RECEIVED,
     SENT,
     arrived,
@@ -23,6 +20,9 @@ from lbmux.datapath.world import (
     tc_world,
     xdp_world,
 )
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
+from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
+from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP, TCX_REDIRECT = -1, 2, 7

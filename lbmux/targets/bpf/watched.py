@@ -1,7 +1,8 @@
 """The kernel programs while somebody watches: they do what the others do, and write frames that match into a ring.
 
 They stand in the others' place for so long (lbmux.frames.recorder), so nobody pays for them else.  What is matched is a
-sieve (lbmux.datapath.sift), coarser than the filter that it was made of: user space looks at what passes it.  How many
+sieve (lbmux.datapath.prefilter),
+coarser than the filter that it was made of: user space looks at what passes it.  How many
 frames may be written is user space's to say, too, so that a flood costs little.
 """
 
@@ -12,11 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from lbmux.datapath import agent, mux
-from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
-from lbmux.datapath.sift import SIEVE, passes, sieve_row
-from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
-from lbmux.datapath.verdicts import DROPS, PASSES
-from lbmux.datapath.world import (
+from lbmux.datapath.context import (
     arrived,
     backend_limit,
     backends,
@@ -31,6 +28,10 @@ from lbmux.datapath.world import (
     worker_limit,
     xdp_world,
 )
+from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
+from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
+from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
+from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.targets.bpf.programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
 
 RING_SYMBOL = "lbmux_ring_"

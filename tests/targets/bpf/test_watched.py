@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lbmux.daemons.drivers import MOST_CPUS
-from lbmux.datapath.sift import SIEVE
+from lbmux.datapath.prefilter import SIEVE
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf import syscall, watched

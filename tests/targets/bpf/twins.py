@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from lbmux.datapath.context import TABLES
 from lbmux.datapath.tables import TICK_SHIFT
-from lbmux.datapath.world import TABLES
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.bpf.test_runs import Run, TestRunner

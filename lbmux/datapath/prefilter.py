@@ -4,6 +4,7 @@ Not on the way of a packet that nobody watches.  A sieve is coarser than the fil
 (lbmux.tracing.prefilter_builder), so that a few comparisons are enough.
 """
 
+from lbmux.datapath.context import frame, frame_end
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
     IPV4_BYTES,
@@ -17,7 +18,6 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
 from lbmux.datapath.parse import mapped
-from lbmux.datapath.world import frame, frame_end
 
 SIEVE = layout(
     ("source_high", "u8"), ("source_low", "u8"), ("source_high_mask", "u8"), ("source_low_mask", "u8"),
