@@ -27,7 +27,7 @@ from lbmux.daemons.trace_hub import FRAMES_A_SECOND
 from lbmux.datapath.context import TABLE_SYMBOL
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
-from lbmux.frames.recorder import Recorder
+from lbmux.frames.tap_reader import Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
 from lbmux.linux.next_hops import NextHop

@@ -10,8 +10,8 @@ import numpy as np
 from bench.frames import Frames, config
 from bench.report import Result, median
 from lbmux.addresses import mac_to_int
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.playback import Playback

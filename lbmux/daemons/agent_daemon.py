@@ -42,7 +42,7 @@ from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.frames.raw import RawSender
+from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.socket_filters import NOTHING, attach, tunnels
 from lbmux.frames.tun import Tun
 from lbmux.linux.next_hops import addresses

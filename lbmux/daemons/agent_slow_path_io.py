@@ -19,7 +19,7 @@ from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
-from lbmux.frames.raw import RawSender
+from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.linux.sock_diag import Connections
 from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target

@@ -23,7 +23,7 @@ from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
-from lbmux.frames.picture import Picture
+from lbmux.frames.frame_copy import Picture
 from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of

@@ -19,8 +19,8 @@ from lbmux.daemons.drivers import Driver
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.frames.picture import Picture
-from lbmux.frames.recorder import Recorded
+from lbmux.frames.frame_copy import Picture
+from lbmux.frames.tap_reader import Recorded
 from lbmux.slowpath.mux import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.snapshot import Moment

@@ -1,6 +1,6 @@
 """Link types of captures (tcpdump.org/linktypes.html): how many bytes precede the packet, and its Ethernet type.
 
-Used by captured.py, which puts an Ethernet header in their place, so that the data path sees one form.
+Used by captured_frames.py, which puts an Ethernet header in their place, so that the data path sees one form.
 """
 
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6

@@ -29,8 +29,8 @@ from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, ra
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
-from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
-from lbmux.frames.ordering import acquire, release
+from lbmux.frames.memory_fences import acquire, release
+from lbmux.frames.sendmmsg import MESSAGE, Messages, sendmmsg, vector_row
 from lbmux.frames.socket_filters import Line, attach
 from lbmux.frames.super_frames import (
     ARENA_BYTES,

@@ -18,7 +18,7 @@ from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.memory import at_address, int64, layout, rows, u32, u64
 from lbmux.errors import CaptureError, SetupError
-from lbmux.frames.captured import (
+from lbmux.frames.captured_frames import (
     LARGEST_BYTES,
     CapturedFrames,
     Found,

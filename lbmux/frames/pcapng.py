@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
-from lbmux.frames.captured import (
-    LARGEST_BYTES,
-    CapturedFrames,
-    Found,
-    address_of,
-    has_room,
-    ordered,
-    put,
-)
+from lbmux.frames.captured_frames import LARGEST_BYTES, CapturedFrames, Found, address_of, has_room, ordered, put
 from lbmux.frames.links import LINKS, UNKNOWN, is_bare
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6

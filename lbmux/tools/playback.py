@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import CapturedFrames
 
 
 class Playback:

@@ -16,7 +16,7 @@ from lbmux.config.models import Config
 from lbmux.datapath.tables import LOOKUPS, TICK_SHIFT
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import CaptureError
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for

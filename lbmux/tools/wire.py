@@ -14,7 +14,7 @@ from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address, u16, u32, u64
 from lbmux.errors import CaptureError
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.tools.playback import Playback
 

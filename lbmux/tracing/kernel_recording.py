@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from lbmux.errors import LbmuxError
-from lbmux.frames.recorder import Recorded, Recorder
+from lbmux.frames.tap_reader import Recorded, Recorder
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.tracing.prefilter_builder import EVERYTHING, Sieve

@@ -42,7 +42,7 @@ from lbmux.datapath.headers import (
     UDP_PROTOCOL,
 )
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.picture import Picture
+from lbmux.frames.frame_copy import Picture
 from lbmux.plurals import counted
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
 from lbmux.tables.snapshot import Moment

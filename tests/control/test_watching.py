@@ -11,7 +11,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.picture import Picture
+from lbmux.frames.frame_copy import Picture
 from lbmux.tables.flow_filter import FilterError
 from lbmux.tracing.trace_event import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
 from tests.control.inside import CONFIG, Inside

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.errors import CaptureError
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import CapturedFrames
 
 MICRO, NANO, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 

@@ -9,8 +9,8 @@ import pytest
 import zstandard
 
 from lbmux.errors import CaptureError
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import CapturedFrames
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.compressed import PIECE_BYTES
 from tests.frames.captures import Read, enhanced, interface, pcap, read_bytes, record, section
 

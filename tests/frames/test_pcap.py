@@ -12,8 +12,8 @@ from scapy.utils import RawPcapReader
 
 from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.batch import HEADROOM_BYTES
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import ARENA_BYTES, LARGEST_BYTES, CapturedFrames
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import ARENA_BYTES, LARGEST_BYTES, CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from tests.frames.captures import MICRO, MODIFIED, NANO, Read, frame_at, pcap, read_all, read_bytes, record
 

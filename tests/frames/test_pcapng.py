@@ -10,8 +10,8 @@ from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgWriter
 
 from lbmux.errors import CaptureError
-from lbmux.frames.capture import CaptureReader
-from lbmux.frames.captured import LARGEST_BYTES, REASONS, CapturedFrames, Found
+from lbmux.frames.capture_reader import CaptureReader
+from lbmux.frames.captured_frames import LARGEST_BYTES, REASONS, CapturedFrames, Found
 from tests.frames.captures import (
     Read,
     block,

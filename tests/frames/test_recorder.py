@@ -3,8 +3,8 @@
 import numpy as np
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.picture import Picture
-from lbmux.frames.recorder import Pairs, Recorded
+from lbmux.frames.frame_copy import Picture
+from lbmux.frames.tap_reader import Pairs, Recorded
 from lbmux.targets.bpf import watched
 
 AHEAD_NS = 1_700_000_000_000_000_000

@@ -15,7 +15,7 @@ from lbmux.daemons.mux_slow_path_io import SlowFrames
 from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.frames.picture import Picture
+from lbmux.frames.frame_copy import Picture
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.mux import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S

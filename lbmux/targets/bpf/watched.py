@@ -1,6 +1,7 @@
 """The kernel programs while somebody watches: they do what the others do, and write frames that match into a ring.
 
-They stand in the others' place for so long (lbmux.frames.recorder), so nobody pays for them else.  What is matched is a
+They stand in the others' place for so long (lbmux.frames.tap_reader),
+so nobody pays for them else.  What is matched is a
 sieve (lbmux.datapath.prefilter),
 coarser than the filter that it was made of: user space looks at what passes it.  How many
 frames may be written is user space's to say, too, so that a flood costs little.

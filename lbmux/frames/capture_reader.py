@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from lbmux.errors import CaptureError, SetupError
-from lbmux.frames.captured import REASONS, CapturedFrames, Found
+from lbmux.frames.captured_frames import REASONS, CapturedFrames, Found
 from lbmux.frames.compressed import Decompressed, compression_of
 from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
 from lbmux.frames.pcapng import LARGEST_BLOCK_BYTES, Pcapng, is_pcapng

@@ -16,7 +16,7 @@ import numpy as np
 from lbmux.datapath.prefilter import SIEVE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
-from lbmux.frames.picture import Picture
+from lbmux.frames.frame_copy import Picture
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf import syscall, watched
 from lbmux.targets.bpf.ring import Ring

@@ -16,7 +16,7 @@ from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, etherne
 from lbmux.datapath.memory import at_address, layout, rows
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
-from lbmux.frames.messages import MESSAGE, Messages, sendmmsg, vector_row
+from lbmux.frames.sendmmsg import MESSAGE, Messages, sendmmsg, vector_row
 
 SOCKADDR_IN = layout(("family", "u2"), ("port", "u2"), ("address", "u4"), *((f"pad{i}", "u8") for i in range(3)))
 SOCKADDR_IN6 = layout(
