@@ -23,7 +23,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.systems.wide import HOSTS, wide
+from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT
 from lbmux.linux.sock_diag import Connections
 from lbmux.slowpath.agent import AgentSlowPath, Host, Target

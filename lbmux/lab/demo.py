@@ -25,11 +25,11 @@ from rich.table import Table
 from lbmux.api.control_socket import ask
 from lbmux.errors import ControlError, LabError
 from lbmux.lab import processes
+from lbmux.lab.connections import Client, traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import byte_counters, set_route
-from lbmux.lab.server import PATTERN, body_digest
+from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, WEB_PORT, Route
-from lbmux.lab.traffic import Client, traffic
 
 TRANSFER_BYTES = 50_000_000
 MEGABYTES = TRANSFER_BYTES // 10**6

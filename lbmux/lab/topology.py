@@ -153,7 +153,7 @@ def _subnet(node: str, network: str, network6: str, offloads: dict[str, bool]) -
 def _server(name: str, addresses: tuple[str, str], web_port: int, echo_port: int) -> Program:
     where = ("--address", addresses[0], "--address", addresses[1])
     arguments = ("--name", name, *where, "--web-port", str(web_port), "--echo-port", str(echo_port))
-    return Program("server", "lbmux.lab.server", arguments)
+    return Program("server", "lbmux.lab.test_server", arguments)
 
 
 def _agent(mode: str) -> Program:
@@ -237,7 +237,7 @@ def ananta(mux_count: int = 2) -> Topology:
     return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)
 
 
-ROUTERS = {"bird": "lbmux.lab.router", "frr": "lbmux.lab.frr"}
+ROUTERS = {"bird": "lbmux.lab.bird_router", "frr": "lbmux.lab.frr_router"}
 
 
 def ananta_bgp(*options: str, router: str = "bird", mux_count: int = 2) -> Topology:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from lbmux.api.control_socket import ask
+from lbmux.lab.bird_router import configuration as router_configuration
 from lbmux.lab.lab import Lab
-from lbmux.lab.router import configuration as router_configuration
 from tests.programs.daemons import Daemon, configuration, running, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"

@@ -12,9 +12,9 @@ import pytest
 
 from lbmux.api.control_socket import ask
 from lbmux.lab import processes
+from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
-from lbmux.lab.traffic import traffic
 from tests.lab.routed import (
     BFD_S,
     KILLED_S,

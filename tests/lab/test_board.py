@@ -8,13 +8,13 @@ import pytest
 
 from lbmux.cli.main import run as lbmux
 from lbmux.errors import LabError
-from lbmux.lab.board import run as board
-from lbmux.lab.board.deadline import deadline
-from lbmux.lab.board.events import EVENTS, events_of
-from lbmux.lab.board.experiment import Load, Outcome, judge
-from lbmux.lab.board.report import cell, document, print_table
-from lbmux.lab.board.run import Setting, knows, run
-from lbmux.lab.board.scenarios import SCENARIOS, Scenario
+from lbmux.lab.scoreboard import scoreboard_runner as board
+from lbmux.lab.scoreboard.deadline import deadline
+from lbmux.lab.scoreboard.experiment import Load, Outcome, judge
+from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
+from lbmux.lab.scoreboard.scoreboard_events import EVENTS, events_of
+from lbmux.lab.scoreboard.scoreboard_report import cell, document, print_table
+from lbmux.lab.scoreboard.scoreboard_runner import Setting, knows, run
 
 
 def connection(port: int, lines: int, stall_ms: float = 5.0, broken: str = "") -> dict[str, Any]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lbmux.lab.board.scenarios import SCENARIOS
-from lbmux.lab.systems.wide import wide
+from lbmux.lab.scoreboard.scenarios import SCENARIOS
+from lbmux.lab.systems.ananta_wide import wide
 from tests.lab.measured import broken, measured, needs
 
 

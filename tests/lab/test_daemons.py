@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from lbmux.lab import frr, haproxy, router, vrrp
+from lbmux.lab import bird_router, frr_router, haproxy, keepalived
 
 PEER = ["--local", "10.0.1.1", "--peer", "10.0.1.2"]
 VRRP = ["--interface", "eth0", "--address", "10.0.0.10/24", "--priority", "101", "--control", "mux.sock"]
@@ -15,7 +15,12 @@ PROXY = ["--web-port", "80", "--echo-port", "7", "--server", "a1", "10.2.1.2", "
 
 @pytest.mark.parametrize(
     ("module", "arguments", "package"),
-    [(router, PEER, "bird2"), (frr, PEER, "frr"), (haproxy, PROXY, "haproxy"), (vrrp, VRRP, "keepalived")],
+    [
+        (bird_router, PEER, "bird2"),
+        (frr_router, PEER, "frr"),
+        (haproxy, PROXY, "haproxy"),
+        (keepalived, VRRP, "keepalived"),
+    ],
 )
 def test_a_daemon_that_is_not_installed_is_named_with_its_package(
     module: ModuleType, arguments: list[str], package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from lbmux.lab.board.flood import FIRST_PORT, PACKETS, acknowledgments
+from lbmux.lab.scoreboard.flood import FIRST_PORT, PACKETS, acknowledgments
 from tests.slowpath.golden import dissect
 
 

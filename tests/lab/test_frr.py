@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from lbmux.api.control_socket import ask
-from lbmux.lab import frr
+from lbmux.lab import frr_router
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time
 from lbmux.lab.topology import VIP, VIP6, ananta_frr
@@ -32,16 +32,18 @@ from tests.programs.daemons import service
 
 FRR_PROTOCOL = "186"  # RTPROT_BGP
 installed = pytest.mark.skipif(
-    not all(Path(frr.SEARCH, daemon).exists() for daemon in frr.DAEMONS), reason="frr is not installed"
+    not all(Path(frr_router.SEARCH, daemon).exists() for daemon in frr_router.DAEMONS), reason="frr is not installed"
 )
 
 
 def test_a_password_is_every_neighbours_and_bfd_too() -> None:
-    lines = frr.configuration([("10.0.1.1", "10.0.1.2"), ("10.0.2.1", "10.0.2.2")], "secret").splitlines()
+    lines = frr_router.configuration([("10.0.1.1", "10.0.1.2"), ("10.0.2.1", "10.0.2.2")], "secret").splitlines()
     for peer in WAY.values():
         assert f" neighbor {peer} password secret" in lines
         assert f" neighbor {peer} bfd profile lab" in lines
-    assert not [line for line in frr.configuration([("10.0.1.1", "10.0.1.2")]).splitlines() if "password" in line]
+    assert not [
+        line for line in frr_router.configuration([("10.0.1.1", "10.0.1.2")]).splitlines() if "password" in line
+    ]
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_with_bfd_a_silent_speaker_is_withdrawn_before_the_hold_time(lab: Lab) -
 def test_no_daemon_of_it_outlives_the_lab(lab: Lab) -> None:
     directory = lab.directory / "router"
     until(lambda: (directory / "bgpd.vty").exists())
-    pids = [int((directory / f"{daemon}.pid").read_text()) for daemon in frr.DAEMONS]
+    pids = [int((directory / f"{daemon}.pid").read_text()) for daemon in frr_router.DAEMONS]
     assert all(start_time(pid) for pid in pids)
     lab.down()
     assert not any(start_time(pid) for pid in pids)

@@ -19,8 +19,8 @@ from pyroute2 import IPRoute, netns
 from lbmux.errors import LabError
 from lbmux.lab import namespaces, processes, topology_file
 from lbmux.lab.lab import Lab
-from lbmux.lab.server import PATTERN
 from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, Topology, ananta
 
 pytestmark = pytest.mark.root
@@ -159,7 +159,7 @@ def test_an_upload_arrives_at_a_mux_as_on_a_wire(network: Lab) -> None:
     """The client sends super-frames with unfinished checksums, as TCP does over veth; the router's port cuts them."""
     mux = network.topology.port("mux1").ip
     arguments = ("--name", "m", "--address", mux, "--web-port", "8080", "--echo-port", "8007")
-    server = network.start(network.topology.node("mux1"), Program("server", "lbmux.lab.server", arguments))
+    server = network.start(network.topology.node("mux1"), Program("server", "lbmux.lab.test_server", arguments))
     watcher = watch(network, "mux1", "arrive", 2)
     command = ["curl", "--silent", "--fail", "--upload-file", "-", f"http://{mux}:8080/digest"]
     body = PATTERN * 80  # 5 MB

@@ -7,8 +7,8 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lbmux.lab.board.experiment import judge
-from lbmux.lab.traffic import Connection, Traffic
+from lbmux.lab.connections import Connection, Traffic
+from lbmux.lab.scoreboard.experiment import judge
 
 EVERY_S = 0.02
 

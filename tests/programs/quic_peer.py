@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lbmux.lab.server import PATTERN, body_digest
+from lbmux.lab.test_server import PATTERN, body_digest
 
 ID_BYTES = 10
 """Of a connection id; no other random value in aioquic is that long."""

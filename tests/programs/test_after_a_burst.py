@@ -14,8 +14,8 @@ from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
 from lbmux.api.control_socket import ask
-from lbmux.lab.board.flood import acknowledgments
 from lbmux.lab.lab import Lab
+from lbmux.lab.scoreboard.flood import acknowledgments
 from tests.programs.daemons import READY, START_S, Daemon, started
 from tests.programs.slow_lab import CLIENT, HOSTS, PORT, VIPS, client_socket, configuration, served, to_one_mux
 

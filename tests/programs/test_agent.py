@@ -227,7 +227,7 @@ def test_a_bad_reload_changes_nothing_and_names_file_and_line(lab: Lab) -> None:
 
 
 def test_a_large_upload_and_download_arrive_whole(lab: Lab) -> None:
-    from lbmux.lab.server import PATTERN, body_digest
+    from lbmux.lab.test_server import PATTERN, body_digest
 
     serve(lab, "10.1.1.2", 8080)
     body = PATTERN * 40

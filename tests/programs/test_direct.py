@@ -31,7 +31,7 @@ def topology(driver: str) -> Topology:
     mux = Program("mux", "lbmux.cli.main", ("mux", "-c", "{config}", "-i", "eth0", "--driver", driver,
                                             "--xdp-mode", "native", "--control", "{state}/mux.sock"))  # fmt: skip
     server = Program(
-        "server", "lbmux.lab.server", ("--name", "h", "--address", VIP, "--web-port", "80", "--echo-port", "7")
+        "server", "lbmux.lab.test_server", ("--name", "h", "--address", VIP, "--web-port", "80", "--echo-port", "7")
     )
     nodes = (
         Node("client", "client", routes=(Route(f"{VIP}/32", ("10.8.0.2",)),)),

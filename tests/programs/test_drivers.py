@@ -14,7 +14,7 @@ from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS
-from lbmux.lab.server import PATTERN, body_digest
+from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
 from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, load_program

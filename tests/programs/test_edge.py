@@ -22,11 +22,11 @@ from lbmux.daemons.edge_daemon import of_host, served
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
 from lbmux.lab import processes
+from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
 from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
-from lbmux.lab.traffic import traffic
 from tests.control.health.servers import stream_server
 from tests.lab.routed import Router, until, ways
 from tests.labs import built

@@ -21,7 +21,7 @@ from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
-from lbmux.lab.server import PATTERN
+from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.tables.mux_tables import TUNNEL_KINDS
 from tests.programs.daemons import configuration, running, service

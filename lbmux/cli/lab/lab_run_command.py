@@ -46,11 +46,11 @@ def command(
     import time
 
     from lbmux.errors import LabError
-    from lbmux.lab.board import report
-    from lbmux.lab.board.events import events_of
-    from lbmux.lab.board.experiment import Load, Outcome
-    from lbmux.lab.board.run import Failure, Setting, run
-    from lbmux.lab.board.scenarios import SCENARIOS
+    from lbmux.lab.scoreboard import scoreboard_report
+    from lbmux.lab.scoreboard.experiment import Load, Outcome
+    from lbmux.lab.scoreboard.scenarios import SCENARIOS
+    from lbmux.lab.scoreboard.scoreboard_events import events_of
+    from lbmux.lab.scoreboard.scoreboard_runner import Failure, Setting, run
 
     names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
     for one in names:
@@ -68,17 +68,17 @@ def command(
     for found in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
         if isinstance(found, Outcome):
             outcomes.append(found)
-            click.echo(f"  {report.cell(found)}", err=True)
+            click.echo(f"  {scoreboard_report.cell(found)}", err=True)
         else:
             failures.append(found)
             click.echo(f"  {found[2]}", err=True)
     took_s = time.monotonic() - start
-    said = report.document(outcomes, failures, load, took_s)
+    said = scoreboard_report.document(outcomes, failures, load, took_s)
     text = json.dumps(said)
     if write:
         write.write_text(text + "\n")
     if as_json:
         click.echo(text)
     else:
-        report.print_table(outcomes, failures, load, took_s)
+        scoreboard_report.print_table(outcomes, failures, load, took_s)
     return 1 if failures else 0

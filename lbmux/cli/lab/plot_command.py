@@ -77,10 +77,10 @@ def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:
         }
     outcomes = [line for lines in runs.values() for line in lines]
     if path.suffix == ".md":
-        from lbmux.lab.board.report import markdown
+        from lbmux.lab.scoreboard.scoreboard_report import markdown
 
         path.write_text(markdown(outcomes))
         return
-    from lbmux.lab.board.plot import draw
+    from lbmux.lab.scoreboard.scoreboard_plot import draw
 
     draw(outcomes, path)

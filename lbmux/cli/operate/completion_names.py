@@ -61,7 +61,7 @@ def _topologies(ctx: click.Context) -> Iterable[str]:
 
 
 def _scenarios(ctx: click.Context) -> Iterable[str]:
-    from lbmux.lab.board.scenarios import SCENARIOS
+    from lbmux.lab.scoreboard.scenarios import SCENARIOS
 
     return [*SCENARIOS, "all"]
 
@@ -76,7 +76,7 @@ def _nodes(ctx: click.Context) -> Iterable[str]:
 
 def events(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """One event, or several joined by +: the last is completed."""
-    from lbmux.lab.board.events import EVENTS
+    from lbmux.lab.scoreboard.scoreboard_events import EVENTS
 
     before, plus, _ = incomplete.rpartition("+")
     return [name for event in EVENTS if (name := f"{before}{plus}{event}").startswith(incomplete)]

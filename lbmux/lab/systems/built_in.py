@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from lbmux.lab.systems.ananta_wide import wide
 from lbmux.lab.systems.cloudflare import anycast, cloudflare
 from lbmux.lab.systems.facebook import facebook
-from lbmux.lab.systems.maglev import maglev
+from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import seesaw
-from lbmux.lab.systems.wide import wide
 from lbmux.lab.topology import Topology, ananta, ananta_bgp, ananta_frr
 
 TOPOLOGIES: dict[str, Callable[[], Topology]] = {

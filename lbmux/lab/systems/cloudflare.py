@@ -4,7 +4,7 @@
 to the client's router, which takes the nearer, of the shorter AS path; the loss of that PoP moves it to the other.
 """
 
-from lbmux.lab.systems import parts
+from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import VIP, Node, Program, Route, Topology
 
 PEERS_OF_POPS = ("--as", "64513", "--peer-as", "64512")
@@ -19,37 +19,37 @@ def _edge(number: int, network: str, options: tuple[str, ...]) -> Node:
         f"host{number}", "edge",
         extra_addresses=(("lo", f"{VIP}/32"),),
         routes=(Route("default", (gateway,)),),
-        programs=(parts.server(f"h{number}", VIP, own), edge),
+        programs=(common_nodes.server(f"h{number}", VIP, own), edge),
     )  # fmt: skip
 
 
 def cloudflare(*options: str, hosts: int = 3) -> Topology:
     """Client, router, edges; ``options``: the edges' own ones instead of the usual."""
     networks = {number: f"10.1.{number}" for number in range(1, hosts + 1)}
-    edges = [_edge(number, network, options or parts.SPEAKER) for number, network in networks.items()]
-    router = parts.router("router", {f"{network}.1": f"{network}.2" for network in networks.values()})
-    links = [parts.link("router", f"host{number}", network) for number, network in networks.items()]
-    config = {"services": parts.services({f"h{number}": f"{network}.2" for number, network in networks.items()})}
-    return Topology("cloudflare", (parts.client(), router, *edges), (parts.client_link(), *links), config)
+    edges = [_edge(number, network, options or common_nodes.SPEAKER) for number, network in networks.items()]
+    router = common_nodes.router("router", {f"{network}.1": f"{network}.2" for network in networks.values()})
+    links = [common_nodes.link("router", f"host{number}", network) for number, network in networks.items()]
+    config = {"services": common_nodes.services({f"h{number}": f"{network}.2" for number, network in networks.items()})}
+    return Topology("cloudflare", (common_nodes.client(), router, *edges), (common_nodes.client_link(), *links), config)
 
 
 def anycast(*options: str, spare: bool = False) -> Topology:
     """Client, router; behind it two PoPs, pop1 the nearer, each a router and two edges; ``spare``: a third in pop1."""
-    nodes, links, dips, uplinks = [], [parts.client_link()], {}, {}
+    nodes, links, dips, uplinks = [], [common_nodes.client_link()], {}, {}
     for pop in (1, 2):
         uplink = f"10.255.{pop}"
         uplinks[f"{uplink}.1"] = f"{uplink}.2"
-        links.append(parts.link("router", f"pop{pop}", uplink))
+        links.append(common_nodes.link("router", f"pop{pop}", uplink))
         networks = {2 * pop - 1: f"10.{pop}.1", 2 * pop: f"10.{pop}.2"} | ({5: "10.1.3"} if spare and pop == 1 else {})
         upwards = ("--upstream", f"{uplink}.2", f"{uplink}.1", "--prepend", str(pop - 1))
         to_client = (Route("default", (f"{uplink}.1",)),)
         peers = {f"{network}.1": f"{network}.2" for network in networks.values()}
-        nodes.append(parts.router(f"pop{pop}", peers, *upwards, routes=to_client))
+        nodes.append(common_nodes.router(f"pop{pop}", peers, *upwards, routes=to_client))
         for number, network in networks.items():
-            nodes.append(_edge(number, network, options or parts.SPEAKER))
-            links.append(parts.link(f"pop{pop}", f"host{number}", network))
+            nodes.append(_edge(number, network, options or common_nodes.SPEAKER))
+            links.append(common_nodes.link(f"pop{pop}", f"host{number}", network))
             dips[f"h{number}"] = f"{network}.2"
     to_hosts = tuple(Route(f"10.{pop}.0.0/16", (f"10.255.{pop}.2",)) for pop in (1, 2))
-    router = parts.router("router", uplinks, *PEERS_OF_POPS, routes=to_hosts)
-    config = {"services": parts.services(dips)}
-    return Topology("cloudflare-anycast", (parts.client(), router, *nodes), tuple(links), config)
+    router = common_nodes.router("router", uplinks, *PEERS_OF_POPS, routes=to_hosts)
+    config = {"services": common_nodes.services(dips)}
+    return Topology("cloudflare-anycast", (common_nodes.client(), router, *nodes), tuple(links), config)

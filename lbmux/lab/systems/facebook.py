@@ -6,7 +6,7 @@ servers, of which muxes and clients know nothing.  A client is answered by the n
 
 from dataclasses import replace
 
-from lbmux.lab.systems import parts
+from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import (
     ECHO_PORT,
     SERVER_ECHO_PORT,
@@ -33,20 +33,20 @@ def _proxy() -> Program:
 
 
 def _application(name: str, network: str) -> Node:
-    server = parts.server(name, f"{network}.2", web_port=SERVER_PORT, echo_port=SERVER_ECHO_PORT)
+    server = common_nodes.server(name, f"{network}.2", web_port=SERVER_PORT, echo_port=SERVER_ECHO_PORT)
     return Node(name, "server", routes=(Route("default", (f"{network}.1",)),), programs=(server,))
 
 
 def facebook(*options: str, mux_count: int = 2) -> Topology:
     """``options``: the muxes' own ones instead of the usual."""
-    plain = ananta_bgp(*(options or parts.SPEAKER), mux_count=mux_count)
+    plain = ananta_bgp(*(options or common_nodes.SPEAKER), mux_count=mux_count)
     with_vip = plain.node("host3")
     programs = (_proxy(), with_vip.programs[1])
     hosts = [node for node in plain.nodes if node.role == "host"]
     nodes = [node for node in plain.nodes if node.role != "host"]
     nodes += [replace(with_vip, name=host.name, routes=host.routes, programs=programs) for host in hosts]
     nodes += [_application(name, network) for name, network in APPLICATIONS.items()]
-    links = [*plain.links, *(parts.link("router", name, network) for name, network in APPLICATIONS.items())]
+    links = [*plain.links, *(common_nodes.link("router", name, network) for name, network in APPLICATIONS.items())]
     dips = {f"h{host.name[-1]}": plain.port(host.name).ip for host in hosts}
-    config = {"muxes": plain.config["muxes"], "services": parts.services(dips)}
+    config = {"muxes": plain.config["muxes"], "services": common_nodes.services(dips)}
     return Topology("facebook", tuple(nodes), tuple(links), config)

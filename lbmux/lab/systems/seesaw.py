@@ -6,7 +6,7 @@ and the other takes when it is gone; mux1 takes it back when it is well again.  
 
 from dataclasses import replace
 
-from lbmux.lab.systems import parts
+from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import VIP, WIRE, Link, Node, Port, Program, Route, Topology, ananta
 
 ROUTER, ACTIVE = "10.0.0.1", "10.0.0.10"
@@ -20,7 +20,7 @@ def _mux(name: str, plain: Topology) -> Node:
         "{state}/{node}-vrrp", "--interface", "eth0", "--address", f"{ACTIVE}/24", "--priority", str(MUXES[name][1]),
         "--control", "{state}/{node}.sock",
     )  # fmt: skip
-    vrrp = Program("vrrp", "lbmux.lab.vrrp", arguments)
+    vrrp = Program("vrrp", "lbmux.lab.keepalived", arguments)
     programs = (*plain.node(name).programs, vrrp)
     return replace(plain.node(name), routes=(Route("default", (ROUTER,)),), programs=programs)
 
@@ -34,6 +34,6 @@ def seesaw() -> Topology:
     links.append(Link(Port("switch", "to-router"), Port("router", "to-muxes", f"{ROUTER}/24", WIRE)))
     for name, (address, _) in MUXES.items():
         links.append(Link(Port("switch", f"to-{name}", takes_xdp=True), Port(name, "eth0", f"{address}/24")))
-    services = [one | {"health": parts.HEALTH} for one in plain.config["services"] if one["vip"] == VIP]
+    services = [one | {"health": common_nodes.HEALTH} for one in plain.config["services"] if one["vip"] == VIP]
     config = {"muxes": [address for address, _ in MUXES.values()], "services": services}
     return Topology("seesaw", (*others, router, switch, *(_mux(name, plain) for name in MUXES)), tuple(links), config)

@@ -21,8 +21,8 @@ from lbmux.bgp.bgp_settings import Neighbour, describe, routes_of
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import Showing
-from lbmux.lab.board import report
-from lbmux.lab.board.experiment import Load, Outcome
+from lbmux.lab.scoreboard import scoreboard_report
+from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.web.server import Site
 from tests.control.answering import answering
@@ -89,7 +89,7 @@ def muxes(tmp_path: Path) -> Iterator[list[Served]]:
 def site(muxes: list[Served], tmp_path: Path) -> Site:
     """With what `lab run -w` writes as its scoreboard."""
     board = tmp_path / "scoreboard.json"
-    board.write_text(json.dumps(report.document(OUTCOMES, FAILURES, Load(), 123.4)))
+    board.write_text(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
     return Site([mux.path for mux in muxes], board, 0.1)
 
 

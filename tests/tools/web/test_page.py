@@ -15,8 +15,8 @@ from aiohttp.test_utils import TestServer
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from lbmux.lab.board import report
-from lbmux.lab.board.experiment import Load, Outcome
+from lbmux.lab.scoreboard import scoreboard_report
+from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.tools.web.server import Site
 from tests.control.inside import CONFIG, client, dns
 from tests.tools.browser import Page, browser, executable
@@ -144,7 +144,7 @@ async def shows_the_scoreboard(page: Page, board: Path) -> None:
     assert await page.evaluate(TEXTS % "#result [data-of=outcomes] td.bad") == ["240"]
     assert await page.evaluate(TEXTS % "#result [data-of=failures] td") == [*FAILURES[0]]
     assert "connections 500" in (await page.evaluate(TEXTS % "#result .note"))[0]
-    board.write_text(json.dumps(report.document(OUTCOMES[:1], [], Load(), 5.0)))
+    board.write_text(json.dumps(scoreboard_report.document(OUTCOMES[:1], [], Load(), 5.0)))
     await page.until("document.querySelectorAll('#result tbody tr').length === 1")
     assert await page.evaluate(TEXTS % "#result h3") == []
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from aiohttp.test_utils import TestClient
 
-from lbmux.lab.board import report
-from lbmux.lab.board.experiment import Load
+from lbmux.lab.scoreboard import scoreboard_report
+from lbmux.lab.scoreboard.experiment import Load
 from lbmux.tables.maglev import build
 from lbmux.tools.web import server
 from lbmux.tools.web.guard import is_local
@@ -272,7 +272,7 @@ def test_a_packet_is_explained_by_the_mux_that_was_asked_for(site: Site) -> None
 def test_the_scoreboard_is_the_file_s_or_nothing(site: Site) -> None:
     async def look(client: Client) -> None:
         answer = await (await client.get("/api/scoreboard")).json()
-        assert answer["result"] == json.loads(json.dumps(report.document(OUTCOMES, FAILURES, Load(), 123.4)))
+        assert answer["result"] == json.loads(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
 
     async def nothing(client: Client) -> None:
         assert (await (await client.get("/api/scoreboard")).json())["result"] is None
@@ -306,7 +306,7 @@ def test_events_say_when_the_scoreboard_is_another(site: Site) -> None:
 
             first = await stamp()
             assert first and await stamp() == first
-            board.write_text(json.dumps(report.document(OUTCOMES[:1], [], Load(), 1.0)))
+            board.write_text(json.dumps(scoreboard_report.document(OUTCOMES[:1], [], Load(), 1.0)))
             async with asyncio.timeout(5):
                 while await stamp() == first:
                     pass

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lbmux.lab.systems import parts
+from lbmux.lab.systems import common_nodes
+from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.systems.cloudflare import anycast, cloudflare
 from lbmux.lab.systems.facebook import facebook
-from lbmux.lab.systems.maglev import maglev
+from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
-from lbmux.lab.systems.wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
 
 FRONT = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link", "lose-mux")
@@ -65,9 +65,9 @@ def only_echo(topology: Topology, *backends: str) -> Topology:
 
 
 def _ananta() -> Topology:
-    plain = ananta_bgp(*parts.SPEAKER, mux_count=3)
+    plain = ananta_bgp(*common_nodes.SPEAKER, mux_count=3)
     backends = [{"name": f"h{n}", "dip": f"10.1.{n}.2", "port": SERVER_ECHO_PORT} for n in (1, 2)]
-    echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": parts.HEALTH}
+    echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": common_nodes.HEALTH}
     return only_echo(replace(plain, config=plain.config | {"services": [echo | {"backends": backends}]}), "h1", "h2")
 
 

@@ -17,10 +17,10 @@ from lbmux.api.control_socket import ask, ask_stream
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
-from lbmux.lab.board.flood import flood
-from lbmux.lab.board.scenarios import Scenario
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS, remove_address
+from lbmux.lab.scoreboard.flood import flood
+from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.targets.bpf.syscall import Attach, load_program
 

@@ -1,6 +1,6 @@
 """A router of the lab: BIRD, with the mux's routes in its kernel, several ways to a VIP beside one another (ECMP).
 
-    python -m lbmux.lab.router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
+    python -m lbmux.lab.bird_router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
 
 It writes BIRD's configuration and becomes BIRD.  A router of a PoP also tells the routes to an upstream router.
 """

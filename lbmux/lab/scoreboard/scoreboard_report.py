@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lbmux.lab.board.events import events_of
-from lbmux.lab.board.experiment import Load, Outcome
-from lbmux.lab.board.run import Failure
+from lbmux.lab.scoreboard.experiment import Load, Outcome
+from lbmux.lab.scoreboard.scoreboard_events import events_of
+from lbmux.lab.scoreboard.scoreboard_runner import Failure
 from lbmux.plurals import counted
 
 LATE_MS = 50.0

@@ -1,6 +1,6 @@
 """Traffic: long connections to an echo service, always in use, and short ones opened all the time.
 
-    python -m lbmux.lab.traffic 192.0.2.1 7 --connections 50
+    python -m lbmux.lab.connections 192.0.2.1 7 --connections 50
 
 Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on; they take turns,
 for what waits for its own client would look like a stall of the network.
@@ -233,7 +233,7 @@ class Client:
 @contextlib.contextmanager
 def traffic(lab: Lab, node: str, address: str, port: int, *options: str) -> Iterator[Client]:
     """Traffic from a node, as long as the context lasts."""
-    command = python("lbmux.lab.traffic", address, str(port), *options)
+    command = python("lbmux.lab.connections", address, str(port), *options)
     with lab.popen(node, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Client(process)

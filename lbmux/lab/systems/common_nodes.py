@@ -29,14 +29,14 @@ def link(router: str, node: str, network: str) -> Link:
 def router(name: str, peers: dict[str, str], *options: str, routes: tuple[Route, ...] = ()) -> Node:
     """BIRD that learns the ways to the VIPs; ``peers``: the other ends, by own address."""
     pairs = [text for own, peer in peers.items() for text in ("--local", own, "--peer", peer)]
-    bird = Program("bird", "lbmux.lab.router", (f"{{state}}/{name}", *pairs, *options))
+    bird = Program("bird", "lbmux.lab.bird_router", (f"{{state}}/{name}", *pairs, *options))
     return Node(name, "router", ROUTER_SYSCTLS, routes=routes, programs=(bird,))
 
 
 def server(name: str, *addresses: str, web_port: int = WEB_PORT, echo_port: int = ECHO_PORT) -> Program:
     where = [text for address in addresses for text in ("--address", address)]
     ports = ("--web-port", str(web_port), "--echo-port", str(echo_port))
-    return Program("server", "lbmux.lab.server", ("--name", name, *where, *ports))
+    return Program("server", "lbmux.lab.test_server", ("--name", name, *where, *ports))
 
 
 def services(dips: dict[str, str], health: dict[str, Any] | None = HEALTH) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """A router of the lab: FRR, the second kind beside BIRD; muxes are told nothing of which one it is.
 
-    python -m lbmux.lab.frr DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
+    python -m lbmux.lab.frr_router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
 
 FRR is several daemons: zebra has the kernel's routes, bfdd speaks BFD, bgpd BGP.  All are children of this process,
 with their files in the directory; when it is told to end, or one of them has ended, all end.
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lbmux.daemons.process import notify
-from lbmux.lab.router import AS, MUX_AS, options
+from lbmux.lab.bird_router import AS, MUX_AS, options
 
 SEARCH = "/usr/lib/frr"
 DAEMONS = ("zebra", "bfdd", "bgpd")

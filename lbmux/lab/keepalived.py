@@ -1,6 +1,6 @@
 """The VRRP of a mux in the lab: keepalived, which has an address on the mux's interface while this is the active one.
 
-    python -m lbmux.lab.vrrp DIRECTORY --interface eth0 --address 10.0.0.10/24 --priority 101 --control MUX.sock
+    python -m lbmux.lab.keepalived DIRECTORY --interface eth0 --address 10.0.0.10/24 --priority 101 --control MUX.sock
 
 It is keepalived's parent, and asks the mux again and again by its control socket: a mux that doesn't answer, as it is
 dead, frozen or not yet ready, gives the address to the other.  keepalived learns it by a file that it watches.

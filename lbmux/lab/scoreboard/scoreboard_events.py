@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbmux.errors import LabError
-from lbmux.lab.board.scenarios import NEW_BACKEND
-from lbmux.lab.board.stage import Stage
+from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
+from lbmux.lab.scoreboard.system_under_test import Stage
 
 OTHER_SEED = 77
 AGENT_AWAY_S = 5.0

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lbmux.errors import LabError
-from lbmux.lab.board.deadline import deadline
-from lbmux.lab.board.experiment import Load, Outcome, experiment
-from lbmux.lab.board.scenarios import SCENARIOS, Scenario
-from lbmux.lab.board.stage import Stage
 from lbmux.lab.lab import Lab
+from lbmux.lab.scoreboard.deadline import deadline
+from lbmux.lab.scoreboard.experiment import Load, Outcome, experiment
+from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
+from lbmux.lab.scoreboard.system_under_test import Stage
 
 BUILD_S, PUT_RIGHT_S = 300.0, 60.0
 """How long a lab may take to be there, compiling what it runs; and an experiment, beyond what it watches."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbmux.errors import LabError
-from lbmux.lab.board.events import events_of
-from lbmux.lab.board.stage import Stage
+from lbmux.lab.connections import traffic
+from lbmux.lab.scoreboard.scoreboard_events import events_of
+from lbmux.lab.scoreboard.system_under_test import Stage
 from lbmux.lab.topology import ECHO_PORT, VIP
-from lbmux.lab.traffic import traffic
 from lbmux.plurals import counted
 
 CALM_S = 0.7
