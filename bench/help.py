@@ -26,11 +26,11 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT
 from lbmux.linux.sock_diag import Connections
-from lbmux.slowpath.agent import AgentSlowPath, Host, Target
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.agent_slow_path import AgentSlowPath, Host, Target
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux import MuxSlowPath, Place, vips_of
+from lbmux.slowpath.mux_slow_path import MuxSlowPath, Place, vips_of
 from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.wire.packet import ETHERNET_BYTES, ip_packet

@@ -22,9 +22,9 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.linux.sock_diag import Connections
-from lbmux.slowpath.agent import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
-from lbmux.slowpath.cutting import cut
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.agent_slow_path import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
+from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.upkeep import Upkeep, one_socket

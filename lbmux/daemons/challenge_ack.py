@@ -3,7 +3,8 @@
 A reset has to have the client's own numbers (RFC 5961, section 3), which a mux does not know.  A segment outside of its
 window makes a client that is in the middle of a connection acknowledge what it has (RFC 9293, section 3.10.7.4, first),
 with its numbers.  From there on all is as with any packet of a flow that has lost its backend: hosts are asked whether
-it is theirs, and where none has it the mux resets it (lbmux.slowpath.returned).  The flow may have another mux by now,
+it is theirs, and where none has it the mux resets it (lbmux.slowpath.second_chance).  The flow may have another mux
+by now,
 or another backend: then its client's acknowledgment goes there, and nothing comes of it.
 """
 
@@ -13,9 +14,9 @@ from collections.abc import Callable, Iterable
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.plurals import counted
-from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.mux import BY_ROUTE, Sent
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
 from lbmux.slowpath.resets import outside_of_window
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.lost_flows import Backends, orphans
 from lbmux.tables.snapshot import Moment
 from lbmux.wire.internet_checksum import TCP

@@ -23,7 +23,7 @@ from lbmux.frames.socket_filters import attach, tcp_to
 from lbmux.health.hosts import FALL, HostChecks
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux import Sent
+from lbmux.slowpath.mux_slow_path import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
 from lbmux.tables.host_probes import asked
 from lbmux.tables.mux_tables import MuxTables, sizes_for

@@ -26,8 +26,8 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import Picture
 from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
-from lbmux.slowpath.muxes import CARRIES
+from lbmux.slowpath.fragment_owner import CARRIES
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker

@@ -21,7 +21,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import Picture
 from lbmux.frames.tap_reader import Recorded
-from lbmux.slowpath.mux import BY_ROUTE
+from lbmux.slowpath.mux_slow_path import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.snapshot import Moment
 from lbmux.tracing import trace_event

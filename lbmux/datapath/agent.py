@@ -8,7 +8,8 @@ The flow table is the mux's, with other meanings: the key is what the reply will
 target is the endpoint, that is the VIP, by which the connection came.
 
 A TCP connection that a packet belongs to but did not open is known from its SYN on.  Where it is not, a mux may have
-guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent).  Where it only seems so, since an
+guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent_slow_path).  Where it only seems so,
+since an
 older one had the same ends and was never seen to close, the host's stack says it: by a reset without an acknowledgment
 (RFC 9293, section 3.10.7.1).  That is held back, the flow is forgotten, and the client's next packet is asked about.
 

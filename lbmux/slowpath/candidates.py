@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.slow_path_flow import Flow
 
 Words = NDArray[np.uint64]
 

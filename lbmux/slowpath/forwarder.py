@@ -40,8 +40,8 @@ from lbmux.datapath.tables import (
 )
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.candidates import host_keys
-from lbmux.slowpath.cutting import cut
-from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
+from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
 from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
 from lbmux.config.slowpath_models import Fragments as Limits
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet
 

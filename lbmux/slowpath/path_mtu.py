@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from lbmux.addresses import Address
-from lbmux.slowpath.errors import (
+from lbmux.slowpath.icmp_errors import (
     ICMP_BYTES,
     NEEDS_FRAGMENTATION,
     TIME_EXCEEDED,
@@ -18,7 +18,7 @@ from lbmux.slowpath.errors import (
     V6_TOO_BIG,
     V6_UNREACHABLE,
 )
-from lbmux.slowpath.quoted import quote_in
+from lbmux.slowpath.icmp_quotes import quote_in
 from lbmux.wire.packet import Packet, read_ip
 
 LIFETIME_S = 600.0

@@ -3,7 +3,7 @@ client say the numbers that a reset needs."""
 
 import struct
 
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.internet_checksum import TCP, with_checksum
 from lbmux.wire.packet import Packet, ip_packet
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.echo import is_echo_request
-from lbmux.slowpath.quoted import flow_of
+from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.watched import MOST_BYTES
 from lbmux.tools.explain import Explanation, Step, explain_live
 from lbmux.tools.packet import Packet

@@ -10,7 +10,7 @@ from scapy.packet import Raw
 
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.slow_path_flow import Flow
 from tests.datapath.craft import quic
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, ip
 from tests.slowpath.tables import Mux

@@ -8,7 +8,7 @@ from scapy.layers.l2 import Ether
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.mux import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from lbmux.slowpath.mux_slow_path import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
 from lbmux.slowpath.tunnels import carriers
 from tests.slowpath.golden import ETHER
 from tests.slowpath.tables import INTERFACE, Mux

@@ -13,8 +13,8 @@ from scapy.packet import Raw
 
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.agent_slow_path import Adopted, AgentSlowPath, Host, Target
+from lbmux.slowpath.slow_path_flow import Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, dissect, ip
 from tests.slowpath.tables import Mux
 

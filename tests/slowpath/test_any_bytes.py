@@ -15,8 +15,8 @@ from scapy.packet import Raw
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent import Adopted, AgentSlowPath, Host, Target
-from lbmux.slowpath.mux import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
+from lbmux.slowpath.agent_slow_path import Adopted, AgentSlowPath, Host, Target
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
 from lbmux.slowpath.tunnels import carriers
 from lbmux.wire.packet import read_frame, read_ip
 from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, VIP, back, datagram, ip, segment

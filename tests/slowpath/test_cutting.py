@@ -5,7 +5,7 @@ from scapy.layers.inet import IP, UDP, defragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, defragment6
 from scapy.packet import Raw
 
-from lbmux.slowpath.cutting import cut
+from lbmux.slowpath.fragment_out import cut
 from tests.slowpath.golden import datagram, dissect, ip
 
 

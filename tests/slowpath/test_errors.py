@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from lbmux.slowpath.errors import may_have_error, time_exceeded, too_big, unreachable
+from lbmux.slowpath.icmp_errors import may_have_error, time_exceeded, too_big, unreachable
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, MUX6, VIP, VIP6, dissect, ip, read, segment
 
 SOURCE, SOURCE6 = ip_address(MUX), ip_address(MUX6)

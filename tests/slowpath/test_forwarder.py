@@ -10,7 +10,7 @@ from scapy.packet import Raw
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.candidates import host_key
-from lbmux.slowpath.flow import Candidates, Flow
+from lbmux.slowpath.slow_path_flow import Candidates, Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, VIP, VIP6, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 

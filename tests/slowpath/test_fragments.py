@@ -11,8 +11,8 @@ from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
 from scapy.packet import Raw
 
 from lbmux.config.slowpath_models import Fragments as Limits
-from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.fragments import Fragments
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.packet import Packet
 from tests.slowpath.golden import CLIENT, VIP, datagram, ip, read, segment
 

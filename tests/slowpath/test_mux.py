@@ -18,7 +18,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.mux import BY_ROUTE
+from lbmux.slowpath.mux_slow_path import BY_ROUTE
 from tests.slowpath.case import FAMILIES, Case
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, HOST, MUX, VIP, VIP6, back, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE

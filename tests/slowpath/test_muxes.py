@@ -7,7 +7,7 @@ import pytest
 from scapy.layers.inet import IP, fragment
 from scapy.layers.inet6 import IPv6
 
-from lbmux.slowpath.muxes import is_from_mux, owner_of, sharing, to_mux
+from lbmux.slowpath.fragment_owner import is_from_mux, owner_of, sharing, to_mux
 from tests.slowpath.golden import datagram, dissect, ip, read
 
 MUXES = [ip_address(f"10.0.0.{at}") for at in (9, 5, 7)]

@@ -8,8 +8,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
-from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.quoted import flow_of, translate_error
+from lbmux.slowpath.icmp_quotes import flow_of, translate_error
+from lbmux.slowpath.slow_path_flow import Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, VIP, VIP6, back, dissect, ip, read
 
 ROUTER, ROUTER6 = "192.0.2.1", "2001:db8:a::1"

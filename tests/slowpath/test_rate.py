@@ -1,6 +1,6 @@
 """The token bucket."""
 
-from lbmux.slowpath.rate import Bucket, CpuBudget
+from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 
 
 def test_burst_then_the_rate() -> None:

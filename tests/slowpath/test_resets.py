@@ -7,8 +7,8 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 
-from lbmux.slowpath.flow import Flow
 from lbmux.slowpath.resets import outside_of_window, reset
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.internet_checksum import is_right
 from lbmux.wire.packet import read_ip
 from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, dissect, ip

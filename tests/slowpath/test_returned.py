@@ -9,8 +9,8 @@ import pytest
 from lbmux.addresses import to_pair
 from lbmux.datapath.encapsulate import TTL
 from lbmux.slowpath.candidates import host_key, host_keys
-from lbmux.slowpath.flow import OUTER_TTL, Candidates, Flow
-from lbmux.slowpath.returned import Stage, given_back, next_candidate
+from lbmux.slowpath.second_chance import Stage, given_back, next_candidate
+from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.wire.packet import ip_packet, read_ip
 from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
 

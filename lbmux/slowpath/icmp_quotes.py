@@ -7,8 +7,8 @@ bytes of the transport header at least.  That is enough to know the flow, and so
 import struct
 
 from lbmux.addresses import Address
-from lbmux.slowpath.errors import ICMP_BYTES, is_error
-from lbmux.slowpath.flow import Flow
+from lbmux.slowpath.icmp_errors import ICMP_BYTES, is_error
+from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.internet_checksum import CHECKSUM_AT, UDP, adjusted, is_right
 from lbmux.wire.packet import Packet, icmp_packet, read_ip
 

@@ -17,18 +17,18 @@ from typing import NamedTuple
 from lbmux.addresses import Address
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath import errors
+from lbmux.slowpath import icmp_errors
 from lbmux.slowpath.candidates import host_key
-from lbmux.slowpath.cutting import cut
 from lbmux.slowpath.echo import echo_reply, is_echo_request
-from lbmux.slowpath.flow import Candidates, Flow, Forwarder
+from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
 from lbmux.slowpath.fragments import Fragments
-from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
+from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
-from lbmux.slowpath.quoted import flow_of
-from lbmux.slowpath.rate import Bucket, CpuBudget
 from lbmux.slowpath.resets import reset
-from lbmux.slowpath.returned import Stage, next_candidate
+from lbmux.slowpath.second_chance import Stage, next_candidate
+from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
+from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
 from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet, read_frame, read_ip, turned
@@ -104,7 +104,7 @@ class MuxSlowPath:
         if packet.is_fragment and verdict not in (Verdict.TOO_BIG, Verdict.TTL):
             return self._fragment(packet, now, from_mux=False)
         if verdict == Verdict.TTL or (packet.hops <= 1 and not is_echo_request(packet)):
-            return self._answer(packet, errors.time_exceeded(packet, packet.destination), "time_exceeded", now)
+            return self._answer(packet, icmp_errors.time_exceeded(packet, packet.destination), "time_exceeded", now)
         if verdict == Verdict.TOO_BIG and target >= 0:
             return self._forward(packet, target, now)
         return self._icmp(packet, now) if packet.is_icmp else []
@@ -118,10 +118,10 @@ class MuxSlowPath:
         if packet is None or flow is None or not self.forwarder.rejects(flow):
             return []
         if packet.protocol == TCP:
-            what, answer = "rejected_reset", reset(packet) if errors.may_have_error(packet) else None
+            what, answer = "rejected_reset", reset(packet) if icmp_errors.may_have_error(packet) else None
         else:
             code = PORT_UNREACHABLE[packet.version]
-            what, answer = "rejected_unreachable", errors.unreachable(packet, packet.destination, code)
+            what, answer = "rejected_unreachable", icmp_errors.unreachable(packet, packet.destination, code)
         return self._answer(packet, answer, what, now, self._rejects)
 
     def _to_us(self, packet: Packet, now: float) -> list[Sent]:
@@ -135,7 +135,7 @@ class MuxSlowPath:
                 return self._dropped("from_mux_unusable")
         if packet.protocol in CARRIES.values() and not packet.is_fragment and is_from_host:
             return self._returned(packet, now)
-        return self._about_outer(packet, now) if errors.is_error(packet) else []
+        return self._about_outer(packet, now) if icmp_errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
         """A host does not have the connection of a packet; the work that this makes has a budget."""
@@ -223,7 +223,7 @@ class MuxSlowPath:
             if owner not in self.own:
                 return self._sent_to(owner, packet)
         if packet.hops <= 1:
-            return self._answer(packet, errors.time_exceeded(packet, packet.destination), "time_exceeded", now)
+            return self._answer(packet, icmp_errors.time_exceeded(packet, packet.destination), "time_exceeded", now)
         return [
             sent for one, backend in self._fragments.arrive(packet, now) for sent in self._forward(one, backend, now)
         ]
@@ -244,7 +244,7 @@ class MuxSlowPath:
         if packet.length_bytes > room:
             may_be_cut = not packet.dont_fragment if packet.version == 4 else packet.length_bytes <= 1280
             if not may_be_cut:
-                error = errors.too_big(packet, room, packet.destination)
+                error = icmp_errors.too_big(packet, room, packet.destination)
                 return self._answer(packet, error, "too_big_answered", now)
             if self.place.settings.too_big == "drop":
                 return self._dropped("too_big_dropped")
@@ -281,9 +281,9 @@ class MuxSlowPath:
         vip = inner.destination
         if said.mtu_bytes is None:
             code = 1 if inner.version == 4 else 3  # host, or address, unreachable
-            error = errors.unreachable(inner, vip, code)
+            error = icmp_errors.unreachable(inner, vip, code)
         else:
-            error = errors.too_big(inner, self.forwarder.room(backend), vip)
+            error = icmp_errors.too_big(inner, self.forwarder.room(backend), vip)
         if error is None:
             return []
         if not self._messages.take(now):

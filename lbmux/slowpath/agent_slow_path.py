@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.errors import is_error
-from lbmux.slowpath.flow import Flow
-from lbmux.slowpath.muxes import CARRIES, OUTER_BYTES
-from lbmux.slowpath.quoted import flow_of, flow_of_own, translate_error, translate_own_error
-from lbmux.slowpath.rate import Bucket, CpuBudget
+from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES
+from lbmux.slowpath.icmp_errors import is_error
+from lbmux.slowpath.icmp_quotes import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
-from lbmux.slowpath.returned import given_back
+from lbmux.slowpath.second_chance import given_back
+from lbmux.slowpath.slow_path_flow import Flow
+from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import inside
 from lbmux.wire.packet import Packet, ip_packet, read_frame
 

@@ -18,8 +18,8 @@ next candidate, and nothing has to be remembered:
 from collections.abc import Collection
 from enum import IntEnum
 
-from lbmux.slowpath.flow import Candidates
-from lbmux.slowpath.muxes import CARRIES
+from lbmux.slowpath.fragment_owner import CARRIES
+from lbmux.slowpath.slow_path_flow import Candidates
 from lbmux.wire.packet import Packet, ip_packet
 
 
