@@ -9,7 +9,7 @@ from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_wo
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
-from lbmux.targets.bpf.programs import XDP_DROP, XDP_TX
+from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_TX
 
 PATTERN = layout(
     ("next", "u8"), ("flows", "u8"), ("destination_mac", "u8"), ("source_mac", "u8"), ("source", "u4"),

@@ -12,7 +12,7 @@ from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TYPE_IPV4, ethern
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
 from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import CLOSING, flow_row, settings_row
-from lbmux.targets.bpf.programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
+from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
 
 
 def drop(context):

@@ -1,6 +1,7 @@
 """Frames that the kernel's programs forward or drop by themselves, as they came and as they left, for who watches.
 
-For so long other programs stand in the place of the usual ones (lbmux.targets.bpf.watched), which write what passes a
+For so long other programs stand in the place of the usual ones (lbmux.targets.bpf.tapped_programs),
+which write what passes a
 sieve into a ring.  Both are swapped between two packets.  Where this process dies meanwhile, they forward on, and find
 the ring full.
 """
@@ -18,13 +19,13 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.frame_copy import Picture
 from lbmux.frames.xdp import Kernel
-from lbmux.targets.bpf import syscall, watched
-from lbmux.targets.bpf.ring import Ring
+from lbmux.targets.bpf import syscall, tapped_programs
+from lbmux.targets.bpf.ring_buffer import Ring
 from lbmux.targets.bpf.syscall import Attach, Loaded
 
 RING_BYTES = 1 << 21
 """Room for a thousand frames."""
-PROGRAMS = f"{watched.__name__}:"
+PROGRAMS = f"{tapped_programs.__name__}:"
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Pairs:
 
     def add(self, data: bytes, ahead_ns: int) -> Recorded | None:
         """A record; the frame, if that is its end.  ``ahead_ns``: what CLOCK_MONOTONIC is short of the time of day."""
-        head = np.frombuffer(data, watched.RECORD, 1)[0]
+        head = np.frombuffer(data, tapped_programs.RECORD, 1)[0]
         length, interface = int(head["length"]), int(head["interface"])
         worker, sequence = int(head["worker"]), int(head["sequence"])
-        now = Picture(data[watched.RECORD_BYTES :][:length], length, interface, int(head["time_ns"]) + ahead_ns)
+        now = Picture(data[tapped_programs.RECORD_BYTES :][:length], length, interface, int(head["time_ns"]) + ahead_ns)
         if not head["after"]:
             self.came[worker] = sequence, now
             return None
@@ -73,17 +74,17 @@ class Recorder:
         """Takes as long as a compilation does the first time.  BpfError where the kernel refuses it."""
         self._kernel, self._workers = kernel, kernel.tables.sizes.workers
         self._pairs = Pairs()
-        size = watched.SIEVE_BYTES + self._workers * watched.BUDGET.itemsize
+        size = tapped_programs.SIEVE_BYTES + self._workers * tapped_programs.BUDGET.itemsize
         self._table = syscall.create_array("watch", size)
         memory = np.frombuffer(syscall.map_value(self._table, size), np.uint8)
-        self._sieve = memory[: watched.SIEVE_BYTES].view(SIEVE)
-        self._budget = memory[watched.SIEVE_BYTES : size].view(watched.BUDGET)
+        self._sieve = memory[: tapped_programs.SIEVE_BYTES].view(SIEVE)
+        self._budget = memory[tapped_programs.SIEVE_BYTES : size].view(tapped_programs.BUDGET)
         self._ring = Ring("frames", RING_BYTES)
         self._loaded = dict[Attach, Loaded]()
         try:
             names = {place: PROGRAMS + name for place, name in programs.items()}
             self._loaded = kernel.load_beside(
-                names, {"watch": self._table}, {watched.RING_SYMBOL + "frames": self._ring.fileno()}
+                names, {"watch": self._table}, {tapped_programs.RING_SYMBOL + "frames": self._ring.fileno()}
             )
             for place, loaded in self._loaded.items():
                 kernel.swap(place, loaded)

@@ -11,7 +11,7 @@ from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.icmp_quotes import flow_of
-from lbmux.targets.bpf.watched import MOST_BYTES
+from lbmux.targets.bpf.tapped_programs import MOST_BYTES
 from lbmux.tools.explain import Explanation, Step, explain_live
 from lbmux.tools.packet import Packet
 from lbmux.tracing.trace_event import NAMES, Heading

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from lbmux.targets.bpf import objects, programs, watched
+from lbmux.targets.bpf import objects, tapped_programs, xdp_programs
 from lbmux.targets.bpf.elf import Object
 from lbmux.targets.bpf.objects import compiled
 
@@ -29,7 +29,7 @@ def _entry_points(module: ModuleType) -> list[str]:
     return [f"{module.__name__}:{name}" for name, value in own if [*inspect.signature(value).parameters] == ["context"]]
 
 
-VARIANTS = [*_entry_points(programs), *_entry_points(watched)]
+VARIANTS = [*_entry_points(xdp_programs), *_entry_points(tapped_programs)]
 
 
 def _code(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:

@@ -5,7 +5,7 @@ import numpy as np
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.frame_copy import Picture
 from lbmux.frames.tap_reader import Pairs, Recorded
-from lbmux.targets.bpf import watched
+from lbmux.targets.bpf import tapped_programs
 
 AHEAD_NS = 1_700_000_000_000_000_000
 FORWARDED, DENIED = Verdict.FORWARDED, Verdict.DENIED
@@ -13,11 +13,11 @@ FORWARDED, DENIED = Verdict.FORWARDED, Verdict.DENIED
 
 def record(time_ns: int, data: bytes, length: int | None = None, verdict: int = 0, **fields: int) -> bytes:
     """As a kernel program writes it: of the frame's ``length`` bytes no more than there is room for."""
-    head = np.zeros(1, watched.RECORD)
+    head = np.zeros(1, tapped_programs.RECORD)
     head["time_ns"], head["length"], head["verdict"] = time_ns, length or len(data), verdict
     for name, value in ({"sequence": 1, "interface": 7} | fields).items():
         head[name] = value
-    return head.tobytes() + data[: watched.MOST_BYTES].ljust(watched.MOST_BYTES, b"\0")
+    return head.tobytes() + data[: tapped_programs.MOST_BYTES].ljust(tapped_programs.MOST_BYTES, b"\0")
 
 
 def read(*records: bytes) -> tuple[list[Recorded], Pairs]:

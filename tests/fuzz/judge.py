@@ -14,9 +14,9 @@ import numpy as np
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM, VOUCHED
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner
+from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from tests.datapath.harness import GUARD, Machine
 from tests.datapath.plain_agent import PlainAgent

@@ -20,7 +20,7 @@ from lbmux.errors import LbmuxError
 from lbmux.targets.bpf.elf import Object
 
 SECTION = "lbmux"
-PROGRAMS = "lbmux.targets.bpf.programs"
+PROGRAMS = "lbmux.targets.bpf.xdp_programs"
 COMPILE = """
 import gc, importlib, os, sys
 gc.disable()
@@ -47,7 +47,7 @@ class CompileError(LbmuxError):
 
 @cache
 def compiled(name: str) -> Object:
-    """The object of a function, named "module:function", or of one of lbmux.targets.bpf.programs."""
+    """The object of a function, named "module:function", or of one of lbmux.targets.bpf.xdp_programs."""
     module, _, function = name.rpartition(":")
     directory = directories.directory()
     if directory is None:

@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.bpf.programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
 from tests.datapath.craft import Craft, Stream, tunnelled
 from tests.datapath.harness import Machine
 from tests.datapath.plain_packet import UDP

@@ -11,9 +11,9 @@ from lbmux.daemons.drivers import MOST_CPUS
 from lbmux.datapath.prefilter import SIEVE
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.bpf import syscall, watched
+from lbmux.targets.bpf import syscall, tapped_programs
 from lbmux.targets.bpf.maps import KernelTables
-from lbmux.targets.bpf.ring import Ring
+from lbmux.targets.bpf.ring_buffer import Ring
 from lbmux.targets.bpf.syscall import Attach, Loaded
 from tests.datapath.craft import Craft, Stream
 from tests.datapath.harness import Machine
@@ -23,9 +23,9 @@ from tests.targets.bpf.twins import ETHERNET_BYTES, Twins, on_one_cpu
 
 pytestmark = pytest.mark.root
 PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]
-RING = watched.RING_SYMBOL + "frames"
+RING = tapped_programs.RING_SYMBOL + "frames"
 RING_BYTES = 1 << 22
-LEAST_BYTES, MOST = 14 + 20 + 4, watched.MOST_BYTES
+LEAST_BYTES, MOST = 14 + 20 + 4, tapped_programs.MOST_BYTES
 """Of what has no ports yet nobody can say what it is: it is not recorded."""
 
 
@@ -33,19 +33,20 @@ class Beside:
     """What a program that records has beside the tables."""
 
     def __init__(self, workers: int) -> None:
-        size = watched.SIEVE_BYTES + workers * watched.BUDGET.itemsize
+        size = tapped_programs.SIEVE_BYTES + workers * tapped_programs.BUDGET.itemsize
         self.table, self.ring = syscall.create_array("watch", size), Ring("frames", RING_BYTES)
         memory = np.frombuffer(syscall.map_value(self.table, size), np.uint8)
-        self.sieve = memory[: watched.SIEVE_BYTES].view(SIEVE)
-        self.budget = memory[watched.SIEVE_BYTES : size].view(watched.BUDGET)
+        self.sieve = memory[: tapped_programs.SIEVE_BYTES].view(SIEVE)
+        self.budget = memory[tapped_programs.SIEVE_BYTES : size].view(tapped_programs.BUDGET)
 
     def load(self, kernel: KernelTables, name: str, place: Attach, clock: Mapping[str, int] | None = None) -> Loaded:
-        program = f"{watched.__name__}:{name}"
+        program = f"{tapped_programs.__name__}:{name}"
         return kernel.load(program, place, clock, {"watch": self.table}, {RING: self.ring.fileno()})
 
     def records(self) -> list[tuple[np.void, bytes]]:
         return [
-            (np.frombuffer(data, watched.RECORD, 1)[0], data[watched.RECORD_BYTES :]) for data in self.ring.records()
+            (np.frombuffer(data, tapped_programs.RECORD, 1)[0], data[tapped_programs.RECORD_BYTES :])
+            for data in self.ring.records()
         ]
 
     def close(self) -> None:
@@ -136,5 +137,5 @@ def test_a_full_ring_is_no_harm(mux: Watched) -> None:
     frame = Craft(destination=destinations()[0][0], source_port=4000).frame()
     runs, _ = mux.run("mux_xdp", [frame] * 3000)
     assert {run.result for run in runs} == {runs[0].result}
-    assert 100 < len(mux.beside.records()) <= RING_BYTES // watched.MOST_BYTES
+    assert 100 < len(mux.beside.records()) <= RING_BYTES // tapped_programs.MOST_BYTES
     mux.assert_same_tables()

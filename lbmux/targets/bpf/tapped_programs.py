@@ -33,7 +33,7 @@ from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_b
 from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
 from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES
-from lbmux.targets.bpf.programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
+from lbmux.targets.bpf.xdp_programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
 
 RING_SYMBOL = "lbmux_ring_"
 """Prefix of a symbol that stands for a ring as helpers take it."""
