@@ -28,8 +28,8 @@ from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.targets.native import Worker, world_row
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain import Step
-from lbmux.tools.look import ENTRY, places
+from lbmux.tools.dry_run import ENTRY, places
+from lbmux.tools.explain_mux import Step
 from lbmux.tools.table_copy import LiveCopy
 from lbmux.tools.unparsed import UNPARSED
 from lbmux.tracing.trace_event import Heading

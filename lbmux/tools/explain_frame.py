@@ -12,8 +12,8 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
-from lbmux.tools.explain import Explanation, Step, explain_live
-from lbmux.tools.packet import Packet
+from lbmux.tools.explain_mux import Explanation, Step, explain_live
+from lbmux.tools.packet_text import Packet
 from lbmux.tracing.trace_event import NAMES, Heading
 from lbmux.wire.packet import read_frame
 

@@ -16,8 +16,8 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ask
 from lbmux.errors import SetupError
-from lbmux.tools.explain import Explanation, Step
-from lbmux.tools.packet import Packet
+from lbmux.tools.explain_mux import Explanation, Step
+from lbmux.tools.packet_text import Packet
 from lbmux.tools.router_twin import Hashing, choice
 
 HERE = "."

@@ -19,7 +19,7 @@ from typing import Any
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.tun import Tun
-from lbmux.tools.packet import Packet
+from lbmux.tools.packet_text import Packet
 from lbmux.wire.internet_checksum import checksum
 
 CLONE_NEWNET = 0x40000000

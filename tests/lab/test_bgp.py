@@ -13,8 +13,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.tools.doctor import bgp
 from lbmux.tools.doctor.situation import Situation
-from lbmux.tools.web.looks import look
-from lbmux.tools.web.pool import picture
+from lbmux.tools.web.mux_status import look
+from lbmux.tools.web.pool_status import picture
 from tests.lab.routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
 from tests.programs.daemons import running, service
 

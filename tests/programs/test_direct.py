@@ -17,7 +17,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
-from lbmux.tools.doctor.examine import examine
+from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.doctor.situation import Situation
 from tests.labs import built
 

@@ -9,7 +9,7 @@ import pytest
 from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
-from lbmux.tools.doctor import daemon
+from lbmux.tools.doctor import daemon_checks
 from tests.lab.routed import until
 from tests.programs.daemons import START_S, Daemon, configuration, service
 from tests.tools.doctor.situations import situation
@@ -33,7 +33,7 @@ def test_a_file_system_that_ends_with_the_process_is_told(lab: Lab, by: str, end
         mux.wait_for(" 1 service", START_S)
         assert ("ends with this process's own mount namespace" in mux.log) == ends
         runtime = ask(mux.control, "runtime")
-        findings = [*daemon.driver(situation("mux", runtime=runtime))]
+        findings = [*daemon_checks.driver(situation("mux", runtime=runtime))]
         assert [finding.state for finding in findings] == (["ok", "warning"] if ends else ["ok"])
         mux.end(signal.SIGKILL)
         if ends:

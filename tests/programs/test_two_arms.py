@@ -8,7 +8,7 @@ from pyroute2 import IPRoute, NetNS
 
 from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
-from lbmux.tools.doctor.examine import examine
+from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.doctor.situation import Situation
 from tests.lab.routed import until
 from tests.programs.slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served

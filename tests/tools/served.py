@@ -13,8 +13,8 @@ from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import Showing
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain import Explanation, explain_live
-from lbmux.tools.packet import Packet
+from lbmux.tools.explain_mux import Explanation, explain_live
+from lbmux.tools.packet_text import Packet
 from tests.control.inside import Inside
 
 

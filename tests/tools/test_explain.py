@@ -12,9 +12,9 @@ from lbmux.config.models import Config
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
-from lbmux.tools import explain
-from lbmux.tools.explain import Explanation, explain_configuration
-from lbmux.tools.packet import Packet, PacketError
+from lbmux.tools import explain_mux
+from lbmux.tools.explain_mux import Explanation, explain_configuration
+from lbmux.tools.packet_text import Packet, PacketError
 from lbmux.tools.table_copy import LiveCopy
 from tests.control.inside import CONFIG, Inside, client
 from tests.datapath.craft import ACK, SYN
@@ -36,7 +36,7 @@ Stop = Callable[[Served], None]
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
     """Explaining is done at the time at which the mux sends: in between no rate lets another flow in."""
-    return lambda mux: monkeypatch.setattr(explain, "now_ticks", lambda: mux.now)
+    return lambda mux: monkeypatch.setattr(explain_mux, "now_ticks", lambda: mux.now)
 
 
 def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:

@@ -13,9 +13,9 @@ from scapy.packet import Raw
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain import Explanation
 from lbmux.tools.explain_frame import explain_frame
-from lbmux.tools.packet import Packet, PacketError
+from lbmux.tools.explain_mux import Explanation
+from lbmux.tools.packet_text import Packet, PacketError
 from tests.control.inside import CONFIG, client, dns
 from tests.datapath.craft import ETHERNET, Stream, quic, tag
 from tests.datapath.harness import Frames

@@ -13,7 +13,7 @@ from lbmux.addresses import mac_to_int
 from lbmux.errors import SetupError
 from lbmux.lab import namespaces
 from lbmux.tools.playback import Playback
-from lbmux.tools.wire import LONGEST_SILENCE_NS, Macs, Pace, Sent, Wire, put_on_wire
+from lbmux.tools.transmit import LONGEST_SILENCE_NS, Macs, Pace, Sent, Wire, put_on_wire
 from tests.frames.captures import pcap, record
 
 ETH_P_ALL, SO_RCVBUFFORCE = 3, 33  # linux/if_ether.h, asm/socket.h; the socket module does not name them

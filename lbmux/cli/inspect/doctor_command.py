@@ -33,7 +33,7 @@ def command(
     link; else only settings and counters are read, nothing changes.  What could not be looked at is told as unchecked.
     A router or a host has no daemon to name the configuration: -c does.
     """
-    from lbmux.tools.doctor.examine import examine
+    from lbmux.tools.doctor.run_checks import examine
     from lbmux.tools.doctor.situation import Situation
 
     situation = Situation.here(role, control, config, peers)  # type: ignore[arg-type]

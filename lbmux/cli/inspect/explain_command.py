@@ -11,7 +11,7 @@ from lbmux.cli import options
 if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.config.models import Config
-    from lbmux.tools.packet import Packet
+    from lbmux.tools.packet_text import Packet
 
 
 @click.command(name="explain")
@@ -55,8 +55,8 @@ def command(
     """
     from lbmux.api.control_socket import default_path
     from lbmux.config.loader import load
-    from lbmux.tools.explain import explain_configuration, explain_live
-    from lbmux.tools.packet import Packet
+    from lbmux.tools.explain_mux import explain_configuration, explain_live
+    from lbmux.tools.packet_text import Packet
     from lbmux.tools.router_choice import with_router, with_seed
 
     if (seed is not None) + (router is not None) > 1 or (muxes is not None and seed is None):

@@ -43,15 +43,15 @@ def command(
 
     from lbmux.api.control_socket import meant_path
     from lbmux.errors import LbmuxError
-    from lbmux.tools.top import run
+    from lbmux.tools.top import top_loop
     from lbmux.tools.top.screen import picture
 
-    source = run.replayed(read) if read else run.live(controls or (meant_path(None),), write)
+    source = top_loop.replayed(read) if read else top_loop.live(controls or (meant_path(None),), write)
     if once or as_json:
         console = Console()
-        for view in run.views(source, 0.0 if read else interval):
+        for view in top_loop.views(source, 0.0 if read else interval):
             if as_json:
-                click.echo(json.dumps(run.document(view)))
+                click.echo(json.dumps(top_loop.document(view)))
             else:
                 console.print(picture(view, LINES))
             if once:
@@ -59,4 +59,4 @@ def command(
         return
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise LbmuxError("top needs a terminal: --once or --json prints without one")
-    run.watch(source, interval, sys.stdin.fileno())
+    top_loop.watch(source, interval, sys.stdin.fileno())

@@ -53,7 +53,7 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
     from lbmux.tools.explain_frame import explain_frame
-    from lbmux.tools.packet import PacketError
+    from lbmux.tools.packet_text import PacketError
     from lbmux.tools.unparsed import UNPARSED
 
     verdict = Verdict[frame["verdict"].upper()]

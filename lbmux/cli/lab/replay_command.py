@@ -18,7 +18,7 @@ from lbmux.plurals import noun
 if TYPE_CHECKING:
     from lbmux.tools.playback import Playback
     from lbmux.tools.replay import Count, Result
-    from lbmux.tools.wire import Sent
+    from lbmux.tools.transmit import Sent
 
 OWN = ("10.0.0.1", "fd00::1")
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -126,7 +126,7 @@ def _through_mux(
 
 
 def _onto_wire(playback: "Playback", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
-    from lbmux.tools.wire import Macs, Wire, put_on_wire
+    from lbmux.tools.transmit import Macs, Wire, put_on_wire
 
     with Wire(interface, Macs(*macs, every)) as wire, _progress(playback) as tell:
         return put_on_wire(playback, wire, pps, tell)

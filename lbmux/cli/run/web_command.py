@@ -31,8 +31,8 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
     from lbmux.api.control_socket import default_path
     from lbmux.daemons.process import run
     from lbmux.tools.results import read_result
-    from lbmux.tools.web.guard import is_local
-    from lbmux.tools.web.server import Site, serve
+    from lbmux.tools.web.web_access import is_local
+    from lbmux.tools.web.web_server import Site, serve
 
     if token is not None and not (token and token.isascii() and token.isprintable()):
         raise click.UsageError("--token should be of visible ASCII characters: a header and a cookie carry it")

@@ -22,11 +22,11 @@ from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
 from lbmux.linux.offloads import set_features
-from lbmux.tools.doctor.examine import examine
 from lbmux.tools.doctor.finding import Finding
+from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.doctor.situation import Role, Situation
-from lbmux.tools.explain import explain_live
-from lbmux.tools.packet import Packet
+from lbmux.tools.explain_mux import explain_live
+from lbmux.tools.packet_text import Packet
 
 SOON_S = 5.0
 CLIENT = "198.51.100.2"

@@ -11,7 +11,7 @@ from lbmux.config.loader import load
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import Showing
-from lbmux.tools.doctor import daemon
+from lbmux.tools.doctor import daemon_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.control.answering import answering
 from tests.control.inside import CONFIG, Inside
@@ -37,7 +37,7 @@ class Mux:
         showing = Showing(lambda: inside.moment, Driver("mux", "eth0", inside.tables, 0, "packet"), self.file, {})
         with answering(self._socket, showing.handlers() | self._reloader.handlers()):
             known = situation("mux", self._socket, runtime={"config": str(self.file)}, not_serving=[])
-            (finding,) = daemon.in_force(known)
+            (finding,) = daemon_checks.in_force(known)
         return finding
 
 

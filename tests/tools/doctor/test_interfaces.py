@@ -8,13 +8,13 @@ import pytest
 from pyroute2 import IPRoute, netns
 
 from lbmux.lab import namespaces
-from lbmux.tools.doctor import interfaces
+from lbmux.tools.doctor import interface_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.tools.doctor.situations import situation
 
 
 def link(name: str | None) -> list[Finding]:
-    return [*interfaces.link(situation("mux", interface=name))]
+    return [*interface_checks.link(situation("mux", interface=name))]
 
 
 def test_an_interface_that_is_up() -> None:
@@ -43,16 +43,16 @@ def test_nobody_has_an_interface() -> None:
 def test_super_frames_that_came(driver: str, came: int, lost: int, state: str, said: str) -> None:
     counters = {"ring": {"super_frames": came, "super_frames_lost": lost}}
     told = situation("mux", interface="lo", runtime={"driver": driver}, counters=counters)
-    (finding,) = interfaces.super_frames(told)
+    (finding,) = interface_checks.super_frames(told)
     assert finding.state == state
     assert said in finding.seen
 
 
 @pytest.mark.parametrize(("driver", "state"), [("packet", "ok"), ("xdp", "warning")])
 def test_an_interface_that_joins_frames(monkeypatch: pytest.MonkeyPatch, driver: str, state: str) -> None:
-    monkeypatch.setattr(interfaces, "features", lambda interface: {"gro": True})
+    monkeypatch.setattr(interface_checks, "features", lambda interface: {"gro": True})
     told = situation("mux", interface="lo", runtime={"driver": driver}, counters=None)
-    assert [finding.state for finding in interfaces.super_frames(told)] == [state]
+    assert [finding.state for finding in interface_checks.super_frames(told)] == [state]
 
 
 @pytest.fixture

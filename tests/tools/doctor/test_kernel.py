@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.config.models import Config
-from lbmux.tools.doctor import kernel
+from lbmux.tools.doctor import kernel_checks
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role, Situation
 from tests.control.inside import CONFIG
@@ -18,7 +18,7 @@ Check = Callable[[Situation], Iterator[Finding]]
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(kernel, "SYSCTLS", tmp_path)
+    monkeypatch.setattr(kernel_checks, "SYSCTLS", tmp_path)
 
     def write(**values: int) -> None:
         for name, value in values.items():
@@ -44,7 +44,7 @@ def states(check: Check, role: Role, *vips: str) -> list[str]:
 )
 def test_a_router_forwards_and_a_mux_does_not(settings: Settings, role: Role, value: int, state: str) -> None:
     settings(ipv4__ip_forward=value)
-    assert states(kernel.forwarding, role) == [state]
+    assert states(kernel_checks.forwarding, role) == [state]
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
     settings: Settings, host: dict[str, object], state: str, said: str
 ) -> None:
     settings(ipv4__ip_forward=1)
-    (finding,) = kernel.forwarding(situation("mux", runtime={"host_forwarding": host}, config=None))
+    (finding,) = kernel_checks.forwarding(situation("mux", runtime={"host_forwarding": host}, config=None))
     assert finding.state == state
     assert finding.seen.endswith(said)
 
 
 def test_each_version_of_ip_that_vips_have_is_looked_at(settings: Settings) -> None:
     settings(ipv4__ip_forward=1, ipv6__conf__all__forwarding=0)
-    assert states(kernel.forwarding, "router", "192.0.2.1", "2001:db8::1") == ["ok", "fault"]
-    assert states(kernel.forwarding, "router", "192.0.2.1") == ["ok"]
-    assert states(kernel.forwarding, "router", "2001:db8::1") == ["fault"]
+    assert states(kernel_checks.forwarding, "router", "192.0.2.1", "2001:db8::1") == ["ok", "fault"]
+    assert states(kernel_checks.forwarding, "router", "192.0.2.1") == ["ok"]
+    assert states(kernel_checks.forwarding, "router", "2001:db8::1") == ["fault"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_each_version_of_ip_that_vips_have_is_looked_at(settings: Settings) -> N
 )
 def test_a_hash_without_ports_spreads_no_client(settings: Settings, policy: int, fields: int, state: str) -> None:
     settings(ipv4__fib_multipath_hash_policy=policy, ipv4__fib_multipath_hash_fields=fields)
-    assert states(kernel.multipath_hash, "router") == [state]
+    assert states(kernel_checks.multipath_hash, "router") == [state]
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,19 @@ def test_a_hash_without_ports_spreads_no_client(settings: Settings, policy: int,
 )
 def test_the_larger_of_two_filters_holds(settings: Settings, everywhere: int, own: int, state: str) -> None:
     settings(ipv4__conf__all__rp_filter=everywhere, ipv4__conf__eth0__rp_filter=own, ipv4__conf__lo__rp_filter=1)
-    assert states(kernel.reverse_path, "router") == [state]
+    assert states(kernel_checks.reverse_path, "router") == [state]
     if state == "fault":
-        assert states(kernel.reverse_path, "agent") == ["warning"]
+        assert states(kernel_checks.reverse_path, "agent") == ["warning"]
 
 
 @pytest.mark.parametrize(("state", "expected"), [(0, "ok"), (4, "ok"), (5, "warning"), (-1, "warning")])
 def test_a_clock_that_nothing_sets(monkeypatch: pytest.MonkeyPatch, state: int, expected: str) -> None:
-    monkeypatch.setattr(kernel, "clock_state", lambda: state)
-    assert states(kernel.clock, "mux") == [expected]
+    monkeypatch.setattr(kernel_checks, "clock_state", lambda: state)
+    assert states(kernel_checks.clock, "mux") == [expected]
 
 
 def test_the_kernel_says_whether_the_clock_is_synchronised() -> None:
-    assert kernel.clock_state() in range(6)  # TIME_OK to TIME_ERROR, adjtimex(2)
+    assert kernel_checks.clock_state() in range(6)  # TIME_OK to TIME_ERROR, adjtimex(2)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_checksums_that_were_wrong(
     path.write_text(
         f"Ip: Forwarding InReceives\nIp: 2 9\nTcp: InSegs InCsumErrors\nTcp: 9 {tcp}\nUdp: InCsumErrors\nUdp: {udp}\n"
     )
-    monkeypatch.setattr(kernel, "NET_SNMP", path)
-    (finding,) = kernel.wrong_checksums(Situation("host", Path("/nonexistent")))
+    monkeypatch.setattr(kernel_checks, "NET_SNMP", path)
+    (finding,) = kernel_checks.wrong_checksums(Situation("host", Path("/nonexistent")))
     assert finding.state == ("warning" if said else "ok")
     assert finding.seen.endswith(said or "no packet came with a wrong one")
 
 
 def test_this_kernel_counts_them() -> None:
-    assert all("InCsumErrors" in kernel.snmp()[name] for name in ("Tcp", "Udp"))
+    assert all("InCsumErrors" in kernel_checks.snmp()[name] for name in ("Tcp", "Udp"))

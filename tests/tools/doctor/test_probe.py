@@ -7,7 +7,7 @@ from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from lbmux.tools.doctor.probe import FIRST_PORT, Answer, Target, heard, of_icmp, of_server
+from lbmux.tools.doctor.tunnel_probe import FIRST_PORT, Answer, Target, heard, of_icmp, of_server
 
 OWN, OWN6 = "10.0.1.2", "2001:db8:0:1::2"
 VIP, VIP6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.tools.doctor import rights
+from lbmux.tools.doctor import capability_checks
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Situation
 from tests.tools.doctor.situations import situation
@@ -30,7 +30,7 @@ Write = Callable[[str, int], None]
 @pytest.fixture
 def status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Files that stand for /proc/PID/status."""
-    monkeypatch.setattr(rights, "PROC", tmp_path)
+    monkeypatch.setattr(capability_checks, "PROC", tmp_path)
 
     def write(process: str, effective: int) -> None:
         (tmp_path / process).mkdir()
@@ -40,13 +40,15 @@ def status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def without(*names: str) -> int:
-    return ALL & ~sum(1 << {**rights.NETWORK, **rights.KERNEL, "CAP_SYS_ADMIN": 21}[name] for name in names)
+    return ALL & ~sum(
+        1 << {**capability_checks.NETWORK, **capability_checks.KERNEL, "CAP_SYS_ADMIN": 21}[name] for name in names
+    )
 
 
 def found(driver: str | None = None) -> Finding:
     """Of a daemon with that driver, process 7; or of nobody."""
     known = situation("mux" if driver else "router", pid=7 if driver else None, runtime=driver and {"driver": driver})
-    (finding,) = rights.rights(known)
+    (finding,) = capability_checks.rights(known)
     return finding
 
 
@@ -114,5 +116,5 @@ def test_a_process_that_was_started_without_one(tmp_path: Path) -> None:
     with listening(path, "setpriv", "--bounding-set", "-net_raw") as pid:
         known = Situation("mux", path)
         known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
-        (finding,) = rights.rights(known)
+        (finding,) = capability_checks.rights(known)
     assert (finding.state, finding.seen) == ("fault", f"the daemon (process {pid}) lacks CAP_NET_RAW")

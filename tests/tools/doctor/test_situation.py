@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.tools.doctor import daemon, machine, situation
-from lbmux.tools.doctor.examine import CHECKS, examine
+from lbmux.tools.doctor import daemon_checks, machine, situation
+from lbmux.tools.doctor.run_checks import CHECKS, examine
 from lbmux.tools.doctor.situation import ROLES, Situation
 
 
@@ -37,7 +37,7 @@ def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, b
     left.touch()
     found = Situation.here(None, None, None, ())
     assert (found.role, found.control) == (role, bare / f"{role}.sock")
-    (finding,) = daemon.answers(found)
+    (finding,) = daemon_checks.answers(found)
     assert finding.state == "fault" and "nothing listens there" in finding.seen
     assert f"start `lbmux {role}`" in finding.mend and f"{left} is there" in finding.mend
 
@@ -65,7 +65,7 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
     monkeypatch.setattr(situation, "addresses", lambda: [ip_address(own)])
     found = Situation.here(None, None, file, ())
     assert found.role == role
-    (finding,) = daemon.answers(found)
+    (finding,) = daemon_checks.answers(found)
     assert finding.state == ("unchecked" if role == "router" else "fault")
     assert own in finding.mend or "taken for a router" in finding.seen
 

@@ -12,10 +12,10 @@ from scapy.layers.l2 import Ether
 
 from lbmux.config.models import Config
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.doctor.probe import FIRST_PORT, Target, packet_of
+from lbmux.tools.doctor.probe_targets import targets
+from lbmux.tools.doctor.probe_tunnels import Tunnels
 from lbmux.tools.doctor.situation import Situation
-from lbmux.tools.doctor.targets import targets
-from lbmux.tools.doctor.tunnels import Tunnels
+from lbmux.tools.doctor.tunnel_probe import FIRST_PORT, Target, packet_of
 from tests.tools.doctor.situations import situation
 
 OWN = {4: IPv4Address("10.0.1.2"), 6: IPv6Address("2001:db8:0:1::2")}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lbmux.addresses import Address
-from lbmux.tools.doctor import vips
+from lbmux.tools.doctor import vip_checks
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.situation import Role
 from tests.tools.doctor.situations import situation
@@ -20,14 +20,14 @@ VIPS6: list[Address] = [IPv6Address("2001:db8::") + n for n in range(8)]
 def claimed(monkeypatch: pytest.MonkeyPatch) -> set[Address]:
     """Those that somebody answers for, on every link."""
     answered = set[Address]()
-    monkeypatch.setattr(vips, "who_has", lambda name, vip: {MAC} if vip in answered else set())
-    monkeypatch.setattr(vips, "first_address", lambda name, version: IPv4Address("10.0.0.1"))
-    monkeypatch.setattr(vips, "links", lambda: ["to-host1"])
+    monkeypatch.setattr(vip_checks, "who_has", lambda name, vip: {MAC} if vip in answered else set())
+    monkeypatch.setattr(vip_checks, "first_address", lambda name, version: IPv4Address("10.0.0.1"))
+    monkeypatch.setattr(vip_checks, "links", lambda: ["to-host1"])
     return answered
 
 
 def found(*of: Address) -> list[Finding]:
-    return [*vips.claimed(situation("router", vips=list(of)))]
+    return [*vip_checks.claimed(situation("router", vip_checks=list(of)))]
 
 
 def test_nobody_answers(claimed: set[Address]) -> None:
@@ -55,7 +55,7 @@ def test_without_an_address_to_ask_from_nobody_is_asked(
     claimed: set[Address], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses: dict[int, Address] = {4: IPv4Address("10.0.0.1"), 6: IPv6Address(0)}
-    monkeypatch.setattr(vips, "first_address", lambda name, version: addresses[version])
+    monkeypatch.setattr(vip_checks, "first_address", lambda name, version: addresses[version])
     fine, alone = found(VIPS[0], VIPS6[0])
     assert (fine.state, alone.state) == ("ok", "unchecked") and "2001:db8::: no link here" in alone.seen
     addresses[4] = IPv4Address(0)
@@ -68,9 +68,9 @@ def test_without_vips_nothing_is_said(claimed: set[Address]) -> None:
 
 def owned(monkeypatch: pytest.MonkeyPatch, vip: Address, length: int, role: Role = "mux", **known: Any) -> Finding:
     """The only finding where this machine has the VIP, as an address of so long a prefix on eth0."""
-    monkeypatch.setattr(vips, "addresses", lambda: [vip])
-    monkeypatch.setattr(vips, "_prefix", lambda address: (length, "eth0"))
-    (finding,) = vips.ownership(situation(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
+    monkeypatch.setattr(vip_checks, "addresses", lambda: [vip])
+    monkeypatch.setattr(vip_checks, "_prefix", lambda address: (length, "eth0"))
+    (finding,) = vip_checks.ownership(situation(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
     return finding
 
 
@@ -101,4 +101,4 @@ def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
 
 
 def test_the_prefix_of_an_address_of_this_machine() -> None:
-    assert vips._prefix(IPv4Address("127.0.0.1")) == (8, "lo")
+    assert vip_checks._prefix(IPv4Address("127.0.0.1")) == (8, "lo")

@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from lbmux.tools.top.painter import Painter
+from lbmux.tools.top.terminal_writer import Painter
 
 
 class Screen:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lbmux.cli.main import run
-from lbmux.tools.top.run import replayed
 from lbmux.tools.top.screen import keys
+from lbmux.tools.top.top_loop import replayed
 from lbmux.tools.top.view import View
 from tests.tools.top.terminal import TOP, Terminal
 from tests.tools.top.test_view import reading

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lbmux.errors import ControlError
-from lbmux.tools.top import run
+from lbmux.tools.top import top_loop
 from lbmux.tools.top.readings import Reading
-from lbmux.tools.top.run import document, views
+from lbmux.tools.top.top_loop import document, views
 from lbmux.tools.top.view import View
 from tests.tools.top.test_screen import text
 from tests.tools.top.test_view import reading, together
@@ -84,7 +84,7 @@ def silent(*readings: Reading) -> Any:
 
 class TestTheOnlyOne:
     def test_rates_and_flows_are_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(run.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(top_loop.time, "sleep", lambda seconds: None)
         shown = views(silent(reading(10.0, 1000, 0), reading(11.0, 3000, 0)), 0.0)
         assert next(shown).rows()[0]["packets_s"] == 2000
         made = next(shown)

@@ -24,7 +24,7 @@ from lbmux.daemons.status_handlers import Showing
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.web.server import Site
+from lbmux.tools.web.web_server import Site
 from tests.control.answering import answering
 from tests.control.inside import CONFIG, MAC, Inside
 

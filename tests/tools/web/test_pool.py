@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.bgp.bgp_settings import Neighbour
-from lbmux.tools.web.looks import Look, look, names
-from lbmux.tools.web.pool import picture
-from lbmux.tools.web.routers import ROUTER
+from lbmux.tools.web.mux_status import Look, look, names
+from lbmux.tools.web.pool_status import picture
+from lbmux.tools.web.web_routers import ROUTER
 from tests.control.inside import client, dns
 from tests.tools.web.conftest import UP, Served
 

@@ -14,10 +14,10 @@ from aiohttp.test_utils import TestClient
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load
 from lbmux.tables.maglev import build
-from lbmux.tools.web import server
-from lbmux.tools.web.guard import is_local
-from lbmux.tools.web.server import FILES, MOST_PROPOSED_BYTES, Site
-from lbmux.tools.web.tables import Weights
+from lbmux.tools.web import web_server
+from lbmux.tools.web.table_view import Weights
+from lbmux.tools.web.web_access import is_local
+from lbmux.tools.web.web_server import FILES, MOST_PROPOSED_BYTES, Site
 from tests.control.inside import CONFIG
 from tests.tools.web.conftest import FAILURES, OUTCOMES, visit
 
@@ -244,7 +244,7 @@ def test_one_proposal_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
         assert go_on.wait(20)
         return []
 
-    monkeypatch.setattr(server, "moves", slow)
+    monkeypatch.setattr(web_server, "moves", slow)
 
     async def look(client: Client) -> None:
         first = asyncio.create_task(client.post("/api/proposal", data="services: []"))

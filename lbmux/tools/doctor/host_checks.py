@@ -9,12 +9,12 @@ from typing import Any
 from lbmux.addresses import Address, mac_to_int
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
-from lbmux.tools.doctor.probe import Answer, Target, probe
-from lbmux.tools.doctor.routes import way
+from lbmux.tools.doctor.probe_targets import sources, targets
+from lbmux.tools.doctor.probe_tunnels import LONGEST, Tunnels
+from lbmux.tools.doctor.route_checks import way
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.doctor.solicit import who_has
-from lbmux.tools.doctor.targets import sources, targets
-from lbmux.tools.doctor.tunnels import LONGEST, Tunnels
+from lbmux.tools.doctor.tunnel_probe import Answer, Target, probe
 
 ASKED_BY = {4: "ARP", 6: "neighbour discovery"}
 AT_ONCE = 4096

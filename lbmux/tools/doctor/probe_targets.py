@@ -6,8 +6,8 @@ from ipaddress import ip_address
 from lbmux.addresses import Address
 from lbmux.config.models import Config, Service, kind_of
 from lbmux.health.datagram_probes import query
-from lbmux.tools.doctor.probe import Target
 from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.tunnel_probe import Target
 
 DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 

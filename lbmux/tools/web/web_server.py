@@ -19,13 +19,13 @@ from aiohttp import web
 
 from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.tools.explain import explain_live
-from lbmux.tools.packet import Packet
+from lbmux.tools.explain_mux import explain_live
+from lbmux.tools.packet_text import Packet
 from lbmux.tools.results import read_result
-from lbmux.tools.web.guard import add_headers, guard
-from lbmux.tools.web.looks import Look, look, names
-from lbmux.tools.web.pool import picture
-from lbmux.tools.web.tables import Weights, moves
+from lbmux.tools.web.mux_status import Look, look, names
+from lbmux.tools.web.pool_status import picture
+from lbmux.tools.web.table_view import Weights, moves
+from lbmux.tools.web.web_access import add_headers, guard
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pyroute2 import IPRoute
 
 from lbmux.linux.offloads import SUPER_FRAMES, device_driver, features
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.routes import way
+from lbmux.tools.doctor.route_checks import way
 from lbmux.tools.doctor.situation import Situation
 
 UP = 0x1 | 0x40  # IFF_UP, IFF_RUNNING

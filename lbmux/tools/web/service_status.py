@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.looks import COUNTED, Look, backend_rates
+from lbmux.tools.web.mux_status import COUNTED, Look, backend_rates
 
 
 def services_of(pairs: Sequence[tuple[Look, Look | None]]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from lbmux.config.traffic_models import TunnelKind
 from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import answers, attach
-from lbmux.tools.doctor.tunnels import Key, Tunnels
+from lbmux.tools.doctor.probe_tunnels import Key, Tunnels
 
 FIRST_PORT, LAST_PORT = 61001, 65535
 """Of the probes' own; each has another, by which its answer is known."""

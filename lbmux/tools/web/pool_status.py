@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.looks import Look, backend_rates, rate
-from lbmux.tools.web.routers import sessions_of, vips_of
-from lbmux.tools.web.services import services_of
+from lbmux.tools.web.mux_status import Look, backend_rates, rate
+from lbmux.tools.web.service_status import services_of
+from lbmux.tools.web.web_routers import sessions_of, vips_of
 
 
 def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from lbmux.tables.snapshot import Moment
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
-from lbmux.tools.look import ENTRY, FOUND, look, places
-from lbmux.tools.packet import Packet
+from lbmux.tools.dry_run import ENTRY, FOUND, look, places
+from lbmux.tools.packet_text import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 from lbmux.tracing.trace_event import Heading
 

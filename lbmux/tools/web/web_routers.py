@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.looks import Look
+from lbmux.tools.web.mux_status import Look
 
 ROUTER = "router"
 """What a mux without BGP gets its packets from: some router, of which nothing is known."""

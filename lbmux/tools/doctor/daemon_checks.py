@@ -11,7 +11,7 @@ from lbmux.config.models import Config
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
-from lbmux.tools.doctor.routes import way
+from lbmux.tools.doctor.route_checks import way
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
 
 MOST_NAMED = 5

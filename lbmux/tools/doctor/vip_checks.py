@@ -10,7 +10,7 @@ from pyroute2 import IPRoute
 from lbmux.addresses import FAMILIES, Address
 from lbmux.linux.next_hops import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
-from lbmux.tools.doctor.kernel import number
+from lbmux.tools.doctor.kernel_checks import number
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.doctor.solicit import first_address, who_has
 

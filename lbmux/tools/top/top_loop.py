@@ -9,9 +9,9 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from lbmux.errors import ControlError, LbmuxError
-from lbmux.tools.top.painter import Painter
 from lbmux.tools.top.readings import Reading, recorded
 from lbmux.tools.top.screen import keys, picture, raw
+from lbmux.tools.top.terminal_writer import Painter
 from lbmux.tools.top.view import View
 
 Source = Callable[[View], Reading | None]
