@@ -13,7 +13,7 @@ demo: setup
 	@$(VENV)/lbmux lab demo
 
 # Two at a time, but for those who measure how soon routers and connections notice something: these one by one.
-ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr.py tests/lab/test_board_stalls.py
+ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_board_stalls.py
 
 test: check
 	@$(VENV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)

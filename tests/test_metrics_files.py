@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux.metrics.families import Reading, exposition
 from lbmux.metrics.loop_histograms import Meter
-from tests.control.inside import Inside, agent_with_a_flow, client
+from tests.linux.inside import Inside, agent_with_a_flow, client
 
 ROOT = Path(__file__).parents[1]
 ALERTS, DASHBOARD = ROOT / "prometheus" / "alerts.yml", ROOT / "grafana" / "lbmux.json"

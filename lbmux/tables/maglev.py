@@ -7,7 +7,7 @@ interpreter's lock for all that takes long, and mux_tables swaps the result in w
 Weights: a backend gets as many slots as its share says, to one slot (largest remainders, ties by name), and its
 turns are spread evenly over the build: the k-th of weight w is due at the time (k + 1/2) / w, which no other
 backend's weight moves.  With equal weights that is the paper's table.  Slots that move, in percent of 65537, and
-the least that could, since shares change (tests/control/test_maglev.py holds it to that):
+the least that could, since shares change (tests/tables/test_maglev.py holds it to that):
 
 ============================================  =====  =====
 change                                        moved  least

@@ -21,9 +21,9 @@ sys.path.insert(0, str(HERE.parent.parent))
 from lbmux.lab.lab import Lab  # noqa: E402
 from lbmux.lab.namespaces import set_route  # noqa: E402
 from lbmux.lab.topology import VIP, Route, ananta  # noqa: E402
-from tests.programs.slow_lab import DIPS, PORT, VIPS, balanced, client_socket, served  # noqa: E402
-from tests.programs.test_fragments import CONTENT, echo  # noqa: E402
-from tests.programs.test_mtu import narrow  # noqa: E402
+from tests.daemons.slow_lab import DIPS, PORT, VIPS, balanced, client_socket, served  # noqa: E402
+from tests.daemons.test_fragments import CONTENT, echo  # noqa: E402
+from tests.daemons.test_mtu import narrow  # noqa: E402
 
 ALL = 0x0003
 SNAP_BYTES = 160

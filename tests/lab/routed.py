@@ -18,7 +18,7 @@ import pytest
 from lbmux.api.control_socket import ask
 from lbmux.lab.bird_router import configuration as router_configuration
 from lbmux.lab.lab import Lab
-from tests.programs.daemons import Daemon, configuration, running, service
+from tests.daemons.running_daemons import Daemon, configuration, running, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 NEEDS = [

@@ -15,8 +15,8 @@ from lbmux.tools.doctor import bgp
 from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.web.mux_status import look
 from lbmux.tools.web.pool_status import picture
+from tests.daemons.running_daemons import running, service
 from tests.lab.routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
-from tests.programs.daemons import running, service
 
 pytestmark = NEEDS
 PEER6, WAY6 = "2001:db8:0:1::1", "2001:db8:0:1::2"

@@ -25,7 +25,7 @@ from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, T
 
 pytestmark = pytest.mark.root
 
-WIRE_SCRIPT = Path(__file__).with_name("wire.py")
+WIRE_SCRIPT = Path(__file__).with_name("frame_socket.py")
 FLOWS, PACKETS_A_FLOW = 30, 6
 SLEEPER = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
 _numbers = count()

@@ -15,7 +15,7 @@ from lbmux.daemons.status_handlers import Showing
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_mux import Explanation, explain_live
 from lbmux.tools.packet_text import Packet
-from tests.control.inside import Inside
+from tests.linux.inside import Inside
 
 
 class Served(Inside):

@@ -26,9 +26,9 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
 from lbmux.tools.unparsed import UNPARSED
-from tests.control.inside import CONFIG, LOCAL, client, dns
 from tests.datapath.craft import RST, SYN, Craft, Stream, tunnelled
 from tests.datapath.harness import Frames
+from tests.linux.inside import CONFIG, LOCAL, client, dns
 
 OWN, VIP6 = bytes([10, 1, 1, 2]), "2001:db8::1"
 MORE: dict[str, Any] = CONFIG | {

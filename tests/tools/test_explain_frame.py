@@ -16,9 +16,9 @@ from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_frame import explain_frame
 from lbmux.tools.explain_mux import Explanation
 from lbmux.tools.packet_text import Packet, PacketError
-from tests.control.inside import CONFIG, client, dns
 from tests.datapath.craft import ETHERNET, Stream, quic, tag
 from tests.datapath.harness import Frames
+from tests.linux.inside import CONFIG, client, dns
 from tests.tools.served import Served, step
 
 CLIENT, VIP, DNS = "198.51.100.7", "192.0.2.1", "192.0.2.2"

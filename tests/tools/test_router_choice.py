@@ -19,8 +19,8 @@ from lbmux.lab.topology import VIP, VIP6, ananta
 from lbmux.tools.explain_mux import Step, explain_configuration
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.router_choice import with_router, with_seed
-from tests.control.inside import CONFIG
 from tests.labs import built
+from tests.linux.inside import CONFIG
 
 pytestmark = pytest.mark.root
 PORTS = range(40000, 40024)

@@ -12,7 +12,7 @@ from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root
 
-WIRE = Path(__file__).parent.with_name("wire.py")
+WIRE = Path(__file__).parent.with_name("frame_socket.py")
 
 
 def test_vip_not_configured(either: Broken) -> None:

@@ -13,8 +13,8 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import Showing
 from lbmux.tools.doctor import daemon_checks
 from lbmux.tools.doctor.finding import Finding
-from tests.control.answering import answering
-from tests.control.inside import CONFIG, Inside
+from tests.api.answering import answering
+from tests.linux.inside import CONFIG, Inside
 from tests.tools.doctor.situations import situation
 
 

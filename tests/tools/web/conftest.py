@@ -25,8 +25,8 @@ from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.web.web_server import Site
-from tests.control.answering import answering
-from tests.control.inside import CONFIG, MAC, Inside
+from tests.api.answering import answering
+from tests.linux.inside import CONFIG, MAC, Inside
 
 Visit = Callable[[TestClient[Any, Any]], Awaitable[None]]
 WEB, DNS = CONFIG["services"]

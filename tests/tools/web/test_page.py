@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.tools.web.web_server import Site
-from tests.control.inside import CONFIG, client, dns
+from tests.linux.inside import CONFIG, client, dns
 from tests.tools.browser import Page, browser, executable
 from tests.tools.web.conftest import FAILURES, OUTCOMES, Served
 

@@ -1,0 +1,81 @@
+from typing import Any
+
+import pytest
+
+from lbmux.backends.overrides import Leaving, Orders, ordered
+from lbmux.backends.removal import over, settled, without
+from lbmux.config.models import Config
+from tests.backends.test_overrides import B9, TWO, backend, configured
+
+WEB2 = ("web", "b2")
+ONE = configured(backend(1))
+
+
+def left(after: Config, before: Config = TWO, orders: Orders | None = None, **lives: Any) -> dict[str, str]:
+    """Who leaves service web, by name: the address."""
+    found = settled(after, orders or Orders(), before, {("web", name): life for name, life in lives.items()}, 5, "why")
+    return {name: str(one.backend.dip) for (service, name), one in found.leaving.items() if service == "web"}
+
+
+def test_removed_leaves_without_weight_and_says_why_and_since_when() -> None:
+    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
+    (one,) = orders.leaving.values()
+    assert orders.leaving.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
+
+
+def test_nobody_leaves_where_all_stay() -> None:
+    assert left(TWO) == {}
+    assert left(configured(backend(1, name="other"), backend(2, weight=9))) == {}  # a name and a weight are no address
+
+
+def test_who_leaves_stays_who_he_is_over_the_next_change() -> None:
+    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
+    again = settled(ONE, orders, ordered(ONE, orders), orders.lives, 9, "another")
+    assert again == orders
+
+
+def test_who_is_added_again_leaves_no_more() -> None:
+    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
+    assert left(TWO, ordered(ONE, orders), orders) == {}
+
+
+def test_one_that_moved_leaves_under_his_address() -> None:
+    assert left(configured(backend(1), backend(2, dip="10.0.2.7"))) == {"10.0.2.2:8080": "10.0.2.2"}
+
+
+def test_another_in_his_place_has_his_place() -> None:
+    assert left(configured(backend(1), backend(2, port=8081))) == {}
+
+
+def test_disabled_has_no_flows_to_stay_for() -> None:
+    assert left(ONE, b2="disable") == {}
+    assert left(ONE, b2="drain") == {"b2": "10.0.2.2"}
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"port": 81}, {"vip": "192.0.2.9"}])
+def test_with_a_service_all_of_it_goes(change: dict[str, Any]) -> None:
+    assert left(configured(backend(1), **change)) == {}
+
+
+def test_a_server_id_is_the_new_ones() -> None:
+    quic = {"protocol": "udp", "quic": {"rotation": 0, "id_bytes": 1}}
+    before = configured(backend(1, server_id="01"), backend(2, server_id="02"), **quic)
+    kept = settled(configured(backend(1, server_id="01"), **quic), Orders(), before, {}, 5, "why")
+    assert kept.leaving[WEB2].backend.server_id == "02"
+    given = settled(configured(backend(1, server_id="02"), **quic), Orders(), before, {}, 5, "why")
+    assert given.leaving[WEB2].backend.server_id is None
+
+
+LEAVES = Orders({}, {WEB2: Leaving(100, B9, "why")})
+IDLE = configured(backend(1), idle={"tcp_s": 30})
+
+
+@pytest.mark.parametrize(("rows", "without_flows", "now", "gone"), [
+    ({WEB2}, set(), 1000, set()),
+    ({WEB2}, {WEB2}, 129, set()),
+    ({WEB2}, {WEB2}, 130, {WEB2}),
+    (set(), set(), 101, {WEB2}),
+], ids=["has flows", "another mux may have some", "has none", "is out of the tables"])  # fmt: skip
+def test_over(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
+    assert over(LEAVES, IDLE, rows, without_flows, now) == gone
+    assert without(LEAVES, gone).leaving.keys() == LEAVES.leaving.keys() - gone

@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import pytest
+
+from lbmux.backends.overrides import Leaving, Order, Orders, ordered
+from lbmux.backends.tracker import Lives
+from tests.backends.test_effective import configured
+
+KEY = ("web", "b1")
+CONFIG = configured({"watermark": 0.5})
+B1 = CONFIG.services[0].backends[0]
+
+
+def lives(now: float = 0.0, path: Path | None = None) -> Lives:
+    """Of backends that were in force before they were probed."""
+    made = Lives(path, lambda: now)
+    made.configure(configured(None))
+    made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
+    return made
+
+
+def line(made: Lives, orders: Orders | None = None, name: str = "b1") -> dict[str, str]:
+    orders = orders or Orders()
+    (found,) = (one for one in made.lines(CONFIG, ordered(CONFIG, orders), orders) if one["backend"] == name)
+    return found
+
+
+def test_down_with_reason_and_time() -> None:
+    made = lives(86400)
+    assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
+    assert made.down == {KEY}
+    assert line(made) == {
+        "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z",
+        "dip": "10.0.2.1", "port": 80, "host": "10.0.2.1", "weight": 5, "tunnel": "ipip",
+    }  # fmt: skip
+
+
+def test_a_reload_keeps_what_is_known() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(KEY, False, "refused")
+    made.configure(configured({"rise": 3}))
+    assert made.down == {KEY}
+    made.configure(configured(None))
+    assert made.down == set()
+
+
+def test_a_backend_that_was_not_in_force_is_down_until_it_is_heard_of() -> None:
+    made = Lives(clock=lambda: 0.0)
+    config = configured({"rise": 2, "fall": 2})
+    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == []  # before the first probe
+    made.configure(config)
+    assert KEY in made.down and line(made)["state"] == "down"
+    assert made.heard(KEY, True, "connected") and KEY not in made.down
+    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == ["b1"]
+
+
+def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
+    made = Lives(clock=lambda: 0.0)
+    made.configure(configured(None))
+    made.configure(configured({"rise": 2, "fall": 2}))
+    assert made.down == set() and made.effective(CONFIG, Orders()) == CONFIG
+
+
+def test_result_of_a_backend_that_has_gone() -> None:
+    assert not lives().heard(("web", "gone"), False, "refused")
+
+
+def test_below_the_watermark_the_reason_says_so() -> None:
+    made = lives()
+    for name in ("b1", "b2", "b3"):
+        made.heard(("web", name), False, "refused")
+        made.heard(("web", name), False, "refused")
+    assert line(made)["reason"] == "refused; kept, since too few seem healthy"
+
+
+def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
+    made = lives(path=tmp_path / "found")
+    for _ in range(2):
+        made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    made.keep()
+    new, adopting = lives(path=tmp_path / "found"), Lives(tmp_path / "found")
+    assert KEY in new.unsettled()
+    adopting.recall()
+    assert adopting.down == {KEY}  # before it is configured: the tables are made then
+    adopting.configure(configured({"rise": 1, "fall": 2}))
+    assert line(adopting)["reason"] == "refused"
+    assert adopting.unsettled() == {("web", "b3"), ("web", "b4")}
+    assert adopting.heard(KEY, True, "connected") and adopting.down == set()
+
+
+def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(("web", "b2"), True, "connected")
+    assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    made.heard(KEY, False, "refused")
+    assert made.is_settled(KEY)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
+def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "found").write_text(text)
+    made = lives(path=tmp_path / "found")
+    made.recall()
+    assert made.down == set()
+
+
+ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
+
+
+@pytest.mark.parametrize(("name", "orders", "state", "reason"), [
+    ("b1", Orders({KEY: Order(86400, "drain")}), "draining", "by command"),
+    ("b1", Orders({KEY: Order(86400, "disable")}), "disabled", "by command"),
+    ("b1", Orders({KEY: Order(86400, "remove")}), "removed", "by command"),
+    ("b1", Orders({KEY: Order(86400, "remove")}, {KEY: Leaving(86400, B1, "removed by command")}), "leaving",
+     "removed by command"),
+    ("b1", Orders({KEY: Order(86400, weight=0)}), "draining", "weight 0 by command"),
+    ("b1", Orders({KEY: Order(86400, "drain", 7)}), "draining", "by command"),
+])  # fmt: skip
+def test_ordered_says_by_whom_and_since_when(name: str, orders: Orders, state: str, reason: str) -> None:
+    found = line(lives(), orders, name)
+    assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
+
+
+def test_added_and_weighed_are_up_and_say_so() -> None:
+    orders = Orders({KEY: Order(0, weight=7), ("web", "b9"): Order(0, weight=3, added=ADDED)})
+    found = [line(lives(), orders, name) for name in ("b1", "b9")]
+    assert [one["state"] for one in found] == ["up", "up"]
+    assert [one["reason"].partition("; ")[2] for one in found] == [
+        "weight 7 by command", "added by command; weight 3 by command"
+    ]  # fmt: skip
+
+
+def test_without_weight_in_the_file_it_drains() -> None:
+    (service,) = CONFIG.services
+    backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
+    config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
+    found = lives().lines(config, config, Orders())[0]
+    assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
+
+
+def test_down_is_said_also_of_one_that_leaves() -> None:
+    made = lives()
+    made.heard(KEY, False, "refused")
+    made.heard(KEY, False, "refused")
+    orders = Orders({KEY: Order(0, "remove")}, {KEY: Leaving(0, B1, "removed by command")})
+    assert line(made, orders)["state"] == "down"

@@ -1,0 +1,69 @@
+"""`lbmux show bgp`, and what a daemon that has nothing to say of it, or of health, tells instead."""
+
+import asyncio
+import json
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
+from lbmux.bgp.bgp_settings import Neighbour, Route, describe
+from lbmux.cli.main import run
+from lbmux.errors import LbmuxError
+from tests.api.answering import answering, said
+
+NEIGHBOURS = [
+    Neighbour("10.0.1.1", 64512, "established", 7265.4, 2, "up"),
+    Neighbour("10.0.1.9", 4200000000, "active", reason="Received: Bad peer AS"),
+]
+ROUTES = [Route(ip_network("192.0.2.1/32")), Route(ip_network("2001:db8::1/128"), is_last_resort=True)]
+STATE = describe("bird", ROUTES, NEIGHBOURS)
+
+
+def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
+        assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
+    first, second, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
+    assert " ".join(first) == "bird announces 192.0.2.1/32, 2001:db8::1/128"
+    assert " ".join(second) == "with a longer AS path, since there is no backend: 2001:db8::1/128"
+    assert table[0] == ["neighbour", "AS", "state", "up", "for", "prefixes", "BFD", "reason"]
+    assert table[2] == ["10.0.1.1", "64512", "established", "2:01:05", "2", "up", "-"]
+    assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-", "Received:", "Bad", "peer", "AS"]
+
+
+def test_nothing_announced_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(tmp_path / "mux.sock", {"bgp": said(describe("exabgp", [], []))}):
+        assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
+    assert capsys.readouterr().out.startswith("exabgp announces nothing\n")
+
+
+def test_json_is_what_the_daemon_said_with_its_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
+        assert run(["show", "bgp", "-j", "--control", str(tmp_path / "mux.sock")]) == 0
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert answer == STATE and answer["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reasons", "what", "told"),
+    [
+        (OF_A_MUX, "bgp", "this mux announces nothing by BGP: start it with --bgp-peer ADDRESS"),
+        (OF_AN_AGENT, "bgp", "name the socket of a mux or an edge by --control"),
+        (OF_AN_EDGE, "services", "it has `lbmux show health` and `lbmux show bgp`"),
+        (OF_AN_EDGE, "flows", "it has `lbmux show health` and `lbmux show bgp`"),
+    ],
+)
+def test_who_has_nothing_to_say_tells_what_to_do(
+    reasons: dict[str, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(tmp_path / "lbmux.sock", refusing(reasons)):
+        assert run(["show", what, "--control", str(tmp_path / "lbmux.sock")]) == 1
+    error = capsys.readouterr().err
+    assert told in error and "no command" not in error
+
+
+def test_a_refusal_takes_any_arguments() -> None:
+    with pytest.raises(LbmuxError, match="has no tables"):
+        asyncio.run(refusing(OF_AN_EDGE)["flows"](filter="tcp", sort="", limit=1))

@@ -1,0 +1,116 @@
+"""`lbmux replay`: its options, what it prints, its exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import run
+
+PCAPS = Path(__file__).parents[3] / "pcaps"
+CONFIG = ("-c", str(PCAPS / "services.yaml"))
+TCP, CUT, FOREIGN = (str(PCAPS / name) for name in ("tcp.pcap", "cut.pcap", "foreign.pcapng"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [TCP],
+        [TCP, *CONFIG, "--pps", "5"],
+        [TCP, "--to", "lo", "-w", "out"],
+        [TCP, *CONFIG, "--loop", "0"],
+        ["-", *CONFIG, "--loop", "2"],
+        [TCP, *CONFIG, "-w", TCP],
+        [TCP, *CONFIG, "--address", "2001:db8::1::"],
+        [TCP, *CONFIG, "--source-mac", "02:00"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LBMUX_CONFIG", raising=False)
+    before = Path(TCP).read_bytes()
+    assert run(["replay", *arguments]) == 2
+    assert Path(TCP).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["/nope.pcap", *CONFIG],
+            "lbmux: /nope.pcap: No such file or directory (name a file that is there, and that this user may read)",
+        ),
+        ([TCP, "-c", "/nope.yaml"], "lbmux: /nope.yaml: cannot be read: No such file or directory"),
+        (
+            [TCP, *CONFIG, "-w", "/nope/out.pcap"],
+            "lbmux: /nope/out.pcap: No such file or directory (name another file to write)",
+        ),
+        ([TCP, "--to", "nope0"], "lbmux: interface nope0: there is none of that name (`ip link` lists them)"),
+        (
+            [*CONFIG, CONFIG[1]],
+            f"lbmux: {CONFIG[1]}: at byte 0: neither pcap nor pcapng, plain or compressed by gzip or zstd",
+        ),
+    ],
+)
+def test_one_line_for_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", *arguments]) == 1
+    assert capsys.readouterr().err == said + "\n"
+
+
+def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("verdict", "forwarded", "backend", "web/h1", "names/h2"))
+    assert f"{TCP}: 18 packets in " in out and "packets a second" in out
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["version"] == 1
+    assert (said["capture"], said["packets"], said["written"], said["damage"]) == (TCP, 18, None, None)
+    assert said["verdicts"] == {"forwarded": {"packets": 18, "bytes": said["bytes"]}}
+    assert sum(count["packets"] for count in said["backends"].values()) == 18
+    assert said["packets_per_second"] > 0
+
+
+def test_packets_of_foreign_link_types_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", FOREIGN, *CONFIG]) == 0
+    out = capsys.readouterr().out.replace("\n", "")
+    assert "4 packets in " in out
+    assert "; 3 skipped (link type 220 is not Ethernet, raw IP, Linux cooked, loopback or PPP)" in out
+    assert run(["replay", FOREIGN, *CONFIG, "--json", "--loop", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == {"220": 6}
+
+
+def test_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--json", "--loop", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["packets"] == 54
+
+
+def test_damage_is_named_after_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", CUT, *CONFIG]) == 1
+    out, err = capsys.readouterr()
+    assert f"{CUT}: 17 packets in " in out
+    assert err == f"lbmux: {CUT}: at byte 1319: cut short\n"
+
+
+def test_damage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", CUT, *CONFIG, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["damage"] == {"offset": 1319, "reason": "cut short"}
+
+
+def test_outer_addresses_as_given(tmp_path: Path) -> None:
+    macs = ["--source-mac", "02:00:00:00:00:0a", "--destination-mac", "02:00:00:00:00:0b"]
+    assert run(["replay", TCP, *CONFIG, "--address", "10.9.8.7", *macs, "-w", str(tmp_path / "out")]) == 0
+    frame = (tmp_path / "out").read_bytes()[24 + 16 :]
+    assert frame[:12].hex() == "02000000000b02000000000a"
+    assert frame[26:30] == bytes([10, 9, 8, 7])
+
+
+def test_through_a_pipe_without_a_bar_or_a_word_on_standard_output(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lbmux.cli.main", "replay", "-", *CONFIG, "-w", "-"]
+    ran = subprocess.run(command, input=Path(TCP).read_bytes(), capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, (PCAPS / "tcp.golden.pcap").read_bytes())
+    assert b"-: 18 packets in " in ran.stderr and b"\r" not in ran.stderr

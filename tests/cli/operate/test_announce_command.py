@@ -1,0 +1,36 @@
+"""`lbmux withdraw|announce` and `lbmux detach`: what they print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.cli.main import run
+from lbmux.frames import xdp
+from tests.api.answering import answering
+
+
+@pytest.mark.parametrize(("verb", "held"), [("withdraw", True), ("announce", False)])
+def test_json_of_a_mux_that_leaves_or_comes_back(
+    verb: str, held: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefixes = [] if held else ["192.0.2.1/32"]
+
+    async def hold(held: bool) -> dict[str, Any]:
+        return {"prefixes": [] if held else prefixes}
+
+    with answering(tmp_path / "mux.sock", {"hold": hold}):
+        assert run([verb, "-j", "--control", str(tmp_path / "mux.sock")]) == 0
+        assert json.loads(capsys.readouterr().out) == {"version": 1, "held": held, "prefixes": prefixes}
+        assert run([verb, "--control", str(tmp_path / "mux.sock")]) == 0
+        assert capsys.readouterr().out == f"announced: {' '.join(prefixes) or 'nothing'}\n"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_json_of_what_was_detached(
+    there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(xdp, "detach", lambda interface: there)
+    assert run(["detach", "-i", "eth9", "-j"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "interface": "eth9", "detached": there}

@@ -1,0 +1,64 @@
+"""Servers on the hosts, one service before them, and a client that speaks to it: what tests of agents share."""
+
+import contextlib
+import http.client
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.lab import processes
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import VIP
+from tests.daemons.running_daemons import configuration, service
+
+CLIENT, MUX, STRANGER = "198.51.100.2", "10.0.1.2", "10.0.2.2"
+NAT, LOCAL = ("host1", "nat", "10.1.1.2", 8080), ("host3", "local", "10.1.3.2", 80)
+MODES = pytest.mark.parametrize(("node", "mode", "dip", "port"), [NAT, LOCAL], ids=["nat", "local"])
+DNS_PORT = 5353
+
+
+@contextlib.contextmanager
+def serving(lab: Lab) -> Iterator[None]:
+    """The topology's own web servers, and nothing else of it."""
+    programs = [(node, program) for node in lab.topology.nodes for program in node.programs]
+    started = [lab.start(node, program) for node, program in programs if program.name == "server"]
+    try:
+        yield
+    finally:
+        processes.end(started)
+
+
+def serve(lab: Lab, dip: str = "10.1.1.2", port: int = 8080) -> None:
+    lab.write_config(configuration(service("web", 80, [{"name": "h", "dip": dip, "port": port}])))
+
+
+def whoami(lab: Lab, address: str = VIP, port: int = 80) -> str:
+    """Which server answers a client's HTTP."""
+
+    def get() -> str:
+        connection = http.client.HTTPConnection(address, port, timeout=3)
+        with contextlib.closing(connection):
+            connection.request("GET", "/whoami")
+            return connection.getresponse().read().decode()
+
+    return lab.inside("client", get)
+
+
+def dns(lab: Lab) -> tuple[socket.socket, socket.socket]:
+    """A service of datagrams: its server on host1, and a client that takes answers of the VIP alone."""
+    lab.write_config(configuration(service("dns", 53, [{"dip": "10.1.1.2", "port": DNS_PORT}], protocol="udp")))
+
+    def bound() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("10.1.1.2", DNS_PORT))
+        sock.settimeout(3)
+        return sock
+
+    def connected() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((VIP, 53))
+        sock.settimeout(3)
+        return sock
+
+    return lab.inside("host1", bound), lab.inside("client", connected)

@@ -1,0 +1,120 @@
+"""Who is made to speak when a backend dies: the clients of its connections, each once, and at a bounded rate."""
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from lbmux.addresses import port_to_wire
+from lbmux.config.models import Config
+from lbmux.config.slowpath_models import SlowPath
+from lbmux.daemons.challenge_ack import Prompting
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
+from tests.datapath.craft import ACK, FIN
+from tests.linux.inside import CONFIG, Inside, client, dns
+
+COMPILED_S = 30
+"""What goes through the flow table is compiled when it is first used."""
+
+
+class Mux(Inside):
+    """``web`` has two backends, of which h1 can die."""
+
+    def __init__(self, **of_web: Any) -> None:
+        web, *others = CONFIG["services"]
+        self.config = CONFIG | {"services": [web | of_web, *others]}
+        super().__init__(self.config)
+        self.sent: list[bytes] = []
+        self.prompting = Prompting(lambda: self.moment, self.take)
+
+    def take(self, sent: Iterable[Sent]) -> None:
+        for one in sent:
+            assert one.interface == BY_ROUTE
+            self.sent.append(one.data)
+
+    def without_h1(self) -> None:
+        config = copy.deepcopy(self.config)
+        config["services"][0]["backends"].pop(0)
+        self.mux.commit(self.mux.plan(Config.model_validate(config)))
+
+    def ports_at_h1(self, ports: Iterable[int]) -> list[int]:
+        """Of clients that each have sent one packet."""
+        row, ports = self.mux.rows["web", "h1"], list(ports)
+        targets = self.send(*(client(port, flags=ACK) for port in ports)).target[: len(ports)].tolist()
+        return [port for port, target in zip(ports, targets, strict=True) if target == row]
+
+    def prompted(
+        self, expected: int = 0, packets_per_s: int = 1_000_000, seconds: float = 0.1, hosts_help: bool = True
+    ) -> list[int]:
+        """The client's ports, after h1 has gone: once there are as many as ``expected``, and for some seconds more."""
+
+        async def work() -> None:
+            self.without_h1()
+            self.prompting.in_force(SlowPath(packets_per_s=packets_per_s, hosts_asked=2, hosts_help=hosts_help))
+            deadline = time.monotonic() + COMPILED_S
+            while len(self.sent) < expected and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(seconds)
+
+        asyncio.run(work())
+        return [int(IP(packet)[TCP].dport) for packet in self.sent]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def walk_is_compiled() -> None:
+    """So that where nobody is to be made to speak, somebody could have been in the time that is waited."""
+    mux = Mux()
+    mux.ports_at_h1(range(40000, 40020))
+    assert mux.prompted(1)
+
+
+def test_clients_of_a_backend_that_died_are_made_to_speak_and_no_others() -> None:
+    mux = Mux()
+    mux.send(dns())
+    lost = mux.ports_at_h1(range(40000, 40060))
+    assert 5 < len(lost) < 55
+    assert sorted(mux.prompted(len(lost))) == lost
+    packet = IP(mux.sent[0])
+    assert (packet.src, packet.dst, packet[TCP].sport, str(packet[TCP].flags)) == ("192.0.2.1", "198.51.100.7", 80, "A")
+
+
+def test_a_flow_that_several_workers_know_is_one() -> None:
+    mux = Mux()
+    (first, *_) = mux.ports_at_h1(range(40000, 40020))
+    mux.send(client(first, flags=ACK), worker=1)
+    assert mux.prompted(1).count(first) == 1
+
+
+def test_one_that_is_about_to_end_or_idle_for_long_is_left_alone() -> None:
+    mux = Mux(idle={"tcp_s": 1, "untrusted_s": 1, "fin_s": 1})
+    closing, idle, *others = mux.ports_at_h1(range(40000, 40060))
+    mux.send(client(closing, flags=FIN | ACK))
+    flows = mux.tables.flows
+    flows["seen"][flows["ports"] & 0xFFFF == port_to_wire(idle)] -= 2**20
+    assert sorted(mux.prompted(len(others))) == others
+
+
+@pytest.mark.parametrize("of_web", [{"on_down": "rehash"}, {"protocol": "udp"}])
+def test_where_no_reset_is_wanted_or_none_is_there_nobody_is_made_to_speak(of_web: dict[str, Any]) -> None:
+    mux = Mux(**of_web)
+    mux.send(*(client(port, flags=ACK, protocol=17 if "protocol" in of_web else 6) for port in range(40000, 40020)))
+    assert mux.prompted() == []
+
+
+def test_where_hosts_do_not_help_nobody_could_tell_that_a_connection_is_gone() -> None:
+    mux = Mux()
+    assert mux.ports_at_h1(range(40000, 40020))
+    assert mux.prompted(hosts_help=False) == []
+
+
+def test_no_faster_than_the_slow_path_can_take_it() -> None:
+    """Half of 400 packets a second, and each connection may come back from two hosts."""
+    mux = Mux()
+    lost = mux.ports_at_h1(range(40000, 40400))
+    begun = time.monotonic()
+    found = mux.prompted(11, packets_per_s=400, seconds=0.4)
+    assert 10 < len(found) <= 100 * (time.monotonic() - begun) + 2 < len(lost) + 30

@@ -1,0 +1,107 @@
+"""Who is said to be drained, and when those that leave are let go."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lbmux.backends.override_commands import live
+from lbmux.backends.override_store import OrderBook
+from lbmux.backends.overrides import Orders
+from lbmux.config.models import BackendKey, Config, Service
+from lbmux.daemons import drain_watch
+from lbmux.daemons.drain_watch import Drained
+from lbmux.daemons.reloader import Reloader, nothing_leaves
+from tests.backends.test_overrides import backend, configured
+
+B1, B2 = ("web", "b1"), ("web", "b2")
+
+
+@dataclass
+class Tables:
+    """Whose flows the test tells."""
+
+    config: Config
+    flows: set[BackendKey]
+
+    def plan(self, config: Config) -> Config:
+        return config
+
+    def commit(self, plan: Config) -> None:
+        self.config = plan
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        return self.config.services
+
+    @property
+    def rows(self) -> set[BackendKey]:
+        return {(service.name, backend.name) for service in self.services for backend in service.backends}
+
+    def without_flows(self, asked: Collection[BackendKey]) -> set[BackendKey]:
+        return set(asked) - self.flows
+
+
+def of(tables: Tables) -> tuple[Drained[Tables], Reloader]:
+    async def in_force() -> None:
+        pass
+
+    reloader = Reloader(Path("none"), tables, in_force, book=OrderBook(None, tables.config), leaving=nothing_leaves)
+    return Drained(reloader, lambda: tables, Tables.without_flows), reloader
+
+
+async def looked(watcher: Drained[Tables]) -> None:
+    task = asyncio.create_task(watcher.watch())
+    await asyncio.sleep(0.1)
+    task.cancel()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_watch, "LOOK_S", 0.01)
+
+
+def test_without_weight_and_without_flows_is_drained() -> None:
+    tables = Tables(configured(backend(1, weight=0), backend(2)), set())
+    watcher, _ = of(tables)
+    asyncio.run(looked(watcher))
+    assert B1 in watcher and B2 not in watcher
+    watcher.forget([B1])
+    assert B1 not in watcher
+
+
+def test_as_long_as_there_is_a_flow_it_is_not() -> None:
+    tables = Tables(configured(backend(1, weight=0), backend(2)), {B1})
+    watcher, _ = of(tables)
+    asyncio.run(looked(watcher))
+    assert B1 not in watcher
+
+
+def test_with_weight_again_it_is_drained_no_more() -> None:
+    tables = Tables(configured(backend(1, weight=0), backend(2)), set())
+    watcher, _ = of(tables)
+    asyncio.run(looked(watcher))
+    tables.config = configured(backend(1), backend(2))
+    asyncio.run(looked(watcher))
+    assert B1 not in watcher
+
+
+@pytest.mark.parametrize("flows", [set(), {B1}], ids=["no flow", "a flow"])
+def test_who_leaves_goes_without_a_flow(flows: set[BackendKey]) -> None:
+    tables = Tables(configured(backend(1), backend(2), idle={"tcp_s": 1}), flows)
+    watcher, reloader = of(tables)
+    asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))  # long ago
+    assert tables.rows >= {B1, B2}
+    asyncio.run(looked(watcher))
+    assert (B1 in tables.rows) == bool(flows) == (B1 in reloader.orders.leaving)
+
+
+def test_who_is_out_of_the_tables_has_left() -> None:
+    tables = Tables(configured(backend(1), backend(2)), {B1})
+    watcher, reloader = of(tables)
+    asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))
+    tables.config = configured(backend(2))  # it died
+    asyncio.run(looked(watcher))
+    assert reloader.orders.leaving == {} and reloader.orders != Orders()

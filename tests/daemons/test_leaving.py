@@ -1,0 +1,107 @@
+"""Backends that are not wanted any more: they keep their connections, and go with the last."""
+
+import pytest
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from tests.daemons.running_daemons import running
+from tests.daemons.slow_lab import balanced, configuration
+from tests.daemons.web_lab import (
+    DRIVERS,
+    OUT_S,
+    SHORT,
+    TRUSTED_S,
+    agent,
+    echo,
+    hosts,
+    in_kernel,
+    line,
+    rows,
+    server,
+    states,
+    tell,
+    to_host,
+    wait,
+    wait_for_rows,
+    wait_until,
+    web,
+)
+
+pytestmark = pytest.mark.root
+
+
+@DRIVERS
+@pytest.mark.parametrize("how", ["by command", "by configuration"])
+def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, kernel: bool, how: str) -> None:
+    both = web() | SHORT
+    with server(lab, 1), server(lab, 2), balanced(lab, services=[both], **in_kernel(kernel)) as mux:
+        kept, why = to_host(lab, 1), "no longer in the configuration"
+        if how == "by command":
+            why = "removed by command"
+            done = tell(mux, "remove", "h1", "--control", str(agent(lab, 1)))
+            assert done.stdout.splitlines() == [
+                f"{agent(lab, 1)}: web/h1: leaving: {why}", f"{mux.control}: web/h1: leaving: {why}"
+            ], done.stderr  # fmt: skip
+        else:
+            lab.write_config(configuration(services=[both | {"backends": both["backends"][1:]}]))
+            said = tell(mux, "config", "diff", str(lab.config)).stdout.splitlines()
+            assert said[0].startswith("service web: changed: ") and said[1] == "  backend h1: removed"
+            assert " 0 move (0.0%); " in said[-1] and said[-1].endswith(" stay with backends that leave")
+            for control in (agent(lab, 1), agent(lab, 2), mux.control):
+                ask(control, "reload")
+        for control in (agent(lab, 1), mux.control):
+            found = line(control, "h1")
+            assert (found["state"], found["reason"], found["drained"]) == ("leaving", why, False)
+            assert found["since"]
+        assert hosts(lab) == {2}
+        echo(kept, TRUSTED_S + 2)
+        assert rows(mux.control) == {"h1", "h2"} and rows(agent(lab, 1)) == {"h1"}
+        kept.close()
+        wait(lambda: rows(mux.control) == {"h2"}, mux)
+        wait(lambda: not rows(agent(lab, 1)), mux)
+        mux.wait_for("backend h1 of service web has left")
+        assert states(mux) == ({"h1": "removed", "h2": "up"} if how == "by command" else {"h2": "up"})
+        assert hosts(lab) == {2}
+
+
+def test_removed_backend_is_taken_back_while_it_leaves_and_after(lab: Lab) -> None:
+    with server(lab, 1), server(lab, 2), balanced(lab, services=[web() | SHORT]) as mux, to_host(lab, 1) as kept:
+        where = ("--control", str(agent(lab, 1)))
+        assert tell(mux, "remove", "h1", *where).returncode == 0
+        assert hosts(lab) == {2}
+        assert tell(mux, "enable", "h1", *where).returncode == 0
+        assert hosts(lab) == {1, 2}
+        echo(kept)
+        tell(mux, "remove", "h1", *where)
+        assert tell(mux, "disable", "h1").stdout == "web/h1: removed: by command\n"  # not waited for
+        assert rows(mux.control) == {"h2"}
+        assert tell(mux, "enable", "h1", *where).returncode == 0
+        assert hosts(lab) == {1, 2}
+
+
+def test_backend_that_dies_while_it_leaves_is_gone(lab: Lab) -> None:
+    with server(lab, 2), balanced(lab, services=[web(kind="tcp") | SHORT]) as mux:
+        with server(lab, 1):
+            wait_until(mux, "h1", "up", 5)
+            wait_for_rows(mux, "h1", "h2")
+            kept = to_host(lab, 1)
+            assert tell(mux, "remove", "h1").returncode == 0
+            assert states(mux)["h1"] == "leaving"
+            echo(kept)
+        wait_until(mux, "h1", "removed", OUT_S + 2)
+        assert rows(mux.control) == {"h2"}
+
+
+@DRIVERS
+def test_leaving_backend_keeps_its_connections_over_a_restart_of_the_mux(lab: Lab, kernel: bool) -> None:
+    options = ("--driver", "xdp") if kernel else ()
+    with server(lab, 1), server(lab, 2), balanced(lab, options=options, services=[web() | SHORT]) as mux:
+        kept = to_host(lab, 1)
+        assert tell(mux, "remove", "h1").returncode == 0
+        assert mux.end() == 0
+        with running(lab, "mux1", "mux", *in_kernel(kernel)["options"]) as again:
+            assert line(again.control, "h1")["state"] == "leaving"
+            echo(kept)
+            assert hosts(lab) == {2}
+            kept.close()
+            wait(lambda: rows(again.control) == {"h2"}, again)

@@ -1,0 +1,195 @@
+"""Connections that outlive their flow entry at the agent: by silence, by a restart, by tables that are gone.
+
+A reply must never leave with the DIP as its source: the client's reset to that unknown peer would end the connection.
+"""
+
+import contextlib
+import fcntl
+import select
+import signal
+import socket
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import VIP
+from tests.daemons.at_hosts import dns
+from tests.daemons.running_daemons import STAY, Daemon, Wire, configuration, running, service
+
+pytestmark = pytest.mark.root
+
+DIP, PORT = "10.1.1.2", 9100
+DRIVERS = pytest.mark.parametrize("driver", ["tun", "xdp"])
+SHORT_S = 1
+SHORT = {"untrusted_s": SHORT_S, "tcp_s": SHORT_S, "fin_s": SHORT_S, "udp_s": SHORT_S}
+VIP_TOO = 9200
+"""Another port of the VIP that leads to the same server."""
+
+
+def configure(lab: Lab, *ports: int, **more: Any) -> None:
+    backends = [{"dip": DIP, "port": PORT}]
+    lab.write_config(configuration(*(service(f"s{port}", port, backends, **more) for port in ports)))
+
+
+@contextlib.contextmanager
+def agent(lab: Lab, driver: str) -> Iterator[Daemon]:
+    """What it leaves behind is taken away in the end."""
+    with running(lab, "host1", "agent", "--driver", driver, STAY) as daemon:
+        yield daemon
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(lab: Lab) -> Iterator[None]:
+    yield
+    forget(lab)
+
+
+def forget(lab: Lab) -> None:
+    """As after a reboot: no tables, no programs, no rules."""
+    lab.run("host1", [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"], check=True)
+    for path in lab.directory.glob("*.tables"):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def connected(lab: Lab, address: str = VIP, port: int = PORT) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """(client, server) of one connection that both ends have used."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(lab.inside("host1", lambda: socket.create_server((DIP, PORT))))
+        listener.settimeout(10)
+        client = stack.enter_context(lab.inside("client", lambda: socket.create_connection((address, port), 10)))
+        server = stack.enter_context(listener.accept()[0])
+        client.settimeout(10)
+        server.settimeout(10)
+        client.sendall(b"hello")
+        assert server.recv(5) == b"hello"
+        server.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        wait_for(lambda: not any(unacknowledged(end) for end in (client, server)))
+        yield client, server
+
+
+def unacknowledged(end: socket.socket) -> int:
+    """Bytes that this end may yet send again."""
+    return int.from_bytes(fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def pushed(client: socket.socket, server: socket.socket) -> None:
+    """The server speaks, the client hears it."""
+    server.sendall(b"pushed")
+    assert client.recv(6) == b"pushed"
+
+
+def counts(daemon: Daemon) -> dict[str, int]:
+    slow: dict[str, int] = ask(daemon.control, "counters")["slowpath"]
+    return slow
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@DRIVERS
+@pytest.mark.parametrize("half_closed", [True, False], ids=["half closed", "idle"])
+def test_a_server_may_be_silent_for_longer_than_every_idle_time(lab: Lab, driver: str, half_closed: bool) -> None:
+    configure(lab, PORT, idle=SHORT)
+    with running(lab, "mux1", "mux"), agent(lab, driver), connected(lab) as (client, server):
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == b""
+        time.sleep(3 * SHORT_S)  # silence is what is tested
+        pushed(client, server)
+
+
+@DRIVERS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_loses_no_connection(lab: Lab, driver: str, number: signal.Signals) -> None:
+    configure(lab, PORT, VIP_TOO)
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+        first.end(number)
+        with Wire(lab, "client") as wire:
+            server.sendall(b"meanwhile")
+            seen = [IP(frame[14:]) for frame in wire.frames(20, 0.5)]
+        assert DIP not in {packet.src for packet in seen}
+        with agent(lab, driver):
+            assert client.recv(9) == b"meanwhile"
+            pushed(client, server)
+
+
+@DRIVERS
+def test_tables_that_are_gone_are_made_again_of_the_host_s_sockets(lab: Lab, driver: str) -> None:
+    configure(lab, PORT)
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+        first.end()
+        forget(lab)
+        with agent(lab, driver) as second:
+            pushed(client, server)
+            assert "1 have one again" in second.log
+
+
+@DRIVERS
+def test_a_reply_that_may_be_of_two_vips_waits_until_the_client_names_one(lab: Lab, driver: str) -> None:
+    configure(lab, PORT, VIP_TOO)
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab, port=VIP_TOO) as (client, server):
+        first.end()
+        forget(lab)
+        with agent(lab, driver) as second, Wire(lab, "client") as wire:
+            server.sendall(b"pushed")
+            wait_for(lambda: counts(second).get("reply_held", 0) > 0)
+            assert not select.select([client], [], [], 0)[0]
+            client.sendall(b"named")
+            assert client.recv(6) == b"pushed"
+            assert {IP(frame[14:]).src for frame in wire.frames(100, 0.1)} == {VIP}
+
+
+@DRIVERS
+def test_an_entry_that_is_pushed_out_comes_back_with_the_next_reply(lab: Lab, driver: str) -> None:
+    configure(lab, PORT, idle=SHORT)
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+        first.tell(signal.SIGSTOP)
+        time.sleep(3 * SHORT_S)  # nobody keeps the entry
+        server.sendall(b"pushed")
+        first.tell(signal.SIGCONT)
+        assert client.recv(6) == b"pushed"
+
+
+@DRIVERS
+def test_a_connection_straight_to_the_dip_stays_one_over_a_restart(lab: Lab, driver: str) -> None:
+    configure(lab, PORT)
+    with agent(lab, driver) as first, connected(lab, DIP) as (client, server):
+        first.end()
+        with agent(lab, driver):
+            pushed(client, server)
+            client.sendall(b"again")
+            assert server.recv(5) == b"again"
+
+
+@DRIVERS
+def test_an_answer_that_the_host_fragments_comes_from_the_vip(lab: Lab, driver: str) -> None:
+    server, client = dns(lab)
+    answer = bytes(range(250)) * 16
+    with running(lab, "mux1", "mux"), agent(lab, driver), server, client:
+        client.send(b"question")
+        _, origin = server.recvfrom(100)
+        server.sendto(answer, origin)
+        assert client.recv(5000) == answer
+
+
+@DRIVERS
+def test_a_port_unreachable_of_the_host_reaches_a_connected_socket(lab: Lab, driver: str) -> None:
+    server, client = dns(lab)
+    server.close()
+    with running(lab, "mux1", "mux"), agent(lab, driver), client:
+        client.send(b"question")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)

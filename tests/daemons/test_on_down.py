@@ -1,0 +1,58 @@
+"""What becomes of the connections of a host that dies: by default a reset, by rehash another host has them."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from tests.daemons.running_daemons import Daemon, Wire
+from tests.daemons.slow_lab import balanced
+from tests.daemons.web_lab import DRIVERS, echo, server, to_host, wait_for_rows, wait_until, web, without_a_way
+
+pytestmark = pytest.mark.root
+
+
+@contextlib.contextmanager
+def first_host_dead(
+    lab: Lab, kernel: bool, service: dict[str, Any]
+) -> Iterator[tuple[Daemon, socket.socket, socket.socket]]:
+    """The mux that knows it, a connection of the host that is gone, and one of the other's."""
+    options = ("--driver", "xdp") if kernel else ()
+    with (
+        server(lab, 1),
+        server(lab, 2),
+        balanced(lab, options=options, agent_options=options, services=[service]) as mux,
+        to_host(lab, 1) as lost,
+        to_host(lab, 2) as kept,
+        without_a_way(lab, 1),
+    ):
+        wait_until(mux, "h1", "down", 5)
+        wait_for_rows(mux, "h2")
+        yield mux, lost, kept
+
+
+@DRIVERS
+def test_a_client_of_a_host_that_died_is_reset_though_it_says_nothing(lab: Lab, kernel: bool) -> None:
+    with first_host_dead(lab, kernel, web(kind="tcp")) as (mux, lost, kept):
+        with pytest.raises(ConnectionResetError):
+            lost.recv(100)  # which would wait for three seconds
+        echo(kept)
+        assert ask(mux.control, "counters")["slowpath"]["returned_reset"] >= 1
+
+
+@DRIVERS
+def test_by_rehash_another_host_gets_what_a_dead_ones_clients_send(lab: Lab, kernel: bool) -> None:
+    """And answers for itself: its kernel resets what it does not know, and no connection is taken from anybody."""
+    with first_host_dead(lab, kernel, web(kind="tcp") | {"on_down": "rehash"}) as (mux, lost, kept):
+        with Wire(lab, "host2") as wire:
+            lost.sendall(b"anybody?")
+            assert any(b"anybody?" in frame for frame in wire.frames(100, 0.5))
+        with pytest.raises(ConnectionResetError):
+            lost.recv(100)
+        echo(kept)
+        counts = ask(mux.control, "counters")["slowpath"]
+        assert not counts.get("returned_reset"), "that reset was the host's, not the mux's"

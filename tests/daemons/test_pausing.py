@@ -1,0 +1,99 @@
+"""A loop that has more frames than may be looked at is not asked for a while, and what passes meanwhile is counted."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lbmux.daemons.drivers import Driver
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND, PAUSE_S, Watching
+from lbmux.datapath.verdicts import Verdict
+from lbmux.frames.batch import Batch
+from lbmux.tables.snapshot import Moment
+from tests.linux.inside import Inside
+
+CONFIG = {
+    "services": [{"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": [{"dip": "10.1.1.2"}]}]
+}
+FRAME = np.zeros(60, np.uint8)
+
+
+class Loop:
+    """Whom it was told of, as a packet loop is."""
+
+    def __init__(self) -> None:
+        self.tables = Inside(CONFIG)
+        self.told: list[Watching | None] = []
+        moment: Moment = self.tables.moment
+        self.watching = Watching(
+            lambda: moment, self.told.append, Driver("mux", "eth0", moment.tables, 0, "packet")
+        )
+        self.counted = moment.tables.verdicts[0]["packets"]
+
+    def batch(self, count: int) -> int:
+        """One comes; how many of its frames are looked at."""
+        batch = Batch(count)
+        batch.count, batch.address[:], batch.length[:] = count, FRAME.ctypes.data, len(FRAME)
+        looked_at = len(self.watching.before(batch))
+        self.counted[Verdict.NOT_IP] += count
+        return looked_at
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@contextmanager
+def watched(loop: Loop) -> Iterator[tuple[asyncio.Runner, Any]]:
+    with asyncio.Runner() as runner:
+        stream = loop.watching.watch("udp and port 9")
+
+        async def answer() -> dict[str, Any]:
+            return await anext(stream)
+
+        runner.run(answer())
+        yield runner, answer
+        runner.run(stream.aclose())
+
+
+def test_a_loop_is_not_asked_once_all_were_looked_at_and_again_after_a_pause(loop: Loop) -> None:
+    looked_at = list[int]()
+    with watched(loop) as (runner, answer):
+
+        async def busy() -> None:
+            assert [loop.batch(FRAMES_A_SECOND - 100), loop.told] == [FRAMES_A_SECOND - 100, [loop.watching]]
+            looked_at.append(loop.batch(256))  # 100, and what the time since has brought
+            assert 100 <= looked_at[0] < 256 and loop.told == [loop.watching, None]
+            loop.counted[Verdict.FORWARDED] += 3000  # meanwhile, unasked
+            await asyncio.sleep(1.5 * PAUSE_S)
+            assert loop.told == [loop.watching, None, loop.watching]
+
+        runner.run(busy())
+        said = runner.run(answer())
+        assert (said["skipped"], said["frames"]) == (256 - looked_at[0] + 3000, [])
+
+
+def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begin_another(loop: Loop) -> None:
+    with watched(loop) as (runner, _):
+
+        async def busy() -> None:
+            loop.batch(2 * FRAMES_A_SECOND)
+            second = loop.watching.watch("")
+            await anext(second)
+            assert loop.told == [loop.watching, None]
+            await second.aclose()
+            await asyncio.sleep(1.5 * PAUSE_S)
+            assert loop.told == [loop.watching, None, loop.watching]
+            loop.batch(2 * FRAMES_A_SECOND)
+
+        runner.run(busy())
+
+    async def quiet() -> None:
+        await asyncio.sleep(1.5 * PAUSE_S)
+
+    asyncio.run(quiet())
+    assert loop.told[-1] is None

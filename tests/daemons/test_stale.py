@@ -1,0 +1,54 @@
+"""An entry that is left of a connection that its host knows no more: the host's refusal does not reach the client."""
+
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from tests.daemons.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
+
+pytestmark = pytest.mark.root
+TCP_REPAIR = 19
+"""linux/tcp.h: a socket that is closed so goes without a word, as if it had never been."""
+
+
+@pytest.fixture
+def listeners(lab: Lab) -> Iterator[list[socket.socket]]:
+    def listen(host: int) -> socket.socket:
+        return socket.create_server((DIPS[4].format(host), SERVER["tcp"]))
+
+    found = [lab.inside(f"host{n}", lambda n=n: listen(n)) for n in HOSTS]
+    yield found
+    for sock in found:
+        sock.close()
+
+
+def accepted(listeners: list[socket.socket]) -> socket.socket:
+    """The connection, at whichever host it came to."""
+    ready, _, _ = select.select(listeners, [], [], 5)
+    return next(sock.accept()[0] for sock in ready)
+
+
+def held(lab: Lab) -> int:
+    lines = [line for n in HOSTS for line in ask(lab.directory / f"host{n}-test.sock", "counters")["verdicts"]]
+    return sum(line["packets"] for line in lines if line["verdict"] == "reset_held")
+
+
+@pytest.mark.parametrize("agents", [("--driver", "tun"), ("--driver", "xdp", "--detach-on-exit")], ids=["tun", "xdp"])
+def test_all_hosts_are_asked_before_a_client_hears_that_its_connection_is_gone(
+    lab: Lab, listeners: list[socket.socket], agents: tuple[str, ...]
+) -> None:
+    with balanced(lab, agent_options=agents) as mux, client_socket(lab, 4, "tcp") as client:
+        client.connect((VIPS[4], PORT["tcp"]))
+        client.sendall(b"x")
+        with accepted(listeners) as server:
+            assert server.recv(1) == b"x"
+            server.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        client.sendall(b"y")
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert held(lab) == 1
+        assert (counters(mux)["returned_forwarded"], counters(mux)["returned_reset"]) == (1, 1)

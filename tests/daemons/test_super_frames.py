@@ -1,0 +1,102 @@
+"""Uploads whose sender leaves it to a device to cut frames (TSO, UDP GSO), as is the default of veth and virtio."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from lbmux.lab.topology import VIP, VIP6
+from lbmux.linux.offloads import set_features
+from tests.daemons.running_daemons import Daemon, configuration, running, service
+
+pytestmark = pytest.mark.root
+UPLOAD_BYTES, UDP_SEGMENT = 8 << 20, 103
+HOSTS = {VIP: "10.1.1.2", VIP6: "2001:db8:1:1::2"}
+
+
+@pytest.fixture
+def super_frames(lab: Lab) -> Iterator[None]:
+    """The router hands them to the mux, on a veth whose far end we do not have."""
+    before = lab.inside("router", lambda: set_features("to-mux1", {"tx": True, "tso": True, "gso": True}))
+    yield
+    lab.inside("router", lambda: set_features("to-mux1", before))
+
+
+def server(lab: Lab, vip: str, kind: socket.SocketKind) -> socket.socket:
+    def opened() -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, kind)
+        sock.bind((HOSTS[vip], 8080))
+        sock.settimeout(10)
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        return sock
+
+    return lab.inside("host1", opened)
+
+
+def services(protocol: str) -> dict[str, object]:
+    found = [
+        service(f"s{number}", 80, [{"name": "h1", "dip": dip, "port": 8080}], vip=vip, protocol=protocol)
+        for number, (vip, dip) in enumerate(HOSTS.items())
+    ]
+    return configuration(*found) | {"muxes": ["10.0.1.2", "2001:db8:0:1::2"]}
+
+
+def counters(daemon: Daemon) -> tuple[int, dict[str, int]]:
+    """Super-frames that were cut, and packets by verdict."""
+    said = ask(daemon.control, "counters")
+    assert said["ring"]["super_frames_lost"] == 0
+    return said["ring"]["super_frames"], {line["verdict"]: line["packets"] for line in said["verdicts"]}
+
+
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
+def test_an_upload(lab: Lab, super_frames: None, driver: str) -> None:
+    lab.write_config(services("tcp"))
+    with contextlib.ExitStack() as stack:
+        mux = stack.enter_context(running(lab, "mux1", "mux", "--driver", driver, "--detach-on-exit"))
+        stack.enter_context(running(lab, "host1", "agent"))
+        for vip in HOSTS:
+            listening = stack.enter_context(server(lab, vip, socket.SOCK_STREAM))
+
+            def upload(vip: str = vip) -> None:
+                with socket.create_connection((vip, 80), 10) as client:
+                    client.sendall(bytes(UPLOAD_BYTES))
+
+            sender = threading.Thread(target=lab.inside, args=("client", upload))
+            sender.start()
+            with listening.accept()[0] as accepted:
+                accepted.settimeout(10)
+                got = 0
+                while piece := accepted.recv(1 << 20):
+                    got += len(piece)
+            sender.join()
+            assert got == UPLOAD_BYTES
+        came, verdicts = counters(mux)
+    assert came > 0
+    assert verdicts["malformed"] == 0
+    if driver == "packet":
+        assert verdicts["too_big"] == 0
+
+
+def test_datagrams_of_one_call(lab: Lab, super_frames: None) -> None:
+    lab.write_config(services("udp"))
+    with running(lab, "mux1", "mux") as mux, running(lab, "host1", "agent"):
+        for vip in HOSTS:
+            with server(lab, vip, socket.SOCK_DGRAM) as listening:
+
+                def send(vip: str = vip) -> None:
+                    with socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1200)
+                        sock.sendto(bytes(range(250)) * 48 + b"rest", (vip, 80))
+
+                lab.inside("client", send)
+                found = [listening.recv(65536) for _ in range(11)]
+            assert b"".join(found) == bytes(range(250)) * 48 + b"rest"
+            assert [len(piece) for piece in found] == [1200] * 10 + [4]
+        came, verdicts = counters(mux)
+    assert came >= len(HOSTS)
+    assert verdicts["malformed"] == verdicts["too_big"] == 0

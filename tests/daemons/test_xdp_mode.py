@@ -1,0 +1,24 @@
+"""A mux in the kernel on a veth end whose other end knows nothing of XDP, as in a container: no frame is lost."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lbmux.api.control_socket import ask
+from lbmux.lab.lab import Lab
+from tests.daemons.test_two_interfaces import send_and_receive, topology
+from tests.labs import built
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with built(topology("xdp", mode="auto", takes_xdp=False), f"mode-xdp-{os.getpid()}") as lab:
+        yield lab
+
+
+def test_generic_on_a_veth_by_default(lab: Lab) -> None:
+    assert ask(lab.directory / "mux.sock", "runtime")["modes"] == {"xdp": "generic"}
+    send_and_receive(lab)

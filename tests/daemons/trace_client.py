@@ -1,0 +1,77 @@
+"""A mux or an agent that is watched: `lbmux trace` and `lbmux capture` beside it, and what they say."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from lbmux.lab.lab import Lab
+from tests.daemons.running_daemons import Daemon, configuration, running, send, service
+from tests.daemons.slow_lab import forget_path_mtus
+
+CLIENT, VIP = "198.51.100.2", "192.0.2.1"
+H1 = {"name": "h1", "dip": "10.1.1.2", "port": 8080}
+DRIVERS = pytest.mark.parametrize("driver", ["packet", "xdp"])
+
+
+def syn(source_port: int, port: int = 80) -> bytes:
+    return bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=source_port, dport=port, flags="S"))
+
+
+@contextlib.contextmanager
+def watching(daemon: Daemon, command: str, *options: str) -> "Iterator[subprocess.Popen[str]]":
+    """A command that watches already; it is ended if it does not end."""
+    line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr and f"watching the {daemon.program} on eth0" in process.stderr.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def trace(lab: Lab, daemon: Daemon, options: list[str], packets: list[bytes]) -> list[dict[str, Any]]:
+    with watching(daemon, "trace", "-j", *options) as process:
+        send(lab, "client", *packets)
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def capture(lab: Lab, daemon: Daemon, file: Path, options: list[str], packets: list[bytes]) -> None:
+    with watching(daemon, "capture", "-w", str(file), *options) as process:
+        send(lab, "client", *packets)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+def tshark(file: Path, *fields: str) -> list[list[str]]:
+    names = [word for field in fields for word in ("-e", field)]
+    line = ["tshark", "-r", str(file), "-T", "fields", *names]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@contextlib.contextmanager
+def mux_with(lab: Lab, driver: str, *options: str, **more: Any) -> Iterator[Daemon]:
+    """`web` is for all, `dns` for datagrams, `closed` not for our client; the next hop is known."""
+    closed = service("closed", 81, [H1], deny=[f"{CLIENT}/32"])
+    dns = service("dns", 53, [H1], protocol="udp")
+    lab.write_config(configuration(service("web", 80, [H1]), dns, closed) | more)
+    detach_on_exit = ["--detach-on-exit"] if driver == "xdp" else []
+    forget_path_mtus(lab)
+    with running(lab, "mux1", "mux", "--driver", driver, *detach_on_exit, *options) as daemon:
+        send(lab, "client", syn(3999))
+        yield daemon
+
+
+def way(frame: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(step["step"], step["found"]) for step in frame["steps"]]

@@ -1,0 +1,18 @@
+import asyncio
+
+import pytest
+
+from tests.health.servers import probe
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("test", "{dip}:{port}", "=", "127.0.0.1:81"), (True, "test ended with 0")),
+        (("false",), (False, "false ended with 1")),
+        (("sleep", "5"), (False, "no answer within 0.3 s")),
+        (("/nowhere/at/all",), (False, "No such file or directory")),
+    ],
+)
+def test_command(words: tuple[str, ...], expected: tuple[bool, str]) -> None:
+    assert asyncio.run(probe(81, kind="command", command=words, timeout_s=0.3)) == expected

@@ -1,0 +1,175 @@
+"""What a service says of its traffic, seen in the packets: ports, hash, access, rate, tunnels, tables before."""
+
+import random
+import time
+from collections import Counter
+from ipaddress import IPv4Network
+
+import pytest
+
+from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, UNKNOWN
+from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import SetupError, TableError
+from lbmux.tables.mux_tables import MuxTables, sizes_for
+from lbmux.targets.regions import Tables
+from tests.datapath.craft import Craft
+from tests.datapath.harness import Frames
+from tests.tables.test_mux_tables import LOCAL, Mux, backend, config, service, web
+
+ONE_CLIENT, MANY = range(1), range(400)
+
+
+def backends_of(mux: Mux, **fields: object) -> set[int]:
+    """Where one client's packets from many ports go."""
+    found: set[int] = set()
+    for port in range(1, 60):
+        found |= set(mux.send(ONE_CLIENT, source_port=port, **fields))
+    return found
+
+
+@pytest.mark.parametrize(
+    "hashed, of_client, of_all",
+    [("five_fields", 3, 3), ("source", 1, 3), ("source_destination", 1, 3), ("destination_port", 1, 1)],
+)
+def test_what_is_hashed(hashed: str, of_client: int, of_all: int) -> None:
+    mux = Mux(config(web(1, 2, 3, hash=hashed)))
+    assert len(backends_of(mux)) == of_client
+    assert len(set(mux.send(MANY))) == of_all
+
+
+def test_affinity_to_the_source_holds_for_two_services_of_equal_backends() -> None:
+    """Hashed by the source alone a client has one server behind both VIPs; with the destination it need not."""
+    for hashed, same in (("source", True), ("source_destination", False)):
+        two = [web(1, 2, 3, hash=hashed), service("web", "192.0.2.2", *map(backend, (1, 2, 3)), hash=hashed)]
+        mux = Mux(config(two[0], two[1] | {"name": "other"}))
+        first, second = mux.send(MANY), mux.send(MANY, destination=bytes([192, 0, 2, 2]))
+        assert (first == second) == same
+
+
+def test_any_port_and_a_range_and_a_port_of_its_own() -> None:
+    anything = service("any", "192.0.2.1", backend(1)) | {"port": "any"}
+    some = service("some", "192.0.2.1", backend(2)) | {"port": 1000, "port_to": 1999}
+    one = service("one", "192.0.2.1", backend(3), port=443)
+    mux = Mux(config(anything, some, one))
+    ports = {1: 1, 999: 1, 1000: 2, 1500: 2, 1999: 2, 2000: 1, 443: 3, 65535: 1}
+    assert {port: mux.send(ONE_CLIENT, destination_port=port)[0] for port in ports} == ports
+    assert mux.send(ONE_CLIENT, protocol=17) == [-1]
+
+
+def verdicts(mux: Mux, *sources: str) -> list[str]:
+    batch = Frames([Craft(source=bytes(map(int, source.split(".")))).frame() for source in sources])
+    mux.worker.forward(batch, 1)
+    return [verdict.label for verdict, *_ in batch.results()]
+
+
+def test_a_denied_prefix_and_an_allowed_one_in_it() -> None:
+    mux = Mux(config(web(1, deny=["10.0.0.0/8"], allow=[])))
+    assert verdicts(mux, "10.1.2.3", "11.1.2.3") == ["denied", "forwarded"]
+    mux.load(config(web(1, deny=["10.0.0.0/8"], allow=["10.1.0.0/16"])))
+    assert verdicts(mux, "10.1.2.3", "10.2.2.3", "11.1.2.3") == ["forwarded", "denied", "denied"]
+    mux.load(config(web(1)))
+    assert verdicts(mux, "10.1.2.3", "10.2.2.3") == ["forwarded", "forwarded"]
+
+
+def test_lists_of_several_services_are_their_own_and_survive_a_reload() -> None:
+    given = [
+        service(f"s{at}", f"192.0.2.{at}", backend(at), port=80) | {"deny": [f"10.{at}.0.0/16"]} for at in range(1, 6)
+    ]
+    mux = Mux(config(*given))
+    for turn in range(3):
+        if turn:
+            mux.restart()
+            mux.load(config(*given[turn:], given[0]))
+        for at in range(turn + 1, 6):
+            denied = Frames([Craft(source=bytes([10, at, 0, 1]), destination=bytes([192, 0, 2, at])).frame()])
+            other = Frames([Craft(source=bytes([10, 9, 0, 1]), destination=bytes([192, 0, 2, at])).frame()])
+            for batch, verdict in ((denied, Verdict.DENIED), (other, Verdict.FORWARDED)):
+                mux.worker.forward(batch, 1)
+                assert batch.results()[0][0] == verdict
+
+
+def test_a_hundred_thousand_prefixes() -> None:
+    pick = random.Random(7)
+    nets = {IPv4Network((pick.getrandbits(22) << 10, 22)) for _ in range(100_000)}
+    loaded = config(web(1, deny=[str(net) for net in nets]))
+    mux = Mux(loaded)
+    start = time.monotonic()
+    mux.load(loaded)
+    print(f"{len(nets)} prefixes loaded again in {time.monotonic() - start:.2f} s")
+    addresses = [pick.getrandbits(32) for _ in range(3000)]
+    batch = Frames([Craft(source=address.to_bytes(4)).frame() for address in addresses])
+    mux.worker.forward(batch, 1)
+    denied = [verdict == Verdict.DENIED for verdict, *_ in batch.results()]
+    assert denied == [IPv4Network((address >> 10 << 10, 22)) in nets for address in addresses]
+
+
+def test_more_new_flows_than_the_rate_are_forwarded_without_an_entry() -> None:
+    mux = Mux(config(web(1, 2, 3, new_flows_per_s=100)))
+    by_table = Mux(config(web(1, 2, 3))).send(range(500))
+    assert mux.send(range(500), now=5000) == by_table
+    counted = dict(zip(LOOKUPS, mux.tables.lookups[0].tolist(), strict=False))
+    assert 100 <= counted["new"] <= 108
+    assert counted["new"] + counted["limited"] == 500
+    mux.send(range(500, 1000), now=5000 + 477)  # half a second
+    assert 150 <= mux.tables.lookups[0][NEW] <= 160
+    assert mux.tables.lookups[0][LIMITED] == 1000 - mux.tables.lookups[0][NEW]
+
+
+def test_the_rate_of_a_kernel_is_shared_out_to_its_cpus() -> None:
+    loaded = config(web(1, new_flows_per_s=1000))
+    mux = MuxTables(Tables.allocate(sizes_for(loaded, workers=5)), LOCAL)
+    mux.commit(mux.plan(loaded))
+    rate = mux.tables.services[mux.tables.active, 0]["rate"]
+    assert rate / 1024 * 1e9 / 2**20 == pytest.approx(250, abs=1)
+
+
+@pytest.mark.parametrize("kind", ["ipip", "gre", "direct"])
+def test_the_tunnel_of_a_backend_beats_the_service_s_and_the_file_s(kind: str) -> None:
+    given = web(1, tunnel="gue1") | {"backends": [backend(1) | {"tunnel": kind}, backend(2)]}
+    mux = Mux(config(given, tunnel={"kind": "geneve"}))
+    rooms = {"ipip": 20, "gre": 24, "direct": 0}
+    assert int(mux.tables.backends[mux.row(1)]["room"]) == rooms[kind]
+    assert int(mux.tables.backends[mux.row(2)]["room"]) == 28
+
+
+def test_without_an_own_address_of_the_host_s_family_the_plan_is_refused() -> None:
+    mux = Mux(config(web(1)))
+    given = service("six", "2001:db8::1", {"dip": "2001:db8:1::2"})
+    with pytest.raises(SetupError, match="no own IPv6 address for packets to 2001:db8:1::2"):
+        mux.control.plan(config(given))
+    assert mux.send(ONE_CLIENT) == [1]
+
+
+def previous(mux: Mux) -> int:
+    return int(mux.tables.services[mux.tables.active, 0]["previous"])
+
+
+def test_the_table_before_stays_beside_the_new_one() -> None:
+    mux = Mux(config(web(1, 2)))
+    first = mux.slots().copy()
+    assert previous(mux) == NONE
+    mux.load(config(web(1, 2, 3)))
+    kept = mux.tables.slots[previous(mux) : previous(mux) + len(first)].copy()
+    assert (kept == first).all()
+    mux.load(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
+    assert previous(mux) < UNKNOWN, "a change of another service leaves it there"
+    second = mux.slots().copy()
+    for number in (4, 5, 6, 7):
+        mux.load(config(web(1, 2, number), service("other", "192.0.2.2", backend(4))))
+        kept = mux.tables.slots[previous(mux) : previous(mux) + len(second)].copy()
+        assert (kept == second).all()
+        second = mux.slots().copy()
+
+
+def test_where_there_is_no_room_for_it_the_table_before_is_given_up() -> None:
+    loaded = config(web(1, 2))
+    size = loaded.maglev.size
+    sizes = sizes_for(loaded)
+    mux = Mux(loaded, type(sizes)(**{**sizes.__dict__, "slots": 2 * size}))
+    mux.load(config(web(1, 2, 3)))
+    assert previous(mux) < UNKNOWN
+    try:
+        mux.load(config(web(1, 2, 3, 4)))
+    except TableError:
+        pytest.fail("a table that nobody needs was in the way")
+    assert Counter(mux.send(range(300))).keys() == {1, 2, 3, 4}

@@ -1,0 +1,373 @@
+"""Explanations against the data path itself: the same backend and verdict, and nothing changed by asking."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.config.models import Config
+from lbmux.datapath.tables import LOOKUPS
+from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import ControlError
+from lbmux.tools import explain_mux
+from lbmux.tools.explain_mux import Explanation, explain_configuration
+from lbmux.tools.packet_text import Packet, PacketError
+from lbmux.tools.table_copy import LiveCopy
+from tests.datapath.craft import ACK, SYN
+from tests.linux.inside import CONFIG, Inside, client
+from tests.tools.served import Served, step
+
+READ = Config.model_validate(CONFIG)
+
+
+@pytest.fixture
+def mux(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path / "mux.sock")
+    yield served
+    served.close()
+
+
+Stop = Callable[[Served], None]
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
+    """Explaining is done at the time at which the mux sends: in between no rate lets another flow in."""
+    return lambda mux: monkeypatch.setattr(explain_mux, "now_ticks", lambda: mux.now)
+
+
+def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:
+    return f"198.51.100.7:{port} > {destination}"
+
+
+def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
+    inside = Inside()
+    for port in range(2000, 2010):
+        sent = inside.send(client(port))
+        explanation = explain_configuration(Packet.parse(asked(port)), READ)
+        assert explanation.backend == inside.moment.owners[int(sent.target[0])][1].name
+        assert step(explanation, "slot")["backend"] == explanation.backend
+        assert explanation.verdict == Verdict.FORWARDED
+        outer = step(explanation, "outer header")
+        assert (outer["source"], outer["ttl"], outer["length"]) == ("10.0.1.2", 64, 60)
+
+
+def test_a_live_flow_is_found_in_whichever_worker_has_it(mux: Served) -> None:
+    mux.send(client(3000), worker=1)
+    row = mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0]
+    other = next(r for (s, _), r in mux.moment.rows.items() if s == "web" and r != row[0])
+    mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0] = other  # as after a change of the Maglev table
+    explanation = mux.explain(asked(3000))
+    assert explanation.backend == mux.moment.owners[other][1].name != step(explanation, "slot")["backend"]
+    found = step(explanation, "flow")
+    assert found["lookup"] == ["hit"]
+    assert [(entry["worker"], entry["state"]) for entry in found["entries"]] == [(1, "untrusted")]  # type: ignore[attr-defined]
+    assert step(explanation, "backend")["by"] == "flow"
+
+
+def test_a_reload_while_it_is_asked_is_noticed(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, dns = CONFIG["services"]
+    reloads, read = [CONFIG | {"services": [web | {"name": "new"}, dns]}], LiveCopy.read_configuration
+
+    def read_late(copy: LiveCopy) -> None:
+        if reloads:
+            mux.reload(reloads.pop())
+        read(copy)
+
+    monkeypatch.setattr(LiveCopy, "read_configuration", read_late)
+    assert mux.explain(asked(1)).service == "new"
+
+
+def test_explaining_changes_nothing(mux: Served) -> None:
+    mux.send(client(3000))
+    before = {name: memory.tobytes() for name, memory in mux.tables.memory.items()}
+    for text in (asked(3000), asked(3001), asked(1, "192.0.2.9:1/udp")):
+        mux.explain(text)
+    assert {name: memory.tobytes() for name, memory in mux.tables.memory.items()} == before
+
+
+def test_a_flow_that_idled_too_long_no_longer_counts(mux: Served) -> None:
+    mux.send(client(3000), before_ticks=4_000_000)
+    found = step(mux.explain(asked(3000)), "flow")
+    assert found["lookup"] == ["expired", "new"]
+    assert found["entries"][0]["alive"] is False  # type: ignore[index]
+
+
+def weighted(h1: int, h2: int, **fields: Any) -> dict[str, Any]:
+    """The configuration with other weights, which make other Maglev tables."""
+    web, dns = CONFIG["services"]
+    backends = [backend | {"weight": weight} for backend, weight in zip(web["backends"], (h1, h2), strict=True)]
+    return CONFIG | {"services": [web | fields | {"backends": backends}, dns]}
+
+
+def without_h1() -> dict[str, Any]:
+    web, dns = CONFIG["services"]
+    return CONFIG | {"services": [web | {"backends": web["backends"][1:]}, dns]}
+
+
+def with_previous_table(mux: Served) -> list[int]:
+    """Ports of flows whose slots another change has given from h1 to h2, and of which no entry tells."""
+    mux.reload(weighted(3, 1))
+    before = {port: mux.explain(asked(port), opens=True).backend for port in range(2000, 2040)}
+    mux.reload(weighted(1, 3))
+    after = {port: mux.explain(asked(port), opens=True).backend for port in before}
+    return [port for port in before if (before[port], after[port]) == ("h1", "h2")]
+
+
+def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Served) -> None:
+    for port in with_previous_table(mux):
+        explanation = mux.explain(asked(port))
+        assert (explanation.backend, step(explanation, "slot")["backend"]) == ("h1", "h2")
+        assert step(explanation, "flow")["lookup"] == ["previous", "new"]
+        found = next(line for line in explanation.steps if line.step == "backend")
+        assert found.data["by"] == "previous" and "in the Maglev table before" in found.found
+        assert int(mux.send(client(port)).target[0]) == mux.moment.rows["web", "h1"]
+
+
+def test_the_table_before_is_that_of_the_backend_that_went(mux: Served) -> None:
+    """Rows of backends that are gone have no name any more: the slot's backend of today has the packet."""
+    ports = [port for port in range(2000, 2040) if mux.explain(asked(port)).backend == "h1"]
+    mux.reload(without_h1())
+    for port in ports:
+        explanation = mux.explain(asked(port))
+        assert (explanation.backend, step(explanation, "backend")["by"]) == ("h2", "slot")
+
+
+def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop: Stop) -> None:
+    """Changes of every kind, with flows of before, in either worker, and none."""
+    stop(mux)
+    pick = random.Random(6)
+    changes = [weighted(1, 5), weighted(5, 1), weighted(5, 1, new_flows_per_s=1), without_h1(), weighted(1, 1)]
+    chosen = Counter[str]()
+    for config in changes:
+        for _ in range(30):
+            mux.send(client(pick.randrange(5000, 5100)), worker=pick.randrange(2))
+        mux.reload(config)
+        for _ in range(30):
+            port, opens = pick.randrange(5000, 5200), pick.random() < 0.2
+            explanation = mux.explain(asked(port), opens=opens)
+            entries: Any = step(explanation, "flow")["entries"]
+            lookups = mux.tables.lookups.sum(0)
+            sent = mux.send(client(port, flags=SYN if opens else ACK), worker=entries[0]["worker"] if entries else 0)
+            assert explanation.verdict == Verdict(int(sent.verdict[0]))
+            assert explanation.backend == mux.moment.owners[int(sent.target[0])][1].name
+            counted = {name for name, more in zip(LOOKUPS, mux.tables.lookups.sum(0) - lookups, strict=False) if more}
+            assert counted == set(step(explanation, "flow")["lookup"])  # type: ignore[call-overload]
+            chosen.update(counted)
+    assert {"hit", "new", "previous", "gone", "limited"} <= set(chosen), chosen
+
+
+def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> None:
+    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1), workers=1)
+    stop(mux)
+    try:
+        mux.send(client(1))
+        found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
+        assert found.data["lookup"] == ["limited"]
+        assert found.found.endswith("over its new_flows_per_s, so it gets none"), "the only worker's"
+    finally:
+        mux.close()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(
+    tmp_path: Path, stop: Stop, limited: bool
+) -> None:
+    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
+    stop(mux)
+    known = "by worker 0's share of new_flows_per_s"
+    try:
+        mux.send(client(1), worker=0 if limited else 1)
+        flow = next(line.found for line in mux.explain(asked(2)).steps if line.step == "flow")
+        assert (known in flow, "so it gets none" in flow) == (True, limited)
+        assert known not in str(mux.explain(asked(1)).steps), "whose entry tells"
+    finally:
+        mux.close()
+
+
+def test_next_hop_and_interface_are_the_mux_s_own(mux: Served) -> None:
+    hop = step(mux.explain(asked(1)), "next hop")
+    assert (hop["mac"], hop["interface"], hop["mtu"]) == ("02:00:00:00:00:09", "lo", 1500)
+
+
+def test_a_neighbour_that_is_not_known_is_named(tmp_path: Path) -> None:
+    mux = Served(tmp_path / "mux.sock", resolved=False)
+    try:
+        explanation = mux.explain("198.51.100.7:1 > 192.0.2.2:53/udp")
+    finally:
+        mux.close()
+    assert explanation.verdict == Verdict.NO_NEIGHBOUR
+    assert "10.1.1.2" in explanation.mend and "ARP" in explanation.mend
+
+
+def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
+    stranger, other = (
+        explain_configuration(Packet.parse(asked(1, to)), READ) for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
+    )
+    assert (stranger.verdict, other.verdict) == (Verdict.NOT_VIP, Verdict.NOT_VIP)
+    assert "no service has the VIP 203.0.113.1" in stranger.mend
+    assert "tcp 80 only" in other.mend
+
+
+def test_a_packet_that_does_not_fit_the_tunnel() -> None:
+    fits, too_big = (
+        explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481)
+    )
+    assert fits.verdict == Verdict.FORWARDED
+    assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.mend
+
+
+@pytest.mark.parametrize("ports", [{"port": "any"}, {"port": 1000, "port_to": 1999}])
+def test_a_service_of_many_ports_is_named(mux: Served, ports: dict[str, Any]) -> None:
+    web, dns = CONFIG["services"]
+    mux.reload(CONFIG | {"services": [web | ports, dns | {"vip": web["vip"], "port": 100}]})
+    assert mux.wanted is not None
+    text = asked(1, "192.0.2.1:1234/tcp")
+    for explanation in (mux.explain(text), explain_configuration(Packet.parse(text), mux.wanted)):
+        assert (explanation.service, step(explanation, "service")["service"]) == ("web", "web")
+        assert explanation.verdict == Verdict.FORWARDED
+    said = "any" if ports["port"] == "any" else "1000-1999"
+    assert f"(192.0.2.1 tcp {said})" in explanation.steps[1].found
+    other = mux.explain(asked(1, "192.0.2.1:1234/udp"))
+    assert (other.service, other.verdict) == (None, Verdict.NOT_VIP)
+    assert f"but of tcp {said}, udp 100 only" in other.mend
+
+
+PROBED = {"kind": "tcp", "fall": 1, "rise": 1}
+
+
+def backends_step(explanation: Explanation) -> str:
+    return next(line.found for line in explanation.steps if line.step == "backends")
+
+
+def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
+    mux.reload(weighted(1, 1, health=PROBED))
+    assert backends_step(mux.explain(asked(1))) == "2 of 2 take new flows"
+    mux.lives.heard(("web", "h1"), False, "connection refused")
+    mux.lives.heard(("web", "h2"), True, "connected")
+    mux.refresh()
+    explanation = mux.explain(asked(1))
+    assert backends_step(explanation).startswith("1 of 2 take new flows; h1 is down: connection refused, since 20")
+    found = next(line for line in explanation.steps if line.step == "backend")
+    assert (explanation.backend, found.data["reason"]) == ("h2", "connected")
+    assert "up (takes new flows; connected)" in found.found
+
+
+def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> None:
+    mux.reload(weighted(1, 1, health=PROBED | {"watermark": 1.0}))
+    for name in ("h1", "h2"):
+        mux.lives.heard(("web", name), False, "timed out")
+    mux.refresh()
+    explanation = mux.explain(asked(1))
+    assert explanation.verdict == Verdict.FORWARDED
+    assert backends_step(explanation).startswith("2 of 2 take new flows; h1 is down: timed out; kept, since too few")
+    assert "down: timed out; kept" in next(line.found for line in explanation.steps if line.step == "backend")
+
+
+def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Served) -> None:
+    web, dns = CONFIG["services"]
+    more = [{"name": name, "dip": f"10.1.{number}.2"} for number, name in ((3, "h3"), (4, "h4"))]
+    idle = {"name": "h5", "dip": "10.1.5.2", "weight": 0}
+    mux.reload(CONFIG | {"services": [web | {"health": PROBED, "backends": [*web["backends"], *more, idle]}, dns]})
+    mux.order("disable", "h1")
+    mux.order("drain", "h2")
+    for name in ("h3", "h4"):
+        mux.lives.heard(("web", name), False, "connection refused")
+    mux.refresh()
+    explanation = mux.explain(asked(1), opens=True)
+    assert explanation.verdict == Verdict.NO_BACKEND
+    assert backends_step(explanation).startswith("0 of 5 take new flows; h1 is disabled: by command")
+    assert explanation.mend == (
+        "`lbmux enable h1`: h1, h2 were taken out by command; or see why probes of h3, h4 fail (connection refused):"
+        " its server, its agent, the way there; or give h5 a weight above 0, and `lbmux reload`"
+    )
+
+
+def test_a_configuration_alone_says_what_it_cannot_know() -> None:
+    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED)))
+    assert backends_step(explanation) == (
+        "1 of 2 take new flows; h1 is draining: weight 0 (what probes find, only a live mux knows)"
+    )
+
+
+def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
+    """Nested prefixes of both lists, the same one in both, and sources in and beside all of them."""
+    pick = random.Random(7)
+    prefixes = ["198.51.0.0/16", "198.51.0.0/17", "198.51.100.0/22", "198.51.100.0/24", "198.51.100.7/32"]
+    for _ in range(12):
+        allow, deny = (pick.sample(prefixes, pick.randrange(4)) for _ in range(2))
+        config = Config.model_validate(weighted(1, 1, allow=allow, deny=deny))
+        for source in ("198.51.100.7", "198.51.100.8", "198.51.1.1", "203.0.113.1"):
+            explanation = explain_configuration(Packet.parse(f"{source}:1 > 192.0.2.1:80/tcp"), config)
+            if not allow and not deny:
+                assert "access" not in [line.step for line in explanation.steps]
+                continue
+            found = step(explanation, "access")
+            assert found["allowed"] == (explanation.verdict == Verdict.FORWARDED)
+            assert found["allowed"] == (found["list"] == "allow" if found["list"] else not allow)
+
+
+def test_a_service_without_backends_drops() -> None:
+    services = [{**CONFIG["services"][0], "backends": []}]
+    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
+    assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.mend
+
+
+def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
+    web, dns = CONFIG["services"]
+    config = CONFIG | {"services": [web | {"deny": ["198.51.100.7/32"]}, dns | {"deny": ["203.0.113.0/24"]}]}
+    served = Served(tmp_path / "mux.sock", config=config)
+    try:
+        denied = served.explain(asked(4000))
+        assert denied.verdict == Verdict.DENIED
+        assert "`allow` and `deny` keep 198.51.100.7 out" in denied.mend
+        assert step(denied, "access") == {"allowed": False, "list": "deny", "prefix": "198.51.100.7/32"}
+        assert [line.step for line in denied.steps] == ["packet", "service", "access", "verdict"]
+        for allowed in ("198.51.100.8:4000 > 192.0.2.1:80/tcp", asked(4000, "192.0.2.2:53/udp")):
+            assert served.explain(allowed).verdict == Verdict.FORWARDED
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize("host", ["2001:db8:1::2", "10.1.1.2"])
+def test_an_ipv6_packet(host: str) -> None:
+    backend = {"name": "h1", "dip": "2001:db8:1::9", "host": host}
+    web = CONFIG["services"][0] | {"vip": "2001:db8::1", "backends": [backend]}
+    config = Config.model_validate(CONFIG | {"muxes": ["10.0.1.2", "2001:db8:0:1::2"], "services": [web]})
+    packet = Packet.parse("[2001:db8:7::7]:4000 > [2001:db8::1]:80/tcp", opens=True)
+    explanation = explain_configuration(packet, config)
+    assert (explanation.verdict, explanation.service, explanation.backend) == (Verdict.FORWARDED, "web", "h1")
+    assert step(explanation, "next hop")["host"] == step(explanation, "outer header")["destination"] == host
+    assert str(packet) == "[2001:db8:7::7]:4000 > [2001:db8::1]:80/tcp"
+
+
+def test_json_is_versioned_and_plain() -> None:
+    data = explain_configuration(Packet.parse(asked(1)), READ).as_json()
+    assert (data["version"], data["verdict"], data["kind"], data["mend"]) == (1, "forwarded", "send", None)
+    assert [line["step"] for line in data["steps"]] == [
+        "packet", "service", "backends", "flow", "slot", "backend", "next hop", "outer header", "verdict",
+    ]  # fmt: skip
+
+
+def test_an_agent_or_another_version_is_not_read(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbmux.tools.table_copy.VERSION", 1)
+    with pytest.raises(ControlError, match="another version"):
+        mux.explain(asked(1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1.2.3.4:1", "1.2.3.4:1 > 1.2.3.4", "1.2.3.4:1 > 1.2.3:4", "1.2.3.4:65536 > 1.2.3.4:1",
+     "[::1]:1 > 1.2.3.4:1", "1.2.3.4:1 > 1.2.3.4:1/icmp"],
+)  # fmt: skip
+def test_a_text_that_names_no_packet(text: str) -> None:
+    with pytest.raises(PacketError):
+        Packet.parse(text)
+
+
+def test_a_length_that_no_packet_has() -> None:
+    with pytest.raises(PacketError, match="40 to 65535"):
+        Packet.parse(asked(1), length=39)

@@ -1,0 +1,87 @@
+"""A sieve lets through what the filter does, in the data path's own words; and it is no barn door."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from lbmux.datapath.context import world_at
+from lbmux.datapath.memory import at_address
+from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
+from lbmux.datapath.tables import Sizes
+from lbmux.datapath.verdicts import Verdict
+from lbmux.targets.native import Worker, world_row
+from lbmux.targets.regions import Tables
+from lbmux.tracing.prefilter_builder import EVERYTHING, sieve_of
+from lbmux.tracing.trace_event import Seen, parse
+from tests.linux.inside import Inside
+from tests.tracing.test_trace_event import CLIENT, FRAMES, pictured
+
+FILTERS = [
+    "", "ip", "ip6", "tcp", "udp", "icmp", "tcp port 80", "udp or icmp", "not tcp", "src port 4000", "dst port 80",
+    "src port 4000 or 4001", "src port 4001 and dst port 80", "dst portrange 53-80", "dst host 192.0.2.2",
+    "src host 192.0.2.2", CLIENT, f"host {CLIENT} and port 53", "src net 198.51.0.0/16 and dst 192.0.2.1",
+    "src net 2001:db8::/32", "net 2001:db8::/32 and tcp port 443", "net 0.0.0.0/0", "port 4003", "service web",
+    "backend web/h1 and src port 4000", "dst net 192.0.2.2/31 and udp", "(tcp port 80)",
+]  # fmt: skip
+ODD = {"tagged", "options", "arp"}
+"""Whose headers do not stand at their usual places: whatever the sieve, they pass."""
+
+
+@njit
+def compiled_passes(address, frame, end, sieve):
+    record = world_row(at_address(address), 0)
+    record.frame, record.end = frame, end
+    return passes(world_at(address), sieve_row(at_address(sieve), 0))
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    return Worker(Tables.allocate(Sizes(64, services=16, slots=16, backends=16, buckets=2)))
+
+
+def passed(worker: Worker, text: str) -> set[str]:
+    row, found = np.zeros(1, SIEVE), set()
+    for name, value in sieve_of(text).items():
+        row[name] = value
+    for name, frame in FRAMES.items():
+        data = np.frombuffer(bytes(frame), np.uint8)
+        start = np.uint64(data.ctypes.data)
+        if compiled_passes(worker.address, start, start + np.uint64(len(data)), np.uint64(row.ctypes.data)):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("text", FILTERS)
+def test_lets_through_what_the_filter_does(worker: Worker, text: str) -> None:
+    said = {name: (Verdict.NOT_VIP, None, None) for name in FRAMES} | {"syn": (Verdict.FORWARDED, "web", "h1")}
+    test = parse(text, Inside().moment)
+    wanted = {name for name in FRAMES if test(Seen(pictured(FRAMES[name]), *said[name]))}
+    assert wanted <= passed(worker, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("udp", {"dns"}),
+        ("src port 4000", {"syn"}),
+        ("tcp dst port 443", {"web6"}),
+        ("dst host 192.0.2.2", {"dns"}),
+        ("src host 192.0.2.2", set()),
+        ("host 192.0.2.2", {"dns"}),
+        ("src net 2001:db8::/32", {"ping6", "web6"}),
+        ("port 4003", {"web6"}),
+        ("dst port 4003", set()),
+        (f"src {CLIENT} and dst port 53 and udp", {"dns"}),
+    ],
+)
+def test_keeps_others_out(worker: Worker, text: str, names: set[str]) -> None:
+    assert passed(worker, text) - ODD == names
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "dropped"),
+    [("tcp", 1, 1), ("drop", 0, 1), ("verdict denied and tcp", 0, 1), ("verdict forwarded", 1, 0), ("not drop", 1, 1),
+     ("verdict not_vip", 0, 0)],
+)  # fmt: skip
+def test_asks_for_what_became_of_a_frame(text: str, sent: int, dropped: int) -> None:
+    assert {name: sieve_of(text)[name] for name in EVERYTHING} == {"sent": sent, "dropped": dropped}
