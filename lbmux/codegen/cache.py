@@ -43,7 +43,7 @@ def _root() -> Path:
 def digest() -> str:
     """Of the sources of all layers that have compiled code, and of the compilers' versions."""
     state = hashlib.sha256(" ".join((sys.version, version("numba"), version("llvmlite"), version("numpy"))).encode())
-    for layer in ("codegen", "datapath", "targets", "frames", "control"):
+    for layer in ("codegen", "datapath", "targets", "frames", "tables"):
         for path in sorted((PACKAGE / layer).rglob("*.py")):
             state.update(path.read_bytes())
     return state.hexdigest()[:16]
