@@ -11,7 +11,7 @@ from bench.report import Result, print_table, write_json
 
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "restart", "kernel", "rings", "health",
-    "watch", "scrape", "show", "help",
+    "trace", "scrape", "show", "help",
 )  # fmt: skip
 
 # What is started is measured as it is where it has been installed.

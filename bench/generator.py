@@ -5,7 +5,7 @@ so every header is written anew.  A second program, at the same interface, count
 """
 
 from lbmux.datapath.checksums import fold
-from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_world
+from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
@@ -60,19 +60,19 @@ def write_headers(start, row, flow, length):
     segment.flags, segment.window, segment.checksum, segment.urgent = row.flags & 0xFF, 0xFFFF, 0, 0
 
 
-def generate(context):
-    world = xdp_world(context)
-    start = frame(world)
-    if beyond(advance(start, HEADERS_BYTES), frame_end(world)):
+def generate(ctx):
+    context = xdp_context(ctx)
+    start = frame(context)
+    if beyond(advance(start, HEADERS_BYTES), frame_end(context)):
         return XDP_DROP
-    row = pattern_row(pattern(world), 0)
-    write_headers(start, row, scattered(number(row)), frame_length(world) - int64(ETHERNET_BYTES))
+    row = pattern_row(pattern(context), 0)
+    write_headers(start, row, scattered(number(row)), frame_length(context) - int64(ETHERNET_BYTES))
     return XDP_TX
 
 
-def sink(context):
-    world = xdp_world(context)
-    row = pattern_row(pattern(world), 0)
+def sink(ctx):
+    context = xdp_context(ctx)
+    row = pattern_row(pattern(context), 0)
     row.back += u64(1)
-    row.back_bytes += u64(frame_length(world))
+    row.back_bytes += u64(frame_length(context))
     return XDP_DROP

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from bench.report import Result
-from lbmux.backends.tracker import Lives
+from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
 from lbmux.health.prober import Prober
 from lbmux.lab.lab import Lab
@@ -119,11 +119,11 @@ async def _measure(port: int) -> tuple[float, float, int]:
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": health}
     config = Config.model_validate({"maglev": {"size": 131071}, "services": [service | {"backends": backends}]})
     results: list[bool] = []
-    lives = Lives()
-    lives.configure(config)
+    tracker = BackendTracker()
+    tracker.configure(config)
 
     def heard(key: tuple[str, str], healthy: bool, reason: str) -> None:
-        lives.heard(key, healthy, reason)
+        tracker.heard(key, healthy, reason)
         results.append(healthy)
 
     async with Prober(heard) as prober:

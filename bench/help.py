@@ -26,9 +26,9 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT
 from lbmux.linux.sock_diag import Connections
-from lbmux.slowpath.agent_slow_path import AgentSlowPath, Host, Target
+from lbmux.slowpath.agent_slow_path import AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux_slow_path import MuxSlowPath, Place, vips_of
+from lbmux.slowpath.mux_slow_path import MuxContext, MuxSlowPath, vips_of
 from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.targets.native import Worker
@@ -101,8 +101,10 @@ def _agent_us() -> float:
             return connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
 
         target = Target(ip_address(DIP), 8080)
-        slow = AgentSlowPath(Host({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected),
-                             cpu_s=lambda: 0.0)
+        slow = AgentSlowPath(
+            AgentContext({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected),
+            cpu_s=lambda: 0.0,
+        )
         slow.inbound(Verdict.UNKNOWN, frames[0], time.monotonic())
         slow.counts.clear()
 
@@ -119,7 +121,7 @@ def _mux_us(backends: int) -> float:
     """Each packet is another flow's, given back by the host that it was sent to."""
     forwarder = _forwarder(backends)
     hosts = {row: forwarder.host(row) for row in range(backends)}
-    place = Place(SlowPath(packets_per_s=NO_LIMIT), vips_of([(ip_address(VIP), "tcp", PORT)]),
+    place = MuxContext(SlowPath(packets_per_s=NO_LIMIT), vips_of([(ip_address(VIP), "tcp", PORT)]),
                   hosts={host: () for host in hosts.values()})  # fmt: skip
     frames = []
     for port in range(1024, 1024 + PACKETS):

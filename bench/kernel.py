@@ -27,7 +27,7 @@ from lbmux.daemons.trace_hub import FRAMES_A_SECOND
 from lbmux.datapath.context import TABLE_SYMBOL
 from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
-from lbmux.frames.tap_reader import Recorder
+from lbmux.frames.tap_reader import TapReader
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
 from lbmux.linux.next_hops import NextHop
@@ -37,7 +37,7 @@ from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import TestRunner, run_live
 from lbmux.targets.regions import Tables
-from lbmux.tracing.prefilter_builder import sieve_of
+from lbmux.tracing.prefilter_builder import prefilter_of
 
 SECONDS = 1.5
 FIRST_FRAMES = 200_000
@@ -99,9 +99,9 @@ class Stage:
     @contextlib.contextmanager
     def watched(self, kernel: Kernel, filter: str) -> Iterator[None]:
         """The mux while somebody watches, with a filter."""
-        recorder = inside(self._mux, lambda: Recorder(kernel, PROGRAMS))
+        recorder = inside(self._mux, lambda: TapReader(kernel, PROGRAMS))
         try:
-            recorder.sift(sieve_of(filter))
+            recorder.set_prefilter(prefilter_of(filter))
             recorder.allow(FRAMES_A_SECOND)
             yield
         finally:

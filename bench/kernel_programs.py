@@ -5,7 +5,7 @@ again; ``nothing`` does only that, and is to be subtracted.
 """
 
 from lbmux.datapath import mux
-from lbmux.datapath.context import frame, frame_end, grow, settings, worker, worker_limit, xdp_world
+from lbmux.datapath.context import current_worker, frame, frame_end, grow, settings, worker_limit, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import bucket_at, first_way, flow_hash
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TYPE_IPV4, ethernet, ipv4
@@ -15,37 +15,37 @@ from lbmux.datapath.tables import CLOSING, flow_row, settings_row
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
 
 
-def drop(context):
+def drop(ctx):
     return XDP_DROP
 
 
-def send_back(context):
+def send_back(ctx):
     return XDP_TX
 
 
-def pass_up(context):
+def pass_up(ctx):
     return XDP_PASS
 
 
-def look_once(context):
+def look_once(ctx):
     """The least that a flow table costs: of each frame's flow one line is read, and what is done waits for it."""
-    world = xdp_world(context)
-    packet, who = parse(world, frame(world), frame_end(world)), worker(world)
-    if packet.verdict != PARSED or who >= worker_limit(world):
+    context = xdp_context(ctx)
+    packet, worker = parse(context, frame(context), frame_end(context)), current_worker(context)
+    if packet.verdict != PARSED or worker >= worker_limit(context):
         return XDP_DROP
-    setting = settings_row(settings(world), 0)
+    setting = settings_row(settings(context), 0)
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    flow = flow_row(bucket_at(world, who, hashed), first_way(hashed))
+    flow = flow_row(bucket_at(context, worker, hashed), first_way(hashed))
     return XDP_TX if flow.state <= CLOSING else XDP_DROP
 
 
 @step
-def restore(world):
+def restore(context):
     """Take 20 bytes off the front and write an Ethernet header; the hop that the mux has taken is given back."""
-    if not grow(world, int64(-IPV4_BYTES)):
+    if not grow(context, int64(-IPV4_BYTES)):
         return XDP_DROP
-    start = frame(world)
-    if beyond(advance(start, ETHERNET_BYTES + IPV4_BYTES), frame_end(world)):
+    start = frame(context)
+    if beyond(advance(start, ETHERNET_BYTES + IPV4_BYTES), frame_end(context)):
         return XDP_DROP
     write_ethernet(start, u64(0), u64(0))
     ethernet(start, 0).type = u16(TYPE_IPV4)
@@ -53,17 +53,17 @@ def restore(world):
     return XDP_TX
 
 
-def again(context):
-    world = xdp_world(context)
-    verdict, target = mux.run(world)
-    action = mux_action(world, verdict, target)
-    return restore(world) if action == XDP_TX else action
+def again(ctx):
+    context = xdp_context(ctx)
+    verdict, target = mux.run(context)
+    action = mux_action(context, verdict, target)
+    return restore(context) if action == XDP_TX else action
 
 
-def nothing(context):
-    world = xdp_world(context)
-    if not grow(world, int64(IPV4_BYTES)):
+def nothing(ctx):
+    context = xdp_context(ctx)
+    if not grow(context, int64(IPV4_BYTES)):
         return XDP_DROP
-    if beyond(advance(frame(world), ETHERNET_BYTES), frame_end(world)):
+    if beyond(advance(frame(context), ETHERNET_BYTES), frame_end(context)):
         return XDP_DROP
-    return restore(world)
+    return restore(context)

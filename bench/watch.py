@@ -19,12 +19,12 @@ from bench.live import Bed
 from bench.report import Result
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.mux_daemon import PacketLoop
-from lbmux.daemons.trace_hub import FRAMES_A_SECOND, Watching
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND, TraceHub
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.tables.mux_tables import MuxTables
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
@@ -71,7 +71,7 @@ class Unwatchable(PacketLoop):
         ring, batch = self.ring, self._batch
         count = ring.receive(batch)
         if count:
-            self.meter.batch(count)
+            self.loop_histograms.batch(count)
             self._worker.forward(batch, now_ticks())
             ring.send(batch)
             if batch.verdict[:count].max() >= PASSES:
@@ -85,10 +85,10 @@ def run() -> list[Result]:
     results = []
     for name, count in BATCHES.items():
         before, *others = measured(count).items()
-        results.append(Result("watch", f"{name}, {before[0]}", before[1], "ns a packet"))
+        results.append(Result("trace", f"{name}, {before[0]}", before[1], "ns a packet"))
         for loop, value in others:
             results.append(
-                Result("watch", f"{name}, {loop}", value, "ns a packet", before[0], value / before[1],
+                Result("trace", f"{name}, {loop}", value, "ns a packet", before[0], value / before[1],
                        GOALS.get(loop, "") if count == CAPACITY else "")
             )  # fmt: skip
     return results + _in_kernel()
@@ -117,9 +117,9 @@ def _kernel_result(name: str, rates: dict[str, list[float]]) -> Result:
     """The ratio is of times a packet, as in user space."""
     what, value = f"in the kernel, {name}", statistics.median(rates[name])
     if name == "before":
-        return Result("watch", what, value, "Mpps")
+        return Result("trace", what, value, "Mpps")
     ratio = statistics.median(before / rate for before, rate in zip(rates["before"], rates[name], strict=True))
-    return Result("watch", what, value, "Mpps", "before, time a packet", ratio, GOALS[name])
+    return Result("trace", what, value, "Mpps", "before, time a packet", ratio, GOALS[name])
 
 
 def measured(count: int) -> dict[str, float]:
@@ -131,21 +131,21 @@ def measured(count: int) -> dict[str, float]:
     loops: dict[str, PacketLoop] = {name: Unwatchable(MemoryRing(count), worker) for name in ("before", AGAIN)}
     loops |= {name: PacketLoop(MemoryRing(count), worker) for name in GOALS}
     driver = Driver("mux", "eth0", mux.tables, 0, "packet")
-    watching = Watching(lambda: Moment.of_mux(mux), loops["a filter matches nothing"].watch, driver)
-    return asyncio.run(_in_turn(loops, count, watching))
+    trace_hub = TraceHub(lambda: Snapshot.of_mux(mux), loops["a filter matches nothing"].watch, driver)
+    return asyncio.run(_in_turn(loops, count, trace_hub))
 
 
-async def _in_turn(loops: dict[str, PacketLoop], count: int, watching: Watching) -> dict[str, float]:
+async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub) -> dict[str, float]:
     """With a watcher who waits for what never comes."""
     for loop in loops.values():
         await nanoseconds(loop, count)  # compiles, and lets each flow have its entry
-    stream = watching.watch(MATCHES_NOTHING)
+    stream = trace_hub.watch(MATCHES_NOTHING)
     await anext(stream)
     found: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(ROUNDS):
         names = list(loops)
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            watching._budget.take(FRAMES_A_SECOND, time.monotonic())  # not to spend now what it saved meanwhile
+            trace_hub._budget.take(FRAMES_A_SECOND, time.monotonic())  # not to spend now what it saved meanwhile
             found[name].append(await nanoseconds(loops[name], count))
     await stream.aclose()
     return {name: statistics.median(values) for name, values in found.items()}

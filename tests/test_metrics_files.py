@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbmux.metrics.families import Reading, exposition
-from lbmux.metrics.loop_histograms import Meter
+from lbmux.metrics.loop_histograms import LoopHistograms
 from tests.linux.inside import Inside, agent_with_a_flow, client
 
 ROOT = Path(__file__).parents[1]
@@ -90,8 +90,10 @@ def readings() -> dict[str, Reading]:
     """A mux's and an agent's, with lines in every family."""
     inside = Inside()
     inside.send(client())
-    mux = Reading(inside.moment, ring_dropped=1, meter=Meter(), peers={"10.0.1.1": ("established", "")})
-    return {"mux": mux, "agent": Reading(agent_with_a_flow(), meter=Meter())}
+    mux = Reading(
+        inside.snapshot, ring_dropped=1, loop_histograms=LoopHistograms(), peers={"10.0.1.1": ("established", "")}
+    )
+    return {"mux": mux, "agent": Reading(agent_with_a_flow(), loop_histograms=LoopHistograms())}
 
 
 @pytest.mark.parametrize("program", ["mux", "agent"])

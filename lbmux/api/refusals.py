@@ -18,7 +18,7 @@ OF_AN_EDGE = dict.fromkeys(
 )
 
 
-def refusing(reasons: Mapping[str, str]) -> dict[str, Handler]:
+def refuse_requests(reasons: Mapping[str, str]) -> dict[str, Handler]:
     """Handlers of a control socket; ``reasons`` are by command."""
     return {command: _refuse(reason) for command, reason in reasons.items()}
 

@@ -1,7 +1,7 @@
 """What a running mux or agent says of itself: services, backends, counters, neighbours, as plain JSON.
 
 Read from the tables at the time of asking, in a thread: nothing is kept for it in the packet path.  Everything here
-is a pure function of a Moment.
+is a pure function of a Snapshot.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNT
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.tables import live_flows
 from lbmux.tables.row_identities import identity
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
 
 
-def services(moment: Moment) -> list[dict[str, Any]]:
+def services(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Of each: what clients see, its Maglev table and the sums of its backends."""
     found = []
-    lines = {(line["service"], line["backend"]): line for line in backends(moment)}
-    for service in moment.services:
+    lines = {(line["service"], line["backend"]): line for line in backends(snapshot)}
+    for service in snapshot.services:
         own = [lines[service.name, backend.name] for backend in service.backends]
-        table = slot_table(moment, service)
+        table = slot_table(snapshot, service)
         found.append(
             {
                 "service": service.name,
@@ -40,7 +40,7 @@ def services(moment: Moment) -> list[dict[str, Any]]:
                 "port": service.port,
                 "ports": service.port_text,
                 "slots": len(table),
-                "digest": digest(moment, service, table),
+                "digest": digest(snapshot, service, table),
                 "idle": service.idle.model_dump(),
                 "backends": len(own),
                 "backends_up": sum(line["state"] == "up" for line in own),
@@ -51,16 +51,16 @@ def services(moment: Moment) -> list[dict[str, Any]]:
     return found
 
 
-def backends(moment: Moment) -> list[dict[str, Any]]:
+def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Of each: state, next hop, traffic (outer headers included) and flows.  An agent counts no traffic by backend."""
-    tables, found = moment.tables, []
-    rows = np.array(list(moment.owners), np.int64)
-    flows = live_flows.by_backend(moment)[rows]
+    tables, found = snapshot.tables, []
+    rows = np.array(list(snapshot.owners), np.int64)
+    flows = live_flows.by_backend(snapshot)[rows]
     traffic = (
-        None if moment.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
+        None if snapshot.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
     )
-    targets = (tables.endpoints if moment.is_agent else tables.backends)[rows]
-    for at, (service, backend) in enumerate(moment.owners.values()):
+    targets = (tables.endpoints if snapshot.is_agent else tables.backends)[rows]
+    for at, (service, backend) in enumerate(snapshot.owners.values()):
         line = {
             "service": service.name,
             "backend": backend.name,
@@ -69,7 +69,7 @@ def backends(moment: Moment) -> list[dict[str, Any]]:
             "host": str(backend.tunnel_to),
             "weight": backend.weight,
             "state": STATES[int(targets["state"][at])],
-            "reachable": None if moment.is_agent else bool(targets["destination_mac"][at]),
+            "reachable": None if snapshot.is_agent else bool(targets["destination_mac"][at]),
             **{
                 name: None if traffic is None else int(traffic[key][at])
                 for key, name in TRAFFIC_FIELDS.items()
@@ -91,31 +91,31 @@ def _sum(values: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def slot_table(moment: Moment, service: Service) -> NDArray[np.uint16]:
+def slot_table(snapshot: Snapshot, service: Service) -> NDArray[np.uint16]:
     """A service's Maglev table: rows of backends.  Empty at an agent, and where no backend has a weight."""
-    tables = moment.tables
+    tables = snapshot.tables
     value = identity(service.vip, service.protocol, service.port)
     held = np.flatnonzero(tables.service_identities == np.uint64(value))
-    if moment.is_agent or not len(held):
+    if snapshot.is_agent or not len(held):
         return np.empty(0, np.uint16)
     row = tables.services[tables.active][held[0]]
     return tables.slots[int(row["slots"]) : int(row["slots"]) + int(row["size"])].copy()
 
 
-def digest(moment: Moment, service: Service, table: NDArray[np.uint16]) -> str | None:
+def digest(snapshot: Snapshot, service: Service, table: NDArray[np.uint16]) -> str | None:
     """Of the names that the slots have: equal on every mux with the same file, whatever rows its backends lie in."""
     if not len(table):
         return None
     names = sorted(backend.name for backend in service.backends)
     places = np.full(1 << 16, 0xFFFF, np.uint16)
     for place, name in enumerate(names):
-        places[moment.rows[service.name, name]] = place
+        places[snapshot.rows[service.name, name]] = place
     hashed = blake2b("\n".join(names).encode(), digest_size=8)
     hashed.update(places[table].astype("<u2").tobytes())
     return hashed.hexdigest()
 
 
-def counters(moment: Moment, in_kernel: bool) -> dict[str, Any]:
+def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
     """Verdicts and look-ups, summed over the workers.
 
     ``in_kernel``: the kernel's programs stand in front of user space, the last worker.  What they pass up comes to
@@ -124,13 +124,13 @@ def counters(moment: Moment, in_kernel: bool) -> dict[str, Any]:
     counts once.  (A frame that the kernel passed and user space sent, as for a neighbour that was not yet known, stands
     in both lines: it was both.)
     """
-    rows = moment.tables.verdicts
+    rows = snapshot.tables.verdicts
     if in_kernel:
         rows = rows.copy()
         for name in ("packets", "bytes"):
             rows[name][-1, PASSES:DROPS] = 0
     packets, length = rows["packets"].sum(0), rows["bytes"].sum(0)
-    lookups = moment.tables.lookups.sum(0)
+    lookups = snapshot.tables.lookups.sum(0)
     return {
         "verdicts": [
             {"verdict": v.label, "kind": v.kind, "packets": int(packets[v]), "bytes": int(length[v])}
@@ -140,13 +140,13 @@ def counters(moment: Moment, in_kernel: bool) -> dict[str, Any]:
     }
 
 
-def neighbours(moment: Moment) -> list[dict[str, Any]]:
+def neighbours(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The hosts that a mux tunnels to, and how they are reached; an agent sends to none."""
-    if moment.is_agent:
+    if snapshot.is_agent:
         return []
     users: dict[tuple[int, int], list[int]] = defaultdict(list)
-    table = moment.tables.backends
-    for row in moment.owners:
+    table = snapshot.tables.backends
+    for row in snapshot.owners:
         users[int(table[row]["remote_high"]), int(table[row]["remote_low"])].append(row)
     found = []
     for pair, rows in users.items():
@@ -159,7 +159,7 @@ def neighbours(moment: Moment) -> list[dict[str, Any]]:
                 "source_mac": mac_from_int(int(row["source_mac"])) if mac else None,
                 "interface": interface_name(int(row["interface"])) if mac else None,
                 "mtu": int(row["mtu"]) if mac else None,
-                "backends": ["/".join((s.name, b.name)) for s, b in (moment.owners[at] for at in rows)],
+                "backends": ["/".join((s.name, b.name)) for s, b in (snapshot.owners[at] for at in rows)],
             }
         )
     return found
@@ -171,17 +171,17 @@ def interface_name(index: int) -> str:
     return str(index)
 
 
-def table_sizes(moment: Moment) -> dict[str, Any]:
+def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
     """Rows that there are and that are used, and the memory of the regions."""
-    tables, sizes = moment.tables, moment.tables.sizes
-    used_slots = 0 if moment.is_agent else int(tables.services[tables.active]["size"].sum())
+    tables, sizes = snapshot.tables, snapshot.tables.sizes
+    used_slots = 0 if snapshot.is_agent else int(tables.services[tables.active]["size"].sum())
     places = sizes.workers * sizes.buckets * tables.flows.shape[-1]
     used = {
         "names": (int(np.count_nonzero(tables.names[tables.active]["kind"])), sizes.names),
         "slots": (used_slots, sizes.slots),
         "backends": (int(np.count_nonzero(tables.backends["state"])), sizes.backends),
         "endpoints": (int(np.count_nonzero(tables.endpoints["state"])), sizes.endpoints),
-        "flows": (live_flows.count(moment), places),
+        "flows": (live_flows.count(snapshot), places),
     }
     memory = sizes.regions()
     return {

@@ -9,14 +9,14 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from lbmux.backends.overrides import Order, Ordered, Orders, ordered
+from lbmux.backends.overrides import OverriddenState, Override, Overrides, with_overrides
 from lbmux.backends.removal import BY_COMMAND, settled
 from lbmux.config.field_types import Model, said
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.errors import LbmuxError
 
 Checked = TypeVar("Checked", bound=Model)
-Change = Callable[[Config, Orders], tuple[Orders, list[BackendKey]]]
+Change = Callable[[Config, Overrides], tuple[Overrides, list[BackendKey]]]
 """From the file's configuration and the orders so far: the orders, and the backends they are about."""
 
 
@@ -32,7 +32,7 @@ class UnknownBackendError(LbmuxError):
         return f"{where} no backend {self.backend}: `lbmux show health` lists them"
 
 
-class OrderError(LbmuxError):
+class OverrideError(LbmuxError):
     """An order that cannot be followed: ``what`` of it is wrong, and why."""
 
     def __init__(self, what: str, reason: str) -> None:
@@ -43,37 +43,37 @@ class OrderError(LbmuxError):
         return f"{self.what}: {self.reason}"
 
 
-def live(life: Ordered | None, backend: str, service: str | None, now: float) -> Change:
+def set_admin_state(admin_state: OverriddenState | None, backend: str, service: str | None, now: float) -> Change:
     """Have a backend drain, be disabled or removed, or (None) serve, in one service or in all that have it."""
-    if life not in (None, *get_args(Ordered)):
-        raise OrderError(str(life), f"is no order: there are {', '.join(get_args(Ordered))}")
+    if admin_state not in (None, *get_args(OverriddenState)):
+        raise OverrideError(str(admin_state), f"is no order: there are {', '.join(get_args(OverriddenState))}")
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
-        keys, in_file = _known(file, orders, backend, service), _keys(file)
-        of, leaving = dict(orders.of), dict(orders.leaving)
+    def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
+        keys, in_file = _known(file, overrides, backend, service), _keys(file)
+        of, removals = dict(overrides.of), dict(overrides.removals)
         for key in keys:
-            if key in leaving and (life == "disable" or key not in in_file):
-                if life == "disable":
-                    del leaving[key]
-            elif life == "remove" and key not in in_file:
+            if key in removals and (admin_state == "disable" or key not in in_file):
+                if admin_state == "disable":
+                    del removals[key]
+            elif admin_state == "remove" and key not in in_file:
                 del of[key]
             else:
-                _say(of, key, now, life=life)
-        return _followed(file, Orders(orders.of, leaving), Orders(of, leaving), keys, now), keys
+                _say(of, key, now, admin_state=admin_state)
+        return _followed(file, Overrides(overrides.of, removals), Overrides(of, removals), keys, now), keys
 
     return change
 
 
-def weigh(weight: int | None, backend: str, service: str | None, now: float) -> Change:
+def set_weight(weight: int | None, backend: str, service: str | None, now: float) -> Change:
     """Give a backend another weight, or (None) the file's."""
     if weight is not None:
         _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP: the model knows weights
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
-        keys, of = _known(file, orders.wanted(), backend, service), dict(orders.of)
+    def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
+        keys, of = _known(file, overrides.wanted(), backend, service), dict(overrides.of)
         for key in keys:
             _say(of, key, now, weight=weight)
-        return _followed(file, orders, Orders(of, orders.leaving), keys, now), keys
+        return _followed(file, overrides, Overrides(of, overrides.removals), keys, now), keys
 
     return change
 
@@ -81,47 +81,47 @@ def weigh(weight: int | None, backend: str, service: str | None, now: float) -> 
 def add(service: str, given: Mapping[str, Any], now: float) -> Change:
     """Add a backend, ``given`` as it would stand in the file."""
 
-    def change(file: Config, orders: Orders) -> tuple[Orders, list[BackendKey]]:
-        wanted = {one.name: one for one in ordered(file, orders.wanted()).services}
+    def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
+        wanted = {one.name: one for one in with_overrides(file, overrides.wanted()).services}
         if service not in wanted:
-            raise OrderError(service, "there is no such service: `lbmux show services` lists them")
+            raise OverrideError(service, "there is no such service: `lbmux show services` lists them")
         backend = _service(wanted[service], given).backends[-1]
         key = service, backend.name
         if key in _keys(file):
-            raise OrderError(backend.name, "was removed by command: `lbmux enable` has it serve again")
-        of = {**orders.of, key: Order(now, added=backend)}
-        return _followed(file, orders, Orders(of, orders.leaving), [key], now), [key]
+            raise OverrideError(backend.name, "was removed by command: `lbmux enable` has it serve again")
+        of = {**overrides.of, key: Override(now, added=backend)}
+        return _followed(file, overrides, Overrides(of, overrides.removals), [key], now), [key]
 
     return change
 
 
-def fitting(file: Config, orders: Orders) -> Orders:
+def fitting(file: Config, overrides: Overrides) -> Overrides:
     """Less the orders that a new file has made good (it has the added backend, it lacks the removed one) or forbids."""
-    in_file, services, of = _keys(file), {service.name for service in file.services}, dict[BackendKey, Order]()
-    for key, order in orders.of.items():
-        if order.life == "remove" and key not in in_file:
-            order = replace(order, life=None)
-        if order.added is not None and (key in in_file or key[0] not in services):
-            order = replace(order, added=None)
-        elif order.added is not None:
+    in_file, services, of = _keys(file), {service.name for service in file.services}, dict[BackendKey, Override]()
+    for key, override in overrides.of.items():
+        if override.admin_state == "remove" and key not in in_file:
+            override = replace(override, admin_state=None)
+        if override.added is not None and (key in in_file or key[0] not in services):
+            override = replace(override, added=None)
+        elif override.added is not None:
             try:
-                _check(ordered(file, Orders({**of, key: order})), key[0])
-            except OrderError:
-                order = replace(order, added=None)
-        if order.says:
-            of[key] = order
-    return Orders(of, orders.leaving)
+                _check(with_overrides(file, Overrides({**of, key: override})), key[0])
+            except OverrideError:
+                override = replace(override, added=None)
+        if override.says:
+            of[key] = override
+    return Overrides(of, overrides.removals)
 
 
-def _followed(file: Config, before: Orders, after: Orders, keys: Collection[BackendKey], now: float) -> Orders:
-    wanted = ordered(file, after.wanted())
+def _followed(file: Config, before: Overrides, after: Overrides, keys: Collection[BackendKey], now: float) -> Overrides:
+    wanted = with_overrides(file, after.wanted())
     for service in {service for service, _ in keys}:
         _check(wanted, service)
-    return settled(file, after, ordered(file, before), before.lives, now, BY_COMMAND)
+    return settled(file, after, with_overrides(file, before), before.admin_states, now, BY_COMMAND)
 
 
-def _say(of: dict[BackendKey, Order], key: BackendKey, now: float, **what: Any) -> None:
-    before = of.get(key, Order(now))
+def _say(of: dict[BackendKey, Override], key: BackendKey, now: float, **what: Any) -> None:
+    before = of.get(key, Override(now))
     after = replace(before, **what)
     if not after.says:
         of.pop(key, None)
@@ -133,16 +133,16 @@ def _keys(config: Config) -> set[BackendKey]:
     return {(service.name, backend.name) for service in config.services for backend in service.backends}
 
 
-def _known(file: Config, orders: Orders, backend: str, service: str | None) -> list[BackendKey]:
+def _known(file: Config, overrides: Overrides, backend: str, service: str | None) -> list[BackendKey]:
     """Those of that name, in the file or beside it."""
-    keys = sorted(key for key in _keys(file) | _keys(ordered(file, orders)) if key[1] == backend)
+    keys = sorted(key for key in _keys(file) | _keys(with_overrides(file, overrides)) if key[1] == backend)
     if not (keys := [key for key in keys if service in (None, key[0])]):
         raise UnknownBackendError(backend, service)
     return keys
 
 
 def _check(config: Config, changed: str) -> None:
-    """OrderError where the configuration would not do in a file; of its services only ``changed`` is new."""
+    """OverrideError where the configuration would not do in a file; of its services only ``changed`` is new."""
     services = tuple(_service(s) if s.name == changed else s for s in config.services)
     _checked(Config, dict(config) | {"services": services}, changed)
 
@@ -158,4 +158,4 @@ def _checked(model: type[Checked], values: Mapping[str, Any], what: str) -> Chec
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = next((str(step) for step in reversed(first["loc"]) if isinstance(step, str)), "")
-        raise OrderError(what, f"{field}: {said(first, model)}") from error
+        raise OverrideError(what, f"{field}: {said(first, model)}") from error

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from lbmux.backends import state_file
 from lbmux.backends.override_commands import fitting
-from lbmux.backends.overrides import Leaving, Order, Ordered, Orders, ordered
+from lbmux.backends.overrides import OverriddenState, Override, Overrides, Removal, with_overrides
 from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.models import Backend, BackendKey, Config
 from lbmux.errors import LbmuxError
@@ -30,7 +30,7 @@ class NotStoredError(LbmuxError):
         return f"cannot be stored in {self.path}: {self.reason}: {become}"
 
 
-class OrderBook:
+class OverrideStore:
     """``path``: the file, or None for orders that are soon forgotten; ``config``: the configuration at the start.
 
     To store comes in two steps, so that what is in force and the file agree: ``prepare`` does what may fail, before
@@ -39,35 +39,35 @@ class OrderBook:
 
     def __init__(self, path: Path | None, config: Config) -> None:
         self.path = path
-        self.orders = self._stored = _read(path) if path is not None else Orders()
-        held = fitting(config, self.orders)
-        orders = settled(config, held, ordered(config, held), held.lives, time.time(), BY_FILE)
+        self.overrides = self._stored = _read(path) if path is not None else Overrides()
+        held = fitting(config, self.overrides)
+        overrides = settled(config, held, with_overrides(config, held), held.admin_states, time.time(), BY_FILE)
         try:
-            self.keep(orders, self.prepare(orders))
+            self.keep(overrides, self.prepare(overrides))
         except NotStoredError as error:
             log.warning("%s", NotStoredError(path, error.reason, in_force=True))
-            self.keep(orders, None)
+            self.keep(overrides, None)
 
     @property
     def is_stored(self) -> bool:
-        return self.path is None or self._stored == self.orders
+        return self.path is None or self._stored == self.overrides
 
-    def prepare(self, orders: Orders) -> Path | None:
+    def prepare(self, overrides: Overrides) -> Path | None:
         """The new file, where there must be one; NotStoredError."""
-        if self.path is None or self._stored == orders:
+        if self.path is None or self._stored == overrides:
             return None
         try:
-            return state_file.prepare(self.path, _lines(orders))
+            return state_file.prepare(self.path, _lines(overrides))
         except OSError as error:
             raise NotStoredError(self.path, error.strerror or str(error)) from error
 
-    def keep(self, orders: Orders, new: Path | None) -> None:
+    def keep(self, overrides: Overrides, new: Path | None) -> None:
         """``new``: as prepared.  Orders are in force now, whether or not they are stored."""
-        self.orders = orders
+        self.overrides = overrides
         if new is not None and self.path is not None:
             try:
                 new.replace(self.path)
-                self._stored = orders
+                self._stored = overrides
             except OSError as error:
                 log.warning("%s", NotStoredError(self.path, error.strerror or str(error), in_force=True))
                 self.discard(new)
@@ -79,15 +79,15 @@ class OrderBook:
                 new.unlink()
 
 
-def _lines(orders: Orders) -> list[list[Any]]:
+def _lines(overrides: Overrides) -> list[list[Any]]:
     """Service, backend, what it is to do, since when; and what else is to be said."""
     lines = [
-        [*key, one.life, one.since, {"weight": one.weight, "added": _plain(one.added)}]
-        for key, one in orders.of.items()
+        [*key, one.admin_state, one.since, {"weight": one.weight, "added": _plain(one.added)}]
+        for key, one in overrides.of.items()
     ]
     return lines + [
         [*key, LEAVE, one.since, {"backend": _plain(one.backend), "reason": one.reason}]
-        for key, one in orders.leaving.items()
+        for key, one in overrides.removals.items()
     ]
 
 
@@ -96,22 +96,22 @@ def _plain(backend: Backend | None) -> dict[str, Any] | None:
     return None if backend is None else backend.model_dump(mode="json")
 
 
-def _read(path: Path) -> Orders:
+def _read(path: Path) -> Overrides:
     try:
-        of, leaving = dict[BackendKey, Order](), dict[BackendKey, Leaving]()
-        for service, backend, life, since, *more in json.loads(path.read_text()):
+        of, removals = dict[BackendKey, Override](), dict[BackendKey, Removal]()
+        for service, backend, admin_state, since, *more in json.loads(path.read_text()):
             key, rest = (str(service), str(backend)), more[0] if more else {}
-            if life == LEAVE:
-                leaving[key] = Leaving(float(since), Backend.model_validate(rest["backend"]), str(rest["reason"]))
-            elif life is None or life in get_args(Ordered):
+            if admin_state == LEAVE:
+                removals[key] = Removal(float(since), Backend.model_validate(rest["backend"]), str(rest["reason"]))
+            elif admin_state is None or admin_state in get_args(OverriddenState):
                 weight, added = rest.get("weight"), rest.get("added")
                 weight = None if weight is None else int(weight)
-                of[key] = Order(float(since), life, weight, added and Backend.model_validate(added))
+                of[key] = Override(float(since), admin_state, weight, added and Backend.model_validate(added))
             else:
-                raise ValueError(life)
-        return Orders(of, leaving)
+                raise ValueError(admin_state)
+        return Overrides(of, removals)
     except FileNotFoundError:
-        return Orders()
+        return Overrides()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.warning("%s cannot be used: nothing is drained, disabled, added or removed", path)
-        return Orders()
+        return Overrides()

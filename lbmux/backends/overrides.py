@@ -11,27 +11,27 @@ from typing import Literal
 
 from lbmux.config.models import Backend, BackendKey, Config, Service
 
-Ordered = Literal["drain", "disable", "remove"]
+OverriddenState = Literal["drain", "disable", "remove"]
 """What an operator wants of a backend, where it is not to serve."""
-Life = Ordered | Literal["leave"]
+AdminState = OverriddenState | Literal["leave"]
 
 
 @dataclass(frozen=True)
-class Order:
+class Override:
     """``since``: the time of the last change, in seconds since the epoch."""
 
     since: float
-    life: Ordered | None = None
+    admin_state: OverriddenState | None = None
     weight: int | None = None
     added: Backend | None = None
 
     @property
     def says(self) -> bool:
-        return (self.life, self.weight, self.added) != (None, None, None)
+        return (self.admin_state, self.weight, self.added) != (None, None, None)
 
 
 @dataclass(frozen=True)
-class Leaving:
+class Removal:
     """A backend that is not wanted any more, without weight, as long as it has flows."""
 
     since: float
@@ -40,40 +40,42 @@ class Leaving:
 
 
 @dataclass(frozen=True)
-class Orders:
+class Overrides:
     """All that stands beside the file."""
 
-    of: Mapping[BackendKey, Order] = field(default_factory=dict)
-    leaving: Mapping[BackendKey, Leaving] = field(default_factory=dict)
+    of: Mapping[BackendKey, Override] = field(default_factory=dict)
+    removals: Mapping[BackendKey, Removal] = field(default_factory=dict)
 
     @property
-    def lives(self) -> dict[BackendKey, Life]:
+    def admin_states(self) -> dict[BackendKey, AdminState]:
         """Of the backends that are not to serve."""
-        lives: dict[BackendKey, Life] = {key: order.life for key, order in self.of.items() if order.life}
-        return lives | dict.fromkeys(self.leaving, "leave")
+        admin_states: dict[BackendKey, AdminState] = {
+            key: override.admin_state for key, override in self.of.items() if override.admin_state
+        }
+        return admin_states | dict.fromkeys(self.removals, "leave")
 
-    def wanted(self) -> "Orders":
+    def wanted(self) -> "Overrides":
         """Less what only leaves."""
-        return Orders(self.of)
+        return Overrides(self.of)
 
 
-def ordered(config: Config, orders: Orders) -> Config:
+def with_overrides(config: Config, overrides: Overrides) -> Config:
     """The configuration that is wanted: the file's, with the orders.  Who drains or is disabled is in it, as he was."""
-    changed = {service for service, _ in (*orders.of, *orders.leaving)}
-    services = tuple(_service(s, orders) if s.name in changed else s for s in config.services)
+    changed = {service for service, _ in (*overrides.of, *overrides.removals)}
+    services = tuple(_service(s, overrides) if s.name in changed else s for s in config.services)
     return config.model_copy(update={"services": services})
 
 
-def _service(service: Service, orders: Orders) -> Service:
-    mine = {name: order for (of, name), order in orders.of.items() if of == service.name}
-    backends = [b for b in service.backends if b.name not in mine or mine[b.name].life != "remove"]
-    backends += [order.added for order in mine.values() if order.added is not None]
+def _service(service: Service, overrides: Overrides) -> Service:
+    mine = {name: override for (of, name), override in overrides.of.items() if of == service.name}
+    backends = [b for b in service.backends if b.name not in mine or mine[b.name].admin_state != "remove"]
+    backends += [override.added for override in mine.values() if override.added is not None]
     backends = [_weighted(backend, mine.get(backend.name)) for backend in backends]
-    backends += [one.backend for (of, _), one in orders.leaving.items() if of == service.name]
+    backends += [one.backend for (of, _), one in overrides.removals.items() if of == service.name]
     return service.model_copy(update={"backends": tuple(backends)})
 
 
-def _weighted(backend: Backend, order: Order | None) -> Backend:
-    if order is None or order.weight is None:
+def _weighted(backend: Backend, override: Override | None) -> Backend:
+    if override is None or override.weight is None:
         return backend
-    return backend.model_copy(update={"weight": order.weight})
+    return backend.model_copy(update={"weight": override.weight})

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.backends.overrides import Orders, ordered
+from lbmux.backends.overrides import Overrides, with_overrides
 from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.tables import maglev
@@ -55,7 +55,7 @@ def flows(old: Config, new: Config, live: Mapping[BackendKey, int]) -> dict[str,
 
     As the tables tell backends apart: by addresses and ports, not by name.
     """
-    wanted, there = _backends(new), _backends(ordered(new, settled(new, Orders(), old, {}, 0, BY_FILE)))
+    wanted, there = _backends(new), _backends(with_overrides(new, settled(new, Overrides(), old, {}, 0, BY_FILE)))
     every, found = Counter[str](), dict[str, Flows]()
     for (service_name, _), count in live.items():
         every[service_name] += count

@@ -5,33 +5,42 @@ Existing flows stay as long as their backend lives, whether it was drained or re
 
 from collections.abc import Collection, Mapping
 
-from lbmux.backends.overrides import Leaving, Life, Orders, ordered
+from lbmux.backends.overrides import AdminState, Overrides, Removal, with_overrides
 from lbmux.config.models import Backend, BackendKey, Config, Service
 
 BY_FILE, BY_COMMAND = "no longer in the configuration", "removed by command"
 
 
 def settled(
-    file: Config, orders: Orders, before: Config, lives: Mapping[BackendKey, Life], now: float, reason: str
-) -> Orders:
-    """``orders``, with everybody leaving whom ``before`` had and the new configuration does not want.
+    file: Config,
+    overrides: Overrides,
+    before: Config,
+    admin_states: Mapping[BackendKey, AdminState],
+    now: float,
+    reason: str,
+) -> Overrides:
+    """``overrides``, with everybody leaving whom ``before`` had and the new configuration does not want.
 
-    ``lives``: before; who was disabled has no flows to stay for.  ``reason``: of those that begin to leave.
+    ``admin_states``: before; who was disabled has no flows to stay for.  ``reason``: of those that begin to leave.
     """
-    after = {_place(service): service for service in ordered(file, orders.wanted()).services}
-    leaving: dict[BackendKey, Leaving] = {}
+    after = {_place(service): service for service in with_overrides(file, overrides.wanted()).services}
+    removals: dict[BackendKey, Removal] = {}
     for service in before.services:
-        stays, held = after.get(_place(service)), _of(service, orders)
+        stays, held = after.get(_place(service)), _of(service, overrides)
         if stays is not None:
-            gone = [b for b in service.backends if lives.get((service.name, b.name)) != "disable"]
+            gone = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
             for backend in _without_a_place(gone, stays.backends):
                 key = service.name, backend.name
-                leaving[key] = held.get(backend.name) or Leaving(now, backend, reason)
-    return Orders(orders.of, leaving)
+                removals[key] = held.get(backend.name) or Removal(now, backend, reason)
+    return Overrides(overrides.of, removals)
 
 
 def over(
-    orders: Orders, config: Config, rows: Collection[BackendKey], without_flows: Collection[BackendKey], now: float
+    overrides: Overrides,
+    config: Config,
+    rows: Collection[BackendKey],
+    without_flows: Collection[BackendKey],
+    now: float,
 ) -> set[BackendKey]:
     """Those that need not stay: out of the tables (dead, or not of this host), or without a flow.
 
@@ -39,14 +48,14 @@ def over(
     """
     idle_s = {service.name: service.idle_s for service in config.services}
     return {
-        key for key, one in orders.leaving.items()
+        key for key, one in overrides.removals.items()
         if key not in rows or (key in without_flows and now - one.since >= idle_s.get(key[0], 0))
     }  # fmt: skip
 
 
-def without(orders: Orders, keys: Collection[BackendKey]) -> Orders:
+def without(overrides: Overrides, keys: Collection[BackendKey]) -> Overrides:
     """Less some that have left."""
-    return Orders(orders.of, {key: one for key, one in orders.leaving.items() if key not in keys})
+    return Overrides(overrides.of, {key: one for key, one in overrides.removals.items() if key not in keys})
 
 
 def _place(service: Service) -> tuple[object, ...]:
@@ -54,8 +63,8 @@ def _place(service: Service) -> tuple[object, ...]:
     return service.name, service.vip, service.protocol, service.port
 
 
-def _of(service: Service, orders: Orders) -> Mapping[str, Leaving]:
-    return {name: one for (of, name), one in orders.leaving.items() if of == service.name}
+def _of(service: Service, overrides: Overrides) -> Mapping[str, Removal]:
+    return {name: one for (of, name), one in overrides.removals.items() if of == service.name}
 
 
 def _without_a_place(before: Collection[Backend], after: Collection[Backend]) -> list[Backend]:

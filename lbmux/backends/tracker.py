@@ -13,17 +13,17 @@ from typing import Any, get_args
 from lbmux.addresses import Address
 from lbmux.backends import state_file
 from lbmux.backends.effective import at_hosts, below_watermark, effective
-from lbmux.backends.overrides import Order, Orders
+from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
 from lbmux.health.checker import Checker, ProbeState
 
-ORDERED = {"drain": "draining", "disable": "disabled", "remove": "removed"}
+OVERRIDDEN_STATES = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The state of a backend of which that is wanted."""
 State = tuple[Backend, str, str, float | None]
 """A backend's state, why, and since when."""
 
 
-class Lives:
+class BackendTracker:
     """``path``: where it is kept what was found, if it is; ``clock``: seconds since the epoch."""
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -85,10 +85,10 @@ class Lives:
     def down(self) -> set[BackendKey]:
         return _down(self._checkers)
 
-    def effective(self, config: Config, orders: Orders) -> Config:
+    def effective(self, config: Config, overrides: Overrides) -> Config:
         probed = {service.name for service in config.services if service.health}
         down = {key for key in self.down if key[0] in probed}  # what was found is of no meaning without probes
-        return effective(config, down | self._new(config), orders.lives, self.cut_off)
+        return effective(config, down | self._new(config), overrides.admin_states, self.cut_off)
 
     def _new(self, config: Config) -> set[BackendKey]:
         """Backends that are to be probed, and were not in force before."""
@@ -97,30 +97,30 @@ class Lives:
         probed = ((service.name, one.name) for service in config.services if service.health for one in service.backends)
         return set(probed) - self._in_force - self._checkers.keys()
 
-    def lines(self, file: Config, wanted: Config, orders: Orders) -> list[dict[str, Any]]:
+    def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """As the control socket answers; may be called in a thread while probes go on."""
-        return states(file, wanted, orders, self._checkers.copy(), self.cut_off)
+        return states(file, wanted, overrides, self._checkers.copy(), self.cut_off)
 
 
 def states(
-    file: Config, wanted: Config, orders: Orders, checkers: Mapping[BackendKey, Checker],
+    file: Config, wanted: Config, overrides: Overrides, checkers: Mapping[BackendKey, Checker],
     cut_off: Mapping[Address, float] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
 
     Of all, also of those that have no row in the tables.
     """
-    down, lives, found = _down(checkers), orders.lives, list[dict[str, Any]]()
+    down, admin_states, found = _down(checkers), overrides.admin_states, list[dict[str, Any]]()
     for service in wanted.services:
-        are_kept = below_watermark(service, down | at_hosts(service, cut_off), lives)
-        states = _of_service(service, orders, checkers, are_kept, cut_off)
+        are_kept = below_watermark(service, down | at_hosts(service, cut_off), admin_states)
+        states = _of_service(service, overrides, checkers, are_kept, cut_off)
         found += [_line(wanted, service, *state) for state in states]
     there = {(line["service"], line["backend"]) for line in found}
     for service in file.services:
         for backend in service.backends:
-            order = orders.of.get((service.name, backend.name))
-            if order is not None and order.life == "remove" and (service.name, backend.name) not in there:
-                found.append(_line(file, service, backend, ORDERED["remove"], "by command", order.since))
+            override = overrides.of.get((service.name, backend.name))
+            if override is not None and override.admin_state == "remove" and (service.name, backend.name) not in there:
+                found.append(_line(file, service, backend, OVERRIDDEN_STATES["remove"], "by command", override.since))
     return found
 
 
@@ -130,7 +130,7 @@ def _down(checkers: Mapping[BackendKey, Checker]) -> set[BackendKey]:
 
 def _of_service(
     service: Service,
-    orders: Orders,
+    overrides: Overrides,
     checkers: Mapping[BackendKey, Checker],
     are_kept: bool,
     cut_off: Mapping[Address, float],
@@ -139,9 +139,9 @@ def _of_service(
     for backend in service.backends:
         key = service.name, backend.name
         checker = _cut_off(checkers.get(key), cut_off.get(backend.tunnel_to), backend)
-        state, reason, since = _state(backend, orders.of.get(key), checker)
-        if key in orders.leaving and state != "down":
-            one = orders.leaving[key]
+        state, reason, since = _state(backend, overrides.of.get(key), checker)
+        if key in overrides.removals and state != "down":
+            one = overrides.removals[key]
             state, reason, since = "leaving", one.reason, one.since
         elif state == "down" and are_kept:
             reason += "; kept, since too few seem healthy"
@@ -156,26 +156,30 @@ def _cut_off(checker: Checker | None, since: float | None, backend: Backend) -> 
     return Checker(1, 1, since, "down", f"{why} (direct probe: {checker.reason})" if checker is not None else why)
 
 
-def _state(backend: Backend, order: Order | None, checker: Checker | None) -> tuple[str, str, float | None]:
+def _state(backend: Backend, override: Override | None, checker: Checker | None) -> tuple[str, str, float | None]:
     """What an order says comes first, unless the backend is down."""
     state, reason, since = "up", "not probed", None
     if checker is not None:
         state, reason, since = "down" if checker.is_down else "up", checker.reason, checker.since
-    if order is not None and order.life is not None and (state == "up" or order.life == "disable"):
-        return ORDERED[order.life], "by command", order.since
-    said = [*_changes(order)]
+    if (
+        override is not None
+        and override.admin_state is not None
+        and (state == "up" or override.admin_state == "disable")
+    ):
+        return OVERRIDDEN_STATES[override.admin_state], "by command", override.since
+    said = [*_changes(override)]
     if state == "up" and backend.weight == 0:
         state, reason, since = "draining", "" if said else "weight 0 in the configuration", None
-        if order is not None and said:
-            since = order.since
+        if override is not None and said:
+            since = override.since
     return state, "; ".join(filter(None, (reason, *said))), since
 
 
-def _changes(order: Order | None) -> Iterator[str]:
-    if order is not None and order.added is not None:
+def _changes(override: Override | None) -> Iterator[str]:
+    if override is not None and override.added is not None:
         yield "added by command"
-    if order is not None and order.weight is not None:
-        yield f"weight {order.weight} by command"
+    if override is not None and override.weight is not None:
+        yield f"weight {override.weight} by command"
 
 
 def _line(

@@ -50,16 +50,18 @@ def never() -> bool:
 
 
 class Announcer:
-    """``able`` says whether the mux can forward; while it cannot, nothing is announced.  ``alive``, asked every BEAT_S,
+    """``can_forward`` says whether the mux can forward; while it cannot, nothing is announced.  ``alive``,
+    asked every BEAT_S,
     whether it has got on since it was asked last; without that for ``silence_s`` the speaker is killed, or for
     ``stall_s`` if the kernel forwards (``forwards``)."""
 
     def __init__(
-        self, speaker: Speaker, directory: Path, able: Callable[[], bool] = always, alive: Callable[[], bool] = always,
+        self, speaker: Speaker, directory: Path, can_forward: Callable[[], bool] = always, alive: Callable[[],
+        bool] = always,
         silence_s: float = SILENCE_S, stall_s: float = STALL_S, forwards: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
         self._speaker, self._directory = speaker, directory
-        self._able, self._alive, self._silence_s = able, alive, silence_s
+        self._can_forward, self._alive, self._silence_s = can_forward, alive, silence_s
         self._stall_s, self._forwards, self._ended = max(silence_s, stall_s), forwards, "it has not started yet"
         self._life_sign = speaker_watchdog.ALIVE
         self._lives = asyncio.Event()
@@ -67,7 +69,7 @@ class Announcer:
         self._command = speaker.command()  # raises where there is none, before anything was done
         self._wanted = self._told = NOTHING
         self._held = False
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,10 +84,10 @@ class Announcer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._keeper is not None:
-            assert self._keeper.stdin is not None
-            self._keeper.stdin.close()
-            await asyncio.to_thread(self._keeper.wait)
+        if self._watchdog is not None:
+            assert self._watchdog.stdin is not None
+            self._watchdog.stdin.close()
+            await asyncio.to_thread(self._watchdog.wait)
         await self._speaker.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -114,7 +116,7 @@ class Announcer:
     async def _sessions(self) -> list[Neighbour]:
         """As the speaker says; while none runs they are down for the reason that it ended by."""
         sessions = await self._speaker.neighbours()
-        if self._keeper is None:
+        if self._watchdog is None:
             why = f"the speaker does not run: {self._ended}"
             return [replace(one, state="down", uptime_s=None, prefixes=0, reason=why) for one in sessions]
         return sessions
@@ -132,8 +134,8 @@ class Announcer:
     async def _update(self) -> None:
         """Tell the speaker what has changed; a speaker that cannot be reached is told when it can."""
         async with self._lock:
-            after = self._wanted if self._able() and not self._held else NOTHING
-            if after == self._told or self._keeper is None:  # not started yet
+            after = self._wanted if self._can_forward() and not self._held else NOTHING
+            if after == self._told or self._watchdog is None:  # not started yet
                 return
             try:
                 await self._speaker.change(self._told, after)
@@ -151,12 +153,12 @@ class Announcer:
         arguments = [sys.executable, "-I", "-S", speaker_watchdog.__file__, *times, *self._command]
         with (self._directory / "speaker.log").open("wb") as output:
             # By this thread, the event loop's, which lives as long as the mux: the kernel looks at the thread's end.
-            self._keeper = subprocess.Popen(
+            self._watchdog = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
                 env=os.environ | self._speaker.environment, preexec_fn=speaker_watchdog.dies_with_parent(),
             )  # fmt: skip
-        assert self._keeper.stdin is not None
-        os.set_blocking(self._keeper.stdin.fileno(), False)
+        assert self._watchdog.stdin is not None
+        os.set_blocking(self._watchdog.stdin.fileno(), False)
 
     async def _beat(self) -> None:
         while True:
@@ -168,9 +170,9 @@ class Announcer:
             await asyncio.sleep(BEAT_S)
 
     def _sign(self) -> None:
-        if self._keeper is not None and self._keeper.stdin is not None:
+        if self._watchdog is not None and self._watchdog.stdin is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._keeper.stdin.write(self._life_sign)
+                self._watchdog.stdin.write(self._life_sign)
 
     async def _follow(self) -> None:
         """What is wanted, as soon as the mux is able and the speaker listens."""
@@ -181,7 +183,7 @@ class Announcer:
     async def _supervise(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            code = self._keeper.poll() if self._keeper is not None else None
+            code = self._watchdog.poll() if self._watchdog is not None else None
             if code is None:
                 continue
             text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
@@ -193,7 +195,7 @@ class Announcer:
             log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
             self._ended = why
             async with self._lock:
-                self._keeper, self._told = None, NOTHING
+                self._watchdog, self._told = None, NOTHING
             await asyncio.sleep(AGAIN_S)
             await self._lives.wait()
             async with self._lock:

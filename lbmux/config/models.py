@@ -149,7 +149,7 @@ class Service(Model):
     """How each mux finds out which backends are healthy. Default: all are taken to be."""
     on_down: Literal["reset", "rehash"] = "reset"
     """What becomes of the TCP connections of a backend that dies. `reset`: the mux makes each client acknowledge what
-    it has, and ends its connection if no host has it (by `slowpath.hosts_help`). `rehash`: another backend gets its
+    it has, and ends its connection if no host has it (by `slowpath.second_chance`). `rehash`: another backend gets its
     packets as they are, and hosts are never asked about a connection of this service: for servers that share
     connections or end unknown ones."""
     on_no_backend: OnNoBackend = "reject"

@@ -38,10 +38,10 @@ class SlowPath(Model):
     is dropped and counted."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
     """Packets in a second that get this slower treatment at most; what is over it is dropped and counted."""
-    hosts_help: bool = True
+    second_chance: bool = True
     """Whether agents ask their hosts' sockets about a TCP connection that they do not know, and give its packets back
     to the mux where the host has none, for another host to be tried."""
-    hosts_asked: Annotated[int, Field(strict=True, ge=2, le=65535)] = 32
+    second_chance_max_hosts: Annotated[int, Field(strict=True, ge=2, le=65535)] = 32
     """Hosts that one connection is looked for at, the likeliest first: the slot's, the one that the slot had before,
     then others of the service. Where none of them has it the client gets a reset, so in a service with more backends a
     connection may end that a host has; but each packet that belongs to nothing costs as many packets. Each host that

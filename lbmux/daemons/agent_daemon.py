@@ -20,12 +20,12 @@ from pyroute2 import IPRoute
 
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ControlServer, default_path
-from lbmux.api.refusals import OF_AN_AGENT, refusing
-from lbmux.backends.override_store import OrderBook
-from lbmux.backends.overrides import ordered
+from lbmux.api.refusals import OF_AN_AGENT, refuse_requests
+from lbmux.backends.override_store import OverrideStore
+from lbmux.backends.overrides import with_overrides
 from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
-from lbmux.daemons.agent_backends import AgentLives
+from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
 from lbmux.daemons.agent_slow_path_io import SlowAgent
 from lbmux.daemons.drivers import alone, choose, start, with_fallback
@@ -36,8 +36,8 @@ from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.presence import Presence
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
-from lbmux.daemons.status_handlers import Showing
-from lbmux.daemons.trace_hub import NO_PICTURES, NOBODY_SAW, Watching
+from lbmux.daemons.status_handlers import StatusHandlers
+from lbmux.daemons.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -51,7 +51,7 @@ from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.linux.sock_diag import Connections
 from lbmux.tables.agent_tables import AgentTables, advmss, ports_of, sizes_for
 from lbmux.tables.migration import copy_keys
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.tables.upkeep import Upkeep
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
@@ -97,12 +97,12 @@ class AgentLoop:
         self._beside = beside
         self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
         self._batch = Batch(CAPACITY)
-        self._watching: Watching | None = None
+        self._trace_hub: TraceHub | None = None
         self._device = socket.if_nametoindex(tun.name)
 
-    def watch(self, watching: Watching | None) -> None:
+    def watch(self, trace_hub: TraceHub | None) -> None:
         """From the next batch on somebody watches, or nobody."""
-        self._watching = watching
+        self._trace_hub = trace_hub
 
     def warm_up(self) -> None:
         self._batch.count = 0
@@ -119,14 +119,14 @@ class AgentLoop:
         for _ in range(BATCHES_A_TURN):
             if not self.ring.receive(self._batch):
                 return
-            watching = self._watching
-            came = watching.before(self._batch, self.ring) if watching else NO_PICTURES
+            trace_hub = self._trace_hub
+            came = trace_hub.before(self._batch, self.ring) if trace_hub else NO_COPIES
             self._worker.inbound(self._batch, now_ticks())
             self._tun.send(self._batch, PASSES)
-            seen = watching.after(self._batch, came, self._device) if watching else NOBODY_SAW
+            seen = trace_hub.after(self._batch, came, self._device) if trace_hub else NO_EVENTS
             self._slow.inbound(self._batch, seen)
-            if watching:
-                watching.tell(seen)
+            if trace_hub:
+                trace_hub.tell(seen)
             self.ring.release(self._batch)
 
     def outbound(self) -> None:
@@ -134,17 +134,17 @@ class AgentLoop:
         for _ in range(BATCHES_A_TURN):
             if not self._tun.receive(self._batch):
                 return
-            watching = self._watching
-            came = watching.before(self._batch, came_by=self._device) if watching else NO_PICTURES
+            trace_hub = self._trace_hub
+            came = trace_hub.before(self._batch, came_by=self._device) if trace_hub else NO_COPIES
             self._worker.outbound(self._batch, now_ticks())
-            seen = watching.after(self._batch, came, self.ring.index, is_reply=True) if watching else NOBODY_SAW
+            seen = trace_hub.after(self._batch, came, self.ring.index, is_reply=True) if trace_hub else NO_EVENTS
             self._slow.outbound(self._batch, seen)
             self._turn_back()
             if self._beside:
                 self._slow.only_replies(self._batch)
             self._sender.send(self._batch, DROPS)
-            if watching:
-                watching.tell(seen)
+            if trace_hub:
+                trace_hub.tell(seen)
 
 
     def _turn_back(self) -> None:
@@ -211,7 +211,7 @@ async def serve(options: Options) -> None:
 async def _serve(options: Options) -> None:
     config = await asyncio.to_thread(load, options.config)
     control = options.control or default_path("agent")
-    book = OrderBook(control.with_suffix(".orders"), config)
+    book = OverrideStore(control.with_suffix(".overrides"), config)
     own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
     async with contextlib.AsyncExitStack() as stack:
         if options.driver != "tun":  # whose device there is but once
@@ -228,7 +228,7 @@ async def _serve(options: Options) -> None:
         if driver.previous is not None:
             copy_keys(driver.previous, driver.tables)
         agent = AgentTables(driver.tables, own, options.muxes, options.mode)
-        agent.commit(agent.plan(ordered(config, book.orders)))
+        agent.commit(agent.plan(with_overrides(config, book.overrides)))
         worker = Worker(driver.tables, driver.worker)
         upkeep = Upkeep(agent, Worker(driver.tables, driver.worker))
         keeping = Keeping(agent, upkeep, stack.enter_context(Connections()))
@@ -249,7 +249,9 @@ async def _serve(options: Options) -> None:
             await asyncio.to_thread(release_if_nobody_has_it)
         if driver.stays:  # and frames still must not be joined then
             switched.clear()
-        showing = Showing(lambda: Moment.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters)
+        status = StatusHandlers(
+            lambda: Snapshot.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters
+        )
 
         health = AgentHealth(options.health_token)
 
@@ -259,20 +261,20 @@ async def _serve(options: Options) -> None:
             await health.configure(own_ones, {*agent.config.muxes, *options.muxes})
 
         async def in_force() -> None:
-            showing.loaded()
+            status.loaded()
             await on_commit()
             await probe()
 
         await stack.enter_async_context(health.running())
         await probe()
         reloader = Reloader(options.config, agent, in_force, config, book)
-        lives = AgentLives(reloader, lambda: Moment.of_agent(agent), health)
-        await stack.enter_async_context(lives.running())
-        watching = Watching(lambda: Moment.of_agent(agent), loop.watch, driver)
-        handlers: dict[str, Any] = {**refusing(OF_AN_AGENT), **reloader.handlers(), **showing.handlers()}
-        handlers |= {**lives.handlers(), "watch": watching.watch}
+        tracker = AgentBackends(reloader, lambda: Snapshot.of_agent(agent), health)
+        await stack.enter_async_context(tracker.running())
+        trace_hub = TraceHub(lambda: Snapshot.of_agent(agent), loop.watch, driver)
+        handlers: dict[str, Any] = {**refuse_requests(OF_AN_AGENT), **reloader.handlers(), **status.handlers()}
+        handlers |= {**tracker.handlers(), "trace": trace_hub.watch}
         await stack.enter_async_context(ControlServer(control, handlers))
-        await stack.enter_async_context(serving(options.metrics, showing))
+        await stack.enter_async_context(serving(options.metrics, status))
         stop = stop_event(on_reload=reloader.soon)
         where = f"{options.interface} ({driver.name})"
         log.info("agent on %s, mode %s: %d backends of this host", where, options.mode, len(agent.served))

@@ -12,7 +12,7 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.errors import SetupError
-from lbmux.health.agent_channel import ChannelError, Teller, read_token
+from lbmux.health.agent_channel import ChannelError, HealthPublisher, read_token
 from lbmux.health.checker import Checker
 from lbmux.health.prober import Prober
 from lbmux.health.visits import Visits
@@ -112,12 +112,12 @@ class AgentHealth:
         try:
             assert self._token is not None  # or nobody listens
             async with asyncio.timeout(OPENING_S):
-                teller = await Teller.opened(reader, writer, self._token)
+                publisher = await HealthPublisher.opened(reader, writer, self._token)
             self._visits.prove(visit)
             self._told.add(changed)
             while True:
                 changed.clear()
-                await teller.tell({"backends": self._states()})
+                await publisher.tell({"backends": self._states()})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), BEAT_S)
         except ChannelError as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.daemons.trace_hub import by_route
-from lbmux.datapath.context import VOUCHED
+from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
@@ -22,15 +22,15 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.linux.sock_diag import Connections
-from lbmux.slowpath.agent_slow_path import INBOUND, OUTBOUND, Adopted, AgentSlowPath, Host, Target
-from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.agent_slow_path import INBOUND, OUTBOUND, Adopted, AgentContext, AgentSlowPath, Target
+from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import Seen, Slowly, noting
+from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, note_slow_path
 from lbmux.wire.packet import ip_packet, read_frame
 
 ROOM_BYTES = 1 << 17
@@ -67,7 +67,7 @@ class SlowAgent:
         self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
         self._identification = 0
         self._device = socket.if_nametoindex(tun.name)
-        self._note: Slowly | None = None
+        self._note: SlowPathNote | None = None
         """Of the frame that is being looked at, where somebody watches."""
 
     def configure(self) -> None:
@@ -90,28 +90,28 @@ class SlowAgent:
     def counters(self) -> dict[str, int]:
         return dict(sorted(self._slow.counts.items()))
 
-    def inbound(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
-        """What came from muxes and is not in the stack yet; ``seen``: the first frames, where somebody watches."""
+    def inbound(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
+        """What came from muxes and is not in the stack yet; ``event``: the first frames, where somebody watches."""
         now = time.monotonic()
         for index in np.flatnonzero(_INBOUND[batch.verdict[: batch.count]]).tolist():
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
-            if index >= len(seen):  # as all are while nobody watches
+            if index >= len(event):  # as all are while nobody watches
                 self._handle(verdict, frame, now)
                 continue
-            with noting(seen[index], self._slow.counts) as self._note:
+            with note_slow_path(event[index], self._slow.counts) as self._note:
                 self._handle(verdict, frame, now)
             self._note = None
 
-    def outbound(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
+    def outbound(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
         """Replies that the data path left: fragments, those without an entry, ICMP errors."""
         now = time.monotonic()
         for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
             batch.verdict[index] = Verdict.NOT_HERE  # it goes no further by itself
-            if index >= len(seen):
+            if index >= len(event):
                 self._reply(verdict, frame, now)
                 continue
-            with noting(seen[index], self._slow.counts) as self._note:
+            with note_slow_path(event[index], self._slow.counts) as self._note:
                 self._reply(verdict, frame, now)
             self._note = None
 
@@ -177,7 +177,7 @@ class SlowAgent:
         if self._one.verdict[0] == Verdict.HAIRPIN:
             self._deliver(packet)
             return
-        for piece in cut(packet, ETHERNET_MTU, self._identification):
+        for piece in fragment_packet(packet, ETHERNET_MTU, self._identification):
             self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
@@ -188,7 +188,7 @@ class SlowAgent:
         for packet in found.back:
             self._send(frame[:ETHERNET_BYTES] + packet)
         for whole in found.frames:
-            self._load(whole, VOUCHED if found.vouched else 0)
+            self._load(whole, KNOWN_LOCAL if found.known_local else 0)
             self._worker.inbound(self._one, now_ticks())
             after = Verdict(int(self._one.verdict[0]))
             if after < PASSES:
@@ -227,7 +227,7 @@ class SlowAgent:
         if self._sender.send(self._one, DROPS) and self._note is not None:
             self._note.sent.append(by_route(frame[ETHERNET_BYTES:]))
 
-    def _host(self) -> Host:
+    def _host(self) -> AgentContext:
         config, agent = self._agent.config, self._agent
         assert config is not None  # the tables are written before a slow path is made
         self._served = [
@@ -240,7 +240,7 @@ class SlowAgent:
         ]  # fmt: skip
         muxes = agent.muxes | frozenset(config.muxes)
         tunnel, settings = config.tunnel, config.slowpath
-        return Host(
+        return AgentContext(
             agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s,
             self._connected, self._adopt, self._vip_of,
         )  # fmt: skip

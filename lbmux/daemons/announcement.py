@@ -17,7 +17,7 @@ UP_AND_RUNNING = 0x1 | 0x40
 
 
 def announcing(
-    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, able: Callable[[], bool],
+    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, can_forward: Callable[[], bool],
     alive: Callable[[], bool] = always, forwards: Callable[[], bool] = never,
 ) -> Announcer | None:  # fmt: skip
     """Not started yet; None without peers.  SetupError where the speaker is not installed, or an address is missing.
@@ -34,7 +34,9 @@ def announcing(
             bgp = replace(bgp, local=bgp.local or address)
     for peer in bgp.peers:
         bgp.local_to(peer)
-    return Announcer(SPEAKERS[speaker](bgp, directory), directory, able, alive, stall_s=bgp.stall_s, forwards=forwards)
+    return Announcer(
+        SPEAKERS[speaker](bgp, directory), directory, can_forward, alive, stall_s=bgp.stall_s, forwards=forwards
+    )
 
 
 def is_up(interface: str) -> bool:

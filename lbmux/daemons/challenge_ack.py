@@ -17,8 +17,8 @@ from lbmux.plurals import counted
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
 from lbmux.slowpath.resets import outside_of_window
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.tables.lost_flows import Backends, orphans
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.lost_flows import Backends, lost_flows
+from lbmux.tables.snapshot import Snapshot
 from lbmux.wire.internet_checksum import TCP
 
 log = logging.getLogger(__name__)
@@ -30,27 +30,29 @@ RETURN_CPU_S = 0.0002
 PAUSE_S = 0.01
 
 
-class Prompting:
+class ChallengeAckProbe:
     """Follows a mux's tables from one configuration in force to the next.  ``send``: as the slow path's sender does."""
 
-    def __init__(self, moment: Callable[[], Moment], send: Callable[[Iterable[Sent]], object]) -> None:
-        self._moment, self._send = moment, send
-        self._backends = Backends.of(moment())
+    def __init__(self, snapshot: Callable[[], Snapshot], send: Callable[[Iterable[Sent]], object]) -> None:
+        self._snapshot, self._send = snapshot, send
+        self._backends = Backends.of(snapshot())
         self._tasks: set[asyncio.Task[None]] = set()
 
     def in_force(self, settings: SlowPath) -> None:
         """Another configuration is.  Where hosts do not help, nobody could tell that a connection is gone."""
-        before, self._backends = self._backends, Backends.of(self._moment())
+        before, self._backends = self._backends, Backends.of(self._snapshot())
         lost = before.lost()
-        if lost and settings.hosts_help:
-            asked = max(1, min(settings.hosts_asked, int(before.there.sum())))  # in vain, for each connection, at most
+        if lost and settings.second_chance:
+            asked = max(
+                1, min(settings.second_chance_max_hosts, int(before.there.sum()))
+            )  # in vain, for each connection, at most
             returns_per_s = min(SHARE * settings.packets_per_s, settings.second_chance_cpu / RETURN_CPU_S)
-            task = asyncio.create_task(self._prompt(before, lost, max(1.0, returns_per_s / asked)))
+            task = asyncio.create_task(self._probe(before, lost, max(1.0, returns_per_s / asked)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _prompt(self, before: Backends, lost: list[int], a_second: float) -> None:
-        found = await asyncio.to_thread(lambda: list(orphans(before, lost)))
+    async def _probe(self, before: Backends, lost: list[int], a_second: float) -> None:
+        found = await asyncio.to_thread(lambda: list(lost_flows(before, lost)))
         at_once = max(1, round(a_second * PAUSE_S))
         for first in range(0, len(found), at_once):
             segments = (outside_of_window(Flow(TCP, *ends)) for ends in found[first : first + at_once])

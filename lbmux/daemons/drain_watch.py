@@ -12,7 +12,7 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
-LOOK_S = 1.0
+POLL_S = 1.0
 """Between two looks."""
 
 
@@ -31,7 +31,7 @@ class InForce(Protocol):
 Here = TypeVar("Here", bound=InForce)
 
 
-class Drained(Generic[Here]):
+class DrainWatch(Generic[Here]):
     """Of whatever has no weight in what is in force; ``without_flows``: which of some have none, asked in a thread."""
 
     def __init__(
@@ -51,23 +51,23 @@ class Drained(Generic[Here]):
 
     async def watch(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
             try:
-                await self._look()
+                await self._poll()
             except LbmuxError as error:
                 log.error("backends that have left are still in force: %s", error)
 
-    async def _look(self) -> None:
-        here, orders, wanted = self._in_force(), self._reloader.orders, self._reloader.wanted
+    async def _poll(self) -> None:
+        here, overrides, wanted = self._in_force(), self._reloader.overrides, self._reloader.wanted
         draining = self._without_weight(here.services)
         self._drained &= draining
         # Who leaves is looked at anew: a flow of another mux may have come.
-        asked = (draining - self._drained) | (draining & orders.leaving.keys())
+        asked = (draining - self._drained) | (draining & overrides.removals.keys())
         without_flows = await asyncio.to_thread(self._without_flows, here, asked) if asked else set()
         for key in sorted(without_flows - self._drained):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
         self._drained = (self._drained - asked) | without_flows
-        if gone := removal.over(orders, wanted, here.rows, without_flows, time.time()):
+        if gone := removal.over(overrides, wanted, here.rows, without_flows, time.time()):
             await self._reloader.follow(lambda _, now: (removal.without(now, gone), sorted(gone)))
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])

@@ -61,8 +61,8 @@ class Driver:
     @property
     def adopted(self) -> bool:
         """Whether the tables were in force before this process, flows and all."""
-        keeper = self.kernel or self.stored
-        return keeper is not None and keeper.adopted
+        watchdog = self.kernel or self.stored
+        return watchdog is not None and watchdog.adopted
 
     @property
     def previous(self) -> Rows | None:

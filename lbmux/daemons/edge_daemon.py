@@ -16,19 +16,19 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ControlServer, default_path
-from lbmux.api.refusals import OF_AN_EDGE, refusing
+from lbmux.api.refusals import OF_AN_EDGE, refuse_requests
 from lbmux.backends.effective import effective
-from lbmux.backends.override_store import OrderBook
-from lbmux.backends.overrides import Life
-from lbmux.backends.tracker import Lives
+from lbmux.backends.override_store import OverrideStore
+from lbmux.backends.overrides import AdminState
+from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.announcer import Announcer
 from lbmux.bgp.bgp_settings import Bgp, Prefix, Route
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.daemons.announcement import announcing, is_up
-from lbmux.daemons.drain_watch import Drained
-from lbmux.daemons.override_handlers import Ordering
+from lbmux.daemons.drain_watch import DrainWatch
+from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import FORMAT
@@ -74,12 +74,14 @@ def _own_probes(health: Health) -> Health:
     return health.model_copy(update={"watermark": None, "by": "mux", **straight})
 
 
-def served(config: Config, healthy: Collection[BackendKey], lives: Mapping[BackendKey, Life]) -> frozenset[Prefix]:
+def served(
+    config: Config, healthy: Collection[BackendKey], tracker: Mapping[BackendKey, AdminState]
+) -> frozenset[Prefix]:
     """The VIPs all of whose services here have a backend that is healthy and is to serve: a router looks at no port."""
     found: dict[Prefix, bool] = {}
     for service in config.services:
         keys = [(service.name, backend.name) for backend in service.backends if backend.weight]
-        serves = any((key in healthy or service.health is None) and key not in lives for key in keys)
+        serves = any((key in healthy or service.health is None) and key not in tracker for key in keys)
         prefix = ip_network(service.vip)
         found[prefix] = found.get(prefix, True) and serves
     return frozenset(prefix for prefix, serves in found.items() if serves)
@@ -111,9 +113,11 @@ def without_connections(here: Here, asked: Collection[BackendKey]) -> set[Backen
 class Edge:
     """What an edge knows, and announces of it.  A configuration is in force when it is committed, as tables are."""
 
-    def __init__(self, lives: Lives, book: OrderBook, announcer: Announcer, own: Collection[Address]) -> None:
+    def __init__(
+        self, tracker: BackendTracker, book: OverrideStore, announcer: Announcer, own: Collection[Address]
+    ) -> None:
         self.config: Config | None = None
-        self._lives, self._book, self._announcer, self._own = lives, book, announcer, own
+        self._tracker, self._book, self._announcer, self._own = tracker, book, announcer, own
         self._prober = Prober(self._heard)
         self._heard_of: set[BackendKey] = set()
         self._changed = asyncio.Event()
@@ -123,7 +127,7 @@ class Edge:
 
     def commit(self, config: Config) -> None:
         self.config = config
-        self._lives.configure(config)
+        self._tracker.configure(config)
         self._prober.configure(config)
         self._heard_of &= {(service.name, backend.name) for service in config.services for backend in service.backends}
         self._changed.set()
@@ -139,7 +143,7 @@ class Edge:
     def served(self) -> frozenset[Prefix]:
         """Nothing of which no probe has told yet: a VIP whose service does not run yet draws no client."""
         assert self.config is not None
-        return served(self.config, self._heard_of - self._lives.down, self._book.orders.lives)
+        return served(self.config, self._heard_of - self._tracker.down, self._book.overrides.admin_states)
 
     async def announce(self) -> None:
         """A configuration or an order has come into force."""
@@ -147,15 +151,15 @@ class Edge:
 
     def here(self, connections: Connections) -> Here:
         assert self.config is not None
-        return Here(effective(self.config, frozenset(), self._book.orders.lives).services, connections)
+        return Here(effective(self.config, frozenset(), self._book.overrides.admin_states).services, connections)
 
     def lines(self, file: Config) -> list[dict[str, Any]]:
         """The states of the backends here."""
         assert self.config is not None
-        return self._lives.lines(of_host(file, self._own), self.config, self._book.orders)
+        return self._tracker.lines(of_host(file, self._own), self.config, self._book.overrides)
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
-        changed = self._lives.heard(key, healthy, reason)
+        changed = self._tracker.heard(key, healthy, reason)
         if changed:
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
         if healthy and key not in self._heard_of:
@@ -177,11 +181,11 @@ async def serve(options: Options) -> None:
     announcer = announcing(options.bgp, options.bgp_speaker, local, control, lambda: is_up(options.interface))
     assert announcer is not None, "the command has asked for a peer"
     async with contextlib.AsyncExitStack() as stack:
-        book = OrderBook(control.with_suffix(".orders"), config)
-        edge = Edge(Lives(), book, announcer, own)
+        book = OverrideStore(control.with_suffix(".overrides"), config)
+        edge = Edge(BackendTracker(), book, announcer, own)
         reloader = Reloader(options.config, edge, edge.announce, config, book)
         connections = stack.enter_context(Connections())
-        drained = Drained(reloader, lambda: edge.here(connections), without_connections)
+        drained = DrainWatch(reloader, lambda: edge.here(connections), without_connections)
 
         def lines() -> list[dict[str, Any]]:
             return edge.lines(reloader.config)
@@ -190,8 +194,8 @@ async def serve(options: Options) -> None:
             said = [one | {"drained": (one["service"], one["backend"]) in drained} for one in lines()]
             return {"version": FORMAT, "program": "edge", "health": said}
 
-        handlers: dict[str, Any] = {**refusing(OF_AN_EDGE), **reloader.handlers(), **announcer.handlers()}
-        handlers |= {"health": health, **Ordering(reloader, "edge", lines, drained.forget).handlers()}
+        handlers: dict[str, Any] = {**refuse_requests(OF_AN_EDGE), **reloader.handlers(), **announcer.handlers()}
+        handlers |= {"health": health, **OverrideHandlers(reloader, "edge", lines, drained.forget).handlers()}
         await stack.enter_async_context(ControlServer(control, handlers))
         await stack.enter_async_context(announcer)
         stop = stop_event(on_reload=reloader.soon)

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Able:
+class ForwardingCheck:
     """``ring``: what it is bound to is read; another interface of its name is not, until it was opened again.
 
     ``insists``: on the kernel's program.  Else user space goes on with the same tables where that was taken off.

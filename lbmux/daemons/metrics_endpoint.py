@@ -1,4 +1,4 @@
-"""The metrics of a program: what `Showing` and the announcer know, read at each scrape."""
+"""The metrics of a program: what `StatusHandlers` and the announcer know, read at each scrape."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from lbmux.bgp.announcer import Announcer
 from lbmux.config.models import Config
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.metrics.families import Reading
-from lbmux.metrics.loop_histograms import Meter
+from lbmux.metrics.loop_histograms import LoopHistograms
 from lbmux.metrics.metrics_server import MetricsServer
 
 SPEAKER_S = 1.0
@@ -17,8 +17,8 @@ SILENT = "down", "the speaker does not answer"
 
 def serving(
     where: str | None,
-    showing: Showing,
-    meter: Meter | None = None,
+    status: StatusHandlers,
+    loop_histograms: LoopHistograms | None = None,
     announcer: Announcer | None = None,
     wanted: Callable[[], Config | None] = lambda: None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
@@ -32,10 +32,10 @@ def serving(
             seen.update(dict.fromkeys(seen, SILENT) | await _peers(announcer))
         config = wanted()
         return Reading(
-            showing.moment(),
-            showing.driver.kernel is not None,
-            showing.ring.dropped() if showing.ring else 0,
-            meter,
+            status.snapshot(),
+            status.driver.kernel is not None,
+            status.ring.dropped() if status.ring else 0,
+            loop_histograms,
             dict(seen),
             config.services if config else (),
         )

@@ -16,30 +16,30 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ControlServer, default_path
-from lbmux.api.refusals import OF_A_MUX, refusing
-from lbmux.backends.override_store import OrderBook
-from lbmux.backends.overrides import ordered
-from lbmux.backends.tracker import Lives
+from lbmux.api.refusals import OF_A_MUX, refuse_requests
+from lbmux.backends.override_store import OverrideStore
+from lbmux.backends.overrides import with_overrides
+from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.daemons.announcement import announcing
-from lbmux.daemons.challenge_ack import Prompting
+from lbmux.daemons.challenge_ack import ChallengeAckProbe
 from lbmux.daemons.daemon_host_probes import HostProbes
 from lbmux.daemons.drivers import Driver, alone, choose, start, with_fallback
-from lbmux.daemons.forwarding_check import Able
+from lbmux.daemons.forwarding_check import ForwardingCheck
 from lbmux.daemons.host_forwarding import HostForwarding
 from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
-from lbmux.daemons.pending_neighbours import Waiting
+from lbmux.daemons.pending_neighbours import PendingNeighbours
 from lbmux.daemons.presence import Presence
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
-from lbmux.daemons.status_handlers import Showing
-from lbmux.daemons.trace_hub import NOBODY_SAW, Source, Watching
+from lbmux.daemons.status_handlers import StatusHandlers
+from lbmux.daemons.trace_hub import NO_EVENTS, Source, TraceHub
 from lbmux.daemons.tunnel_probes import TunnelProbes
-from lbmux.daemons.wait_quiet import drained
+from lbmux.daemons.wait_quiet import wait_quiet
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import LbmuxError
@@ -47,15 +47,15 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
-from lbmux.metrics.loop_histograms import Meter
+from lbmux.metrics.loop_histograms import LoopHistograms
 from lbmux.plurals import counted
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.mux_tables import MuxTables, sizes_for
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import Seen
+from lbmux.tracing.trace_event import TraceEvent
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ class Options:
     health_token: Path | None = None
 
 
-SlowPath = Callable[[Batch, Sequence[Seen]], None]
+SlowPath = Callable[[Batch, Sequence[TraceEvent]], None]
 
 
-def nothing(batch: Batch, seen: Sequence[Seen]) -> None:
+def nothing(batch: Batch, seen: Sequence[TraceEvent]) -> None:
     """A loop without a slow path."""
 
 
@@ -94,13 +94,13 @@ class PacketLoop:
     def __init__(self, ring: PacketRing, worker: Worker, slow: SlowPath = nothing) -> None:
         """``slow`` gets every batch, for what the data path handed up, and what is seen of its first frames."""
         self.ring, self._slow = ring, slow
-        self._watching: Watching | None = None
-        self.waiting = Waiting()
+        self._trace_hub: TraceHub | None = None
+        self.waiting = PendingNeighbours()
         self._worker = worker
         self._batch = Batch()
         self._lengths = np.zeros_like(self._batch.length)
         self._reads = self._reads_before = 0
-        self.meter = Meter()
+        self.loop_histograms = LoopHistograms()
 
     def warm_up(self) -> None:
         """Compile, or load from the cache, everything that a packet will need; those that wait are let wait."""
@@ -122,7 +122,7 @@ class PacketLoop:
                 break
         self._reads += 1
 
-    def gets_on(self) -> bool:
+    def made_progress(self) -> bool:
         """Whether it has read what there was since this was asked last, or there is nothing to read."""
         before, self._reads_before = self._reads_before, self._reads
         return self._reads != before or not self.ring.waits()
@@ -132,14 +132,14 @@ class PacketLoop:
         ring, batch = self.ring, self._batch
         count = ring.receive(batch)
         if count:
-            self.meter.batch(count)
-            watching = self._watching
-            seen = self._forward(batch, ring, watching)
+            self.loop_histograms.batch(count)
+            trace_hub = self._trace_hub
+            seen = self._forward(batch, ring, trace_hub)
             if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
                 self._keep_unresolved(batch, time.monotonic())
                 self._slow(batch, seen)
-            if watching is not None and seen:
-                watching.tell(seen)
+            if trace_hub is not None and seen:
+                trace_hub.tell(seen)
             ring.release(batch)
         return count
 
@@ -147,38 +147,38 @@ class PacketLoop:
         """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
         if len(self.waiting):
             since, batch = self.waiting.take()
-            watching = self._watching
-            seen = self._forward(batch, self.waiting, watching)
+            trace_hub = self._trace_hub
+            seen = self._forward(batch, self.waiting, trace_hub)
             self._keep_unresolved(batch, since)
             self._slow(batch, seen)
-            if watching is not None:
-                watching.tell(seen)
+            if trace_hub is not None:
+                trace_hub.tell(seen)
 
-    def watch(self, watching: Watching | None) -> None:
+    def watch(self, trace_hub: TraceHub | None) -> None:
         """From the next batch on somebody watches, or nobody."""
-        self._watching = watching
+        self._trace_hub = trace_hub
 
-    def _forward(self, batch: Batch, source: Source, watching: Watching | None) -> list[Seen]:
+    def _forward(self, batch: Batch, source: Source, trace_hub: TraceHub | None) -> list[TraceEvent]:
         """Forward, and what somebody who watches is to be told of it, once the slow path has had the batch."""
-        if watching is None:
-            if self.meter.is_timed:
+        if trace_hub is None:
+            if self.loop_histograms.is_timed:
                 self._forward_timed(batch)
             else:
                 self._worker.forward(batch, now_ticks())
                 self.ring.send(batch)
-            return NOBODY_SAW
-        came = watching.before(batch, source)
+            return NO_EVENTS
+        came = trace_hub.before(batch, source)
         self._worker.forward(batch, now_ticks())
         self.ring.send(batch)
-        return watching.after(batch, came) if came else NOBODY_SAW
+        return trace_hub.after(batch, came) if came else NO_EVENTS
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()
         self._worker.forward(batch, now_ticks())
         forwarded = time.perf_counter_ns()
         self.ring.send(batch)
-        self.meter.took("forward", batch.count, forwarded - begun)
-        self.meter.took("send", batch.count, time.perf_counter_ns() - forwarded)
+        self.loop_histograms.took("forward", batch.count, forwarded - begun)
+        self.loop_histograms.took("send", batch.count, time.perf_counter_ns() - forwarded)
 
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
@@ -237,7 +237,8 @@ async def _serve(options: Options) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(alone("mux", options.interface))
         announcer = announcing(
-            options.bgp, options.bgp_speaker, local, control, able=lambda: able(), alive=lambda: loop.gets_on(),
+            options.bgp, options.bgp_speaker, local, control, can_forward=lambda: can_forward(),
+            alive=lambda: loop.made_progress(),
             forwards=lambda: driver.kernel is not None and driver.kernel.is_attached(),
         )  # fmt: skip
         ring = stack.enter_context(PacketRing(options.interface))
@@ -249,17 +250,20 @@ async def _serve(options: Options) -> None:
                 xdp_mode(options),
             )  # fmt: skip
         )
-        able = Able(ring, driver, options.driver == "xdp")
-        lives, book = Lives(control.with_suffix(".found")), OrderBook(control.with_suffix(".orders"), config)
+        can_forward = ForwardingCheck(ring, driver, options.driver == "xdp")
+        tracker, book = (
+            BackendTracker(control.with_suffix(".found")),
+            OverrideStore(control.with_suffix(".overrides"), config),
+        )
         has_flows = driver.adopted or driver.previous is not None
         if has_flows:
-            lives.recall()
-        wanted = ordered(config, book.orders)
-        mux = _tables_in_force(driver, local, lives.effective(wanted, book.orders))
+            tracker.recall()
+        wanted = with_overrides(config, book.overrides)
+        mux = _tables_in_force(driver, local, tracker.effective(wanted, book.overrides))
         sender = stack.enter_context(Sender(options.interface))
         slow = SlowFrames(mux, Worker(driver.tables, driver.worker), sender)
         host = stack.enter_context(HostForwarding(options.interface, driver.kernel is not None))
-        prompting = Prompting(lambda: Moment.of_mux(mux), sender.send)
+        challenge_ack_probe = ChallengeAckProbe(lambda: Snapshot.of_mux(mux), sender.send)
         loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
         loop.warm_up()
 
@@ -280,12 +284,14 @@ async def _serve(options: Options) -> None:
         hops = await stack.enter_async_context(NextHops(moved))
         await hops.watch(mux.destinations() | probes.destinations() | hosts.destinations())
 
-        watching = Watching(lambda: Moment.of_mux(mux), loop.watch, driver)
+        trace_hub = TraceHub(lambda: Snapshot.of_mux(mux), loop.watch, driver)
         about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, local)]}
-        showing = Showing(lambda: Moment.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters)
-        showing.more["host_forwarding"] = host.describe
+        status = StatusHandlers(
+            lambda: Snapshot.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters
+        )
+        status.more["host_forwarding"] = host.describe
 
-        async def leaving(after: Config) -> bool:
+        async def removals(after: Config) -> bool:
             """A VIP that goes away is withdrawn while it is still served."""
             if announcer is None or mux.config is None or prefixes_of(mux.config) <= prefixes_of(after):
                 return False
@@ -298,10 +304,10 @@ async def _serve(options: Options) -> None:
                 await host.configure(mux.config)
 
         async def in_force() -> None:
-            showing.loaded()
+            status.loaded()
             slow.configure()
             await keep_from_host()
-            prompting.in_force(reloader.wanted.slowpath)
+            challenge_ack_probe.in_force(reloader.wanted.slowpath)
             try:
                 await probes.configure(reloader.wanted)
                 await hosts.configure(reloader.wanted)
@@ -313,14 +319,16 @@ async def _serve(options: Options) -> None:
                 await announcer.announce(routes_of(mux.config))
 
         stack.enter_context(refreshing(slow))
-        reloader = Reloader(options.config, mux, in_force, config, book, lives.effective, leaving)
-        health = Health(lives, reloader, lambda: Moment.of_mux(mux), probes.bind, options.health_token, local, hosts)
-        handlers: dict[str, Any] = {**refusing(OF_A_MUX), **reloader.handlers(), **showing.handlers()}
-        handlers |= {**health.handlers(), "watch": watching.watch}
+        reloader = Reloader(options.config, mux, in_force, config, book, tracker.effective, removals)
+        health = Health(
+            tracker, reloader, lambda: Snapshot.of_mux(mux), probes.bind, options.health_token, local, hosts
+        )
+        handlers: dict[str, Any] = {**refuse_requests(OF_A_MUX), **reloader.handlers(), **status.handlers()}
+        handlers |= {**health.handlers(), "trace": trace_hub.watch}
         if announcer is not None:
             handlers |= announcer.handlers()
         await stack.enter_async_context(ControlServer(control, handlers))
-        metrics = serving(options.metrics, showing, loop.meter, announcer, lambda: reloader.wanted)
+        metrics = serving(options.metrics, status, loop.loop_histograms, announcer, lambda: reloader.wanted)
         await stack.enter_async_context(metrics)
         at_once = asyncio.Event()
         stop = stop_event(on_reload=reloader.soon, at_once=at_once)
@@ -343,6 +351,6 @@ async def _serve(options: Options) -> None:
         notify("STOPPING=1")
         if announcer is not None:
             await announcer.withdraw()
-            await drained(lambda: _forwarded(driver), options.drain_s, at_once)
+            await wait_quiet(lambda: _forwarded(driver), options.drain_s, at_once)
         loop.read()
     log.info("stopped; goodbye")

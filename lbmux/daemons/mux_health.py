@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.backends.tracker import Lives
+from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.daemon_host_probes import HostProbes
-from lbmux.daemons.drain_watch import Drained
-from lbmux.daemons.override_handlers import Ordering
+from lbmux.daemons.drain_watch import DrainWatch
+from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import FORMAT, LINES_AN_ANSWER
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.health.agent_health_client import Hearing
+from lbmux.health.agent_health_client import AgentHealthClient
 from lbmux.health.prober import Bind, Prober
 from lbmux.plurals import counted
 from lbmux.tables.live_flows import without_flows
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 HOSTS_FIRST_S = 1.0
@@ -34,33 +34,33 @@ class Health:
     """Between probes and tables: a state that changes has the tables made anew, several at a time if they come so."""
 
     def __init__(
-        self, lives: Lives, reloader: Reloader, moment: Callable[[], Moment], into_tunnel: Bind,
+        self, tracker: BackendTracker, reloader: Reloader, snapshot: Callable[[], Snapshot], into_tunnel: Bind,
         token: Path | None = None, local: Iterable[Address] = (), hosts: HostProbes | None = None,
     ) -> None:  # fmt: skip
         """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses;
         ``hosts``: the probes of hosts."""
-        self._lives, self._reloader = lives, reloader
-        self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=lives.is_settled)
-        self._hearing = Hearing(self._heard, token, local)
+        self._tracker, self._reloader = tracker, reloader
+        self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=tracker.is_settled)
+        self._agent_health_client = AgentHealthClient(self._heard, token, local)
         self._hosts = hosts or HostProbes((), list)
         self._hosts.changed = self._cut_off
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
         self._unsettled: set[BackendKey] = set()
-        self._drained = Drained(reloader, moment, without_flows)
+        self._drained = DrainWatch(reloader, snapshot, without_flows)
 
     def configure(self, config: Config) -> None:
-        self._lives.configure(config)
+        self._tracker.configure(config)
         self._prober.configure(config)
         try:
-            self._hearing.configure(config)
+            self._agent_health_client.configure(config)
         except SetupError as error:
             log.error("backends that agents probe stay as they are: %s", error)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._drained.watch())]
-        async with self._prober, self._hearing, self._hosts.running():
-            self._hearing.configure(self._reloader.wanted)  # without a token a mux does not start
+        async with self._prober, self._agent_health_client, self._hosts.running():
+            self._agent_health_client.configure(self._reloader.wanted)  # without a token a mux does not start
             self.configure(self._reloader.wanted)
             try:
                 yield
@@ -68,14 +68,14 @@ class Health:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._lives.keep()
+                self._tracker.keep()
 
     async def settled(self) -> None:
         """Until each backend is known to be up or down, a bounded time, and the tables say so.
 
         A backend that is not heard of by then gets no flows until it is.
         """
-        self._unsettled = self._lives.unsettled()
+        self._unsettled = self._tracker.unsettled()
         if not self._unsettled:
             self._all_settled.set()
         try:
@@ -88,7 +88,7 @@ class Health:
         await self._enforce()
 
     def handlers(self) -> dict[str, Any]:
-        ordering = Ordering(self._reloader, "mux", self._lines, self._drained.forget)
+        ordering = OverrideHandlers(self._reloader, "mux", self._lines, self._drained.forget)
         return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> AsyncIterator[dict[str, Any]]:
@@ -100,11 +100,11 @@ class Health:
             yield {"version": FORMAT, "program": "mux", "health": health}
 
     def _lines(self) -> list[dict[str, Any]]:
-        return self._lives.lines(self._reloader.config, self._reloader.wanted, self._reloader.orders)
+        return self._tracker.lines(self._reloader.config, self._reloader.wanted, self._reloader.overrides)
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
         """What is known of a backend whose agent says nothing may be old."""
-        silent_s = self._hearing.silent_s(_key(line))
+        silent_s = self._agent_health_client.silent_s(_key(line))
         if silent_s is None:
             return line
         said = "nothing heard from its agent yet"
@@ -114,7 +114,7 @@ class Health:
 
     def _cut_off(self) -> None:
         """Other hosts answer through the tunnel than before."""
-        before, self._lives.cut_off = self._lives.cut_off, self._hosts.cut_off
+        before, self._tracker.cut_off = self._tracker.cut_off, self._hosts.cut_off
         for host in sorted(self._hosts.cut_off.keys() - before.keys(), key=str):
             log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)
         for host in sorted(before.keys() - self._hosts.cut_off.keys(), key=str):
@@ -122,12 +122,12 @@ class Health:
         self._changed.set()
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
-        if self._lives.heard(key, healthy, reason):
+        if self._tracker.heard(key, healthy, reason):
             if not (healthy and self._unsettled):  # at the start most are up
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
             if not self._unsettled:  # else the tables are made at once, when the start is over
                 self._changed.set()
-        if key in self._unsettled and self._lives.is_settled(key):
+        if key in self._unsettled and self._tracker.is_settled(key):
             self._unsettled.discard(key)
             if not self._unsettled:
                 self._all_settled.set()
@@ -144,7 +144,7 @@ class Health:
             await self._reloader.refresh()
         except LbmuxError as error:
             log.error("the backends' new states are not in force: %s", error)
-        self._lives.keep()
+        self._tracker.keep()
 
 
 def _key(line: dict[str, Any]) -> BackendKey:

@@ -23,24 +23,24 @@ from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
-from lbmux.frames.frame_copy import Picture
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.fragment_owner import CARRIES
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
 from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import Seen, noting
+from lbmux.tracing.trace_event import TraceEvent, note_slow_path
 
 log = logging.getLogger(__name__)
 
 REFRESH_S = 5.0
 """How often what was learned of paths is written to the tables again: a reload takes it out of them."""
 REJECTS_A_BATCH = 16
-_HANDED_UP: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
-_HANDED_UP[list(HANDED_UP)] = True
+_PUNTED: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
+_PUNTED[list(PUNTED)] = True
 
 
 class Sender:
@@ -121,10 +121,10 @@ class SlowFrames:
         self._slow.configure(self._place())
         self.refresh()
 
-    def handle(self, batch: Batch, seen: Sequence[Seen] = ()) -> None:
+    def handle(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
         """Do what is to be done because of a batch's frames, which are as the data path left them.
 
-        ``seen``: the first of them, where somebody watches; each gets a note of what was done.
+        ``event``: the first of them, where somebody watches; each gets a note of what was done.
         """
         picked = _picked(batch.verdict[: batch.count])
         if len(picked) == 0:
@@ -133,12 +133,12 @@ class SlowFrames:
         for index in picked.tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
-            if index >= len(seen):  # as all are while nobody watches
+            if index >= len(event):  # as all are while nobody watches
                 self._sender.send(self._slow.handle(verdict, frame, target, now))
                 continue
-            with noting(seen[index], self._slow.counts) as note:
+            with note_slow_path(event[index], self._slow.counts) as note:
                 sent = self._sender.send(self._slow.handle(verdict, frame, target, now))
-                note.sent += map(_picture, sent)
+                note.sent += map(_frame_copy, sent)
         if self._slow.mtus.changed:
             self._write(self._slow.mtus.changed, now)
             self._slow.mtus.changed.clear()
@@ -165,13 +165,13 @@ class SlowFrames:
         lost = {"unsent": self._sender.unsent + self._forwarder.unsent, "path_mtus": len(self._written)}
         return dict(sorted(self._slow.counts.items())) | lost
 
-    def _place(self) -> Place:
+    def _place(self) -> MuxContext:
         config = self._mux.config
         assert config is not None  # the tables are written before a slow path is made
         self._rows = _rows_of(config, self._mux)
         vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
         ports = Ports(config.tunnel.gue_port, config.tunnel.geneve_port)
-        return Place(config.slowpath, vips, frozenset(config.muxes), carriers(config), ports)
+        return MuxContext(config.slowpath, vips, frozenset(config.muxes), carriers(config), ports)
 
     def _is_up(self, vip: Address) -> bool:
         return bool((self._mux.tables.backends["state"][self._rows[vip]] == UP).any())
@@ -186,17 +186,17 @@ class SlowFrames:
 
 def _picked(verdicts: NDArray[Any]) -> NDArray[np.intp]:
     """Places of the frames to look at; of those without a backend, which may be a flood, a few of each batch."""
-    picked = np.flatnonzero(_HANDED_UP[verdicts])
+    picked = np.flatnonzero(_PUNTED[verdicts])
     without = np.flatnonzero(verdicts == Verdict.NO_BACKEND)
     if len(without) > REJECTS_A_BATCH:
         picked = np.setdiff1d(picked, without[REJECTS_A_BATCH:], assume_unique=True)
     return picked
 
 
-def _picture(sent: Sent) -> Picture:
+def _frame_copy(sent: Sent) -> FrameCopy:
     if sent.interface == BY_ROUTE:
         return by_route(sent.data)
-    return Picture(sent.data, len(sent.data), sent.interface, time.time_ns())
+    return FrameCopy(sent.data, len(sent.data), sent.interface, time.time_ns())
 
 
 def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from lbmux.backends import override_commands
-from lbmux.backends.override_commands import OrderError
-from lbmux.backends.overrides import Ordered
+from lbmux.backends.override_commands import OverrideError
+from lbmux.backends.overrides import OverriddenState
 from lbmux.config.models import BackendKey
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import FORMAT
@@ -18,7 +18,7 @@ from lbmux.daemons.status_handlers import FORMAT
 log = logging.getLogger(__name__)
 
 
-class Ordering:
+class OverrideHandlers:
     """``lines``: the states of all backends; ``forget``: told whose orders have changed."""
 
     def __init__(
@@ -30,23 +30,27 @@ class Ordering:
         self._lines, self._forget = lines, forget
 
     def handlers(self) -> dict[str, Any]:
-        return {"order": self.order, "weight": self.weight, "add": self.add}
+        return {"override": self.override, "weight": self.weight, "add": self.add}
 
-    async def order(self, backend: str, order: Ordered | None = None, service: str | None = None) -> dict[str, Any]:
+    async def override(
+        self, backend: str, override: OverriddenState | None = None, service: str | None = None
+    ) -> dict[str, Any]:
         """Drain, disable or remove a backend, or (None) have it serve."""
-        return await self._follow(order or "enable", override_commands.live(order, backend, service, time.time()))
+        return await self._follow(
+            override or "enable", override_commands.set_admin_state(override, backend, service, time.time())
+        )
 
     async def weight(self, backend: str, weight: int | None = None, service: str | None = None) -> dict[str, Any]:
         """Another weight, or (None) the file's."""
         said = "weight as in the file" if weight is None else f"weight {weight}"
-        return await self._follow(said, override_commands.weigh(weight, backend, service, time.time()))
+        return await self._follow(said, override_commands.set_weight(weight, backend, service, time.time()))
 
     async def add(self, service: str, backend: dict[str, Any]) -> dict[str, Any]:
         return await self._follow("add", override_commands.add(service, backend, time.time()))
 
     async def _follow(self, what: str, change: override_commands.Change) -> dict[str, Any]:
         if self._only and what not in self._only:
-            raise OrderError(what, "is for muxes, which choose backends; here there is " + ", ".join(self._only))
+            raise OverrideError(what, "is for muxes, which choose backends; here there is " + ", ".join(self._only))
         keys = await self._reloader.change(change)
         self._forget(keys)
         for key in keys:

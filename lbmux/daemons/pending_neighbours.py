@@ -14,7 +14,7 @@ STRIDE_BYTES = 65536 // 16
 
 
 @dataclass
-class Waiting:
+class PendingNeighbours:
     """A bounded queue; what does not fit, or waits too long, is dropped and counted."""
 
     def __post_init__(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from lbmux.backends.override_commands import Change, fitting
 from lbmux.backends.override_precedence import precedences
-from lbmux.backends.override_store import NotStoredError, OrderBook
-from lbmux.backends.overrides import Orders, ordered
+from lbmux.backends.override_store import NotStoredError, OverrideStore
+from lbmux.backends.overrides import Overrides, with_overrides
 from lbmux.backends.removal import BY_FILE, settled
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
@@ -33,11 +33,11 @@ class Reloadable(Protocol):
     def commit(self, plan: Any) -> None: ...
 
 
-async def nothing_leaves(config: Config) -> bool:
+async def nothing_to_withdraw(config: Config) -> bool:
     return False
 
 
-def as_it_is(config: Config, orders: Orders) -> Config:
+def as_it_is(config: Config, overrides: Overrides) -> Config:
     return config
 
 
@@ -45,26 +45,27 @@ class Reloader:
     """One configuration file, what was ordered beside it, and the tables that both govern.  Changes wait in line.
 
     ``on_commit`` is awaited when a configuration has come into force.  ``wanted`` is the file's with the orders of the
-    ``book``; ``adjust`` makes of it the one that the tables get.  ``leaving`` is awaited before a commit, with what the
+    ``book``; ``adjust`` makes of it the one that the tables get.  ``removals`` is awaited before a commit, with what
+    the
     tables are to get, so that no packet comes any more for what goes; it says whether there was anything.
     """
 
     def __init__(
         self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], config: Config | None = None,
-        book: OrderBook | None = None, adjust: Callable[[Config, Orders], Config] = as_it_is,
-        leaving: Callable[[Config], Awaitable[bool]] = nothing_leaves,
+        book: OverrideStore | None = None, adjust: Callable[[Config, Overrides], Config] = as_it_is,
+        removals: Callable[[Config], Awaitable[bool]] = nothing_to_withdraw,
     ) -> None:  # fmt: skip
         config = config or tables.config
         assert config is not None, "the tables are in force before they are reloaded"
-        self.path, self.config, self._book = path, config, book or OrderBook(None, config)
-        self.wanted = ordered(config, self.orders)
-        self._tables, self._on_commit, self._adjust, self._leaving = tables, on_commit, adjust, leaving
+        self.path, self.config, self._book = path, config, book or OverrideStore(None, config)
+        self.wanted = with_overrides(config, self.overrides)
+        self._tables, self._on_commit, self._adjust, self._leaving = tables, on_commit, adjust, removals
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def orders(self) -> Orders:
-        return self._book.orders
+    def overrides(self) -> Overrides:
+        return self._book.overrides
 
     def handlers(self) -> dict[str, Any]:
         return {"reload": self.reload, "config": self.loaded}
@@ -80,28 +81,28 @@ class Reloader:
         """
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
-            before, orders = self.config, fitting(config, self.orders)
-            orders = settled(config, orders, self.wanted, self.orders.lives, time.time(), BY_FILE)
-            await self._enforce(config, orders, await self._prepared(orders))
+            before, overrides = self.config, fitting(config, self.overrides)
+            overrides = settled(config, overrides, self.wanted, self.overrides.admin_states, time.time(), BY_FILE)
+            await self._enforce(config, overrides, await self._prepared(overrides))
         said = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
             said.append(f"orders: not stored in {self._book.path}: a restart will forget what has changed in them")
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
-        overrides = precedences(config, self.orders)
-        log.info("configuration %s in force: %s", self.path, "; ".join([*said, *overrides]) or "nothing changed")
-        return {"changes": said, "overrides": overrides}
+        override_lines = precedences(config, self.overrides)
+        log.info("configuration %s in force: %s", self.path, "; ".join([*said, *override_lines]) or "nothing changed")
+        return {"changes": said, "overrides": override_lines}
 
     async def refresh(self) -> None:
         """Put the same file's configuration in force again: what `adjust` makes of it has changed."""
         async with self._lock:
-            await self._enforce(self.config, self.orders, await self._prepared(self.orders))
+            await self._enforce(self.config, self.overrides, await self._prepared(self.overrides))
 
     async def change(self, change: Change) -> list[BackendKey]:
         """Put another order in force, and store it; the backends that it is about.  NotStoredError if it cannot be."""
         async with self._lock:
-            orders, keys = await asyncio.to_thread(change, self.config, self.orders)
-            await self._enforce(self.config, orders, await asyncio.to_thread(self._book.prepare, orders))
+            overrides, keys = await asyncio.to_thread(change, self.config, self.overrides)
+            await self._enforce(self.config, overrides, await asyncio.to_thread(self._book.prepare, overrides))
         if not self._book.is_stored:  # it was prepared, and yet could not be put in place, which the log explains
             raise NotStoredError(self._book.path, "the file could not be replaced", in_force=True)
         return keys
@@ -109,20 +110,20 @@ class Reloader:
     async def follow(self, change: Change) -> None:
         """Put in force what came of itself, stored or not: a restart would find it out again."""
         async with self._lock:
-            orders, _ = await asyncio.to_thread(change, self.config, self.orders)
-            await self._enforce(self.config, orders, await self._prepared(orders))
+            overrides, _ = await asyncio.to_thread(change, self.config, self.overrides)
+            await self._enforce(self.config, overrides, await self._prepared(overrides))
 
-    async def _prepared(self, orders: Orders) -> Path | None:
+    async def _prepared(self, overrides: Overrides) -> Path | None:
         try:
-            return await asyncio.to_thread(self._book.prepare, orders)
+            return await asyncio.to_thread(self._book.prepare, overrides)
         except NotStoredError as error:
             log.warning("%s", NotStoredError(error.path, error.reason, in_force=True))
             return None
 
-    async def _enforce(self, config: Config, orders: Orders, new: Path | None) -> None:
+    async def _enforce(self, config: Config, overrides: Overrides, new: Path | None) -> None:
         """``new``: the orders' file, prepared."""
-        wanted = ordered(config, orders)
-        adjusted = self._adjust(wanted, orders)
+        wanted = with_overrides(config, overrides)
+        adjusted = self._adjust(wanted, overrides)
         try:
             plan = await asyncio.to_thread(self._tables.plan, adjusted)
             if await self._leaving(adjusted):  # that took a while: next hops may have changed
@@ -132,7 +133,7 @@ class Reloader:
             self._book.discard(new)
             raise
         self.config, self.wanted = config, wanted
-        self._book.keep(orders, new)
+        self._book.keep(overrides, new)
         await self._on_commit()
 
     def soon(self) -> None:

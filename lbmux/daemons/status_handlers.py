@@ -1,6 +1,6 @@
 """What `lbmux show` and `lbmux explain` ask a running mux or agent: handlers of its control socket.
 
-Each takes a Moment between two packets and reads it in a thread.
+Each takes a Snapshot between two packets and reads it in a thread.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from typing import Any
 from lbmux import __version__
 from lbmux.api import status_tables
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.pending_neighbours import Waiting
+from lbmux.daemons.pending_neighbours import PendingNeighbours
 from lbmux.datapath.tables import VERSION
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.tables import flow_filter, live_flows
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 FORMAT = 1
 """Of all answers: another number where a field goes or changes its meaning; new fields may come."""
@@ -32,7 +32,7 @@ LINES_AN_ANSWER = 128
 MOST_BYTES = 1 << 16
 
 
-class OutlineError(LbmuxError):
+class LayoutError(LbmuxError):
     """No such ``region``, or not so many bytes ``at`` that place of it."""
 
     def __init__(self, region: str, at: int, length: int) -> None:
@@ -44,15 +44,15 @@ class OutlineError(LbmuxError):
 
 
 @dataclass
-class Showing:
-    """One program's answers; ``moment`` gives what is in force, ``about`` what is not in tables or driver."""
+class StatusHandlers:
+    """One program's answers; ``snapshot`` gives what is in force, ``about`` what is not in tables or driver."""
 
-    moment: Callable[[], Moment]
+    snapshot: Callable[[], Snapshot]
     driver: Driver
     config: Path
     about: dict[str, Any]
     ring: PacketRing | None = None
-    waiting: Waiting | None = None
+    waiting: PendingNeighbours | None = None
     slow: Callable[[], dict[str, int]] | None = None
     more: dict[str, Callable[[], dict[str, object]]] = field(default_factory=dict)
     """What else `runtime` asks, by name."""
@@ -60,7 +60,7 @@ class Showing:
     loaded_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        live_flows.warm_up(self.moment())
+        live_flows.warm_up(self.snapshot())
 
     def loaded(self) -> None:
         """The configuration has been read anew."""
@@ -75,17 +75,17 @@ class Showing:
             "runtime": self.runtime,
             "flows": self.flows,
             "flow_count": self.flow_count,
-            "outline": self.outline,
+            "layout": self.layout,
             "memory": self.memory,
         }
 
     def _envelope(self, content: dict[str, Any]) -> dict[str, Any]:
-        return {"version": FORMAT, "program": self.moment().program, **content}
+        return {"version": FORMAT, "program": self.snapshot().program, **content}
 
-    def _list(self, name: str, read: Callable[[Moment], list[dict[str, Any]]]) -> Callable[[], Any]:
+    def _list(self, name: str, read: Callable[[Snapshot], list[dict[str, Any]]]) -> Callable[[], Any]:
         async def answer() -> AsyncIterator[dict[str, Any]]:
             """A stream of one answer or more, whose lists are parts of one."""
-            lines = await asyncio.to_thread(read, self.moment())
+            lines = await asyncio.to_thread(read, self.snapshot())
             for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
                 yield self._envelope({name: lines[first : first + LINES_AN_ANSWER]})
 
@@ -96,10 +96,10 @@ class Showing:
         lost = {
             # Not in a thread: the kernel's count begins anew with each question.
             "ring": ring and _ring_counters(ring),
-            "waiting": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
+            "pending_neighbours": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
             "slowpath": self.slow and self.slow(),
         }
-        found = await asyncio.to_thread(status_tables.counters, self.moment(), self.driver.kernel is not None)
+        found = await asyncio.to_thread(status_tables.counters, self.snapshot(), self.driver.kernel is not None)
         return self._envelope(found | lost)
 
     async def runtime(self) -> dict[str, Any]:
@@ -121,48 +121,48 @@ class Showing:
                 "config_loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at)),
                 "versions": _versions(),
             }
-            | await asyncio.to_thread(status_tables.table_sizes, self.moment())
+            | await asyncio.to_thread(status_tables.table_sizes, self.snapshot())
         )
 
     async def flow_count(self, filter: str = "") -> dict[str, Any]:
-        moment = self.moment()
+        snapshot = self.snapshot()
         return self._envelope(
-            {"flows": await asyncio.to_thread(lambda: live_flows.count(moment, _test(filter, moment)))}
+            {"flows": await asyncio.to_thread(lambda: live_flows.count(snapshot, _test(filter, snapshot)))}
         )
 
     async def flows(
         self, filter: str = "", sort: str = "", limit: int | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """A stream of {"flows": [...]}, a few at a time."""
-        moment = self.moment()
+        snapshot = self.snapshot()
         picked = await asyncio.to_thread(
-            lambda: live_flows.select(moment, _test(filter, moment), sort, limit)
+            lambda: live_flows.select(snapshot, _test(filter, snapshot), sort, limit)
         )
         lines = await asyncio.to_thread(live_flows.describe, picked)
         while some := await asyncio.to_thread(lambda: list(islice(lines, LINES_AN_ANSWER))):
             yield {"flows": [{"version": FORMAT, **line} for line in some]}
 
-    async def outline(self, vip: str) -> dict[str, Any]:
+    async def layout(self, vip: str) -> dict[str, Any]:
         """What the tables' memory is, for who wants to read it by `memory`, and the services of a VIP."""
-        moment = self.moment()
-        services = [service for service in moment.services if str(service.vip) == vip]
+        snapshot = self.snapshot()
+        services = [service for service in snapshot.services if str(service.vip) == vip]
         names = [(service.name, backend.name) for service in services for backend in service.backends]
         return self._envelope(
             {
                 "tables": VERSION,
-                "sizes": asdict(moment.tables.sizes),
+                "sizes": asdict(snapshot.tables.sizes),
                 "in_kernel": self.driver.kernel is not None,
                 "services": [service.model_dump(mode="json") for service in services],
-                "rows": [[*name, moment.rows[name]] for name in names],
-                "interfaces": _interfaces(moment, [moment.rows[name] for name in names]),
+                "rows": [[*name, snapshot.rows[name]] for name in names],
+                "interfaces": _interfaces(snapshot, [snapshot.rows[name] for name in names]),
             }
         )
 
     async def memory(self, region: str, at: int, length: int) -> str:
         """Bytes of a table, as base64.  Who may open the socket is root or its like: the secret keys are there too."""
-        memory = self.moment().tables.memory.get(region)
+        memory = self.snapshot().tables.memory.get(region)
         if memory is None or not 0 <= at <= at + length <= len(memory) or length > MOST_BYTES:
-            raise OutlineError(region, at, length)
+            raise LayoutError(region, at, length)
         return base64.b64encode(memory[at : at + length].tobytes()).decode()
 
 
@@ -173,13 +173,13 @@ def _ring_counters(ring: PacketRing) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _test(filter: str, moment: Moment) -> live_flows.Test | None:
-    return flow_filter.parse(filter, moment) if filter.strip() else None
+def _test(filter: str, snapshot: Snapshot) -> live_flows.Test | None:
+    return flow_filter.parse(filter, snapshot) if filter.strip() else None
 
 
-def _interfaces(moment: Moment, rows: list[int]) -> dict[int, str]:
+def _interfaces(snapshot: Snapshot, rows: list[int]) -> dict[int, str]:
     """The names here of those that a mux's backends are reached by."""
-    indices = set() if moment.is_agent else set(moment.tables.backends["interface"][rows].tolist()) - {0}
+    indices = set() if snapshot.is_agent else set(snapshot.tables.backends["interface"][rows].tolist()) - {0}
     return {index: status_tables.interface_name(index) for index in indices}
 
 

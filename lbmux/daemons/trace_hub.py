@@ -19,15 +19,15 @@ from lbmux.daemons.drivers import Driver
 from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.frames.frame_copy import Picture
-from lbmux.frames.tap_reader import Recorded
+from lbmux.frames.frame_copy import FrameCopy
+from lbmux.frames.tap_reader import TapRecord
 from lbmux.slowpath.mux_slow_path import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.tracing import trace_event
-from lbmux.tracing.kernel_recording import Recording
-from lbmux.tracing.prefilter_builder import EVERYTHING, Sieve, sieve_of
-from lbmux.tracing.trace_event import Budget, Names, Seen
+from lbmux.tracing.kernel_recording import KernelRecording
+from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter, prefilter_of
+from lbmux.tracing.trace_event import Budget, Names, TraceEvent
 
 FRAMES_A_SECOND = 500
 """At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
@@ -40,8 +40,8 @@ HEARTBEAT_S = 0.5
 
 OF_REPLIES = (Verdict.REPLIED, Verdict.HAIRPIN, Verdict.RESET_HELD)
 """What a kernel's agent records of replies; all other verdicts are of what came for the host."""
-NO_PICTURES: list[Picture] = []
-NOBODY_SAW: list[Seen] = []
+NO_COPIES: list[FrameCopy] = []
+NO_EVENTS: list[TraceEvent] = []
 
 
 class Source(Protocol):
@@ -52,53 +52,53 @@ class Source(Protocol):
 
 
 @dataclass(eq=False)
-class Watcher:
+class TraceClient:
     """One reader, ``test`` its filter; ``lost`` counts the matches that it was too slow for."""
 
     test: trace_event.Test
-    sieve: Sieve
-    found: list[Seen] = field(default_factory=list)
+    prefilter: Prefilter
+    found: list[TraceEvent] = field(default_factory=list)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
     lost: int = 0
 
-    def offer(self, seen: Seen) -> None:
-        if not self.test(seen):
+    def offer(self, event: TraceEvent) -> None:
+        if not self.test(event):
             return
         if len(self.found) >= MOST_WAITING:
             self.lost += 1
             return
-        self.found.append(seen)
+        self.found.append(event)
         self.matched.set()
 
-    def take(self) -> tuple[list[Seen], int]:
+    def take(self) -> tuple[list[TraceEvent], int]:
         """The matches since, and how many were lost."""
         (found, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
         self.matched.clear()
         return found, lost
 
 
-class Watching:
+class TraceHub:
     """Of a daemon's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None.
 
     None as well while it pauses, so that a loop which has much to do pays for the frames that are looked at, and for
     no others.
     """
 
-    def __init__(self, moment: Callable[[], Moment], switch: "Switch", driver: Driver) -> None:
-        self._moment, self._switch, self._interface = moment, switch, driver.interface
+    def __init__(self, snapshot: Callable[[], Snapshot], switch: "Switch", driver: Driver) -> None:
+        self._snapshot, self._switch, self._interface = snapshot, switch, driver.interface
         self._counted = driver.tables.verdicts[driver.worker]["packets"]
         self._pausing = False
         self._program, self._is_agent = driver.role, driver.role == "agent"
-        self._watchers: set[Watcher] = set()
+        self._clients: set[TraceClient] = set()
         self._names = Names()
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
-        self._recording: Recording | None = None
+        self._recording: KernelRecording | None = None
         if driver.kernel is not None:
-            self._recording = Recording(
+            self._recording = KernelRecording(
                 driver.kernel, driver.programs, FRAMES_A_SECOND, self._saw_recorded, self._skipped
             )
 
-    def before(self, batch: Batch, source: Source | None = None, came_by: int = 0) -> list[Picture]:
+    def before(self, batch: Batch, source: Source | None = None, came_by: int = 0) -> list[FrameCopy]:
         """The batch's first frames as they came, as many as may be looked at.
 
         Without a ``source`` they came now, when they were read.  ``came_by``: if the batch does not say it.
@@ -106,13 +106,13 @@ class Watching:
         count = self._budget.take(batch.count, time.monotonic())
         if self._budget.is_spent and not self._pausing:
             self._pause(after=batch.count)
-        pictures = [
-            _picture(batch, index, time.time_ns(), came_by or int(batch.interface[index])) for index in range(count)
+        frame_copies = [
+            _frame_copy(batch, index, time.time_ns(), came_by or int(batch.interface[index])) for index in range(count)
         ]
         if source is None:
-            return pictures
-        known = zip(pictures, source.arrivals(count), strict=True)
-        return [picture._replace(time_ns=time_ns, length=length) for picture, (time_ns, length) in known]
+            return frame_copies
+        known = zip(frame_copies, source.arrivals(count), strict=True)
+        return [frame_copy._replace(time_ns=time_ns, length=length) for frame_copy, (time_ns, length) in known]
 
     def _pause(self, after: int) -> None:
         """Not be asked for a while, when the ``after`` frames of this batch have gone."""
@@ -123,51 +123,51 @@ class Watching:
     def _go_on(self, counted: int) -> None:
         self._pausing = False
         self._budget.skipped += max(0, int(self._counted.sum()) - counted)
-        if self._watchers:
+        if self._clients:
             self._switch(self)
 
     def after(
-        self, batch: Batch, pictures: list[Picture], leaves_by: int = 0, is_reply: bool = False
-    ) -> list[Seen]:
+        self, batch: Batch, frame_copies: list[FrameCopy], leaves_by: int = 0, is_reply: bool = False
+    ) -> list[TraceEvent]:
         """Pairs them with what became of the frames; while those are still in the batch's memory.
 
         ``leaves_by``: the interface by which frames leave for which the batch has none.
         """
-        now_ns, found = time.time_ns(), list[Seen]()
-        for index, came in enumerate(pictures):
+        now_ns, found = time.time_ns(), list[TraceEvent]()
+        for index, came in enumerate(frame_copies):
             verdict, target, left = Verdict(int(batch.verdict[index])), int(batch.target[index]), None
             if verdict.kind == "send":
                 left_by = leaves_by or int(batch.interface[index]) or came.interface
-                left = _picture(batch, index, now_ns, left_by)
-            found.append(self._seen(came, verdict, target, left, is_reply))
+                left = _frame_copy(batch, index, now_ns, left_by)
+            found.append(self._event(came, verdict, target, left, is_reply))
         return found
 
-    def tell(self, frames: Iterable[Seen]) -> None:
+    def tell(self, frames: Iterable[TraceEvent]) -> None:
         """Offer them to the watchers; when the slow path, too, is done with them."""
-        for seen in frames:
-            for watcher in self._watchers:
-                watcher.offer(seen)
+        for event in frames:
+            for client in self._clients:
+                client.offer(event)
 
-    def _saw_recorded(self, frame: Recorded) -> None:
+    def _saw_recorded(self, frame: TapRecord) -> None:
         is_reply = self._is_agent and frame.verdict in OF_REPLIES
-        self.tell([self._seen(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
+        self.tell([self._event(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
-    def _seen(
-        self, came: Picture, verdict: Verdict, target: int, left: Picture | None, is_reply: bool
-    ) -> Seen:
-        seen, moment = Seen(came, verdict, left=left, is_reply=is_reply), self._moment()
+    def _event(
+        self, came: FrameCopy, verdict: Verdict, target: int, left: FrameCopy | None, is_reply: bool
+    ) -> TraceEvent:
+        event, snapshot = TraceEvent(came, verdict, left=left, is_reply=is_reply), self._snapshot()
         if self._is_agent:
-            seen.flow = flow_at_agent(came.data, left and left.data, verdict, Ports.of(moment.tables))
-        seen.service, seen.backend = self._names.of(moment, seen.heading, target)
-        return seen
+            event.flow = flow_at_agent(came.data, left and left.data, verdict, Ports.of(snapshot.tables))
+        event.service, event.backend = self._names.of(snapshot, event.header_summary, target)
+        return event
 
     def _skipped(self, frames: int) -> None:
         self._budget.skipped += frames
 
     async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
         """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
-        watcher = Watcher(trace_event.parse(filter, self._moment()), self._sieve(filter))
-        self._watchers.add(watcher)
+        client = TraceClient(trace_event.parse(filter, self._snapshot()), self._prefilter(filter))
+        self._clients.add(client)
         if not self._pausing:
             self._switch(self)
         skipped = self._budget.skipped
@@ -176,55 +176,55 @@ class Watching:
             yield {"version": 1, "program": self._program, "interface": self._interface, "unseen": unseen}
             while True:
                 with contextlib.suppress(TimeoutError):  # said all the same: so a client that has gone is noticed
-                    await asyncio.wait_for(watcher.matched.wait(), HEARTBEAT_S)
-                found, lost = watcher.take()
+                    await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
+                found, lost = client.take()
                 more = self._budget.skipped - skipped
                 skipped += more
-                yield {"frames": [self._describe(seen) for seen in found], "skipped": more, "lost": lost}
+                yield {"frames": [self._describe(event) for event in found], "skipped": more, "lost": lost}
         finally:
-            self._watchers.discard(watcher)
-            if not self._watchers:
+            self._clients.discard(client)
+            if not self._clients:
                 self._switch(None)
             await self._record()
 
-    def _sieve(self, filter: str) -> Sieve:
+    def _prefilter(self, filter: str) -> Prefilter:
         """At an agent it is by other headers than the filter's that a program would have to judge: only the kind."""
-        sieve = sieve_of(filter)
-        return {name: sieve[name] for name in EVERYTHING} if self._is_agent else sieve
+        prefilter = prefilter_of(filter)
+        return {name: prefilter[name] for name in EVERYTHING} if self._is_agent else prefilter
 
     async def _record(self) -> str:
         """Have recorded what the watchers want; why the kernel's programs cannot be watched, where they cannot."""
-        return await self._recording.follow(w.sieve for w in self._watchers) if self._recording else ""
+        return await self._recording.follow(w.prefilter for w in self._clients) if self._recording else ""
 
-    def _describe(self, seen: Seen) -> dict[str, Any]:
-        came, left, slow = self._show(seen.came), seen.left and self._show(seen.left), seen.slow
+    def _describe(self, event: TraceEvent) -> dict[str, Any]:
+        came, left, slow = self._show(event.came), event.left and self._show(event.left), event.slow
         return {
             "program": self._program,
             "time_ns": came["time_ns"],
             "interface": came["interface"],
-            "line": str(seen.heading),
+            "line": str(event.header_summary),
             "frame": came["frame"],
             "length": came["length"],
-            "verdict": seen.verdict.label,
-            "kind": seen.verdict.kind,
-            "dropped": seen.is_drop,
-            "service": seen.service,
-            "backend": seen.backend,
+            "verdict": event.verdict.label,
+            "kind": event.verdict.kind,
+            "dropped": event.is_drop,
+            "service": event.service,
+            "backend": event.backend,
             "left": left and left["frame"],
             "left_by": left and left["interface"],
             "left_ns": left and left["time_ns"],
             "left_length": left and left["length"],
-            "is_reply": seen.is_reply,
-            "tunnel_ports": Ports.of(self._moment().tables)._asdict(),
+            "is_reply": event.is_reply,
+            "tunnel_ports": Ports.of(self._snapshot().tables)._asdict(),
             "slowpath": slow and {"did": slow.did, "sent": [self._show(one) for one in slow.sent]},
         }
 
-    def _show(self, picture: Picture) -> dict[str, Any]:
+    def _show(self, frame_copy: FrameCopy) -> dict[str, Any]:
         return {
-            "time_ns": picture.time_ns,
-            "interface": self._named(picture.interface),
-            "frame": base64.b64encode(picture.data).decode(),
-            "length": picture.length,
+            "time_ns": frame_copy.time_ns,
+            "interface": self._named(frame_copy.interface),
+            "frame": base64.b64encode(frame_copy.data).decode(),
+            "length": frame_copy.length,
         }
 
     def _named(self, index: int) -> str:
@@ -233,16 +233,16 @@ class Watching:
         return interface_name(index) if index else self._interface
 
 
-Switch = Callable[[Watching | None], None]
+Switch = Callable[[TraceHub | None], None]
 
 
-def by_route(packet: bytes) -> Picture:
+def by_route(packet: bytes) -> FrameCopy:
     """A packet that was given to the kernel, whose routes know the interface; with a blank Ethernet header."""
     kind = TYPE_IPV4 if packet[0] >> 4 == 4 else TYPE_IPV6
     frame = bytes(ETHERNET_BYTES - 2) + kind.to_bytes(2, "little") + packet
-    return Picture(frame, len(frame), BY_ROUTE, time.time_ns())
+    return FrameCopy(frame, len(frame), BY_ROUTE, time.time_ns())
 
 
-def _picture(batch: Batch, index: int, time_ns: int, interface: int) -> Picture:
+def _frame_copy(batch: Batch, index: int, time_ns: int, interface: int) -> FrameCopy:
     data = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-    return Picture(data, len(data), interface, time_ns)
+    return FrameCopy(data, len(data), interface, time_ns)

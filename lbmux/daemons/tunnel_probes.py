@@ -18,7 +18,7 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.datapath.context import backends, frame, frame_end, settings, world_at
+from lbmux.datapath.context import backends, context_at, frame, frame_end, settings
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
@@ -32,7 +32,7 @@ from lbmux.health.probe import ProbeError
 from lbmux.linux import probe_routes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for
-from lbmux.targets.native import Worker, enter, world_row
+from lbmux.targets.native import Worker, context_row, enter
 from lbmux.targets.regions import Tables
 
 DEVICE = "lbmux-probe%d"
@@ -160,19 +160,19 @@ def bare(service: Service) -> Service:
 
 
 @compiled
-def towards(world_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
+def towards(context_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
     """Encapsulate each packet to the backend of its probe; others come to nothing."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     for index in range(count):
         enter(record, address[index], length[index], flags[index], u32(0))
-        start = frame(world)
-        packet = parse(world, start, frame_end(world))
+        start = frame(context)
+        packet = parse(context, start, frame_end(context))
         verdict[index], row = NOT_VIP, int64(-1)
         if packet.verdict == PARSED:
             row = int64(targets[int64(packet.protocol == UDP_PROTOCOL), swap16(source_port(packet.ports))])
         if row >= 0:
-            backend = backend_row(backends(world), row)
-            verdict[index], _ = encapsulate(world, settings_row(settings(world), 0), start, packet, backend)
+            backend = backend_row(backends(context), row)
+            verdict[index], _ = encapsulate(context, settings_row(settings(context), 0), start, packet, backend)
             interface[index] = backend.interface
         target[index] = row
         address[index], length[index] = record.frame, record.end - record.frame

@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 QUIET_S = 0.5
 """Without a packet to forward for so long, the routers have found other ways."""
-LOOK_S = 0.05
+POLL_S = 0.05
 
 
-async def drained(forwarded: Callable[[], int], most_s: float, at_once: asyncio.Event) -> None:
+async def wait_quiet(forwarded: Callable[[], int], most_s: float, at_once: asyncio.Event) -> None:
     """Until nothing more comes, which the count of packets ``forwarded`` tells; ``most_s`` at most, or ``at_once``."""
     clock = asyncio.get_running_loop().time
     count, since = forwarded(), clock()
     end = since + most_s
     while not at_once.is_set() and clock() < min(since + QUIET_S, end):
-        await asyncio.sleep(min(LOOK_S, most_s))
+        await asyncio.sleep(min(POLL_S, most_s))
         if (now := forwarded()) != count:
             count, since = now, clock()

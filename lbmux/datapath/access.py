@@ -7,7 +7,7 @@ It has no branches: the verifier would follow every way through it.
 
 from lbmux.datapath.branchless import below, is_same
 from lbmux.datapath.context import rates, rule_limit, rules, service_limit
-from lbmux.datapath.memory import int32, int64, rarely, step, swap64, u32, u64
+from lbmux.datapath.memory import int32, int64, step, swap64, u32, u64, unlikely
 from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
 
 TOKENS_A_FLOW_SHIFT = 10
@@ -15,28 +15,28 @@ MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT
 
 
 @step
-def allowed(world, service, high, low):
+def allowed(context, service, high, low):
     """Whether the service's access list lets the address in."""
-    if not rarely(service.rule_count != 0):
+    if not unlikely(service.rule_count != 0):
         return True
     high, low = swap64(high), swap64(low)
-    mask, last = u64(rule_limit(world) - 1), u64(service.rule_count) - u64(1)
+    mask, last = u64(rule_limit(context) - 1), u64(service.rule_count) - u64(1)
     at = u64(0)
     for turn in range(RULE_STEPS):
         stride = u64(1) << u64(RULE_STEPS - 1 - turn)
         candidate = at + stride
-        rule = rule_row(rules(world), int64((u64(service.rules) + candidate) & mask))
+        rule = rule_row(rules(context), int64((u64(service.rules) + candidate) & mask))
         past = below(high, rule.high) | (is_same(high, rule.high) & below(low, rule.low)) | below(last, candidate)
         at += stride * (past ^ u64(1))
-    return rule_row(rules(world), int64((u64(service.rules) + at) & mask)).allowed != u64(0)
+    return rule_row(rules(context), int64((u64(service.rules) + at) & mask)).allowed != u64(0)
 
 
 @step
-def admit(world, who, index, service, now):
+def admit(context, worker, index, service, now):
     """Whether the service's rate of new flows has room for one more; a token bucket that holds a second's."""
-    if not rarely(service.rate != 0):
+    if not unlikely(service.rate != 0):
         return True
-    bucket = rate_row(rates(world), who * service_limit(world) + index)
+    bucket = rate_row(rates(context), worker * service_limit(context) + index)
     passed = int64(int32(u32(now - bucket.at)))
     passed = 0 if passed < 0 else passed
     passed = MOST_TICKS if passed > MOST_TICKS else passed

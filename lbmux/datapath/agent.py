@@ -25,10 +25,10 @@ a client that does not know its source, and UDP has no connections to ask about;
 """
 
 from lbmux.datapath.context import (
-    VOUCHED,
+    KNOWN_LOCAL,
+    barrier,
     endpoint_limit,
     endpoints,
-    forgotten,
     frame,
     frame_end,
     frame_flags,
@@ -55,7 +55,7 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32, u64
-from lbmux.datapath.mux import counted, told_apart_later
+from lbmux.datapath.mux import counted, merge_verifier_paths
 from lbmux.datapath.parse import (
     FRAGMENT,
     ICMP,
@@ -77,7 +77,7 @@ DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(
 HAIRPIN = int(Verdict.HAIRPIN)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
-UNKNOWN, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
+PREVIOUS_LOST, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
 UNKNOWN_REPLY, UNTRACKED = int(Verdict.UNKNOWN_REPLY), int(Verdict.UNTRACKED)
 REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
 V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3, 5, 11, 12
@@ -85,59 +85,61 @@ V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3,
 
 
 @step
-def recall(world, setting, who, hashed, high, low, ports, target, endpoint, flags, now):
+def recall(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
     """Whether the flow is known, by this endpoint.
 
     Where it has another one the client has turned to another VIP of the same server: the newer counts, and the old
     entry goes, so that a flow has one entry.
     """
-    bucket, way = lookup(world, who, hashed, high, low, ports, endpoint.owner)
+    bucket, way = lookup(context, worker, hashed, high, low, ports, endpoint.owner)
     if way < 0:
         return False
     flow = flow_row(bucket, way)
     if int64(flow.target) != target:
         flow.state = 0
-        count_lookup(world, who, LOST)
+        count_lookup(context, worker, LOST)
         return False
-    return still_good(world, setting, who, who, hashed, bucket, flow, endpoint, endpoint, flags, now)
+    return still_good(context, setting, worker, worker, hashed, bucket, flow, endpoint, endpoint, flags, now)
 
 
 @step
-def one_of_all(world, setting, tunnel):
+def one_of_all(context, setting, tunnel):
     """The tunnel; the verifier follows what comes now once, not once for each kind."""
-    offset, kind = forgotten(world, tunnel.offset, setting.key0), forgotten(world, int64(tunnel.type), setting.key0)
+    offset, kind = barrier(context, tunnel.offset, setting.key0), barrier(context, int64(tunnel.type), setting.key0)
     return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.left, tunnel.ecn)
 
 
 @step
-def inbound(world, who, now):
+def inbound(context, worker, now):
     """One frame from the wire: (verdict, endpoint or -1)."""
-    setting = settings_row(settings(world), 0)
-    start, end = frame(world), frame_end(world)  # asked for once: to the kernel's verifier each is another packet
-    tunnel = open_tunnel(world, setting, start, end)
+    setting = settings_row(settings(context), 0)
+    start, end = frame(context), frame_end(context)  # asked for once: to the kernel's verifier each is another packet
+    tunnel = open_tunnel(context, setting, start, end)
     if tunnel.verdict != PARSED:
         return tunnel.verdict, int64(-1)
-    packet = parse_at(world, start, tunnel.offset, end, tunnel.left, tunnel.type)
+    packet = parse_at(context, start, tunnel.offset, end, tunnel.left, tunnel.type)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     port = destination_port(packet.ports)
-    target = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    target = match_service(
+        context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol
+    )
     if target < 0:
         return NOT_HERE, int64(-1)
-    if target >= endpoint_limit(world):
+    if target >= endpoint_limit(context):
         return OUT_OF_TABLE, int64(-1)
     if not carry_mark(start, packet, tunnel.ecn):
         return CONGESTED, target
-    endpoint = endpoint_row(endpoints(world), target)
+    endpoint = endpoint_row(endpoints(context), target)
     if endpoint.mode == NAT or endpoint.asks != 0:
-        packet = told_apart_later(world, setting, as_server_sees_it(endpoint, packet))
-        tunnel = one_of_all(world, setting, tunnel)
-        if not admitted(world, setting, who, endpoint, target, packet, now):
-            return UNKNOWN, target
-    if not decapsulate(world, start, tunnel):
+        packet = merge_verifier_paths(context, setting, as_server_sees_it(endpoint, packet))
+        tunnel = one_of_all(context, setting, tunnel)
+        if not admitted(context, setting, worker, endpoint, target, packet, now):
+            return PREVIOUS_LOST, target
+    if not decapsulate(context, start, tunnel):
         return NO_ROOM, target
     if endpoint.mode == NAT:
-        return translated(world, endpoint), target
+        return translated(context, endpoint), target
     return DELIVERED, target
 
 
@@ -181,54 +183,54 @@ def outbound_key(setting, packet):
 
 
 @step
-def admitted(world, setting, who, endpoint, target, packet, now):
+def admitted(context, setting, worker, endpoint, target, packet, now):
     """Remember by which VIP the flow comes; False where it is a connection that is not known here."""
     high, low = packet.source_high, packet.source_low
     hashed, ports = inbound_key(setting, endpoint, packet)
-    if recall(world, setting, who, hashed, high, low, ports, target, endpoint, packet.flags, now):
+    if recall(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
         return True
-    is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(world) & VOUCHED) == 0
-    if is_open and holder(world, who, hashed, high, low, ports, endpoint.owner, False, now) != target:
+    is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(context) & KNOWN_LOCAL) == 0
+    if is_open and holder(context, worker, hashed, high, low, ports, endpoint.owner, False, now) != target:
         return False
     remember(
-        world, setting, who, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
+        context, setting, worker, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
     )
     return True
 
 
 @step
-def translated(world, endpoint):
+def translated(context, endpoint):
     """Make the VIP the DIP; the verdict."""
-    start, end = frame(world), frame_end(world)
-    packet = parse(world, start, end)  # proves the bounds again, after the move
+    start, end = frame(context), frame_end(context)
+    packet = parse(context, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
         return NO_ROOM
     port = dip_port_of(endpoint, destination_port(packet.ports))
     if is_hairpin(endpoint, packet):
         translate_both(
-            world, start, packet, endpoint.vip_high, endpoint.vip_low, source_port(packet.ports),
+            context, start, packet, endpoint.vip_high, endpoint.vip_low, source_port(packet.ports),
             endpoint.dip_high, endpoint.dip_low, port,
         )  # fmt: skip
     else:
-        translate_destination(world, start, packet, endpoint.dip_high, endpoint.dip_low, port)
+        translate_destination(context, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
 
 
 @step
-def holder(world, who, hashed, high, low, ports, owner, is_denied, now):
+def holder(context, worker, hashed, high, low, ports, owner, is_denied, now):
     """The endpoint by which any worker knows the flow, or -1.
 
     ``is_denied``: by the host's stack; then all workers forget the flow, where the host is asked about connections.
     """
     target = int64(-1)
-    for turn in range(worker_limit(world)):
-        part = who + turn if who + turn < worker_limit(world) else who + turn - worker_limit(world)
+    for turn in range(worker_limit(context)):
+        table_worker = worker + turn if worker + turn < worker_limit(context) else worker + turn - worker_limit(context)
         if target < 0 or is_denied:
-            bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+            bucket, way = lookup(context, table_worker, hashed, high, low, ports, owner)
             flow = flow_row(bucket, way & (WAYS - 1))
             candidate = int64(flow.target)
-            if way >= 0 and candidate < endpoint_limit(world):
-                row = endpoint_row(endpoints(world), candidate)
+            if way >= 0 and candidate < endpoint_limit(context):
+                row = endpoint_row(endpoints(context), candidate)
                 if is_alive(flow, row, row, now):
                     target = candidate
                     if is_denied and row.asks != 0:
@@ -239,59 +241,59 @@ def holder(world, who, hashed, high, low, ports, owner, is_denied, now):
 
 
 @step
-def outbound(world, who, now):
+def outbound(context, worker, now):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
-    start, end = frame(world), frame_end(world)
-    packet = parse(world, start, end)
-    setting = settings_row(settings(world), 0)
+    start, end = frame(context), frame_end(context)
+    packet = parse(context, start, end)
+    setting = settings_row(settings(context), 0)
     if packet.verdict != PARSED:
-        return without_ports(world, setting, start, end, packet.verdict), int64(-1)
+        return without_ports(context, setting, start, end, packet.verdict), int64(-1)
     port = source_port(packet.ports)
-    owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    owner = match_service(context, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
     is_denied = (packet.flags & (RST | ACK)) == RST
     if owner < 0:
         if is_denied:
-            return from_vip(world, setting, who, packet, port, now)
+            return from_vip(context, setting, worker, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
-    owner = forgotten(world, owner, setting.key0)  # the verifier follows what comes now once, not once for each probe
+    owner = barrier(context, owner, setting.key0)  # the verifier follows what comes now once, not once for each probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
-    target = holder(world, who, hashed, high, low, ports, owner, is_denied, now)
+    target = holder(context, worker, hashed, high, low, ports, owner, is_denied, now)
     if target < 0:
-        return without_entry(world, setting, who, hashed, packet, ports, owner, now), int64(-1)
-    endpoint = endpoint_row(endpoints(world), target)
+        return without_entry(context, setting, worker, hashed, packet, ports, owner, now), int64(-1)
+    endpoint = endpoint_row(endpoints(context), target)
     if endpoint.mode != NAT:
         return NOT_TRANSLATED, int64(-1)
     if is_denied and endpoint.asks != 0:
-        count_lookup(world, who, LOST)
+        count_lookup(context, worker, LOST)
         return RESET_HELD, target
-    count_lookup(world, who, HIT)
+    count_lookup(context, worker, HIT)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
-    verdict = replied(world, start, packet, endpoint, vip_port)
+    verdict = replied(context, start, packet, endpoint, vip_port)
     if endpoint.mss != 0 and (packet.flags & SYN) != 0:
-        clamp_mss(world, packet, endpoint.mss)
+        clamp_mss(context, packet, endpoint.mss)
     return verdict, target
 
 
 @step
-def replied(world, start, packet, endpoint, vip_port):
+def replied(context, start, packet, endpoint, vip_port):
     """Make the DIP the VIP, in a hairpin at both ends; the verdict."""
     different = (packet.destination_high ^ endpoint.vip_high) | (packet.destination_low ^ endpoint.vip_low)
     if different != u64(0):
-        translate_source(world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
+        translate_source(context, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
         return REPLIED
     eth = ethernet(start, 0)
     own = u64(eth.source_high) | (u64(eth.source_low) << u64(16))
     write_ethernet(start, own, own)
     translate_both(
-        world, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port,
+        context, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port,
         endpoint.dip_high, endpoint.dip_low, destination_port(packet.ports),
     )  # fmt: skip
     return HAIRPIN
 
 
 @step
-def without_entry(world, setting, who, hashed, packet, ports, owner, now):
+def without_entry(context, setting, worker, hashed, packet, ports, owner, now):
     """The verdict of a reply that no entry tells anything about."""
     if packet.protocol != TCP_PROTOCOL:
         return UNTRACKED
@@ -300,21 +302,21 @@ def without_entry(world, setting, who, hashed, packet, ports, owner, now):
     if (packet.flags & SYN) == 0:
         return UNKNOWN_REPLY
     target = int64(setting.direct)
-    if target >= endpoint_limit(world):
+    if target >= endpoint_limit(context):
         return NOT_TRANSLATED
-    row = endpoint_row(endpoints(world), target)
+    row = endpoint_row(endpoints(context), target)
     if row.state != GONE:  # the client's SYN came by no mux, or there would be an entry
         high, low = packet.destination_high, packet.destination_low
-        remember(world, setting, who, hashed, high, low, ports, owner, target, row.generation, row, now)
+        remember(context, setting, worker, hashed, high, low, ports, owner, target, row.generation, row, now)
     return NOT_TRANSLATED
 
 
 @step
-def without_ports(world, setting, start, end, verdict):
+def without_ports(context, setting, start, end, verdict):
     """The verdict of what ``parse`` left with one: fragments and ICMP errors of a backend are not for passing on."""
     if verdict != FRAGMENT and verdict != ICMP:  # noqa: PLR1714 (a tuple is no BPF)
         return verdict
-    found, offset, kind = network_offset(world, start, end)
+    found, offset, kind = network_offset(context, start, end)
     if found != PARSED:
         return verdict
     high, low = u64(0), u64(0)
@@ -326,17 +328,17 @@ def without_ports(world, setting, start, end, verdict):
         if beyond(advance(start, offset + IPV6_BYTES), end):
             return verdict
         high, low = ipv6(start, offset).source_high, ipv6(start, offset).source_low
-    if match(world, setting, SOURCE, high, low, u16(0), 0) < 0:
+    if match(context, setting, SOURCE, high, low, u16(0), 0) < 0:
         return verdict
     if verdict == FRAGMENT:
         return REPLY_FRAGMENT
-    return REPLY_ICMP if is_icmp_error(world, start, offset, end, kind) else verdict
+    return REPLY_ICMP if is_icmp_error(context, start, offset, end, kind) else verdict
 
 
 @step
-def is_icmp_error(world, start, offset, end, kind):
+def is_icmp_error(context, start, offset, end, kind):
     """Whether the ICMP message behind the IP header at ``offset`` tells of trouble with a packet."""
-    found = headers_at(world, start, offset, end, frame_length(world) - offset, kind)
+    found = headers_at(context, start, offset, end, frame_length(context) - offset, kind)
     if found.verdict != PARSED or beyond(advance(start, found.transport + 1), end):
         return False
     number = int64(icmp(start, found.transport).type)
@@ -347,30 +349,30 @@ def is_icmp_error(world, start, offset, end, kind):
 
 
 @step
-def from_vip(world, setting, who, packet, port, now):
+def from_vip(context, setting, worker, packet, port, now):
     """A reset without an acknowledgment by a host that has the VIP itself, so that no other reply concerns us."""
-    target = match_service(world, setting, VIP, packet.source_high, packet.source_low, port, packet.protocol)
-    if target < 0 or target >= endpoint_limit(world):
+    target = match_service(context, setting, VIP, packet.source_high, packet.source_low, port, packet.protocol)
+    if target < 0 or target >= endpoint_limit(context):
         return NOT_TRANSLATED, int64(-1)
-    endpoint = endpoint_row(endpoints(world), target)
+    endpoint = endpoint_row(endpoints(context), target)
     if endpoint.mode == NAT or endpoint.asks == 0:
         return NOT_TRANSLATED, int64(-1)
     high, low = packet.destination_high, packet.destination_low
     ports = u32(u32(packet.ports >> u32(16)) | u32(u32(dip_port_of(endpoint, port)) << u32(16)))
     hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
-    if holder(world, who, hashed, high, low, ports, endpoint.owner, True, now) < 0:
+    if holder(context, worker, hashed, high, low, ports, endpoint.owner, True, now) < 0:
         return NOT_TRANSLATED, int64(-1)
-    count_lookup(world, who, LOST)
+    count_lookup(context, worker, LOST)
     return RESET_HELD, target
 
 
 @step
-def run_inbound(world):
+def run_inbound(context):
     """One frame from the wire: (verdict, endpoint or -1)."""
-    return counted(world, inbound)
+    return counted(context, inbound)
 
 
 @step
-def run_outbound(world):
+def run_outbound(context):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
-    return counted(world, outbound)
+    return counted(context, outbound)

@@ -6,13 +6,13 @@ sections 2-12 and 2-13).
 
 from collections.abc import Callable
 
-from lbmux.datapath.memory import int64, opaque, step, u64
+from lbmux.datapath.memory import barrier_var, int64, step, u64
 
 
 @step
 def below(a, b):
     """1 where a < b, as unsigned numbers: the borrow of a - b."""
-    return opaque(((~a & b) | (~(a ^ b) & (a - b))) >> u64(63))
+    return barrier_var(((~a & b) | (~(a ^ b) & (a - b))) >> u64(63))
 
 
 @step
@@ -25,12 +25,12 @@ def is_negative(number):
 def is_other(a, b):
     """1 where they differ."""
     different = u64(a) ^ u64(b)
-    return opaque(opaque(different | (u64(0) - different)) >> u64(63))
+    return barrier_var(barrier_var(different | (u64(0) - different)) >> u64(63))
 
 
 @step
 def is_same(a, b):
-    return opaque(is_other(a, b) ^ u64(1))
+    return barrier_var(is_other(a, b) ^ u64(1))
 
 
 def _of_every_set(say: Callable[[int], int]) -> int:

@@ -1,6 +1,6 @@
 """What a step needs of the place where it runs: the only file in which the targets differ.
 
-A ``world`` is the first argument of every step that touches more than its arguments.  Its Numba type
+A ``context`` is the first argument of every step that touches more than its arguments.  Its Numba type
 says which target is being compiled, so each primitive below lowers to the right thing and the steps
 above are written once:
 
@@ -33,7 +33,7 @@ LIMITS = ("names", "services", "slots", "rules", "backends", "buckets", "endpoin
 CLOCK = ("jiffy_ns", "jiffy_offset_ns")
 """What makes CLOCK_MONOTONIC of jiffies, which step with it; numbers like the limits, kernel only."""
 
-WORLD = layout(
+CONTEXT = layout(
     *((f"{name}_table", "u8") for name in TABLES),
     *((f"{name}_limit", "u8") for name in LIMITS),
     ("frame", "u8"), ("end", "u8"), ("floor", "u8"), ("now", "u8"), ("worker", "u8"), ("flags", "u8"),
@@ -45,7 +45,7 @@ it do only what the kernel does."""
 TABLE_SYMBOL, LIMIT_SYMBOL = "lbmux_table_", "lbmux_limit_"
 """Prefixes of the kernel target's external symbols; the loader resolves them."""
 
-UNFINISHED_CHECKSUM, CUT, VOUCHED = 1, 2, 4
+UNFINISHED_CHECKSUM, CUT, KNOWN_LOCAL = 1, 2, 4
 """Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
@@ -57,7 +57,7 @@ SENT, RECEIVED = 0, 1
 HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_JIFFIES, HELPER_TIME = 8, 11, 23, 44, 118, 160
 
 
-class World(types.Type):
+class Context(types.Type):
     """The Numba type of a world; ``target`` is ``native``, ``xdp`` or ``tc``."""
 
     def __init__(self, target: str) -> None:
@@ -65,23 +65,23 @@ class World(types.Type):
         self.target = target
 
 
-register_model(World)(models.OpaqueModel)
-NATIVE, XDP, TC = World("native"), World("xdp"), World("tc")
+register_model(Context)(models.OpaqueModel)
+NATIVE, XDP, TC = Context("native"), Context("xdp"), Context("tc")
 
 
-def _field(builder: Any, world: Any, name: str) -> Any:
+def _field(builder: Any, context: Any, name: str) -> Any:
     """A pointer to a field of the native WORLD record."""
-    place = offset_by(builder, world, ir.Constant(i64, WORLD.fields[name][1]))  # type: ignore[index]
+    place = offset_by(builder, context, ir.Constant(i64, CONTEXT.fields[name][1]))  # type: ignore[index]
     return builder.bitcast(place, i64.as_pointer())
 
 
-def _load(builder: Any, world: Any, name: str) -> Any:
-    return builder.load(_field(builder, world, name), typ=i64, align=8)
+def _load(builder: Any, context: Any, name: str) -> Any:
+    return builder.load(_field(builder, context, name), typ=i64, align=8)
 
 
-def _context(builder: Any, world: Any, offset: int) -> Any:
+def _context(builder: Any, context: Any, offset: int) -> Any:
     """A 32-bit field of the kernel's context."""
-    place = builder.bitcast(offset_by(builder, world, ir.Constant(i64, offset)), i32.as_pointer())
+    place = builder.bitcast(offset_by(builder, context, ir.Constant(i64, offset)), i32.as_pointer())
     return builder.zext(builder.load(place, typ=i32, align=4), i64)
 
 
@@ -105,29 +105,29 @@ def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
 
 
 def table(name: str) -> Any:
-    """``table("flows")(world)`` is where that table begins."""
+    """``table("flows")(context)`` is where that table begins."""
 
     @intrinsic
-    def place(typing: Any, world: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            if world.target == "native":
+    def place(typing: Any, context: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if context.target == "native":
                 return builder.inttoptr(_load(builder, args[0], f"{name}_table"), i8.as_pointer())
             return _symbol(builder, TABLE_SYMBOL + name)
 
-        return Pointer(world), lower
+        return Pointer(context), lower
 
     return place
 
 
 def _limit(name: str) -> Any:
     @intrinsic
-    def limit(typing: Any, world: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            if world.target == "native":
+    def limit(typing: Any, context: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if context.target == "native":
                 return _load(builder, args[0], f"{name}_limit")
             return builder.ptrtoint(_symbol(builder, LIMIT_SYMBOL + name), i64)
 
-        return types.int64(world), lower
+        return types.int64(context), lower
 
     return limit
 
@@ -144,40 +144,40 @@ def _limit(name: str) -> Any:
 
 
 @intrinsic
-def frame(typing: Any, world: Any) -> Any:
+def frame(typing: Any, context: Any) -> Any:
     """The frame's first byte.  Ask again after ``grow`` or ``shrink``."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        offset = {"xdp": XDP_DATA, "tc": SKB_DATA}.get(world.target)
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_DATA, "tc": SKB_DATA}.get(context.target)
         value = _load(builder, args[0], "frame") if offset is None else _context(builder, args[0], offset)
         return builder.inttoptr(value, i8.as_pointer())
 
-    return Pointer(world), lower
+    return Pointer(context), lower
 
 
 @intrinsic
-def frame_end(typing: Any, world: Any) -> Any:
+def frame_end(typing: Any, context: Any) -> Any:
     """The byte behind the frame's last one."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        offset = {"xdp": XDP_DATA_END, "tc": SKB_DATA_END}.get(world.target)
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_DATA_END, "tc": SKB_DATA_END}.get(context.target)
         value = _load(builder, args[0], "end") if offset is None else _context(builder, args[0], offset)
         return builder.inttoptr(value, i8.as_pointer())
 
-    return Pointer(world), lower
+    return Pointer(context), lower
 
 
 @intrinsic
-def frame_length(typing: Any, world: Any) -> Any:
+def frame_length(typing: Any, context: Any) -> Any:
     """The frame's bytes, those included that the kernel keeps in other buffers.
 
     In XDP only jumbo frames have several: of a first buffer that is no longer than a usual frame nothing is asked.
     """
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target == "tc":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target == "tc":
             return _context(builder, args[0], SKB_LENGTH)
-        if world.target == "native":
+        if context.target == "native":
             return builder.sub(_load(builder, args[0], "end"), _load(builder, args[0], "frame"))
         length = builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
         first = _kept_together(builder, length)
@@ -190,15 +190,15 @@ def frame_length(typing: Any, world: Any) -> Any:
         found.add_incoming(whole, behind)
         return found
 
-    return types.int64(world), lower
+    return types.int64(context), lower
 
 
 @intrinsic
-def grow(typing: Any, world: Any, length: Any) -> Any:
+def grow(typing: Any, context: Any, length: Any) -> Any:
     """Move the frame's first byte ``length`` bytes to the front (negative: to the back); False if there is no room."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target == "native":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target == "native":
             moved = builder.sub(_load(builder, args[0], "frame"), args[1])
             fits = builder.and_(
                 builder.icmp_unsigned(">=", moved, _load(builder, args[0], "floor")),
@@ -211,51 +211,51 @@ def grow(typing: Any, world: Any, length: Any) -> Any:
         result = helper(builder, HELPER_ADJUST_HEAD, i64, args[0], delta)
         return builder.icmp_signed("==", result, ir.Constant(i64, 0))
 
-    return types.boolean(world, types.int64), lower
+    return types.boolean(context, types.int64), lower
 
 
 @intrinsic
-def replace_transport_checksum(typing: Any, world: Any, offset: Any, before: Any, after: Any, flags: Any) -> Any:
+def replace_transport_checksum(typing: Any, context: Any, offset: Any, before: Any, after: Any, flags: Any) -> Any:
     """bpf_l4_csum_replace, which knows if the checksum is still to be finished: tc only.  Pointers are stale then."""
-    if world.target != "tc":
+    if context.target != "tc":
         return None
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        world, offset, before, after, flags = args
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        context, offset, before, after, flags = args
         before, after = builder.zext(before, i64), builder.zext(after, i64)
-        helper(builder, HELPER_CHECKSUM, i64, world, builder.trunc(offset, i32), before, after, flags)
-        return context.get_dummy_value()
+        helper(builder, HELPER_CHECKSUM, i64, context, builder.trunc(offset, i32), before, after, flags)
+        return lowering.get_dummy_value()
 
-    return types.void(world, types.int64, types.uint32, types.uint32, types.uint64), lower
+    return types.void(context, types.int64, types.uint32, types.uint32, types.uint64), lower
 
 
 @intrinsic
-def clock(typing: Any, world: Any) -> Any:
+def clock(typing: Any, context: Any) -> Any:
     """The time in ticks (tables.TICK_SHIFT), modulo 2**32.
 
     In the kernel made from jiffies, which are one load; bpf_ktime_get_coarse_ns says the same and costs 13 ns.
     """
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target == "native":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target == "native":
             return builder.trunc(_load(builder, args[0], "now"), i32)
         jiffy_ns, offset_ns = (builder.ptrtoint(_symbol(builder, LIMIT_SYMBOL + name), i64) for name in CLOCK)
         nanoseconds = builder.add(builder.mul(helper(builder, HELPER_JIFFIES, i64), jiffy_ns), offset_ns)
         return builder.trunc(builder.lshr(nanoseconds, ir.Constant(i64, TICK_SHIFT)), i32)
 
-    return types.uint32(world), lower
+    return types.uint32(context), lower
 
 
 def _reading(number: int) -> Any:
     @intrinsic
-    def read(typing: Any, world: Any) -> Any:
-        if world.target == "native":
+    def read(typing: Any, context: Any) -> Any:
+        if context.target == "native":
             return None
 
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
             return helper(builder, number, i64)
 
-        return types.uint64(world), lower
+        return types.uint64(context), lower
 
     return read
 
@@ -265,105 +265,106 @@ jiffies, coarse_time = _reading(HELPER_JIFFIES), _reading(HELPER_TIME)
 
 
 @intrinsic
-def worker(typing: Any, world: Any) -> Any:
+def current_worker(typing: Any, context: Any) -> Any:
     """Whose part of the flow and counter tables is used: in the kernel the CPU's number.  May exceed the limit."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target == "native":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target == "native":
             return _load(builder, args[0], "worker")
         return builder.and_(helper(builder, HELPER_CPU, i64), ir.Constant(i64, 0xFFFFFFFF))
 
-    return types.int64(world), lower
+    return types.int64(context), lower
 
 
 @intrinsic
-def frame_flags(typing: Any, world: Any) -> Any:
-    """UNFINISHED_CHECKSUM and CUT, where the driver knows them, and VOUCHED: at an agent, a packet whose connection is
+def frame_flags(typing: Any, context: Any) -> Any:
+    """UNFINISHED_CHECKSUM and CUT, where the driver knows them, and KNOWN_LOCAL: at an agent, a packet whose
+    connection is
     the host's, or that it is to have in any case.  No flag tells in the kernel."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _load(builder, args[0], "flags") if world.target == "native" else ir.Constant(i64, 0)
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _load(builder, args[0], "flags") if context.target == "native" else ir.Constant(i64, 0)
 
-    return types.int64(world), lower
+    return types.int64(context), lower
 
 
 @intrinsic
-def is_plain(typing: Any, world: Any) -> Any:
+def is_plain(typing: Any, context: Any) -> Any:
     """Whether only headers at their usual places are followed: always in the kernel, which hands up the others."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target != "native":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target != "native":
             return ir.Constant(ir.IntType(1), 1)
         return builder.icmp_unsigned("!=", _load(builder, args[0], "plain"), ir.Constant(i64, 0))
 
-    return types.boolean(world), lower
+    return types.boolean(context), lower
 
 
 @intrinsic
-def forgotten(typing: Any, world: Any, value: Any, anything: Any) -> Any:
+def barrier(typing: Any, context: Any, value: Any, anything: Any) -> Any:
     """The value, of which the kernel's verifier knows nothing any more, so that ways which differ in it are followed
     together from here on.  ``anything``: a number from memory."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if world.target == "native":
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if context.target == "native":
             return args[1]
         return builder.add(args[1], builder.xor(args[2], _kept_together(builder, args[2])))
 
-    return types.int64(world, types.int64, types.uint64), lower
+    return types.int64(context, types.int64, types.uint64), lower
 
 
 @intrinsic
-def arrived(typing: Any, world: Any) -> Any:
+def arrived(typing: Any, context: Any) -> Any:
     """The index of the interface that the frame came in by (tc: goes out by)."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        offset = {"xdp": XDP_INGRESS, "tc": SKB_INTERFACE}.get(world.target)
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        offset = {"xdp": XDP_INGRESS, "tc": SKB_INTERFACE}.get(context.target)
         return _load(builder, args[0], "arrived") if offset is None else _context(builder, args[0], offset)
 
-    return types.int64(world), lower
+    return types.int64(context), lower
 
 
 @intrinsic
-def packet_mark(typing: Any, world: Any) -> Any:
+def packet_mark(typing: Any, context: Any) -> Any:
     """What the packet's socket is marked with (SO_MARK): tc only."""
-    if world.target != "tc":
+    if context.target != "tc":
         return None
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _context(builder, args[0], SKB_MARK)
 
-    return types.int64(world), lower
+    return types.int64(context), lower
 
 
 @intrinsic
-def redirect(typing: Any, world: Any, interface: Any, flags: Any) -> Any:
+def redirect(typing: Any, context: Any, interface: Any, flags: Any) -> Any:
     """Send the frame by another interface, or (``flags``: RECEIVED, tc only) receive it there.
 
     The action to return to the kernel, which alone has it.
     """
-    if world.target == "native":
+    if context.target == "native":
         return None
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return helper(builder, HELPER_REDIRECT, i64, builder.trunc(args[1], i32), args[2])
 
-    return types.int64(world, types.int64, types.int64), lower
+    return types.int64(context, types.int64, types.int64), lower
 
 
 @intrinsic
-def world_at(typing: Any, address: Any) -> Any:
+def context_at(typing: Any, address: Any) -> Any:
     """The native world whose WORLD record lies at an address."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], i8.as_pointer())
 
     return NATIVE(types.uint64), lower
 
 
-def _kernel_world(kind: World) -> Any:
+def _kernel_context(kind: Context) -> Any:
     @intrinsic
     def of(typing: Any, context_pointer: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
             return args[0]
 
         return kind(Pointer), lower
@@ -371,5 +372,5 @@ def _kernel_world(kind: World) -> Any:
     return of
 
 
-xdp_world, tc_world = _kernel_world(XDP), _kernel_world(TC)
+xdp_context, tc_context = _kernel_context(XDP), _kernel_context(TC)
 """The kernel's context as a world."""

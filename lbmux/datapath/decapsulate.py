@@ -78,7 +78,7 @@ def under_gre(start, at, end):
 
 
 @step
-def under_udp(world, setting, start, at, end):
+def under_udp(context, setting, start, at, end):
     if beyond(advance(start, at + UDP_BYTES + GUE_BYTES), end):
         return no_shim()
     port, inside = destination_port(udp(start, at).ports), at + UDP_BYTES
@@ -88,7 +88,7 @@ def under_udp(world, setting, start, at, end):
             return Shim(inside, u16(TYPE_IPV4) if (first >> 4) == 4 else u16(TYPE_IPV6))
         shim = gue(start, inside)
         more = int64(shim.version_length & 31) * 4
-        if (shim.version_length >> 5) != 0 or (more != 0 and is_plain(world)):
+        if (shim.version_length >> 5) != 0 or (more != 0 and is_plain(context)):
             return no_shim()
         return Shim(inside + GUE_BYTES + more, type_of(int64(shim.protocol)))
     if port == setting.geneve_port:
@@ -96,26 +96,26 @@ def under_udp(world, setting, start, at, end):
             return no_shim()
         shim8 = geneve(start, inside)
         more = int64(shim8.version_length & 63) * 4
-        if (shim8.version_length >> 6) != 0 or (more != 0 and is_plain(world)):
+        if (shim8.version_length >> 6) != 0 or (more != 0 and is_plain(context)):
             return no_shim()
         return Shim(inside + GENEVE_BYTES + more, shim8.protocol)
     return no_shim()
 
 
 @step
-def open_tunnel(world, setting, start, end):
+def open_tunnel(context, setting, start, end):
     """What is inside a frame that a mux tunnelled to us."""
-    verdict, network, kind = network_offset(world, start, end)
+    verdict, network, kind = network_offset(context, start, end)
     if verdict != PARSED:
         return no_tunnel(verdict)
-    outer = headers_at(world, start, network, end, frame_length(world) - network, kind)
+    outer = headers_at(context, start, network, end, frame_length(context) - network, kind)
     if outer.verdict != PARSED:
         return no_tunnel(NOT_TUNNELLED if outer.verdict == FRAGMENT else outer.verdict)
     shim = Shim(outer.transport, type_of(outer.protocol))
     if outer.protocol == GRE_PROTOCOL:
         shim = under_gre(start, outer.transport, end)
     elif outer.protocol == UDP_PROTOCOL:
-        shim = under_udp(world, setting, start, outer.transport, end)
+        shim = under_udp(context, setting, start, outer.transport, end)
     if shim.type != TYPE_IPV4 and shim.type != TYPE_IPV6:
         return no_tunnel(NOT_TUNNELLED)
     if outer.family == 4:
@@ -127,21 +127,21 @@ def open_tunnel(world, setting, start, end):
         source_high, source_low = ip6.source_high, ip6.source_low
         own_high, own_low = ip6.destination_high, ip6.destination_low
         tos = int64(swap32(ip6.version_class_label) >> u32(20))
-    if match(world, setting, OWN, own_high, own_low, u16(0), int64(0)) < 0:
+    if match(context, setting, OWN, own_high, own_low, u16(0), int64(0)) < 0:
         return no_tunnel(NOT_TUNNELLED)
-    if not is_mux(world, setting, source_high, source_low):
+    if not is_mux(context, setting, source_high, source_low):
         return no_tunnel(NOT_A_MUX)
     left = network + outer.length - shim.offset
     return Tunnel(int64(PARSED), shim.offset, shim.type, left, tos & 3)
 
 
 @step
-def is_mux(world, setting, high, low):
-    if match(world, setting, MUX, high, low, u16(0), int64(0)) >= 0:
+def is_mux(context, setting, high, low):
+    if match(context, setting, MUX, high, low, u16(0), int64(0)) >= 0:
         return True
     if setting.wide_muxes == 0:
         return False
-    return match(world, setting, WIDE_MUX, high, low & u64(WITHOUT_HASH), u16(0), int64(0)) >= 0
+    return match(context, setting, WIDE_MUX, high, low & u64(WITHOUT_HASH), u16(0), int64(0)) >= 0
 
 
 @step
@@ -173,15 +173,15 @@ def carry_mark(start, packet, outer):
 
 
 @step
-def decapsulate(world, start, tunnel):
+def decapsulate(context, start, tunnel):
     """Take all before the inner packet off, and VLAN tags with it; False where the frame cannot be shrunk."""
     eth = ethernet(start, 0)
     destination = u64(eth.destination_low) | (u64(eth.destination_high) << u64(32))
     source = u64(eth.source_high) | (u64(u32(eth.source_low)) << u64(16))
-    if not grow(world, ETHERNET_BYTES - tunnel.offset):
+    if not grow(context, ETHERNET_BYTES - tunnel.offset):
         return False
-    start = frame(world)
-    if beyond(advance(start, ETHERNET_BYTES), frame_end(world)):
+    start = frame(context)
+    if beyond(advance(start, ETHERNET_BYTES), frame_end(context)):
         return False
     write_ethernet(start, source, destination)
     type_at(start, ETHERNET_BYTES - 2).value = tunnel.type

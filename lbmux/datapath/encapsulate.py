@@ -39,7 +39,6 @@ from lbmux.datapath.memory import (
     header,
     int64,
     layout,
-    rarely,
     step,
     swap16,
     swap32,
@@ -47,6 +46,7 @@ from lbmux.datapath.memory import (
     u16,
     u32,
     u64,
+    unlikely,
 )
 from lbmux.datapath.parse import unmapped
 from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_MASK, OUTER_IPV6
@@ -80,14 +80,14 @@ def write_ethernet(start, source_mac, destination_mac):
 
 
 @step
-def hops_left(start, packet):
+def remaining_ttl(start, packet):
     if packet.family == 4:
         return int64(ipv4(start, packet.network).ttl)
     return int64(ipv6(start, packet.network).hops)
 
 
 @step
-def take_hop(start, packet):
+def decrement_ttl(start, packet):
     """One hop less; the IPv4 header's checksum is one more then, in its first byte (RFC 1141)."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
@@ -100,7 +100,7 @@ def take_hop(start, packet):
 
 
 @step
-def look_inside(start, packet):
+def inner_fields(start, packet):
     if packet.family == 4:
         ip = ipv4(start, packet.network)
         return Inner(
@@ -177,39 +177,42 @@ def write_ipv6(start, at, backend, inner, kind, tunnel, length, entropy):
 
 
 @step
-def encapsulate(world, setting, start, packet, backend):
+def encapsulate(context, setting, start, packet, backend):
     """Grow the frame and write Ethernet and outer headers; the verdict, and the outer packet's bytes."""
-    if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(world)):
+    if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(context)):
         return NO_ROOM, int64(0)  # never: for the verifier, which has forgotten which family it was
-    if not is_plain(world) and backend.tunnel == 0:
-        return put_on(world, setting, start, packet, backend, int64(0), int64(IPV4_BYTES))
-    return put_on(world, setting, start, packet, backend, int64(backend.tunnel), int64(backend.room))
+    if not is_plain(context) and backend.tunnel == 0:
+        return encapsulate_with(context, setting, start, packet, backend, int64(0), int64(IPV4_BYTES))
+    return encapsulate_with(
+        context, setting, start, packet, backend, int64(backend.tunnel), int64(backend.overhead_bytes)
+    )
 
 
 @step
-def put_on(world, setting, start, packet, backend, tunnel, room):
-    """Like ``encapsulate``; ``tunnel`` and ``room`` are the backend's, known to the compiler for IP in IP over IPv4."""
-    inner, network = look_inside(start, packet), packet.network
+def encapsulate_with(context, setting, start, packet, backend, tunnel, overhead_bytes):
+    """Like ``encapsulate``; ``tunnel`` and ``overhead_bytes`` are the backend's, known to the compiler for IP in "
+    "IP over IPv4."""
+    inner, network = inner_fields(start, packet), packet.network
     kind = tunnel & KIND_MASK
-    length = inner.length + room
-    if rarely(length > int64(backend.mtu)):
+    length = inner.length + overhead_bytes
+    if unlikely(length > int64(backend.mtu)):
         return TOO_BIG, length
     destination_mac, source_mac = backend.destination_mac, backend.source_mac
-    if rarely(destination_mac == u64(0)):
+    if unlikely(destination_mac == u64(0)):
         return NO_NEIGHBOUR, length
-    take_hop(start, packet)
+    decrement_ttl(start, packet)
     if kind == DIRECT:
         write_ethernet(start, source_mac, destination_mac)
         return FORWARDED, length
     entropy = entropy_of(setting, packet) if tunnel != 0 else u32(0)
-    if rarely(not grow(world, room)):
+    if unlikely(not grow(context, overhead_bytes)):
         return NO_ROOM, length
-    start, end = frame(world), frame_end(world)
+    start, end = frame(context), frame_end(context)
     if beyond(advance(start, network + IPV4_BYTES + MOST_SHIM_BYTES), end):
         return NO_ROOM, length
-    if not is_plain(world):
+    if not is_plain(context):
         for at in range(MACS_BYTES, network - 2, 4):  # VLAN tags
-            word_at(start, at).value = word_at(start, at + room).value
+            word_at(start, at).value = word_at(start, at + overhead_bytes).value
     write_ethernet(start, source_mac, destination_mac)
     if (tunnel & OUTER_IPV6) == 0:
         type_at(start, network - 2).value = u16(TYPE_IPV4)
@@ -232,6 +235,6 @@ def constant_sum(source: int, destination: int) -> int:
     return words + 0x4500 + (TTL << 8)
 
 
-def room_of(kind: int, is_ipv6: bool) -> int:
+def overhead_bytes_of(kind: int, is_ipv6: bool) -> int:
     """Bytes that a packet grows by."""
     return 0 if kind == DIRECT else (IPV6_BYTES if is_ipv6 else IPV4_BYTES) + SHIM_BYTES[kind]

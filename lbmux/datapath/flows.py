@@ -10,10 +10,10 @@ Every worker has its own part, so there are no locks; user space reads all of th
 """
 
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
-from lbmux.datapath.context import bucket_limit, flows, lookups, settings, worker
+from lbmux.datapath.context import bucket_limit, current_worker, flows, lookups, settings
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.headers import FIN, RST, SYN
-from lbmux.datapath.memory import advance, int32, int64, prefetch, rarely, step, u8, u16, u32, u64
+from lbmux.datapath.memory import advance, int32, int64, prefetch, step, u8, u16, u32, u64, unlikely
 from lbmux.datapath.tables import (
     BUCKET_BYTES,
     CLOSING,
@@ -39,8 +39,8 @@ SECOND = 0x9E3779B9
 
 
 @step
-def count_lookup(world, who, what):
-    lookup_row(lookups(world), who * LOOKUP_ROWS + what).count += u64(1)
+def count_lookup(context, worker, what):
+    lookup_row(lookups(context), worker * LOOKUP_ROWS + what).count += u64(1)
 
 
 @step
@@ -50,19 +50,19 @@ def flow_hash(setting, high, low, ports, destination_low):
 
 
 @step
-def anticipate(world, high, low, ports, destination_low):
+def anticipate(context, high, low, ports, destination_low):
     """Ask for both lines of a flow's bucket, some frames ahead."""
-    hashed = flow_hash(settings_row(settings(world), 0), high, low, ports, destination_low)
-    bucket = bucket_at(world, worker(world), hashed)
+    hashed = flow_hash(settings_row(settings(context), 0), high, low, ports, destination_low)
+    bucket = bucket_at(context, current_worker(context), hashed)
     prefetch(bucket)
     prefetch(advance(bucket, 64))
 
 
 @step
-def bucket_at(world, who, hashed):
-    """The bucket of ``hashed`` in the part of worker ``who``, which is below the limit."""
-    index = who * bucket_limit(world) + (int64(hashed) & (bucket_limit(world) - 1))
-    return advance(flows(world), index * BUCKET_BYTES)
+def bucket_at(context, worker, hashed):
+    """The bucket of ``hashed`` in the part of worker ``worker``, which is below the limit."""
+    index = worker * bucket_limit(context) + (int64(hashed) & (bucket_limit(context) - 1))
+    return advance(flows(context), index * BUCKET_BYTES)
 
 
 @step
@@ -135,13 +135,13 @@ def touch(setting, bucket, flow, flags, now):
 
 
 @step
-def move(world, setting, part, hashed, flow, row, now):
+def move(context, setting, table_worker, hashed, flow, row, now):
     """A flow that may not be trusted in its first bucket is, from now on, in its second, if that one's share allows.
 
     Else the fourth established flow of a bucket would go with the next flood.
     """
     other = second_hash(hashed)
-    second = bucket_at(world, part, other)
+    second = bucket_at(context, table_worker, other)
     if trusted_in(second) >= int64(setting.trusted_ways):
         return
     owner, target = int64(flow.owner), int64(flow.target)
@@ -151,7 +151,7 @@ def move(world, setting, part, hashed, flow, row, now):
     to = flow_row(second, place & (WAYS - 1))
     enter(to, flow.high, flow.low, flow.ports, owner, target, flow.generation, now)
     to.state = TRUSTED
-    flow_row(bucket_at(world, part, hashed), 0).overflowed = 1
+    flow_row(bucket_at(context, table_worker, hashed), 0).overflowed = 1
     flow.state = 0
 
 
@@ -170,13 +170,13 @@ def is_trusted(flow):
 
 
 @step
-def lookup(world, part, hashed, high, low, ports, owner):
-    """Where worker ``part`` has a flow: (its bucket, its place there or -1)."""
-    bucket = bucket_at(world, part, hashed)
+def lookup(context, table_worker, hashed, high, low, ports, owner):
+    """Where worker ``table_worker`` has a flow: (its bucket, its place there or -1)."""
+    bucket = bucket_at(context, table_worker, hashed)
     way = find(bucket, hashed, high, low, ports, owner)
     if way < 0 and flow_row(bucket, 0).overflowed != 0:
         other = second_hash(hashed)
-        second = bucket_at(world, part, other)
+        second = bucket_at(context, table_worker, other)
         way = find(second, other, high, low, ports, owner)
         if way >= 0:
             bucket = second
@@ -190,22 +190,22 @@ def is_alive(flow, target, row, now):
 
 
 @step
-def still_good(world, setting, who, part, hashed, bucket, flow, target, row, flags, now):
+def still_good(context, setting, worker, table_worker, hashed, bucket, flow, target, row, flags, now):
     """Whether a flow that was found may be used: its ``target`` row lives and it was not idle; counted and touched.
 
     ``row`` has the idle times.  A connection that opens where a closed one was begins afresh.
     """
-    if rarely(target.state == GONE or target.generation != flow.generation):
+    if unlikely(target.state == GONE or target.generation != flow.generation):
         flow.state = 0
-        count_lookup(world, who, LOST)
+        count_lookup(context, worker, LOST)
         return False
-    if rarely(is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING)):
+    if unlikely(is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING)):
         flow.state = 0
-        count_lookup(world, who, EXPIRED)
+        count_lookup(context, worker, EXPIRED)
         return False
     if not touch(setting, bucket, flow, flags, now):
-        move(world, setting, part, hashed, flow, row, now)
-    count_lookup(world, who, HIT)
+        move(context, setting, table_worker, hashed, flow, row, now)
+    count_lookup(context, worker, HIT)
     return True
 
 
@@ -244,17 +244,17 @@ def enter(flow, high, low, ports, owner, target, generation, now):
 
 
 @step
-def remember(world, setting, who, hashed, high, low, ports, owner, target, generation, row, now):
+def remember(context, setting, worker, hashed, high, low, ports, owner, target, generation, row, now):
     """Enter a new flow, in its first bucket or its second; what became of it is counted."""
-    bucket = bucket_at(world, who, hashed)
+    bucket = bucket_at(context, worker, hashed)
     place = free_place(setting, bucket, hashed, owner, row, now)
     if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):
         flow_row(bucket, 0).overflowed = 1
         other = second_hash(hashed)
-        bucket = bucket_at(world, who, other)
+        bucket = bucket_at(context, worker, other)
         place = free_place(setting, bucket, other, owner, row, now)
     if place < 0:
-        count_lookup(world, who, FULL)
+        count_lookup(context, worker, FULL)
         return
-    count_lookup(world, who, EVICTED if place >= WAYS else NEW)
+    count_lookup(context, worker, EVICTED if place >= WAYS else NEW)
     enter(flow_row(bucket, place & (WAYS - 1)), high, low, ports, owner, target, generation, now)

@@ -8,28 +8,28 @@ PROBES places from its own, then switches.
 
 from lbmux.datapath.context import name_limit, names
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import int64, opaque, step, u8, u16, u32, u64
-from lbmux.datapath.tables import name_row
+from lbmux.datapath.memory import barrier_var, int64, step, u8, u16, u32, u64
+from lbmux.datapath.tables import address_entry_row
 
 PROBES = 8
 
 
 @step
-def name_hash(keys, salt, kind, high, low, port, protocol):
+def address_hash(keys, salt, kind, high, low, port, protocol):
     return keyed(keys, u32(salt), high, low, u32(port), u32((kind << 8) | protocol))
 
 
 @step
-def match(world, setting, kind, high, low, port, protocol):
+def match(context, setting, kind, high, low, port, protocol):
     """The index that (kind, address, port, protocol) stands for, or -1.  ``port`` is as loaded."""
     active = int64(setting.active & u32(1))
-    in_second = u64(0) - opaque(u64(active))
+    in_second = u64(0) - barrier_var(u64(active))
     salt = u64(setting.salt0) ^ (u64(setting.salt0 ^ setting.salt1) & in_second)
-    mask = name_limit(world) - 1
-    table, first = names(world), active * name_limit(world)
-    place = int64(name_hash(setting, salt, kind, high, low, port, protocol))
+    mask = name_limit(context) - 1
+    table, first = names(context), active * name_limit(context)
+    place = int64(address_hash(setting, salt, kind, high, low, port, protocol))
     for probe in range(PROBES):
-        name = name_row(table, first + ((place + probe) & mask))
+        name = address_entry_row(table, first + ((place + probe) & mask))
         if name.kind == 0:
             return int64(-1)
         different = (name.low ^ low) | (name.high ^ high) | u64(name.port ^ u16(port))
@@ -40,9 +40,9 @@ def match(world, setting, kind, high, low, port, protocol):
 
 
 @step
-def match_service(world, setting, kind, high, low, port, protocol):
+def match_service(context, setting, kind, high, low, port, protocol):
     """Like ``match``, where a name without a port stands for all ports that have no name of their own."""
-    index = match(world, setting, kind, high, low, port, protocol)
+    index = match(context, setting, kind, high, low, port, protocol)
     if index < 0 and setting.any_port != 0:
-        index = match(world, setting, kind, high, low, u16(0), protocol)
+        index = match(context, setting, kind, high, low, u16(0), protocol)
     return index

@@ -59,8 +59,8 @@ def header(dtype: np.dtype[Any]) -> Any:
 
     @intrinsic
     def at(typing: Any, pointer: Any, offset: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return builder.bitcast(offset_by(builder, *args), context.get_value_type(record))
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.bitcast(offset_by(builder, *args), lowering.get_value_type(record))
 
         return record(Pointer, types.int64), lower
 
@@ -73,9 +73,9 @@ def rows(dtype: np.dtype[Any]) -> Any:
 
     @intrinsic
     def row(typing: Any, table: Any, index: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = offset_by(builder, args[0], builder.mul(args[1], ir.Constant(i64, size)))
-            return builder.bitcast(place, context.get_value_type(record))
+            return builder.bitcast(place, lowering.get_value_type(record))
 
         return record(Pointer, types.int64), lower
 
@@ -86,7 +86,7 @@ def rows(dtype: np.dtype[Any]) -> Any:
 def advance(typing: Any, pointer: Any, offset: Any) -> Any:
     """The pointer ``offset`` bytes further on."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return offset_by(builder, *args)
 
     return Pointer(Pointer, types.int64), lower
@@ -96,7 +96,7 @@ def advance(typing: Any, pointer: Any, offset: Any) -> Any:
 def beyond(typing: Any, pointer: Any, end: Any) -> Any:
     """True where ``pointer`` lies past ``end``: the bounds check that the verifier understands."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.icmp_unsigned(">", args[0], args[1])
 
     return types.boolean(Pointer, Pointer), lower
@@ -106,17 +106,17 @@ def beyond(typing: Any, pointer: Any, end: Any) -> Any:
 def at_address(typing: Any, address: Any) -> Any:
     """An integer address (``array.ctypes.data``) as a pointer: native code only."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], i8.as_pointer())
 
     return Pointer(types.uint64), lower
 
 
 @intrinsic
-def opaque(typing: Any, value: Any) -> Any:
+def barrier_var(typing: Any, value: Any) -> Any:
     """The value, of which the compiler knows nothing any more: so it makes no branch of arithmetic."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [args[0]], side_effect=False)
 
     return types.uint64(types.uint64), lower
@@ -125,7 +125,7 @@ def opaque(typing: Any, value: Any) -> Any:
 def _swap(kind: Any) -> Any:
     @intrinsic
     def swap(typing: Any, value: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
             return builder.bswap(args[0])
 
         return kind(kind), lower
@@ -141,21 +141,21 @@ swap16, swap32, swap64 = _swap(types.uint16), _swap(types.uint32), _swap(types.u
 def prefetch(typing: Any, pointer: Any) -> Any:
     """Ask for a cache line that will be written soon: native code only."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32])
         name = "llvm.prefetch.p0"
         function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
         builder.call(function, [args[0], ir.Constant(i32, 1), ir.Constant(i32, 3), ir.Constant(i32, 1)])
-        return context.get_dummy_value()
+        return lowering.get_dummy_value()
 
     return types.void(Pointer), lower
 
 
 @intrinsic
-def rarely(typing: Any, condition: Any) -> Any:
+def unlikely(typing: Any, condition: Any) -> Any:
     """The condition, which seldom holds: the compiler is told, and puts what follows from it out of the way."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         bit, name = ir.IntType(1), "llvm.expect.i1"
         kind = ir.FunctionType(bit, [bit, bit])
         function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)

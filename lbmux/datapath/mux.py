@@ -10,8 +10,9 @@ from lbmux.datapath.context import (
     UNFINISHED_CHECKSUM,
     backend_limit,
     backends,
+    barrier,
     clock,
-    forgotten,
+    current_worker,
     frame,
     frame_end,
     frame_flags,
@@ -24,15 +25,14 @@ from lbmux.datapath.context import (
     slots,
     traffic,
     verdicts,
-    worker,
     worker_limit,
 )
-from lbmux.datapath.encapsulate import encapsulate, hops_left
+from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
 from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, rarely, step, u16, u32, u64
+from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
@@ -44,7 +44,7 @@ from lbmux.datapath.tables import (
     HASH_SOURCE,
     LIMITED,
     NONE,
-    UNKNOWN,
+    PREVIOUS_LOST,
     VIP,
     WAYS,
     backend_row,
@@ -60,7 +60,7 @@ from lbmux.datapath.verdicts import VERDICTS, Verdict
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
-HAND_UP = -2
+PUNT = -2
 KERNEL_PARTS = 4
 """So many CPUs' parts the kernel looks through itself."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
@@ -82,70 +82,72 @@ def slot_hash(service, packet):
 
 
 @step
-def select(world, service, packet):
+def select(context, service, packet):
     """The backend of the packet's Maglev slot, or -1."""
     if service.size == 0:
         return int64(-1)
-    return slot_at(world, service.slots, service, packet)
+    return slot_at(context, service.slots, service, packet)
 
 
 @step
-def slot_at(world, first, service, packet):
+def slot_at(context, first, service, packet):
     """The backend of the packet's slot in the Maglev table that begins at ``first``, or -1."""
     slot = int64(first) + scale(slot_hash(service, packet), service.size)
-    if slot >= slot_limit(world):
+    if slot >= slot_limit(context):
         return int64(-1)
-    backend = int64(slot_row(slots(world), slot).backend)
-    return backend if backend < backend_limit(world) else int64(-1)
+    backend = int64(slot_row(slots(context), slot).backend)
+    return backend if backend < backend_limit(context) else int64(-1)
 
 
 @step
-def known(world, setting, who, hashed, packet, index, service, now, named):
+def known(context, setting, worker, hashed, packet, index, service, now, named):
     """The backend that the packet's flow has, or -1; ``named`` by a connection id, it has that one from now on."""
-    bucket, way = lookup(world, who, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    bucket, way = lookup(context, worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return int64(-1)
     flow = flow_row(bucket, way)
-    if rarely(named >= 0 and named < backend_limit(world)):
-        flow.target, flow.generation = u16(named), backend_row(backends(world), named).generation
+    if unlikely(named >= 0 and named < backend_limit(context)):
+        flow.target, flow.generation = u16(named), backend_row(backends(context), named).generation
     target = int64(flow.target)
-    if target >= backend_limit(world):
+    if target >= backend_limit(context):
         return int64(-1)
-    backend = backend_row(backends(world), target)
-    good = still_good(world, setting, who, who, hashed, bucket, flow, backend, service, packet.flags, now)
+    backend = backend_row(backends(context), target)
+    good = still_good(context, setting, worker, worker, hashed, bucket, flow, backend, service, packet.flags, now)
     return target if good else int64(-1)
 
 
 @step
-def in_part(world, part, hashed, packet, index, service, now):
+def in_worker_table(context, table_worker, hashed, packet, index, service, now):
     """The backend that the packet's flow has in a worker's part, or -1; nothing is changed there."""
-    bucket, way = lookup(world, part, hashed, packet.source_high, packet.source_low, packet.ports, index)
-    way = forgotten(world, way, packet.source_low)  # else the verifier follows every place, in every part, to the end
+    bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    way = barrier(context, way, packet.source_low)  # else the verifier follows every place, in every part, to the end
     flow = flow_row(bucket, way & (WAYS - 1))
     target = int64(flow.target)
-    if way < 0 or target >= backend_limit(world):
+    if way < 0 or target >= backend_limit(context):
         return int64(-1)
-    return target if is_alive(flow, backend_row(backends(world), target), service, now) else int64(-1)
+    return target if is_alive(flow, backend_row(backends(context), target), service, now) else int64(-1)
 
 
 @step
-def elsewhere(world, who, hashed, packet, index, service, now):
+def elsewhere(context, worker, hashed, packet, index, service, now):
     """The backend that the packet's flow has in another worker's part, or -1.
 
     The kernel looks at the last part, which is user space's, and at those of some CPUs: to follow it through many is
     more than its verifier does.  What it does not find there user space looks for, and enters in that part.
     """
-    last = worker_limit(world) - 1
-    target = in_part(world, last, hashed, packet, index, service, now) if who != last else int64(-1)
-    most = KERNEL_PARTS if is_plain(world) else last
-    for part in range(min(most, last)):
-        if target < 0 and is_other(part, who) != u64(0):  # no jump: the verifier would go on for each CPU by itself
-            target = in_part(world, part, hashed, packet, index, service, now)
+    last = worker_limit(context) - 1
+    target = in_worker_table(context, last, hashed, packet, index, service, now) if worker != last else int64(-1)
+    most = KERNEL_PARTS if is_plain(context) else last
+    for table_worker in range(min(most, last)):
+        if target < 0 and is_other(table_worker, worker) != u64(
+            0
+        ):  # no jump: the verifier would go on for each CPU by itself
+            target = in_worker_table(context, table_worker, hashed, packet, index, service, now)
     return target
 
 
 @step
-def is_unsettled(world, setting, service, packet, target, now):
+def is_unsettled(context, setting, service, packet, target, now):
     """Whether a packet without a flow entry may belong to a flow that its slot would now give to another backend.
 
     Its slot's backend is ``target``; the one before stands in the service's previous Maglev table.  A flow may change
@@ -153,87 +155,87 @@ def is_unsettled(world, setting, service, packet, target, now):
     """
     if (packet.flags & SYN) != 0 or service.previous == NONE or u32(now - setting.changed) > setting.idle_longest:
         return False
-    return service.previous == UNKNOWN or slot_at(world, service.previous, service, packet) != target
+    return service.previous == PREVIOUS_LOST or slot_at(context, service.previous, service, packet) != target
 
 
 @step
-def begun_before(world, who, service, packet, target):
+def begun_before(context, worker, service, packet, target):
     """The backend of a TCP connection of which no worker here knows, after a change of the Maglev table.
 
     It came from another mux, and most of what is open when a table changes is older than the change: so it has the
     backend that its slot had before, if that lives, and survives the loss of a mux beside a change of backends.
     """
-    if packet.protocol != TCP_PROTOCOL or service.previous == UNKNOWN:
+    if packet.protocol != TCP_PROTOCOL or service.previous == PREVIOUS_LOST:
         return target
-    before = slot_at(world, service.previous, service, packet)
-    if before < 0 or backend_row(backends(world), before).state == GONE:
+    before = slot_at(context, service.previous, service, packet)
+    if before < 0 or backend_row(backends(context), before).state == GONE:
         return target
-    count_lookup(world, who, BY_PREVIOUS)
+    count_lookup(context, worker, BY_PREVIOUS)
     return before
 
 
 @step
-def living(world, backend):
+def living(context, backend):
     """The backend, or -1 where it is not in use."""
-    if backend < 0 or backend >= backend_limit(world) or backend_row(backends(world), backend).state == GONE:
+    if backend < 0 or backend >= backend_limit(context) or backend_row(backends(context), backend).state == GONE:
         return int64(-1)
     return int64(backend)
 
 
 @step
-def choose(world, setting, who, start, end, packet, index, service, now):
+def choose(context, setting, worker, start, end, packet, index, service, now):
     """The backend of a packet: its connection id's, else its flow's, else its slot's, which the flow keeps.
 
-    -1 where there is none; HAND_UP where user space is to look for the flow.
+    -1 where there is none; PUNT where user space is to look for the flow.
     """
-    named = living(world, named_server(world, setting, start, end, packet, index, service))
-    if rarely(named >= 0):
-        count_lookup(world, who, BY_SERVER_ID)
+    named = living(context, named_server(context, setting, start, end, packet, index, service))
+    if unlikely(named >= 0):
+        count_lookup(context, worker, BY_SERVER_ID)
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    target = known(world, setting, who, hashed, packet, index, service, now, named)
+    target = known(context, setting, worker, hashed, packet, index, service, now, named)
     if target >= 0:
         return target
-    target = select(world, service, packet)
-    if rarely(named >= 0):
+    target = select(context, service, packet)
+    if unlikely(named >= 0):
         target = named
-    elif is_unsettled(world, setting, service, packet, target, now):
-        before = elsewhere(world, who, hashed, packet, index, service, now)
+    elif is_unsettled(context, setting, service, packet, target, now):
+        before = elsewhere(context, worker, hashed, packet, index, service, now)
         if before >= 0:
             target = before
-            count_lookup(world, who, ELSEWHERE)
-        elif is_plain(world) and who != worker_limit(world) - 1:
-            return int64(HAND_UP)
+            count_lookup(context, worker, ELSEWHERE)
+        elif is_plain(context) and worker != worker_limit(context) - 1:
+            return int64(PUNT)
         else:
-            target = begun_before(world, who, service, packet, target)
+            target = begun_before(context, worker, service, packet, target)
     if target < 0:
         return int64(-1)
-    if not admit(world, who, index, service, now):
-        count_lookup(world, who, LIMITED)
+    if not admit(context, worker, index, service, now):
+        count_lookup(context, worker, LIMITED)
         return target
     remember(
-        world, setting, who, hashed, packet.source_high, packet.source_low, packet.ports, index,
-        target, backend_row(backends(world), target).generation, service, now,
+        context, setting, worker, hashed, packet.source_high, packet.source_low, packet.ports, index,
+        target, backend_row(backends(context), target).generation, service, now,
     )  # fmt: skip
-    traffic_row(traffic(world), who * backend_limit(world) + target).flows += u64(1)
+    traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
     return target
 
 
 @step
-def without_backend(world, who, index, service, now):
+def without_backend(context, worker, index, service, now):
     """The verdict of a packet that no backend gets.  The kernel punts some, a bounded number, for user space to reject.
 
     A service without slots enters no flows, so its rate bucket is free for that.
     """
-    if is_plain(world) and service.rejects != 0:
-        return REJECT if admit(world, who, index, service, now) else NO_BACKEND
+    if is_plain(context) and service.rejects != 0:
+        return REJECT if admit(context, worker, index, service, now) else NO_BACKEND
     return NO_BACKEND
 
 
 @step
-def told_apart_later(world, setting, packet):
+def merge_verifier_paths(context, setting, packet):
     """The packet; IPv4 and IPv6, TCP and UDP have the look-ups in common, and the verifier follows them but once."""
-    family, flags = forgotten(world, packet.family, setting.key0), forgotten(world, packet.flags, setting.key0)
-    protocol = forgotten(world, packet.protocol, setting.key0)
+    family, flags = barrier(context, packet.family, setting.key0), barrier(context, packet.flags, setting.key0)
+    protocol = barrier(context, packet.protocol, setting.key0)
     return Packet(
         packet.verdict, family, packet.source_high, packet.source_low, packet.destination_high, packet.destination_low,
         packet.ports, protocol, flags, packet.network, packet.transport,
@@ -241,15 +243,15 @@ def told_apart_later(world, setting, packet):
 
 
 @step
-def forward(world, who, now):
+def forward(context, worker, now):
     """One frame on its way through the mux: (verdict, backend or -1)."""
-    start, end = frame(world), frame_end(world)
-    packet = parse(world, start, end)
+    start, end = frame(context), frame_end(context)
+    packet = parse(context, start, end)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
-    if not is_plain(world) and packet.transport == USUAL_TRANSPORT:
-        return onward(world, who, now, start, end, as_usual(packet))
-    return onward(world, who, now, start, end, packet)
+    if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
+        return onward(context, worker, now, start, end, as_usual(packet))
+    return onward(context, worker, now, start, end, packet)
 
 
 @step
@@ -262,53 +264,53 @@ def as_usual(packet):
 
 
 @step
-def onward(world, who, now, start, end, packet):
+def onward(context, worker, now, start, end, packet):
     """From the match on: (verdict, backend or -1)."""
-    setting = settings_row(settings(world), 0)
+    setting = settings_row(settings(context), 0)
     port = destination_port(packet.ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    if rarely(index < 0):
+    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    if unlikely(index < 0):
         return NOT_VIP, int64(-1)
-    if rarely(index >= service_limit(world)):
+    if unlikely(index >= service_limit(context)):
         return OUT_OF_TABLE, int64(-1)
-    service = service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
-    if not allowed(world, service, packet.source_high, packet.source_low):
+    service = service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
+    if not allowed(context, service, packet.source_high, packet.source_low):
         return DENIED, int64(-1)
-    if rarely(hops_left(start, packet) <= 1):
+    if unlikely(remaining_ttl(start, packet) <= 1):
         return TTL, int64(-1)
-    packet = told_apart_later(world, setting, packet)
-    target = choose(world, setting, who, start, end, packet, index, service, now)
+    packet = merge_verifier_paths(context, setting, packet)
+    target = choose(context, setting, worker, start, end, packet, index, service, now)
     if target < 0:
-        return UNSETTLED if target == HAND_UP else without_backend(world, who, index, service, now), int64(-1)
-    if rarely((frame_flags(world) & UNFINISHED_CHECKSUM) != 0):
+        return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, now), int64(-1)
+    if unlikely((frame_flags(context) & UNFINISHED_CHECKSUM) != 0):
         finish_checksum(start, packet)
-    verdict, length = encapsulate(world, setting, start, packet, backend_row(backends(world), target))
+    verdict, length = encapsulate(context, setting, start, packet, backend_row(backends(context), target))
     if verdict == FORWARDED:
-        row = traffic_row(traffic(world), who * backend_limit(world) + target)
+        row = traffic_row(traffic(context), worker * backend_limit(context) + target)
         row.packets += u64(1)
         row.bytes += u64(length)
     return verdict, target
 
 
 @step
-def count(world, who, verdict, length):
-    row = count_row(verdicts(world), who * VERDICTS + (int64(verdict) & (VERDICTS - 1)))
+def count(context, worker, verdict, length):
+    row = count_row(verdicts(context), worker * VERDICTS + (int64(verdict) & (VERDICTS - 1)))
     row.packets += u64(1)
     row.bytes += u64(length)
 
 
 @step
-def counted(world, way):
+def counted(context, way):
     """One frame on a ``way`` (forward; an agent's inbound or outbound), its verdict counted: what the way returns."""
-    who, length = worker(world), frame_length(world)
-    if who >= worker_limit(world):
+    worker, length = current_worker(context), frame_length(context)
+    if worker >= worker_limit(context):
         return OUT_OF_TABLE, int64(-1)
-    verdict, target = way(world, who, clock(world))
-    count(world, who, verdict, length)
+    verdict, target = way(context, worker, clock(context))
+    count(context, worker, verdict, length)
     return verdict, target
 
 
 @step
-def run(world):
+def run(context):
     """One frame through the mux: (verdict, backend or -1)."""
-    return counted(world, forward)
+    return counted(context, forward)

@@ -89,13 +89,13 @@ def is_tag(kind):
 
 
 @step
-def network_offset(world, start, end):
+def network_offset(context, start, end):
     """(PARSED or why not, where the IP header begins, the Ethernet type there)."""
     if beyond(advance(start, ETHERNET_BYTES), end):
         return int64(TRUNCATED), int64(0), u16(0)
     offset, kind = int64(ETHERNET_BYTES), ethernet(start, 0).type
     if is_tag(kind):
-        if is_plain(world):
+        if is_plain(context):
             return int64(VLAN), int64(0), u16(0)
         for _ in range(MOST_TAGS):
             if is_tag(kind):
@@ -109,7 +109,7 @@ def network_offset(world, start, end):
 
 
 @step
-def ipv4_headers(world, start, offset, end, bytes_left):
+def ipv4_headers(context, start, offset, end, bytes_left):
     """The IPv4 header at ``offset``, where there are ``bytes_left`` bytes."""
     if beyond(advance(start, offset + IPV4_BYTES), end):
         return _no_headers(TRUNCATED)
@@ -118,7 +118,7 @@ def ipv4_headers(world, start, offset, end, bytes_left):
     if ip.version_ihl != 0x45:
         if (ip.version_ihl >> 4) != 4 or (ip.version_ihl & 15) < 5:
             return _no_headers(MALFORMED)
-        if is_plain(world):
+        if is_plain(context):
             return _no_headers(OPTIONS)
         size = int64(ip.version_ihl & 15) * 4
         if beyond(advance(start, offset + size), end):
@@ -137,7 +137,7 @@ def is_extension(protocol):
 
 
 @step
-def ipv6_headers(world, start, offset, end, bytes_left):
+def ipv6_headers(context, start, offset, end, bytes_left):
     """The IPv6 header at ``offset`` with its extension headers (RFC 8200), of which there may be MOST_EXTENSIONS."""
     if beyond(advance(start, offset + IPV6_BYTES), end):
         return _no_headers(TRUNCATED)
@@ -147,7 +147,7 @@ def ipv6_headers(world, start, offset, end, bytes_left):
         return _no_headers(MALFORMED)
     protocol, transport, verdict = int64(ip.next), offset + IPV6_BYTES, int64(PARSED)
     if is_extension(protocol):
-        if is_plain(world):
+        if is_plain(context):
             return _no_headers(FRAGMENT if protocol == FRAGMENT_HEADER else OPTIONS)
         for _ in range(MOST_EXTENSIONS):
             if is_extension(protocol) and verdict == PARSED:
@@ -172,28 +172,28 @@ def ipv6_headers(world, start, offset, end, bytes_left):
 
 
 @step
-def headers_at(world, start, offset, end, bytes_left, kind):
+def headers_at(context, start, offset, end, bytes_left, kind):
     """The IP header at ``offset``, of the family that the Ethernet type says."""
     if kind == TYPE_IPV4:
-        return ipv4_headers(world, start, offset, end, bytes_left)
+        return ipv4_headers(context, start, offset, end, bytes_left)
     if kind == TYPE_IPV6:
-        return ipv6_headers(world, start, offset, end, bytes_left)
+        return ipv6_headers(context, start, offset, end, bytes_left)
     return _no_headers(NOT_IP)
 
 
 @step
-def parse(world, start, end):
+def parse(context, start, end):
     """The IP packet with TCP or UDP behind the Ethernet header."""
-    verdict, offset, kind = network_offset(world, start, end)
+    verdict, offset, kind = network_offset(context, start, end)
     if verdict != PARSED:
         return _nothing(verdict)
-    return parse_at(world, start, offset, end, frame_length(world) - offset, kind)
+    return parse_at(context, start, offset, end, frame_length(context) - offset, kind)
 
 
 @step
-def parse_at(world, start, offset, end, bytes_left, kind):
+def parse_at(context, start, offset, end, bytes_left, kind):
     """The IP packet with TCP or UDP at ``offset``, of which there are ``bytes_left`` bytes."""
-    found = headers_at(world, start, offset, end, bytes_left, kind)
+    found = headers_at(context, start, offset, end, bytes_left, kind)
     if found.verdict != PARSED:
         return _nothing(found.verdict)
     ports, flags, transport = u32(0), int64(0), found.transport

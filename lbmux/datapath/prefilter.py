@@ -19,7 +19,7 @@ from lbmux.datapath.headers import (
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
 from lbmux.datapath.parse import mapped
 
-SIEVE = layout(
+PREFILTER = layout(
     ("source_high", "u8"), ("source_low", "u8"), ("source_high_mask", "u8"), ("source_low_mask", "u8"),
     ("destination_high", "u8"), ("destination_low", "u8"), ("destination_high_mask", "u8"),
     ("destination_low_mask", "u8"), ("either_high", "u8"), ("either_low", "u8"), ("either_high_mask", "u8"),
@@ -29,55 +29,56 @@ SIEVE = layout(
 """One row: what a frame has where a mask has a bit; a mask of 0 asks nothing.  Addresses and ports are as they are
 loaded (lbmux.addresses), ``either`` is the source's or the destination's.  ``sent`` and ``dropped``: whether frames are
 wanted of which that became."""
-sieve_row = rows(SIEVE)
+prefilter_row = rows(PREFILTER)
 PORTS_BYTES, PLAIN_IPV4 = 4, 0x45
 
 
 @step
-def within(high, low, sieve_high, sieve_low, high_mask, low_mask):
-    return (((high ^ sieve_high) & high_mask) | ((low ^ sieve_low) & low_mask)) == u64(0)
+def within(high, low, wanted_high, wanted_low, high_mask, low_mask):
+    return (((high ^ wanted_high) & high_mask) | ((low ^ wanted_low) & low_mask)) == u64(0)
 
 
 @step
-def fits(sieve, source_high, source_low, destination_high, destination_low, ports, protocol):
+def fits(prefilter, source_high, source_low, destination_high, destination_low, ports, protocol):
     """Whether headers pass the sieve."""
     ports, protocol = u64(ports), u64(protocol)
     either = within(
-        source_high, source_low, sieve.either_high, sieve.either_low, sieve.either_high_mask, sieve.either_low_mask
+        source_high, source_low, prefilter.either_high, prefilter.either_low, prefilter.either_high_mask,
+        prefilter.either_low_mask
     ) or within(
-        destination_high, destination_low, sieve.either_high, sieve.either_low, sieve.either_high_mask,
-        sieve.either_low_mask,
+        destination_high, destination_low, prefilter.either_high, prefilter.either_low, prefilter.either_high_mask,
+        prefilter.either_low_mask,
     )  # fmt: skip
-    port = ((ports ^ sieve.either_port) & sieve.either_port_mask) == u64(0) or (
-        ((ports >> u64(16)) ^ sieve.either_port) & sieve.either_port_mask
+    port = ((ports ^ prefilter.either_port) & prefilter.either_port_mask) == u64(0) or (
+        ((ports >> u64(16)) ^ prefilter.either_port) & prefilter.either_port_mask
     ) == u64(0)
     return (
-        ((protocol ^ sieve.protocol) & sieve.protocol_mask) == u64(0)
-        and ((ports ^ sieve.ports) & sieve.ports_mask) == u64(0)
+        ((protocol ^ prefilter.protocol) & prefilter.protocol_mask) == u64(0)
+        and ((ports ^ prefilter.ports) & prefilter.ports_mask) == u64(0)
         and port
         and either
-        and within(source_high, source_low, sieve.source_high, sieve.source_low, sieve.source_high_mask,
-                   sieve.source_low_mask)
-        and within(destination_high, destination_low, sieve.destination_high, sieve.destination_low,
-                   sieve.destination_high_mask, sieve.destination_low_mask)
+        and within(source_high, source_low, prefilter.source_high, prefilter.source_low, prefilter.source_high_mask,
+                   prefilter.source_low_mask)
+        and within(destination_high, destination_low, prefilter.destination_high, prefilter.destination_low,
+                   prefilter.destination_high_mask, prefilter.destination_low_mask)
     )  # fmt: skip
 
 
 @step
-def passes(world, sieve):
+def passes(context, prefilter):
     """Whether the frame does: one whose headers do not stand at their usual places does."""
-    start, end = frame(world), frame_end(world)
+    start, end = frame(context), frame_end(context)
     if beyond(advance(start, int64(ETHERNET_BYTES + IPV4_BYTES + PORTS_BYTES)), end):
         return False
     kind = ethernet(start, 0).type
     if kind == TYPE_IPV4 and ipv4(start, ETHERNET_BYTES).version_ihl == PLAIN_IPV4:
         ip = ipv4(start, ETHERNET_BYTES)
         ports = tcp(start, ETHERNET_BYTES + IPV4_BYTES).ports
-        return fits(sieve, u64(0), mapped(ip.source), u64(0), mapped(ip.destination), ports, ip.protocol)
+        return fits(prefilter, u64(0), mapped(ip.source), u64(0), mapped(ip.destination), ports, ip.protocol)
     if kind == TYPE_IPV6 and not beyond(advance(start, int64(ETHERNET_BYTES + IPV6_BYTES + PORTS_BYTES)), end):
         ip6 = ipv6(start, ETHERNET_BYTES)
         ports = tcp(start, ETHERNET_BYTES + IPV6_BYTES).ports
         return fits(
-            sieve, ip6.source_high, ip6.source_low, ip6.destination_high, ip6.destination_low, ports, ip6.next
+            prefilter, ip6.source_high, ip6.source_low, ip6.destination_high, ip6.destination_low, ports, ip6.next
         )
     return True

@@ -6,7 +6,7 @@ which configuration it was made, then the server id, in the clear.  Server ids o
 
 from lbmux.datapath.headers import UDP_BYTES, UDP_PROTOCOL
 from lbmux.datapath.match import match
-from lbmux.datapath.memory import advance, beyond, header, int64, layout, rarely, step, u16, u64
+from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, u16, u64, unlikely
 from lbmux.datapath.tables import SERVER_ID
 
 byte, wide = header(layout(("value", "u1"))), header(layout(("value", "u8")))
@@ -19,10 +19,10 @@ MOST_BYTES = 8
 
 
 @step
-def named_server(world, setting, start, end, packet, index, service):
+def named_server(context, setting, start, end, packet, index, service):
     """The backend that the packet's destination connection id names, or -1."""
     size = int64(service.quic_bytes)
-    if not rarely(size != 0) or packet.protocol != UDP_PROTOCOL:
+    if not unlikely(size != 0) or packet.protocol != UDP_PROTOCOL:
         return int64(-1)
     at = packet.transport + UDP_BYTES
     if beyond(advance(start, at + NEEDED_BYTES), end):
@@ -38,4 +38,4 @@ def named_server(world, setting, start, end, packet, index, service):
         return int64(-1)
     unused = u64(8 * (MOST_BYTES - size)) & u64(63)
     named = u64(value << unused) >> unused
-    return match(world, setting, SERVER_ID, named, u64(0), u16(index), int64(UDP_PROTOCOL))
+    return match(context, setting, SERVER_ID, named, u64(0), u16(index), int64(UDP_PROTOCOL))

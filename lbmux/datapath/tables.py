@@ -30,7 +30,7 @@ some service has no port; ``wide_muxes``: muxes put a flow's hash into their sou
 endpoint that stands for connections straight to a backend's address; ``punt_to``: the interface by which the kernel's
 agent hands replies to user space."""
 
-NAME = layout(
+ADDRESS_ENTRY = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
 )
 """An address that means something: (kind, address, port, protocol) to an index.  Two copies of ``names`` rows."""
@@ -47,7 +47,7 @@ the slot.  ``rate``: new flows in 1024 ticks that one worker enters, 0 for all. 
 a connection id.  ``rejects``: whether clients are told that there is no backend; ``rate`` is then of packets that the
 kernel punts for that.  Two copies of ``services`` rows."""
 
-NONE, UNKNOWN = 0xFFFFFFFF, 0xFFFFFFFE
+NONE, PREVIOUS_LOST = 0xFFFFFFFF, 0xFFFFFFFE
 """For ``previous``: there is no Maglev table before; or there was one, which nobody has any more."""
 
 HASH_SOURCE, HASH_DESTINATION = 1, 2
@@ -67,11 +67,11 @@ SLOT = layout(("backend", "u2"))
 BACKEND = layout(
     ("local_high", "u8"), ("local_low", "u8"), ("remote_high", "u8"), ("remote_low", "u8"),
     ("destination_mac", "u8"), ("source_mac", "u8"), ("interface", "u4"), ("checksum", "u4"), ("mtu", "u2"),
-    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("tunnel", "u1"), ("room", "u1"),
+    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("tunnel", "u1"), ("overhead_bytes", "u1"),
 )
 """One cache line: all that is needed to send to a backend.  A MAC address is one 64-bit store, so it changes
 between two packets; zero is unknown.  ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the
-kind of encapsulation with its marks, ``room`` the bytes that it takes."""
+kind of encapsulation with its marks, ``overhead_bytes`` the bytes that it takes."""
 
 IPIP, GUE1, GUE0, GRE, GENEVE, DIRECT = range(6)
 KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
@@ -132,7 +132,7 @@ PADDING = 64
 """Bytes behind every region, so that a bound that is rounded up stays inside."""
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
-LAYOUTS = (SETTINGS, NAME, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
+LAYOUTS = (SETTINGS, ADDRESS_ENTRY, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
 HASHES = 3
 """Another number where rows are placed otherwise."""
 VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encode())
@@ -160,7 +160,7 @@ class Sizes:
         """Bytes of each region."""
         return {
             "settings": SETTINGS.itemsize + PADDING,
-            "names": 2 * self.names * NAME.itemsize + PADDING,
+            "names": 2 * self.names * ADDRESS_ENTRY.itemsize + PADDING,
             "services": 2 * self.services * SERVICE.itemsize + PADDING,
             "slots": self.slots * SLOT.itemsize + PADDING,
             "rules": self.rules * RULE.itemsize + PADDING,
@@ -175,13 +175,13 @@ class Sizes:
         }
 
 
-settings_row, name_row, service_row, slot_row = rows(SETTINGS), rows(NAME), rows(SERVICE), rows(SLOT)
+settings_row, address_entry_row, service_row, slot_row = rows(SETTINGS), rows(ADDRESS_ENTRY), rows(SERVICE), rows(SLOT)
 backend_row, flow_row, endpoint_row = rows(BACKEND), rows(FLOW), rows(ENDPOINT)
 rule_row, rate_row = rows(RULE), rows(RATE)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
 
 ROWS: dict[str, np.dtype[Any]] = {
-    "settings": SETTINGS, "names": NAME, "services": SERVICE, "slots": SLOT, "rules": RULE, "rates": RATE,
+    "settings": SETTINGS, "names": ADDRESS_ENTRY, "services": SERVICE, "slots": SLOT, "rules": RULE, "rates": RATE,
     "backends": BACKEND, "flows": FLOW,
     "endpoints": ENDPOINT, "identities": np.dtype("u8"), "verdicts": COUNT, "lookups": np.dtype("u8"),
     "traffic": TRAFFIC,

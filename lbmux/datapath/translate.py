@@ -18,7 +18,7 @@ PSEUDO_HEADER, ZERO_IS_NONE = 0x10, 0x20  # flags of bpf_l4_csum_replace, with t
 FOUR_BYTES = 4
 
 
-def fix_transport(world, start, packet, before_high, before_low, after_high, after_low, ports):
+def fix_transport(context, start, packet, before_high, before_low, after_high, after_low, ports):
     """The transport checksum after an address (part of the pseudo header) and the ports have changed."""
     raise NotImplementedError("compiled code only")
 
@@ -34,7 +34,7 @@ def _replaced(checksum, packet, before_high, before_low, after_high, after_low, 
 
 
 @step
-def _in_place(world, start, packet, before_high, before_low, after_high, after_low, ports):
+def _in_place(context, start, packet, before_high, before_low, after_high, after_low, ports):
     """A UDP checksum of zero stays: the sender gave none (RFC 768)."""
     if packet.protocol == TCP_PROTOCOL:
         segment = tcp(start, packet.transport)
@@ -47,26 +47,26 @@ def _in_place(world, start, packet, before_high, before_low, after_high, after_l
 
 
 @step
-def _by_kernel(world, start, packet, before_high, before_low, after_high, after_low, ports):
+def _by_kernel(context, start, packet, before_high, before_low, after_high, after_low, ports):
     offset, flags = packet.transport + int64(TCP_CHECKSUM), u64(FOUR_BYTES)
     if packet.protocol != TCP_PROTOCOL:
         offset, flags = packet.transport + int64(UDP_CHECKSUM), u64(FOUR_BYTES | ZERO_IS_NONE)
     address_flags = flags | u64(PSEUDO_HEADER)
     if packet.family != 4:
-        replace_transport_checksum(world, offset, u32(before_high), u32(after_high), address_flags)
+        replace_transport_checksum(context, offset, u32(before_high), u32(after_high), address_flags)
         before, after = u32(before_high >> u64(32)), u32(after_high >> u64(32))
-        replace_transport_checksum(world, offset, before, after, address_flags)
-        replace_transport_checksum(world, offset, u32(before_low), u32(after_low), address_flags)
-    replace_transport_checksum(world, offset, unmapped(before_low), unmapped(after_low), address_flags)
-    replace_transport_checksum(world, offset, packet.ports, ports, flags)
+        replace_transport_checksum(context, offset, before, after, address_flags)
+        replace_transport_checksum(context, offset, u32(before_low), u32(after_low), address_flags)
+    replace_transport_checksum(context, offset, unmapped(before_low), unmapped(after_low), address_flags)
+    replace_transport_checksum(context, offset, packet.ports, ports, flags)
 
 
 @overload(fix_transport, jit_options=STEP_OPTIONS)
-def _fix_transport(world, start, packet, before_high, before_low, after_high, after_low, ports):
-    chosen = _by_kernel if world.target == "tc" else _in_place
+def _fix_transport(context, start, packet, before_high, before_low, after_high, after_low, ports):
+    chosen = _by_kernel if context.target == "tc" else _in_place
 
-    def body(world, start, packet, before_high, before_low, after_high, after_low, ports):
-        chosen(world, start, packet, before_high, before_low, after_high, after_low, ports)
+    def body(context, start, packet, before_high, before_low, after_high, after_low, ports):
+        chosen(context, start, packet, before_high, before_low, after_high, after_low, ports)
 
     return body
 
@@ -80,7 +80,7 @@ def set_ports(start, packet, ports):
 
 
 @step
-def translate_destination(world, start, packet, high, low, port):
+def translate_destination(context, start, packet, high, low, port):
     """The packet's destination becomes the address (128-bit halves) and ``port``, as loaded."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
@@ -91,11 +91,11 @@ def translate_destination(world, start, packet, high, low, port):
         ip6.destination_high, ip6.destination_low = high, low
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
     set_ports(start, packet, ports)
-    fix_transport(world, start, packet, packet.destination_high, packet.destination_low, high, low, ports)
+    fix_transport(context, start, packet, packet.destination_high, packet.destination_low, high, low, ports)
 
 
 @step
-def translate_source(world, start, packet, high, low, port):
+def translate_source(context, start, packet, high, low, port):
     """The reply's source becomes the address (128-bit halves) and ``port``, as loaded."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
@@ -106,11 +106,11 @@ def translate_source(world, start, packet, high, low, port):
         ip6.source_high, ip6.source_low = high, low
     ports = u32((packet.ports & u32(0xFFFF0000)) | u32(port))
     set_ports(start, packet, ports)
-    fix_transport(world, start, packet, packet.source_high, packet.source_low, high, low, ports)
+    fix_transport(context, start, packet, packet.source_high, packet.source_low, high, low, ports)
 
 
 @step
-def translate_both(world, start, packet, source_high, source_low, source, destination_high, destination_low, to):
+def translate_both(context, start, packet, source_high, source_low, source, destination_high, destination_low, to):
     """Both addresses and both ports (``source``, ``to``) become others, as loaded.
 
     The kernel's checksum helpers come last: they make pointers into the packet stale.
@@ -126,9 +126,9 @@ def translate_both(world, start, packet, source_high, source_low, source, destin
         ip6.destination_high, ip6.destination_low = destination_high, destination_low
     ports = u32(u32(source) | u32(u32(to) << u32(16)))
     set_ports(start, packet, ports)
-    fix_transport(world, start, packet, packet.source_high, packet.source_low, source_high, source_low, ports)
+    fix_transport(context, start, packet, packet.source_high, packet.source_low, source_high, source_low, ports)
     fix_transport(
-        world, start, packet, packet.destination_high, packet.destination_low, destination_high, destination_low,
+        context, start, packet, packet.destination_high, packet.destination_low, destination_high, destination_low,
         packet.ports,
     )  # fmt: skip
 
@@ -145,37 +145,37 @@ def packet_end(start, packet):
     return packet.network + int64(swap16(ipv6(start, packet.network).length)) + IPV6_BYTES
 
 
-def fix_word(world, start, packet, before, after):
+def fix_word(context, start, packet, before, after):
     """The TCP checksum after 32 bits of the segment have changed."""
     raise NotImplementedError("compiled code only")
 
 
 @step
-def _word_in_place(world, start, packet, before, after):
+def _word_in_place(context, start, packet, before, after):
     segment = tcp(start, packet.transport)
     segment.checksum = replace(segment.checksum, before, after)
 
 
 @step
-def _word_by_kernel(world, start, packet, before, after):
-    replace_transport_checksum(world, packet.transport + int64(TCP_CHECKSUM), before, after, u64(FOUR_BYTES))
+def _word_by_kernel(context, start, packet, before, after):
+    replace_transport_checksum(context, packet.transport + int64(TCP_CHECKSUM), before, after, u64(FOUR_BYTES))
 
 
 @overload(fix_word, jit_options=STEP_OPTIONS)
-def _fix_word(world, start, packet, before, after):
-    chosen = _word_by_kernel if world.target == "tc" else _word_in_place
+def _fix_word(context, start, packet, before, after):
+    chosen = _word_by_kernel if context.target == "tc" else _word_in_place
 
-    def body(world, start, packet, before, after):
-        chosen(world, start, packet, before, after)
+    def body(context, start, packet, before, after):
+        chosen(context, start, packet, before, after)
 
     return body
 
 
 @step
-def clamp_mss(world, packet, most):
+def clamp_mss(context, packet, most):
     """Lower the MSS that a SYN-ACK offers, where it is the first option, as every stack has it (RFC 9293, 3.7.1)."""
-    start, at = frame(world), packet.transport + TCP_BYTES
-    if packet.protocol != TCP_PROTOCOL or beyond(advance(start, at + MSS_OPTION_BYTES), frame_end(world)):
+    start, at = frame(context), packet.transport + TCP_BYTES
+    if packet.protocol != TCP_PROTOCOL or beyond(advance(start, at + MSS_OPTION_BYTES), frame_end(context)):
         return
     if (tcp(start, packet.transport).offset >> 4) * 4 < TCP_BYTES + MSS_OPTION_BYTES:
         return
@@ -186,4 +186,4 @@ def clamp_mss(world, packet, most):
         return
     after = u32((before & u32(0xFFFF)) | u32(u32(swap16(u16(most))) << u32(16)))
     word_at(start, at).value = after
-    fix_word(world, start, packet, before, after)
+    fix_word(context, start, packet, before, after)

@@ -6,7 +6,7 @@ Beside the packet's way; made of a ring's frames, of a kernel program's records,
 from typing import NamedTuple
 
 
-class Picture(NamedTuple):
+class FrameCopy(NamedTuple):
     """``data`` may end before the frame does, which had ``length`` bytes; ``time_ns`` is since 1970."""
 
     data: bytes

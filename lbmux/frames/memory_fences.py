@@ -13,9 +13,9 @@ from numba.extending import intrinsic
 def _fence(ordering: str) -> Any:
     @intrinsic
     def fence(typing: Any) -> Any:
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
             builder.fence(ordering)
-            return context.get_dummy_value()
+            return lowering.get_dummy_value()
 
         return types.void(), lower
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
 from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
-from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rarely, rows, step, swap16, u64
+from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rows, step, swap16, u64, unlikely
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
@@ -281,7 +281,7 @@ def _receive(  # type: ignore[no-untyped-def]
         start, captured = ring + u64(place * stride) + u64(head.mac), int64(head.captured)
         came, mark = int64(head.seconds) * 1_000_000_000 + int64(head.nanoseconds), 0
         kind = vnet_row(at_address(start - u64(VNET_BYTES)), 0).kind
-        if rarely(kind != 0 or (status & STATUS_COPY) != 0):
+        if unlikely(kind != 0 or (status & STATUS_COPY) != 0):
             if record.size == 0:
                 start, captured = _whole_frame(record, descriptor, whole, arena, start, captured, head, kind)
             if record.size != 0:

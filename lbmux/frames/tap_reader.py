@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lbmux.datapath.prefilter import SIEVE
+from lbmux.datapath.prefilter import PREFILTER
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
-from lbmux.frames.frame_copy import Picture
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf import syscall, tapped_programs
 from lbmux.targets.bpf.ring_buffer import Ring
@@ -29,56 +29,59 @@ PROGRAMS = f"{tapped_programs.__name__}:"
 
 
 @dataclass(frozen=True)
-class Recorded:
+class TapRecord:
     """A frame as it ``came``, and as it ``left`` where it did; ``target`` is a row or -1."""
 
-    came: Picture
+    came: FrameCopy
     verdict: Verdict
     target: int
-    left: Picture | None
+    left: FrameCopy | None
 
 
 @dataclass
 class Pairs:
     """Of records in the ring, what makes one frame: how it came, and what became of it."""
 
-    came: dict[int, tuple[int, Picture]] = field(default_factory=dict)
+    came: dict[int, tuple[int, FrameCopy]] = field(default_factory=dict)
     """By worker: the number of the last frame of which we know how it came, and that."""
     lost: int = 0
     """Frames of which only the end was found, since the ring was full."""
 
-    def add(self, data: bytes, ahead_ns: int) -> Recorded | None:
+    def add(self, data: bytes, ahead_ns: int) -> TapRecord | None:
         """A record; the frame, if that is its end.  ``ahead_ns``: what CLOCK_MONOTONIC is short of the time of day."""
         head = np.frombuffer(data, tapped_programs.RECORD, 1)[0]
         length, interface = int(head["length"]), int(head["interface"])
         worker, sequence = int(head["worker"]), int(head["sequence"])
-        now = Picture(data[tapped_programs.RECORD_BYTES :][:length], length, interface, int(head["time_ns"]) + ahead_ns)
+        now = FrameCopy(
+            data[tapped_programs.RECORD_BYTES :][:length], length, interface, int(head["time_ns"]) + ahead_ns
+        )
         if not head["after"]:
             self.came[worker] = sequence, now
             return None
         number, before = self.came.pop(worker, (0, now))
         verdict, target = Verdict(int(head["verdict"])), int(head["target"])
         if verdict.kind != "send":  # and as it is, it came; only the time may be known better
-            return Recorded(before if number == sequence else now, verdict, target, None)
+            return TapRecord(before if number == sequence else now, verdict, target, None)
         if number != sequence:
             self.lost += 1
             return None
         left = now._replace(interface=int(head["leaves_by"]) or interface)
-        return Recorded(before, verdict, target, left)
+        return TapRecord(before, verdict, target, left)
 
 
-class Recorder:
-    """Of what ``programs``, which are attached, do; nothing is recorded before ``sift`` and ``allow`` are called."""
+class TapReader:
+    """Of what ``programs``, which are attached, do; nothing is recorded before ``set_prefilter`` and ``allow`` are "
+    "called."""
 
     def __init__(self, kernel: Kernel, programs: Mapping[Attach, str]) -> None:
         """Takes as long as a compilation does the first time.  BpfError where the kernel refuses it."""
         self._kernel, self._workers = kernel, kernel.tables.sizes.workers
         self._pairs = Pairs()
-        size = tapped_programs.SIEVE_BYTES + self._workers * tapped_programs.BUDGET.itemsize
+        size = tapped_programs.PREFILTER_BYTES + self._workers * tapped_programs.BUDGET.itemsize
         self._table = syscall.create_array("watch", size)
         memory = np.frombuffer(syscall.map_value(self._table, size), np.uint8)
-        self._sieve = memory[: tapped_programs.SIEVE_BYTES].view(SIEVE)
-        self._budget = memory[tapped_programs.SIEVE_BYTES : size].view(tapped_programs.BUDGET)
+        self._prefilter = memory[: tapped_programs.PREFILTER_BYTES].view(PREFILTER)
+        self._budget = memory[tapped_programs.PREFILTER_BYTES : size].view(tapped_programs.BUDGET)
         self._ring = Ring("frames", RING_BYTES)
         self._loaded = dict[Attach, Loaded]()
         try:
@@ -95,13 +98,13 @@ class Recorder:
     def fileno(self) -> int:
         return self._ring.fileno()
 
-    def sift(self, sieve: Mapping[str, int]) -> None:
+    def set_prefilter(self, prefilter: Mapping[str, int]) -> None:
         """Record what passes from now on: fields of SIEVE, those that are not named ask nothing."""
-        row = np.zeros(1, SIEVE)
-        for name, value in sieve.items():
+        row = np.zeros(1, PREFILTER)
+        for name, value in prefilter.items():
             row[name] = value
         self._budget["left"] = 0  # in between the sieve is neither the old one nor the new one
-        self._sieve[:] = row
+        self._prefilter[:] = row
 
     def allow(self, frames: int) -> int:
         """Let each worker record so many more at most; how many passed the sieve before and were not recorded."""
@@ -110,7 +113,7 @@ class Recorder:
         self._budget["left"] = frames
         return skipped
 
-    def read(self) -> Iterator[Recorded]:
+    def read(self) -> Iterator[TapRecord]:
         """What the ring has."""
         ahead_ns = time.time_ns() - time.monotonic_ns()
         for data in self._ring.records():

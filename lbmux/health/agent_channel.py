@@ -63,14 +63,16 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return line.strip()
 
 
-class Teller:
+class HealthPublisher:
     """The agent's end."""
 
     def __init__(self, writer: asyncio.StreamWriter, key: bytes) -> None:
         self._writer, self._key, self._count = writer, key, 0
 
     @classmethod
-    async def opened(cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> "Teller":
+    async def opened(
+        cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes
+    ) -> "HealthPublisher":
         """After the mux has proved itself; else ChannelError."""
         own = secrets.token_hex(NONCE_BYTES).encode()
         writer.write(own + b"\n")
@@ -86,14 +88,16 @@ class Teller:
         await self._writer.drain()
 
 
-class Hearer:
+class HealthSubscriber:
     """The mux's end."""
 
     def __init__(self, reader: asyncio.StreamReader, key: bytes) -> None:
         self._reader, self._key, self._count = reader, key, 0
 
     @classmethod
-    async def opened(cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> "Hearer":
+    async def opened(
+        cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes
+    ) -> "HealthSubscriber":
         other, own = await _line(reader), secrets.token_hex(NONCE_BYTES).encode()
         writer.write(own + b" " + _mac(token, b"mux", other, own) + b"\n")
         return cls(reader, _mac(token, b"session", other, own))

@@ -16,7 +16,7 @@ from typing import Self
 from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.errors import SetupError
-from lbmux.health.agent_channel import ChannelError, Hearer, read_token
+from lbmux.health.agent_channel import ChannelError, HealthSubscriber, read_token
 
 log = logging.getLogger(__name__)
 SILENCE_S = 3.0
@@ -26,7 +26,7 @@ RETRY_S = 0.2, 2.0
 Agent = tuple[Address, int]
 
 
-class Hearing:
+class AgentHealthClient:
     """``heard`` gets every state that an agent tells of a backend of its own host."""
 
     def __init__(
@@ -101,10 +101,10 @@ class Hearing:
             )
         try:
             async with asyncio.timeout(SILENCE_S):
-                hearer = await Hearer.opened(reader, writer, self._token)
+                subscriber = await HealthSubscriber.opened(reader, writer, self._token)
             while True:
                 async with asyncio.timeout(SILENCE_S):
-                    message = await hearer.hear()
+                    message = await subscriber.hear()
                 if agent not in self._last:
                     log.info("health is heard from the agent at %s, port %d", host, port)
                 self._last[agent] = time.monotonic()

@@ -19,9 +19,9 @@ from lbmux.api import status_tables
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
 from lbmux.datapath.tables import UP
-from lbmux.metrics.loop_histograms import COST_BITS, SAMPLE, SIZE_BITS, STEPS, Meter, cumulative
+from lbmux.metrics.loop_histograms import COST_BITS, SAMPLE, SIZE_BITS, STEPS, LoopHistograms, cumulative
 from lbmux.tables import live_flows
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 TRAFFIC = {
     "packets": ("lbmux_forwarded_packets_total", "Packets sent to a backend by this mux."),
@@ -42,15 +42,16 @@ ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 class Reading:
     """What the event loop knows at the time of a scrape; the tables are read later, in a thread."""
 
-    moment: Moment
+    snapshot: Snapshot
     in_kernel: bool = False
     ring_dropped: int = 0
-    meter: Meter | None = None
+    loop_histograms: LoopHistograms | None = None
     """None: a program without a packet loop of its own."""
     peers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """BGP: the state of each session, and the reason where it is not established."""
     wanted: Sequence[Service] = ()
-    """As in the configuration file; in force, and so in ``moment``, are only backends that are not down or disabled."""
+    """As in the configuration file; in force, and so in ``snapshot``, are only backends that are not down or "
+    "disabled."""
 
 
 def exposition(reading: Reading) -> bytes:
@@ -73,9 +74,9 @@ class Families(Collector):
     def collect(self) -> Iterator[Metric]:
         reading = self._reading
         build = GaugeMetricFamily("lbmux_build_info", "Always 1.", labels=["version", "program"])
-        build.add_metric([__version__, reading.moment.program], 1)
+        build.add_metric([__version__, reading.snapshot.program], 1)
         yield build
-        counters = status_tables.counters(reading.moment, reading.in_kernel)
+        counters = status_tables.counters(reading.snapshot, reading.in_kernel)
         for kind, (name, help, label) in KINDS.items():
             lines = {line["verdict"]: line["packets"] for line in counters["verdicts"] if line["kind"] == kind}
             yield _counter(name, help, label, lines)
@@ -83,8 +84,8 @@ class Families(Collector):
         yield CounterMetricFamily(
             "lbmux_ring_dropped_frames_total", "Frames that the packet ring had no room for.", reading.ring_dropped
         )
-        if reading.meter is not None:
-            yield from _of_loop(reading.meter)
+        if reading.loop_histograms is not None:
+            yield from _of_loop(reading.loop_histograms)
         if reading.peers:
             up = GaugeMetricFamily("lbmux_bgp_up", "Whether the BGP session is established.", labels=["peer"])
             session = GaugeMetricFamily(
@@ -97,15 +98,17 @@ class Families(Collector):
             yield from (up, session)
 
 
-def _of_loop(meter: Meter) -> Iterator[Metric]:
+def _of_loop(loop_histograms: LoopHistograms) -> Iterator[Metric]:
     yield HistogramMetricFamily(
         "lbmux_batch_frames", "Frames of a batch read from the packet ring.",
-        buckets=cumulative(meter.sizes, range(1, SIZE_BITS + 1)), sum_value=meter.frames,
+        buckets=cumulative(loop_histograms.sizes, range(1, SIZE_BITS + 1)), sum_value=loop_histograms.frames,
     )  # fmt: skip
     help = f"Time that a step takes for a frame, in one batch of {SAMPLE}."
     costs = HistogramMetricFamily("lbmux_step_seconds", help, labels=["step"])
     for step in STEPS:
-        costs.add_metric([step], cumulative(meter.costs[step], COST_BITS, 1e-9), meter.cost_ns[step] * 1e-9)
+        costs.add_metric(
+            [step], cumulative(loop_histograms.costs[step], COST_BITS, 1e-9), loop_histograms.cost_ns[step] * 1e-9
+        )
     yield costs
 
 
@@ -118,22 +121,22 @@ def _counter(name: str, help: str, label: str, lines: Mapping[str, int]) -> Coun
 
 def _by_backend(reading: Reading) -> Iterator[str]:
     """The families of services and backends; an agent counts no traffic by backend."""
-    moment = reading.moment
-    tables, owners = moment.tables, moment.owners
+    snapshot = reading.snapshot
+    tables, owners = snapshot.tables, snapshot.owners
     rows = np.array(list(owners), np.int64)
     labels = _labels(owners.values())
-    if not moment.is_agent:
+    if not snapshot.is_agent:
         for key, (name, help) in TRAFFIC.items():
             yield _family(name, "counter", help, labels, tables.traffic[key][:, rows].sum(0))
-    yield from _states(moment, reading.wanted or moment.services)
-    yield _flows(moment)
+    yield from _states(snapshot, reading.wanted or snapshot.services)
+    yield _flows(snapshot)
 
 
-def _states(moment: Moment, wanted: Iterable[Service]) -> Iterator[str]:
+def _states(snapshot: Snapshot, wanted: Iterable[Service]) -> Iterator[str]:
     """Of all that the configuration file has: one that is down has no row, and is what people want to be told of."""
     backends = [(service, backend) for service in wanted for backend in service.backends]
-    rows = np.array([moment.rows.get((service.name, backend.name), -1) for service, backend in backends], np.int64)
-    states = (moment.tables.endpoints if moment.is_agent else moment.tables.backends)["state"][rows]
+    rows = np.array([snapshot.rows.get((service.name, backend.name), -1) for service, backend in backends], np.int64)
+    states = (snapshot.tables.endpoints if snapshot.is_agent else snapshot.tables.backends)["state"][rows]
     labels, weights = _labels(backends), np.array([backend.weight for _, backend in backends], np.int64)
     is_up = (rows >= 0) & (states == UP)
     yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, is_up)
@@ -144,11 +147,12 @@ def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:
     return [f'{{service="{_text(service.name)}",backend="{_text(backend.name)}"}} ' for service, backend in backends]
 
 
-def _flows(moment: Moment) -> str:
+def _flows(snapshot: Snapshot) -> str:
     """By service and state: a line for each backend would be thrice as many, and `lbmux show backends` has them."""
-    flows, services = live_flows.by_backend(moment), moment.services
+    flows, services = live_flows.by_backend(snapshot), snapshot.services
     sums = [
-        flows[[moment.rows[service.name, backend.name] for backend in service.backends]].sum(0) for service in services
+        flows[[snapshot.rows[service.name, backend.name] for backend in service.backends]].sum(0)
+        for service in services
     ]
     labels = [
         f'{{service="{_text(service.name)}",state="{state}"}} '

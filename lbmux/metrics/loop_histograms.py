@@ -14,7 +14,7 @@ COST_BITS = range(4, 21)
 """Costs from below 16 ns a frame to a millisecond and more."""
 
 
-class Meter:
+class LoopHistograms:
     """Counts by powers of two: at ``n``, what has ``n`` bits in binary."""
 
     def __init__(self) -> None:

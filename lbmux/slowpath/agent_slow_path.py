@@ -57,7 +57,7 @@ class Adopted(Enum):
 
 
 @dataclass(frozen=True)
-class Host:
+class AgentContext:
     """``target``: of a flow's VIP and port, or None; it is the VIP itself where nothing is translated.
 
     ``connected``: whether this host has the connection, whose VIP is the address that its server sees.  ``adopt``:
@@ -78,13 +78,13 @@ class Host:
 class Inbound(NamedTuple):
     """Packets for the local stack, whole frames for another way through the data path, packets back to a mux.
 
-    ``vouched``: the frames' connection is to be taken for one of this host's.
+    ``known_local``: the frames' connection is to be taken for one of this host's.
     """
 
     packets: list[bytes]
     frames: list[bytes]
     back: list[bytes] = []
-    vouched: bool = False
+    known_local: bool = False
 
 
 NOTHING = Inbound([], [])
@@ -92,7 +92,7 @@ NOTHING = Inbound([], [])
 
 @dataclass
 class AgentSlowPath:
-    host: Host
+    host: AgentContext
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: Callable[[], float] = time.thread_time
 
@@ -101,7 +101,7 @@ class AgentSlowPath:
         self._tunnelled, self._replies = Reassembly(self.counts), Reassembly(self.counts)
         self.configure(self.host)
 
-    def configure(self, host: Host) -> None:
+    def configure(self, host: AgentContext) -> None:
         """Another configuration; what is half put together stays."""
         self.host = host
         self._work = Bucket(host.packets_per_s)
@@ -176,14 +176,14 @@ class AgentSlowPath:
         """
         if not self._asking.is_left(now):
             self.counts["unknown_over_cpu"] += 1
-            return Inbound([], [frame], vouched=True)
+            return Inbound([], [frame], known_local=True)
         begun_s = self.cpu_s()
         found = self._asked(outer, frame, now)
         self._asking.spend(self.cpu_s() - begun_s)
         return found
 
     def _asked(self, outer: Packet, frame: bytes, now: float) -> Inbound:
-        mine = Inbound([], [frame], vouched=True)
+        mine = Inbound([], [frame], known_local=True)
         packet = inside(outer, self.host.gue_port, self.host.geneve_port)
         if packet is None or packet.ports is None or outer.source not in self.host.muxes or not self._work.take(now):
             return mine

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
-from lbmux.datapath.context import backend_limit, backends, service_limit, services, settings, worker_limit, world_at
+from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, services, settings, worker_limit
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.flows import flow_hash, lookup, remember
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import at_address, int64, step, u16, u32, u64
-from lbmux.datapath.mux import choose, in_part, select, slot_at
+from lbmux.datapath.mux import choose, in_worker_table, select, slot_at
 from lbmux.datapath.parse import PARSED, destination_port
 from lbmux.datapath.parse import Packet as Parsed
 from lbmux.datapath.tables import (
@@ -30,8 +30,8 @@ from lbmux.datapath.tables import (
     IPIP,
     KIND_MASK,
     OUTER_IPV6,
+    PREVIOUS_LOST,
     TICK_SHIFT,
-    UNKNOWN,
     VIP,
     backend_row,
     flow_row,
@@ -40,9 +40,9 @@ from lbmux.datapath.tables import (
 )
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.candidates import host_keys
-from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
-from lbmux.targets.native import HEADROOM_BYTES, Worker, world_row
+from lbmux.targets.native import HEADROOM_BYTES, Worker, context_row
 from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 
 ROOM_BYTES = 1 << 17
@@ -133,9 +133,9 @@ class TableForwarder:
     def forget(self, flow: Flow) -> None:
         _forget(self._worker.address, *_key_of(flow))
 
-    def room(self, backend: int) -> int:
+    def inner_mtu(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host."""
-        return self.path_mtu(backend) - int(self._tables.backends[backend]["room"])
+        return self.path_mtu(backend) - int(self._tables.backends[backend]["overhead_bytes"])
 
     def path_mtu(self, backend: int) -> int:
         return self.mtus(self.host(backend), int(self._tables.backends[backend]["mtu"]))
@@ -145,9 +145,11 @@ class TableForwarder:
         if inner is None or row["state"] == GONE:
             self.unsent += 1
             return []
-        packets, room = [inner], self.room(backend)
+        packets, room = [inner], self.inner_mtu(backend)
         if inner.length_bytes > room and inner.version == 4 and not inner.dont_fragment and not _cut_outside(row):
-            packets = [part for piece in cut(packet, room, inner.identification) if (part := read_ip(piece))]
+            packets = [
+                part for piece in fragment_packet(packet, room, inner.identification) if (part := read_ip(piece))
+            ]
         key = _key(inner.source, inner.destination, inner.ports or (0, 0))
         return [frame for one in packets for frame in self._tunnel(one, backend, key, hops)]
 
@@ -156,12 +158,12 @@ class TableForwarder:
         row, mtu_bytes = self._tables.backends[backend], self.path_mtu(backend)
         frame = self._encapsulate(inner.data, backend, inner.transport, key)
         outer = b"" if frame is None else frame[ETHERNET_BYTES:]
-        if frame is None or (len(outer) > mtu_bytes and int(row["room"]) == 0):
+        if frame is None or (len(outer) > mtu_bytes and int(row["overhead_bytes"]) == 0):
             self.unsent += 1  # without a tunnel there is no outer packet that were ours to cut
             return []
-        if hops != OUTER_TTL and int(row["room"]):
+        if hops != OUTER_TTL and int(row["overhead_bytes"]):
             outer = with_hops(outer, hops)
-        pieces = cut(outer, mtu_bytes, next(self._identifications))
+        pieces = fragment_packet(outer, mtu_bytes, next(self._identifications))
         return [(int(row["interface"]), frame[:ETHERNET_BYTES] + piece) for piece in pieces]
 
     def _choose(self, flow: Flow, enter: bool) -> int | None:
@@ -226,145 +228,146 @@ def _named(source_high, source_low, destination_high, destination_low, ports, pr
 
 
 @step
-def _service_of(world, setting, packet):  # type: ignore[no-untyped-def]
+def _service_of(context, setting, packet):  # type: ignore[no-untyped-def]
     """The index of the packet's service, or -1."""
     port = destination_port(packet.ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    return index if index < service_limit(world) else int64(-1)
+    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    return index if index < service_limit(context) else int64(-1)
 
 
 @step
-def _in_force(world, setting, index):  # type: ignore[no-untyped-def]
-    return service_row(services(world), int64(setting.active & u32(1)) * service_limit(world) + index)
+def _in_force(context, setting, index):  # type: ignore[no-untyped-def]
+    return service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
 
 
 @compiled
 def _slots(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
     """(the flow's service, its slot's backend, the one that the slot had before the last change); each may be -1."""
-    world = world_at(world_address)
+    context = context_at(context_address)
     packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    setting = settings_row(settings(world), 0)
-    index = _service_of(world, setting, packet)
+    setting = settings_row(settings(context), 0)
+    index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1), int64(-1), int64(-1)
-    service = _in_force(world, setting, index)
+    service = _in_force(context, setting, index)
     before = int64(-1)
-    if service.previous < UNKNOWN:
-        before = slot_at(world, service.previous, service, packet)
-    return index, select(world, service, packet), before
+    if service.previous < PREVIOUS_LOST:
+        before = slot_at(context, service.previous, service, packet)
+    return index, select(context, service, packet), before
 
 
 @compiled
 def _give(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
 ):
     """Write a backend to the flow's entries, whichever workers have any; to a new one of our own where none has."""
-    world = world_at(world_address)
-    who = int64(world_row(at_address(world_address), 0).worker)
+    context = context_at(context_address)
+    worker = int64(context_row(at_address(context_address), 0).worker)
     packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    setting = settings_row(settings(world), 0)
-    index = _service_of(world, setting, packet)
-    if index < 0 or backend < 0 or backend >= backend_limit(world):
+    setting = settings_row(settings(context), 0)
+    index = _service_of(context, setting, packet)
+    if index < 0 or backend < 0 or backend >= backend_limit(context):
         return
-    service, row = _in_force(world, setting, index), backend_row(backends(world), backend)
+    service, row = _in_force(context, setting, index), backend_row(backends(context), backend)
     hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
     found = False
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, source_high, source_low, packet.ports, index)
+    for part in range(worker_limit(context)):
+        bucket, way = lookup(context, part, hashed, source_high, source_low, packet.ports, index)
         if way >= 0:
             flow = flow_row(bucket, way)
             flow.target, flow.generation, flow.seen = u16(backend), row.generation, u32(now)
             found = True
     if not found:
         remember(
-            world, setting, who, hashed, source_high, source_low, packet.ports, index, backend, row.generation, service,
+            context, setting, worker, hashed, source_high, source_low, packet.ports, index, backend, row.generation,
+            service,
             u32(now),
         )  # fmt: skip
 
 
 @compiled
 def _forget(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
     """Take away the flow's entries, whichever workers have any."""
-    world = world_at(world_address)
+    context = context_at(context_address)
     packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    setting = settings_row(settings(world), 0)
-    index = _service_of(world, setting, packet)
+    setting = settings_row(settings(context), 0)
+    index = _service_of(context, setting, packet)
     if index < 0:
         return
     hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, source_high, source_low, packet.ports, index)
+    for part in range(worker_limit(context)):
+        bucket, way = lookup(context, part, hashed, source_high, source_low, packet.ports, index)
         if way >= 0:
             flow_row(bucket, way).state = 0
 
 
 @compiled
 def _owner(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, enter
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, enter
 ):
     """The backend of a flow, or -1: none, or the client is not allowed to use the service."""
-    world = world_at(world_address)
-    world_row(at_address(world_address), 0).now = now
-    who = int64(world_row(at_address(world_address), 0).worker)
+    context = context_at(context_address)
+    context_row(at_address(context_address), 0).now = now
+    worker = int64(context_row(at_address(context_address), 0).worker)
     packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    setting = settings_row(settings(world), 0)
-    index = _service_of(world, setting, packet)
+    setting = settings_row(settings(context), 0)
+    index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1)
-    service = _in_force(world, setting, index)
-    if not allowed(world, service, source_high, source_low):
+    service = _in_force(context, setting, index)
+    if not allowed(context, service, source_high, source_low):
         return int64(-1)
     if enter:
-        nothing = at_address(world_address)  # an empty frame: there is no connection id to be read
-        return max(choose(world, setting, who, nothing, nothing, packet, index, service, u32(now)), int64(-1))
-    target = _kept(world, setting, packet, index, service, now)
-    return target if target >= 0 else select(world, service, packet)
+        nothing = at_address(context_address)  # an empty frame: there is no connection id to be read
+        return max(choose(context, setting, worker, nothing, nothing, packet, index, service, u32(now)), int64(-1))
+    target = _kept(context, setting, packet, index, service, now)
+    return target if target >= 0 else select(context, service, packet)
 
 
 @step
-def _kept(world, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
+def _kept(context, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
     """The backend that the flow has by an entry in any worker's part, or -1."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = int64(-1)
-    for part in range(worker_limit(world)):
+    for part in range(worker_limit(context)):
         if target < 0:
-            target = in_part(world, part, hashed, packet, index, service, u32(now))
+            target = in_worker_table(context, part, hashed, packet, index, service, u32(now))
     return target
 
 
 @compiled
 def _entry(  # type: ignore[no-untyped-def]
-    world_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
 ):
-    world = world_at(world_address)
+    context = context_at(context_address)
     packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    setting = settings_row(settings(world), 0)
-    index = _service_of(world, setting, packet)
+    setting = settings_row(settings(context), 0)
+    index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1)
-    return _kept(world, setting, packet, index, _in_force(world, setting, index), now)
+    return _kept(context, setting, packet, index, _in_force(context, setting, index), now)
 
 
 @compiled
 def _wrap(  # type: ignore[no-untyped-def]
-    world_address, address, length, backend_address, transport, family, source_high, source_low, destination_high,
+    context_address, address, length, backend_address, transport, family, source_high, source_low, destination_high,
     destination_low, ports,
 ):  # fmt: skip
     """Encapsulate the frame at ``address`` towards the backend whose row lies at ``backend_address``.
 
     By how many bytes it grew to the front, or -1.
     """
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     record.floor, record.flags = address - u64(HEADROOM_BYTES), u64(0)
     packet = Parsed(
         int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
         int64(0), int64(0), int64(ETHERNET_BYTES), int64(transport),
     )  # fmt: skip
-    setting, backend = settings_row(settings(world), 0), backend_row(at_address(backend_address), 0)
-    verdict, _ = encapsulate(world, setting, at_address(address), packet, backend)
+    setting, backend = settings_row(settings(context), 0), backend_row(at_address(backend_address), 0)
+    verdict, _ = encapsulate(context, setting, at_address(address), packet, backend)
     return int64(address - record.frame) if verdict == FORWARDED else int64(-1)

@@ -13,7 +13,7 @@ UNIT_BYTES = 8
 """Fragments begin at multiples of it."""
 
 
-def cut(packet: bytes, mtu_bytes: int, identification: int) -> list[bytes]:
+def fragment_packet(packet: bytes, mtu_bytes: int, identification: int) -> list[bytes]:
     """The packet in fragments that fit; it has no extension headers, and is whole if it fits.
 
     A fragment may be cut further (its offset is kept), as a router does with IPv4's.

@@ -20,7 +20,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath import icmp_errors
 from lbmux.slowpath.candidates import host_key
 from lbmux.slowpath.echo import echo_reply, is_echo_request
-from lbmux.slowpath.fragment_out import cut
+from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.icmp_quotes import flow_of
@@ -33,7 +33,7 @@ from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
 from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet, read_frame, read_ip, turned
 
-HANDED_UP = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
+PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
 PORT_UNREACHABLE = {4: 3, 6: 4}
 """Codes, by IP version (RFC 792, RFC 4443)."""
@@ -50,7 +50,7 @@ class Sent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class MuxContext:
     """What the configuration says that is of meaning here."""
 
     settings: SlowPath
@@ -69,7 +69,7 @@ class MuxSlowPath:
 
     forwarder: Forwarder
     own: frozenset[Address]
-    place: Place
+    place: MuxContext
     is_up: Callable[[Address], bool]
     mtus: PathMtus = field(default_factory=PathMtus)
     counts: Counter[str] = field(default_factory=Counter)
@@ -79,7 +79,7 @@ class MuxSlowPath:
         self._fragments = Fragments(self.place.settings.fragments, self.forwarder.enter, self.counts)
         self.configure(self.place)
 
-    def configure(self, place: Place) -> None:
+    def configure(self, place: MuxContext) -> None:
         """Another configuration; fragments under way keep their backends."""
         self.place, settings = place, place.settings
         self._work = Bucket(settings.packets_per_s)
@@ -154,7 +154,7 @@ class MuxSlowPath:
             return self._dropped("returned_unusable")
         if inner.hops <= 1:
             return self._dropped("returned_ttl")
-        found = self.forwarder.candidates(flow, self.place.settings.hosts_asked)
+        found = self.forwarder.candidates(flow, self.place.settings.second_chance_max_hosts)
         refused = self.forwarder.at_host([*found.likely, *found.rest], outer.source)
         stage = Stage.of(outer.hops)
         key = host_key(flow, outer.source) if stage == Stage.REST else 0
@@ -233,14 +233,14 @@ class MuxSlowPath:
         room = LINK_BYTES - OUTER_BYTES[mux.version]
         pieces = [packet.data]
         if packet.version == 4 and packet.length_bytes > room:
-            pieces = cut(packet.data, room, packet.identification)  # as any router might
+            pieces = fragment_packet(packet.data, room, packet.identification)  # as any router might
         self.counts["to_mux"] += len(pieces)
         parts = (read_ip(piece) for piece in pieces)
         return [Sent(BY_ROUTE, to_mux(part, source, mux)) for part in parts if part is not None]
 
     def _forward(self, packet: Packet, backend: int, now: float) -> list[Sent]:
         """To the backend in one outer packet, or in fragments of one, or an error for the client."""
-        room = self.forwarder.room(backend)
+        room = self.forwarder.inner_mtu(backend)
         if packet.length_bytes > room:
             may_be_cut = not packet.dont_fragment if packet.version == 4 else packet.length_bytes <= 1280
             if not may_be_cut:
@@ -283,7 +283,7 @@ class MuxSlowPath:
             code = 1 if inner.version == 4 else 3  # host, or address, unreachable
             error = icmp_errors.unreachable(inner, vip, code)
         else:
-            error = icmp_errors.too_big(inner, self.forwarder.room(backend), vip)
+            error = icmp_errors.too_big(inner, self.forwarder.inner_mtu(backend), vip)
         if error is None:
             return []
         if not self._messages.take(now):

@@ -11,7 +11,7 @@ agent returns a packet with the TTL that it came with, routers' hops added again
 next candidate, and nothing has to be remembered:
 
 - with each round (stage, host's key) grows, whatever changes in the tables meanwhile, so each search ends;
-- it asks the likely backends (two at most), and of the rest so many that all are ``hosts_asked`` at most;
+- it asks the likely backends (two at most), and of the rest so many that all are ``second_chance_max_hosts`` at most;
 - the mux takes a hop from the inner packet each time, and drops it where none is left.
 """
 

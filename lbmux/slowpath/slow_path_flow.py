@@ -71,7 +71,7 @@ class Forwarder(Protocol):
     def forget(self, flow: Flow) -> None:
         """The flow has ended: what comes from the same port is another."""
 
-    def room(self, backend: int) -> int:
+    def inner_mtu(self, backend: int) -> int:
         """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""
 
     def tunnel(self, packet: bytes, backend: int, hops: int = OUTER_TTL) -> list[tuple[int, bytes]]:

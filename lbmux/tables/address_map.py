@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import UDP_PROTOCOL
-from lbmux.datapath.match import PROBES, name_hash
+from lbmux.datapath.match import PROBES, address_hash
 from lbmux.datapath.memory import at_address, int64
-from lbmux.datapath.tables import NAME, SERVER_ID, name_row, settings_row
+from lbmux.datapath.tables import ADDRESS_ENTRY, SERVER_ID, address_entry_row, settings_row
 from lbmux.errors import TableError
 from lbmux.targets.regions import Tables
 
@@ -59,9 +59,9 @@ def fill(tables: Tables, names: Sequence[Name | ServerId]) -> tuple[NDArray[Any]
     limit = size // FULLEST
     if len(names) > limit:
         raise TableError("names", len(names), limit)
-    entries = np.array([name.row() for name in names], NAME)
+    entries = np.array([name.row() for name in names], ADDRESS_ENTRY)
     for _ in range(SALTS):
-        salt, copy = secrets.randbits(32), np.zeros(size, NAME)
+        salt, copy = secrets.randbits(32), np.zeros(size, ADDRESS_ENTRY)
         if _place(_address(tables.settings), salt, _address(copy), size, _address(entries), len(names)):
             return copy, salt
     raise TableError("names", len(names), limit)
@@ -77,11 +77,11 @@ def _place(settings, salt, table, size, entries, count):  # type: ignore[no-unty
     setting = settings_row(at_address(settings), 0)
     copy, given = at_address(table), at_address(entries)
     for index in range(count):
-        entry = name_row(given, index)
-        place = int64(name_hash(setting, salt, entry.kind, entry.high, entry.low, entry.port, entry.protocol))
+        entry = address_entry_row(given, index)
+        place = int64(address_hash(setting, salt, entry.kind, entry.high, entry.low, entry.port, entry.protocol))
         placed = False
         for probe in range(PROBES):
-            row = name_row(copy, (place + probe) & (size - 1))
+            row = address_entry_row(copy, (place + probe) & (size - 1))
             if row.kind == 0:
                 row.high, row.low, row.port, row.protocol = entry.high, entry.low, entry.port, entry.protocol
                 row.kind, row.index = entry.kind, entry.index

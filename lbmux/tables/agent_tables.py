@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
-from lbmux.datapath.encapsulate import room_of
+from lbmux.datapath.encapsulate import overhead_bytes_of
 from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import (
     DIP,
@@ -61,15 +61,18 @@ def ports_of(service: Service, backend: Backend) -> Iterable[int]:
 
 def advmss(config: Config) -> dict[int, int]:
     """By IP version: the TCP payload that fits an Ethernet frame beside the largest tunnel header in use."""
-    room = max(
+    overhead_bytes = max(
         (
-            room_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
+            overhead_bytes_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
             for service in config.services
             for backend in service.backends
         ),
         default=0,
     )
-    return {4: ETHERNET_MTU - room - IPV4_BYTES - TCP_BYTES, 6: ETHERNET_MTU - room - IPV6_BYTES - TCP_BYTES}
+    return {
+        4: ETHERNET_MTU - overhead_bytes - IPV4_BYTES - TCP_BYTES,
+        6: ETHERNET_MTU - overhead_bytes - IPV6_BYTES - TCP_BYTES,
+    }
 
 
 DIRECT = identity("direct")
@@ -192,7 +195,7 @@ class AgentTables:
         Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
         """
         is_here = self.mode == LOCAL or backend.dip in self.own
-        return config.slowpath.hosts_help and service.protocol == "tcp" and service.on_down == "reset" and is_here
+        return config.slowpath.second_chance and service.protocol == "tcp" and service.on_down == "reset" and is_here
 
     def _endpoint(
         self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int, asks: bool

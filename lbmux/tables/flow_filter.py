@@ -31,7 +31,7 @@ from lbmux.addresses import MAPPED_LOW, to_pair
 from lbmux.config.models import Backend, Service
 from lbmux.errors import LbmuxError
 from lbmux.tables.live_flows import STATES, TICK_S, Flows, Test
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 Network = IPv4Network | IPv6Network
 Mask = NDArray[np.bool_]
@@ -61,16 +61,16 @@ class FilterError(LbmuxError):
         return f"filter: {self.reason}\n  {self.text}\n  {' ' * self.at}^"
 
 
-def parse(text: str, moment: Moment) -> Test:
+def parse(text: str, snapshot: Snapshot) -> Test:
     """The test that a filter stands for; FilterError, also for names that there are none of."""
-    return Parser(text, moment).whole()
+    return Parser(text, snapshot).whole()
 
 
 class Parser:
     """Recursive descent over tokens; ``_kind`` is what a value alone would be."""
 
-    def __init__(self, text: str, moment: Moment) -> None:
-        self._text, self._moment = text, moment
+    def __init__(self, text: str, snapshot: Snapshot) -> None:
+        self._text, self._snapshot = text, snapshot
         self._tokens = tokens(text)
         self._next = 0
         self._kind: tuple[str, str] | None = None  # direction, type
@@ -171,11 +171,11 @@ class Parser:
         return self._of_owner(lambda service, _: service.protocol == name)
 
     def _service(self) -> Test:
-        name = self._known("service", [service.name for service in self._moment.services])
+        name = self._known("service", [service.name for service in self._snapshot.services])
         return self._of_owner(lambda service, _: service.name == name)
 
     def _backend(self) -> Test:
-        pairs = [(s.name, b.name) for s, b in self._moment.owners.values()]
+        pairs = [(s.name, b.name) for s, b in self._snapshot.owners.values()]
         name = self._known("backend", [b for _, b in pairs] + [f"{s}/{b}" for s, b in pairs])
         return self._of_owner(
             lambda service, backend: name in (backend.name, f"{service.name}/{backend.name}")
@@ -204,8 +204,8 @@ class Parser:
 
     def _of_owner(self, wanted: Callable[[Service, Backend], bool]) -> Test:
         """A test by the flow's row, decided once for each row."""
-        rows = np.zeros(len(self._moment.ranks), np.bool_)
-        for row, (service, backend) in self._moment.owners.items():
+        rows = np.zeros(len(self._snapshot.ranks), np.bool_)
+        for row, (service, backend) in self._snapshot.owners.items():
             rows[row] = wanted(service, backend)
         return lambda flows: np.asarray(rows[flows.entries["target"]])
 

@@ -29,7 +29,7 @@ from lbmux.datapath.tables import (
     service_row,
 )
 from lbmux.errors import LbmuxError
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15
@@ -43,7 +43,7 @@ STATES = {UNTRUSTED: "untrusted", TRUSTED: "trusted", CLOSING: "closing"}
 class Flows:
     """Entries that were alive at ``now``; all arrays are of one length."""
 
-    moment: Moment
+    snapshot: Snapshot
     entries: NDArray[Any]
     """Rows of the flow table."""
     workers: NDArray[np.uint16]
@@ -60,13 +60,13 @@ class Flows:
     def ports(self) -> NDArray[np.uint16]:
         """The VIP's: an agent's entries have the DIP's, and its endpoint the VIP's where that has but one."""
         ports = (self.entries["ports"] >> 16).astype(np.uint16)
-        if self.moment.is_agent:
-            own = self.moment.tables.endpoints["vip_port"][self.entries["target"]]
+        if self.snapshot.is_agent:
+            own = self.snapshot.tables.endpoints["vip_port"][self.entries["target"]]
             ports = np.where(own, own, ports)
         return ports.byteswap()
 
     def pick(self, which: "NDArray[Any] | slice") -> "Flows":
-        return Flows(self.moment, self.entries[which], self.workers[which], self.now)
+        return Flows(self.snapshot, self.entries[which], self.workers[which], self.now)
 
 
 Test = Callable[[Flows], NDArray[np.bool_]]
@@ -84,18 +84,18 @@ class SortError(LbmuxError):
         return f"flows are sorted by {', '.join(KEYS)} (with - before it: the largest first), not by {self.field!r}"
 
 
-def live(moment: Moment) -> Iterator[Flows]:
+def live(snapshot: Snapshot) -> Iterator[Flows]:
     """All that are alive, a chunk at a time."""
     now = now_ticks()
-    for worker, places, found in _chunks(moment, now):
-        yield Flows(moment, places[found], np.full(len(found), worker, np.uint16), now)
+    for worker, places, found in _chunks(snapshot, now):
+        yield Flows(snapshot, places[found], np.full(len(found), worker, np.uint16), now)
 
 
-def _chunks(moment: Moment, now: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint32]]]:
+def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint32]]]:
     """(worker, some of its places copied, which of those are alive)"""
-    tables = moment.tables
+    tables = snapshot.tables
     judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
-    if moment.is_agent:
+    if snapshot.is_agent:
         judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
     for worker, copy in copies(tables):
         found = np.empty(len(copy), np.uint32)
@@ -113,32 +113,32 @@ def copies(tables: Tables) -> Iterator[tuple[int, NDArray[Any]]]:
             yield worker, places[first : first + CHUNK_PLACES].copy()
 
 
-def warm_up(moment: Moment) -> None:
+def warm_up(snapshot: Snapshot) -> None:
     """Have the compiled code at hand before there are packets that would wait for it."""
-    for _, places, found in _chunks(moment, now_ticks()):
-        _tally(places, found, np.zeros(4 * len(moment.ranks), np.int64))
+    for _, places, found in _chunks(snapshot, now_ticks()):
+        _tally(places, found, np.zeros(4 * len(snapshot.ranks), np.int64))
         break
 
 
-def count(moment: Moment, test: Test | None = None) -> int:
+def count(snapshot: Snapshot, test: Test | None = None) -> int:
     if test is None:
-        return sum(len(found) for _, _, found in _chunks(moment, now_ticks()))
-    return sum(int(test(chunk).sum()) for chunk in live(moment))
+        return sum(len(found) for _, _, found in _chunks(snapshot, now_ticks()))
+    return sum(int(test(chunk).sum()) for chunk in live(snapshot))
 
 
-def by_backend(moment: Moment) -> NDArray[np.int64]:
+def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
     """Live flows of each row, by state: [row, state]."""
-    size = len(moment.ranks)
+    size = len(snapshot.ranks)
     counts = np.zeros(size * 4, np.int64)
-    for _, places, found in _chunks(moment, now_ticks()):
+    for _, places, found in _chunks(snapshot, now_ticks()):
         _tally(places, found, counts)
     return counts.reshape(size, 4)
 
 
-def without_flows(moment: Moment, asked: Collection[BackendKey]) -> set[BackendKey]:
+def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
     """Those of some backends, all of them in the tables, that have no live flow."""
-    flows = by_backend(moment)
-    return {key for key in asked if not np.any(flows[moment.rows[key]])}
+    flows = by_backend(snapshot)
+    return {key for key in asked if not np.any(flows[snapshot.rows[key]])}
 
 
 @unlocked
@@ -148,20 +148,20 @@ def _tally(places, found, counts):  # type: ignore[no-untyped-def]
         counts[int64(places[index].target) * 4 + int64(places[index].state)] += 1
 
 
-def select(moment: Moment, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
+def select(snapshot: Snapshot, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
     """Those that are meant, by ``sort`` (a key, or ``-`` and a key: the largest first), at most ``limit``."""
     if sort and sort.removeprefix("-") not in KEYS:
         raise SortError(sort)
     kept: list[Flows] = []
-    for chunk in live(moment):
+    for chunk in live(snapshot):
         kept.append(chunk if test is None else chunk.pick(test(chunk)))
         have = sum(map(len, kept))
         if limit is not None and have >= limit:
             if not sort:
                 break
             if have > limit + 4 * CHUNK_PLACES:  # so a short list of a million costs little memory
-                kept = [_sorted(_joined(moment, kept), sort, limit)]
-    return _sorted(_joined(moment, kept), sort, limit)
+                kept = [_sorted(_joined(snapshot, kept), sort, limit)]
+    return _sorted(_joined(snapshot, kept), sort, limit)
 
 
 def describe(flows: Flows) -> Iterator[dict[str, Any]]:
@@ -171,7 +171,7 @@ def describe(flows: Flows) -> Iterator[dict[str, Any]]:
 
 
 def _described(flows: Flows) -> Iterator[dict[str, Any]]:
-    owners, idle_s = flows.moment.owners, flows.idle_ticks() * TICK_S
+    owners, idle_s = flows.snapshot.owners, flows.idle_ticks() * TICK_S
     # As lists: a field of a NumPy record costs more than all the rest here.
     columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]
     for high, low, ports, target, state, port, worker, idle in zip(
@@ -193,13 +193,13 @@ def _described(flows: Flows) -> Iterator[dict[str, Any]]:
         }
 
 
-def _joined(moment: Moment, parts: list[Flows]) -> Flows:
+def _joined(snapshot: Snapshot, parts: list[Flows]) -> Flows:
     if not parts:
-        return Flows(moment, np.empty(0, FLOW), np.empty(0, np.uint16), 0)
+        return Flows(snapshot, np.empty(0, FLOW), np.empty(0, np.uint16), 0)
     entries, workers = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("entries", "workers")
     )
-    return Flows(moment, entries, workers, parts[0].now)
+    return Flows(snapshot, entries, workers, parts[0].now)
 
 
 def _sorted(flows: Flows, sort: str, limit: int | None) -> Flows:
@@ -217,7 +217,7 @@ KEYS: dict[str, Callable[[Flows], list[NDArray[Any]]]] = {
     "idle": lambda flows: [flows.idle_ticks()],
     "source": lambda flows: [_swapped(flows.entries["high"]), _swapped(flows.entries["low"])],
     "port": lambda flows: [_swapped((flows.entries["ports"] & 0xFFFF).astype(np.uint16))],
-    "backend": lambda flows: [flows.moment.ranks[flows.entries["target"]]],
+    "backend": lambda flows: [flows.snapshot.ranks[flows.entries["target"]]],
     "state": lambda flows: [flows.entries["state"]],
     "worker": lambda flows: [flows.workers],
 }

@@ -14,7 +14,7 @@ from lbmux.config.models import Service
 from lbmux.datapath.tables import CLOSING, GONE
 from lbmux.tables.live_flows import copies
 from lbmux.tables.mux_tables import ticks
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import now_ticks
 
 Ends = tuple[Address, int, Address, int]
@@ -25,33 +25,33 @@ Ends = tuple[Address, int, Address, int]
 class Backends:
     """Those of one moment, taken at next to no cost: of each row whether it was there, and its generation."""
 
-    moment: Moment
+    snapshot: Snapshot
     there: NDArray[np.bool_]
     generations: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, moment: Moment) -> "Backends":
-        rows = moment.tables.backends
-        return cls(moment, rows["state"] != GONE, rows["generation"].copy())
+    def of(cls, snapshot: Snapshot) -> "Backends":
+        rows = snapshot.tables.backends
+        return cls(snapshot, rows["state"] != GONE, rows["generation"].copy())
 
     def lost(self) -> list[int]:
         """The rows whose backend has gone since."""
-        now = self.of(self.moment)
+        now = self.of(self.snapshot)
         return np.flatnonzero(self.there & ~(now.there & (now.generations == self.generations))).tolist()
 
 
-def orphans(before: Backends, rows: list[int]) -> Iterator[Ends]:
+def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
     """The connections that those rows had, of services that end them when a backend dies; of all workers, each once.
 
     Not those that were about to end, or idle for so long that they count as over.
     """
-    owners = before.moment.owners
+    owners = before.snapshot.owners
     services = {row: owners[row][0] for row in rows if row in owners}
     services = {row: one for row, one in services.items() if one.protocol == "tcp" and one.on_down == "reset"}
     limits = np.full(len(before.there), -1, np.int64)  # of others none is meant, however short it has been idle
     limits[list(services)] = [ticks(service.idle_s) for service in services.values()]
     now, seen = np.uint32(now_ticks()), set[Ends]()
-    for _, places in copies(before.moment.tables) if services else ():
+    for _, places in copies(before.snapshot.tables) if services else ():
         targets = places["target"] % len(limits)
         idle = np.maximum((now - places["seen"]).view(np.int32), 0)  # another worker's clock may be ahead
         meant = (idle <= limits[targets]) & (places["generation"] == before.generations[targets])

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import endpoints, service_limit, services, settings, world_at
+from lbmux.datapath.context import context_at, endpoints, service_limit, services, settings
 from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u32
 from lbmux.datapath.tables import (
     DIP,
     FLOW,
     GONE,
+    PREVIOUS_LOST,
     TRUSTED,
-    UNKNOWN,
     VIP,
     endpoint_row,
     flow_row,
@@ -42,14 +42,14 @@ word_row = rows(layout(("value", "u8")))
 
 
 @step
-def enter_as(world, setting, who, old, destination, row, now):  # type: ignore[no-untyped-def]
+def enter_as(context, setting, worker, old, destination, row, now):  # type: ignore[no-untyped-def]
     """Enter a flow, with the state and the time it had; 1 if there was a place.  ``row`` has its idle times."""
     hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
     remember(
-        world, setting, who, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
+        context, setting, worker, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
         old.generation, row, u32(now),
     )  # fmt: skip
-    bucket, way = lookup(world, who, hashed, old.high, old.low, old.ports, int64(old.owner))
+    bucket, way = lookup(context, worker, hashed, old.high, old.low, old.ports, int64(old.owner))
     if way < 0:
         return 0
     flow = flow_row(bucket, way)
@@ -57,32 +57,32 @@ def enter_as(world, setting, who, old, destination, row, now):  # type: ignore[n
     if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
         flow.state = old.state
     else:
-        move(world, setting, who, hashed, flow, row, u32(now))
+        move(context, setting, worker, hashed, flow, row, u32(now))
     return 1
 
 
 @compiled
-def _enter_at_mux(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
-    world, moved = world_at(world_address), 0
-    setting = settings_row(settings(world), 0)
-    first = int64(setting.active & u32(1)) * service_limit(world)
+def _enter_at_mux(context_address, destinations, given, count, worker, now):  # type: ignore[no-untyped-def]
+    context, moved = context_at(context_address), 0
+    setting = settings_row(settings(context), 0)
+    first = int64(setting.active & u32(1)) * service_limit(context)
     for index in range(count):
         old = flow_row(at_address(given), index)
         destination = word_row(at_address(destinations), int64(old.owner)).value
-        row = service_row(services(world), first + int64(old.owner))
-        moved += enter_as(world, setting, who, old, destination, row, now)
+        row = service_row(services(context), first + int64(old.owner))
+        moved += enter_as(context, setting, worker, old, destination, row, now)
     return moved
 
 
 @compiled
-def _enter_at_agent(world_address, destinations, given, count, who, now):  # type: ignore[no-untyped-def]
-    world, moved = world_at(world_address), 0
-    setting = settings_row(settings(world), 0)
+def _enter_at_agent(context_address, destinations, given, count, worker, now):  # type: ignore[no-untyped-def]
+    context, moved = context_at(context_address), 0
+    setting = settings_row(settings(context), 0)
     for index in range(count):
         old = flow_row(at_address(given), index)
         destination = word_row(at_address(destinations), int64(old.owner)).value
-        row = endpoint_row(endpoints(world), int64(old.target))
-        moved += enter_as(world, setting, who, old, destination, row, now)
+        row = endpoint_row(endpoints(context), int64(old.target))
+        moved += enter_as(context, setting, worker, old, destination, row, now)
     return moved
 
 
@@ -130,7 +130,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
         tables.settings[0]["changed"] = changed_now()
-        tables.services["previous"] = UNKNOWN
+        tables.services["previous"] = PREVIOUS_LOST
     return moved
 
 

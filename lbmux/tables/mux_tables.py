@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
 from lbmux.config.traffic_models import TunnelKind
-from lbmux.datapath.encapsulate import constant_sum, room_of
+from lbmux.datapath.encapsulate import constant_sum, overhead_bytes_of
 from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import (
     BACKEND,
@@ -25,9 +25,9 @@ from lbmux.datapath.tables import (
     HASH_SOURCE,
     NONE,
     OUTER_IPV6,
+    PREVIOUS_LOST,
     SERVICE,
     TICK_SHIFT,
-    UNKNOWN,
     UP,
     VIP,
     WAYS,
@@ -140,7 +140,7 @@ class MuxTables:
         for row, service in enumerate(self.tables.services[self.tables.active]):
             if service["size"]:
                 self._built[row] = (None, (int(service["slots"]), int(service["size"])))
-                if service["previous"] < UNKNOWN:
+                if service["previous"] < PREVIOUS_LOST:
                     self._previous[row] = (int(service["previous"]), int(service["size"]))
             if service["rule_count"]:
                 self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
@@ -259,7 +259,7 @@ class MuxTables:
         after["local_high"], after["local_low"] = to_pair(local)
         after["remote_high"], after["remote_low"] = to_pair(remote)
         after["tunnel"] = number | OUTER_IPV6 * is_ipv6 | ENTROPY * (wide is not None)
-        after["room"] = room_of(number, is_ipv6)
+        after["overhead_bytes"] = overhead_bytes_of(number, is_ipv6)
         after["checksum"] = 0 if is_ipv6 else constant_sum(int(local), int(remote))
         after["mtu"], after["service"] = ETHERNET_MTU, service_row
         after["state"] = UP if backend.weight else DRAINING

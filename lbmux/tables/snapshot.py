@@ -20,7 +20,7 @@ from lbmux.targets.regions import Tables
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """``rows``: (service, backend) by names to a row of ``backends``, or at an agent of ``endpoints``."""
 
     tables: Tables
@@ -29,11 +29,11 @@ class Moment:
     is_agent: bool = False
 
     @classmethod
-    def of_mux(cls, mux: MuxTables) -> "Moment":
+    def of_mux(cls, mux: MuxTables) -> "Snapshot":
         return cls(mux.tables, mux.config.services if mux.config else (), mux.rows)
 
     @classmethod
-    def of_agent(cls, agent: AgentTables) -> "Moment":
+    def of_agent(cls, agent: AgentTables) -> "Snapshot":
         """Of a host's services only the backends that are here."""
         here: dict[str, tuple[Service, list[Backend]]] = {}
         rows = dict[tuple[str, str], int]()

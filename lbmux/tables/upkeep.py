@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire, to_pair
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import endpoint_limit, endpoints, settings, worker_limit, world_at
+from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings, worker_limit
 from lbmux.datapath.flows import flow_hash, idle_for, lookup, trusted_in
 from lbmux.datapath.memory import at_address, int64, step, u32
 from lbmux.datapath.tables import FLOW, GONE, TRUSTED, UNTRUSTED, WAYS, endpoint_row, flow_row, settings_row
@@ -147,32 +147,32 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 
 @step
-def _is_valid(world, flow):  # type: ignore[no-untyped-def]
+def _is_valid(context, flow):  # type: ignore[no-untyped-def]
     """Whether an entry is of an endpoint that is there, however long it has been idle."""
-    if int64(flow.target) >= endpoint_limit(world):
+    if int64(flow.target) >= endpoint_limit(context):
         return False
-    row = endpoint_row(endpoints(world), int64(flow.target))
+    row = endpoint_row(endpoints(context), int64(flow.target))
     return row.state != GONE and row.generation == flow.generation
 
 
 @step
-def _newest(world, hashed, given, now):  # type: ignore[no-untyped-def]
+def _newest(context, hashed, given, now):  # type: ignore[no-untyped-def]
     """The worker whose part has the flow's latest entry, or -1."""
     newest, least = int64(-1), int64(0)
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, given.high, given.low, given.ports, int64(given.owner))
+    for part in range(worker_limit(context)):
+        bucket, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
         if way >= 0:
             flow = flow_row(bucket, way & (WAYS - 1))
             idle = idle_for(flow, u32(now))
-            if _is_valid(world, flow) and (newest < 0 or idle < least):
+            if _is_valid(context, flow) and (newest < 0 or idle < least):
                 newest, least = int64(part), idle
     return newest
 
 
 @step
-def _refresh(world, setting, hashed, given, newest, now):  # type: ignore[no-untyped-def]
+def _refresh(context, setting, hashed, given, newest, now):  # type: ignore[no-untyped-def]
     """The latest entry counts as used; older ones that name another VIP go."""
-    bucket, way = lookup(world, newest, hashed, given.high, given.low, given.ports, int64(given.owner))
+    bucket, way = lookup(context, newest, hashed, given.high, given.low, given.ports, int64(given.owner))
     if way < 0:
         return
     flow = flow_row(bucket, way & (WAYS - 1))
@@ -180,26 +180,26 @@ def _refresh(world, setting, hashed, given, newest, now):  # type: ignore[no-unt
     given.target = flow.target
     if flow.state == UNTRUSTED and given.state == TRUSTED and trusted_in(bucket) < int64(setting.trusted_ways):
         flow.state = TRUSTED
-    for part in range(worker_limit(world)):
+    for part in range(worker_limit(context)):
         if part != newest:
-            other, way = lookup(world, part, hashed, given.high, given.low, given.ports, int64(given.owner))
+            other, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
             if way >= 0 and flow_row(other, way & (WAYS - 1)).target != given.target:
                 flow_row(other, way & (WAYS - 1)).state = 0
 
 
 @compiled
-def _keep(world_address, flows, dips, count, who, now):  # type: ignore[no-untyped-def]
-    world, entered = world_at(world_address), 0
-    setting = settings_row(settings(world), 0)
+def _keep(context_address, flows, dips, count, who, now):  # type: ignore[no-untyped-def]
+    context, entered = context_at(context_address), 0
+    setting = settings_row(settings(context), 0)
     for index in range(count):
         given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
         hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
-        newest = _newest(world, hashed, given, now)
+        newest = _newest(context, hashed, given, now)
         if newest >= 0:
-            _refresh(world, setting, hashed, given, newest, now)
-        elif int64(given.target) < endpoint_limit(world):
-            row = endpoint_row(endpoints(world), int64(given.target))
+            _refresh(context, setting, hashed, given, newest, now)
+        elif int64(given.target) < endpoint_limit(context):
+            row = endpoint_row(endpoints(context), int64(given.target))
             if row.state != GONE:
                 given.generation, given.seen = row.generation, u32(now)
-                entered += enter_as(world, setting, who, given, dip, row, now)
+                entered += enter_as(context, setting, who, given, dip, row, now)
     return entered

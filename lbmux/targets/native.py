@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
-from lbmux.datapath.context import LIMITS, TABLES, WORLD, backends, world_at
+from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, backends, context_at
 from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import (
     ETHERNET_BYTES,
@@ -33,7 +33,7 @@ from lbmux.targets.regions import Tables
 HEADROOM_BYTES = 64
 """What a frame may grow by: two outer headers and options of the largest encapsulation."""
 
-world_row = rows(WORLD)
+context_row = rows(CONTEXT)
 FORWARDED = int(Verdict.FORWARDED)
 AHEAD = 8
 """How many frames before its turn a flow's bucket is asked for."""
@@ -58,14 +58,14 @@ class Worker:
     def __init__(self, tables: Tables, number: int = 0, plain: bool = False) -> None:
         """``plain``: do only what the kernel does, and leave the rest as it would."""
         self.tables = tables
-        self._world = np.zeros(1, WORLD)
+        self._context = np.zeros(1, CONTEXT)
         for name in TABLES:
-            self._world[f"{name}_table"] = tables.memory[name].ctypes.data
+            self._context[f"{name}_table"] = tables.memory[name].ctypes.data
         for name in LIMITS:
-            self._world[f"{name}_limit"] = getattr(tables.sizes, name)
-        self._world["worker"], self._world["plain"] = number, plain
+            self._context[f"{name}_limit"] = getattr(tables.sizes, name)
+        self._context["worker"], self._context["plain"] = number, plain
         self.number = number
-        self.address = np.uint64(self._world.ctypes.data)
+        self.address = np.uint64(self._context.ctypes.data)
         """Of the WORLD record: for compiled code that works on these tables."""
 
     def forward(self, batch: Batch, now: int) -> None:
@@ -81,7 +81,7 @@ class Worker:
         self._run(_outbound, batch, now)
 
     def _run(self, function: Any, batch: Batch, now: int) -> None:
-        self._world["now"] = now
+        self._context["now"] = now
         function(
             self.address, batch.address, batch.length, batch.verdict, batch.flags, batch.interface, batch.target,
             batch.count,
@@ -89,16 +89,16 @@ class Worker:
 
 
 @step
-def _anticipate(world, address, length):
+def _anticipate(context, address, length):
     """A guess from the plain frame's layout; a wrong one costs nothing but the prefetch."""
     if length >= TRANSPORT_IPV6 + UDP_BYTES and ethernet(at_address(address), 0).type == TYPE_IPV6:
         start = at_address(address)
         ip6, ports = ipv6(start, ETHERNET_BYTES), udp(start, TRANSPORT_IPV6).ports
-        anticipate(world, ip6.source_high, ip6.source_low, ports, ip6.destination_low)
+        anticipate(context, ip6.source_high, ip6.source_low, ports, ip6.destination_low)
     elif length >= TRANSPORT + UDP_BYTES:
         start = at_address(address)
         ip = ipv4(start, ETHERNET_BYTES)
-        anticipate(world, np.uint64(0), mapped(ip.source), udp(start, TRANSPORT).ports, mapped(ip.destination))
+        anticipate(context, np.uint64(0), mapped(ip.source), udp(start, TRANSPORT).ports, mapped(ip.destination))
 
 
 @step
@@ -108,30 +108,30 @@ def enter(record, address, length, flags, interface):
 
 
 @compiled
-def _forward(world_address, address, length, verdict, flags, interface, target, count):
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+def _forward(context_address, address, length, verdict, flags, interface, target, count):
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     for index in range(count):
         if index + AHEAD < count:
-            _anticipate(world, address[index + AHEAD], length[index + AHEAD])
+            _anticipate(context, address[index + AHEAD], length[index + AHEAD])
         enter(record, address[index], length[index], flags[index], interface[index])
-        verdict[index], target[index] = mux.run(world)
+        verdict[index], target[index] = mux.run(context)
         if verdict[index] == FORWARDED:
-            interface[index] = backend_row(backends(world), target[index]).interface
+            interface[index] = backend_row(backends(context), target[index]).interface
         address[index], length[index] = record.frame, record.end - record.frame
 
 
 @compiled
-def _inbound(world_address, address, length, verdict, flags, interface, target, count):
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+def _inbound(context_address, address, length, verdict, flags, interface, target, count):
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     for index in range(count):
         enter(record, address[index], length[index], flags[index], interface[index])
-        verdict[index], target[index] = agent.run_inbound(world)
+        verdict[index], target[index] = agent.run_inbound(context)
         address[index], length[index] = record.frame, record.end - record.frame
 
 
 @compiled
-def _outbound(world_address, address, length, verdict, flags, interface, target, count):
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+def _outbound(context_address, address, length, verdict, flags, interface, target, count):
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     for index in range(count):
         enter(record, address[index], length[index], flags[index], interface[index])
-        verdict[index], target[index] = agent.run_outbound(world)
+        verdict[index], target[index] = agent.run_outbound(context)

@@ -11,11 +11,11 @@ from typing import Any
 from lbmux.api.status_tables import STATES
 from lbmux.config.models import Service
 from lbmux.datapath.tables import DRAINING, GONE, UP
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 MOST_NAMED = 5
 PROBES, BY_COMMAND, NO_WEIGHT, NOT_WANTED = "probes", "by command", "weight 0", "not wanted"
-MENDS = {
+HINTS = {
     PROBES: "see why probes of {all} fail ({reason}): its server, its agent, the way there",
     BY_COMMAND: "`lbmux enable {first}`: {all} were taken out by command",
     NO_WEIGHT: "give {all} a weight above 0, and `lbmux reload`",
@@ -39,20 +39,20 @@ class BackendState:
         """Why it takes no new flows, of MENDS."""
         if self.state in ("leaving", "removed"):
             return NOT_WANTED
-        return self.reason if self.reason in MENDS else PROBES
+        return self.reason if self.reason in HINTS else PROBES
 
     def __str__(self) -> str:
         since = f", since {self.since}" if self.since else ""
         return f"{self.name} is {self.state}: {self.reason or 'nobody says why'}{since}"
 
 
-def states_of(service: Service, moment: Moment, health: Sequence[dict[str, Any]]) -> list[BackendState]:
+def states_of(service: Service, snapshot: Snapshot, health: Sequence[dict[str, Any]]) -> list[BackendState]:
     """``health``: the lines of a mux's answer; none of a configuration alone."""
     lines = {line["backend"]: line for line in health if line["service"] == service.name}
     found = []
     for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
-        row = moment.rows.get((service.name, name))
-        in_table = GONE if row is None else int(moment.tables.backends[row]["state"])
+        row = snapshot.rows.get((service.name, name))
+        in_table = GONE if row is None else int(snapshot.tables.backends[row]["state"])
         line = lines.get(name) or {"state": STATES[in_table], "reason": "", "since": None}
         state, reason = line["state"], line["reason"]
         if in_table == DRAINING and state in ("up", "draining") and reason != BY_COMMAND:
@@ -78,7 +78,7 @@ def to_have_one(states: Sequence[BackendState]) -> str:
     for state in states:
         by_cause.setdefault(state.cause, []).append(state)
     return "; or ".join(
-        MENDS[cause].format(first=some[0].name, all=_names(some), reason=some[0].reason)
+        HINTS[cause].format(first=some[0].name, all=_names(some), reason=some[0].reason)
         for cause, some in by_cause.items()
     )
 

@@ -14,6 +14,7 @@ from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
 from lbmux.datapath.context import (
     backends,
+    context_at,
     flows,
     frame,
     frame_end,
@@ -21,7 +22,6 @@ from lbmux.datapath.context import (
     services,
     settings,
     worker_limit,
-    world_at,
 )
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
@@ -30,7 +30,7 @@ from lbmux.datapath.memory import Pointer, at_address, int64, u64
 from lbmux.datapath.mux import select, slot_hash
 from lbmux.datapath.parse import PARSED, destination_port, parse
 from lbmux.datapath.tables import VIP, WAYS, backend_row, flow_row, service_row, settings_row
-from lbmux.targets.native import world_row
+from lbmux.targets.native import context_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
 ENTRY = ("state", "target", "idle", "alive")
@@ -40,51 +40,51 @@ ENTRY = ("state", "target", "idle", "alive")
 def _distance(typing: Any, pointer: Any, start: Any) -> Any:
     """The bytes from ``start`` to ``pointer``."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
 
     return types.int64(Pointer, Pointer), lower
 
 
 @compiled
-def look(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+def dry_run(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
     """FOUND into ``found``, and of each worker that has the flow ENTRY into its line of ``entries``."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
-    packet = parse(world, frame(world), frame_end(world))
+    packet = parse(context, frame(context), frame_end(context))
     found[0] = packet.verdict
     if packet.verdict != PARSED:
         return
-    setting = settings_row(settings(world), 0)
+    setting = settings_row(settings(context), 0)
     high, low, ports = packet.source_high, packet.source_low, packet.ports
     port = destination_port(ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     found[1] = index
     if index < 0:
         return
-    service = service_row(services(world), int64(setting.active & 1) * service_limit(world) + index)
-    found[2] = allowed(world, service, high, low)
+    service = service_row(services(context), int64(setting.active & 1) * service_limit(context) + index)
+    found[2] = allowed(context, service, high, low)
     found[3] = slot_hash(service, packet)
     found[4] = service.size
     found[5] = scale(np.uint32(found[3]), service.size)
-    found[6] = select(world, service, packet)
+    found[6] = select(context, service, packet)
     hashed = flow_hash(setting, high, low, ports, packet.destination_low)
     found[7] = hashed
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, high, low, ports, index)
+    for table_worker in range(worker_limit(context)):
+        bucket, way = lookup(context, table_worker, hashed, high, low, ports, index)
         if way >= 0:
             flow = flow_row(bucket, way & (WAYS - 1))
-            backend = backend_row(backends(world), int64(flow.target))
-            entries[part, 0], entries[part, 1] = flow.state, flow.target
-            entries[part, 2] = idle_for(flow, u64(now))
-            entries[part, 3] = is_alive(flow, backend, service, u64(now))
+            backend = backend_row(backends(context), int64(flow.target))
+            entries[table_worker, 0], entries[table_worker, 1] = flow.state, flow.target
+            entries[table_worker, 2] = idle_for(flow, u64(now))
+            entries[table_worker, 3] = is_alive(flow, backend, service, u64(now))
 
 
 @compiled
-def places(world_address, hashed, found):  # type: ignore[no-untyped-def]
+def places(context_address, hashed, found):  # type: ignore[no-untyped-def]
     """Where in the flow table each worker's two buckets for a flow's hash begin."""
-    world = world_at(world_address)
-    for part in range(worker_limit(world)):
+    context = context_at(context_address)
+    for table_worker in range(worker_limit(context)):
         first = np.uint32(hashed)
-        found[part, 0] = _distance(bucket_at(world, part, first), flows(world))
-        found[part, 1] = _distance(bucket_at(world, part, second_hash(first)), flows(world))
+        found[table_worker, 0] = _distance(bucket_at(context, table_worker, first), flows(context))
+        found[table_worker, 1] = _distance(bucket_at(context, table_worker, second_hash(first)), flows(context))

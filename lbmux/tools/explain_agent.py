@@ -15,7 +15,7 @@ import numpy as np
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
-from lbmux.datapath.context import endpoint_limit, endpoints, frame, frame_end, settings, worker_limit, world_at
+from lbmux.datapath.context import context_at, endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
 from lbmux.datapath.match import match_service
@@ -26,13 +26,13 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.live_flows import STATES, TICK_S
-from lbmux.targets.native import Worker, world_row
+from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.dry_run import ENTRY, places
 from lbmux.tools.explain_mux import Step
 from lbmux.tools.table_copy import LiveCopy
 from lbmux.tools.unparsed import UNPARSED
-from lbmux.tracing.trace_event import Heading
+from lbmux.tracing.trace_event import HeaderSummary
 
 TRIES = 3
 """How often an agent is asked whose configuration changes meanwhile."""
@@ -45,7 +45,7 @@ NO_TUNNEL = {
     Verdict.NOT_TUNNELLED: "no packet in a tunnel, or not to an address of this host",
     Verdict.NOT_A_MUX: "its source is none of the muxes",
 }
-MEND = {
+HINT = {
     Verdict.NOT_A_MUX: "add its source to the configuration's `muxes`, and `lbmux reload`, if a mux it is",
     Verdict.NOT_HERE: "the mux has a backend here that this host's configuration has not: `lbmux reload` both",
     Verdict.CONGESTED: "a router marked it, and its sender knows no ECN: look for a queue that is full",
@@ -64,22 +64,24 @@ class Passage:
     is_reply: bool
     ports: Ports
 
-    def client_and_vip(self) -> Heading:
+    def client_and_vip(self) -> HeaderSummary:
         """Of the packet between them, as far as is known."""
-        return Heading.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
+        return HeaderSummary.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
 def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
     """What the steps of the agent that listens at ``path`` find now.  ControlError, SetupError."""
-    heading = passage.client_and_vip()
+    header_summary = passage.client_and_vip()
     for _ in range(TRIES):
-        copy = LiveCopy.of(path, str(heading.source if passage.is_reply else heading.destination), "agent")
+        copy = LiveCopy.of(
+            path, str(header_summary.source if passage.is_reply else header_summary.destination), "agent"
+        )
         copy.read_configuration()
         way = _Way(passage, copy)
         if way.found("hashed") >= 0:
             for at in way.buckets():
                 copy.read_bucket(at)
-            way.look()
+            way.dry_run()
         if copy.is_current():
             return list(way.steps())
     raise SetupError(str(path), "its configuration changed again and again", "ask later")
@@ -89,19 +91,19 @@ class _Way:
     """One frame on one private copy of the tables."""
 
     def __init__(self, passage: Passage, copy: LiveCopy) -> None:
-        self._passage, self._moment, self._now = passage, copy.moment, now_ticks()
-        self._world = Worker(copy.moment.tables)
+        self._passage, self._snapshot, self._now = passage, copy.snapshot, now_ticks()
+        self._context = Worker(copy.snapshot.tables)
         self._memory = np.frombuffer(passage.came, np.uint8).copy()
-        self._workers = copy.moment.tables.sizes.workers
-        self.look()
+        self._workers = copy.snapshot.tables.sizes.workers
+        self.dry_run()
 
-    def look(self) -> None:
+    def dry_run(self) -> None:
         """Ask the steps, none of which changes anything."""
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entries = np.full((self._workers, len(ENTRY)), -1, np.int64)
-        look = _look_out if self._passage.is_reply else _look_in
+        dry_run = _dry_run_outbound if self._passage.is_reply else _dry_run_inbound
         address = np.uint64(self._memory.ctypes.data)
-        look(self._world.address, address, len(self._memory), self._now, self._found, self._entries)
+        dry_run(self._context.address, address, len(self._memory), self._now, self._found, self._entries)
 
     def found(self, name: str) -> int:
         return int(self._found[FOUND.index(name)])
@@ -109,17 +111,17 @@ class _Way:
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
         found = np.zeros((self._workers, 2), np.int64)
-        places(self._world.address, self.found("hashed"), found)
+        places(self._context.address, self.found("hashed"), found)
         return [int(place) for place in found.reshape(-1)]
 
     def steps(self) -> Iterator[Step]:
         passage = self._passage
         if not passage.is_reply:
-            outer, verdict = Heading.read(passage.came), self.found("tunnel")
+            outer, verdict = HeaderSummary.read(passage.came), self.found("tunnel")
             if verdict != PARSED:
                 why = NO_TUNNEL.get(Verdict(verdict)) or UNPARSED[Verdict(verdict)]
                 yield Step("outer header", f"{outer}: {why}")
-                yield from self._mend()
+                yield from self._hint()
                 return
             mux, own = outer.source, outer.destination
             yield Step("outer header", f"{outer}: {mux} is a mux, {own} is this host's")
@@ -128,9 +130,9 @@ class _Way:
             yield Step("parse", UNPARSED[Verdict(verdict)])
             return
         yield from self._reply_steps() if passage.is_reply else self._request_steps(packet)
-        yield from self._mend()
+        yield from self._hint()
 
-    def _request_steps(self, packet: Heading) -> Iterator[Step]:
+    def _request_steps(self, packet: HeaderSummary) -> Iterator[Step]:
         endpoint, vip = self.found("index"), f"{_destination(packet)}/{packet.name}"
         if endpoint < 0:
             yield Step("match", f"no backend of this host has the VIP {vip}")
@@ -141,7 +143,7 @@ class _Way:
         yield from self._translation(packet, _destination)
 
     def _reply_steps(self) -> Iterator[Step]:
-        packet = Heading.read(self._passage.came)
+        packet = HeaderSummary.read(self._passage.came)
         dip = f"{_source(packet)}/{packet.name}"
         if self._passage.verdict == Verdict.RESET_HELD:
             whose = "DIP {} is a backend's of this host" if self.found("index") >= 0 else "VIP {} is on this host"
@@ -159,7 +161,7 @@ class _Way:
         yield from self._translation(packet, _source)
 
     def _endpoint_step(self, endpoint: int) -> Step:
-        row = self._moment.tables.endpoints[endpoint]
+        row = self._snapshot.tables.endpoints[endpoint]
         vip, dip = (
             _end(from_pair(int(row[f"{end}_high"]), int(row[f"{end}_low"])), port_from_wire(int(row[f"{end}_port"])))
             for end in ("vip", "dip")
@@ -186,24 +188,24 @@ class _Way:
         ]
         return Step("flow", "; ".join(said) or none)
 
-    def _translation(self, packet: Heading, end: Callable[[Heading], str]) -> Iterator[Step]:
+    def _translation(self, packet: HeaderSummary, end: Callable[[HeaderSummary], str]) -> Iterator[Step]:
         """By the frame as it left: from what to what."""
         if self._passage.left is None:
             return
-        before, after = end(packet), end(Heading.read(self._passage.left))
+        before, after = end(packet), end(HeaderSummary.read(self._passage.left))
         yield Step("translation", f"none, {before} stays" if before == after else f"{before} to {after}")
 
-    def _mend(self) -> Iterator[Step]:
-        if self._passage.verdict in MEND:
-            yield Step("to mend it", MEND[self._passage.verdict])
+    def _hint(self) -> Iterator[Step]:
+        if self._passage.verdict in HINT:
+            yield Step("to mend it", HINT[self._passage.verdict])
 
     def _is_direct(self, endpoint: int) -> bool:
-        return endpoint == int(self._moment.tables.settings[0]["direct"])
+        return endpoint == int(self._snapshot.tables.settings[0]["direct"])
 
     def _name(self, endpoint: int) -> str:
         if self._is_direct(endpoint):
             return "straight to the DIP, by no VIP"
-        owner = self._moment.owners.get(endpoint)
+        owner = self._snapshot.owners.get(endpoint)
         return f"{owner[0].name}/{owner[1].name}" if owner else "of another VIP"
 
 
@@ -214,65 +216,65 @@ def _end(address: Address | None, port: int | None) -> str:
     return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
 
 
-def _source(heading: Heading) -> str:
-    return _end(heading.source, heading.source_port)
+def _source(header_summary: HeaderSummary) -> str:
+    return _end(header_summary.source, header_summary.source_port)
 
 
-def _destination(heading: Heading) -> str:
-    return _end(heading.destination, heading.port)
+def _destination(header_summary: HeaderSummary) -> str:
+    return _end(header_summary.destination, header_summary.port)
 
 
 @step
-def _entries_of(world, hashed, high, low, ports, owner, now, entries):  # type: ignore[no-untyped-def]
-    for part in range(worker_limit(world)):
-        bucket, way = lookup(world, part, hashed, high, low, ports, owner)
+def _entries_of(context, hashed, high, low, ports, owner, now, entries):  # type: ignore[no-untyped-def]
+    for part in range(worker_limit(context)):
+        bucket, way = lookup(context, part, hashed, high, low, ports, owner)
         if way >= 0:
             flow = flow_row(bucket, way & (WAYS - 1))
-            if int64(flow.target) < endpoint_limit(world):
-                endpoint = endpoint_row(endpoints(world), int64(flow.target))
+            if int64(flow.target) < endpoint_limit(context):
+                endpoint = endpoint_row(endpoints(context), int64(flow.target))
                 entries[part, 0], entries[part, 1] = flow.state, flow.target
                 entries[part, 2] = idle_for(flow, u64(now))
                 entries[part, 3] = is_alive(flow, endpoint, endpoint, u64(now))
 
 
 @compiled
-def _look_in(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+def _dry_run_inbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
     """The steps of ``datapath.agent.inbound`` that only look."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
-    setting, start, end = settings_row(settings(world), 0), frame(world), frame_end(world)
-    tunnel = open_tunnel(world, setting, start, end)
+    setting, start, end = settings_row(settings(context), 0), frame(context), frame_end(context)
+    tunnel = open_tunnel(context, setting, start, end)
     found[0] = tunnel.verdict
     if tunnel.verdict != PARSED:
         return
-    packet = parse_at(world, start, tunnel.offset, end, tunnel.left, tunnel.type)
+    packet = parse_at(context, start, tunnel.offset, end, tunnel.left, tunnel.type)
     found[1] = packet.verdict
     if packet.verdict != PARSED:
         return
     port = destination_port(packet.ports)
-    index = match_service(world, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-    if index < 0 or index >= endpoint_limit(world):
+    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    if index < 0 or index >= endpoint_limit(context):
         return
-    endpoint = endpoint_row(endpoints(world), index)
+    endpoint = endpoint_row(endpoints(context), index)
     packet = as_server_sees_it(endpoint, packet)
     hashed, ports = inbound_key(setting, endpoint, packet)
     found[2], found[3] = index, hashed
-    _entries_of(world, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)
+    _entries_of(context, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)
 
 
 @compiled
-def _look_out(world_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+def _dry_run_outbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
     """The steps of ``datapath.agent.outbound`` that only look."""
-    world, record = world_at(world_address), world_row(at_address(world_address), 0)
+    context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
-    packet = parse(world, frame(world), frame_end(world))
+    packet = parse(context, frame(context), frame_end(context))
     found[1] = packet.verdict
     if packet.verdict != PARSED:
         return
-    setting, port = settings_row(settings(world), 0), source_port(packet.ports)
-    owner = match_service(world, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
+    setting, port = settings_row(settings(context), 0), source_port(packet.ports)
+    owner = match_service(context, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
     if owner < 0:
         return
     hashed, ports = outbound_key(setting, packet)
     found[2], found[3] = owner, hashed
-    _entries_of(world, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entries)
+    _entries_of(context, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entries)

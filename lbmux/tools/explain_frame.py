@@ -14,7 +14,7 @@ from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
 from lbmux.tools.explain_mux import Explanation, Step, explain_live
 from lbmux.tools.packet_text import Packet
-from lbmux.tracing.trace_event import NAMES, Heading
+from lbmux.tracing.trace_event import NAMES, HeaderSummary
 from lbmux.wire.packet import read_frame
 
 OF_THE_CHOICE = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
@@ -23,8 +23,8 @@ OF_THE_CHOICE = ("service", "access", "backends", "flow", "slot", "backend", "ne
 def explain_frame(frame: bytes, path: Path) -> Explanation:
     """PacketError for a frame that is not IP."""
     if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: what is missing is payload
-        heading = Heading.read(frame)
-        frame = frame.ljust(heading.start + heading.length, b"\0")
+        header_summary = HeaderSummary.read(frame)
+        frame = frame.ljust(header_summary.start + header_summary.length, b"\0")
     explanation = explain_live(Packet.of_frame(frame), path)
     if explanation.verdict not in (Verdict.FRAGMENT, Verdict.ICMP):
         return explanation

@@ -30,14 +30,14 @@ from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.tables.row_identities import identity
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
-from lbmux.tools.dry_run import ENTRY, FOUND, look, places
+from lbmux.tools.dry_run import ENTRY, FOUND, dry_run, places
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
-from lbmux.tracing.trace_event import Heading
+from lbmux.tracing.trace_event import HeaderSummary
 
 TRIES = 3
 """How often a mux is asked whose configuration changes meanwhile."""
@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole way.  ``mend``: what to do where the packet is not forwarded."""
+    """The whole way.  ``hint``: what to do where the packet is not forwarded."""
 
     packet: Packet
     source: str
@@ -75,7 +75,7 @@ class Explanation:
     verdict: Verdict
     service: str | None
     backend: str | None
-    mend: str
+    hint: str
 
     def as_json(self) -> dict[str, Any]:
         packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
@@ -89,7 +89,7 @@ class Explanation:
             "kind": self.verdict.kind,
             "service": self.service,
             "backend": self.backend,
-            "mend": self.mend or None,
+            "hint": self.hint or None,
         }
 
 
@@ -103,12 +103,12 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
     for _ in range(TRIES):
         copy = LiveCopy.of(path, str(packet.vip))
         copy.read_configuration()
-        way = _Way(packet, copy.moment, now_ticks(), copy.interfaces)
+        way = _Way(packet, copy.snapshot, now_ticks(), copy.interfaces)
         if way.service_row >= 0:
             copy.read_service(way.service_row, way.found("slot"))
             for at in way.buckets():
                 copy.read_bucket(at)
-            way.look()
+            way.dry_run()
         health = ask_list(path, "health")
         if copy.is_current():
             return way.explanation("mux", health)
@@ -118,28 +118,28 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
 class _Way:
     """One packet on one private copy of the tables."""
 
-    def __init__(self, packet: Packet, moment: Moment, now: int, interfaces: dict[int, str] | None = None) -> None:
+    def __init__(self, packet: Packet, snapshot: Snapshot, now: int, interfaces: dict[int, str] | None = None) -> None:
         """``interfaces``: names as the mux has them; None where there is none, but a configuration alone."""
-        self.packet, self.moment, self.now = packet, moment, now
+        self.packet, self.snapshot, self.now = packet, snapshot, now
         self.is_live, self.interfaces = interfaces is not None, interfaces or {}
-        self._world = Worker(moment.tables)
+        self._context = Worker(snapshot.tables)
         frame = packet.frame()
         self._memory = np.zeros(HEADROOM_BYTES + len(frame), np.uint8)
         self._memory[HEADROOM_BYTES:] = np.frombuffer(frame, np.uint8)
         self._length = len(frame)
-        self.look()
+        self.dry_run()
 
-    def look(self) -> None:
+    def dry_run(self) -> None:
         """Ask the steps, none of which changes anything."""
         self._found = np.full(len(FOUND), -1, np.int64)
-        self._entries = np.full((self.moment.tables.sizes.workers, len(ENTRY)), -1, np.int64)
+        self._entries = np.full((self.snapshot.tables.sizes.workers, len(ENTRY)), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
-        look(self._world.address, address, self._length, self.now, self._found, self._entries)
+        dry_run(self._context.address, address, self._length, self.now, self._found, self._entries)
 
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
-        found = np.zeros((self.moment.tables.sizes.workers, 2), np.int64)
-        places(self._world.address, self._found[FOUND.index("flow_hash")], found)
+        found = np.zeros((self.snapshot.tables.sizes.workers, 2), np.int64)
+        places(self._context.address, self._found[FOUND.index("flow_hash")], found)
         return [int(place) for place in found.reshape(-1)]
 
     def found(self, name: str) -> int:
@@ -161,14 +161,14 @@ class _Way:
     def explanation(self, source: str, health: Sequence[dict[str, Any]]) -> Explanation:
         """``health``: what the mux says of all its backends."""
         service = self._service()
-        states = states_of(service, self.moment, health) if service else []
+        states = states_of(service, self.snapshot, health) if service else []
         entries = self.entries()
         worker = entries[0]["worker"] if entries else ANY_WORKER
         verdict, target, frame = self._run(worker)
-        counts = self.moment.tables.lookups[worker]
+        counts = self.snapshot.tables.lookups[worker]
         # From the last: what an old entry came to stands before what became of the packet.
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
-        owner = self.moment.owners.get(target)
+        owner = self.snapshot.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
         if self.found("parsed") == PARSED:
             steps += self._service_steps(service, states)
@@ -176,23 +176,23 @@ class _Way:
             steps += self._choice_steps(entries, looked_up, target, states)
         steps += self._outer(verdict, frame)
         steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
-        mend = "" if verdict.kind == "send" else self._mend(verdict, target, states)
+        hint = "" if verdict.kind == "send" else self._hint(verdict, target, states)
         names = (service.name if service else None, owner[1].name if owner else None)
-        return Explanation(self.packet, source, steps, verdict, *names, mend)
+        return Explanation(self.packet, source, steps, verdict, *names, hint)
 
     def _service(self) -> Service | None:
         """Whose the row is that the packet matched."""
         if self.service_row < 0:
             return None
-        owner = int(self.moment.tables.service_identities[self.service_row])
-        return next((s for s in self.moment.services if identity(s.vip, s.protocol, s.port) == owner), None)
+        owner = int(self.snapshot.tables.service_identities[self.service_row])
+        return next((s for s in self.snapshot.services if identity(s.vip, s.protocol, s.port) == owner), None)
 
     def _run(self, worker: int) -> tuple[Verdict, int, bytes]:
         """The data path itself, all of it."""
         batch = Batch(1)
         batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, self._length
         batch.count = 1
-        Worker(self.moment.tables, worker).forward(batch, self.now)
+        Worker(self.snapshot.tables, worker).forward(batch, self.now)
         start = int(batch.address[0]) - self._memory.ctypes.data
         frame = self._memory[start : start + int(batch.length[0])].tobytes()
         return Verdict(int(batch.verdict[0])), int(batch.target[0]), frame
@@ -255,7 +255,7 @@ class _Way:
 
     def _rate(self, looked_up: list[str]) -> str:
         """What the service's rate, of which each worker has a share, means for a flow that has no entry."""
-        tables = self.moment.tables
+        tables = self.snapshot.tables
         said = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
         if tables.services[tables.active][self.service_row]["rate"] and tables.sizes.workers > 1:
             said += f" (by worker {ANY_WORKER}'s share of new_flows_per_s: no entry tells which worker has the packet)"
@@ -263,7 +263,7 @@ class _Way:
 
     def _slot_step(self) -> Step:
         size, slot, hashed = self.found("size"), self.found("slot"), self.found("hash")
-        row = self.moment.tables.services[self.moment.tables.active][self.service_row]
+        row = self.snapshot.tables.services[self.snapshot.tables.active][self.service_row]
         data = {"hash": hashed, "seed": int(row["seed"]), "slot": slot if size else None, "slots": size}
         if not size:
             return Step("slot", "no Maglev table: no backend takes new flows", data)
@@ -272,8 +272,8 @@ class _Way:
         return Step("slot", said, data | {"backend": name})
 
     def _backend_step(self, target: int, looked_up: list[str], states: list[BackendState]) -> Step:
-        row = self.moment.tables.backends[target]
-        state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.moment.owners.get(target)
+        row = self.snapshot.tables.backends[target]
+        state, name, owner = BACKEND_STATES[int(row["state"])], self._name(target), self.snapshot.owners.get(target)
         by = next((BY[what] for what in looked_up if what in BY), "slot")
         if owner is None:
             return Step("backend", f"row {target}, {state}, {WHY[by]}", {"backend": None, "state": state, "by": by})
@@ -290,7 +290,7 @@ class _Way:
         return Step("backend", f"{name} {WHY[by]}: {backend.dip}:{port}, {state} ({meaning})", data)
 
     def _next_hop_step(self, target: int) -> Step:
-        row = self.moment.tables.backends[target]
+        row = self.snapshot.tables.backends[target]
         host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         mac, mtu = int(row["destination_mac"]), int(row["mtu"])
         if not self.is_live:
@@ -304,7 +304,7 @@ class _Way:
     def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
         if verdict != Verdict.FORWARDED:
             return
-        outer = Heading.read(frame)
+        outer = HeaderSummary.read(frame)
         is_ipv6 = isinstance(outer.source, IPv6Address)
         ip = np.frombuffer(frame, IPV6 if is_ipv6 else IPV4, 1, outer.start)[0]
         data = {
@@ -316,14 +316,14 @@ class _Way:
         yield Step("outer header", f"{ends}, {kind}, TTL {data['ttl']}, {outer.length} bytes", data)
 
     def _name(self, target: int) -> str | None:
-        owner = self.moment.owners.get(target)
+        owner = self.snapshot.owners.get(target)
         return owner[1].name if owner else None
 
-    def _mend(self, verdict: Verdict, target: int, states: list[BackendState]) -> str:
-        packet, row = self.packet, self.moment.tables.backends[max(0, target)]
+    def _hint(self, verdict: Verdict, target: int, states: list[BackendState]) -> str:
+        packet, row = self.packet, self.snapshot.tables.backends[max(0, target)]
         host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         if verdict == Verdict.NOT_VIP:
-            others = [f"{s.protocol} {s.port_text}" for s in self.moment.services if s.vip == packet.vip]
+            others = [f"{s.protocol} {s.port_text}" for s in self.snapshot.services if s.vip == packet.vip]
             if others:
                 return f"{packet.vip} is a VIP, but of {', '.join(others)} only: add a service, and `lbmux reload`"
             return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
@@ -335,7 +335,8 @@ class _Way:
             Verdict.TTL: "the packet has passed too many routers: its sender should begin with a greater TTL",
             Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
             Verdict.TOO_BIG: (
-                f"packets to {host} may have {int(row['mtu']) - int(row['room'])} bytes: offer clients a smaller MSS"
+                f"packets to {host} may have {int(row['mtu']) - int(row['overhead_bytes'])} bytes: offer clients a "
+                f"smaller MSS"
                 " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
             ),
         }.get(verdict, "")

@@ -10,7 +10,7 @@ from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, IPV6, SYN, TCP, TYPE_IPV4, TYPE_IPV6, UDP
 from lbmux.errors import LbmuxError
 from lbmux.tables.mux_tables import PROTOCOLS
-from lbmux.tracing.trace_event import Heading
+from lbmux.tracing.trace_event import HeaderSummary
 
 TEXT = re.compile(
     r"\s*(?P<source>[\d.]+|\[[\da-fA-F:.]+\]):(?P<source_port>\d+)\s*>\s*"
@@ -48,7 +48,7 @@ class Packet:
     @classmethod
     def of_frame(cls, frame: bytes) -> "Packet":
         """PacketError where it is not IP."""
-        found = Heading.read(frame)
+        found = HeaderSummary.read(frame)
         if found.source is None or found.destination is None:
             raise PacketError(str(found), "not a packet of a client")
         ends = found.source, found.source_port or 0, found.destination, found.port or 0
@@ -108,6 +108,6 @@ class Packet:
 
     def __str__(self) -> str:
         if self.caught is not None:
-            return str(Heading.read(self.caught)).rpartition(", ")[0]
+            return str(HeaderSummary.read(self.caught)).rpartition(", ")[0]
         source, vip = (f"[{a}]" if isinstance(a, IPv6Address) else str(a) for a in (self.source, self.vip))
         return f"{source}:{self.source_port} > {vip}:{self.port}/{self.protocol}"

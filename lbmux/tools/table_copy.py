@@ -14,11 +14,11 @@ import numpy as np
 
 from lbmux.api.control_socket import ask
 from lbmux.config.models import Backend, Config, Service
-from lbmux.datapath.tables import BUCKET_BYTES, PADDING, RATE, RULE, SLOT, UNKNOWN, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, PADDING, PREVIOUS_LOST, RATE, RULE, SLOT, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import Tables
 
 MOST_BYTES = 1 << 16
@@ -27,13 +27,13 @@ WHOLE = {"mux": ("settings", "names", "services", "backends"), "agent": ("settin
 ONE = {"mux": "a mux", "agent": "an agent"}
 
 
-def of_configuration(config: Config) -> Moment:
+def of_configuration(config: Config) -> Snapshot:
     """Every next hop is a placeholder; the outer source is the first mux of the file, or 0.0.0.0 (::)."""
     mux = MuxTables(Tables.allocate(sizes_for(config)), *config.muxes, IPv4Address(0), IPv6Address(0))
     mux.commit(mux.plan(config))
     for destination in mux.destinations():
         mux.set_next_hop(destination, NextHop(0, PLACEHOLDER_MAC, PLACEHOLDER_MAC, ETHERNET_MTU))
-    return Moment.of_mux(mux)
+    return Snapshot.of_mux(mux)
 
 
 @dataclass
@@ -41,40 +41,40 @@ class LiveCopy:
     """Of the mux or agent that listens at ``path``: all that is known of one VIP."""
 
     path: Path
-    moment: Moment
+    snapshot: Snapshot
     interfaces: dict[int, str]
     vip: str
-    outline: dict[str, Any]
+    layout: dict[str, Any]
     """As it was before the tables were read."""
 
     @classmethod
     def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
         """ControlError where nobody answers, or not such a program, or one of another version."""
-        outline = ask(path, "outline", vip=vip)
-        if outline["program"] != program:
-            raise ControlError(path, f"{ONE[outline['program']]} listens there: name {ONE[program]}'s socket")
-        if outline["tables"] != VERSION:
+        layout = ask(path, "layout", vip=vip)
+        if layout["program"] != program:
+            raise ControlError(path, f"{ONE[layout['program']]} listens there: name {ONE[program]}'s socket")
+        if layout["tables"] != VERSION:
             raise ControlError(path, f"the {program} is of another version: use the lbmux that it runs with")
-        services = tuple(_service(service) for service in outline["services"])
-        rows = {(service, backend): row for service, backend, row in outline["rows"]}
-        interfaces = {int(index): name for index, name in outline["interfaces"].items()}
-        moment = Moment(Tables.allocate(Sizes(**outline["sizes"])), services, rows, is_agent=program == "agent")
-        return cls(path, moment, interfaces, vip, outline)
+        services = tuple(_service(service) for service in layout["services"])
+        rows = {(service, backend): row for service, backend, row in layout["rows"]}
+        interfaces = {int(index): name for index, name in layout["interfaces"].items()}
+        snapshot = Snapshot(Tables.allocate(Sizes(**layout["sizes"])), services, rows, is_agent=program == "agent")
+        return cls(path, snapshot, interfaces, vip, layout)
 
     def read_configuration(self) -> None:
         """Settings, names, services and backends; of an agent, endpoints."""
-        for region in WHOLE[self.moment.program]:
-            self._read(region, 0, self.moment.tables.sizes.regions()[region] - PADDING)
+        for region in WHOLE[self.snapshot.program]:
+            self._read(region, 0, self.snapshot.tables.sizes.regions()[region] - PADDING)
 
     def read_service(self, row: int, slot: int) -> None:
         """What lies elsewhere of the service of that row: whose it is, its access list, the state of its rate, and a
         slot of its Maglev table and of the one before."""
-        tables = self.moment.tables
+        tables = self.snapshot.tables
         service = tables.services[tables.active][row]
         self._read("identities", row * tables.service_identities.itemsize, tables.service_identities.itemsize)
         self._read("rules", int(service["rules"]) * RULE.itemsize, int(service["rule_count"]) * RULE.itemsize)
         for first in (int(service["slots"]), int(service["previous"])):
-            if service["size"] and first < UNKNOWN:
+            if service["size"] and first < PREVIOUS_LOST:
                 self._read("slots", (first + slot) * SLOT.itemsize, SLOT.itemsize)
         for worker in range(tables.sizes.workers if service["rate"] else 0):
             self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
@@ -85,13 +85,13 @@ class LiveCopy:
 
     def is_current(self) -> bool:
         """Whether outline and settings are still those that were read: no configuration came into force meanwhile."""
-        settings = self.moment.tables.memory["settings"]
-        length = self.moment.tables.settings.nbytes
+        settings = self.snapshot.tables.memory["settings"]
+        length = self.snapshot.tables.settings.nbytes
         same = self._ask("settings", 0, length) == settings[:length].tobytes()
-        return same and ask(self.path, "outline", vip=self.vip) == self.outline
+        return same and ask(self.path, "layout", vip=self.vip) == self.layout
 
     def _read(self, region: str, at: int, length: int) -> None:
-        memory = self.moment.tables.memory[region]
+        memory = self.snapshot.tables.memory[region]
         for first in range(at, at + length, MOST_BYTES):
             data = self._ask(region, first, min(MOST_BYTES, at + length - first))
             memory[first : first + len(data)] = np.frombuffer(data, np.uint8)

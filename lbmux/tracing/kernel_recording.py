@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from lbmux.errors import LbmuxError
-from lbmux.frames.tap_reader import Recorded, Recorder
+from lbmux.frames.tap_reader import TapReader, TapRecord
 from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf.syscall import Attach
-from lbmux.tracing.prefilter_builder import EVERYTHING, Sieve
+from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ REFILL_S = 0.1
 """How often the programs are told how many frames they may record."""
 
 
-class Recording:
+class KernelRecording:
     """Of one daemon's ``programs``; ``saw`` gets each frame, and ``skipped`` how many were too many."""
 
     def __init__(
@@ -24,17 +24,17 @@ class Recording:
         kernel: Kernel,
         programs: Mapping[Attach, str],
         frames_a_second: int,
-        saw: Callable[[Recorded], None],
+        saw: Callable[[TapRecord], None],
         skipped: Callable[[int], None],
     ) -> None:
         self._kernel, self._programs = kernel, programs
         self._at_once = max(1, round(frames_a_second * REFILL_S))
         self._saw, self._skipped = saw, skipped
-        self._recorder: Recorder | None = None
+        self._recorder: TapReader | None = None
         self._refilling: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
 
-    async def follow(self, sieves: Iterable[Sieve]) -> str:
+    async def follow(self, sieves: Iterable[Prefilter]) -> str:
         """From now on record what one of these wants, and nothing where there is none; why not, where it cannot be."""
         wanted = list(sieves)
         async with self._busy:
@@ -45,7 +45,7 @@ class Recording:
                 if self._recorder is None:
                     await self._begin()
                 assert self._recorder is not None
-                self._recorder.sift(wanted[0] if len(wanted) == 1 else EVERYTHING)
+                self._recorder.set_prefilter(wanted[0] if len(wanted) == 1 else EVERYTHING)
                 self._refill()
             except LbmuxError as error:
                 log.warning("what the kernel's programs forward cannot be recorded: %s", str(error).splitlines()[0])
@@ -53,7 +53,7 @@ class Recording:
         return ""
 
     async def _begin(self) -> None:
-        making = asyncio.create_task(asyncio.to_thread(Recorder, self._kernel, self._programs))
+        making = asyncio.create_task(asyncio.to_thread(TapReader, self._kernel, self._programs))
         try:
             self._recorder = await asyncio.shield(making)
         except asyncio.CancelledError:  # the daemon stops: what it is about to attach must not stay

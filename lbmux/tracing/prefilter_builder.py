@@ -11,15 +11,15 @@ from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
 
-Sieve = dict[str, int]
+Prefilter = dict[str, int]
 """Fields of sift.SIEVE."""
-EVERYTHING: Sieve = {"sent": 1, "dropped": 1}
+EVERYTHING: Prefilter = {"sent": 1, "dropped": 1}
 UNCLEAR = ("or", "||", "not", "!", "(", ")")
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 SIDES = {"src": "source", "dst": "destination", "": "either"}
 
 
-def sieve_of(text: str) -> Sieve:
+def prefilter_of(text: str) -> Prefilter:
     """The sieve of a filter that is understood."""
     words = [word for word, _ in tokens(text)]
     found = dict(EVERYTHING)
@@ -50,7 +50,7 @@ def sieve_of(text: str) -> Sieve:
     return found
 
 
-def _of_port(direction: str, port: int) -> Sieve:
+def _of_port(direction: str, port: int) -> Prefilter:
     value = port_to_wire(port)
     if not direction:
         return {"either_port": value, "either_port_mask": 0xFFFF}
@@ -58,6 +58,6 @@ def _of_port(direction: str, port: int) -> Sieve:
     return {"ports": value << shift, "ports_mask": 0xFFFF << shift}
 
 
-def _of_network(side: str, text: str) -> Sieve:
+def _of_network(side: str, text: str) -> Prefilter:
     names = (f"{side}_{name}" for name in ("high", "low", "high_mask", "low_mask"))
     return dict(zip(names, masked(ip_network(text)), strict=True))

@@ -42,10 +42,10 @@ from lbmux.datapath.headers import (
     UDP_PROTOCOL,
 )
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.frame_copy import Picture
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.plurals import counted
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 
 IPV4_TYPE, IPV6_TYPE, *TAGS = (
     kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)
@@ -62,7 +62,7 @@ FLAGS = "FSRP.U"
 
 
 @dataclass(frozen=True)
-class Heading:
+class HeaderSummary:
     """What the headers say; None or 0 where a frame has no such thing, or is too short for it."""
 
     source: Address | None = None
@@ -77,7 +77,7 @@ class Heading:
     """Where the IP header begins in the frame."""
 
     @classmethod
-    def read(cls, frame: bytes) -> "Heading":
+    def read(cls, frame: bytes) -> "HeaderSummary":
         """Never fails: of a frame that ends early or makes no sense only what comes before."""
         at, kind = ETHERNET_BYTES, frame[TYPE_AT:ETHERNET_BYTES]
         while kind in TAGS:
@@ -96,7 +96,7 @@ class Heading:
     @classmethod
     def _of(
         cls, frame: bytes, ends: tuple[Address, Address], protocol: int, at: int | None, length: int, start: int
-    ) -> "Heading":
+    ) -> "HeaderSummary":
         """``at``: where the transport's header begins, None in a later fragment."""
         if protocol not in (TCP_PROTOCOL, UDP_PROTOCOL) or at is None or len(frame) < at + PORTS.size:
             return cls(*ends, protocol, length=length, start=start)
@@ -131,11 +131,11 @@ of other frames, which leave the buffer because of it."""
 
 
 @dataclass
-class Slowly:
+class SlowPathNote:
     """What the slow path made of a frame: what it counted because of it, by name, and what it sent."""
 
     did: list[str] = field(default_factory=list)
-    sent: list[Picture] = field(default_factory=list)
+    sent: list[FrameCopy] = field(default_factory=list)
 
     @property
     def is_drop(self) -> bool:
@@ -144,27 +144,27 @@ class Slowly:
 
 
 @contextlib.contextmanager
-def noting(seen: "Seen", counts: Counter[str]) -> Iterator[Slowly]:
+def note_slow_path(event: "TraceEvent", counts: Counter[str]) -> Iterator[SlowPathNote]:
     """While the slow path, which counts in ``counts``, has a frame: a note of that; frames sent are for it to add."""
-    before, seen.slow = counts.copy(), Slowly()
-    yield seen.slow
-    seen.slow.did[:0] = counts - before
+    before, event.slow = counts.copy(), SlowPathNote()
+    yield event.slow
+    event.slow.did[:0] = counts - before
 
 
 @dataclass
-class Seen:
+class TraceEvent:
     """A frame as it ``came``, what was said of it, and as it ``left``, None where it did not."""
 
-    came: Picture
+    came: FrameCopy
     verdict: Verdict
     service: str | None = None
     backend: str | None = None
-    left: Picture | None = None
+    left: FrameCopy | None = None
     flow: bytes | None = None
     """The frame in whose headers the client and the VIP stand, where it is not the one that came."""
     is_reply: bool = False
     """At an agent: on its way to the client."""
-    slow: Slowly | None = None
+    slow: SlowPathNote | None = None
     """Where the slow path had it."""
 
     @property
@@ -172,8 +172,8 @@ class Seen:
         return self.verdict.kind == "drop" or (self.slow is not None and self.slow.is_drop)
 
     @cached_property
-    def heading(self) -> Heading:
-        return Heading.read(self.came.data if self.flow is None else self.flow)
+    def header_summary(self) -> HeaderSummary:
+        return HeaderSummary.read(self.came.data if self.flow is None else self.flow)
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:
@@ -181,22 +181,22 @@ def without_tunnel(came: bytes, left: bytes) -> bytes:
 
     Whatever the tunnel is, that packet is its end, and as long as it was.
     """
-    inner, outer = Heading.read(came), Heading.read(left)
+    inner, outer = HeaderSummary.read(came), HeaderSummary.read(left)
     end = outer.start + outer.length  # behind it there may be padding
     packet = left[end - inner.length : end]
     kind = TYPE_IPV6 if isinstance(inner.source, IPv6Address) else TYPE_IPV4
     return left[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + packet
 
 
-Test = Callable[[Seen], np.bool_]
+Test = Callable[[TraceEvent], np.bool_]
 
 
-def parse(text: str, moment: Moment) -> Test:
+def parse(text: str, snapshot: Snapshot) -> Test:
     """The test that a filter stands for (nothing: every frame); FilterError for one that is not understood."""
     if not text.strip():
-        return lambda seen: np.True_
-    test: Any = _FrameParser(text, moment).whole()
-    return lambda seen: np.bool_(test(seen))
+        return lambda event: np.True_
+    test: Any = _FrameParser(text, snapshot).whole()
+    return lambda event: np.bool_(test(event))
 
 
 class _FrameParser(Parser):
@@ -216,20 +216,20 @@ class _FrameParser(Parser):
         return super()._primitive()
 
     def _icmp(self) -> Any:
-        return lambda seen: np.bool_(seen.heading.protocol in (ICMP_PROTOCOL, ICMPV6_PROTOCOL))
+        return lambda event: np.bool_(event.header_summary.protocol in (ICMP_PROTOCOL, ICMPV6_PROTOCOL))
 
     def _drop(self) -> Any:
-        return lambda seen: np.bool_(seen.is_drop)
+        return lambda event: np.bool_(event.is_drop)
 
     def _verdict(self) -> Any:
         name = self._known("verdict", [verdict.label for verdict in Verdict])
-        return lambda seen: np.bool_(seen.verdict.label == name)
+        return lambda event: np.bool_(event.verdict.label == name)
 
     def _protocol(self, name: str) -> Any:
         if name in ("ip", "ip6"):
             wanted = IPv4Address if name == "ip" else IPv6Address
-            return lambda seen: np.bool_(isinstance(seen.heading.source, wanted))
-        return lambda seen: np.bool_(seen.heading.name == name)
+            return lambda event: np.bool_(isinstance(event.header_summary.source, wanted))
+        return lambda event: np.bool_(event.header_summary.name == name)
 
     def _network(self, slash: bool) -> Any:
         text = self._value("an address or a network" if slash else "an address")
@@ -238,24 +238,24 @@ class _FrameParser(Parser):
         except ValueError as error:
             raise self._error(str(error), back=1) from error
         return (
-            lambda seen: _inside(network, seen.heading.source),
-            lambda seen: _inside(network, seen.heading.destination),
+            lambda event: _inside(network, event.header_summary.source),
+            lambda event: _inside(network, event.header_summary.destination),
         )
 
     def _ports(self, first: int, last: int) -> Any:
         def within(port: int | None) -> np.bool_:
             return np.bool_(port is not None and first <= port <= last)
 
-        return lambda seen: within(seen.heading.source_port), lambda seen: within(seen.heading.port)
+        return lambda event: within(event.header_summary.source_port), lambda event: within(event.header_summary.port)
 
     def _service(self) -> Any:
-        name = self._known("service", [service.name for service in self._moment.services])
-        return lambda seen: np.bool_(seen.service == name)
+        name = self._known("service", [service.name for service in self._snapshot.services])
+        return lambda event: np.bool_(event.service == name)
 
     def _backend(self) -> Any:
-        pairs = [(s.name, b.name) for s, b in self._moment.owners.values()]
+        pairs = [(s.name, b.name) for s, b in self._snapshot.owners.values()]
         name = self._known("backend", [b for _, b in pairs] + [f"{s}/{b}" for s, b in pairs])
-        return lambda seen: np.bool_(name in (seen.backend, f"{seen.service}/{seen.backend}"))
+        return lambda event: np.bool_(name in (event.backend, f"{event.service}/{event.backend}"))
 
 
 def _inside(network: Network, address: Address | None) -> np.bool_:
@@ -270,22 +270,22 @@ class Names:
         self._by_vip: dict[tuple[Address | None, str], list[Service]] = {}
         self._owners: dict[int, tuple[Service, Backend]] = {}
 
-    def of(self, moment: Moment, heading: Heading, target: int) -> tuple[str | None, str | None]:
-        if moment.services is not self._services:  # once a reload, not once a frame
-            self._services, self._owners = moment.services, moment.owners
+    def of(self, snapshot: Snapshot, header_summary: HeaderSummary, target: int) -> tuple[str | None, str | None]:
+        if snapshot.services is not self._services:  # once a reload, not once a frame
+            self._services, self._owners = snapshot.services, snapshot.owners
             self._by_vip = defaultdict(list)
-            for service in sorted(moment.services, key=lambda service: service.port):
+            for service in sorted(snapshot.services, key=lambda service: service.port):
                 self._by_vip[service.vip, service.protocol].append(service)
         owner = self._owners.get(target)
         if owner is not None:
             return owner[0].name, owner[1].name
-        services = self._by_vip.get((heading.destination, heading.name), [])
-        if not services or heading.port is None:
+        services = self._by_vip.get((header_summary.destination, header_summary.name), [])
+        if not services or header_summary.port is None:
             return None, None
-        nearest = services[bisect_right(services, heading.port, key=lambda service: service.port) - 1]
-        if heading.port not in nearest.ports:
+        nearest = services[bisect_right(services, header_summary.port, key=lambda service: service.port) - 1]
+        if header_summary.port not in nearest.ports:
             nearest = services[0]  # where that has any port
-        return nearest.name if heading.port in nearest.ports or nearest.port == 0 else None, None
+        return nearest.name if header_summary.port in nearest.ports or nearest.port == 0 else None, None
 
 
 class Budget:

@@ -8,14 +8,14 @@ from tests.linux.inside import CONFIG, Inside, agent_with_a_flow, client, dns
 
 
 def verdicts(inside: Inside, in_kernel: bool) -> dict[str, int]:
-    lines = status_tables.counters(inside.moment, in_kernel)["verdicts"]
+    lines = status_tables.counters(inside.snapshot, in_kernel)["verdicts"]
     return {line["verdict"]: line["packets"] for line in lines if line["packets"]}
 
 
 def test_the_ports_of_a_service_as_people_say_them() -> None:
     web, dns = CONFIG["services"]
     services = [web | {"port": "any"}, dns | {"port": 53, "port_to": 60}, dns | {"name": "one", "port": 80}]
-    assert [line["ports"] for line in status_tables.services(Inside(CONFIG | {"services": services}).moment)] == [
+    assert [line["ports"] for line in status_tables.services(Inside(CONFIG | {"services": services}).snapshot)] == [
         "any", "53-60", "80",
     ]  # fmt: skip
 
@@ -23,7 +23,7 @@ def test_the_ports_of_a_service_as_people_say_them() -> None:
 def test_a_backend_has_its_traffic_of_all_workers_and_its_flows_by_state() -> None:
     inside = Inside()
     sent = [inside.send(dns(1), dns(2), worker=0), inside.send(dns(3), dns(3), worker=1)]
-    line = status_tables.backends(inside.moment)[2]
+    line = status_tables.backends(inside.snapshot)[2]
     assert (line["service"], line["backend"], line["state"], line["reachable"]) == ("dns", "h1", "up", True)
     assert line["packets"] == 4 and line["new_flows"] == line["live_flows"] == 3
     assert line["bytes"] == sum(int(frames.length.sum()) for frames in sent) - 4 * 14
@@ -33,8 +33,8 @@ def test_a_backend_has_its_traffic_of_all_workers_and_its_flows_by_state() -> No
 def test_a_service_has_the_sums_of_its_backends() -> None:
     inside = Inside()
     inside.send(*(client(port) for port in range(200)))
-    web, dns_line = status_tables.services(inside.moment)
-    own = [line for line in status_tables.backends(inside.moment) if line["service"] == "web"]
+    web, dns_line = status_tables.services(inside.snapshot)
+    own = [line for line in status_tables.backends(inside.snapshot) if line["service"] == "web"]
     assert web["packets"] == 200 == sum(line["packets"] for line in own)
     assert all(line["packets"] for line in own)
     assert (web["backends"], web["backends_up"], web["slots"], dns_line["packets"]) == (2, 2, 251, 0)
@@ -44,9 +44,9 @@ def test_without_weight_a_backend_is_draining_and_without_a_neighbour_not_reacha
     services = [CONFIG["services"][1] | {"backends": [{"name": "a", "dip": "10.0.0.1", "weight": 0},
                                                       {"name": "b", "dip": "10.0.0.2"}]}]  # fmt: skip
     inside = Inside(CONFIG | {"services": services}, resolved=False)
-    lines = status_tables.backends(inside.moment)
+    lines = status_tables.backends(inside.snapshot)
     assert [(line["state"], line["reachable"]) for line in lines] == [("draining", False), ("up", False)]
-    assert {line["mac"] for line in status_tables.neighbours(inside.moment)} == {None}
+    assert {line["mac"] for line in status_tables.neighbours(inside.snapshot)} == {None}
 
 
 def test_a_digest_is_the_same_in_any_rows_and_another_with_other_backends() -> None:
@@ -55,7 +55,7 @@ def test_a_digest_is_the_same_in_any_rows_and_another_with_other_backends() -> N
     first_backend, *others = web["backends"]
     heavier = CONFIG | {"services": [web | {"backends": [first_backend | {"weight": 5}, *others]}, dns_service]}
     first, second, third = (
-        {line["service"]: line["digest"] for line in status_tables.services(Inside(config).moment)}
+        {line["service"]: line["digest"] for line in status_tables.services(Inside(config).snapshot)}
         for config in (CONFIG, turned, heavier)
     )
     assert first == second
@@ -75,7 +75,7 @@ def test_what_user_space_sends_and_drops_counts_beside_the_kernel() -> None:
     inside = Inside()
     inside.send(client(), worker=0)
     inside.send(client(), worker=1)
-    inside.moment.tables.services["size"] = 0
+    inside.snapshot.tables.services["size"] = 0
     inside.send(client(port=40001), worker=1)
     assert verdicts(inside, in_kernel=True) == {"forwarded": 2, "no_backend": 1}
 
@@ -83,32 +83,32 @@ def test_what_user_space_sends_and_drops_counts_beside_the_kernel() -> None:
 def test_lookups_and_every_verdict_by_name_and_kind() -> None:
     inside = Inside()
     inside.send(client(), client())
-    found = status_tables.counters(inside.moment, in_kernel=False)
+    found = status_tables.counters(inside.snapshot, in_kernel=False)
     assert (found["lookups"]["new"], found["lookups"]["hit"]) == (1, 1)
     assert [line["verdict"] for line in found["verdicts"]] == [verdict.label for verdict in Verdict]
     assert Counter(line["kind"] for line in found["verdicts"])["send"] == 3
 
 
 def test_hosts_stand_once_with_their_backends() -> None:
-    lines = {line["host"]: line for line in status_tables.neighbours(Inside().moment)}
+    lines = {line["host"]: line for line in status_tables.neighbours(Inside().snapshot)}
     assert lines["10.1.1.2"]["backends"] == ["web/h1", "dns/h1"]
     assert (lines["10.1.2.2"]["mac"], lines["10.1.2.2"]["mtu"]) == ("02:00:00:00:00:09", 1500)
     assert lines["10.1.2.2"]["interface"] == "lo"  # number 1 everywhere
 
 
 def test_an_agent_shows_its_own_backends_and_counts_no_traffic_by_them() -> None:
-    moment = agent_with_a_flow()
-    lines = status_tables.backends(moment)
+    snapshot = agent_with_a_flow()
+    lines = status_tables.backends(snapshot)
     assert [(line["service"], line["backend"]) for line in lines] == [("web", "h1"), ("dns", "h1")]
     assert (lines[0]["packets"], lines[0]["live_flows"], lines[1]["live_flows"]) == (None, 1, 0)
-    assert status_tables.services(moment)[0]["digest"] is None
-    assert status_tables.neighbours(moment) == []
+    assert status_tables.services(snapshot)[0]["digest"] is None
+    assert status_tables.neighbours(snapshot) == []
 
 
 def test_table_sizes_say_what_is_used() -> None:
     inside = Inside()
     inside.send(client(), dns())
-    found = status_tables.table_sizes(inside.moment)
+    found = status_tables.table_sizes(inside.snapshot)
     used = {name: line["used"] for name, line in found["tables"].items()}
     assert used == {"names": 2, "slots": 502, "backends": 3, "endpoints": 0, "flows": 2}
     assert found["memory_bytes"] == sum(inside.tables.sizes.regions().values())

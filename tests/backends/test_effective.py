@@ -1,7 +1,7 @@
 from typing import Any
 
 from lbmux.backends.effective import below_watermark, effective
-from lbmux.backends.overrides import Life
+from lbmux.backends.overrides import AdminState
 from lbmux.config.models import BackendKey, Config
 
 
@@ -11,8 +11,8 @@ def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
     return Config(**{"services": [service | ({"health": health} if health is not None else {})]})
 
 
-def weights(config: Config, down: str = "", lives: dict[str, Life] | None = None) -> dict[str, int]:
-    keys: dict[BackendKey, Life] = {("web", name): life for name, life in (lives or {}).items()}
+def weights(config: Config, down: str = "", tracker: dict[str, AdminState] | None = None) -> dict[str, int]:
+    keys: dict[BackendKey, AdminState] = {("web", name): admin_state for name, admin_state in (tracker or {}).items()}
     made = effective(config, {("web", name) for name in down.split()}, keys)
     return {backend.name: backend.weight for backend in made.services[0].backends}
 
@@ -31,11 +31,11 @@ def test_all_down_leaves_none() -> None:
 
 
 def test_draining_has_no_weight() -> None:
-    assert weights(configured({}), lives={"b1": "drain"}) == {"b1": 0, "b2": 5, "b3": 5, "b4": 5}
+    assert weights(configured({}), tracker={"b1": "drain"}) == {"b1": 0, "b2": 5, "b3": 5, "b4": 5}
 
 
 def test_disabled_is_left_out_also_without_probes() -> None:
-    assert weights(configured(None), lives={"b1": "disable"}) == {"b2": 5, "b3": 5, "b4": 5}
+    assert weights(configured(None), tracker={"b1": "disable"}) == {"b2": 5, "b3": 5, "b4": 5}
 
 
 def test_draining_and_down_is_left_out() -> None:

@@ -1,7 +1,7 @@
 """What a reload says of overrides that take precedence over the file."""
 
 from lbmux.backends.override_precedence import precedences
-from lbmux.backends.overrides import Order, Orders
+from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Config
 from tests.linux.inside import CONFIG
 
@@ -11,8 +11,8 @@ WEIGHT = next(one.weight for service in FILE.services if service.name == "web" f
 
 
 def test_a_backend_that_the_file_has_serving_and_a_command_has_not() -> None:
-    orders = Orders({H1: Order(1.0, life="drain"), H2: Order(1.0, life="remove")})
-    assert precedences(FILE, orders) == [
+    overrides = Overrides({H1: Override(1.0, admin_state="drain"), H2: Override(1.0, admin_state="remove")})
+    assert precedences(FILE, overrides) == [
         "override: service web: backend h1: drained by command (`lbmux enable h1` ends that)",
         "override: service web: backend h2: removed by command (`lbmux enable h2` ends that)",
     ]
@@ -20,11 +20,11 @@ def test_a_backend_that_the_file_has_serving_and_a_command_has_not() -> None:
 
 def test_another_weight_than_the_file_s() -> None:
     said = f"weight 9 by command, not the file's {WEIGHT} (`lbmux weight h1` ends that)"
-    assert precedences(FILE, Orders({H1: Order(1.0, weight=9)})) == [f"override: service web: backend h1: {said}"]
-    both = precedences(FILE, Orders({H1: Order(1.0, life="disable", weight=9)}))
+    assert precedences(FILE, Overrides({H1: Override(1.0, weight=9)})) == [f"override: service web: backend h1: {said}"]
+    both = precedences(FILE, Overrides({H1: Override(1.0, admin_state="disable", weight=9)}))
     assert len(both) == 1 and "disabled by command" in both[0] and said in both[0]
 
 
 def test_what_the_file_says_too_or_does_not_have_is_not_mentioned() -> None:
-    orders = Orders({H1: Order(1.0, weight=WEIGHT), ("web", "gone"): Order(1.0, life="drain")})
-    assert precedences(FILE, orders) == []
+    overrides = Overrides({H1: Override(1.0, weight=WEIGHT), ("web", "gone"): Override(1.0, admin_state="drain")})
+    assert precedences(FILE, overrides) == []

@@ -5,53 +5,53 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.backends.override_commands import add, live, weigh
-from lbmux.backends.override_store import NotStoredError, OrderBook
-from lbmux.backends.overrides import Orders
+from lbmux.backends.override_commands import add, set_admin_state, set_weight
+from lbmux.backends.override_store import NotStoredError, OverrideStore
+from lbmux.backends.overrides import Overrides
 from lbmux.config.models import Config
 from tests.backends.test_override_commands import told
 from tests.backends.test_overrides import TWO, backend, configured
 
 
-def keep(path: Path, file: Config, orders: Orders) -> OrderBook:
-    book = OrderBook(path, file)
-    book.keep(orders, book.prepare(orders))
+def keep(path: Path, file: Config, overrides: Overrides) -> OverrideStore:
+    book = OverrideStore(path, file)
+    book.keep(overrides, book.prepare(overrides))
     return book
 
 
 def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
-    orders = told(
-        live("drain", "b1", "web", 1), weigh(9, "b2", None, 2), add("web", backend(9, weight=0), 3),
-        live("remove", "b2", None, 4),
+    overrides = told(
+        set_admin_state("drain", "b1", "web", 1), set_weight(9, "b2", None, 2), add("web", backend(9, weight=0), 3),
+        set_admin_state("remove", "b2", None, 4),
     )  # fmt: skip
-    keep(tmp_path / "orders", TWO, orders)
-    assert orders.of and orders.leaving
-    assert OrderBook(tmp_path / "orders", TWO).orders == orders
+    keep(tmp_path / "orders", TWO, overrides)
+    assert overrides.of and overrides.removals
+    assert OverrideStore(tmp_path / "orders", TWO).overrides == overrides
 
 
 def test_port_that_is_the_services(tmp_path: Path) -> None:
     file = configured({"name": "b1", "dip": "10.0.2.1"}, port="any")
-    orders = told(add("web", {"name": "b9", "dip": "10.0.2.9"}, 3), file=file)
-    keep(tmp_path / "orders", file, orders)
-    assert OrderBook(tmp_path / "orders", file).orders == orders
+    overrides = told(add("web", {"name": "b9", "dip": "10.0.2.9"}, 3), file=file)
+    keep(tmp_path / "orders", file, overrides)
+    assert OverrideStore(tmp_path / "orders", file).overrides == overrides
 
 
 def test_a_file_changed_meanwhile_ends_orders(tmp_path: Path) -> None:
-    keep(tmp_path / "orders", TWO, told(add("web", backend(9), 3), live("remove", "b2", None, 4)))
-    after = OrderBook(tmp_path / "orders", configured(backend(1), backend(9)))
-    assert not after.orders.of and after.orders.leaving.keys() == {("web", "b2")}
-    assert OrderBook(tmp_path / "orders", configured(backend(1), name="other")).orders == Orders()
+    keep(tmp_path / "orders", TWO, told(add("web", backend(9), 3), set_admin_state("remove", "b2", None, 4)))
+    after = OverrideStore(tmp_path / "orders", configured(backend(1), backend(9)))
+    assert not after.overrides.of and after.overrides.removals.keys() == {("web", "b2")}
+    assert OverrideStore(tmp_path / "orders", configured(backend(1), name="other")).overrides == Overrides()
 
 
 def test_no_file_before_there_is_an_order(tmp_path: Path) -> None:
-    keep(tmp_path / "orders", TWO, Orders())
+    keep(tmp_path / "orders", TWO, Overrides())
     assert not (tmp_path / "orders").exists()
 
 
 def test_file_of_an_earlier_version(tmp_path: Path) -> None:
     (tmp_path / "orders").write_text('[["web", "b1", "drain", 1.5]]')
-    (order,) = OrderBook(tmp_path / "orders", TWO).orders.of.values()
-    assert (order.life, order.since) == ("drain", 1.5)
+    (override,) = OverrideStore(tmp_path / "orders", TWO).overrides.of.values()
+    assert (override.admin_state, override.since) == ("drain", 1.5)
 
 
 @pytest.mark.parametrize("text", [
@@ -62,11 +62,11 @@ def test_file_of_an_earlier_version(tmp_path: Path) -> None:
 def test_file_that_cannot_be_used(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "orders").write_text(text)
     with caplog.at_level(logging.WARNING):
-        assert OrderBook(tmp_path / "orders", TWO).orders == Orders()
+        assert OverrideStore(tmp_path / "orders", TWO).overrides == Overrides()
     assert "cannot be used" in caplog.text
 
 
-DRAINED = told(live("drain", "b1", "web", 1))
+DRAINED = told(set_admin_state("drain", "b1", "web", 1))
 
 
 def is_full(*_: object) -> None:
@@ -74,7 +74,7 @@ def is_full(*_: object) -> None:
 
 
 def test_orders_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    book = keep(tmp_path / "orders", TWO, told(live("drain", "b2", "web", 1)))
+    book = keep(tmp_path / "orders", TWO, told(set_admin_state("drain", "b2", "web", 1)))
     before = (tmp_path / "orders").read_bytes()
     monkeypatch.setattr(os, "fsync", is_full)
     with pytest.raises(NotStoredError) as caught:
@@ -87,23 +87,23 @@ def test_orders_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatc
 
 
 def test_what_was_prepared_and_discarded_leaves_nothing(tmp_path: Path) -> None:
-    book = OrderBook(tmp_path / "orders", TWO)
+    book = OverrideStore(tmp_path / "orders", TWO)
     book.discard(book.prepare(DRAINED))
     assert not list(tmp_path.iterdir())
 
 
 def test_orders_that_are_not_stored_are_stored_by_the_next(tmp_path: Path) -> None:
-    book = OrderBook(tmp_path / "orders", TWO)
+    book = OverrideStore(tmp_path / "orders", TWO)
     book.keep(DRAINED, None)
     assert not book.is_stored
     book.keep(DRAINED, book.prepare(DRAINED))
-    assert book.is_stored and OrderBook(tmp_path / "orders", TWO).orders == DRAINED
+    assert book.is_stored and OverrideStore(tmp_path / "orders", TWO).overrides == DRAINED
 
 
 def test_a_full_disk_at_the_start_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(tmp_path / "orders", TWO, told(live("remove", "b2", None, 1)))
+    keep(tmp_path / "orders", TWO, told(set_admin_state("remove", "b2", None, 1)))
     monkeypatch.setattr(os, "fsync", is_full)
-    assert not OrderBook(tmp_path / "orders", configured(backend(1))).is_stored
+    assert not OverrideStore(tmp_path / "orders", configured(backend(1))).is_stored
     assert "in force, but a restart will forget it" in caplog.text

@@ -1,6 +1,6 @@
 from typing import Any
 
-from lbmux.backends.overrides import Leaving, Order, Orders, ordered
+from lbmux.backends.overrides import Override, Overrides, Removal, with_overrides
 from lbmux.config.models import Backend, Config
 
 
@@ -26,32 +26,39 @@ WEB1 = ("web", "b1")
 
 
 def test_without_orders_it_is_the_file() -> None:
-    assert ordered(TWO, Orders()) == TWO
-    assert ordered(TWO, Orders()).services[0] is TWO.services[0]
+    assert with_overrides(TWO, Overrides()) == TWO
+    assert with_overrides(TWO, Overrides()).services[0] is TWO.services[0]
 
 
 def test_who_drains_or_is_disabled_is_wanted_as_he_was() -> None:
-    assert ordered(TWO, Orders({WEB1: Order(0, "drain"), ("web", "b2"): Order(0, "disable")})) == TWO
+    assert with_overrides(TWO, Overrides({WEB1: Override(0, "drain"), ("web", "b2"): Override(0, "disable")})) == TWO
 
 
 def test_removed_added_and_weighed() -> None:
-    made = ordered(
-        TWO, Orders({WEB1: Order(0, "remove"), ("web", "b2"): Order(0, weight=7), ("web", "b9"): Order(0, added=B9)})
+    made = with_overrides(
+        TWO,
+        Overrides(
+            {WEB1: Override(0, "remove"), ("web", "b2"): Override(0, weight=7), ("web", "b9"): Override(0, added=B9)}
+        ),
     )
     assert weights(made) == {"b2": 7, "b9": 1}
     assert weights(made, "mail") == {"b1": 1}
 
 
 def test_added_with_another_weight() -> None:
-    assert weights(ordered(TWO, Orders({("web", "b9"): Order(0, weight=5, added=B9)}))) == {"b1": 1, "b2": 2, "b9": 5}
+    assert weights(with_overrides(TWO, Overrides({("web", "b9"): Override(0, weight=5, added=B9)}))) == {
+        "b1": 1,
+        "b2": 2,
+        "b9": 5,
+    }
 
 
 def test_leaving_are_there_without_weight_and_not_wanted() -> None:
-    orders = Orders({}, {("web", "b9"): Leaving(0, B9.model_copy(update={"weight": 0}), "")})
-    assert weights(ordered(TWO, orders)) == {"b1": 1, "b2": 2, "b9": 0}
-    assert ordered(TWO, orders.wanted()) == TWO
-    assert orders.lives == {("web", "b9"): "leave"}
+    overrides = Overrides({}, {("web", "b9"): Removal(0, B9.model_copy(update={"weight": 0}), "")})
+    assert weights(with_overrides(TWO, overrides)) == {"b1": 1, "b2": 2, "b9": 0}
+    assert with_overrides(TWO, overrides.wanted()) == TWO
+    assert overrides.admin_states == {("web", "b9"): "leave"}
 
 
 def test_order_for_a_service_that_is_not_there() -> None:
-    assert ordered(TWO, Orders({("gone", "b9"): Order(0, added=B9)})) == TWO
+    assert with_overrides(TWO, Overrides({("gone", "b9"): Override(0, added=B9)})) == TWO

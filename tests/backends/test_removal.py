@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.backends.overrides import Leaving, Orders, ordered
+from lbmux.backends.overrides import Overrides, Removal, with_overrides
 from lbmux.backends.removal import over, settled, without
 from lbmux.config.models import Config
 from tests.backends.test_overrides import B9, TWO, backend, configured
@@ -11,16 +11,23 @@ WEB2 = ("web", "b2")
 ONE = configured(backend(1))
 
 
-def left(after: Config, before: Config = TWO, orders: Orders | None = None, **lives: Any) -> dict[str, str]:
+def left(after: Config, before: Config = TWO, overrides: Overrides | None = None, **tracker: Any) -> dict[str, str]:
     """Who leaves service web, by name: the address."""
-    found = settled(after, orders or Orders(), before, {("web", name): life for name, life in lives.items()}, 5, "why")
-    return {name: str(one.backend.dip) for (service, name), one in found.leaving.items() if service == "web"}
+    found = settled(
+        after,
+        overrides or Overrides(),
+        before,
+        {("web", name): admin_state for name, admin_state in tracker.items()},
+        5,
+        "why",
+    )
+    return {name: str(one.backend.dip) for (service, name), one in found.removals.items() if service == "web"}
 
 
 def test_removed_leaves_without_weight_and_says_why_and_since_when() -> None:
-    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
-    (one,) = orders.leaving.values()
-    assert orders.leaving.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
+    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
+    (one,) = overrides.removals.values()
+    assert overrides.removals.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
 
 
 def test_nobody_leaves_where_all_stay() -> None:
@@ -29,14 +36,14 @@ def test_nobody_leaves_where_all_stay() -> None:
 
 
 def test_who_leaves_stays_who_he_is_over_the_next_change() -> None:
-    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
-    again = settled(ONE, orders, ordered(ONE, orders), orders.lives, 9, "another")
-    assert again == orders
+    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
+    again = settled(ONE, overrides, with_overrides(ONE, overrides), overrides.admin_states, 9, "another")
+    assert again == overrides
 
 
 def test_who_is_added_again_leaves_no_more() -> None:
-    orders = settled(ONE, Orders(), TWO, {}, 5, "why")
-    assert left(TWO, ordered(ONE, orders), orders) == {}
+    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
+    assert left(TWO, with_overrides(ONE, overrides), overrides) == {}
 
 
 def test_one_that_moved_leaves_under_his_address() -> None:
@@ -60,13 +67,13 @@ def test_with_a_service_all_of_it_goes(change: dict[str, Any]) -> None:
 def test_a_server_id_is_the_new_ones() -> None:
     quic = {"protocol": "udp", "quic": {"rotation": 0, "id_bytes": 1}}
     before = configured(backend(1, server_id="01"), backend(2, server_id="02"), **quic)
-    kept = settled(configured(backend(1, server_id="01"), **quic), Orders(), before, {}, 5, "why")
-    assert kept.leaving[WEB2].backend.server_id == "02"
-    given = settled(configured(backend(1, server_id="02"), **quic), Orders(), before, {}, 5, "why")
-    assert given.leaving[WEB2].backend.server_id is None
+    kept = settled(configured(backend(1, server_id="01"), **quic), Overrides(), before, {}, 5, "why")
+    assert kept.removals[WEB2].backend.server_id == "02"
+    given = settled(configured(backend(1, server_id="02"), **quic), Overrides(), before, {}, 5, "why")
+    assert given.removals[WEB2].backend.server_id is None
 
 
-LEAVES = Orders({}, {WEB2: Leaving(100, B9, "why")})
+LEAVES = Overrides({}, {WEB2: Removal(100, B9, "why")})
 IDLE = configured(backend(1), idle={"tcp_s": 30})
 
 
@@ -78,4 +85,4 @@ IDLE = configured(backend(1), idle={"tcp_s": 30})
 ], ids=["has flows", "another mux may have some", "has none", "is out of the tables"])  # fmt: skip
 def test_over(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
     assert over(LEAVES, IDLE, rows, without_flows, now) == gone
-    assert without(LEAVES, gone).leaving.keys() == LEAVES.leaving.keys() - gone
+    assert without(LEAVES, gone).removals.keys() == LEAVES.removals.keys() - gone

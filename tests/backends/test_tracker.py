@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.backends.overrides import Leaving, Order, Orders, ordered
-from lbmux.backends.tracker import Lives
+from lbmux.backends.overrides import Override, Overrides, Removal, with_overrides
+from lbmux.backends.tracker import BackendTracker
 from tests.backends.test_effective import configured
 
 KEY = ("web", "b1")
@@ -11,22 +11,24 @@ CONFIG = configured({"watermark": 0.5})
 B1 = CONFIG.services[0].backends[0]
 
 
-def lives(now: float = 0.0, path: Path | None = None) -> Lives:
+def tracker(now: float = 0.0, path: Path | None = None) -> BackendTracker:
     """Of backends that were in force before they were probed."""
-    made = Lives(path, lambda: now)
+    made = BackendTracker(path, lambda: now)
     made.configure(configured(None))
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
     return made
 
 
-def line(made: Lives, orders: Orders | None = None, name: str = "b1") -> dict[str, str]:
-    orders = orders or Orders()
-    (found,) = (one for one in made.lines(CONFIG, ordered(CONFIG, orders), orders) if one["backend"] == name)
+def line(made: BackendTracker, overrides: Overrides | None = None, name: str = "b1") -> dict[str, str]:
+    overrides = overrides or Overrides()
+    (found,) = (
+        one for one in made.lines(CONFIG, with_overrides(CONFIG, overrides), overrides) if one["backend"] == name
+    )
     return found
 
 
 def test_down_with_reason_and_time() -> None:
-    made = lives(86400)
+    made = tracker(86400)
     assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
     assert made.down == {KEY}
     assert line(made) == {
@@ -36,7 +38,7 @@ def test_down_with_reason_and_time() -> None:
 
 
 def test_a_reload_keeps_what_is_known() -> None:
-    made = lives()
+    made = tracker()
     made.heard(KEY, False, "refused")
     made.heard(KEY, False, "refused")
     made.configure(configured({"rise": 3}))
@@ -46,28 +48,28 @@ def test_a_reload_keeps_what_is_known() -> None:
 
 
 def test_a_backend_that_was_not_in_force_is_down_until_it_is_heard_of() -> None:
-    made = Lives(clock=lambda: 0.0)
+    made = BackendTracker(clock=lambda: 0.0)
     config = configured({"rise": 2, "fall": 2})
-    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == []  # before the first probe
+    assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == []  # before the first probe
     made.configure(config)
     assert KEY in made.down and line(made)["state"] == "down"
     assert made.heard(KEY, True, "connected") and KEY not in made.down
-    assert [b.name for b in made.effective(config, Orders()).services[0].backends] == ["b1"]
+    assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == ["b1"]
 
 
 def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
-    made = Lives(clock=lambda: 0.0)
+    made = BackendTracker(clock=lambda: 0.0)
     made.configure(configured(None))
     made.configure(configured({"rise": 2, "fall": 2}))
-    assert made.down == set() and made.effective(CONFIG, Orders()) == CONFIG
+    assert made.down == set() and made.effective(CONFIG, Overrides()) == CONFIG
 
 
 def test_result_of_a_backend_that_has_gone() -> None:
-    assert not lives().heard(("web", "gone"), False, "refused")
+    assert not tracker().heard(("web", "gone"), False, "refused")
 
 
 def test_below_the_watermark_the_reason_says_so() -> None:
-    made = lives()
+    made = tracker()
     for name in ("b1", "b2", "b3"):
         made.heard(("web", name), False, "refused")
         made.heard(("web", name), False, "refused")
@@ -75,12 +77,12 @@ def test_below_the_watermark_the_reason_says_so() -> None:
 
 
 def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
-    made = lives(path=tmp_path / "found")
+    made = tracker(path=tmp_path / "found")
     for _ in range(2):
         made.heard(KEY, False, "refused")
     made.heard(("web", "b2"), True, "connected")
     made.keep()
-    new, adopting = lives(path=tmp_path / "found"), Lives(tmp_path / "found")
+    new, adopting = tracker(path=tmp_path / "found"), BackendTracker(tmp_path / "found")
     assert KEY in new.unsettled()
     adopting.recall()
     assert adopting.down == {KEY}  # before it is configured: the tables are made then
@@ -91,7 +93,7 @@ def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> No
 
 
 def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
-    made = lives()
+    made = tracker()
     made.heard(KEY, False, "refused")
     made.heard(("web", "b2"), True, "connected")
     assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
@@ -102,7 +104,7 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
 @pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
 def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
-    made = lives(path=tmp_path / "found")
+    made = tracker(path=tmp_path / "found")
     made.recall()
     assert made.down == set()
 
@@ -111,22 +113,22 @@ ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
 
 
 @pytest.mark.parametrize(("name", "orders", "state", "reason"), [
-    ("b1", Orders({KEY: Order(86400, "drain")}), "draining", "by command"),
-    ("b1", Orders({KEY: Order(86400, "disable")}), "disabled", "by command"),
-    ("b1", Orders({KEY: Order(86400, "remove")}), "removed", "by command"),
-    ("b1", Orders({KEY: Order(86400, "remove")}, {KEY: Leaving(86400, B1, "removed by command")}), "leaving",
+    ("b1", Overrides({KEY: Override(86400, "drain")}), "draining", "by command"),
+    ("b1", Overrides({KEY: Override(86400, "disable")}), "disabled", "by command"),
+    ("b1", Overrides({KEY: Override(86400, "remove")}), "removed", "by command"),
+    ("b1", Overrides({KEY: Override(86400, "remove")}, {KEY: Removal(86400, B1, "removed by command")}), "leaving",
      "removed by command"),
-    ("b1", Orders({KEY: Order(86400, weight=0)}), "draining", "weight 0 by command"),
-    ("b1", Orders({KEY: Order(86400, "drain", 7)}), "draining", "by command"),
+    ("b1", Overrides({KEY: Override(86400, weight=0)}), "draining", "weight 0 by command"),
+    ("b1", Overrides({KEY: Override(86400, "drain", 7)}), "draining", "by command"),
 ])  # fmt: skip
-def test_ordered_says_by_whom_and_since_when(name: str, orders: Orders, state: str, reason: str) -> None:
-    found = line(lives(), orders, name)
+def test_ordered_says_by_whom_and_since_when(name: str, overrides: Overrides, state: str, reason: str) -> None:
+    found = line(tracker(), overrides, name)
     assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
 
 
 def test_added_and_weighed_are_up_and_say_so() -> None:
-    orders = Orders({KEY: Order(0, weight=7), ("web", "b9"): Order(0, weight=3, added=ADDED)})
-    found = [line(lives(), orders, name) for name in ("b1", "b9")]
+    overrides = Overrides({KEY: Override(0, weight=7), ("web", "b9"): Override(0, weight=3, added=ADDED)})
+    found = [line(tracker(), overrides, name) for name in ("b1", "b9")]
     assert [one["state"] for one in found] == ["up", "up"]
     assert [one["reason"].partition("; ")[2] for one in found] == [
         "weight 7 by command", "added by command; weight 3 by command"
@@ -137,13 +139,13 @@ def test_without_weight_in_the_file_it_drains() -> None:
     (service,) = CONFIG.services
     backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
     config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
-    found = lives().lines(config, config, Orders())[0]
+    found = tracker().lines(config, config, Overrides())[0]
     assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
 
 
 def test_down_is_said_also_of_one_that_leaves() -> None:
-    made = lives()
+    made = tracker()
     made.heard(KEY, False, "refused")
     made.heard(KEY, False, "refused")
-    orders = Orders({KEY: Order(0, "remove")}, {KEY: Leaving(0, B1, "removed by command")})
-    assert line(made, orders)["state"] == "down"
+    overrides = Overrides({KEY: Override(0, "remove")}, {KEY: Removal(0, B1, "removed by command")})
+    assert line(made, overrides)["state"] == "down"

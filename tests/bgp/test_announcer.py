@@ -63,18 +63,18 @@ def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
 
 
 def test_a_mux_that_does_not_get_on_loses_its_speaker_until_it_does(tmp_path: Path) -> None:
-    speaker, gets_on = FakeSpeaker(), True
+    speaker, made_progress = FakeSpeaker(), True
 
     async def run() -> None:
-        nonlocal gets_on
-        announcer = Announcer(speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S)
+        nonlocal made_progress
+        announcer = Announcer(speaker, tmp_path / "bgp", alive=lambda: made_progress, silence_s=SILENCE_S)
         async with announcer:
             await announcer.announce(VIPS)
-            gets_on = False
+            made_progress = False
             await asyncio.sleep(3 * SILENCE_S + 2 * AGAIN_S)
             assert (await announcer.state())["prefixes"] == []
             assert speaker.starts == 1 and speaker.told == [VIPS]
-            gets_on = True
+            made_progress = True
             await until(lambda: speaker.told == [VIPS, VIPS])
 
     asyncio.run(run())
@@ -82,24 +82,24 @@ def test_a_mux_that_does_not_get_on_loses_its_speaker_until_it_does(tmp_path: Pa
 
 
 def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(tmp_path: Path) -> None:
-    speaker, gets_on = FakeSpeaker(), True
+    speaker, made_progress = FakeSpeaker(), True
 
     async def run() -> None:
-        nonlocal gets_on
+        nonlocal made_progress
         announcer = Announcer(
-            speaker, tmp_path / "bgp", alive=lambda: gets_on, silence_s=SILENCE_S, stall_s=STALL_S,
+            speaker, tmp_path / "bgp", alive=lambda: made_progress, silence_s=SILENCE_S, stall_s=STALL_S,
             forwards=lambda: True,
         )  # fmt: skip
         async with announcer:
             await announcer.announce(VIPS)
             await asyncio.sleep(0.2)
-            gets_on = False
+            made_progress = False
             await asyncio.sleep(STALL_S / 2)
             assert (await announcer.state())["prefixes"] == ["192.0.2.1/32"]
             async with asyncio.timeout(3 * STALL_S):
                 while (await announcer.state())["prefixes"]:
                     await asyncio.sleep(0.05)
-            gets_on = True
+            made_progress = True
             await until(lambda: speaker.starts == 2)
 
     asyncio.run(run())

@@ -32,7 +32,7 @@ WORDS = [
     (("lbmux", "de"), {"detach"}),
     (("lbmux", "config", "c"), {"check"}),
     (("lbmux", "mux", "--driver", "x"), {"xdp"}),
-    (("lbmux", "lab", "run", "--no-h"), {"--no-hosts-help"}),
+    (("lbmux", "lab", "run", "--no-s"), {"--no-second-chance"}),
 ]
 
 

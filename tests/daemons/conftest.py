@@ -17,7 +17,7 @@ def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     lab = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
     yield
     if lab is not None:
-        for kept in (*lab.directory.glob("*.orders"), *lab.directory.glob("*.found")):
+        for kept in (*lab.directory.glob("*.overrides"), *lab.directory.glob("*.found")):
             kept.unlink()
 
 

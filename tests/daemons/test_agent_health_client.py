@@ -171,7 +171,7 @@ def test_an_agent_that_accepts_and_stays_silent_is_said_once(
         backend = {"name": "h1", "dip": "10.1.1.10", "host": "127.0.0.1"}
         service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
         service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
-        async with silent, agent_health_client.Hearing(lambda *_: None, token) as heard:
+        async with silent, agent_health_client.AgentHealthClient(lambda *_: None, token) as heard:
             heard.configure(Config.model_validate({"services": [service]}))
             async with asyncio.timeout(10):
                 while connected < 4:

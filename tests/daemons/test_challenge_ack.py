@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, TCP
 from lbmux.addresses import port_to_wire
 from lbmux.config.models import Config
 from lbmux.config.slowpath_models import SlowPath
-from lbmux.daemons.challenge_ack import Prompting
+from lbmux.daemons.challenge_ack import ChallengeAckProbe
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
 from tests.datapath.craft import ACK, FIN
 from tests.linux.inside import CONFIG, Inside, client, dns
@@ -29,7 +29,7 @@ class Mux(Inside):
         self.config = CONFIG | {"services": [web | of_web, *others]}
         super().__init__(self.config)
         self.sent: list[bytes] = []
-        self.prompting = Prompting(lambda: self.moment, self.take)
+        self.challenge_ack_probe = ChallengeAckProbe(lambda: self.snapshot, self.take)
 
     def take(self, sent: Iterable[Sent]) -> None:
         for one in sent:
@@ -48,13 +48,15 @@ class Mux(Inside):
         return [port for port, target in zip(ports, targets, strict=True) if target == row]
 
     def prompted(
-        self, expected: int = 0, packets_per_s: int = 1_000_000, seconds: float = 0.1, hosts_help: bool = True
+        self, expected: int = 0, packets_per_s: int = 1_000_000, seconds: float = 0.1, second_chance: bool = True
     ) -> list[int]:
         """The client's ports, after h1 has gone: once there are as many as ``expected``, and for some seconds more."""
 
         async def work() -> None:
             self.without_h1()
-            self.prompting.in_force(SlowPath(packets_per_s=packets_per_s, hosts_asked=2, hosts_help=hosts_help))
+            self.challenge_ack_probe.in_force(
+                SlowPath(packets_per_s=packets_per_s, second_chance_max_hosts=2, second_chance=second_chance)
+            )
             deadline = time.monotonic() + COMPILED_S
             while len(self.sent) < expected and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
@@ -108,7 +110,7 @@ def test_where_no_reset_is_wanted_or_none_is_there_nobody_is_made_to_speak(of_we
 def test_where_hosts_do_not_help_nobody_could_tell_that_a_connection_is_gone() -> None:
     mux = Mux()
     assert mux.ports_at_h1(range(40000, 40020))
-    assert mux.prompted(hosts_help=False) == []
+    assert mux.prompted(second_chance=False) == []
 
 
 def test_no_faster_than_the_slow_path_can_take_it() -> None:

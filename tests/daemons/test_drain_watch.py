@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.backends.override_commands import live
-from lbmux.backends.override_store import OrderBook
-from lbmux.backends.overrides import Orders
+from lbmux.backends.override_commands import set_admin_state
+from lbmux.backends.override_store import OverrideStore
+from lbmux.backends.overrides import Overrides
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.daemons import drain_watch
-from lbmux.daemons.drain_watch import Drained
-from lbmux.daemons.reloader import Reloader, nothing_leaves
+from lbmux.daemons.drain_watch import DrainWatch
+from lbmux.daemons.reloader import Reloader, nothing_to_withdraw
 from tests.backends.test_overrides import backend, configured
 
 B1, B2 = ("web", "b1"), ("web", "b2")
@@ -44,15 +44,17 @@ class Tables:
         return set(asked) - self.flows
 
 
-def of(tables: Tables) -> tuple[Drained[Tables], Reloader]:
+def of(tables: Tables) -> tuple[DrainWatch[Tables], Reloader]:
     async def in_force() -> None:
         pass
 
-    reloader = Reloader(Path("none"), tables, in_force, book=OrderBook(None, tables.config), leaving=nothing_leaves)
-    return Drained(reloader, lambda: tables, Tables.without_flows), reloader
+    reloader = Reloader(
+        Path("none"), tables, in_force, book=OverrideStore(None, tables.config), removals=nothing_to_withdraw
+    )
+    return DrainWatch(reloader, lambda: tables, Tables.without_flows), reloader
 
 
-async def looked(watcher: Drained[Tables]) -> None:
+async def looked(watcher: DrainWatch[Tables]) -> None:
     task = asyncio.create_task(watcher.watch())
     await asyncio.sleep(0.1)
     task.cancel()
@@ -92,16 +94,16 @@ def test_with_weight_again_it_is_drained_no_more() -> None:
 def test_who_leaves_goes_without_a_flow(flows: set[BackendKey]) -> None:
     tables = Tables(configured(backend(1), backend(2), idle={"tcp_s": 1}), flows)
     watcher, reloader = of(tables)
-    asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))  # long ago
+    asyncio.run(reloader.change(set_admin_state("remove", "b1", "web", 1000.0)))  # long ago
     assert tables.rows >= {B1, B2}
     asyncio.run(looked(watcher))
-    assert (B1 in tables.rows) == bool(flows) == (B1 in reloader.orders.leaving)
+    assert (B1 in tables.rows) == bool(flows) == (B1 in reloader.overrides.removals)
 
 
 def test_who_is_out_of_the_tables_has_left() -> None:
     tables = Tables(configured(backend(1), backend(2)), {B1})
     watcher, reloader = of(tables)
-    asyncio.run(reloader.change(live("remove", "b1", "web", 1000.0)))
+    asyncio.run(reloader.change(set_admin_state("remove", "b1", "web", 1000.0)))
     tables.config = configured(backend(2))  # it died
     asyncio.run(looked(watcher))
-    assert reloader.orders.leaving == {} and reloader.orders != Orders()
+    assert reloader.overrides.removals == {} and reloader.overrides != Overrides()

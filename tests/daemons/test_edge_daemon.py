@@ -17,7 +17,7 @@ import pytest
 
 from lbmux.api.control_socket import ask
 from lbmux.config.models import BackendKey, Config
-from lbmux.daemons.drain_watch import LOOK_S
+from lbmux.daemons.drain_watch import POLL_S
 from lbmux.daemons.edge_daemon import of_host, served
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
@@ -138,7 +138,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     assert ran.stdout == "web/h1: draining: by command\n"
     until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
     assert answers(lab) == "h2"
-    ask(control, "order", backend="h1")
+    ask(control, "override", backend="h1")
     until(lambda: ways(router) == {VIP: set(HOSTS.values())}, 5)
 
     processes.kill(first, signal.SIGKILL)
@@ -191,15 +191,15 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
     # From the host itself: to others there is no way any more, once the VIP is withdrawn.
     connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
-    for order, state in (("drain", "draining"), ("remove", "leaving")):
-        ask(control, "order", backend="h1", order=order)
+    for override, state in (("drain", "draining"), ("remove", "leaving")):
+        ask(control, "override", backend="h1", override=override)
         until(lambda: not ways(router), 2)
-        time.sleep(2 * LOOK_S)
+        time.sleep(2 * POLL_S)
         assert said() == (state, False)
-    ask(control, "order", backend="h1", order="drain")
+    ask(control, "override", backend="h1", override="drain")
     connection.close()
     until(lambda: said() == ("draining", True), 5)
-    ask(control, "order", backend="h1")
+    ask(control, "override", backend="h1")
     until(lambda: said() == ("up", False), 5)
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}}, 5)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lbmux.daemons.announcement import is_up
-from lbmux.daemons.forwarding_check import Able
+from lbmux.daemons.forwarding_check import ForwardingCheck
 from lbmux.frames.packet_ring import PacketRing
 from tests.frames.pair import Pair
 from tests.lab.routed import until
@@ -34,9 +34,9 @@ class FakeDriver:
         self.kernel = FakeKernel()
 
 
-def able(pair: Pair, driver: Any, insists: bool = False) -> Able:
+def can_forward(pair: Pair, driver: Any, insists: bool = False) -> ForwardingCheck:
     with pair.inside("a", lambda: PacketRing("a0")) as ring:
-        return Able(ring, driver, insists)
+        return ForwardingCheck(ring, driver, insists)
 
 
 def made_anew(pair: Pair) -> None:
@@ -52,7 +52,7 @@ def made_anew(pair: Pair) -> None:
 def test_an_interface_that_is_down_or_of_another_making_is_not_able(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
-    able_to_forward = able(pair, FakeDriver())
+    able_to_forward = can_forward(pair, FakeDriver())
     assert pair.inside("a", able_to_forward)
     pair.set_link("a", state="down")
     assert not pair.inside("a", able_to_forward)
@@ -70,7 +70,7 @@ def test_without_its_program_a_mux_goes_on_in_user_space_unless_it_insists(
     pair: Pair, insists: bool, wanted: bool
 ) -> None:
     driver = FakeDriver()
-    able_to_forward = able(pair, driver, insists)
+    able_to_forward = can_forward(pair, driver, insists)
     assert pair.inside("a", able_to_forward)
     driver.kernel.attached = False
     assert pair.inside("a", able_to_forward) is wanted

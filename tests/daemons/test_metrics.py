@@ -21,7 +21,7 @@ from lbmux.config.models import Config
 from lbmux.errors import SetupError
 from lbmux.lab.lab import Lab
 from lbmux.metrics.families import Reading, exposition
-from lbmux.metrics.loop_histograms import SAMPLE, Meter
+from lbmux.metrics.loop_histograms import SAMPLE, LoopHistograms
 from lbmux.metrics.metrics_server import MetricsServer
 from tests.daemons.running_daemons import configuration, running, send, service
 from tests.daemons.test_mux_daemon import H1, H2, syn
@@ -47,7 +47,7 @@ def scraped(reading: Reading) -> Callable[..., float]:
 def test_a_mux_has_traffic_and_new_flows_of_each_backend() -> None:
     inside = Inside()
     sent = [inside.send(dns(1), dns(2), worker=0), inside.send(dns(3), dns(3), worker=1)]
-    value = scraped(Reading(inside.moment))
+    value = scraped(Reading(inside.snapshot))
     assert value("forwarded_packets_total", service="dns", backend="h1") == 4
     assert value("new_flows_total", service="dns", backend="h1") == 3
     ethernet = 4 * 14
@@ -59,7 +59,7 @@ def test_a_mux_has_traffic_and_new_flows_of_each_backend() -> None:
 def test_flows_are_counted_by_service_and_state() -> None:
     inside = Inside()
     inside.send(dns(1), dns(2), dns(2), client())
-    value = scraped(Reading(inside.moment))
+    value = scraped(Reading(inside.snapshot))
     assert [value("flows", service="dns", state=state) for state in ("untrusted", "trusted", "closing")] == [1, 1, 0]
     assert sum(value("flows", service="web", state=state) for state in ("untrusted", "trusted", "closing")) == 1
 
@@ -67,9 +67,9 @@ def test_flows_are_counted_by_service_and_state() -> None:
 def test_verdicts_are_counted_by_what_became_of_the_packet() -> None:
     inside = Inside()
     inside.send(client(), client(destination=bytes([203, 0, 113, 1])))
-    inside.moment.tables.services["size"] = 0
+    inside.snapshot.tables.services["size"] = 0
     inside.send(client(port=40001))
-    value = scraped(Reading(inside.moment))
+    value = scraped(Reading(inside.snapshot))
     assert value("sent_packets_total", verdict="forwarded") == 1
     assert value("passed_packets_total", reason="not_vip") == 1
     assert value("dropped_packets_total", reason="no_backend") == 1
@@ -81,14 +81,14 @@ def test_a_pass_of_kernel_and_user_space_counts_once() -> None:
     stranger = client(destination=bytes([203, 0, 113, 1]))
     inside.send(stranger, worker=0)
     inside.send(stranger, worker=1)
-    assert scraped(Reading(inside.moment, in_kernel=True))("passed_packets_total", reason="not_vip") == 1
+    assert scraped(Reading(inside.snapshot, in_kernel=True))("passed_packets_total", reason="not_vip") == 1
 
 
 def test_a_backend_without_weight_is_not_up() -> None:
     drained = {"name": "old", "dip": "10.1.3.2", "weight": 0}
     web, dns_service = CONFIG["services"]
     inside = Inside(CONFIG | {"services": [web | {"backends": [*web["backends"], drained]}, dns_service]})
-    value = scraped(Reading(inside.moment))
+    value = scraped(Reading(inside.snapshot))
     ups = [value("backend_up", service="web", backend=name) for name in ("h1", "h2", "old")]
     weights = [value("backend_weight", service="web", backend=name) for name in ("h1", "h2", "old")]
     assert (ups, weights) == ([1, 1, 0], [1, 2, 0])
@@ -97,7 +97,7 @@ def test_a_backend_without_weight_is_not_up() -> None:
 def test_a_backend_that_is_down_is_told_of_though_it_is_not_in_force() -> None:
     web, dns_service = CONFIG["services"]
     inside = Inside(CONFIG | {"services": [web | {"backends": web["backends"][1:]}, dns_service | {"backends": []}]})
-    value = scraped(Reading(inside.moment, wanted=Config.model_validate(CONFIG).services))
+    value = scraped(Reading(inside.snapshot, wanted=Config.model_validate(CONFIG).services))
     assert [value("backend_up", service="web", backend=name) for name in ("h1", "h2")] == [0, 1]
     assert value("backend_up", service="dns", backend="h1") == 0
     assert value("backend_weight", service="dns", backend="h1") == 1
@@ -105,12 +105,12 @@ def test_a_backend_that_is_down_is_told_of_though_it_is_not_in_force() -> None:
 
 
 def test_batches_by_size_and_steps_by_cost() -> None:
-    meter = Meter()
+    loop_histograms = LoopHistograms()
     for frames in (1, 2, 3, 256):
-        meter.batch(frames)
-    meter.took("forward", 10, 300)
-    meter.took("forward", 1, 1 << 40)
-    value = scraped(Reading(Inside().moment, meter=meter))
+        loop_histograms.batch(frames)
+    loop_histograms.took("forward", 10, 300)
+    loop_histograms.took("forward", 1, 1 << 40)
+    value = scraped(Reading(Inside().snapshot, loop_histograms=loop_histograms))
     below = [value("batch_frames_bucket", le=le) for le in ("1", "3", "7", "255", "511", "+Inf")]
     assert below == [1, 3, 3, 3, 4, 4]
     assert (value("batch_frames_count"), value("batch_frames_sum")) == (4, 262)
@@ -120,19 +120,19 @@ def test_batches_by_size_and_steps_by_cost() -> None:
 
 
 def test_one_batch_of_a_sample_is_timed() -> None:
-    meter, timed = Meter(), 0
+    loop_histograms, timed = LoopHistograms(), 0
     for _ in range(2 * SAMPLE):
-        meter.batch(1)
-        timed += meter.is_timed
+        loop_histograms.batch(1)
+        timed += loop_histograms.is_timed
     assert timed == 2
 
 
 def test_what_is_not_in_the_tables() -> None:
     why = "notification received: OPEN message error: bad peer AS"
-    peers, meter = {"10.0.1.1": ("established", ""), "2001:db8::1": ("active", why)}, Meter()
+    peers, loop_histograms = {"10.0.1.1": ("established", ""), "2001:db8::1": ("active", why)}, LoopHistograms()
     inside = Inside()
     inside.send(client(), client())
-    value = scraped(Reading(inside.moment, ring_dropped=5, meter=meter, peers=peers))
+    value = scraped(Reading(inside.snapshot, ring_dropped=5, loop_histograms=loop_histograms, peers=peers))
     assert (value("ring_dropped_frames_total"), value("batch_frames_count")) == (5, 0)
     assert (value("bgp_up", peer="10.0.1.1"), value("bgp_up", peer="2001:db8::1")) == (1, 0)
     assert value("bgp_session", peer="10.0.1.1", state="established", reason="") == 1
@@ -150,18 +150,18 @@ def test_an_agent_counts_no_traffic_by_backend_but_its_flows() -> None:
 def test_names_with_quotes_and_backslashes_are_read_back() -> None:
     name = 'a"b\\c'
     inside = Inside()
-    moment = inside.moment
-    renamed = moment.services[1].model_copy(update={"name": name})
-    rows = {(name if service == "dns" else service, backend): row for (service, backend), row in moment.rows.items()}
+    snapshot = inside.snapshot
+    renamed = snapshot.services[1].model_copy(update={"name": name})
+    rows = {(name if service == "dns" else service, backend): row for (service, backend), row in snapshot.rows.items()}
     inside.send(dns(1))
-    value = scraped(Reading(type(moment)(moment.tables, (moment.services[0], renamed), rows)))
+    value = scraped(Reading(type(snapshot)(snapshot.tables, (snapshot.services[0], renamed), rows)))
     assert value("forwarded_packets_total", service=name, backend="h1") == 1
 
 
 def test_no_client_is_in_the_text() -> None:
     inside = Inside()
     inside.send(client(port=45454), dns(46464))
-    text = exposition(Reading(inside.moment)).decode()
+    text = exposition(Reading(inside.snapshot)).decode()
     assert "198.51.100" not in text and "45454" not in text
 
 
@@ -169,7 +169,7 @@ def serve_and(ask: Callable[[int], Any], where: str = "127.0.0.1:0") -> Any:
     inside = Inside()
 
     async def read() -> Reading:
-        return Reading(inside.moment)
+        return Reading(inside.snapshot)
 
     async def run() -> Any:
         async with MetricsServer(where, read) as server:

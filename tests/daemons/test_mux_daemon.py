@@ -149,7 +149,7 @@ def test_flows_of_a_removed_backend_that_is_not_waited_for_go_elsewhere_and_no_o
         before = place(lab, wires)
         lab.write_config(configuration(service("web", 80, [H1, H3], on_down="rehash")))
         assert mux.reload().returncode == 0
-        ask(mux.control, "order", backend="h2", order="disable")
+        ask(mux.control, "override", backend="h2", override="disable")
         after = place(lab, wires)
     assert set(before.values()) == {"host1", "host2", "host3"}
     assert set(after.values()) == {"host1", "host3"}

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
-from lbmux.backends.overrides import Orders
-from lbmux.backends.tracker import Lives
+from lbmux.backends.overrides import Overrides
+from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.status_handlers import LINES_AN_ANSWER
@@ -17,9 +17,9 @@ def test_many_backends_come_in_parts_with_what_the_file_says_of_them() -> None:
     backends = [{"name": f"b{n}", "dip": str(IPv4Address("10.1.0.1") + n), "weight": n} for n in range(count)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     config = Config.model_validate({"services": [service]})
-    reloader: Any = SimpleNamespace(config=config, wanted=config, orders=Orders())
+    reloader: Any = SimpleNamespace(config=config, wanted=config, overrides=Overrides())
     unused: Any = None
-    health = Health(Lives(), reloader, unused, unused)
+    health = Health(BackendTracker(), reloader, unused, unused)
 
     async def parts() -> list[dict[str, Any]]:
         return [part async for part in health.health()]
@@ -33,9 +33,9 @@ def test_many_backends_come_in_parts_with_what_the_file_says_of_them() -> None:
 
 def test_of_no_backend_there_is_an_empty_part() -> None:
     config = Config(services=())
-    reloader: Any = SimpleNamespace(config=config, wanted=config, orders=Orders())
+    reloader: Any = SimpleNamespace(config=config, wanted=config, overrides=Overrides())
     unused: Any = None
-    health = Health(Lives(), reloader, unused, unused)
+    health = Health(BackendTracker(), reloader, unused, unused)
 
     async def first() -> dict[str, Any]:
         return await anext(health.health())

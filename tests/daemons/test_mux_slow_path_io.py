@@ -15,11 +15,11 @@ from lbmux.daemons.mux_slow_path_io import SlowFrames
 from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.frames.frame_copy import Picture
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
-from lbmux.tracing.trace_event import Seen, Slowly
+from lbmux.tracing.trace_event import SlowPathNote, TraceEvent
 from tests.slowpath.golden import ETHER, MUX, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 
@@ -46,7 +46,7 @@ class Case:
         ((_, self.target, frame),) = self.mux.forward(bytes(Ether(**ETHER) / ip(4, flags="DF") / segment(1400)))
         self.outer = Ether(frame).payload
 
-    def arrive(self, packet: Any, *seen: Seen) -> None:
+    def arrive(self, packet: Any, *seen: TraceEvent) -> None:
         frame = bytes(Ether(**ETHER) / packet)
         room, batch = np.frombuffer(frame, np.uint8), Batch(4)
         batch.address[0], batch.length[0], batch.count = room.ctypes.data, len(frame), 1
@@ -109,14 +109,14 @@ def test_the_client_is_told(case: Case) -> None:
 
 def test_who_watches_is_told_what_was_done_because_of_a_frame(case: Case) -> None:
     ping, bare = ip(4) / ICMP(id=7), ip(4) / ICMP(type=3, code=1)
-    seen = [Seen(Picture(b"", 0, 0, 0), Verdict.ICMP) for _ in range(3)]
+    seen = [TraceEvent(FrameCopy(b"", 0, 0, 0), Verdict.ICMP) for _ in range(3)]
     case.arrive(ping, seen[0])
     assert seen[0].slow is not None and seen[0].slow.did == ["echo_answered"]
     (answer,) = seen[0].slow.sent
     assert (answer.data, answer.interface) == (case.sender.sent[0].data, 0)
     assert Ether(answer.data)[ICMP].type == 0
     case.arrive(bare, seen[1])
-    assert seen[1].slow == Slowly(["icmp_unusable"], [])
+    assert seen[1].slow == SlowPathNote(["icmp_unusable"], [])
     case.arrive(ip(4, "10.0.9.1", MUX) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(bytes(case.outer)[:528]), seen[2])
     assert seen[2].slow is not None and seen[2].slow.did == ["path_mtu_learned", "outer_error_relayed"]
     (by_route,) = seen[2].slow.sent

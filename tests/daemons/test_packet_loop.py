@@ -39,20 +39,20 @@ def loop(ring: Ring) -> PacketLoop:
 
 
 def test_a_loop_that_has_nothing_to_read_gets_on(loop: PacketLoop) -> None:
-    assert loop.gets_on() and loop.gets_on()
+    assert loop.made_progress() and loop.made_progress()
 
 
 def test_a_loop_that_reads_gets_on_whatever_waits(loop: PacketLoop, ring: Ring) -> None:
     for _ in range(2):
         loop.read()
         ring.waiting = True
-        assert loop.gets_on()
+        assert loop.made_progress()
 
 
 def test_a_loop_that_does_not_read_what_waits_is_stuck(loop: PacketLoop, ring: Ring) -> None:
     loop.read()
     ring.waiting = True
-    assert [loop.gets_on(), loop.gets_on()] == [True, False]
+    assert [loop.made_progress(), loop.made_progress()] == [True, False]
 
 
 def test_a_loop_that_raises_is_stuck_until_it_reads(loop: PacketLoop, ring: Ring) -> None:
@@ -60,10 +60,10 @@ def test_a_loop_that_raises_is_stuck_until_it_reads(loop: PacketLoop, ring: Ring
     for _ in range(2):
         with pytest.raises(OSError, match="broken"):
             loop.read()
-        assert not loop.gets_on()
+        assert not loop.made_progress()
     ring.is_broken = False
     loop.read()
-    assert loop.gets_on()
+    assert loop.made_progress()
 
 
 class SendingRing(Ring):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.trace_hub import FRAMES_A_SECOND, PAUSE_S, Watching
+from lbmux.daemons.trace_hub import FRAMES_A_SECOND, PAUSE_S, TraceHub
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from tests.linux.inside import Inside
 
 CONFIG = {
@@ -26,18 +26,18 @@ class Loop:
 
     def __init__(self) -> None:
         self.tables = Inside(CONFIG)
-        self.told: list[Watching | None] = []
-        moment: Moment = self.tables.moment
-        self.watching = Watching(
-            lambda: moment, self.told.append, Driver("mux", "eth0", moment.tables, 0, "packet")
+        self.told: list[TraceHub | None] = []
+        snapshot: Snapshot = self.tables.snapshot
+        self.trace_hub = TraceHub(
+            lambda: snapshot, self.told.append, Driver("mux", "eth0", snapshot.tables, 0, "packet")
         )
-        self.counted = moment.tables.verdicts[0]["packets"]
+        self.counted = snapshot.tables.verdicts[0]["packets"]
 
     def batch(self, count: int) -> int:
         """One comes; how many of its frames are looked at."""
         batch = Batch(count)
         batch.count, batch.address[:], batch.length[:] = count, FRAME.ctypes.data, len(FRAME)
-        looked_at = len(self.watching.before(batch))
+        looked_at = len(self.trace_hub.before(batch))
         self.counted[Verdict.NOT_IP] += count
         return looked_at
 
@@ -50,7 +50,7 @@ def loop() -> Loop:
 @contextmanager
 def watched(loop: Loop) -> Iterator[tuple[asyncio.Runner, Any]]:
     with asyncio.Runner() as runner:
-        stream = loop.watching.watch("udp and port 9")
+        stream = loop.trace_hub.watch("udp and port 9")
 
         async def answer() -> dict[str, Any]:
             return await anext(stream)
@@ -65,12 +65,12 @@ def test_a_loop_is_not_asked_once_all_were_looked_at_and_again_after_a_pause(loo
     with watched(loop) as (runner, answer):
 
         async def busy() -> None:
-            assert [loop.batch(FRAMES_A_SECOND - 100), loop.told] == [FRAMES_A_SECOND - 100, [loop.watching]]
+            assert [loop.batch(FRAMES_A_SECOND - 100), loop.told] == [FRAMES_A_SECOND - 100, [loop.trace_hub]]
             looked_at.append(loop.batch(256))  # 100, and what the time since has brought
-            assert 100 <= looked_at[0] < 256 and loop.told == [loop.watching, None]
+            assert 100 <= looked_at[0] < 256 and loop.told == [loop.trace_hub, None]
             loop.counted[Verdict.FORWARDED] += 3000  # meanwhile, unasked
             await asyncio.sleep(1.5 * PAUSE_S)
-            assert loop.told == [loop.watching, None, loop.watching]
+            assert loop.told == [loop.trace_hub, None, loop.trace_hub]
 
         runner.run(busy())
         said = runner.run(answer())
@@ -82,12 +82,12 @@ def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begi
 
         async def busy() -> None:
             loop.batch(2 * FRAMES_A_SECOND)
-            second = loop.watching.watch("")
+            second = loop.trace_hub.watch("")
             await anext(second)
-            assert loop.told == [loop.watching, None]
+            assert loop.told == [loop.trace_hub, None]
             await second.aclose()
             await asyncio.sleep(1.5 * PAUSE_S)
-            assert loop.told == [loop.watching, None, loop.watching]
+            assert loop.told == [loop.trace_hub, None, loop.trace_hub]
             loop.batch(2 * FRAMES_A_SECOND)
 
         runner.run(busy())

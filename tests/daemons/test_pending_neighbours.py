@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from lbmux.daemons.pending_neighbours import LIMIT_S, Waiting
+from lbmux.daemons.pending_neighbours import LIMIT_S, PendingNeighbours
 
 
 def test_a_frame_that_waited_came_when_it_came() -> None:
-    waiting, now, wall_ns = Waiting(), time.monotonic(), time.time_ns()
+    waiting, now, wall_ns = PendingNeighbours(), time.monotonic(), time.time_ns()
     for age_s, frame in ((0.5, bytes(60)), (0.25, bytes(100))):
         waiting.add(frame, 0, now - age_s)
     assert waiting.take()[1].count == 2
@@ -19,7 +19,7 @@ def test_a_frame_that_waited_came_when_it_came() -> None:
 
 
 def test_one_that_waited_too_long_is_not_among_them() -> None:
-    waiting, now = Waiting(), time.monotonic()
+    waiting, now = PendingNeighbours(), time.monotonic()
     waiting.add(bytes(60), 0, now - 2 * LIMIT_S)
     waiting.add(bytes(100), 0, now)
     _, batch = waiting.take()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.backends.override_commands import OrderError, add, live, weigh
-from lbmux.backends.override_store import NotStoredError, OrderBook
-from lbmux.backends.overrides import Orders
+from lbmux.backends.override_commands import OverrideError, add, set_admin_state, set_weight
+from lbmux.backends.override_store import NotStoredError, OverrideStore
+from lbmux.backends.overrides import Overrides
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.daemons.reloader import Reloader
@@ -20,7 +20,7 @@ services: [{name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip:
 """
 
 
-class Recorded:
+class TapRecord:
     """Tables that only write down what is done to them."""
 
     def __init__(self, fits: bool = True) -> None:
@@ -41,25 +41,25 @@ class Recorded:
     async def in_force(self) -> None:
         self.steps.append("announce")
 
-    async def leaving(self, config: Config) -> bool:
+    async def removals(self, config: Config) -> bool:
         self.steps.append("withdraw")
         return True
 
 
-def reloader(path: Path, tables: Recorded, book: OrderBook | None = None) -> Reloader:
+def reloader(path: Path, tables: TapRecord, book: OverrideStore | None = None) -> Reloader:
     file = path / "lbmux.yaml"
     file.write_text(FILE)
-    return Reloader(file, tables, tables.in_force, book=book, leaving=tables.leaving)
+    return Reloader(file, tables, tables.in_force, book=book, removals=tables.removals)
 
 
 def test_withdraws_before_the_tables_change_and_announces_after(tmp_path: Path) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     asyncio.run(reloader(tmp_path, tables).reload())
     assert tables.steps == ["plan", "withdraw", "plan", "commit", "announce"]
 
 
 def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
-    tables = Recorded(fits=False)
+    tables = TapRecord(fits=False)
     made = reloader(tmp_path, tables)
     with pytest.raises(TableError):
         asyncio.run(made.reload())
@@ -67,11 +67,11 @@ def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
     assert made.wanted == Config(services=())
 
 
-def with_orders(path: Path, tables: Recorded) -> tuple[Reloader, OrderBook]:
+def with_orders(path: Path, tables: TapRecord) -> tuple[Reloader, OverrideStore]:
     """With the file in force."""
     reloader(path, tables)
     tables.config = load(path / "lbmux.yaml")
-    book = OrderBook(path / "orders", tables.config)
+    book = OverrideStore(path / "orders", tables.config)
     return reloader(path, tables, book), book
 
 
@@ -84,19 +84,19 @@ NEW = add("web", {"name": "new", "dip": "10.0.2.9"}, 0)
 
 
 def test_an_order_is_in_force_and_kept_over_reloads(tmp_path: Path) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     assert asyncio.run(made.change(NEW)) == [("web", "new")]
     asyncio.run(made.reload())
     assert names(tables.config) == names(made.wanted) == {"10.0.2.1:80": 1, "new": 1}
-    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+    assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 
 def test_a_reload_names_the_overrides_that_the_file_does_not_change(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made, _ = with_orders(tmp_path, Recorded())
-    asyncio.run(made.change(weigh(7, "10.0.2.1:80", None, 0)))
+    made, _ = with_orders(tmp_path, TapRecord())
+    asyncio.run(made.change(set_weight(7, "10.0.2.1:80", None, 0)))
     made.path.write_text(FILE.replace("{dip: 10.0.2.1}", "{dip: 10.0.2.1, weight: 3}"))
     with caplog.at_level("INFO"):
         said = asyncio.run(made.reload())
@@ -106,46 +106,46 @@ def test_a_reload_names_the_overrides_that_the_file_does_not_change(
 
 
 def test_an_order_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:
-    tables = Recorded(fits=False)
+    tables = TapRecord(fits=False)
     made, book = with_orders(tmp_path, tables)
     with pytest.raises(TableError):
         asyncio.run(made.change(NEW))
-    with pytest.raises(OrderError):
+    with pytest.raises(OverrideError):
         asyncio.run(made.change(add("nope", {}, 0)))
-    assert book.orders == Orders() and names(made.wanted) == {"10.0.2.1:80": 1}
+    assert book.overrides == Overrides() and names(made.wanted) == {"10.0.2.1:80": 1}
     assert not (tmp_path / "orders").exists()
 
 
 def test_who_is_no_longer_in_the_file_leaves(tmp_path: Path) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     assert asyncio.run(made.reload())["changes"] == [
         "service web: backend 10.0.2.1:80 removed", "service web: backend 10.0.2.2:80 added"
     ]  # fmt: skip
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
-    (one,) = book.orders.leaving.values()
+    (one,) = book.overrides.removals.values()
     assert one.reason == "no longer in the configuration"
 
 
 def test_an_added_one_that_the_file_has_now_is_the_files(tmp_path: Path) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     asyncio.run(made.change(NEW))
     made.path.write_text(FILE.replace("{dip: 10.0.2.1}", "{dip: 10.0.2.1}, {name: new, dip: 10.0.2.9, weight: 5}"))
     asyncio.run(made.reload())
-    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 5} and book.orders == Orders()
+    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 5} and book.overrides == Overrides()
 
 
 def test_a_file_that_cannot_be_used_leaves_orders_alone(tmp_path: Path) -> None:
-    made, book = with_orders(tmp_path, Recorded())
+    made, book = with_orders(tmp_path, TapRecord())
     asyncio.run(made.change(NEW))
-    asyncio.run(made.change(live("remove", "new", None, 0)))
-    before = book.orders
+    asyncio.run(made.change(set_admin_state("remove", "new", None, 0)))
+    before = book.overrides
     made.path.write_text("services: nonsense")
     with pytest.raises(ConfigError):
         asyncio.run(made.reload())
-    assert book.orders is before and before.leaving
+    assert book.overrides is before and before.removals
 
 
 def is_full(*_: object) -> None:
@@ -153,22 +153,22 @@ def is_full(*_: object) -> None:
 
 
 def test_an_order_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     before = tables.config
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", is_full)
         with pytest.raises(NotStoredError, match="No space left on device: nothing was changed"):
             asyncio.run(made.change(NEW))
-    assert tables.steps == [] and tables.config is before and made.orders == book.orders == Orders()
+    assert tables.steps == [] and tables.config is before and made.overrides == book.overrides == Overrides()
     asyncio.run(made.change(NEW))
-    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+    assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 
 def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     (tmp_path / "orders").mkdir()
     with pytest.raises(NotStoredError, match="in force, but a restart will forget it"):
@@ -176,18 +176,18 @@ def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
     assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "announce"
     (tmp_path / "orders").rmdir()
     asyncio.run(made.refresh())  # the next that comes stores it
-    assert OrderBook(tmp_path / "orders", made.config).orders == book.orders
+    assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 
 def test_an_order_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None:
-    made, _ = with_orders(tmp_path, Recorded(fits=False))
+    made, _ = with_orders(tmp_path, TapRecord(fits=False))
     with pytest.raises(TableError):
         asyncio.run(made.change(NEW))
     assert [path.name for path in tmp_path.iterdir()] == ["lbmux.yaml"]
 
 
 def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     monkeypatch.setattr(os, "fsync", is_full)
@@ -197,9 +197,9 @@ def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypa
 
 
 def test_what_has_left_goes_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = Recorded()
+    tables = TapRecord()
     made, _ = with_orders(tmp_path, tables)
     asyncio.run(made.change(NEW))
     monkeypatch.setattr(os, "fsync", is_full)
-    asyncio.run(made.follow(lambda *_: (Orders(), [])))
+    asyncio.run(made.follow(lambda *_: (Overrides(), [])))
     assert names(tables.config) == {"10.0.2.1:80": 1}

@@ -19,7 +19,7 @@ from lbmux.cli.inspect.trace_command import _steps
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from tests.daemons.running_daemons import READY, START_S, Daemon, configuration, running, send, service, started
-from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, tshark, watching
+from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, trace_hub, tshark
 
 pytestmark = pytest.mark.root
 
@@ -60,7 +60,7 @@ def test_traces_what_is_left_to_the_kernel_by_verdict(lab: Lab, mux: Daemon) -> 
 
 
 def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
-    with watching(mux, "trace", "-n", "1", "src port 4300") as process:
+    with trace_hub(mux, "trace", "-n", "1", "src port 4300") as process:
         send(lab, "client", syn(4300))
         out, _ = process.communicate(timeout=60)
     first, *steps, last = out.splitlines()
@@ -101,7 +101,7 @@ def test_captures_frames_with_verdict_interface_and_time(lab: Lab, mux: Daemon, 
 @DRIVERS
 def test_each_frame_has_the_time_when_it_came_and_when_it_left(lab: Lab, driver: str, tmp_path: Path) -> None:
     file, ports = tmp_path / "x.pcapng", range(4410, 4420)
-    with mux_with(lab, driver) as mux, watching(mux, "capture", "-w", str(file), "-n", "10", "src", "portrange",
+    with mux_with(lab, driver) as mux, trace_hub(mux, "capture", "-w", str(file), "-n", "10", "src", "portrange",
                                                 "4410-4419") as process:  # fmt: skip
         sent_ns = list[int]()
         for port in ports:
@@ -200,7 +200,7 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
         return int(found[1])
 
     usual = program()
-    with watching(kernel_mux, "trace", "drop"):
+    with trace_hub(kernel_mux, "trace", "drop"):
         assert program() != usual
     deadline = time.monotonic() + 5
     while program() != usual:
@@ -209,9 +209,9 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
 
 
 def test_the_programs_may_be_taken_off_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
-    with watching(kernel_mux, "trace", "drop"):
+    with trace_hub(kernel_mux, "trace", "drop"):
         assert lab.inside("mux1", lambda: detach("eth0"))
-    with watching(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # in user space all are seen now
+    with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # in user space all are seen now
         send(lab, "client", syn(4001))
         out, _ = process.communicate(timeout=60)
     assert "forwarded (send), web/h1" in out

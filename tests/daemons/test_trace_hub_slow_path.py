@@ -9,7 +9,7 @@ from scapy.utils import rdpcap
 
 from lbmux.lab.lab import Lab
 from tests.daemons.running_daemons import READY, START_S, configuration, service, started
-from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, trace, tshark, watching, way
+from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, trace, trace_hub, tshark, way
 
 pytestmark = pytest.mark.root
 
@@ -108,7 +108,7 @@ def test_traces_what_the_slow_path_of_an_agent_sends(lab: Lab, driver: str) -> N
     with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
         mux.wait_for(READY["mux"], START_S)
         agent.wait_for(READY["agent"], START_S)
-        with watching(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
+        with trace_hub(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
             (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown"], [ack])
             returned = json.loads(at_mux.communicate(timeout=60)[0])
         one, other = trace(lab, agent, ["-n", "2", f"src host {CLIENT} and udp"], [bytes(part) for part in parts])

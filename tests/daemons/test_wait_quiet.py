@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from lbmux.api.control_socket import ask
-from lbmux.daemons.wait_quiet import QUIET_S, drained
+from lbmux.daemons.wait_quiet import QUIET_S, wait_quiet
 from lbmux.lab.lab import Lab
 from tests.daemons.running_daemons import running, service
 from tests.daemons.test_drivers import verdicts
@@ -27,7 +27,7 @@ def took(forwarded: object, most_s: float, at_once: bool = False) -> float:
         if at_once:
             event.set()
         begun = time.monotonic()
-        await drained(forwarded, most_s, event)  # type: ignore[arg-type]
+        await wait_quiet(forwarded, most_s, event)  # type: ignore[arg-type]
         return time.monotonic() - begun
 
     return asyncio.run(run())

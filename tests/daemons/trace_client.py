@@ -25,7 +25,7 @@ def syn(source_port: int, port: int = 80) -> bytes:
 
 
 @contextlib.contextmanager
-def watching(daemon: Daemon, command: str, *options: str) -> "Iterator[subprocess.Popen[str]]":
+def trace_hub(daemon: Daemon, command: str, *options: str) -> "Iterator[subprocess.Popen[str]]":
     """A command that watches already; it is ended if it does not end."""
     line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -38,7 +38,7 @@ def watching(daemon: Daemon, command: str, *options: str) -> "Iterator[subproces
 
 
 def trace(lab: Lab, daemon: Daemon, options: list[str], packets: list[bytes]) -> list[dict[str, Any]]:
-    with watching(daemon, "trace", "-j", *options) as process:
+    with trace_hub(daemon, "trace", "-j", *options) as process:
         send(lab, "client", *packets)
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
@@ -46,7 +46,7 @@ def trace(lab: Lab, daemon: Daemon, options: list[str], packets: list[bytes]) ->
 
 
 def capture(lab: Lab, daemon: Daemon, file: Path, options: list[str], packets: list[bytes]) -> None:
-    with watching(daemon, "capture", "-w", str(file), *options) as process:
+    with trace_hub(daemon, "capture", "-w", str(file), *options) as process:
         send(lab, "client", *packets)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors

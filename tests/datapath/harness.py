@@ -169,7 +169,7 @@ class Machine:
                 row["checksum"] = constant_sum(int.from_bytes(backend.local), int.from_bytes(backend.remote))
             else:
                 row["tunnel"] |= OUTER_IPV6
-            row["room"] = backend.room
+            row["overhead_bytes"] = backend.overhead_bytes
             row["mtu"], row["state"], row["generation"] = backend.mtu, backend.state, backend.generation
 
     def install_agent(

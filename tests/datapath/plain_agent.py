@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from lbmux.datapath.context import VOUCHED
+from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels
@@ -55,7 +55,7 @@ class PlainAgent:
         self.verdict_bytes: Counter[Verdict] = Counter()
 
     def inbound(self, frame: bytes, now: int, flags: int = 0) -> tuple[Verdict, int, bytes]:
-        return self._counted(frame, self._inbound(frame, now, bool(flags & VOUCHED)))
+        return self._counted(frame, self._inbound(frame, now, bool(flags & KNOWN_LOCAL)))
 
     def outbound(self, frame: bytes, now: int) -> tuple[Verdict, int, bytes]:
         return self._counted(frame, self._outbound(frame, now))
@@ -65,7 +65,7 @@ class PlainAgent:
         self.verdict_bytes[result[0]] += len(frame)
         return result
 
-    def _inbound(self, frame: bytes, now: int, vouched: bool) -> tuple[Verdict, int, bytes]:
+    def _inbound(self, frame: bytes, now: int, known_local: bool) -> tuple[Verdict, int, bytes]:
         tunnel = tunnels.open_tunnel(frame, self.plain)
         if isinstance(tunnel, Verdict):
             return tunnel, -1, frame
@@ -88,7 +88,7 @@ class PlainAgent:
             return Verdict.CONGESTED, target, frame
         endpoint = self.endpoints[target]
         dip_port = endpoint.dip_port or port
-        asks = endpoint.asks and not packet.flags & SYN and not vouched
+        asks = endpoint.asks and not packet.flags & SYN and not known_local
         hairpin = endpoint.mode == NAT and packet.source == endpoint.dip
         if hairpin:
             packet = packet._replace(source=endpoint.vip)

@@ -51,8 +51,8 @@ class Backend:
     """The outer source address carries the flow's hash."""
 
     @property
-    def room(self) -> int:
-        return tunnels.room(self.kind, len(self.remote) == 16)
+    def overhead_bytes(self) -> int:
+        return tunnels.overhead_bytes(self.kind, len(self.remote) == 16)
 
 
 @dataclass
@@ -111,7 +111,7 @@ class PlainMux:
         if flags & UNFINISHED_CHECKSUM:
             frame = packets.finish_checksum(frame, packet)
         backend = self.backends[target]
-        length = packet.end - packet.network + backend.room
+        length = packet.end - packet.network + backend.overhead_bytes
         if length > backend.mtu:
             return Verdict.TOO_BIG, target, frame
         if backend.destination_mac == bytes(6):

@@ -154,7 +154,7 @@ def put(data: bytes, at: int, value: bytes) -> bytes:
     return data[:at] + value + data[at + len(value) :]
 
 
-def take_hop(frame: bytes, packet: Packet) -> bytes:
+def decrement_ttl(frame: bytes, packet: Packet) -> bytes:
     """One hop less; a header checksum that was wrong stays wrong by as much."""
     at = packet.network + (7 if packet.is_ipv6 else 8)
     after = put(frame, at, bytes([frame[at] - 1]))
@@ -218,4 +218,4 @@ def a_hop_on(frame: bytes) -> bytes:
     """The IP packet of a frame, after it has taken a hop."""
     packet = parse(frame)
     assert isinstance(packet, Packet)
-    return take_hop(frame, packet)[packet.network :]
+    return decrement_ttl(frame, packet)[packet.network :]

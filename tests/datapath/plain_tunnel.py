@@ -46,7 +46,7 @@ def shim(kind: str, is_ipv6: bool, length: int, entropy: int) -> bytes:
     return struct.pack("!HHHH", 0xC000 | entropy & 0x3FFF, port, 8 + len(inside) + length, 0) + inside
 
 
-def room(kind: str, outer_is_ipv6: bool) -> int:
+def overhead_bytes(kind: str, outer_is_ipv6: bool) -> int:
     return 0 if kind == "direct" else (40 if outer_is_ipv6 else 20) + len(shim(kind, False, 0, 0))
 
 
@@ -55,7 +55,7 @@ def encapsulate(
     entropy: int, spread: bool = False,
 ) -> bytes:  # fmt: skip
     """TOS (ECN and all), DF and identification of the inner header, TTL 64; tags stay.  RFC 2003, 2473, 4213, 6040."""
-    frame, inner = packets.take_hop(frame, packet), Inner.of(frame, packet)
+    frame, inner = packets.decrement_ttl(frame, packet), Inner.of(frame, packet)
     macs, tags = destination_mac + source_mac, frame[12 : packet.network - 2]
     if kind == "direct":
         return macs + frame[12:]

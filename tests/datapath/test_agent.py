@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.datapath.context import VOUCHED
+from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, RST, SYN, Craft, Stream, tunnelled
@@ -190,7 +190,7 @@ def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: b
 @pytest.mark.parametrize("later", [way_in(WEB), local(ACK)])
 def test_a_connection_that_the_host_vouches_for_is_known_from_then_on(later: bytes) -> None:
     pair = Pair(asks=True)
-    assert pair.inbound([later], 1, VOUCHED)[0][0] == Verdict.DELIVERED
+    assert pair.inbound([later], 1, KNOWN_LOCAL)[0][0] == Verdict.DELIVERED
     assert pair.inbound([later], 2)[0][0] == Verdict.DELIVERED
     pair.check_tables()
 

@@ -10,7 +10,7 @@ from lbmux.targets.native import Worker
 from tests.datapath.craft import ETHERNET, Craft, tag
 from tests.datapath.harness import Frames, Machine
 from tests.datapath.plain_mux import Backend, Service
-from tests.datapath.plain_packet import TCP, UDP, Packet, parse, take_hop
+from tests.datapath.plain_packet import TCP, UDP, Packet, decrement_ttl, parse
 
 VIP = Craft().destination
 GOOD, GOOD_UDP = Craft(), Craft(protocol=UDP, destination_port=53)
@@ -143,7 +143,7 @@ def test_is_the_hosts_to_judge(case: str) -> None:
     mux().worker.forward(batch, 1)
     ((verdict, _, after),) = batch.results()
     assert verdict == Verdict.FORWARDED
-    assert after[34:] == take_hop(frame, packet)[14:]
+    assert after[34:] == decrement_ttl(frame, packet)[14:]
 
 
 FOR_USER_SPACE = {

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.frame_copy import Picture
-from lbmux.frames.tap_reader import Pairs, Recorded
+from lbmux.frames.frame_copy import FrameCopy
+from lbmux.frames.tap_reader import Pairs, TapRecord
 from lbmux.targets.bpf import tapped_programs
 
 AHEAD_NS = 1_700_000_000_000_000_000
@@ -20,7 +20,7 @@ def record(time_ns: int, data: bytes, length: int | None = None, verdict: int = 
     return head.tobytes() + data[: tapped_programs.MOST_BYTES].ljust(tapped_programs.MOST_BYTES, b"\0")
 
 
-def read(*records: bytes) -> tuple[list[Recorded], Pairs]:
+def read(*records: bytes) -> tuple[list[TapRecord], Pairs]:
     pairs = Pairs()
     found = [pairs.add(data, AHEAD_NS) for data in records]
     return [one for one in found if one is not None], pairs
@@ -28,8 +28,8 @@ def read(*records: bytes) -> tuple[list[Recorded], Pairs]:
 
 def test_a_frame_that_left_has_the_time_of_both_places() -> None:
     (one,), _ = read(record(1000, b"came"), record(3500, b"and left", after=1, target=5, leaves_by=9))
-    assert one.came == Picture(b"came", 4, 7, AHEAD_NS + 1000)
-    assert one.left == Picture(b"and left", 8, 9, AHEAD_NS + 3500)
+    assert one.came == FrameCopy(b"came", 4, 7, AHEAD_NS + 1000)
+    assert one.left == FrameCopy(b"and left", 8, 9, AHEAD_NS + 3500)
     assert (one.verdict, one.target) == (FORWARDED, 5)
 
 

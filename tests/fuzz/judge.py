@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 
-from lbmux.datapath.context import UNFINISHED_CHECKSUM, VOUCHED
+from lbmux.datapath.context import KNOWN_LOCAL, UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner
@@ -104,7 +104,7 @@ class Judge:
         if not data:
             return
         way, frame = WAYS[data[0] % 3], data[1 : 1 + MOST_BYTES]
-        flags = (VOUCHED if way == "inbound" else UNFINISHED_CHECKSUM) * (data[0] >> 7)
+        flags = (KNOWN_LOCAL if way == "inbound" else UNFINISHED_CHECKSUM) * (data[0] >> 7)
         seen = self._native(self._machines[way].worker, way, frame, flags)
         if way == "mux":
             expected = self._plain_mux.run(frame, NOW, flags)

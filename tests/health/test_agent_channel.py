@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbmux.errors import SetupError
-from lbmux.health.agent_channel import ChannelError, Hearer, Teller, read_token
+from lbmux.health.agent_channel import ChannelError, HealthPublisher, HealthSubscriber, read_token
 
 TOKEN, OTHER = b"t" * 32, b"o" * 32
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -41,14 +41,14 @@ def between(
 
 
 async def tell_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    teller = await Teller.opened(reader, writer, TOKEN)
-    await teller.tell({"backends": ["a"]})
-    await teller.tell({"backends": []})
+    publisher = await HealthPublisher.opened(reader, writer, TOKEN)
+    await publisher.tell({"backends": ["a"]})
+    await publisher.tell({"backends": []})
 
 
 async def hear_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes = TOKEN) -> list[Any]:
-    hearer = await Hearer.opened(reader, writer, token)
-    return [(await hearer.hear())["backends"] for _ in range(2)]
+    subscriber = await HealthSubscriber.opened(reader, writer, token)
+    return [(await subscriber.hear())["backends"] for _ in range(2)]
 
 
 def test_messages_come_in_order() -> None:
@@ -77,9 +77,9 @@ def test_an_agent_with_another_token_is_not_heard() -> None:
 def test_what_is_changed_on_the_way_is_noticed(change: str, why: str) -> None:
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         written: list[bytes] = []
-        teller = await Teller.opened(reader, writer, TOKEN)
+        publisher = await HealthPublisher.opened(reader, writer, TOKEN)
         writer.write = written.append  # type: ignore[method-assign, assignment]
-        await teller.tell({"backends": ["a"]})
+        await publisher.tell({"backends": ["a"]})
         del writer.write
         writer.write(written[0])
         writer.write(written[0] if change == "again" else written[0].replace(b'"a"', b'"b"'))

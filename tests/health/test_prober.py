@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.backends.tracker import Lives
+from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
 from lbmux.health import prober as prober_module
 from lbmux.health.probe import Target
@@ -70,17 +70,17 @@ def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_ea
     async def run() -> float:
         nonlocal silent_since
         config = configured(9, MANY, interval_s=1.0, timeout_s=0.5, jitter=0.1)
-        lives, settled = Lives(tmp_path / "orders"), asyncio.Event()
-        lives.configure(config)
+        tracker, settled = BackendTracker(tmp_path / "orders"), asyncio.Event()
+        tracker.configure(config)
         down = asyncio.Event()
 
         def heard(key: BackendKey, healthy: bool, reason: str) -> None:
-            if lives.heard(key, healthy, reason) and len(lives.down) == MANY:
+            if tracker.heard(key, healthy, reason) and len(tracker.down) == MANY:
                 down.set()
-            if not settled.is_set() and not lives.unsettled():
+            if not settled.is_set() and not tracker.unsettled():
                 settled.set()
 
-        async with Prober(heard, settled=lives.is_settled) as prober:
+        async with Prober(heard, settled=tracker.is_settled) as prober:
             prober.configure(config)
             await asyncio.wait_for(settled.wait(), 10)
             silent_since = time.monotonic()

@@ -126,10 +126,10 @@ def silenced(mux: Daemon, announced: Callable[[], bool]) -> float:
 
 def speaker_of(mux: Daemon) -> int:
     """The process that speaks BGP: the keeper's child, which is the mux's."""
-    (keeper,) = (
+    (watchdog,) = (
         pid for pid in children(mux.process.pid) if b"speaker_watchdog.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
-    (speaker,) = children(keeper)
+    (speaker,) = children(watchdog)
     return speaker
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lbmux.cli.main import run as lbmux
 from lbmux.errors import LabError
-from lbmux.lab.scoreboard import scoreboard_runner as board
+from lbmux.lab.scoreboard import scoreboard_runner as scoreboard
 from lbmux.lab.scoreboard.deadline import deadline
 from lbmux.lab.scoreboard.experiment import Load, Outcome, judge
 from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
@@ -69,7 +69,7 @@ def test_a_pair_is_two_events_in_order() -> None:
 def test_every_event_of_a_scenario_is_one(scenario: Any) -> None:
     for event in scenario.events:
         assert set(event.split("+")) <= EVENTS.keys() and knows(scenario, event)
-    assert set(scenario.fronts) <= {node.name for node in scenario.topology().nodes}
+    assert set(scenario.forwarders) <= {node.name for node in scenario.topology().nodes}
     assert set(scenario.backends.values()) <= {node.name for node in scenario.topology().nodes}
 
 
@@ -100,14 +100,14 @@ def begun(monkeypatch: pytest.MonkeyPatch, happens: dict[str, Any], most_s: floa
     """What `run` says of experiments that are made up, and how often a lab was built."""
     labs: list[Scenario] = []
 
-    def experiment(stage: object, event: str, load: Load) -> Outcome:
+    def experiment(system: object, event: str, load: Load) -> Outcome:
         happens[event]()
         return replace(judged(report(connection(1, 40))), event=event)
 
-    monkeypatch.setattr(board, "Lab", lambda *_: Idle())
-    monkeypatch.setattr(board, "_built", lambda scenario, lab: labs.append(scenario) or scenario)
-    monkeypatch.setattr(board, "experiment", experiment)
-    monkeypatch.setattr(board, "PUT_RIGHT_S", 0.1)
+    monkeypatch.setattr(scoreboard, "Lab", lambda *_: Idle())
+    monkeypatch.setattr(scoreboard, "_built", lambda scenario, lab: labs.append(scenario) or scenario)
+    monkeypatch.setattr(scoreboard, "experiment", experiment)
+    monkeypatch.setattr(scoreboard, "PUT_RIGHT_S", 0.1)
     load, setting = Load(seconds=0.1), Setting("t", most_s=most_s)
     found = list(run(["ananta"], list(happens), load, setting, lambda text: None))
     return [one if isinstance(one, tuple) else one.event for one in found] + [len(labs)]

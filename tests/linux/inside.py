@@ -9,7 +9,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.agent_tables import sizes_for as agent_sizes
 from lbmux.tables.mux_tables import MuxTables, sizes_for
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import SYN, Craft, tunnelled
@@ -46,8 +46,8 @@ class Inside:
         self.now = now_ticks()
 
     @property
-    def moment(self) -> Moment:
-        return Moment.of_mux(self.mux)
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of_mux(self.mux)
 
     def send(self, *crafts: Craft, worker: int = 0, before_ticks: int = 0) -> Frames:
         frames = Frames([craft.frame() for craft in crafts])
@@ -63,11 +63,11 @@ def dns(port: int = 5353) -> Craft:
     return client(port, destination=bytes([192, 0, 2, 2]), destination_port=53, protocol=17)
 
 
-def agent_with_a_flow(config: dict[str, Any] = CONFIG, port: int = 80, host: str = "10.1.1.2") -> Moment:
+def agent_with_a_flow(config: dict[str, Any] = CONFIG, port: int = 80, host: str = "10.1.1.2") -> Snapshot:
     """Of a host to which one packet of a client came by the mux."""
     read, own = Config.model_validate(config), IPv4Address(host)
     agent = AgentTables(Tables.allocate(agent_sizes(read)), [own], [], "nat")
     agent.commit(agent.plan(read))
     inner = client(40000, flags=SYN, destination_port=port).packet()
     Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, own.packed)]), now_ticks())
-    return Moment.of_agent(agent)
+    return Snapshot.of_agent(agent)

@@ -8,7 +8,7 @@ from scapy.layers.l2 import Ether
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.mux_slow_path import HANDED_UP, MuxSlowPath, Place, Sent, vips_of
+from lbmux.slowpath.mux_slow_path import PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
 from lbmux.slowpath.tunnels import carriers
 from tests.slowpath.golden import ETHER
 from tests.slowpath.tables import INTERFACE, Mux
@@ -27,7 +27,7 @@ class Case:
         self.up = True
         services = [(s.vip, s.protocol, s.port) for s in self.mux.config.services]
         hosts = carriers(self.mux.config)
-        place = Place(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)), hosts)
+        place = MuxContext(SlowPath(**settings), vips_of(services), frozenset(map(ip_address, muxes)), hosts)
         own = frozenset(self.mux.control.local.values())
         self.slow = MuxSlowPath(self.mux.forwarder, own, place, lambda vip: self.up, cpu_s=lambda: 0.0)
         self.mux.forwarder.mtus = lambda host, link: self.slow.mtus.of(host, link, self.now)
@@ -37,7 +37,7 @@ class Case:
     def arrive(self, packet: Any) -> list[Sent]:
         frame = bytes(packet if isinstance(packet, Ether) else Ether(**ETHER) / packet)
         ((self.verdict, target, after),) = self.mux.forward(frame)
-        if self.verdict not in HANDED_UP:
+        if self.verdict not in PUNTED:
             return []
         assert after == frame  # nothing has touched it on its way up
         return self.slow.handle(self.verdict, frame, target, self.now)

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent_slow_path import Adopted, AgentSlowPath, Host, Target
+from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.slow_path_flow import Flow
 from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, dissect, ip
 from tests.slowpath.tables import Mux
@@ -22,7 +22,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 KINDS = ["ipip", "gue1", "gue0", "gre", "geneve"]
 
 
-class Seen(NamedTuple):
+class TraceEvent(NamedTuple):
     """Packets for the stack, and frames for the data path."""
 
     packets: list[bytes]
@@ -39,13 +39,13 @@ class Case:
         self.adopts = Adopted.KNOWN
         self.vip: tuple[Address, int] | None = None
         ask = self.connected, self.adopt, lambda flow: self.vip
-        host = Host(hosts, muxes, self.target, 6080, 6081, packets_per_s, *ask)
+        host = AgentContext(hosts, muxes, self.target, 6080, 6081, packets_per_s, *ask)
         self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
-    def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Seen:
+    def inbound(self, verdict: Verdict, frame: bytes, now: float) -> TraceEvent:
         found = self.slow.inbound(verdict, frame, now)
-        assert (found.back, found.vouched) == ([], False)
-        return Seen(found.packets, found.frames)
+        assert (found.back, found.known_local) == ([], False)
+        return TraceEvent(found.packets, found.frames)
 
     def adopt(self, flow: Flow) -> Adopted:
         self.asked.append(flow)
@@ -181,8 +181,8 @@ def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -
 def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: int, kind: str) -> None:
     case, packet = Case(), segment(family)
     (frame,) = tunnelled(packet, kind)
-    packets, frames, (back,), vouched = case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
-    assert (packets, frames, vouched) == ([], [], False)
+    packets, frames, (back,), known_local = case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    assert (packets, frames, known_local) == ([], [], False)
     host, mux = (HOST, MUX) if family == 4 else (HOST6, MUX6)
     outer = dissect(back)
     assert (outer.src, outer.dst) == (host, mux)
@@ -193,8 +193,8 @@ def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: i
 
 def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
     case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
-    vouched = [case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched for _ in range(30)]
-    assert vouched == sorted(vouched) and 0 < sum(vouched) < 30
+    known_local = [case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).known_local for _ in range(30)]
+    assert known_local == sorted(known_local) and 0 < sum(known_local) < 30
 
 
 def test_asking_has_a_budget_of_cpu_time() -> None:
@@ -211,7 +211,7 @@ def test_asking_has_a_budget_of_cpu_time() -> None:
 def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
     case.slow.configure(replace(case.slow.host, muxes=frozenset()))
-    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).vouched
+    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).known_local
 
 
 @pytest.mark.parametrize("translate", [True, False], ids=["nat", "local"])

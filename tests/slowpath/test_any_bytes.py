@@ -15,15 +15,15 @@ from scapy.packet import Raw
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.agent_slow_path import Adopted, AgentSlowPath, Host, Target
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, HANDED_UP, MuxSlowPath, Place, vips_of
+from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
+from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, vips_of
 from lbmux.slowpath.tunnels import carriers
 from lbmux.wire.packet import read_frame, read_ip
 from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, VIP, back, datagram, ip, segment
 from tests.slowpath.tables import Mux
 
 OTHER_MUX = "10.0.0.6"
-VERDICTS = [*HANDED_UP, Verdict.NOT_TUNNELLED]
+VERDICTS = [*PUNTED, Verdict.NOT_TUNNELLED]
 
 
 def originals() -> Iterator[Any]:
@@ -51,7 +51,7 @@ def slow_mux() -> MuxSlowPath:
     mux = Mux()
     services = [(s.vip, s.protocol, s.port) for s in mux.config.services]
     limits = SlowPath(icmp_per_s=1_000_000, packets_per_s=1_000_000)
-    place = Place(limits, vips_of(services), frozenset(map(ip_address, (MUX, OTHER_MUX))), carriers(mux.config))
+    place = MuxContext(limits, vips_of(services), frozenset(map(ip_address, (MUX, OTHER_MUX))), carriers(mux.config))
     return MuxSlowPath(mux.forwarder, frozenset(mux.control.local.values()), place, lambda vip: True)
 
 
@@ -60,7 +60,7 @@ def slow_agent() -> AgentSlowPath:
     hosts = frozenset(map(ip_address, (HOST, HOST6)))
     target = Target(ip_address(DIP), 80)
     never, gone, vip = (lambda flow: False), (lambda flow: Adopted.GONE), (lambda flow: (ip_address(VIP), 80))
-    return AgentSlowPath(Host(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, never, gone, vip))
+    return AgentSlowPath(AgentContext(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, never, gone, vip))
 
 
 def check(mux: MuxSlowPath, frame: bytes, verdict: Verdict, target: int, now: float) -> None:

@@ -156,7 +156,7 @@ def test_every_encapsulation(kind: str) -> None:
     packet = ip(4) / segment(300)
     ((_, target, expected),) = mux.forward(bytes(Ether(**ETHER) / packet))
     assert mux.forwarder.tunnel(bytes(packet), target) == [(INTERFACE, expected)]
-    assert mux.forwarder.room(target) == 1500 - (len(expected) - 14 - len(packet))
+    assert mux.forwarder.inner_mtu(target) == 1500 - (len(expected) - 14 - len(packet))
 
 
 def test_tunnel_of_an_icmp_error_takes_a_hop_from_it() -> None:
@@ -199,7 +199,7 @@ def test_without_a_tunnel_nothing_is_cut_that_may_not_be() -> None:
 def test_a_path_known_to_be_narrower() -> None:
     mux = Mux()
     mux.forwarder.mtus = lambda host, mtu_bytes: 1400
-    assert mux.forwarder.room(0) == 1380
+    assert mux.forwarder.inner_mtu(0) == 1380
     assert all(len(frame) <= 1414 for _, frame in mux.forwarder.tunnel(bytes(ip(4) / datagram(1300)), 0))
 
 

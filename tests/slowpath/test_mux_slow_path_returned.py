@@ -228,7 +228,7 @@ def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
 
 
 def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_then_reset() -> None:
-    case, packet = Case(hosts_asked=3), ip(4) / TCP(sport=40000, dport=80, flags="A")
+    case, packet = Case(second_chance_max_hosts=3), ip(4) / TCP(sport=40000, dport=80, flags="A")
     asked = search(case, 4, case.host_of(packet))
     assert len(set(asked)) == len(asked) == 3
     assert case.slow.counts == {"returned_forwarded": 2, "returned_reset": 1}
@@ -236,7 +236,7 @@ def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_the
 
 def test_a_host_that_may_not_be_asked_does_not_begin_the_search_anew() -> None:
     """It had the flow by an entry from before; the likeliest are asked all the same."""
-    case = Case(hosts_asked=2)
+    case = Case(second_chance_max_hosts=2)
     order = case.mux.forwarder.candidates(FLOW, 9)
     likely = [str(case.mux.forwarder.host(one)) for one in order.likely + order.rest]
     assert search(case, 4, likely[3]) == [likely[3], *likely[:2]]

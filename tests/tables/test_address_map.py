@@ -8,7 +8,7 @@ import pytest
 from numba import njit
 
 from lbmux.addresses import port_to_wire, to_pair
-from lbmux.datapath.context import world_at
+from lbmux.datapath.context import context_at
 from lbmux.datapath.match import PROBES, match
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.tables import DIP, MUX, OWN, VIP, Sizes, settings_row
@@ -19,9 +19,9 @@ from lbmux.targets.regions import Tables
 
 
 @njit
-def compiled_match(world, settings, kind, high, low, port, protocol):
+def compiled_match(context, settings, kind, high, low, port, protocol):
     setting = settings_row(at_address(settings), 0)
-    return match(world_at(world), setting, kind, high, low, port, protocol)
+    return match(context_at(context), setting, kind, high, low, port, protocol)
 
 
 def find(tables: Tables, name: Name) -> int:

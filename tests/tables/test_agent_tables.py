@@ -193,7 +193,7 @@ def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
         (config(service(1)), "local", Verdict.UNKNOWN),
         (config(service(1, protocol="udp")), "nat", Verdict.DELIVERED),
         (config(service(1, dip="10.99.0.1", host=HOST)), "nat", Verdict.DELIVERED),
-        (config(service(1)).model_copy(update={"slowpath": SlowPath(hosts_help=False)}), "nat", Verdict.DELIVERED),
+        (config(service(1)).model_copy(update={"slowpath": SlowPath(second_chance=False)}), "nat", Verdict.DELIVERED),
         (config(service(1, on_down="rehash")), "nat", Verdict.DELIVERED),
     ],
     ids=["TCP", "TCP in mode local", "UDP", "sockets elsewhere", "switched off", "rehashed"],

@@ -64,14 +64,14 @@ def inside() -> Inside:
     ],
 )
 def test_finds(text: str, count: int, inside: Inside) -> None:
-    assert live_flows.count(inside.moment, parse(text, inside.moment)) == count
+    assert live_flows.count(inside.snapshot, parse(text, inside.snapshot)) == count
 
 
 def test_at_an_agent_the_destination_is_the_vip() -> None:
-    moment = agent_with_a_flow()
+    snapshot = agent_with_a_flow()
     for text in ("dst host 192.0.2.1", "dst port 80", "src port 40000", "service web and backend h1"):
-        assert live_flows.count(moment, parse(text, moment)) == 1, text
-    assert live_flows.count(moment, parse("port 8080", moment)) == 0
+        assert live_flows.count(snapshot, parse(text, snapshot)) == 1, text
+    assert live_flows.count(snapshot, parse("port 8080", snapshot)) == 0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_at_an_agent_the_destination_is_the_vip() -> None:
 )
 def test_refuses_and_points(text: str, at: int, said: str, inside: Inside) -> None:
     with pytest.raises(FilterError) as refused:
-        parse(text, inside.moment)
+        parse(text, inside.snapshot)
     assert refused.value.at == at
     assert said in str(refused.value)
 
@@ -106,13 +106,13 @@ def test_refuses_and_points(text: str, at: int, said: str, inside: Inside) -> No
 @pytest.mark.parametrize("text", ["(" * 100_000, "not " * 100_000, "(" * 500 + "tcp" + ")" * 500, "tcp and " * 50_000])
 def test_nesting_without_end_is_refused(text: str, inside: Inside) -> None:
     with pytest.raises(FilterError) as refused:
-        parse(text, inside.moment)
+        parse(text, inside.snapshot)
     assert f"more than {MOST_WORDS} words, the most that there may be" in str(refused.value)
     assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize("text", ["(" * 127 + "tcp" + ")" * 127, "not " * 254 + "tcp", "tcp" + " and tcp" * 127])
 def test_as_many_words_as_there_may_be(text: str, inside: Inside) -> None:
-    assert live_flows.count(inside.moment, parse(text, inside.moment)) == live_flows.count(
-        inside.moment, parse("tcp", inside.moment)
+    assert live_flows.count(inside.snapshot, parse(text, inside.snapshot)) == live_flows.count(
+        inside.snapshot, parse("tcp", inside.snapshot)
     )

@@ -13,7 +13,7 @@ from tests.linux.inside import CONFIG, Inside, agent_with_a_flow, client, dns
 
 
 def sources(inside: Inside, sort: str, limit: int | None = None) -> list[int]:
-    return [line["source_port"] for line in live_flows.describe(live_flows.select(inside.moment, None, sort, limit))]
+    return [line["source_port"] for line in live_flows.describe(live_flows.select(inside.snapshot, None, sort, limit))]
 
 
 def test_an_idle_flow_does_not_count() -> None:
@@ -26,16 +26,16 @@ def test_an_idle_flow_does_not_count() -> None:
 def test_a_flow_whose_backend_is_gone_does_not_count() -> None:
     inside = Inside()
     inside.send(dns())
-    assert live_flows.count(inside.moment) == 1
-    inside.tables.backends["state"][inside.moment.rows["dns", "h1"]] = 0
-    assert live_flows.count(inside.moment) == 0
+    assert live_flows.count(inside.snapshot) == 1
+    inside.tables.backends["state"][inside.snapshot.rows["dns", "h1"]] = 0
+    assert live_flows.count(inside.snapshot) == 0
 
 
 def test_every_worker_is_counted() -> None:
     inside = Inside(workers=3)
     for worker in range(3):
         inside.send(client(worker), worker=worker)
-    assert sorted(live_flows.select(inside.moment).workers.tolist()) == [0, 1, 2]
+    assert sorted(live_flows.select(inside.snapshot).workers.tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_sorted_by_what_people_read(sort: str, expected: list[int]) -> None:
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(SortError, match="idle, source, port"):
-        live_flows.select(Inside().moment, None, "size")
+        live_flows.select(Inside().snapshot, None, "size")
 
 
 def test_a_flow_as_people_read_it() -> None:
     inside = Inside()
     frames = inside.send(client(), client())
-    (line,) = live_flows.describe(live_flows.select(inside.moment))
-    backend = inside.moment.owners[int(frames.target[0])][1].name
+    (line,) = live_flows.describe(live_flows.select(inside.snapshot))
+    backend = inside.snapshot.owners[int(frames.target[0])][1].name
     assert 0 <= line.pop("idle_s") < 1
     assert line == {
         "protocol": "tcp", "source": "198.51.100.7", "source_port": 40000, "destination": "192.0.2.1",
@@ -84,11 +84,11 @@ def test_a_flow_has_its_own_port_where_the_service_has_many(ports: dict[str, Any
     config = ported("web", **ports)
     inside = Inside(config)
     inside.send(client(destination_port=1234))
-    moments = [inside.moment, agent_with_a_flow(config, 1234, "10.1.2.2")]  # h2, which has no port of its own
-    for moment in moments:
-        (line,) = live_flows.describe(live_flows.select(moment))
+    moments = [inside.snapshot, agent_with_a_flow(config, 1234, "10.1.2.2")]  # h2, which has no port of its own
+    for snapshot in moments:
+        (line,) = live_flows.describe(live_flows.select(snapshot))
         assert (line["destination_port"], line["service"]) == (1234, "web")
-        counts = [live_flows.count(moment, parse(f"dst {text}", moment)) for text in
+        counts = [live_flows.count(snapshot, parse(f"dst {text}", snapshot)) for text in
                   ("port 1234", "portrange 1230-1240", "port 1000", "port 80", "port 0")]  # fmt: skip
         assert counts == [1, 1, 0, 0, 0]
 
@@ -96,7 +96,7 @@ def test_a_flow_has_its_own_port_where_the_service_has_many(ports: dict[str, Any
 def test_by_backend_and_state() -> None:
     inside = Inside()
     inside.send(dns(1), dns(2), dns(2))
-    counts = live_flows.by_backend(inside.moment)[inside.moment.rows["dns", "h1"]]
+    counts = live_flows.by_backend(inside.snapshot)[inside.snapshot.rows["dns", "h1"]]
     assert (counts[UNTRUSTED], counts[TRUSTED]) == (1, 1)
 
 
@@ -105,15 +105,15 @@ def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
     inside = Inside(CONFIG | {"flows": {"limit": 1 << 17}}, workers=1)
     places = inside.tables.flows.reshape(-1)
     pick = np.random.default_rng(1)
-    row, rows = inside.moment.rows["dns", "h1"], np.zeros(len(places), FLOW)
+    row, rows = inside.snapshot.rows["dns", "h1"], np.zeros(len(places), FLOW)
     rows["low"], rows["state"], rows["target"] = 0xFFFF0000, TRUSTED, row
     rows["owner"] = inside.tables.backends[row]["service"]
     idle = pick.integers(1000, 200_000, len(places))
     rows["seen"] = (inside.now - idle) & 0xFFFFFFFF
     places[:] = rows
-    found = live_flows.select(inside.moment, parse("idle > 0.5", inside.moment), "-idle", 100)
+    found = live_flows.select(inside.snapshot, parse("idle > 0.5", inside.snapshot), "-idle", 100)
     expected = np.sort(idle)[::-1][:100]
-    assert live_flows.count(inside.moment) == len(places) > 4 * live_flows.CHUNK_PLACES
+    assert live_flows.count(inside.snapshot) == len(places) > 4 * live_flows.CHUNK_PLACES
     assert np.all(np.abs(found.idle_ticks() - expected) < 1000)  # the clock has gone on a little
     assert np.all(np.diff(found.idle_ticks()) <= 0)
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, UNKNOWN
+from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, PREVIOUS_LOST
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError, TableError
 from lbmux.tables.mux_tables import MuxTables, sizes_for
@@ -128,8 +128,8 @@ def test_the_tunnel_of_a_backend_beats_the_service_s_and_the_file_s(kind: str) -
     given = web(1, tunnel="gue1") | {"backends": [backend(1) | {"tunnel": kind}, backend(2)]}
     mux = Mux(config(given, tunnel={"kind": "geneve"}))
     rooms = {"ipip": 20, "gre": 24, "direct": 0}
-    assert int(mux.tables.backends[mux.row(1)]["room"]) == rooms[kind]
-    assert int(mux.tables.backends[mux.row(2)]["room"]) == 28
+    assert int(mux.tables.backends[mux.row(1)]["overhead_bytes"]) == rooms[kind]
+    assert int(mux.tables.backends[mux.row(2)]["overhead_bytes"]) == 28
 
 
 def test_without_an_own_address_of_the_host_s_family_the_plan_is_refused() -> None:
@@ -152,7 +152,7 @@ def test_the_table_before_stays_beside_the_new_one() -> None:
     kept = mux.tables.slots[previous(mux) : previous(mux) + len(first)].copy()
     assert (kept == first).all()
     mux.load(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
-    assert previous(mux) < UNKNOWN, "a change of another service leaves it there"
+    assert previous(mux) < PREVIOUS_LOST, "a change of another service leaves it there"
     second = mux.slots().copy()
     for number in (4, 5, 6, 7):
         mux.load(config(web(1, 2, number), service("other", "192.0.2.2", backend(4))))
@@ -167,7 +167,7 @@ def test_where_there_is_no_room_for_it_the_table_before_is_given_up() -> None:
     sizes = sizes_for(loaded)
     mux = Mux(loaded, type(sizes)(**{**sizes.__dict__, "slots": 2 * size}))
     mux.load(config(web(1, 2, 3)))
-    assert previous(mux) < UNKNOWN
+    assert previous(mux) < PREVIOUS_LOST
     try:
         mux.load(config(web(1, 2, 3, 4)))
     except TableError:

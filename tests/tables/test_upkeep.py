@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import port_to_wire, to_pair
-from lbmux.datapath.context import VOUCHED
+from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS
@@ -45,7 +45,7 @@ class Host:
 
     def request(self, vip: int, flags: int = ACK, worker: Worker | None = None, ago_s: int = 0) -> Verdict:
         inner = Craft(packed(CLIENT), VIPS[vip], source_port=40000, flags=flags).packet()
-        batch = Frames([tunnelled(inner, packed(MUX), packed(HOST))], [VOUCHED])
+        batch = Frames([tunnelled(inner, packed(MUX), packed(HOST))], [KNOWN_LOCAL])
         (worker or self.worker).inbound(batch, (now_ticks() - ago_s * SECONDS) & 0xFFFFFFFF)
         return batch.results()[0][0]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.api.control_socket import ControlServer
-from lbmux.backends.override_commands import live
-from lbmux.backends.overrides import Ordered, Orders, ordered
-from lbmux.backends.tracker import Lives
+from lbmux.backends.override_commands import set_admin_state
+from lbmux.backends.overrides import OverriddenState, Overrides, with_overrides
+from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_mux import Explanation, explain_live
 from lbmux.tools.packet_text import Packet
@@ -27,8 +27,8 @@ class Served(Inside):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.lives, self.wanted, self.orders = Lives(), self.mux.config, Orders()
-        showing = Showing(lambda: self.moment, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
+        self.tracker, self.wanted, self.overrides = BackendTracker(), self.mux.config, Overrides()
+        showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
         self._server = ControlServer(path, showing.handlers() | {"health": self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
 
@@ -40,23 +40,25 @@ class Served(Inside):
 
     async def _health(self) -> dict[str, Any]:
         assert self.wanted is not None
-        return {"health": self.lives.lines(self.wanted, ordered(self.wanted, self.orders), self.orders)}
+        return {"health": self.tracker.lines(self.wanted, with_overrides(self.wanted, self.overrides), self.overrides)}
 
     def reload(self, config: dict[str, Any]) -> None:
         """Put another configuration in force."""
         self.wanted = Config.model_validate(config)
-        self.lives.configure(self.wanted)
+        self.tracker.configure(self.wanted)
         self.refresh()
 
-    def order(self, life: Ordered, backend: str) -> None:
+    def override(self, admin_state: OverriddenState, backend: str) -> None:
         """What an operator wants; in force with the next `refresh`."""
         assert self.wanted is not None
-        self.orders, _ = live(life, backend, None, 0.0)(self.wanted, self.orders)
+        self.overrides, _ = set_admin_state(admin_state, backend, None, 0.0)(self.wanted, self.overrides)
 
     def refresh(self) -> None:
         """The backends' states have changed."""
         assert self.wanted is not None
-        self.mux.commit(self.mux.plan(self.lives.effective(ordered(self.wanted, self.orders), self.orders)))
+        self.mux.commit(
+            self.mux.plan(self.tracker.effective(with_overrides(self.wanted, self.overrides), self.overrides))
+        )
         self.now = now_ticks()
 
     def explain(self, text: str, **how: bool) -> Explanation:

@@ -16,12 +16,12 @@ from scapy.layers.l2 import Ether
 from lbmux.api.control_socket import ControlServer
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.slowpath.tunnels import Ports
 from lbmux.tables.agent_tables import AgentTables, sizes_for
-from lbmux.tables.snapshot import Moment
+from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
@@ -52,7 +52,7 @@ class Host:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         driver = Driver("agent", "eth0", self.agent.tables, 0, "tun")
-        showing = Showing(lambda: Moment.of_agent(self.agent), driver, path, {})
+        showing = StatusHandlers(lambda: Snapshot.of_agent(self.agent), driver, path, {})
         self._server = ControlServer(path, showing.handlers())
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
 

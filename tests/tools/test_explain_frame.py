@@ -61,7 +61,7 @@ def test_any_frame_ends_as_on_the_tables_themselves(mux: Served) -> None:
             continue
         sent = Frames([frame])
         Worker(mux.tables, 0).forward(sent, now_ticks())
-        owner = mux.moment.owners.get(int(sent.target[0]))
+        owner = mux.snapshot.owners.get(int(sent.target[0]))
         assert explanation.verdict == Verdict(int(sent.verdict[0]))
         assert explanation.backend == (owner[1].name if owner else None)
         verdicts[explanation.verdict.label] += 1

@@ -48,7 +48,7 @@ def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
     for port in range(2000, 2010):
         sent = inside.send(client(port))
         explanation = explain_configuration(Packet.parse(asked(port)), READ)
-        assert explanation.backend == inside.moment.owners[int(sent.target[0])][1].name
+        assert explanation.backend == inside.snapshot.owners[int(sent.target[0])][1].name
         assert step(explanation, "slot")["backend"] == explanation.backend
         assert explanation.verdict == Verdict.FORWARDED
         outer = step(explanation, "outer header")
@@ -58,10 +58,10 @@ def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
 def test_a_live_flow_is_found_in_whichever_worker_has_it(mux: Served) -> None:
     mux.send(client(3000), worker=1)
     row = mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0]
-    other = next(r for (s, _), r in mux.moment.rows.items() if s == "web" and r != row[0])
+    other = next(r for (s, _), r in mux.snapshot.rows.items() if s == "web" and r != row[0])
     mux.tables.flows[1]["target"][mux.tables.flows[1]["state"] != 0] = other  # as after a change of the Maglev table
     explanation = mux.explain(asked(3000))
-    assert explanation.backend == mux.moment.owners[other][1].name != step(explanation, "slot")["backend"]
+    assert explanation.backend == mux.snapshot.owners[other][1].name != step(explanation, "slot")["backend"]
     found = step(explanation, "flow")
     assert found["lookup"] == ["hit"]
     assert [(entry["worker"], entry["state"]) for entry in found["entries"]] == [(1, "untrusted")]  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Serv
         assert step(explanation, "flow")["lookup"] == ["previous", "new"]
         found = next(line for line in explanation.steps if line.step == "backend")
         assert found.data["by"] == "previous" and "in the Maglev table before" in found.found
-        assert int(mux.send(client(port)).target[0]) == mux.moment.rows["web", "h1"]
+        assert int(mux.send(client(port)).target[0]) == mux.snapshot.rows["web", "h1"]
 
 
 def test_the_table_before_is_that_of_the_backend_that_went(mux: Served) -> None:
@@ -153,7 +153,7 @@ def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop:
             lookups = mux.tables.lookups.sum(0)
             sent = mux.send(client(port, flags=SYN if opens else ACK), worker=entries[0]["worker"] if entries else 0)
             assert explanation.verdict == Verdict(int(sent.verdict[0]))
-            assert explanation.backend == mux.moment.owners[int(sent.target[0])][1].name
+            assert explanation.backend == mux.snapshot.owners[int(sent.target[0])][1].name
             counted = {name for name, more in zip(LOOKUPS, mux.tables.lookups.sum(0) - lookups, strict=False) if more}
             assert counted == set(step(explanation, "flow")["lookup"])  # type: ignore[call-overload]
             chosen.update(counted)
@@ -200,7 +200,7 @@ def test_a_neighbour_that_is_not_known_is_named(tmp_path: Path) -> None:
     finally:
         mux.close()
     assert explanation.verdict == Verdict.NO_NEIGHBOUR
-    assert "10.1.1.2" in explanation.mend and "ARP" in explanation.mend
+    assert "10.1.1.2" in explanation.hint and "ARP" in explanation.hint
 
 
 def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
@@ -208,8 +208,8 @@ def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
         explain_configuration(Packet.parse(asked(1, to)), READ) for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
     )
     assert (stranger.verdict, other.verdict) == (Verdict.NOT_VIP, Verdict.NOT_VIP)
-    assert "no service has the VIP 203.0.113.1" in stranger.mend
-    assert "tcp 80 only" in other.mend
+    assert "no service has the VIP 203.0.113.1" in stranger.hint
+    assert "tcp 80 only" in other.hint
 
 
 def test_a_packet_that_does_not_fit_the_tunnel() -> None:
@@ -217,7 +217,7 @@ def test_a_packet_that_does_not_fit_the_tunnel() -> None:
         explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481)
     )
     assert fits.verdict == Verdict.FORWARDED
-    assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.mend
+    assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.hint
 
 
 @pytest.mark.parametrize("ports", [{"port": "any"}, {"port": 1000, "port_to": 1999}])
@@ -233,7 +233,7 @@ def test_a_service_of_many_ports_is_named(mux: Served, ports: dict[str, Any]) ->
     assert f"(192.0.2.1 tcp {said})" in explanation.steps[1].found
     other = mux.explain(asked(1, "192.0.2.1:1234/udp"))
     assert (other.service, other.verdict) == (None, Verdict.NOT_VIP)
-    assert f"but of tcp {said}, udp 100 only" in other.mend
+    assert f"but of tcp {said}, udp 100 only" in other.hint
 
 
 PROBED = {"kind": "tcp", "fall": 1, "rise": 1}
@@ -246,8 +246,8 @@ def backends_step(explanation: Explanation) -> str:
 def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
     mux.reload(weighted(1, 1, health=PROBED))
     assert backends_step(mux.explain(asked(1))) == "2 of 2 take new flows"
-    mux.lives.heard(("web", "h1"), False, "connection refused")
-    mux.lives.heard(("web", "h2"), True, "connected")
+    mux.tracker.heard(("web", "h1"), False, "connection refused")
+    mux.tracker.heard(("web", "h2"), True, "connected")
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert backends_step(explanation).startswith("1 of 2 take new flows; h1 is down: connection refused, since 20")
@@ -259,7 +259,7 @@ def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
 def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> None:
     mux.reload(weighted(1, 1, health=PROBED | {"watermark": 1.0}))
     for name in ("h1", "h2"):
-        mux.lives.heard(("web", name), False, "timed out")
+        mux.tracker.heard(("web", name), False, "timed out")
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert explanation.verdict == Verdict.FORWARDED
@@ -272,15 +272,15 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
     more = [{"name": name, "dip": f"10.1.{number}.2"} for number, name in ((3, "h3"), (4, "h4"))]
     idle = {"name": "h5", "dip": "10.1.5.2", "weight": 0}
     mux.reload(CONFIG | {"services": [web | {"health": PROBED, "backends": [*web["backends"], *more, idle]}, dns]})
-    mux.order("disable", "h1")
-    mux.order("drain", "h2")
+    mux.override("disable", "h1")
+    mux.override("drain", "h2")
     for name in ("h3", "h4"):
-        mux.lives.heard(("web", name), False, "connection refused")
+        mux.tracker.heard(("web", name), False, "connection refused")
     mux.refresh()
     explanation = mux.explain(asked(1), opens=True)
     assert explanation.verdict == Verdict.NO_BACKEND
     assert backends_step(explanation).startswith("0 of 5 take new flows; h1 is disabled: by command")
-    assert explanation.mend == (
+    assert explanation.hint == (
         "`lbmux enable h1`: h1, h2 were taken out by command; or see why probes of h3, h4 fail (connection refused):"
         " its server, its agent, the way there; or give h5 a weight above 0, and `lbmux reload`"
     )
@@ -313,7 +313,7 @@ def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
 def test_a_service_without_backends_drops() -> None:
     services = [{**CONFIG["services"][0], "backends": []}]
     explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
-    assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.mend
+    assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.hint
 
 
 def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
     try:
         denied = served.explain(asked(4000))
         assert denied.verdict == Verdict.DENIED
-        assert "`allow` and `deny` keep 198.51.100.7 out" in denied.mend
+        assert "`allow` and `deny` keep 198.51.100.7 out" in denied.hint
         assert step(denied, "access") == {"allowed": False, "list": "deny", "prefix": "198.51.100.7/32"}
         assert [line.step for line in denied.steps] == ["packet", "service", "access", "verdict"]
         for allowed in ("198.51.100.8:4000 > 192.0.2.1:80/tcp", asked(4000, "192.0.2.2:53/udp")):
@@ -346,7 +346,7 @@ def test_an_ipv6_packet(host: str) -> None:
 
 def test_json_is_versioned_and_plain() -> None:
     data = explain_configuration(Packet.parse(asked(1)), READ).as_json()
-    assert (data["version"], data["verdict"], data["kind"], data["mend"]) == (1, "forwarded", "send", None)
+    assert (data["version"], data["verdict"], data["kind"], data["hint"]) == (1, "forwarded", "send", None)
     assert [line["step"] for line in data["steps"]] == [
         "packet", "service", "backends", "flow", "slot", "backend", "next hop", "outer header", "verdict",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbmux.tracing import kernel_recording
-from lbmux.tracing.kernel_recording import Recording
+from lbmux.tracing.kernel_recording import KernelRecording
 
 
 class Slow:
@@ -27,11 +27,11 @@ class Slow:
 
 def test_a_daemon_that_stops_meanwhile_leaves_nothing_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     Slow.made = []
-    monkeypatch.setattr(kernel_recording, "Recorder", Slow)
+    monkeypatch.setattr(kernel_recording, "TapReader", Slow)
 
     async def stopped_early() -> None:
         given: Any = None
-        following = asyncio.create_task(Recording(given, {}, 500, print, print).follow([{}]))
+        following = asyncio.create_task(KernelRecording(given, {}, 500, print, print).follow([{}]))
         await asyncio.sleep(0.05)
         following.cancel()
         with pytest.raises(asyncio.CancelledError):

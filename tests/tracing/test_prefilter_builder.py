@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lbmux.datapath.context import world_at
+from lbmux.datapath.context import context_at
 from lbmux.datapath.memory import at_address
-from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
+from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
-from lbmux.targets.native import Worker, world_row
+from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import Tables
-from lbmux.tracing.prefilter_builder import EVERYTHING, sieve_of
-from lbmux.tracing.trace_event import Seen, parse
+from lbmux.tracing.prefilter_builder import EVERYTHING, prefilter_of
+from lbmux.tracing.trace_event import TraceEvent, parse
 from tests.linux.inside import Inside
 from tests.tracing.test_trace_event import CLIENT, FRAMES, pictured
 
@@ -28,10 +28,10 @@ ODD = {"tagged", "options", "arp"}
 
 
 @njit
-def compiled_passes(address, frame, end, sieve):
-    record = world_row(at_address(address), 0)
+def compiled_passes(address, frame, end, prefilter):
+    record = context_row(at_address(address), 0)
     record.frame, record.end = frame, end
-    return passes(world_at(address), sieve_row(at_address(sieve), 0))
+    return passes(context_at(address), prefilter_row(at_address(prefilter), 0))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def worker() -> Worker:
 
 
 def passed(worker: Worker, text: str) -> set[str]:
-    row, found = np.zeros(1, SIEVE), set()
-    for name, value in sieve_of(text).items():
+    row, found = np.zeros(1, PREFILTER), set()
+    for name, value in prefilter_of(text).items():
         row[name] = value
     for name, frame in FRAMES.items():
         data = np.frombuffer(bytes(frame), np.uint8)
@@ -54,8 +54,8 @@ def passed(worker: Worker, text: str) -> set[str]:
 @pytest.mark.parametrize("text", FILTERS)
 def test_lets_through_what_the_filter_does(worker: Worker, text: str) -> None:
     said = {name: (Verdict.NOT_VIP, None, None) for name in FRAMES} | {"syn": (Verdict.FORWARDED, "web", "h1")}
-    test = parse(text, Inside().moment)
-    wanted = {name for name in FRAMES if test(Seen(pictured(FRAMES[name]), *said[name]))}
+    test = parse(text, Inside().snapshot)
+    wanted = {name for name in FRAMES if test(TraceEvent(pictured(FRAMES[name]), *said[name]))}
     assert wanted <= passed(worker, text)
 
 
@@ -84,4 +84,4 @@ def test_keeps_others_out(worker: Worker, text: str, names: set[str]) -> None:
      ("verdict not_vip", 0, 0)],
 )  # fmt: skip
 def test_asks_for_what_became_of_a_frame(text: str, sent: int, dropped: int) -> None:
-    assert {name: sieve_of(text)[name] for name in EVERYTHING} == {"sent": sent, "dropped": dropped}
+    assert {name: prefilter_of(text)[name] for name in EVERYTHING} == {"sent": sent, "dropped": dropped}

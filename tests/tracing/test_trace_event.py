@@ -11,9 +11,18 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.frame_copy import Picture
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.tables.flow_filter import FilterError
-from lbmux.tracing.trace_event import Budget, Heading, Names, Seen, Slowly, noting, parse, without_tunnel
+from lbmux.tracing.trace_event import (
+    Budget,
+    HeaderSummary,
+    Names,
+    SlowPathNote,
+    TraceEvent,
+    note_slow_path,
+    parse,
+    without_tunnel,
+)
 from tests.linux.inside import CONFIG, Inside
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"
@@ -35,8 +44,8 @@ FRAMES = {
 SAID = {"syn": (Verdict.FORWARDED, "web", "h1"), "dns": (Verdict.DENIED, "dns", None)}
 
 
-def pictured(frame: Packet) -> Picture:
-    return Picture(bytes(frame), len(frame), 0, 0)
+def pictured(frame: Packet) -> FrameCopy:
+    return FrameCopy(bytes(frame), len(frame), 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +53,9 @@ def inside() -> Inside:
     return Inside()
 
 
-def seen(name: str) -> Seen:
+def event(name: str) -> TraceEvent:
     verdict, service, backend = SAID.get(name, (Verdict.NOT_VIP, None, None))
-    return Seen(pictured(FRAMES[name]), verdict, service, backend)
+    return TraceEvent(pictured(FRAMES[name]), verdict, service, backend)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +82,8 @@ def seen(name: str) -> Seen:
     ],
 )
 def test_finds(inside: Inside, text: str, found: set[str]) -> None:
-    test = parse(text, inside.moment)
-    assert {name for name in FRAMES if test(seen(name))} == found
+    test = parse(text, inside.snapshot)
+    assert {name for name in FRAMES if test(event(name))} == found
 
 
 @pytest.mark.parametrize(
@@ -94,10 +103,10 @@ def test_finds(inside: Inside, text: str, found: set[str]) -> None:
     ],
 )
 def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: bool, dropped: bool) -> None:
-    ping = seen("ping")
-    ping.slow = Slowly(did, [pictured(PING)] if sent else [])
-    assert bool(parse("drop", inside.moment)(ping)) is dropped
-    assert parse("verdict not_vip", inside.moment)(ping), "which stays as it is"
+    ping = event("ping")
+    ping.slow = SlowPathNote(did, [pictured(PING)] if sent else [])
+    assert bool(parse("drop", inside.snapshot)(ping)) is dropped
+    assert parse("verdict not_vip", inside.snapshot)(ping), "which stays as it is"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +122,7 @@ def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: 
 )
 def test_refuses(inside: Inside, text: str, reason: str) -> None:
     with pytest.raises(FilterError, match=reason):
-        parse(text, inside.moment)
+        parse(text, inside.snapshot)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +138,14 @@ def test_refuses(inside: Inside, text: str, reason: str) -> None:
     ],
 )
 def test_describes(name: str, line: str) -> None:
-    assert str(Heading.read(bytes(FRAMES[name]))) == line
+    assert str(HeaderSummary.read(bytes(FRAMES[name]))) == line
 
 
 @pytest.mark.parametrize("frame", [SYN, TAGGED, WEB6, OPTIONS, PING])
 def test_reads_a_frame_cut_anywhere(frame: Packet) -> None:
     whole = bytes(frame)
     for length in range(len(whole)):
-        assert Heading.read(whole[:length]).source in (None, Heading.read(whole).source)
+        assert HeaderSummary.read(whole[:length]).source in (None, HeaderSummary.read(whole).source)
 
 
 @pytest.mark.parametrize("padding", [b"", bytes(6)])
@@ -152,8 +161,8 @@ def test_takes_the_tunnel_off(inner: Packet, between: Packet | None, padding: by
 
 
 def test_notes_what_the_slow_path_counted_for_one_frame() -> None:
-    counts, ping = Counter(echo_answered=3, icmp_no_flow=1), seen("ping")
-    with noting(ping, counts) as note:
+    counts, ping = Counter(echo_answered=3, icmp_no_flow=1), event("ping")
+    with note_slow_path(ping, counts) as note:
         counts["echo_answered"] += 1
         note.sent.append(pictured(PING))
     counts["time_exceeded"] += 1  # for another frame
@@ -161,32 +170,32 @@ def test_notes_what_the_slow_path_counted_for_one_frame() -> None:
 
 
 def test_names_by_row_or_else_by_destination(inside: Inside) -> None:
-    names, row = Names(), inside.moment.rows["web", "h2"]
-    assert names.of(inside.moment, Heading.read(bytes(SYN)), row) == ("web", "h2")
-    assert names.of(inside.moment, Heading.read(bytes(DNS)), -1) == ("dns", None)
-    assert names.of(inside.moment, Heading.read(bytes(PING)), -1) == (None, None)
+    names, row = Names(), inside.snapshot.rows["web", "h2"]
+    assert names.of(inside.snapshot, HeaderSummary.read(bytes(SYN)), row) == ("web", "h2")
+    assert names.of(inside.snapshot, HeaderSummary.read(bytes(DNS)), -1) == ("dns", None)
+    assert names.of(inside.snapshot, HeaderSummary.read(bytes(PING)), -1) == (None, None)
 
 
-def to_vip(protocol: int, port: int) -> Heading:
-    return Heading(ip_address(CLIENT), ip_address(VIP), protocol, 4000, port)
+def to_vip(protocol: int, port: int) -> HeaderSummary:
+    return HeaderSummary(ip_address(CLIENT), ip_address(VIP), protocol, 4000, port)
 
 
 def test_names_a_service_of_many_ports() -> None:
     web, dns = CONFIG["services"]
     dns = dns | {"vip": VIP, "protocol": "tcp"}
     few, rest = dns | {"name": "few", "port": 1000, "port_to": 1009}, dns | {"name": "rest", "port": "any"}
-    moment, names = Inside(CONFIG | {"services": [web, few, rest]}).moment, Names()
+    snapshot, names = Inside(CONFIG | {"services": [web, few, rest]}).snapshot, Names()
     ports = {80: "web", 999: "rest", 1000: "few", 1005: "few", 1009: "few", 1010: "rest", 65535: "rest"}
     for port, name in ports.items():
-        assert names.of(moment, to_vip(6, port), -1) == (name, None)
-    assert names.of(moment, to_vip(17, 80), -1) == (None, None)
+        assert names.of(snapshot, to_vip(6, port), -1) == (name, None)
+    assert names.of(snapshot, to_vip(17, 80), -1) == (None, None)
 
 
 def test_names_no_service_of_a_port_that_none_has() -> None:
     web, dns = CONFIG["services"]
-    moment = Inside(CONFIG | {"services": [web | {"port_to": 89}, dns]}).moment
+    snapshot = Inside(CONFIG | {"services": [web | {"port_to": 89}, dns]}).snapshot
     for port, name in ((79, None), (80, "web"), (89, "web"), (90, None)):
-        assert Names().of(moment, to_vip(6, port), -1) == (name, None)
+        assert Names().of(snapshot, to_vip(6, port), -1) == (name, None)
 
 
 def test_looks_at_a_bounded_number_a_second_and_counts_the_rest() -> None:

@@ -54,7 +54,7 @@ def command(
     pings, ICMP, fragments, resets) stands behind that, and says so.  FILTER as in `lbmux trace`.
     """
     from lbmux.api.control_socket import meant_path
-    from lbmux.cli.inspect.trace_stream import watched
+    from lbmux.cli.inspect.trace_stream import traced
     from lbmux.errors import SetupError
     from lbmux.frames.pcapng_writer import PcapngWriter
 
@@ -65,7 +65,7 @@ def command(
     try:
         with file.open("wb") as opened, contextlib.suppress(KeyboardInterrupt):  # the usual end of a capture
             writer = PcapngWriter(opened)
-            for frame in watched(meant_path(control), " ".join(filter), count, wanted):
+            for frame in traced(meant_path(control), " ".join(filter), count, wanted):
                 written += _write(writer, frame, places, inner)
     except OSError as error:
         raise SetupError(str(file), error.strerror or str(error), "name another file") from error

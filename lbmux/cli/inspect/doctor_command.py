@@ -45,6 +45,6 @@ def command(
         for finding in found:
             state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])
             click.echo(f"{state} {click.style(f'{finding.check:13}', bold=True)} {finding.seen}")
-            if finding.mend:
-                click.echo(f"{'':23} to mend it: {finding.mend}")
+            if finding.hint:
+                click.echo(f"{'':23} to mend it: {finding.hint}")
     return int(any(finding.state == "fault" for finding in found))

@@ -75,8 +75,8 @@ def command(
         return
     for step in explanation.steps:
         click.echo(f"{click.style(f'{step.step:13}', bold=True)} {step.found}")
-    if explanation.mend:
-        click.echo(f"{click.style('to mend it   ', bold=True)} {explanation.mend}")
+    if explanation.hint:
+        click.echo(f"{click.style('to mend it   ', bold=True)} {explanation.hint}")
 
 
 def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":

@@ -111,7 +111,7 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
     lines = [line for line in answer["verdicts"] if everything or line["packets"]]
     _print(_table(lines, {name: name for name in ("verdict", "kind", "packets", "bytes")}))
     others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
-    for part in ("ring", "waiting", "slowpath"):
+    for part in ("ring", "pending_neighbours", "slowpath"):
         others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
     _print(
         _table(

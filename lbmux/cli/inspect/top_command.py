@@ -44,7 +44,7 @@ def command(
     from lbmux.api.control_socket import meant_path
     from lbmux.errors import LbmuxError
     from lbmux.tools.top import top_loop
-    from lbmux.tools.top.screen import picture
+    from lbmux.tools.top.screen import render
 
     source = top_loop.replayed(read) if read else top_loop.live(controls or (meant_path(None),), write)
     if once or as_json:
@@ -53,7 +53,7 @@ def command(
             if as_json:
                 click.echo(json.dumps(top_loop.document(view)))
             else:
-                console.print(picture(view, LINES))
+                console.print(render(view, LINES))
             if once:
                 return
         return

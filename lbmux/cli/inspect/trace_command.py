@@ -26,10 +26,10 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     (ICMP, fragments, packets that are too big) is shown with all that it sent because of the frame.
     """
     from lbmux.api.control_socket import meant_path
-    from lbmux.cli.inspect.trace_stream import watched
+    from lbmux.cli.inspect.trace_stream import traced
 
     path = meant_path(control)
-    for frame in watched(path, " ".join(filter), count):
+    for frame in traced(path, " ".join(filter), count):
         frame["steps"] = _steps(path, frame)
         if as_json:
             click.echo(json.dumps({"version": 1, **frame}))
@@ -40,7 +40,7 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
 def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     """The way of a frame: what each step found as far as it came, and what the slow path did."""
     asked = _asked_mux(path, frame) if frame["program"] == "mux" else _asked_agent(path, frame)
-    return asked + _slowly(frame)
+    return asked + _slow_path_note(frame)
 
 
 def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
         return [*parsed, _step("not explained", str(error))]
     said_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
     found = [(step.step, step.found) for step in explanation.steps if step.step not in said_elsewhere]
-    if explanation.mend:
-        found.append(("to mend it", explanation.mend))
+    if explanation.hint:
+        found.append(("to mend it", explanation.hint))
     return parsed + [_step(*one, afterwards=True) for one in found]
 
 
@@ -79,30 +79,30 @@ def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     from lbmux.tools.explain_agent import Passage, explain_at_agent
 
     came, left = (frame[name] and base64.b64decode(frame[name]) for name in ("frame", "left"))
-    steps = [_pictured("came", came, frame["interface"])]
+    steps = [_copy_step("came", came, frame["interface"])]
     try:
         verdict, ports = Verdict[frame["verdict"].upper()], Ports(**frame["tunnel_ports"])
         passage = Passage(came, verdict, left, frame["is_reply"], ports)
         steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
     except LbmuxError as error:
         steps.append(_step("not explained", str(error)))
-    return steps + ([_pictured("left", left, frame["left_by"])] if left else [])
+    return steps + ([_copy_step("left", left, frame["left_by"])] if left else [])
 
 
-def _slowly(frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _slow_path_note(frame: dict[str, Any]) -> list[dict[str, Any]]:
     """What the slow path did, where it got the frame, and each frame that it sent because of it."""
     from lbmux.cli.inspect.trace_stream import said_of_slow_path
 
     if frame["slowpath"] is None:
         return []
-    sent = [_pictured("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
+    sent = [_copy_step("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
     return [_step("slow path", said_of_slow_path(frame)), *sent]
 
 
-def _pictured(step: str, data: bytes, interface: str) -> dict[str, Any]:
-    from lbmux.tracing.trace_event import Heading
+def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
+    from lbmux.tracing.trace_event import HeaderSummary
 
-    return _step(step, f"{Heading.read(data)}, {interface}")
+    return _step(step, f"{HeaderSummary.read(data)}, {interface}")
 
 
 def _say(frame: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import click
 from lbmux.plurals import counted
 
 
-def watched(
+def traced(
     path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
 ) -> Iterator[dict[str, Any]]:
     """So many frames that match and are wanted; on stderr, when it begins and what was not looked at."""
@@ -17,7 +17,7 @@ def watched(
 
     found = skipped = lost = 0
     try:
-        for answer in ask_stream(path, "watch", filter=expression):
+        for answer in ask_stream(path, "trace", filter=expression):
             if "frames" not in answer:
                 _begin(answer)
                 continue

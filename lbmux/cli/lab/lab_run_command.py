@@ -24,7 +24,10 @@ from lbmux.cli.operate import completion_names as names
     "--seconds", type=click.FloatRange(0.5, 60), default=4.0, show_default=True, help="Watched after each event."
 )
 @click.option(
-    "--hosts-help/--no-hosts-help", default=True, show_default=True, help="Whether hosts help to find connections."
+    "--second-chance/--no-second-chance",
+    default=True,
+    show_default=True,
+    help="Whether hosts help to find connections.",
 )
 @click.option(
     "--minutes", type=click.FloatRange(0.1, 240), default=15.0, show_default=True, help="No experiment begins after."
@@ -35,7 +38,7 @@ from lbmux.cli.operate import completion_names as names
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
-    seconds: float, hosts_help: bool, minutes: float, write: Path | None, as_json: bool,
+    seconds: float, second_chance: bool, minutes: float, write: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
 
@@ -64,7 +67,7 @@ def command(
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    setting = Setting(name, driver, hosts_help, 60 * minutes)
+    setting = Setting(name, driver, second_chance, 60 * minutes)
     for found in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
         if isinstance(found, Outcome):
             outcomes.append(found)

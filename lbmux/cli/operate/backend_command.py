@@ -25,22 +25,22 @@ CONTROL = click.option(
 )  # fmt: skip
 
 
-def _order(name: str, order: str | None, text: str) -> click.Command:
+def _override(name: str, override: str | None, text: str) -> click.Command:
     @click.command(name=name, help=text)
     @BACKEND
     @SERVICE
     @CONTROL
     @options.json
     def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool) -> None:
-        _tell(controls, as_json, "order", backend=backend, order=order, service=service)
+        _tell(controls, as_json, "override", backend=backend, override=override, service=service)
 
     return command
 
 
-drain = _order("drain", "drain", f"Give BACKEND no new flows; those that it has stay. {KEPT}")
-enable = _order("enable", None, "Have BACKEND serve again: after drain, disable, or remove.")
-disable = _order("disable", "disable", f"Take BACKEND out at once; its flows go to others. {KEPT}")
-remove = _order(
+drain = _override("drain", "drain", f"Give BACKEND no new flows; those that it has stay. {KEPT}")
+enable = _override("enable", None, "Have BACKEND serve again: after drain, disable, or remove.")
+disable = _override("disable", "disable", f"Take BACKEND out at once; its flows go to others. {KEPT}")
+remove = _override(
     "remove", "remove",
     f"Remove BACKEND, of the file or added: it gets no new flows, and goes with the last that it has. {KEPT} "
     f"{EVERYWHERE} `lbmux enable` takes it back, `lbmux disable` does not wait for its flows.",

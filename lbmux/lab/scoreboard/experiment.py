@@ -8,7 +8,7 @@ from typing import Any
 from lbmux.errors import LabError
 from lbmux.lab.connections import traffic
 from lbmux.lab.scoreboard.scoreboard_events import events_of
-from lbmux.lab.scoreboard.system_under_test import Stage
+from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 from lbmux.lab.topology import ECHO_PORT, VIP
 from lbmux.plurals import counted
 
@@ -49,36 +49,36 @@ class Outcome:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-def experiment(stage: Stage, event: str, load: Load) -> Outcome:
+def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
     """Let it happen, watch, put it right again; LabError where the system does not get well."""
     parts = events_of(event)
     options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
-    with traffic(stage.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
+    with traffic(system.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
         if unwell := [c for c in client.first["connections"] if not c["lines"]]:
             count = counted(len(unwell), "connection")
-            raise LabError("", f"{stage.scenario.name}: {count} before {event}: {unwell[0]}")
+            raise LabError("", f"{system.scenario.name}: {count} before {event}: {unwell[0]}")
         time.sleep(CALM_S)
         before = client.report()
-        lost, begun = doomed(stage, event, before["connections"]), time.monotonic()
+        lost, begun = doomed(system, event, before["connections"]), time.monotonic()
         try:
             for part in parts:
-                part.happen(stage)
+                part.happen(system)
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report()
         finally:
             for part in reversed(parts):
-                part.undo(stage)
-    stage.wait_until_normal()
-    return judge(stage.scenario.name, event, lost, begun, before, after)
+                part.undo(system)
+    system.wait_until_normal()
+    return judge(system.scenario.name, event, lost, begun, before, after)
 
 
-def doomed(stage: Stage, event: str, connections: list[dict[str, Any]]) -> set[int]:
+def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]]) -> set[int]:
     """The client's ports of those connections whose own server, or the way to it, is hit: nobody can save them."""
     parts = set(event.split("+"))
-    if stage.front_is_backend:
+    if system.forwarder_is_backend:
         is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(parts)
-        return {one["local_port"] for one in connections if is_hit and one["backend"] == stage.backend}
-    return set() if {"kill-backend", "kill-host"}.isdisjoint(parts) else stage.ports_at_backend()
+        return {one["local_port"] for one in connections if is_hit and one["backend"] == system.backend}
+    return set() if {"kill-backend", "kill-host"}.isdisjoint(parts) else system.ports_at_backend()
 
 
 def judge(

@@ -13,7 +13,7 @@ from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
 
-FRONT = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link", "lose-mux")
+FORWARDER = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link", "lose-mux")
 BACKEND = (
     "kill-backend", "kill-host", "drain-backend", "add-backend", "remove-backend", "reweight-backend", "reload",
 )  # fmt: skip
@@ -22,9 +22,9 @@ PAIRS = (
     "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
 )  # fmt: skip
 AGENT = ("restart-agent", "crash-agent")
-POOL = (*FRONT, "add-mux", "reseed-router", *BACKEND, "flood-ack", *PAIRS)
+POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "flood-ack", *PAIRS)
 EDGES = (
-    *FRONT, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
+    *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",
 )  # fmt: skip
 WIDE = (
@@ -37,7 +37,8 @@ NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_POR
 
 @dataclass(frozen=True)
 class Scenario:
-    """``fronts``: the nodes that a router sends the VIP's packets to, each by its program ``front``; ``spare``: one
+    """``forwarders``: the nodes that a router sends the VIP's packets to, each by its program ``forwarder``;
+    ``spare``: one
     more, which takes no part until it is added.
 
     ``backends``: the host of each, and ``server`` the program there that clients talk to.  ``ways``: the next hops to
@@ -46,10 +47,10 @@ class Scenario:
 
     name: str
     topology: Callable[[], Topology]
-    fronts: tuple[str, ...]
+    forwarders: tuple[str, ...]
     events: tuple[str, ...]
     ways: Mapping[str, frozenset[str]]
-    front: str = "mux"
+    forwarder: str = "mux"
     spare: str = ""
     server: str = "server"
     backends: Mapping[str, str] = field(default_factory=lambda: _hosts(3))
@@ -94,7 +95,7 @@ SCENARIOS = {
             server="haproxy",
         ),
         Scenario(
-            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FRONT, *BACKEND, "flood-ack", *PAIRS), {},
+            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FORWARDER, *BACKEND, "flood-ack", *PAIRS), {},
             active=("mux1", ACTIVE),
         ),
         Scenario(

@@ -12,13 +12,13 @@ from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
-from lbmux.lab.scoreboard.system_under_test import Stage
+from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
 OTHER_SEED = 77
 AGENT_AWAY_S = 5.0
 PATIENT_FALL = 100
 """Probes that fail before a backend counts as down."""
-Action = Callable[[Stage], None]
+Action = Callable[[SystemUnderTest], None]
 
 
 @dataclass(frozen=True)
@@ -32,44 +32,44 @@ class Event:
     planned: bool = False
 
 
-def _nothing(stage: Stage) -> None:
+def _nothing(system: SystemUnderTest) -> None:
     pass
 
 
 def _signal(number: signal.Signals) -> Action:
-    return lambda stage: stage.signal_front(number)
+    return lambda system: system.signal_forwarder(number)
 
 
-def _drain(stage: Stage) -> None:
-    stage.order("drain")
+def _drain(system: SystemUnderTest) -> None:
+    system.override("drain")
 
 
-def _enable(stage: Stage) -> None:
-    stage.order(None)
+def _enable(system: SystemUnderTest) -> None:
+    system.override(None)
 
 
-def _add(stage: Stage) -> None:
-    stage.change_backends(lambda backends: [*backends, NEW_BACKEND])
+def _add(system: SystemUnderTest) -> None:
+    system.change_backends(lambda backends: [*backends, NEW_BACKEND])
 
 
-def _remove(stage: Stage) -> None:
-    stage.change_backends(lambda backends: backends[1:])
+def _remove(system: SystemUnderTest) -> None:
+    system.change_backends(lambda backends: backends[1:])
 
 
-def _reweight(stage: Stage) -> None:
-    stage.change_backends(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
+def _reweight(system: SystemUnderTest) -> None:
+    system.change_backends(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
 
 
-def _lose_pop(stage: Stage) -> None:
-    stage.cut_link("pop1")
+def _lose_pop(system: SystemUnderTest) -> None:
+    system.cut_link("pop1")
 
 
-def _find_pop(stage: Stage) -> None:
-    stage.mend_link("pop1")
+def _find_pop(system: SystemUnderTest) -> None:
+    system.restore_link("pop1")
 
 
-def _add_service(stage: Stage) -> None:
-    stage.change(lambda config: config | {"services": [*config["services"], another(config["services"][0])]})
+def _add_service(system: SystemUnderTest) -> None:
+    system.change(lambda config: config | {"services": [*config["services"], another(config["services"][0])]})
 
 
 def another(service: dict[str, Any]) -> dict[str, Any]:
@@ -78,45 +78,63 @@ def another(service: dict[str, Any]) -> dict[str, Any]:
     return kept | {"name": f"{service['name']}-too", "port": service["port"] + 1}
 
 
-def _reseed_table(stage: Stage) -> None:
-    stage.change(lambda config: config | {"maglev": config.get("maglev", {}) | {"seed": OTHER_SEED}})
+def _reseed_table(system: SystemUnderTest) -> None:
+    system.change(lambda config: config | {"maglev": config.get("maglev", {}) | {"seed": OTHER_SEED}})
 
 
-def _restore(stage: Stage) -> None:
-    stage.restore_config()
+def _restore(system: SystemUnderTest) -> None:
+    system.restore_config()
 
 
-def _crash_agent(stage: Stage) -> None:
-    """Slowly found dead: with fast probes its backend would be taken for dead, and its connections ended."""
-    stage.change(lambda config: config | {"services": [_slowly_probed(one) for one in config["services"]]})
-    stage.signal_agent(signal.SIGKILL)
+def _crash_agent(system: SystemUnderTest) -> None:
+    """SlowPathNote found dead: with fast probes its backend would be taken for dead, and its connections ended."""
+    system.change(lambda config: config | {"services": [_slowly_probed(one) for one in config["services"]]})
+    system.signal_agent(signal.SIGKILL)
     time.sleep(AGENT_AWAY_S)
-    stage.start_agent()
+    system.start_agent()
 
 
 def _slowly_probed(service: dict[str, Any]) -> dict[str, Any]:
     return service | {"health": service["health"] | {"fall": PATIENT_FALL}} if "health" in service else service
 
 
-def _restart_agent(stage: Stage) -> None:
-    stage.signal_agent(signal.SIGTERM)
-    stage.start_agent()
+def _restart_agent(system: SystemUnderTest) -> None:
+    system.signal_agent(signal.SIGTERM)
+    system.start_agent()
 
 
 EVENTS = {
     event.name: event
     for event in (
         Event("nothing", "for comparison", _nothing, _nothing, planned=True),
-        Event("kill-mux", "kill -9", _signal(signal.SIGKILL), Stage.start_front),
-        Event("stop-mux", "SIGTERM: withdraw, forward on, leave", _signal(signal.SIGTERM), Stage.start_front, True),
+        Event("kill-mux", "kill -9", _signal(signal.SIGKILL), SystemUnderTest.start_forwarder),
+        Event(
+            "stop-mux",
+            "SIGTERM: withdraw, forward on, leave",
+            _signal(signal.SIGTERM),
+            SystemUnderTest.start_forwarder,
+            True,
+        ),
         Event("freeze-mux", "SIGSTOP", _signal(signal.SIGSTOP), _signal(signal.SIGCONT)),
-        Event("lose-mux", "its whole machine is gone", Stage.lose_front, Stage.return_front),
-        Event("add-mux", "one more", Stage.start_spare, Stage.stop_spare, planned=True),
-        Event("cut-link", "the router hears nothing more from it", Stage.cut_link, Stage.mend_link),
-        Event("reseed-router", "another hash seed: flows change their mux", Stage.reseed, Stage.reseed, planned=True),
+        Event(
+            "lose-mux", "its whole machine is gone", SystemUnderTest.lose_forwarder, SystemUnderTest.return_forwarder
+        ),
+        Event("add-mux", "one more", SystemUnderTest.start_spare, SystemUnderTest.stop_spare, planned=True),
+        Event(
+            "cut-link", "the router hears nothing more from it", SystemUnderTest.cut_link, SystemUnderTest.restore_link
+        ),
+        Event(
+            "reseed-router",
+            "another hash seed: flows change their mux",
+            SystemUnderTest.reseed,
+            SystemUnderTest.reseed,
+            planned=True,
+        ),
         Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
-        Event("kill-backend", "kill -9 of the server", Stage.kill_server, Stage.start_server),
-        Event("kill-host", "the server's whole machine is gone", Stage.lose_host, Stage.return_host),
+        Event("kill-backend", "kill -9 of the server", SystemUnderTest.kill_server, SystemUnderTest.start_server),
+        Event(
+            "kill-host", "the server's whole machine is gone", SystemUnderTest.lose_host, SystemUnderTest.return_host
+        ),
         Event("restart-agent", "SIGTERM, and started again", _restart_agent, _nothing),
         Event("crash-agent", "kill -9, and started again after 5 s", _crash_agent, _restore),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
@@ -124,7 +142,7 @@ EVENTS = {
         Event("remove-backend", "one less in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
         Event("reload", "a file with one more service", _add_service, _restore, planned=True),
-        Event("flood-ack", "20,000 packets in 3 s that belong to no connection", Stage.flood, _nothing),
+        Event("flood-ack", "20,000 packets in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
         Event("reseed-table", "another hash seed in the file: flows change their slot", _reseed_table, _restore, True),
     )
 }

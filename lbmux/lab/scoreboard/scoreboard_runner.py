@@ -13,7 +13,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard.deadline import deadline
 from lbmux.lab.scoreboard.experiment import Load, Outcome, experiment
 from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
-from lbmux.lab.scoreboard.system_under_test import Stage
+from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
 BUILD_S, PUT_RIGHT_S = 300.0, 60.0
 """How long a lab may take to be there, compiling what it runs; and an experiment, beyond what it watches."""
@@ -23,11 +23,11 @@ Failure = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Setting:
-    """``name``: that labs' names begin with; ``hosts_help``: the setting; ``most_s``: when no other one is begun."""
+    """``name``: that labs' names begin with; ``second_chance``: the setting; ``most_s``: when no other one is begun."""
 
     name: str
     driver: str = "auto"
-    hosts_help: bool = True
+    second_chance: bool = True
     most_s: float = 900.0
 
 
@@ -40,7 +40,7 @@ def run(
         wanted = [event for event in (events or scenario.events) if knows(scenario, event)]
         if wanted:
             topology = scenario.topology()
-            slow_path = topology.config.get("slowpath", {}) | {"hosts_help": setting.hosts_help}
+            slow_path = topology.config.get("slowpath", {}) | {"second_chance": setting.second_chance}
             topology = replace(topology, config=topology.config | {"slowpath": slow_path})
             lab = Lab(topology, f"{setting.name}-{scenario.name}", setting.driver)
             yield from _of_scenario(scenario, wanted, load, lab, until, say)
@@ -55,27 +55,27 @@ def _of_scenario(
     scenario: Scenario, events: Sequence[str], load: Load, lab: Lab, until: float, say: Callable[[str], None]
 ) -> Iterator[Outcome | Failure]:
     try:
-        stage: Stage | None = None
+        system: SystemUnderTest | None = None
         for event in events:
             say(f"{scenario.name}: {event}")
             try:
                 if time.monotonic() > until:
                     raise LabError("", "not begun: the time for all of them is over")
                 with deadline(BUILD_S):
-                    stage = stage or _built(scenario, lab)
+                    system = system or _built(scenario, lab)
                 with deadline(PUT_RIGHT_S + load.seconds):
-                    found: Outcome | Failure = experiment(stage, event, load)
+                    found: Outcome | Failure = experiment(system, event, load)
             except Exception as error:
-                found, stage = (scenario.name, event, str(error) or repr(error)), None
+                found, system = (scenario.name, event, str(error) or repr(error)), None
             yield found
     finally:
         with contextlib.suppress(LabError):
             lab.down()
 
 
-def _built(scenario: Scenario, lab: Lab) -> Stage:
+def _built(scenario: Scenario, lab: Lab) -> SystemUnderTest:
     lab.down()
     lab.up(programs=False)
-    stage = Stage(scenario, lab)
-    stage.start()
-    return stage
+    system = SystemUnderTest(scenario, lab)
+    system.start()
+    return system

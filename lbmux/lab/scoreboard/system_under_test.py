@@ -32,12 +32,12 @@ Config = dict[str, Any]
 Backends = list[dict[str, Any]]
 
 
-class Stage:
+class SystemUnderTest:
     """One scenario's lab, up."""
 
     def __init__(self, scenario: Scenario, lab: Lab) -> None:
         self.scenario, self.lab = scenario, lab
-        self._hit = scenario.fronts[0]
+        self._hit = scenario.forwarders[0]
         self._silent: set[str] = set()
 
     @property
@@ -46,23 +46,23 @@ class Stage:
         return next(iter(self.scenario.backends))
 
     @property
-    def front_is_backend(self) -> bool:
+    def forwarder_is_backend(self) -> bool:
         return self._hit in self.scenario.backends.values()
 
     def start(self) -> None:
         """All programs but the spare front's."""
-        self.lab.start_programs(but=(self.scenario.spare, self.scenario.front))
+        self.lab.start_programs(but=(self.scenario.spare, self.scenario.forwarder))
         self.wait_until_normal()
 
-    def signal_front(self, number: signal.Signals) -> None:
-        processes.kill(self.lab.process(self._hit, self.scenario.front), number)
+    def signal_forwarder(self, number: signal.Signals) -> None:
+        processes.kill(self.lab.process(self._hit, self.scenario.forwarder), number)
         if number == signal.SIGCONT:
             self._silent.discard(self._hit)
         else:
             self._silent.add(self._hit)
 
-    def start_front(self) -> None:
-        self._wait(lambda: not self._runs(self._hit), f"the end of {self._hit}'s {self.scenario.front}")
+    def start_forwarder(self) -> None:
+        self._wait(lambda: not self._runs(self._hit), f"the end of {self._hit}'s {self.scenario.forwarder}")
         self._start(self._hit)
         self._silent.discard(self._hit)
 
@@ -70,23 +70,23 @@ class Stage:
         self._start(self.scenario.spare)
 
     def stop_spare(self) -> None:
-        processes.end([self.lab.process(self.scenario.spare, self.scenario.front)])
+        processes.end([self.lab.process(self.scenario.spare, self.scenario.forwarder)])
 
     def cut_link(self, node: str = "") -> None:
         """Nothing more is heard from a node, the front that is hit unless said."""
         self._filter(node or self._hit, DROP)
 
-    def mend_link(self, node: str = "") -> None:
+    def restore_link(self, node: str = "") -> None:
         self._filter(node or self._hit, PASS)
 
-    def lose_front(self) -> None:
+    def lose_forwarder(self) -> None:
         self._silent.add(self._hit)
         self._lose(self._hit)
         if self.scenario.active is not None and self._has_address(*self.scenario.active):
             interface, prefix = self.lab.topology.port(self._hit).interface, f"{self.scenario.active[1]}/24"
             self.lab.inside(self._hit, partial(remove_address, interface, prefix))
 
-    def return_front(self) -> None:
+    def return_forwarder(self) -> None:
         self._return(self._hit)
         self._silent.discard(self._hit)
 
@@ -108,7 +108,7 @@ class Stage:
         """The machine starts anew."""
         programs = self.lab.topology.node(node).programs
         self._wait(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
-        self.mend_link(node)
+        self.restore_link(node)
         for program in programs:
             self.lab.start(self.lab.topology.node(node), program)
 
@@ -144,21 +144,21 @@ class Stage:
         """The client's ports of the flows that the muxes have sent to the backend."""
         return {
             flow["source_port"]
-            for node in self._reachable(self.scenario.front)
+            for node in self._reachable(self.scenario.forwarder)
             for part in ask_stream(self._socket(node), "flows")
             for flow in part["flows"] if flow["backend"] == self.backend
         }  # fmt: skip
 
-    def order(self, what: str | None) -> None:
+    def override(self, what: str | None) -> None:
         """Of the backend, to every front that has it: drain, disable, or None to have it serve again."""
-        asked = [self._hit] if self.front_is_backend else self._reachable(self.scenario.front)
+        asked = [self._hit] if self.forwarder_is_backend else self._reachable(self.scenario.forwarder)
         for node in asked:
-            ask(self._socket(node), "order", backend=self.backend, order=what, service=None)
+            ask(self._socket(node), "override", backend=self.backend, override=what, service=None)
 
     def change(self, changed: Callable[[Config], Config]) -> None:
         """The file, of which ``changed`` has a copy; then agents load it, and then muxes."""
         self.lab.write_config(changed(copy.deepcopy(self.lab.config_in_force)))
-        for program in ("agent", self.scenario.front):
+        for program in ("agent", self.scenario.forwarder):
             for node in self._reachable(program):
                 ask(self._socket(node), "reload")
 
@@ -178,7 +178,7 @@ class Stage:
         """Every front is a way to the VIP, and says that every backend is up."""
         for router, wanted in self.scenario.ways.items():
             self._wait(lambda: self.ways(router) == wanted, f"{router}'s ways to the VIP")  # noqa: B023
-        self._wait(lambda: all(self._healthy(node) for node in self.scenario.fronts), "healthy backends")
+        self._wait(lambda: all(self._healthy(node) for node in self.scenario.forwarders), "healthy backends")
         if self.scenario.active is not None:
             node, address = self.scenario.active
             self._wait(lambda: self._has_address(node, address), f"{node} with {address}")
@@ -225,13 +225,13 @@ class Stage:
 
     def _runs(self, node: str, program: str = "") -> bool:
         try:
-            return bool(self.lab.process(node, program or self.scenario.front))
+            return bool(self.lab.process(node, program or self.scenario.forwarder))
         except LabError:
             return False
 
     def _start(self, node: str) -> None:
         found = self.lab.topology.node(node)
-        self.lab.start(found, next(one for one in found.programs if one.name == self.scenario.front))
+        self.lab.start(found, next(one for one in found.programs if one.name == self.scenario.forwarder))
 
     def _socket(self, node: str) -> Path:
         return self.lab.directory / f"{node}.sock"

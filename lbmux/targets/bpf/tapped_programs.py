@@ -18,19 +18,19 @@ from lbmux.datapath.context import (
     arrived,
     backend_limit,
     backends,
-    forgotten,
+    barrier,
+    current_worker,
     frame_length,
     helper,
     packet_mark,
     settings,
     table,
-    tc_world,
-    worker,
+    tc_context,
     worker_limit,
-    xdp_world,
+    xdp_context,
 )
 from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
-from lbmux.datapath.prefilter import SIEVE, passes, sieve_row
+from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
 from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.targets.bpf.xdp_programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
@@ -47,7 +47,7 @@ RECORD = layout(
 """What stands before a frame in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after`` the data path rather than before;
 ``length`` of the frame, of which the ring has at most MOST_BYTES; ``leaves_by`` 0 where that is ``interface``."""
 MOST_BYTES = 2048
-SIEVE_BYTES, RECORD_BYTES = SIEVE.itemsize, RECORD.itemsize
+PREFILTER_BYTES, RECORD_BYTES = PREFILTER.itemsize, RECORD.itemsize
 budget_row, watch = rows(BUDGET), table("watch")
 
 HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5, 26, 131, 132, 189
@@ -55,11 +55,11 @@ HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5,
 
 @intrinsic
 def record(
-    typing: Any, world: Any, sequence, after, length, verdict, target, who, interface, leaves_by
+    typing: Any, context: Any, sequence, after, length, verdict, target, worker, interface, leaves_by
 ) -> Any:
     """Write the frame as it is now into the ring, where that has room.  ``length`` is at least 1."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         ring = builder.module.globals.get(RING_SYMBOL + "frames") or ir.GlobalVariable(
             builder.module, i8, RING_SYMBOL + "frames"
         )
@@ -80,23 +80,23 @@ def record(
             wanted = builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [wanted], side_effect=False)
             wanted = builder.add(builder.and_(wanted, most), ir.Constant(i64, 1))
             data = offset_by(builder, place, ir.Constant(i64, RECORD_BYTES))
-            load = HELPER_LOAD_XDP if world.target == "xdp" else HELPER_LOAD_SKB
+            load = HELPER_LOAD_XDP if context.target == "xdp" else HELPER_LOAD_SKB
             helper(builder, load, i64, args[0], ir.Constant(i64, 0), data, wanted)
             helper(builder, HELPER_SUBMIT, i64, place, none)
-        return context.get_dummy_value()
+        return lowering.get_dummy_value()
 
-    return types.void(world, *(types.int64,) * 8), lower
-
-
-@step
-def budget(world, who):
-    return budget_row(advance(watch(world), int64(SIEVE_BYTES)), who)
+    return types.void(context, *(types.int64,) * 8), lower
 
 
 @step
-def taken(world, who):
+def budget(context, worker):
+    return budget_row(advance(watch(context), int64(PREFILTER_BYTES)), worker)
+
+
+@step
+def taken(context, worker):
     """Whether one more frame may be written."""
-    row = budget(world, who)
+    row = budget(context, worker)
     if row.left == u64(0):
         row.skipped += u64(1)
         return False
@@ -106,63 +106,65 @@ def taken(world, who):
 
 
 @step
-def before(world, sifted):
-    """Look at a frame that comes, whose headers are ``sifted`` or may be a tunnel's; its number if wanted, else 0.
+def before(context, may_match):
+    """Look at a frame that comes, whose headers are ``may_match`` or may be a tunnel's; its number if wanted, else 0.
 
     Handed on, since a worker's next frame may come before this one is through: a reply of the agent is interrupted.
     """
-    who, sieve = worker(world), sieve_row(watch(world), 0)
-    if who >= worker_limit(world) or (sifted and not passes(world, sieve)) or not taken(world, who):
+    worker, prefilter = current_worker(context), prefilter_row(watch(context), 0)
+    if worker >= worker_limit(context) or (may_match and not passes(context, prefilter)) or not taken(context, worker):
         return int64(0)
-    sequence = int64(budget(world, who).sequence)
-    if sieve.sent != u64(0):
-        record(world, sequence, int64(0), frame_length(world), int64(0), int64(-1), who, arrived(world), int64(0))
+    sequence = int64(budget(context, worker).sequence)
+    if prefilter.sent != u64(0):
+        record(
+            context, sequence, int64(0), frame_length(context), int64(0), int64(-1), worker, arrived(context), int64(0)
+        )
     return sequence
 
 
 @step
-def noted(world, sifted):
+def noted(context, may_match):
     """``before``; the verifier follows what comes now once, whatever that said."""
-    return forgotten(world, before(world, sifted), settings_row(settings(world), 0).key0)
+    return barrier(context, before(context, may_match), settings_row(settings(context), 0).key0)
 
 
 @step
-def after(world, sequence, verdict, target, leaves_by):
+def after(context, sequence, verdict, target, leaves_by):
     """Write what became of the frame.  What goes up is seen there."""
     if sequence == 0:
         return
-    sieve = sieve_row(watch(world), 0)
-    if (verdict < PASSES and sieve.sent != u64(0)) or (verdict >= DROPS and sieve.dropped != u64(0)):
+    prefilter = prefilter_row(watch(context), 0)
+    if (verdict < PASSES and prefilter.sent != u64(0)) or (verdict >= DROPS and prefilter.dropped != u64(0)):
         record(
-            world, sequence, int64(1), frame_length(world), int64(verdict), int64(target), worker(world),
-            arrived(world), int64(leaves_by),
+            context, sequence, int64(1), frame_length(context), int64(verdict), int64(target), current_worker(context),
+            arrived(context), int64(leaves_by),
         )  # fmt: skip
 
 
-def mux_xdp(context):
-    world = xdp_world(context)
-    sequence = noted(world, True)
-    verdict, target = mux.run(world)
+def mux_xdp(lowering):
+    context = xdp_context(lowering)
+    sequence = noted(context, True)
+    verdict, target = mux.run(context)
     leaves_by = int64(0)
-    if verdict < PASSES and target >= 0 and target < backend_limit(world):
-        leaves_by = int64(backend_row(backends(world), target).interface)
-    after(world, sequence, verdict, target, leaves_by)
-    return mux_action(world, verdict, target)
+    if verdict < PASSES and target >= 0 and target < backend_limit(context):
+        leaves_by = int64(backend_row(backends(context), target).interface)
+    after(context, sequence, verdict, target, leaves_by)
+    return mux_action(context, verdict, target)
 
 
-def agent_xdp(context):
-    world = xdp_world(context)
-    sequence = noted(world, False)
-    verdict, target = agent.run_inbound(world)
-    after(world, sequence, verdict, target, int64(0))
+def agent_xdp(lowering):
+    context = xdp_context(lowering)
+    sequence = noted(context, False)
+    verdict, target = agent.run_inbound(context)
+    after(context, sequence, verdict, target, int64(0))
     return agent_xdp_action(verdict)
 
 
-def agent_tc(context):
-    world = tc_world(context)
-    if packet_mark(world) == AGENT_MARK:
+def agent_tc(lowering):
+    context = tc_context(lowering)
+    if packet_mark(context) == AGENT_MARK:
         return TCX_NEXT
-    sequence = noted(world, True)
-    verdict, target = agent.run_outbound(world)
-    after(world, sequence, verdict, target, int64(0))
-    return agent_tc_action(world, verdict)
+    sequence = noted(context, True)
+    verdict, target = agent.run_outbound(context)
+    after(context, sequence, verdict, target, int64(0))
+    return agent_tc_action(context, verdict)

@@ -17,8 +17,8 @@ from lbmux.datapath.context import (
     packet_mark,
     redirect,
     settings,
-    tc_world,
-    xdp_world,
+    tc_context,
+    xdp_context,
 )
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
@@ -36,16 +36,16 @@ def unsent_action(verdict):
 
 
 @step
-def mux_action(world, verdict, target):
+def mux_action(context, verdict, target):
     """Forwarded frames leave by their backend's interface; what is not forwarded goes up, or is dropped."""
     if verdict >= PASSES:
         return unsent_action(verdict)
-    if target < 0 or target >= backend_limit(world):
+    if target < 0 or target >= backend_limit(context):
         return XDP_DROP
-    interface = int64(backend_row(backends(world), target).interface)
-    if interface == 0 or interface == arrived(world):
+    interface = int64(backend_row(backends(context), target).interface)
+    if interface == 0 or interface == arrived(context):
         return XDP_TX
-    return redirect(world, interface, int64(SENT))
+    return redirect(context, interface, int64(SENT))
 
 
 @step
@@ -55,37 +55,37 @@ def agent_xdp_action(verdict):
 
 
 @step
-def agent_tc_action(world, verdict):
+def agent_tc_action(context, verdict):
     """The way out: replies go on with the VIP as their source, all else as it is; those to this host come in.
 
     What needs user space goes there.  Where that is not running its interface is gone, and so is the packet: it would
     leave with the DIP as its source.
     """
     if verdict == HAIRPIN:
-        return redirect(world, arrived(world), int64(RECEIVED))
+        return redirect(context, arrived(context), int64(RECEIVED))
     if verdict == UNKNOWN_REPLY or verdict == REPLY_FRAGMENT or verdict == REPLY_ICMP:  # noqa: SIM109, PLR1714
-        to = int64(settings_row(settings(world), 0).punt_to)
-        return TCX_DROP if to == 0 else redirect(world, to, int64(SENT))
+        to = int64(settings_row(settings(context), 0).punt_to)
+        return TCX_DROP if to == 0 else redirect(context, to, int64(SENT))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
 
 
-def mux_xdp(context):
-    world = xdp_world(context)
-    verdict, target = mux.run(world)
-    return mux_action(world, verdict, target)
+def mux_xdp(ctx):
+    context = xdp_context(ctx)
+    verdict, target = mux.run(context)
+    return mux_action(context, verdict, target)
 
 
-def agent_xdp(context):
-    verdict, _ = agent.run_inbound(xdp_world(context))
+def agent_xdp(ctx):
+    verdict, _ = agent.run_inbound(xdp_context(ctx))
     return agent_xdp_action(verdict)
 
 
-def agent_tc(context):
-    world = tc_world(context)
-    if packet_mark(world) == AGENT_MARK:
+def agent_tc(ctx):
+    context = tc_context(ctx)
+    if packet_mark(context) == AGENT_MARK:
         return TCX_NEXT
-    verdict, _ = agent.run_outbound(world)
-    return agent_tc_action(world, verdict)
+    verdict, _ = agent.run_outbound(context)
+    return agent_tc_action(context, verdict)
 
 
 CLOCKS = layout(("jiffies", "u8"), ("coarse_ns", "u8"))
@@ -93,12 +93,12 @@ CLOCKS_BYTES = CLOCKS.itemsize
 clocks_row = rows(CLOCKS)
 
 
-def clock_xdp(context):
+def clock_xdp(ctx):
     """The kernel's two clocks, written into the frame (see kernel_clock)."""
-    world = xdp_world(context)
-    start = frame(world)
-    if beyond(advance(start, int64(CLOCKS_BYTES)), frame_end(world)):
+    context = xdp_context(ctx)
+    start = frame(context)
+    if beyond(advance(start, int64(CLOCKS_BYTES)), frame_end(context)):
         return XDP_DROP
     row = clocks_row(start, 0)
-    row.jiffies, row.coarse_ns = jiffies(world), coarse_time(world)
+    row.jiffies, row.coarse_ns = jiffies(context), coarse_time(context)
     return XDP_PASS

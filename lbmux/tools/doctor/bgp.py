@@ -8,7 +8,7 @@ from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
 
-MEND = "compare both ends: addresses, AS numbers, password, and whether the router has this mux as its neighbour"
+HINT = "compare both ends: addresses, AS numbers, password, and whether the router has this mux as its neighbour"
 NO_REASON = "the speaker gives no reason"
 UP = "up"
 
@@ -25,7 +25,7 @@ def sessions(situation: Situation) -> Iterator[Finding]:
         name = f"{peer['address']} (AS {peer['number']})"
         if peer["state"] != ESTABLISHED:
             seen = f"no session with {name}: {peer['state']}: {peer['reason'] or NO_REASON}"
-            yield fault("BGP", seen, MEND)
+            yield fault("BGP", seen, HINT)
         elif peer["bfd"] not in ("", UP):
             seen = f"BFD with {name} is {peer['bfd']}: the router notices a dead mux by the hold time alone"
             yield warning("BGP", seen, "enable BFD for this neighbour on the router")

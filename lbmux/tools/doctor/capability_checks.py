@@ -11,7 +11,7 @@ NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 KERNEL = {"CAP_PERFMON": 38, "CAP_BPF": 39}
 """Number of each, linux/capability.h; the latter are for the kernel's programs."""
 INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
-MEND = "start it as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
+HINT = "start it as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
 
 
 def rights(situation: Situation) -> Iterator[Finding]:
@@ -21,9 +21,9 @@ def rights(situation: Situation) -> Iterator[Finding]:
     network = [name for name, bit in NETWORK.items() if not effective >> bit & 1]
     kernel = [name for name, bit in KERNEL.items() if not effective >> bit & 1 and not effective >> INSTEAD_OF_BPF & 1]
     if network or kernel and _has_programs(situation):
-        yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", MEND)
+        yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", HINT)
     elif kernel and pid is not None:
-        yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", MEND)
+        yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", HINT)
     else:
         yield ok("rights", f"{who} has {', '.join(NETWORK if kernel else [*NETWORK, *KERNEL])}")
 

@@ -26,10 +26,10 @@ def answers(situation: Situation) -> Iterator[Finding]:
     try:
         runtime = ask(situation.control, "runtime", timeout_s=TIMEOUT_S)
     except ControlError as error:
-        mend = f"start `lbmux {situation.role}`, or name its socket by --control"
+        hint = f"start `lbmux {situation.role}`, or name its socket by --control"
         if situation.guessed:
-            mend += f"; taken for a machine of the {situation.role}, since {situation.guessed} (else name its --role)"
-        yield fault("daemon", str(error), mend)
+            hint += f"; taken for a machine of the {situation.role}, since {situation.guessed} (else name its --role)"
+        yield fault("daemon", str(error), hint)
         return
     if runtime["program"] != situation.role:
         yield fault("daemon", f"{situation.control} is the socket of the {runtime['program']}", "name another one")
@@ -50,8 +50,8 @@ def driver(situation: Situation) -> Iterator[Finding]:
             seen = f"they end with {situation.runtime['pins_end_with']}: its /sys/fs/bpf is not the machine's own"
             yield warning("pins", seen, "nsenter --net=FILE, not ip netns exec; in a container mount the host's")
     else:
-        mend = f"`lbmux {situation.role} --driver xdp` says why the kernel does not take them; fine for a lab"
-        yield warning("driver", f"user space forwards ({name}), not the kernel's programs", mend)
+        hint = f"`lbmux {situation.role} --driver xdp` says why the kernel does not take them; fine for a lab"
+        yield warning("driver", f"user space forwards ({name}), not the kernel's programs", hint)
 
 
 def configuration(situation: Situation) -> Iterator[Finding]:
@@ -69,8 +69,8 @@ def configuration(situation: Situation) -> Iterator[Finding]:
     yield ok("configuration", f"{situation.config_path}: {counted(len(config.services), 'service')}")
     for service in config.services:
         if not any(backend.weight for backend in service.backends):
-            mend = "give one of them a weight above 0, and `lbmux reload`"
-            yield fault("weights", f"service {service.name}: no backend takes new flows, all of them are dropped", mend)
+            hint = "give one of them a weight above 0, and `lbmux reload`"
+            yield fault("weights", f"service {service.name}: no backend takes new flows, all of them are dropped", hint)
 
 
 def health(situation: Situation) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ State = Literal["ok", "unchecked", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``check`` is the name of the check, ``mend`` empty where nothing is to be done.
+    """``check`` is the name of the check, ``hint`` empty where nothing is to be done.
 
     ``unchecked``: what could not be looked at, for the reason seen; it may be right or wrong.
     """
@@ -16,7 +16,7 @@ class Finding:
     check: str
     state: State
     seen: str
-    mend: str = ""
+    hint: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -26,13 +26,13 @@ def ok(check: str, seen: str) -> Finding:
     return Finding(check, "ok", seen)
 
 
-def unchecked(check: str, seen: str, mend: str = "") -> Finding:
-    return Finding(check, "unchecked", seen, mend)
+def unchecked(check: str, seen: str, hint: str = "") -> Finding:
+    return Finding(check, "unchecked", seen, hint)
 
 
-def warning(check: str, seen: str, mend: str) -> Finding:
-    return Finding(check, "warning", seen, mend)
+def warning(check: str, seen: str, hint: str) -> Finding:
+    return Finding(check, "warning", seen, hint)
 
 
-def fault(check: str, seen: str, mend: str) -> Finding:
-    return Finding(check, "fault", seen, mend)
+def fault(check: str, seen: str, hint: str) -> Finding:
+    return Finding(check, "fault", seen, hint)

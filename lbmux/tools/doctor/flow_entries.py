@@ -20,8 +20,8 @@ def sockets(situation: Situation) -> Iterator[Finding]:
     if elsewhere:
         named = ", ".join(elsewhere[:MOST_NAMED]) + (", ..." if len(elsewhere) > MOST_NAMED else "")
         seen = f"the sockets of {named} are in another network namespace, where this agent cannot look:"
-        mend = "raise `idle: {tcp_s}` of its service, or run the agent in that namespace"
-        yield warning("sockets", f"{seen} a connection that is silent for longer than its idle time breaks", mend)
+        hint = "raise `idle: {tcp_s}` of its service, or run the agent in that namespace"
+        yield warning("sockets", f"{seen} a connection that is silent for longer than its idle time breaks", hint)
     else:
         yield ok("sockets", "of every backend here: no entry of a live connection expires")
 
@@ -39,8 +39,8 @@ def replies(situation: Situation) -> Iterator[Finding]:
         yield warning("flow entries", seen, "see `sockets` above")
     if late := counted.get("untracked"):
         seen = f"{late} datagrams of backends left with the DIP as their source: their clients asked the DIP itself, or"
-        mend = "raise `idle: {udp_s}` of the service, if they were late"
-        yield warning("flow entries", f"{seen} had been silent for longer than the idle time", mend)
+        hint = "raise `idle: {udp_s}` of the service, if they were late"
+        yield warning("flow entries", f"{seen} had been silent for longer than the idle time", hint)
 
 
 def held(situation: Situation) -> Iterator[Finding]:

@@ -117,28 +117,28 @@ def _said(target: Target, answer: Answer, source: Address) -> Finding:
         seen = f"{name}: agent not running: the host answers {answer.reason} to {tunnel}"
         return fault(check, seen, "start `lbmux agent` there")
     if answer.kind == "unreachable":
-        mend = "is the host up? `ip route get` on the way"
+        hint = "is the host up? `ip route get` on the way"
         if way(target.host) is None:
-            mend = f"ip route add {target.host} via the router: this mux has no route to it"
-        return fault(check, f"{name}: backend down: {answer.reason}, says {answer.who}", mend)
+            hint = f"ip route add {target.host} via the router: this mux has no route to it"
+        return fault(check, f"{name}: backend down: {answer.reason}, says {answer.who}", hint)
     if answer.kind == "too_big":
         return _fits(target, answer)
     if _may_be_silent(target, answer):
         seen = f"{name}: a datagram went out by {tunnel}, and nobody answered or objected, as a server may well do"
         return unchecked(check, seen, "name a datagram that it answers by `health: {kind: udp}`, or dns")
     seen = f"{name}: no answer through the tunnel, and no error either"
-    mend = (
+    hint = (
         f"`lbmux doctor` on the host: the agent accepts only `muxes` of its configuration (is {source} one?), the VIP"
         " must be on lo in mode local, and rp_filter on the router or a firewall may drop the reply"
     )
-    return fault(check, seen, mend)
+    return fault(check, seen, hint)
 
 
 def _fits(target: Target, answer: Answer) -> Finding:
     if answer.kind == "too_big":
         seen = f"MTU to host {target.host} is {answer.mtu or 'less than'} {'' if answer.mtu else WIRE_BYTES}".strip()
-        mend = f"let every link carry {WIRE_BYTES}, or offer clients an MSS that fits (advmss on the hosts' routes)"
-        return fault("MTU", f"{seen}, says {answer.who}: packets of {WIRE_BYTES} bytes end there", mend)
+        hint = f"let every link carry {WIRE_BYTES}, or offer clients an MSS that fits (advmss on the hosts' routes)"
+        return fault("MTU", f"{seen}, says {answer.who}: packets of {WIRE_BYTES} bytes end there", hint)
     if _may_be_silent(target, answer):
         return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: nobody answered, and nobody objected")
     if answer.kind == "silence":

@@ -36,17 +36,17 @@ def super_frames(situation: Situation) -> Iterator[Finding]:
     joins = [feature for feature in SUPER_FRAMES if state.get(feature)]
     ring = (situation.counters or {}).get("ring") or {}
     came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
-    mend = f"ethtool -K PORT tso off gso off, where they are sent to {name} (a veth's far end)"
+    hint = f"ethtool -K PORT tso off gso off, where they are sent to {name} (a veth's far end)"
     in_kernel = (situation.runtime or {}).get("driver") == "xdp"
     if lost:
         seen = f"{lost} of {came + lost} super-frames came faster than user space could read them"
-        yield warning("offloads", seen, mend)
+        yield warning("offloads", seen, hint)
     elif joins and in_kernel:
         seen = f"{', '.join(joins)} on at {name}: joined frames pass the kernel's program by, and user space cuts them"
         yield warning("offloads", seen, f"ethtool -K {name} {' '.join(f'{feature} off' for feature in joins)}")
     elif came and in_kernel:
         seen = f"{came} super-frames passed the kernel's program by, and user space cut them"
-        yield warning("offloads", seen, mend)
+        yield warning("offloads", seen, hint)
     elif came or joins:
         yield ok("offloads", f"user space cuts super-frames into single ones: {came} so far")
     else:
@@ -63,7 +63,7 @@ def unfinished_checksums(situation: Situation) -> Iterator[Finding]:
     leave = [name for name in ends if device_driver(name) == "veth" and features(name)["tx"]]
     if leave:
         seen = f"tx offload is on at the veth {', '.join(leave)}: checksums of frames sent there are not finished"
-        mend = f"ethtool -K {leave[0]} tx off; a mux or an agent that forwards by XDP passes them on as they are"
-        yield warning("checksums", seen, mend)
+        hint = f"ethtool -K {leave[0]} tx off; a mux or an agent that forwards by XDP passes them on as they are"
+        yield warning("checksums", seen, hint)
     else:
         yield ok("checksums", f"frames to muxes and hosts ({', '.join(ends)}) leave with finished checksums")

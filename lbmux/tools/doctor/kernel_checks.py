@@ -69,11 +69,11 @@ def reverse_path(situation: Situation) -> Iterator[Finding]:
         yield ok("rp_filter", "strict on no interface")
         return
     seen = f"rp_filter is strict on {', '.join(strict)}"
-    mend = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and so in net.ipv4.conf.all"
+    hint = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and so in net.ipv4.conf.all"
     if situation.role == "router":
-        yield fault("rp_filter", f"{seen}: replies of the VIP come from where no route to it leads: dropped", mend)
+        yield fault("rp_filter", f"{seen}: replies of the VIP come from where no route to it leads: dropped", hint)
     else:
-        yield warning("rp_filter", f"{seen}: packets that come another way than they go are dropped", mend)
+        yield warning("rp_filter", f"{seen}: packets that come another way than they go are dropped", hint)
 
 
 def multipath_hash(situation: Situation) -> Iterator[Finding]:
@@ -86,9 +86,9 @@ def multipath_hash(situation: Situation) -> Iterator[Finding]:
         if policy == FIVE_TUPLE or policy == CUSTOM and fields & SOURCE_PORT:
             yield ok("hash policy", f"{said}: ports count")
         else:
-            mend = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
+            hint = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
             seen = f"{said}: ports do not count, so each client has one mux for all flows"
-            yield fault("hash policy", seen, mend)
+            yield fault("hash policy", seen, hint)
 
 
 def wrong_checksums(situation: Situation) -> Iterator[Finding]:
@@ -97,8 +97,8 @@ def wrong_checksums(situation: Situation) -> Iterator[Finding]:
     if counted:
         said = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
         seen = f"packets came with a wrong checksum and were dropped, since the machine started: {said}"
-        mend = "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` there names them"
-        yield warning("checksums", seen, mend)
+        hint = "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` there names them"
+        yield warning("checksums", seen, hint)
     else:
         yield ok("checksums", "no packet came with a wrong one")
 

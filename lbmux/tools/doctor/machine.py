@@ -13,7 +13,7 @@ Known = tuple[Literal["mux", "agent"], str]
 """The role, and what tells it."""
 SETTINGS = Path("/etc/lbmux")
 """Where the units have their settings (`lbmux unit`)."""
-KEPT = (".orders", ".found")
+KEPT = (".overrides", ".found")
 """Beside a socket: what outlives its daemon."""
 PROGRAMS: tuple[Literal["mux", "agent"], ...] = ("mux", "agent")
 

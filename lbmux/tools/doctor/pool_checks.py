@@ -31,7 +31,7 @@ def same_tables(situation: Situation) -> Iterator[Finding]:
         differ = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
         if differ:
             seen = f"{peer}: other tables than here: {', '.join(differ)}"
-            mend = "give both the same file and `lbmux reload` both: flows that move between them would break"
-            yield fault("pool", seen, mend)
+            hint = "give both the same file and `lbmux reload` both: flows that move between them would break"
+            yield fault("pool", seen, hint)
         else:
             yield ok("pool", f"{peer}: the same {len(own)} tables as here")

@@ -46,9 +46,9 @@ class Tunnels:
         self._memory = np.zeros(HEADROOM_BYTES + ETHERNET_BYTES + LONGEST, np.uint8)
         self._rows = np.full((2, PORTS), -1, np.int32)
 
-    def room(self, key: Key) -> int:
+    def overhead_bytes(self, key: Key) -> int:
         """Bytes that a packet grows by."""
-        return int(self._mux.tables.backends["room"][self._mux.rows[key]])
+        return int(self._mux.tables.backends["overhead_bytes"][self._mux.rows[key]])
 
     def wrap(self, packet: bytes, version: int, port: int, key: Key) -> tuple[bytes, int] | None:
         """The frame that leaves, and its interface, of an IP packet from ``port``; None: nobody knows where to."""

@@ -63,15 +63,15 @@ def spreading(situation: Situation) -> Iterator[Finding]:
     for vip in situation.vips:
         found = gateways(vip)
         muxes = {str(mux) for mux in situation.config.muxes if mux.version == vip.version}
-        mend = f"ip route replace {vip} {' '.join(f'nexthop via {mux}' for mux in sorted(muxes))}"
+        hint = f"ip route replace {vip} {' '.join(f'nexthop via {mux}' for mux in sorted(muxes))}"
         if found is None:
-            yield fault("spread", f"no route to the VIP {vip}", mend)
+            yield fault("spread", f"no route to the VIP {vip}", hint)
         elif not set(found) <= muxes:
             strangers = ", ".join(sorted(str(gateway) for gateway in set(found) - muxes))
-            yield fault("spread", f"{vip} goes to {strangers}, which is none of the muxes", mend)
+            yield fault("spread", f"{vip} goes to {strangers}, which is none of the muxes", hint)
         elif set(found) < muxes:
             missing = ", ".join(sorted(muxes - set(found)))
-            yield warning("spread", f"{vip} does not spread over all muxes: none of it to {missing}", mend)
+            yield warning("spread", f"{vip} does not spread over all muxes: none of it to {missing}", hint)
         else:
             yield ok("spread", f"{vip} spreads over {counted(len(found), 'mux', 'muxes')}")
 

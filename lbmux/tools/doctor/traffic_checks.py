@@ -41,8 +41,8 @@ def verdicts(situation: Situation) -> Iterator[Finding]:
     packets = situation.counters["verdicts"]
     found = [name for name in VERDICTS if packets.get(name)]
     for name in found:
-        state, what, mend = VERDICTS[name]
-        yield Finding(name, state, f"{counted(packets[name], 'packet')} {what}, since the tables were made", mend)
+        state, what, hint = VERDICTS[name]
+        yield Finding(name, state, f"{counted(packets[name], 'packet')} {what}, since the tables were made", hint)
     if not found:
         yield ok("verdicts", "no packet met a fault")
 
@@ -56,8 +56,8 @@ def flow_table(situation: Situation) -> Iterator[Finding]:
     packets = counted(full, "packet")
     seen = f"{flows['used']} of {flows['rows']} flows; {packets} found no place, {evicted} took a live flow's"
     if evicted or full or flows["used"] > FULL_SHARE * flows["rows"]:
-        mend = "is it a SYN flood? else raise flows.limit, and start the mux anew"
-        yield warning("flow table", f"full, or was: {seen}", mend)
+        hint = "is it a SYN flood? else raise flows.limit, and start the mux anew"
+        yield warning("flow table", f"full, or was: {seen}", hint)
     else:
         yield ok("flow table", seen)
 

@@ -222,7 +222,7 @@ def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: T
     else:
         # The RST's sequence number is the one that the server expects: else it would not count.
         packet = header / TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
-    missing = target.length_bytes - tunnels.room(target.key) - len(packet)
+    missing = target.length_bytes - tunnels.overhead_bytes(target.key) - len(packet)
     return bytes(packet / bytes(missing) if missing > 0 and flags == SYN else packet)
 
 

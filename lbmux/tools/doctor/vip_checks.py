@@ -86,8 +86,8 @@ def _arp(name: str) -> Finding:
     announce = max(number(f"net/ipv4/conf/{where}/arp_announce") for where in ("all", name))
     if ignore < 1 or announce < 2:
         seen = f"arp_ignore is {ignore}, arp_announce {announce}: this host claims the VIP by ARP"
-        mend = "sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
-        return fault("VIP by ARP", seen, mend)
+        hint = "sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
+        return fault("VIP by ARP", seen, hint)
     return ok("VIP by ARP", f"arp_ignore is {ignore}, arp_announce {announce}: this host is silent about the VIP")
 
 
@@ -132,5 +132,5 @@ def _claim(vip: Address, name: str, mac: str) -> Finding:
     if vip.version == 6:
         seen = f"{mac} on {name} answers neighbour discovery for the VIP {vip}"
         return fault("VIP on link", seen, "on that host: the VIP on lo only")
-    mend = "on that host: sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, VIP on lo only"
-    return fault("VIP by ARP", f"{mac} on {name} answers ARP for the VIP {vip}", mend)
+    hint = "on that host: sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, VIP on lo only"
+    return fault("VIP by ARP", f"{mac} on {name} answers ARP for the VIP {vip}", hint)

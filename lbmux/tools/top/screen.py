@@ -29,7 +29,7 @@ ABOUT_LINES = 6
 """Of the screen, beside the table's rows."""
 
 
-def picture(view: View, height: int = 50) -> Group:
+def render(view: View, height: int = 50) -> Group:
     """All of it, ``height`` lines at most: of the rows those around the chosen one."""
     rows, most = view.rows(), max(1, height - ABOUT_LINES)
     at = next((at for at, row in enumerate(rows) if view.is_chosen(row, at)), 0)
@@ -47,7 +47,7 @@ def picture(view: View, height: int = 50) -> Group:
 
 def _title(view: View, count: int) -> Text:
     where = " › ".join(("services", *filter(None, (view.service, view.backend))))
-    at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "waiting"
+    at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "pending_neighbours"
     muted = view.after.muted if view.after else {}
     silent = f"  no answer: {', '.join(muted)}" if muted else ""
     return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}{silent}", style="bold")

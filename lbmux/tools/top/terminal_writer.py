@@ -5,7 +5,7 @@ from rich.control import Control
 from rich.segment import ControlType
 
 
-class Painter:
+class TerminalWriter:
     """Has the whole of the console's screen, that is in `Console.screen`."""
 
     def __init__(self, console: Console) -> None:
@@ -13,13 +13,13 @@ class Painter:
         self._size: ConsoleDimensions | None = None
         self._shown: list[str] = []
 
-    def paint(self, picture: RenderableType) -> None:
+    def write(self, render: RenderableType) -> None:
         size = self._console.size
         if size != self._size:  # terminals move lines as they like when they are resized
             self._size, self._shown = size, []
             self._console.control(Control((ControlType.CLEAR,)))
         with self._console.capture() as captured:
-            self._console.print(picture)
+            self._console.print(render)
         lines = captured.get().splitlines()[: size.height]
         lines += [""] * (len(self._shown) - len(lines))
         shown = self._shown + [""] * (len(lines) - len(self._shown))

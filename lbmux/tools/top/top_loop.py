@@ -10,8 +10,8 @@ from rich.console import Console
 
 from lbmux.errors import ControlError, LbmuxError
 from lbmux.tools.top.readings import Reading, recorded
-from lbmux.tools.top.screen import keys, picture, raw
-from lbmux.tools.top.terminal_writer import Painter
+from lbmux.tools.top.screen import keys, raw, render
+from lbmux.tools.top.terminal_writer import TerminalWriter
 from lbmux.tools.top.view import View
 
 Source = Callable[[View], Reading | None]
@@ -76,7 +76,7 @@ def document(view: View) -> dict[str, Any]:
 def watch(source: Source, interval_s: float, descriptor: int) -> None:
     """Until `q`.  A recording's last reading stays until then."""
     view, console = View(), Console()
-    painter = Painter(console)
+    writer = TerminalWriter(console)
     with raw(descriptor), console.screen():
         due = 0.0
         while not view.ended:
@@ -87,7 +87,7 @@ def watch(source: Source, interval_s: float, descriptor: int) -> None:
                     view.paused = True
                 else:
                     view.take(reading)
-            painter.paint(picture(view, console.height))
+            writer.write(render(view, console.height))
             for key in keys(descriptor, max(0.0, due - time.monotonic())):
                 view.press(key)
                 if key == "enter":

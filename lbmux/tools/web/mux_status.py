@@ -17,7 +17,7 @@ COUNTED = ("packets", "bytes", "new_flows")
 
 
 @dataclass(frozen=True)
-class Look:
+class MuxStatus:
     """What one mux said; ``error`` where it said nothing."""
 
     name: str
@@ -40,20 +40,22 @@ def names(paths: Sequence[Path]) -> dict[str, Path]:
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
 
 
-def look(name: str, path: Path) -> Look:
+def poll(name: str, path: Path) -> MuxStatus:
     """Ask one mux."""
     now = time.monotonic()
     try:
         runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
         if runtime["program"] != "mux":
-            return Look(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
+            return MuxStatus(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
         services = ask_list(path, "services")
         now = time.monotonic()  # what rates are made of comes next; the answers before it may have taken their time
         backends, counters = ask_list(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
         verdicts = {line["verdict"]: line for line in counters["verdicts"]}
-        return Look(name, path, now, "", runtime, services, backends, verdicts, ask_list(path, "health"), _bgp(path))
+        return MuxStatus(
+            name, path, now, "", runtime, services, backends, verdicts, ask_list(path, "health"), _bgp(path)
+        )
     except ControlError as error:
-        return Look(name, path, now, error.reason)
+        return MuxStatus(name, path, now, error.reason)
 
 
 def _bgp(path: Path) -> dict[str, Any]:
@@ -64,14 +66,14 @@ def _bgp(path: Path) -> dict[str, Any]:
     return said
 
 
-def rate(now: Look, before: Look | None, count: int | None, last: int | None) -> float:
+def rate(now: MuxStatus, before: MuxStatus | None, count: int | None, last: int | None) -> float:
     """Per second; 0 without an earlier look, and where a counter began anew."""
     if before is None or count is None or last is None or now.at <= before.at:
         return 0.0
     return round(max(0, count - last) / (now.at - before.at), 1)
 
 
-def backend_rates(now: Look, before: Look | None) -> Iterable[tuple[dict[str, Any], dict[str, float]]]:
+def backend_rates(now: MuxStatus, before: MuxStatus | None) -> Iterable[tuple[dict[str, Any], dict[str, float]]]:
     last = {(line["service"], line["backend"]): line for line in before.backends} if before else {}
     for line in now.backends:
         old = last.get((line["service"], line["backend"]))

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.mux_status import Look, backend_rates, rate
+from lbmux.tools.web.mux_status import MuxStatus, backend_rates, rate
 from lbmux.tools.web.service_status import services_of
 from lbmux.tools.web.web_routers import sessions_of, vips_of
 
 
-def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
+def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str, Any]:
     """The whole pool as plain JSON; ``before``: the last looks at the same muxes, which rates are against.
 
     ``unknown``: muxes whose rates are in no sum: they do not answer, though their programs in the kernel may forward
@@ -35,7 +35,7 @@ def picture(now: Sequence[Look], before: Sequence[Look]) -> dict[str, Any]:
     }
 
 
-def _mux(now: Look, before: Look | None) -> dict[str, Any]:
+def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
     line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error, "packets_per_s": None}
     if now.error:
         return line
@@ -57,11 +57,11 @@ def _mux(now: Look, before: Look | None) -> dict[str, Any]:
     }
 
 
-def _verdict(of: Look | None, name: str) -> int:
+def _verdict(of: MuxStatus | None, name: str) -> int:
     return int(of.verdicts.get(name, {}).get("packets", 0)) if of else 0
 
 
-def _edges(now: Look, before: Look | None) -> list[dict[str, Any]]:
+def _edges(now: MuxStatus, before: MuxStatus | None) -> list[dict[str, Any]]:
     """From this mux to each host: the sum of the backends there; ``serves``: whether it sends to any of them."""
     found: dict[str, dict[str, Any]] = {
         line["host"]: {

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.mux_status import COUNTED, Look, backend_rates
+from lbmux.tools.web.mux_status import COUNTED, MuxStatus, backend_rates
 
 
-def services_of(pairs: Sequence[tuple[Look, Look | None]]) -> list[dict[str, Any]]:
+def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dict[str, Any]]:
     """Each service once, with the sums over the muxes; ``agree``: whether all have the same table."""
     found: dict[str, dict[str, Any]] = {}
     for now, before in pairs:

@@ -22,15 +22,17 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.results import read_result
-from lbmux.tools.web.mux_status import Look, look, names
-from lbmux.tools.web.pool_status import picture
+from lbmux.tools.web.mux_status import MuxStatus, names, poll
+from lbmux.tools.web.pool_status import document
 from lbmux.tools.web.table_view import Weights, moves
 from lbmux.tools.web.web_access import add_headers, guard
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html"} | {f"/{name}": name for name in ("style.css", "app.js", "board.js", "map.js", "places.js")}
+FILES = {"/": "index.html"} | {
+    f"/{name}": name for name in ("style.css", "app.js", "scoreboard.js", "map.js", "places.js")
+}
 INTERVAL_S = 1.0
 MOST_PROPOSED_BYTES = 1 << 20
 """Of a configuration: that parsing takes 150 MB at most."""
@@ -43,10 +45,10 @@ class Site:
     controls: Sequence[Path]
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S
-    _looks: list[Look] = field(default_factory=list)
-    _picture: str = ""
-    _looked_at: float = float("-inf")
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _statuses: list[MuxStatus] = field(default_factory=list)
+    _document: str = ""
+    _polled_at: float = float("-inf")
+    _poll_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _proposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def application(self, token: str | None) -> web.Application:
@@ -64,16 +66,18 @@ class Site:
         )
         return application
 
-    async def look(self) -> str:
+    async def poll(self) -> str:
         """The pool, not older than the interval, however many look."""
-        async with self._looking:
+        async with self._poll_lock:
             now = asyncio.get_running_loop().time()
-            if now - self._looked_at >= self.interval_s * 0.9:
-                looks = await asyncio.gather(*(asyncio.to_thread(look, *mux) for mux in names(self.controls).items()))
+            if now - self._polled_at >= self.interval_s * 0.9:
+                statuses = await asyncio.gather(
+                    *(asyncio.to_thread(poll, *mux) for mux in names(self.controls).items())
+                )
                 scoreboard = await asyncio.to_thread(self._stamp)
-                self._picture = json.dumps(picture(looks, self._looks) | {"scoreboard": scoreboard})
-                self._looks, self._looked_at = looks, now
-            return self._picture
+                self._document = json.dumps(document(statuses, self._statuses) | {"scoreboard": scoreboard})
+                self._statuses, self._polled_at = statuses, now
+            return self._document
 
     def _stamp(self) -> str | None:
         """Another one where the scoreboard's file is another; None without one."""
@@ -88,13 +92,13 @@ class Site:
         await response.prepare(request)
         try:
             while True:
-                await response.write(f"data: {await self.look()}\n\n".encode())
+                await response.write(f"data: {await self.poll()}\n\n".encode())
                 await asyncio.sleep(self.interval_s)
         except ConnectionError:
             return response  # nobody looks any more
 
     async def table(self, request: web.Request) -> web.Response:
-        await self.look()
+        await self.poll()
         known = self._weights()
         name = request.query.get("service", "")
         if name not in known:
@@ -104,7 +108,7 @@ class Site:
 
     def _weights(self) -> dict[str, Weights]:
         """Of each service at the first mux that answered: the page says where muxes disagree."""
-        found = next((one for one in self._looks if not one.error), None)
+        found = next((one for one in self._statuses if not one.error), None)
         if found is None:
             return {}
         weights: dict[str, dict[str, int]] = {service["service"]: {} for service in found.services}
@@ -119,7 +123,7 @@ class Site:
         async with self._proposing:
             try:
                 text = await request.read()
-                await self.look()
+                await self.poll()
                 found = await asyncio.to_thread(moves, self._weights(), text, request.query.get("service"))
             except web.HTTPRequestEntityTooLarge:
                 return _refused(f"the configuration is longer than {MOST_PROPOSED_BYTES} bytes", 413)

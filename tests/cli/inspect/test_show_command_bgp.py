@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refusing
+from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refuse_requests
 from lbmux.bgp.bgp_settings import Neighbour, Route, describe
 from lbmux.cli.main import run
 from lbmux.errors import LbmuxError
@@ -58,7 +58,7 @@ def test_json_is_what_the_daemon_said_with_its_version(tmp_path: Path, capsys: p
 def test_who_has_nothing_to_say_tells_what_to_do(
     reasons: dict[str, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(tmp_path / "lbmux.sock", refusing(reasons)):
+    with answering(tmp_path / "lbmux.sock", refuse_requests(reasons)):
         assert run(["show", what, "--control", str(tmp_path / "lbmux.sock")]) == 1
     error = capsys.readouterr().err
     assert told in error and "no command" not in error
@@ -66,4 +66,4 @@ def test_who_has_nothing_to_say_tells_what_to_do(
 
 def test_a_refusal_takes_any_arguments() -> None:
     with pytest.raises(LbmuxError, match="has no tables"):
-        asyncio.run(refusing(OF_AN_EDGE)["flows"](filter="tcp", sort="", limit=1))
+        asyncio.run(refuse_requests(OF_AN_EDGE)["flows"](filter="tcp", sort="", limit=1))

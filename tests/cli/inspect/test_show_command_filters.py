@@ -8,7 +8,7 @@ import pytest
 
 from lbmux.cli.main import run
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from tests.api.answering import answering
 from tests.linux.inside import CONFIG, Inside
 
@@ -17,7 +17,7 @@ from tests.linux.inside import CONFIG, Inside
 def control(tmp_path: Path) -> Iterator[str]:
     inside, path = Inside(CONFIG), tmp_path / "mux.sock"
     driver = Driver("mux", "eth0", inside.tables, 0, "packet")
-    with answering(path, Showing(lambda: inside.moment, driver, path, {}).handlers()):
+    with answering(path, StatusHandlers(lambda: inside.snapshot, driver, path, {}).handlers()):
         yield str(path)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from lbmux.api import control_socket
 from lbmux.api.control_socket import ControlServer
-from lbmux.backends.override_commands import OrderError
+from lbmux.backends.override_commands import OverrideError
 from lbmux.cli.main import run
 
 Asked = list[tuple[str, dict[str, Any]]]
@@ -25,7 +25,7 @@ def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]
 
     async def answer(command: str, **arguments: Any) -> dict[str, Any]:
         if refuses:
-            raise OrderError("web", "not here")
+            raise OverrideError("web", "not here")
         asked.append((command, arguments))
         return HEALTH
 
@@ -36,7 +36,7 @@ def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]
         return handle
 
     async def listen() -> None:
-        async with ControlServer(path, {command: handler(command) for command in ("order", "weight", "add")}):
+        async with ControlServer(path, {command: handler(command) for command in ("override", "weight", "add")}):
             ready.set()
             await asyncio.to_thread(done.wait)
 
@@ -52,9 +52,9 @@ def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]
 
 
 @pytest.mark.parametrize(("words", "command", "arguments"), [
-    ("drain h1", "order", {"backend": "h1", "order": "drain", "service": None}),
-    ("enable h1 --service web", "order", {"backend": "h1", "order": None, "service": "web"}),
-    ("remove h1", "order", {"backend": "h1", "order": "remove", "service": None}),
+    ("drain h1", "override", {"backend": "h1", "override": "drain", "service": None}),
+    ("enable h1 --service web", "override", {"backend": "h1", "override": None, "service": "web"}),
+    ("remove h1", "override", {"backend": "h1", "override": "remove", "service": None}),
     ("weight h1 7", "weight", {"backend": "h1", "weight": 7, "service": None}),
     ("weight h1", "weight", {"backend": "h1", "weight": None, "service": None}),
     ("add web 10.1.1.2", "add", {"service": "web", "backend": {"dip": "10.1.1.2"}}),

@@ -59,7 +59,7 @@ class Broken:
 
     def explain(self, packet: str, length: int | None = None, node: str = "mux1") -> str:
         found = explain_live(Packet.parse(packet, length=length), self.socket(node))
-        return "\n".join([*(step.found for step in found.steps), found.mend])
+        return "\n".join([*(step.found for step in found.steps), found.hint])
 
     @contextlib.contextmanager
     def watched(self, command: str, *options: str, node: str = "mux1") -> "Iterator[subprocess.Popen[str]]":
@@ -151,7 +151,7 @@ class Diagnosis:
     def says(self, check: str, text: str, state: str = "fault") -> bool:
         """Whether a check found this, and said how to mend it."""
         return any(
-            (finding.check, finding.state) == (check, state) and text in finding.seen and finding.mend != ""
+            (finding.check, finding.state) == (check, state) and text in finding.seen and finding.hint != ""
             for finding in self.findings
         )
 

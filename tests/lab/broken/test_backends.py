@@ -63,8 +63,8 @@ def test_a_host_that_the_mux_has_no_route_to(pool: Broken) -> None:
     with pool.config(probed, "mux1"), without:
         until(lambda: pool.doctor("mux1").says("health", "this mux has no route to 10.1.1.2"))
         found = pool.doctor("mux1")
-        mends = [one.mend for one in found.faults if "web/h1" in one.seen]
-        assert mends and all(mend.startswith("ip route add 10.1.1.2 via the router") for mend in mends)
+        mends = [one.hint for one in found.faults if "web/h1" in one.seen]
+        assert mends and all(hint.startswith("ip route add 10.1.1.2 via the router") for hint in mends)
 
 
 def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_no_backend_takes_new_flows(pool: Broken) -> None:
 
 
 def test_a_backend_that_was_taken_out_by_command(pool: Broken) -> None:
-    ask(pool.socket("mux1"), "order", backend="h1", order="disable", service="web")
+    ask(pool.socket("mux1"), "override", backend="h1", override="disable", service="web")
     try:
         found = pool.doctor("mux1")
         assert "h1 is disabled: by command" in pool.explain(WEB)
         assert found.says("health", "web/h1 is disabled: by command", "warning")
         assert ("in force", "ok") in {(one.check, one.state) for one in found.findings}
     finally:
-        ask(pool.socket("mux1"), "order", backend="h1", order=None, service="web")
+        ask(pool.socket("mux1"), "override", backend="h1", override=None, service="web")
 
 
 def test_a_backend_that_fails_its_probes(pool: Broken) -> None:

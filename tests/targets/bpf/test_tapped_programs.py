@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lbmux.daemons.drivers import MOST_CPUS
-from lbmux.datapath.prefilter import SIEVE
+from lbmux.datapath.prefilter import PREFILTER
 from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf import syscall, tapped_programs
@@ -33,11 +33,11 @@ class Beside:
     """What a program that records has beside the tables."""
 
     def __init__(self, workers: int) -> None:
-        size = tapped_programs.SIEVE_BYTES + workers * tapped_programs.BUDGET.itemsize
+        size = tapped_programs.PREFILTER_BYTES + workers * tapped_programs.BUDGET.itemsize
         self.table, self.ring = syscall.create_array("watch", size), Ring("frames", RING_BYTES)
         memory = np.frombuffer(syscall.map_value(self.table, size), np.uint8)
-        self.sieve = memory[: tapped_programs.SIEVE_BYTES].view(SIEVE)
-        self.budget = memory[tapped_programs.SIEVE_BYTES : size].view(tapped_programs.BUDGET)
+        self.prefilter = memory[: tapped_programs.PREFILTER_BYTES].view(PREFILTER)
+        self.budget = memory[tapped_programs.PREFILTER_BYTES : size].view(tapped_programs.BUDGET)
 
     def load(self, kernel: KernelTables, name: str, place: Attach, clock: Mapping[str, int] | None = None) -> Loaded:
         program = f"{tapped_programs.__name__}:{name}"
@@ -98,7 +98,7 @@ def test_loads_for_many_cpus(name: str, place: Attach) -> None:
 
 
 def test_does_what_the_usual_program_does_and_records_it(mux: Watched) -> None:
-    mux.beside.sieve["sent"] = mux.beside.sieve["dropped"] = 1
+    mux.beside.prefilter["sent"] = mux.beside.prefilter["dropped"] = 1
     met, frames = set[Verdict](), some_frames(4000)
     for start in range(0, len(frames), 200):
         some = frames[start : start + 200]
@@ -124,7 +124,7 @@ def test_does_what_the_usual_program_does_and_records_it(mux: Watched) -> None:
 
 
 def test_records_no_more_than_is_allowed(mux: Watched) -> None:
-    mux.beside.sieve["sent"] = 1
+    mux.beside.prefilter["sent"] = 1
     mux.beside.budget["left"] = 3
     mux.run("mux_xdp", [Craft(destination=destinations()[0][0], source_port=4000).frame()] * 10)
     assert len(mux.beside.records()) == 6
@@ -132,7 +132,7 @@ def test_records_no_more_than_is_allowed(mux: Watched) -> None:
 
 
 def test_a_full_ring_is_no_harm(mux: Watched) -> None:
-    mux.beside.sieve["sent"] = 1
+    mux.beside.prefilter["sent"] = 1
     mux.beside.budget["left"] = 1 << 20
     frame = Craft(destination=destinations()[0][0], source_port=4000).frame()
     runs, _ = mux.run("mux_xdp", [frame] * 3000)

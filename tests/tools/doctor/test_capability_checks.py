@@ -64,7 +64,7 @@ def test_the_daemon_lacks_one_whatever_the_doctor_has(status: Write) -> None:
     status("self", ALL)
     finding = found("packet")
     assert (finding.state, finding.seen) == ("fault", "the daemon (process 7) lacks CAP_NET_RAW")
-    assert "AmbientCapabilities" in finding.mend
+    assert "AmbientCapabilities" in finding.hint
 
 
 @pytest.mark.parametrize(("driver", "state"), [("xdp", "fault"), ("packet", "warning")])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.backends.override_commands import Change, add, live, weigh
+from lbmux.backends.override_commands import Change, add, set_admin_state, set_weight
 from lbmux.config.loader import load
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.reloader import Reloader
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.tools.doctor import daemon_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.api.answering import answering
@@ -29,12 +29,14 @@ class Mux:
 
     async def _nothing(self) -> None: ...
 
-    def order(self, change: Change) -> None:
+    def override(self, change: Change) -> None:
         asyncio.run(self._reloader.change(change))
 
     def finding(self) -> Finding:
         inside = self._inside
-        showing = Showing(lambda: inside.moment, Driver("mux", "eth0", inside.tables, 0, "packet"), self.file, {})
+        showing = StatusHandlers(
+            lambda: inside.snapshot, Driver("mux", "eth0", inside.tables, 0, "packet"), self.file, {}
+        )
         with answering(self._socket, showing.handlers() | self._reloader.handlers()):
             known = situation("mux", self._socket, runtime={"config": str(self.file)}, not_serving=[])
             (finding,) = daemon_checks.in_force(known)
@@ -49,22 +51,22 @@ def mux(tmp_path: Path) -> Mux:
 @pytest.mark.parametrize(
     "change",
     [
-        weigh(7, "h1", "web", 0.0),
+        set_weight(7, "h1", "web", 0.0),
         add("web", {"name": "h3", "dip": "10.1.3.2"}, 0.0),
-        live("remove", "h2", "web", 0.0),
-        live("drain", "h2", "web", 0.0),
+        set_admin_state("remove", "h2", "web", 0.0),
+        set_admin_state("drain", "h2", "web", 0.0),
     ],
     ids=["weight", "add", "remove", "drain"],
 )
 def test_what_was_ordered_is_no_reason_to_reload(mux: Mux, change: Change) -> None:
-    mux.order(change)
+    mux.override(change)
     assert mux.finding().state == "ok"
 
 
 def test_a_file_that_was_changed_is(mux: Mux) -> None:
-    mux.order(weigh(7, "h1", "web", 0.0))
+    mux.override(set_weight(7, "h1", "web", 0.0))
     mux.file.write_text(mux.file.read_text().replace('"weight": 2', '"weight": 3').replace('"port": 53', '"port": 54'))
     finding = mux.finding()
-    assert finding.state == "warning" and finding.mend.startswith("`lbmux reload --control ")
+    assert finding.state == "warning" and finding.hint.startswith("`lbmux reload --control ")
     assert finding.seen.endswith("service web: backend h2 changed; service dns: port changed; "
                                  "service dns: backend h1 changed")  # fmt: skip

@@ -23,7 +23,7 @@ def test_an_interface_that_is_up() -> None:
 
 def test_an_interface_that_is_gone() -> None:
     (finding,) = link("nowhere0")
-    assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "opens it again" in finding.mend
+    assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "opens it again" in finding.hint
 
 
 def test_nobody_has_an_interface() -> None:

@@ -47,7 +47,7 @@ def test_the_outer_header_is_the_data_paths(kind: str, protocol: str, inner: int
     known = of(service(inner=inner, host=host, tunnel=kind, protocol=protocol))
     (target,), left = targets(known)
     ways = tunnel(target, known)
-    assert not left and ways.room(target.key) == {4: 20, 6: 40}[host] + SHIM_BYTES[kind]
+    assert not left and ways.overhead_bytes(target.key) == {4: 20, 6: 40}[host] + SHIM_BYTES[kind]
     packet = packet_of(OWN, ways, FIRST_PORT, target)
     wrapped = ways.wrap(packet, inner, FIRST_PORT, target.key)
     assert wrapped is not None

@@ -30,7 +30,7 @@ def test_without_a_daemon_the_machine_is_a_router(bare: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["mux", "agent"])
-@pytest.mark.parametrize("trace", ["{}.orders", "{}.found", "etc/{}.env", "bpf/1-eth0-{}"])
+@pytest.mark.parametrize("trace", ["{}.overrides", "{}.found", "etc/{}.env", "bpf/1-eth0-{}"])
 def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, bare: Path) -> None:
     left = bare / trace.format(role)
     left.parent.mkdir(exist_ok=True)
@@ -39,7 +39,7 @@ def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, b
     assert (found.role, found.control) == (role, bare / f"{role}.sock")
     (finding,) = daemon_checks.answers(found)
     assert finding.state == "fault" and "nothing listens there" in finding.seen
-    assert f"start `lbmux {role}`" in finding.mend and f"{left} is there" in finding.mend
+    assert f"start `lbmux {role}`" in finding.hint and f"{left} is there" in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
     assert found.role == role
     (finding,) = daemon_checks.answers(found)
     assert finding.state == ("unchecked" if role == "router" else "fault")
-    assert own in finding.mend or "taken for a router" in finding.seen
+    assert own in finding.hint or "taken for a router" in finding.seen
 
 
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:
     found = list(examine(Situation("mux", tmp_path / "mux.sock")))
     faults = [finding for finding in found if finding.check == "daemon"]
     assert [finding.state for finding in faults] == ["fault"]
-    assert "nothing listens there" in faults[0].seen and "lbmux mux" in faults[0].mend
+    assert "nothing listens there" in faults[0].seen and "lbmux mux" in faults[0].hint
     assert not [finding for finding in found if "cannot be looked at" in finding.seen]
 
 

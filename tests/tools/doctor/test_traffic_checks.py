@@ -19,7 +19,7 @@ def test_user_space_forwards(role: str, driver: str) -> None:
     assert (finding.state, finding.seen) == (
         "warning", f"user space forwards ({driver}), not the kernel's programs",
     )  # fmt: skip
-    assert finding.mend.startswith(f"`lbmux {role} --driver xdp` says why")
+    assert finding.hint.startswith(f"`lbmux {role} --driver xdp` says why")
 
 
 @pytest.mark.parametrize("role", ["router", "host"])
@@ -30,7 +30,7 @@ def test_who_has_no_daemon_has_no_driver(role: str) -> None:
 def test_frames_that_nobody_fetched() -> None:
     (finding,) = traffic_checks.ring(situation("mux", counters={"ring": {"dropped": 3}}))
     assert (finding.state, finding.seen) == ("warning", "3 frames came faster than user space fetched them")
-    assert "--driver xdp" in finding.mend
+    assert "--driver xdp" in finding.hint
 
 
 def test_a_ring_that_lost_none_and_no_ring() -> None:
@@ -56,4 +56,4 @@ def test_every_verdict_that_tells_of_a_fault(verdict: str) -> None:
     known = situation("mux", counters={"verdicts": {"forwarded": 9, verdict: 2}})
     (finding,) = traffic_checks.verdicts(known)
     assert (finding.check, finding.state) == (verdict, traffic_checks.VERDICTS[verdict][0])
-    assert finding.seen.startswith("2 packets ") and finding.mend
+    assert finding.seen.startswith("2 packets ") and finding.hint

@@ -41,7 +41,7 @@ def test_a_host_answers_for_each_version(claimed: set[Address]) -> None:
     first, second = found(*VIPS, *VIPS6[:5])
     assert (first.state, first.seen) == ("fault", f"{MAC} on to-host1 answers ARP for the VIP 192.0.2.3")
     assert second.seen == f"{MAC} on to-host1 answers neighbour discovery for the VIP 2001:db8::2"
-    assert "arp_ignore=1" in first.mend and "on lo only" in second.mend
+    assert "arp_ignore=1" in first.hint and "on lo only" in second.hint
 
 
 def test_more_than_are_asked_for_are_named(claimed: set[Address]) -> None:
@@ -79,7 +79,7 @@ def test_a_vip_beside_the_machines_own_addresses_is_to_be_removed(
     vip: Address, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = owned(monkeypatch, vip, length)
-    assert finding.state == "fault" and finding.mend == f"ip address del {vip}/{length} dev eth0"
+    assert finding.state == "fault" and finding.hint == f"ip address del {vip}/{length} dev eth0"
 
 
 @pytest.mark.parametrize("vip", [VIPS[1], VIPS6[1]])
@@ -96,8 +96,8 @@ def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
 ) -> None:
     runtime = {"runtime": {"addresses": [str(vip)]}} if known else {}
     finding = owned(monkeypatch, vip, length, role, **runtime)
-    assert finding.state == "fault" and seen in finding.seen and "del" not in finding.mend
-    assert finding.mend == f"give the service another VIP in the file, and leave {vip} to the {role}"
+    assert finding.state == "fault" and seen in finding.seen and "del" not in finding.hint
+    assert finding.hint == f"give the service another VIP in the file, and leave {vip} to the {role}"
 
 
 def test_the_prefix_of_an_address_of_this_machine() -> None:

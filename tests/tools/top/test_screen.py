@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lbmux.api import control_socket
 from lbmux.cli.main import run
-from lbmux.tools.top.screen import SEQUENCES, picture
+from lbmux.tools.top.screen import SEQUENCES, render
 from lbmux.tools.top.view import KEYS, View
 from tests.tools.top.test_view import reading, together, view
 
@@ -20,7 +20,7 @@ SHOWN = {word for label in KEYS for word in label.split()}
 def text(of: View) -> list[str]:
     console = Console(width=120, height=30)
     with console.capture() as captured:
-        console.print(picture(of))
+        console.print(render(of))
     return captured.get().splitlines()
 
 

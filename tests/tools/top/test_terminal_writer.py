@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from lbmux.tools.top.terminal_writer import Painter
+from lbmux.tools.top.terminal_writer import TerminalWriter
 
 
 class Screen:
@@ -15,10 +15,10 @@ class Screen:
         self.console = Console(
             file=io.StringIO(), force_terminal=True, width=40, height=5, legacy_windows=False, _environ={}
         )
-        self._painter, self._at = Painter(self.console), 0
+        self._painter, self._at = TerminalWriter(self.console), 0
 
-    def paint(self, *lines: str) -> str:
-        self._painter.paint("\n".join(lines))
+    def write(self, *lines: str) -> str:
+        self._painter.write("\n".join(lines))
         assert isinstance(self.console.file, io.StringIO)
         written = self.console.file.getvalue()
         self._at, start = len(written), self._at
@@ -26,7 +26,7 @@ class Screen:
 
     def changed(self, *lines: str) -> dict[int, str]:
         """By number, the lines that are written."""
-        found = re.findall(r"\x1b\[(\d+);1H\x1b\[K([^\x1b]*)", self.paint(*lines))
+        found = re.findall(r"\x1b\[(\d+);1H\x1b\[K([^\x1b]*)", self.write(*lines))
         return {int(number): text for number, text in found}
 
 
@@ -38,7 +38,7 @@ def test_then_only_what_is_another() -> None:
     screen = Screen()
     screen.changed("one", "two", "three")
     assert screen.changed("one", "TWO", "three") == {2: "TWO"}
-    assert screen.paint("one", "TWO", "three") == ""
+    assert screen.write("one", "TWO", "three") == ""
 
 
 def test_lines_that_are_gone_are_emptied_once() -> None:
@@ -52,7 +52,7 @@ def test_another_size_clears_the_screen_and_writes_all() -> None:
     screen = Screen()
     screen.changed("one", "two")
     screen.console.width = 50
-    written = screen.paint("one", "two")
+    written = screen.write("one", "two")
     assert "\x1b[2J" in written and "one" in written and "two" in written
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from lbmux.backends.override_commands import live
-from lbmux.backends.overrides import Ordered, Orders
-from lbmux.backends.tracker import Lives
+from lbmux.backends.override_commands import set_admin_state
+from lbmux.backends.overrides import OverriddenState, Overrides
+from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.bgp_settings import Neighbour, describe, routes_of
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.status_handlers import Showing
+from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
@@ -48,28 +48,28 @@ class Served(Inside):
         config = Config.model_validate(POOL)
         super().__init__(POOL)
         self.path, self.neighbours, self.config = path, neighbours, config
-        self.lives, self.orders = Lives(), Orders()
-        self.lives.configure(config)
+        self.tracker, self.overrides = BackendTracker(), Overrides()
+        self.tracker.configure(config)
         for name, reason in (("h1", ""), ("h2", ""), ("h3", "connection refused"), ("h4", "")):
-            self.lives.heard(("web", name), not reason, reason or "connected")
+            self.tracker.heard(("web", name), not reason, reason or "connected")
         if disabled:
-            self.order("disable", disabled)
+            self.override("disable", disabled)
         self.in_force()
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
         about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
-        self.handlers = Showing(lambda: self.moment, driver, path, about).handlers()
+        self.handlers = StatusHandlers(lambda: self.snapshot, driver, path, about).handlers()
         self.handlers |= {"health": self.health, "bgp": self.bgp}
 
-    def order(self, life: Ordered | None, backend: str) -> None:
-        self.orders, _ = live(life, backend, None, 0)(self.config, self.orders)
+    def override(self, admin_state: OverriddenState | None, backend: str) -> None:
+        self.overrides, _ = set_admin_state(admin_state, backend, None, 0)(self.config, self.overrides)
 
     def in_force(self) -> None:
-        self.mux.commit(self.mux.plan(self.lives.effective(self.config, self.orders)))
+        self.mux.commit(self.mux.plan(self.tracker.effective(self.config, self.overrides)))
         for destination in self.mux.destinations():
             self.mux.set_next_hop(destination, NextHop(1, MAC, MAC, 1500))
 
     async def health(self) -> dict[str, Any]:
-        return {"version": 1, "program": "mux", "health": self.lives.lines(self.config, self.config, self.orders)}
+        return {"version": 1, "program": "mux", "health": self.tracker.lines(self.config, self.config, self.overrides)}
 
     async def bgp(self) -> dict[str, Any]:
         return describe("bird", routes_of(self.config) if self.neighbours else [], self.neighbours)
@@ -88,9 +88,9 @@ def muxes(tmp_path: Path) -> Iterator[list[Served]]:
 @pytest.fixture
 def site(muxes: list[Served], tmp_path: Path) -> Site:
     """With what `lab run -w` writes as its scoreboard."""
-    board = tmp_path / "scoreboard.json"
-    board.write_text(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
-    return Site([mux.path for mux in muxes], board, 0.1)
+    scoreboard = tmp_path / "scoreboard.json"
+    scoreboard.write_text(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
+    return Site([mux.path for mux in muxes], scoreboard, 0.1)
 
 
 def visit(site: Site, what: Visit, token: str | None = None) -> None:

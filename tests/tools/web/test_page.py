@@ -133,7 +133,7 @@ async def shows_the_services(page: Page, width: int) -> None:
     assert await page.evaluate(TEXTS % ".service:first-child tr:nth-child(3) td:nth-child(7)") == ["0"]
 
 
-async def shows_the_scoreboard(page: Page, board: Path) -> None:
+async def shows_the_scoreboard(page: Page, scoreboard: Path) -> None:
     """Every column of every outcome, the failures; and another file when it is another."""
     heads = "#result [data-of=outcomes] th"
     await page.until(f"document.querySelector({heads!r}) !== null")
@@ -144,7 +144,7 @@ async def shows_the_scoreboard(page: Page, board: Path) -> None:
     assert await page.evaluate(TEXTS % "#result [data-of=outcomes] td.bad") == ["240"]
     assert await page.evaluate(TEXTS % "#result [data-of=failures] td") == [*FAILURES[0]]
     assert "connections 500" in (await page.evaluate(TEXTS % "#result .note"))[0]
-    board.write_text(json.dumps(scoreboard_report.document(OUTCOMES[:1], [], Load(), 5.0)))
+    scoreboard.write_text(json.dumps(scoreboard_report.document(OUTCOMES[:1], [], Load(), 5.0)))
     await page.until("document.querySelectorAll('#result tbody tr').length === 1")
     assert await page.evaluate(TEXTS % "#result h3") == []
 
@@ -171,9 +171,9 @@ def test_the_page_shows_what_is_fits_and_can_be_read(
     site: Site, muxes: list[Served], tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     assert site.scoreboard is not None
-    board, site.interval_s = site.scoreboard, 0.4  # so long that rates are even where the machine is busy
+    scoreboard, site.interval_s = site.scoreboard, 0.4  # so long that rates are even where the machine is busy
 
-    async def look() -> None:
+    async def poll() -> None:
         async with (
             TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page, traffic(muxes)
         ):  # fmt: skip
@@ -185,10 +185,10 @@ def test_the_page_shows_what_is_fits_and_can_be_read(
             assert await page.evaluate(OUTSIDE) == []
             assert await page.evaluate(READABLE % CONTRAST) == []
             await looks_right(page, tmp_path / "page.png", width, scheme)
-            await shows_the_scoreboard(page, board)
+            await shows_the_scoreboard(page, scoreboard)
             assert page.complaints == []
 
-    asyncio.run(look())
+    asyncio.run(poll())
 
 
 async def asks(page: Page) -> None:
@@ -207,7 +207,7 @@ async def asks(page: Page) -> None:
 def test_what_stops_is_seen_to_stop(site: Site, muxes: list[Served], tmp_path: Path) -> None:
     """And a mux that goes is named, with its edges cut."""
 
-    async def look() -> None:
+    async def poll() -> None:
         async with TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page:
             await page.open(str(server.make_url("/")), 1280, 900, "light")
             async with traffic(muxes):
@@ -224,4 +224,4 @@ def test_what_stops_is_seen_to_stop(site: Site, muxes: list[Served], tmp_path: P
             assert await page.evaluate(said % '"192.0.2.1"') == "0/s + ?"
             assert await page.evaluate("document.getElementById('total-packets').textContent") == "0/s + ?"
 
-    asyncio.run(look())
+    asyncio.run(poll())

@@ -1,6 +1,6 @@
 // The page: shows what /events says, and asks /api for tables and explanations.
 
-import { tables } from "/board.js";
+import { tables } from "/scoreboard.js";
 import { draw, rate, sum } from "/map.js";
 
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
@@ -201,7 +201,7 @@ find("question").addEventListener("submit", async (event) => {
   try {
     const answer = await ask(`/api/explain?${asked}`);
     const steps = answer.steps.map(({ step, found }) => [step, found]);
-    if (answer.mend) steps.push(["to mend it", answer.mend]);
+    if (answer.hint) steps.push(["to hint it", answer.hint]);
     find("steps").replaceChildren(...steps.map(([step, found]) => {
       const line = made("li");
       const kind = step === "verdict" ? (answer.kind === "send" ? "good" : "bad") : undefined;
