@@ -55,7 +55,7 @@ class Overrides:
         return admin_states | dict.fromkeys(self.removals, "leave")
 
     def wanted(self) -> "Overrides":
-        """Less what only leaves."""
+        """Without backends that are being removed."""
         return Overrides(self.of)
 
 

@@ -1,4 +1,4 @@
-"""The slow path beside an agent's loop: what the data path handed up, and the way to the stack and to clients."""
+"""The slow path beside an agent's loop: what the data path punted, and the way to the stack and to clients."""
 
 import ctypes
 import os
@@ -181,7 +181,7 @@ class SlowAgent:
             self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
-        """What is whole again goes once more through the data path; what that hands up, once more to us."""
+        """What is whole again goes once more through the data path; what that punts, once more to us."""
         found = self._slow.inbound(verdict, frame, now)
         for packet in found.packets:
             self._deliver(packet)

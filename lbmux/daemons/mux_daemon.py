@@ -92,7 +92,7 @@ class PacketLoop:
     """Reads the ring whenever it has frames, and sends on what the data path says."""
 
     def __init__(self, ring: PacketRing, worker: Worker, slow: SlowPath = nothing) -> None:
-        """``slow`` gets every batch, for what the data path handed up, and what is seen of its first frames."""
+        """``slow`` gets every batch, for what the data path punted, and what is seen of its first frames."""
         self.ring, self._slow = ring, slow
         self._trace_hub: TraceHub | None = None
         self.waiting = PendingNeighbours()

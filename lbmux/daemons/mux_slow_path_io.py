@@ -1,4 +1,4 @@
-"""The slow path beside a mux's packet loop: frames that the data path handed up in, and what is to be sent out.
+"""The slow path beside a mux's packet loop: frames that the data path punted in, and what is to be sent out.
 
 Frames leave by a packet socket, as they are; packets whose way the tables do not know leave by the kernel's routes.
 """

@@ -9,7 +9,7 @@ POLL_S = 0.05
 
 
 async def wait_quiet(forwarded: Callable[[], int], most_s: float, at_once: asyncio.Event) -> None:
-    """Until nothing more comes, which the count of packets ``forwarded`` tells; ``most_s`` at most, or ``at_once``."""
+    """Wait until traffic stops, which the count of packets ``forwarded`` tells; ``most_s`` at most, or ``at_once``."""
     clock = asyncio.get_running_loop().time
     count, since = forwarded(), clock()
     end = since + most_s

@@ -290,7 +290,7 @@ def frame_flags(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def is_plain(typing: Any, context: Any) -> Any:
-    """Whether only headers at their usual places are followed: always in the kernel, which hands up the others."""
+    """Whether only headers at their usual places are followed: always in the kernel, which punts the others."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target != "native":

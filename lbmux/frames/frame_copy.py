@@ -1,4 +1,4 @@
-"""A frame as it was at one place at one time: what who watches is shown of it.
+"""A frame as it was at one place at one time: the copy that trace clients see.
 
 Beside the packet's way; made of a ring's frames, of a kernel program's records, and of what the slow path sends.
 """

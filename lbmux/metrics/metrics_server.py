@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a scrape every few seconds is no event."""
+        """Nothing: scrapes are not logged."""
 
 
 def _endpoint(where: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:

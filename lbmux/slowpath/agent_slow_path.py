@@ -1,4 +1,4 @@
-"""What a host agent does with a frame that the data path handed up.
+"""What a host agent does with a frame that the data path punted.
 
 In:  a tunnelled ICMP error -> has the host the connection? -> its quote translated -> the local stack, or to the mux;
      fragments, of the outer packet or of the inner one -> put together -> once more through the data path;

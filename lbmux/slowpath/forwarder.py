@@ -159,7 +159,7 @@ class TableForwarder:
         frame = self._encapsulate(inner.data, backend, inner.transport, key)
         outer = b"" if frame is None else frame[ETHERNET_BYTES:]
         if frame is None or (len(outer) > mtu_bytes and int(row["overhead_bytes"]) == 0):
-            self.unsent += 1  # without a tunnel there is no outer packet that were ours to cut
+            self.unsent += 1  # without a tunnel there is there is no outer header to fragment
             return []
         if hops != OUTER_TTL and int(row["overhead_bytes"]):
             outer = with_hops(outer, hops)

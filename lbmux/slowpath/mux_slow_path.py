@@ -1,4 +1,4 @@
-"""What a mux does with a frame that the data path handed up: the slow path's one entry.
+"""What a mux does with a frame that the data path punted: the slow path's one entry.
 
     verdict, frame -> whose is it? -> ping | ICMP error | fragment | too big | out of hops | returned by a host
                                       | without a backend

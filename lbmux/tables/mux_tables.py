@@ -73,7 +73,7 @@ def rate_of(per_s: int | None, workers: int) -> int:
     """What each worker may do in 1024 ticks where that is limited to so much a second; 0: all."""
     if per_s is None:
         return 0
-    cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel hands up
+    cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel punts
     return max(1, round(per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
 
 

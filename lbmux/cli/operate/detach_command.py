@@ -11,7 +11,7 @@ from lbmux.cli import options
 @options.interface
 @options.json
 def command(interface: str, as_json: bool) -> int:
-    """Take the programs that a mux or an agent left on an interface off, and remove their tables.
+    """Detach lbmux programs from an interface, and remove their tables.
 
     What an agent in user space left to hold replies back goes too.
     """

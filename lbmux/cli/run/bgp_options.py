@@ -22,7 +22,7 @@ ENVIRONMENT: dict[str, Any] = {"show_envvar": True}
 DECORATORS = (
     click.option(
         "--bgp-peer", "bgp_peers", multiple=True, metavar="ADDR[:AS]", envvar="LBMUX_BGP_PEER", **ENVIRONMENT,
-        help=f"A router to announce the VIPs to, of IPv6 as [ADDR]:AS; its AS is 64512 unless said. {LIST}",
+        help=f"A router to announce the VIPs to, IPv6 as [ADDR]:AS; default AS 64512. {LIST}",
     ),
     click.option(
         "--bgp-as", type=click.IntRange(1, 2**32 - 1), default=65001, show_default=True, envvar="LBMUX_BGP_AS",
