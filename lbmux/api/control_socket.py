@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lbmux.api.renamed_requests import RENAMED
 from lbmux.errors import ConfigError, ControlError, LbmuxError, SetupError
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class ControlServer:
             raise ControlError(self.path, 'a request is an object with "command"')
         command = arguments.pop("command")
         handler = self.handlers.get(command)
+        if handler is None and command in RENAMED:
+            raise ControlError(self.path, f"`{command}` was renamed to `{RENAMED[command]}`")
         if handler is None:
             raise ControlError(self.path, f"no command {command!r}: there are {', '.join(self.handlers)}")
         try:
