@@ -56,9 +56,7 @@ def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version:
 class Frames:
     """``count`` frames of as many flows, side by side in memory."""
 
-    def __init__(
-        self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4
-    ) -> None:
+    def __init__(self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4) -> None:
         """Sources are of 198.18.0.0/15 (RFC 2544), in a random order so that no prefetcher learns the flow table."""
         frame = np.frombuffer(tcp_frame(length, destination, version), np.uint8)
         self.count, self.length = count, len(frame)

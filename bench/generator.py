@@ -12,8 +12,17 @@ from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, sw
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_TX
 
 PATTERN = layout(
-    ("next", "u8"), ("flows", "u8"), ("destination_mac", "u8"), ("source_mac", "u8"), ("source", "u4"),
-    ("destination", "u4"), ("port", "u2"), ("flags", "u2"), ("unused", "u4"), ("back", "u8"), ("back_bytes", "u8"),
+    ("next", "u8"),
+    ("flows", "u8"),
+    ("destination_mac", "u8"),
+    ("source_mac", "u8"),
+    ("source", "u4"),
+    ("destination", "u4"),
+    ("port", "u2"),
+    ("flags", "u2"),
+    ("unused", "u4"),
+    ("back", "u8"),
+    ("back_bytes", "u8"),
 )
 """One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the first of 65536 addresses, the
 rest as in headers; ``back`` counts what came back."""

@@ -49,8 +49,7 @@ def _results(bed: Bed, flows: int) -> list[Result]:
         Result("scrape", f"scrape of {what}", statistics.median(times), "ms", goal="<= 200", note=size),
         Result("scrape", "its CPU time in the mux", cpu * 1000, "ms"),
         Result("scrape", f"{name}, no scrape", quiet, "ms"),
-        Result("scrape", f"{name}, a scrape every {PAUSE_S} s", busy, "ms", "no scrape", busy / quiet,
-               "<= 5"),
+        Result("scrape", f"{name}, a scrape every {PAUSE_S} s", busy, "ms", "no scrape", busy / quiet, "<= 5"),
     ]
 
 

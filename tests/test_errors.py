@@ -33,8 +33,10 @@ SAID = [
     (TableError("backends", 20, 10), "backends: 20 entries wanted, room for 10"),
     (TableError("backends", 20, 10, 32), "backends: 20 entries wanted, room for 10: a restart makes room for 32"),
     (TableError("rows", 20, 10, 10), "rows: 20 entries wanted, room for 10: a restart makes room for no more"),
-    (TableError("slots", 9, 10, 10), "slots: 9 entries wanted, room for 10, but no free place that fits them: a restart"
-     " makes room for no more"),
+    (
+        TableError("slots", 9, 10, 10),
+        "slots: 9 entries wanted, room for 10, but no free place that fits them: a restart makes room for no more",
+    ),
 ]
 
 

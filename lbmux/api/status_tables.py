@@ -56,9 +56,7 @@ def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
     tables, found = snapshot.tables, []
     rows = np.array(list(snapshot.owners), np.int64)
     flows = live_flows.by_backend(snapshot)[rows]
-    traffic = (
-        None if snapshot.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
-    )
+    traffic = None if snapshot.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
     targets = (tables.endpoints if snapshot.is_agent else tables.backends)[rows]
     for at, (service, backend) in enumerate(snapshot.owners.values()):
         line = {
@@ -70,10 +68,7 @@ def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
             "weight": backend.weight,
             "state": STATES[int(targets["state"][at])],
             "reachable": None if snapshot.is_agent else bool(targets["destination_mac"][at]),
-            **{
-                name: None if traffic is None else int(traffic[key][at])
-                for key, name in TRAFFIC_FIELDS.items()
-            },
+            **{name: None if traffic is None else int(traffic[key][at]) for key, name in TRAFFIC_FIELDS.items()},
             "live_flows": int(flows[at].sum()),
             "trusted_flows": int(flows[at, TRUSTED]),
             "untrusted_flows": int(flows[at, UNTRUSTED]),
@@ -133,8 +128,7 @@ def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
     lookups = snapshot.tables.lookups.sum(0)
     return {
         "verdicts": [
-            {"verdict": v.label, "kind": v.kind, "packets": int(packets[v]), "bytes": int(length[v])}
-            for v in Verdict
+            {"verdict": v.label, "kind": v.kind, "packets": int(packets[v]), "bytes": int(length[v])} for v in Verdict
         ],
         "lookups": {name: int(lookups[at]) for at, name in enumerate(LOOKUPS)},
     }
@@ -185,8 +179,6 @@ def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
     }
     memory = sizes.regions()
     return {
-        "tables": {
-            name: {"used": have, "rows": rows, "bytes": memory[name]} for name, (have, rows) in used.items()
-        },
+        "tables": {name: {"used": have, "rows": rows, "bytes": memory[name]} for name, (have, rows) in used.items()},
         "memory_bytes": sum(memory.values()),
     }

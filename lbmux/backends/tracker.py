@@ -201,4 +201,3 @@ def _checked(lines: Any) -> dict[BackendKey, Checker]:
 
 def _text(since: float | None) -> str | None:
     return None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
-

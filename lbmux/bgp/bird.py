@@ -80,9 +80,12 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
         up = state is not None and state[1] == "Established"
         found.append(
             Neighbour(
-                str(peer.address), peer.number, state[1].lower() if state else "down",
+                str(peer.address),
+                peer.number,
+                state[1].lower() if state else "down",
                 round(now - int(since[1]), 3) if up and since else None,
-                sum(map(int, exported)) if up else 0, bfd[1].lower() if bfd else "",
+                sum(map(int, exported)) if up else 0,
+                bfd[1].lower() if bfd else "",
                 "" if up or error is None else printable(error[1].encode()),
             )  # fmt: skip
         )

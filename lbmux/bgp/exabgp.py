@@ -155,11 +155,7 @@ class Exabgp:
             seen = self._sessions[str(peer.address)]
             uptime_s = None if seen.up_since is None else round(now - seen.up_since, 3)
             prefixes = 0 if uptime_s is None else len(self._routes)
-            found.append(
-                Neighbour(
-                    str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason
-                )
-            )
+            found.append(Neighbour(str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason))
         return found
 
     async def close(self) -> None:

@@ -272,9 +272,7 @@ class Config(Model):
         services = _tuple_of(sound, faults)
         defaults = info.data.get("idle", Idle())
         return tuple(
-            service.model_copy(
-                update={"idle": defaults.model_copy(update=service.idle.model_dump(exclude_unset=True))}
-            )
+            service.model_copy(update={"idle": defaults.model_copy(update=service.idle.model_dump(exclude_unset=True))})
             for service in services
         )
 

@@ -49,7 +49,6 @@ class Tunnel(Model):
     """A /16 (IPv6: a /112) that outer source addresses are taken from, by the flow's hash, so that IP in IP spreads
     over paths and receive queues. Default: the mux's own address."""
 
-
     probes: bool = True
     """Whether muxes probe each host through the tunnel, by one packet a second, for services without `health` too. A
     host that does not answer three of them gets no traffic while another host does."""

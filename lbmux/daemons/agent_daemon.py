@@ -146,7 +146,6 @@ class AgentLoop:
             if trace_hub:
                 trace_hub.tell(seen)
 
-
     def _turn_back(self) -> None:
         """Replies to this host itself go into its stack."""
         verdicts = self._batch.verdict[: self._batch.count]

@@ -246,7 +246,13 @@ async def _serve(options: Options) -> None:
         programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
         driver = stack.enter_context(
             choose(
-                "mux", options.driver, "packet", options.interface, sizes, programs, options.detach_on_exit,
+                "mux",
+                options.driver,
+                "packet",
+                options.interface,
+                sizes,
+                programs,
+                options.detach_on_exit,
                 xdp_mode(options),
             )  # fmt: skip
         )

@@ -108,9 +108,7 @@ class StatusHandlers:
         return self._envelope(
             self.driver.describe()
             | {
-                "instructions": {
-                    self.driver.programs[place]: code.instructions for place, code in loaded.items()
-                },
+                "instructions": {self.driver.programs[place]: code.instructions for place, code in loaded.items()},
                 **self.about,
                 **{name: describe() for name, describe in self.more.items()},
                 "pid": os.getpid(),
@@ -130,14 +128,10 @@ class StatusHandlers:
             {"flows": await asyncio.to_thread(lambda: live_flows.count(snapshot, _test(filter, snapshot)))}
         )
 
-    async def flows(
-        self, filter: str = "", sort: str = "", limit: int | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def flows(self, filter: str = "", sort: str = "", limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
         """A stream of {"flows": [...]}, a few at a time."""
         snapshot = self.snapshot()
-        picked = await asyncio.to_thread(
-            lambda: live_flows.select(snapshot, _test(filter, snapshot), sort, limit)
-        )
+        picked = await asyncio.to_thread(lambda: live_flows.select(snapshot, _test(filter, snapshot), sort, limit))
         lines = await asyncio.to_thread(live_flows.describe, picked)
         while some := await asyncio.to_thread(lambda: list(islice(lines, LINES_AN_ANSWER))):
             yield {"flows": [{"version": FORMAT, **line} for line in some]}

@@ -36,8 +36,14 @@ CLOCK = ("jiffy_ns", "jiffy_offset_ns")
 CONTEXT = layout(
     *((f"{name}_table", "u8") for name in TABLES),
     *((f"{name}_limit", "u8") for name in LIMITS),
-    ("frame", "u8"), ("end", "u8"), ("floor", "u8"), ("now", "u8"), ("worker", "u8"), ("flags", "u8"),
-    ("arrived", "u8"), ("plain", "u8"),
+    ("frame", "u8"),
+    ("end", "u8"),
+    ("floor", "u8"),
+    ("now", "u8"),
+    ("worker", "u8"),
+    ("flags", "u8"),
+    ("arrived", "u8"),
+    ("plain", "u8"),
 )
 """The native world: addresses and numbers.  ``floor`` is the lowest address that a frame may grow to; ``plain`` makes
 it do only what the kernel does."""

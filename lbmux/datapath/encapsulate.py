@@ -157,8 +157,9 @@ def write_ipv4(start, at, backend, inner, kind, tunnel, length, entropy):
     outer.version_ihl, outer.tos, outer.length = 0x45, u8(inner.tos), swap16(u16(length))
     outer.identification, outer.fragment = inner.identification, inner.fragment
     outer.ttl, outer.protocol = TTL, protocol
-    outer.source, outer.destination = u32(unmapped(backend.local_low) | u32(u32(spread) << u32(16))), unmapped(
-        backend.remote_low
+    outer.source, outer.destination = (
+        u32(unmapped(backend.local_low) | u32(u32(spread) << u32(16))),
+        unmapped(backend.remote_low),
     )
     variable = u32(length) + inner.tos + u32(swap16(inner.identification)) + u32(swap16(inner.fragment))
     outer.checksum = swap16(u16(~fold(u32(backend.checksum + variable + u32(protocol) + u32(swap16(spread))))))

@@ -13,15 +13,29 @@ ETHERNET = layout(
 ETHERNET_BYTES = 14
 
 IPV4 = layout(
-    ("version_ihl", "u1"), ("tos", "u1"), ("length", "u2"), ("identification", "u2"), ("fragment", "u2"),
-    ("ttl", "u1"), ("protocol", "u1"), ("checksum", "u2"), ("source", "u4"), ("destination", "u4"),
+    ("version_ihl", "u1"),
+    ("tos", "u1"),
+    ("length", "u2"),
+    ("identification", "u2"),
+    ("fragment", "u2"),
+    ("ttl", "u1"),
+    ("protocol", "u1"),
+    ("checksum", "u2"),
+    ("source", "u4"),
+    ("destination", "u4"),
 )
 """RFC 791, section 3.1, without options."""
 IPV4_BYTES = IPV4.itemsize
 
 IPV6 = layout(
-    ("version_class_label", "u4"), ("length", "u2"), ("next", "u1"), ("hops", "u1"), ("source_high", "u8"),
-    ("source_low", "u8"), ("destination_high", "u8"), ("destination_low", "u8"),
+    ("version_class_label", "u4"),
+    ("length", "u2"),
+    ("next", "u1"),
+    ("hops", "u1"),
+    ("source_high", "u8"),
+    ("source_low", "u8"),
+    ("destination_high", "u8"),
+    ("destination_low", "u8"),
 )
 """RFC 8200, section 3; ``length`` is that of what follows."""
 IPV6_BYTES = IPV6.itemsize
@@ -41,8 +55,14 @@ GENEVE = layout(("version_length", "u1"), ("flags", "u1"), ("protocol", "u2"), (
 """RFC 8926: ``version_length`` has the length of the options in units of 4 bytes, ``network`` the VNI."""
 
 TCP = layout(
-    ("ports", "u4"), ("sequence", "u4"), ("acknowledgement", "u4"), ("offset", "u1"), ("flags", "u1"),
-    ("window", "u2"), ("checksum", "u2"), ("urgent", "u2"),
+    ("ports", "u4"),
+    ("sequence", "u4"),
+    ("acknowledgement", "u4"),
+    ("offset", "u1"),
+    ("flags", "u1"),
+    ("window", "u2"),
+    ("checksum", "u2"),
+    ("urgent", "u2"),
 )
 """RFC 9293, section 3.1; ``ports`` is source and destination port in one load."""
 TCP_BYTES = TCP.itemsize

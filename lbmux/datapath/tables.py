@@ -18,10 +18,28 @@ TICK_SHIFT = 20
 """A tick is 2**20 ns (1.05 ms) of CLOCK_MONOTONIC, counted modulo 2**32 (52 days)."""
 
 SETTINGS = layout(
-    ("magic", "u8"), ("version", "u8"), ("active", "u4"), ("trusted_ways", "u4"), ("untrusted_ways", "u4"),
-    ("workers", "u4"), ("key0", "u8"), ("key1", "u8"), ("key2", "u8"), ("key3", "u8"), ("key4", "u8"),
-    ("key5", "u8"), ("key6", "u8"), ("salt0", "u4"), ("salt1", "u4"), ("changed", "u4"), ("idle_longest", "u4"),
-    ("gue_port", "u2"), ("geneve_port", "u2"), ("any_port", "u2"), ("wide_muxes", "u2"), ("direct", "u4"),
+    ("magic", "u8"),
+    ("version", "u8"),
+    ("active", "u4"),
+    ("trusted_ways", "u4"),
+    ("untrusted_ways", "u4"),
+    ("workers", "u4"),
+    ("key0", "u8"),
+    ("key1", "u8"),
+    ("key2", "u8"),
+    ("key3", "u8"),
+    ("key4", "u8"),
+    ("key5", "u8"),
+    ("key6", "u8"),
+    ("salt0", "u4"),
+    ("salt1", "u4"),
+    ("changed", "u4"),
+    ("idle_longest", "u4"),
+    ("gue_port", "u2"),
+    ("geneve_port", "u2"),
+    ("any_port", "u2"),
+    ("wide_muxes", "u2"),
+    ("direct", "u4"),
     ("punt_to", "u4"),
 )
 """One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
@@ -36,10 +54,24 @@ ADDRESS_ENTRY = layout(
 """An address that means something: (kind, address, port, protocol) to an index.  Two copies of ``names`` rows."""
 
 SERVICE = layout(
-    ("slots", "u4"), ("size", "u4"), ("idle_untrusted", "u4"), ("idle_trusted", "u4"), ("idle_closing", "u4"),
-    ("seed", "u4"), ("hashed", "u4"), ("port_mask", "u4"), ("rules", "u4"), ("rule_count", "u4"), ("rate", "u4"),
-    ("quic_bytes", "u1"), ("quic_rotation", "u1"), ("rejects", "u1"), ("unused", "u1"), ("previous", "u4"),
-    ("unused2", "u4"), ("unused3", "u8"),
+    ("slots", "u4"),
+    ("size", "u4"),
+    ("idle_untrusted", "u4"),
+    ("idle_trusted", "u4"),
+    ("idle_closing", "u4"),
+    ("seed", "u4"),
+    ("hashed", "u4"),
+    ("port_mask", "u4"),
+    ("rules", "u4"),
+    ("rule_count", "u4"),
+    ("rate", "u4"),
+    ("quic_bytes", "u1"),
+    ("quic_rotation", "u1"),
+    ("rejects", "u1"),
+    ("unused", "u1"),
+    ("previous", "u4"),
+    ("unused2", "u4"),
+    ("unused3", "u8"),
 )
 """One cache line.  ``slots``/``size``: where its Maglev table lies in the slot region, ``previous`` where the one
 before lies, or NONE; ``rules``/``rule_count``: its access list.  ``hashed`` and ``port_mask``: what of a packet picks
@@ -65,9 +97,20 @@ RATE = layout(("tokens", "u4"), ("at", "u4"))
 SLOT = layout(("backend", "u2"))
 
 BACKEND = layout(
-    ("local_high", "u8"), ("local_low", "u8"), ("remote_high", "u8"), ("remote_low", "u8"),
-    ("destination_mac", "u8"), ("source_mac", "u8"), ("interface", "u4"), ("checksum", "u4"), ("mtu", "u2"),
-    ("service", "u2"), ("generation", "u1"), ("state", "u1"), ("tunnel", "u1"), ("overhead_bytes", "u1"),
+    ("local_high", "u8"),
+    ("local_low", "u8"),
+    ("remote_high", "u8"),
+    ("remote_low", "u8"),
+    ("destination_mac", "u8"),
+    ("source_mac", "u8"),
+    ("interface", "u4"),
+    ("checksum", "u4"),
+    ("mtu", "u2"),
+    ("service", "u2"),
+    ("generation", "u1"),
+    ("state", "u1"),
+    ("tunnel", "u1"),
+    ("overhead_bytes", "u1"),
 )
 """One cache line: all that is needed to send to a backend.  A MAC address is one 64-bit store, so it changes
 between two packets; zero is unknown.  ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the
@@ -78,17 +121,39 @@ KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
 """Kinds of encapsulation, and marks beside them: the outer header is IPv6; its source carries the flow's hash."""
 
 FLOW = layout(
-    ("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2"), ("target", "u2"), ("seen", "u4"),
-    ("state", "u1"), ("generation", "u1"), ("overflowed", "u2"),
+    ("high", "u8"),
+    ("low", "u8"),
+    ("ports", "u4"),
+    ("owner", "u2"),
+    ("target", "u2"),
+    ("seen", "u4"),
+    ("state", "u1"),
+    ("generation", "u1"),
+    ("overflowed", "u2"),
 )
 """32 bytes: the client's address and both ports, ``owner`` (the service that stands for VIP and protocol; at an
 agent the DIP), and ``target`` (the backend; at an agent the endpoint)."""
 
 ENDPOINT = layout(
-    ("vip_high", "u8"), ("vip_low", "u8"), ("dip_high", "u8"), ("dip_low", "u8"), ("vip_port", "u2"),
-    ("dip_port", "u2"), ("mode", "u1"), ("protocol", "u1"), ("owner", "u2"), ("idle_untrusted", "u4"),
-    ("idle_trusted", "u4"), ("idle_closing", "u4"), ("state", "u1"), ("generation", "u1"), ("mss", "u2"),
-    ("asks", "u1"), ("unused1", "u1"), ("unused2", "u2"), ("unused4", "u4"),
+    ("vip_high", "u8"),
+    ("vip_low", "u8"),
+    ("dip_high", "u8"),
+    ("dip_low", "u8"),
+    ("vip_port", "u2"),
+    ("dip_port", "u2"),
+    ("mode", "u1"),
+    ("protocol", "u1"),
+    ("owner", "u2"),
+    ("idle_untrusted", "u4"),
+    ("idle_trusted", "u4"),
+    ("idle_closing", "u4"),
+    ("state", "u1"),
+    ("generation", "u1"),
+    ("mss", "u2"),
+    ("asks", "u1"),
+    ("unused1", "u1"),
+    ("unused2", "u2"),
+    ("unused4", "u4"),
 )
 """At an agent: one VIP and port, and the DIP and port behind it.  ``mss``: what a SYN-ACK may offer at most, in bytes
 of payload, 0 for anything; ``asks``: whether the host's sockets are asked about connections that are not known."""
@@ -181,9 +246,18 @@ rule_row, rate_row = rows(RULE), rows(RATE)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
 
 ROWS: dict[str, np.dtype[Any]] = {
-    "settings": SETTINGS, "names": ADDRESS_ENTRY, "services": SERVICE, "slots": SLOT, "rules": RULE, "rates": RATE,
-    "backends": BACKEND, "flows": FLOW,
-    "endpoints": ENDPOINT, "identities": np.dtype("u8"), "verdicts": COUNT, "lookups": np.dtype("u8"),
+    "settings": SETTINGS,
+    "names": ADDRESS_ENTRY,
+    "services": SERVICE,
+    "slots": SLOT,
+    "rules": RULE,
+    "rates": RATE,
+    "backends": BACKEND,
+    "flows": FLOW,
+    "endpoints": ENDPOINT,
+    "identities": np.dtype("u8"),
+    "verdicts": COUNT,
+    "lookups": np.dtype("u8"),
     "traffic": TRAFFIC,
 }
 """The layout of each region's rows, for views from Python."""

@@ -76,9 +76,7 @@ class Pcap:
         self.nanoseconds = magic == NANOSECONDS
         """Whether times are finer than microseconds."""
 
-    def scan(
-        self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames
-    ) -> tuple[Found, int]:
+    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
         """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch: why it stopped, and where."""
         found, at, frames.count = _scan(
             address_of(memory), start, end, self.order == ">", 1 if self.nanoseconds else 1000, self._kind,

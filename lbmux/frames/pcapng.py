@@ -46,9 +46,7 @@ INTERFACE = layout(
 interface_at = rows(INTERFACE)
 
 MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(found) for found in list(Found)[:5])
-ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (
-    int(found) for found in list(Found)[5:10]
-)
+ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (int(found) for found in list(Found)[5:10])
 SECOND_NS = 1_000_000_000
 OPTION_RESOLUTION, OPTION_OFFSET = 9, 14
 COARSEST_BINARY = 32
@@ -83,9 +81,7 @@ class Pcapng:
                 total[int(row["link"])] += int(row["skipped"])
         return dict(total)
 
-    def scan(
-        self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames
-    ) -> tuple[Found, int]:
+    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
         """Add the packets in bytes ``start`` to ``end`` of ``memory`` to the batch: why it stopped, and where."""
         while True:
             code, start, frames.count, self._last_ns = _scan(

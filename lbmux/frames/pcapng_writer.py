@@ -32,9 +32,7 @@ class PcapngWriter:
         self._interfaces: dict[str, int] = {}
         self._write(SECTION_BLOCK, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1))
 
-    def write(
-        self, time_ns: int, interface: str, frame: bytes, length: int, comment: str, direction: int
-    ) -> None:
+    def write(self, time_ns: int, interface: str, frame: bytes, length: int, comment: str, direction: int) -> None:
         """A packet that came by (INBOUND), or left by (OUTBOUND), an interface, which is described when it is new.
 
         ``length``: its bytes on the wire, of which ``frame`` may be the first only.

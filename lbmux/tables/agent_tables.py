@@ -145,9 +145,7 @@ class AgentTables:
         probed = answered(config, served)
         owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in (*served, *probed)}
         owner_rows = assign("services", tables.service_identities, owners, set())
-        wanted = {
-            identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)
-        }
+        wanted = {identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)}
         in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
         translates = self.mode == NAT and bool(served)
         rows = assign("endpoints", tables.backend_identities, [*wanted, *([DIRECT] if translates else [])], in_use)

@@ -177,9 +177,7 @@ class Parser:
     def _backend(self) -> Test:
         pairs = [(s.name, b.name) for s, b in self._snapshot.owners.values()]
         name = self._known("backend", [b for _, b in pairs] + [f"{s}/{b}" for s, b in pairs])
-        return self._of_owner(
-            lambda service, backend: name in (backend.name, f"{service.name}/{backend.name}")
-        )
+        return self._of_owner(lambda service, backend: name in (backend.name, f"{service.name}/{backend.name}"))
 
     def _state(self) -> Test:
         name = self._known("state", list(STATES.values()))

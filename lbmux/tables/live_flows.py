@@ -196,9 +196,7 @@ def _described(flows: Flows) -> Iterator[dict[str, Any]]:
 def _joined(snapshot: Snapshot, parts: list[Flows]) -> Flows:
     if not parts:
         return Flows(snapshot, np.empty(0, FLOW), np.empty(0, np.uint16), 0)
-    entries, workers = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("entries", "workers")
-    )
+    entries, workers = (np.concatenate([getattr(part, name) for part in parts]) for name in ("entries", "workers"))
     return Flows(snapshot, entries, workers, parts[0].now)
 
 

@@ -164,9 +164,7 @@ def _as_ours(
     return given
 
 
-def _renumbered(
-    previous: Rows, tables: Tables, targets: NDArray[Any]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+def _renumbered(previous: Rows, tables: Tables, targets: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """By old row of owner and of target: the new one, or NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
     values = identities.view(np.uint64)  # a row of them is one number, whatever it is called

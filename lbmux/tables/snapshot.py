@@ -38,16 +38,10 @@ class Snapshot:
         here: dict[str, tuple[Service, list[Backend]]] = {}
         rows = dict[tuple[str, str], int]()
         held = agent.tables.backend_identities.tolist()
-        at = {
-            value: row
-            for row, value in enumerate(held)
-            if value and agent.tables.endpoints[row]["state"] != GONE
-        }
+        at = {value: row for row, value in enumerate(held) if value and agent.tables.endpoints[row]["state"] != GONE}
         for service, backend in agent.served:
             here.setdefault(service.name, (service, []))[1].append(backend)
-            value = identity(
-                service.vip, service.port, service.protocol, backend.dip, backend.port, agent.mode
-            )
+            value = identity(service.vip, service.port, service.protocol, backend.dip, backend.port, agent.mode)
             rows[service.name, backend.name] = at[value]
         services = tuple(s.model_copy(update={"backends": tuple(backends)}) for s, backends in here.values())
         return cls(agent.tables, services, rows, is_agent=True)

@@ -47,9 +47,7 @@ from lbmux.plurals import counted
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
 from lbmux.tables.snapshot import Snapshot
 
-IPV4_TYPE, IPV6_TYPE, *TAGS = (
-    kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ)
-)
+IPV4_TYPE, IPV6_TYPE, *TAGS = (kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ))
 TYPE_AT, FLAGS_AT = 12, 13
 """In Ethernet's header the type, in TCP's the flags."""
 IPV4_FIELDS, IPV6_FIELDS, PORTS = struct.Struct("!BxH2xHxB2x4s4s"), struct.Struct("!4xHBx16s16s"), struct.Struct("!HH")

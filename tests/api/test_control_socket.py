@@ -196,9 +196,7 @@ def test_asking_what_hangs_up(path: Path) -> None:
     ("running", "meant"),
     [("", "mux"), ("mux", "mux"), ("agent", "agent"), ("edge", "edge"), ("agent mux", "mux"), ("edge agent", "agent")],
 )
-def test_the_socket_that_is_meant(
-    running: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_socket_that_is_meant(running: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
     for program in running.split():
         (tmp_path / f"{program}.sock").touch()

@@ -79,9 +79,7 @@ def test_orders_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", is_full)
     with pytest.raises(NotStoredError) as caught:
         book.prepare(DRAINED)
-    assert str(caught.value) == (
-        f"cannot be stored in {tmp_path}/orders: No space left on device: nothing was changed"
-    )
+    assert str(caught.value) == (f"cannot be stored in {tmp_path}/orders: No space left on device: nothing was changed")
     assert book.is_stored and (tmp_path / "orders").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["orders"]
 

@@ -14,9 +14,7 @@ SPEAKER = [sys.executable, "-I", "-S", "-c", "import os, time; print(os.getpid()
 
 
 @contextlib.contextmanager
-def kept(
-    silence_s: float, speaker: list[str] = SPEAKER, longer_s: float = 30.0
-) -> Iterator["subprocess.Popen[bytes]"]:
+def kept(silence_s: float, speaker: list[str] = SPEAKER, longer_s: float = 30.0) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-I", "-S", speaker_watchdog.__file__, str(silence_s), str(longer_s), *speaker]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:

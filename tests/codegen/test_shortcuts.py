@@ -50,4 +50,3 @@ def test_the_instructions_are_the_same_without_them(variant: str) -> None:
     command = [sys.executable, "-c", COMPILE, module, function, objects.SECTION]
     slow = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout
     assert _code(slow) == _code(compiled(variant).data)
-

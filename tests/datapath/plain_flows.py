@@ -87,9 +87,7 @@ class PlainFlows:
         self.buckets[place[0]][place[1]] = None
         self.lookups[why] += 1
 
-    def use(
-        self, place: tuple[int, int], destination: int, target: Target, idle: Idle, flags: int, now: int
-    ) -> bool:
+    def use(self, place: tuple[int, int], destination: int, target: Target, idle: Idle, flags: int, now: int) -> bool:
         """Whether the flow found there is still good; if so it is refreshed, if not it is forgotten."""
         flow = self.flow(place)
         if target.state == GONE or target.generation != flow.generation:
@@ -152,9 +150,7 @@ class PlainFlows:
             return free[0], False
         return (max(victims, key=lambda way: (way + chance) % WAYS), True) if victims else None
 
-    def remember(
-        self, key: Key, destination: int, target: int, generation: int, idle: Idle, now: int
-    ) -> None:
+    def remember(self, key: Key, destination: int, target: int, generation: int, idle: Idle, now: int) -> None:
         hashed, number, second = self._places(key, destination)
         place = self._place(number, hashed, key.owner, idle, now)
         if place is None or (place[1] and self._trusted(number) >= self.trusted_ways):

@@ -310,9 +310,7 @@ def test_super_frames_of_tcp_are_cut_into_segments(pair: Pair, ring: PacketRing)
 
 @pytest.mark.root
 @pytest.mark.parametrize("tag_type", [0x8100, 0x88A8])
-def test_a_vlan_tag_that_the_kernel_took_off_is_put_back(
-    wire: socket.socket, ring: PacketRing, tag_type: int
-) -> None:
+def test_a_vlan_tag_that_the_kernel_took_off_is_put_back(wire: socket.socket, ring: PacketRing, tag_type: int) -> None:
     link = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02", type=tag_type)
     sent = bytes(link / Dot1Q(vlan=7, prio=3) / IP(dst="192.0.2.1") / TCP() / b"tagged")
     wire.send(sent)

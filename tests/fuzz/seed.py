@@ -1,6 +1,6 @@
 """The corpus to begin with: well-formed frames of every kind, each with every way's first byte.
 
-    python -m tests.fuzz.seed tests/fuzz/corpus
+python -m tests.fuzz.seed tests/fuzz/corpus
 """
 
 import hashlib

@@ -67,9 +67,7 @@ def tunnelled(packet: Any, kind: str = "ipip", mtu: int = 1500) -> list[bytes]:
     """What a mux sends to the host; the row of its first backend of the family."""
     mux = Mux(mtu, tunnel={"kind": kind})
     host = HOST if isinstance(packet, IP) else HOST6
-    row = next(
-        mux.control.rows[s.name, b.name] for s in mux.config.services for b in s.backends if str(b.dip) == host
-    )
+    row = next(mux.control.rows[s.name, b.name] for s in mux.config.services for b in s.backends if str(b.dip) == host)
     return [frame for _, frame in mux.forwarder.tunnel(bytes(packet), row)]
 
 
@@ -131,9 +129,7 @@ def test_fragments_of_the_inner_packet(family: int) -> None:
     else:
         parts = fragment6(ip(6) / IPv6ExtHdrFragment(id=3) / datagram(4000), 1400)
         whole = ip(6) / datagram(4000)
-    results = [
-        case.inbound(Verdict.FRAGMENT, frame, 0.0) for part in reversed(parts) for frame in tunnelled(part)
-    ]
+    results = [case.inbound(Verdict.FRAGMENT, frame, 0.0) for part in reversed(parts) for frame in tunnelled(part)]
     (frame,) = [frame for result in results for frame in result.frames]
     outer = Ether(frame).payload
     assert (outer.src, outer.dst) == ((MUX, HOST) if family == 4 else (MUX6, HOST6))

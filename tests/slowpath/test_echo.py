@@ -30,7 +30,10 @@ def test_ping_of_ipv6() -> None:
 @pytest.mark.parametrize(
     "packet",
     [
-        ip(4) / ICMP(type=0), ip(4) / ICMP(type=13), ip(6) / ICMPv6EchoReply(), ip(4) / segment(),
+        ip(4) / ICMP(type=0),
+        ip(4) / ICMP(type=13),
+        ip(6) / ICMPv6EchoReply(),
+        ip(4) / segment(),
         ip(4, flags="MF") / ICMP(),
     ],
     ids=["reply", "timestamp", "reply of IPv6", "tcp", "fragment"],

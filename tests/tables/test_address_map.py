@@ -30,8 +30,13 @@ def find(tables: Tables, name: Name) -> int:
     high, low = to_pair(name.address)
     return int(
         compiled_match(
-            worker.address, np.uint64(tables.settings.ctypes.data), name.kind, np.uint64(high), np.uint64(low),
-            np.uint16(port_to_wire(name.port)), name.protocol,
+            worker.address,
+            np.uint64(tables.settings.ctypes.data),
+            name.kind,
+            np.uint64(high),
+            np.uint64(low),
+            np.uint16(port_to_wire(name.port)),
+            name.protocol,
         )  # fmt: skip
     )
 

@@ -118,7 +118,6 @@ def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
     assert np.all(np.diff(found.idle_ticks()) <= 0)
 
 
-
 def test_a_long_list_is_described_in_parts_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = Inside()
     inside.send(*(client(port) for port in range(3000, 3020)))

@@ -173,9 +173,7 @@ def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> No
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(
-    tmp_path: Path, stop: Stop, limited: bool
-) -> None:
+def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(tmp_path: Path, stop: Stop, limited: bool) -> None:
     mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
     stop(mux)
     known = "by worker 0's share of new_flows_per_s"
@@ -213,9 +211,7 @@ def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
 
 
 def test_a_packet_that_does_not_fit_the_tunnel() -> None:
-    fits, too_big = (
-        explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481)
-    )
+    fits, too_big = (explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481))
     assert fits.verdict == Verdict.FORWARDED
     assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.hint
 

@@ -20,9 +20,7 @@ PLACES = ("in", "out", "drop")
 class Places(click.ParamType[frozenset[str]]):
     name = "places"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> frozenset[str]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
         wanted = frozenset(str(value).split(","))
         if unknown := wanted - {*PLACES}:
             self.fail(f"{min(unknown)!r}: there are {', '.join(PLACES)}", param, ctx)

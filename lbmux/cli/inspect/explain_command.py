@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 )
 @options.control
 @click.option(
-    "--router", metavar="NETNS",
+    "--router",
+    metavar="NETNS",
     help="Ask a router, too, by the name of its network namespace (. is this one), to which mux it sends the packet.",
 )
 @click.option(
-    "--seed", type=click.IntRange(1, 0xFFFFFFFF), metavar="N",
+    "--seed",
+    type=click.IntRange(1, 0xFFFFFFFF),
+    metavar="N",
     help="Or say, as root, to which mux a Linux router sends it that has this net.ipv4.fib_multipath_hash_seed,"
     " fib_multipath_hash_policy=3 and fib_multipath_hash_fields=55.",
 )
 @click.option(
-    "--muxes", metavar="A,B",
+    "--muxes",
+    metavar="A,B",
     help="With --seed: that router's ways to the VIP, in its route's order. [default: `muxes` of the configuration]",
 )
 @click.option("--syn", is_flag=True, help="The packet opens its connection. [default: it is one of an open one]")

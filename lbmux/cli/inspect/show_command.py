@@ -113,11 +113,7 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
     others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
     for part in ("ring", "pending_neighbours", "slowpath"):
         others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
-    _print(
-        _table(
-            [{"counter": name, "count": count} for name, count in others.items()], _itself("counter", "count")
-        )
-    )
+    _print(_table([{"counter": name, "count": count} for name, count in others.items()], _itself("counter", "count")))
 
 
 @command.command()
@@ -165,9 +161,7 @@ def bgp(control: Path | None, as_json: bool) -> None:
 )
 @click.option("--count", is_flag=True, help="Only how many there are.")
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
-def flows(
-    control: Path | None, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]
-) -> None:
+def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]) -> None:
     """Live flows, as JSON Lines with -j.
 
     FILTER is in the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ); and
@@ -290,9 +284,7 @@ def _table(lines: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> "T
     table, lines = Table(box=box.SIMPLE_HEAD), list(lines)
     for title, name in columns.items():
         is_number = any(isinstance(line[name], int) and not isinstance(line[name], bool) for line in lines)
-        table.add_column(
-            title, justify="right" if is_number else "left", no_wrap=name != "backends", overflow="fold"
-        )
+        table.add_column(title, justify="right" if is_number else "left", no_wrap=name != "backends", overflow="fold")
     for line in lines:
         table.add_row(*(_text(line[name]) for name in columns.values()))
     return table

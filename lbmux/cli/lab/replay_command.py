@@ -48,7 +48,10 @@ class MacType(click.ParamType[int]):
 @click.option("--to", "interface", metavar="INTERFACE", help="Put the frames on this wire instead.  Needs root.")
 @click.option("--pps", type=click.IntRange(min=1), help="Packets a second with --to. [default: at recorded times]")
 @click.option(
-    "--address", "addresses", type=options.ADDRESS, multiple=True,
+    "--address",
+    "addresses",
+    type=options.ADDRESS,
+    multiple=True,
     help="Source of the outer headers, one of each family. [default: 10.0.0.1 and fd00::1]",
 )
 @click.option("--source-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {SOURCE_MAC}]")

@@ -55,7 +55,5 @@ def command(
     from lbmux.daemons.agent_daemon import Options, serve
     from lbmux.daemons.process import run
 
-    options = Options(
-        config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics, health_token
-    )
+    options = Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics, health_token)
     run(serve(options))

@@ -118,7 +118,7 @@ def _password(path: Path | None) -> str:
     except OSError as error:
         hint = "name a file that is there, and that this user may read"
         raise SetupError(f"password file {path}", error.strerror or str(error), hint) from error
-    if not 0 < len(text) <= 80 or not text.isprintable() or not text.isascii() or set(text) & set("\"\\;{}#"):
+    if not 0 < len(text) <= 80 or not text.isprintable() or not text.isascii() or set(text) & set('"\\;{}#'):
         reason = 'a password has 1 to 80 ASCII characters, none of " \\ ; { } #'
         raise SetupError(f"password file {path}", reason, "agree with the peer on another one")
     return text

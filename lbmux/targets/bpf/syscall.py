@@ -183,9 +183,7 @@ def _load(attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int
     return _load_with(0, attach, code, name, log_level, log_bytes)
 
 
-def _load_with(
-    flags: int, attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int
-) -> tuple[int, str]:
+def _load_with(flags: int, attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int) -> tuple[int, str]:
     instructions, log = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(log_bytes)
     attributes = struct.pack(
         "<IIQQIIQII16sII", attach.type, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(LICENCE),

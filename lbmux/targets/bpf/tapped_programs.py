@@ -54,9 +54,7 @@ HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5,
 
 
 @intrinsic
-def record(
-    typing: Any, context: Any, sequence, after, length, verdict, target, worker, interface, leaves_by
-) -> Any:
+def record(typing: Any, context: Any, sequence, after, length, verdict, target, worker, interface, leaves_by) -> Any:
     """Write the frame as it is now into the ring, where that has room.  ``length`` is at least 1."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:

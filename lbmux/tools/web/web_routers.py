@@ -13,8 +13,11 @@ def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
     """Which router sends to which mux.  One that does not answer may have had any of them."""
     found = [
         {
-            "router": peer["address"], "mux": one.name, "up": peer["state"] == "established",
-            "state": peer["state"], "reason": peer["reason"],
+            "router": peer["address"],
+            "mux": one.name,
+            "up": peer["state"] == "established",
+            "state": peer["state"],
+            "reason": peer["reason"],
         }  # fmt: skip
         for one in statuses
         for peer in one.bgp.get("neighbours", ())

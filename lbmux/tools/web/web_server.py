@@ -1,10 +1,10 @@
 """The page's server: one process for a pool, read only; events once a second to whoever looks.
 
-    /                 the page
-    /events           the pool (tools.web.pool), as server-sent events
-    /api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
-    /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file;
-                                                               events say when that is another
+/                 the page
+/events           the pool (tools.web.pool), as server-sent events
+/api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
+/api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file;
+                                                           events say when that is another
 """
 
 import asyncio

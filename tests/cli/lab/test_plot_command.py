@@ -133,9 +133,7 @@ def test_runs_of_two_kinds_do_not_go_together(tmp_path: Path, capsys: pytest.Cap
     "said",
     [{"results": [{"part": "x"}]}, {"outcomes": [{"event": "x"}]}, {"outcomes": [{"scenario": 1, "event": []}]}],
 )  # fmt: skip
-def test_lines_without_their_fields_are_said(
-    tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_without_their_fields_are_said(tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "r.json"
     source.write_text(json.dumps(said | {"more": 1}))
     code = run(["plot", str(source)])

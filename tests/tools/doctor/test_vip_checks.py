@@ -51,9 +51,7 @@ def test_more_than_are_asked_for_are_named(claimed: set[Address]) -> None:
     assert rest.seen == "who answers for 2001:db8::6, 2001:db8::7: 16 VIPs are asked for at most"
 
 
-def test_without_an_address_to_ask_from_nobody_is_asked(
-    claimed: set[Address], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_address_to_ask_from_nobody_is_asked(claimed: set[Address], monkeypatch: pytest.MonkeyPatch) -> None:
     addresses: dict[int, Address] = {4: IPv4Address("10.0.0.1"), 6: IPv6Address(0)}
     monkeypatch.setattr(vip_checks, "first_address", lambda name, version: addresses[version])
     fine, alone = found(VIPS[0], VIPS6[0])
