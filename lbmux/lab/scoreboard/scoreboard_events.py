@@ -86,9 +86,18 @@ def _restore(system: SystemUnderTest) -> None:
     system.restore_config()
 
 
+def _probe_slowly(system: SystemUnderTest) -> None:
+    """Keep the lab's fast probes from declaring a host dead while its agent is away."""
+
+    def patient(config: dict[str, Any]) -> dict[str, Any]:
+        services = [_slowly_probed(one) for one in config["services"]]
+        return config | {"services": services, "tunnel": config.get("tunnel", {}) | {"probes": False}}
+
+    system.change(patient)
+
+
 def _crash_agent(system: SystemUnderTest) -> None:
-    """SlowPathNote found dead: with fast probes its backend would be taken for dead, and its connections ended."""
-    system.change(lambda config: config | {"services": [_slowly_probed(one) for one in config["services"]]})
+    _probe_slowly(system)
     system.signal_agent(signal.SIGKILL)
     time.sleep(AGENT_AWAY_S)
     system.start_agent()
@@ -99,6 +108,7 @@ def _slowly_probed(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restart_agent(system: SystemUnderTest) -> None:
+    _probe_slowly(system)
     system.signal_agent(signal.SIGTERM)
     system.start_agent()
 
@@ -135,7 +145,7 @@ EVENTS = {
         Event(
             "kill-host", "the server's whole machine is gone", SystemUnderTest.lose_host, SystemUnderTest.return_host
         ),
-        Event("restart-agent", "SIGTERM, and started again", _restart_agent, _nothing),
+        Event("restart-agent", "SIGTERM, and started again", _restart_agent, _restore),
         Event("crash-agent", "kill -9, and started again after 5 s", _crash_agent, _restore),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),
