@@ -35,7 +35,7 @@ from lbmux.tables.table_limits import limits_told
 from lbmux.targets.regions import Tables
 
 ENDPOINTS = 2048
-"""One of each service, and the one of connections straight to a DIP."""
+"""One for each service, one for each VIP's probes (host_probes.MOST_VIPS), one for connections straight to a DIP."""
 NAMES = 32768
 """Over four times the most that a configuration can name (control.config): of each service a VIP, and a DIP with and
 without its port; and the muxes."""
@@ -47,6 +47,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     return Sizes(
         names=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
         slots=16,
+        services=ENDPOINTS,  # an agent's rows here are owners: as many as endpoints at most
         backends=ENDPOINTS,
         buckets=power_of_two(-(-2 * flows // WAYS)),
         endpoints=ENDPOINTS,

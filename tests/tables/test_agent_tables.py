@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from lbmux.config.models import Config
+from lbmux.config.models import MAX_SERVICES, Config
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.tables import GONE, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.tables.agent_tables import AgentTables, sizes_for
+from lbmux.tables.host_probes import MOST_VIPS
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 from tests.datapath.craft import ACK, SYN, Craft, tunnelled
@@ -33,8 +34,9 @@ def service(number: int, dip: str = HOST, port: int = 8080, host: str | None = N
     } | more  # fmt: skip
 
 
-def config(*services: dict[str, Any], muxes: tuple[str, ...] = (MUX,)) -> Config:
-    rest = {"muxes": muxes, "flows": {"limit": 4096}, "tunnel": {"probes": False}}
+def config(*services: dict[str, Any], muxes: tuple[str, ...] = (MUX,), probes: bool = False) -> Config:
+    """``probes``: whether each VIP has a row for the muxes' probes beside its services' rows."""
+    rest = {"muxes": muxes, "flows": {"limit": 4096}, "tunnel": {"probes": probes}}
     return Config.model_validate({"services": services, **rest})
 
 
@@ -204,11 +206,14 @@ def test_the_host_is_asked_about_connections_that_are_not_known(given: Config, m
     assert agent.inbound(1, flags=ACK, protocol=protocol)[0] == verdict
 
 
-def test_the_largest_configuration_fits() -> None:
+@pytest.mark.parametrize("probes", [True, False])
+def test_the_largest_configuration_fits(probes: bool) -> None:
+    """Every service has a VIP of its own, so as many VIPs as possible have a row for probes."""
     services = [
         service(1, port=1 + number, name=f"s{number}", vip=f"192.1.{number // 250}.{number % 250 + 1}")
-        for number in range(1024)
+        for number in range(MAX_SERVICES)
     ]
     muxes = tuple(f"10.2.{number // 250}.{number % 250 + 1}" for number in range(1024))
-    agent = Agent(config(*services, muxes=muxes))
-    assert (agent.tables.endpoints["state"] == UP).sum() == 1024 + 1, "and the one of connections straight to a DIP"
+    agent = Agent(config(*services, muxes=muxes, probes=probes))
+    rows = MAX_SERVICES + 1 + (MOST_VIPS if probes else 0)  # 1: connections straight to a DIP
+    assert (agent.tables.endpoints["state"] == UP).sum() == rows
