@@ -17,7 +17,7 @@ def said(error: ErrorDetails, model: type[BaseModel]) -> str:
     """What pydantic says of a value in a `model`, in this file's words."""
     old = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "extra_forbidden" and old in RENAMED:
-        return f"was renamed to `{RENAMED[old]}`"
+        return f"was renamed to {RENAMED[old]}"
     if error["type"] == "extra_forbidden":
         return "is no known field" + _meant(model, error["loc"])
     return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")

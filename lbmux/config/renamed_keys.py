@@ -1,6 +1,9 @@
 """Keys of the configuration that had other names: refused, with the new name."""
 
 RENAMED = {
-    "hosts_help": "second_chance",
-    "hosts_asked": "second_chance_max_hosts",
+    "hosts_help": "`second_chance`",
+    "hosts_asked": "`second_chance_max_hosts`",
+    "trusted_s": "`tcp_s` (of UDP flows: `udp_s`)",
+    "closing_s": "`fin_s`",
 }
+"""By old name, the new one as an error gives it."""

@@ -120,12 +120,12 @@ def said(text: str) -> list[str]:
         ("    protocol: tcp", "    protocl: tcp", "lbmux.yaml:5: services[0].protocl"),
         ("        weight: 2", "        wieght: 2", "lbmux.yaml:10: services[0].backends[1].wieght"),
         ("muxes:", "muxs:", "lbmux.yaml:1: muxs"),
-        ("services:", "idle: {trusted-s: 7}\nservices:", "lbmux.yaml:2: idle.trusted-s"),
+        ("services:", "idle: {fin-s: 7}\nservices:", "lbmux.yaml:2: idle.fin-s"),
         ("    port: 80", "    port: 80\n    health: {intervall_s: 1}", "lbmux.yaml:7: services[0].health.intervall_s"),
     ],
 )  # fmt: skip
 def test_unknown_key_like_a_known_one_is_told_with_it(known: str, typo: str, place: str) -> None:
-    meant = {"protocl": "protocol", "wieght": "weight", "muxs": "muxes", "trusted-s": "trusted_s"}
+    meant = {"protocl": "protocol", "wieght": "weight", "muxs": "muxes", "fin-s": "fin_s"}
     wanted = meant.get(place.rpartition(".")[2].rpartition(" ")[2], "interval_s")
     assert f"{place}: is no known field: did you mean `{wanted}`?" in said(GOOD.replace(known, typo))
 

@@ -5,14 +5,38 @@ from pathlib import Path
 import pytest
 
 from lbmux.config.loader import parse
-from lbmux.config.models import SlowPath
+from lbmux.config.models import Idle, Model, SlowPath
 from lbmux.config.renamed_keys import RENAMED
 from lbmux.errors import ConfigError
 
+SECTIONS: dict[str, type[Model]] = {"slowpath": SlowPath, "idle": Idle}
+SERVICE = "  - name: web\n    vip: 192.0.2.1\n    protocol: tcp\n    port: 80\n    backends: [{dip: 10.1.1.2}]\n"
+RENAMINGS = [
+    ("slowpath", "hosts_help", "second_chance"),
+    ("slowpath", "hosts_asked", "second_chance_max_hosts"),
+    ("idle", "trusted_s", "tcp_s"),
+    ("idle", "closing_s", "fin_s"),
+]
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_an_old_key_is_refused_with_its_new_name(old: str, new: str) -> None:
-    assert new in SlowPath.model_fields and old not in SlowPath.model_fields
-    text = f"slowpath:\n  {old}: 2\nservices: []\n"
-    with pytest.raises(ConfigError, match=f"lbmux.yaml:2: slowpath.{old}: was renamed to `{new}`"):
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
         parse(text.encode(), Path("lbmux.yaml"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("section", "old", "new"), RENAMINGS)
+def test_an_old_key_is_refused_with_its_new_name(section: str, old: str, new: str) -> None:
+    assert new in SECTIONS[section].model_fields and old not in SECTIONS[section].model_fields
+    found = refusal(f"{section}:\n  {old}: 2\nservices:\n{SERVICE}")
+    assert f"lbmux.yaml:2: {section}.{old}: was renamed to `{new}`" in found
+
+
+@pytest.mark.parametrize(("old", "new"), [("trusted_s", "tcp_s"), ("closing_s", "fin_s")])
+def test_an_old_idle_key_of_a_service_is_refused_too(old: str, new: str) -> None:
+    found = refusal(f"services:\n{SERVICE}    idle:\n      {old}: 2\n")
+    assert f"lbmux.yaml:8: services[0].idle.{old}: was renamed to `{new}`" in found
+
+
+def test_every_renamed_key_is_tried() -> None:
+    assert {old for _, old, _ in RENAMINGS} == RENAMED.keys()
