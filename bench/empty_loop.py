@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from lbmux.codegen.compiled import compiled
-from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.process import notify, run, stop_event
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import at_address

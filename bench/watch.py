@@ -18,7 +18,7 @@ from bench.kernel import Stage
 from bench.live import Bed
 from bench.report import Result
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.trace_hub import FRAMES_A_SECOND, TraceHub
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
@@ -76,7 +76,7 @@ class Unwatchable(PacketLoop):
             ring.send(batch)
             if batch.verdict[:count].max() >= PASSES:
                 self._keep_unresolved(batch, time.monotonic())
-                self._slow(batch, ())
+                self._slow_path(batch, ())
             ring.release(batch)
         return count
 

@@ -27,6 +27,7 @@ from lbmux.config.loader import load
 from lbmux.config.models import Backend, Config, Service
 from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
+from lbmux.daemons.agent_loop import CAPACITY, AgentLoop
 from lbmux.daemons.agent_slow_path_io import SlowAgent
 from lbmux.daemons.drivers import alone, choose, start, with_fallback
 from lbmux.daemons.egress import Egress
@@ -37,10 +38,8 @@ from lbmux.daemons.presence import Presence
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import StatusHandlers
-from lbmux.daemons.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
-from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
+from lbmux.daemons.trace_hub import TraceHub
 from lbmux.errors import SetupError
-from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.socket_filters import NOTHING, attach, tunnels
@@ -55,14 +54,11 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.tables.upkeep import Upkeep
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import now_ticks
 
 log = logging.getLogger(__name__)
 
 BESIDE = "lbmux-up%d"
 """The TUN device beside a kernel's driver, where the system chooses the number."""
-BATCHES_A_TURN = 16
-CAPACITY = 64
 TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
 RT_SCOPE_LINK = 253
 NO_LINK_LOCAL = "1"
@@ -85,74 +81,6 @@ class Options:
     detach_on_exit: bool = False
     metrics: str | None = None
     health_token: Path | None = None
-
-
-class AgentLoop:
-    """The two ways through the host, each a handler of a descriptor."""
-
-    def __init__(
-        self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent, beside: bool
-    ) -> None:
-        """``beside``: the kernel's program, which hands replies over that it cannot translate."""
-        self._beside = beside
-        self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
-        self._batch = Batch(CAPACITY)
-        self._trace_hub: TraceHub | None = None
-        self._device = socket.if_nametoindex(tun.name)
-
-    def watch(self, trace_hub: TraceHub | None) -> None:
-        """From the next batch on somebody watches, or nobody."""
-        self._trace_hub = trace_hub
-
-    def warm_up(self) -> None:
-        self._batch.count = 0
-        self._worker.inbound(self._batch, now_ticks())
-        self._worker.outbound(self._batch, now_ticks())
-        self._tun.send(self._batch, PASSES)
-        self._sender.send(self._batch, DROPS)
-        self.ring.receive(self._batch)
-        self.ring.release(self._batch)
-        self._tun.receive(self._batch)
-
-    def inbound(self) -> None:
-        """Tunnelled packets to the local stack."""
-        for _ in range(BATCHES_A_TURN):
-            if not self.ring.receive(self._batch):
-                return
-            trace_hub = self._trace_hub
-            came = trace_hub.before(self._batch, self.ring) if trace_hub else NO_COPIES
-            self._worker.inbound(self._batch, now_ticks())
-            self._tun.send(self._batch, PASSES)
-            seen = trace_hub.after(self._batch, came, self._device) if trace_hub else NO_EVENTS
-            self._slow.inbound(self._batch, seen)
-            if trace_hub:
-                trace_hub.tell(seen)
-            self.ring.release(self._batch)
-
-    def outbound(self) -> None:
-        """Replies to clients: with the VIP as their source, or as they are if no mux brought the connection."""
-        for _ in range(BATCHES_A_TURN):
-            if not self._tun.receive(self._batch):
-                return
-            trace_hub = self._trace_hub
-            came = trace_hub.before(self._batch, came_by=self._device) if trace_hub else NO_COPIES
-            self._worker.outbound(self._batch, now_ticks())
-            seen = trace_hub.after(self._batch, came, self.ring.index, is_reply=True) if trace_hub else NO_EVENTS
-            self._slow.outbound(self._batch, seen)
-            self._turn_back()
-            if self._beside:
-                self._slow.only_replies(self._batch)
-            self._sender.send(self._batch, DROPS)
-            if trace_hub:
-                trace_hub.tell(seen)
-
-    def _turn_back(self) -> None:
-        """Replies to this host itself go into its stack."""
-        verdicts = self._batch.verdict[: self._batch.count]
-        hairpin = verdicts == Verdict.HAIRPIN
-        if hairpin.any():
-            self._tun.send(self._batch, Verdict.HAIRPIN + 1, least=Verdict.HAIRPIN)
-            verdicts[hairpin] = Verdict.NOT_HERE  # the sender leaves it alone
 
 
 @contextlib.contextmanager

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,35 +30,27 @@ from lbmux.daemons.host_forwarding import HostForwarding
 from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
-from lbmux.daemons.pending_neighbours import PendingNeighbours
+from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.presence import Presence
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import StatusHandlers
-from lbmux.daemons.trace_hub import NO_EVENTS, Source, TraceHub
+from lbmux.daemons.trace_hub import TraceHub
 from lbmux.daemons.tunnel_probes import TunnelProbes
 from lbmux.daemons.wait_quiet import wait_quiet
-from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.verdicts import PASSES, Verdict
+from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import LbmuxError
-from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
-from lbmux.metrics.loop_histograms import LoopHistograms
 from lbmux.plurals import counted
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import TraceEvent
 
 log = logging.getLogger(__name__)
-
-BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
-"""How many batches are read, and for how long, before the event loop gets its turn; usual ones take a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -79,112 +69,6 @@ class Options:
     drain_s: float = 30.0
     metrics: str | None = None
     health_token: Path | None = None
-
-
-SlowPath = Callable[[Batch, Sequence[TraceEvent]], None]
-
-
-def nothing(batch: Batch, seen: Sequence[TraceEvent]) -> None:
-    """A loop without a slow path."""
-
-
-class PacketLoop:
-    """Reads the ring whenever it has frames, and sends on what the data path says."""
-
-    def __init__(self, ring: PacketRing, worker: Worker, slow: SlowPath = nothing) -> None:
-        """``slow`` gets every batch, for what the data path punted, and what is seen of its first frames."""
-        self.ring, self._slow = ring, slow
-        self._trace_hub: TraceHub | None = None
-        self.waiting = PendingNeighbours()
-        self._worker = worker
-        self._batch = Batch()
-        self._lengths = np.zeros_like(self._batch.length)
-        self._reads = self._reads_before = 0
-        self.loop_histograms = LoopHistograms()
-
-    def warm_up(self) -> None:
-        """Compile, or load from the cache, everything that a packet will need; those that wait are let wait."""
-        batch = self.waiting.batch
-        batch.count = 0
-        self._worker.forward(batch, now_ticks())
-        self.ring.receive(Batch(0))
-        self.ring.send(batch)
-        self.ring.release(batch)
-
-    def read(self) -> None:
-        """Take what the ring has, a bounded number of batches, and no more once it took long: then others' turn is due.
-
-        A batch that all goes the slow path takes as long as hundreds of others do.
-        """
-        until = time.monotonic() + LONG_TURN_S
-        for _ in range(BATCHES_A_TURN):
-            if not self.turn() or time.monotonic() > until:
-                break
-        self._reads += 1
-
-    def made_progress(self) -> bool:
-        """Whether it has read what there was since this was asked last, or there is nothing to read."""
-        before, self._reads_before = self._reads_before, self._reads
-        return self._reads != before or not self.ring.waits()
-
-    def turn(self) -> int:
-        """One batch: received, forwarded, sent, given back; how many frames it had."""
-        ring, batch = self.ring, self._batch
-        count = ring.receive(batch)
-        if count:
-            self.loop_histograms.batch(count)
-            trace_hub = self._trace_hub
-            seen = self._forward(batch, ring, trace_hub)
-            if batch.verdict[:count].max() >= PASSES:  # most batches were sent as a whole
-                self._keep_unresolved(batch, time.monotonic())
-                self._slow(batch, seen)
-            if trace_hub is not None and seen:
-                trace_hub.tell(seen)
-            ring.release(batch)
-        return count
-
-    def retry(self) -> None:
-        """Another try for the frames that waited for a MAC address; those whose own is still unknown wait on."""
-        if len(self.waiting):
-            since, batch = self.waiting.take()
-            trace_hub = self._trace_hub
-            seen = self._forward(batch, self.waiting, trace_hub)
-            self._keep_unresolved(batch, since)
-            self._slow(batch, seen)
-            if trace_hub is not None:
-                trace_hub.tell(seen)
-
-    def watch(self, trace_hub: TraceHub | None) -> None:
-        """From the next batch on somebody watches, or nobody."""
-        self._trace_hub = trace_hub
-
-    def _forward(self, batch: Batch, source: Source, trace_hub: TraceHub | None) -> list[TraceEvent]:
-        """Forward, and what somebody who watches is to be told of it, once the slow path has had the batch."""
-        if trace_hub is None:
-            if self.loop_histograms.is_timed:
-                self._forward_timed(batch)
-            else:
-                self._worker.forward(batch, now_ticks())
-                self.ring.send(batch)
-            return NO_EVENTS
-        came = trace_hub.before(batch, source)
-        self._worker.forward(batch, now_ticks())
-        self.ring.send(batch)
-        return trace_hub.after(batch, came) if came else NO_EVENTS
-
-    def _forward_timed(self, batch: Batch) -> None:
-        begun = time.perf_counter_ns()
-        self._worker.forward(batch, now_ticks())
-        forwarded = time.perf_counter_ns()
-        self.ring.send(batch)
-        self.loop_histograms.took("forward", batch.count, forwarded - begun)
-        self.loop_histograms.took("send", batch.count, time.perf_counter_ns() - forwarded)
-
-    def _keep_unresolved(self, batch: Batch, since: float) -> None:
-        for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
-            frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-            # Its checksum is finished by now; to finish it again would undo that.
-            self.waiting.add(frame, int(batch.flags[index]) & ~UNFINISHED_CHECKSUM, since)
 
 
 def xdp_mode(options: Options) -> str:
@@ -293,7 +177,7 @@ async def _serve(options: Options) -> None:
         trace_hub = TraceHub(lambda: Snapshot.of_mux(mux), loop.watch, driver)
         about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, local)]}
         status = StatusHandlers(
-            lambda: Snapshot.of_mux(mux), driver, options.config, about, ring, loop.waiting, slow.counters
+            lambda: Snapshot.of_mux(mux), driver, options.config, about, ring, loop.pending_neighbours, slow.counters
         )
         status.more["host_forwarding"] = host.describe
 

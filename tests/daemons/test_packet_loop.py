@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 
@@ -83,6 +83,6 @@ def test_a_frame_that_waited_and_is_too_big_then_goes_the_slow_path() -> None:
     worker: Any = TooBig()
     slow = list[tuple[int, int]]()
     loop = PacketLoop(ring, worker, lambda batch, seen: slow.append((int(batch.verdict[0]), int(batch.length[0]))))
-    loop.waiting.add(bytes(1500), 0, time.monotonic())
+    loop.pending_neighbours.add(bytes(1500), 0, time.monotonic())
     loop.retry()
-    assert slow == [(Verdict.TOO_BIG, 1500)] and not len(loop.waiting)
+    assert slow == [(Verdict.TOO_BIG, 1500)] and not len(loop.pending_neighbours)

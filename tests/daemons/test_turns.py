@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.daemons import mux_daemon
-from lbmux.daemons.mux_daemon import BATCHES_A_TURN, LONG_TURN_S, PacketLoop
+from lbmux.daemons import packet_loop
+from lbmux.daemons.packet_loop import BATCHES_A_TURN, LONG_TURN_S, PacketLoop
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 
@@ -41,7 +41,7 @@ def received_in_a_turn() -> int:
 
 
 def test_quick_batches_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mux_daemon, "LONG_TURN_S", 60.0)
+    monkeypatch.setattr(packet_loop, "LONG_TURN_S", 60.0)
     assert received_in_a_turn() == BATCHES_A_TURN
 
 
@@ -50,5 +50,5 @@ def test_after_a_slow_one_others_have_their_turn_or_the_watchdog_takes_the_mux_f
 
 
 def test_one_that_takes_long_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mux_daemon, "LONG_TURN_S", 0.0005)
+    monkeypatch.setattr(packet_loop, "LONG_TURN_S", 0.0005)
     assert received_in_a_turn() == 1

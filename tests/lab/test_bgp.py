@@ -69,7 +69,7 @@ def test_a_session_over_a_link_of_ipv6_alone(lab: Lab, speaker: str, peer: str) 
 BREAKABLE = """
 import sys
 from pathlib import Path
-from lbmux.daemons.mux_daemon import PacketLoop
+from lbmux.daemons.packet_loop import PacketLoop
 turn, flag = PacketLoop.turn, Path(sys.argv.pop(1))
 def breakable(self):
     if flag.exists():

@@ -1,0 +1,89 @@
+"""The agent's packet loop: tunnelled packets to the local stack, replies from the stack to clients.
+
+It relies on the event loop to call ``inbound`` when the ring has frames, and ``outbound`` when the TUN device has.
+"""
+
+import socket
+
+from lbmux.daemons.agent_slow_path_io import SlowAgent
+from lbmux.daemons.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
+from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
+from lbmux.frames.batch import Batch
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.frames.raw_sender import RawSender
+from lbmux.frames.tun import Tun
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+
+BATCHES_A_TURN = 16
+CAPACITY = 64
+"""Frames in a batch."""
+
+
+class AgentLoop:
+    """Two handlers, one per direction, each called when its descriptor is readable."""
+
+    def __init__(
+        self, ring: PacketRing, tun: Tun, sender: RawSender, worker: Worker, slow: SlowAgent, beside: bool
+    ) -> None:
+        """``beside``: the kernel's program runs too, and the TUN device gets only replies that it cannot translate."""
+        self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
+        self._beside = beside
+        self._batch = Batch(CAPACITY)
+        self._trace_hub: TraceHub | None = None
+        self._device = socket.if_nametoindex(tun.name)
+
+    def watch(self, trace_hub: TraceHub | None) -> None:
+        """Report frames to ``trace_hub`` from the next batch on; None stops."""
+        self._trace_hub = trace_hub
+
+    def warm_up(self) -> None:
+        """Compile everything that a packet needs, or load it from the cache."""
+        self._batch.count = 0
+        self._worker.inbound(self._batch, now_ticks())
+        self._worker.outbound(self._batch, now_ticks())
+        self._tun.send(self._batch, PASSES)
+        self._sender.send(self._batch, DROPS)
+        self.ring.receive(self._batch)
+        self.ring.release(self._batch)
+        self._tun.receive(self._batch)
+
+    def inbound(self) -> None:
+        """Decapsulate tunnelled packets and give them to the local stack."""
+        for _ in range(BATCHES_A_TURN):
+            if not self.ring.receive(self._batch):
+                return
+            trace_hub = self._trace_hub
+            came = trace_hub.before(self._batch, self.ring) if trace_hub else NO_COPIES
+            self._worker.inbound(self._batch, now_ticks())
+            self._tun.send(self._batch, PASSES)
+            events = trace_hub.after(self._batch, came, self._device) if trace_hub else NO_EVENTS
+            self._slow.inbound(self._batch, events)
+            if trace_hub:
+                trace_hub.tell(events)
+            self.ring.release(self._batch)
+
+    def outbound(self) -> None:
+        """Send replies to clients, with the VIP as source; unchanged if no mux forwarded the connection."""
+        for _ in range(BATCHES_A_TURN):
+            if not self._tun.receive(self._batch):
+                return
+            trace_hub = self._trace_hub
+            came = trace_hub.before(self._batch, came_by=self._device) if trace_hub else NO_COPIES
+            self._worker.outbound(self._batch, now_ticks())
+            events = trace_hub.after(self._batch, came, self.ring.index, is_reply=True) if trace_hub else NO_EVENTS
+            self._slow.outbound(self._batch, events)
+            self._hairpin()
+            if self._beside:
+                self._slow.only_replies(self._batch)
+            self._sender.send(self._batch, DROPS)
+            if trace_hub:
+                trace_hub.tell(events)
+
+    def _hairpin(self) -> None:
+        """Give replies that are addressed to this host back to its stack."""
+        verdicts = self._batch.verdict[: self._batch.count]
+        hairpin = verdicts == Verdict.HAIRPIN
+        if hairpin.any():
+            self._tun.send(self._batch, Verdict.HAIRPIN + 1, least=Verdict.HAIRPIN)
+            verdicts[hairpin] = Verdict.NOT_HERE  # the raw sender must not send them

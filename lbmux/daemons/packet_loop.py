@@ -1,0 +1,129 @@
+"""The mux's packet loop: reads frames from the ring, runs the data path, sends what it returns.
+
+It relies on the event loop to call ``read`` when the ring has frames, and ``retry`` when a next hop becomes known.
+"""
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lbmux.daemons.pending_neighbours import PendingNeighbours
+from lbmux.daemons.trace_hub import NO_EVENTS, Source, TraceHub
+from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.verdicts import PASSES, Verdict
+from lbmux.frames.batch import Batch
+from lbmux.frames.packet_ring import PacketRing
+from lbmux.metrics.loop_histograms import LoopHistograms
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
+from lbmux.tracing.trace_event import TraceEvent
+
+BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
+"""Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms."""
+
+HandlePunted = Callable[[Batch, Sequence[TraceEvent]], None]
+"""The slow path: gets a batch as the data path left it, and the trace events of its first frames."""
+
+
+def no_slow_path(batch: Batch, events: Sequence[TraceEvent]) -> None:
+    """Ignore punted frames."""
+
+
+class PacketLoop:
+    """Forwards batches between the ring, the data path and the slow path."""
+
+    def __init__(self, ring: PacketRing, worker: Worker, slow_path: HandlePunted = no_slow_path) -> None:
+        """``slow_path`` gets every batch in which the data path punted a frame."""
+        self.ring, self._worker, self._slow_path = ring, worker, slow_path
+        self.pending_neighbours = PendingNeighbours()
+        self.loop_histograms = LoopHistograms()
+        self._trace_hub: TraceHub | None = None
+        self._batch = Batch()
+        self._reads = self._reads_before = 0
+
+    def warm_up(self) -> None:
+        """Compile everything that a packet needs, or load it from the cache; pending frames stay pending."""
+        batch = self.pending_neighbours.batch
+        batch.count = 0
+        self._worker.forward(batch, now_ticks())
+        self.ring.receive(Batch(0))
+        self.ring.send(batch)
+        self.ring.release(batch)
+
+    def read(self) -> None:
+        """Forward what the ring has, up to BATCHES_A_TURN batches; stop early after LONG_TURN_S.
+
+        The time limit matters in the slow path: a batch that is punted as a whole costs as much as hundreds that are
+        forwarded.
+        """
+        until = time.monotonic() + LONG_TURN_S
+        for _ in range(BATCHES_A_TURN):
+            if not self.turn() or time.monotonic() > until:
+                break
+        self._reads += 1
+
+    def made_progress(self) -> bool:
+        """Whether the loop read the ring since the last call, or the ring has nothing to read."""
+        before, self._reads_before = self._reads_before, self._reads
+        return self._reads != before or not self.ring.waits()
+
+    def turn(self) -> int:
+        """Receive, forward, send and release one batch; returns its number of frames."""
+        ring, batch = self.ring, self._batch
+        count = ring.receive(batch)
+        if count:
+            self.loop_histograms.batch(count)
+            trace_hub = self._trace_hub
+            events = self._forward(batch, ring, trace_hub)
+            if batch.verdict[:count].max() >= PASSES:  # most batches are forwarded as a whole
+                self._keep_unresolved(batch, time.monotonic())
+                self._slow_path(batch, events)
+            if trace_hub is not None and events:
+                trace_hub.tell(events)
+            ring.release(batch)
+        return count
+
+    def retry(self) -> None:
+        """Forward the frames that wait for a MAC address; those whose next hop is still unknown keep waiting."""
+        if len(self.pending_neighbours):
+            since, batch = self.pending_neighbours.take()
+            trace_hub = self._trace_hub
+            events = self._forward(batch, self.pending_neighbours, trace_hub)
+            self._keep_unresolved(batch, since)
+            self._slow_path(batch, events)
+            if trace_hub is not None:
+                trace_hub.tell(events)
+
+    def watch(self, trace_hub: TraceHub | None) -> None:
+        """Report frames to ``trace_hub`` from the next batch on; None stops."""
+        self._trace_hub = trace_hub
+
+    def _forward(self, batch: Batch, source: Source, trace_hub: TraceHub | None) -> list[TraceEvent]:
+        """Forward a batch; returns its trace events, to be published after the slow path has handled the batch."""
+        if trace_hub is None:
+            if self.loop_histograms.is_timed:
+                self._forward_timed(batch)
+            else:
+                self._worker.forward(batch, now_ticks())
+                self.ring.send(batch)
+            return NO_EVENTS
+        came = trace_hub.before(batch, source)
+        self._worker.forward(batch, now_ticks())
+        self.ring.send(batch)
+        return trace_hub.after(batch, came) if came else NO_EVENTS
+
+    def _forward_timed(self, batch: Batch) -> None:
+        begun = time.perf_counter_ns()
+        self._worker.forward(batch, now_ticks())
+        forwarded = time.perf_counter_ns()
+        self.ring.send(batch)
+        self.loop_histograms.took("forward", batch.count, forwarded - begun)
+        self.loop_histograms.took("send", batch.count, time.perf_counter_ns() - forwarded)
+
+    def _keep_unresolved(self, batch: Batch, since: float) -> None:
+        for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
+            frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
+            # The data path has finished the checksum; finishing it again would corrupt it.
+            self.pending_neighbours.add(frame, int(batch.flags[index]) & ~UNFINISHED_CHECKSUM, since)
