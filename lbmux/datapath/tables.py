@@ -185,11 +185,19 @@ AGENT_MARK = 0x6C62  # "lb"
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
 
-LOOKUPS = ("hit", "new", "evicted", "full", "gone", "expired", "elsewhere", "limited", "server_id", "previous")
-"""What became of look-ups in the flow table: found; entered; entered in the place of a live untrusted flow; no
-place, so the packet went by the Maglev table alone; found, but its backend is gone; found, but idle too long; found
-in another worker's part, and entered in this one; not entered, for the service's new flows are limited; not asked
-for, since a QUIC connection id named the server; entered with the backend that its slot had before the last change."""
+LOOKUPS = {
+    "hit": "found",
+    "new": "not found, and entered",
+    "evicted": "not found, and entered in place of a live untrusted flow",
+    "full": "not found, and no place for it: the Maglev table alone decides",
+    "gone": "found, but its backend is gone",
+    "expired": "found, but idle for too long, so treated as new",
+    "elsewhere": "found in another worker's part of the table, and entered in this worker's",
+    "limited": "not found, and not entered: the service is over `new_flows_per_s`",
+    "server_id": "a QUIC connection id named the backend",
+    "previous": "not found, and entered with the backend that the slot had before the last change",
+}
+"""What a look-up in the flow table found, and what that means, in the order of the counters."""
 HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_PREVIOUS = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 

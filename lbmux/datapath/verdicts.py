@@ -14,44 +14,55 @@ PASSES, DROPS = 16, 64
 
 
 class Verdict(IntEnum):
-    """The number is what the data path returns and the index of its counter; the name is what people see."""
+    """The number is what the data path returns and the index of its counter; the name is what people see.
 
-    FORWARDED = 0  # mux: encapsulated towards a backend
-    DELIVERED = 1  # agent: decapsulated, for the local stack
-    REPLIED = 2  # agent: a reply, its source translated from DIP to VIP
-    HAIRPIN = 3  # agent: a reply to the backend itself, which is the client: back into the local stack
+    ``meaning`` is one line about it, for docs/metrics.md.
+    """
 
-    NOT_IP = PASSES  # ARP and whatever else is neither IPv4 nor IPv6
-    VLAN = PASSES + 1  # in the kernel any tagged frame, which user space does; there one of three tags or more
-    TRUNCATED = PASSES + 2  # ends within a header
-    MALFORMED = PASSES + 3  # lengths or version that cannot be
-    OPTIONS = PASSES + 4  # kernel: IPv4 options or IPv6 extension headers, which user space does; there too many
-    FRAGMENT = PASSES + 5
-    ICMP = PASSES + 6
-    PROTOCOL = PASSES + 7  # neither TCP nor UDP
-    NOT_VIP = PASSES + 8  # no service has this destination
-    NOT_TUNNELLED = PASSES + 9  # agent: not IPIP to one of our addresses
-    NOT_TRANSLATED = PASSES + 10  # agent: traffic of a DIP that no mux brought
-    NO_NEIGHBOUR = PASSES + 11  # the next hop's MAC address is not known yet
-    TOO_BIG = PASSES + 12  # would not fit the path to the host once encapsulated; kernel: super-frames too
-    UNSETTLED = PASSES + 14  # kernel: its slot has another backend than before, so user space looks for its flow
-    TTL = PASSES + 13  # its time to live (hop limit) ends here
-    REJECT = PASSES + 20  # kernel: its service has no backend, and user space is to tell the client
-    UNKNOWN = PASSES + 15  # agent: of a connection that is not known here, so the host's sockets are asked
-    UNKNOWN_REPLY = PASSES + 16  # agent: of a backend's connection without an entry, so the host's sockets are asked
-    UNTRACKED = PASSES + 17  # agent: a backend's datagram without an entry; it leaves as it is
-    REPLY_FRAGMENT = PASSES + 18  # agent: from a backend's address; user space puts the datagram together
-    REPLY_ICMP = PASSES + 19  # agent: an ICMP error from a backend's address, whose quote user space translates
+    meaning: str
 
-    NO_BACKEND = DROPS  # the service has no backend that takes new flows
-    DENIED = DROPS + 1  # its source is not allowed to use the service
-    NO_ROOM = DROPS + 2  # the frame could not be grown or shrunk
-    NOT_A_MUX = DROPS + 3  # agent: tunnelled, but from none of the muxes
-    NOT_HERE = DROPS + 4  # agent: tunnelled to us for a VIP that has no backend here
-    UNSENT = DROPS + 5  # the interface took no more frames
-    OUT_OF_TABLE = DROPS + 6  # an index beyond its table: never seen; proves the bound to the kernel's verifier
-    CONGESTED = DROPS + 7  # agent: a router marked it, and its sender would not understand (RFC 6040)
-    RESET_HELD = DROPS + 8  # agent: the host has no such connection after all; the next packet is asked about
+    def __new__(cls, number: int, meaning: str = "") -> "Verdict":
+        verdict = int.__new__(cls, number)
+        verdict._value_ = number
+        verdict.meaning = meaning
+        return verdict
+
+    FORWARDED = 0, "mux: encapsulated and sent to a backend"
+    DELIVERED = 1, "agent: decapsulated and delivered to the local stack"
+    REPLIED = 2, "agent: a reply, sent with the VIP as its source"
+    HAIRPIN = 3, "agent: a reply to a client on the same host, returned to the local stack"
+
+    NOT_IP = PASSES, "neither IPv4 nor IPv6 (ARP, for example)"
+    VLAN = PASSES + 1, "kernel: any VLAN tag; user space handles up to two and passes frames with more"
+    TRUNCATED = PASSES + 2, "the frame ends within a header"
+    MALFORMED = PASSES + 3, "impossible lengths or version"
+    OPTIONS = PASSES + 4, "kernel: IPv4 options or IPv6 extension headers; user space passes frames with over eight"
+    FRAGMENT = PASSES + 5, "an IP fragment; the slow path keeps datagrams together"
+    ICMP = PASSES + 6, "an ICMP or ICMPv6 message; the slow path handles pings and errors"
+    PROTOCOL = PASSES + 7, "neither TCP nor UDP"
+    NOT_VIP = PASSES + 8, "no service has this address, protocol and port"
+    NOT_TUNNELLED = PASSES + 9, "agent: no tunnel packet to an address of this host"
+    NOT_TRANSLATED = PASSES + 10, "agent: traffic of a DIP that no mux sent here"
+    NO_NEIGHBOUR = PASSES + 11, "the next hop's MAC address is not known yet"
+    TOO_BIG = PASSES + 12, "does not fit the path to the host once encapsulated; kernel: also super-frames"
+    UNSETTLED = PASSES + 14, "kernel: the slot's backend has changed, so user space looks the flow up"
+    TTL = PASSES + 13, "the TTL (hop limit) reaches zero here"
+    REJECT = PASSES + 20, "kernel: the service has no backend, and user space rejects the packet"
+    UNKNOWN = PASSES + 15, "agent: an unknown connection; user space asks the host's sockets"
+    UNKNOWN_REPLY = PASSES + 16, "agent: a TCP reply without a flow entry; user space asks the host's sockets"
+    UNTRACKED = PASSES + 17, "agent: a datagram from a DIP without a flow entry; it leaves unchanged"
+    REPLY_FRAGMENT = PASSES + 18, "agent: a fragment from a DIP; user space reassembles and translates it"
+    REPLY_ICMP = PASSES + 19, "agent: an ICMP error from a DIP; user space translates its quote"
+
+    NO_BACKEND = DROPS, "no backend of the service takes new flows"
+    DENIED = DROPS + 1, "the access list denies the source"
+    NO_ROOM = DROPS + 2, "the frame could not grow or shrink"
+    NOT_A_MUX = DROPS + 3, "agent: a tunnel packet from an address that is not a mux"
+    NOT_HERE = DROPS + 4, "agent: a tunnel packet for a VIP without a backend on this host"
+    UNSENT = DROPS + 5, "the interface accepted no more frames"
+    OUT_OF_TABLE = DROPS + 6, "an index beyond its table; never happens, but proves the bound to the kernel's verifier"
+    CONGESTED = DROPS + 7, "agent: a router marked congestion, and the sender does not support ECN (RFC 6040)"
+    RESET_HELD = DROPS + 8, "agent: a RST for a connection that this host does not have; the next packet is asked about"
 
     @property
     def kind(self) -> Kind:
