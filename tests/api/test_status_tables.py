@@ -86,7 +86,7 @@ def test_lookups_and_every_verdict_by_name_and_kind() -> None:
     found = status_tables.counters(inside.snapshot, in_kernel=False)
     assert (found["lookups"]["new"], found["lookups"]["hit"]) == (1, 1)
     assert [line["verdict"] for line in found["verdicts"]] == [verdict.label for verdict in Verdict]
-    assert Counter(line["kind"] for line in found["verdicts"])["send"] == 3
+    assert Counter(line["kind"] for line in found["verdicts"])["send"] == 4
 
 
 def test_hosts_stand_once_with_their_backends() -> None:

@@ -39,7 +39,7 @@ def test_in_every_service_or_in_one() -> None:
     assert set_admin_state("drain", "b1", "web", 0)(TWO, Overrides())[1] == [("web", "b1")]
 
 
-@pytest.mark.parametrize("life", ["drain", "disable", "remove"])
+@pytest.mark.parametrize("admin_state", ["drain", "disable", "remove"])
 def test_enable_takes_it_back(admin_state: Any) -> None:
     overrides = told(set_admin_state(admin_state, "b2", None, 0))
     assert overrides.admin_states

@@ -112,7 +112,7 @@ def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
 ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
 
 
-@pytest.mark.parametrize(("name", "orders", "state", "reason"), [
+@pytest.mark.parametrize(("name", "overrides", "state", "reason"), [
     ("b1", Overrides({KEY: Override(86400, "drain")}), "draining", "by command"),
     ("b1", Overrides({KEY: Override(86400, "disable")}), "disabled", "by command"),
     ("b1", Overrides({KEY: Override(86400, "remove")}), "removed", "by command"),

@@ -26,7 +26,7 @@ def _entry_points(module: ModuleType) -> list[str]:
     """Functions that the kernel calls: plain Python with one parameter, the context."""
     functions = inspect.getmembers(module, inspect.isfunction)
     own = [(name, value) for name, value in functions if value.__module__ == module.__name__]
-    return [f"{module.__name__}:{name}" for name, value in own if [*inspect.signature(value).parameters] == ["context"]]
+    return [f"{module.__name__}:{name}" for name, value in own if [*inspect.signature(value).parameters] == ["ctx"]]
 
 
 VARIANTS = [*_entry_points(xdp_programs), *_entry_points(tapped_programs)]

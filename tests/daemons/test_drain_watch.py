@@ -62,7 +62,7 @@ async def looked(watcher: DrainWatch[Tables]) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain_watch, "LOOK_S", 0.01)
+    monkeypatch.setattr(drain_watch, "POLL_S", 0.01)
 
 
 def test_without_weight_and_without_flows_is_drained() -> None:

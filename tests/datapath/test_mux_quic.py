@@ -18,7 +18,7 @@ from tests.slowpath.tables import Mux
 PORT, FAMILIES = 40000, pytest.mark.parametrize("family", [4, 6])
 
 
-IDLE = {"untrusted_s": 600, "trusted_s": 600}
+IDLE = {"untrusted_s": 600, "udp_s": 600}
 """Longer than it takes to compile between two packets."""
 
 

@@ -13,8 +13,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.tools.doctor import bgp
 from lbmux.tools.doctor.situation import Situation
-from lbmux.tools.web.mux_status import look
-from lbmux.tools.web.pool_status import picture
+from lbmux.tools.web.mux_status import poll
+from lbmux.tools.web.pool_status import document
 from tests.daemons.running_daemons import running, service
 from tests.lab.routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
 
@@ -129,7 +129,7 @@ def test_a_wrong_as_is_told_everywhere(lab: Lab, speaker: str) -> None:
         known = Situation("mux", mux.control)
         (finding,) = bgp.sessions(known)
         assert finding.state == "fault" and "bad peer as" in finding.seen.lower()
-        (session,) = picture([look("mux1", mux.control)], [])["sessions"]
+        (session,) = document([poll("mux1", mux.control)], [])["sessions"]
         assert not session["up"] and "bad peer as" in session["reason"].lower()
 
 

@@ -28,6 +28,8 @@ class Served(Inside):
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.tracker, self.wanted, self.overrides = BackendTracker(), self.mux.config, Overrides()
+        if self.wanted is not None:
+            self.tracker.configure(self.wanted)
         showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
         self._server = ControlServer(path, showing.handlers() | {"health": self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)

@@ -272,6 +272,7 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
     mux.override("drain", "h2")
     for name in ("h3", "h4"):
         mux.tracker.heard(("web", name), False, "connection refused")
+    mux.tracker.heard(("web", "h5"), True, "connected")
     mux.refresh()
     explanation = mux.explain(asked(1), opens=True)
     assert explanation.verdict == Verdict.NO_BACKEND

@@ -139,8 +139,8 @@ def after(context, sequence, verdict, target, leaves_by):
         )  # fmt: skip
 
 
-def mux_xdp(lowering):
-    context = xdp_context(lowering)
+def mux_xdp(ctx):
+    context = xdp_context(ctx)
     sequence = noted(context, True)
     verdict, target = mux.run(context)
     leaves_by = int64(0)
@@ -150,16 +150,16 @@ def mux_xdp(lowering):
     return mux_action(context, verdict, target)
 
 
-def agent_xdp(lowering):
-    context = xdp_context(lowering)
+def agent_xdp(ctx):
+    context = xdp_context(ctx)
     sequence = noted(context, False)
     verdict, target = agent.run_inbound(context)
     after(context, sequence, verdict, target, int64(0))
     return agent_xdp_action(verdict)
 
 
-def agent_tc(lowering):
-    context = tc_context(lowering)
+def agent_tc(ctx):
+    context = tc_context(ctx)
     if packet_mark(context) == AGENT_MARK:
         return TCX_NEXT
     sequence = noted(context, True)

@@ -40,7 +40,10 @@ def test_nobody_has_an_interface() -> None:
         ("packet", 7, 3, "warning", "3 of 10 super-frames came faster than user space could read them"),
     ],
 )
-def test_super_frames_that_came(driver: str, came: int, lost: int, state: str, said: str) -> None:
+def test_super_frames_that_came(
+    monkeypatch: pytest.MonkeyPatch, driver: str, came: int, lost: int, state: str, said: str
+) -> None:
+    monkeypatch.setattr(interface_checks, "features", lambda interface: {})
     counters = {"ring": {"super_frames": came, "super_frames_lost": lost}}
     told = situation("mux", interface="lo", runtime={"driver": driver}, counters=counters)
     (finding,) = interface_checks.super_frames(told)

@@ -27,7 +27,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> set[Address]:
 
 
 def found(*of: Address) -> list[Finding]:
-    return [*vip_checks.claimed(situation("router", vip_checks=list(of)))]
+    return [*vip_checks.claimed(situation("router", vips=list(of)))]
 
 
 def test_nobody_answers(claimed: set[Address]) -> None:
