@@ -20,6 +20,7 @@ test: check
 	@$(VENV)/python -m pytest -q $(ALONE)
 
 check: setup
+	@$(VENV)/ruff format --check --quiet .
 	@$(VENV)/ruff check .
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports

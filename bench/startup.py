@@ -8,15 +8,15 @@ from bench.live import Bed
 from bench.report import Result, median
 
 
-def _command(*arguments: str) -> float:
+def seconds_to_run(*arguments: str) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def run() -> list[Result]:
-    bare = median(lambda: _command("-c", "import click"), 7)
-    help_s = median(lambda: _command("-m", "lbmux.cli.main", "--help"), 7)
+    bare = median(lambda: seconds_to_run("-c", "import click"), 7)
+    help_s = median(lambda: seconds_to_run("-m", "lbmux.cli.main", "--help"), 7)
     against = "python -c 'import click'"
     results = [Result("startup", "lbmux --help", help_s * 1000, "ms", against, help_s / bare, "< 150")]
     with Bed() as bed:

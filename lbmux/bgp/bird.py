@@ -87,7 +87,7 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
                 sum(map(int, exported)) if up else 0,
                 bfd[1].lower() if bfd else "",
                 "" if up or error is None else printable(error[1].encode()),
-            )  # fmt: skip
+            )
         )
     return found
 

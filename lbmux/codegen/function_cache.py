@@ -6,7 +6,7 @@ Numba's own cache loads whatever lies there, and first refreshes all its registr
 import logging
 import pickle
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, UserProvidedCacheLocator
 
@@ -36,7 +36,7 @@ class _Place(UserProvidedCacheLocator):
 
 
 class _Result(CompileResultCacheImpl):
-    _locator_classes = [_Place]
+    _locator_classes: ClassVar[list[type]] = [_Place]
 
 
 class _Files(IndexDataCacheFile):

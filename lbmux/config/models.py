@@ -113,7 +113,7 @@ class Backend(Model):
         """Destination of the outer header."""
         return self.host or self.dip
 
-    def _filled(self, port: int) -> "Backend":
+    def filled(self, port: int) -> "Backend":
         port = self.port or port
         return self.model_copy(update={"port": port, "name": self.name or f"{self.dip}:{port}"})
 
@@ -167,7 +167,7 @@ class Service(Model):
     ) -> tuple[Backend, ...]:
         sound, faults = _sound_items(value, handler, Backend)
         port = 0 if info.data.get("port_to") else info.data.get("port", 0)
-        sound = {at: backend._filled(port) for at, backend in sound.items()}
+        sound = {at: backend.filled(port) for at, backend in sound.items()}
         faults += _repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
         faults += _repeated(
             sound,
@@ -313,7 +313,7 @@ def _server_ids(backends: dict[int, Backend], quic: Quic | None) -> Iterator[Fau
 def _overlapping_ports(services: dict[int, Service]) -> Iterator[Fault]:
     """Ranges of one VIP and protocol that have ports in common; a repeated first port is said elsewhere."""
     before: dict[Hashable, Service] = {}
-    key = lambda at: (str(services[at].vip), services[at].protocol, services[at].port)  # noqa: E731
+    key = lambda at: (str(services[at].vip), services[at].protocol, services[at].port)  # noqa: E731 -- a function of three lines would say no more
     for at in sorted(services, key=key):
         service = services[at]
         last = before.get((service.vip, service.protocol))

@@ -84,7 +84,7 @@ class TunnelProbes:
         """
         services = tuple(bare(service) for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
-        if self._mux is None and not services or self._mux is not None and self._mux.config == config:
+        if (self._mux is None and not services) or (self._mux is not None and self._mux.config == config):
             return
         if self._tun is None:
             await self._open()

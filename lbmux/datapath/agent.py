@@ -314,7 +314,7 @@ def without_entry(context, setting, worker, hashed, packet, ports, owner, now):
 @step
 def without_ports(context, setting, start, end, verdict):
     """The verdict of what ``parse`` left with one: fragments and ICMP errors of a backend are not for passing on."""
-    if verdict != FRAGMENT and verdict != ICMP:  # noqa: PLR1714 (a tuple is no BPF)
+    if verdict != FRAGMENT and verdict != ICMP:
         return verdict
     found, offset, kind = network_offset(context, start, end)
     if found != PARSED:
@@ -344,8 +344,8 @@ def is_icmp_error(context, start, offset, end, kind):
     number = int64(icmp(start, found.transport).type)
     if found.family == 6:
         return number < V6_FIRST_QUERY
-    is_old = number >= V4_UNREACHABLE and number <= V4_REDIRECT  # noqa: PLR1716
-    return is_old or number == V4_EXCEEDED or number == V4_PARAMETER  # noqa: PLR1714
+    is_old = number >= V4_UNREACHABLE and number <= V4_REDIRECT
+    return is_old or number == V4_EXCEEDED or number == V4_PARAMETER
 
 
 @step

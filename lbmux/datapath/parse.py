@@ -85,7 +85,7 @@ def _no_headers(verdict):
 
 @step
 def is_tag(kind):
-    return kind == TYPE_VLAN or kind == TYPE_QINQ  # noqa: SIM109, PLR1714 (a tuple is no BPF)
+    return kind == TYPE_VLAN or kind == TYPE_QINQ
 
 
 @step
@@ -132,12 +132,12 @@ def ipv4_headers(context, start, offset, end, bytes_left):
 
 @step
 def is_extension(protocol):
-    options = protocol == HOP_BY_HOP or protocol == DESTINATION_OPTIONS or protocol == ROUTING  # noqa: SIM109
-    return options or protocol == FRAGMENT_HEADER or protocol == AUTHENTICATION  # noqa: SIM109
+    options = protocol == HOP_BY_HOP or protocol == DESTINATION_OPTIONS or protocol == ROUTING
+    return options or protocol == FRAGMENT_HEADER or protocol == AUTHENTICATION
 
 
 @step
-def ipv6_headers(context, start, offset, end, bytes_left):
+def ipv6_headers(context, start, offset, end, bytes_left):  # noqa: C901 -- compiled: one bounded loop for the verifier
     """The IPv6 header at ``offset`` with its extension headers (RFC 8200), of which there may be MOST_EXTENSIONS."""
     if beyond(advance(start, offset + IPV6_BYTES), end):
         return _no_headers(TRUNCATED)

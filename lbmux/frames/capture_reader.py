@@ -38,7 +38,7 @@ class CaptureReader:
         except OSError as error:
             hint = "name a file that is there, and that this user may read"
             raise SetupError(str(path), error.strerror or str(error), hint) from error
-        self._file: io.FileIO | Decompressed = file
+        self.file: io.FileIO | Decompressed = file
         status = os.fstat(file.fileno())
         self.size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
         """None where it is not known: of a pipe, and of what a compressed file holds."""
@@ -50,7 +50,7 @@ class CaptureReader:
             self._format = self._find_format()
             self._find_interface()
         except BaseException:
-            self._file.close()
+            self.file.close()
             raise
 
     def _beginning(self) -> bytes:
@@ -62,7 +62,7 @@ class CaptureReader:
         """Put a decompressor between the file and the buffer, if the file is compressed."""
         kind = compression_of(self._beginning())
         if kind:
-            self._file = Decompressed(self.path, file, self._buffer[: self._end].tobytes(), kind)
+            self.file = Decompressed(self.path, file, self._buffer[: self._end].tobytes(), kind)
             self.size_bytes, self._end = None, 0
 
     def _find_format(self) -> Pcap | Pcapng:
@@ -93,7 +93,7 @@ class CaptureReader:
         self.close()
 
     def close(self) -> None:
-        self._file.close()
+        self.file.close()
 
     @property
     def raw(self) -> bool:
@@ -142,7 +142,7 @@ class CaptureReader:
         self._buffer[:rest] = self._buffer[self._start : self._end]
         self._offset, self._start, self._end = self._offset + self._start, 0, rest
         try:
-            got = self._file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
+            got = self.file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
         except OSError as error:
             raise SetupError(str(self.path), error.strerror or str(error), "name a file, and no directory") from error
         self._end += got

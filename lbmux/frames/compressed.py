@@ -43,22 +43,22 @@ class Decompressed:
         """``start`` was read from the file already."""
         self._path, self._file, self._kind = path, file, kind
         self._input, self._at = start, 0
-        self._output = memoryview(b"")
+        self.output = memoryview(b"")
         self._given = 0
         self._decompressor, self._error = _decompressor(kind)
 
     def readinto(self, target: memoryview) -> int:
         """How many bytes came; 0 at the end."""
-        while not self._output:
+        while not self.output:
             if self._at == len(self._input):
                 self._input, self._at = self._file.read(PIECE_BYTES) or b"", 0
             if not self._input:
                 self._check_end()
                 return 0
-            self._output = memoryview(self._decompress())
-        size = min(len(target), len(self._output))
-        target[:size] = self._output[:size]
-        self._output = self._output[size:]
+            self.output = memoryview(self._decompress())
+        size = min(len(target), len(self.output))
+        target[:size] = self.output[:size]
+        self.output = self.output[size:]
         self._given += size
         return size
 

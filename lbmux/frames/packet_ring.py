@@ -93,7 +93,7 @@ class PacketRing:
         try:
             stride = _stride(self._socket, interface)
             block = max(mmap.PAGESIZE, stride)
-            self._frames, self._stride = frames * block // stride, stride
+            self.frames, self._stride = frames * block // stride, stride
             self._set_up(block, frames, only)
         except OSError as error:
             self.close()
@@ -130,7 +130,7 @@ class PacketRing:
         self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if only is not None:
             attach(sock, only)
-        sock.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("IIII", block, blocks, self._stride, self._frames))
+        sock.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("IIII", block, blocks, self._stride, self.frames))
         self._memory = mmap.mmap(sock.fileno(), block * blocks, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._ring = np.frombuffer(self._memory, np.uint8)
         sock.bind((self.interface, ETH_P_ALL))
@@ -163,10 +163,10 @@ class PacketRing:
         """Fill the batch with frames that wait; how many.  They stay the ring's until ``release``."""
         batch.count = int(
             _receive(
-                _address(self._ring), self._stride, self._frames, self._next, self.index, self._socket.fileno(),
+                _address(self._ring), self._stride, self.frames, self._next, self.index, self._socket.fileno(),
                 _address(self._super), _address(self._whole), _address(self._arena), batch.address, batch.length,
                 batch.flags, batch.interface, self._arrived, self._wire,
-                min(batch.capacity, self._frames, MOST_FRAMES),
+                min(batch.capacity, self.frames, MOST_FRAMES),
             )
         )  # fmt: skip
         if batch.count == 0:
@@ -209,8 +209,8 @@ class PacketRing:
     def release(self, batch: Batch) -> None:
         """Give the frames of the last ``receive`` back to the kernel."""
         taken = int(self._super["taken"][0])
-        _release(_address(self._ring), self._stride, self._frames, self._next, taken)
-        self._next = (self._next + taken) % self._frames
+        _release(_address(self._ring), self._stride, self.frames, self._next, taken)
+        self._next = (self._next + taken) % self.frames
         self._super["taken"] = 0
 
     def dropped(self) -> int:
@@ -265,7 +265,7 @@ def _put_back(start, head):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _receive(  # type: ignore[no-untyped-def]
+def _receive(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: the loop over the ring
     ring, stride, frames, first, index, descriptor, state, whole, arena,
     address, length, flags, interface, arrived, wire, capacity,
 ):  # fmt: skip

@@ -201,7 +201,7 @@ def _interface_number(kind, block, swapped):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _scan(  # type: ignore[no-untyped-def]
+def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: a block's checks in the order of its fields
     memory, start, end, swapped, interfaces, described, arena, address, length, missing, flags, interface, time_ns,
     count, capacity, last_ns,
 ):  # fmt: skip

@@ -50,21 +50,21 @@ class Kernel:
         self._lock = threading.RLock()  # trace and route changes come from different threads
         pins.mount()
         self.pins_end_with = pins.end_with()
-        self._pins = pins.Pins(pins.directory_of(interface, role))
+        self.pins = pins.Pins(pins.directory_of(interface, role))
         self._remove_stale_links()
-        self._generation = self._pins.in_force()
-        self._kernel_tables = self._adopt(sizes)
-        self.adopted = self._kernel_tables is not None
-        if self._kernel_tables is None:
-            self._kernel_tables = KernelTables.create(sizes)
+        self._generation = self.pins.in_force()
+        self.kernel_tables = self._adopt(sizes)
+        self.adopted = self.kernel_tables is not None
+        if self.kernel_tables is None:
+            self.kernel_tables = KernelTables.create(sizes)
             self._generation = None
 
     def _remove_stale_links(self) -> None:
         """Of an interface of this name that is gone."""
-        for path, _ in self._pins.links().values():
+        for path, _ in self.pins.links().values():
             if _linked(path) != self.index:
                 path.unlink()
-        for index, path in self._pins.egress_links().items():
+        for index, path in self.pins.egress_links().items():
             if _linked(path) != index:
                 path.unlink()
 
@@ -79,28 +79,28 @@ class Kernel:
 
     @property
     def tables(self) -> Tables:
-        assert self._kernel_tables is not None
-        return self._kernel_tables.tables
+        assert self.kernel_tables is not None
+        return self.kernel_tables.tables
 
     def load(self, programs: Mapping[Attach, str]) -> None:
         """Compile and verify programs by name, which takes the most time; they see no packets yet."""
-        assert self._kernel_tables is not None
+        assert self.kernel_tables is not None
         objects.prepare([*programs.values(), kernel_clock.PROGRAM])
         for place, name in programs.items():
             if place not in self.loaded:
-                self.loaded[place] = self._kernel_tables.load(name, place)
+                self.loaded[place] = self.kernel_tables.load(name, place)
 
     def load_beside(
         self, programs: Mapping[Attach, str], more: Mapping[str, int], rings: Mapping[str, int]
     ) -> dict[Attach, Loaded]:
         """Programs on the same tables that may be swapped for those attached; ``more`` and ``rings`` are what they have
         beside them (KernelTables.load).  Whoever asked closes their descriptors."""
-        assert self._kernel_tables is not None
+        assert self.kernel_tables is not None
         objects.prepare(programs.values())
         loaded = dict[Attach, Loaded]()
         try:
             for place, name in programs.items():
-                loaded[place] = self._kernel_tables.load(name, place, more=more, rings=rings)
+                loaded[place] = self.kernel_tables.load(name, place, more=more, rings=rings)
         except BaseException:
             for one in loaded.values():
                 os.close(one.descriptor)
@@ -109,7 +109,7 @@ class Kernel:
 
     def swap(self, place: Attach, loaded: Loaded) -> None:
         """Put a program in the place of the one that is attached there; SetupError where none is any more."""
-        links = self._pins.links()
+        links = self.pins.links()
         if place not in links:
             raise SetupError(f"interface {self.interface}", "the program was taken off", "start the daemon again")
         with self._lock:
@@ -131,7 +131,7 @@ class Kernel:
 
     def _attach_egress(self) -> None:
         self._update_egress()
-        links = self._pins.egress_links()
+        links = self.pins.egress_links()
         self.egress_refused = {}
         for index in self._egress:
             if index not in links:
@@ -143,13 +143,13 @@ class Kernel:
     def _pin_egress(self, index: int) -> None:
         link = syscall.create_link(self._running[Attach.TCX_EGRESS], index, Attach.TCX_EGRESS)
         try:
-            syscall.pin(self._pins.egress_path(index), link)
+            syscall.pin(self.pins.egress_path(index), link)
         finally:
             os.close(link)
 
     def _update_egress(self) -> None:
         """The running egress program is at every other interface that had one; links of vanished interfaces go."""
-        for index, path in self._pins.egress_links().items():
+        for index, path in self.pins.egress_links().items():
             if _linked(path) == index:
                 _update(path, self._running[Attach.TCX_EGRESS])
             else:
@@ -157,21 +157,21 @@ class Kernel:
 
     def attach(self, programs: Mapping[Attach, str]) -> None:
         """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""
-        assert self._kernel_tables is not None
+        assert self.kernel_tables is not None
         self.load(programs)
         if self._generation is None:
-            self._generation = self._pins.new_generation()
-            self._kernel_tables.pin(self._generation)
+            self._generation = self.pins.new_generation()
+            self.kernel_tables.pin(self._generation)
         for place, loaded in self.loaded.items():
-            self._pins.pin_program(self._generation, place, loaded.descriptor)
+            self.pins.pin_program(self._generation, place, loaded.descriptor)
         with self._lock:
             self._attach_all()
         kept = {syscall.program_id(loaded.descriptor) for loaded in self.loaded.values()}
-        self._pins.remove_all_but(self._generation, kept)
+        self.pins.remove_all_but(self._generation, kept)
 
     def _attach_all(self) -> None:
         """Egress first: nothing comes in while a reply could leave untranslated."""
-        links = self._pins.links()
+        links = self.pins.links()
         for place, loaded in sorted(self.loaded.items(), key=lambda one: one[0] is Attach.XDP):
             program = self._running.setdefault(place, loaded.descriptor)
             if place in links:
@@ -204,7 +204,7 @@ class Kernel:
                 if error.number in FINAL:
                     break
                 continue
-            syscall.pin(self._pins.link_path(place, mode), link)
+            syscall.pin(self.pins.link_path(place, mode), link)
             os.close(link)
             return mode
         assert refused is not None
@@ -212,7 +212,7 @@ class Kernel:
 
     def is_attached(self) -> bool:
         """Whether all programs are where ``attach`` put them: who may do that may take them off, or the interface."""
-        links = self._pins.links()
+        links = self.pins.links()
         return all(place in links and _linked(links[place][0]) == self.index for place in self.loaded)
 
     def close(self) -> None:
@@ -220,14 +220,14 @@ class Kernel:
         for loaded in self.loaded.values():
             os.close(loaded.descriptor)
         self.loaded = {}
-        if self._kernel_tables is not None:
-            self._kernel_tables.close()
+        if self.kernel_tables is not None:
+            self.kernel_tables.close()
         if self.previous is not None:
             self.previous.close()
 
     def detach(self) -> None:
         """Take the programs off, and remove the tables."""
-        self._pins.remove()
+        self.pins.remove()
         self.close()
 
 

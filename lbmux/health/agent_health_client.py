@@ -89,7 +89,7 @@ class AgentHealthClient:
                 said = why
             if self._last.get(agent, -float("inf")) > begun:  # one that only accepts is no better than one that refuses
                 pause_s, said = RETRY_S[0], ""
-            await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # noqa: S311 -- spreads load, keeps no secret
+            await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # spreads load
             pause_s = min(2 * pause_s, RETRY_S[1])
 
     async def _listen(self, agent: Agent) -> None:

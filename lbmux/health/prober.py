@@ -78,12 +78,12 @@ class Prober:
     async def _probe(self, key: BackendKey, target: Target) -> None:
         health, loop = target.health, asyncio.get_running_loop()
         if not self._settled(key):
-            await asyncio.sleep(random.uniform(0, min(SPREAD_S, health.interval_s)))  # noqa: S311 -- spreads load
+            await asyncio.sleep(random.uniform(0, min(SPREAD_S, health.interval_s)))  # spreads load
         while not self._settled(key):
             self._heard(key, *await self._attempt(key, target))
-        due = loop.time() + random.uniform(0, health.interval_s)  # noqa: S311 -- spreads load, keeps no secret
+        due = loop.time() + random.uniform(0, health.interval_s)  # spreads load
         while True:
-            aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s  # noqa: S311
+            aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s
             await asyncio.sleep(due + aside_s - loop.time())
             self._heard(key, *await self._attempt(key, target))
             due = max(due + health.interval_s, loop.time())  # what was missed is not made up for

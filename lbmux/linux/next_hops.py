@@ -78,8 +78,8 @@ class NextHops:
 
     def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
         self._on_change = on_change
-        self._loop = asyncio.SelectorEventLoop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="next-hops", daemon=True)
+        self.loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="next-hops", daemon=True)
 
     async def __aenter__(self) -> Self:
         caller = asyncio.get_running_loop()
@@ -87,23 +87,23 @@ class NextHops:
         def tell(destination: Address, hop: NextHop | None) -> None:
             caller.call_soon_threadsafe(self._on_change, destination, hop)
 
-        self._watcher = Watcher(tell)
+        self.watcher = Watcher(tell)
         self._thread.start()
-        await self._there(self._watcher.open())
+        await self._there(self.watcher.open())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._there(self._watcher.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        await self._there(self.watcher.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
         await asyncio.to_thread(self._thread.join)
-        self._loop.close()
+        self.loop.close()
 
     async def watch(self, destinations: Iterable[Address]) -> None:
         """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
-        await self._there(self._watcher.watch(set(destinations)))
+        await self._there(self.watcher.watch(set(destinations)))
 
     async def _there(self, work: Coroutine[Any, Any, None]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
 
 class Watcher:
@@ -111,7 +111,7 @@ class Watcher:
 
     def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
         self._on_change = on_change
-        self._routes: dict[Address, Route | None] = {}
+        self.routes: dict[Address, Route | None] = {}
         self._macs: dict[tuple[int, Address], int] = {}
         self._links: dict[int, Link] = {}
         self._hops: dict[Address, NextHop | None] = {}
@@ -121,7 +121,7 @@ class Watcher:
 
     async def open(self) -> None:
         self._stack = contextlib.AsyncExitStack()
-        self._netlink = await self._stack.enter_async_context(AsyncIPRoute())
+        self.netlink = await self._stack.enter_async_context(AsyncIPRoute())
         self._events = await self._stack.enter_async_context(AsyncIPRoute())
         await self._events.bind(GROUPS)
         self._waiting = select.poll()
@@ -133,9 +133,9 @@ class Watcher:
     async def _learn_all(self) -> None:
         links: dict[int, Link] = {}
         macs: dict[tuple[int, Address], int] = {}
-        async for message in await self._netlink.link("dump"):
+        async for message in await self.netlink.link("dump"):
             learn_link(links, message)
-        async for message in await self._netlink.neigh("dump"):
+        async for message in await self.netlink.neigh("dump"):
             learn_neighbour(macs, message)
         self._links, self._macs = links, macs
 
@@ -147,31 +147,31 @@ class Watcher:
 
     async def watch(self, wanted: set[Address]) -> None:
         """Watch exactly these; returns when every route has been looked up and ARP has been asked for."""
-        for gone in self._routes.keys() - wanted:
-            del self._routes[gone]
+        for gone in self.routes.keys() - wanted:
+            del self.routes[gone]
             self._hops.pop(gone, None)
-        added = wanted - self._routes.keys()
-        self._routes.update(dict.fromkeys(added))
+        added = wanted - self.routes.keys()
+        self.routes.update(dict.fromkeys(added))
         for destination in added:
-            await self._look_up(destination, is_new=True)
+            await self.look_up(destination, is_new=True)
         await self._solicit(pending_only=True)
 
-    async def _look_up(self, destination: Address, is_new: bool = False) -> None:
+    async def look_up(self, destination: Address, is_new: bool = False) -> None:
         route, reason = None, ""
         try:
-            route = _route((await self._netlink.route("get", dst=str(destination)))[0], destination)
+            route = _route((await self.netlink.route("get", dst=str(destination)))[0], destination)
         except NetlinkError as error:
             reason = str(error.args[1] if len(error.args) > 1 else error)
-        if destination not in self._routes:
+        if destination not in self.routes:
             return  # no longer watched
-        if route is None and (is_new or self._routes[destination] is not None):
+        if route is None and (is_new or self.routes[destination] is not None):
             log.warning("no route to host %s: %s", destination, reason)
-        self._routes[destination] = route
+        self.routes[destination] = route
         self._evaluate(destination)
 
     def _evaluate(self, destination: Address) -> None:
         """Put route, link and neighbour together; tell of a change."""
-        route, hop = self._routes.get(destination), None
+        route, hop = self.routes.get(destination), None
         if route is not None:
             link = self._links.get(route.interface_index)
             neighbour = self._macs.get((route.interface_index, route.via))
@@ -221,7 +221,7 @@ class Watcher:
         self._routes_changed.set()
 
     def _evaluate_all(self) -> None:
-        for destination in list(self._routes):
+        for destination in list(self.routes):
             self._evaluate(destination)
 
     async def _follow_routes(self) -> None:
@@ -230,9 +230,9 @@ class Watcher:
             await asyncio.sleep(SETTLE_S)
             self._routes_changed.clear()
             stale, self._stale = self._stale, set()
-            for destination in within(list(self._routes), stale):
-                if destination in self._routes:
-                    await self._look_up(destination)
+            for destination in within(list(self.routes), stale):
+                if destination in self.routes:
+                    await self.look_up(destination)
             await self._solicit(pending_only=True)
 
     async def _refresh(self) -> None:
@@ -241,18 +241,18 @@ class Watcher:
             await asyncio.sleep(REFRESH_S)
             turn += 1
             if turn % REFRESH_EVERY == 0:  # rules and next hop objects change routes without an event of theirs
-                for destination in [destination for destination, route in self._routes.items() if route is None]:
-                    await self._look_up(destination)
+                for destination in [destination for destination, route in self.routes.items() if route is None]:
+                    await self.look_up(destination)
             await self._solicit(pending_only=turn % REFRESH_EVERY != 0)
 
     async def _solicit(self, pending_only: bool) -> None:
         """Have the kernel resolve the neighbours that are not known, or confirm those that are."""
-        used = {(route.interface_index, route.via) for route in self._routes.values() if route is not None}
+        used = {(route.interface_index, route.via) for route in self.routes.values() if route is not None}
         for index, via in used:
             if pending_only and (index, via) in self._macs:
                 continue
             with contextlib.suppress(NetlinkError):
-                await self._netlink.neigh("replace", dst=str(via), ifindex=index, state=0, flags=NTF_USE)
+                await self.netlink.neigh("replace", dst=str(via), ifindex=index, state=0, flags=NTF_USE)
 
 
 def learn_link(links: dict[int, Link], message: Any) -> bool:

@@ -10,7 +10,7 @@ Out: fragments of a reply -> put together -> through the data path, which transl
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -83,7 +83,7 @@ class Inbound(NamedTuple):
 
     packets: list[bytes]
     frames: list[bytes]
-    back: list[bytes] = []
+    back: Sequence[bytes] = ()
     known_local: bool = False
 
 

@@ -29,7 +29,7 @@ from lbmux.slowpath.resets import reset
 from lbmux.slowpath.second_chance import Stage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
-from lbmux.slowpath.tunnels import Carrier, Ports, carrier, inside
+from lbmux.slowpath.tunnels import IANA_PORTS, Carrier, Ports, carrier, inside
 from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet, read_frame, read_ip, turned
 
@@ -59,7 +59,7 @@ class MuxContext:
     muxes: frozenset[Address] = frozenset()
     hosts: Mapping[Address, Collection[Carrier]] = field(default_factory=dict)
     """What outer packets to each host carry."""
-    ports: Ports = Ports(6080, 6081)
+    ports: Ports = IANA_PORTS
 
 
 @dataclass
@@ -86,7 +86,7 @@ class MuxSlowPath:
         self._messages = Bucket(settings.icmp_per_s)
         self._rejects = Bucket(settings.rejects_per_s)
         self._fragments.limits = settings.fragments
-        self._sharing = sharing(place.muxes, self.own)
+        self.sharing_muxes = sharing(place.muxes, self.own)
         self._returns = CpuBudget(settings.second_chance_cpu)
         self.mtus.keep(place.hosts)
 
@@ -218,8 +218,8 @@ class MuxSlowPath:
         return self._tunnelled(packet, backend)
 
     def _fragment(self, packet: Packet, now: float, from_mux: bool) -> list[Sent]:
-        if self._sharing and not from_mux:
-            owner = owner_of(packet, self._sharing)
+        if self.sharing_muxes and not from_mux:
+            owner = owner_of(packet, self.sharing_muxes)
             if owner not in self.own:
                 return self._sent_to(owner, packet)
         if packet.hops <= 1:

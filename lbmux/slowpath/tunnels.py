@@ -27,6 +27,9 @@ class Ports(NamedTuple):
         return cls(*(port_from_wire(int(row[name])) for name in ("gue_port", "geneve_port")))
 
 
+IANA_PORTS = Ports(6080, 6081)
+
+
 class Carrier(NamedTuple):
     """What an outer IP header carries: its protocol, and the UDP port that it goes to, 0 where it is not UDP."""
 

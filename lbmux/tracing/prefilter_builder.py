@@ -14,8 +14,14 @@ from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, is_address, masked,
 Prefilter = dict[str, int]
 """Fields of sift.SIEVE."""
 EVERYTHING: Prefilter = {"sent": 1, "dropped": 1}
-UNCLEAR = ("or", "||", "not", "!", "(", ")")
-PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
+UNCLEAR = frozenset(("or", "||", "not", "!", "(", ")"))
+WORDS: dict[str, Prefilter] = {
+    "and": {},
+    "&&": {},
+    "drop": {"sent": 0},
+    "tcp": {"protocol": TCP_PROTOCOL, "protocol_mask": 0xFF},
+    "udp": {"protocol": UDP_PROTOCOL, "protocol_mask": 0xFF},
+}
 SIDES = {"src": "source", "dst": "destination", "": "either"}
 
 
@@ -23,15 +29,13 @@ def prefilter_of(text: str) -> Prefilter:
     """The sieve of a filter that is understood."""
     words = [word for word, _ in tokens(text)]
     found = dict(EVERYTHING)
-    if any(word in UNCLEAR for word in words):
+    if not UNCLEAR.isdisjoint(words):
         return found
     direction, kind, at = "", "host", 0
     while (word := words[at]) != END:
         at += 1
-        if word in PROTOCOLS:
-            found |= {"protocol": PROTOCOLS[word], "protocol_mask": 0xFF}
-        elif word == "drop":
-            found["sent"] = 0
+        if word in WORDS:
+            found |= WORDS[word]
         elif word == "verdict":
             became = Verdict[words[at].upper()].kind
             found, at = found | {"sent": int(became == "send"), "dropped": int(became == "drop")}, at + 1
@@ -41,8 +45,6 @@ def prefilter_of(text: str) -> Prefilter:
             direction, kind = word, "host"
         elif word in TYPES:
             kind, direction = word, direction if words[at - 2] == direction else ""
-        elif word in ("and", "&&"):
-            continue
         elif kind == "port":
             found |= _of_port(direction, int(word))
         elif kind != "portrange" and (kind == "net" or is_address(word)):

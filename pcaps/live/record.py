@@ -18,12 +18,12 @@ from scapy.utils import wrpcap
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from lbmux.lab.lab import Lab  # noqa: E402
-from lbmux.lab.namespaces import set_route  # noqa: E402
-from lbmux.lab.topology import VIP, Route, ananta  # noqa: E402
-from tests.daemons.slow_lab import DIPS, PORT, VIPS, balanced, client_socket, served  # noqa: E402
-from tests.daemons.test_fragments import CONTENT, echo  # noqa: E402
-from tests.daemons.test_mtu import narrow  # noqa: E402
+from lbmux.lab.lab import Lab
+from lbmux.lab.namespaces import set_route
+from lbmux.lab.topology import VIP, Route, ananta
+from tests.daemons.slow_lab import DIPS, PORT, VIPS, balanced, client_socket, served
+from tests.daemons.test_fragments import CONTENT, echo
+from tests.daemons.test_mtu import narrow
 
 ALL = 0x0003
 SNAP_BYTES = 160

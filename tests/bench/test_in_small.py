@@ -27,7 +27,7 @@ def ratios(results: list[Result]) -> list[bool]:
 
 
 def test_startup() -> None:
-    assert startup._command("-c", "pass") > 0
+    assert startup.seconds_to_run("-c", "pass") > 0
 
 
 def test_memory(small: Small) -> None:
@@ -69,7 +69,7 @@ def test_watch(small: Small) -> None:
 def test_watch_in_the_kernel(small: Small) -> None:
     small(watch, KERNEL_ROUNDS=1, FLOWS=16)
     small(watch.Stage.rate, __defaults__=(64, 0.05, False))
-    results = watch._in_kernel()
+    results = watch.in_kernel()
     assert [result.goal for result in results] == ["", "0.98 to 1.02", "< 1.03"]
     assert ratios(results) == [True] * 3
 

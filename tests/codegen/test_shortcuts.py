@@ -34,7 +34,7 @@ VARIANTS = [*_entry_points(xdp_programs), *_entry_points(tapped_programs)]
 
 def _code(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:
     found = Object(data)
-    return found._bytes(objects.SECTION), found.relocations(objects.SECTION)
+    return found.section(objects.SECTION), found.relocations(objects.SECTION)
 
 
 def test_every_program_is_a_variant() -> None:

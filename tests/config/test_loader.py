@@ -156,7 +156,7 @@ def test_far_too_many_services_are_refused_without_a_look_at_each(monkeypatch: p
 @pytest.mark.parametrize(("services", "backends"), [(1024, 16), (4000, 10)])
 def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int) -> None:
     collections = list[str]()
-    count = lambda phase, info: collections.append(phase)  # noqa: E731
+    count = lambda phase, info: collections.append(phase)  # noqa: E731 -- one line in the test
     text = many(services, backends).encode()
     gc.callbacks.append(count)
     try:

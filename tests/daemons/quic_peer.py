@@ -99,7 +99,7 @@ class Client(QuicConnectionProtocol):
         """Go on from another port; which."""
         before = self._transport
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: self, local_addr=before.get_extra_info("sockname")[:2][:1] + (0,)
+            lambda: self, local_addr=(before.get_extra_info("sockname")[0], 0)
         )
         before.abort()
         self._quic.change_connection_id()

@@ -50,7 +50,7 @@ class Stream(threading.Thread):
         self.join()
         time.sleep(0.2)
         self.read()
-        received, overrun = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+        _, overrun = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._socket.close()
         assert overrun == 0, "the test itself must not lose any"
 

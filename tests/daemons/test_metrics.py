@@ -284,5 +284,5 @@ def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: P
 
 
 def test_a_port_that_is_none_is_refused() -> None:
-    with pytest.raises(SetupError, match="99999.*with a port of 0 to 65535"):
+    with pytest.raises(SetupError, match=r"99999.*with a port of 0 to 65535"):
         serve_and(lambda port: None, "127.0.0.1:99999")

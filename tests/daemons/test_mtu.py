@@ -67,7 +67,7 @@ def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int, option
         for _ in range(4):
             with client_socket(lab, family, "tcp") as sock:
                 sock.connect((VIPS[family], PORT["tcp"]))
-                content = b"".join(iter(lambda: sock.recv(65536), b""))  # noqa: B023
+                content = b"".join(iter(lambda: sock.recv(65536), b""))
             assert content == CONTENT
         assert counters(mux)["icmp_forwarded"] >= 1
 

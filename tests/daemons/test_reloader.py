@@ -188,7 +188,7 @@ def test_an_order_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None
 
 def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = TapRecord()
-    made, book = with_orders(tmp_path, tables)
+    made, _ = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     monkeypatch.setattr(os, "fsync", is_full)
     *_, last = asyncio.run(made.reload())["changes"]

@@ -1,7 +1,7 @@
 """The host agent, plainly."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.verdicts import Verdict
@@ -24,7 +24,7 @@ class Endpoint:
     protocol: int
     owner: int
     mode: int = NAT
-    idle: Idle = Idle()
+    idle: Idle = field(default_factory=Idle)
     state: int = 1
     generation: int = 0
     mss: int = 0
@@ -65,7 +65,9 @@ class PlainAgent:
         self.verdict_bytes[result[0]] += len(frame)
         return result
 
-    def _inbound(self, frame: bytes, now: int, known_local: bool) -> tuple[Verdict, int, bytes]:
+    def _inbound(  # noqa: C901 -- one decision a line, in the order of the packet's path
+        self, frame: bytes, now: int, known_local: bool
+    ) -> tuple[Verdict, int, bytes]:
         tunnel = tunnels.open_tunnel(frame, self.plain)
         if isinstance(tunnel, Verdict):
             return tunnel, -1, frame

@@ -23,7 +23,7 @@ class Service:
     protocol: int
     port: int
     slots: tuple[int, ...]
-    idle: Idle = Idle()
+    idle: Idle = field(default_factory=Idle)
     seed: int = 1
     hashed: frozenset[str] = FIELDS
     rules: tuple[tuple[IPv4Network | IPv6Network, bool], ...] = ()

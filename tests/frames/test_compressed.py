@@ -91,7 +91,7 @@ class TestBoth:
         largest = 0
         with CaptureReader(tmp_path / "capture") as reader:
             for _ in reader.batches(CapturedFrames()):
-                largest = max(largest, len(reader._file._output))  # type: ignore[union-attr]
+                largest = max(largest, len(reader.file.output))  # type: ignore[union-attr]
         assert 0 < largest <= (1 << 20 if compress is gzip.compress else 1 << 25)
 
 

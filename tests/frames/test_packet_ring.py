@@ -129,7 +129,7 @@ def test_frames_stay_in_order_while_the_ring_goes_round(wire: socket.socket, rin
 @pytest.mark.root
 def test_each_frame_of_a_batch_has_its_own_time(wire: socket.socket, ring: PacketRing) -> None:
     """Also where the ring begins anew within the batch."""
-    batch, places = Batch(), ring._frames
+    batch, places = Batch(), ring.frames
     for value in range(places - 3):
         wire.send(frame(value))
         receive_one(ring)
@@ -321,7 +321,7 @@ def test_a_vlan_tag_that_the_kernel_took_off_is_put_back(wire: socket.socket, ri
 
 @pytest.mark.root
 def test_frames_that_find_the_ring_full_are_counted(wire: socket.socket, ring: PacketRing) -> None:
-    before, places = ring.dropped(), ring._frames
+    before, places = ring.dropped(), ring.frames
     for value in range(places + 50):
         wire.send(frame(value))
     lost = ring.dropped() - before
@@ -403,7 +403,9 @@ def test_a_frame_that_the_interface_refuses_does_not_hold_up_the_next(wire: sock
 
 @pytest.mark.root
 def test_an_unknown_interface_is_named() -> None:
-    with pytest.raises(SetupError, match="^interface nowhere0: there is none of that name [(]`ip link` lists them[)]$"):
+    with pytest.raises(
+        SetupError, match=r"^interface nowhere0: there is none of that name [(]`ip link` lists them[)]$"
+    ):
         PacketRing("nowhere0")
 
 

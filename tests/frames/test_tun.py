@@ -148,5 +148,5 @@ def test_a_device_that_another_has_is_refused(pair: Pair, tun: Tun) -> None:
 
 
 def test_a_name_of_another_kind_of_interface_is_refused(pair: Pair) -> None:
-    with pytest.raises(SetupError, match="^TUN device a0: "):
+    with pytest.raises(SetupError, match=r"^TUN device a0: "):
         pair.inside("a", lambda: Tun("a0", CAPACITY))

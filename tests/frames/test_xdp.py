@@ -102,7 +102,7 @@ def test_what_a_killed_process_left_half_made_is_not_adopted(pair: Pair) -> None
     in_kernel(pair, attach_with_a_flow)
 
     def die_before_the_link(kernel: Kernel) -> None:
-        kernel._kernel_tables.pin(kernel._pins.new_generation())  # type: ignore[union-attr]
+        kernel.kernel_tables.pin(kernel.pins.new_generation())  # type: ignore[union-attr]
 
     in_kernel(pair, die_before_the_link, Sizes(buckets=128, workers=4))
     assert len(generations(pair)) == 2

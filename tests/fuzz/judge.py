@@ -95,7 +95,7 @@ class Judge:
                 machine.install_agent(OWN, MUXES, endpoints(asks=True))
             twins = self._stack.enter_context(Twins(machine, attach, NOW))
             for way in ways:
-                self._kernel[way] = (TestRunner(twins._loaded[PROGRAMS[way]].descriptor), machine.worker)
+                self._kernel[way] = (TestRunner(twins.loaded[PROGRAMS[way]].descriptor), machine.worker)
 
     def close(self) -> None:
         self._stack.close()

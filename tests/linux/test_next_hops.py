@@ -254,13 +254,13 @@ def test_a_route_that_concerns_no_host_costs_no_lookup(run: Run) -> None:
         await watch.known(BEHIND)
         await asyncio.sleep(0.3)  # the event of the route above
         looked_up: list[Address] = []
-        look_up = watch.hops._watcher._look_up
+        look_up = watch.hops.watcher.look_up
 
         async def counted(destination: Address, is_new: bool = False) -> None:
             looked_up.append(destination)
             await look_up(destination, is_new)
 
-        watch.hops._watcher._look_up = counted  # type: ignore[method-assign]
+        watch.hops.watcher.look_up = counted  # type: ignore[method-assign]
         watch.route(dst="10.200.0.0/24", gateway=str(PEER))
         watch.route(dst=f"{BEHIND}/32", gateway=str(PEER))
         await asyncio.sleep(0.3)
@@ -276,7 +276,7 @@ def test_after_lost_events_everything_is_read_anew(run: Run, caplog: pytest.LogC
         await watch.hops.watch([PEER, BEHIND])
         await watch.known(BEHIND)
         go_on = Event()
-        watch.hops._loop.call_soon_threadsafe(go_on.wait, 20)
+        watch.hops.loop.call_soon_threadsafe(go_on.wait, 20)
 
         def flood(ip: Any, index: int) -> None:
             for turn in range(6000):
@@ -301,13 +301,13 @@ def test_a_host_dropped_during_its_lookup_is_not_taken_up_again() -> None:
 
     class Slow:
         async def route(self, command: str, dst: str) -> list[Any]:
-            watcher._routes.clear()  # watch() of others came in between
+            watcher.routes.clear()  # watch() of others came in between
             return [Message("RTM_NEWROUTE", RTA_OIF=2)]
 
-    watcher._routes[PEER] = None
-    watcher._netlink = Slow()  # type: ignore[assignment]
-    asyncio.run(watcher._look_up(PEER))
-    assert watcher._routes == {}
+    watcher.routes[PEER] = None
+    watcher.netlink = Slow()  # type: ignore[assignment]
+    asyncio.run(watcher.look_up(PEER))
+    assert watcher.routes == {}
 
 
 class Message(dict[str, Any]):
@@ -380,7 +380,9 @@ def test_addresses_of_an_interface_and_of_the_machine(pair: Pair) -> None:
 @pytest.mark.root
 def test_an_interface_without_an_address_or_a_name_is_told(pair: Pair) -> None:
     pair.netlink("b", lambda ip, index: ip.flush_addr(index=index))
-    with pytest.raises(SetupError, match="^interface b0: has no IP address "):
+    with pytest.raises(SetupError, match=r"^interface b0: has no IP address "):
         pair.inside("b", lambda: first_addresses("b0"))
-    with pytest.raises(SetupError, match="^interface nowhere0: there is none of that name [(]`ip link` lists them[)]$"):
+    with pytest.raises(
+        SetupError, match=r"^interface nowhere0: there is none of that name [(]`ip link` lists them[)]$"
+    ):
         pair.inside("b", lambda: first_addresses("nowhere0"))

@@ -119,7 +119,7 @@ def test_what_is_on_for_good_is_warned_of(
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["lro", "rx-gro-hw"])
 def test_a_feature_that_the_device_cannot_have_is_an_error(pair: Pair, name: str) -> None:
-    with pytest.raises(SetupError, match="^interface b0: offloads: "):
+    with pytest.raises(SetupError, match=r"^interface b0: offloads: "):
         pair.inside("b", lambda: set_features("b0", {name: True}))
     assert not pair.inside("b", lambda: features("b0"))[name]
 
@@ -134,7 +134,7 @@ def test_an_unknown_feature_is_named_and_nothing_switched(pair: Pair) -> None:
 
 
 def test_an_unknown_interface_is_named() -> None:
-    with pytest.raises(SetupError, match="^interface nowhere0: offloads: No such device [(]needs CAP_NET_ADMIN, "):
+    with pytest.raises(SetupError, match=r"^interface nowhere0: offloads: No such device [(]needs CAP_NET_ADMIN, "):
         features("nowhere0")
     assert device_driver("nowhere0") == ""
 

@@ -216,7 +216,7 @@ def test_what_another_mux_sent_goes_to_no_third_even_if_that_one_should_have_it(
     passed = [one for one in sent if one.interface == BY_ROUTE]
     assert passed
     theirs.slow.own = frozenset({ip_address(OTHER_MUX)})
-    theirs.slow._sharing = [ip_address(MUX)]  # a mux that believes all is ours
+    theirs.slow.sharing_muxes = [ip_address(MUX)]  # a mux that believes all is ours
     for one in passed:
         assert [onward.interface for onward in theirs.arrive(IP(one.data))] == [INTERFACE]
 

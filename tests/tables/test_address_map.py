@@ -37,7 +37,7 @@ def find(tables: Tables, name: Name) -> int:
             np.uint64(low),
             np.uint16(port_to_wire(name.port)),
             name.protocol,
-        )  # fmt: skip
+        )
     )
 
 

@@ -177,7 +177,7 @@ class SystemUnderTest:
     def wait_until_normal(self) -> None:
         """Every front is a way to the VIP, and says that every backend is up."""
         for router, wanted in self.scenario.ways.items():
-            self._wait(lambda: self.ways(router) == wanted, f"{router}'s ways to the VIP")  # noqa: B023
+            self._wait(lambda: self.ways(router) == wanted, f"{router}'s ways to the VIP")  # noqa: B023 -- called within the turn
         self._wait(lambda: all(self._healthy(node) for node in self.scenario.forwarders), "healthy backends")
         if self.scenario.active is not None:
             node, address = self.scenario.active

@@ -34,15 +34,15 @@ class Object:
     def _text(self, at: int) -> str:
         return self.data[at : self.data.index(b"\0", at)].decode()
 
-    def _bytes(self, name: str) -> bytes:
+    def section(self, name: str) -> bytes:
         header = self._sections.get(name)
         return self.data[header[4] : header[4] + header[5]] if header else b""
 
     def relocations(self, section: str) -> list[tuple[int, str]]:
         """(offset of the instruction, symbol) of each load that waits for an address."""
         names = self._sections[".strtab"][4]
-        symbols = [symbol[0] for symbol in SYMBOL.iter_unpack(self._bytes(".symtab"))]
-        found = RELOCATION.iter_unpack(self._bytes(".rel" + section))
+        symbols = [symbol[0] for symbol in SYMBOL.iter_unpack(self.section(".symtab"))]
+        found = RELOCATION.iter_unpack(self.section(".rel" + section))
         return [(at, self._text(names + symbols[kind >> 32])) for at, kind in found]
 
     def program(
@@ -50,7 +50,7 @@ class Object:
     ) -> bytes:
         """The instructions of a section; by symbol, ``maps`` has descriptors of maps of which the value is meant,
         ``rings`` those of which the map itself is, and ``numbers`` plain values."""
-        code = bytearray(self._bytes(section))
+        code = bytearray(self.section(section))
         if not code:
             raise ValueError(f"no section {section}")
         for at, symbol in self.relocations(section):

@@ -20,7 +20,7 @@ def rights(situation: Situation) -> Iterator[Finding]:
     who = "this user" if pid is None else f"the daemon (process {pid})"
     network = [name for name, bit in NETWORK.items() if not effective >> bit & 1]
     kernel = [name for name, bit in KERNEL.items() if not effective >> bit & 1 and not effective >> INSTEAD_OF_BPF & 1]
-    if network or kernel and _has_programs(situation):
+    if network or (kernel and _has_programs(situation)):
         yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", HINT)
     elif kernel and pid is not None:
         yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", HINT)

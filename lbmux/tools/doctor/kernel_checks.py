@@ -83,7 +83,7 @@ def multipath_hash(situation: Situation) -> Iterator[Finding]:
         policy = number(f"{family.replace('.', '/')}/fib_multipath_hash_policy")
         fields = number(f"{family.replace('.', '/')}/fib_multipath_hash_fields")
         said = f"{family}.fib_multipath_hash_policy is {policy}"
-        if policy == FIVE_TUPLE or policy == CUSTOM and fields & SOURCE_PORT:
+        if policy == FIVE_TUPLE or (policy == CUSTOM and fields & SOURCE_PORT):
             yield ok("hash policy", f"{said}: ports count")
         else:
             hint = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"

@@ -40,7 +40,7 @@ def _own(situation: Situation, vip: Address) -> Finding:
     seen = f"this {role} has the VIP {vip} itself: its kernel answers in the backends' place"
     muxes = {*map(str, (situation.runtime or {}).get("addresses", ()))}
     muxes |= {str(mux) for mux in situation.config.muxes} if situation.config else set()
-    length, name = _prefix(vip)
+    length, name = prefix_of(vip)
     if str(vip) in muxes:
         seen = f"the VIP {vip} is the address of {'this' if role == 'mux' else 'a'} mux, by which hosts know it"
         return fault("VIP", seen, f"give the service another VIP in the file, and leave {vip} to the {role}")
@@ -50,7 +50,7 @@ def _own(situation: Situation, vip: Address) -> Finding:
     return fault("VIP", seen, f"ip address del {vip}/{length} dev {name}")
 
 
-def _prefix(address: Address) -> tuple[int, str]:
+def prefix_of(address: Address) -> tuple[int, str]:
     """The length and the interface that an address of this machine has; of several the shortest."""
     with IPRoute() as ip:
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in ip.get_links()}

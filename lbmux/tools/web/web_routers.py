@@ -18,7 +18,7 @@ def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
             "up": peer["state"] == "established",
             "state": peer["state"],
             "reason": peer["reason"],
-        }  # fmt: skip
+        }
         for one in statuses
         for peer in one.bgp.get("neighbours", ())
     ]

@@ -31,7 +31,7 @@ def test_native_code_in_this_process_makes_no_difference(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="^no_such_thing cannot be compiled for the kernel: .*no_such_thing"):
+    with pytest.raises(CompileError, match=r"^no_such_thing cannot be compiled for the kernel: .*no_such_thing"):
         compiled("no_such_thing")
     assert list(tmp_path.iterdir()) == []
 

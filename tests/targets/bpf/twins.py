@@ -46,7 +46,7 @@ class Twins:
         self.kernel = KernelTables.create(machine.tables.sizes)
         copy_tables(machine.tables, self.kernel.tables)
         self._programs = programs
-        self._loaded: dict[str, Loaded] = {}
+        self.loaded: dict[str, Loaded] = {}
         self.set_time(now)
 
     def set_time(self, now: int) -> None:
@@ -54,13 +54,13 @@ class Twins:
         self.close_programs()
         self._now = now
         clock = {"jiffy_ns": 0, "jiffy_offset_ns": now << TICK_SHIFT}
-        self._loaded = {name: self.load(name, place, clock) for name, place in self._programs.items()}
+        self.loaded = {name: self.load(name, place, clock) for name, place in self._programs.items()}
 
     def load(self, name: str, place: Attach, clock: Mapping[str, int]) -> Loaded:
         return self.kernel.load(name, place, clock)
 
     def close_programs(self) -> None:
-        for loaded in self._loaded.values():
+        for loaded in self.loaded.values():
             os.close(loaded.descriptor)
 
     def __enter__(self) -> "Twins":
@@ -76,7 +76,7 @@ class Twins:
 
     def run(self, program: str, frames: Sequence[bytes]) -> tuple[list[Run], Frames]:
         """(what the kernel's program made of each, the same frames after native code)."""
-        runner, worker = TestRunner(self._loaded[program].descriptor), self.machine.worker
+        runner, worker = TestRunner(self.loaded[program].descriptor), self.machine.worker
         runs, batch = [runner.run(frame) for frame in frames], Frames(frames)
         step = {"mux_xdp": worker.forward, "agent_xdp": worker.inbound, "agent_tc": worker.outbound}[program]
         step(batch, self._now)

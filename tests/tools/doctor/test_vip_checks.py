@@ -99,4 +99,4 @@ def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
 
 
 def test_the_prefix_of_an_address_of_this_machine() -> None:
-    assert vip_checks._prefix(IPv4Address("127.0.0.1")) == (8, "lo")
+    assert vip_checks.prefix_of(IPv4Address("127.0.0.1")) == (8, "lo")
