@@ -44,7 +44,7 @@ class Case:
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> TraceEvent:
         found = self.slow.inbound(verdict, frame, now)
-        assert (found.back, found.known_local) == ([], False)
+        assert (found.back, found.known_local) == ((), False)
         return TraceEvent(found.packets, found.frames)
 
     def adopt(self, flow: Flow) -> Adopted:
@@ -167,7 +167,7 @@ def segment(family: int, flags: str = "A") -> Any:
 def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -> None:
     case, (frame,) = Case(), tunnelled(segment(family), kind)
     case.has = True
-    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0) == ([], [frame], [], True)
+    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0) == ([], [frame], (), True)
     client, dip = (CLIENT, DIP) if family == 4 else (CLIENT6, DIP6)
     assert case.asked == [Flow(6, ip_address(client), 40000, ip_address(dip), 8080)]  # as its server knows it
 

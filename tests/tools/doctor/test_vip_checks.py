@@ -67,7 +67,7 @@ def test_without_vips_nothing_is_said(claimed: set[Address]) -> None:
 def owned(monkeypatch: pytest.MonkeyPatch, vip: Address, length: int, role: Role = "mux", **known: Any) -> Finding:
     """The only finding where this machine has the VIP, as an address of so long a prefix on eth0."""
     monkeypatch.setattr(vip_checks, "addresses", lambda: [vip])
-    monkeypatch.setattr(vip_checks, "_prefix", lambda address: (length, "eth0"))
+    monkeypatch.setattr(vip_checks, "prefix_of", lambda address: (length, "eth0"))
     (finding,) = vip_checks.ownership(situation(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
     return finding
 
