@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lbmux.backends.overrides import OverriddenState, Override, Overrides, with_overrides
 from lbmux.backends.removal import BY_COMMAND, settled
-from lbmux.config.field_types import Model, said
+from lbmux.config.field_types import Model, error_message
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.errors import LbmuxError
 
@@ -158,4 +158,4 @@ def _checked(model: type[Checked], values: Mapping[str, Any], what: str) -> Chec
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = next((str(step) for step in reversed(first["loc"]) if isinstance(step, str)), "")
-        raise OverrideError(what, f"{field}: {said(first, model)}") from error
+        raise OverrideError(what, f"{field}: {error_message(first, model)}") from error

@@ -1,6 +1,7 @@
-"""Checks across services for addresses that would send packets round in circles.  Pure.
+"""Checks across services for addresses that would make packets loop.  Pure.
 
-A VIP belongs to no machine: where it is also a backend's or a mux's address, its tunnel ends at the muxes again.
+A VIP must not be a machine's own address: a tunnel to a backend or mux that has a VIP as its address leads back to the
+muxes.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -12,27 +13,27 @@ if TYPE_CHECKING:
     from lbmux.config.models import Backend, Service
 
 Fault = tuple[tuple[int | str, ...], str]
-"""Where below the field, and what is wrong there."""
+"""The location below the field, and what is wrong there."""
 
 
-def loops(muxes: Collection[Address], services: Mapping[int, "Service"]) -> Iterator[Fault]:
-    """Where below `services` (by place in the file) an address must not stand, and why."""
+def find_loops(muxes: Collection[Address], services: Mapping[int, "Service"]) -> Iterator[Fault]:
+    """Yield each address that would make packets loop; `services` maps the index in the file to the service."""
     owners = dict[Address, str]()
     for service in services.values():
         owners.setdefault(service.vip, service.name)
     for at, service in services.items():
         if service.vip in muxes:
-            yield (at, "vip"), "is the address of a mux (`muxes`): a VIP belongs to no machine"
+            yield (at, "vip"), "is the address of a mux (see `muxes`); a VIP must not be a machine's own address"
         for number, backend in enumerate(service.backends):
-            for field, address in _ends(backend):
+            for field, address in _addresses(backend):
                 if address == service.vip:
-                    yield (at, "backends", number, field), "is the service's own VIP: packets would go round in circles"
+                    yield (at, "backends", number, field), "is the service's own VIP: packets would loop"
                 elif address in owners:
-                    why = f"is the VIP of service {owners[address]}: packets would go back to the muxes"
+                    why = f"is the VIP of service {owners[address]}: packets would loop back to the muxes"
                     yield (at, "backends", number, field), why
 
 
-def _ends(backend: "Backend") -> Iterator[tuple[str, Address]]:
+def _addresses(backend: "Backend") -> Iterator[tuple[str, Address]]:
     yield "dip", backend.dip
     if backend.host is not None:
         yield "host", backend.host

@@ -1,15 +1,15 @@
-"""What differs between two configurations, in words: what a reload answers and logs."""
+"""Describes the differences between two configurations, for the answer to a reload and for the log."""
 
 from collections.abc import Iterator
 
 from lbmux.config.models import Config, Service
 
 SETTINGS = tuple(name for name in Config.model_fields if name != "services")
-OF_A_SERVICE = tuple(name for name in Service.model_fields if name not in ("name", "backends"))
+SERVICE_FIELDS = tuple(name for name in Service.model_fields if name not in ("name", "backends"))
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """One line for each difference; none where both mean the same."""
+    """Return one line per difference; an empty list if both mean the same."""
     return [*_settings(old, new), *_services(old, new)]
 
 
@@ -30,7 +30,7 @@ def _services(old: Config, new: Config) -> Iterator[str]:
 
 
 def _service(old: Service, new: Service) -> Iterator[str]:
-    for field in OF_A_SERVICE:
+    for field in SERVICE_FIELDS:
         if getattr(old, field) != getattr(new, field):
             yield f"{field} changed"
     before = {backend.name: backend for backend in old.backends}

@@ -1,4 +1,4 @@
-"""What the models of the configuration have in common: their base, and the types of their fields."""
+"""The base class and the field types that all configuration models share."""
 
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -10,23 +10,24 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from lbmux.addresses import Address
 from lbmux.config.renamed_keys import RENAMED
 
-SAID = {"missing": "is missing", "model_type": "should be a mapping"}
+MESSAGES = {"missing": "is missing", "model_type": "should be a mapping"}
+"""Messages that replace pydantic's own, by error type."""
 
 
-def said(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """What pydantic says of a value in a `model`, in this file's words."""
+def error_message(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Turn a pydantic error about a `model` into a message that follows the field's name."""
     old = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "extra_forbidden" and old in RENAMED:
         return f"was renamed to {RENAMED[old]}"
     if error["type"] == "extra_forbidden":
-        return "is no known field" + _meant(model, error["loc"])
-    return SAID.get(error["type"]) or error["msg"].removeprefix("Input ")
+        return "is not a known field" + _suggestion(model, error["loc"])
+    return MESSAGES.get(error["type"]) or error["msg"].removeprefix("Input ")
 
 
-def _meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    *way, name = location
+def _suggestion(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    *parents, name = location
     known: type[BaseModel] | None = model
-    for step in way:
+    for step in parents:
         if isinstance(step, str) and known is not None:
             known = _model_in(known.model_fields[step].annotation)
     close = get_close_matches(str(name).lower().replace("-", "_"), known.model_fields, 1) if known else []
@@ -34,14 +35,14 @@ def _meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, alone, optional or in a tuple."""
+    """Return the model in a field's annotation: bare, optional or in a tuple."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _unicast(value: object) -> Address:
-    """One machine's address; an integer is none, though `ipaddress` would take it."""
+    """Check for a unicast address given as text; `ipaddress` alone would accept an integer too."""
     if not isinstance(value, str | IPv4Address | IPv6Address):
         raise PydanticCustomError("address", "should be an IP address as text")
     try:
@@ -49,25 +50,25 @@ def _unicast(value: object) -> Address:
     except ValueError:
         raise PydanticCustomError("address", "is not an IPv4 or IPv6 address") from None
     if address.is_multicast:
-        raise PydanticCustomError("address", "is a multicast address: a unicast one is needed")
+        raise PydanticCustomError("address", "is a multicast address; use a unicast address")
     if address.is_unspecified or (address.version == 4 and (address.is_reserved or address.packed[0] == 0)):
         raise PydanticCustomError("address", "is not a unicast address")
     if address.version == 6 and (address.is_link_local or address.ipv4_mapped):
-        raise PydanticCustomError("address", "is no address that packets could be routed to")
+        raise PydanticCustomError("address", "is not a routable address")
     return address
 
 
 def _routed(address: Address) -> Address:
     if address.is_loopback:
-        raise PydanticCustomError("address", "is a loopback address, which no packet from outside may have")
+        raise PydanticCustomError("address", "is a loopback address, which other machines cannot reach")
     if address.is_link_local:
-        raise PydanticCustomError("address", "is a link-local address, which no router forwards to")
+        raise PydanticCustomError("address", "is a link-local address, which routers do not forward to")
     return address
 
 
 Unicast = Annotated[IPv4Address | IPv6Address, BeforeValidator(_unicast)]
 Routed = Annotated[Unicast, AfterValidator(_routed)]
-"""An address that packets are routed to from other machines."""
+"""An address that other machines can reach through routers."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -84,7 +85,9 @@ def _prefix(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value)
     except ValueError as error:
-        wrong = "has host bits set" if "host bits" in str(error) else "is no IPv4 or IPv6 prefix (192.0.2.0/24, say)"
+        wrong = (
+            "has host bits set" if "host bits" in str(error) else "is not a prefix, such as 192.0.2.0/24"
+        )
         raise PydanticCustomError("prefix", wrong) from None
 
 
@@ -95,7 +98,7 @@ def _any_port(value: object) -> object:
     if value == "any":
         return 0
     if value == 0 and not isinstance(value, bool):
-        raise PydanticCustomError("port", "should be 1 to 65535, or any")
+        raise PydanticCustomError("port", "should be 1 to 65535, or `any`")
     return value
 
 

@@ -1,4 +1,4 @@
-"""How a service's backends are probed, as a part of the configuration (lbmux.control.health does it)."""
+"""Configuration of health checks; `lbmux.health` runs the probes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,55 +12,58 @@ ProbeKind = Literal["tcp", "tls", "http", "https", "dns", "udp", "icmp", "comman
 PROBE_PROTOCOLS: Mapping[ProbeKind, str] = {
     "tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "dns": "udp", "udp": "udp",
 }  # fmt: skip
-"""The transport protocols of those kinds that can take a service's own way."""
+"""The transport protocol of each probe kind that can go through the tunnel."""
 Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[\x20-\x7e]+$")]
 
 
 class Health(Model):
-    """Probes of a service's backends: those that fail get no flows until they answer again."""
+    """Health checks of a service's backends. A backend that fails gets no flows until it passes again."""
 
     by: Literal["mux", "agent"] = "mux"
-    """Who probes: each mux by itself, or the host's agent, which tells the muxes."""
+    """`mux`: each mux probes the backends. `agent`: the agent on the backend's host probes and reports to the muxes."""
     agent_port: Port = 6082
-    """The TCP port at which agents tell muxes, where they probe."""
+    """TCP port on which agents report health to muxes (`by: agent`)."""
     through: Literal["direct", "tunnel"] = "direct"
-    """A mux's probes: straight to the backend, or to the VIP and encapsulated as traffic is, so that the way to the
-    host, its agent and the replies' way back are tested too."""
+    """`direct`: a mux probes the backend's own address. `tunnel`: it probes the VIP and encapsulates the probe like
+    traffic, which also tests the path to the host, its agent and the return path."""
     kind: ProbeKind = "tcp"
-    """What is tried: a connection, a TLS handshake, a GET, a DNS query, a datagram, a ping, or a command."""
+    """The probe: a TCP connection, a TLS handshake, an HTTP GET, a DNS query, a UDP datagram, a ping or a command."""
     port: Port | None = None
-    """The port that is probed. Default: the backend's; through the tunnel, the service's."""
+    """Port to probe. Default: the backend's; with `through: tunnel` the service's."""
     interval_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
-    """From the beginning of one probe to that of the next, in seconds."""
+    """Seconds from the start of one probe to the start of the next."""
     timeout_s: Annotated[float, Field(ge=0.01, le=60)] = 0.5
-    """A probe that took as long has failed, in seconds; not more than `interval_s`."""
+    """A probe fails after this many seconds without success; at most `interval_s`."""
     rise: Count = 2
-    """So many successes in a row, and a backend that was down is up."""
+    """Consecutive successes before a backend that is down is up."""
     fall: Count = 3
-    """So many failures in a row, and a backend that was up is down."""
+    """Consecutive failures before a backend that is up is down."""
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the interval by which each probe comes earlier or later, so that they don't come all at once."""
+    """Share of the interval by which each probe is moved at random, so that probes spread out."""
     watermark: Share | None = None
-    """Where fewer than this share of the service's backends seem healthy, all are kept: the fault is the prober's."""
+    """If fewer than this share of the service's backends seem healthy, all are kept: the prober is probably at
+    fault."""
     path: Annotated[Text, Field(pattern=r"^/[\x21-\x7e]*$")] = "/"
-    """What http and https get."""
+    """Path that http and https request."""
     host: Text | None = None
-    """The Host of http and https, and the server name of tls and https. Default: the backend's address."""
+    """Host header of http and https, and server name (SNI) of tls and https. Default: the backend's address."""
     status: Annotated[int, Field(strict=True, ge=100, le=599)] = 200
-    """The status that http and https are to answer."""
+    """Status that http and https expect."""
     body: Text | None = None
-    """What the body of the answer to http and https is to contain, in its first 64 KiB."""
+    """Text that http and https expect in the first 64 KiB of the response body."""
     verify: bool = False
-    """Whether tls and https are to show a certificate that this machine trusts, for `host`."""
+    """Whether tls and https require a certificate for `host` that this machine trusts."""
     query: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{0,63}\.?$", max_length=253)] = "."
-    """The name that dns asks for (its NS at the root, else its A record); any answer without an error is right."""
+    """Name that dns asks for: NS records of the root, A records of any other name. Any answer without an error
+    passes."""
     send: Text = "lbmux"
-    """The datagram of udp."""
+    """Datagram that udp sends."""
     expect: Text | None = None
-    """What the answer of udp is to contain. Default: any answer."""
+    """Text that udp expects in the answer. Default: any answer passes."""
     command: tuple[Text, ...] = Field(default=(), validate_default=True)
-    """The program and its arguments; {dip} and {port} stand for the backend's. It is to end with 0."""
+    """Program and arguments that `kind: command` runs; {dip} and {port} are replaced by the backend's. Exit code 0
+    passes."""
 
     @field_validator("timeout_s")
     @classmethod
@@ -74,19 +77,19 @@ class Health(Model):
     @classmethod
     def _with_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
         if bool(value) != (info.data.get("kind", "command" if value else "tcp") == "command"):
-            raise PydanticCustomError("command", "is what `kind: command` runs: both or neither")
+            raise PydanticCustomError("command", "needs `kind: command`, and `kind: command` needs `command`")
         return value
 
     @field_validator("kind")
     @classmethod
     def _able_to(cls, value: ProbeKind, info: ValidationInfo) -> ProbeKind:
         if info.data.get("through") == "tunnel" and value not in PROBE_PROTOCOLS:
-            raise PydanticCustomError("kind", "does not go through the tunnel: " + ", ".join(PROBE_PROTOCOLS) + " do")
+            raise PydanticCustomError("kind", "cannot go through the tunnel; use one of " + ", ".join(PROBE_PROTOCOLS))
         return value
 
     @field_validator("through")
     @classmethod
     def _by_the_mux(cls, value: str, info: ValidationInfo) -> str:
         if value == "tunnel" and info.data.get("by") == "agent":
-            raise PydanticCustomError("through", "has no meaning beside `by: agent`: an agent probes its own host")
+            raise PydanticCustomError("through", "does not apply to `by: agent`: an agent probes its own host directly")
         return value

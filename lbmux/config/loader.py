@@ -1,7 +1,7 @@
-"""Reads the configuration from YAML, and says of everything that is wrong in which line it stands.
+"""Reads the configuration from YAML and reports every problem with its line.
 
-The file is composed to a tree of nodes first, since only nodes know their lines; the models (`config`) check
-the values made of it, and each of their errors finds its line on the way down that tree.
+PyYAML first composes a tree of nodes, which know their lines. The models (`models`) check the values; the location of
+each error is then looked up in the tree of nodes.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.config.field_types import said
-from lbmux.config.models import Config, too_many
+from lbmux.config.field_types import error_message
+from lbmux.config.models import Config, over_limits
 from lbmux.errors import ConfigError, Problem
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's where PyYAML was built with it: a file of 10,000 backends takes a second, not ten."""
+"""The libyaml loader if PyYAML has it: a file of 10,000 backends then takes one second, not ten."""
 MAX_BYTES = 16 * 1024 * 1024
-"""Of a file: the largest pool with the longest access lists takes less."""
+"""The largest file that is read; the largest pool with the longest access lists needs less."""
 
 
 def load(path: str | Path) -> Config:
-    """The configuration in a file; ConfigError with every problem at once."""
+    """Read the configuration from a file; raise ConfigError with all problems at once."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -36,16 +36,16 @@ def load(path: str | Path) -> Config:
 
 
 def parse(text: bytes, path: Path) -> Config:
-    """The configuration in the text of a file; `path` is only for what is said of it."""
+    """Parse the text of a configuration file; `path` is used in messages only."""
     if len(text) > MAX_BYTES:
-        raise ConfigError(path, [Problem(None, "", f"is longer than {MAX_BYTES} bytes, the most that are read")])
+        raise ConfigError(path, [Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes")])
     with _without_collector():
         return _parse(text, path)
 
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """A tree of a million nodes has no garbage, and the collector would walk it over and over again."""
+    """Suspend garbage collection: a tree of a million nodes has no garbage, but each collection would walk it."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -60,20 +60,20 @@ def _parse(text: bytes, path: Path) -> Config:
         loader = Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ConfigError(path, [Problem(1, "", "is empty: `services` should be in it")])
+            raise ConfigError(path, [Problem(1, "", "is empty: `services` is missing")])
         if oversized := list(_oversized(root)):
             raise ConfigError(path, oversized)
         problems = list(_repeated_keys(root))
         data = loader.construct_document(root)
     except yaml.YAMLError as error:
         raise ConfigError(path, [_syntax_problem(error, text)]) from error
-    except (ValueError, RecursionError) as error:  # a date that is none; brackets without end
-        raise ConfigError(path, [Problem(1, "", f"is not usable YAML: {error}")]) from error
+    except (ValueError, RecursionError) as error:  # an impossible date; brackets nested too deep
+        raise ConfigError(path, [Problem(1, "", f"is not valid YAML: {error}")]) from error
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         problems += [
-            Problem(_line(root, one["loc"]), _field(one["loc"]), said(one, Config))
+            Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, Config))
             for one in error.errors(include_url=False, include_input=False)
         ]
     if problems:
@@ -84,52 +84,52 @@ def _parse(text: bytes, path: Path) -> Config:
 def _syntax_problem(error: yaml.YAMLError, text: bytes) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        return Problem(mark.line + 1 if mark else 1, "", said)
-    # Bytes that are no text: the reader knows how far it came.
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        return Problem(mark.line + 1 if mark else 1, "", reason)
+    # The bytes are not text; the error has the position of the first bad one.
     position = getattr(error, "position", 0)
     return Problem(text.count(b"\n", 0, position) + 1, "", f"is not text: {getattr(error, 'reason', error)}")
 
 
 def _oversized(root: Node) -> Iterator[Problem]:
-    """More services or backends than there may be, told before every one of them is checked."""
+    """Yield a problem for too many services or backends, before each of them is checked."""
     for key, services in _items(root, "services"):
         backends = [value for service in services.value for _, value in _items(service, "backends")]
-        for reason in too_many(len(services.value), sum(len(value.value) for value in backends)):
+        for reason in over_limits(len(services.value), sum(len(value.value) for value in backends)):
             yield Problem(key.start_mark.line + 1, "services", reason)
 
 
 def _items(node: Any, name: str) -> Iterator[tuple[Node, SequenceNode]]:
-    """Lists of that name in a mapping."""
+    """Yield the key and the list of that name in a mapping."""
     for key, value in node.value if isinstance(node, MappingNode) else ():
         if key.value == name and isinstance(value, SequenceNode):
             yield key, value
 
 
 def _repeated_keys(root: Node) -> Iterator[Problem]:
-    """YAML forbids a key twice in one mapping; PyYAML lets the last one win."""
+    """Yield a problem for each repeated key: YAML forbids them, PyYAML silently uses the last one."""
     seen: set[int] = set()
-    waiting: list[tuple[Node, tuple[int | str, ...]]] = [(root, ())]
-    while waiting:
-        node, location = waiting.pop()
+    pending: list[tuple[Node, tuple[int | str, ...]]] = [(root, ())]
+    while pending:
+        node, location = pending.pop()
         if id(node) in seen:  # an alias
             continue
         seen.add(id(node))
         if isinstance(node, SequenceNode):
-            waiting += [(item, (*location, at)) for at, item in enumerate(node.value)]
+            pending += [(item, (*location, at)) for at, item in enumerate(node.value)]
         elif isinstance(node, MappingNode):
             lines: dict[str, int] = {}
             for key, value in node.value:
                 name = str(key.value)
                 if name in lines:
-                    said = f"stands twice: first in line {lines[name]}"
-                    yield Problem(key.start_mark.line + 1, _field((*location, name)), said)
+                    reason = f"is a repeated key; the first is in line {lines[name]}"
+                    yield Problem(key.start_mark.line + 1, _field((*location, name)), reason)
                 lines.setdefault(name, key.start_mark.line + 1)
-                waiting.append((value, (*location, name)))
+                pending.append((value, (*location, name)))
 
 
 def _line(node: Node, location: tuple[int | str, ...]) -> int:
-    """The line of an item, or of a key; of the nearest thing around it where it is missing."""
+    """Return the line of an item or key; if it is missing, the line of the nearest node around it."""
     line = node.start_mark.line
     for step in location:
         if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
@@ -147,5 +147,5 @@ def _line(node: Node, location: tuple[int | str, ...]) -> int:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """`services[0].vip`"""
+    """Return the location as text: `services[0].vip`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")

@@ -1,11 +1,11 @@
-"""The configuration that every mux and agent shares, as frozen models.
+"""The configuration that all muxes and agents share, as frozen models.
 
-Nothing of one machine is in it (interface, own address, driver): those are options of the commands. A reload
-makes a new `Config` and compares; nobody changes one. `config_file` reads it from YAML; the table writer
-makes tables of it. What a reader leaves out (names, ports, idle times) is filled in here.
+Settings of one machine (interface, own address, driver) are command-line options instead. A reload makes a new
+`Config` and compares; a `Config` never changes. `loader` reads it from YAML; `lbmux.tables` writes tables from it.
+These models fill in defaults that depend on other fields (names, ports, idle times).
 
-Checks that span several items (unique names, say) name the item at fault, and look at the sound items of a
-list even where it has broken ones, so that all that is wrong is said at once.
+Checks that span several items, such as unique names, report the item at fault. They check the valid items of a list
+even if others are invalid, so that one run reports all problems.
 """
 
 from collections import defaultdict
@@ -24,87 +24,100 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
-from lbmux.config.address_loops import Fault, loops
-from lbmux.config.field_types import Model, Name, Port, PortOrAny, Prefix, Routed, Seconds, Share, Unicast, said
+from lbmux.config.address_loops import Fault, find_loops
+from lbmux.config.field_types import (
+    Model,
+    Name,
+    Port,
+    PortOrAny,
+    Prefix,
+    Routed,
+    Seconds,
+    Share,
+    Unicast,
+    error_message,
+)
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
+from lbmux.plurals import counted
 
 MAX_SERVICES = 1024
 MAX_BACKENDS = 16384
 MAX_SLOTS = 2_000_003
 MAX_PREFIXES = 131_072
-"""Of all access lists, each of whose prefixes costs two rows at most."""
+"""Limit of prefixes in all access lists together; each prefix takes at most two rows."""
 MAX_PORTS = 131_072
-"""Of all services together."""
+"""Limit of ports of all services together."""
 
 BackendKey = tuple[str, str]
-"""The names of a service and of a backend of it."""
+"""The name of a service, and the name of one of its backends."""
 Item = TypeVar("Item")
 
 
 class Maglev(Model):
-    """The table that spreads new flows (Maglev, section 3.4)."""
+    """The Maglev table, which spreads new flows over backends (Maglev paper, section 3.4)."""
 
     size: Annotated[int, Field(strict=True, gt=2, le=MAX_SLOTS)] = 65537
-    """Slots per service: a prime, best over 100 times the backends of the largest service."""
+    """Slots per service: a prime number, ideally over 100 times the backends of the largest service."""
     seed: Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)] = 1
-    """Seed of the hash that picks a slot; the same on every mux."""
+    """Seed of the hash that picks a slot; the same on all muxes."""
 
     @field_validator("size")
     @classmethod
     def _prime(cls, size: int) -> int:
         if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
-            raise PydanticCustomError("prime", "should be a prime number (65537, say)")
+            raise PydanticCustomError("prime", "should be a prime number, such as 65537")
         return size
 
 
 class FlowLimits(Model):
-    """The size of the flow table, and how much of it each class of flows may fill."""
+    """The size of the flow table, and the share of it that each class of flows may fill."""
 
     limit: Annotated[int, Field(strict=True, ge=1024, le=16_777_216)] = 1_048_576
-    """Flows that a mux remembers at most; its memory is taken at the start."""
+    """Maximum number of flows that a mux remembers; the memory is allocated at the start."""
     trusted_share: Share = 0.75
-    """Share of the table for flows that were seen twice or more."""
+    """Share of the table for flows with two or more packets."""
     untrusted_share: Share = 1.0
-    """Share of the table for flows that were seen once (a SYN flood's, say); they never displace the others."""
+    """Share of the table for flows with one packet, such as those of a SYN flood; they never displace trusted
+    flows."""
 
 
 class Idle(Model):
-    """After how long without a packet a flow is forgotten."""
+    """Idle timeouts: how long a flow is remembered after its last packet."""
 
     untrusted_s: Seconds = 10
-    """Idle time of a flow that was seen once, in seconds."""
+    """Idle timeout of a flow with only one packet so far, in seconds."""
     tcp_s: Seconds = 900
-    """Idle time of a TCP connection, in seconds."""
+    """Idle timeout of a TCP connection, in seconds."""
     fin_s: Seconds = 120
-    """Idle time of a TCP connection after a FIN or RST of its client, in seconds."""
+    """Idle timeout of a TCP connection after a FIN or RST from its client, in seconds."""
     udp_s: Seconds = 300
-    """Idle time of a UDP flow that was seen twice or more, in seconds."""
+    """Idle timeout of a UDP flow with two or more packets, in seconds."""
 
 
 class Backend(Model):
-    """A server behind a service."""
+    """One server of a service."""
 
-    # default_factory, since the value that stands in until the service fills it in is no part of the schema.
+    # default_factory keeps the placeholder, which the service replaces, out of the schema.
     name: Name = Field(default_factory=str)
-    """Name, unique in the service; the Maglev table is built from it. Default: DIP:PORT."""
+    """Name, unique in the service. The Maglev table is built from names. Default: DIP:PORT."""
     dip: Unicast
     """The server's own address."""
     port: Port = Field(default_factory=int)
     """The server's port. Default: the service's."""
     weight: Annotated[int, Field(strict=True, ge=0, le=65535)] = 1
-    """Share of the new flows, against the other backends' weights; 0: no new flows."""
+    """Share of new flows, relative to the weights of the other backends; 0: no new flows."""
     host: Unicast | None = None
-    """Where its host agent takes the tunnel's packets. Default: the DIP."""
+    """Address of its host's agent, where the tunnel ends. Default: the DIP."""
     tunnel: TunnelKind | None = None
-    """How packets travel to its host. Default: the service's."""
+    """Encapsulation of packets to its host. Default: the service's."""
     server_id: ServerId | None = None
-    """What names it in QUIC connection ids: as many bytes, in hexadecimal, as the service's `quic.id_bytes`."""
+    """Its server ID in QUIC connection IDs, in hexadecimal; as long as `quic.id_bytes` of the service."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in a file, which can be read again: a port that is left to the service is not in it."""
+        """Leave out a port that the service fills in, so that the result can be read again."""
         plain: dict[str, Any] = written(self)
         return plain if plain.get("port") else {name: value for name, value in plain.items() if name != "port"}
 
@@ -119,7 +132,7 @@ class Backend(Model):
 
 
 class Service(Model):
-    """What clients see: a VIP, a protocol and a port, and the backends that serve it."""
+    """A VIP, a protocol and a port, and the backends that serve them."""
 
     name: Name
     """Name, unique in the file."""
@@ -128,37 +141,39 @@ class Service(Model):
     protocol: Literal["tcp", "udp"]
     """Transport protocol."""
     port: PortOrAny
-    """The port that clients connect to; `any`: every one that no other service of the VIP has."""
+    """The port that clients connect to; `any`: each port that no other service of the VIP uses."""
     port_to: Port | None = None
-    """The last port, where the service has a range of them."""
+    """Last port of a range of ports that starts at `port`."""
     hash: HashOf = "five_fields"
-    """What of a packet picks its slot: the same for all means the same backend."""
+    """Packet fields that pick the slot: packets with the same values go to the same backend."""
     tunnel: TunnelKind | None = None
-    """How packets travel to the hosts. Default: the file's."""
+    """Encapsulation of packets to the hosts. Default: `tunnel.kind` of the file."""
     allow: tuple[Prefix, ...] = ()
-    """Source prefixes that may use the service; where there are some, nobody else may. The longest prefix counts."""
+    """Source prefixes that may use the service; if there are any, all other sources are denied. The longest matching
+    prefix wins."""
     deny: tuple[Prefix, ...] = ()
-    """Source prefixes that may not use the service. The longest prefix counts."""
+    """Source prefixes that may not use the service. The longest matching prefix wins."""
     new_flows_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
-    """New flows a second that a mux remembers; what is over is forwarded by the Maglev table, without an entry."""
+    """Maximum number of new flow entries per second. Flows beyond it are forwarded by the Maglev table, without an
+    entry."""
     quic: Quic | None = None
-    """How server ids stand in QUIC connection ids (draft-ietf-quic-load-balancers, in the clear)."""
+    """Layout of server IDs in QUIC connection IDs (draft-ietf-quic-load-balancers, plaintext)."""
     idle: Idle = Idle()
-    """Idle times that differ from the defaults of the file."""
+    """Idle timeouts that differ from the file's."""
     health: Health | None = None
-    """How each mux finds out which backends are healthy. Default: all are taken to be."""
+    """Health checks of the backends. Default: none; all backends count as healthy."""
     on_down: Literal["reset", "rehash"] = "reset"
-    """What becomes of the TCP connections of a backend that dies. `reset`: the mux makes each client acknowledge what
-    it has, and ends its connection if no host has it (by `slowpath.second_chance`). `rehash`: another backend gets its
-    packets as they are, and hosts are never asked about a connection of this service: for servers that share
-    connections or end unknown ones."""
+    """What happens to the TCP connections of a backend that fails. `reset`: the mux makes each client send an
+    acknowledgement, and resets the connection if no host has it (see `slowpath.second_chance`). `rehash`: another
+    backend gets the packets unchanged, and no host is asked for a connection of this service; use it for servers that
+    share connections or reset unknown ones themselves."""
     on_no_backend: OnNoBackend = "reject"
-    """What becomes of packets while no backend takes new flows. `reject`: the client gets a TCP reset or ICMP port
-    unreachable, and the VIP stays announced. `drop`: the client gets nothing. `withdraw`: like `reject`, and where all
-    services of the VIP are so, the mux announces the VIP with a longer AS path: routers prefer muxes and sites that
-    have backends, and come back to it where there are none."""
+    """What happens to packets while no backend takes new flows. `reject`: the client gets a TCP reset or ICMP Port
+    Unreachable, and the VIP stays announced. `drop`: packets are dropped silently. `withdraw`: like `reject`; if this
+    is true of all services of the VIP, the mux announces the VIP with a longer AS path. Routers then prefer muxes and
+    sites that have backends, and fall back to this one if there are none."""
     backends: tuple[Backend, ...]
-    """The servers; with none, see `on_no_backend`."""
+    """The servers. If there are none, see `on_no_backend`."""
 
     @field_validator("backends", mode="wrap")
     @classmethod
@@ -173,7 +188,7 @@ class Service(Model):
             sound,
             lambda backend: backend.tunnel_to,
             None,
-            "two backends of one service behind one host address ({}) cannot be told apart: leave `host` out",
+            "two backends of one service cannot share a host address ({}): remove `host`",
         )
         faults += _of_other_families(sound, info.data.get("vip"))
         faults += _server_ids(sound, info.data.get("quic"))
@@ -184,62 +199,62 @@ class Service(Model):
 
     @field_validator("health")
     @classmethod
-    def _takes_the_services_way(cls, value: Health | None, info: ValidationInfo) -> Health | None:
-        """Probes through the tunnel are flows of the service."""
+    def _fits_the_service(cls, value: Health | None, info: ValidationInfo) -> Health | None:
+        """Check that a probe through the tunnel uses the service's protocol and one of its ports."""
         if value is None or value.through == "direct" or "port" not in info.data:
             return value
         protocol, port = info.data.get("protocol"), info.data["port"]
         if PROBE_PROTOCOLS[value.kind] != protocol:
-            said = {"kind": value.kind, "protocol": str(protocol)}
-            raise PydanticCustomError("kind", "`kind: {kind}` is no way through a {protocol} service's tunnel", said)
+            given = {"kind": value.kind, "protocol": str(protocol)}
+            raise PydanticCustomError("kind", "`kind: {kind}` cannot go through a {protocol} service's tunnel", given)
         if port == 0 and value.port is None:
-            raise PydanticCustomError("port", "`port` is missing: the service has any")
+            raise PydanticCustomError("port", "`port` is missing: the service has `port: any`")
         if port and value.port and value.port not in range(port, (info.data.get("port_to") or port) + 1):
-            raise PydanticCustomError("port", "`port` is none of the service's, whose way the tunnel is")
+            raise PydanticCustomError("port", "`port` should be a port of the service to go through its tunnel")
         return value
 
     @field_validator("port_to")
     @classmethod
-    def _behind_the_first(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _above_first_port(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value <= info.data.get("port", 0):
             raise PydanticCustomError("port_to", "should be above `port`")
         if value is not None and info.data.get("port") == 0:
-            raise PydanticCustomError("port_to", "has no meaning beside `port: any`")
+            raise PydanticCustomError("port_to", "does not apply to `port: any`")
         return value
 
     @property
     def idle_s(self) -> int:
-        """Idle time of an established flow."""
+        """Idle timeout of an established flow, in seconds."""
         return self.idle.tcp_s if self.protocol == "tcp" else self.idle.udp_s
 
     @property
     def port_text(self) -> str:
-        """As people say it: one, FIRST-LAST, or any."""
+        """The port for people: one number, FIRST-LAST, or any."""
         return f"{self.port}-{self.port_to}" if self.port_to else str(self.port or "any")
 
     @property
     def ports(self) -> range:
-        """All of them; 0 stands for any."""
+        """All ports of the service; the single port 0 means any."""
         return range(self.port, (self.port_to or self.port) + 1)
 
 
 class Config(Model):
-    """Configuration of lbmux, shared by every mux and host agent."""
+    """The configuration that all muxes and host agents share."""
 
     muxes: Annotated[tuple[Routed, ...], Field(max_length=1024)] = ()
     """Outer source addresses that host agents accept."""
     maglev: Maglev = Maglev()
-    """The table that spreads new flows."""
+    """The table that spreads new flows over backends."""
     flows: FlowLimits = FlowLimits()
     """Limits of the flow table."""
     idle: Idle = Idle()
-    """Idle times of all services that do not set their own."""
+    """Idle timeouts of all services that do not set their own."""
     tunnel: Tunnel = Tunnel()
-    """How packets travel from muxes to hosts."""
+    """Encapsulation of packets from muxes to hosts."""
     slowpath: SlowPath = SlowPath()
-    """Pings, ICMP, fragments, and packets that are too big for the way to the host."""
+    """Handling of pings, ICMP errors, fragments, and packets that exceed the path MTU to the host."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
-    """What is balanced."""
+    """The services."""
 
     @field_validator("services", mode="wrap")
     @classmethod
@@ -256,19 +271,21 @@ class Config(Model):
         )
         if "maglev" in info.data:
             size = info.data["maglev"].size
-            rule = f"than maglev.size ({size}), which should be a prime over 100 times the backends"
+            hint = "use a prime over 100 times the number of backends"
             faults += [
-                ((at, "backends"), f"there should be fewer backends ({len(service.backends)} now) {rule}")
+                ((at, "backends"), f"{len(service.backends)} backends do not fit maglev.size {size}: {hint}")
                 for at, service in sound.items()
                 if len(service.backends) >= size
             ]
         faults += _overlapping_ports(sound)
-        faults += loops(info.data.get("muxes", ()), sound)
+        faults += find_loops(info.data.get("muxes", ()), sound)
         if sum(len(service.ports) for service in sound.values()) > MAX_PORTS:
-            faults.append(((), f"more ports than {MAX_PORTS} in all: use `port: any`"))
+            faults.append(((), f"more than {MAX_PORTS} ports in all services: use `port: any`"))
         if sum(len(service.allow) + len(service.deny) for service in sound.values()) > MAX_PREFIXES:
-            faults.append(((), f"more prefixes than {MAX_PREFIXES} in all access lists"))
-        faults += [((), why) for why in too_many(len(value), sum(len(service.backends) for service in sound.values()))]
+            faults.append(((), f"more than {MAX_PREFIXES} prefixes in all access lists"))
+        faults += [
+            ((), why) for why in over_limits(len(value), sum(len(service.backends) for service in sound.values()))
+        ]
         services = _tuple_of(sound, faults)
         defaults = info.data.get("idle", Idle())
         return tuple(
@@ -277,61 +294,61 @@ class Config(Model):
         )
 
 
-def too_many(services: int, backends: int) -> Iterator[str]:
-    """What is wrong with so many in one file."""
+def over_limits(services: int, backends: int) -> Iterator[str]:
+    """Yield a message for each limit of one file that the numbers of services and backends exceed."""
     if services > MAX_SERVICES:
-        yield f"{services} services: {MAX_SERVICES} are the most"
+        yield f"{services} services: the limit is {MAX_SERVICES}"
     if backends > MAX_BACKENDS:
-        yield f"{backends} backends in all: {MAX_BACKENDS} are the most"
+        yield f"{backends} backends in all: the limit is {MAX_BACKENDS}"
 
 
 def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Iterator[Fault]:
     for at, backend in backends.items():
         if vip is not None and backend.dip.version != vip.version:
-            yield (at, "dip"), f"is IPv{backend.dip.version}, and the VIP is IPv{vip.version}: `host` may be either"
+            yield (at, "dip"), f"is IPv{backend.dip.version}, but the VIP is IPv{vip.version} (only `host` may differ)"
 
 
 def _nothing_to_probe(backends: dict[int, Backend], health: Health | None) -> Iterator[Fault]:
     if health is None or health.through == "tunnel":
-        return  # the service's port
+        return  # probes go to the service's port
     if health.port is None and health.kind not in ("icmp", "command"):
         for at, backend in backends.items():
             if backend.port == 0:
-                yield (at, "port"), "is missing, and so is `health.port`: one of them is probed"
+                yield (at, "port"), "is missing: set it or `health.port`, so that there is a port to probe"
 
 
 def _server_ids(backends: dict[int, Backend], quic: Quic | None) -> Iterator[Fault]:
     for at, backend in backends.items():
         if backend.server_id is not None and quic is None:
-            yield (at, "server_id"), "has no meaning where the service has no `quic`"
+            yield (at, "server_id"), "does not apply: the service has no `quic`"
         elif backend.server_id is not None and quic is not None and len(backend.server_id) != 2 * quic.id_bytes:
-            yield (at, "server_id"), f"should have {quic.id_bytes} bytes, as `quic.id_bytes` says"
+            yield (at, "server_id"), f"should have {counted(quic.id_bytes, 'byte')} (`quic.id_bytes`)"
     named = {at: backend for at, backend in backends.items() if backend.server_id is not None}
     yield from _repeated(named, lambda backend: backend.server_id, "server_id", "another backend has {}")
 
 
 def _overlapping_ports(services: dict[int, Service]) -> Iterator[Fault]:
-    """Ranges of one VIP and protocol that have ports in common; a repeated first port is said elsewhere."""
+    """Yield ranges of one VIP and protocol that overlap; `_repeated` reports equal first ports."""
     before: dict[Hashable, Service] = {}
     key = lambda at: (str(services[at].vip), services[at].protocol, services[at].port)  # noqa: E731 -- a function of three lines would say no more
     for at in sorted(services, key=key):
         service = services[at]
         last = before.get((service.vip, service.protocol))
         if last is not None and last.port < service.port <= last.ports[-1]:
-            yield (at, "port"), f"is in the range of service {last.name}"
+            yield (at, "port"), f"is in the port range of service {last.name}"
         if last is None or service.ports[-1] > last.ports[-1]:
             before[service.vip, service.protocol] = service
 
 
 def kind_of(config: Config, service: Service, backend: Backend) -> TunnelKind:
-    """How packets for a backend travel."""
+    """Return the encapsulation of packets to a backend."""
     return backend.tunnel or service.tunnel or config.tunnel.kind
 
 
 def _sound_items(
     value: Any, handler: ValidatorFunctionWrapHandler, model: type[Model]
 ) -> tuple[dict[int, Any], list[Fault]]:
-    """The items of a list that are right by themselves, by place, and what is wrong with the others."""
+    """Return the items of a list that are valid by themselves, by index, and the faults of the others."""
     if not isinstance(value, list | tuple):
         raise PydanticCustomError("list", "should be a list")
     sound: dict[int, Any] = {}
@@ -342,24 +359,24 @@ def _sound_items(
         except ValidationError as error:
             for one in error.errors(include_url=False):
                 one["loc"] = one["loc"][1:]
-                faults.append(((at, *one["loc"]), said(one, model)))
+                faults.append(((at, *one["loc"]), error_message(one, model)))
     return sound, faults
 
 
 def _repeated(
     items: dict[int, Item], key: Callable[[Item], Hashable], field: str | None, message: str
 ) -> Iterator[Fault]:
-    """A fault at every item whose key an earlier one has."""
-    places: dict[Hashable, list[int]] = defaultdict(list)
+    """Yield a fault at each item whose key an earlier item has."""
+    indexes: dict[Hashable, list[int]] = defaultdict(list)
     for at, item in items.items():
-        places[key(item)].append(at)
-    for repeated, (_, *later) in places.items():
+        indexes[key(item)].append(at)
+    for repeated, (_, *later) in indexes.items():
         for at in later:
             yield ((at,) if field is None else (at, field)), message.format(repeated)
 
 
 def _tuple_of(sound: dict[int, Item], faults: Iterable[Fault]) -> tuple[Item, ...]:
-    """The items, unless there is any fault: then all of them as one error."""
+    """Return the items; raise one ValidationError with all faults if there are any."""
     details = [
         InitErrorDetails(type=PydanticCustomError("fault", "{why}", {"why": why}), loc=at, input=None)
         for at, why in faults

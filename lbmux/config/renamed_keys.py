@@ -1,4 +1,4 @@
-"""Keys of the configuration that had other names: refused, with the new name."""
+"""Old names of configuration keys; a file that uses one is refused with the new name."""
 
 RENAMED = {
     "hosts_help": "`second_chance`",

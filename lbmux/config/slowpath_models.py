@@ -1,4 +1,4 @@
-"""What a mux does with the packets that are not plain, as parts of the configuration (lbmux.slowpath does it)."""
+"""Configuration of the slow path: pings, ICMP errors, fragments, rejects; `lbmux.slowpath` handles them."""
 
 from typing import Annotated, Literal
 
@@ -12,44 +12,46 @@ TooBig = Literal["fragment", "drop"]
 
 
 class Fragments(Model):
-    """Bounds of the table and the buffer in which a mux keeps fragments together."""
+    """Limits of the table and the buffer with which a mux sends all fragments of a datagram to one backend."""
 
     datagrams: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] = 4096
-    """Datagrams whose backend is remembered at a time."""
+    """Maximum number of fragmented datagrams whose backend is remembered."""
     buffered: Annotated[int, Field(strict=True, ge=0, le=65536)] = 1024
-    """Fragments that wait for the first of their datagram, which has the ports."""
+    """Maximum number of fragments held until the first fragment of their datagram, which has the ports, arrives."""
     buffered_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """How long they wait, in seconds."""
+    """How long such a fragment is held, in seconds."""
     idle_s: Annotated[float, Field(gt=0, le=60)] = 15.0
     """How long a datagram's backend is remembered after its last fragment, in seconds."""
 
 
 class SlowPath(Model):
-    """What a mux does in user space, packet by packet."""
+    """The slow path: packets that a mux handles in user space, one by one."""
 
     echo: Echo = "answer"
-    """What becomes of a ping of a VIP: answered while a backend takes new flows, forwarded to one, or dropped."""
+    """What happens to a ping of a VIP. `answer`: the mux answers while a backend takes new flows. `forward`: a backend
+    gets it. `drop`: it is dropped."""
     too_big: TooBig = "fragment"
-    """What becomes of a packet that is too big for the tunnel where its sender allows fragments; else it gets ICMP."""
+    """What happens to a packet that exceeds the tunnel's MTU and may be fragmented. If it may not, its sender always
+    gets an ICMP error."""
     icmp_per_s: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1000
-    """ICMP messages that the mux itself sends in a second at most, answers to pings among them."""
+    """Maximum number of ICMP messages per second that the mux itself sends, answers to pings included."""
     rejects_per_s: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1000
-    """Packets in a second that are rejected at most, where a service has no backend (`on_no_backend`); what is over it
-    is dropped and counted."""
+    """Maximum number of packets per second that are rejected because a service has no backend (`on_no_backend`);
+    packets beyond it are dropped and counted."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
-    """Packets in a second that get this slower treatment at most; what is over it is dropped and counted."""
+    """Maximum number of packets per second that take the slow path; packets beyond it are dropped and counted."""
     second_chance: bool = True
-    """Whether agents ask their hosts' sockets about a TCP connection that they do not know, and give its packets back
-    to the mux where the host has none, for another host to be tried."""
+    """Whether an agent looks for the socket of a TCP connection that it does not know, and returns the packet to the
+    mux if its host has none. The mux then tries another host."""
     second_chance_max_hosts: Annotated[int, Field(strict=True, ge=2, le=65535)] = 32
-    """Hosts that one connection is looked for at, the likeliest first: the slot's, the one that the slot had before,
-    then others of the service. Where none of them has it the client gets a reset, so in a service with more backends a
-    connection may end that a host has; but each packet that belongs to nothing costs as many packets. Each host that
-    is asked also takes one from the packet's TTL, so more than about 50 are never reached."""
+    """Maximum number of hosts that are tried for one connection, the most likely first: the slot's host, the slot's
+    former host, then the others of the service. If none of them has the connection, the client gets a reset; a service
+    with more backends may thus lose a connection that exists. Each packet without a connection costs one packet per
+    host tried. Each try also decrements the packet's TTL, so at most about 50 hosts are reached."""
     second_chance_cpu: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """CPU time that packets which hosts give back may take, as a share of one core; what is over it is dropped."""
+    """CPU time for packets that hosts return, as a share of one core; packets beyond it are dropped."""
     path_mtu_floor: Annotated[int, Field(strict=True, ge=552, le=1500)] = 1280
-    """The least path MTU to a host, in bytes, that an ICMP error is believed to tell of unless it quotes a packet of a
-    flow that the mux knows. Routers may quote too little for that, and forgers do not know it."""
+    """Lowest path MTU to a host, in bytes, that is taken from an ICMP error which does not quote a packet of a known
+    flow. Some routers quote too little to tell, and a forger does not know the flows."""
     fragments: Fragments = Fragments()
-    """Limits of what is remembered of fragmented datagrams."""
+    """Limits of the state of fragmented datagrams."""

@@ -1,4 +1,4 @@
-"""How traffic travels: encapsulations, what is hashed, QUIC server ids, as parts of the configuration."""
+"""Configuration of tunnels, of the fields that are hashed, and of QUIC server IDs."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from lbmux.config.field_types import Model, Port, Prefix
 
 TunnelKind = Literal["ipip", "gue1", "gue0", "gre", "geneve", "direct"]
-"""In the order of lbmux.datapath.tables; `direct`: no tunnel, the host is on the mux's link."""
+"""Encapsulations, in the order of lbmux.datapath.tables; `direct`: no tunnel, the host is on the mux's link."""
 
 HashOf = Literal["five_fields", "source", "source_destination", "destination_port"]
 
@@ -20,7 +20,7 @@ def _hexadecimal(value: str) -> str:
     try:
         return bytes.fromhex(value).hex()
     except ValueError:
-        raise PydanticCustomError("server_id", "should be bytes in hexadecimal (0a1b, say)") from None
+        raise PydanticCustomError("server_id", "should be bytes in hexadecimal, such as 0a1b") from None
 
 
 ServerId = Annotated[str, Field(min_length=2, max_length=16), AfterValidator(_hexadecimal)]
@@ -29,15 +29,15 @@ ServerId = Annotated[str, Field(min_length=2, max_length=16), AfterValidator(_he
 def _wide(prefixes: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
     for prefix in prefixes:
         if prefix.max_prefixlen - prefix.prefixlen != SOURCE_BITS:
-            said = {"prefix": str(prefix), "length": prefix.max_prefixlen - SOURCE_BITS}
-            raise PydanticCustomError("sources", "{prefix} should be a /{length}", said)
+            given = {"prefix": str(prefix), "length": prefix.max_prefixlen - SOURCE_BITS}
+            raise PydanticCustomError("sources", "{prefix} should be a /{length}", given)
     if len({prefix.version for prefix in prefixes}) < len(prefixes):
-        raise PydanticCustomError("sources", "there should be one prefix of a family at most")
+        raise PydanticCustomError("sources", "should have at most one prefix per address family")
     return prefixes
 
 
 class Tunnel(Model):
-    """How packets travel from a mux to a host, and what both must agree on."""
+    """Encapsulation of packets from muxes to hosts; muxes and agents must agree on it."""
 
     kind: TunnelKind = "ipip"
     """Encapsulation of all services and backends that do not set their own."""
@@ -46,22 +46,24 @@ class Tunnel(Model):
     geneve_port: Port = 6081
     """UDP port of Geneve (RFC 8926)."""
     sources: Annotated[tuple[Prefix, ...], AfterValidator(_wide)] = ()
-    """A /16 (IPv6: a /112) that outer source addresses are taken from, by the flow's hash, so that IP in IP spreads
-    over paths and receive queues. Default: the mux's own address."""
+    """A /16 (IPv6: a /112) from which the outer source address is chosen by the flow's hash, so that IP-in-IP packets
+    spread over paths and receive queues. Default: the mux's own address."""
 
     probes: bool = True
-    """Whether muxes probe each host through the tunnel, by one packet a second, for services without `health` too. A
-    host that does not answer three of them gets no traffic while another host does."""
+    """Whether muxes probe each host through the tunnel with one packet per second, even for services without `health`.
+    A host that misses three probes gets no traffic while another host answers."""
     probe_port: Port = 6083
-    """The TCP port of VIPs that these probes go to: nobody should listen there. Agents pass them on to their hosts."""
+    """TCP port of the VIPs to which these probes go. Agents pass them to their hosts, where nothing should listen on
+    this port."""
     clamp_mss: bool = False
-    """Agents that translate lower the MSS in SYN-ACKs to what fits 1500 bytes beside the largest tunnel header."""
+    """Whether agents in nat mode lower the MSS in SYN-ACKs so that packets with the largest tunnel header fit 1500
+    bytes."""
 
 
 class Quic(Model):
-    """Where the server id stands in a connection id (draft-ietf-quic-load-balancers, section 5.1, in the clear)."""
+    """Layout of the server ID in a connection ID (draft-ietf-quic-load-balancers, section 5.1, plaintext)."""
 
     rotation: Annotated[int, Field(strict=True, ge=0, le=6)] = 0
-    """The configuration's number: the first three bits of a connection id."""
+    """Config rotation: the first three bits of a connection ID."""
     id_bytes: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
-    """Bytes of a server id."""
+    """Length of a server ID, in bytes."""

@@ -109,11 +109,11 @@ def test_one_that_leaves_by_the_file_is_not_enabled() -> None:
 @pytest.mark.parametrize(("change", "said"), [
     (add("nope", backend(9), 0), "nope: there is no such service"),
     (add("web", backend(9, name="b1"), 0), "web: name: another backend has the name b1"),
-    (add("web", backend(9, dip="10.0.2.1"), 0), "web: backends: two backends of one service behind one host"),
+    (add("web", backend(9, dip="10.0.2.1"), 0), "web: backends: two backends of one service cannot share a host"),
     (add("web", backend(9, dip="10.0.2.300"), 0), "web: dip: is not an IPv4 or IPv6 address"),
-    (add("web", backend(9, dip="2001:db8::9"), 0), "web: dip: is IPv6, and the VIP is IPv4"),
+    (add("web", backend(9, dip="2001:db8::9"), 0), "web: dip: is IPv6, but the VIP is IPv4"),
     (add("web", backend(9, weight=70000), 0), "web: weight: "),
-    (add("web", backend(9, colour="red"), 0), "web: colour: is no known field"),
+    (add("web", backend(9, colour="red"), 0), "web: colour: is not a known field"),
     (set_weight(0, "b1", "mail", 0), "mail: backends: at least one backend should have a weight above 0"),
 ])  # fmt: skip
 def test_what_a_file_may_not_say_an_order_may_not(change: Change, said: str) -> None:
@@ -135,7 +135,7 @@ def test_no_order() -> None:
 
 def test_too_many_for_the_maglev_table() -> None:
     few = TWO.model_copy(update={"maglev": TWO.maglev.model_copy(update={"size": 3})})
-    with pytest.raises(OverrideError, match=r"than maglev\.size"):
+    with pytest.raises(OverrideError, match=r"do not fit maglev\.size"):
         told(NINE, file=few)
 
 
@@ -147,7 +147,7 @@ def test_the_name_of_a_removed_one_is_not_given_away() -> None:
 def test_enabled_whose_host_has_another_now() -> None:
     overrides = told(set_admin_state("remove", "b2", None, 0), add("web", backend(2, name="b9", port=8081), 0))
     assert wanted(overrides) == {"b1": 1, "b9": 1} and not overrides.removals  # cannot be told apart
-    with pytest.raises(OverrideError, match="behind one host"):
+    with pytest.raises(OverrideError, match="cannot share a host address"):
         told(set_admin_state(None, "b2", None, 0), overrides=overrides)
 
 

@@ -46,11 +46,11 @@ def test_any_port_needs_one_to_probe() -> None:
 @pytest.mark.parametrize(
     ("service", "health", "why"),
     [
-        ({}, {"kind": "udp"}, "no way through a tcp service's tunnel"),
-        ({"protocol": "udp"}, {"kind": "tcp"}, "no way through a udp service's tunnel"),
-        ({}, {"port": 81}, "none of the service's"),
-        ({"port": 80, "port_to": 89}, {"port": 90}, "none of the service's"),
-        ({"port": "any"}, {}, "the service has any"),
+        ({}, {"kind": "udp"}, "cannot go through a tcp service's tunnel"),
+        ({"protocol": "udp"}, {"kind": "tcp"}, "cannot go through a udp service's tunnel"),
+        ({}, {"port": 81}, "a port of the service"),
+        ({"port": 80, "port_to": 89}, {"port": 90}, "a port of the service"),
+        ({"port": "any"}, {}, "the service has `port: any`"),
     ],
 )
 def test_what_does_not_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any], why: str) -> None:

@@ -127,11 +127,11 @@ def said(text: str) -> list[str]:
 def test_unknown_key_like_a_known_one_is_told_with_it(known: str, typo: str, place: str) -> None:
     meant = {"protocl": "protocol", "wieght": "weight", "muxs": "muxes", "fin-s": "fin_s"}
     wanted = meant.get(place.rpartition(".")[2].rpartition(" ")[2], "interval_s")
-    assert f"{place}: is no known field: did you mean `{wanted}`?" in said(GOOD.replace(known, typo))
+    assert f"{place}: is not a known field: did you mean `{wanted}`?" in said(GOOD.replace(known, typo))
 
 
 def test_unknown_key_like_none_is_told_without_a_guess() -> None:
-    assert said(GOOD + "zzz: 1\n") == ["lbmux.yaml:11: zzz: is no known field"]
+    assert said(GOOD + "zzz: 1\n") == ["lbmux.yaml:11: zzz: is not a known field"]
 
 
 def many(services: int, backends: int) -> str:
@@ -148,8 +148,8 @@ def test_far_too_many_services_are_refused_without_a_look_at_each(monkeypatch: p
     monkeypatch.setattr(Config, "model_validate", None)
     said_of = said(many(4000, 10))
     assert said_of == [
-        "lbmux.yaml:1: services: 4000 services: 1024 are the most",
-        "lbmux.yaml:1: services: 40000 backends in all: 16384 are the most",
+        "lbmux.yaml:1: services: 4000 services: the limit is 1024",
+        "lbmux.yaml:1: services: 40000 backends in all: the limit is 16384",
     ]
 
 
@@ -171,4 +171,4 @@ def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int
 def test_a_file_without_end_is_refused_at_the_limit() -> None:
     with pytest.raises(ConfigError) as caught:
         load("/dev/zero")
-    assert str(caught.value) == f"/dev/zero: is longer than {MAX_BYTES} bytes, the most that are read"
+    assert str(caught.value) == f"/dev/zero: is longer than the limit of {MAX_BYTES} bytes"

@@ -47,7 +47,7 @@ def test_a_vip_of_ipv6_has_backends_of_ipv6_on_hosts_of_either_family() -> None:
     made = config(service(**V6)).services[0]
     assert (made.vip, made.backends[0].tunnel_to) == (ip_address("2001:db8::1"), ip_address("10.1.1.2"))
     found = faults(service(**V6 | {"vip": "192.0.2.1"}))
-    assert found["services", 0, "backends", 0, "dip"] == "is IPv6, and the VIP is IPv4: `host` may be either"
+    assert found["services", 0, "backends", 0, "dip"] == "is IPv6, but the VIP is IPv4 (only `host` may differ)"
 
 
 @pytest.mark.parametrize("address", ["fe80::1", "::ffff:192.0.2.1", "ff02::1", "::"])
@@ -66,12 +66,12 @@ def test_any_port_and_a_range() -> None:
 @pytest.mark.parametrize(
     "fields, field, why",
     [
-        ({"port": 0}, "port", "should be 1 to 65535, or any"),
+        ({"port": 0}, "port", "should be 1 to 65535, or `any`"),
         ({"port": 80, "port_to": 80}, "port_to", "should be above `port`"),
-        ({"port": "any", "port_to": 80}, "port_to", "has no meaning beside `port: any`"),
+        ({"port": "any", "port_to": 80}, "port_to", "does not apply to `port: any`"),
         ({"port": 80, "hash": "cookie"}, "hash", "should be 'five_fields'"),
         ({"port": 80, "deny": ["10.0.0.1/8"]}, "deny", "has host bits set"),
-        ({"port": 80, "deny": ["everybody"]}, "deny", "is no IPv4 or IPv6 prefix"),
+        ({"port": 80, "deny": ["everybody"]}, "deny", "is not a prefix"),
         ({"port": 80, "new_flows_per_s": 0}, "new_flows_per_s", "should be greater than or equal to 1"),
         ({"port": 80, "tunnel": "vxlan"}, "tunnel", "should be 'ipip'"),
         ({"port": 80, "quic": {"rotation": 7}}, "quic", "should be less than or equal to 6"),
@@ -86,17 +86,17 @@ def test_is_said_of(fields: dict[str, Any], field: str, why: str) -> None:
 
 def test_ports_of_two_services_must_not_overlap() -> None:
     found = faults(service(port=1000, port_to=1999), service(name="b", port=1500))
-    assert found == {("services", 1, "port"): "is in the range of service web"}
+    assert found == {("services", 1, "port"): "is in the port range of service web"}
 
 
 def test_server_ids_are_unique_and_of_the_said_length() -> None:
     backends = [{"dip": f"10.1.1.{at}", "server_id": one} for at, one in enumerate(["0a", "0a", "0b0c", "zz"], 1)]
     found = faults(service(protocol="udp", quic={}, backends=backends))
     assert found["services", 0, "backends", 1, "server_id"] == "another backend has 0a"
-    assert found["services", 0, "backends", 2, "server_id"] == "should have 1 bytes, as `quic.id_bytes` says"
-    assert found["services", 0, "backends", 3, "server_id"] == "should be bytes in hexadecimal (0a1b, say)"
+    assert found["services", 0, "backends", 2, "server_id"] == "should have 1 byte (`quic.id_bytes`)"
+    assert found["services", 0, "backends", 3, "server_id"] == "should be bytes in hexadecimal, such as 0a1b"
     found = faults(service(backends=[{"dip": "10.1.1.1", "server_id": "0a"}]))
-    assert found["services", 0, "backends", 0, "server_id"] == "has no meaning where the service has no `quic`"
+    assert found["services", 0, "backends", 0, "server_id"] == "does not apply: the service has no `quic`"
 
 
 def test_prefixes_for_outer_sources() -> None:
@@ -140,7 +140,7 @@ def test_vip_that_is_no_unicast_address(vip: object) -> None:
     ("address", "why"),
     [
         ("127.0.0.1", "loopback"), ("127.9.9.9", "loopback"), ("::1", "loopback"), ("169.254.1.1", "link-local"),
-        ("fe80::1", "no address that packets could be routed to"), ("224.0.0.1", "multicast"), ("ff05::1", "multicast"),
+        ("fe80::1", "not a routable address"), ("224.0.0.1", "multicast"), ("ff05::1", "multicast"),
         ("255.255.255.255", "not a unicast"), ("0.0.0.0", "not a unicast"), ("::", "not a unicast"),
     ],
 )  # fmt: skip
@@ -166,7 +166,7 @@ def test_addresses_by_which_packets_would_go_round_in_circles(vip: str, other: s
         ("services", 0, "backends", 1, "dip"): others,
         ("services", 1, "backends", 0, "host"): own,
         ("services", 1, "backends", 1, "host"): others,
-        ("services", 2, "vip"): "is the address of a mux (`muxes`): a VIP belongs to no machine",
+        ("services", 2, "vip"): "is the address of a mux (see `muxes`); a VIP must not be a machine's own address",
     }
 
 
@@ -232,7 +232,7 @@ def test_second_backend_of_a_name_is_at_fault() -> None:
 def test_two_backends_behind_one_host_cannot_be_told_apart() -> None:
     found = faults(service(backend(), backend("10.1.1.3", host="10.1.1.2")))
     assert list(found) == [("services", 0, "backends", 1)]
-    assert "leave `host` out" in found["services", 0, "backends", 1]
+    assert "remove `host`" in found["services", 0, "backends", 1]
 
 
 def test_backends_of_two_services_may_share_a_host() -> None:

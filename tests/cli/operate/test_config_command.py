@@ -31,7 +31,7 @@ def test_a_bad_file_is_3_and_a_line_a_problem(tmp_path: Path, capsys: pytest.Cap
     assert run(["config", "check", str(file)]) == 3
     assert capsys.readouterr() == (
         f"{file}:3: services[0].vip: is not an IPv4 or IPv6 address\n"
-        f"{file}:5: services[0].port: should be 1 to 65535, or any\n",
+        f"{file}:5: services[0].port: should be 1 to 65535, or `any`\n",
         "",
     )
 
@@ -46,7 +46,7 @@ def test_standard_input_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().out == "-: fine: 1 service, 2 backends\n"
     typed(monkeypatch, GOOD.replace("port: 80", "port: 0"))
     assert run(["config", "check", "-"]) == 3
-    assert capsys.readouterr().out == "-:5: services[0].port: should be 1 to 65535, or any\n"
+    assert capsys.readouterr().out == "-:5: services[0].port: should be 1 to 65535, or `any`\n"
 
 
 def test_standard_input_is_compared(
