@@ -123,7 +123,7 @@ async def _measure(port: int) -> tuple[float, float, int]:
     tracker.configure(config)
 
     def heard(key: tuple[str, str], healthy: bool, reason: str) -> None:
-        tracker.heard(key, healthy, reason)
+        tracker.record(key, healthy, reason)
         results.append(healthy)
 
     async with Prober(heard) as prober:

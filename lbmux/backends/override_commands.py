@@ -1,6 +1,7 @@
-"""An operator's commands about backends, as changes of the orders.  Pure: (file, orders) goes in, orders come out.
+"""An operator's commands about backends, as changes of the overrides.  Pure.
 
-What an order makes of the configuration is checked by the configuration's own models, as a file is.
+Each command is a function from the file's configuration and the current overrides to the new overrides.  The models of
+the configuration validate the result, as they do for a file.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -10,18 +11,18 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from lbmux.backends.overrides import OverriddenState, Override, Overrides, with_overrides
-from lbmux.backends.removal import BY_COMMAND, settled
+from lbmux.backends.removal import BY_COMMAND, with_removals
 from lbmux.config.field_types import Model, error_message
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.errors import LbmuxError
 
 Checked = TypeVar("Checked", bound=Model)
 Change = Callable[[Config, Overrides], tuple[Overrides, list[BackendKey]]]
-"""From the file's configuration and the orders so far: the orders, and the backends they are about."""
+"""Maps the file's configuration and the current overrides to the new overrides and the backends they affect."""
 
 
 class UnknownBackendError(LbmuxError):
-    """No service, or not ``service``, has a backend of that name."""
+    """No service, or not the one named ``service``, has a backend of this name."""
 
     def __init__(self, backend: str, service: str | None) -> None:
         self.backend, self.service = backend, service
@@ -29,11 +30,11 @@ class UnknownBackendError(LbmuxError):
 
     def __str__(self) -> str:
         where = f"service {self.service} has" if self.service else "there is"
-        return f"{where} no backend {self.backend}: `lbmux show health` lists them"
+        return f"{where} no backend {self.backend}; `lbmux show health` lists all backends"
 
 
 class OverrideError(LbmuxError):
-    """An order that cannot be followed: ``what`` of it is wrong, and why."""
+    """An override that is invalid: ``what`` is wrong, and the reason."""
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
@@ -44,9 +45,9 @@ class OverrideError(LbmuxError):
 
 
 def set_admin_state(admin_state: OverriddenState | None, backend: str, service: str | None, now: float) -> Change:
-    """Have a backend drain, be disabled or removed, or (None) serve, in one service or in all that have it."""
+    """Drain, disable, remove or (None) enable a backend, in one service or in all that have it."""
     if admin_state not in (None, *get_args(OverriddenState)):
-        raise OverrideError(str(admin_state), f"is no order: there are {', '.join(get_args(OverriddenState))}")
+        raise OverrideError(str(admin_state), f"is not an override; use one of {', '.join(get_args(OverriddenState))}")
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
         keys, in_file = _known(file, overrides, backend, service), _keys(file)
@@ -58,45 +59,48 @@ def set_admin_state(admin_state: OverriddenState | None, backend: str, service: 
             elif admin_state == "remove" and key not in in_file:
                 del of[key]
             else:
-                _say(of, key, now, admin_state=admin_state)
-        return _followed(file, Overrides(overrides.of, removals), Overrides(of, removals), keys, now), keys
+                _update(of, key, now, admin_state=admin_state)
+        return _apply(file, Overrides(overrides.of, removals), Overrides(of, removals), keys, now), keys
 
     return change
 
 
 def set_weight(weight: int | None, backend: str, service: str | None, now: float) -> Change:
-    """Give a backend another weight, or (None) the file's."""
+    """Override a backend's weight, or (None) return to the file's."""
     if weight is not None:
-        _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP: the model knows weights
+        _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP will do: this validates the weight
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
-        keys, of = _known(file, overrides.wanted(), backend, service), dict(overrides.of)
+        keys, of = _known(file, overrides.without_removals(), backend, service), dict(overrides.of)
         for key in keys:
-            _say(of, key, now, weight=weight)
-        return _followed(file, overrides, Overrides(of, overrides.removals), keys, now), keys
+            _update(of, key, now, weight=weight)
+        return _apply(file, overrides, Overrides(of, overrides.removals), keys, now), keys
 
     return change
 
 
 def add(service: str, given: Mapping[str, Any], now: float) -> Change:
-    """Add a backend, ``given`` as it would stand in the file."""
+    """Add a backend; ``given`` has the fields that it would have in the file."""
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
-        wanted = {one.name: one for one in with_overrides(file, overrides.wanted()).services}
+        wanted = {one.name: one for one in with_overrides(file, overrides.without_removals()).services}
         if service not in wanted:
-            raise OverrideError(service, "there is no such service: `lbmux show services` lists them")
+            raise OverrideError(service, "there is no such service; `lbmux show services` lists all services")
         backend = _service(wanted[service], given).backends[-1]
         key = service, backend.name
         if key in _keys(file):
-            raise OverrideError(backend.name, "was removed by command: `lbmux enable` has it serve again")
+            raise OverrideError(backend.name, "was removed by command; `lbmux enable` brings it back")
         of = {**overrides.of, key: Override(now, added=backend)}
-        return _followed(file, overrides, Overrides(of, overrides.removals), [key], now), [key]
+        return _apply(file, overrides, Overrides(of, overrides.removals), [key], now), [key]
 
     return change
 
 
-def fitting(file: Config, overrides: Overrides) -> Overrides:
-    """Less the orders that a new file has made good (it has the added backend, it lacks the removed one) or forbids."""
+def without_obsolete(file: Config, overrides: Overrides) -> Overrides:
+    """Drop overrides that a new file makes obsolete or invalid.
+
+    An addition is obsolete if the file has the backend; a removal is obsolete if the file lacks it.
+    """
     in_file, services, of = _keys(file), {service.name for service in file.services}, dict[BackendKey, Override]()
     for key, override in overrides.of.items():
         if override.admin_state == "remove" and key not in in_file:
@@ -108,22 +112,22 @@ def fitting(file: Config, overrides: Overrides) -> Overrides:
                 _check(with_overrides(file, Overrides({**of, key: override})), key[0])
             except OverrideError:
                 override = replace(override, added=None)
-        if override.says:
+        if override.is_set:
             of[key] = override
     return Overrides(of, overrides.removals)
 
 
-def _followed(file: Config, before: Overrides, after: Overrides, keys: Collection[BackendKey], now: float) -> Overrides:
-    wanted = with_overrides(file, after.wanted())
+def _apply(file: Config, before: Overrides, after: Overrides, keys: Collection[BackendKey], now: float) -> Overrides:
+    wanted = with_overrides(file, after.without_removals())
     for service in {service for service, _ in keys}:
         _check(wanted, service)
-    return settled(file, after, with_overrides(file, before), before.admin_states, now, BY_COMMAND)
+    return with_removals(file, after, with_overrides(file, before), before.admin_states, now, BY_COMMAND)
 
 
-def _say(of: dict[BackendKey, Override], key: BackendKey, now: float, **what: Any) -> None:
+def _update(of: dict[BackendKey, Override], key: BackendKey, now: float, **what: Any) -> None:
     before = of.get(key, Override(now))
     after = replace(before, **what)
-    if not after.says:
+    if not after.is_set:
         of.pop(key, None)
     elif after != before:
         of[key] = replace(after, since=now)
@@ -134,7 +138,7 @@ def _keys(config: Config) -> set[BackendKey]:
 
 
 def _known(file: Config, overrides: Overrides, backend: str, service: str | None) -> list[BackendKey]:
-    """Those of that name, in the file or beside it."""
+    """Return the keys of all backends of this name, in the file or added by command; raise UnknownBackendError."""
     keys = sorted(key for key in _keys(file) | _keys(with_overrides(file, overrides)) if key[1] == backend)
     if not (keys := [key for key in keys if service in (None, key[0])]):
         raise UnknownBackendError(backend, service)
@@ -142,7 +146,7 @@ def _known(file: Config, overrides: Overrides, backend: str, service: str | None
 
 
 def _check(config: Config, changed: str) -> None:
-    """OverrideError where the configuration would not do in a file; of its services only ``changed`` is new."""
+    """Raise OverrideError if a file with this configuration would be invalid; only service ``changed`` is new."""
     services = tuple(_service(s) if s.name == changed else s for s in config.services)
     _checked(Config, dict(config) | {"services": services}, changed)
 

@@ -1,8 +1,8 @@
-"""What an operator ordered by command, beside the configuration file, and the configuration that both make.  Pure.
+"""An operator's overrides of the configuration file, and the configuration that results from both.  Pure.
 
-An order is about one backend: it drains, is disabled or removed, has another weight, or is added.  A backend that goes
-from a service does not go at once: it leaves (control.leaving), without weight.  Muxes, agents and edges make the same
-configuration of the same file and orders.
+An override applies to one backend: it drains, disables, removes or adds the backend, or changes its weight.  A removed
+backend stays with weight 0 until its last flow ends (`removal`).  Muxes, agents and edges derive the same configuration
+from the same file and overrides.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from typing import Literal
 from lbmux.config.models import Backend, BackendKey, Config, Service
 
 OverriddenState = Literal["drain", "disable", "remove"]
-"""What an operator wants of a backend, where it is not to serve."""
-AdminState = OverriddenState | Literal["leave"]
+"""The state that an operator gives a backend which is not to take new flows."""
+AdminState = OverriddenState | Literal["removing"]
+"""`removing`: the backend stays until its last flow ends."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Override:
     added: Backend | None = None
 
     @property
-    def says(self) -> bool:
+    def is_set(self) -> bool:
         return (self.admin_state, self.weight, self.added) != (None, None, None)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A backend that is not wanted any more, without weight, as long as it has flows."""
+    """A backend that is being removed: it has weight 0 and stays while it has flows."""
 
     since: float
     backend: Backend
@@ -41,26 +42,26 @@ class Removal:
 
 @dataclass(frozen=True)
 class Overrides:
-    """All that stands beside the file."""
+    """All overrides and removals in force."""
 
     of: Mapping[BackendKey, Override] = field(default_factory=dict)
     removals: Mapping[BackendKey, Removal] = field(default_factory=dict)
 
     @property
     def admin_states(self) -> dict[BackendKey, AdminState]:
-        """Of the backends that are not to serve."""
+        """The states of the backends that are not to take new flows."""
         admin_states: dict[BackendKey, AdminState] = {
             key: override.admin_state for key, override in self.of.items() if override.admin_state
         }
-        return admin_states | dict.fromkeys(self.removals, "leave")
+        return admin_states | dict.fromkeys(self.removals, "removing")
 
-    def wanted(self) -> "Overrides":
+    def without_removals(self) -> "Overrides":
         """Without backends that are being removed."""
         return Overrides(self.of)
 
 
 def with_overrides(config: Config, overrides: Overrides) -> Config:
-    """The configuration that is wanted: the file's, with the orders.  Who drains or is disabled is in it, as he was."""
+    """Return the file's configuration with the overrides applied; draining and disabled backends stay unchanged."""
     changed = {service for service, _ in (*overrides.of, *overrides.removals)}
     services = tuple(_service(s, overrides) if s.name in changed else s for s in config.services)
     return config.model_copy(update={"services": services})

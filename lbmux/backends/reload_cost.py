@@ -1,8 +1,8 @@
-"""How much moves from one configuration to another: what a reload would cost.  Pure.
+"""Estimates what a reload would move between two configurations.  Pure.
 
-Per service, by name: the backends that come, go and change, and the share of slots whose backend is another one.  A
-slot is where new flows go, and those whose entry was lost; flows with an entry stay while their backend is there, and
-a backend that is removed stays for them (control.leaving).
+For each service, by name: the backends that are added, removed and changed, and the share of Maglev slots that get
+another backend.  A slot decides where new flows go, and flows whose entry was lost.  Flows with an entry stay with
+their backend; a removed backend stays for them (`removal`).
 """
 
 from collections import Counter
@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.backends.overrides import Overrides, with_overrides
-from lbmux.backends.removal import BY_FILE, settled
+from lbmux.backends.removal import BY_FILE, with_removals
 from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.tables import maglev
 
 Change = Literal["added", "removed", "changed"]
-NOBODY = -1
+NO_BACKEND = -1
 
 
 @dataclass(frozen=True)
 class ServiceDiff:
-    """``slots_moved``: the share of the new table's slots with another backend than before; None without a table."""
+    """``slots_moved``: the share of the new table's slots whose backend changes; None if there is no table."""
 
     service: str
     change: Change
@@ -35,7 +35,7 @@ class ServiceDiff:
 
 
 def diff(old: Config, new: Config) -> list[ServiceDiff]:
-    """The services that differ, in the order of ``old`` and then of ``new``."""
+    """Return the services that differ, in the order of ``old``, followed by those added in ``new``."""
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
     return [*_of_old(old, new, before, after), *(_whole(after[n], "added") for n in after if n not in before)]
@@ -43,27 +43,28 @@ def diff(old: Config, new: Config) -> list[ServiceDiff]:
 
 @dataclass(frozen=True)
 class Flows:
-    """Live flows: all of them, those that lose their backend, and those whose backend stays for them alone."""
+    """Live flows: all, those that move to another backend, and those that remain with a removed backend."""
 
     all: int = 0
     move: int = 0
-    leave: int = 0
+    remain: int = 0
 
 
 def flows(old: Config, new: Config, live: Mapping[BackendKey, int]) -> dict[str, Flows]:
-    """By the names of services; ``live``: by those of service and backend.
+    """Return the flows of each service by its name; ``live`` has the number of live flows by service and backend.
 
-    As the tables tell backends apart: by addresses and ports, not by name.
+    Backends are identified by addresses and ports, as in the tables, not by name.
     """
-    wanted, there = _backends(new), _backends(with_overrides(new, settled(new, Overrides(), old, {}, 0, BY_FILE)))
+    after = with_overrides(new, with_removals(new, Overrides(), old, {}, 0, BY_FILE))
+    wanted, present = _backends(new), _backends(after)
     every, found = Counter[str](), dict[str, Flows]()
     for (service_name, _), count in live.items():
         every[service_name] += count
     for service in old.services:
         counts = {_end(service, b): live.get((service.name, b.name), 0) for b in service.backends}
-        move = sum(count for end, count in counts.items() if end not in there)
-        leave = sum(count for end, count in counts.items() if end in there and end not in wanted)
-        found[service.name] = Flows(every[service.name], move, leave)
+        move = sum(count for end, count in counts.items() if end not in present)
+        remain = sum(count for end, count in counts.items() if end in present and end not in wanted)
+        found[service.name] = Flows(every[service.name], move, remain)
     return found
 
 
@@ -106,12 +107,12 @@ def _of_service(old: Service, new: Service, before: Config, after: Config) -> Se
 
 
 def slots_moved(old: Service, new: Service, before: Config, after: Config) -> float | None:
-    """Whether by another backend, or by another table (its size or seed): then each slot has moved."""
+    """Return the share of slots whose backend changes; 1.0 if the VIP, the table's size or its seed changes."""
     if (old.vip, old.protocol, old.port) != (new.vip, new.protocol, new.port) or before.maglev != after.maglev:
         return 1.0
     numbers = {name: at for at, name in enumerate(sorted({b.name for s in (old, new) for b in s.backends}))}
     tables = [_table(service, numbers, after.maglev.size) for service in (old, new)]
-    if not any(table.size and table.max() > NOBODY for table in tables):
+    if not any(table.size and table.max() > NO_BACKEND for table in tables):
         return None
     return float(np.count_nonzero(tables[0] != tables[1])) / after.maglev.size
 
@@ -119,6 +120,6 @@ def slots_moved(old: Service, new: Service, before: Config, after: Config) -> fl
 def _table(service: Service, numbers: dict[str, int], size: int) -> NDArray[np.int64]:
     live = sorted((backend.name, backend.weight) for backend in service.backends if backend.weight)
     if not live:
-        return np.full(size, NOBODY)
+        return np.full(size, NO_BACKEND)
     names, weights = zip(*live, strict=True)
     return np.array([numbers[name] for name in names], np.int64)[maglev.build(names, weights, size)]

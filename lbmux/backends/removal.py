@@ -1,7 +1,4 @@
-"""Backends that leave: not wanted any more, and without weight in the tables until their last flow has gone.  Pure.
-
-Existing flows stay as long as their backend lives, whether it was drained or removed.
-"""
+"""Removal of backends: a removed backend stays in the tables with weight 0 until its last flow ends.  Pure."""
 
 from collections.abc import Collection, Mapping
 
@@ -11,7 +8,7 @@ from lbmux.config.models import Backend, BackendKey, Config, Service
 BY_FILE, BY_COMMAND = "no longer in the configuration", "removed by command"
 
 
-def settled(
+def with_removals(
     file: Config,
     overrides: Overrides,
     before: Config,
@@ -19,32 +16,34 @@ def settled(
     now: float,
     reason: str,
 ) -> Overrides:
-    """``overrides``, with everybody leaving whom ``before`` had and the new configuration does not want.
+    """Return ``overrides`` with a removal for each backend of ``before`` that the new configuration lacks.
 
-    ``admin_states``: before; who was disabled has no flows to stay for.  ``reason``: of those that begin to leave.
+    ``admin_states`` are those before the change: a backend that was disabled has no flows, so it is gone at once.
+    ``reason``: why new removals start.
     """
-    after = {_place(service): service for service in with_overrides(file, overrides.wanted()).services}
+    after = {_key(service): service for service in with_overrides(file, overrides.without_removals()).services}
     removals: dict[BackendKey, Removal] = {}
     for service in before.services:
-        stays, held = after.get(_place(service)), _of(service, overrides)
-        if stays is not None:
-            gone = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
-            for backend in _without_a_place(gone, stays.backends):
+        new, earlier = after.get(_key(service)), _removals_of(service, overrides)
+        if new is not None:
+            enabled = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
+            for backend in _removed(enabled, new.backends):
                 key = service.name, backend.name
-                removals[key] = held.get(backend.name) or Removal(now, backend, reason)
+                removals[key] = earlier.get(backend.name) or Removal(now, backend, reason)
     return Overrides(overrides.of, removals)
 
 
-def over(
+def finished(
     overrides: Overrides,
     config: Config,
     rows: Collection[BackendKey],
     without_flows: Collection[BackendKey],
     now: float,
 ) -> set[BackendKey]:
-    """Those that need not stay: out of the tables (dead, or not of this host), or without a flow.
+    """Return the backends whose removal can end: they are not in the tables, or have no flow.
 
-    Another mux's flow may come here as long as there is the table before, by which it is found: so long they stay.
+    A backend is not in the tables if it is down or, at an agent, on another host.  A backend without flows stays for
+    one idle timeout, since another mux's flow may arrive here and is found through the former table.
     """
     idle_s = {service.name: service.idle_s for service in config.services}
     return {
@@ -54,23 +53,23 @@ def over(
 
 
 def without(overrides: Overrides, keys: Collection[BackendKey]) -> Overrides:
-    """Less some that have left."""
+    """Return ``overrides`` without the removals of ``keys``."""
     return Overrides(overrides.of, {key: one for key, one in overrides.removals.items() if key not in keys})
 
 
-def _place(service: Service) -> tuple[object, ...]:
-    """By which the tables know a service (and people)."""
+def _key(service: Service) -> tuple[object, ...]:
+    """Return what identifies a service in the tables, and its name."""
     return service.name, service.vip, service.protocol, service.port
 
 
-def _of(service: Service, overrides: Overrides) -> Mapping[str, Removal]:
+def _removals_of(service: Service, overrides: Overrides) -> Mapping[str, Removal]:
     return {name: one for (of, name), one in overrides.removals.items() if of == service.name}
 
 
-def _without_a_place(before: Collection[Backend], after: Collection[Backend]) -> list[Backend]:
-    """Backends whose hosts have none of ``after``: two of one service at a host cannot be told apart.
+def _removed(before: Collection[Backend], after: Collection[Backend]) -> list[Backend]:
+    """Return the backends of ``before`` whose host has none of ``after``, with weight 0.
 
-    Where the name has gone to another, the address is the name.
+    A service has at most one backend per host.  If another backend now has the name, the address becomes the name.
     """
     hosts, names = {backend.tunnel_to for backend in after}, {backend.name for backend in after}
     server_ids, found = {backend.server_id for backend in after}, list[Backend]()

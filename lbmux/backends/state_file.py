@@ -1,4 +1,4 @@
-"""What of the backends' lives outlives the daemon: lists in files of JSON."""
+"""Files of backend state that survive a restart of the daemon: JSON lists, replaced atomically."""
 
 import contextlib
 import json
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
-Kept = TypeVar("Kept")
+State = TypeVar("State")
 
 
 def prepare(path: Path, lines: Sequence[Sequence[Any]]) -> Path:
-    """A file beside ``path`` that is to replace it, on the disk; OSError leaves nothing there."""
+    """Write a new file beside ``path``, which is to replace it, and sync it; on OSError the new file is removed."""
     new = path.with_name(f"{path.name}.new")
     try:
         with new.open("w") as file:
@@ -27,20 +27,20 @@ def prepare(path: Path, lines: Sequence[Sequence[Any]]) -> Path:
     return new
 
 
-def write(path: Path, lines: Sequence[Sequence[Any]], without: str) -> None:
-    """In one step: whoever reads finds all of it, or all that was there before.  ``without``: what it means if not."""
+def write(path: Path, lines: Sequence[Sequence[Any]], consequence: str) -> None:
+    """Replace the file atomically; on failure log the ``consequence``."""
     try:
         prepare(path, lines).replace(path)
     except OSError as error:
-        log.warning("%s: %s: %s", path, error.strerror, without)
+        log.warning("%s: %s; %s", path, error.strerror, consequence)
 
 
-def read(path: Path, understand: Callable[[Any], dict[Any, Kept]], without: str) -> dict[Any, Kept]:
-    """Nothing, where there is no such file; nor where ``understand`` raises, which the log says."""
+def read(path: Path, parse: Callable[[Any], dict[Any, State]], consequence: str) -> dict[Any, State]:
+    """Read and parse the file; empty if it does not exist.  If it is invalid, log the ``consequence``."""
     try:
-        return understand(json.loads(path.read_text()))
+        return parse(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, RecursionError):
-        log.warning("%s cannot be used: %s", path, without)
+        log.warning("%s is not valid: %s", path, consequence)
         return {}

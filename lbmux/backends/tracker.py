@@ -1,7 +1,7 @@
-"""The lives of all backends: what the probes found, beside what an operator ordered.
+"""Tracks the state of all backends: probe results, combined with an operator's overrides.
 
-What the probes found is kept in a file for tables that outlive the daemon: whoever adopts them is not to bring back
-what is down in them.  With new tables all is found anew.
+Probe results are saved in a file, because kernel tables survive the daemon: the next daemon that adopts them must not
+bring back a backend that is down.  With new tables, every backend is probed again.
 """
 
 import time
@@ -12,32 +12,32 @@ from typing import Any, get_args
 
 from lbmux.addresses import Address
 from lbmux.backends import state_file
-from lbmux.backends.effective import at_hosts, below_watermark, effective
+from lbmux.backends.effective import below_watermark, effective, on_hosts
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
 from lbmux.health.checker import Checker, ProbeState
 
 OVERRIDDEN_STATES = {"drain": "draining", "disable": "disabled", "remove": "removed"}
-"""The state of a backend of which that is wanted."""
+"""The displayed state of a backend with that override."""
 State = tuple[Backend, str, str, float | None]
-"""A backend's state, why, and since when."""
+"""A backend, its state, the reason, and the time since when in seconds since the epoch."""
 
 
 class BackendTracker:
-    """``path``: where it is kept what was found, if it is; ``clock``: seconds since the epoch."""
+    """``path``: the file for probe results, if they are saved; ``clock`` returns seconds since the epoch."""
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._checkers: dict[BackendKey, Checker] = {}
         self.cut_off: Mapping[Address, float] = {}
-        """Hosts that do not answer through the tunnel, each with since when."""
+        """Hosts that do not answer through the tunnel, with the time since when in seconds since the epoch."""
         self._in_force: frozenset[BackendKey] | None = frozenset()
-        """All backends of the configuration before; None: of tables that were adopted, whichever they have."""
+        """All backends of the previous configuration; None: those of adopted tables, which are not known."""
 
     def configure(self, config: Config) -> None:
-        """Know the backends of ``config`` and no others; those that were known keep their state.
+        """Track exactly the backends of ``config``; those that were tracked before keep their state.
 
-        A backend that was not in force before counts as down until it is heard of: a dead one would get flows.
+        A new backend counts as down until its first success, so that a dead one gets no flows.
         """
         known: dict[BackendKey, Checker] = {}
         before = self._in_force
@@ -47,39 +47,39 @@ class BackendTracker:
                 key = service.name, backend.name
                 begins_up = before is None or key in before
                 checker = self._checkers.get(key) or Checker(1, 1, self._clock(), begins_up=begins_up)
-                counts = service.health.by == "mux"  # an agent has counted already
+                counts = service.health.by == "mux"  # an agent counts for itself
                 checker.rise, checker.fall = (service.health.rise, service.health.fall) if counts else (1, 1)
                 known[key] = checker
         self._checkers = known
         self._in_force = frozenset((service.name, one.name) for service in config.services for one in service.backends)
 
-    def heard(self, key: BackendKey, healthy: bool, reason: str) -> bool:
-        """Take a probe's result; whether the backend's state changed."""
+    def record(self, key: BackendKey, healthy: bool, reason: str) -> bool:
+        """Record a probe result; return whether the backend's state changed."""
         checker = self._checkers.get(key)
-        return checker is not None and checker.heard(healthy, reason, self._clock())
+        return checker is not None and checker.record(healthy, reason, self._clock())
 
-    def is_settled(self, key: BackendKey) -> bool:
-        """Whether probes have said if it is up; of a backend that nobody has, there is nothing to say."""
+    def was_probed(self, key: BackendKey) -> bool:
+        """Return whether a probe result is known; True for a backend that is not tracked."""
         return key not in self._checkers or self._checkers[key].was_probed
 
-    def unsettled(self) -> set[BackendKey]:
+    def unprobed(self) -> set[BackendKey]:
         return {key for key, checker in self._checkers.items() if not checker.was_probed}
 
-    def keep(self) -> None:
-        """What the probes found, for ``recall``."""
+    def save(self) -> None:
+        """Save the probe results for ``restore``."""
         lines = [
             [*key, checker.state, checker.reason, checker.since]
             for key, checker in self._checkers.items()
             if checker.was_probed
         ]
         if self._path is not None:
-            state_file.write(self._path, lines, "a restart will not know what is down")
+            state_file.write(self._path, lines, "after a restart, backends that are down will count as up at first")
 
-    def recall(self) -> None:
-        """Take what was found before, by a process whose tables are in force still; what it did not find is up."""
+    def restore(self) -> None:
+        """Restore the results of a former process whose tables are still in force; other backends count as up."""
         self._in_force = None
         if self._path is not None:
-            self._checkers = state_file.read(self._path, _checked, "what was down begins as up")
+            self._checkers = state_file.read(self._path, _checked, "backends that were down count as up at first")
 
     @property
     def down(self) -> set[BackendKey]:
@@ -87,18 +87,18 @@ class BackendTracker:
 
     def effective(self, config: Config, overrides: Overrides) -> Config:
         probed = {service.name for service in config.services if service.health}
-        down = {key for key in self.down if key[0] in probed}  # what was found is of no meaning without probes
+        down = {key for key in self.down if key[0] in probed}  # without probes, old results mean nothing
         return effective(config, down | self._new(config), overrides.admin_states, self.cut_off)
 
     def _new(self, config: Config) -> set[BackendKey]:
-        """Backends that are to be probed, and were not in force before."""
+        """Return the backends that are to be probed and were not in force before."""
         if self._in_force is None:
             return set()
         probed = ((service.name, one.name) for service in config.services if service.health for one in service.backends)
         return set(probed) - self._in_force - self._checkers.keys()
 
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
-        """As the control socket answers; may be called in a thread while probes go on."""
+        """Return the answer of the control socket; safe to call in a thread while probes run."""
         return states(file, wanted, overrides, self._checkers.copy(), self.cut_off)
 
 
@@ -106,13 +106,13 @@ def states(
     file: Config, wanted: Config, overrides: Overrides, checkers: Mapping[BackendKey, Checker],
     cut_off: Mapping[Address, float] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Each backend's state, why, and since when; ``wanted``: the ``file`` as ordered.
+    """Return each backend's state, reason and time, also of backends without a row in the tables.
 
-    Of all, also of those that have no row in the tables.
+    ``wanted``: the ``file`` with overrides.
     """
     down, admin_states, found = _down(checkers), overrides.admin_states, list[dict[str, Any]]()
     for service in wanted.services:
-        are_kept = below_watermark(service, down | at_hosts(service, cut_off), admin_states)
+        are_kept = below_watermark(service, down | on_hosts(service, cut_off), admin_states)
         states = _of_service(service, overrides, checkers, are_kept, cut_off)
         found += [_line(wanted, service, *state) for state in states]
     there = {(line["service"], line["backend"]) for line in found}
@@ -135,21 +135,21 @@ def _of_service(
     are_kept: bool,
     cut_off: Mapping[Address, float],
 ) -> Iterator[State]:
-    """``are_kept``: whether those that are down are in the tables all the same."""
+    """Yield the states of a service's backends; ``are_kept``: backends that are down stay in the tables."""
     for backend in service.backends:
         key = service.name, backend.name
         checker = _cut_off(checkers.get(key), cut_off.get(backend.tunnel_to), backend)
         state, reason, since = _state(backend, overrides.of.get(key), checker)
         if key in overrides.removals and state != "down":
             one = overrides.removals[key]
-            state, reason, since = "leaving", one.reason, one.since
+            state, reason, since = "removing", one.reason, one.since
         elif state == "down" and are_kept:
-            reason += "; kept, since too few seem healthy"
+            reason += "; kept: fewer backends than the watermark are healthy"
         yield backend, state, reason, since
 
 
 def _cut_off(checker: Checker | None, since: float | None, backend: Backend) -> Checker | None:
-    """A backend whose host does not answer through the tunnel is down, whatever direct probes say."""
+    """Mark a backend as down if its host does not answer through the tunnel, whatever direct probes say."""
     if since is None or (checker is not None and checker.is_down):
         return checker
     why = f"host {backend.tunnel_to} does not answer through the tunnel: is its agent running?"
@@ -157,7 +157,7 @@ def _cut_off(checker: Checker | None, since: float | None, backend: Backend) -> 
 
 
 def _state(backend: Backend, override: Override | None, checker: Checker | None) -> tuple[str, str, float | None]:
-    """What an order says comes first, unless the backend is down."""
+    """Return state, reason and time; an override comes first, unless the backend is down."""
     state, reason, since = "up", "not probed", None
     if checker is not None:
         state, reason, since = "down" if checker.is_down else "up", checker.reason, checker.since
@@ -167,12 +167,12 @@ def _state(backend: Backend, override: Override | None, checker: Checker | None)
         and (state == "up" or override.admin_state == "disable")
     ):
         return OVERRIDDEN_STATES[override.admin_state], "by command", override.since
-    said = [*_changes(override)]
+    changes = [*_changes(override)]
     if state == "up" and backend.weight == 0:
-        state, reason, since = "draining", "" if said else "weight 0 in the configuration", None
-        if override is not None and said:
+        state, reason, since = "draining", "" if changes else "weight 0 in the configuration", None
+        if override is not None and changes:
             since = override.since
-    return state, "; ".join(filter(None, (reason, *said))), since
+    return state, "; ".join(filter(None, (reason, *changes))), since
 
 
 def _changes(override: Override | None) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _line(
 def _checked(lines: Any) -> dict[BackendKey, Checker]:
     found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
     if not all(checker.state in get_args(ProbeState) for checker in found.values()):
-        raise ValueError("a state that there is not")
+        raise ValueError("unknown state")
     return found
 
 

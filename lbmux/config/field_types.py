@@ -85,9 +85,7 @@ def _prefix(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value)
     except ValueError as error:
-        wrong = (
-            "has host bits set" if "host bits" in str(error) else "is not a prefix, such as 192.0.2.0/24"
-        )
+        wrong = "has host bits set" if "host bits" in str(error) else "is not a prefix, such as 192.0.2.0/24"
         raise PydanticCustomError("prefix", wrong) from None
 
 

@@ -14,8 +14,8 @@ from lbmux.config.models import Backend, BackendKey, Config, Service
 from lbmux.errors import SetupError
 from lbmux.health.agent_channel import ChannelError, HealthPublisher, read_token
 from lbmux.health.checker import Checker
+from lbmux.health.health_connections import HealthConnections
 from lbmux.health.prober import Prober
-from lbmux.health.visits import Visits
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0
@@ -45,10 +45,10 @@ class AgentHealth:
 
     def __init__(self, token: Path | None) -> None:
         self._token = read_token(token) if token is not None else None
-        self._prober = Prober(self._heard, by="agent", settled=self._is_settled)
+        self._prober = Prober(self._heard, by="agent", is_known=self._is_settled)
         self._checkers: dict[BackendKey, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
-        self._visits = Visits()
+        self._connections = HealthConnections()
         self._told: set[asyncio.Event] = set()
         self._refused: dict[tuple[str, str], float] = {}
 
@@ -68,7 +68,7 @@ class AgentHealth:
 
     async def configure(self, config: Config, muxes: Iterable[Address]) -> None:
         """``config``: as ``own_backends`` makes it; ``muxes``: who may ask."""
-        self._visits.accept(frozenset(muxes))
+        self._connections.allow(frozenset(muxes))
         if config.services and self._token is None:
             log.warning("services with health by agents are not probed: --health-token is missing")
             return
@@ -97,15 +97,15 @@ class AgentHealth:
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         checker = self._checkers.get(key)
-        if checker is not None and checker.heard(healthy, reason, time.time()):
+        if checker is not None and checker.record(healthy, reason, time.time()):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
             for event in self._told:
                 event.set()
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
-        visit = self._visits.begin(ip_address(peer), writer.transport.abort)
-        if visit is None:
+        connection = self._connections.open(ip_address(peer), writer.transport.abort)
+        if connection is None:
             self._refuse(peer, "it is none of the configuration's `muxes`")
             writer.transport.abort()
             return
@@ -113,11 +113,11 @@ class AgentHealth:
             assert self._token is not None  # or nobody listens
             async with asyncio.timeout(OPENING_S):
                 publisher = await HealthPublisher.opened(reader, writer, self._token)
-            self._visits.prove(visit)
+            self._connections.authenticated(connection)
             self._told.add(changed)
             while True:
                 changed.clear()
-                await publisher.tell({"backends": self._states()})
+                await publisher.send({"backends": self._states()})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), BEAT_S)
         except ChannelError as error:
@@ -126,7 +126,7 @@ class AgentHealth:
             pass  # a mux that has gone, or never said anything
         finally:
             self._told.discard(changed)
-            self._visits.close(visit)
+            self._connections.closed(connection)
             writer.close()
 
     def _refuse(self, peer: str, why: str) -> None:

@@ -138,7 +138,7 @@ class HostProbes:
     async def _probe(self) -> None:
         first, loop = FALL, asyncio.get_running_loop()
         while True:
-            round_s = FIRST_ROUND_S if first > 0 and self._checks.unsettled else ROUND_S
+            round_s = FIRST_ROUND_S if first > 0 and self._checks.unprobed else ROUND_S
             first -= 1
             begun, hosts = loop.time(), [*self._ways]
             for at in range(SLICES):
@@ -186,11 +186,11 @@ class HostProbes:
                 self._heard(host, True)
 
     def _heard(self, host: Address, is_answer: bool) -> None:
-        if self._checks.heard(host, is_answer, time.time()):
+        if self._checks.record(host, is_answer, time.time()):
             self._follow()
 
     def _follow(self) -> None:
-        if not self._checks.unsettled:
+        if not self._checks.unprobed:
             self._settled.set()
         if (now := self._checks.cut_off).keys() != self._cut_off.keys():
             self._cut_off = dict(now)

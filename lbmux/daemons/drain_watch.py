@@ -67,7 +67,7 @@ class DrainWatch(Generic[Here]):
         for key in sorted(without_flows - self._drained):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
         self._drained = (self._drained - asked) | without_flows
-        if gone := removal.over(overrides, wanted, here.rows, without_flows, time.time()):
+        if gone := removal.finished(overrides, wanted, here.rows, without_flows, time.time()):
             await self._reloader.follow(lambda _, now: (removal.without(now, gone), sorted(gone)))
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])

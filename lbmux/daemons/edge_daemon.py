@@ -159,7 +159,7 @@ class Edge:
         return self._tracker.lines(of_host(file, self._own), self.config, self._book.overrides)
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
-        changed = self._tracker.heard(key, healthy, reason)
+        changed = self._tracker.record(key, healthy, reason)
         if changed:
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
         if healthy and key not in self._heard_of:

@@ -147,7 +147,7 @@ async def _serve(options: Options) -> None:
         )
         has_flows = driver.adopted or driver.previous is not None
         if has_flows:
-            tracker.recall()
+            tracker.restore()
         wanted = with_overrides(config, book.overrides)
         mux = _tables_in_force(driver, local, tracker.effective(wanted, book.overrides))
         sender = stack.enter_context(Sender(options.interface))

@@ -40,7 +40,7 @@ class Health:
         """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses;
         ``hosts``: the probes of hosts."""
         self._tracker, self._reloader = tracker, reloader
-        self._prober = Prober(self._heard, into_tunnel=into_tunnel, settled=tracker.is_settled)
+        self._prober = Prober(self._heard, into_tunnel=into_tunnel, is_known=tracker.was_probed)
         self._agent_health_client = AgentHealthClient(self._heard, token, local)
         self._hosts = hosts or HostProbes((), list)
         self._hosts.changed = self._cut_off
@@ -68,14 +68,14 @@ class Health:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._tracker.keep()
+                self._tracker.save()
 
     async def settled(self) -> None:
         """Until each backend is known to be up or down, a bounded time, and the tables say so.
 
         A backend that is not heard of by then gets no flows until it is.
         """
-        self._unsettled = self._tracker.unsettled()
+        self._unsettled = self._tracker.unprobed()
         if not self._unsettled:
             self._all_settled.set()
         try:
@@ -122,12 +122,12 @@ class Health:
         self._changed.set()
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
-        if self._tracker.heard(key, healthy, reason):
+        if self._tracker.record(key, healthy, reason):
             if not (healthy and self._unsettled):  # at the start most are up
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
             if not self._unsettled:  # else the tables are made at once, when the start is over
                 self._changed.set()
-        if key in self._unsettled and self._tracker.is_settled(key):
+        if key in self._unsettled and self._tracker.was_probed(key):
             self._unsettled.discard(key)
             if not self._unsettled:
                 self._all_settled.set()
@@ -144,7 +144,7 @@ class Health:
             await self._reloader.refresh()
         except LbmuxError as error:
             log.error("the backends' new states are not in force: %s", error)
-        self._tracker.keep()
+        self._tracker.save()
 
 
 def _key(line: dict[str, Any]) -> BackendKey:

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from lbmux.backends.override_commands import Change, fitting
+from lbmux.backends.override_commands import Change, without_obsolete
 from lbmux.backends.override_precedence import precedences
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides, with_overrides
-from lbmux.backends.removal import BY_FILE, settled
+from lbmux.backends.removal import BY_FILE, with_removals
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config
@@ -81,12 +81,12 @@ class Reloader:
         """
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
-            before, overrides = self.config, fitting(config, self.overrides)
-            overrides = settled(config, overrides, self.wanted, self.overrides.admin_states, time.time(), BY_FILE)
+            before, overrides = self.config, without_obsolete(config, self.overrides)
+            overrides = with_removals(config, overrides, self.wanted, self.overrides.admin_states, time.time(), BY_FILE)
             await self._enforce(config, overrides, await self._prepared(overrides))
         said = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
-            said.append(f"orders: not stored in {self._book.path}: a restart will forget what has changed in them")
+            said.append(f"overrides: not stored in {self._book.path}: changes are in force until a restart")
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         override_lines = precedences(config, self.overrides)
@@ -133,7 +133,7 @@ class Reloader:
             self._book.discard(new)
             raise
         self.config, self.wanted = config, wanted
-        self._book.keep(overrides, new)
+        self._book.commit(overrides, new)
         await self._on_commit()
 
     def soon(self) -> None:

@@ -1,6 +1,6 @@
-"""What a mux hears of backends from the agents of their hosts: one connection to each, kept up.
+"""Receives the health of backends from the agents of their hosts, over one persistent connection to each agent.
 
-A mux that hears nothing keeps what it knew, and says for how long.
+If an agent is silent, the mux keeps the last known states and shows for how long it has been silent.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from lbmux.health.agent_channel import ChannelError, HealthSubscriber, read_toke
 
 log = logging.getLogger(__name__)
 SILENCE_S = 3.0
-"""Without a word for so long, an agent is asked anew."""
+"""After this much silence the client reconnects."""
 RETRY_S = 0.2, 2.0
-"""Before the next attempt: at first, and at most."""
+"""The first and the longest pause before the next attempt, in seconds."""
 Agent = tuple[Address, int]
 
 
 class AgentHealthClient:
-    """``heard`` gets every state that an agent tells of a backend of its own host."""
+    """``on_result`` gets every state that an agent reports of a backend on its own host."""
 
     def __init__(
-        self, heard: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = ()
+        self, on_result: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = ()
     ) -> None:
-        """``local``: the mux's own addresses, by which agents know it."""
-        self._heard, self._token = heard, read_token(token) if token is not None else None
+        """``local``: the mux's own addresses, from which it connects, since agents accept known muxes only."""
+        self._on_result, self._token = on_result, read_token(token) if token is not None else None
         self._local = {address.version: (str(address), 0) for address in reversed([*local])}
         self._tasks: dict[Agent, asyncio.Task[None]] = {}
         self._backends: dict[Agent, frozenset[BackendKey]] = {}
@@ -49,9 +49,9 @@ class AgentHealthClient:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def configure(self, config: Config) -> None:
-        """Hear of the backends of ``config`` and no others; connections that are wanted stay.
+        """Receive the health of exactly the backends of ``config``; connections that are still needed stay.
 
-        SetupError where there are any, and no token.
+        Raises SetupError if agents are needed and there is no token.
         """
         wanted = defaultdict[Agent, set[BackendKey]](set)
         for service in config.services:
@@ -59,7 +59,7 @@ class AgentHealthClient:
                 for backend in service.backends:
                     wanted[backend.tunnel_to, service.health.agent_port].add((service.name, backend.name))
         if wanted and self._token is None:
-            raise SetupError("health by agents", "the token is missing", "name its file by --health-token")
+            raise SetupError("health.by: agent", "the token is missing", "give its file with --health-token")
         self._backends = {agent: frozenset(keys) for agent, keys in wanted.items()}
         for agent in self._tasks.keys() - wanted.keys():
             self._tasks.pop(agent).cancel()
@@ -68,7 +68,7 @@ class AgentHealthClient:
             self._tasks[agent] = asyncio.create_task(self._keep(agent))
 
     def silent_s(self, key: BackendKey) -> float | None:
-        """For how long nothing was heard of a backend, where that is longer than it should be; inf: ever."""
+        """Return for how many seconds a backend's agent has been silent, if over SILENCE_S; inf: it never spoke."""
         for agent, keys in self._backends.items():
             if key in keys:
                 since = time.monotonic() - self._last.get(agent, -float("inf"))
@@ -76,24 +76,24 @@ class AgentHealthClient:
         return None
 
     async def _keep(self, agent: Agent) -> None:
-        """Connect, and again."""
-        pause_s, said = RETRY_S[0], ""
+        """Connect, and reconnect after each failure."""
+        pause_s, logged = RETRY_S[0], ""
         while True:
             begun = time.monotonic()
             try:
                 await self._listen(agent)
             except (OSError, ChannelError, ValueError, KeyError, TypeError) as error:
-                why = "silence" if isinstance(error, TimeoutError) else str(error)
-                if why != said:
-                    log.warning("nothing is heard from the agent at %s, port %d: %s", *agent, why)
-                said = why
-            if self._last.get(agent, -float("inf")) > begun:  # one that only accepts is no better than one that refuses
-                pause_s, said = RETRY_S[0], ""
+                why = "it is silent" if isinstance(error, TimeoutError) else str(error)
+                if why != logged:
+                    log.warning("no health from the agent at %s, port %d: %s", *agent, why)
+                logged = why
+            if self._last.get(agent, -float("inf")) > begun:  # an accepted connection without a message is a failure
+                pause_s, logged = RETRY_S[0], ""
             await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # spreads load
             pause_s = min(2 * pause_s, RETRY_S[1])
 
     async def _listen(self, agent: Agent) -> None:
-        assert self._token is not None  # configure sees to it
+        assert self._token is not None  # configure checks this
         host, port = agent
         async with asyncio.timeout(SILENCE_S):
             reader, writer = await asyncio.open_connection(
@@ -104,15 +104,15 @@ class AgentHealthClient:
                 subscriber = await HealthSubscriber.opened(reader, writer, self._token)
             while True:
                 async with asyncio.timeout(SILENCE_S):
-                    message = await subscriber.hear()
+                    message = await subscriber.receive()
                 if agent not in self._last:
-                    log.info("health is heard from the agent at %s, port %d", host, port)
+                    log.info("receiving health from the agent at %s, port %d", host, port)
                 self._last[agent] = time.monotonic()
                 for one in message["backends"]:
                     key = str(one["service"]), str(one["backend"])
-                    if key in self._backends.get(agent, ()):  # an agent speaks for its own host alone
-                        self._heard(key, bool(one["up"]), f"its agent: {one['reason']}")
+                    if key in self._backends.get(agent, ()):  # accept only backends of the agent's own host
+                        self._on_result(key, bool(one["up"]), f"its agent: {one['reason']}")
         except json.JSONDecodeError as error:
-            raise ChannelError("what listens there is no agent") from error
+            raise ChannelError("the peer is not an lbmux agent") from error
         finally:
             writer.close()

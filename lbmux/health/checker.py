@@ -1,10 +1,9 @@
-"""From the results of probes to the state of a backend: rise and fall.  Pure; the prober feeds it.
+"""Turns probe results into the state of a backend, by rise and fall.  Pure.
 
     up    -- `fall` failures in a row -->  down
     down  -- `rise` successes in a row --> up
 
-A backend that has flows already begins as up, whatever is not known of it yet.  A new one counts as down until its
-first success or its `fall` failures: `begins_up`.
+A backend that may have flows starts as up (`begins_up`).  A new one counts as down until its first success.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ NOT_YET = "not probed yet"
 
 @dataclass
 class Checker:
-    """One backend's health.  ``since``: the time of the last change, in seconds since the epoch."""
+    """The health of one backend.  ``since``: the time of the last change, in seconds since the epoch."""
 
     rise: int
     fall: int
@@ -24,9 +23,9 @@ class Checker:
     state: ProbeState = "up"
     reason: str = NOT_YET
     contrary: int = 0
-    """Results in a row that speak against the state."""
+    """Number of consecutive results that contradict the state."""
     begins_up: bool = True
-    """Whether it counts as up before it was probed."""
+    """Whether the backend counts as up before its first result."""
 
     @property
     def was_probed(self) -> bool:
@@ -36,13 +35,13 @@ class Checker:
     def is_down(self) -> bool:
         return self.state == "down" or not (self.was_probed or self.begins_up)
 
-    def heard(self, healthy: bool, reason: str, now: float) -> bool:
-        """Take a probe's result; whether the state changed, or what the backend counts as."""
+    def record(self, healthy: bool, reason: str, now: float) -> bool:
+        """Record a probe result; return whether ``state`` or ``is_down`` changed."""
         before = self.state, self.is_down
-        self._take(healthy, reason, now)
+        self._record(healthy, reason, now)
         return (self.state, self.is_down) != before
 
-    def _take(self, healthy: bool, reason: str, now: float) -> None:
+    def _record(self, healthy: bool, reason: str, now: float) -> None:
         if healthy == (self.state == "up"):
             self.contrary, self.reason = 0, reason
             return

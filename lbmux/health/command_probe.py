@@ -1,4 +1,4 @@
-"""The probe that runs a command: it is healthy if that ends with 0."""
+"""The probe that runs a command: exit code 0 means healthy."""
 
 import asyncio
 import contextlib
@@ -21,5 +21,5 @@ async def command(target: Target) -> str:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     if code:
-        raise ProbeError(f"{words[0]} ended with {code}" if code > 0 else f"{words[0]} was killed by signal {-code}")
-    return f"{words[0]} ended with 0"
+        raise ProbeError(f"{words[0]} exited with {code}" if code > 0 else f"{words[0]} was killed by signal {-code}")
+    return f"{words[0]} exited with 0"

@@ -1,6 +1,6 @@
-"""Probes by one datagram there and one back: udp, dns (RFC 1035) and icmp (RFC 792, 4443).
+"""Probes with one datagram each way: udp, dns (RFC 1035) and icmp (RFC 792, RFC 4443).
 
-The socket is connected: the kernel hands in what comes from the backend only, and says when its port is closed.
+The socket is connected: the kernel delivers packets of the backend only, and reports a closed port.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from lbmux.addresses import FAMILIES
 from lbmux.health.probe import ProbeError, Target
 from lbmux.plurals import counted
 
-MOST_BYTES = 65535
+MAX_BYTES = 65535
 RECURSION, RESPONSE = 0x0100, 0x8000
-"""Of the flags in a DNS header."""
+"""Bits of the flags in a DNS header."""
 TYPE_A, TYPE_NS, CLASS_IN = 1, 2, 1
 ECHO = {4: (socket.IPPROTO_ICMP, 8, 0), 6: (socket.IPPROTO_ICMPV6, 128, 129)}
-"""By IP version: protocol, type of a request, type of a reply."""
+"""Maps the IP version to the protocol, the type of an echo request and the type of a reply."""
 _numbers = itertools.count()
 
 
@@ -38,14 +38,14 @@ async def udp(target: Target) -> str:
     loop, expected = asyncio.get_running_loop(), target.health.expect
     with _socket(target, socket.SOCK_DGRAM) as sock:
         await loop.sock_sendall(sock, target.health.send.encode())
-        answer = await loop.sock_recv(sock, MOST_BYTES)
+        answer = await loop.sock_recv(sock, MAX_BYTES)
     if expected is not None and expected.encode() not in answer:
         raise ProbeError(f"the answer does not contain {expected!r}")
     return f"answered {counted(len(answer), 'byte')}"
 
 
 def query(number: int, name: str) -> bytes:
-    """A DNS query: the name's A record, or the servers of the root."""
+    """Build a DNS query for the A record of a name, or for the NS records of the root."""
     labels = [label.encode() for label in name.split(".") if label]
     wire = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     header = struct.pack("!6H", number, RECURSION, 1, 0, 0, 0)
@@ -56,8 +56,8 @@ async def dns(target: Target) -> str:
     loop, number = asyncio.get_running_loop(), int.from_bytes(os.urandom(2))
     with _socket(target, socket.SOCK_DGRAM) as sock:
         await loop.sock_sendall(sock, query(number, target.health.query))
-        while True:  # what is no answer to this query is no reason to give up
-            answer = await loop.sock_recv(sock, MOST_BYTES)
+        while True:  # ignore anything that does not answer this query
+            answer = await loop.sock_recv(sock, MAX_BYTES)
             if len(answer) >= 12 and answer[:2] == number.to_bytes(2) and answer[2] & RESPONSE >> 8:
                 break
     if code := answer[3] & 0xF:
@@ -66,24 +66,24 @@ async def dns(target: Target) -> str:
 
 
 def checksum(packet: bytes) -> int:
-    """RFC 1071, of an even number of bytes."""
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 async def icmp(target: Target) -> str:
-    """A raw socket: ping sockets are forbidden in a network namespace unless someone allowed them."""
+    """Ping with a raw socket: a new network namespace does not allow ping sockets."""
     loop, version = asyncio.get_running_loop(), target.dip.version
     protocol, request, reply = ECHO[version]
     end = struct.pack("!2H", os.getpid() & 0xFFFF, next(_numbers) & 0xFFFF)
     packet = struct.pack("!BBH", request, 0, 0) + end
-    if version == 4:  # for IPv6 the kernel does it
+    if version == 4:  # the kernel computes it for IPv6
         packet = struct.pack("!BBH", request, 0, checksum(packet)) + end
     with _socket(target, socket.SOCK_RAW, protocol) as sock:
         await loop.sock_sendall(sock, packet)
         while True:
-            answer = await loop.sock_recv(sock, MOST_BYTES)
-            at = (answer[0] & 0xF) * 4 if version == 4 else 0  # an IPv4 raw socket has the IP header
+            answer = await loop.sock_recv(sock, MAX_BYTES)
+            at = (answer[0] & 0xF) * 4 if version == 4 else 0  # IPv4 raw sockets include the IP header
             if answer[at] == reply and answer[at + 4 : at + 8] == end:
                 return "answered"

@@ -1,7 +1,7 @@
-"""Hosts by what they answer to probes through the tunnel: which of them are cut off.  Pure.
+"""Decides which hosts are cut off, from the results of probes through the tunnel.  Pure.
 
-A silent host is cut off only while another host answers.  If none does, the fault may lie with the mux or with what
-filters the probes, and traffic may still get there.
+A silent host is cut off only while another host answers.  If none answers, the fault may be the mux's, or a filter may
+drop the probes while traffic still passes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,25 +18,25 @@ class HostChecks:
         self._checkers: dict[Address, Checker] = {}
 
     def configure(self, hosts: Iterable[Address], now: float) -> None:
-        """Know these hosts and no others; those that were known keep their state."""
+        """Track exactly these hosts; those that were tracked before keep their state."""
         self._checkers = {host: self._checkers.get(host) or Checker(RISE, FALL, now) for host in hosts}
 
-    def heard(self, host: Address, is_answer: bool, now: float) -> bool:
-        """Take the result of a probe; whether ``cut_off`` may have changed."""
+    def record(self, host: Address, is_answer: bool, now: float) -> bool:
+        """Record the result of a probe; return whether ``cut_off`` may have changed."""
         checker = self._checkers.get(host)
         if checker is None:
             return False
         was_known = checker.was_probed
-        changed = checker.heard(is_answer, "answers" if is_answer else SILENT, now)
+        changed = checker.record(is_answer, "answers" if is_answer else SILENT, now)
         return changed or checker.was_probed != was_known
 
     @property
-    def unsettled(self) -> set[Address]:
+    def unprobed(self) -> set[Address]:
         return {host for host, checker in self._checkers.items() if not checker.was_probed}
 
     @property
     def cut_off(self) -> Mapping[Address, float]:
-        """Hosts that get no traffic, each with since when (seconds since 1970)."""
+        """Hosts that get no traffic, with the time since when in seconds since the epoch."""
         if not any(checker.was_probed and not checker.is_down for checker in self._checkers.values()):
             return {}
         return {host: checker.since for host, checker in self._checkers.items() if checker.is_down}

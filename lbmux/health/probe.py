@@ -1,7 +1,7 @@
-"""One probe of one backend: what it is sent to, how it fails, and the bound on the time that it takes.
+"""One probe of one backend: its target, its errors and its timeout.
 
-A kind of probe is a coroutine that returns a few words on what it saw, or raises ProbeError or OSError.  It relies on
-being cancelled at the end of its time, and leaves nothing open then.
+Each kind of probe is a coroutine that returns a short description of its success, or raises ProbeError or OSError.  It
+is cancelled at its timeout, and then closes what it opened.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from lbmux.errors import LbmuxError
 
 
 class ProbeError(LbmuxError):
-    """The backend answered, and not as it should: ``why``."""
+    """The backend did not answer as expected; ``why`` gives the reason."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -29,25 +29,25 @@ class ProbeError(LbmuxError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a probe goes, and how it is made."""
+    """Where a probe goes, and its settings."""
 
     dip: Address
-    """The backend's, or the VIP that it is reached by through the tunnel."""
+    """The backend's address; through the tunnel, the VIP."""
     port: int
     health: Health
     bind: Callable[[socket.socket], None] | None = field(default=None, compare=False)
-    """What is to be done with a new socket before it is connected."""
+    """Prepares a new socket before it is connected."""
 
 
 Kind = Callable[[Target], Awaitable[str]]
 
 
 async def attempt(kind: Kind, target: Target) -> tuple[bool, str]:
-    """Whether the backend is healthy, and why."""
+    """Run a probe; return whether the backend is healthy, and the reason."""
     try:
         async with asyncio.timeout(target.health.timeout_s):
             return True, await kind(target)
-    except TimeoutError:  # an OSError too: it comes first
+    except TimeoutError:  # also an OSError, so it is caught first
         return False, f"no answer within {target.health.timeout_s:g} s"
     except ProbeError as error:
         return False, error.why
@@ -56,6 +56,8 @@ async def attempt(kind: Kind, target: Target) -> tuple[bool, str]:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):  # whose numbers are its own
+    if (
+        isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError)
+    ):  # SSLError has its own numbers
         return os.strerror(error.errno)
     return str(error) or type(error).__name__

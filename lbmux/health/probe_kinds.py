@@ -1,4 +1,4 @@
-"""The kinds of probes, by the name that they have in the configuration."""
+"""Maps the names of probe kinds in the configuration to their coroutines."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
-"""Probes all backends, each at its own time, on one event loop and by one connection to each at the most.
+"""Probes all backends on one event loop, each on its own schedule, with at most one connection to each.
 
-Nobody waits for another's turn: silent backends, by the thousand, would make the news of all others late.  A backend of
-which nothing is known is probed at once, and again without a pause until it is settled whether it is up.
+No probe waits for another: otherwise thousands of silent backends would delay the results of all others.  A backend
+whose state is not known is probed at once, and without pauses until its state is known.
 """
 
 import asyncio
@@ -19,11 +19,12 @@ from lbmux.health.probe_kinds import KINDS
 
 log = logging.getLogger(__name__)
 SPREAD_S = 0.1
-"""Over how long the first probes of many new backends are spread, so that packets have their turn between them."""
+"""The first probes of new backends are spread over this time, so that the loop can handle packets in between."""
 
-Heard = Callable[[BackendKey, bool, str], None]
+OnResult = Callable[[BackendKey, bool, str], None]
+"""Takes a backend, whether it is healthy, and the reason."""
 Bind = Callable[[BackendKey, str, socket.socket], None]
-"""Given a backend, its service's protocol and a new socket of a probe."""
+"""Takes a backend, its service's protocol and the new socket of a probe."""
 
 
 def always(key: BackendKey) -> bool:
@@ -31,18 +32,18 @@ def always(key: BackendKey) -> bool:
 
 
 class Prober:
-    """``heard`` gets every result; only services whose probes are to be made ``by`` us have any."""
+    """``on_result`` gets every result; only services with the same `health.by` as ``by`` are probed."""
 
     def __init__(
         self,
-        heard: Heard,
+        on_result: OnResult,
         by: str = "mux",
         into_tunnel: Bind | None = None,
-        settled: Callable[[BackendKey], bool] = always,
+        is_known: Callable[[BackendKey], bool] = always,
     ) -> None:
-        """``into_tunnel`` is called for the sockets of probes that are to go through it; ``settled`` says whether it
-        is known of a backend that it is up or down, which a few results must bring about."""
-        self._heard, self._by, self._into_tunnel, self._settled = heard, by, into_tunnel, settled
+        """``into_tunnel`` prepares the sockets of probes through the tunnel; ``is_known`` returns whether the state of
+        a backend is known, which a few results must bring about."""
+        self._on_result, self._by, self._into_tunnel, self._is_known = on_result, by, into_tunnel, is_known
         self._tasks: dict[tuple[BackendKey, Target], asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -56,7 +57,7 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def configure(self, config: Config) -> None:
-        """Probe the backends of ``config`` and no others; what stays the same goes on."""
+        """Probe exactly the backends of ``config``; probes that stay the same continue."""
         wanted = {
             ((service.name, backend.name), self._target(service, service.health, backend))
             for service in config.services
@@ -71,27 +72,27 @@ class Prober:
     def _target(self, service: Service, health: Health, backend: Backend) -> Target:
         if health.through == "direct":
             return Target(backend.dip, health.port or backend.port, health)
-        assert self._into_tunnel is not None  # a mux's prober has it, and agents' probes are direct
+        assert self._into_tunnel is not None  # a mux's prober has it; agents probe directly
         bind = functools.partial(self._into_tunnel, (service.name, backend.name), service.protocol)
         return Target(service.vip, health.port or service.port, health, bind)
 
     async def _probe(self, key: BackendKey, target: Target) -> None:
         health, loop = target.health, asyncio.get_running_loop()
-        if not self._settled(key):
+        if not self._is_known(key):
             await asyncio.sleep(random.uniform(0, min(SPREAD_S, health.interval_s)))  # spreads load
-        while not self._settled(key):
-            self._heard(key, *await self._attempt(key, target))
+        while not self._is_known(key):
+            self._on_result(key, *await self._attempt(key, target))
         due = loop.time() + random.uniform(0, health.interval_s)  # spreads load
         while True:
             aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s
             await asyncio.sleep(due + aside_s - loop.time())
-            self._heard(key, *await self._attempt(key, target))
-            due = max(due + health.interval_s, loop.time())  # what was missed is not made up for
+            self._on_result(key, *await self._attempt(key, target))
+            due = max(due + health.interval_s, loop.time())  # late probes are not caught up
 
     async def _attempt(self, key: BackendKey, target: Target) -> tuple[bool, str]:
         try:
             healthy, reason = await attempt(KINDS[target.health.kind], target)
             return healthy, f"{reason}, through the tunnel" if target.health.through == "tunnel" else reason
-        except Exception as error:  # a fault of ours must not leave a backend without probes
-            log.exception("probe of backend %s of service %s", key[1], key[0])
+        except Exception as error:  # a bug must not end a backend's probes
+            log.exception("probe of backend %s of service %s failed", key[1], key[0])
             return False, f"internal error: {error!r}"

@@ -1,4 +1,4 @@
-"""Probes by a TCP connection: tcp opens one, tls shakes hands, http and https ask for a page."""
+"""Probes over TCP: tcp connects, tls completes a handshake, http and https send a GET request."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from typing import Any
 from lbmux.addresses import FAMILIES
 from lbmux.health.probe import ProbeError, Target
 
-MOST_BYTES = 65536
-"""Of an answer; what comes after is not looked at."""
+MAX_BYTES = 65536
+"""The part of a response that is read."""
 
 
 @functools.cache
 def _context(verify: bool) -> ssl.SSLContext:
-    """Made once: to read the trusted certificates takes milliseconds."""
+    """Return a cached context: reading the trusted certificates takes milliseconds."""
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -38,8 +38,8 @@ async def _connection(
             target.bind(sock)
             await asyncio.get_running_loop().sock_connect(sock, (str(target.dip), target.port))
             where = {"sock": sock}
-        reader, writer = await asyncio.open_connection(**where, ssl=context, server_hostname=name, limit=MOST_BYTES)
-        # Nothing is awaited in the end: a server that does not close cannot hold a probe up.
+        reader, writer = await asyncio.open_connection(**where, ssl=context, server_hostname=name, limit=MAX_BYTES)
+        # Abort instead of waiting: a server that does not close the connection cannot delay the probe.
         stack.callback(writer.transport.abort)
         yield reader, writer
 
@@ -51,11 +51,11 @@ async def tcp(target: Target) -> str:
 
 async def tls(target: Target) -> str:
     async with _connection(target, encrypted=True) as (_, writer):
-        return f"shook hands by {writer.get_extra_info('ssl_object').version()}"
+        return f"{writer.get_extra_info('ssl_object').version()} handshake"
 
 
 async def http(target: Target) -> str:
-    """HTTP/1.0, so that the body is plain and ends with the connection (RFC 1945)."""
+    """Send a GET with HTTP/1.0, so that the body is not chunked and ends with the connection (RFC 1945)."""
     health = target.health
     default = f"[{target.dip}]" if target.dip.version == 6 else str(target.dip)
     request = f"GET {health.path} HTTP/1.0\r\nHost: {health.host or default}\r\nUser-Agent: lbmux\r\n\r\n"
@@ -63,7 +63,7 @@ async def http(target: Target) -> str:
         writer.write(request.encode())
         line = (await reader.readline()).split(maxsplit=2)
         if len(line) < 2 or not line[0].startswith(b"HTTP/") or not line[1].isdigit():
-            raise ProbeError("the answer is no HTTP")
+            raise ProbeError("the answer is not HTTP")
         if int(line[1]) != health.status:
             raise ProbeError(f"status {int(line[1])} instead of {health.status}")
         if health.body is not None and not await _contains(reader, health.body.encode()):
@@ -75,7 +75,7 @@ async def _contains(reader: asyncio.StreamReader, wanted: bytes) -> bool:
     while (await reader.readline()).strip():  # the headers
         pass
     body = b""
-    while len(body) < MOST_BYTES and (some := await reader.read(MOST_BYTES)):
+    while len(body) < MAX_BYTES and (some := await reader.read(MAX_BYTES)):
         body += some
         if wanted in body:
             return True

@@ -37,7 +37,7 @@ class BackendState:
     @property
     def cause(self) -> str:
         """Why it takes no new flows, of MENDS."""
-        if self.state in ("leaving", "removed"):
+        if self.state in ("removing", "removed"):
             return NOT_WANTED
         return self.reason if self.reason in HINTS else PROBES
 

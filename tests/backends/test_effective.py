@@ -63,4 +63,4 @@ def test_watermark_counts_the_backends_that_are_to_stay() -> None:
     down = {("web", "b1"), ("web", "b2")}
     assert not below_watermark(service, down, {})
     assert below_watermark(service, down, {("web", "b3"): "disable"})
-    assert below_watermark(service, down, {("web", "b3"): "leave"})
+    assert below_watermark(service, down, {("web", "b3"): "removing"})

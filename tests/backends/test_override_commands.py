@@ -7,9 +7,9 @@ from lbmux.backends.override_commands import (
     OverrideError,
     UnknownBackendError,
     add,
-    fitting,
     set_admin_state,
     set_weight,
+    without_obsolete,
 )
 from lbmux.backends.overrides import Overrides, with_overrides
 from lbmux.config.models import BackendKey, Config
@@ -24,7 +24,7 @@ def told(*changes: Change, file: Config = TWO, overrides: Overrides | None = Non
 
 
 def wanted(overrides: Overrides, file: Config = TWO, service: str = "web") -> dict[str, int]:
-    return weights(with_overrides(file, overrides.wanted()), service)
+    return weights(with_overrides(file, overrides.without_removals()), service)
 
 
 def states(overrides: Overrides) -> dict[BackendKey, str]:
@@ -87,7 +87,7 @@ def test_added_fills_in_what_it_leaves_out_and_is_removed_again() -> None:
     assert wanted(overrides) == {"b1": 1, "b2": 2, "10.0.2.9:80": 1}
     overrides = told(set_admin_state("remove", "10.0.2.9:80", None, 4), overrides=overrides)
     assert wanted(overrides) == {"b1": 1, "b2": 2}
-    assert states(overrides) == {("web", "10.0.2.9:80"): "leave"} and not overrides.of
+    assert states(overrides) == {("web", "10.0.2.9:80"): "removing"} and not overrides.of
 
 
 def test_added_again_leaves_no_more() -> None:
@@ -165,8 +165,8 @@ def test_a_service_of_ranges_takes_another() -> None:
 
 def test_file_that_has_made_the_orders_good() -> None:
     overrides = told(NINE, set_admin_state("remove", "b2", None, 0))
-    assert fitting(configured(backend(1), backend(9)), overrides).of == {}
-    assert fitting(TWO, overrides) == overrides
+    assert without_obsolete(configured(backend(1), backend(9)), overrides).of == {}
+    assert without_obsolete(TWO, overrides) == overrides
 
 
 @pytest.mark.parametrize("file", [
@@ -174,4 +174,4 @@ def test_file_that_has_made_the_orders_good() -> None:
     configured({"dip": "2001:db8::1"}, vip="2001:db8::80"),
 ], ids=["host taken", "no such service", "other family"])  # fmt: skip
 def test_file_that_an_added_one_does_not_fit(file: Config) -> None:
-    assert fitting(file, told(NINE)).of == {}
+    assert without_obsolete(file, told(NINE)).of == {}

@@ -56,8 +56,8 @@ def test_added_with_another_weight() -> None:
 def test_leaving_are_there_without_weight_and_not_wanted() -> None:
     overrides = Overrides({}, {("web", "b9"): Removal(0, B9.model_copy(update={"weight": 0}), "")})
     assert weights(with_overrides(TWO, overrides)) == {"b1": 1, "b2": 2, "b9": 0}
-    assert with_overrides(TWO, overrides.wanted()) == TWO
-    assert overrides.admin_states == {("web", "b9"): "leave"}
+    assert with_overrides(TWO, overrides.without_removals()) == TWO
+    assert overrides.admin_states == {("web", "b9"): "removing"}
 
 
 def test_order_for_a_service_that_is_not_there() -> None:

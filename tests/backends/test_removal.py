@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lbmux.backends.overrides import Overrides, Removal, with_overrides
-from lbmux.backends.removal import over, settled, without
+from lbmux.backends.removal import finished, with_removals, without
 from lbmux.config.models import Config
 from tests.backends.test_overrides import B9, TWO, backend, configured
 
@@ -13,7 +13,7 @@ ONE = configured(backend(1))
 
 def left(after: Config, before: Config = TWO, overrides: Overrides | None = None, **tracker: Any) -> dict[str, str]:
     """Who leaves service web, by name: the address."""
-    found = settled(
+    found = with_removals(
         after,
         overrides or Overrides(),
         before,
@@ -25,7 +25,7 @@ def left(after: Config, before: Config = TWO, overrides: Overrides | None = None
 
 
 def test_removed_leaves_without_weight_and_says_why_and_since_when() -> None:
-    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
+    overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
     (one,) = overrides.removals.values()
     assert overrides.removals.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
 
@@ -36,13 +36,13 @@ def test_nobody_leaves_where_all_stay() -> None:
 
 
 def test_who_leaves_stays_who_he_is_over_the_next_change() -> None:
-    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
-    again = settled(ONE, overrides, with_overrides(ONE, overrides), overrides.admin_states, 9, "another")
+    overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
+    again = with_removals(ONE, overrides, with_overrides(ONE, overrides), overrides.admin_states, 9, "another")
     assert again == overrides
 
 
 def test_who_is_added_again_leaves_no_more() -> None:
-    overrides = settled(ONE, Overrides(), TWO, {}, 5, "why")
+    overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
     assert left(TWO, with_overrides(ONE, overrides), overrides) == {}
 
 
@@ -67,9 +67,9 @@ def test_with_a_service_all_of_it_goes(change: dict[str, Any]) -> None:
 def test_a_server_id_is_the_new_ones() -> None:
     quic = {"protocol": "udp", "quic": {"rotation": 0, "id_bytes": 1}}
     before = configured(backend(1, server_id="01"), backend(2, server_id="02"), **quic)
-    kept = settled(configured(backend(1, server_id="01"), **quic), Overrides(), before, {}, 5, "why")
+    kept = with_removals(configured(backend(1, server_id="01"), **quic), Overrides(), before, {}, 5, "why")
     assert kept.removals[WEB2].backend.server_id == "02"
-    given = settled(configured(backend(1, server_id="02"), **quic), Overrides(), before, {}, 5, "why")
+    given = with_removals(configured(backend(1, server_id="02"), **quic), Overrides(), before, {}, 5, "why")
     assert given.removals[WEB2].backend.server_id is None
 
 
@@ -83,6 +83,6 @@ IDLE = configured(backend(1), idle={"tcp_s": 30})
     ({WEB2}, {WEB2}, 130, {WEB2}),
     (set(), set(), 101, {WEB2}),
 ], ids=["has flows", "another mux may have some", "has none", "is out of the tables"])  # fmt: skip
-def test_over(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
-    assert over(LEAVES, IDLE, rows, without_flows, now) == gone
+def test_finished(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
+    assert finished(LEAVES, IDLE, rows, without_flows, now) == gone
     assert without(LEAVES, gone).removals.keys() == LEAVES.removals.keys() - gone

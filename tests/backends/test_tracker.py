@@ -29,7 +29,7 @@ def line(made: BackendTracker, overrides: Overrides | None = None, name: str = "
 
 def test_down_with_reason_and_time() -> None:
     made = tracker(86400)
-    assert [made.heard(KEY, False, "refused") for _ in range(3)] == [False, True, False]
+    assert [made.record(KEY, False, "refused") for _ in range(3)] == [False, True, False]
     assert made.down == {KEY}
     assert line(made) == {
         "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z",
@@ -39,8 +39,8 @@ def test_down_with_reason_and_time() -> None:
 
 def test_a_reload_keeps_what_is_known() -> None:
     made = tracker()
-    made.heard(KEY, False, "refused")
-    made.heard(KEY, False, "refused")
+    made.record(KEY, False, "refused")
+    made.record(KEY, False, "refused")
     made.configure(configured({"rise": 3}))
     assert made.down == {KEY}
     made.configure(configured(None))
@@ -53,7 +53,7 @@ def test_a_backend_that_was_not_in_force_is_down_until_it_is_heard_of() -> None:
     assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == []  # before the first probe
     made.configure(config)
     assert KEY in made.down and line(made)["state"] == "down"
-    assert made.heard(KEY, True, "connected") and KEY not in made.down
+    assert made.record(KEY, True, "connected") and KEY not in made.down
     assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == ["b1"]
 
 
@@ -65,47 +65,47 @@ def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
 
 
 def test_result_of_a_backend_that_has_gone() -> None:
-    assert not tracker().heard(("web", "gone"), False, "refused")
+    assert not tracker().record(("web", "gone"), False, "refused")
 
 
 def test_below_the_watermark_the_reason_says_so() -> None:
     made = tracker()
     for name in ("b1", "b2", "b3"):
-        made.heard(("web", name), False, "refused")
-        made.heard(("web", name), False, "refused")
-    assert line(made)["reason"] == "refused; kept, since too few seem healthy"
+        made.record(("web", name), False, "refused")
+        made.record(("web", name), False, "refused")
+    assert line(made)["reason"] == "refused; kept: fewer backends than the watermark are healthy"
 
 
 def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
     made = tracker(path=tmp_path / "found")
     for _ in range(2):
-        made.heard(KEY, False, "refused")
-    made.heard(("web", "b2"), True, "connected")
-    made.keep()
+        made.record(KEY, False, "refused")
+    made.record(("web", "b2"), True, "connected")
+    made.save()
     new, adopting = tracker(path=tmp_path / "found"), BackendTracker(tmp_path / "found")
-    assert KEY in new.unsettled()
-    adopting.recall()
+    assert KEY in new.unprobed()
+    adopting.restore()
     assert adopting.down == {KEY}  # before it is configured: the tables are made then
     adopting.configure(configured({"rise": 1, "fall": 2}))
     assert line(adopting)["reason"] == "refused"
-    assert adopting.unsettled() == {("web", "b3"), ("web", "b4")}
-    assert adopting.heard(KEY, True, "connected") and adopting.down == set()
+    assert adopting.unprobed() == {("web", "b3"), ("web", "b4")}
+    assert adopting.record(KEY, True, "connected") and adopting.down == set()
 
 
 def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
     made = tracker()
-    made.heard(KEY, False, "refused")
-    made.heard(("web", "b2"), True, "connected")
-    assert [made.is_settled(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
-    made.heard(KEY, False, "refused")
-    assert made.is_settled(KEY)
+    made.record(KEY, False, "refused")
+    made.record(("web", "b2"), True, "connected")
+    assert [made.was_probed(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    made.record(KEY, False, "refused")
+    assert made.was_probed(KEY)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
 def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
     made = tracker(path=tmp_path / "found")
-    made.recall()
+    made.restore()
     assert made.down == set()
 
 
@@ -116,7 +116,7 @@ ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
     ("b1", Overrides({KEY: Override(86400, "drain")}), "draining", "by command"),
     ("b1", Overrides({KEY: Override(86400, "disable")}), "disabled", "by command"),
     ("b1", Overrides({KEY: Override(86400, "remove")}), "removed", "by command"),
-    ("b1", Overrides({KEY: Override(86400, "remove")}, {KEY: Removal(86400, B1, "removed by command")}), "leaving",
+    ("b1", Overrides({KEY: Override(86400, "remove")}, {KEY: Removal(86400, B1, "removed by command")}), "removing",
      "removed by command"),
     ("b1", Overrides({KEY: Override(86400, weight=0)}), "draining", "weight 0 by command"),
     ("b1", Overrides({KEY: Override(86400, "drain", 7)}), "draining", "by command"),
@@ -145,7 +145,7 @@ def test_without_weight_in_the_file_it_drains() -> None:
 
 def test_down_is_said_also_of_one_that_leaves() -> None:
     made = tracker()
-    made.heard(KEY, False, "refused")
-    made.heard(KEY, False, "refused")
+    made.record(KEY, False, "refused")
+    made.record(KEY, False, "refused")
     overrides = Overrides({KEY: Override(0, "remove")}, {KEY: Removal(0, B1, "removed by command")})
     assert line(made, overrides)["state"] == "down"

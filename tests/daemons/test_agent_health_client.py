@@ -101,8 +101,8 @@ def test_an_agent_with_another_token_is_not_believed(lab: Lab, token: Path, tmp_
         running(lab, "mux1", "mux", "--health-token", str(token)) as mux,
         running(lab, "host1", "agent", "--health-token", str(other)) as agent,
     ):
-        agent.wait_for("a mux with another token")
-        mux.wait_for("nothing is heard from the agent at 10.1.1.2, port 6082")
+        agent.wait_for("the mux has another token")
+        mux.wait_for("no health from the agent at 10.1.1.2, port 6082")
         assert states(mux)["h1"] == "down" and "nothing heard" in reasons(mux)["h1"]
 
 
@@ -148,7 +148,7 @@ def test_silent_connections_do_not_lock_a_mux_out(lab: Lab, token: Path, node: s
 
 def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:
     configured(lab)
-    with pytest.raises(AssertionError, match="name its file by --health-token"), running(lab, "mux1", "mux"):
+    with pytest.raises(AssertionError, match="give its file with --health-token"), running(lab, "mux1", "mux"):
         pass
 
 
@@ -179,5 +179,5 @@ def test_an_agent_that_accepts_and_stays_silent_is_said_once(
             silent.close()
 
     asyncio.run(run())
-    (said,) = [line for line in caplog.messages if "nothing is heard" in line]
+    (said,) = [line for line in caplog.messages if "no health from" in line]
     assert said.endswith(": silence")

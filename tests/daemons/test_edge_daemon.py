@@ -191,7 +191,7 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
     # From the host itself: to others there is no way any more, once the VIP is withdrawn.
     connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
-    for override, state in (("drain", "draining"), ("remove", "leaving")):
+    for override, state in (("drain", "draining"), ("remove", "removing")):
         ask(control, "override", backend="h1", override=override)
         until(lambda: not ways(router), 2)
         time.sleep(2 * POLL_S)

@@ -158,7 +158,7 @@ def test_an_order_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: 
     before = tables.config
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", is_full)
-        with pytest.raises(NotStoredError, match="No space left on device: nothing was changed"):
+        with pytest.raises(NotStoredError, match="No space left on device; nothing was changed"):
             asyncio.run(made.change(NEW))
     assert tables.steps == [] and tables.config is before and made.overrides == book.overrides == Overrides()
     asyncio.run(made.change(NEW))
@@ -171,7 +171,7 @@ def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     (tmp_path / "orders").mkdir()
-    with pytest.raises(NotStoredError, match="in force, but a restart will forget it"):
+    with pytest.raises(NotStoredError, match="the change is in force until a restart"):
         asyncio.run(made.change(NEW))
     assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "announce"
     (tmp_path / "orders").rmdir()
@@ -192,7 +192,7 @@ def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypa
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     monkeypatch.setattr(os, "fsync", is_full)
     *_, last = asyncio.run(made.reload())["changes"]
-    assert last == f"orders: not stored in {tmp_path}/orders: a restart will forget what has changed in them"
+    assert last == f"overrides: not stored in {tmp_path}/orders: changes are in force until a restart"
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
 
 

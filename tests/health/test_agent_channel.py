@@ -42,13 +42,13 @@ def between(
 
 async def tell_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     publisher = await HealthPublisher.opened(reader, writer, TOKEN)
-    await publisher.tell({"backends": ["a"]})
-    await publisher.tell({"backends": []})
+    await publisher.send({"backends": ["a"]})
+    await publisher.send({"backends": []})
 
 
 async def hear_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes = TOKEN) -> list[Any]:
     subscriber = await HealthSubscriber.opened(reader, writer, token)
-    return [(await subscriber.hear())["backends"] for _ in range(2)]
+    return [(await subscriber.receive())["backends"] for _ in range(2)]
 
 
 def test_messages_come_in_order() -> None:
@@ -70,16 +70,16 @@ async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 def test_an_agent_with_another_token_is_not_heard() -> None:
     _, mux = between(pretend, hear_two)
-    assert isinstance(mux, ChannelError) and "agent with another token" in str(mux)
+    assert isinstance(mux, ChannelError) and "agent has another token" in str(mux)
 
 
-@pytest.mark.parametrize(("change", "why"), [("again", "out of turn"), ("altered", "another token")])
+@pytest.mark.parametrize(("change", "why"), [("again", "out of sequence"), ("altered", "another token")])
 def test_what_is_changed_on_the_way_is_noticed(change: str, why: str) -> None:
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         written: list[bytes] = []
         publisher = await HealthPublisher.opened(reader, writer, TOKEN)
         writer.write = written.append  # type: ignore[method-assign, assignment]
-        await publisher.tell({"backends": ["a"]})
+        await publisher.send({"backends": ["a"]})
         del writer.write
         writer.write(written[0])
         writer.write(written[0] if change == "again" else written[0].replace(b'"a"', b'"b"'))
@@ -106,7 +106,11 @@ def test_a_token_s_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("contents", "mode", "why"),
-    [(TOKEN, 0o644, "others may read"), (b"short\n", 0o600, "shorter"), (b"x" * 5000, 0o600, "longer than 4096 bytes")],
+    [
+        (TOKEN, 0o644, "its group or others have access"),
+        (b"short\n", 0o600, "shorter"),
+        (b"x" * 5000, 0o600, "longer than 4096 bytes"),
+    ],
 )
 def test_a_token_that_is_none(tmp_path: Path, contents: bytes, mode: int, why: str) -> None:
     path = tmp_path / "token"

@@ -5,7 +5,7 @@ def results(checker: Checker, text: str) -> str:
     """The states after each result: + is a success."""
     states = []
     for now, sign in enumerate(text):
-        checker.heard(sign == "+", "fine" if sign == "+" else "refused", now)
+        checker.record(sign == "+", "fine" if sign == "+" else "refused", now)
         states.append(checker.state[0])
     return "".join(states)
 
@@ -25,8 +25,8 @@ def test_rises_at_the_second_success_in_a_row() -> None:
 
 def test_keeps_the_reason_and_the_time_of_the_change() -> None:
     checker = Checker(rise=2, fall=2, since=0)
-    assert not checker.heard(False, "refused", 5.0)
-    assert checker.heard(False, "no answer", 6.0)
+    assert not checker.record(False, "refused", 5.0)
+    assert checker.record(False, "no answer", 6.0)
     assert (checker.state, checker.reason, checker.since) == ("down", "no answer", 6.0)
-    assert not checker.heard(True, "connected", 7.0)
+    assert not checker.record(True, "connected", 7.0)
     assert (checker.reason, checker.since) == ("no answer", 6.0)

@@ -8,8 +8,8 @@ from tests.health.servers import probe
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("test", "{dip}:{port}", "=", "127.0.0.1:81"), (True, "test ended with 0")),
-        (("false",), (False, "false ended with 1")),
+        (("test", "{dip}:{port}", "=", "127.0.0.1:81"), (True, "test exited with 0")),
+        (("false",), (False, "false exited with 1")),
         (("sleep", "5"), (False, "no answer within 0.3 s")),
         (("/nowhere/at/all",), (False, "No such file or directory")),
     ],

@@ -75,12 +75,12 @@ def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_ea
         down = asyncio.Event()
 
         def heard(key: BackendKey, healthy: bool, reason: str) -> None:
-            if tracker.heard(key, healthy, reason) and len(tracker.down) == MANY:
+            if tracker.record(key, healthy, reason) and len(tracker.down) == MANY:
                 down.set()
-            if not settled.is_set() and not tracker.unsettled():
+            if not settled.is_set() and not tracker.unprobed():
                 settled.set()
 
-        async with Prober(heard, settled=tracker.is_settled) as prober:
+        async with Prober(heard, is_known=tracker.was_probed) as prober:
             prober.configure(config)
             await asyncio.wait_for(settled.wait(), 10)
             silent_since = time.monotonic()
@@ -97,10 +97,10 @@ def test_a_new_backend_is_settled_without_a_pause(monkeypatch: pytest.MonkeyPatc
     async def run() -> list[bool]:
         results: list[bool] = []
 
-        def settled(key: BackendKey) -> bool:
+        def is_known(key: BackendKey) -> bool:
             return len(results) >= 3
 
-        async with Prober(lambda key, healthy, reason: results.append(healthy), settled=settled) as prober:
+        async with Prober(lambda key, healthy, reason: results.append(healthy), is_known=is_known) as prober:
             prober.configure(configured(9, interval_s=60.0))
             async with asyncio.timeout(5):
                 while len(results) < 3:

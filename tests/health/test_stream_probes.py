@@ -57,11 +57,11 @@ def test_http(settings: dict[str, Any], expected: tuple[bool, str]) -> None:
 
 
 def test_http_of_a_server_that_speaks_something_else() -> None:
-    assert against(b"SSH-2.0-test\r\n", kind="http") == (False, "the answer is no HTTP")
+    assert against(b"SSH-2.0-test\r\n", kind="http") == (False, "the answer is not HTTP")
 
 
 def test_http_of_a_server_that_hangs_up() -> None:
-    assert against(b"", kind="http") == (False, "the answer is no HTTP")
+    assert against(b"", kind="http") == (False, "the answer is not HTTP")
 
 
 def test_http_without_an_answer_in_time() -> None:
@@ -74,7 +74,7 @@ def test_http_without_an_answer_in_time() -> None:
 
 
 def test_tls_shakes_hands(context: ssl.SSLContext) -> None:
-    assert against(b"", context, kind="tls") == (True, "shook hands by TLSv1.3")
+    assert against(b"", context, kind="tls") == (True, "TLSv1.3 handshake")
 
 
 def test_tls_of_a_server_without_it() -> None:

@@ -242,8 +242,8 @@ def backends_step(explanation: Explanation) -> str:
 def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
     mux.reload(weighted(1, 1, health=PROBED))
     assert backends_step(mux.explain(asked(1))) == "2 of 2 take new flows"
-    mux.tracker.heard(("web", "h1"), False, "connection refused")
-    mux.tracker.heard(("web", "h2"), True, "connected")
+    mux.tracker.record(("web", "h1"), False, "connection refused")
+    mux.tracker.record(("web", "h2"), True, "connected")
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert backends_step(explanation).startswith("1 of 2 take new flows; h1 is down: connection refused, since 20")
@@ -255,7 +255,7 @@ def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
 def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> None:
     mux.reload(weighted(1, 1, health=PROBED | {"watermark": 1.0}))
     for name in ("h1", "h2"):
-        mux.tracker.heard(("web", name), False, "timed out")
+        mux.tracker.record(("web", name), False, "timed out")
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert explanation.verdict == Verdict.FORWARDED
@@ -271,8 +271,8 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
     mux.override("disable", "h1")
     mux.override("drain", "h2")
     for name in ("h3", "h4"):
-        mux.tracker.heard(("web", name), False, "connection refused")
-    mux.tracker.heard(("web", "h5"), True, "connected")
+        mux.tracker.record(("web", name), False, "connection refused")
+    mux.tracker.record(("web", "h5"), True, "connected")
     mux.refresh()
     explanation = mux.explain(asked(1), opens=True)
     assert explanation.verdict == Verdict.NO_BACKEND

@@ -104,7 +104,7 @@ def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None
     said: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in found]}
     if counts is not None:
         by_service = {name: asdict(one) for name, one in counts.items()}
-        sums = {key: sum(one[key] for one in by_service.values()) for key in ("all", "move", "leave")}
+        sums = {key: sum(one[key] for one in by_service.values()) for key in ("all", "move", "remain")}
         said["live_flows"] = {**sums, "services": by_service}
     return said
 
@@ -124,7 +124,7 @@ def _in_words(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | Non
 
 
 def _flows(*counts: "Flows") -> str:
-    every, move, leave = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "leave"))
+    every, move, leave = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "remain"))
     share = f" ({move / every:.1%})" if every else ""
     left = f"; {leave} {noun(leave, 'stays', 'stay')} with backends that leave" if leave else ""
     return f"of {counted(every, 'live flow')} {move} {noun(move, 'moves', 'move')}{share}{left}"

@@ -198,7 +198,7 @@ class SystemUnderTest:
             lines = ask(self._socket(node), "health")["health"]
         except ControlError:
             return False
-        return all(line["state"] in ("up", "leaving") for line in lines)
+        return all(line["state"] in ("up", "removing") for line in lines)
 
     def _filter(self, node: str, program: bytes) -> None:
         """What the other ends of a node's links do with what comes from there."""

@@ -78,7 +78,7 @@ def test_against_the_mux_that_runs(files: list[str], mux: Path, capsys: pytest.C
 
 def test_against_the_mux_as_json(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", "-j", files[0], "--control", str(mux)]) == 0
-    counts = {"all": 40, "move": 0, "leave": 10}
+    counts = {"all": 40, "move": 0, "remain": 10}
     assert json.loads(capsys.readouterr().out)["live_flows"] == {**counts, "services": {"web": counts}}
 
 

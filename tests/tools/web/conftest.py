@@ -51,7 +51,7 @@ class Served(Inside):
         self.tracker, self.overrides = BackendTracker(), Overrides()
         self.tracker.configure(config)
         for name, reason in (("h1", ""), ("h2", ""), ("h3", "connection refused"), ("h4", "")):
-            self.tracker.heard(("web", name), not reason, reason or "connected")
+            self.tracker.record(("web", name), not reason, reason or "connected")
         if disabled:
             self.override("disable", disabled)
         self.in_force()

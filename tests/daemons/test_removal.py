@@ -40,7 +40,7 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
             why = "removed by command"
             done = tell(mux, "remove", "h1", "--control", str(agent(lab, 1)))
             assert done.stdout.splitlines() == [
-                f"{agent(lab, 1)}: web/h1: leaving: {why}", f"{mux.control}: web/h1: leaving: {why}"
+                f"{agent(lab, 1)}: web/h1: removing: {why}", f"{mux.control}: web/h1: removing: {why}"
             ], done.stderr  # fmt: skip
         else:
             lab.write_config(configuration(services=[both | {"backends": both["backends"][1:]}]))
@@ -51,7 +51,7 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
                 ask(control, "reload")
         for control in (agent(lab, 1), mux.control):
             found = line(control, "h1")
-            assert (found["state"], found["reason"], found["drained"]) == ("leaving", why, False)
+            assert (found["state"], found["reason"], found["drained"]) == ("removing", why, False)
             assert found["since"]
         assert hosts(lab) == {2}
         echo(kept, TRUSTED_S + 2)
@@ -86,7 +86,7 @@ def test_backend_that_dies_while_it_leaves_is_gone(lab: Lab) -> None:
             wait_for_rows(mux, "h1", "h2")
             kept = to_host(lab, 1)
             assert tell(mux, "remove", "h1").returncode == 0
-            assert states(mux)["h1"] == "leaving"
+            assert states(mux)["h1"] == "removing"
             echo(kept)
         wait_until(mux, "h1", "removed", OUT_S + 2)
         assert rows(mux.control) == {"h2"}
@@ -100,7 +100,7 @@ def test_leaving_backend_keeps_its_connections_over_a_restart_of_the_mux(lab: La
         assert tell(mux, "remove", "h1").returncode == 0
         assert mux.end() == 0
         with running(lab, "mux1", "mux", *in_kernel(kernel)["options"]) as again:
-            assert line(again.control, "h1")["state"] == "leaving"
+            assert line(again.control, "h1")["state"] == "removing"
             echo(kept)
             assert hosts(lab) == {2}
             kept.close()
