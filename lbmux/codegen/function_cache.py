@@ -15,7 +15,7 @@ from lbmux.codegen import cache, progress, sealed
 log = logging.getLogger(__name__)
 
 
-class _Place(UserProvidedCacheLocator):
+class _Place(UserProvidedCacheLocator):  # type: ignore[misc]
     """lbmux's own directory, which `cache` has created and checked."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
@@ -35,11 +35,11 @@ class _Place(UserProvidedCacheLocator):
         """Do nothing: `cache` created it, and a failed write is logged."""
 
 
-class _Result(CompileResultCacheImpl):
+class _Result(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes: ClassVar[list[type]] = [_Place]
 
 
-class _Files(IndexDataCacheFile):
+class _Files(IndexDataCacheFile):  # type: ignore[misc]
     """Numba's index and data files, sealed."""
 
     def _load_index(self) -> dict[Any, str]:
@@ -58,7 +58,7 @@ class _Files(IndexDataCacheFile):
         sealed.write(Path(self._data_path(name)), self._dump(data))
 
 
-class SealedFunctionCache(FunctionCache):
+class SealedFunctionCache(FunctionCache):  # type: ignore[misc]
     """The machine code of one function, by its argument types."""
 
     _impl_class = _Result

@@ -29,7 +29,7 @@ STEP_PASSES = (
 )  # fmt: skip
 
 
-class StepCompiler(CompilerBase):
+class StepCompiler(CompilerBase):  # type: ignore[misc]
     """Numba's compiler with a step's passes, writing to a `StepLibrary`."""
 
     def __init__(self, typing: Any, target: Any, library: JITCodeLibrary | None, *rest: Any) -> None:

@@ -10,7 +10,7 @@ from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
 
 
-class StepLibrary(JITCodeLibrary):
+class StepLibrary(JITCodeLibrary):  # type: ignore[misc]
     """The LLVM of one step; its caller optimises it together with its own."""
 
     _final_module: Any

@@ -63,7 +63,7 @@ SENT, RECEIVED = 0, 1
 HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_JIFFIES, HELPER_TIME = 8, 11, 23, 44, 118, 160
 
 
-class Context(types.Type):
+class Context(types.Type):  # type: ignore[misc]
     """The Numba type of a world; ``target`` is ``native``, ``xdp`` or ``tc``."""
 
     def __init__(self, target: str) -> None:

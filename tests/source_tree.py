@@ -1,0 +1,40 @@
+"""The source tree as syntax: what the tests of its own rules look at."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+COMPILERS = {"step", "compiled", "unlocked", "njit", "intrinsic", "overload"}
+"""Decorators of functions that Numba compiles."""
+
+
+def files(*folders: str) -> list[Path]:
+    """Python files below ``folders``, relative to the root."""
+    return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def functions(source: str) -> Iterator[Function]:
+    """Every function of a file, also those within others."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function):
+            yield node
+
+
+def decorators(function: Function) -> set[str]:
+    """The last name of each decorator: `command` for `@click.command(...)`."""
+    called = (node.func if isinstance(node, ast.Call) else node for node in function.decorator_list)
+    return {ast.unparse(node).rpartition(".")[2] for node in called}
+
+
+def is_compiled(function: Function) -> bool:
+    return bool(decorators(function) & COMPILERS)
+
+
+def parameters(function: Function) -> list[ast.arg]:
+    """All that a caller gives: not ``self`` or ``cls``."""
+    given = function.args
+    more = [one for one in (given.vararg, given.kwarg) if one is not None]
+    found = [*given.posonlyargs, *given.args, *given.kwonlyargs, *more]
+    return found[1:] if found and found[0].arg in ("self", "cls") else found
