@@ -155,20 +155,23 @@ def inputs() -> dict[str, bytes]:
     """Every capture's bytes, by file name."""
     clients = [connection(40000), connection(40001, "203.0.113.9"), connection(40003)]
     web = [frame for step in zip(*clients, strict=True) for frame in step]
+    v6 = IPv6(src="2001:db8::7", dst="2001:db8::80", tc=0xB8, fl=0x12345) / TCP(sport=40000, dport=80, flags="S")
+    return packets(web, v6) | links_and_formats(web, v6)
+
+
+def packets(web: list[Packet], v6: Packet) -> dict[str, bytes]:
+    """Captures of packets of each kind."""
     options = [IPOption_RR(length=7, routers=["0.0.0.0"]), IPOption_Timestamp(length=8, flg=0, timestamp=0)]
     large = IP(src=CLIENT, dst=NAMES, id=7) / UDP(sport=50000, dport=53) / Raw(bytes(3000))
     echo = IP(src=CLIENT, dst=WEB) / ICMP(id=1, seq=1) / Raw(b"ping")
     needed = IP(src="198.51.100.1", dst=WEB) / ICMP(type=3, code=4, nexthopmtu=1400) / IP(src=WEB, dst=CLIENT)
     tags = [Dot1Q(vlan=5) / tcp(), Dot1AD(vlan=6) / Dot1Q(vlan=5) / tcp()]
-    v6 = IPv6(src="2001:db8::7", dst="2001:db8::80", tc=0xB8, fl=0x12345) / TCP(sport=40000, dport=80, flags="S")
     clients6 = [v6.copy() for _ in range(4)]
     for port, packet in enumerate(clients6, 40000):
         packet[TCP].sport = port
     options6 = IPv6(src="2001:db8::7", dst="2001:db8::80") / IPv6ExtHdrDestOpt() / v6[TCP]
     sizes = [tcp(payload=bytes(size), id=size) for size in (1440, 1441, 1460)]
     questions = [ethernet(udp(port)) for port in range(50000, 50008)]
-    both = [*(frame.payload for frame in web[:4]), v6]
-    families = [struct.pack("<I", 2 if IP in packet else 30) for packet in both]
     return {
         "tcp.pcap": pcap(web),
         "udp.pcap": pcap(questions),
@@ -184,9 +187,19 @@ def inputs() -> dict[str, bytes]:
         "large.pcap": pcap(map(ethernet, sizes)),
         "snapped.pcap": pcap([*web, *map(ethernet, sizes)], snap=SNAP_BYTES),
         "padded.pcap": pcap(bytes(frame) + bytes(6) for frame in web[:2]),
+        "empty.pcap": pcap([]),
+    }
+
+
+def links_and_formats(web: list[Packet], v6: Packet) -> dict[str, bytes]:
+    """Captures of each link type, and in each file format."""
+    tagged = Dot1Q(vlan=5) / tcp()
+    both = [*(frame.payload for frame in web[:4]), v6]
+    families = [struct.pack("<I", 2 if IP in packet else 30) for packet in both]
+    return {
         "raw.pcap": pcap(both, link=RAW_IP),
-        "sll.pcap": pcap(cooked(CookedLinux, [*both, tags[0]]), link=COOKED),
-        "sll2.pcap": pcap(cooked(CookedLinuxV2, [*both, tags[0]]), link=COOKED2),
+        "sll.pcap": pcap(cooked(CookedLinux, [*both, tagged]), link=COOKED),
+        "sll2.pcap": pcap(cooked(CookedLinuxV2, [*both, tagged]), link=COOKED2),
         "null.pcap": pcap((head + bytes(one) for head, one in zip(families, both, strict=True)), link=NULL),
         "loop.pcap": pcap((head[::-1] + bytes(one) for head, one in zip(families, both, strict=True)), link=LOOP),
         "ppp.pcap": pcap([PPP() / both[0], *(HDLC() / PPP() / one for one in both[1:])], link=PPP_LINK),
@@ -199,7 +212,6 @@ def inputs() -> dict[str, bytes]:
         "foreign.pcapng": foreign(web[:4]),
         "cut.pcap": pcap(web)[:-10],
         "cut.pcapng": pcapng(web[:4], [udp()])[:-10],
-        "empty.pcap": pcap([]),
     }
 
 

@@ -177,33 +177,6 @@ def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route
 def ananta(mux_count: int = 2) -> Topology:
     """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIPs (local)."""
     numbers = range(1, mux_count + 1)
-    muxes = tuple(
-        Node(
-            f"mux{n}", "mux", IPV6_SYSCTLS, routes=_defaults(f"10.0.{n}.1", f"2001:db8:0:{n}::1"),
-            programs=(
-                Program(
-                    "mux", "lbmux.cli.main",
-                    ("mux", "-c", "{config}", "-i", "eth0", "--driver", "{mux_driver}", "--xdp-mode", "native",
-                     "--control", "{state}/{node}.sock"),
-                ),
-            ),
-        )
-        for n in numbers
-    )  # fmt: skip
-    hosts = tuple(
-        Node(
-            f"host{n}", "host",
-            sysctls=IPV6_SYSCTLS | (VIP_ON_LOOPBACK if n == 3 else {}),
-            extra_addresses=(("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128")) if n == 3 else (),
-            routes=_defaults(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True),
-            programs=(
-                _server(f"h{n}", (VIP, VIP6), WEB_PORT, ECHO_PORT) if n == 3
-                else _server(f"h{n}", (f"10.1.{n}.2", f"2001:db8:1:{n}::2"), SERVER_PORT, SERVER_ECHO_PORT),
-                _agent("local" if n == 3 else "nat"),
-            ),
-        )
-        for n in (1, 2, 3)
-    )  # fmt: skip
     client = Node("client", "client", IPV6_SYSCTLS, routes=_defaults("198.51.100.1", "2001:db8:100::1"))
     to_vips = (
         Route(f"{VIP}/32", tuple(f"10.0.{n}.2" for n in numbers)),
@@ -218,23 +191,45 @@ def ananta(mux_count: int = 2) -> Topology:
     ]
     links += [_subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}", WIRE) for n in numbers]
     links += [_subnet(f"host{n}", f"10.1.{n}", f"2001:db8:1:{n}", WIRE) for n in (1, 2, 3)]
-    weights = {"h1": 1, "h2": 2, "h3": 1}
-    config = {
-        "muxes": [address for route in to_vips for address in route.via],
-        "services": [
-            {"name": "web", "vip": VIP, "protocol": "tcp", "port": WEB_PORT,
-             "backends": _backends(SERVER_PORT, WEB_PORT, weights)},
-            {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT,
-             "backends": _backends(SERVER_ECHO_PORT, ECHO_PORT, {"h1": 1, "h2": 1})},
-            {"name": "web6", "vip": VIP6, "protocol": "tcp", "port": WEB_PORT, "backends": [
-                {"name": "h1", "dip": "2001:db8:1:1::2", "port": SERVER_PORT, "weight": 1},
-                # IPv6 in IPv4
-                {"name": "h2", "dip": "2001:db8:1:2::2", "port": SERVER_PORT, "weight": 2, "host": "10.1.2.2"},
-                {"name": "h3", "dip": "2001:db8:1:3::2", "port": WEB_PORT, "weight": 1},
-            ]},
-        ],
-    }  # fmt: skip
-    return Topology("ananta", (client, router, *muxes, *hosts), tuple(links), config)
+    config = {"muxes": [address for route in to_vips for address in route.via], "services": _services()}
+    nodes = (client, router, *map(_mux, numbers), *map(_host, (1, 2, 3)))
+    return Topology("ananta", nodes, tuple(links), config)
+
+
+def _mux(n: int) -> Node:
+    program = Program(
+        "mux", "lbmux.cli.main",
+        ("mux", "-c", "{config}", "-i", "eth0", "--driver", "{mux_driver}", "--xdp-mode", "native",
+         "--control", "{state}/{node}.sock"),
+    )  # fmt: skip
+    routes = _defaults(f"10.0.{n}.1", f"2001:db8:0:{n}::1")
+    return Node(f"mux{n}", "mux", IPV6_SYSCTLS, routes=routes, programs=(program,))
+
+
+def _host(n: int) -> Node:
+    """The third has the VIPs on its loopback interface."""
+    routes = _defaults(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True)
+    if n == 3:
+        vips = (("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128"))
+        programs = (_server(f"h{n}", (VIP, VIP6), WEB_PORT, ECHO_PORT), _agent("local"))
+        return Node(f"host{n}", "host", IPV6_SYSCTLS | VIP_ON_LOOPBACK, vips, routes, programs)
+    server = _server(f"h{n}", (f"10.1.{n}.2", f"2001:db8:1:{n}::2"), SERVER_PORT, SERVER_ECHO_PORT)
+    return Node(f"host{n}", "host", IPV6_SYSCTLS, routes=routes, programs=(server, _agent("nat")))
+
+
+def _services() -> list[dict[str, Any]]:
+    return [
+        {"name": "web", "vip": VIP, "protocol": "tcp", "port": WEB_PORT,
+         "backends": _backends(SERVER_PORT, WEB_PORT, {"h1": 1, "h2": 2, "h3": 1})},
+        {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT,
+         "backends": _backends(SERVER_ECHO_PORT, ECHO_PORT, {"h1": 1, "h2": 1})},
+        {"name": "web6", "vip": VIP6, "protocol": "tcp", "port": WEB_PORT, "backends": [
+            {"name": "h1", "dip": "2001:db8:1:1::2", "port": SERVER_PORT, "weight": 1},
+            # IPv6 in IPv4
+            {"name": "h2", "dip": "2001:db8:1:2::2", "port": SERVER_PORT, "weight": 2, "host": "10.1.2.2"},
+            {"name": "h3", "dip": "2001:db8:1:3::2", "port": WEB_PORT, "weight": 1},
+        ]},
+    ]  # fmt: skip
 
 
 ROUTERS = {"bird": "lbmux.lab.bird_router", "frr": "lbmux.lab.frr_router"}

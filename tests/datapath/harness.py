@@ -158,8 +158,11 @@ class Machine:
             names.append(Name(VIP, ip_address(service.vip), service.port, service.protocol, index))
         tables.settings[0]["any_port"] = any(service.port == 0 for service in services)
         self._name(names)
+        self._install_backends(backends)
+
+    def _install_backends(self, backends: Sequence[Backend]) -> None:
         for index, backend in enumerate(backends):
-            row = tables.backends[index]
+            row = self.tables.backends[index]
             row["local_high"], row["local_low"] = halves(backend.local)
             row["remote_high"], row["remote_low"] = halves(backend.remote)
             row["destination_mac"] = int.from_bytes(backend.destination_mac, "little")

@@ -100,15 +100,15 @@ class PlainAgent:
         kind = b"\x86\xdd" if packet.is_ipv6 else b"\x08\x00"
         frame = frame[:12] + kind + marked[tunnel.offset :]
         if endpoint.mode == NAT:
-            packet = packets.parse(frame, self.plain)
-            assert not isinstance(packet, Verdict)
-            frame = packets.translate(frame, packet, endpoint.dip, dip_port, "destination")
-            if hairpin:
-                packet = packets.parse(frame, self.plain)
-                assert not isinstance(packet, Verdict)
-                source_port = int.from_bytes(packet.ports[:2], "big")
-                frame = packets.translate(frame, packet, endpoint.vip, source_port, "source")
+            frame = self._translated(frame, endpoint.dip, dip_port, "destination")
+        if hairpin:
+            frame = self._translated(frame, endpoint.vip, int.from_bytes(packet.ports[:2], "big"), "source")
         return Verdict.DELIVERED, target, frame
+
+    def _translated(self, frame: bytes, address: bytes, port: int, side: str) -> bytes:
+        packet = packets.parse(frame, self.plain)
+        assert not isinstance(packet, Verdict)
+        return packets.translate(frame, packet, address, port, side)
 
     def _admit(
         self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, asks: bool, now: int

@@ -70,9 +70,8 @@ def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_ea
     async def run() -> float:
         nonlocal silent_since
         config = configured(9, MANY, interval_s=1.0, timeout_s=0.5, jitter=0.1)
-        tracker, settled = BackendTracker(tmp_path / "orders"), asyncio.Event()
+        tracker, settled, down = BackendTracker(tmp_path / "orders"), asyncio.Event(), asyncio.Event()
         tracker.configure(config)
-        down = asyncio.Event()
 
         def heard(key: BackendKey, healthy: bool, reason: str) -> None:
             if tracker.record(key, healthy, reason) and len(tracker.down) == MANY:

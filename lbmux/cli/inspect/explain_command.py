@@ -11,6 +11,7 @@ from lbmux.cli import options
 if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.config.models import Config
+    from lbmux.tools.explain_mux import Explanation
     from lbmux.tools.packet_text import Packet
 
 
@@ -74,6 +75,10 @@ def command(
         explanation = with_router(explanation, router, live)
     if seed is not None:
         explanation = with_seed(explanation, seed, _ways(muxes, read, asked), live)
+    _print(explanation, as_json)
+
+
+def _print(explanation: "Explanation", as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(explanation.as_json()))
         return

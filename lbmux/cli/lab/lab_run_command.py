@@ -48,22 +48,11 @@ def command(
     import json
     import time
 
-    from lbmux.errors import LabError
     from lbmux.lab.scoreboard import scoreboard_report
     from lbmux.lab.scoreboard.experiment import Load, Outcome
-    from lbmux.lab.scoreboard.scenarios import SCENARIOS
-    from lbmux.lab.scoreboard.scoreboard_events import events_of
     from lbmux.lab.scoreboard.scoreboard_runner import Failure, Setting, run
 
-    names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
-    for one in names:
-        if one not in SCENARIOS:
-            raise click.BadParameter(f"{one!r}: one of {', '.join(SCENARIOS)}, or all", param_hint="SCENARIO")
-    try:
-        for event in events:
-            events_of(event)
-    except LabError as error:
-        raise click.BadParameter(str(error), param_hint="EVENT") from error
+    names = _scenarios(scenario, events)
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
@@ -85,3 +74,21 @@ def command(
     else:
         scoreboard_report.print_table(outcomes, failures, load, took_s)
     return 1 if failures else 0
+
+
+def _scenarios(scenario: str, events: tuple[str, ...]) -> list[str]:
+    """Names of scenarios; BadParameter for one, or for an event, that does not exist."""
+    from lbmux.errors import LabError
+    from lbmux.lab.scoreboard.scenarios import SCENARIOS
+    from lbmux.lab.scoreboard.scoreboard_events import events_of
+
+    names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
+    for one in names:
+        if one not in SCENARIOS:
+            raise click.BadParameter(f"{one!r}: one of {', '.join(SCENARIOS)}, or all", param_hint="SCENARIO")
+    try:
+        for event in events:
+            events_of(event)
+    except LabError as error:
+        raise click.BadParameter(str(error), param_hint="EVENT") from error
+    return names
