@@ -63,6 +63,7 @@ COMMANDS = {
         "Check a configuration file, compare two, or print the schema.",
     ),
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through the data path of a mux."),
+    "craft": ("lbmux.cli.lab.craft_command:command", "Make a capture from scapy expressions, for replay and the lab."),
     "unit": ("lbmux.cli.run.unit_command:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab.lab_command:command", "Build a network of namespaces to try it all in."),
     "plot": ("lbmux.cli.lab.plot_command:command", "Draw results of the bench or of `lab run`."),

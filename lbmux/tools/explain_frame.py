@@ -1,60 +1,89 @@
-"""What a mux does with a frame that came: explain, of its own bytes.
+"""Explain a captured frame: run its own bytes through the steps that a mux takes.
 
-What the data path leaves to the slow path (lbmux.slowpath) because of the flow that it is of, or tells of, has the
-steps of a packet of that flow.
+For a frame that the data path punts to the slow path (a fragment, an ICMP message), the steps of a packet of the flow
+that the frame belongs to follow.
 """
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 
 from lbmux.addresses import Address
+from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
+from lbmux.errors import CaptureError
+from lbmux.plurals import counted
 from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
-from lbmux.tools.explain_mux import Explanation, Step, explain_live
+from lbmux.tools.explain_mux import Explanation, Step, explain_configuration, explain_live
 from lbmux.tools.packet_text import Packet
+from lbmux.tools.playback import Playback
 from lbmux.tracing.trace_event import NAMES, HeaderSummary
 from lbmux.wire.packet import read_frame
 
-OF_THE_CHOICE = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
+CHOICE_STEPS = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
 
 
-def explain_frame(frame: bytes, path: Path) -> Explanation:
-    """PacketError for a frame that is not IP."""
-    if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: what is missing is payload
+def explain_frame(frame: bytes, mux: Path | Config) -> Explanation:
+    """Explain by the mux that listens at a control socket, or by a configuration alone.
+
+    PacketError for a frame that is not IP.
+    """
+    if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: the missing bytes are payload
         header_summary = HeaderSummary.read(frame)
         frame = frame.ljust(header_summary.start + header_summary.length, b"\0")
-    explanation = explain_live(Packet.of_frame(frame), path)
+    explanation = _explain(Packet.of_frame(frame), mux)
     if explanation.verdict not in (Verdict.FRAGMENT, Verdict.ICMP):
         return explanation
-    said, flow = _left_to_the_slow_path(frame)
+    found, flow = _slow_path(frame)
     first, *others = explanation.steps
-    steps = [first, Step("slow path", said)]
+    steps = [first, Step("slow path", found)]
     if flow is not None:
-        steps += [step for step in explain_live(flow, path).steps if step.step in OF_THE_CHOICE]
+        steps += [step for step in _explain(flow, mux).steps if step.step in CHOICE_STEPS]
     return replace(explanation, steps=[*steps, *others])
 
 
-def _left_to_the_slow_path(frame: bytes) -> tuple[str, Packet | None]:
-    """What that does with it, and a packet of the flow that is meant, where the frame tells."""
+def frame_of(path: Path, number: int) -> bytes:
+    """The ``number``th frame of a capture, from 1; a frame without an Ethernet header has one made for it.
+
+    CaptureError where the capture is damaged before that frame or has fewer frames; SetupError where it does not open.
+    """
+    with Playback(path) as playback:
+        before = 0
+        for frames in playback.batches():
+            if number <= before + frames.count:
+                at = number - before - 1
+                return ctypes.string_at(int(frames.address[at]), int(frames.length[at]))
+            before += frames.count
+        raise CaptureError(
+            path, playback.offset, f"ends after {counted(before, 'packet')}: there is no packet {number}"
+        )
+
+
+def _explain(packet: Packet, mux: Path | Config) -> Explanation:
+    return explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)
+
+
+def _slow_path(frame: bytes) -> tuple[str, Packet | None]:
+    """What the slow path does with the frame, and a packet of the frame's flow where the frame identifies one."""
     packet = read_frame(frame)
     if packet is None:
-        return "cannot be read, so the kernel has it", None
+        return "not readable: passed to the kernel", None
     if packet.is_fragment and packet.ports is not None:
         source_port, port = packet.ports
-        flow = _of_flow(packet.protocol, packet.source, source_port, packet.destination, port)
-        return f"the first fragment of a packet of {flow}: all of them go to its backend", flow
+        flow = _packet_of(packet.protocol, packet.source, source_port, packet.destination, port)
+        return f"the first fragment of a packet of {flow}: every fragment goes to its backend", flow
     if packet.is_fragment:
-        return "a later fragment: it goes where the first of its packet goes", None
+        return "a later fragment: it follows the first fragment of its packet", None
     if is_echo_request(packet):
-        return "a ping: of a VIP it is answered, as `slowpath` says", None
+        return "an echo request: for a VIP it is answered as `slowpath` configures", None
     about = flow_of(packet)
     if about is None:
-        return "ICMP that tells of no flow of a VIP", None
-    flow = _of_flow(about.protocol, about.client, about.client_port, about.vip, about.vip_port)
-    return f"an ICMP error about {flow}: it goes to its backend", flow
+        return "an ICMP message that quotes no flow of a VIP", None
+    flow = _packet_of(about.protocol, about.client, about.client_port, about.vip, about.vip_port)
+    return f"an ICMP error about {flow}: it goes to the flow's backend", flow
 
 
-def _of_flow(protocol: int, client: Address, client_port: int, vip: Address, vip_port: int) -> Packet:
+def _packet_of(protocol: int, client: Address, client_port: int, vip: Address, vip_port: int) -> Packet:
     return Packet(client, client_port, vip, vip_port, NAMES[protocol])

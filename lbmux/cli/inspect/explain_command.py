@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--syn", is_flag=True, help="The packet opens its connection. [default: it is one of an open one]")
 @click.option("--length", type=int, help="Bytes of the packet. [default: as short as can be]")
+@click.option(
+    "--packet", "number", type=click.IntRange(1), metavar="N",
+    help="Explain the Nth packet of the capture FILE, and print its headers.",
+)  # fmt: skip
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-@click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp'", nargs=-1, required=True)
+@click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp' | FILE", nargs=-1, required=True)
 def command(
     config: Path | None,
     control: Path | None,
@@ -49,10 +53,11 @@ def command(
     muxes: str | None,
     syn: bool,
     length: int | None,
+    number: int | None,
     as_json: bool,
     packet: tuple[str, ...],
 ) -> None:
-    """Say what a mux does with a packet: each step, what it found, the verdict, and how to mend it.
+    """Say what a mux does with a packet: each step, what it found, the verdict, and a hint where the packet is dropped.
 
     The data path itself is run, on a private copy of the tables: nothing changes.  Which of several muxes a router
     picks depends on its seed: --router asks its kernel, if it is a Linux on this machine; --seed asks that of a router
@@ -60,16 +65,16 @@ def command(
     """
     from lbmux.api.control_socket import default_path
     from lbmux.config.loader import load
-    from lbmux.tools.explain_mux import explain_configuration, explain_live
-    from lbmux.tools.packet_text import Packet
     from lbmux.tools.router_choice import with_router, with_seed
 
     if (seed is not None) + (router is not None) > 1 or (muxes is not None and seed is None):
         raise click.UsageError("--router NETNS, or --seed N [--muxes A,B]")
-    asked = Packet.parse(" ".join(packet), syn, length)
+    if number is not None and (syn or length is not None or len(packet) > 1):
+        raise click.UsageError("--packet N explains a packet of one FILE: not with --syn or --length")
     read = None if config is None else load(config)
     mux = control or default_path("mux")
-    explanation = explain_live(asked, mux) if read is None else explain_configuration(asked, read)
+    explanation, layers = _explain(packet, number, syn, length, read or mux)
+    asked = explanation.packet
     live = mux if read is None else None
     if router is not None:
         explanation = with_router(explanation, router, live)
@@ -80,12 +85,31 @@ def command(
 
 def _print(explanation: "Explanation", as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(explanation.as_json()))
+        click.echo(json.dumps(explanation.as_json() | ({"layers": layers} if layers else {})))
         return
+    for line in layers:
+        click.echo(f"{click.style('header       ', bold=True)} {line}")
     for step in explanation.steps:
         click.echo(f"{click.style(f'{step.step:13}', bold=True)} {step.found}")
     if explanation.hint:
-        click.echo(f"{click.style('to mend it   ', bold=True)} {explanation.hint}")
+        click.echo(f"{click.style('hint         ', bold=True)} {explanation.hint}")
+
+
+def _explain(
+    words: tuple[str, ...], number: int | None, syn: bool, length: int | None, mux: "Path | Config"
+) -> "tuple[Explanation, list[str]]":
+    """The explanation and, for a packet of a capture, a line for each of its headers."""
+    from lbmux.config.models import Config
+    from lbmux.tools.dissect import dissect
+    from lbmux.tools.explain_frame import explain_frame, frame_of
+    from lbmux.tools.explain_mux import explain_configuration, explain_live
+    from lbmux.tools.packet_text import Packet
+
+    if number is not None:
+        frame = frame_of(Path(words[0]), number)
+        return explain_frame(frame, mux), dissect(frame)
+    packet = Packet.parse(" ".join(words), syn, length)
+    return (explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)), []
 
 
 def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":

@@ -14,9 +14,10 @@ from lbmux.cli import options
 @click.command(name="trace")
 @options.control
 @click.option("-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="End after so many frames.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, a line a frame.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
-def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, ...]) -> None:
+def command(control: Path | None, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
     """Show frames that a running mux or agent gets and that match, each step that they took, and the verdict.
 
     FILTER as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), and: icmp, drop,
@@ -31,6 +32,8 @@ def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, 
     path = meant_path(control)
     for frame in traced(path, " ".join(filter), count):
         frame["steps"] = _steps(path, frame)
+        if verbose:
+            frame["layers"] = _dissected(frame)
         if as_json:
             click.echo(json.dumps({"version": 1, **frame}))
         else:
@@ -41,6 +44,15 @@ def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     """The way of a frame: what each step found as far as it came, and what the slow path did."""
     asked = _asked_mux(path, frame) if frame["program"] == "mux" else _asked_agent(path, frame)
     return asked + _slow_path_note(frame)
+
+
+def _dissected(frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each copy of the frame (as it came, as it left, what the slow path sent), and a line for each of its headers."""
+    from lbmux.tools.dissect import dissect
+
+    sent = frame["slowpath"]["sent"] if frame["slowpath"] else []
+    copies = [("came", frame["frame"]), ("left", frame.get("left")), *(("sent", one["frame"]) for one in sent)]
+    return [{"copy": name, "headers": dissect(base64.b64decode(data))} for name, data in copies if data]
 
 
 def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
@@ -109,6 +121,9 @@ def _say(frame: dict[str, Any]) -> None:
     seconds, rest = divmod(frame["time_ns"], 1_000_000_000)
     at = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1000:06}"
     click.echo(f"{click.style(at, bold=True)} {frame['interface']} {frame['line']}")
+    for copy in frame.get("layers", ()):
+        for line in copy["headers"]:
+            click.echo(f"  {copy['copy']:13} {line}")
     for step in frame["steps"]:
         click.echo(f"  {step['step']:13} {step['found']}{' (asked afterwards)' if step['afterwards'] else ''}")
     owner = "/".join(name for name in (frame["service"], frame["backend"]) if name)
