@@ -80,10 +80,10 @@ def command(
         explanation = with_router(explanation, router, live)
     if seed is not None:
         explanation = with_seed(explanation, seed, _ways(muxes, read, asked), live)
-    _print(explanation, as_json)
+    _print(explanation, layers, as_json)
 
 
-def _print(explanation: "Explanation", as_json: bool) -> None:
+def _print(explanation: "Explanation", layers: list[str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(explanation.as_json() | ({"layers": layers} if layers else {})))
         return
