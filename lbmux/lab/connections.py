@@ -6,9 +6,12 @@ Each long connection sends a numbered line, waits for its answer (``NAME NUMBER`
 for what waits for its own client would look like a stall of the network.
 
 A report is a line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a
-last one at the end of stdin or of ``--seconds``.  What a report says of time and of short connections is since the one
-before.  ``trouble``: when, by the monotonic clock, something was last late (more than ``--late-ms``), failed or broke,
-or null.  ``waiting``: short connections that are late and still wait for their answer.
+last one at the end of stdin or of ``--seconds``.  A line ``idle-push SECONDS`` or ``half-closed SECONDS`` first makes
+every long connection fall silent, until the server speaks; its report comes when all are silent.
+
+What a report says of time and of short connections is since the one before.  ``trouble``: when, by the monotonic clock,
+something was last late (more than ``--late-ms``), failed or broke, or null.  ``waiting``: short connections that are
+late and still wait for their answer.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lbmux.daemons import process
 from lbmux.errors import LabError
@@ -34,9 +37,27 @@ SHORT_TIMEOUT_S = 3.0
 LATE_MS = 50.0
 
 
+class Silence(NamedTuple):
+    """Nothing is sent until the server speaks first, ``seconds`` after it was asked to.
+
+    ``half-closed``: the client has ended its direction and closes after that; ``idle-push``: it goes on.
+    """
+
+    kind: str
+    seconds: float
+
+    @classmethod
+    def parse(cls, line: str) -> "Silence | None":
+        kind, _, seconds = line.strip().partition(" ")
+        return cls(kind, float(seconds)) if kind in ("half-closed", "idle-push") else None
+
+
 @dataclass
 class Connection:
-    """``broken`` says why it cannot go on; ``longest_stall_ms`` is the longest wait for an answer."""
+    """``broken`` says why it cannot go on; ``longest_stall_ms`` is the longest wait for an answer.
+
+    ``was_silent``: it has fallen silent, and may have been spoken to since.
+    """
 
     number: int
     local_port: int = 0
@@ -45,6 +66,7 @@ class Connection:
     broken: str = ""
     longest_stall_ms: float = 0.0
     waiting_since: float | None = None
+    was_silent: bool = False
 
     def wait(self) -> None:
         self.waiting_since = time.monotonic()
@@ -63,7 +85,7 @@ class Connection:
 
     def report(self) -> dict[str, Any]:
         said = asdict(self) | {"longest_stall_ms": max(self.longest_stall_ms, round(self.waits_ms, 1))}
-        del said["waiting_since"]
+        del said["waiting_since"], said["was_silent"]
         self.longest_stall_ms = 0.0
         return said
 
@@ -86,6 +108,8 @@ class Traffic:
 
     def __init__(self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS) -> None:
         self._to, self._pause_s, self._late_ms = (address, port), pause_s, late_ms
+        self.silence: Silence | None = None
+        """What every long connection does once, instead of its next line."""
         self._trouble: float | None = None
         self._connections: list[Connection] = []
         self._short = Short()
@@ -102,9 +126,12 @@ class Traffic:
                 connection.local_port = writer.get_extra_info("sockname")[1]
                 await self._exchange(connection, reader, writer)
                 await asyncio.sleep(turn_s)
-                while True:
+                while not writer.is_closing():
                     await asyncio.sleep(self._pause_s)
-                    await self._exchange(connection, reader, writer)
+                    if self.silence and not connection.was_silent:
+                        await self._fall_silent(self.silence, connection, reader, writer)
+                    else:
+                        await self._exchange(connection, reader, writer)
         except OSError as error:
             connection.broken = error.strerror or str(error)
             connection.waited()
@@ -116,12 +143,34 @@ class Traffic:
         if connection.lines:
             connection.wait()
         writer.write(b"%d\n" % connection.lines)
+        await self._answer(str(connection.lines), connection, reader)
+
+    async def _fall_silent(
+        self, silence: Silence, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Ask the server to repeat its answer later, and wait for that without a word.  It is late from then on."""
+        text = f"later {silence.seconds:g}"
+        connection.wait()
+        writer.write(text.encode() + b"\n")
+        await self._answer(text, connection, reader)
+        if silence.kind == "half-closed":
+            writer.write_eof()
+        connection.was_silent = True
+        await asyncio.sleep(silence.seconds)
+        connection.wait()
+        await self._answer(text, connection, reader)
+        if silence.kind == "half-closed":
+            if rest := await reader.read():
+                raise ConnectionError(f"{rest[:20]!r} after the last answer")
+            writer.close()
+
+    async def _answer(self, wanted: str, connection: Connection, reader: asyncio.StreamReader) -> None:
         name, _, text = (await reader.readline()).decode().strip().partition(" ")
         self._took(connection.waited())
         if not name:
             raise ConnectionError("closed by the server")
-        if text != str(connection.lines):
-            raise ConnectionError(f"answer {text!r} to line {connection.lines}")
+        if text != wanted:
+            raise ConnectionError(f"answer {text!r} to line {wanted!r}")
         if name != (connection.backend or name):
             raise ConnectionError(f"{name} answers for {connection.backend}")
         connection.backend = name
@@ -167,6 +216,12 @@ class Traffic:
         while not all(connection.lines or connection.broken for connection in self._connections):
             await asyncio.sleep(0.01)
 
+    async def fall_silent(self, silence: Silence) -> None:
+        """Returns when every long connection is silent or broken."""
+        self.silence = silence
+        while not all(connection.was_silent or connection.broken for connection in self._connections):
+            await asyncio.sleep(0.01)
+
     def report(self) -> str:
         for connection in self._connections:
             self._took(connection.waits_ms)
@@ -197,7 +252,10 @@ async def run(given: argparse.Namespace) -> None:
             commands = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-            while await commands.readline():
+            while line := await commands.readline():
+                if silence := Silence.parse(line.decode()):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(traffic.fall_silent(silence), START_TIMEOUT_S)
                 print(traffic.report(), flush=True)
     print(traffic.report(), flush=True)
     for task in tasks:
@@ -214,6 +272,11 @@ class Client:
 
     def report(self) -> dict[str, Any]:
         self._write("report\n")
+        return self._read()
+
+    def fall_silent(self, silence: Silence) -> dict[str, Any]:
+        """Have the long connections fall silent; a report from when all are."""
+        self._write(f"{silence.kind} {silence.seconds:g}\n")
         return self._read()
 
     def _write(self, text: str) -> None:

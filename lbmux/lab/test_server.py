@@ -4,12 +4,14 @@
     GET /bytes/N       N bytes, the same from every server
     PUT /digest        the SHA-256 of what was sent, in hexadecimal
 
-The echo answers each line ``TEXT`` with ``NAME TEXT``.
+The echo answers each line ``TEXT`` with ``NAME TEXT``; a line ``later SECONDS`` once more after so long, even where
+the client has ended its own direction since.
 """
 
 import argparse
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -19,6 +21,7 @@ from lbmux.daemons.process import notify, run, stop_event
 CHUNK_BYTES = 1 << 16
 PATTERN = b"".join(hashlib.sha256(index.to_bytes(4, "big")).digest() for index in range(CHUNK_BYTES // 32))
 MOST_BYTES = 1 << 30
+LATER = re.compile(rb"later ([0-9]{1,5}(?:\.[0-9]{1,3})?)\n")
 
 
 def body_digest(length: int) -> str:
@@ -67,6 +70,10 @@ class Server:
             while line := await reader.readline():
                 writer.write(self.name.encode() + b" " + line)
                 await writer.drain()
+                if later := LATER.fullmatch(line):
+                    await asyncio.sleep(float(later[1]))
+                    writer.write(self.name.encode() + b" " + line)
+                    await writer.drain()
         except ConnectionError:
             pass
         finally:

@@ -7,8 +7,11 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lbmux.lab.connections import Connection, Traffic
+import pytest
+
+from lbmux.lab.connections import Connection, Silence, Traffic
 from lbmux.lab.scoreboard.experiment import judge
+from lbmux.lab.test_server import Server
 
 EVERY_S = 0.02
 
@@ -87,3 +90,63 @@ async def two_in_turn() -> list[int]:
 
 def test_long_connections_take_turns() -> None:
     assert asyncio.run(two_in_turn()) == [2, 1]
+
+
+async def silent(silence: Silence, until_lines: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reports of one connection to the lab's server: while it is silent, and when it has had that many answers."""
+    echo = await asyncio.start_server(Server("h1").echo, "127.0.0.1", 0)
+    traffic = Traffic("127.0.0.1", echo.sockets[0].getsockname()[1], 0.01)
+    task = asyncio.create_task(traffic.hold(Connection(0)))
+    async with asyncio.timeout(5):
+        await asyncio.sleep(0)  # it has begun
+        await traffic.started()
+        await traffic.fall_silent(silence)
+        during = json.loads(traffic.report())["connections"][0]
+        after = during
+        while not after["broken"] and after["lines"] < during["lines"] + until_lines:
+            await asyncio.sleep(0.01)
+            after = json.loads(traffic.report())["connections"][0]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    echo.close()
+    return during, after
+
+
+def test_a_server_that_speaks_after_a_silence_is_answered() -> None:
+    during, after = asyncio.run(silent(Silence("idle-push", 0.3), 3))
+    assert during["broken"] == after["broken"] == "" and after["lines"] >= during["lines"] + 3
+
+
+def test_a_half_closed_connection_has_one_more_answer() -> None:
+    during, after = asyncio.run(silent(Silence("half-closed", 0.3), 1))
+    assert during["broken"] == after["broken"] == "" and after["lines"] == during["lines"] + 1
+
+
+async def closed_early(kind: str) -> dict[str, Any]:
+    """What is said of a connection whose server closes it during the silence."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(b"h1 " + line)
+            if line.startswith(b"later"):
+                break
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    traffic = Traffic("127.0.0.1", server.sockets[0].getsockname()[1], 0.01)
+    traffic.silence = Silence(kind, 0.05)
+    async with asyncio.timeout(5):
+        await traffic.hold(Connection(0))
+    server.close()
+    found: dict[str, Any] = json.loads(traffic.report())["connections"][0]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["half-closed", "idle-push"])
+def test_a_connection_that_ends_during_its_silence_is_broken(kind: str) -> None:
+    assert asyncio.run(closed_early(kind))["broken"] == "closed by the server"
+
+
+def test_a_command_on_stdin_is_a_silence_or_asks_for_a_report() -> None:
+    assert Silence.parse("half-closed 2.5\n") == Silence("half-closed", 2.5)
+    assert Silence.parse("idle-push 4\n") == Silence("idle-push", 4.0) and Silence.parse("report\n") is None

@@ -50,7 +50,10 @@ class Outcome:
 
 
 def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
-    """Let it happen, watch, put it right again; LabError where the system does not get well."""
+    """Let it happen, watch, put it right again; LabError where the system does not get well.
+
+    Where connections fall silent, it has begun when the servers speak.
+    """
     parts = events_of(event)
     options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
     with traffic(system.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
@@ -63,6 +66,9 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
         try:
             for part in parts:
                 part.happen(system)
+            for silence in filter(None, (part.silence for part in parts)):
+                before = client.fall_silent(silence)
+                begun = time.monotonic() + silence.seconds
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report()
         finally:

@@ -22,7 +22,8 @@ PAIRS = (
     "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
 )  # fmt: skip
 AGENT = ("restart-agent", "crash-agent")
-POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "flood-ack", *PAIRS)
+SILENCE = ("half-closed", "idle-push")
+POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "flood-ack", *SILENCE, *PAIRS)
 EDGES = (
     *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",
@@ -95,8 +96,8 @@ SCENARIOS = {
             server="haproxy",
         ),
         Scenario(
-            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES, (*FORWARDER, *BACKEND, "flood-ack", *PAIRS), {},
-            active=("mux1", ACTIVE),
+            "seesaw", lambda: only_echo(seesaw(), "h1", "h2"), MUXES,
+            (*FORWARDER, *BACKEND, "flood-ack", *SILENCE, *PAIRS), {}, active=("mux1", ACTIVE),
         ),
         Scenario(
             "cloudflare", lambda: only_echo(cloudflare(), "h1", "h2", "h3"), ("host1", "host2"),

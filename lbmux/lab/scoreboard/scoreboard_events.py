@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbmux.errors import LabError
+from lbmux.lab.connections import Silence
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
@@ -18,18 +19,25 @@ OTHER_SEED = 77
 AGENT_AWAY_S = 5.0
 PATIENT_FALL = 100
 """Probes that fail before a backend counts as down."""
+SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
+SILENCE_S = 4.0
+"""Longer than every idle time of muxes and agents, several times."""
 Action = Callable[[SystemUnderTest], None]
 
 
 @dataclass(frozen=True)
 class Event:
-    """``planned``: by intention of who runs the system, so that nobody should notice."""
+    """``planned``: by intention of who runs the system, so that nobody should notice.
+
+    ``silence``: what the long connections do afterwards (lbmux.lab.connections.Silence), or None.
+    """
 
     name: str
     text: str
     happen: Action
     undo: Action
     planned: bool = False
+    silence: Silence | None = None
 
 
 def _nothing(system: SystemUnderTest) -> None:
@@ -113,6 +121,10 @@ def _restart_agent(system: SystemUnderTest) -> None:
     system.start_agent()
 
 
+def _expire_soon(system: SystemUnderTest) -> None:
+    system.change(lambda config: config | {"idle": SHORT_IDLE})
+
+
 EVENTS = {
     event.name: event
     for event in (
@@ -147,6 +159,20 @@ EVENTS = {
         ),
         Event("restart-agent", "SIGTERM, and started again", _restart_agent, _restore),
         Event("crash-agent", "kill -9, and started again after 5 s", _crash_agent, _restore),
+        Event(
+            "half-closed",
+            "clients end their direction; servers answer after every idle time",
+            _expire_soon,
+            _restore,
+            silence=Silence("half-closed", SILENCE_S),
+        ),
+        Event(
+            "idle-push",
+            "silence; servers speak first, after every idle time",
+            _expire_soon,
+            _restore,
+            silence=Silence("idle-push", SILENCE_S),
+        ),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more in the file", _add, _restore, planned=True),
         Event("remove-backend", "one less in the file", _remove, _restore, planned=True),
