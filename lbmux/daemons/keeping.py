@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SHARE = 3
 """Passes in the shortest idle time."""
 LEAST_S, MOST_S, COSTS_AT_MOST = 0.25, 60.0, 0.02
-"""Between two passes; and the share of time that they may take."""
+"""Between two passes; and the share of time that they may take, as long as entries seen twice do not idle out."""
 
 
 class Keeping:
@@ -43,14 +43,17 @@ class Keeping:
         while True:
             begun = time.monotonic()
             await self.run_once()
-            took_s = time.monotonic() - begun
-            await asyncio.sleep(max(self.pause_s(), took_s / COSTS_AT_MOST))
+            await asyncio.sleep(self.pause_s(time.monotonic() - begun))
 
-    def pause_s(self) -> float:
-        """So short that no entry idles out between two passes."""
+    def pause_s(self, took_s: float = 0.0) -> float:
+        """So short that no entry idles out between two passes; of slow passes, none that was seen twice.
+
+        ``took_s``: the last pass; that may include compiling, or a busy machine.
+        """
         idle = [service.idle for service, _ in self._agent.served]
-        limits = [limit for one in idle for limit in (one.untrusted_s, one.tcp_s, one.fin_s, one.udp_s)]
-        return min(MOST_S, max(LEAST_S, min(limits, default=MOST_S) / SHARE))
+        longest = min((limit for one in idle for limit in (one.tcp_s, one.fin_s, one.udp_s)), default=MOST_S) / SHARE
+        wanted = min([longest, *(one.untrusted_s / SHARE for one in idle)])
+        return min(MOST_S, max(LEAST_S, wanted, min(longest, took_s / COSTS_AT_MOST)))
 
     async def run_once(self) -> int:
         """How many entries were made."""
