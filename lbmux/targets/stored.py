@@ -45,23 +45,25 @@ class StoredTables:
     def __init__(self, path: Path, sizes: Sizes) -> None:
         """SetupError where the file is another agent's, or cannot be had."""
         self._path, self._file = path, _open(path)
-        self.previous: StoredRows | None = None
         try:
             wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
             found = self._read_description(wanted["boot"])
-            self.adopted = found == wanted
-            if not self.adopted:
-                self.previous = self._copy(found) if found else None
-                os.ftruncate(self._file, 0)
-                os.posix_fallocate(self._file, 0, HEADER_BYTES + sum(map(_pages, sizes.regions().values())))
-            self.tables = Tables(sizes, self._map(sizes.regions()))
-            if not (self.adopted and self.tables.fit):
-                self.adopted = False
-                self.tables.initialise()
-                os.pwrite(self._file, json.dumps(wanted).encode().ljust(HEADER_BYTES, b"\0"), 0)
+            tables = Tables(sizes, self._map(sizes.regions())) if found == wanted else None
+            self.adopted = tables is not None and tables.fit
+            self.previous = self._copy(found) if found and found != wanted else None
+            self.tables = tables if tables is not None and tables.fit else self._fresh(sizes, wanted)
         except OSError as error:
             os.close(self._file)
             raise SetupError(f"flow store {path}", error.strerror or str(error), "is /run full?") from error
+
+    def _fresh(self, sizes: Sizes, said: dict[str, Any]) -> Tables:
+        """New tables in zeroed pages; the description comes last, so an interrupted start leaves nothing to adopt."""
+        os.ftruncate(self._file, 0)
+        os.posix_fallocate(self._file, 0, HEADER_BYTES + sum(map(_pages, sizes.regions().values())))
+        tables = Tables(sizes, self._map(sizes.regions()))
+        tables.initialise()
+        os.pwrite(self._file, json.dumps(said).encode().ljust(HEADER_BYTES, b"\0"), 0)
+        return tables
 
     def _read_description(self, boot: str) -> dict[str, Any] | None:
         """None for a file that is new, damaged, or of another boot, whose clock is another."""
@@ -88,6 +90,7 @@ class StoredTables:
         """The memory stays mapped as long as ``tables`` is used; ``remove``: nobody is to have it after us."""
         if remove:
             self._path.unlink(missing_ok=True)
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping has a descriptor of its own, which would hold the lock
         os.close(self._file)
 
 
