@@ -13,6 +13,7 @@ from lbmux.lab.topology import VIP
 from tests.daemons.running_daemons import configuration, service
 
 CLIENT, MUX, STRANGER = "198.51.100.2", "10.0.1.2", "10.0.2.2"
+MUX6 = "2001:db8:0:1::2"
 NAT, LOCAL = ("host1", "nat", "10.1.1.2", 8080), ("host3", "local", "10.1.3.2", 80)
 MODES = pytest.mark.parametrize(("node", "mode", "dip", "port"), [NAT, LOCAL], ids=["nat", "local"])
 DNS_PORT = 5353
@@ -45,19 +46,22 @@ def whoami(lab: Lab, address: str = VIP, port: int = 80) -> str:
     return lab.inside("client", get)
 
 
-def dns(lab: Lab) -> tuple[socket.socket, socket.socket]:
+def dns(lab: Lab, vip: str = VIP, dip: str = "10.1.1.2") -> tuple[socket.socket, socket.socket]:
     """A service of datagrams: its server on host1, and a client that takes answers of the VIP alone."""
-    lab.write_config(configuration(service("dns", 53, [{"dip": "10.1.1.2", "port": DNS_PORT}], protocol="udp")))
+    muxes = {"muxes": [MUX, MUX6]}
+    backends = [{"dip": dip, "port": DNS_PORT}]
+    lab.write_config(configuration(service("dns", 53, backends, protocol="udp", vip=vip)) | muxes)
+    family = socket.AF_INET6 if ":" in vip else socket.AF_INET
 
     def bound() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("10.1.1.2", DNS_PORT))
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.bind((dip, DNS_PORT))
         sock.settimeout(3)
         return sock
 
     def connected() -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((VIP, 53))
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.connect((vip, 53))
         sock.settimeout(3)
         return sock
 

@@ -19,13 +19,14 @@ from scapy.layers.inet import IP
 
 from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
-from lbmux.lab.topology import VIP
+from lbmux.lab.topology import VIP, VIP6
 from tests.daemons.at_hosts import dns
 from tests.daemons.running_daemons import STAY, Daemon, Wire, configuration, running, service
 
 pytestmark = pytest.mark.root
 
 DIP, PORT = "10.1.1.2", 9100
+BOTH_VERSIONS = pytest.mark.parametrize(("vip", "dip"), [(VIP, DIP), (VIP6, "2001:db8:1:1::2")], ids=["IPv4", "IPv6"])
 DRIVERS = pytest.mark.parametrize("driver", ["tun", "xdp"])
 SHORT_S = 1
 SHORT = {"untrusted_s": SHORT_S, "tcp_s": SHORT_S, "fin_s": SHORT_S, "udp_s": SHORT_S}
@@ -175,8 +176,9 @@ def test_a_connection_straight_to_the_dip_stays_one_over_a_restart(lab: Lab, dri
 
 
 @DRIVERS
-def test_an_answer_that_the_host_fragments_comes_from_the_vip(lab: Lab, driver: str) -> None:
-    server, client = dns(lab)
+@BOTH_VERSIONS
+def test_an_answer_that_the_host_fragments_comes_from_the_vip(lab: Lab, driver: str, vip: str, dip: str) -> None:
+    server, client = dns(lab, vip, dip)
     answer = bytes(range(250)) * 16
     with running(lab, "mux1", "mux"), agent(lab, driver), server, client:
         client.send(b"question")
@@ -186,8 +188,9 @@ def test_an_answer_that_the_host_fragments_comes_from_the_vip(lab: Lab, driver: 
 
 
 @DRIVERS
-def test_a_port_unreachable_of_the_host_reaches_a_connected_socket(lab: Lab, driver: str) -> None:
-    server, client = dns(lab)
+@BOTH_VERSIONS
+def test_a_port_unreachable_of_the_host_reaches_a_connected_socket(lab: Lab, driver: str, vip: str, dip: str) -> None:
+    server, client = dns(lab, vip, dip)
     server.close()
     with running(lab, "mux1", "mux"), agent(lab, driver), client:
         client.send(b"question")
