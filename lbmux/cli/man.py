@@ -29,6 +29,35 @@ services:
       - {name: web2, dip: 192.168.2.2, port: 8080, weight: 2}
 """
 
+FILES = {
+    "/etc/lbmux/services.yaml": "The configuration, as the systemd units use it; see lbmux.yaml(5).",
+    "/etc/lbmux/mux.env, /etc/lbmux/agent.env": "Per-host settings as LBMUX_... variables, read by the systemd units.",
+    "/run/lbmux/mux.sock, agent.sock, edge.sock": "Control sockets (--control).",
+    "/run/lbmux/mux.overrides, agent.overrides, edge.overrides": "Overrides by command; they survive a restart.",
+    "/run/lbmux/mux.found": "The last health states, for the next start.",
+    "/run/lbmux/agent.tables": "The flow table of an agent with the user-space driver.",
+    "/run/lbmux/lab/": "State and control sockets of labs.",
+    "/sys/fs/bpf/lbmux/": "Pinned programs, links and tables of the kernel drivers.",
+    "~/.cache/lbmux/": "Compiled code, unless LBMUX_CACHE names another directory.",
+}
+EXAMPLES = {
+    "Check a file, then run a mux that announces its VIPs by BGP:": (
+        "lbmux config check services.yaml",
+        "lbmux mux -c services.yaml -i eth0 --bgp-peer 10.0.1.1:64512",
+    ),
+    "Run the agent of a host that has the VIP on its loopback interface:": (
+        "lbmux agent -c services.yaml -i eth0 --mode local",
+    ),
+    "See what a new file would move, then reload it:": ("lbmux config diff new.yaml", "lbmux reload"),
+    "Give a backend no new flows, and follow its health:": ("lbmux drain web1", "lbmux show health"),
+    "Find out where a packet goes, and why others are dropped:": (
+        "lbmux explain '198.51.100.2:40000 > 192.0.2.1:80/tcp'",
+        "lbmux trace drop",
+    ),
+    "Diagnose this node:": ("lbmux doctor",),
+    "Build a lab, and see what breaks when a mux dies:": ("lbmux lab up", "lbmux lab run ananta kill-mux"),
+}
+
 
 @click.command(name="man")
 @click.argument("page", type=click.Choice([*NAMES]), default="lbmux")
@@ -70,7 +99,7 @@ def _commands() -> Iterator[str]:
     yield (
         ".Nm\nspreads the flows to virtual addresses (VIPs) over backends.\nA mux picks a backend for each flow and\n"
         "sends its packets on in a tunnel; the agent on the backend's host takes them out, and replies go straight to\n"
-        "the client.\nWhat all muxes and agents share stands in a file,\nsee\n.Xr lbmux.yaml 5 ."
+        "the client.\nAll muxes and agents share a configuration file,\nsee\n.Xr lbmux.yaml 5 ."
     )
     yield ".Sh OPTIONS"
     yield from _options(group, click.Context(group))
@@ -82,10 +111,18 @@ def _commands() -> Iterator[str]:
     yield ".Sh ENVIRONMENT\nAn option given on the command line goes before its variable.\n.Bl -tag -width Ds"
     for variable, uses in sorted(_variables(group, "lbmux").items()):
         yield f".It Ev {variable}\n{_text('; '.join(uses))}"
-    yield ".El"
-    yield ".Sh EXIT STATUS\n.Bl -tag -width Ds"
+    yield ".El\n.Sh FILES\n.Bl -tag -width Ds"
+    yield from (f".It Pa {_escaped(path)}\n{_text(what)}" for path, what in FILES.items())
+    yield ".El\n.Sh EXIT STATUS\n.Bl -tag -width Ds"
     yield from (f".It {code}\n{_text(what)}" for code, what in EXIT_CODES.items())
-    yield ".El\n.Sh SEE ALSO\n.Xr lbmux.yaml 5"
+    yield ".El\n.Sh EXAMPLES"
+    yield "\n.Pp\n".join(_example(what, lines) for what, lines in EXAMPLES.items())
+    yield ".Sh SEE ALSO\n.Xr lbmux.yaml 5"
+
+
+def _example(what: str, lines: tuple[str, ...]) -> str:
+    literal = _escaped("\n".join(lines))
+    return f"{_text(what)}\n.Bd -literal -offset indent\n{literal}\n.Ed"
 
 
 def _command(found: click.Command, name: str) -> Iterator[str]:
@@ -116,7 +153,7 @@ def _variables(found: click.Command, name: str) -> dict[str, list[str]]:
     """Each environment variable: what it stands for."""
     context, uses = click.Context(found, info_name=name), defaultdict[str, list[str]](list)
     for option in found.get_params(context):
-        if isinstance(option.envvar, str):
+        if isinstance(option.envvar, str) and not getattr(option, "hidden", False):
             uses[option.envvar].append(f"{name} {option.opts[-1]}")
     if isinstance(found, click.Group):
         for below in found.list_commands(context):
@@ -134,8 +171,9 @@ def _configuration() -> Iterator[str]:
     yield from _head("LBMUX.YAML", "5", "lbmux.yaml", "services of a pool of lbmux muxes and agents")
     yield ".Sh DESCRIPTION"
     yield (
-        "A YAML file that all muxes and agents share.\nWhat is local to a machine is an option or a variable, see\n"
-        ".Xr lbmux 8 .\nUnknown fields are errors;\n.Ic lbmux config check\nnames them all, with file and line."
+        "A YAML file that all muxes and agents share.\nPer-host settings are command-line options or\n"
+        "environment variables, see\n.Xr lbmux 8 .\nUnknown fields are errors;\n.Ic lbmux config check\n"
+        "names them all, with file and line."
     )
     yield f".Sh EXAMPLES\nA service with two servers:\n.Bd -literal\n{_escaped(EXAMPLE.strip())}\n.Ed"
     yield from _model("the file", schema, schema)
