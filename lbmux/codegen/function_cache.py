@@ -15,7 +15,7 @@ from lbmux.codegen import cache, progress, sealed
 log = logging.getLogger(__name__)
 
 
-class _Place(UserProvidedCacheLocator):  # type: ignore[misc]
+class _CacheLocator(UserProvidedCacheLocator):  # type: ignore[misc]
     """lbmux's own directory, which `cache` has created and checked."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
@@ -36,7 +36,7 @@ class _Place(UserProvidedCacheLocator):  # type: ignore[misc]
 
 
 class _Result(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes: ClassVar[list[type]] = [_Place]
+    _locator_classes: ClassVar[list[type]] = [_CacheLocator]
 
 
 class _Files(IndexDataCacheFile):  # type: ignore[misc]

@@ -88,7 +88,7 @@ class CapturedFrames(Batch):
 
 
 @step
-def ordered(value, swapped):  # type: ignore[no-untyped-def]
+def host_order(value, swapped):  # type: ignore[no-untyped-def]
     """A 32-bit field in the machine's byte order."""
     return swap32(value) if swapped else value
 

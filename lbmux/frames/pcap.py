@@ -24,8 +24,8 @@ from lbmux.frames.captured_frames import (
     Found,
     address_of,
     has_room,
+    host_order,
     memcpy,
-    ordered,
     put,
 )
 from lbmux.frames.links import KNOWN_LINKS, LINK_ETHERNET, LINK_RAW, LINKS, is_bare
@@ -96,7 +96,7 @@ def _scan(  # type: ignore[no-untyped-def]
         if end - at < record_bytes:
             return MORE, at, count
         record = record_at(at_address(memory + u64(at)), 0)
-        captured, original = ordered(record.captured, swapped), ordered(record.original, swapped)
+        captured, original = host_order(record.captured, swapped), host_order(record.original, swapped)
         if captured > LARGEST_BYTES:
             return ABSURD_LENGTH, at, count
         if end - at < record_bytes + captured:
@@ -105,7 +105,7 @@ def _scan(  # type: ignore[no-untyped-def]
             break
         source = memory + u64(at + record_bytes)
         put(arena, address, length, missing, flags, count, source, captured, original, kind)
-        seconds, fraction = int64(ordered(record.seconds, swapped)), int64(ordered(record.fraction, swapped))
+        seconds, fraction = int64(host_order(record.seconds, swapped)), int64(host_order(record.fraction, swapped))
         time_ns[count], interface[count] = seconds * SECOND_NS + fraction * unit_ns, 0
         at += record_bytes + captured
         count += 1

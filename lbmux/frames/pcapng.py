@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
-from lbmux.frames.captured_frames import LARGEST_BYTES, CapturedFrames, Found, address_of, has_room, ordered, put
+from lbmux.frames.captured_frames import LARGEST_BYTES, CapturedFrames, Found, address_of, has_room, host_order, put
 from lbmux.frames.links import LINKS, UNKNOWN, is_bare
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
@@ -193,7 +193,7 @@ def _time_ns(high, low, interface):  # type: ignore[no-untyped-def]
 @step
 def _interface_number(kind, block, swapped):  # type: ignore[no-untyped-def]
     if kind == ENHANCED_BLOCK:
-        return int64(ordered(packet_at(at_address(block), 0).interface, swapped))
+        return int64(host_order(packet_at(at_address(block), 0).interface, swapped))
     if kind == OBSOLETE_BLOCK:
         short = obsolete_at(at_address(block), 0).interface
         return int64(swap16(short)) if swapped else int64(short)
@@ -211,7 +211,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: a block's 
             return MORE, at, count, last_ns
         block = memory + u64(at)
         head = packet_at(at_address(block), 0)
-        kind, size = ordered(head.type, swapped), int64(ordered(head.length, swapped))
+        kind, size = host_order(head.type, swapped), int64(host_order(head.length, swapped))
         if kind == SECTION_BLOCK:
             return ON_SECTION, at, count, last_ns
         if kind == INTERFACE_BLOCK:
@@ -234,7 +234,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: a block's 
                 own.skipped += u64(1)
             return SKIP, at, count, last_ns
         trailer = word_at(at_address(block + u64(size - TRAILER_BYTES)), 0).value
-        if int64(ordered(trailer, swapped)) != size:
+        if int64(host_order(trailer, swapped)) != size:
             return BLOCK_TRAILER, at, count, last_ns
         if not is_needed:
             if is_foreign:
@@ -249,11 +249,14 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: a block's 
         if number >= described:
             return NO_INTERFACE, at, count, last_ns
         if kind == SIMPLE_BLOCK:  # has no time: it has that of the packet before
-            original = int64(ordered(simple_at(at_address(block), 0).original, swapped))
+            original = int64(host_order(simple_at(at_address(block), 0).original, swapped))
             captured = min(original, int64(own.snap)) if own.snap != 0 else original
         else:
-            captured, original = int64(ordered(head.captured, swapped)), int64(ordered(head.original, swapped))
-            last_ns = _time_ns(ordered(head.time_high, swapped), ordered(head.time_low, swapped), own)
+            captured, original = (
+                int64(host_order(head.captured, swapped)),
+                int64(host_order(head.original, swapped)),
+            )
+            last_ns = _time_ns(host_order(head.time_high, swapped), host_order(head.time_low, swapped), own)
         if captured > LARGEST_BYTES:
             return ABSURD_LENGTH, at, count, last_ns
         if before + captured + TRAILER_BYTES > size:

@@ -57,12 +57,12 @@ def ended(daemon: Daemon, number: signal.Signals) -> None:
 
 
 def attached(lab: Lab) -> bool:
-    def look() -> bool:
+    def read() -> bool:
         with IPRoute() as ip:
             link = ip.get_links(ip.link_lookup(ifname="eth0")[0])[0]
         return bool(link.get_attr("IFLA_XDP").get_attr("IFLA_XDP_ATTACHED"))
 
-    return lab.inside("mux1", look)
+    return lab.inside("mux1", read)
 
 
 def directory(lab: Lab) -> Path:

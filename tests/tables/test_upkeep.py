@@ -23,7 +23,7 @@ CLIENT = "198.51.100.7"
 SECONDS = 1000
 
 
-class Host:
+class AgentHost:
     """An agent's tables with two workers, and the sockets of its host; a clock that is set by hand."""
 
     def __init__(self, *services: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def socket(remote: str = CLIENT, port: int = 8080, state: int = ESTABLISHED, loc
 
 
 def test_an_entry_whose_connection_is_alive_does_not_expire() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     host.request(1, SYN, ago_s=2000)
     assert host.reply()[0] == Verdict.UNKNOWN_REPLY, "idle for longer than 900 s"
     assert host.pass_over(socket()) == 0
@@ -71,14 +71,14 @@ def test_an_entry_whose_connection_is_alive_does_not_expire() -> None:
 
 
 def test_an_entry_whose_connection_is_over_expires() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     host.request(1, SYN, ago_s=2000)
     assert host.pass_over(socket(remote="198.51.100.99")) == 1
     assert host.reply()[0] == Verdict.UNKNOWN_REPLY
 
 
 def test_a_connection_without_an_entry_gets_one_where_one_vip_leads_there() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     assert host.pass_over(socket()) == 1
     assert host.reply() == (Verdict.REPLIED, VIPS[1])
     assert host.tables.flows["state"].max() == TRUSTED
@@ -86,7 +86,7 @@ def test_a_connection_without_an_entry_gets_one_where_one_vip_leads_there() -> N
 
 
 def test_the_vip_is_never_guessed_where_several_lead_to_one_port() -> None:
-    host = Host(service(1), service(2))
+    host = AgentHost(service(1), service(2))
     assert host.pass_over(socket()) == 0
     assert host.reply()[0] == Verdict.UNKNOWN_REPLY
     host.request(2)
@@ -94,7 +94,7 @@ def test_the_vip_is_never_guessed_where_several_lead_to_one_port() -> None:
 
 
 def test_a_vip_that_was_known_once_is_remembered() -> None:
-    host = Host(service(1), service(2))
+    host = AgentHost(service(1), service(2))
     host.request(2, SYN)
     host.pass_over(socket())
     host.tables.flows[...] = 0
@@ -103,7 +103,7 @@ def test_a_vip_that_was_known_once_is_remembered() -> None:
 
 
 def test_a_connection_straight_to_the_dip_stays_one() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     host.reply(flags=SYN | ACK)
     host.pass_over(socket())
     host.tables.flows[...] = 0
@@ -112,7 +112,7 @@ def test_a_connection_straight_to_the_dip_stays_one() -> None:
 
 
 def test_a_mux_that_probes_the_dip_is_no_client_of_the_vip() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     assert host.pass_over(socket(remote=MUX)) == 1
     reply = Craft(packed(HOST), packed(MUX), source_port=8080, destination_port=40000).frame()
     host.worker.outbound(batch := Frames([reply]), now_ticks())
@@ -122,7 +122,7 @@ def test_a_mux_that_probes_the_dip_is_no_client_of_the_vip() -> None:
 @pytest.mark.parametrize("listens", [True, False])
 def test_with_any_port_a_connection_is_the_vip_s_where_the_host_listens(listens: bool) -> None:
     backends = [{"dip": HOST}]
-    host = Host(service(1) | {"port": "any", "backends": backends})
+    host = AgentHost(service(1) | {"port": "any", "backends": backends})
     listener = (socket(state=LISTEN),) if listens else ()
     assert host.pass_over(socket(), *listener) == 1
     wanted = (Verdict.REPLIED, VIPS[1]) if listens else (Verdict.NOT_TRANSLATED, packed(HOST))
@@ -130,7 +130,7 @@ def test_with_any_port_a_connection_is_the_vip_s_where_the_host_listens(listens:
 
 
 def test_of_two_entries_the_latest_counts_and_the_other_goes() -> None:
-    host = Host(service(1), service(2))
+    host = AgentHost(service(1), service(2))
     host.request(1, SYN, ago_s=5)
     host.request(2, SYN, worker=host.other)
     host.pass_over(socket())
@@ -139,7 +139,7 @@ def test_of_two_entries_the_latest_counts_and_the_other_goes() -> None:
 
 
 def test_a_single_connection_is_adopted() -> None:
-    host = Host(service(1))
+    host = AgentHost(service(1))
     assert host.upkeep.adopt(np.array([socket()], SOCKETS)) is not None
     assert host.reply() == (Verdict.REPLIED, VIPS[1])
     assert host.upkeep.adopt(np.array([socket(port=9999)], SOCKETS)) is None, "no backend's"

@@ -41,7 +41,7 @@ MORE: dict[str, Any] = CONFIG | {
 }  # fmt: skip
 
 
-class Host:
+class AgentHost:
     """An agent's tables behind a control socket; ``pass_`` takes a frame through the agent's data path."""
 
     def __init__(self, path: Path, mode: str = "nat") -> None:
@@ -75,8 +75,8 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    host = Host(tmp_path / "agent.sock")
+def host(tmp_path: Path) -> Iterator[AgentHost]:
+    host = AgentHost(tmp_path / "agent.sock")
     yield host
     host.close()
 
@@ -94,7 +94,7 @@ def reply(port: int = 40000) -> bytes:
     return Craft(**ends, source_port=8080, destination_port=port).frame()  # type: ignore[arg-type]
 
 
-def test_each_step_of_a_request(host: Host) -> None:
+def test_each_step_of_a_request(host: AgentHost) -> None:
     passage, target = host.pass_(by_mux(opened()))
     found = host.explain(passage)
     assert list(found) == ["outer header", "match", "endpoint", "flow", "translation"]
@@ -107,7 +107,7 @@ def test_each_step_of_a_request(host: Host) -> None:
     assert found["translation"] == "192.0.2.1:80 to 10.1.1.2:8080"
 
 
-def test_each_step_of_its_reply(host: Host) -> None:
+def test_each_step_of_its_reply(host: AgentHost) -> None:
     _, target = host.pass_(by_mux(opened()), worker=0)
     passage, _ = host.pass_(reply(), is_reply=True)
     found = host.explain(passage)
@@ -117,7 +117,7 @@ def test_each_step_of_its_reply(host: Host) -> None:
     assert found["translation"] == "10.1.1.2:8080 to 192.0.2.1:80"
 
 
-def test_a_reply_that_no_mux_brought(host: Host) -> None:
+def test_a_reply_that_no_mux_brought(host: AgentHost) -> None:
     host.pass_(by_mux(opened()))
     passage, _ = host.pass_(reply(40001), is_reply=True)
     assert passage.verdict == Verdict.UNKNOWN_REPLY
@@ -132,7 +132,7 @@ def test_a_reply_that_no_mux_brought(host: Host) -> None:
 ])  # fmt: skip
 def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> None:
     """By a stack that does not know the connection, which by then is no flow any more."""
-    host = Host(tmp_path / "other.sock", mode)
+    host = AgentHost(tmp_path / "other.sock", mode)
     try:
         host.pass_(by_mux(opened()))
         source, port = (OWN, 8080) if mode == "nat" else (bytes([192, 0, 2, 1]), 80)
@@ -147,7 +147,7 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
     assert found["flow"].startswith("forgotten") and found["to mend it"].startswith("the mux asks other hosts")
 
 
-def test_a_connection_that_is_not_known_has_no_entry(host: Host) -> None:
+def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
     passage, _ = host.pass_(by_mux(client(40001)))
     found = host.explain(passage)
     assert passage.verdict == Verdict.UNKNOWN
@@ -155,14 +155,14 @@ def test_a_connection_that_is_not_known_has_no_entry(host: Host) -> None:
     assert "translation" not in found
 
 
-def test_a_packet_in_udp_is_known_by_its_tunnels_port(host: Host) -> None:
+def test_a_packet_in_udp_is_known_by_its_tunnels_port(host: AgentHost) -> None:
     gue = IP(src=str(LOCAL), dst="10.1.1.2") / UDP(sport=50000, dport=6080) / client(40001).packet()
     passage, target = host.pass_(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / gue))
     assert passage.verdict == Verdict.UNKNOWN
     assert host.explain(passage)["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
 
 
-def test_ipv6_in_ipv4(host: Host) -> None:
+def test_ipv6_in_ipv4(host: AgentHost) -> None:
     inner = Craft(
         source=IPv6Address("2001:db8:100::2").packed, destination=IPv6Address(VIP6).packed, source_port=4000, flags=SYN
     )
@@ -171,7 +171,7 @@ def test_ipv6_in_ipv4(host: Host) -> None:
 
 
 def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> None:
-    host = Host(tmp_path / "agent.sock", "local")
+    host = AgentHost(tmp_path / "agent.sock", "local")
     passage, _ = host.pass_(by_mux(dns()))
     found = host.explain(passage)
     host.close()
@@ -190,14 +190,14 @@ def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> N
         (by_mux(opened())[:20], Verdict.TRUNCATED, "outer header", UNPARSED[Verdict.TRUNCATED]),
     ],
 )
-def test_says_which_step_ended_it(host: Host, frame: bytes, verdict: Verdict, step: str, said: str) -> None:
+def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdict, step: str, said: str) -> None:
     passage, _ = host.pass_(frame)
     found = host.explain(passage)
     assert passage.verdict == verdict
     assert said in found[step] and list(found)[-1] == ("to mend it" if verdict.kind == "drop" else step)
 
 
-def test_agrees_with_the_data_path_about_any_frame(host: Host) -> None:
+def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
     met = set[Verdict]()
     destinations = [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53), (IPv6Address(VIP6).packed, 6, 80)]
     inner = (craft for craft in islice(Stream(3, destinations).frames(), 70) if len(craft) > 14)
@@ -215,7 +215,7 @@ def test_agrees_with_the_data_path_about_any_frame(host: Host) -> None:
     assert {Verdict.DELIVERED, Verdict.NOT_HERE, Verdict.MALFORMED} <= met
 
 
-def test_asking_changes_nothing(host: Host) -> None:
+def test_asking_changes_nothing(host: AgentHost) -> None:
     passages = [host.pass_(by_mux(opened()))[0], host.pass_(reply(), is_reply=True)[0]]
     before = {name: memory.tobytes() for name, memory in host.agent.tables.memory.items()}
     for passage in passages:
@@ -223,7 +223,7 @@ def test_asking_changes_nothing(host: Host) -> None:
     assert before == {name: memory.tobytes() for name, memory in host.agent.tables.memory.items()}
 
 
-def test_a_mux_is_no_agent(host: Host, tmp_path: Path) -> None:
+def test_a_mux_is_no_agent(host: AgentHost, tmp_path: Path) -> None:
     passage, _ = host.pass_(by_mux(opened()))
     with pytest.raises(ControlError, match="nothing listens there"):
         explain_at_agent(passage, tmp_path / "other.sock")
