@@ -14,7 +14,7 @@ from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.tools.replay import ReplayMux, replay
 
 PACKETS, FLOWS = 1_000_000, 100_000
@@ -30,10 +30,10 @@ def run() -> list[Result]:
         _write(given)
 
         def through() -> float:
-            playback, mux = Playback(given), ReplayMux(config(), [IPv4Address("10.0.0.1")], HOP)
+            looped, mux = LoopedCapture(given), ReplayMux(config(), [IPv4Address("10.0.0.1")], HOP)
             start = time.perf_counter()
             with PcapWriter(made) as writer:
-                result = replay(playback, mux, writer)
+                result = replay(looped, mux, writer)
             seconds = time.perf_counter() - start
             assert result.written == PACKETS, result
             return PACKETS / seconds / 1e6

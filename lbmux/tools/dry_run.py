@@ -81,7 +81,7 @@ def dry_run(context_address, address, length, now, found, entries):  # type: ign
 
 
 @compiled
-def places(context_address, hashed, found):  # type: ignore[no-untyped-def]
+def bucket_offsets(context_address, hashed, found):  # type: ignore[no-untyped-def]
     """Where in the flow table each worker's two buckets for a flow's hash begin."""
     context = context_at(context_address)
     for table_worker in range(worker_limit(context)):

@@ -28,10 +28,10 @@ from lbmux.slowpath.tunnels import Ports, flow_at_agent
 from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.dry_run import ENTRY, places
+from lbmux.tools.dry_run import ENTRY, bucket_offsets
 from lbmux.tools.explain_mux import Step
+from lbmux.tools.parse_reasons import PARSE_REASONS
 from lbmux.tools.table_copy import LiveCopy
-from lbmux.tools.unparsed import UNPARSED
 from lbmux.tracing.trace_event import HeaderSummary
 
 TRIES = 3
@@ -77,17 +77,17 @@ def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
             path, str(header_summary.source if passage.is_reply else header_summary.destination), "agent"
         )
         copy.read_configuration()
-        way = _Way(passage, copy)
-        if way.found("hashed") >= 0:
-            for at in way.buckets():
+        run = _Run(passage, copy)
+        if run.found("hashed") >= 0:
+            for at in run.buckets():
                 copy.read_bucket(at)
-            way.dry_run()
+            run.dry_run()
         if copy.is_current():
-            return list(way.steps())
+            return list(run.steps())
     raise SetupError(str(path), "its configuration changed again and again", "ask later")
 
 
-class _Way:
+class _Run:
     """One frame on one private copy of the tables."""
 
     def __init__(self, passage: Passage, copy: LiveCopy) -> None:
@@ -111,7 +111,7 @@ class _Way:
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
         found = np.zeros((self._workers, 2), np.int64)
-        places(self._context.address, self.found("hashed"), found)
+        bucket_offsets(self._context.address, self.found("hashed"), found)
         return [int(place) for place in found.reshape(-1)]
 
     def steps(self) -> Iterator[Step]:
@@ -119,7 +119,7 @@ class _Way:
         if not passage.is_reply:
             outer, verdict = HeaderSummary.read(passage.came), self.found("tunnel")
             if verdict != PARSED:
-                why = NO_TUNNEL.get(Verdict(verdict)) or UNPARSED[Verdict(verdict)]
+                why = NO_TUNNEL.get(Verdict(verdict)) or PARSE_REASONS[Verdict(verdict)]
                 yield Step("outer header", f"{outer}: {why}")
                 yield from self._hint()
                 return
@@ -127,7 +127,7 @@ class _Way:
             yield Step("outer header", f"{outer}: {mux} is a mux, {own} is this host's")
         packet, verdict = passage.client_and_vip(), self.found("parsed")
         if verdict != PARSED:
-            yield Step("parse", UNPARSED[Verdict(verdict)])
+            yield Step("parse", PARSE_REASONS[Verdict(verdict)])
             return
         yield from self._reply_steps() if passage.is_reply else self._request_steps(packet)
         yield from self._hint()
@@ -226,15 +226,15 @@ def _destination(header_summary: HeaderSummary) -> str:
 
 @step
 def _entries_of(context, hashed, high, low, ports, owner, now, entries):  # type: ignore[no-untyped-def]
-    for part in range(worker_limit(context)):
-        bucket, way = lookup(context, part, hashed, high, low, ports, owner)
+    for worker in range(worker_limit(context)):
+        bucket, way = lookup(context, worker, hashed, high, low, ports, owner)
         if way >= 0:
             flow = flow_row(bucket, way & (WAYS - 1))
             if int64(flow.target) < endpoint_limit(context):
                 endpoint = endpoint_row(endpoints(context), int64(flow.target))
-                entries[part, 0], entries[part, 1] = flow.state, flow.target
-                entries[part, 2] = idle_for(flow, u64(now))
-                entries[part, 3] = is_alive(flow, endpoint, endpoint, u64(now))
+                entries[worker, 0], entries[worker, 1] = flow.state, flow.target
+                entries[worker, 2] = idle_for(flow, u64(now))
+                entries[worker, 3] = is_alive(flow, endpoint, endpoint, u64(now))
 
 
 @compiled

@@ -17,8 +17,8 @@ from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
 from lbmux.tools.explain_mux import Explanation, Step, explain_configuration, explain_live
+from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.tools.packet_text import Packet
-from lbmux.tools.playback import Playback
 from lbmux.tracing.trace_event import NAMES, HeaderSummary
 from lbmux.wire.packet import read_frame
 
@@ -49,16 +49,14 @@ def frame_of(path: Path, number: int) -> bytes:
 
     CaptureError where the capture is damaged before that frame or has fewer frames; SetupError where it does not open.
     """
-    with Playback(path) as playback:
+    with LoopedCapture(path) as looped:
         before = 0
-        for frames in playback.batches():
+        for frames in looped.batches():
             if number <= before + frames.count:
                 at = number - before - 1
                 return ctypes.string_at(int(frames.address[at]), int(frames.length[at]))
             before += frames.count
-        raise CaptureError(
-            path, playback.offset, f"ends after {counted(before, 'packet')}: there is no packet {number}"
-        )
+        raise CaptureError(path, looped.offset, f"ends after {counted(before, 'packet')}: there is no packet {number}")
 
 
 def _explain(packet: Packet, mux: Path | Config) -> Explanation:

@@ -34,7 +34,7 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
-from lbmux.tools.dry_run import ENTRY, FOUND, dry_run, places
+from lbmux.tools.dry_run import ENTRY, FOUND, bucket_offsets, dry_run
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 from lbmux.tracing.trace_event import HeaderSummary
@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole way.  ``hint``: what to do where the packet is not forwarded."""
+    """The whole run.  ``hint``: what to do where the packet is not forwarded."""
 
     packet: Packet
     source: str
@@ -95,7 +95,7 @@ class Explanation:
 
 def explain_configuration(packet: Packet, config: Config) -> Explanation:
     """What a mux with this configuration, and no flows yet, would do."""
-    return _Way(packet, of_configuration(config), 0).explanation("configuration", [])
+    return _Run(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
 def explain_live(packet: Packet, path: Path) -> Explanation:
@@ -103,19 +103,19 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
     for _ in range(TRIES):
         copy = LiveCopy.of(path, str(packet.vip))
         copy.read_configuration()
-        way = _Way(packet, copy.snapshot, now_ticks(), copy.interfaces)
-        if way.service_row >= 0:
-            copy.read_service(way.service_row, way.found("slot"))
-            for at in way.buckets():
+        run = _Run(packet, copy.snapshot, now_ticks(), copy.interfaces)
+        if run.service_row >= 0:
+            copy.read_service(run.service_row, run.found("slot"))
+            for at in run.buckets():
                 copy.read_bucket(at)
-            way.dry_run()
+            run.dry_run()
         health = ask_list(path, "health")
         if copy.is_current():
-            return way.explanation("mux", health)
+            return run.explanation("mux", health)
     raise SetupError(str(path), "its configuration changed again and again", "ask later")
 
 
-class _Way:
+class _Run:
     """One packet on one private copy of the tables."""
 
     def __init__(self, packet: Packet, snapshot: Snapshot, now: int, interfaces: dict[int, str] | None = None) -> None:
@@ -139,7 +139,7 @@ class _Way:
     def buckets(self) -> list[int]:
         """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
         found = np.zeros((self.snapshot.tables.sizes.workers, 2), np.int64)
-        places(self._context.address, self._found[FOUND.index("flow_hash")], found)
+        bucket_offsets(self._context.address, self._found[FOUND.index("flow_hash")], found)
         return [int(place) for place in found.reshape(-1)]
 
     def found(self, name: str) -> int:

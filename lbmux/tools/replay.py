@@ -22,7 +22,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 
 STEP_SHIFT = 6
 """Frames whose ticks are equal but for so many bits (67 ms) go through the data path at one time, as one batch."""
@@ -100,26 +100,26 @@ class ReplayMux:
 
 
 def replay(
-    playback: Playback, mux: ReplayMux, writer: PcapWriter | None = None, tell: Callable[[int], None] | None = None
+    looped: LoopedCapture, mux: ReplayMux, writer: PcapWriter | None = None, tell: Callable[[int], None] | None = None
 ) -> Result:
     """Take a capture through a mux; what it would have sent goes to ``writer``, ``tell`` hears how far it is."""
-    mux.forward(playback.frames)
+    mux.forward(looped.frames)
     if writer:
-        writer.write(playback.frames, PASSES)
+        writer.write(looped.frames, PASSES)
     damage = None
     start = time.perf_counter()
     try:
-        for frames in playback.batches():
+        for frames in looped.batches():
             mux.forward(frames)
             if writer:
                 writer.write(frames, PASSES)
             if tell:
-                tell(playback.offset)
+                tell(looped.offset)
     except CaptureError as error:
         damage = error
     if writer:
         writer.flush()
     seconds = time.perf_counter() - start
     written = writer.frames if writer else None
-    counts = (mux.verdicts(), mux.backends(), playback.skipped)
-    return Result(playback.packets, playback.bytes, seconds, written, *counts, damage)
+    counts = (mux.verdicts(), mux.backends(), looped.skipped)
+    return Result(looped.packets, looped.bytes, seconds, written, *counts, damage)

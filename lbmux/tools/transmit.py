@@ -16,7 +16,7 @@ from lbmux.datapath.memory import at_address, u16, u32, u64
 from lbmux.errors import CaptureError
 from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 
 RING_FRAMES = 16
 """What the ring has to receive; nobody reads it."""
@@ -109,21 +109,21 @@ class Wire:
 
 
 def put_on_wire(
-    playback: Playback, wire: Wire, pps: int | None = None, tell: Callable[[int], None] | None = None
+    looped: LoopedCapture, wire: Wire, pps: int | None = None, tell: Callable[[int], None] | None = None
 ) -> Sent:
     """Send a capture; ``tell`` hears how far it is."""
     pace, sent, damage = Pace(pps), 0, None
     wire.warm_up()
     start = time.monotonic_ns()
     try:
-        for frames in playback.batches():
+        for frames in looped.batches():
             sent += wire.send(frames, pace.due(frames.time_ns[: frames.count]), start)
             if tell:
-                tell(playback.offset)
+                tell(looped.offset)
     except CaptureError as error:
         damage = error
     seconds = (time.monotonic_ns() - start) / SECOND_NS
-    return Sent(playback.packets, sent, seconds, playback.skipped, damage)
+    return Sent(looped.packets, sent, seconds, looped.skipped, damage)
 
 
 @compiled

@@ -17,8 +17,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.run_checks import examine
-from lbmux.tools.doctor.situation import Situation
 from tests.labs import built
 
 pytestmark = pytest.mark.root
@@ -80,7 +80,7 @@ def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
 
 def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
     def seen() -> list[tuple[str, str, str]]:
-        found = lab.inside("mux", lambda: [*examine(Situation("mux", lab.directory / "mux.sock"))])
+        found = lab.inside("mux", lambda: [*examine(NodeState("mux", lab.directory / "mux.sock"))])
         return [(one.check, one.state, one.seen) for one in found if one.check in ("backend", "MTU")]
 
     assert seen() == [

@@ -12,7 +12,7 @@ from lbmux.lab.lab import Lab
 from lbmux.tools.doctor import daemon_checks
 from tests.daemons.running_daemons import START_S, Daemon, configuration, service
 from tests.lab.routed import until
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 pytestmark = pytest.mark.root
 OPTIONS = ("--driver", "xdp", "--xdp-mode", "generic")
@@ -33,7 +33,7 @@ def test_a_file_system_that_ends_with_the_process_is_told(lab: Lab, by: str, end
         mux.wait_for(" 1 service", START_S)
         assert ("ends with this process's own mount namespace" in mux.log) == ends
         runtime = ask(mux.control, "runtime")
-        findings = [*daemon_checks.driver(situation("mux", runtime=runtime))]
+        findings = [*daemon_checks.driver(node("mux", runtime=runtime))]
         assert [finding.state for finding in findings] == (["ok", "warning"] if ends else ["ok"])
         mux.end(signal.SIGKILL)
         if ends:

@@ -8,8 +8,8 @@ from pyroute2 import IPRoute, NetNS
 
 from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.run_checks import examine
-from lbmux.tools.doctor.situation import Situation
 from tests.daemons.slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served
 from tests.lab.routed import until
 
@@ -82,7 +82,7 @@ def test_replies_are_translated_wherever_routes_lead(lab: Lab, arm: str, driver:
         if "xdp" in driver:
             until(lambda: arm in ask(control, "runtime")["egress"])
         assert [asked(lab, family) for family in VIPS] == [b"hello"] * 2
-        found = lab.inside("host1", lambda: list(examine(Situation("agent", control))))
+        found = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
         seen = [finding.seen for finding in found if finding.check == "replies"]
         assert [f"on {arm}, straight to clients" in one for one in seen] == [True, True], seen
         assert all(("translated at arm0, eth0" in one) == ("xdp" in driver) for one in seen)

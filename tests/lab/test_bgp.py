@@ -11,8 +11,8 @@ from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
-from lbmux.tools.doctor import bgp
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor import bgp_checks
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.web.mux_status import poll
 from lbmux.tools.web.pool_status import document
 from tests.daemons.running_daemons import running, service
@@ -126,8 +126,8 @@ def test_a_wrong_as_is_told_everywhere(lab: Lab, speaker: str) -> None:
         until(lambda: "bad peer as" in reason().lower())
         mux.wait_for(f"BGP session with {PEER['mux1']} (AS 64512) is not established")
         assert "bad peer as" in mux.log.lower()
-        known = Situation("mux", mux.control)
-        (finding,) = bgp.sessions(known)
+        known = NodeState("mux", mux.control)
+        (finding,) = bgp_checks.sessions(known)
         assert finding.state == "fault" and "bad peer as" in finding.seen.lower()
         (session,) = document([poll("mux1", mux.control)], [])["sessions"]
         assert not session["up"] and "bad peer as" in session["reason"].lower()
@@ -142,7 +142,7 @@ def test_a_router_that_does_not_listen_is_told_and_forgotten_once_it_does(lab: L
             mux.wait_for(f"BGP session with {PEER['mux1']} (AS 64512) is established", 15)
             (neighbour,) = ask(mux.control, "bgp")["neighbours"]
             assert (neighbour["state"], neighbour["reason"]) == ("established", "")
-            (finding,) = bgp.sessions(Situation("mux", mux.control))
+            (finding,) = bgp_checks.sessions(NodeState("mux", mux.control))
             assert finding.state == "ok"
 
 

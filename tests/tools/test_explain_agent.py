@@ -25,7 +25,7 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
-from lbmux.tools.unparsed import UNPARSED
+from lbmux.tools.parse_reasons import PARSE_REASONS
 from tests.datapath.craft import RST, SYN, Craft, Stream, tunnelled
 from tests.datapath.harness import Frames
 from tests.linux.inside import CONFIG, LOCAL, client, dns
@@ -185,9 +185,9 @@ def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> N
         (by_mux(opened(), bytes([10, 0, 9, 9])), Verdict.NOT_A_MUX, "outer header", "its source is none of the muxes"),
         (opened().frame(), Verdict.NOT_TUNNELLED, "outer header", "no packet in a tunnel"),
         (by_mux(client(destination_port=99)), Verdict.NOT_HERE, "match", "no backend of this host has the VIP"),
-        (by_mux(client(protocol=1)), Verdict.ICMP, "parse", UNPARSED[Verdict.ICMP]),
-        (by_mux(client(fragment=0x2000)), Verdict.FRAGMENT, "parse", UNPARSED[Verdict.FRAGMENT]),
-        (by_mux(opened())[:20], Verdict.TRUNCATED, "outer header", UNPARSED[Verdict.TRUNCATED]),
+        (by_mux(client(protocol=1)), Verdict.ICMP, "parse", PARSE_REASONS[Verdict.ICMP]),
+        (by_mux(client(fragment=0x2000)), Verdict.FRAGMENT, "parse", PARSE_REASONS[Verdict.FRAGMENT]),
+        (by_mux(opened())[:20], Verdict.TRUNCATED, "outer header", PARSE_REASONS[Verdict.TRUNCATED]),
     ],
 )
 def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdict, step: str, said: str) -> None:
@@ -205,8 +205,8 @@ def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
         passage, target = host.pass_(frame)
         found = host.explain(passage)
         met.add(passage.verdict)
-        if passage.verdict in UNPARSED:
-            assert found.get("parse", found["outer header"]).endswith(UNPARSED[passage.verdict])
+        if passage.verdict in PARSE_REASONS:
+            assert found.get("parse", found["outer header"]).endswith(PARSE_REASONS[passage.verdict])
         elif target >= 0:
             assert found["match"].endswith(f"is endpoint {target}")
             assert ("translation" in found) == (passage.left is not None)

@@ -15,7 +15,7 @@ from lbmux.config.models import Config
 from lbmux.errors import CaptureError
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.tools.replay import Count, ReplayMux, Result, replay
 from tests.datapath.plain_packet import a_hop_on
 from tests.frames.captures import NANO, pcap, record
@@ -48,8 +48,8 @@ def run(directory: Path, content: bytes, given: Config | None = None, loop: int 
     source, target = directory / "in", directory / "out"
     source.write_bytes(content)
     mux = ReplayMux(given or config(), [LOCAL], HOP)
-    with Playback(source, loop) as playback, PcapWriter(target, playback.raw, playback.nanoseconds) as writer:
-        result = replay(playback, mux, writer)
+    with LoopedCapture(source, loop) as looped, PcapWriter(target, looped.raw, looped.nanoseconds) as writer:
+        result = replay(looped, mux, writer)
     with RawPcapReader(str(target)) as written:
         return result, [data for data, _ in written]
 
@@ -59,8 +59,8 @@ def lookups(directory: Path, *records: bytes, untrusted_s: int = 10) -> list[str
     source = directory / "in"
     source.write_bytes(pcap(*records))
     mux = ReplayMux(config(untrusted_s=untrusted_s), [LOCAL], HOP)
-    with Playback(source) as playback:
-        replay(playback, mux)
+    with LoopedCapture(source) as looped:
+        replay(looped, mux)
     counted = mux.lookups()
     return [name for name, number in counted.items() for _ in range(number)]
 

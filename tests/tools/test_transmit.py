@@ -12,7 +12,7 @@ from pyroute2 import IPRoute, netns
 from lbmux.addresses import mac_to_int
 from lbmux.errors import SetupError
 from lbmux.lab import namespaces
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.tools.transmit import LONGEST_SILENCE_NS, Macs, Pace, Sent, Wire, put_on_wire
 from tests.frames.captures import pcap, record
 
@@ -82,8 +82,8 @@ class TestWire:
         source.write_bytes(content)
 
         def work() -> Sent:
-            with Playback(source) as playback, Wire("near", Macs(SOURCE, DESTINATION, every)) as wire:
-                return put_on_wire(playback, wire, pps)
+            with LoopedCapture(source) as looped, Wire("near", Macs(SOURCE, DESTINATION, every)) as wire:
+                return put_on_wire(looped, wire, pps)
 
         return namespaces.inside(NAMESPACE, work)
 

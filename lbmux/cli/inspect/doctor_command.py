@@ -33,14 +33,14 @@ def command(
     link; else only settings and counters are read, nothing changes.  What could not be looked at is told as unchecked.
     A router or a host has no daemon to name the configuration: -c does.
     """
+    from lbmux.tools.doctor.node_state import NodeState
     from lbmux.tools.doctor.run_checks import examine
-    from lbmux.tools.doctor.situation import Situation
 
-    situation = Situation.here(role, control, config, peers)  # type: ignore[arg-type]
-    found = [finding for finding in examine(situation) if not (quiet and finding.state == "ok")]
+    node = NodeState.here(role, control, config, peers)  # type: ignore[arg-type]
+    found = [finding for finding in examine(node) if not (quiet and finding.state == "ok")]
     if as_json:
         lines = [finding.as_json() for finding in found]
-        click.echo(json.dumps({"version": FORMAT, "role": situation.role, "findings": lines}))
+        click.echo(json.dumps({"version": FORMAT, "role": node.role, "findings": lines}))
     else:
         for finding in found:
             state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])

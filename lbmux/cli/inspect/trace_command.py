@@ -66,10 +66,10 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     from lbmux.errors import LbmuxError
     from lbmux.tools.explain_frame import explain_frame
     from lbmux.tools.packet_text import PacketError
-    from lbmux.tools.unparsed import UNPARSED
+    from lbmux.tools.parse_reasons import PARSE_REASONS
 
     verdict = Verdict[frame["verdict"].upper()]
-    parsed = [_step("parse", UNPARSED[verdict])] if verdict in UNPARSED else []
+    parsed = [_step("parse", PARSE_REASONS[verdict])] if verdict in PARSE_REASONS else []
     try:
         explanation = explain_frame(base64.b64decode(frame["frame"]), path)
     except PacketError:  # not IP

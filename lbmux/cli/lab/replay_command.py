@@ -16,7 +16,7 @@ from lbmux.cli import options
 from lbmux.plurals import noun
 
 if TYPE_CHECKING:
-    from lbmux.tools.playback import Playback
+    from lbmux.tools.looped_capture import LoopedCapture
     from lbmux.tools.replay import Count, Result
     from lbmux.tools.transmit import Sent
 
@@ -70,17 +70,17 @@ def command(
     is given, all of them with those addresses.
     """
     _check(capture, config, write, loop, interface, pps)
-    from lbmux.tools.playback import Playback
+    from lbmux.tools.looped_capture import LoopedCapture
 
     macs = (_mac(source_mac, SOURCE_MAC), _mac(destination_mac, DESTINATION_MAC))
     result: Result | Sent
-    with Playback(capture, loop) as playback:
+    with LoopedCapture(capture, loop) as looped:
         if interface:
             every = source_mac is not None or destination_mac is not None
-            result = _onto_wire(playback, interface, pps, macs, every)
+            result = _onto_wire(looped, interface, pps, macs, every)
         else:
             assert config is not None
-            result = _through_mux(playback, config, write, addresses, macs)
+            result = _through_mux(looped, config, write, addresses, macs)
     to_stderr = str(write) == "-"
     if as_json:
         click.echo(json.dumps(_as_json(capture, result), indent=1), err=to_stderr)
@@ -113,7 +113,7 @@ def _mac(given: int | None, default: str) -> int:
 
 
 def _through_mux(
-    playback: "Playback", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
+    looped: "LoopedCapture", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
 ) -> "Result":
     from lbmux.config.loader import load
     from lbmux.frames.pcap import PcapWriter
@@ -123,20 +123,20 @@ def _through_mux(
 
     mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
-        tell = stack.enter_context(_progress(playback))
-        return replay(playback, mux, writer, tell)
+        writer = stack.enter_context(PcapWriter(write, looped.raw, looped.nanoseconds)) if write else None
+        tell = stack.enter_context(_progress(looped))
+        return replay(looped, mux, writer, tell)
 
 
-def _onto_wire(playback: "Playback", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
+def _onto_wire(looped: "LoopedCapture", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
     from lbmux.tools.transmit import Macs, Wire, put_on_wire
 
-    with Wire(interface, Macs(*macs, every)) as wire, _progress(playback) as tell:
-        return put_on_wire(playback, wire, pps, tell)
+    with Wire(interface, Macs(*macs, every)) as wire, _progress(looped) as tell:
+        return put_on_wire(looped, wire, pps, tell)
 
 
 @contextlib.contextmanager
-def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
+def _progress(looped: "LoopedCapture") -> Iterator[Callable[[int], None] | None]:
     """A bar on standard error where that is a terminal, else nothing."""
     if not sys.stderr.isatty():
         yield None
@@ -146,7 +146,7 @@ def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, told = bar.add_task("", total=playback.size_bytes), 0
+        task, told = bar.add_task("", total=looped.size_bytes), 0
 
         def tell(offset: int) -> None:
             nonlocal told

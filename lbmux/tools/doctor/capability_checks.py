@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 PROC = Path("/proc")
 NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -14,13 +14,13 @@ INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
 HINT = "start it as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
 
 
-def rights(situation: Situation) -> Iterator[Finding]:
-    pid = situation.pid
+def rights(node: NodeState) -> Iterator[Finding]:
+    pid = node.pid
     effective = capabilities("self" if pid is None else str(pid))
     who = "this user" if pid is None else f"the daemon (process {pid})"
     network = [name for name, bit in NETWORK.items() if not effective >> bit & 1]
     kernel = [name for name, bit in KERNEL.items() if not effective >> bit & 1 and not effective >> INSTEAD_OF_BPF & 1]
-    if network or (kernel and _has_programs(situation)):
+    if network or (kernel and _has_programs(node)):
         yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", HINT)
     elif kernel and pid is not None:
         yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", HINT)
@@ -28,8 +28,8 @@ def rights(situation: Situation) -> Iterator[Finding]:
         yield ok("rights", f"{who} has {', '.join(NETWORK if kernel else [*NETWORK, *KERNEL])}")
 
 
-def _has_programs(situation: Situation) -> bool:
-    return situation.runtime is not None and situation.runtime["driver"] == "xdp"
+def _has_programs(node: NodeState) -> bool:
+    return node.runtime is not None and node.runtime["driver"] == "xdp"
 
 
 def capabilities(process: str) -> int:

@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator
 
 from lbmux.tools.doctor.finding import Finding, fault, ok
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 CLONE_NEWNET = 0x40000000
 
 
-def namespace(situation: Situation) -> Iterator[Finding]:
+def namespace(node: NodeState) -> Iterator[Finding]:
     """Go where the daemon is, for all checks that follow; nothing is said where we are there already."""
-    pid = situation.pid
+    pid = node.pid
     if pid is None:
         return
     theirs = f"/proc/{pid}/ns/net"
@@ -23,7 +23,7 @@ def namespace(situation: Situation) -> Iterator[Finding]:
     except PermissionError:
         yield fault(
             "namespace", f"the daemon (process {pid}) has another network namespace; what follows is of this one",
-            f"run it there, as root: nsenter -t {pid} -n lbmux doctor --control {situation.control}",
+            f"run it there, as root: nsenter -t {pid} -n lbmux doctor --control {node.control}",
         )  # fmt: skip
         return
     yield ok("namespace", f"the daemon (process {pid}) has another network namespace: looked at from there")

@@ -5,17 +5,17 @@ from ipaddress import ip_address
 
 from lbmux.daemons.leftovers import DEVICE, is_held
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 MOST_NAMED = 5
 
 
-def sockets(situation: Situation) -> Iterator[Finding]:
+def sockets(node: NodeState) -> Iterator[Finding]:
     """An agent keeps the entries of connections that its host has; it sees the sockets of its own namespace only."""
-    if situation.runtime is None or situation.config is None or situation.runtime["mode"] != "nat":
+    if node.runtime is None or node.config is None or node.runtime["mode"] != "nat":
         return
-    own = set(map(ip_address, situation.runtime["addresses"]))
-    backends = [backend for service in situation.config.services for backend in service.backends]
+    own = set(map(ip_address, node.runtime["addresses"]))
+    backends = [backend for service in node.config.services for backend in service.backends]
     elsewhere = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
     if elsewhere:
         named = ", ".join(elsewhere[:MOST_NAMED]) + (", ..." if len(elsewhere) > MOST_NAMED else "")
@@ -26,11 +26,11 @@ def sockets(situation: Situation) -> Iterator[Finding]:
         yield ok("sockets", "of every backend here: no entry of a live connection expires")
 
 
-def replies(situation: Situation) -> Iterator[Finding]:
+def replies(node: NodeState) -> Iterator[Finding]:
     """Replies without an entry, since the agent runs."""
-    if situation.counters is None:
+    if node.counters is None:
         return
-    counted, slow = situation.counters["verdicts"], situation.counters["slowpath"] or {}
+    counted, slow = node.counters["verdicts"], node.counters["slowpath"] or {}
     if held := slow.get("reply_held"):
         seen = f"{held} replies were held: their entry was lost, and several VIPs lead to their port"
         yield warning("flow entries", seen, "give each VIP a port of its own at the server")
@@ -43,8 +43,8 @@ def replies(situation: Situation) -> Iterator[Finding]:
         yield warning("flow entries", f"{seen} had been silent for longer than the idle time", hint)
 
 
-def held(situation: Situation) -> Iterator[Finding]:
+def held(node: NodeState) -> Iterator[Finding]:
     """Without an agent nobody reads the device that the last one left."""
-    if situation.runtime is None and is_held():
+    if node.runtime is None and is_held():
         seen = f"no agent runs here, and {DEVICE} holds the backends' replies back, so that no connection breaks"
         yield fault("agent", seen, "start `lbmux agent`; or, if it is to stay away, `lbmux detach -i INTERFACE`")

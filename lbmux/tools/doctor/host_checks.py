@@ -9,10 +9,10 @@ from typing import Any
 from lbmux.addresses import Address, mac_to_int
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.probe_targets import sources, targets
 from lbmux.tools.doctor.probe_tunnels import LONGEST, Tunnels
-from lbmux.tools.doctor.route_checks import way
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.route_checks import route_to
 from lbmux.tools.doctor.solicit import who_has
 from lbmux.tools.doctor.tunnel_probe import Answer, Target, probe
 
@@ -25,13 +25,13 @@ WIRE_BYTES = 1500
 """What a client's longest packets fill, less the outer header."""
 
 
-def next_hops(situation: Situation) -> Iterator[Finding]:
+def next_hops(node: NodeState) -> Iterator[Finding]:
     """Each host has a route, whose neighbour answers on the link with the MAC address that the mux uses."""
     asked: dict[tuple[str, Address], set[str]] = {}
     wrong = 0
-    for line in situation.neighbours:
+    for line in node.neighbours:
         host = ip_address(line["host"])
-        found = way(host)
+        found = route_to(host)
         if found is None:
             wrong += 1
             yield fault("next hop", f"no route to host {host}", f"ip route add {host} via the router")
@@ -43,8 +43,8 @@ def next_hops(situation: Situation) -> Iterator[Finding]:
             if finding:
                 wrong += 1
                 yield finding
-    if situation.neighbours and not wrong:
-        yield ok("next hop", f"of {len(situation.neighbours)} hosts: MAC addresses as their owners say")
+    if node.neighbours and not wrong:
+        yield ok("next hop", f"of {len(node.neighbours)} hosts: MAC addresses as their owners say")
 
 
 def _neighbour(host: str, used: str | None, via: Address, interface: str, answered: set[str]) -> Finding | None:
@@ -57,14 +57,14 @@ def _neighbour(host: str, used: str | None, via: Address, interface: str, answer
     return None
 
 
-def tunnels(situation: Situation) -> Iterator[Finding]:
+def tunnels(node: NodeState) -> Iterator[Finding]:
     """A SYN or a datagram through the tunnel to every backend, then one as long as the path should take."""
-    own, (found, left) = sources(situation), targets(situation)
+    own, (found, left) = sources(node), targets(node)
     for reason, names in left.items():
         yield unchecked("backend", f"{_some(names)}: not probed, nor the way there: {reason}")
-    if situation.config is None or not found:
+    if node.config is None or not found:
         return
-    ways = Tunnels(situation.config, own.values(), {target.key for target in found}, _hops(situation, found))
+    ways = Tunnels(node.config, own.values(), {target.key for target in found}, _hops(node, found))
     answers: dict[Target, Answer] = {}
     for part in (found[at : at + AT_ONCE] for at in range(0, len(found), AT_ONCE)):
         answers |= probe(own, part, ways)
@@ -78,9 +78,9 @@ def tunnels(situation: Situation) -> Iterator[Finding]:
         yield _fits(target, answer)
 
 
-def _hops(situation: Situation, found: list[Target]) -> dict[Address, NextHop | None]:
+def _hops(node: NodeState, found: list[Target]) -> dict[Address, NextHop | None]:
     """The neighbours that a tunnel without an outer header goes to; of the others those that the mux knows."""
-    known = {ip_address(line["host"]): line for line in situation.neighbours if line["mac"]}
+    known = {ip_address(line["host"]): line for line in node.neighbours if line["mac"]}
     direct = {target.host for target in found if target.kind == "direct"}
     return {host: _hop(host, known.get(host)) for host in direct | known.keys()}
 
@@ -91,7 +91,7 @@ def _hop(host: Address, line: dict[str, Any] | None) -> NextHop | None:
         return NextHop(
             if_nametoindex(line["interface"]), mac_to_int(line["source_mac"]), mac_to_int(line["mac"]), LONGEST
         )
-    found = way(host)
+    found = route_to(host)
     if found is None or found.mac is None:
         return None
     mac = next(iter(who_has(found.interface, found.via)), None)
@@ -118,9 +118,9 @@ def _said(target: Target, answer: Answer, source: Address) -> Finding:
         return fault(check, seen, "start `lbmux agent` there")
     if answer.kind == "unreachable":
         hint = "is the host up? `ip route get` on the way"
-        if way(target.host) is None:
+        if route_to(target.host) is None:
             hint = f"ip route add {target.host} via the router: this mux has no route to it"
-        return fault(check, f"{name}: backend down: {answer.reason}, says {answer.who}", hint)
+        return fault(check, f"{name}: backend down: {answer.reason}, says {answer.sender}", hint)
     if answer.kind == "too_big":
         return _fits(target, answer)
     if _may_be_silent(target, answer):
@@ -138,7 +138,7 @@ def _fits(target: Target, answer: Answer) -> Finding:
     if answer.kind == "too_big":
         seen = f"MTU to host {target.host} is {answer.mtu or 'less than'} {'' if answer.mtu else WIRE_BYTES}".strip()
         hint = f"let every link carry {WIRE_BYTES}, or offer clients an MSS that fits (advmss on the hosts' routes)"
-        return fault("MTU", f"{seen}, says {answer.who}: packets of {WIRE_BYTES} bytes end there", hint)
+        return fault("MTU", f"{seen}, says {answer.sender}: packets of {WIRE_BYTES} bytes end there", hint)
     if _may_be_silent(target, answer):
         return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: nobody answered, and nobody objected")
     if answer.kind == "silence":

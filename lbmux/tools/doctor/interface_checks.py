@@ -6,17 +6,17 @@ from pyroute2 import IPRoute
 
 from lbmux.linux.offloads import SUPER_FRAMES, device_driver, features
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.route_checks import way
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
+from lbmux.tools.doctor.route_checks import route_to
 
 UP = 0x1 | 0x40  # IFF_UP, IFF_RUNNING
 
 
-def link(situation: Situation) -> Iterator[Finding]:
+def link(node: NodeState) -> Iterator[Finding]:
     """The daemon's interface carries frames."""
-    if situation.interface is None:
+    if node.interface is None:
         return
-    name = situation.interface
+    name = node.interface
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=name)
         flags = ip.get_links(index[0])[0]["flags"] if index else 0
@@ -28,16 +28,16 @@ def link(situation: Situation) -> Iterator[Finding]:
         yield ok("link", f"{name} is up")
 
 
-def super_frames(situation: Situation) -> Iterator[Finding]:
+def super_frames(node: NodeState) -> Iterator[Finding]:
     """Joined frames, and those that a sender here leaves to a device to cut: user space cuts them, no program can."""
-    if situation.interface is None:
+    if node.interface is None:
         return
-    name, state = situation.interface, features(situation.interface)
+    name, state = node.interface, features(node.interface)
     joins = [feature for feature in SUPER_FRAMES if state.get(feature)]
-    ring = (situation.counters or {}).get("ring") or {}
+    ring = (node.counters or {}).get("ring") or {}
     came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
     hint = f"ethtool -K PORT tso off gso off, where they are sent to {name} (a veth's far end)"
-    in_kernel = (situation.runtime or {}).get("driver") == "xdp"
+    in_kernel = (node.runtime or {}).get("driver") == "xdp"
     if lost:
         seen = f"{lost} of {came + lost} super-frames came faster than user space could read them"
         yield warning("offloads", seen, hint)
@@ -53,12 +53,12 @@ def super_frames(situation: Situation) -> Iterator[Finding]:
         yield ok("offloads", f"{name} receives frames one by one")
 
 
-def unfinished_checksums(situation: Situation) -> Iterator[Finding]:
+def unfinished_checksums(node: NodeState) -> Iterator[Finding]:
     """A veth's frames reach the other end with the checksum that a card was to finish: XDP there cannot know."""
-    if situation.config is None:
+    if node.config is None:
         return
-    backends = [backend for service in situation.config.services for backend in service.backends]
-    ways = [way(address) for address in {*situation.config.muxes, *(backend.tunnel_to for backend in backends)}]
+    backends = [backend for service in node.config.services for backend in service.backends]
+    ways = [route_to(address) for address in {*node.config.muxes, *(backend.tunnel_to for backend in backends)}]
     ends = sorted({found.interface for found in ways if found is not None})
     leave = [name for name in ends if device_driver(name) == "veth" and features(name)["tx"]]
     if leave:

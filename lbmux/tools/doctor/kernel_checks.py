@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 SYSCTLS = Path("/proc/sys")
 NET_SNMP = Path("/proc/thread-self/net/snmp")
@@ -20,9 +20,9 @@ FIVE_TUPLE, CUSTOM = 1, 3
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
-def versions(situation: Situation) -> list[int]:
+def versions(node: NodeState) -> list[int]:
     """Of IP, that the VIPs have; IPv4 where no configuration says."""
-    return sorted({vip.version for vip in situation.vips}) or [4]
+    return sorted({vip.version for vip in node.vips}) or [4]
 
 
 def sysctl(name: str) -> str | None:
@@ -37,18 +37,18 @@ def number(name: str) -> int:
     return int(sysctl(name) or 0)
 
 
-def forwarding(situation: Situation) -> Iterator[Finding]:
+def forwarding(node: NodeState) -> Iterator[Finding]:
     """A router must forward; a mux must not, unless its filter keeps VIPs from the kernel, which sends them back."""
-    host = (situation.runtime or {}).get("host_forwarding", {})
-    for version in versions(situation):
+    host = (node.runtime or {}).get("host_forwarding", {})
+    for version in versions(node):
         name = FORWARDING[version]
         is_on, said = bool(number(name)), name.replace("/", ".")
-        if situation.role == "router" and not is_on:
+        if node.role == "router" and not is_on:
             seen = f"{said} is 0: this router forwards nothing of IPv{version}"
             yield fault("forwarding", seen, f"sysctl {said}=1")
-        elif situation.role == "mux" and is_on and host.get("vips_filtered"):
+        elif node.role == "mux" and is_on and host.get("vips_filtered"):
             yield ok("forwarding", f"{said} is 1, but the mux keeps VIPs from it ({host['dropped']} frames so far)")
-        elif situation.role == "mux" and is_on:
+        elif node.role == "mux" and is_on:
             reason = f" ({host['reason']})" if host.get("reason") else ""
             seen = f"{said} is 1: the kernel sends what goes to VIPs back to the router, round and round{reason}"
             yield warning("forwarding", seen, f"sysctl {said}=0")
@@ -56,7 +56,7 @@ def forwarding(situation: Situation) -> Iterator[Finding]:
             yield ok("forwarding", f"{said} is {int(is_on)}")
 
 
-def reverse_path(situation: Situation) -> Iterator[Finding]:
+def reverse_path(node: NodeState) -> Iterator[Finding]:
     """Replies have the VIP as their source, and the way to the VIP is by the muxes: strict filters drop them."""
     everywhere = number("net/ipv4/conf/all/rp_filter")
     modes = {
@@ -70,15 +70,15 @@ def reverse_path(situation: Situation) -> Iterator[Finding]:
         return
     seen = f"rp_filter is strict on {', '.join(strict)}"
     hint = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and so in net.ipv4.conf.all"
-    if situation.role == "router":
+    if node.role == "router":
         yield fault("rp_filter", f"{seen}: replies of the VIP come from where no route to it leads: dropped", hint)
     else:
         yield warning("rp_filter", f"{seen}: packets that come another way than they go are dropped", hint)
 
 
-def multipath_hash(situation: Situation) -> Iterator[Finding]:
+def multipath_hash(node: NodeState) -> Iterator[Finding]:
     """A router that looks at addresses only sends a client's flows to one mux, and errors about them to another."""
-    for version in versions(situation):
+    for version in versions(node):
         family = f"net.ipv{version}"
         policy = number(f"{family.replace('.', '/')}/fib_multipath_hash_policy")
         fields = number(f"{family.replace('.', '/')}/fib_multipath_hash_fields")
@@ -91,7 +91,7 @@ def multipath_hash(situation: Situation) -> Iterator[Finding]:
             yield fault("hash policy", seen, hint)
 
 
-def wrong_checksums(situation: Situation) -> Iterator[Finding]:
+def wrong_checksums(node: NodeState) -> Iterator[Finding]:
     """What a host's own TCP and UDP threw away: nobody before it verifies what an offload should have finished."""
     counted = {name: values["InCsumErrors"] for name, values in snmp().items() if values.get("InCsumErrors")}
     if counted:
@@ -114,7 +114,7 @@ def snmp() -> dict[str, dict[str, int]]:
     }
 
 
-def clock(situation: Situation) -> Iterator[Finding]:
+def clock(node: NodeState) -> Iterator[Finding]:
     """Times in captures and logs of several machines are compared; forwarding itself does not need it."""
     state = clock_state()
     if state == TIME_ERROR:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lbmux.api.control_socket import ask_list
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 
 def digests(path: Path) -> dict[str, str | None]:
@@ -17,12 +17,12 @@ def digests(path: Path) -> dict[str, str | None]:
     }
 
 
-def same_tables(situation: Situation) -> Iterator[Finding]:
+def same_tables(node: NodeState) -> Iterator[Finding]:
     """Every service has the same table on this mux and its peers."""
-    if situation.runtime is None or not situation.peers:
+    if node.runtime is None or not node.peers:
         return
-    own = digests(situation.control)
-    for peer in situation.peers:
+    own = digests(node.control)
+    for peer in node.peers:
         try:
             theirs = digests(peer)
         except ControlError as error:

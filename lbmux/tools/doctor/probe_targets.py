@@ -6,23 +6,23 @@ from ipaddress import ip_address
 from lbmux.addresses import Address
 from lbmux.config.models import Config, Service, kind_of
 from lbmux.health.datagram_probes import query
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.tunnel_probe import Target
 
 DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 
 
-def sources(situation: Situation) -> dict[int, Address]:
+def sources(node: NodeState) -> dict[int, Address]:
     """The mux's own addresses, by version."""
-    found = map(ip_address, (situation.runtime or {}).get("addresses", []))
+    found = map(ip_address, (node.runtime or {}).get("addresses", []))
     return {address.version: address for address in found}
 
 
-def targets(situation: Situation) -> tuple[list[Target], dict[str, list[str]]]:
+def targets(node: NodeState) -> tuple[list[Target], dict[str, list[str]]]:
     """Those that a probe can ask; and the names of the others, by the reason."""
-    config, own = situation.config, sources(situation)
+    config, own = node.config, sources(node)
     found, left = list[Target](), dict[str, list[str]]()
-    for target, reason in _every(config, own) if config is not None and situation.runtime is not None else ():
+    for target, reason in _every(config, own) if config is not None and node.runtime is not None else ():
         if reason:
             left.setdefault(reason, []).append(target.name)
         else:

@@ -11,14 +11,14 @@ from lbmux.addresses import FAMILIES, Address
 from lbmux.linux.next_hops import addresses
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 FAR: dict[int, Address] = {4: ip_address("203.0.113.1"), 6: ip_address("3fff::1")}
 """Addresses that nobody has (RFC 5737, RFC 9637): the way to them is the way to clients at large."""
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """``mac``: the interface's own, if it has one."""
 
     interface: str
@@ -26,7 +26,7 @@ class Way:
     mac: str | None
 
 
-def way(destination: Address, source: Address | None = None) -> Way | None:
+def route_to(destination: Address, source: Address | None = None) -> Route | None:
     """The interface and neighbour that the kernel would use; None where it has no route."""
     asked = {"dst": str(destination)} | ({"src": str(source)} if source else {})
     with IPRoute() as ip:
@@ -37,7 +37,7 @@ def way(destination: Address, source: Address | None = None) -> Way | None:
         link = ip.get_links(found.get_attr("RTA_OIF"))[0]
     gateway = found.get_attr("RTA_GATEWAY")
     via = ip_address(gateway) if gateway else destination
-    return Way(link.get_attr("IFLA_IFNAME"), via, link.get_attr("IFLA_ADDRESS"))
+    return Route(link.get_attr("IFLA_IFNAME"), via, link.get_attr("IFLA_ADDRESS"))
 
 
 def gateways(destination: Address) -> list[str] | None:
@@ -56,13 +56,13 @@ def gateways(destination: Address) -> list[str] | None:
     return [hop.get_attr("RTA_GATEWAY") for hop in several] or [best.get_attr("RTA_GATEWAY")]
 
 
-def spreading(situation: Situation) -> Iterator[Finding]:
+def spreading(node: NodeState) -> Iterator[Finding]:
     """The router's route to each VIP is by all muxes of the configuration, and by nobody else."""
-    if situation.config is None:
+    if node.config is None:
         return
-    for vip in situation.vips:
+    for vip in node.vips:
         found = gateways(vip)
-        muxes = {str(mux) for mux in situation.config.muxes if mux.version == vip.version}
+        muxes = {str(mux) for mux in node.config.muxes if mux.version == vip.version}
         hint = f"ip route replace {vip} {' '.join(f'nexthop via {mux}' for mux in sorted(muxes))}"
         if found is None:
             yield fault("spread", f"no route to the VIP {vip}", hint)
@@ -76,29 +76,29 @@ def spreading(situation: Situation) -> Iterator[Finding]:
             yield ok("spread", f"{vip} spreads over {counted(len(found), 'mux', 'muxes')}")
 
 
-def replies(situation: Situation) -> Iterator[Finding]:
+def replies(node: NodeState) -> Iterator[Finding]:
     """A host's replies go straight to clients, not through a mux, and leave where the agent translates them."""
-    if situation.config is None:
+    if node.config is None:
         return
-    dips: list[Address | None] = [*_own_dips(situation)]
+    dips: list[Address | None] = [*_own_dips(node)]
     for dip in dips or [None]:
-        yield _reply_way(situation, set(situation.config.muxes), dip)
+        yield _reply_route(node, set(node.config.muxes), dip)
 
 
-def _own_dips(situation: Situation) -> list[Address]:
+def _own_dips(node: NodeState) -> list[Address]:
     """One DIP of each family that this host serves; its routes may depend on the source address."""
-    assert situation.config is not None
-    own = set(map(ip_address, (situation.runtime or {}).get("addresses", []))) or set(addresses())
-    backends = [backend for service in situation.config.services for backend in service.backends]
+    assert node.config is not None
+    own = set(map(ip_address, (node.runtime or {}).get("addresses", []))) or set(addresses())
+    backends = [backend for service in node.config.services for backend in service.backends]
     return list({backend.dip.version: backend.dip for backend in backends if backend.tunnel_to in own}.values())
 
 
-def _reply_way(situation: Situation, muxes: set[Address], dip: Address | None) -> Finding:
+def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> Finding:
     far = FAR[dip.version if dip is not None else 4]
-    runtime = situation.runtime if situation.role == "agent" else None
+    runtime = node.runtime if node.role == "agent" else None
     in_kernel = runtime is not None and runtime["driver"] == "xdp"
     # In user space replies leave by the main table; and the DIP may be another namespace's.
-    found = (way(far, dip) if in_kernel else None) or way(far)
+    found = (route_to(far, dip) if in_kernel else None) or route_to(far)
     if found is None:
         reason = f"no route to clients over IPv{far.version}: replies cannot leave"
         return fault("replies", reason, "ip route add default via the router")

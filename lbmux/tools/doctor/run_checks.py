@@ -6,7 +6,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.errors import LbmuxError
 from lbmux.tools.doctor import (
-    bgp,
+    bgp_checks,
     capability_checks,
     daemon_checks,
     daemon_namespace,
@@ -20,9 +20,9 @@ from lbmux.tools.doctor import (
     vip_checks,
 )
 from lbmux.tools.doctor.finding import Finding, warning
-from lbmux.tools.doctor.situation import Role, Situation
+from lbmux.tools.doctor.node_state import NodeState, Role
 
-Check = Callable[[Situation], Iterator[Finding]]
+Check = Callable[[NodeState], Iterator[Finding]]
 
 EVERYWHERE: tuple[Check, ...] = (
     daemon_namespace.namespace,
@@ -33,8 +33,8 @@ EVERYWHERE: tuple[Check, ...] = (
 )
 CHECKS: dict[Role, tuple[Check, ...]] = {
     "mux": (
-        daemon_checks.driver, daemon_checks.health, daemon_checks.in_force, bgp.sessions, pool_checks.same_tables,
-        interface_checks.link,
+        daemon_checks.driver, daemon_checks.health, daemon_checks.in_force, bgp_checks.sessions,
+        pool_checks.same_tables, interface_checks.link,
         interface_checks.super_frames, kernel_checks.forwarding, kernel_checks.reverse_path, vip_checks.ownership,
         host_checks.next_hops, host_checks.tunnels,
         traffic_checks.flow_table, traffic_checks.ring, traffic_checks.verdicts,
@@ -57,10 +57,10 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
 """By role, in the order in which they are told: causes before what comes of them."""
 
 
-def examine(situation: Situation) -> Iterator[Finding]:
-    for check in EVERYWHERE + CHECKS[situation.role]:
+def examine(node: NodeState) -> Iterator[Finding]:
+    for check in EVERYWHERE + CHECKS[node.role]:
         try:
-            yield from check(situation)
+            yield from check(node)
         except (LbmuxError, NetlinkError, OSError) as error:
             name = check.__name__.replace("_", " ")
             yield warning(name, f"cannot be looked at: {error}", "mend what stands above, and ask again")

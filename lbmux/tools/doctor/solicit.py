@@ -26,22 +26,22 @@ HOPS = 255
 HEADER_BYTES = 14
 BROADCAST = b"\xff" * 6
 WAIT_S, TRIES = 0.25, 2
-Heard = Callable[[bytes], str | None]
+ReplyParser = Callable[[bytes], str | None]
 """The MAC address that a frame says has the address that was asked for."""
 
 
 def who_has(interface: str, address: Address, source: Address | None = None) -> set[str]:
-    """The MAC addresses that answer for an address; none where it is nobody's."""
+    """The MAC addresses that answer for an address; none where it is unspecified's."""
     asker = source or first_address(interface, address.version)
     kind = ETHERTYPES[address.version]
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as sock:
             sock.bind((interface, kind))
             own = sock.getsockname()[4]
-            question, heard = asked(own, asker, address)
+            question, parse = request_for(own, asker, address)
             for _ in range(TRIES):
                 sock.send(question)
-                if found := _answers(sock, heard):
+                if found := _answers(sock, parse):
                     return found
     except OSError as error:
         hint = "is it there, and may this user open packet sockets (CAP_NET_RAW)?"
@@ -49,33 +49,35 @@ def who_has(interface: str, address: Address, source: Address | None = None) -> 
     return set()
 
 
-def asked(own: bytes, asker: Address, address: Address) -> tuple[bytes, Heard]:
+def request_for(own: bytes, asker: Address, address: Address) -> tuple[bytes, ReplyParser]:
     """The frame that asks, from the MAC address ``own``, and what makes sense of answers."""
     if isinstance(address, IPv4Address):
         request = ARP.pack(1, 0x0800, 6, 4, REQUEST, own, asker.packed, bytes(6), address.packed)
-        return _ethernet(BROADCAST, own, 4) + request, lambda frame: heard_arp(frame, address)
+        return _ethernet(BROADCAST, own, 4) + request, lambda frame: parse_arp_reply(frame, address)
     # RFC 4291, section 2.7.1: each address is one of a few in a group, whose MAC address is made of it (RFC 2464).
     group = IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
     message = DISCOVERY.pack(SOLICITATION, 0, 0, 0, address.packed)
-    if asker != IPv6Address(0):  # else it is a probe whether the address is free, and names nobody
+    if asker != IPv6Address(0):  # else it is a probe whether the address is free, and names unspecified
         message += OPTION.pack(SOURCE_MAC, 1, own)
     message = with_checksum(asker, group, socket.IPPROTO_ICMPV6, message)
     header = IPV6.pack(6 << 28, len(message), socket.IPPROTO_ICMPV6, HOPS, asker.packed, group.packed)
-    return _ethernet(b"\x33\x33" + group.packed[12:], own, 6) + header + message, lambda f: heard_discovery(f, address)
+    return _ethernet(b"\x33\x33" + group.packed[12:], own, 6) + header + message, lambda f: parse_advertisement(
+        f, address
+    )
 
 
 def _ethernet(destination: bytes, source: bytes, version: int) -> bytes:
     return destination + source + ETHERTYPES[version].to_bytes(2, "big")
 
 
-def heard_arp(frame: bytes, address: Address) -> str | None:
+def parse_arp_reply(frame: bytes, address: Address) -> str | None:
     if len(frame) < HEADER_BYTES + ARP.size:
         return None
     *_, operation, mac, sender, _, _ = ARP.unpack_from(frame, HEADER_BYTES)
     return mac.hex(":") if (operation, sender) == (REPLY, address.packed) else None
 
 
-def heard_discovery(frame: bytes, address: Address) -> str | None:
+def parse_advertisement(frame: bytes, address: Address) -> str | None:
     if len(frame) < HEADER_BYTES + IPV6.size + DISCOVERY.size:
         return None
     _, _, protocol, hops, _, _ = IPV6.unpack_from(frame, HEADER_BYTES)
@@ -88,7 +90,7 @@ def heard_discovery(frame: bytes, address: Address) -> str | None:
     return frame[6:12].hex(":")
 
 
-def _answers(sock: socket.socket, heard: Heard) -> set[str]:
+def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
     """All that come in the time: two hosts may have one address."""
     found: set[str] = set()
     until = time.monotonic() + WAIT_S
@@ -98,7 +100,7 @@ def _answers(sock: socket.socket, heard: Heard) -> set[str]:
             frame = sock.recv(2048)
         except TimeoutError:
             break
-        if mac := heard(frame):
+        if mac := parse(frame):
             found.add(mac)
             until = min(until, time.monotonic() + WAIT_S / 5)  # another one would answer about as fast
     return found
@@ -106,8 +108,8 @@ def _answers(sock: socket.socket, heard: Heard) -> set[str]:
 
 def first_address(interface: str, version: int) -> Address:
     """Any, where the interface has none: such a question is a probe whether an address is free (RFC 5227, 4862)."""
-    nobody: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
+    unspecified: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
     with IPRoute() as ip:
         found = ip.get_addr(family=FAMILIES[version], index=ip.link_lookup(ifname=interface)[0])
     text = found[0].get_attr("IFA_LOCAL") or found[0].get_attr("IFA_ADDRESS") if found else None
-    return type(nobody)(text) if text else nobody
+    return type(unspecified)(text) if text else unspecified

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, State, ok, warning
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 
 FULL_SHARE = 0.9
 """Of the flow table."""
@@ -34,11 +34,11 @@ VERDICTS: Mapping[str, tuple[State, str, str]] = {
 """By verdict: how bad it is, what its packets were, and how to mend it."""
 
 
-def verdicts(situation: Situation) -> Iterator[Finding]:
+def verdicts(node: NodeState) -> Iterator[Finding]:
     """Since the daemon's tables are there: a fault that was mended goes on being told, as a warning would."""
-    if situation.counters is None:
+    if node.counters is None:
         return
-    packets = situation.counters["verdicts"]
+    packets = node.counters["verdicts"]
     found = [name for name in VERDICTS if packets.get(name)]
     for name in found:
         state, what, hint = VERDICTS[name]
@@ -47,11 +47,11 @@ def verdicts(situation: Situation) -> Iterator[Finding]:
         yield ok("verdicts", "no packet met a fault")
 
 
-def flow_table(situation: Situation) -> Iterator[Finding]:
+def flow_table(node: NodeState) -> Iterator[Finding]:
     """A full one forwards by the Maglev table alone, which a change of backends moves."""
-    if situation.runtime is None or situation.counters is None:
+    if node.runtime is None or node.counters is None:
         return
-    flows, lookups = situation.runtime["tables"]["flows"], situation.counters["lookups"]
+    flows, lookups = node.runtime["tables"]["flows"], node.counters["lookups"]
     evicted, full = lookups["evicted"], lookups["full"]
     packets = counted(full, "packet")
     seen = f"{flows['used']} of {flows['rows']} flows; {packets} found no place, {evicted} took a live flow's"
@@ -62,11 +62,11 @@ def flow_table(situation: Situation) -> Iterator[Finding]:
         yield ok("flow table", seen)
 
 
-def ring(situation: Situation) -> Iterator[Finding]:
+def ring(node: NodeState) -> Iterator[Finding]:
     """Frames that nobody fetched in time."""
-    if situation.counters is None or not situation.counters["ring"]:
+    if node.counters is None or not node.counters["ring"]:
         return
-    lost = situation.counters["ring"]["dropped"]
+    lost = node.counters["ring"]["dropped"]
     if lost:
         yield warning("ring", f"{counted(lost, 'frame')} came faster than user space fetched them", "use --driver xdp")
     else:

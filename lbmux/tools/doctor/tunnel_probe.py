@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.traffic_models import TunnelKind
-from lbmux.datapath.headers import ETHERNET_BYTES
+from lbmux.datapath.headers import ETHERNET_BYTES, TCP_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import answers, attach
 from lbmux.tools.doctor.probe_tunnels import Key, Tunnels
@@ -34,7 +34,7 @@ WAIT_S, TRIES = 1.1, 3
 """In all longer than the 3 s that a router asks for a neighbour before it says that the host is unreachable."""
 SYN, RST = 0x02, 0x04
 HEADER_BYTES = {4: 20, 6: 40}
-TELLING_BYTES = 64
+QUOTED_BYTES = 64
 """Of a packet that an ICMP error quotes: so many are compared, what comes behind may be no part of it (RFC 4884)."""
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 PROTOCOL_AT = {4: 9, 6: 6}
@@ -70,13 +70,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """``kind``: open, closed, too_big, refused, unreachable, silence; ``who`` said so; ``mtu``: the path's.
+    """``kind``: open, closed, too_big, refused, unreachable, silence; ``sender`` said so; ``mtu``: the path's.
 
     Refused is the tunnel: no agent takes it.  Closed is the port behind it.
     """
 
     kind: str
-    who: str = ""
+    sender: str = ""
     mtu: int = 0
     reason: str = ""
 
@@ -115,7 +115,7 @@ class Wire:
 
         self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
         self._link = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))  # 0: nothing comes in
-        self._in = [stack.enter_context(listening(version)) for version in versions]
+        self._in = [stack.enter_context(listening_socket(version)) for version in versions]
 
     def send(self, frame: bytes, interface: int, target: Target) -> None:
         """By the kernel's routes; a frame without an outer header, which only the MAC address leads, as it is.
@@ -136,34 +136,35 @@ class Wire:
         until = time.monotonic() + WAIT_S
         while (left := until - time.monotonic()) > 0:
             for sock in select.select(self._in, [], [], left)[0]:
-                found = heard(sock.recv(65535), targets, sent)
+                found = parse_answer(sock.recv(65535), targets, sent)
                 if found is not None:
                     yield found
 
 
-def listening(version: int) -> socket.socket:
+def listening_socket(version: int) -> socket.socket:
     """On every link, for what answers probes."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[version]))
     attach(sock, answers(version, FIRST_PORT, LAST_PORT))
     return sock
 
 
-def heard(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
+def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
     """What an IP packet answers; None where it is about something else."""
     version = packet[0] >> 4 if packet else 0
     if version not in HEADER_BYTES or len(packet) < HEADER_BYTES[version]:
         return None
     if version == 4:
         start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-        who: Address = IPv4Address(packet[12:16])
+        sender: Address = IPv4Address(packet[12:16])
     else:
         start, end = HEADER_BYTES[6], HEADER_BYTES[6] + int.from_bytes(packet[4:6], "big")
-        who = IPv6Address(packet[8:24])
+        sender = IPv6Address(packet[8:24])
     protocol, message = packet[PROTOCOL_AT[version]], packet[start:end]
     if protocol == ICMP[version]:
-        return of_icmp(who, message, targets, sent) if len(message) >= SHORTEST else None
+        return parse_icmp_error(sender, message, targets, sent) if len(message) >= SHORTEST else None
     name = next((name for name, number in PROTOCOLS.items() if number == protocol), "")
-    return of_server(who, name, message, targets) if len(message) >= (20 if name == "tcp" else SHORTEST) else None
+    least = TCP_BYTES if name == "tcp" else SHORTEST
+    return parse_server_answer(sender, name, message, targets) if len(message) >= least else None
 
 
 def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:
@@ -226,30 +227,30 @@ def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: T
     return bytes(packet / bytes(missing) if missing > 0 and flags == SYN else packet)
 
 
-def of_server(who: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
+def parse_server_answer(sender: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
     """What a segment or datagram answers; None where it is somebody else's."""
     source_port, port = struct.unpack_from("!HH", segment)
     target = targets.get(port)
-    if target is None or (who, source_port, protocol) != (target.vip, target.port, target.protocol):
+    if target is None or (sender, source_port, protocol) != (target.vip, target.port, target.protocol):
         return None
     is_closed = protocol == "tcp" and segment[13] & RST
     return port, Answer("closed" if is_closed else "open", str(target.vip))
 
 
-def of_icmp(who: Address, message: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
+def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
     """An error about a probe.  Routers may quote 8 bytes of it: then another one of the same host may be meant."""
     kind, code, _, mtu = struct.unpack_from("!BBHI", message)
-    known, quoted = ERRORS.get((who.version, kind, code)), message[8:]
-    length = HEADER_BYTES[who.version]
+    known, quoted = ERRORS.get((sender.version, kind, code)), message[8:]
+    length = HEADER_BYTES[sender.version]
     if known is None or len(quoted) < length + 8:
         return None
-    answer = Answer(known[0], str(who), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])
-    port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], who.version)), None)
+    answer = Answer(known[0], str(sender), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])
+    port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], sender.version)), None)
     if port is not None and targets[port].kind != "direct":
         return port, answer
     # The host's own, about what the agent delivered: to the VIP, or to the DIP that the agent made of it.
     port = port or struct.unpack_from("!H", quoted, length)[0]
-    if port not in targets or quoted[PROTOCOL_AT[who.version]] != PROTOCOLS[targets[port].protocol]:
+    if port not in targets or quoted[PROTOCOL_AT[sender.version]] != PROTOCOLS[targets[port].protocol]:
         return None
     return port, replace(answer, kind="closed") if answer.kind == "refused" else answer
 
@@ -257,5 +258,5 @@ def of_icmp(who: Address, message: bytes, targets: Targets, sent: Sent) -> tuple
 def _quotes(quoted: bytes, sent: bytes, version: int) -> bool:
     """Whether the beginning of a packet is this one's: what routers change stands in neither part that is compared."""
     destination = slice(16, 20) if version == 4 else slice(24, 40)
-    behind = slice(HEADER_BYTES[version], min(len(quoted), len(sent), TELLING_BYTES))
+    behind = slice(HEADER_BYTES[version], min(len(quoted), len(sent), QUOTED_BYTES))
     return sent[0] >> 4 == version and quoted[destination] == sent[destination] and quoted[behind] == sent[behind]

@@ -11,7 +11,7 @@ from lbmux.addresses import FAMILIES, Address
 from lbmux.linux.next_hops import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
 from lbmux.tools.doctor.kernel_checks import number
-from lbmux.tools.doctor.situation import Situation
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.solicit import first_address, who_has
 
 MOST_ASKED, AT_ONCE = 16, 16
@@ -19,27 +19,27 @@ MOST_ASKED, AT_ONCE = 16, 16
 UP, LOOPBACK, NOBODY_ASKS = 0x1, 0x8, 0x80  # IFF_UP, IFF_LOOPBACK, IFF_NOARP
 
 
-def ownership(situation: Situation) -> Iterator[Finding]:
+def ownership(node: NodeState) -> Iterator[Finding]:
     """The VIP as an address of this machine."""
-    own = [vip for vip in situation.vips if vip in set(addresses())]
-    mode = (situation.runtime or {}).get("mode")
-    if situation.role in ("mux", "router") and own:
-        yield from (_own(situation, vip) for vip in own)
-    elif mode == "local" and set(_served(situation)) - set(own):
-        missing = sorted(map(str, set(_served(situation)) - set(own)))
+    own = [vip for vip in node.vips if vip in set(addresses())]
+    mode = (node.runtime or {}).get("mode")
+    if node.role in ("mux", "router") and own:
+        yield from (_own(node, vip) for vip in own)
+    elif mode == "local" and set(_served(node)) - set(own):
+        missing = sorted(map(str, set(_served(node)) - set(own)))
         seen = f"mode local, but {', '.join(missing)} is no address of this host: what the agent delivers is dropped"
         yield fault("VIP", seen, f"ip address add {missing[0]}/32 dev lo")
-    elif situation.vips:
+    elif node.vips:
         where = "on lo, as mode local wants it" if own else "no address of this machine, as it should be"
         yield ok("VIP", f"{where}")
 
 
-def _own(situation: Situation, vip: Address) -> Finding:
+def _own(node: NodeState, vip: Address) -> Finding:
     """A VIP that this mux or router has: to be removed, unless it is the address that the machine lives by."""
-    role = situation.role
+    role = node.role
     seen = f"this {role} has the VIP {vip} itself: its kernel answers in the backends' place"
-    muxes = {*map(str, (situation.runtime or {}).get("addresses", ()))}
-    muxes |= {str(mux) for mux in situation.config.muxes} if situation.config else set()
+    muxes = {*map(str, (node.runtime or {}).get("addresses", ()))}
+    muxes |= {str(mux) for mux in node.config.muxes} if node.config else set()
     length, name = prefix_of(vip)
     if str(vip) in muxes:
         seen = f"the VIP {vip} is the address of {'this' if role == 'mux' else 'a'} mux, by which hosts know it"
@@ -62,17 +62,17 @@ def prefix_of(address: Address) -> tuple[int, str]:
     return min(found, default=(address.max_prefixlen, "the interface that has it"))
 
 
-def _served(situation: Situation) -> list[object]:
+def _served(node: NodeState) -> list[object]:
     """VIPs with a backend on this host."""
-    own, services = set(addresses()), situation.config.services if situation.config else ()
+    own, services = set(addresses()), node.config.services if node.config else ()
     return [service.vip for service in services if any(backend.tunnel_to in own for backend in service.backends)]
 
 
-def arp_silence(situation: Situation) -> Iterator[Finding]:
+def arp_silence(node: NodeState) -> Iterator[Finding]:
     """A host with the VIP on lo must not answer for it on its link, or the link's traffic to the VIP goes to it."""
-    own = set(situation.vips) & set(addresses()) if situation.role in ("agent", "host") else set()
+    own = set(node.vips) & set(addresses()) if node.role in ("agent", "host") else set()
     if any(isinstance(vip, IPv4Address) for vip in own):
-        yield _arp(situation.interface or "eth0")
+        yield _arp(node.interface or "eth0")
     exposed = [(vip, name) for vip, name in _on_links() if vip in own]
     for vip, name in exposed:
         seen = f"{vip} is an address of {name}: this host claims the VIP by neighbour discovery"
@@ -109,9 +109,9 @@ def links() -> list[str]:
         return [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & (UP | LOOPBACK) == UP]
 
 
-def claimed(situation: Situation) -> Iterator[Finding]:
+def claimed(node: NodeState) -> Iterator[Finding]:
     """Asked on the links of a router: who says it has the VIP."""
-    asked, rest = situation.vips[:MOST_ASKED], situation.vips[MOST_ASKED:]
+    asked, rest = node.vips[:MOST_ASKED], node.vips[MOST_ASKED:]
     pairs = [(vip, name) for vip in asked for name in links() if int(first_address(name, vip.version))]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # silence takes its time on every link
         answers = pool.map(lambda pair: who_has(pair[1], pair[0]), pairs)

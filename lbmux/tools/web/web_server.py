@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {
-    f"/{name}": name for name in ("style.css", "app.js", "scoreboard.js", "map.js", "places.js")
+    f"/{name}": name for name in ("style.css", "app.js", "scoreboard.js", "map.js", "map_layout.js")
 }
 INTERVAL_S = 1.0
 MOST_PROPOSED_BYTES = 1 << 20

@@ -23,8 +23,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
 from lbmux.linux.offloads import set_features
 from lbmux.tools.doctor.finding import Finding
+from lbmux.tools.doctor.node_state import NodeState, Role
 from lbmux.tools.doctor.run_checks import examine
-from lbmux.tools.doctor.situation import Role, Situation
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import Packet
 
@@ -51,8 +51,8 @@ class Broken:
         """In a thread there, which is what `lbmux doctor` does, less a second of starting Python."""
         role: Role = {"mux": "mux", "host": "agent", "router": "router"}[self.lab.topology.node(node).role]  # type: ignore
         file = self.lab.config if role == "router" else file
-        situation = Situation(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
-        return Diagnosis(self.lab.inside(node, lambda: list(examine(situation))))
+        node = NodeState(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
+        return Diagnosis(self.lab.inside(node, lambda: list(examine(node))))
 
     def sh(self, node: str, command: str) -> str:
         return str(self.lab.run(node, ["sh", "-ec", command], capture_output=True, text=True, check=True).stdout)

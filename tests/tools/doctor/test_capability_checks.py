@@ -12,8 +12,8 @@ import pytest
 
 from lbmux.tools.doctor import capability_checks
 from lbmux.tools.doctor.finding import Finding
-from lbmux.tools.doctor.situation import Situation
-from tests.tools.doctor.situations import situation
+from lbmux.tools.doctor.node_state import NodeState
+from tests.tools.doctor.node_states import node
 
 ALL = (1 << 41) - 1
 LISTEN = """
@@ -47,7 +47,7 @@ def without(*names: str) -> int:
 
 def found(driver: str | None = None) -> Finding:
     """Of a daemon with that driver, process 7; or of nobody."""
-    known = situation("mux" if driver else "router", pid=7 if driver else None, runtime=driver and {"driver": driver})
+    known = node("mux" if driver else "router", pid=7 if driver else None, runtime=driver and {"driver": driver})
     (finding,) = capability_checks.rights(known)
     return finding
 
@@ -98,23 +98,23 @@ def listening(path: Path, *before: str) -> Iterator[int]:
 def test_the_daemons_process_is_the_sockets(tmp_path: Path) -> None:
     path = tmp_path / "mux.sock"
     with listening(path) as pid:
-        known = Situation("mux", path)
+        known = NodeState("mux", path)
         known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
         assert known.pid == pid != os.getpid()
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as own:
         own.bind(str(tmp_path / "own.sock"))
         own.listen()
-        known = Situation("mux", tmp_path / "own.sock")
+        known = NodeState("mux", tmp_path / "own.sock")
         known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
         assert known.pid == os.getpid()
-    assert Situation("mux", tmp_path / "none.sock").pid is None
+    assert NodeState("mux", tmp_path / "none.sock").pid is None
 
 
 @pytest.mark.root
 def test_a_process_that_was_started_without_one(tmp_path: Path) -> None:
     path = tmp_path / "mux.sock"
     with listening(path, "setpriv", "--bounding-set", "-net_raw") as pid:
-        known = Situation("mux", path)
+        known = NodeState("mux", path)
         known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
         (finding,) = capability_checks.rights(known)
     assert (finding.state, finding.seen) == ("fault", f"the daemon (process {pid}) lacks CAP_NET_RAW")

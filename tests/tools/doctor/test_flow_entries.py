@@ -4,7 +4,7 @@ import pytest
 
 from lbmux.config.models import Config
 from lbmux.tools.doctor import flow_entries
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 
 def config(dip: str) -> Config:
@@ -15,14 +15,14 @@ def config(dip: str) -> Config:
 
 @pytest.mark.parametrize(("dip", "state"), [("10.1.0.1", "ok"), ("172.17.0.2", "warning")])
 def test_a_dip_in_another_namespace_is_said(dip: str, state: str) -> None:
-    known = situation("agent", runtime={"mode": "nat", "addresses": ["10.1.0.1"]}, config=config(dip))
+    known = node("agent", runtime={"mode": "nat", "addresses": ["10.1.0.1"]}, config=config(dip))
     (finding,) = flow_entries.sockets(known)
     assert finding.state == state
     assert (dip in finding.seen) == (state == "warning")
 
 
 def test_nothing_is_translated_in_mode_local() -> None:
-    known = situation("agent", runtime={"mode": "local", "addresses": ["10.1.0.1"]}, config=config("172.17.0.2"))
+    known = node("agent", runtime={"mode": "local", "addresses": ["10.1.0.1"]}, config=config("172.17.0.2"))
     assert [*flow_entries.sockets(known)] == []
 
 
@@ -36,6 +36,6 @@ def test_nothing_is_translated_in_mode_local() -> None:
     ],
 )
 def test_replies_without_an_entry(verdicts: dict[str, int], slowpath: dict[str, int] | None, said: list[str]) -> None:
-    known = situation("agent", counters={"verdicts": verdicts, "slowpath": slowpath})
+    known = node("agent", counters={"verdicts": verdicts, "slowpath": slowpath})
     found = [finding.seen for finding in flow_entries.replies(known)]
     assert len(found) == len(said) and all(text in seen for text, seen in zip(said, found, strict=True))

@@ -15,7 +15,7 @@ from lbmux.tools.doctor import daemon_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.api.answering import answering
 from tests.linux.inside import CONFIG, Inside
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 
 class Mux:
@@ -38,7 +38,7 @@ class Mux:
             lambda: inside.snapshot, Driver("mux", "eth0", inside.tables, 0, "packet"), self.file, {}
         )
         with answering(self._socket, showing.handlers() | self._reloader.handlers()):
-            known = situation("mux", self._socket, runtime={"config": str(self.file)}, not_serving=[])
+            known = node("mux", self._socket, runtime={"config": str(self.file)}, not_serving=[])
             (finding,) = daemon_checks.in_force(known)
         return finding
 

@@ -10,11 +10,11 @@ from pyroute2 import IPRoute, netns
 from lbmux.lab import namespaces
 from lbmux.tools.doctor import interface_checks
 from lbmux.tools.doctor.finding import Finding
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 
 def link(name: str | None) -> list[Finding]:
-    return [*interface_checks.link(situation("mux", interface=name))]
+    return [*interface_checks.link(node("mux", interface=name))]
 
 
 def test_an_interface_that_is_up() -> None:
@@ -45,7 +45,7 @@ def test_super_frames_that_came(
 ) -> None:
     monkeypatch.setattr(interface_checks, "features", lambda interface: {})
     counters = {"ring": {"super_frames": came, "super_frames_lost": lost}}
-    told = situation("mux", interface="lo", runtime={"driver": driver}, counters=counters)
+    told = node("mux", interface="lo", runtime={"driver": driver}, counters=counters)
     (finding,) = interface_checks.super_frames(told)
     assert finding.state == state
     assert said in finding.seen
@@ -54,7 +54,7 @@ def test_super_frames_that_came(
 @pytest.mark.parametrize(("driver", "state"), [("packet", "ok"), ("xdp", "warning")])
 def test_an_interface_that_joins_frames(monkeypatch: pytest.MonkeyPatch, driver: str, state: str) -> None:
     monkeypatch.setattr(interface_checks, "features", lambda interface: {"gro": True})
-    told = situation("mux", interface="lo", runtime={"driver": driver}, counters=None)
+    told = node("mux", interface="lo", runtime={"driver": driver}, counters=None)
     assert [finding.state for finding in interface_checks.super_frames(told)] == [state]
 
 

@@ -8,12 +8,12 @@ import pytest
 from lbmux.config.models import Config
 from lbmux.tools.doctor import kernel_checks
 from lbmux.tools.doctor.finding import Finding
-from lbmux.tools.doctor.situation import Role, Situation
+from lbmux.tools.doctor.node_state import NodeState, Role
 from tests.linux.inside import CONFIG
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 Settings = Callable[..., None]
-Check = Callable[[Situation], Iterator[Finding]]
+Check = Callable[[NodeState], Iterator[Finding]]
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def states(check: Check, role: Role, *vips: str) -> list[str]:
-    situation = Situation(role, Path("/nonexistent"))
+    node = NodeState(role, Path("/nonexistent"))
     if vips:
         service = {**CONFIG["services"][0], "backends": []}
         services = [service | {"vip": vip, "name": vip} for vip in vips]
-        situation.__dict__["config"] = Config.model_validate({"services": services})
-    return [finding.state for finding in check(situation)]
+        node.__dict__["config"] = Config.model_validate({"services": services})
+    return [finding.state for finding in check(node)]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
     settings: Settings, host: dict[str, object], state: str, said: str
 ) -> None:
     settings(ipv4__ip_forward=1)
-    (finding,) = kernel_checks.forwarding(situation("mux", runtime={"host_forwarding": host}, config=None))
+    (finding,) = kernel_checks.forwarding(node("mux", runtime={"host_forwarding": host}, config=None))
     assert finding.state == state
     assert finding.seen.endswith(said)
 
@@ -109,7 +109,7 @@ def test_checksums_that_were_wrong(
         f"Ip: Forwarding InReceives\nIp: 2 9\nTcp: InSegs InCsumErrors\nTcp: 9 {tcp}\nUdp: InCsumErrors\nUdp: {udp}\n"
     )
     monkeypatch.setattr(kernel_checks, "NET_SNMP", path)
-    (finding,) = kernel_checks.wrong_checksums(Situation("host", Path("/nonexistent")))
+    (finding,) = kernel_checks.wrong_checksums(NodeState("host", Path("/nonexistent")))
     assert finding.state == ("warning" if said else "ok")
     assert finding.seen.endswith(said or "no packet came with a wrong one")
 

@@ -12,11 +12,11 @@ from scapy.layers.l2 import Ether
 
 from lbmux.config.models import Config
 from lbmux.linux.next_hops import NextHop
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.probe_targets import targets
 from lbmux.tools.doctor.probe_tunnels import Tunnels
-from lbmux.tools.doctor.situation import Situation
 from lbmux.tools.doctor.tunnel_probe import FIRST_PORT, Target, packet_of
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 OWN = {4: IPv4Address("10.0.1.2"), 6: IPv6Address("2001:db8:0:1::2")}
 VIP = {4: "192.0.2.1", 6: "2001:db8::1"}
@@ -30,12 +30,12 @@ def service(name: str = "web", inner: int = 4, host: int = 4, **more: Any) -> di
     return {"name": name, "vip": VIP[inner], "protocol": "tcp", "port": 80, "backends": backends} | more
 
 
-def of(*services: dict[str, Any]) -> Situation:
+def of(*services: dict[str, Any]) -> NodeState:
     addresses = [str(address) for address in OWN.values()]
-    return situation("mux", config=Config.model_validate({"services": services}), runtime={"addresses": addresses})
+    return node("mux", config=Config.model_validate({"services": services}), runtime={"addresses": addresses})
 
 
-def tunnel(target: Target, known: Situation, hop: NextHop | None = None) -> Tunnels:
+def tunnel(target: Target, known: NodeState, hop: NextHop | None = None) -> Tunnels:
     assert known.config is not None
     return Tunnels(known.config, OWN.values(), {target.key}, {target.host: hop} if target.kind == "direct" else {})
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_probed_is_left_for_a_reason() -> None:
     found, left = targets(of(service(), anything, named))
     assert [(target.service, target.port) for target in found] == [("web", 80), ("named", 8081)]
     assert [(names, "has any port" in why) for why, names in left.items()] == [([f"anything/h1 at {HOST[4]}"], True)]
-    own6 = situation("mux", config=of(service(), service("six", 6)).config, runtime={"addresses": [str(OWN[4])]})
+    own6 = node("mux", config=of(service(), service("six", 6)).config, runtime={"addresses": [str(OWN[4])]})
     found, left = targets(own6)
     assert [target.service for target in found] == ["web"]
     assert [(names, "no IPv6 address" in why) for why, names in left.items()] == [([f"six/h1 at {HOST[4]}"], True)]

@@ -7,7 +7,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Ether
 
 from lbmux.addresses import Address
-from lbmux.tools.doctor.solicit import asked, first_address, heard_arp, heard_discovery
+from lbmux.tools.doctor.solicit import first_address, parse_advertisement, parse_arp_reply, request_for
 
 OWN, THEIRS = "02:00:00:00:00:01", "02:00:00:00:00:02"
 MAC = bytes.fromhex(OWN.replace(":", ""))
@@ -15,14 +15,14 @@ ADDRESS, ADDRESS6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1234:5678")
 
 
 def test_a_question_by_arp() -> None:
-    frame = Ether(asked(MAC, IPv4Address("10.0.0.1"), ADDRESS)[0])
+    frame = Ether(request_for(MAC, IPv4Address("10.0.0.1"), ADDRESS)[0])
     assert (frame.dst, frame.src, frame[ARP].op) == ("ff:ff:ff:ff:ff:ff", OWN, 1)
     assert (frame[ARP].psrc, frame[ARP].pdst, frame[ARP].hwsrc) == ("10.0.0.1", str(ADDRESS), OWN)
 
 
 @pytest.mark.parametrize("asker", ["2001:db8::1", "::"])
 def test_a_question_by_neighbour_discovery(asker: str) -> None:
-    sent = asked(MAC, ip_address(asker), ADDRESS6)[0]
+    sent = request_for(MAC, ip_address(asker), ADDRESS6)[0]
     frame = Ether(sent)
     assert (frame.dst, frame.src) == ("33:33:ff:34:56:78", OWN)
     assert (frame[IPv6].src, frame[IPv6].dst, frame[IPv6].hlim) == (asker, "ff02::1:ff34:5678", 255)
@@ -41,8 +41,8 @@ def advertisement(target: str = str(ADDRESS6), hops: int = 255, option: str | No
 
 
 def test_who_advertises_the_address_has_it() -> None:
-    assert heard_discovery(advertisement(), ADDRESS6) == THEIRS
-    assert heard_discovery(advertisement(option=None), ADDRESS6) == "02:00:00:00:00:03"
+    assert parse_advertisement(advertisement(), ADDRESS6) == THEIRS
+    assert parse_advertisement(advertisement(option=None), ADDRESS6) == "02:00:00:00:00:03"
 
 
 @pytest.mark.parametrize(
@@ -50,25 +50,25 @@ def test_who_advertises_the_address_has_it() -> None:
     [
         advertisement(target="2001:db8::9"),
         advertisement(hops=254),
-        asked(MAC, IPv6Address("2001:db8::1"), ADDRESS6)[0],
+        request_for(MAC, IPv6Address("2001:db8::1"), ADDRESS6)[0],
         advertisement()[:70],
         b"",
     ],
 )
 def test_other_frames_say_nothing_of_it(frame: bytes) -> None:
-    assert heard_discovery(frame, ADDRESS6) is None
+    assert parse_advertisement(frame, ADDRESS6) is None
 
 
 def test_answers_by_arp() -> None:
     def answer(operation: int = 2, sender: str = str(ADDRESS)) -> bytes:
         return bytes(Ether(dst=OWN, src=THEIRS) / ARP(op=operation, hwsrc=THEIRS, psrc=sender, pdst="10.0.0.1"))
 
-    assert heard_arp(answer(), ADDRESS) == THEIRS
+    assert parse_arp_reply(answer(), ADDRESS) == THEIRS
     others = (answer(1), answer(sender="192.0.2.2"), answer()[:30])
-    assert [heard_arp(frame, ADDRESS) for frame in others] == [None] * 3
+    assert [parse_arp_reply(frame, ADDRESS) for frame in others] == [None] * 3
 
 
 @pytest.mark.parametrize(("version", "address"), [(4, "127.0.0.1"), (6, "::1")])
 def test_the_first_address_is_of_the_version_that_is_asked_for(version: int, address: str) -> None:
-    nobody: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
-    assert first_address("lo", version) in (ip_address(address), nobody)
+    unspecified: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
+    assert first_address("lo", version) in (ip_address(address), unspecified)

@@ -4,17 +4,17 @@ import pytest
 
 from lbmux.tools.doctor import daemon_checks, traffic_checks
 from lbmux.tools.doctor.finding import Finding
-from tests.tools.doctor.situations import situation
+from tests.tools.doctor.node_states import node
 
 
 def test_the_kernel_forwards() -> None:
-    known = situation("mux", runtime={"driver": "xdp", "modes": {"mux_xdp": "native"}})
+    known = node("mux", runtime={"driver": "xdp", "modes": {"mux_xdp": "native"}})
     assert [*daemon_checks.driver(known)] == [Finding("driver", "ok", "the kernel's programs forward (mux_xdp native)")]
 
 
 @pytest.mark.parametrize(("role", "driver"), [("mux", "packet"), ("agent", "tun")])
 def test_user_space_forwards(role: str, driver: str) -> None:
-    known = situation(role, runtime={"driver": driver, "modes": {}})  # type: ignore[arg-type]
+    known = node(role, runtime={"driver": driver, "modes": {}})  # type: ignore[arg-type]
     (finding,) = daemon_checks.driver(known)
     assert (finding.state, finding.seen) == (
         "warning", f"user space forwards ({driver}), not the kernel's programs",
@@ -24,19 +24,19 @@ def test_user_space_forwards(role: str, driver: str) -> None:
 
 @pytest.mark.parametrize("role", ["router", "host"])
 def test_who_has_no_daemon_has_no_driver(role: str) -> None:
-    assert [*daemon_checks.driver(situation(role, runtime={"driver": "xdp", "modes": {}}))] == []  # type: ignore[arg-type]
+    assert [*daemon_checks.driver(node(role, runtime={"driver": "xdp", "modes": {}}))] == []  # type: ignore[arg-type]
 
 
 def test_frames_that_nobody_fetched() -> None:
-    (finding,) = traffic_checks.ring(situation("mux", counters={"ring": {"dropped": 3}}))
+    (finding,) = traffic_checks.ring(node("mux", counters={"ring": {"dropped": 3}}))
     assert (finding.state, finding.seen) == ("warning", "3 frames came faster than user space fetched them")
     assert "--driver xdp" in finding.hint
 
 
 def test_a_ring_that_lost_none_and_no_ring() -> None:
-    assert [f.state for f in traffic_checks.ring(situation("mux", counters={"ring": {"dropped": 0}}))] == ["ok"]
-    assert [*traffic_checks.ring(situation("agent", counters={"ring": None}))] == []
-    assert [*traffic_checks.ring(situation("mux", counters=None))] == []
+    assert [f.state for f in traffic_checks.ring(node("mux", counters={"ring": {"dropped": 0}}))] == ["ok"]
+    assert [*traffic_checks.ring(node("agent", counters={"ring": None}))] == []
+    assert [*traffic_checks.ring(node("mux", counters=None))] == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_ring_that_lost_none_and_no_ring() -> None:
     [(10, 0, 0, "ok"), (90, 0, 0, "ok"), (91, 0, 0, "warning"), (0, 1, 0, "warning"), (0, 0, 1, "warning")],
 )
 def test_a_table_that_is_full_or_was(used: int, evicted: int, full: int, state: str) -> None:
-    known = situation(
+    known = node(
         "mux", runtime={"tables": {"flows": {"used": used, "rows": 100}}},
         counters={"lookups": {"evicted": evicted, "full": full}},
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_a_table_that_is_full_or_was(used: int, evicted: int, full: int, state: 
 
 @pytest.mark.parametrize("verdict", traffic_checks.VERDICTS)
 def test_every_verdict_that_tells_of_a_fault(verdict: str) -> None:
-    known = situation("mux", counters={"verdicts": {"forwarded": 9, verdict: 2}})
+    known = node("mux", counters={"verdicts": {"forwarded": 9, verdict: 2}})
     (finding,) = traffic_checks.verdicts(known)
     assert (finding.check, finding.state) == (verdict, traffic_checks.VERDICTS[verdict][0])
     assert finding.seen.startswith("2 packets ") and finding.hint

@@ -7,7 +7,14 @@ from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from lbmux.tools.doctor.tunnel_probe import FIRST_PORT, Answer, Target, heard, of_icmp, of_server
+from lbmux.tools.doctor.tunnel_probe import (
+    FIRST_PORT,
+    Answer,
+    Target,
+    parse_answer,
+    parse_icmp_error,
+    parse_server_answer,
+)
 
 OWN, OWN6 = "10.0.1.2", "2001:db8:0:1::2"
 VIP, VIP6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -49,27 +56,27 @@ def error(kind: int, code: int, quoted: bytes, *, quoted_bytes: int = 200, mtu: 
     return bytes([kind, code, 0, 0]) + mtu.to_bytes(4, "big") + quoted[:quoted_bytes]
 
 
-def found(who: IPv4Address | IPv6Address, message: bytes) -> tuple[int, Answer] | None:
-    return of_icmp(who, message, TARGETS, SENT)
+def found(sender: IPv4Address | IPv6Address, message: bytes) -> tuple[int, Answer] | None:
+    return parse_icmp_error(sender, message, TARGETS, SENT)
 
 
 @pytest.mark.parametrize(("flags", "kind"), [("SA", "open"), ("RA", "closed")])
 def test_an_answer_of_the_vip(flags: str, kind: str) -> None:
     for port, vip in ((FIRST_PORT, VIP), (FIRST_PORT + 3, VIP6)):
         segment = bytes(TCP(sport=80, dport=port, flags=flags))
-        assert of_server(vip, "tcp", segment, TARGETS) == (port, Answer(kind, str(vip)))
+        assert parse_server_answer(vip, "tcp", segment, TARGETS) == (port, Answer(kind, str(vip)))
 
 
 def test_a_datagram_is_an_answer_whatever_it_says() -> None:
     datagram = bytes(UDP(sport=53, dport=DATAGRAM) / b"x")
-    assert of_server(VIP, "udp", datagram, TARGETS) == (DATAGRAM, Answer("open", str(VIP)))
-    assert of_server(VIP, "tcp", datagram + bytes(20), TARGETS) is None
+    assert parse_server_answer(VIP, "udp", datagram, TARGETS) == (DATAGRAM, Answer("open", str(VIP)))
+    assert parse_server_answer(VIP, "tcp", datagram + bytes(20), TARGETS) is None
 
 
 def test_segments_of_others_are_none() -> None:
     for source, sport, dport in (("192.0.2.2", 80, FIRST_PORT), ("192.0.2.1", 81, FIRST_PORT), ("192.0.2.1", 80, 5)):
         segment = bytes(TCP(sport=sport, dport=dport, flags="SA"))
-        assert of_server(ip_address(source), "tcp", segment, TARGETS) is None
+        assert parse_server_answer(ip_address(source), "tcp", segment, TARGETS) is None
 
 
 @pytest.mark.parametrize(
@@ -138,18 +145,21 @@ def answer(port: int, **tcp: object) -> bytes:
 
 @pytest.mark.parametrize("port", [FIRST_PORT, FIRST_PORT + 3])
 def test_a_packet_from_the_link_is_heard_without_its_padding(port: int) -> None:
-    assert heard(answer(port) + bytes(20), TARGETS, SENT) == (port, Answer("open", str(TARGETS[port].vip)))
+    assert parse_answer(answer(port) + bytes(20), TARGETS, SENT) == (port, Answer("open", str(TARGETS[port].vip)))
 
 
 def test_an_error_from_the_link_is_heard() -> None:
     packet = bytes(IP(src=str(ROUTER), dst=OWN) / error(3, 1, SENT[FIRST_PORT]))
     packet = packet[:9] + b"\x01" + packet[10:]
-    assert heard(packet, TARGETS, SENT) == (FIRST_PORT, Answer("unreachable", "10.0.1.1", reason="host unreachable"))
+    assert parse_answer(packet, TARGETS, SENT) == (
+        FIRST_PORT,
+        Answer("unreachable", "10.0.1.1", reason="host unreachable"),
+    )
 
 
 def test_no_packet_is_too_short_to_be_looked_at() -> None:
     packets = [answer(FIRST_PORT), answer(FIRST_PORT + 3), bytes(IP(src=OWN, dst=OWN) / ICMP(type=3))]
     for packet in packets:
         for length in range(len(packet)):
-            heard(packet[:length], TARGETS, SENT)
-    assert heard(b"", TARGETS, SENT) is None and heard(bytes(60), TARGETS, SENT) is None
+            parse_answer(packet[:length], TARGETS, SENT)
+    assert parse_answer(b"", TARGETS, SENT) is None and parse_answer(bytes(60), TARGETS, SENT) is None

@@ -8,8 +8,8 @@ import pytest
 from lbmux.addresses import Address
 from lbmux.tools.doctor import vip_checks
 from lbmux.tools.doctor.finding import Finding
-from lbmux.tools.doctor.situation import Role
-from tests.tools.doctor.situations import situation
+from lbmux.tools.doctor.node_state import Role
+from tests.tools.doctor.node_states import node
 
 MAC = "02:00:00:00:00:09"
 VIPS: list[Address] = [IPv4Address("192.0.2.0") + n for n in range(10)]
@@ -27,7 +27,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> set[Address]:
 
 
 def found(*of: Address) -> list[Finding]:
-    return [*vip_checks.claimed(situation("router", vips=list(of)))]
+    return [*vip_checks.claimed(node("router", vips=list(of)))]
 
 
 def test_nobody_answers(claimed: set[Address]) -> None:
@@ -68,7 +68,7 @@ def owned(monkeypatch: pytest.MonkeyPatch, vip: Address, length: int, role: Role
     """The only finding where this machine has the VIP, as an address of so long a prefix on eth0."""
     monkeypatch.setattr(vip_checks, "addresses", lambda: [vip])
     monkeypatch.setattr(vip_checks, "prefix_of", lambda address: (length, "eth0"))
-    (finding,) = vip_checks.ownership(situation(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
+    (finding,) = vip_checks.ownership(node(role, **{"runtime": None, "config": None, "vips": [vip]} | known))
     return finding
 
 

@@ -1,6 +1,6 @@
 // The pool drawn: VIPs, routers, muxes, hosts; across where there is room, else downwards.
 
-import { places, curve, after, before } from "/places.js";
+import { places, curve, after, before } from "/map_layout.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const MOST_VIPS = 8;

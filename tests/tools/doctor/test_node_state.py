@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.tools.doctor import daemon_checks, machine, situation
+from lbmux.tools.doctor import daemon_checks, machine, node
+from lbmux.tools.doctor.node_state import ROLES, NodeState
 from lbmux.tools.doctor.run_checks import CHECKS, examine
-from lbmux.tools.doctor.situation import ROLES, Situation
 
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without a trace of a daemon."""
-    for module in (situation, machine):
+    for module in (node, machine):
         monkeypatch.setattr(module, "default_path", lambda program: tmp_path / f"{program}.sock")
-    monkeypatch.setattr(machine, "SETTINGS", tmp_path / "etc")
-    monkeypatch.setattr(machine, "directory_of", lambda interface, role: tmp_path / "bpf" / f"1-{interface}-{role}")
+    monkeypatch.setattr(role_guess, "SETTINGS", tmp_path / "etc")
+    monkeypatch.setattr(role_guess, "directory_of", lambda interface, role: tmp_path / "bpf" / f"1-{interface}-{role}")
     return tmp_path
 
 
 def test_without_a_daemon_the_machine_is_a_router(bare: Path) -> None:
-    assert Situation.here(None, None, None, ()).role == "router"
+    assert NodeState.here(None, None, None, ()).role == "router"
     (bare / "agent.sock").touch()
-    assert Situation.here(None, None, None, ()).role == "agent"
+    assert NodeState.here(None, None, None, ()).role == "agent"
     (bare / "mux.sock").touch()
-    found = Situation.here(None, None, None, ())
+    found = NodeState.here(None, None, None, ())
     assert (found.role, found.control) == ("mux", bare / "mux.sock")
 
 
@@ -35,7 +35,7 @@ def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, b
     left = bare / trace.format(role)
     left.parent.mkdir(exist_ok=True)
     left.touch()
-    found = Situation.here(None, None, None, ())
+    found = NodeState.here(None, None, None, ())
     assert (found.role, found.control) == (role, bare / f"{role}.sock")
     (finding,) = daemon_checks.answers(found)
     assert finding.state == "fault" and "nothing listens there" in finding.seen
@@ -62,8 +62,8 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
           - {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.1.1.2}]}
           - {name: web6, vip: 192.0.2.1, protocol: tcp, port: 81, backends: [{dip: 10.1.1.3, host: "2001:db8::b"}]}
     """)
-    monkeypatch.setattr(situation, "addresses", lambda: [ip_address(own)])
-    found = Situation.here(None, None, file, ())
+    monkeypatch.setattr(node, "addresses", lambda: [ip_address(own)])
+    found = NodeState.here(None, None, file, ())
     assert found.role == role
     (finding,) = daemon_checks.answers(found)
     assert finding.state == ("unchecked" if role == "router" else "fault")
@@ -71,7 +71,7 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
 
 
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:
-    found = list(examine(Situation("mux", tmp_path / "mux.sock")))
+    found = list(examine(NodeState("mux", tmp_path / "mux.sock")))
     faults = [finding for finding in found if finding.check == "daemon"]
     assert [finding.state for finding in faults] == ["fault"]
     assert "nothing listens there" in faults[0].seen and "lbmux mux" in faults[0].hint
@@ -81,7 +81,7 @@ def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: 
 def test_a_broken_file_is_told_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     path.write_text("services:\n- name: web\n  vip: nonsense\n")
-    every = examine(Situation("host", tmp_path / "x", path))
+    every = examine(NodeState("host", tmp_path / "x", path))
     found = [finding for finding in every if finding.check == "configuration"]
     assert {finding.state for finding in found} == {"fault"}
     assert any(finding.seen.startswith(f"{path}:3: services[0].vip: ") for finding in found)

@@ -2,7 +2,7 @@
 
 from lbmux.datapath.verdicts import Verdict
 
-UNPARSED = {
+PARSE_REASONS = {
     Verdict.NOT_IP: "neither IPv4 nor IPv6",
     Verdict.VLAN: "more VLAN tags than are followed",
     Verdict.TRUNCATED: "ends within a header",

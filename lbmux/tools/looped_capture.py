@@ -9,7 +9,7 @@ from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
 
 
-class Playback:
+class LoopedCapture:
     """A capture's frames, ``loop`` times over; later rounds go on in time where the one before ended."""
 
     def __init__(self, path: Path, loop: int = 1) -> None:

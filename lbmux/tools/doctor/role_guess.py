@@ -18,7 +18,7 @@ KEPT = (".overrides", ".found")
 PROGRAMS: tuple[Literal["mux", "agent"], ...] = ("mux", "agent")
 
 
-def known_as(config: Config | None, own: Collection[Address]) -> Known | None:
+def guess_role(config: Config | None, own: Collection[Address]) -> Known | None:
     """``own``: this machine's addresses."""
     return next(_every(config, own), None)
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lbmux.tools.doctor.situation import Role, Situation
+from lbmux.tools.doctor.node_state import NodeState, Role
 
 
-def situation(role: Role, control: Path = Path("/nonexistent"), **known: Any) -> Situation:
+def node(role: Role, control: Path = Path("/nonexistent"), **known: Any) -> NodeState:
     """``known``: what would be read of the daemon or the file."""
-    made = Situation(role, control)
+    made = NodeState(role, control)
     made.__dict__.update(known)
     return made

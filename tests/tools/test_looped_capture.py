@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.errors import CaptureError
-from lbmux.tools.playback import Playback
+from lbmux.tools.looped_capture import LoopedCapture
 
 FRAME = bytes(64)
 
@@ -18,10 +18,10 @@ def capture(path: Path, *times_us: int, tail: bytes = b"") -> Path:
 
 
 def times_us(path: Path, loop: int) -> list[int]:
-    with Playback(path, loop) as playback:
-        found = [int(time) // 1000 for frames in playback.batches() for time in frames.time_ns[: frames.count]]
-        assert (playback.packets, playback.bytes) == (len(found), 64 * len(found))
-        assert playback.offset == playback.size_bytes
+    with LoopedCapture(path, loop) as looped:
+        found = [int(time) // 1000 for frames in looped.batches() for time in frames.time_ns[: frames.count]]
+        assert (looped.packets, looped.bytes) == (len(found), 64 * len(found))
+        assert looped.offset == looped.size_bytes
     return found
 
 
@@ -43,9 +43,9 @@ def test_rounds_of_nothing(tmp_path: Path) -> None:
 
 
 def test_damage_ends_the_first_round(tmp_path: Path) -> None:
-    with Playback(capture(tmp_path / "a", 1, 2, tail=b"cut"), 3) as playback:
+    with LoopedCapture(capture(tmp_path / "a", 1, 2, tail=b"cut"), 3) as looped:
         with pytest.raises(CaptureError) as raised:
-            for _ in playback.batches():
+            for _ in looped.batches():
                 pass
-        assert playback.packets == 2
+        assert looped.packets == 2
         assert raised.value.offset == 24 + 2 * 80

@@ -6,19 +6,19 @@ from lbmux.api.control_socket import ask
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.situation import TIMEOUT_S, Situation
+from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
 
 HINT = "compare both ends: addresses, AS numbers, password, and whether the router has this mux as its neighbour"
 NO_REASON = "the speaker gives no reason"
 UP = "up"
 
 
-def sessions(situation: Situation) -> Iterator[Finding]:
+def sessions(node: NodeState) -> Iterator[Finding]:
     """Each is established, and says why where it is not; something is announced by them."""
-    if situation.runtime is None or not situation.has_daemon:
+    if node.runtime is None or not node.has_daemon:
         return
     try:
-        said = ask(situation.control, "bgp", timeout_s=TIMEOUT_S)
+        said = ask(node.control, "bgp", timeout_s=TIMEOUT_S)
     except ControlError:  # it has answered before: it announces nothing by BGP
         return
     for peer in said["neighbours"]:

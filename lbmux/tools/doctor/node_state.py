@@ -16,7 +16,7 @@ from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.errors import LbmuxError
 from lbmux.linux.next_hops import addresses
-from lbmux.tools.doctor.machine import known_as
+from lbmux.tools.doctor.role_guess import guess_role
 
 Role = Literal["mux", "agent", "router", "host"]
 ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
@@ -29,7 +29,7 @@ PEER = struct.Struct("3i")
 
 
 @dataclass(frozen=True)
-class Situation:
+class NodeState:
     """``control`` is the socket of the daemon here; ``file`` the configuration where the daemon is not to name it.
 
     ``guessed``: what tells the role, where nobody said it and no daemon runs.
@@ -42,7 +42,7 @@ class Situation:
     guessed: str = ""
 
     @classmethod
-    def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "Situation":
+    def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
         """As asked for; what was left open as the sockets on this machine say."""
         if role is None and control is not None:
             role = "agent" if _program(control) == "agent" else "mux"
@@ -54,11 +54,11 @@ class Situation:
         return cls(role, control or default_path(PROGRAMS.get(role, "mux")), file, peers)
 
     @classmethod
-    def _without_daemon(cls, file: Path | None, peers: tuple[Path, ...]) -> "Situation":
+    def _without_daemon(cls, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
         """No socket is here: the machine may still be a mux's or an agent's, whose daemon is down."""
         config = cls("router", Path(), file).config
-        role, told_by = known_as(config, addresses()) or ("router", NO_TRACE)
-        return cls(role, default_path(PROGRAMS.get(role, "mux")), file, peers, told_by)
+        role, reason = guess_role(config, addresses()) or ("router", NO_TRACE)
+        return cls(role, default_path(PROGRAMS.get(role, "mux")), file, peers, reason)
 
     @property
     def has_daemon(self) -> bool:
