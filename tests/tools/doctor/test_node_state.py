@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.tools.doctor import daemon_checks, machine, node
+from lbmux.tools.doctor import daemon_checks, node_state, role_guess
 from lbmux.tools.doctor.node_state import ROLES, NodeState
 from lbmux.tools.doctor.run_checks import CHECKS, examine
 
@@ -13,7 +13,7 @@ from lbmux.tools.doctor.run_checks import CHECKS, examine
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without a trace of a daemon."""
-    for module in (node, machine):
+    for module in (node_state, role_guess):
         monkeypatch.setattr(module, "default_path", lambda program: tmp_path / f"{program}.sock")
     monkeypatch.setattr(role_guess, "SETTINGS", tmp_path / "etc")
     monkeypatch.setattr(role_guess, "directory_of", lambda interface, role: tmp_path / "bpf" / f"1-{interface}-{role}")
@@ -62,7 +62,7 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
           - {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, backends: [{dip: 10.1.1.2}]}
           - {name: web6, vip: 192.0.2.1, protocol: tcp, port: 81, backends: [{dip: 10.1.1.3, host: "2001:db8::b"}]}
     """)
-    monkeypatch.setattr(node, "addresses", lambda: [ip_address(own)])
+    monkeypatch.setattr(node_state, "addresses", lambda: [ip_address(own)])
     found = NodeState.here(None, None, file, ())
     assert found.role == role
     (finding,) = daemon_checks.answers(found)
