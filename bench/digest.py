@@ -12,7 +12,7 @@ from lbmux.targets.bpf import objects
 
 PROGRAM = re.compile(r"^def ((?:mux|agent|clock)_(?:xdp|tc))\(", re.M)
 SIZES = {
-    "smallest": Sizes(names=16, services=4, slots=64, backends=4, buckets=1),
+    "smallest": Sizes(addresses=16, services=4, slots=64, backends=4, buckets=1),
     "default": Sizes(workers=2),
     "large": Sizes(1 << 16, 1 << 14, slots=1 << 22, backends=1 << 16, buckets=1 << 15, workers=8, endpoints=4096),
     "536 MB of flows": Sizes(buckets=1 << 21, workers=2),

@@ -153,7 +153,7 @@ def _copy_us() -> float:
                 sender.send(b"".join(_packed(_flow(port), rows[port % 100]) for port in ports))
                 said = receiver.recv(65535)
                 for at in range(0, len(said), FLOW_BYTES):
-                    forwarder.give(*_unpacked(said[at : at + FLOW_BYTES]))
+                    forwarder.assign(*_unpacked(said[at : at + FLOW_BYTES]))
 
         work()
         return _cpu_us(work, FLOWS)

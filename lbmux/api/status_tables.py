@@ -171,7 +171,7 @@ def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
     used_slots = 0 if snapshot.is_agent else int(tables.services[tables.active]["size"].sum())
     places = sizes.workers * sizes.buckets * tables.flows.shape[-1]
     used = {
-        "names": (int(np.count_nonzero(tables.names[tables.active]["kind"])), sizes.names),
+        "addresses": (int(np.count_nonzero(tables.addresses[tables.active]["kind"])), sizes.addresses),
         "slots": (used_slots, sizes.slots),
         "backends": (int(np.count_nonzero(tables.backends["state"])), sizes.backends),
         "endpoints": (int(np.count_nonzero(tables.endpoints["state"])), sizes.endpoints),

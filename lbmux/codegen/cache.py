@@ -23,7 +23,7 @@ from lbmux.codegen.sealed import why_not_trusted
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent.parent
-KEPT = 4
+MAX_VERSIONS = 4
 OURS = re.compile(r"[0-9a-f]{16}")
 TAG, SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# Compiled code of lbmux.\n"
 """By which backups know a cache (https://bford.info/cachedir), and a directory is known as our own."""
@@ -102,7 +102,7 @@ def _tag(path: Path) -> None:
 def _remove_old(root: Path) -> None:
     """Directories of our own only: what else is there is not ours to delete."""
     ours = [path for path in root.iterdir() if OURS.fullmatch(path.name) and _is_tagged(path)]
-    for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+    for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-MAX_VERSIONS]:
         shutil.rmtree(path, ignore_errors=True)
 
 

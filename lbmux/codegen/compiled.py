@@ -24,5 +24,5 @@ def _compiled(**options: Any) -> Callable[[Any], Any]:
 
 compiled = _compiled()
 """For functions that a batch takes microseconds in: to let the interpreter go meanwhile would cost more."""
-unlocked = _compiled(nogil=True)
+compiled_nogil = _compiled(nogil=True)
 """For functions that take milliseconds: the interpreter goes on beside them."""

@@ -1,6 +1,7 @@
-"""Numba's on-disk cache of compiled functions: sealed files in lbmux's own directory.
+"""Numba's on-disk cache of compiled functions, as sealed files in lbmux's own directory.
 
-Numba's own cache loads whatever lies there, and first refreshes all its registries (0.2 s), for its compiler's sake.
+Numba's own cache loads any file it finds. It also refreshes all its registries first (0.2 s), which only its compiler
+needs.
 """
 
 import logging
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class _CacheLocator(UserProvidedCacheLocator):  # type: ignore[misc]
-    """lbmux's own directory, which `cache` has created and checked."""
+    """Locates lbmux's own directory, which `cache` has created and checked."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         self._py_file, self._lineno = py_file, py_func.__code__.co_firstlineno
@@ -59,27 +60,27 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]
 
 
 class SealedFunctionCache(FunctionCache):  # type: ignore[misc]
-    """The machine code of one function, by its argument types."""
+    """The cached machine code of one function, by argument types."""
 
     _impl_class = _Result
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        self._said = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self._label = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The code for these argument types, or None; skips the registries, which only a compiler needs."""
+        """Return the code for these argument types, or None. Skip the registries, which only a compiler needs."""
         try:
             found = self._load_overload(sig, target_context)
-        except Exception as error:  # whatever the damage is, compiling again repairs it
-            log.warning("%s: compiled code cannot be loaded: %r: compiling again", self._name, error)
+        except Exception as error:  # recompiling repairs any damage
+            log.warning("%s: cannot load compiled code, recompiling: %r", self._name, error)
             found = None
         if found is None:
-            progress.begin(self._said)
+            progress.begin(self._label)
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Called when the code is there."""
-        progress.end(self._said)
+        """Save new code. Numba calls this when compilation has finished."""
+        progress.end(self._label)
         super().save_overload(sig, data)

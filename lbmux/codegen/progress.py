@@ -62,7 +62,7 @@ class Progress:
 
 _progress, _lock = Progress(), threading.Lock()
 _announced = False
-_watcher: threading.Thread | None = None
+_reporter: threading.Thread | None = None
 
 
 def announce() -> None:
@@ -72,14 +72,14 @@ def announce() -> None:
 
 
 def begin(name: str) -> None:
-    global _watcher
+    global _reporter
     if not _announced:
         return
     with _lock:
         _progress.begin(name, time.monotonic())
-        if _watcher is None:
-            _watcher = threading.Thread(target=_watch, name="compiling", daemon=True)
-            _watcher.start()
+        if _reporter is None:
+            _reporter = threading.Thread(target=_report, name="compiling", daemon=True)
+            _reporter.start()
 
 
 def end(name: str) -> None:
@@ -96,9 +96,9 @@ def compiling(name: str) -> Iterator[None]:
         end(name)
 
 
-def _watch() -> None:
+def _report() -> None:
     """In a thread, as long as there is something to say."""
-    global _watcher
+    global _reporter
     while True:
         time.sleep(min(0.2, SAY_AFTER_S))
         with _lock:
@@ -106,7 +106,7 @@ def _watch() -> None:
             line = _progress.line(now)
             over = _progress.is_over(now)
             if over:
-                _watcher = None
+                _reporter = None
         if line:
             log.info("%s", line)
         if over:

@@ -279,8 +279,8 @@ async def _start_beside(
     tun, loop, slow = await _open(options, agent, worker, upkeep, BESIDE, stack)
     _add_reader(stack, tun.fileno(), loop.outbound)
     settings = agent.tables.settings[0]
-    settings["punt_to"] = socket.if_nametoindex(tun.name)
-    stack.callback(settings.__setitem__, "punt_to", 0)
+    settings["punt_interface"] = socket.if_nametoindex(tun.name)
+    stack.callback(settings.__setitem__, "punt_interface", 0)
 
     async def in_force() -> None:
         _into_force(agent, slow, loop.ring)

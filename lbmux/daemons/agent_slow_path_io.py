@@ -33,7 +33,7 @@ from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, note_slow_path
 from lbmux.wire.packet import ip_packet, read_frame
 
-ROOM_BYTES = 1 << 17
+BUFFER_BYTES = 1 << 17
 LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)
 """What follows the ports in a TCP header; as that of UDP it is a datagram whose length nobody looks at."""
 BLANK_LINK = bytes(ETHERNET_BYTES - 2)
@@ -64,7 +64,7 @@ class SlowAgent:
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
         self._connections, self._upkeep = connections, upkeep
         self._slow = AgentSlowPath(self._host())
-        self._one, self._room = Batch(1), np.zeros(ROOM_BYTES, np.uint8)
+        self._one, self._room = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
         self._identification = 0
         self._device = socket.if_nametoindex(tun.name)
         self._note: SlowPathNote | None = None

@@ -5,7 +5,7 @@ turns (the control side makes it of prefixes, longest first), so a look-up is a 
 It has no branches: the verifier would follow every way through it.
 """
 
-from lbmux.datapath.branchless import below, is_same
+from lbmux.datapath.branchless import below, equals
 from lbmux.datapath.context import rates, rule_limit, rules, service_limit
 from lbmux.datapath.memory import int32, int64, step, swap64, u32, u64, unlikely
 from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
@@ -26,7 +26,7 @@ def allowed(context, service, high, low):
         stride = u64(1) << u64(RULE_STEPS - 1 - turn)
         candidate = at + stride
         rule = rule_row(rules(context), int64((u64(service.rules) + candidate) & mask))
-        past = below(high, rule.high) | (is_same(high, rule.high) & below(low, rule.low)) | below(last, candidate)
+        past = below(high, rule.high) | (equals(high, rule.high) & below(low, rule.low)) | below(last, candidate)
         at += stride * (past ^ u64(1))
     return rule_row(rules(context), int64((u64(service.rules) + at) & mask)).allowed != u64(0)
 

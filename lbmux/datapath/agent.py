@@ -18,7 +18,7 @@ address, which no stack accepts from outside.  So it sees the VIP as its client,
 the local stack, from the VIP to the DIP.
 
 A reply without an entry never leaves as it is unless it is known to be none of a VIP's.  A connection that a client
-opens straight to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct``.  Any other TCP reply
+opens straight to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct_endpoint``.  Any other TCP reply
 without an entry has lost it: user space asks the host's sockets (lbmux.daemons.agent_slow_path_io).  A reset means
 nothing to
 a client that does not know its source, and UDP has no connections to ask about; both leave as they are.
@@ -36,7 +36,7 @@ from lbmux.datapath.context import (
     settings,
     worker_limit,
 )
-from lbmux.datapath.decapsulate import Tunnel, carry_mark, decapsulate, open_tunnel
+from lbmux.datapath.decapsulate import Tunnel, combine_ecn, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.headers import (
@@ -55,7 +55,7 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32, u64
-from lbmux.datapath.mux import counted, merge_verifier_paths
+from lbmux.datapath.mux import merge_verifier_paths, run_counted
 from lbmux.datapath.parse import (
     FRAGMENT,
     ICMP,
@@ -77,7 +77,7 @@ DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(
 HAIRPIN = int(Verdict.HAIRPIN)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
-PREVIOUS_LOST, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
+UNKNOWN_CONNECTION, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
 UNKNOWN_REPLY, UNTRACKED = int(Verdict.UNKNOWN_REPLY), int(Verdict.UNTRACKED)
 REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
 V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3, 5, 11, 12
@@ -85,7 +85,7 @@ V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3,
 
 
 @step
-def recall(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
+def is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
     """Whether the flow is known, by this endpoint.
 
     Where it has another one the client has turned to another VIP of the same server: the newer counts, and the old
@@ -103,7 +103,7 @@ def recall(context, setting, worker, hashed, high, low, ports, target, endpoint,
 
 
 @step
-def one_of_all(context, setting, tunnel):
+def merge_tunnel_kinds(context, setting, tunnel):
     """The tunnel; the verifier follows what comes now once, not once for each kind."""
     offset, kind = barrier(context, tunnel.offset, setting.key0), barrier(context, int64(tunnel.type), setting.key0)
     return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.left, tunnel.ecn)
@@ -128,18 +128,18 @@ def inbound(context, worker, now):
         return NOT_HERE, int64(-1)
     if target >= endpoint_limit(context):
         return OUT_OF_TABLE, int64(-1)
-    if not carry_mark(start, packet, tunnel.ecn):
+    if not combine_ecn(start, packet, tunnel.ecn):
         return CONGESTED, target
     endpoint = endpoint_row(endpoints(context), target)
-    if endpoint.mode == NAT or endpoint.asks != 0:
-        packet = merge_verifier_paths(context, setting, as_server_sees_it(endpoint, packet))
-        tunnel = one_of_all(context, setting, tunnel)
-        if not admitted(context, setting, worker, endpoint, target, packet, now):
-            return PREVIOUS_LOST, target
+    if endpoint.mode == NAT or endpoint.checks_sockets != 0:
+        packet = merge_verifier_paths(context, setting, as_delivered(endpoint, packet))
+        tunnel = merge_tunnel_kinds(context, setting, tunnel)
+        if not learn_flow(context, setting, worker, endpoint, target, packet, now):
+            return UNKNOWN_CONNECTION, target
     if not decapsulate(context, start, tunnel):
         return NO_ROOM, target
     if endpoint.mode == NAT:
-        return translated(context, endpoint), target
+        return translate_inbound(context, endpoint), target
     return DELIVERED, target
 
 
@@ -151,7 +151,7 @@ def is_hairpin(endpoint, packet):
 
 
 @step
-def as_server_sees_it(endpoint, packet):
+def as_delivered(endpoint, packet):
     """The packet with the source that it will be delivered with."""
     high, low = packet.source_high, packet.source_low
     if is_hairpin(endpoint, packet):
@@ -183,14 +183,14 @@ def outbound_key(setting, packet):
 
 
 @step
-def admitted(context, setting, worker, endpoint, target, packet, now):
+def learn_flow(context, setting, worker, endpoint, target, packet, now):
     """Remember by which VIP the flow comes; False where it is a connection that is not known here."""
     high, low = packet.source_high, packet.source_low
     hashed, ports = inbound_key(setting, endpoint, packet)
-    if recall(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
+    if is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
         return True
-    is_open = endpoint.asks != 0 and (packet.flags & SYN) == 0 and (frame_flags(context) & KNOWN_LOCAL) == 0
-    if is_open and holder(context, worker, hashed, high, low, ports, endpoint.owner, False, now) != target:
+    is_open = endpoint.checks_sockets != 0 and (packet.flags & SYN) == 0 and (frame_flags(context) & KNOWN_LOCAL) == 0
+    if is_open and find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, False, now) != target:
         return False
     remember(
         context, setting, worker, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
@@ -199,7 +199,7 @@ def admitted(context, setting, worker, endpoint, target, packet, now):
 
 
 @step
-def translated(context, endpoint):
+def translate_inbound(context, endpoint):
     """Make the VIP the DIP; the verdict."""
     start, end = frame(context), frame_end(context)
     packet = parse(context, start, end)  # proves the bounds again, after the move
@@ -217,15 +217,15 @@ def translated(context, endpoint):
 
 
 @step
-def holder(context, worker, hashed, high, low, ports, owner, is_denied, now):
+def find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now):
     """The endpoint by which any worker knows the flow, or -1.
 
-    ``is_denied``: by the host's stack; then all workers forget the flow, where the host is asked about connections.
+    ``is_refused``: by the host's stack; then all workers forget the flow, where the host is asked about connections.
     """
     target = int64(-1)
     for turn in range(worker_limit(context)):
         table_worker = worker + turn if worker + turn < worker_limit(context) else worker + turn - worker_limit(context)
-        if target < 0 or is_denied:
+        if target < 0 or is_refused:
             bucket, way = lookup(context, table_worker, hashed, high, low, ports, owner)
             flow = flow_row(bucket, way & (WAYS - 1))
             candidate = int64(flow.target)
@@ -233,7 +233,7 @@ def holder(context, worker, hashed, high, low, ports, owner, is_denied, now):
                 row = endpoint_row(endpoints(context), candidate)
                 if is_alive(flow, row, row, now):
                     target = candidate
-                    if is_denied and row.asks != 0:
+                    if is_refused and row.checks_sockets != 0:
                         flow.state = 0
                     else:
                         flow.seen = now  # this and the state are all that is written to another worker's flow
@@ -247,36 +247,36 @@ def outbound(context, worker, now):
     packet = parse(context, start, end)
     setting = settings_row(settings(context), 0)
     if packet.verdict != PARSED:
-        return without_ports(context, setting, start, end, packet.verdict), int64(-1)
+        return reply_without_ports(context, setting, start, end, packet.verdict), int64(-1)
     port = source_port(packet.ports)
     owner = match_service(context, setting, DIP, packet.source_high, packet.source_low, port, packet.protocol)
-    is_denied = (packet.flags & (RST | ACK)) == RST
+    is_refused = (packet.flags & (RST | ACK)) == RST
     if owner < 0:
-        if is_denied:
-            return from_vip(context, setting, worker, packet, port, now)
+        if is_refused:
+            return reset_from_vip(context, setting, worker, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
     owner = barrier(context, owner, setting.key0)  # the verifier follows what comes now once, not once for each probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
-    target = holder(context, worker, hashed, high, low, ports, owner, is_denied, now)
+    target = find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now)
     if target < 0:
-        return without_entry(context, setting, worker, hashed, packet, ports, owner, now), int64(-1)
+        return reply_without_entry(context, setting, worker, hashed, packet, ports, owner, now), int64(-1)
     endpoint = endpoint_row(endpoints(context), target)
     if endpoint.mode != NAT:
         return NOT_TRANSLATED, int64(-1)
-    if is_denied and endpoint.asks != 0:
+    if is_refused and endpoint.checks_sockets != 0:
         count_lookup(context, worker, LOST)
         return RESET_HELD, target
     count_lookup(context, worker, HIT)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
-    verdict = replied(context, start, packet, endpoint, vip_port)
+    verdict = translate_reply(context, start, packet, endpoint, vip_port)
     if endpoint.mss != 0 and (packet.flags & SYN) != 0:
         clamp_mss(context, packet, endpoint.mss)
     return verdict, target
 
 
 @step
-def replied(context, start, packet, endpoint, vip_port):
+def translate_reply(context, start, packet, endpoint, vip_port):
     """Make the DIP the VIP, in a hairpin at both ends; the verdict."""
     different = (packet.destination_high ^ endpoint.vip_high) | (packet.destination_low ^ endpoint.vip_low)
     if different != u64(0):
@@ -293,7 +293,7 @@ def replied(context, start, packet, endpoint, vip_port):
 
 
 @step
-def without_entry(context, setting, worker, hashed, packet, ports, owner, now):
+def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, now):
     """The verdict of a reply that no entry tells anything about."""
     if packet.protocol != TCP_PROTOCOL:
         return UNTRACKED
@@ -301,7 +301,7 @@ def without_entry(context, setting, worker, hashed, packet, ports, owner, now):
         return NOT_TRANSLATED
     if (packet.flags & SYN) == 0:
         return UNKNOWN_REPLY
-    target = int64(setting.direct)
+    target = int64(setting.direct_endpoint)
     if target >= endpoint_limit(context):
         return NOT_TRANSLATED
     row = endpoint_row(endpoints(context), target)
@@ -312,7 +312,7 @@ def without_entry(context, setting, worker, hashed, packet, ports, owner, now):
 
 
 @step
-def without_ports(context, setting, start, end, verdict):
+def reply_without_ports(context, setting, start, end, verdict):
     """The verdict of what ``parse`` left with one: fragments and ICMP errors of a backend are not for passing on."""
     if verdict != FRAGMENT and verdict != ICMP:
         return verdict
@@ -349,18 +349,18 @@ def is_icmp_error(context, start, offset, end, kind):
 
 
 @step
-def from_vip(context, setting, worker, packet, port, now):
+def reset_from_vip(context, setting, worker, packet, port, now):
     """A reset without an acknowledgment by a host that has the VIP itself, so that no other reply concerns us."""
     target = match_service(context, setting, VIP, packet.source_high, packet.source_low, port, packet.protocol)
     if target < 0 or target >= endpoint_limit(context):
         return NOT_TRANSLATED, int64(-1)
     endpoint = endpoint_row(endpoints(context), target)
-    if endpoint.mode == NAT or endpoint.asks == 0:
+    if endpoint.mode == NAT or endpoint.checks_sockets == 0:
         return NOT_TRANSLATED, int64(-1)
     high, low = packet.destination_high, packet.destination_low
     ports = u32(u32(packet.ports >> u32(16)) | u32(u32(dip_port_of(endpoint, port)) << u32(16)))
     hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
-    if holder(context, worker, hashed, high, low, ports, endpoint.owner, True, now) < 0:
+    if find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, True, now) < 0:
         return NOT_TRANSLATED, int64(-1)
     count_lookup(context, worker, LOST)
     return RESET_HELD, target
@@ -369,10 +369,10 @@ def from_vip(context, setting, worker, packet, port, now):
 @step
 def run_inbound(context):
     """One frame from the wire: (verdict, endpoint or -1)."""
-    return counted(context, inbound)
+    return run_counted(context, inbound)
 
 
 @step
 def run_outbound(context):
     """One frame that leaves the host: (verdict, endpoint or -1)."""
-    return counted(context, outbound)
+    return run_counted(context, outbound)

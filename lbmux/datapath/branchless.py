@@ -22,15 +22,15 @@ def is_negative(number):
 
 
 @step
-def is_other(a, b):
+def differs(a, b):
     """1 where they differ."""
     different = u64(a) ^ u64(b)
     return barrier_var(barrier_var(different | (u64(0) - different)) >> u64(63))
 
 
 @step
-def is_same(a, b):
-    return barrier_var(is_other(a, b) ^ u64(1))
+def equals(a, b):
+    return barrier_var(differs(a, b) ^ u64(1))
 
 
 def _of_every_set(say: Callable[[int], int]) -> int:

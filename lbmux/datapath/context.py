@@ -25,10 +25,10 @@ from lbmux.datapath.memory import Pointer, i8, i32, i64, layout, offset_by
 from lbmux.datapath.tables import TICK_SHIFT
 
 TABLES = (
-    "settings", "names", "services", "slots", "rules", "rates", "backends", "flows", "endpoints", "verdicts", "lookups",
-    "traffic",
+    "settings", "addresses", "services", "slots", "rules", "rates", "backends", "flows", "endpoints", "verdicts",
+    "lookups", "traffic",
 )  # fmt: skip
-LIMITS = ("names", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers")
+LIMITS = ("addresses", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers")
 
 CLOCK = ("jiffy_ns", "jiffy_offset_ns")
 """What makes CLOCK_MONOTONIC of jiffies, which step with it; numbers like the limits, kernel only."""
@@ -139,12 +139,12 @@ def _limit(name: str) -> Any:
 
 
 (
-    settings, names, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic,
+    settings, addresses, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic,
 ) = map(table, TABLES)  # fmt: skip
 """Where each table begins (tables.py)."""
 
 (
-    name_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
+    address_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
 ) = map(_limit, LIMITS)  # fmt: skip
 """How many rows each table has; ``bucket_limit`` is of one worker."""
 

@@ -33,7 +33,7 @@ from lbmux.datapath.match import match
 from lbmux.datapath.memory import advance, beyond, int64, step, swap32, u16, u32, u64
 from lbmux.datapath.parse import PARSED, destination_port, headers_at, mapped, network_offset
 from lbmux.datapath.quic import byte
-from lbmux.datapath.tables import MUX, OWN, WIDE_MUX
+from lbmux.datapath.tables import ENTROPY_MUX, MUX, TUNNEL_ADDRESS
 from lbmux.datapath.verdicts import Verdict
 
 NOT_TUNNELLED, NOT_A_MUX, FRAGMENT = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.FRAGMENT)
@@ -127,7 +127,7 @@ def open_tunnel(context, setting, start, end):
         source_high, source_low = ip6.source_high, ip6.source_low
         own_high, own_low = ip6.destination_high, ip6.destination_low
         tos = int64(swap32(ip6.version_class_label) >> u32(20))
-    if match(context, setting, OWN, own_high, own_low, u16(0), int64(0)) < 0:
+    if match(context, setting, TUNNEL_ADDRESS, own_high, own_low, u16(0), int64(0)) < 0:
         return no_tunnel(NOT_TUNNELLED)
     if not is_mux(context, setting, source_high, source_low):
         return no_tunnel(NOT_A_MUX)
@@ -139,13 +139,13 @@ def open_tunnel(context, setting, start, end):
 def is_mux(context, setting, high, low):
     if match(context, setting, MUX, high, low, u16(0), int64(0)) >= 0:
         return True
-    if setting.wide_muxes == 0:
+    if setting.entropy_muxes == 0:
         return False
-    return match(context, setting, WIDE_MUX, high, low & u64(WITHOUT_HASH), u16(0), int64(0)) >= 0
+    return match(context, setting, ENTROPY_MUX, high, low & u64(WITHOUT_HASH), u16(0), int64(0)) >= 0
 
 
 @step
-def carry_mark(start, packet, outer):
+def combine_ecn(start, packet, outer):
     """The inner packet's ECN bits, after what a router said on the outer ones; False where it must be dropped."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)

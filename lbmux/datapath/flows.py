@@ -114,7 +114,7 @@ def time_left(setting, flow, owner, row, now):
     """
     limit = idle_limit(flow.state, row)
     if flow.state == TRUSTED and flow.owner != u16(owner):
-        limit = setting.idle_longest
+        limit = setting.longest_idle
     return int64(limit) - idle_for(flow, now)
 
 
@@ -218,14 +218,14 @@ def free_place(setting, bucket, hashed, owner, row, now):
     first, chance = first_way(hashed), int64(hashed >> u32(20)) ^ int64(now)
     if flow_row(bucket, first).state == 0 and setting.untrusted_ways >= u32(WAYS):
         return first
-    free, kept = u64(0), u64(0)
+    free, protected = u64(0), u64(0)
     for turn in range(WAYS):
         way = turn ^ first
         flow = flow_row(bucket, way)
         is_free = is_negative(int64(flow.state) - 1) | is_negative(time_left(setting, flow, owner, row, now))
         free |= is_free << u64(turn)
-        kept |= (is_free | is_trusted(flow)) << u64((way + chance) & (WAYS - 1))
-    victims = kept ^ u64(ALL_WAYS)
+        protected |= (is_free | is_trusted(flow)) << u64((way + chance) & (WAYS - 1))
+    victims = protected ^ u64(ALL_WAYS)
     if free != u64(0) and (members(victims) < int64(setting.untrusted_ways) or victims == u64(0)):
         return lowest(free) ^ first
     if victims == u64(0):

@@ -6,7 +6,7 @@ hash table in two copies; the control side fills the copy that is not in force s
 PROBES places from its own, then switches.
 """
 
-from lbmux.datapath.context import name_limit, names
+from lbmux.datapath.context import address_limit, addresses
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.memory import barrier_var, int64, step, u8, u16, u32, u64
 from lbmux.datapath.tables import address_entry_row
@@ -25,17 +25,17 @@ def match(context, setting, kind, high, low, port, protocol):
     active = int64(setting.active & u32(1))
     in_second = u64(0) - barrier_var(u64(active))
     salt = u64(setting.salt0) ^ (u64(setting.salt0 ^ setting.salt1) & in_second)
-    mask = name_limit(context) - 1
-    table, first = names(context), active * name_limit(context)
+    mask = address_limit(context) - 1
+    table, first = addresses(context), active * address_limit(context)
     place = int64(address_hash(setting, salt, kind, high, low, port, protocol))
     for probe in range(PROBES):
-        name = address_entry_row(table, first + ((place + probe) & mask))
-        if name.kind == 0:
+        entry = address_entry_row(table, first + ((place + probe) & mask))
+        if entry.kind == 0:
             return int64(-1)
-        different = (name.low ^ low) | (name.high ^ high) | u64(name.port ^ u16(port))
-        different |= u64(name.protocol ^ u8(protocol)) | u64(name.kind ^ u8(kind))
+        different = (entry.low ^ low) | (entry.high ^ high) | u64(entry.port ^ u16(port))
+        different |= u64(entry.protocol ^ u8(protocol)) | u64(entry.kind ^ u8(kind))
         if different == u64(0):  # one branch: the kernel's verifier would follow five, eight times
-            return int64(name.index)
+            return int64(entry.index)
     return int64(-1)
 
 

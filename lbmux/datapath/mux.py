@@ -4,7 +4,7 @@ This one function is the way of a packet, in user space and in the kernel.
 """
 
 from lbmux.datapath.access import admit, allowed
-from lbmux.datapath.branchless import is_other
+from lbmux.datapath.branchless import differs
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.context import (
     UNFINISHED_CHECKSUM,
@@ -61,11 +61,24 @@ NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
 PUNT = -2
-KERNEL_PARTS = 4
+KERNEL_TABLES = 4
 """So many CPUs' parts the kernel looks through itself."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 NO_SLOT = 0xFFFF
 """A slot without a backend."""
+
+
+@step
+def service_of(context, setting, packet):
+    """The index of the service that the packet's destination matches, or -1.  May be beyond the table."""
+    port = destination_port(packet.ports)
+    return match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+
+
+@step
+def active_service(context, setting, index):
+    """The row of a service, in the copy of the table that is in force."""
+    return service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
 
 
 @step
@@ -100,7 +113,7 @@ def slot_at(context, first, service, packet):
 
 
 @step
-def known(context, setting, worker, hashed, packet, index, service, now, named):
+def flow_backend(context, setting, worker, hashed, packet, index, service, now, named):
     """The backend that the packet's flow has, or -1; ``named`` by a connection id, it has that one from now on."""
     bucket, way = lookup(context, worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
@@ -129,7 +142,7 @@ def in_worker_table(context, table_worker, hashed, packet, index, service, now):
 
 
 @step
-def elsewhere(context, worker, hashed, packet, index, service, now):
+def in_other_tables(context, worker, hashed, packet, index, service, now):
     """The backend that the packet's flow has in another worker's part, or -1.
 
     The kernel looks at the last part, which is user space's, and at those of some CPUs: to follow it through many is
@@ -137,9 +150,9 @@ def elsewhere(context, worker, hashed, packet, index, service, now):
     """
     last = worker_limit(context) - 1
     target = in_worker_table(context, last, hashed, packet, index, service, now) if worker != last else int64(-1)
-    most = KERNEL_PARTS if is_plain(context) else last
+    most = KERNEL_TABLES if is_plain(context) else last
     for table_worker in range(min(most, last)):
-        if target < 0 and is_other(table_worker, worker) != u64(
+        if target < 0 and differs(table_worker, worker) != u64(
             0
         ):  # no jump: the verifier would go on for each CPU by itself
             target = in_worker_table(context, table_worker, hashed, packet, index, service, now)
@@ -147,19 +160,23 @@ def elsewhere(context, worker, hashed, packet, index, service, now):
 
 
 @step
-def is_unsettled(context, setting, service, packet, target, now):
+def slot_has_changed(context, setting, service, packet, target, now):
     """Whether a packet without a flow entry may belong to a flow that its slot would now give to another backend.
 
     Its slot's backend is ``target``; the one before stands in the service's previous Maglev table.  A flow may change
     its worker (its CPU) at any time.
     """
-    if (packet.flags & SYN) != 0 or service.previous == NONE or u32(now - setting.changed) > setting.idle_longest:
+    if (
+        (packet.flags & SYN) != 0
+        or service.previous == NONE
+        or u32(now - setting.tables_changed) > setting.longest_idle
+    ):
         return False
     return service.previous == PREVIOUS_LOST or slot_at(context, service.previous, service, packet) != target
 
 
 @step
-def begun_before(context, worker, service, packet, target):
+def previous_backend(context, worker, service, packet, target):
     """The backend of a TCP connection of which no worker here knows, after a change of the Maglev table.
 
     It came from another mux, and most of what is open when a table changes is older than the change: so it has the
@@ -175,7 +192,7 @@ def begun_before(context, worker, service, packet, target):
 
 
 @step
-def living(context, backend):
+def if_in_use(context, backend):
     """The backend, or -1 where it is not in use."""
     if backend < 0 or backend >= backend_limit(context) or backend_row(backends(context), backend).state == GONE:
         return int64(-1)
@@ -188,25 +205,25 @@ def choose(context, setting, worker, start, end, packet, index, service, now):
 
     -1 where there is none; PUNT where user space is to look for the flow.
     """
-    named = living(context, named_server(context, setting, start, end, packet, index, service))
+    named = if_in_use(context, named_server(context, setting, start, end, packet, index, service))
     if unlikely(named >= 0):
         count_lookup(context, worker, BY_SERVER_ID)
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    target = known(context, setting, worker, hashed, packet, index, service, now, named)
+    target = flow_backend(context, setting, worker, hashed, packet, index, service, now, named)
     if target >= 0:
         return target
     target = select(context, service, packet)
     if unlikely(named >= 0):
         target = named
-    elif is_unsettled(context, setting, service, packet, target, now):
-        before = elsewhere(context, worker, hashed, packet, index, service, now)
+    elif slot_has_changed(context, setting, service, packet, target, now):
+        before = in_other_tables(context, worker, hashed, packet, index, service, now)
         if before >= 0:
             target = before
             count_lookup(context, worker, ELSEWHERE)
         elif is_plain(context) and worker != worker_limit(context) - 1:
             return int64(PUNT)
         else:
-            target = begun_before(context, worker, service, packet, target)
+            target = previous_backend(context, worker, service, packet, target)
     if target < 0:
         return int64(-1)
     if not admit(context, worker, index, service, now):
@@ -250,12 +267,12 @@ def forward(context, worker, now):
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
-        return onward(context, worker, now, start, end, as_usual(packet))
-    return onward(context, worker, now, start, end, packet)
+        return forward_parsed(context, worker, now, start, end, at_usual_offsets(packet))
+    return forward_parsed(context, worker, now, start, end, packet)
 
 
 @step
-def as_usual(packet):
+def at_usual_offsets(packet):
     """The packet, whose headers are known to stand where most packets' stand: code for those alone is faster."""
     return Packet(
         packet.verdict, int64(4), u64(0), packet.source_low, u64(0), packet.destination_low, packet.ports,
@@ -264,7 +281,7 @@ def as_usual(packet):
 
 
 @step
-def onward(context, worker, now, start, end, packet):
+def forward_parsed(context, worker, now, start, end, packet):
     """From the match on: (verdict, backend or -1)."""
     setting = settings_row(settings(context), 0)
     port = destination_port(packet.ports)
@@ -300,12 +317,12 @@ def count(context, worker, verdict, length):
 
 
 @step
-def counted(context, way):
-    """One frame on a ``way`` (forward; an agent's inbound or outbound), its verdict counted: what the way returns."""
+def run_counted(context, steps):
+    """Run ``steps`` (forward, or an agent's inbound or outbound) on one frame and count the verdict."""
     worker, length = current_worker(context), frame_length(context)
     if worker >= worker_limit(context):
         return OUT_OF_TABLE, int64(-1)
-    verdict, target = way(context, worker, clock(context))
+    verdict, target = steps(context, worker, clock(context))
     count(context, worker, verdict, length)
     return verdict, target
 
@@ -313,4 +330,4 @@ def counted(context, way):
 @step
 def run(context):
     """One frame through the mux: (verdict, backend or -1)."""
-    return counted(context, forward)
+    return run_counted(context, forward)

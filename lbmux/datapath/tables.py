@@ -33,19 +33,19 @@ SETTINGS = layout(
     ("key6", "u8"),
     ("salt0", "u4"),
     ("salt1", "u4"),
-    ("changed", "u4"),
-    ("idle_longest", "u4"),
+    ("tables_changed", "u4"),
+    ("longest_idle", "u4"),
     ("gue_port", "u2"),
     ("geneve_port", "u2"),
     ("any_port", "u2"),
-    ("wide_muxes", "u2"),
-    ("direct", "u4"),
-    ("punt_to", "u4"),
+    ("entropy_muxes", "u2"),
+    ("direct_endpoint", "u4"),
+    ("punt_interface", "u4"),
 )
 """One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
-``idle_longest`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did; ``any_port``:
-some service has no port; ``wide_muxes``: muxes put a flow's hash into their source address; ``direct``: an agent's
-endpoint that stands for connections straight to a backend's address; ``punt_to``: the interface by which the kernel's
+``longest_idle`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did; ``any_port``:
+some service has no port; ``entropy_muxes``: muxes put a flow's hash into their source address; ``direct_endpoint``: an
+agent's endpoint for connections straight to a backend's address; ``punt_interface``: the interface by which the kernel's
 agent hands replies to user space."""
 
 ADDRESS_ENTRY = layout(
@@ -150,7 +150,7 @@ ENDPOINT = layout(
     ("state", "u1"),
     ("generation", "u1"),
     ("mss", "u2"),
-    ("asks", "u1"),
+    ("checks_sockets", "u1"),
     ("unused1", "u1"),
     ("unused2", "u2"),
     ("unused4", "u4"),
@@ -174,7 +174,7 @@ UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 GONE, UP, DRAINING = 0, 1, 2
 """States of a backend: not used, used, used by the flows it has."""
 
-VIP, DIP, MUX, OWN, SERVER_ID, WIDE_MUX, SOURCE = 1, 2, 3, 4, 5, 6, 7
+VIP, DIP, MUX, TUNNEL_ADDRESS, SERVER_ID, ENTROPY_MUX, SOURCE = 1, 2, 3, 4, 5, 6, 7
 """Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination); a
 server id in QUIC connection ids (its service stands for the port), a mux's source without the flow's hash; a local
 backend's address without its port, as fragments and ICMP errors show it."""
@@ -216,7 +216,7 @@ VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encod
 class Sizes:
     """How many rows each table has.  All but ``slots``, ``endpoints`` and ``workers`` are powers of two."""
 
-    names: int = 4096
+    addresses: int = 4096
     services: int = 1024
     slots: int = 16 * 65537
     backends: int = 4096
@@ -233,7 +233,7 @@ class Sizes:
         """Bytes of each region."""
         return {
             "settings": SETTINGS.itemsize + PADDING,
-            "names": 2 * self.names * ADDRESS_ENTRY.itemsize + PADDING,
+            "addresses": 2 * self.addresses * ADDRESS_ENTRY.itemsize + PADDING,
             "services": 2 * self.services * SERVICE.itemsize + PADDING,
             "slots": self.slots * SLOT.itemsize + PADDING,
             "rules": self.rules * RULE.itemsize + PADDING,
@@ -255,7 +255,7 @@ count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("c
 
 ROWS: dict[str, np.dtype[Any]] = {
     "settings": SETTINGS,
-    "names": ADDRESS_ENTRY,
+    "addresses": ADDRESS_ENTRY,
     "services": SERVICE,
     "slots": SLOT,
     "rules": RULE,

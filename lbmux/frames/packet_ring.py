@@ -253,7 +253,7 @@ tag_row = header(layout(("type", "u2"), ("control", "u2")))
 
 
 @step
-def _put_back(start, head):  # type: ignore[no-untyped-def]
+def _restore_tag(start, head):  # type: ignore[no-untyped-def]
     """A VLAN tag that the kernel took off, where it was: behind the MAC addresses, which move to the front."""
     macs = macs_row(start, TAG_BYTES)
     first, second = macs.first, macs.second
@@ -304,7 +304,7 @@ def _receive(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: the loo
             start -= u64(TAG_BYTES)
             captured += TAG_BYTES
             wire[count] += TAG_BYTES
-            _put_back(at_address(start), head)
+            _restore_tag(at_address(start), head)
         address[count], length[count], arrived[count] = start, captured, came
         flags[count] = mark
         interface[count] = index
@@ -337,7 +337,7 @@ def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):
         return (kept, wanted) if kept != u64(0) else (start, captured)
     if (head.status & STATUS_TAGGED) != 0:
         more = int64(TAG_BYTES)
-        _put_back(at_address(frame - u64(TAG_BYTES)), head)
+        _restore_tag(at_address(frame - u64(TAG_BYTES)), head)
     if open_super(record, frame - u64(more), wanted + more, mark, kind, size, checksum_start + more):
         record.split += 1
         return frame, wanted

@@ -36,10 +36,10 @@ class RawSender:
     def __init__(self, mark: int, capacity: int) -> None:
         with contextlib.ExitStack() as stack:
             ipv4_socket = stack.enter_context(_raw_socket(socket.AF_INET, mark))
-            self._ways = [(ipv4_socket, TYPE_IPV4, _messages(capacity, socket.AF_INET, SOCKADDR_IN_BYTES))]
+            self._sockets = [(ipv4_socket, TYPE_IPV4, _messages(capacity, socket.AF_INET, SOCKADDR_IN_BYTES))]
             with contextlib.suppress(OSError):  # a kernel without IPv6
                 ipv6_socket = stack.enter_context(_raw_socket(socket.AF_INET6, mark))
-                self._ways.append((ipv6_socket, TYPE_IPV6, _messages(capacity, socket.AF_INET6, SOCKADDR_IN6_BYTES)))
+                self._sockets.append((ipv6_socket, TYPE_IPV6, _messages(capacity, socket.AF_INET6, SOCKADDR_IN6_BYTES)))
             self._open = stack.pop_all()
 
     def __enter__(self) -> "RawSender":
@@ -55,7 +55,7 @@ class RawSender:
                 sock.fileno(), kind, batch.address, batch.length, batch.verdict, batch.count, below,
                 _address(messages.vectors), _address(messages.names), _address(messages.messages),
             )
-            for sock, kind, messages in self._ways
+            for sock, kind, messages in self._sockets
         )  # fmt: skip
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class TapReader:
         self._kernel, self._workers = kernel, kernel.tables.sizes.workers
         self._pairs = Pairs()
         size = tapped_programs.PREFILTER_BYTES + self._workers * tapped_programs.BUDGET.itemsize
-        self._table = syscall.create_array("watch", size)
+        self._table = syscall.create_array("trace", size)
         memory = np.frombuffer(syscall.map_value(self._table, size), np.uint8)
         self._prefilter = memory[: tapped_programs.PREFILTER_BYTES].view(PREFILTER)
         self._budget = memory[tapped_programs.PREFILTER_BYTES : size].view(tapped_programs.BUDGET)
@@ -87,7 +87,7 @@ class TapReader:
         try:
             names = {place: PROGRAMS + name for place, name in programs.items()}
             self._loaded = kernel.load_beside(
-                names, {"watch": self._table}, {tapped_programs.RING_SYMBOL + "frames": self._ring.fileno()}
+                names, {"trace": self._table}, {tapped_programs.RING_SYMBOL + "frames": self._ring.fileno()}
             )
             for place, loaded in self._loaded.items():
                 kernel.swap(place, loaded)

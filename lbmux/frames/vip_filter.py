@@ -30,7 +30,7 @@ class VipFilter:
         """
         self._interface, self._index, self._pins = interface, 0, directory
         self._vips = AddressSet("lbmux_vips")
-        self._counter = syscall.create_array("lbmux_kept", COUNTER.size)
+        self._counter = syscall.create_array("lbmux_dropped", COUNTER.size)
         self._count = syscall.map_value(self._counter, COUNTER.size)
         self._link: int | None = None
 
@@ -54,7 +54,7 @@ class VipFilter:
                 os.close(program)
 
     def _attach(self, program: int) -> None:
-        self._let_go()
+        self._close_link()
         self._index = socket.if_nametoindex(self._interface)
         held = self._pins.links().get(PLACE) if self._pins else None
         if held is not None:
@@ -62,13 +62,13 @@ class VipFilter:
             if self.is_attached():  # an earlier process left it: in one step from its VIPs to ours
                 syscall.update_link(self._link, program)
                 return
-            self._let_go()
+            self._close_link()
             held[0].unlink()
         self._link = syscall.create_link(program, self._index, PLACE)
         if self._pins is not None:
             syscall.pin(self._pins.link_path(PLACE, MODE), self._link)
 
-    def _let_go(self) -> None:
+    def _close_link(self) -> None:
         if self._link is not None:
             os.close(self._link)
             self._link = None
@@ -83,6 +83,6 @@ class VipFilter:
 
     def close(self) -> None:
         """Takes it off where it is not pinned."""
-        self._let_go()
+        self._close_link()
         self._vips.close()
         os.close(self._counter)

@@ -49,7 +49,7 @@ class Kernel:
         """The program that is attached at each place: the usual one, or a watched one."""
         self._lock = threading.RLock()  # trace and route changes come from different threads
         pins.mount()
-        self.pins_end_with = pins.end_with()
+        self.pins_end_with = pins.lifetime_limit()
         self.pins = pins.Pins(pins.directory_of(interface, role))
         self._remove_stale_links()
         self._generation = self.pins.in_force()

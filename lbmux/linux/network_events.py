@@ -14,7 +14,7 @@ from pyroute2.netlink import rtnl
 
 LINKS = rtnl.RTMGRP_LINK
 ROUTES = rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
-SETTLE_S, COSTS_AT_MOST = 0.02, 0.1
+SETTLE_S, MAX_TIME_SHARE = 0.02, 0.1
 """Changes come in bursts: how long to wait before looking; and the share of time that looking may take."""
 EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
 
@@ -29,7 +29,7 @@ class NetworkEvents:
     async def __aenter__(self) -> Self:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self._socket.bind((0, self._groups))
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._heard)
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._on_event)
         self._task = asyncio.create_task(self._follow())
         return self
 
@@ -39,7 +39,7 @@ class NetworkEvents:
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
-    def _heard(self) -> None:
+    def _on_event(self) -> None:
         """What changed is not read: a burst may be cut short (ENOBUFS), and everything is looked at anyway."""
         self._changed.set()
         for _ in range(MOST_EVENTS):
@@ -54,7 +54,7 @@ class NetworkEvents:
         took_s = 0.0
         while True:
             await self._changed.wait()
-            await asyncio.sleep(max(SETTLE_S, took_s / COSTS_AT_MOST))
+            await asyncio.sleep(max(SETTLE_S, took_s / MAX_TIME_SHARE))
             self._changed.clear()
             begun = time.monotonic()
             with contextlib.suppress(OSError):

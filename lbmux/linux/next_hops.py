@@ -84,25 +84,25 @@ class NextHops:
     async def __aenter__(self) -> Self:
         caller = asyncio.get_running_loop()
 
-        def tell(destination: Address, hop: NextHop | None) -> None:
+        def notify(destination: Address, hop: NextHop | None) -> None:
             caller.call_soon_threadsafe(self._on_change, destination, hop)
 
-        self.watcher = Watcher(tell)
+        self.watcher = Watcher(notify)
         self._thread.start()
-        await self._there(self.watcher.open())
+        await self._on_loop(self.watcher.open())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._there(self.watcher.close())
+        await self._on_loop(self.watcher.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         await asyncio.to_thread(self._thread.join)
         self.loop.close()
 
     async def watch(self, destinations: Iterable[Address]) -> None:
         """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
-        await self._there(self.watcher.watch(set(destinations)))
+        await self._on_loop(self.watcher.watch(set(destinations)))
 
-    async def _there(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
 
@@ -192,7 +192,7 @@ class Watcher:
                     self._change(EVERYTHING)
                     lost = False
                 async for message in self._events.get():
-                    self._heard(message)
+                    self._on_event(message)
             except (NetlinkError, OSError) as error:  # more events than the socket holds: which ones, nobody knows
                 log.warning("netlink events lost (%s): reading everything anew", error)
                 lost = True
@@ -202,7 +202,7 @@ class Watcher:
         """Whether events wait.  As long as the socket is not empty, the kernel loses more without another word."""
         return bool(self._waiting.poll(0)) or not self._events.msg_queue.root.empty()
 
-    def _heard(self, message: Any) -> None:
+    def _on_event(self, message: Any) -> None:
         event = message["event"]
         if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
             if learn_neighbour(self._macs, message):

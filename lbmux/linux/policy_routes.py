@@ -72,7 +72,7 @@ class PolicyRoutes:
         with IPRoute() as ip:
             for version in {source.dip.version for source in sources}:
                 self._route(ip, version, advmss[version])
-            there = {_key(rule): rule for rule in _rules_there(ip, PROTOCOL)}
+            there = {_key(rule): rule for rule in _installed_rules(ip, PROTOCOL)}
             # What others go to comes first, and goes last.
             for key in sorted((key for key in wanted if key not in there), key=lambda key: -key[1]):
                 ip.rule("add", **wanted[key])
@@ -136,7 +136,7 @@ def _key(rule: Rule) -> tuple[Any, ...]:
     return (rule["family"], rule["priority"], *(str(rule.get(name) or "") for name in names))
 
 
-def _rules_there(ip: Any, protocol: int) -> Iterator[Rule]:
+def _installed_rules(ip: Any, protocol: int) -> Iterator[Rule]:
     """Those with a routing protocol's number, as they would be added."""
     names = {
         "priority": "FRA_PRIORITY", "src": "FRA_SRC", "ip_proto": "FRA_IP_PROTO", "sport_range": "FRA_SPORT_RANGE",
@@ -155,7 +155,7 @@ def _rules_there(ip: Any, protocol: int) -> Iterator[Rule]:
 def remove_leftovers(protocol: int = PROTOCOL, table: int = TABLE) -> None:
     """Delete every rule with a routing protocol's number, and its routes in a table."""
     with IPRoute() as ip:
-        for rule in list(_rules_there(ip, protocol)):
+        for rule in list(_installed_rules(ip, protocol)):
             ip.rule("del", **rule)
         for family in FAMILIES.values():
             with contextlib.suppress(NetlinkError):  # the table went with its device

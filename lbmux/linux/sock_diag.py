@@ -67,14 +67,14 @@ class Connections:
 
     def _sockets(self, family: int, protocol: int, states: int) -> NDArray[Any]:
         self._ask(family, states, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP, protocol)
-        told = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in self._messages()), MESSAGE)
-        found = np.zeros(len(told), SOCKETS)
+        answers = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in self._messages()), MESSAGE)
+        found = np.zeros(len(answers), SOCKETS)
         for name in ("local_port", "remote_port", "state"):
-            found[name] = told[name]
+            found[name] = answers[name]
         for name in ("local", "remote"):
-            address = told[name]
+            address = answers[name]
             if family == socket.AF_INET:
-                prefix = np.broadcast_to(np.frombuffer(MAPPED, np.uint8), (len(told), len(MAPPED)))
+                prefix = np.broadcast_to(np.frombuffer(MAPPED, np.uint8), (len(answers), len(MAPPED)))
                 address = np.concatenate([prefix, address[:, :4]], axis=1)
             found[name] = np.ascontiguousarray(address).view("<u8")
         found["protocol"] = protocol

@@ -21,7 +21,7 @@ from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES
 from lbmux.slowpath.icmp_errors import is_error
 from lbmux.slowpath.icmp_quotes import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
-from lbmux.slowpath.second_chance import given_back
+from lbmux.slowpath.second_chance import returned_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import inside
@@ -32,7 +32,7 @@ INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOW
 OUTBOUND = (Verdict.REPLY_FRAGMENT, Verdict.UNKNOWN_REPLY, Verdict.REPLY_ICMP)
 
 
-ASKING_CPU = 0.5
+SOCKET_CHECK_CPU = 0.5
 """CPU time that packets of unknown connections may take, as a share of one core."""
 
 
@@ -44,7 +44,7 @@ class Target(NamedTuple):
 
     dip: Address
     port: int
-    asks: bool = False
+    checks_sockets: bool = False
 
 
 class Adopted(Enum):
@@ -92,32 +92,32 @@ NOTHING = Inbound([], [])
 
 @dataclass
 class AgentSlowPath:
-    host: AgentContext
+    context: AgentContext
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
-        self._asking = CpuBudget(ASKING_CPU)
+        self._check_budget = CpuBudget(SOCKET_CHECK_CPU)
         self._tunnelled, self._replies = Reassembly(self.counts), Reassembly(self.counts)
-        self.configure(self.host)
+        self.configure(self.context)
 
-    def configure(self, host: AgentContext) -> None:
+    def configure(self, context: AgentContext) -> None:
         """Another configuration; what is half put together stays."""
-        self.host = host
-        self._work = Bucket(host.packets_per_s)
+        self.context = context
+        self._work = Bucket(context.packets_per_s)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
         if verdict == Verdict.UNKNOWN and outer is not None:
-            return self._unknown(outer, frame, now)
-        if outer is None or outer.source not in self.host.muxes or outer.destination not in self.host.own:
+            return self._unknown_connection(outer, frame, now)
+        if outer is None or outer.source not in self.context.muxes or outer.destination not in self.context.own:
             return NOTHING
         if not self._work.take(now):
             return self._dropped("over_packets_per_s")
         if outer.is_fragment:
             whole = self._tunnelled.add(outer, now)
             return Inbound([], [outer.link + whole] if whole else [])
-        packet = inside(outer, self.host.gue_port, self.host.geneve_port)
+        packet = inside(outer, self.context.gue_port, self.context.geneve_port)
         if packet is None:
             return self._dropped("tunnel_unusable")
         if packet.is_fragment:
@@ -130,7 +130,7 @@ class AgentSlowPath:
         if packet is None or packet.ports is None or not self._work.take(now):
             self.counts["over_packets_per_s"] += 1
             return None
-        found = self.host.adopt(
+        found = self.context.adopt(
             Flow(packet.protocol, packet.destination, packet.ports[1], packet.source, packet.ports[0])
         )
         self.counts[found.value] += 1
@@ -143,7 +143,7 @@ class AgentSlowPath:
             self.counts["over_packets_per_s"] += 1
             return None
         flow = flow_of_own(error)
-        vip = self.host.vip_of(flow) if flow is not None else None
+        vip = self.context.vip_of(flow) if flow is not None else None
         translated = translate_own_error(error, *vip) if vip is not None else None
         if translated is None:
             return frame
@@ -168,32 +168,32 @@ class AgentSlowPath:
         )  # fmt: skip
         return Inbound([], [outer.link + again])
 
-    def _unknown(self, outer: Packet, frame: bytes, now: float) -> Inbound:
+    def _unknown_connection(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         """A packet of a TCP connection that has no entry here, nor opens one.
 
         Where the host has no such connection either, the mux guessed: it gets the packet back, in IP in IP.  A mux
         whose address is not known, and all that is too much work, is believed.
         """
-        if not self._asking.is_left(now):
+        if not self._check_budget.is_left(now):
             self.counts["unknown_over_cpu"] += 1
             return Inbound([], [frame], known_local=True)
         begun_s = self.cpu_s()
-        found = self._asked(outer, frame, now)
-        self._asking.spend(self.cpu_s() - begun_s)
+        found = self._check_sockets(outer, frame, now)
+        self._check_budget.spend(self.cpu_s() - begun_s)
         return found
 
-    def _asked(self, outer: Packet, frame: bytes, now: float) -> Inbound:
+    def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         mine = Inbound([], [frame], known_local=True)
-        packet = inside(outer, self.host.gue_port, self.host.geneve_port)
-        if packet is None or packet.ports is None or outer.source not in self.host.muxes or not self._work.take(now):
+        packet = inside(outer, self.context.gue_port, self.context.geneve_port)
+        if packet is None or packet.ports is None or outer.source not in self.context.muxes or not self._work.take(now):
             return mine
         flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
-        target = self.host.target(flow)
-        if target is None or self.host.connected(_at_server(flow, target)):
+        target = self.context.target(flow)
+        if target is None or self.context.connected(_at_server(flow, target)):
             self.counts["unknown_connected"] += 1
             return mine
         self.counts["unknown_returned"] += 1
-        return Inbound([], [], [given_back(outer, packet)])
+        return Inbound([], [], [returned_packet(outer, packet)])
 
     def _icmp(self, outer: Packet, packet: Packet) -> Inbound:
         """An error goes to the server that has the connection, as a packet of it does."""
@@ -201,12 +201,12 @@ class AgentSlowPath:
             self.counts["icmp_delivered"] += 1
             return Inbound([packet.data], [])  # a ping, which a host that has the VIP answers
         flow = flow_of(packet)
-        target = None if flow is None else self.host.target(flow)
+        target = None if flow is None else self.context.target(flow)
         if flow is None or target is None:
             return self._dropped("icmp_no_flow")
-        if target.asks and not self.host.connected(_at_server(flow, target)):
+        if target.checks_sockets and not self.context.connected(_at_server(flow, target)):
             self.counts["icmp_returned"] += 1
-            return Inbound([], [], [given_back(outer, packet)])
+            return Inbound([], [], [returned_packet(outer, packet)])
         error = packet.data if target.dip == flow.vip else translate_error(packet, target.dip, target.port)
         if error is None:
             return self._dropped("icmp_unusable")

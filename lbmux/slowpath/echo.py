@@ -3,7 +3,7 @@
 The answer is the request with its addresses exchanged and another type; identifier, sequence and data come back.
 """
 
-from lbmux.wire.internet_checksum import is_right
+from lbmux.wire.internet_checksum import is_valid
 from lbmux.wire.packet import Packet, icmp_packet
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
@@ -17,7 +17,7 @@ def is_echo_request(packet: Packet) -> bool:
     whole = not packet.is_fragment and len(packet.payload) >= ECHO_BYTES
     if not packet.is_icmp or not whole or packet.payload[:2] != bytes([kind, 0]):
         return False
-    return is_right(packet.source, packet.destination, packet.protocol, packet.payload)
+    return is_valid(packet.source, packet.destination, packet.protocol, packet.payload)
 
 
 def echo_reply(request: Packet) -> bytes:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
-from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, services, settings, worker_limit
+from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, worker_limit
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.flows import flow_hash, lookup, remember
-from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import at_address, int64, step, u16, u32, u64
-from lbmux.datapath.mux import choose, in_worker_table, select, slot_at
-from lbmux.datapath.parse import PARSED, destination_port
+from lbmux.datapath.mux import active_service, choose, in_worker_table, select, service_of, slot_at
+from lbmux.datapath.parse import PARSED
 from lbmux.datapath.parse import Packet as Parsed
 from lbmux.datapath.tables import (
     BACKEND,
@@ -32,10 +31,8 @@ from lbmux.datapath.tables import (
     OUTER_IPV6,
     PREVIOUS_LOST,
     TICK_SHIFT,
-    VIP,
     backend_row,
     flow_row,
-    service_row,
     settings_row,
 )
 from lbmux.datapath.verdicts import Verdict
@@ -45,8 +42,8 @@ from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.targets.native import HEADROOM_BYTES, Worker, context_row
 from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
 
-ROOM_BYTES = 1 << 17
-BEFORE_BYTES = 128
+BUFFER_BYTES = 1 << 17
+FRAME_AT = 128
 """Of the buffer, before a frame: more than it may grow by."""
 ANY_MTU = 65535
 FORWARDED = int(Verdict.FORWARDED)
@@ -60,7 +57,7 @@ class TableForwarder:
     def __init__(self, worker: Worker, now: Callable[[], int]) -> None:
         """``now``: the data path's clock, in ticks."""
         self._worker, self._tables, self._now = worker, worker.tables, now
-        self._buffer = np.zeros(ROOM_BYTES, np.uint8)
+        self._buffer = np.zeros(BUFFER_BYTES, np.uint8)
         self._identifications = count(1)
         self.mtus: Callable[[Address, int], int] = lambda host, mtu_bytes: mtu_bytes
         """What is known of the path to a host beyond its first link's MTU."""
@@ -73,7 +70,7 @@ class TableForwarder:
         self._choose(flow, enter=False)
         self.candidates(flow, 1)
         self.entry(flow)
-        self.give(flow, -1)
+        self.assign(flow, -1)
         self.forget(flow)
         self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
 
@@ -110,7 +107,7 @@ class TableForwarder:
         return Candidates(likely, rest[order].tolist(), keys[order].tolist())
 
     def _just_changed(self) -> bool:
-        changed = int(self._tables.settings[0]["changed"])
+        changed = int(self._tables.settings[0]["tables_changed"])
         return (self._now() - changed) & 0xFFFFFFFF < SEARCH_TICKS
 
     def rejects(self, flow: Flow) -> bool:
@@ -127,8 +124,8 @@ class TableForwarder:
         row = self._tables.backends[backend]
         return from_pair(int(row["remote_high"]), int(row["remote_low"]))
 
-    def give(self, flow: Flow, backend: int) -> None:
-        _give(self._worker.address, *_key_of(flow), np.uint64(self._now()), backend)
+    def assign(self, flow: Flow, backend: int) -> None:
+        _assign(self._worker.address, *_key_of(flow), np.uint64(self._now()), backend)
 
     def forget(self, flow: Flow) -> None:
         _forget(self._worker.address, *_key_of(flow))
@@ -146,7 +143,12 @@ class TableForwarder:
             self.unsent += 1
             return []
         packets, room = [inner], self.inner_mtu(backend)
-        if inner.length_bytes > room and inner.version == 4 and not inner.dont_fragment and not _cut_outside(row):
+        if (
+            inner.length_bytes > room
+            and inner.version == 4
+            and not inner.dont_fragment
+            and not _outer_may_fragment(row)
+        ):
             packets = [
                 part for piece in fragment_packet(packet, room, inner.identification) if (part := read_ip(piece))
             ]
@@ -174,23 +176,23 @@ class TableForwarder:
         is_ipv4 = packet[0] >> 4 == 4
         link = bytes(12) + struct.pack("!H", TYPE_IPV4 if is_ipv4 else TYPE_IPV6)
         frame = np.frombuffer(link + packet, np.uint8)
-        if BEFORE_BYTES + len(frame) > ROOM_BYTES:
+        if FRAME_AT + len(frame) > BUFFER_BYTES:
             return None
-        self._buffer[BEFORE_BYTES : BEFORE_BYTES + len(frame)] = frame
+        self._buffer[FRAME_AT : FRAME_AT + len(frame)] = frame
         row: NDArray[Any] = self._tables.backends[backend : backend + 1].copy() if backend >= 0 else _NO_BACKEND
         row["mtu"] = ANY_MTU  # whether it fits is for the caller to say
         moved = int(
-            _wrap(
-                self._worker.address, _address(self._buffer) + np.uint64(BEFORE_BYTES), len(frame), _address(row),
+            _encapsulate_frame(
+                self._worker.address, _address(self._buffer) + np.uint64(FRAME_AT), len(frame), _address(row),
                 ETHERNET_BYTES + transport, 4 if is_ipv4 else 6, *(key or _NO_KEY),
             )
         )  # fmt: skip
         if moved < 0:
             return None
-        return bytes(self._buffer[BEFORE_BYTES - moved : BEFORE_BYTES + len(frame)])
+        return bytes(self._buffer[FRAME_AT - moved : FRAME_AT + len(frame)])
 
 
-def _cut_outside(row: Any) -> bool:
+def _outer_may_fragment(row: Any) -> bool:
     """Whether a host knows fragments of the outer packet for a tunnel's: by their protocol, having no ports."""
     return not int(row["tunnel"]) & OUTER_IPV6 and int(row["tunnel"]) & KIND_MASK in (IPIP, GRE)
 
@@ -219,7 +221,7 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 
 @step
-def _named(source_high, source_low, destination_high, destination_low, ports, protocol, family):  # type: ignore[no-untyped-def]
+def _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family):  # type: ignore[no-untyped-def]
     """A flow as the packet that it would come in."""
     return Parsed(
         int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
@@ -230,14 +232,8 @@ def _named(source_high, source_low, destination_high, destination_low, ports, pr
 @step
 def _service_of(context, setting, packet):  # type: ignore[no-untyped-def]
     """The index of the packet's service, or -1."""
-    port = destination_port(packet.ports)
-    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    index = service_of(context, setting, packet)
     return index if index < service_limit(context) else int64(-1)
-
-
-@step
-def _in_force(context, setting, index):  # type: ignore[no-untyped-def]
-    return service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
 
 
 @compiled
@@ -246,12 +242,12 @@ def _slots(  # type: ignore[no-untyped-def]
 ):
     """(the flow's service, its slot's backend, the one that the slot had before the last change); each may be -1."""
     context = context_at(context_address)
-    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
     index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1), int64(-1), int64(-1)
-    service = _in_force(context, setting, index)
+    service = active_service(context, setting, index)
     before = int64(-1)
     if service.previous < PREVIOUS_LOST:
         before = slot_at(context, service.previous, service, packet)
@@ -259,22 +255,22 @@ def _slots(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _give(  # type: ignore[no-untyped-def]
+def _assign(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
 ):
     """Write a backend to the flow's entries, whichever workers have any; to a new one of our own where none has."""
     context = context_at(context_address)
     worker = int64(context_row(at_address(context_address), 0).worker)
-    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
     index = _service_of(context, setting, packet)
     if index < 0 or backend < 0 or backend >= backend_limit(context):
         return
-    service, row = _in_force(context, setting, index), backend_row(backends(context), backend)
+    service, row = active_service(context, setting, index), backend_row(backends(context), backend)
     hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
     found = False
-    for part in range(worker_limit(context)):
-        bucket, way = lookup(context, part, hashed, source_high, source_low, packet.ports, index)
+    for table_worker in range(worker_limit(context)):
+        bucket, way = lookup(context, table_worker, hashed, source_high, source_low, packet.ports, index)
         if way >= 0:
             flow = flow_row(bucket, way)
             flow.target, flow.generation, flow.seen = u16(backend), row.generation, u32(now)
@@ -293,14 +289,14 @@ def _forget(  # type: ignore[no-untyped-def]
 ):
     """Take away the flow's entries, whichever workers have any."""
     context = context_at(context_address)
-    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
     index = _service_of(context, setting, packet)
     if index < 0:
         return
     hashed = flow_hash(setting, source_high, source_low, packet.ports, destination_low)
-    for part in range(worker_limit(context)):
-        bucket, way = lookup(context, part, hashed, source_high, source_low, packet.ports, index)
+    for table_worker in range(worker_limit(context)):
+        bucket, way = lookup(context, table_worker, hashed, source_high, source_low, packet.ports, index)
         if way >= 0:
             flow_row(bucket, way).state = 0
 
@@ -313,29 +309,29 @@ def _owner(  # type: ignore[no-untyped-def]
     context = context_at(context_address)
     context_row(at_address(context_address), 0).now = now
     worker = int64(context_row(at_address(context_address), 0).worker)
-    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
     index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1)
-    service = _in_force(context, setting, index)
+    service = active_service(context, setting, index)
     if not allowed(context, service, source_high, source_low):
         return int64(-1)
     if enter:
         nothing = at_address(context_address)  # an empty frame: there is no connection id to be read
         return max(choose(context, setting, worker, nothing, nothing, packet, index, service, u32(now)), int64(-1))
-    target = _kept(context, setting, packet, index, service, now)
+    target = _entry_backend(context, setting, packet, index, service, now)
     return target if target >= 0 else select(context, service, packet)
 
 
 @step
-def _kept(context, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
+def _entry_backend(context, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
     """The backend that the flow has by an entry in any worker's part, or -1."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = int64(-1)
-    for part in range(worker_limit(context)):
+    for table_worker in range(worker_limit(context)):
         if target < 0:
-            target = in_worker_table(context, part, hashed, packet, index, service, u32(now))
+            target = in_worker_table(context, table_worker, hashed, packet, index, service, u32(now))
     return target
 
 
@@ -344,16 +340,16 @@ def _entry(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
 ):
     context = context_at(context_address)
-    packet = _named(source_high, source_low, destination_high, destination_low, ports, protocol, family)
+    packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
     index = _service_of(context, setting, packet)
     if index < 0:
         return int64(-1)
-    return _kept(context, setting, packet, index, _in_force(context, setting, index), now)
+    return _entry_backend(context, setting, packet, index, active_service(context, setting, index), now)
 
 
 @compiled
-def _wrap(  # type: ignore[no-untyped-def]
+def _encapsulate_frame(  # type: ignore[no-untyped-def]
     context_address, address, length, backend_address, transport, family, source_high, source_low, destination_high,
     destination_low, ports,
 ):  # fmt: skip

@@ -35,7 +35,7 @@ class Datagram:
     backend: int | None = None
     decided: bool = False
     """Whether the first fragment has come; with no backend the others are dropped."""
-    spoilt: bool = False
+    overlapped: bool = False
     ranges: list[tuple[int, int]] = field(default_factory=list)
     waiting: list[tuple[float, Packet]] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ class Fragments:
         """Whether the fragment brings bytes that no other brought; one that overlaps spoils its datagram."""
         first = packet.offset_bytes
         end = first + len(packet.payload)
-        if datagram.spoilt:
+        if datagram.overlapped:
             self.counts["fragment_overlap"] += 1
             return False
         if (first, end) in datagram.ranges:
@@ -117,7 +117,7 @@ class Fragments:
             return False
         if any(first < other_end and other < end for other, other_end in datagram.ranges):
             self.counts["fragment_overlap"] += 1
-            datagram.spoilt = True
+            datagram.overlapped = True
             self._forget_waiting(datagram)
             return False
         if len(datagram.ranges) >= MOST_FRAGMENTS:

@@ -9,7 +9,7 @@ import struct
 from lbmux.addresses import Address
 from lbmux.slowpath.icmp_errors import ICMP_BYTES, is_error
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.wire.internet_checksum import CHECKSUM_AT, UDP, adjusted, is_right
+from lbmux.wire.internet_checksum import CHECKSUM_AT, UDP, adjusted, is_valid
 from lbmux.wire.packet import Packet, icmp_packet, read_ip
 
 
@@ -17,9 +17,9 @@ def quote_in(error: Packet) -> Packet | None:
     """What a whole, undamaged ICMP error quotes."""
     if error.is_fragment or not is_error(error) or len(error.payload) < ICMP_BYTES:
         return None
-    if not is_right(error.source, error.destination, error.protocol, error.payload):
+    if not is_valid(error.source, error.destination, error.protocol, error.payload):
         return None
-    quote = read_ip(error.payload[ICMP_BYTES:], cut=True)
+    quote = read_ip(error.payload[ICMP_BYTES:], truncated=True)
     return quote if quote is not None and quote.version == error.version else None
 
 

@@ -31,7 +31,7 @@ from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import IANA_PORTS, Carrier, Ports, carrier, inside
 from lbmux.wire.internet_checksum import TCP, UDP
-from lbmux.wire.packet import Packet, read_frame, read_ip, turned
+from lbmux.wire.packet import Packet, read_frame, read_ip, reversed_link
 
 PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
@@ -69,33 +69,33 @@ class MuxSlowPath:
 
     forwarder: Forwarder
     own: frozenset[Address]
-    place: MuxContext
+    context: MuxContext
     is_up: Callable[[Address], bool]
     mtus: PathMtus = field(default_factory=PathMtus)
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
-        self._fragments = Fragments(self.place.settings.fragments, self.forwarder.enter, self.counts)
-        self.configure(self.place)
+        self._fragments = Fragments(self.context.settings.fragments, self.forwarder.enter, self.counts)
+        self.configure(self.context)
 
-    def configure(self, place: MuxContext) -> None:
+    def configure(self, context: MuxContext) -> None:
         """Another configuration; fragments under way keep their backends."""
-        self.place, settings = place, place.settings
+        self.context, settings = context, context.settings
         self._work = Bucket(settings.packets_per_s)
         self._messages = Bucket(settings.icmp_per_s)
         self._rejects = Bucket(settings.rejects_per_s)
         self._fragments.limits = settings.fragments
-        self.sharing_muxes = sharing(place.muxes, self.own)
+        self.sharing_muxes = sharing(context.muxes, self.own)
         self._returns = CpuBudget(settings.second_chance_cpu)
-        self.mtus.keep(place.hosts)
+        self.mtus.keep(context.hosts)
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         """What is to be sent because of one frame; ``target``: the backend that the data path chose, or -1."""
         if verdict == Verdict.NO_BACKEND:
             return self._reject(frame, now)
         packet = read_frame(frame)
-        if packet is None or not (packet.destination in self.place.vips or packet.destination in self.own):
+        if packet is None or not (packet.destination in self.context.vips or packet.destination in self.own):
             return []
         if not self._work.take(now):
             return self._dropped("over_packets_per_s")
@@ -125,17 +125,17 @@ class MuxSlowPath:
         return self._answer(packet, answer, what, now, self._rejects)
 
     def _to_us(self, packet: Packet, now: float) -> list[Sent]:
-        is_from_host = packet.source in self.place.hosts
-        if is_from_mux(packet, self.place.muxes):
+        is_from_host = packet.source in self.context.hosts
+        if is_from_mux(packet, self.context.muxes):
             inner = read_ip(packet.payload, link=packet.link)
-            if inner is not None and inner.is_fragment and inner.destination in self.place.vips:
+            if inner is not None and inner.is_fragment and inner.destination in self.context.vips:
                 self.counts["from_mux"] += 1
                 return self._fragment(inner, now, from_mux=True)
             if not is_from_host:
                 return self._dropped("from_mux_unusable")
         if packet.protocol in CARRIES.values() and not packet.is_fragment and is_from_host:
             return self._returned(packet, now)
-        return self._about_outer(packet, now) if icmp_errors.is_error(packet) else []
+        return self._outer_error(packet, now) if icmp_errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
         """A host does not have the connection of a packet; the work that this makes has a budget."""
@@ -150,24 +150,24 @@ class MuxSlowPath:
         """Another host is tried, and where none has the connection the client hears it."""
         inner = read_ip(outer.payload, link=outer.link)
         flow = None if inner is None else flow_of(inner) if inner.is_icmp else _flow(inner)
-        if inner is None or flow is None or flow.vip not in self.place.vips:
+        if inner is None or flow is None or flow.vip not in self.context.vips:
             return self._dropped("returned_unusable")
         if inner.hops <= 1:
             return self._dropped("returned_ttl")
-        found = self.forwarder.candidates(flow, self.place.settings.second_chance_max_hosts)
+        found = self.forwarder.candidates(flow, self.context.settings.second_chance_max_hosts)
         refused = self.forwarder.at_host([*found.likely, *found.rest], outer.source)
         stage = Stage.of(outer.hops)
         key = host_key(flow, outer.source) if stage == Stage.REST else 0
         chosen = next_candidate(found, stage, refused, key)
         if chosen is None:
-            return self._nowhere(inner, flow, outer.source)
+            return self._no_candidate_left(inner, flow, outer.source)
         backend, stage = chosen
         self.counts["returned_forwarded"] += 1
         if not inner.is_icmp:
-            self._give(flow, backend, found, outer.source)
+            self._assign(flow, backend, found, outer.source)
         return self._tunnelled(inner, backend, stage)
 
-    def _give(self, flow: Flow, backend: int, found: Candidates, refused_by: Address) -> None:
+    def _assign(self, flow: Flow, backend: int, found: Candidates, refused_by: Address) -> None:
         """Later packets go to the backend that is asked now.
 
         A client's packets make a search each.  The flow's entry is where the one is that is the farthest; those behind
@@ -179,9 +179,9 @@ class MuxSlowPath:
             or self.forwarder.at_host([entry], refused_by)
             or found.position(entry) < found.position(backend)
         ):
-            self.forwarder.give(flow, backend)
+            self.forwarder.assign(flow, backend)
 
-    def _nowhere(self, inner: Packet, flow: Flow, last: Address) -> list[Sent]:
+    def _no_candidate_left(self, inner: Packet, flow: Flow, last: Address) -> list[Sent]:
         """The last host that could be asked does not have the connection either."""
         answer = reset(inner)
         if answer is None:
@@ -205,11 +205,11 @@ class MuxSlowPath:
         return self._tunnelled(packet, backend)
 
     def _echo(self, packet: Packet, now: float) -> list[Sent]:
-        if self.place.settings.echo == "drop" or not self.is_up(packet.destination):
+        if self.context.settings.echo == "drop" or not self.is_up(packet.destination):
             return self._dropped("echo_dropped")
-        if self.place.settings.echo == "answer":
+        if self.context.settings.echo == "answer":
             return self._answer(packet, echo_reply(packet), "echo_answered", now)
-        asked = self.place.vips[packet.destination]
+        asked = self.context.vips[packet.destination]
         number = int.from_bytes(packet.payload[4:6], "big")
         backend = self.forwarder.owner(asked._replace(client=packet.source, client_port=number))
         if backend is None or packet.hops <= 1:
@@ -246,37 +246,37 @@ class MuxSlowPath:
             if not may_be_cut:
                 error = icmp_errors.too_big(packet, room, packet.destination)
                 return self._answer(packet, error, "too_big_answered", now)
-            if self.place.settings.too_big == "drop":
+            if self.context.settings.too_big == "drop":
                 return self._dropped("too_big_dropped")
             self.counts["too_big_fragmented"] += 1
         return self._tunnelled(packet, backend)
 
-    def _about_outer(self, packet: Packet, now: float) -> list[Sent]:
+    def _outer_error(self, packet: Packet, now: float) -> list[Sent]:
         """A router between us and a host had trouble with an outer packet, if that is true."""
-        said = read_outer_error(packet, self.place.hosts)
-        if said is None or carrier(said.quote) not in self.place.hosts[said.host]:
+        said = read_outer_error(packet, self.context.hosts)
+        if said is None or carrier(said.quote) not in self.context.hosts[said.host]:
             return self._dropped("outer_error_not_believed")
-        inner = inside(said.quote, *self.place.ports, is_quoted=True)
+        inner = inside(said.quote, *self.context.ports, is_quoted=True)
         flow = None if inner is None else _flow(inner)
-        backend, is_known = (None, False) if flow is None else self._sent_there(flow, said.host)
-        if inner is not None and (inner.destination not in self.place.vips or (flow and backend is None)):
+        backend, is_known = (None, False) if flow is None else self._backend_at(flow, said.host)
+        if inner is not None and (inner.destination not in self.context.vips or (flow and backend is None)):
             return self._dropped("outer_error_not_believed")
         if said.mtu_bytes is not None:
-            mtu_bytes = said.least(0 if is_known else self.place.settings.path_mtu_floor)
+            mtu_bytes = said.least(0 if is_known else self.context.settings.path_mtu_floor)
             if mtu_bytes is None:
                 return self._dropped("outer_error_not_believed")
             self.mtus.learn(said.host, mtu_bytes, now)
             self.counts["path_mtu_learned"] += 1
-        return [] if inner is None or backend is None else self._relayed(said, inner, backend, now)
+        return [] if inner is None or backend is None else self._relay_error(said, inner, backend, now)
 
-    def _sent_there(self, flow: Flow, host: Address) -> tuple[int | None, bool]:
+    def _backend_at(self, flow: Flow, host: Address) -> tuple[int | None, bool]:
         """The backend at a host that the tables send a flow to, or did before the last change; whether by an entry."""
         entry = self.forwarder.entry(flow)
         known = [] if entry is None else self.forwarder.at_host([entry], host)
         found = known or self.forwarder.at_host(self.forwarder.likely(flow), host)
         return (found[0] if found else None), bool(known)
 
-    def _relayed(self, said: OuterError, inner: Packet, backend: int, now: float) -> list[Sent]:
+    def _relay_error(self, said: OuterError, inner: Packet, backend: int, now: float) -> list[Sent]:
         """The client hears of it, too."""
         vip = inner.destination
         if said.mtu_bytes is None:
@@ -300,7 +300,7 @@ class MuxSlowPath:
         if not (rate or self._messages).take(now):
             return self._dropped("over_icmp_per_s" if rate is None else "over_rejects_per_s")
         self.counts[what] += 1
-        return [Sent(0, turned(packet.link) + answer)]
+        return [Sent(0, reversed_link(packet.link) + answer)]
 
     def _tunnelled(self, packet: Packet, backend: int, stage: int = Stage.FIRST) -> list[Sent]:
         frames = self.forwarder.tunnel(packet.data, backend, stage)

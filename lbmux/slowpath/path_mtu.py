@@ -48,7 +48,7 @@ class OuterError:
 
 def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | None:
     """What an ICMP error to the mux says of an outer packet from it to one of some hosts."""
-    quote = read_ip(error.payload[ICMP_BYTES:], cut=True)
+    quote = read_ip(error.payload[ICMP_BYTES:], truncated=True)
     if quote is None or quote.destination not in hosts:  # before the checksum is, since it takes longer
         return None
     quote = quote_in(error)

@@ -24,7 +24,7 @@ class Parts:
 
     since: float
     pieces: dict[int, Packet] = field(default_factory=dict)
-    spoilt: bool = False
+    overlaps: bool = False
     size_bytes: int = 0
 
 
@@ -66,7 +66,7 @@ class Reassembly:
 
     def _fits(self, parts: Parts, fragment: Packet) -> bool:
         first, end = fragment.offset_bytes, fragment.offset_bytes + len(fragment.payload)
-        if parts.spoilt:
+        if parts.overlaps:
             self._counts["reassembly_overlap"] += 1
             return False
         for other in parts.pieces.values():
@@ -76,7 +76,7 @@ class Reassembly:
             if first < other.offset_bytes + len(other.payload) and other.offset_bytes < end:
                 self._counts["reassembly_overlap"] += 1
                 self._bytes -= parts.size_bytes
-                parts.spoilt, parts.pieces, parts.size_bytes = True, {}, 0
+                parts.overlaps, parts.pieces, parts.size_bytes = True, {}, 0
                 return False
         return True
 

@@ -60,7 +60,7 @@ def next_candidate(
     return None
 
 
-def given_back(outer: Packet, inner: Packet) -> bytes:
+def returned_packet(outer: Packet, inner: Packet) -> bytes:
     """What an agent sends to the mux: the packet that came from there in ``outer``, in IP in IP."""
     protocol, hops = CARRIES[inner.version], Stage.of(outer.hops)
     return ip_packet(

@@ -65,7 +65,7 @@ class Forwarder(Protocol):
     def host(self, backend: int) -> Address:
         """Where a backend's tunnel ends."""
 
-    def give(self, flow: Flow, backend: int) -> None:
+    def assign(self, flow: Flow, backend: int) -> None:
         """The flow keeps this backend from now on, whatever it had before."""
 
     def forget(self, flow: Flow) -> None:

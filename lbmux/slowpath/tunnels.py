@@ -68,7 +68,7 @@ def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = 
         return None
 
     def read(data: bytes) -> Packet | None:
-        return read_ip(data, cut=is_quoted, link=outer.link)
+        return read_ip(data, truncated=is_quoted, link=outer.link)
 
     if outer.protocol in (IPIP, IPV6):
         return read(payload)

@@ -55,16 +55,16 @@ class ServerId:
 
 def fill(tables: Tables, names: Sequence[Name | ServerId]) -> tuple[NDArray[Any], int]:
     """A copy of the name table with these names in it, and the salt that goes with it."""
-    size = tables.sizes.names
+    size = tables.sizes.addresses
     limit = size // FULLEST
     if len(names) > limit:
-        raise TableError("names", len(names), limit)
+        raise TableError("addresses", len(names), limit)
     entries = np.array([name.row() for name in names], ADDRESS_ENTRY)
     for _ in range(SALTS):
         salt, copy = secrets.randbits(32), np.zeros(size, ADDRESS_ENTRY)
         if _place(_address(tables.settings), salt, _address(copy), size, _address(entries), len(names)):
             return copy, salt
-    raise TableError("names", len(names), limit)
+    raise TableError("addresses", len(names), limit)
 
 
 def _address(array: NDArray[Any]) -> np.uint64:

@@ -14,17 +14,17 @@ from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import (
     DIP,
     ENDPOINT,
+    ENTROPY_MUX,
     GONE,
     LOCAL,
     MUX,
     NAT,
     NONE,
-    OWN,
     SOURCE,
+    TUNNEL_ADDRESS,
     UP,
     VIP,
     WAYS,
-    WIDE_MUX,
     Sizes,
 )
 from lbmux.tables.address_map import Name, fill
@@ -45,7 +45,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     """Tables of a host: few endpoints, no Maglev table, flows for the connections of one host."""
     flows = min(config.flows.limit, 1 << 18)
     return Sizes(
-        names=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
+        addresses=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
         slots=16,
         services=ENDPOINTS,  # an agent's rows here are owners: as many as endpoints at most
         backends=ENDPOINTS,
@@ -150,9 +150,9 @@ class AgentTables:
         in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
         translates = self.mode == NAT and bool(served)
         rows = assign("endpoints", tables.backend_identities, [*wanted, *([DIRECT] if translates else [])], in_use)
-        names = [Name(OWN, address, 0, 0, 0) for address in self.own]
+        names = [Name(TUNNEL_ADDRESS, address, 0, 0, 0) for address in self.own]
         names += [Name(MUX, address, 0, 0, 0) for address in self.muxes | set(config.muxes)]
-        names += [Name(WIDE_MUX, prefix.network_address, 0, 0, 0) for prefix in config.tunnel.sources]
+        names += [Name(ENTROPY_MUX, prefix.network_address, 0, 0, 0) for prefix in config.tunnel.sources]
         endpoints = {}
         for value, (service, backend) in wanted.items():
             names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
@@ -208,7 +208,7 @@ class AgentTables:
         after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
         after["idle_closing"], after["state"] = ticks(service.idle.fin_s), UP
         after["mss"] = mss
-        after["asks"] = asks
+        after["checks_sockets"] = asks
         after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
         return after
 
@@ -220,14 +220,14 @@ class AgentTables:
         for index, value in plan.owners.items():
             tables.service_identities[index] = value
         other = 1 - tables.active
-        tables.names[other] = plan.names
+        tables.addresses[other] = plan.names
         row[f"salt{other}"] = plan.salt
-        row["idle_longest"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
+        row["longest_idle"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
         tunnel = plan.config.tunnel
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
         row["any_port"] = any(service.port == 0 for service, _ in plan.served)
-        row["wide_muxes"] = bool(tunnel.sources)
-        row["direct"] = plan.direct
+        row["entropy_muxes"] = bool(tunnel.sources)
+        row["direct_endpoint"] = plan.direct
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.endpoints["state"] != GONE), list(plan.endpoints))
         tables.endpoints["state"][gone] = GONE

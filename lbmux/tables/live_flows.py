@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
-from lbmux.codegen.compiled import unlocked
+from lbmux.codegen.compiled import compiled_nogil
 from lbmux.config.models import BackendKey
 from lbmux.datapath.flows import is_alive
 from lbmux.datapath.memory import at_address, int64, step, u64
@@ -141,7 +141,7 @@ def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[Back
     return {key for key in asked if not np.any(flows[snapshot.rows[key]])}
 
 
-@unlocked
+@compiled_nogil
 def _tally(places, found, counts):  # type: ignore[no-untyped-def]
     """Count those that were found, by target and state."""
     for index in found:
@@ -232,7 +232,7 @@ def _is_in(flow, owner, owners, targets):  # type: ignore[no-untyped-def]
     return flow.state != 0 and owner < owners and int64(flow.target) < targets
 
 
-@unlocked
+@compiled_nogil
 def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
     """The places of the flows that are alive into ``found``; how many."""
     at = 0
@@ -246,7 +246,7 @@ def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now,
     return at
 
 
-@unlocked
+@compiled_nogil
 def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
     """As at a mux; an endpoint has the idle times itself."""
     at = 0

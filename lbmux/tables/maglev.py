@@ -26,7 +26,7 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import unlocked
+from lbmux.codegen.compiled import compiled_nogil
 
 DEFAULT_SIZE = 65537
 SEED = 0x6C626D75
@@ -76,7 +76,7 @@ def apportion(weights: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return quotas
 
 
-@unlocked
+@compiled_nogil
 def _turns(
     weights: NDArray[np.int64], total: np.int64, quotas: NDArray[np.int64], ends: NDArray[np.int32], turns: NDArray[Any]
 ) -> None:
@@ -97,7 +97,7 @@ def _turns(
             ends[unit] += 1
 
 
-@unlocked
+@compiled_nogil
 def _take(
     turns: NDArray[Any], place: NDArray[Any], skips: NDArray[Any], taken: NDArray[Any], table: NDArray[Any]
 ) -> None:

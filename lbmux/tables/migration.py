@@ -129,7 +129,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         arguments = (destinations.ctypes.data, given.ctypes.data)
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
-        tables.settings[0]["changed"] = changed_now()
+        tables.settings[0]["tables_changed"] = changed_now()
         tables.services["previous"] = PREVIOUS_LOST
     return moved
 
@@ -189,7 +189,7 @@ def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16
 def _destinations(tables: Tables, kind: Kind) -> NDArray[np.uint64]:
     """The low half of each owner's address: part of where its flows are placed."""
     low = np.zeros(tables.sizes.services, np.uint64)
-    for name in tables.names[tables.active]:
+    for name in tables.addresses[tables.active]:
         if name["kind"] == kind.name:
             low[name["index"]] = name["low"]
     return low

@@ -91,7 +91,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     names += sum(backend.server_id is not None for service in config.services for backend in service.backends)
     prefixes = sum(len(service.allow) + len(service.deny) + 1 for service in config.services)
     return Sizes(
-        names=power_of_two(max(4096, 4 * names)),
+        addresses=power_of_two(max(4096, 4 * names)),
         services=power_of_two(max(1024, len(config.services))),
         slots=power_of_two(2 * len(config.services) + 8) * config.maglev.size,
         backends=min(power_of_two(max(4096, 2 * backends)), 32768),
@@ -284,14 +284,14 @@ class MuxTables:
         for index, value in plan.identities.items():
             tables.service_identities[index] = value
         other = 1 - tables.active
-        tables.names[other], tables.services[other] = plan.names, plan.services
+        tables.addresses[other], tables.services[other] = plan.names, plan.services
         row[f"salt{other}"] = plan.salt
         limits = plan.config.flows
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
-        row["idle_longest"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
+        row["longest_idle"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
         in_force = bool(self._built)  # else there is no flow yet that a change could have moved
-        row["changed"] = changed_now() if in_force else (now_ticks() - int(row["idle_longest"]) - 1) & 0xFFFFFFFF
+        row["tables_changed"] = changed_now() if in_force else (now_ticks() - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
         tunnel = plan.config.tunnel
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
         row["any_port"] = any(service.port == 0 for service in plan.config.services)

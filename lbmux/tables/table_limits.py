@@ -19,5 +19,5 @@ def limits_told(now: Sizes, config: Config, sizes_for: Callable[[Config, int], S
         yield
     except TableError as error:
         after = sizes_for(config, now.workers)
-        rows = after.names // FULLEST if error.table == "names" else int(getattr(after, error.table))
+        rows = after.addresses // FULLEST if error.table == "addresses" else int(getattr(after, error.table))
         raise TableError(error.table, error.wanted, error.limit, max(rows, error.limit)) from error

@@ -54,7 +54,7 @@ class Tables:
         self.memory = dict(memory)
         view = {name: memory[name][: size - PADDING].view(ROWS[name]) for name, size in sizes.regions().items()}
         self.settings: NDArray[Any] = view["settings"]
-        self.names = view["names"].reshape(2, sizes.names)
+        self.addresses = view["addresses"].reshape(2, sizes.addresses)
         self.services = view["services"].reshape(2, sizes.services)
         self.slots: NDArray[np.uint16] = view["slots"]["backend"]
         self.rules: NDArray[Any] = view["rules"]
@@ -86,7 +86,7 @@ class Tables:
         row["magic"] = MAGIC
 
     @property
-    def fit(self) -> bool:
+    def is_initialised(self) -> bool:
         """Whether this memory already holds tables of this version and these sizes."""
         return bool(self.settings[0]["magic"] == MAGIC and self.settings[0]["version"] == self.sizes.version)
 

@@ -49,9 +49,9 @@ class StoredTables:
             wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
             found = self._read_description(wanted["boot"])
             tables = Tables(sizes, self._map(sizes.regions())) if found == wanted else None
-            self.adopted = tables is not None and tables.fit
+            self.adopted = tables is not None and tables.is_initialised
             self.previous = self._copy(found) if found and found != wanted else None
-            self.tables = tables if tables is not None and tables.fit else self._fresh(sizes, wanted)
+            self.tables = tables if tables is not None and tables.is_initialised else self._fresh(sizes, wanted)
         except OSError as error:
             os.close(self._file)
             raise SetupError(f"flow store {path}", error.strerror or str(error), "is /run full?") from error

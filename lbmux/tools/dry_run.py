@@ -18,18 +18,15 @@ from lbmux.datapath.context import (
     flows,
     frame,
     frame_end,
-    service_limit,
-    services,
     settings,
     worker_limit,
 )
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
-from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import select, slot_hash
-from lbmux.datapath.parse import PARSED, destination_port, parse
-from lbmux.datapath.tables import VIP, WAYS, backend_row, flow_row, service_row, settings_row
+from lbmux.datapath.mux import active_service, select, service_of, slot_hash
+from lbmux.datapath.parse import PARSED, parse
+from lbmux.datapath.tables import WAYS, backend_row, flow_row, settings_row
 from lbmux.targets.native import context_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
@@ -57,12 +54,11 @@ def dry_run(context_address, address, length, now, found, entries):  # type: ign
         return
     setting = settings_row(settings(context), 0)
     high, low, ports = packet.source_high, packet.source_low, packet.ports
-    port = destination_port(ports)
-    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
+    index = service_of(context, setting, packet)
     found[1] = index
     if index < 0:
         return
-    service = service_row(services(context), int64(setting.active & 1) * service_limit(context) + index)
+    service = active_service(context, setting, index)
     found[2] = allowed(context, service, high, low)
     found[3] = slot_hash(service, packet)
     found[4] = service.size

@@ -14,7 +14,7 @@ import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.agent import as_server_sees_it, inbound_key, outbound_key
+from lbmux.datapath.agent import as_delivered, inbound_key, outbound_key
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
@@ -167,7 +167,7 @@ class _Run:
             for end in ("vip", "dip")
         )  # port 0: as it comes
         how = f"{vip} stands for {dip}" if row["mode"] == NAT else f"{vip} is on this host, nothing is translated"
-        asks = "; of connections that are not known the host's sockets are asked" if row["asks"] else ""
+        asks = "; of connections that are not known the host's sockets are asked" if row["checks_sockets"] else ""
         return Step("endpoint", f"{endpoint}, {self._name(endpoint)}: {how}{asks}")
 
     def _known(self) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ class _Run:
             yield Step("to mend it", HINT[self._passage.verdict])
 
     def _is_direct(self, endpoint: int) -> bool:
-        return endpoint == int(self._snapshot.tables.settings[0]["direct"])
+        return endpoint == int(self._snapshot.tables.settings[0]["direct_endpoint"])
 
     def _name(self, endpoint: int) -> str:
         if self._is_direct(endpoint):
@@ -256,7 +256,7 @@ def _dry_run_inbound(context_address, address, length, now, found, entries):  # 
     if index < 0 or index >= endpoint_limit(context):
         return
     endpoint = endpoint_row(endpoints(context), index)
-    packet = as_server_sees_it(endpoint, packet)
+    packet = as_delivered(endpoint, packet)
     hashed, ports = inbound_key(setting, endpoint, packet)
     found[2], found[3] = index, hashed
     _entries_of(context, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)

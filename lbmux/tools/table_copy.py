@@ -23,7 +23,7 @@ from lbmux.targets.regions import Tables
 
 MOST_BYTES = 1 << 16
 PLACEHOLDER_MAC = 0x02
-WHOLE = {"mux": ("settings", "names", "services", "backends"), "agent": ("settings", "names", "endpoints")}
+WHOLE = {"mux": ("settings", "addresses", "services", "backends"), "agent": ("settings", "addresses", "endpoints")}
 ONE = {"mux": "a mux", "agent": "an agent"}
 
 

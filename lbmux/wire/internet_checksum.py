@@ -37,7 +37,7 @@ def with_checksum(source: Address, destination: Address, protocol: int, segment:
     return blank[:at] + value.to_bytes(2, "big") + blank[at + 2 :]
 
 
-def is_right(source: Address, destination: Address, protocol: int, segment: bytes) -> bool:
+def is_valid(source: Address, destination: Address, protocol: int, segment: bytes) -> bool:
     """Whether the segment's own checksum is right."""
     before = b"" if protocol == ICMP else pseudo_header(source, destination, protocol, len(segment))
     return checksum(before + segment) == 0

@@ -83,19 +83,19 @@ def read_frame(frame: bytes) -> Packet | None:
     return packet if packet is not None and packet.version == version else None
 
 
-def read_ip(data: bytes, *, cut: bool = False, link: bytes = b"") -> Packet | None:
+def read_ip(data: bytes, *, truncated: bool = False, link: bytes = b"") -> Packet | None:
     """The IP packet at the beginning of ``data``; ``cut``: its end may be missing, as in an ICMP error."""
     if len(data) >= IPV4_BYTES and data[0] >> 4 == 4:
-        return _read_ipv4(data, cut, link)
+        return _read_ipv4(data, truncated, link)
     if len(data) >= IPV6_BYTES and data[0] >> 4 == 6:
-        return _read_ipv6(data, cut, link)
+        return _read_ipv6(data, truncated, link)
     return None
 
 
-def _read_ipv4(data: bytes, cut: bool, link: bytes) -> Packet | None:
+def _read_ipv4(data: bytes, truncated: bool, link: bytes) -> Packet | None:
     tos, length, identification, fragment, hops, protocol = struct.unpack_from("!xBHHHBB", data)
     size = (data[0] & 15) * 4
-    if not IPV4_BYTES <= size <= min(length, len(data)) or (length > len(data) and not cut):
+    if not IPV4_BYTES <= size <= min(length, len(data)) or (length > len(data) and not truncated):
         return None
     return Packet(
         data[:length], IPv4Address(data[12:16]), IPv4Address(data[16:20]), protocol, size, length, hops, tos,
@@ -104,10 +104,10 @@ def _read_ipv4(data: bytes, cut: bool, link: bytes) -> Packet | None:
     )  # fmt: skip
 
 
-def _read_ipv6(data: bytes, cut: bool, link: bytes) -> Packet | None:
+def _read_ipv6(data: bytes, truncated: bool, link: bytes) -> Packet | None:
     first, payload_bytes, protocol, hops = struct.unpack_from("!IHBB", data)
     length, at = payload_bytes + IPV6_BYTES, IPV6_BYTES
-    if length > len(data) and not cut:
+    if length > len(data) and not truncated:
         return None
     identification, offset_bytes, more, fragment_at = 0, 0, False, 0
     for _ in range(MOST_EXTENSIONS):
@@ -165,6 +165,6 @@ def with_hops(packet: bytes, hops: int) -> bytes:
     return with_header_checksum(packet[:8] + bytes([hops]) + packet[9:size]) + packet[size:]
 
 
-def turned(link: bytes) -> bytes:
+def reversed_link(link: bytes) -> bytes:
     """The link header of an answer: back to where the frame came from, in the same VLAN."""
     return link[6:12] + link[:6] + link[12:]

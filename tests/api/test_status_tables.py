@@ -110,5 +110,5 @@ def test_table_sizes_say_what_is_used() -> None:
     inside.send(client(), dns())
     found = status_tables.table_sizes(inside.snapshot)
     used = {name: line["used"] for name, line in found["tables"].items()}
-    assert used == {"names": 2, "slots": 502, "backends": 3, "endpoints": 0, "flows": 2}
+    assert used == {"addresses": 2, "slots": 502, "backends": 3, "endpoints": 0, "flows": 2}
     assert found["memory_bytes"] == sum(inside.tables.sizes.regions().values())

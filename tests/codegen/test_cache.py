@@ -218,7 +218,7 @@ def test_only_the_last_few_of_our_own_are_kept(tmp_path: Path, monkeypatch: pyte
     here = cache.directory()
     assert here is not None
     assert {path.name for path in tmp_path.iterdir()} == others | {here.name, "a file"} | {
-        f"{age:016x}" for age in range(cache.KEPT - 1)
+        f"{age:016x}" for age in range(cache.MAX_VERSIONS - 1)
     }
 
 

@@ -48,7 +48,7 @@ def test_a_file_system_that_ends_with_the_process_is_told(lab: Lab, by: str, end
 
 def test_a_container_s_own_file_system_is_told() -> None:
     """In a PID namespace of its own, as a container has."""
-    code = "from lbmux.targets.bpf import pins; pins.mount(); print(repr(pins.end_with()))"
+    code = "from lbmux.targets.bpf import pins; pins.mount(); print(repr(pins.lifetime_limit()))"
     command = 'umount -l /sys/fs/bpf; exec "$1" -c "$0"'
     ran = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", command, code, sys.executable],

@@ -12,6 +12,7 @@ from lbmux.datapath.encapsulate import constant_sum
 from lbmux.datapath.tables import (
     DIP,
     ENTROPY,
+    ENTROPY_MUX,
     HASH_DESTINATION,
     HASH_SOURCE,
     LOOKUPS,
@@ -19,11 +20,10 @@ from lbmux.datapath.tables import (
     NAT,
     NONE,
     OUTER_IPV6,
-    OWN,
     SOURCE,
+    TUNNEL_ADDRESS,
     VIP,
     WAYS,
-    WIDE_MUX,
     Sizes,
 )
 from lbmux.datapath.verdicts import Verdict
@@ -100,7 +100,7 @@ class Machine:
         for key in KEYS:  # the same in every run
             tables.settings[0][key] = pick.getrandbits(64) | 1
         tables.settings[0]["trusted_ways"], tables.settings[0]["untrusted_ways"] = trusted_ways, untrusted_ways
-        tables.settings[0]["idle_longest"] = LONGEST
+        tables.settings[0]["longest_idle"] = LONGEST
         return cls(tables, Worker(tables, plain=plain))
 
     def at(self, number: int) -> Worker:
@@ -128,7 +128,7 @@ class Machine:
 
     def _name(self, names: Sequence[Name | ServerId]) -> None:
         copy, salt = fill(self.tables, names)
-        self.tables.names[0], self.tables.settings[0]["salt0"] = copy, salt
+        self.tables.addresses[0], self.tables.settings[0]["salt0"] = copy, salt
 
     def install_mux(self, services: Sequence[Service], backends: Sequence[Backend]) -> None:
         tables, at, rules_at = self.tables, 0, 0
@@ -180,17 +180,17 @@ class Machine:
         own: Sequence[bytes],
         muxes: Sequence[bytes],
         endpoints: Sequence[Endpoint],
-        wide_muxes: Sequence[bytes] = (),
+        entropy_muxes: Sequence[bytes] = (),
     ) -> None:
-        names = [Name(OWN, ip_address(address), 0, 0, 0) for address in own]
+        names = [Name(TUNNEL_ADDRESS, ip_address(address), 0, 0, 0) for address in own]
         names += [Name(MUX, ip_address(address), 0, 0, 0) for address in muxes]
-        names += [Name(WIDE_MUX, ip_address(address), 0, 0, 0) for address in wide_muxes]
-        self.tables.settings[0]["wide_muxes"] = bool(wide_muxes)
+        names += [Name(ENTROPY_MUX, ip_address(address), 0, 0, 0) for address in entropy_muxes]
+        self.tables.settings[0]["entropy_muxes"] = bool(entropy_muxes)
         self.tables.settings[0]["any_port"] = any(e.vip_port == 0 for e in endpoints)
-        self.tables.settings[0]["direct"] = NONE
+        self.tables.settings[0]["direct_endpoint"] = NONE
         for index, e in enumerate(endpoints):
             if e.is_direct:
-                self.tables.settings[0]["direct"] = index
+                self.tables.settings[0]["direct_endpoint"] = index
             else:
                 names.append(Name(VIP, ip_address(e.vip), e.vip_port, e.protocol, index))
             if e.mode == NAT:
@@ -198,7 +198,7 @@ class Machine:
                 names.append(Name(SOURCE, ip_address(e.dip), 0, 0, 0))
             self.tables.endpoints[index] = (
                 *halves(e.vip), *halves(e.dip), port_to_wire(e.vip_port), port_to_wire(e.dip_port), e.mode,
-                e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, e.mss, e.asks, 0, 0, 0,
+                e.protocol, e.owner, *_ticks(e.idle), e.state, e.generation, e.mss, e.checks_sockets, 0, 0, 0,
             )  # fmt: skip
         self._name(list({(n.kind, n.address, n.port, n.protocol): n for n in names}.values()))
 

@@ -28,7 +28,7 @@ class Endpoint:
     state: int = 1
     generation: int = 0
     mss: int = 0
-    asks: bool = False
+    checks_sockets: bool = False
     """Whether connections that are not known are left for the host's sockets to be asked about."""
     is_direct: bool = False
     """Whether it stands for connections straight to a DIP, and for no VIP."""
@@ -46,11 +46,11 @@ class PlainAgent:
         endpoints: list[Endpoint],
         flows: PlainFlows,
         plain: bool = False,
-        wide_muxes: list[bytes] | None = None,
+        entropy_muxes: list[bytes] | None = None,
     ) -> None:
-        """``wide_muxes``: their source addresses, whose last two bytes may be anything."""
+        """``entropy_muxes``: their source addresses, whose last two bytes may be anything."""
         self.own, self.muxes, self.endpoints, self.flows = own, muxes, endpoints, flows
-        self.plain, self.wide_muxes = plain, wide_muxes or []
+        self.plain, self.entropy_muxes = plain, entropy_muxes or []
         self.verdicts: Counter[Verdict] = Counter()
         self.verdict_bytes: Counter[Verdict] = Counter()
 
@@ -73,7 +73,7 @@ class PlainAgent:
             return tunnel, -1, frame
         if tunnel.destination not in self.own:
             return Verdict.NOT_TUNNELLED, -1, frame
-        if tunnel.source not in self.muxes and tunnel.source[:-2] not in [mux[:-2] for mux in self.wide_muxes]:
+        if tunnel.source not in self.muxes and tunnel.source[:-2] not in [mux[:-2] for mux in self.entropy_muxes]:
             return Verdict.NOT_A_MUX, -1, frame
         packet = packets.parse_at(frame, tunnel.offset, tunnel.end, tunnel.type, self.plain)
         if isinstance(packet, Verdict):
@@ -90,12 +90,12 @@ class PlainAgent:
             return Verdict.CONGESTED, target, frame
         endpoint = self.endpoints[target]
         dip_port = endpoint.dip_port or port
-        asks = endpoint.asks and not packet.flags & SYN and not known_local
+        checks_sockets = endpoint.checks_sockets and not packet.flags & SYN and not known_local
         hairpin = endpoint.mode == NAT and packet.source == endpoint.dip
         if hairpin:
             packet = packet._replace(source=endpoint.vip)
-        remembers = endpoint.mode == NAT or endpoint.asks
-        if remembers and not self._admit(packet, endpoint, dip_port, target, asks, now):
+        remembers = endpoint.mode == NAT or endpoint.checks_sockets
+        if remembers and not self._admit(packet, endpoint, dip_port, target, checks_sockets, now):
             return Verdict.UNKNOWN, target, marked
         kind = b"\x86\xdd" if packet.is_ipv6 else b"\x08\x00"
         frame = frame[:12] + kind + marked[tunnel.offset :]
@@ -111,7 +111,7 @@ class PlainAgent:
         return packets.translate(frame, packet, address, port, side)
 
     def _admit(
-        self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, asks: bool, now: int
+        self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, checks_sockets: bool, now: int
     ) -> bool:
         """Remember that this client and port came by this VIP; where it came by another one before, the newer counts.
 
@@ -125,7 +125,7 @@ class PlainAgent:
             self.flows.forget(place, "gone")
         elif place and self.flows.use(place, dip, endpoint, endpoint.idle, packet.flags, now):
             return True
-        if asks:
+        if checks_sockets:
             return False
         self.flows.remember(key, dip, target, endpoint.generation, endpoint.idle, now)
         return True
@@ -154,7 +154,7 @@ class PlainAgent:
         if endpoint.is_direct:
             self.flows.flow(place).seen = now
             return Verdict.NOT_TRANSLATED, -1, frame
-        if endpoint.asks and packet.flags & (RST | ACK) == RST:
+        if endpoint.checks_sockets and packet.flags & (RST | ACK) == RST:
             self.flows.forget(place, "gone")
             return Verdict.RESET_HELD, target, frame
         self.flows.refresh(place, endpoint, endpoint.idle, now)
@@ -211,7 +211,7 @@ class PlainAgent:
         if target is None or packet.flags & (RST | ACK) != RST:
             return untouched
         endpoint = self.endpoints[target]
-        if endpoint.mode == NAT or not endpoint.asks:
+        if endpoint.mode == NAT or not endpoint.checks_sockets:
             return untouched
         ports = packet.ports[2:] + (endpoint.dip_port or port).to_bytes(2, "big")
         high, low = halves(packet.destination)

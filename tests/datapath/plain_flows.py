@@ -62,7 +62,7 @@ class PlainFlows:
         self.buckets: list[list[Flow | None]] = [[None] * WAYS for _ in range(buckets)]
         self.overflowed = [False] * buckets
         self.lookups: Counter[str] = Counter()
-        self.idle_longest = LONGEST
+        self.longest_idle = LONGEST
 
     def _places(self, key: Key, destination: int) -> tuple[int, int, int]:
         """The flow's hash, its bucket and its second bucket."""
@@ -142,7 +142,7 @@ class PlainFlows:
         for way in (first, first + 1, (first + 2) % WAYS, (first + 3) % WAYS):
             flow = self.buckets[number][way]
             foreign = flow is not None and flow.state == TRUSTED and flow.key.owner != owner
-            if flow is None or idle.over(flow, now, self.idle_longest if foreign else None):
+            if flow is None or idle.over(flow, now, self.longest_idle if foreign else None):
                 free.append(way)
             elif flow.state != TRUSTED:
                 victims.append(way)

@@ -24,24 +24,24 @@ DIP, LONE_DIP = bytes([10, 1, 1, 2]), bytes([10, 1, 1, 9])
 IDLE = Idle(untrusted=50, trusted=400, closing=20)
 
 
-def endpoints(asks: bool = False) -> list[Endpoint]:
+def endpoints(checks_sockets: bool = False) -> list[Endpoint]:
     """Two VIPs that share one server, one of UDP, one whose VIP is a local address.
 
-    ``asks``: the first and the last leave connections that are not known to the host's sockets.
+    ``checks_sockets``: the first and the last leave connections that are not known to the host's sockets.
     """
     return [
-        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200, asks=asks),
+        Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200, checks_sockets=checks_sockets),
         Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
         Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
-        Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL, asks=asks),
+        Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL, checks_sockets=checks_sockets),
         Endpoint(bytes(4), 0, bytes(4), 0, TCP, owner=0, mode=LOCAL, idle=IDLE, is_direct=True),
     ]
 
 
 class Pair:
-    def __init__(self, buckets: int = 64, asks: bool = False) -> None:
+    def __init__(self, buckets: int = 64, checks_sockets: bool = False) -> None:
         self.machine = Machine.make(buckets)
-        self.endpoints = endpoints(asks)
+        self.endpoints = endpoints(checks_sockets)
         self.machine.install_agent(OWN, MUXES, self.endpoints)
         self.plain = PlainAgent(OWN, MUXES, self.endpoints, PlainFlows(self.machine.keys, buckets))
 
@@ -94,10 +94,10 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
     ).frame()
 
 
-@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("checks_sockets", [False, True])
 @pytest.mark.parametrize("buckets", [1, 8, 512])
-def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
-    pair, pick = Pair(buckets, asks), random.Random(buckets)
+def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None:
+    pair, pick = Pair(buckets, checks_sockets), random.Random(buckets)
     inner, broken = Stream(buckets, destinations(), flows=150), Stream(buckets + 1, [(OWN[0], 4, 0)])
     frames, outer_broken = inner.frames(), broken.frames()
     now = 0xFFFFFF80
@@ -127,7 +127,7 @@ def test_agrees_with_the_plain_agent(buckets: int, asks: bool) -> None:
     pair.check_tables()
     wanted = {"DELIVERED", "REPLIED", "HAIRPIN", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
-    assert (Verdict.UNKNOWN in pair.plain.verdicts) == (Verdict.RESET_HELD in pair.plain.verdicts) == asks
+    assert (Verdict.UNKNOWN in pair.plain.verdicts) == (Verdict.RESET_HELD in pair.plain.verdicts) == checks_sockets
 
 
 def own_connection(pick: random.Random, dip: bytes = DIP, vips: tuple[bytes, ...] = (WEB, SECOND)) -> bytes:
@@ -140,7 +140,7 @@ def own_connection(pick: random.Random, dip: bytes = DIP, vips: tuple[bytes, ...
 
 
 def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer_at_both_ends() -> None:
-    pair = Pair(asks=True)
+    pair = Pair(checks_sockets=True)
     opening = Craft(source=DIP, source_port=50000, destination=WEB, flags=SYN)
     ((verdict, target, frame),) = pair.inbound([tunnelled(opening.packet(), MUXES[0], OWN[0])], 1)
     arrived = parse(frame)
@@ -181,7 +181,7 @@ def local(flags: int) -> bytes:
 
 @pytest.mark.parametrize(("opening", "later"), [(way_in(WEB, SYN), way_in(WEB)), (local(SYN), local(ACK))])
 def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: bytes) -> None:
-    pair = Pair(asks=True)
+    pair = Pair(checks_sockets=True)
     found = [verdict for verdict, *_ in pair.inbound([later, opening, later], 1)]
     assert found == [Verdict.UNKNOWN, Verdict.DELIVERED, Verdict.DELIVERED]
     pair.check_tables()
@@ -189,7 +189,7 @@ def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: b
 
 @pytest.mark.parametrize("later", [way_in(WEB), local(ACK)])
 def test_a_connection_that_the_host_vouches_for_is_known_from_then_on(later: bytes) -> None:
-    pair = Pair(asks=True)
+    pair = Pair(checks_sockets=True)
     assert pair.inbound([later], 1, KNOWN_LOCAL)[0][0] == Verdict.DELIVERED
     assert pair.inbound([later], 2)[0][0] == Verdict.DELIVERED
     pair.check_tables()
@@ -212,7 +212,7 @@ def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_ba
     opening: bytes, later: bytes, reset: Craft, target: int
 ) -> None:
     """The entry was of an older connection of the same ends, and the mux that had it sends to the wrong host."""
-    pair = Pair(asks=True)
+    pair = Pair(checks_sockets=True)
     assert pair.inbound([opening, later], 1)[1][0] == Verdict.DELIVERED
     refusal = reset.frame()
     held, next_one = pair.outbound([refusal] * 2, 2)
@@ -221,9 +221,11 @@ def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_ba
     pair.check_tables()
 
 
-@pytest.mark.parametrize(("asks", "flags"), [(False, RST), (True, RST | ACK)])
-def test_a_reset_of_the_connection_itself_or_where_nobody_asks_goes_to_the_client(asks: bool, flags: int) -> None:
-    pair = Pair(asks=asks)
+@pytest.mark.parametrize(("checks_sockets", "flags"), [(False, RST), (True, RST | ACK)])
+def test_a_reset_of_the_connection_or_without_socket_checks_goes_to_the_client(
+    checks_sockets: bool, flags: int
+) -> None:
+    pair = Pair(checks_sockets=checks_sockets)
     pair.inbound([way_in(WEB, SYN), local(SYN)], 1)
     resets = [replace(reset, flags=flags).frame() for reset in (RESET, OF_VIP)]
     assert [verdict for verdict, *_ in pair.outbound(resets, 2)] == [Verdict.REPLIED, Verdict.NOT_TRANSLATED]
@@ -232,7 +234,7 @@ def test_a_reset_of_the_connection_itself_or_where_nobody_asks_goes_to_the_clien
 
 def test_all_workers_forget_a_connection_that_the_stack_denies() -> None:
     machine = Machine.make(64, workers=3)
-    machine.install_agent(OWN, MUXES, endpoints(asks=True))
+    machine.install_agent(OWN, MUXES, endpoints(checks_sockets=True))
     for number in (0, 2):
         Worker(machine.tables, number).inbound(Frames([way_in(WEB, SYN)]), 1)
     assert (machine.tables.flows["state"] != 0).sum() == 2
@@ -243,7 +245,7 @@ def test_all_workers_forget_a_connection_that_the_stack_denies() -> None:
 
 def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
     frame = way_in(WEB)
-    assert Pair(asks=True).inbound([frame], 1) == [(Verdict.UNKNOWN, 0, frame)]
+    assert Pair(checks_sockets=True).inbound([frame], 1) == [(Verdict.UNKNOWN, 0, frame)]
 
 
 def test_other_traffic_of_the_dip_is_left_alone() -> None:

@@ -18,12 +18,12 @@ def compiled_below(a, b):
 
 @njit
 def compiled_other(a, b):
-    return branchless.is_other(u64(a), u64(b))
+    return branchless.differs(u64(a), u64(b))
 
 
 @njit
 def compiled_same(a, b):
-    return branchless.is_same(u64(a), u64(b))
+    return branchless.equals(u64(a), u64(b))
 
 
 @njit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbmux.datapath.mux import KERNEL_PARTS
+from lbmux.datapath.mux import KERNEL_TABLES
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, SYN, Craft
@@ -15,12 +15,12 @@ from tests.datapath.plain_packet import UDP
 
 def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:
     """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
-    machine = mux(slots=(0,), workers=KERNEL_PARTS + 3)
-    numbers = (0, KERNEL_PARTS + 1, KERNEL_PARTS + 2)
+    machine = mux(slots=(0,), workers=KERNEL_TABLES + 3)
+    numbers = (0, KERNEL_TABLES + 1, KERNEL_TABLES + 2)
     first, second, user = (Worker(machine.tables, number, plain=number < numbers[2]) for number in numbers)
     assert forwarded(second, Craft(), 990) == [(Verdict.FORWARDED, 0)]
     re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
+    machine.tables.settings[0]["tables_changed"] = 995
     assert forwarded(first, Craft(flags=SYN, source_port=1), 1000) == [(Verdict.FORWARDED, 5)]
     assert forwarded(first, Craft(), 1000) == [(Verdict.UNSETTLED, -1)]
     assert forwarded(user, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
@@ -38,7 +38,7 @@ def test_a_connection_of_a_lost_mux_has_the_backend_from_before_the_last_change(
     """A mux that never saw it, and whose table has changed meanwhile as every mux's has."""
     machine = mux(slots=(0,))
     re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"], machine.tables.backends[0]["state"] = 995, state
+    machine.tables.settings[0]["tables_changed"], machine.tables.backends[0]["state"] = 995, state
     assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
     assert machine.lookups().get("previous", 0) == (expected == 0)
     assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected], "it is a flow like any other"
@@ -49,17 +49,17 @@ def test_a_datagram_goes_by_the_table_in_force() -> None:
     machine = Machine.make(16)
     machine.install_mux([Service(VIP, UDP, 53, (0,), IDLE)], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
     re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
+    machine.tables.settings[0]["tables_changed"] = 995
     assert send(machine, [Craft(protocol=UDP, destination_port=53).frame()], 1000) == [5]
 
 
 def test_the_kernel_itself_looks_through_the_parts_of_some_cpus() -> None:
     """So a flow that changes its CPU is found while user space is away, too."""
-    machine = mux(slots=(0,), workers=KERNEL_PARTS + 1)
-    first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_PARTS - 1))
+    machine = mux(slots=(0,), workers=KERNEL_TABLES + 1)
+    first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_TABLES - 1))
     assert forwarded(last, Craft(), 990) == [(Verdict.FORWARDED, 0)]
     re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = 995
+    machine.tables.settings[0]["tables_changed"] = 995
     assert forwarded(first, Craft(), 1000) == [(Verdict.FORWARDED, 0)]
 
 
@@ -71,7 +71,7 @@ def test_a_flow_that_changes_its_worker_after_a_change_of_the_table(changed: int
     machine.at(1).forward(batch, 990)
     assert batch.target.tolist() == [0]
     re_slot(machine, 5, keep=True)
-    machine.tables.settings[0]["changed"] = changed & 0xFFFFFFFF
+    machine.tables.settings[0]["tables_changed"] = changed & 0xFFFFFFFF
     assert send(machine, [Craft(flags=flags).frame()], 1000) == [expected]
     assert machine.lookups().get("elsewhere", 0) == (expected == 0)
     assert send(machine, [Craft(flags=ACK).frame()], 1001) == [expected]

@@ -18,7 +18,7 @@ from lbmux.targets.bpf.syscall import Attach
 from tests.frames.pair import Pair
 
 pytestmark = pytest.mark.root
-SIZES = Sizes(names=64, services=16, slots=256, backends=16, buckets=64, workers=4)
+SIZES = Sizes(addresses=64, services=16, slots=256, backends=16, buckets=64, workers=4)
 PROGRAMS = {Attach.XDP: "mux_xdp"}
 Result = TypeVar("Result")
 

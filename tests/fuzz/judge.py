@@ -75,10 +75,10 @@ class Judge:
     def __init__(self, kernel: bool = False) -> None:
         mux, agent = Machine.make(BUCKETS), Machine.make(BUCKETS)
         mux.install_mux(services(), backends())
-        agent.install_agent(OWN, MUXES, endpoints(asks=True))
+        agent.install_agent(OWN, MUXES, endpoints(checks_sockets=True))
         self._machines = {"mux": mux, "inbound": agent, "outbound": agent}
         self._plain_mux = PlainMux(services(), backends(), PlainFlows(mux.keys, BUCKETS))
-        self._plain_agent = PlainAgent(OWN, MUXES, endpoints(asks=True), PlainFlows(agent.keys, BUCKETS))
+        self._plain_agent = PlainAgent(OWN, MUXES, endpoints(checks_sockets=True), PlainFlows(agent.keys, BUCKETS))
         self._batch, self._stack = GuardedBatch(), ExitStack()
         self._kernel: dict[str, tuple[TestRunner, Worker]] = {}
         if kernel:
@@ -92,7 +92,7 @@ class Judge:
             if "mux" in ways:
                 machine.install_mux(services(), backends())
             else:
-                machine.install_agent(OWN, MUXES, endpoints(asks=True))
+                machine.install_agent(OWN, MUXES, endpoints(checks_sockets=True))
             twins = self._stack.enter_context(Twins(machine, attach, NOW))
             for way in ways:
                 self._kernel[way] = (TestRunner(twins.loaded[PROGRAMS[way]].descriptor), machine.worker)

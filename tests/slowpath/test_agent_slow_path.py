@@ -206,7 +206,7 @@ def test_asking_has_a_budget_of_cpu_time() -> None:
 
 def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
-    case.slow.configure(replace(case.slow.host, muxes=frozenset()))
+    case.slow.configure(replace(case.slow.context, muxes=frozenset()))
     assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).known_local
 
 

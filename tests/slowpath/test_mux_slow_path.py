@@ -186,7 +186,7 @@ def test_a_fragment_too_big_in_ipv6_gets_packet_too_big() -> None:
 def two_muxes() -> tuple[Case, Case]:
     ours, theirs = Case(muxes=(MUX, OTHER_MUX)), Case(muxes=(MUX, OTHER_MUX))
     theirs.slow.own = frozenset({ip_address(OTHER_MUX)})
-    theirs.slow.configure(theirs.slow.place)
+    theirs.slow.configure(theirs.slow.context)
     return ours, theirs
 
 

@@ -154,7 +154,7 @@ def test_an_old_entry_that_a_host_refuses_is_replaced() -> None:
     found = case.mux.forwarder.candidates(FLOW, 9)
     last = found.rest[-1]
     case.host_of(packet)
-    case.mux.forwarder.give(FLOW, last)
+    case.mux.forwarder.assign(FLOW, last)
     host = case.host_of(packet)
     assert host == str(case.mux.forwarder.host(last))
     assert search(case, 4, host)[1] == str(case.mux.forwarder.host(found.likely[0]))

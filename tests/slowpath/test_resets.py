@@ -9,7 +9,7 @@ from scapy.packet import Raw
 
 from lbmux.slowpath.resets import outside_of_window, reset
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.wire.internet_checksum import is_right
+from lbmux.wire.internet_checksum import is_valid
 from lbmux.wire.packet import read_ip
 from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, dissect, ip
 
@@ -65,4 +65,4 @@ def test_what_makes_a_client_speak_has_the_flow_s_ends_and_a_right_checksum(fami
     made, parsed = dissect(packet), read_ip(packet)
     assert (made.src, made.dst, made[TCP].sport, made[TCP].dport) == (vip, client, 80, 40000)
     assert str(made[TCP].flags) == "A" and not bytes(made[TCP].payload)
-    assert parsed is not None and is_right(parsed.source, parsed.destination, 6, parsed.payload)
+    assert parsed is not None and is_valid(parsed.source, parsed.destination, 6, parsed.payload)

@@ -9,7 +9,7 @@ import pytest
 from lbmux.addresses import to_pair
 from lbmux.datapath.encapsulate import TTL
 from lbmux.slowpath.candidates import host_key, host_keys
-from lbmux.slowpath.second_chance import Stage, given_back, next_candidate
+from lbmux.slowpath.second_chance import Stage, next_candidate, returned_packet
 from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.wire.packet import ip_packet, read_ip
 from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
@@ -92,6 +92,6 @@ def test_an_agent_gives_a_packet_back_with_the_stage_that_it_came_with(family: i
         protocol = 4 if family == 4 else 41
         outer = read_ip(ip_packet(ip_address(mux), ip_address(host), protocol, inner.data, hops=stage - 5))
         assert outer is not None
-        back = read_ip(given_back(outer, inner))
+        back = read_ip(returned_packet(outer, inner))
         assert back is not None and (str(back.source), str(back.destination), back.hops) == (host, mux, stage)
         assert back.payload == inner.data

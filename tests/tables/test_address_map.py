@@ -11,7 +11,7 @@ from lbmux.addresses import port_to_wire, to_pair
 from lbmux.datapath.context import context_at
 from lbmux.datapath.match import PROBES, match
 from lbmux.datapath.memory import at_address
-from lbmux.datapath.tables import DIP, MUX, OWN, VIP, Sizes, settings_row
+from lbmux.datapath.tables import DIP, MUX, TUNNEL_ADDRESS, VIP, Sizes, settings_row
 from lbmux.errors import TableError
 from lbmux.tables.address_map import Name, fill
 from lbmux.targets.native import Worker
@@ -46,7 +46,7 @@ def some_tables(names: int = 64) -> Tables:
 
 
 def install(tables: Tables, names: list[Name], copy: int = 0) -> None:
-    tables.names[copy], tables.settings[0][f"salt{copy}"] = fill(tables, names)
+    tables.addresses[copy], tables.settings[0][f"salt{copy}"] = fill(tables, names)
     tables.settings[0]["active"] = copy
 
 
@@ -75,7 +75,7 @@ def test_names_that_differ_in_one_part_are_told_apart() -> None:
         Name(DIP, address, 80, 6, 3),
         Name(VIP, IPv4Address("192.0.2.2"), 80, 6, 4),
         Name(MUX, address, 0, 0, 5),
-        Name(OWN, address, 0, 0, 6),
+        Name(TUNNEL_ADDRESS, address, 0, 0, 6),
         Name(VIP, IPv6Address("2001:db8::1"), 80, 6, 7),
         Name(VIP, IPv6Address("2001:db9::1"), 80, 6, 8),
         Name(VIP, IPv6Address("2001:db8::1:0:0:1"), 80, 6, 9),
@@ -108,7 +108,7 @@ def test_more_than_a_quarter_is_too_many() -> None:
     tables = some_tables()
     with pytest.raises(TableError) as caught:
         fill(tables, some_names(17))
-    assert (caught.value.table, caught.value.wanted, caught.value.limit) == ("names", 17, 16)
+    assert (caught.value.table, caught.value.wanted, caught.value.limit) == ("addresses", 17, 16)
 
 
 def test_a_quarter_of_a_large_table_is_filled_by_any_salt() -> None:
@@ -134,5 +134,5 @@ def test_neighbours_find_room_whatever_the_secret_keys(names: list[Name]) -> Non
 def test_the_tables_are_not_changed() -> None:
     tables = some_tables()
     fill(tables, some_names(9))
-    assert not tables.names["kind"].any()
+    assert not tables.addresses["kind"].any()
     assert tables.settings[0]["salt0"] == tables.settings[0]["salt1"] == 0

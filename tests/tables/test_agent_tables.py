@@ -173,9 +173,9 @@ def test_a_new_process_on_the_same_tables_keeps_flows() -> None:
     [
         (Sizes(64, services=2, slots=16, backends=8, buckets=64, endpoints=8), "services"),
         (Sizes(64, services=16, slots=16, backends=2, buckets=64, endpoints=2), "endpoints"),
-        (Sizes(32, services=16, slots=16, backends=8, buckets=64, endpoints=8), "names"),
+        (Sizes(32, services=16, slots=16, backends=8, buckets=64, endpoints=8), "addresses"),
     ],
-    ids=["services", "endpoints", "names"],
+    ids=["services", "endpoints", "addresses"],
 )
 def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     agent = Agent(config(service(1)), sizes=sizes)

@@ -55,6 +55,6 @@ def test_an_agents_tables_have_the_port_and_what_it_serves_stays_the_same() -> N
     agent = AgentTables(Tables.allocate(sizes_for(given)), [HOST], [], "nat")
     agent.commit(agent.plan(given))
     assert [s.name for s, _ in agent.served] == ["dns"] and len(agent.probed) == 1
-    names = agent.tables.names[agent.tables.active]
+    names = agent.tables.addresses[agent.tables.active]
     ports = {int(name["port"]).to_bytes(2, "little") for name in names if name["kind"] == VIP_NAME}
     assert ports == {(53).to_bytes(2), PORT.to_bytes(2)}

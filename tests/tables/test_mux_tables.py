@@ -268,9 +268,9 @@ def test_a_backend_with_another_address_or_host_is_another_backend() -> None:
         (Sizes(64, services=2, slots=SIZE * 8, backends=64, buckets=8192), "services"),
         (Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=8192), "backends"),
         (Sizes(64, services=16, slots=SIZE * 2, backends=64, buckets=8192), "slots"),
-        (Sizes(8, services=16, slots=SIZE * 8, backends=64, buckets=8192), "names"),
+        (Sizes(8, services=16, slots=SIZE * 8, backends=64, buckets=8192), "addresses"),
     ],
-    ids=["services", "backends", "slots", "names"],
+    ids=["services", "backends", "slots", "addresses"],
 )
 def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     mux = Mux(THREE, sizes)

@@ -13,7 +13,7 @@ SMALL = Sizes(64, services=4, slots=100, backends=8, buckets=4, endpoints=2, wor
 
 def test_fresh_tables_are_marked_empty_and_have_secret_keys() -> None:
     tables, others = Tables.allocate(SMALL), Tables.allocate(SMALL)
-    assert tables.fit
+    assert tables.is_initialised
     assert tables.settings[0]["magic"] == MAGIC
     for key in KEYS:
         assert tables.settings[0][key] != others.settings[0][key]
@@ -24,7 +24,7 @@ def test_fresh_tables_are_marked_empty_and_have_secret_keys() -> None:
 
 def test_shapes() -> None:
     tables = Tables.allocate(SMALL)
-    assert tables.names.shape == (2, 64)
+    assert tables.addresses.shape == (2, 64)
     assert tables.services.shape == (2, 4)
     assert tables.slots.shape == (100,)
     assert tables.flows.shape == (3, 4, 4)
@@ -55,7 +55,7 @@ def test_tables_fit_their_own_sizes_only() -> None:
 def test_tables_of_another_kind_do_not_fit(field: str) -> None:
     tables = Tables.allocate(SMALL)
     tables.settings[0][field] += 1
-    assert not tables.fit
+    assert not tables.is_initialised
 
 
 def test_zero_memory_does_not_fit() -> None:
@@ -66,7 +66,7 @@ def test_memory_may_be_longer_than_needed() -> None:
     """As a map that is rounded up to pages."""
     tables = Tables(SMALL, {name: np.zeros(size + 4096, np.uint8) for name, size in SMALL.regions().items()})
     tables.initialise()
-    assert tables.fit
+    assert tables.is_initialised
     assert tables.flows.shape == (3, 4, 4)
 
 

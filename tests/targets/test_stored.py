@@ -97,7 +97,7 @@ def test_a_damaged_file_is_made_again(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o600)
     stored = StoredTables(path, SMALL)
-    assert not stored.adopted and stored.previous is None and stored.tables.fit
+    assert not stored.adopted and stored.previous is None and stored.tables.is_initialised
     stored.close()
     assert StoredTables(path, SMALL).adopted
 
@@ -115,7 +115,7 @@ def test_tables_without_their_mark_are_made_again_and_empty(path: Path) -> None:
         file.seek(HEADER_BYTES)
         file.write(bytes(64))
     stored = StoredTables(path, SMALL)
-    assert not stored.adopted and stored.tables.fit and not stored.tables.flows["state"].any()
+    assert not stored.adopted and stored.tables.is_initialised and not stored.tables.flows["state"].any()
 
 
 @pytest.mark.parametrize("sizes", [SMALL, OTHER])

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 from scapy.utils import checksum as scapy_checksum
 
-from lbmux.wire.internet_checksum import ICMP, ICMPV6, TCP, UDP, adjusted, checksum, is_right, with_checksum
+from lbmux.wire.internet_checksum import ICMP, ICMPV6, TCP, UDP, adjusted, checksum, is_valid, with_checksum
 from tests.slowpath.golden import CLIENT, CLIENT6, VIP, VIP6, datagram, ip, read, segment
 
 
@@ -26,7 +26,7 @@ def test_transport(family: int, carried: object, protocol: int) -> None:
     packet = read(ip(family) / carried)
     blank = packet.payload[:16] + b"\x12\x34" + packet.payload[18:] if protocol == TCP else packet.payload
     assert with_checksum(packet.source, packet.destination, protocol, blank) == packet.payload
-    assert is_right(packet.source, packet.destination, protocol, packet.payload)
+    assert is_valid(packet.source, packet.destination, protocol, packet.payload)
 
 
 def test_a_zero_udp_checksum_is_sent_as_ones() -> None:

@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
-from lbmux.wire.packet import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, turned
+from lbmux.wire.packet import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, reversed_link
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, datagram, dissect, ip, read, segment
 
 
@@ -39,7 +39,7 @@ def test_vlan_tags_are_in_the_link_header_and_turn_with_it(tags: object) -> None
     frame = Ether(**ETHER) / tags / ip(4) / segment()  # type: ignore[operator]
     packet = read(frame)
     assert packet.ports == (40000, 80)
-    answer = Ether(turned(packet.link) + packet.data)
+    answer = Ether(reversed_link(packet.link) + packet.data)
     assert (answer.src, answer.dst, answer[Dot1Q].vlan) == (ETHER["dst"], ETHER["src"], frame[Dot1Q].vlan)
 
 
@@ -94,7 +94,7 @@ def test_ipv6_later_fragment_is_not_read_as_a_header() -> None:
 def test_a_quote_ends_early() -> None:
     whole = bytes(ip(4) / segment())
     assert read_ip(whole[:28]) is None
-    packet = read_ip(whole[:28], cut=True)
+    packet = read_ip(whole[:28], truncated=True)
     assert packet is not None and packet.ports == (40000, 80) and packet.length_bytes == len(whole)
 
 
@@ -103,7 +103,7 @@ def test_no_cut_and_no_flipped_byte_makes_it_raise(packet: object) -> None:
     frame, chance = bytes(Ether(**ETHER) / packet), random.Random(1)
     for end in range(len(frame)):
         read_frame(frame[:end])
-        read_ip(frame[14:end], cut=True)
+        read_ip(frame[14:end], truncated=True)
     for _ in range(5000):
         data = bytearray(frame)
         for _ in range(3):

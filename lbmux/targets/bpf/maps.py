@@ -125,7 +125,7 @@ class Pinned:
         if self.description != description(sizes):
             return None
         adopted = KernelTables(sizes, self.descriptors)
-        return adopted if adopted.tables.fit else None
+        return adopted if adopted.tables.is_initialised else None
 
     def rows(self, region: str) -> NDArray[Any]:
         """The rows of a region, with the field names that they had."""

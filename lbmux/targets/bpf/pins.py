@@ -46,7 +46,7 @@ def mount() -> None:
         raise SetupError(str(FILE_SYSTEM), reason, "the BPF file system cannot be mounted: needs CAP_SYS_ADMIN")
 
 
-def end_with() -> str:
+def lifetime_limit() -> str:
     """With what the BPF file system ends, and all that is pinned there; empty where it is the machine's own.
 
     It lives in mount namespaces.  `ip netns exec` makes one with an empty /sys: what is mounted there ends with the

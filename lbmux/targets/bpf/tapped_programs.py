@@ -48,7 +48,7 @@ RECORD = layout(
 ``length`` of the frame, of which the ring has at most MOST_BYTES; ``leaves_by`` 0 where that is ``interface``."""
 MOST_BYTES = 2048
 PREFILTER_BYTES, RECORD_BYTES = PREFILTER.itemsize, RECORD.itemsize
-budget_row, watch = rows(BUDGET), table("watch")
+budget_row, trace = rows(BUDGET), table("trace")
 
 HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5, 26, 131, 132, 189
 
@@ -88,11 +88,11 @@ def record(typing: Any, context: Any, sequence, after, length, verdict, target, 
 
 @step
 def budget(context, worker):
-    return budget_row(advance(watch(context), int64(PREFILTER_BYTES)), worker)
+    return budget_row(advance(trace(context), int64(PREFILTER_BYTES)), worker)
 
 
 @step
-def taken(context, worker):
+def take_budget(context, worker):
     """Whether one more frame may be written."""
     row = budget(context, worker)
     if row.left == u64(0):
@@ -104,13 +104,17 @@ def taken(context, worker):
 
 
 @step
-def before(context, may_match):
+def record_arrival(context, may_match):
     """Look at a frame that comes, whose headers are ``may_match`` or may be a tunnel's; its number if wanted, else 0.
 
     Handed on, since a worker's next frame may come before this one is through: a reply of the agent is interrupted.
     """
-    worker, prefilter = current_worker(context), prefilter_row(watch(context), 0)
-    if worker >= worker_limit(context) or (may_match and not passes(context, prefilter)) or not taken(context, worker):
+    worker, prefilter = current_worker(context), prefilter_row(trace(context), 0)
+    if (
+        worker >= worker_limit(context)
+        or (may_match and not passes(context, prefilter))
+        or not take_budget(context, worker)
+    ):
         return int64(0)
     sequence = int64(budget(context, worker).sequence)
     if prefilter.sent != u64(0):
@@ -121,17 +125,17 @@ def before(context, may_match):
 
 
 @step
-def noted(context, may_match):
+def record_arrival_merged(context, may_match):
     """``before``; the verifier follows what comes now once, whatever that said."""
-    return barrier(context, before(context, may_match), settings_row(settings(context), 0).key0)
+    return barrier(context, record_arrival(context, may_match), settings_row(settings(context), 0).key0)
 
 
 @step
-def after(context, sequence, verdict, target, leaves_by):
+def record_result(context, sequence, verdict, target, leaves_by):
     """Write what became of the frame.  What goes up is seen there."""
     if sequence == 0:
         return
-    prefilter = prefilter_row(watch(context), 0)
+    prefilter = prefilter_row(trace(context), 0)
     if (verdict < PASSES and prefilter.sent != u64(0)) or (verdict >= DROPS and prefilter.dropped != u64(0)):
         record(
             context, sequence, int64(1), frame_length(context), int64(verdict), int64(target), current_worker(context),
@@ -141,20 +145,20 @@ def after(context, sequence, verdict, target, leaves_by):
 
 def mux_xdp(ctx):
     context = xdp_context(ctx)
-    sequence = noted(context, True)
+    sequence = record_arrival_merged(context, True)
     verdict, target = mux.run(context)
     leaves_by = int64(0)
     if verdict < PASSES and target >= 0 and target < backend_limit(context):
         leaves_by = int64(backend_row(backends(context), target).interface)
-    after(context, sequence, verdict, target, leaves_by)
+    record_result(context, sequence, verdict, target, leaves_by)
     return mux_action(context, verdict, target)
 
 
 def agent_xdp(ctx):
     context = xdp_context(ctx)
-    sequence = noted(context, False)
+    sequence = record_arrival_merged(context, False)
     verdict, target = agent.run_inbound(context)
-    after(context, sequence, verdict, target, int64(0))
+    record_result(context, sequence, verdict, target, int64(0))
     return agent_xdp_action(verdict)
 
 
@@ -162,7 +166,7 @@ def agent_tc(ctx):
     context = tc_context(ctx)
     if packet_mark(context) == AGENT_MARK:
         return TCX_NEXT
-    sequence = noted(context, True)
+    sequence = record_arrival_merged(context, True)
     verdict, target = agent.run_outbound(context)
-    after(context, sequence, verdict, target, int64(0))
+    record_result(context, sequence, verdict, target, int64(0))
     return agent_tc_action(context, verdict)

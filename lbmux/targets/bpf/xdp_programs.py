@@ -64,7 +64,7 @@ def agent_tc_action(context, verdict):
     if verdict == HAIRPIN:
         return redirect(context, arrived(context), int64(RECEIVED))
     if verdict == UNKNOWN_REPLY or verdict == REPLY_FRAGMENT or verdict == REPLY_ICMP:
-        to = int64(settings_row(settings(context), 0).punt_to)
+        to = int64(settings_row(settings(context), 0).punt_interface)
         return TCX_DROP if to == 0 else redirect(context, to, int64(SENT))
     return TCX_NEXT if verdict < DROPS else TCX_DROP
 

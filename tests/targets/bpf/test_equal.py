@@ -158,8 +158,8 @@ PUNTED = (Verdict.UNKNOWN_REPLY, Verdict.REPLY_FRAGMENT, Verdict.REPLY_ICMP)
 
 def agent() -> Twins:
     machine = Machine.make(64, plain=True)
-    machine.install_agent(OWN, MUXES, endpoints(asks=True))
-    machine.tables.settings[0]["punt_to"] = ELSEWHERE
+    machine.install_agent(OWN, MUXES, endpoints(checks_sockets=True))
+    machine.tables.settings[0]["punt_interface"] = ELSEWHERE
     return Twins(machine, {"agent_xdp": Attach.XDP, "agent_tc": Attach.TCX_EGRESS})
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 VERIFIER_LIMIT = 1_000_000
 PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]
 SIZES = {
-    "smallest": Sizes(names=16, services=4, slots=64, backends=4, buckets=1),
+    "smallest": Sizes(addresses=16, services=4, slots=64, backends=4, buckets=1),
     "default": Sizes(workers=2),
     "large": Sizes(1 << 16, 1 << 14, slots=1 << 22, backends=1 << 16, buckets=1 << 15, workers=8, endpoints=4096),
     "536 MB of flows": Sizes(buckets=1 << 21, workers=2),
