@@ -1,6 +1,6 @@
-"""Addresses and ports: text to integer and back. The one place that says in which byte order.
+"""Addresses and ports: text to integer and back. This module alone defines their byte order.
 
-Text stands at the edges only. Inside, an address is what a little-endian machine loads from the wire:
+Only the edges use text. Inside, an address is the integer that a little-endian machine loads from the wire:
 
 - an IP address: its 16 network-order bytes as two unsigned 64-bit integers `(high, low)`, each the
   little-endian view of 8 bytes. IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), so that one
@@ -9,7 +9,7 @@ Text stands at the edges only. Inside, an address is what a little-endian machin
 - a port: the little-endian view of its two bytes.
 - a MAC: the little-endian view of its six bytes, in the lower 48 bits of an integer.
 
-So the data path loads, compares and stores without swapping a byte.
+The data path therefore loads, compares and stores without swapping bytes.
 """
 
 import re
@@ -19,17 +19,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 Address = IPv4Address | IPv6Address
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-"""What a socket is opened with, by the address's version."""
+"""The socket's address family for each IP version."""
 
 MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
 MAPPED_LOW = 0xFFFF0000
-"""The lower half of `low` for every mapped IPv4 address."""
+"""The lower 32 bits of `low` in every mapped IPv4 address."""
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
 
 def to_pair(address: Address | str) -> tuple[int, int]:
-    """The `(high, low)` of an address; ValueError for text that is none."""
+    """Return the `(high, low)` of an address. Raise ValueError if the text is not an address."""
     if isinstance(address, str):
         address = ip_address(address)
     packed = address.packed if isinstance(address, IPv6Address) else MAPPED_PREFIX + address.packed
@@ -37,13 +37,13 @@ def to_pair(address: Address | str) -> tuple[int, int]:
 
 
 def from_pair(high: int, low: int) -> Address:
-    """The address of `(high, low)`; an IPv4Address where it is mapped."""
+    """Return the address of `(high, low)`: an IPv4Address if it is mapped."""
     packed = high.to_bytes(8, "little") + low.to_bytes(8, "little")
     return IPv4Address(packed[12:]) if packed.startswith(MAPPED_PREFIX) else IPv6Address(packed)
 
 
 def to_wire32(address: IPv4Address | str) -> int:
-    """An IPv4 address as a little-endian machine loads it from a header."""
+    """Return an IPv4 address as a little-endian machine loads it from a header."""
     return int.from_bytes(IPv4Address(address).packed, "little")
 
 
@@ -52,7 +52,7 @@ def from_wire32(wire: int) -> IPv4Address:
 
 
 def port_to_wire(port: int) -> int:
-    """A port as a little-endian machine loads it from a header: 80 is 0x5000."""
+    """Return a port as a little-endian machine loads it from a header: 80 is 0x5000."""
     return int.from_bytes(port.to_bytes(2, "big"), "little")
 
 
@@ -61,9 +61,9 @@ def port_from_wire(wire: int) -> int:
 
 
 def endpoint(text: str, host: str) -> tuple[str, int]:
-    """Host and port of `[HOST:]PORT`, an IPv6 address in brackets or not; ``host`` where it names none.
+    """Split `[HOST:]PORT` into host and port. An IPv6 address may have brackets. ``host`` is the default host.
 
-    ValueError for a port that is not one: the resolver would take 99999 for 34463.
+    Raise ValueError if the port is not a number from 0 to 65535; the resolver would take 99999 for 34463.
     """
     given, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
@@ -72,7 +72,7 @@ def endpoint(text: str, host: str) -> tuple[str, int]:
 
 
 def mac_to_int(text: str) -> int:
-    """`02:00:00:00:00:01` (or with dashes) as a 48-bit integer; ValueError for text that is no MAC."""
+    """Return `02:00:00:00:00:01` (or with dashes) as a 48-bit integer. Raise ValueError for any other text."""
     if not _MAC.fullmatch(text):
         raise ValueError(f"{text!r} is not a MAC address")
     return int.from_bytes(bytes.fromhex(re.sub("[:-]", "", text)), "little")

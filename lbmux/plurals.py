@@ -1,8 +1,8 @@
-"""Numbers with their nouns, as people read them: 1 flow, 2 flows."""
+"""Nouns that agree in number: 1 flow, 2 flows."""
 
 
 def noun(number: float, singular: str, plural: str = "") -> str:
-    """The noun's form for a number; ``plural`` where it is not formed with an s."""
+    """Return the noun in the form that the number takes. ``plural`` is needed if it does not end in an s."""
     return singular if number == 1 else plural or f"{singular}s"
 
 

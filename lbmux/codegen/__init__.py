@@ -1,4 +1,4 @@
-"""Everything that reaches into Numba and llvmlite beyond their public interfaces.
+"""The code that uses Numba and llvmlite beyond their public interfaces.
 
 docs/codegen.md says what each patch is for.  No other package imports ``numba.core`` or patches Numba.
 """

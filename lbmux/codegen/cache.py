@@ -1,9 +1,9 @@
-"""Where compiled code is kept between runs.
+"""The directory that caches compiled code between runs.
 
-Numba notices a change of the file that a compiled function stands in, but not of the files that it was
-inlined from; so the directory's name is a digest of all that goes into compiled code, sources and compilers.
+Numba notices a change to the file that defines a compiled function, but not to the files that it inlines. The
+directory's name is therefore a digest of everything that compiled code depends on: sources and compiler versions.
 
-Loading compiled code runs it: so a directory that another user could write to is not used.
+Loading compiled code executes it, so a directory that another user could write to is never used.
 """
 
 import contextlib
@@ -26,22 +26,22 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MAX_VERSIONS = 4
 OURS = re.compile(r"[0-9a-f]{16}")
 TAG, SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# Compiled code of lbmux.\n"
-"""By which backups know a cache (https://bford.info/cachedir), and a directory is known as our own."""
+"""This file marks the directory as ours, and as a cache that backups skip (https://bford.info/cachedir)."""
 
 
 class _UnsafeError(Exception):
-    """Another user could write what we would load."""
+    """Another user could have written the code that we would load."""
 
 
 def _root() -> Path:
-    """``LBMUX_CACHE``, else the user's cache directory."""
+    """Return ``LBMUX_CACHE`` if it is set, else the user's cache directory."""
     given = os.environ.get("LBMUX_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(given) if given else home / "lbmux"
 
 
 def digest() -> str:
-    """Of the sources of all layers that have compiled code, and of the compilers' versions."""
+    """Return a digest of the sources of every layer with compiled code and of the compilers' versions."""
     state = hashlib.sha256(" ".join((sys.version, version("numba"), version("llvmlite"), version("numpy"))).encode())
     for layer in ("codegen", "datapath", "targets", "frames", "tables"):
         for path in sorted((PACKAGE / layer).rglob("*.py")):
@@ -51,16 +51,16 @@ def digest() -> str:
 
 @cache
 def directory() -> Path | None:
-    """The directory for this state of the sources; of earlier states the last few are kept.
+    """Return the directory for this version of the sources. The last MAX_VERSIONS versions are kept.
 
-    None where there is none to be used, which the log says: then all is compiled at each start.
+    Return None, and log why, if no directory can be used. Every start then compiles everything.
     """
     root = _root()
     here = root / digest()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         _make(root)
-        # Where everybody may write, but nobody rename what is another's (/tmp), our own directory below is safe.
+        # In a sticky directory such as /tmp others may write, but they cannot rename or replace our own directory.
         _check(root.stat(), root, stat.S_ISVTX)
         _make(here)
         _check(here.lstat(), here)
@@ -70,7 +70,7 @@ def directory() -> Path | None:
     except _UnsafeError as error:
         _say_none(root, str(error))
         return None
-    with contextlib.suppress(OSError):  # what is ready may be on a read-only file system
+    with contextlib.suppress(OSError):  # a complete cache may be on a read-only file system
         _tag(here)
         os.utime(here)
         _remove_old(root)
@@ -83,7 +83,7 @@ def _make(path: Path) -> None:
 
 
 def _check(status: os.stat_result, path: Path, excuse: int = 0) -> None:
-    """``excuse``: a bit of the mode with which others may write there."""
+    """Raise _UnsafeError if others could write there. ``excuse`` is a mode bit that makes that acceptable."""
     if not stat.S_ISDIR(status.st_mode):
         raise _UnsafeError(f"{path} is not a directory")
     if (reason := why_not_trusted(status)) and not (status.st_uid in (0, os.geteuid()) and status.st_mode & excuse):
@@ -91,7 +91,7 @@ def _check(status: os.stat_result, path: Path, excuse: int = 0) -> None:
 
 
 def _say_none(root: Path, reason: str) -> None:
-    log.warning("%s: no cache of compiled code, so each start compiles all: %s (LBMUX_CACHE names one)", root, reason)
+    log.warning("%s: cannot cache compiled code: %s; every start recompiles it (set LBMUX_CACHE)", root, reason)
 
 
 def _tag(path: Path) -> None:
@@ -100,7 +100,7 @@ def _tag(path: Path) -> None:
 
 
 def _remove_old(root: Path) -> None:
-    """Directories of our own only: what else is there is not ours to delete."""
+    """Delete the oldest versions. Only tagged directories are ours to delete."""
     ours = [path for path in root.iterdir() if OURS.fullmatch(path.name) and _is_tagged(path)]
     for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-MAX_VERSIONS]:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Functions that Numba compiles for this machine, once: the next process finds them in the cache.
+"""Decorators for functions that Numba compiles for this machine. Later processes load them from the cache.
 
-They work on arrays that they are given, and make none: so Numba's runtime, which counts references, is not needed.
+The functions work on arrays that they are given and allocate none, so they need no reference counting (Numba's NRT).
 """
 
 from collections.abc import Callable
@@ -23,6 +23,6 @@ def _compiled(**options: Any) -> Callable[[Any], Any]:
 
 
 compiled = _compiled()
-"""For functions that a batch takes microseconds in: to let the interpreter go meanwhile would cost more."""
+"""For functions that run for microseconds per batch: releasing the GIL would cost more than it gains."""
 compiled_nogil = _compiled(nogil=True)
-"""For functions that take milliseconds: the interpreter goes on beside them."""
+"""For functions that run for milliseconds: they release the GIL."""

@@ -1,8 +1,8 @@
 """The Numba pipeline that compiles a step.
 
 A step has no closures, exceptions, ``with`` blocks, literal loops or parallel loops, so two thirds of Numba's passes
-have nothing to do; leaving them out saves time and changes nothing.  Leaving out `IRLegalization` does change the
-program: that pass clears each variable at the end of its life, which only reference-counted values need.
+have nothing to do. Skipping them saves time and changes nothing. Skipping `IRLegalization` does change the program:
+that pass clears each variable after its last use, which only reference-counted values need.
 """
 
 import copy
@@ -30,7 +30,7 @@ STEP_PASSES = (
 
 
 class StepCompiler(CompilerBase):  # type: ignore[misc]
-    """Numba's compiler with a step's passes, writing to a `StepLibrary`."""
+    """Numba's compiler with the passes that a step needs. It writes to a `StepLibrary`."""
 
     def __init__(self, typing: Any, target: Any, library: JITCodeLibrary | None, *rest: Any) -> None:
         super().__init__(typing, target, library or StepLibrary(target.codegen(), "step"), *rest)

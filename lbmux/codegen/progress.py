@@ -1,7 +1,7 @@
-"""Says that code is being compiled, once, where a start would otherwise be silent for half a minute.
+"""Log messages about compilation, so that the first start is not silent for half a minute.
 
-The cache of functions and the compiler of kernel programs tell `compiling` when one begins and ends.  Only programs
-that called `announce` say anything.  This file stays free of Numba.
+The function cache and the kernel program compiler report each compilation here. Only programs that called `announce`
+log anything. This module does not import Numba.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
 SAY_AFTER_S, SAY_EVERY_S, IDLE_S = 1.0, 5.0, 2.0
-"""What takes no longer is not worth a word; and a pause after which no more is taken to come."""
+"""Log after the first second, then every five seconds. Compilation counts as finished after two idle seconds."""
 LONGEST_S = 600.0
-"""A compilation that failed never ends: it is forgotten."""
+"""A compilation that failed never reports its end. It is dropped after this long."""
 
 
 @dataclass
 class Progress:
-    """What is under way, and what is to be said of it.  Pure: times are handed in."""
+    """The compilations in progress and the messages about them. Pure code: the caller passes the time, in seconds."""
 
     under_way: dict[str, float] = field(default_factory=dict)
     done: int = 0
@@ -40,20 +40,20 @@ class Progress:
             self.done, self.last = self.done + 1, now
 
     def line(self, now: float) -> str | None:
-        """What is due to be said now."""
+        """Return the message that is due now, or None."""
         self.under_way = {name: at for name, at in self.under_way.items() if now - at < LONGEST_S}
         took = now - self.first
         if self.under_way:
             if took < SAY_AFTER_S or (self.said is not None and now - self.said < SAY_EVERY_S):
                 return None
             begins, self.said = self.said is None, now
-            what = "compiling, once for this version and machine" if begins else "still compiling"
+            what = "compiling (once per version and machine)" if begins else "still compiling"
             done = counted(self.done, "function")
             return f"{what}: {', '.join(self.under_way)} ({done} done, {took:.0f} s)"
         if self.said is not None and self.is_over(now):
             self.said = None
             took = self.last - self.first
-            return f"compiled {counted(self.done, 'function')} in {took:.0f} s; the next start has them"
+            return f"compiled {counted(self.done, 'function')} in {took:.0f} s; later starts use the cache"
         return None
 
     def is_over(self, now: float) -> bool:
@@ -66,7 +66,7 @@ _reporter: threading.Thread | None = None
 
 
 def announce() -> None:
-    """From now on the log has it."""
+    """Log compilations from now on."""
     global _announced
     _announced = True
 
@@ -97,7 +97,7 @@ def compiling(name: str) -> Iterator[None]:
 
 
 def _report() -> None:
-    """In a thread, as long as there is something to say."""
+    """Log progress from a thread until compilation has finished."""
     global _reporter
     while True:
         time.sleep(min(0.2, SAY_AFTER_S))

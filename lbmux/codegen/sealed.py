@@ -1,7 +1,7 @@
-"""Files of compiled code: read only if whole, and if no other user could have written them.
+"""Files of compiled code that are loaded only if they are intact and no other user could have written them.
 
-A file is a digest and the data; its name is part of the digest, so that one cannot stand for another.  What cannot be
-used is compiled again, and what cannot be written is only a warning: the code is in memory.
+A file holds a digest and the data. The digest covers the file's name, so one file cannot replace another. Code that
+cannot be read is recompiled. A failed write is only a warning, since the code is in memory.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# O_NONBLOCK: to open a pipe in place of a file does not wait.
+# O_NONBLOCK: opening a pipe in place of a file must not block.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read(path: Path) -> bytes | None:
-    """The data; None where there is no such file or it cannot be used, which the log says."""
+    """Return the data, or None if the file does not exist or cannot be used. Log why it cannot be used."""
     try:
         with open(os.open(path, READ), "rb") as file:
             reason = _unusable(os.fstat(file.fileno()))
@@ -41,7 +41,7 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Put in place in one step."""
+    """Write the file atomically."""
     new = None
     try:
         descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 0600
@@ -56,16 +56,16 @@ def write(path: Path, data: bytes) -> None:
 
 
 def why_not_trusted(status: os.stat_result) -> str:
-    """Why what is there may be another user's; empty where it cannot be."""
+    """Return why another user could have written the file, or an empty string if none could."""
     if status.st_uid not in (0, os.geteuid()):
         return f"belongs to user {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
-        return f"others may write it (mode {stat.S_IMODE(status.st_mode):04o})"
+        return f"is writable by others (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""
 
 
 def _unusable(status: os.stat_result) -> str:
-    return why_not_trusted(status) if stat.S_ISREG(status.st_mode) else "is not a file"
+    return why_not_trusted(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
 
 
 def _digest(path: Path, data: bytes) -> bytes:
@@ -74,11 +74,11 @@ def _digest(path: Path, data: bytes) -> bytes:
 
 @cache
 def _say_unusable(path: Path, reason: str) -> None:
-    """Once: an index is read before it is written, too."""
-    log.warning("%s: %s: compiling again", path, reason)
+    """Log once: an index is also read before it is written."""
+    log.warning("%s %s; recompiling", path, reason)
 
 
 @cache
 def _say_not_kept(directory: Path, reason: str) -> None:
-    """Once: a start writes many files."""
-    log.warning("%s: %s: compiled code is not kept, so the next start compiles again", directory, reason)
+    """Log once: a start writes many files."""
+    log.warning("%s: cannot save compiled code: %s; the next start recompiles it", directory, reason)

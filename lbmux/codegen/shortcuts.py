@@ -19,10 +19,10 @@ SHORTCUTS = os.environ.get("LBMUX_CODEGEN_SHORTCUTS", "on") != "off"
 
 @contextlib.contextmanager
 def fast_typing() -> Iterator[None]:
-    """Skip type inference work that never concerns a step.
+    """Skip type inference work that steps never need.
 
-    Numba tries each sum as one of arrays first, reports to listeners that do not exist, and asks all its registries
-    again for every sum of two known types.
+    Numba tries each sum as an array sum first, sends events that no listener receives, and searches all its
+    registries again for every sum of two known types.
     """
     if not SHORTCUTS:
         yield
@@ -41,7 +41,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _memoised(resolve: Callable[..., Any]) -> Callable[..., Any]:
-    """``BaseFunction.get_call_type`` with a memory: a function's signature depends on the argument types alone."""
+    """Memoise ``BaseFunction.get_call_type``: a function's signature depends on the argument types alone."""
     known: dict[Any, tuple[Any, Any]] = {}
 
     def get_call_type(function: Any, context: Any, arguments: Any, named: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Where Numba puts a compiled step: its LLVM as written, without machine code.
+"""The library that holds a compiled step: its unoptimised LLVM, without machine code.
 
-Callers inline every step.  Optimising a step on its own, and emitting code that nothing calls, would take as long as
-all other work, and the kernel's verifier would have more to follow.
+Callers inline every step. Optimising each step separately and emitting code that nothing calls would take as long as
+all other work, and would leave the kernel's verifier more to check.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from numba.core.codegen import JITCodeLibrary
 
 
 class StepLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """The LLVM of one step; its caller optimises it together with its own."""
+    """The LLVM of one step. The caller optimises it together with its own code."""
 
     _final_module: Any
     _shared_module: Any
@@ -26,7 +26,7 @@ class StepLibrary(JITCodeLibrary):  # type: ignore[misc]
         pass
 
     def _get_module_for_linking(self) -> Any:
-        """The step's module with all that it calls."""
+        """Return the step's module, linked with everything that it calls."""
         if self._shared_module is None:
             alone, self._final_module = self._final_module, self._final_module.clone()
             for other in callees(self):
@@ -39,7 +39,7 @@ class StepLibrary(JITCodeLibrary):  # type: ignore[misc]
 
 
 def callees(library: JITCodeLibrary, found: dict[JITCodeLibrary, None] | None = None) -> dict[JITCodeLibrary, None]:
-    """Every library that ``library`` calls, directly or not, in the order of compilation."""
+    """Return every library that ``library`` calls, directly or indirectly, in compilation order."""
     found = {} if found is None else found
     for other in library._linking_libraries:
         if other not in found:
@@ -49,6 +49,6 @@ def callees(library: JITCodeLibrary, found: dict[JITCodeLibrary, None] | None = 
 
 
 def not_executable(library: JITCodeLibrary, description: Any, environment: Any) -> Any:
-    """A placeholder for a step's machine code, which nothing calls."""
+    """Return a placeholder for a step's machine code, which nothing calls."""
     name, module = description.qualname, description.lookup_module()
     return _dynfunc.make_function(module, name, "a step", 0, environment, (library,))

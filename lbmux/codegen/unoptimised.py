@@ -1,4 +1,4 @@
-"""A function's LLVM as Numba writes it, before any optimisation: the input of the BPF back end."""
+"""A function's LLVM as Numba generates it, before any optimisation: the input of the BPF back end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from lbmux.codegen.step_library import callees
 
 
 def unoptimised_llvm(function: Callable[..., Any], signature: str) -> str:
-    """The module of ``function`` and of every step that it calls, as LLVM assembly.
+    """Return the module of ``function`` and of every step that it calls, as LLVM assembly.
 
-    LLVM's passes run once, later, for the kernel's machine.
+    LLVM's passes run once, later, for the BPF target.
     """
     with _no_machine_code(), fast_typing():
         made = cfunc(signature, error_model="numpy", pipeline_class=StepCompiler, _nrt=False)(function)._library

@@ -1,8 +1,8 @@
-"""Access: may this source use the service, and may it have one more new flow?
+"""Access: may this source use the service, and may the service have one more new flow?
 
-Between match and flow table.  An access list is a sorted array of the addresses at which "allowed" and "denied" take
-turns (the control side makes it of prefixes, longest first), so a look-up is a binary search of RULE_STEPS steps.
-It has no branches: the verifier would follow every way through it.
+This step follows the match and precedes the flow table. An access list is a sorted array of the addresses at which
+"allowed" and "denied" alternate (lbmux.tables builds it from prefixes, longest match first), so a look-up is a binary
+search of RULE_STEPS steps. The search has no branches: the verifier would follow every path through it.
 """
 
 from lbmux.datapath.branchless import below, equals
@@ -16,7 +16,7 @@ MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT
 
 @step
 def allowed(context, service, high, low):
-    """Whether the service's access list lets the address in."""
+    """Return whether the service's access list allows the source address, given as 128-bit halves as loaded."""
     if not unlikely(service.rule_count != 0):
         return True
     high, low = swap64(high), swap64(low)
@@ -33,7 +33,7 @@ def allowed(context, service, high, low):
 
 @step
 def admit(context, worker, index, service, now):
-    """Whether the service's rate of new flows has room for one more; a token bucket that holds a second's."""
+    """Return whether the service may have one more new flow. The token bucket holds one second's flows."""
     if not unlikely(service.rate != 0):
         return True
     bucket = rate_row(rates(context), worker * service_limit(context) + index)

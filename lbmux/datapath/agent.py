@@ -1,27 +1,25 @@
-"""The host agent: decapsulate and translate on the way in, translate back on the way out.
+"""The host agent: decapsulates and translates inbound packets, and translates replies back.
 
 In:  frame -> tunnelled to us by a mux? -> match the VIP -> flow table: do we know the connection? -> decapsulate
      -> VIP to DIP -> local stack.
 Out: reply -> match the DIP -> flow table: did it come by a mux? -> DIP to VIP -> out, past the mux.
 
-The flow table is the mux's, with other meanings: the key is what the reply will show (client, ports, DIP), the
-target is the endpoint, that is the VIP, by which the connection came.
+The flow table has the mux's layout with other meanings: the key is what the reply will show (client, ports, DIP), and
+the target is the endpoint (the VIP) through which the connection came.
 
-A TCP connection that a packet belongs to but did not open is known from its SYN on.  Where it is not, a mux may have
-guessed the wrong host: user space asks the host's sockets (lbmux.slowpath.agent_slow_path).  Where it only seems so,
-since an
-older one had the same ends and was never seen to close, the host's stack says it: by a reset without an acknowledgment
-(RFC 9293, section 3.10.7.1).  That is held back, the flow is forgotten, and the client's next packet is asked about.
+The agent knows a TCP connection from its SYN on. If a later packet's connection is unknown, the mux may have chosen
+the wrong host, so user space checks the host's sockets (lbmux.slowpath.agent_slow_path). A stale entry for a reused
+4-tuple is detected when the host sends a reset without an acknowledgment (RFC 9293, section 3.10.7.1). The agent
+suppresses that reset and deletes the entry, and user space checks the sockets for the client's next packet.
 
-Hairpin: a backend that connects to its own VIP, and is chosen itself.  Its server would get a packet from its own
-address, which no stack accepts from outside.  So it sees the VIP as its client, and the reply to the VIP goes back into
-the local stack, from the VIP to the DIP.
+Hairpin: a backend connects to its own VIP and is itself selected. Its server would receive a packet from its own
+address, which no stack accepts from outside. The server therefore sees the VIP as its client, and the reply to the
+VIP returns to the local stack, from the VIP to the DIP.
 
-A reply without an entry never leaves as it is unless it is known to be none of a VIP's.  A connection that a client
-opens straight to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct_endpoint``.  Any other TCP reply
-without an entry has lost it: user space asks the host's sockets (lbmux.daemons.agent_slow_path_io).  A reset means
-nothing to
-a client that does not know its source, and UDP has no connections to ask about; both leave as they are.
+A reply without an entry leaves unchanged only if it cannot belong to a VIP. A connection that a client opens directly
+to a DIP is entered when its SYN-ACK leaves, with the endpoint ``setting.direct_endpoint``. Any other TCP reply without
+an entry has lost it: user space checks the host's sockets (lbmux.daemons.agent_slow_path_io). A reset means nothing to
+a client that does not know its source, and UDP has no connections to check, so both leave unchanged.
 """
 
 from lbmux.datapath.context import (
@@ -86,10 +84,10 @@ V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3,
 
 @step
 def is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
-    """Whether the flow is known, by this endpoint.
+    """Return whether the flow has an entry with this endpoint.
 
-    Where it has another one the client has turned to another VIP of the same server: the newer counts, and the old
-    entry goes, so that a flow has one entry.
+    If the entry has another endpoint, the client now uses another VIP of the same server. The old entry is deleted,
+    so a flow has one entry.
     """
     bucket, way = lookup(context, worker, hashed, high, low, ports, endpoint.owner)
     if way < 0:
@@ -104,16 +102,16 @@ def is_known_flow(context, setting, worker, hashed, high, low, ports, target, en
 
 @step
 def merge_tunnel_kinds(context, setting, tunnel):
-    """The tunnel; the verifier follows what comes now once, not once for each kind."""
+    """Return the tunnel. From here on the verifier follows one path for all kinds, not one for each kind."""
     offset, kind = barrier(context, tunnel.offset, setting.key0), barrier(context, int64(tunnel.type), setting.key0)
     return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.left, tunnel.ecn)
 
 
 @step
 def inbound(context, worker, now):
-    """One frame from the wire: (verdict, endpoint or -1)."""
+    """Process one frame from the wire. Return (verdict, endpoint or -1)."""
     setting = settings_row(settings(context), 0)
-    start, end = frame(context), frame_end(context)  # asked for once: to the kernel's verifier each is another packet
+    start, end = frame(context), frame_end(context)  # read once: to the verifier each read is another packet
     tunnel = open_tunnel(context, setting, start, end)
     if tunnel.verdict != PARSED:
         return tunnel.verdict, int64(-1)
@@ -145,14 +143,14 @@ def inbound(context, worker, now):
 
 @step
 def is_hairpin(endpoint, packet):
-    """Whether the backend itself is the client."""
+    """Return whether the backend itself is the client."""
     same = (packet.source_high ^ endpoint.dip_high) | (packet.source_low ^ endpoint.dip_low)
     return endpoint.mode == NAT and same == u64(0)
 
 
 @step
 def as_delivered(endpoint, packet):
-    """The packet with the source that it will be delivered with."""
+    """Return the packet with the source address that the server will see."""
     high, low = packet.source_high, packet.source_low
     if is_hairpin(endpoint, packet):
         high, low = endpoint.vip_high, endpoint.vip_low
@@ -169,7 +167,7 @@ def dip_port_of(endpoint, vip_port):
 
 @step
 def inbound_key(setting, endpoint, packet):
-    """(hash, ports) of the packet's flow, as its reply will show it."""
+    """Return (hash, ports) of the packet's flow, as its reply will show it."""
     port = dip_port_of(endpoint, destination_port(packet.ports))
     ports = u32((packet.ports & u32(0x0000FFFF)) | u32(u32(port) << u32(16)))
     return flow_hash(setting, packet.source_high, packet.source_low, ports, endpoint.dip_low), ports
@@ -177,14 +175,14 @@ def inbound_key(setting, endpoint, packet):
 
 @step
 def outbound_key(setting, packet):
-    """(hash, ports) of a reply's flow."""
+    """Return (hash, ports) of a reply's flow."""
     ports = u32(u32(packet.ports >> u32(16)) | u32(packet.ports << u32(16)))
     return flow_hash(setting, packet.destination_high, packet.destination_low, ports, packet.source_low), ports
 
 
 @step
 def learn_flow(context, setting, worker, endpoint, target, packet, now):
-    """Remember by which VIP the flow comes; False where it is a connection that is not known here."""
+    """Enter the flow with the VIP that it uses. Return False for a connection that this host may not have."""
     high, low = packet.source_high, packet.source_low
     hashed, ports = inbound_key(setting, endpoint, packet)
     if is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
@@ -200,7 +198,7 @@ def learn_flow(context, setting, worker, endpoint, target, packet, now):
 
 @step
 def translate_inbound(context, endpoint):
-    """Make the VIP the DIP; the verdict."""
+    """Translate the VIP to the DIP. Return the verdict."""
     start, end = frame(context), frame_end(context)
     packet = parse(context, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
@@ -218,9 +216,9 @@ def translate_inbound(context, endpoint):
 
 @step
 def find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now):
-    """The endpoint by which any worker knows the flow, or -1.
+    """Return the endpoint of the flow in any worker's table, or -1.
 
-    ``is_refused``: by the host's stack; then all workers forget the flow, where the host is asked about connections.
+    ``is_refused``: the host's stack refused the flow. Every worker then deletes it, if the endpoint checks sockets.
     """
     target = int64(-1)
     for turn in range(worker_limit(context)):
@@ -236,13 +234,13 @@ def find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, 
                     if is_refused and row.checks_sockets != 0:
                         flow.state = 0
                     else:
-                        flow.seen = now  # this and the state are all that is written to another worker's flow
+                        flow.seen = now  # only this field and the state are written to another worker's flow
     return target
 
 
 @step
 def outbound(context, worker, now):
-    """One frame that leaves the host: (verdict, endpoint or -1)."""
+    """Process one frame that leaves the host. Return (verdict, endpoint or -1)."""
     start, end = frame(context), frame_end(context)
     packet = parse(context, start, end)
     setting = settings_row(settings(context), 0)
@@ -255,7 +253,7 @@ def outbound(context, worker, now):
         if is_refused:
             return reset_from_vip(context, setting, worker, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
-    owner = barrier(context, owner, setting.key0)  # the verifier follows what comes now once, not once for each probe
+    owner = barrier(context, owner, setting.key0)  # the verifier continues once, not once for each hash probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
     target = find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now)
@@ -277,7 +275,7 @@ def outbound(context, worker, now):
 
 @step
 def translate_reply(context, start, packet, endpoint, vip_port):
-    """Make the DIP the VIP, in a hairpin at both ends; the verdict."""
+    """Translate the DIP to the VIP, in a hairpin both addresses. Return the verdict."""
     different = (packet.destination_high ^ endpoint.vip_high) | (packet.destination_low ^ endpoint.vip_low)
     if different != u64(0):
         translate_source(context, start, packet, endpoint.vip_high, endpoint.vip_low, vip_port)
@@ -294,7 +292,7 @@ def translate_reply(context, start, packet, endpoint, vip_port):
 
 @step
 def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, now):
-    """The verdict of a reply that no entry tells anything about."""
+    """Return the verdict of a reply without a flow entry."""
     if packet.protocol != TCP_PROTOCOL:
         return UNTRACKED
     if (packet.flags & RST) != 0:
@@ -305,7 +303,7 @@ def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, 
     if target >= endpoint_limit(context):
         return NOT_TRANSLATED
     row = endpoint_row(endpoints(context), target)
-    if row.state != GONE:  # the client's SYN came by no mux, or there would be an entry
+    if row.state != GONE:  # the client's SYN did not come from a mux, or the flow would have an entry
         high, low = packet.destination_high, packet.destination_low
         remember(context, setting, worker, hashed, high, low, ports, owner, target, row.generation, row, now)
     return NOT_TRANSLATED
@@ -313,7 +311,10 @@ def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, 
 
 @step
 def reply_without_ports(context, setting, start, end, verdict):
-    """The verdict of what ``parse`` left with one: fragments and ICMP errors of a backend are not for passing on."""
+    """Return the verdict of a reply that ``parse`` rejected with ``verdict``.
+
+    A backend's fragments and ICMP errors must not leave untranslated.
+    """
     if verdict != FRAGMENT and verdict != ICMP:
         return verdict
     found, offset, kind = network_offset(context, start, end)
@@ -337,7 +338,7 @@ def reply_without_ports(context, setting, start, end, verdict):
 
 @step
 def is_icmp_error(context, start, offset, end, kind):
-    """Whether the ICMP message behind the IP header at ``offset`` tells of trouble with a packet."""
+    """Return whether the ICMP message after the IP header at ``offset`` is an error."""
     found = headers_at(context, start, offset, end, frame_length(context) - offset, kind)
     if found.verdict != PARSED or beyond(advance(start, found.transport + 1), end):
         return False
@@ -350,7 +351,10 @@ def is_icmp_error(context, start, offset, end, kind):
 
 @step
 def reset_from_vip(context, setting, worker, packet, port, now):
-    """A reset without an acknowledgment by a host that has the VIP itself, so that no other reply concerns us."""
+    """Process a reset without an acknowledgment from a VIP on a local interface. Return (verdict, endpoint or -1).
+
+    Other replies of such a host need no processing, since it has the VIP itself.
+    """
     target = match_service(context, setting, VIP, packet.source_high, packet.source_low, port, packet.protocol)
     if target < 0 or target >= endpoint_limit(context):
         return NOT_TRANSLATED, int64(-1)
@@ -368,11 +372,11 @@ def reset_from_vip(context, setting, worker, packet, port, now):
 
 @step
 def run_inbound(context):
-    """One frame from the wire: (verdict, endpoint or -1)."""
+    """Process and count one frame from the wire. Return (verdict, endpoint or -1)."""
     return run_counted(context, inbound)
 
 
 @step
 def run_outbound(context):
-    """One frame that leaves the host: (verdict, endpoint or -1)."""
+    """Process and count one frame that leaves the host. Return (verdict, endpoint or -1)."""
     return run_counted(context, outbound)

@@ -1,7 +1,7 @@
-"""Internet checksums: whole (RFC 1071) where a sender left one unfinished, by the difference (RFC 1624) else.
+"""Internet checksums: computed in full if the sender left one unfinished (RFC 1071), else updated (RFC 1624).
 
-Sums are over words as loaded: one's complement addition is the same in either byte order (RFC 1071, section 2B),
-so nothing is swapped.
+Sums are over words as loaded. Ones' complement addition gives the same result in either byte order (RFC 1071, section
+2B), so nothing is swapped.
 """
 
 from lbmux.datapath.headers import IPV6_BYTES, TCP_PROTOCOL, ipv4, ipv6, tcp, udp
@@ -12,14 +12,14 @@ word_row, byte_row = rows(layout(("value", "u2"))), rows(layout(("value", "u1"))
 
 @step
 def fold(total):
-    """A 32-bit sum as 16 bits of one's complement arithmetic."""
+    """Fold a 32-bit sum into 16 bits of ones' complement arithmetic."""
     total = u32(total & u32(0xFFFF)) + u32(total >> u32(16))
     return u16(u32(total & u32(0xFFFF)) + u32(total >> u32(16)))
 
 
 @step
 def sum_of(start, length):
-    """The folded sum of ``length`` bytes."""
+    """Return the folded sum of ``length`` bytes."""
     total = u64(0)
     for index in range(length >> 1):
         total += u64(word_row(start, index).value)
@@ -31,7 +31,7 @@ def sum_of(start, length):
 
 @step
 def finish_checksum(frame, packet):
-    """Finish a TCP or UDP checksum of which the sender wrote only the pseudo header's sum, as for a device."""
+    """Finish a TCP or UDP checksum. The sender wrote only the pseudo-header's sum and left the rest to a device."""
     if packet.family == 4:
         whole = int64(swap16(ipv4(frame, packet.network).length))
     else:
@@ -46,7 +46,7 @@ def finish_checksum(frame, packet):
 
 @step
 def replace(checksum, before, after):
-    """``checksum`` after the 32 bits ``before`` have become ``after`` (RFC 1624, equation 3)."""
+    """Return ``checksum`` after the 32 bits ``before`` have become ``after`` (RFC 1624, equation 3)."""
     total = u32(u16(~checksum))
     total += u32(u16(~u16(before & u32(0xFFFF)))) + u32(u16(~u16(before >> u32(16))))
     total += u32(u16(after & u32(0xFFFF))) + u32(u16(after >> u32(16)))
@@ -55,6 +55,6 @@ def replace(checksum, before, after):
 
 @step
 def replace_wide(checksum, before, after):
-    """``checksum`` after the 64 bits ``before`` have become ``after``."""
+    """Return ``checksum`` after the 64 bits ``before`` have become ``after``."""
     checksum = replace(checksum, u32(before), u32(after))
     return replace(checksum, u32(before >> u64(32)), u32(after >> u64(32)))

@@ -1,17 +1,16 @@
-"""What a step needs of the place where it runs: the only file in which the targets differ.
+"""The context of a step: what differs between the native and the kernel targets. Only this file differs by target.
 
-A ``context`` is the first argument of every step that touches more than its arguments.  Its Numba type
-says which target is being compiled, so each primitive below lowers to the right thing and the steps
-above are written once:
+Every step that accesses more than its arguments takes a ``context`` first. Its Numba type names the target that is
+being compiled, so each primitive below lowers to that target's code and every step is written once:
 
 ==============  ================================  =======================================
 primitive       native                            kernel (XDP, tc)
 ==============  ================================  =======================================
-tables          an address in the WORLD record    an external symbol, resolved to a map
-limits          a number in the WORLD record      an external symbol, patched to a number
-frame, its end  fields of the WORLD record        fields of the context
+tables          an address in the CONTEXT record  an external symbol, resolved to a map
+limits          a number in the CONTEXT record    an external symbol, patched to a number
+frame, its end  fields of the CONTEXT record      fields of struct xdp_md or __sk_buff
 grow, shrink    move the field                    bpf_xdp_adjust_head
-clock, worker   fields of the WORLD record        the kernel's jiffies, the CPU's number
+clock, worker   fields of the CONTEXT record      the kernel's jiffies, the CPU's number
 ==============  ================================  =======================================
 """
 
@@ -31,7 +30,7 @@ TABLES = (
 LIMITS = ("addresses", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers")
 
 CLOCK = ("jiffy_ns", "jiffy_offset_ns")
-"""What makes CLOCK_MONOTONIC of jiffies, which step with it; numbers like the limits, kernel only."""
+"""The numbers that convert jiffies to CLOCK_MONOTONIC. They are patched in like the limits, kernel only."""
 
 CONTEXT = layout(
     *((f"{name}_table", "u8") for name in TABLES),
@@ -45,26 +44,26 @@ CONTEXT = layout(
     ("arrived", "u8"),
     ("plain", "u8"),
 )
-"""The native world: addresses and numbers.  ``floor`` is the lowest address that a frame may grow to; ``plain`` makes
-it do only what the kernel does."""
+"""The native context: addresses and numbers. ``floor`` is the lowest address that a frame may grow to. ``plain``
+restricts the native target to what the kernel target does."""
 
 TABLE_SYMBOL, LIMIT_SYMBOL = "lbmux_table_", "lbmux_limit_"
 """Prefixes of the kernel target's external symbols; the loader resolves them."""
 
 UNFINISHED_CHECKSUM, CUT, KNOWN_LOCAL = 1, 2, 4
-"""Bits of a frame's flags: the transport checksum is left to a device; the ring cut the frame's end off."""
+"""Bits of a frame's flags: the transport checksum is left to a device; the frame's end is missing; see frame_flags."""
 
 XDP_DATA, XDP_DATA_END, XDP_INGRESS = 0, 4, 12  # struct xdp_md
 SKB_LENGTH, SKB_MARK, SKB_INTERFACE, SKB_DATA, SKB_DATA_END = 0, 8, 40, 76, 80  # struct __sk_buff
 HELPER_BUFFER_LENGTH, USUAL_BYTES = 188, 1518
-"""bpf_xdp_get_buff_len; the longest frame at an MTU of 1500, with a VLAN tag."""
+"""The helper bpf_xdp_get_buff_len; the longest frame at an MTU of 1500, with a VLAN tag."""
 SENT, RECEIVED = 0, 1
 """Flags of ``redirect`` (BPF_F_INGRESS)."""
 HELPER_CPU, HELPER_CHECKSUM, HELPER_REDIRECT, HELPER_ADJUST_HEAD, HELPER_JIFFIES, HELPER_TIME = 8, 11, 23, 44, 118, 160
 
 
 class Context(types.Type):  # type: ignore[misc]
-    """The Numba type of a world; ``target`` is ``native``, ``xdp`` or ``tc``."""
+    """The Numba type of a context; ``target`` is ``native``, ``xdp`` or ``tc``."""
 
     def __init__(self, target: str) -> None:
         super().__init__(name=f"World({target})")
@@ -76,7 +75,7 @@ NATIVE, XDP, TC = Context("native"), Context("xdp"), Context("tc")
 
 
 def _field(builder: Any, context: Any, name: str) -> Any:
-    """A pointer to a field of the native WORLD record."""
+    """Return a pointer to a field of the native CONTEXT record."""
     place = offset_by(builder, context, ir.Constant(i64, CONTEXT.fields[name][1]))  # type: ignore[index]
     return builder.bitcast(place, i64.as_pointer())
 
@@ -86,7 +85,7 @@ def _load(builder: Any, context: Any, name: str) -> Any:
 
 
 def _context(builder: Any, context: Any, offset: int) -> Any:
-    """A 32-bit field of the kernel's context."""
+    """Load a 32-bit field of the kernel's context."""
     place = builder.bitcast(offset_by(builder, context, ir.Constant(i64, offset)), i32.as_pointer())
     return builder.zext(builder.load(place, typ=i32, align=4), i64)
 
@@ -98,12 +97,12 @@ def _symbol(builder: Any, name: str) -> Any:
 
 
 def _kept_together(builder: Any, value: Any) -> Any:
-    """A value that LLVM does not take apart: the verifier allows the difference of two pointers, no other sum."""
+    """Hide a value from LLVM's optimiser: the verifier allows the difference of two pointers, but no other sum."""
     return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [value], side_effect=False)
 
 
 def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
-    """A call of a BPF helper; the compiler turns the symbol into the helper's number."""
+    """Call a BPF helper. The compiler replaces the symbol with the helper's number."""
     name = f"bpf_helper_{number}"
     kind = ir.FunctionType(result, [value.type for value in arguments])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
@@ -111,7 +110,7 @@ def helper(builder: Any, number: int, result: Any, *arguments: Any) -> Any:
 
 
 def table(name: str) -> Any:
-    """``table("flows")(context)`` is where that table begins."""
+    """Return an intrinsic: ``table("flows")(context)`` is a pointer to the start of that table."""
 
     @intrinsic
     def place(typing: Any, context: Any) -> Any:
@@ -141,17 +140,17 @@ def _limit(name: str) -> Any:
 (
     settings, addresses, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic,
 ) = map(table, TABLES)  # fmt: skip
-"""Where each table begins (tables.py)."""
+"""Pointers to the start of each table (tables.py)."""
 
 (
     address_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
 ) = map(_limit, LIMITS)  # fmt: skip
-"""How many rows each table has; ``bucket_limit`` is of one worker."""
+"""The number of rows of each table; ``bucket_limit`` counts one worker's buckets."""
 
 
 @intrinsic
 def frame(typing: Any, context: Any) -> Any:
-    """The frame's first byte.  Ask again after ``grow`` or ``shrink``."""
+    """Return a pointer to the frame's first byte. ``grow`` makes it stale."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         offset = {"xdp": XDP_DATA, "tc": SKB_DATA}.get(context.target)
@@ -163,7 +162,7 @@ def frame(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def frame_end(typing: Any, context: Any) -> Any:
-    """The byte behind the frame's last one."""
+    """Return a pointer to the byte after the frame's last one."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         offset = {"xdp": XDP_DATA_END, "tc": SKB_DATA_END}.get(context.target)
@@ -175,9 +174,10 @@ def frame_end(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def frame_length(typing: Any, context: Any) -> Any:
-    """The frame's bytes, those included that the kernel keeps in other buffers.
+    """Return the frame's length in bytes, including the bytes that the kernel keeps in other buffers.
 
-    In XDP only jumbo frames have several: of a first buffer that is no longer than a usual frame nothing is asked.
+    In XDP only jumbo frames have several buffers, so the helper is called only if the first buffer is longer than
+    USUAL_BYTES.
     """
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -201,7 +201,7 @@ def frame_length(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def grow(typing: Any, context: Any, length: Any) -> Any:
-    """Move the frame's first byte ``length`` bytes to the front (negative: to the back); False if there is no room."""
+    """Grow the frame by ``length`` bytes at its front (negative: shrink it). Return False if that is not possible."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target == "native":
@@ -222,7 +222,7 @@ def grow(typing: Any, context: Any, length: Any) -> Any:
 
 @intrinsic
 def replace_transport_checksum(typing: Any, context: Any, offset: Any, before: Any, after: Any, flags: Any) -> Any:
-    """bpf_l4_csum_replace, which knows if the checksum is still to be finished: tc only.  Pointers are stale then."""
+    """Call bpf_l4_csum_replace, which handles unfinished checksums: tc only. Pointers into the frame become stale."""
     if context.target != "tc":
         return None
 
@@ -237,9 +237,10 @@ def replace_transport_checksum(typing: Any, context: Any, offset: Any, before: A
 
 @intrinsic
 def clock(typing: Any, context: Any) -> Any:
-    """The time in ticks (tables.TICK_SHIFT), modulo 2**32.
+    """Return the time in ticks (tables.TICK_SHIFT), modulo 2**32.
 
-    In the kernel made from jiffies, which are one load; bpf_ktime_get_coarse_ns says the same and costs 13 ns.
+    The kernel target computes it from jiffies, which are one load. bpf_ktime_get_coarse_ns returns the same time and
+    costs 13 ns.
     """
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -267,12 +268,12 @@ def _reading(number: int) -> Any:
 
 
 jiffies, coarse_time = _reading(HELPER_JIFFIES), _reading(HELPER_TIME)
-"""The kernel's own clocks, in jiffies and nanoseconds: what CLOCK is found out from.  Kernel only."""
+"""The kernel's own clocks, in jiffies and in nanoseconds. CLOCK is measured with them. Kernel only."""
 
 
 @intrinsic
 def current_worker(typing: Any, context: Any) -> Any:
-    """Whose part of the flow and counter tables is used: in the kernel the CPU's number.  May exceed the limit."""
+    """Return the worker whose tables are used: in the kernel the number of the CPU. It may exceed the limit."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target == "native":
@@ -284,9 +285,8 @@ def current_worker(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def frame_flags(typing: Any, context: Any) -> Any:
-    """UNFINISHED_CHECKSUM and CUT, where the driver knows them, and KNOWN_LOCAL: at an agent, a packet whose
-    connection is
-    the host's, or that it is to have in any case.  No flag tells in the kernel."""
+    """Return the frame's flags: UNFINISHED_CHECKSUM and CUT, if the driver knows them, and KNOWN_LOCAL: the agent
+    delivers the packet without checking the host's sockets. Always 0 in the kernel."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _load(builder, args[0], "flags") if context.target == "native" else ir.Constant(i64, 0)
@@ -296,7 +296,7 @@ def frame_flags(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def is_plain(typing: Any, context: Any) -> Any:
-    """Whether only headers at their usual places are followed: always in the kernel, which punts the others."""
+    """Return whether only headers at their usual offsets are parsed: always in the kernel, which punts the rest."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target != "native":
@@ -308,8 +308,8 @@ def is_plain(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def barrier(typing: Any, context: Any, value: Any, anything: Any) -> Any:
-    """The value, of which the kernel's verifier knows nothing any more, so that ways which differ in it are followed
-    together from here on.  ``anything``: a number from memory."""
+    """Return the value, but make the verifier forget what it knows about it. It then merges the paths that differ
+    only in this value. ``anything`` is any number from memory."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target == "native":
@@ -321,7 +321,7 @@ def barrier(typing: Any, context: Any, value: Any, anything: Any) -> Any:
 
 @intrinsic
 def arrived(typing: Any, context: Any) -> Any:
-    """The index of the interface that the frame came in by (tc: goes out by)."""
+    """Return the index of the interface that received the frame (tc: that sends it)."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         offset = {"xdp": XDP_INGRESS, "tc": SKB_INTERFACE}.get(context.target)
@@ -332,7 +332,7 @@ def arrived(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def packet_mark(typing: Any, context: Any) -> Any:
-    """What the packet's socket is marked with (SO_MARK): tc only."""
+    """Return the mark of the packet's socket (SO_MARK): tc only."""
     if context.target != "tc":
         return None
 
@@ -344,9 +344,9 @@ def packet_mark(typing: Any, context: Any) -> Any:
 
 @intrinsic
 def redirect(typing: Any, context: Any, interface: Any, flags: Any) -> Any:
-    """Send the frame by another interface, or (``flags``: RECEIVED, tc only) receive it there.
+    """Send the frame through another interface, or receive it there (``flags``: RECEIVED, tc only).
 
-    The action to return to the kernel, which alone has it.
+    Return the action for the kernel. Kernel only.
     """
     if context.target == "native":
         return None
@@ -359,7 +359,7 @@ def redirect(typing: Any, context: Any, interface: Any, flags: Any) -> Any:
 
 @intrinsic
 def context_at(typing: Any, address: Any) -> Any:
-    """The native world whose WORLD record lies at an address."""
+    """Return the native context whose CONTEXT record is at an address."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], i8.as_pointer())
@@ -379,4 +379,4 @@ def _kernel_context(kind: Context) -> Any:
 
 
 xdp_context, tc_context = _kernel_context(XDP), _kernel_context(TC)
-"""The kernel's context as a world."""
+"""The kernel's own context pointer as a context."""

@@ -1,7 +1,8 @@
-"""Decapsulate: the outer headers come off, and the inner packet stands behind the Ethernet header again.
+"""Decapsulate: remove the outer headers, so that the inner packet follows the Ethernet header again.
 
-The first step at a host: every kind of tunnel that a mux makes (lbmux.datapath.encapsulate), told apart by what the
-packet says.  A mark that a router made on the outer header's ECN bits is carried over (RFC 6040, section 4.2).
+This is the first step at a host. It handles every kind of tunnel that a mux makes (lbmux.datapath.encapsulate) and
+recognises the kind by the packet's headers. The outer header's ECN marks are combined with the inner ones (RFC 6040,
+section 4.2).
 """
 
 from collections import namedtuple
@@ -40,12 +41,12 @@ NOT_TUNNELLED, NOT_A_MUX, FRAGMENT = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT
 GRE_BYTES, GUE_BYTES, GENEVE_BYTES = GRE.itemsize, GUE.itemsize, GENEVE.itemsize
 NOT_ECT, ECT1, ECT0, CE = range(4)
 WITHOUT_HASH = 0x0000FFFFFFFFFFFF
-"""An address' lower half without its last two bytes, where a mux may put the flow's hash."""
+"""A mask of an address's lower half without its last two bytes, where a mux may put the flow's hash."""
 NO_TYPE = 0
 
 Tunnel = namedtuple("Tunnel", "verdict offset type left ecn")
-"""``verdict`` is PARSED or says why not; where the inner packet begins, its Ethernet type, the bytes that there are,
-and the outer header's ECN bits."""
+"""``verdict`` is PARSED or the reason; ``offset`` is where the inner packet begins, ``type`` its Ethernet type,
+``left`` the bytes from there to the outer packet's end, and ``ecn`` the outer header's ECN bits."""
 Shim = namedtuple("Shim", "offset type")
 
 
@@ -61,7 +62,7 @@ def no_shim():
 
 @step
 def type_of(protocol):
-    """The Ethernet type of what an IP header carries by this protocol."""
+    """Return the Ethernet type of the packet that an IP header with this protocol carries, or NO_TYPE."""
     if protocol == IPIP_PROTOCOL:
         return u16(TYPE_IPV4)
     return u16(TYPE_IPV6) if protocol == IPV6_PROTOCOL else u16(NO_TYPE)
@@ -104,7 +105,7 @@ def under_udp(context, setting, start, at, end):
 
 @step
 def open_tunnel(context, setting, start, end):
-    """What is inside a frame that a mux tunnelled to us."""
+    """Find the inner packet of a frame that a mux tunnelled to this host."""
     verdict, network, kind = network_offset(context, start, end)
     if verdict != PARSED:
         return no_tunnel(verdict)
@@ -146,7 +147,7 @@ def is_mux(context, setting, high, low):
 
 @step
 def combine_ecn(start, packet, outer):
-    """The inner packet's ECN bits, after what a router said on the outer ones; False where it must be dropped."""
+    """Set the inner packet's ECN bits from both headers (RFC 6040). Return False if the packet must be dropped."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
         before, inner = ip.tos, int64(ip.tos & 3)
@@ -174,7 +175,7 @@ def combine_ecn(start, packet, outer):
 
 @step
 def decapsulate(context, start, tunnel):
-    """Take all before the inner packet off, and VLAN tags with it; False where the frame cannot be shrunk."""
+    """Remove everything before the inner packet, including VLAN tags. Return False if the frame cannot shrink."""
     eth = ethernet(start, 0)
     destination = u64(eth.destination_low) | (u64(eth.destination_high) << u64(32))
     source = u64(eth.source_high) | (u64(u32(eth.source_low)) << u64(16))

@@ -1,9 +1,10 @@
-"""Encapsulate: the packet goes into an outer header, towards the backend's host.
+"""Encapsulate: put the packet into an outer header, addressed to the backend's host.
 
-The last step at a mux: IP in IP of either family (RFC 2003, 2473, 4213), GRE (RFC 2784), GUE (draft-ietf-intarea-gue),
-Geneve (RFC 8926), or no outer header at all where the host is on the link.  The inner packet has taken a hop; the outer
-one has a TTL of 64 and the inner's TOS with its ECN bits (RFC 6040), DF and identification.  The outer IPv4
-header's checksum takes some additions, since the sum of its constant words stands in the backend's row.
+This is the last step at a mux: IP in IP of either family (RFC 2003, 2473, 4213), GRE (RFC 2784), GUE
+(draft-ietf-intarea-gue), Geneve (RFC 8926), or no outer header if the host is on the same link. The inner TTL is
+decremented. The outer header has a TTL of 64 and the inner packet's TOS with its ECN bits (RFC 6040), DF bit and
+identification. The backend's row holds the sum of the outer IPv4 header's constant words, so the checksum needs only a
+few additions.
 """
 
 from collections import namedtuple
@@ -62,18 +63,18 @@ SHIM_BYTES = {
     IPIP: 0, GUE1: UDP_BYTES, GUE0: UDP_BYTES + GUE.itemsize, GRE: GRE_HEADER.itemsize,
     GENEVE_KIND: UDP_BYTES + GENEVE.itemsize,
 }  # fmt: skip
-"""What stands between the outer IP header and the inner packet."""
+"""Bytes between the outer IP header and the inner packet, by kind of tunnel."""
 MOST_SHIM_BYTES = max(SHIM_BYTES.values())
 
 type_at, word_at = header(layout(("value", "u2"))), header(layout(("value", "u4")))
 
 Inner = namedtuple("Inner", "length tos identification fragment label protocol type")
-"""What the outer header needs to know of the packet; fields as loaded, but ``length`` and ``label`` (20 bits)."""
+"""The packet's fields that the outer header needs: as loaded, except ``length`` and ``label`` (20 bits)."""
 
 
 @step
 def write_ethernet(start, source_mac, destination_mac):
-    """``source_mac`` and ``destination_mac`` are 48-bit numbers as loaded."""
+    """Write both addresses of an Ethernet header, given as 48-bit numbers as loaded."""
     eth = ethernet(start, 0)
     eth.destination_low, eth.destination_high = u32(destination_mac), u16(destination_mac >> u64(32))
     eth.source_high, eth.source_low = u16(source_mac), u32(source_mac >> u64(16))
@@ -88,7 +89,7 @@ def remaining_ttl(start, packet):
 
 @step
 def decrement_ttl(start, packet):
-    """One hop less; the IPv4 header's checksum is one more then, in its first byte (RFC 1141)."""
+    """Decrement the TTL (hop limit). This adds one to the first byte of the IPv4 checksum (RFC 1141)."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
         ip.ttl = u8(ip.ttl - 1)
@@ -117,7 +118,7 @@ def inner_fields(start, packet):
 
 @step
 def entropy_of(setting, packet):
-    """The flow's hash, for what spreads flows on the way to the host: paths and receive queues."""
+    """Return the flow's hash, which spreads flows over paths and receive queues on the way to the host."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     return second_hash(hashed)
 
@@ -131,7 +132,7 @@ def outer_protocol(kind, inner):
 
 @step
 def write_shim(setting, start, at, kind, inner, length, entropy):
-    """What stands between the outer IP header and the inner packet; ``length`` from there to the packet's end."""
+    """Write the header between the outer IP header and the inner packet. ``length`` counts from it to the end."""
     if kind == GRE:
         shim = gre(start, at)
         shim.flags_version, shim.protocol = u16(0), inner.type
@@ -140,7 +141,7 @@ def write_shim(setting, start, at, kind, inner, length, entropy):
     head = udp(start, at)
     source = swap16(u16(u32(DYNAMIC_PORTS) | u32(entropy & u32(0x3FFF))))
     head.ports = u32(source) | u32(u32(port) << u32(16))
-    head.length, head.checksum = swap16(u16(length)), u16(0)  # none is needed, RFC 6935
+    head.length, head.checksum = swap16(u16(length)), u16(0)  # optional, RFC 6935
     if kind == GUE0:
         variant0 = gue(start, at + UDP_BYTES)
         variant0.version_length, variant0.protocol, variant0.flags = u8(0), inner.protocol, u16(0)
@@ -167,7 +168,7 @@ def write_ipv4(start, at, backend, inner, kind, tunnel, length, entropy):
 
 @step
 def write_ipv6(start, at, backend, inner, kind, tunnel, length, entropy):
-    """Traffic class and flow label of the inner packet; an IPv4 flow gets a label of its own (RFC 6438)."""
+    """Write the outer IPv6 header with the inner traffic class and flow label. An IPv4 flow gets a label (RFC 6438)."""
     outer = ipv6(start, at)
     label = inner.label if inner.protocol == IPV6_PROTOCOL else u32(entropy & u32(0xFFFFF))
     spread = u64(entropy & u32(0xFFFF)) if (tunnel & ENTROPY) != 0 else u64(0)
@@ -179,9 +180,9 @@ def write_ipv6(start, at, backend, inner, kind, tunnel, length, entropy):
 
 @step
 def encapsulate(context, setting, start, packet, backend):
-    """Grow the frame and write Ethernet and outer headers; the verdict, and the outer packet's bytes."""
+    """Grow the frame and write the Ethernet and outer headers. Return (verdict, length of the outer packet)."""
     if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(context)):
-        return NO_ROOM, int64(0)  # never: for the verifier, which has forgotten which family it was
+        return NO_ROOM, int64(0)  # never happens; the verifier no longer knows the packet's family
     if not is_plain(context) and backend.tunnel == 0:
         return encapsulate_with(context, setting, start, packet, backend, int64(0), int64(IPV4_BYTES))
     return encapsulate_with(
@@ -193,8 +194,7 @@ def encapsulate(context, setting, start, packet, backend):
 def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each way out
     context, setting, start, packet, backend, tunnel, overhead_bytes
 ):
-    """Like ``encapsulate``; ``tunnel`` and ``overhead_bytes`` are the backend's, known to the compiler for IP in "
-    "IP over IPv4."""
+    """Do the work of ``encapsulate``. ``tunnel`` and ``overhead_bytes`` are the backend's, as constants for IPIP."""
     inner, network = inner_fields(start, packet), packet.network
     kind = tunnel & KIND_MASK
     length = inner.length + overhead_bytes
@@ -233,11 +233,11 @@ def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each wa
 
 
 def constant_sum(source: int, destination: int) -> int:
-    """The part of the outer IPv4 header's checksum that a backend's row holds; addresses as 32-bit values."""
+    """Return the sum of the outer IPv4 header's constant words, for a backend's row. Addresses are 32-bit values."""
     words = (source >> 16) + (source & 0xFFFF) + (destination >> 16) + (destination & 0xFFFF)
     return words + 0x4500 + (TTL << 8)
 
 
 def overhead_bytes_of(kind: int, is_ipv6: bool) -> int:
-    """Bytes that a packet grows by."""
+    """Return how many bytes encapsulation adds to a packet."""
     return 0 if kind == DIRECT else (IPV6_BYTES if is_ipv6 else IPV4_BYTES) + SHIM_BYTES[kind]

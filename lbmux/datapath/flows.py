@@ -1,12 +1,12 @@
-"""The flow table: which backend (at an agent: which endpoint) a flow has.
+"""The flow table: maps a flow to its backend (at an agent: to its endpoint).
 
-The third step.  Set-associative and bounded: a flow lies in its first bucket, or in its second one where the
-first has its share of trusted flows.  Two classes as in Ananta (SIGCOMM 2013, section 3.3.3): a flow seen once is
-untrusted, one seen again is trusted, each with its share of a bucket; a new flow may take the place of an
-untrusted one, never of a trusted one, so a flood of new flows cannot push out the established.  The place taken
-is a random one of the untrusted: the oldest would let flows that come round in turn chase each other for ever.
+This is the third step. The table is set-associative and bounded: a flow is in its first bucket, or in its second one
+if the first already has its share of trusted flows. There are two classes, as in Ananta (SIGCOMM 2013, section 3.3.3):
+a flow seen once is untrusted, a flow seen again is trusted, and each class has a share of a bucket. A new flow may
+evict an untrusted flow, never a trusted one, so a flood of new flows cannot evict established ones. The victim is a
+random untrusted flow: evicting the oldest would let flows that arrive in rotation evict each other for ever.
 
-Every worker has its own part, so there are no locks; user space reads all of them.
+Every worker has its own table, so there are no locks. User space reads all of them.
 """
 
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
@@ -35,7 +35,7 @@ from lbmux.datapath.tables import (
 
 ALL_WAYS = (1 << WAYS) - 1
 SECOND = 0x9E3779B9
-"""Turns a flow's hash into that of its second bucket."""
+"""The factor that turns a flow's hash into the hash of its second bucket."""
 
 
 @step
@@ -45,13 +45,13 @@ def count_lookup(context, worker, what):
 
 @step
 def flow_hash(setting, high, low, ports, destination_low):
-    """Of addresses and ports, not of the owner: so a driver can ask for the bucket before the match."""
+    """Hash addresses and ports, but not the owner, so that a driver can prefetch the bucket before the match."""
     return keyed(setting, u32(0), high, low, ports, u32(destination_low >> u64(32)))
 
 
 @step
 def anticipate(context, high, low, ports, destination_low):
-    """Ask for both lines of a flow's bucket, some frames ahead."""
+    """Prefetch both cache lines of a flow's bucket, some frames ahead."""
     hashed = flow_hash(settings_row(settings(context), 0), high, low, ports, destination_low)
     bucket = bucket_at(context, current_worker(context), hashed)
     prefetch(bucket)
@@ -60,7 +60,7 @@ def anticipate(context, high, low, ports, destination_low):
 
 @step
 def bucket_at(context, worker, hashed):
-    """The bucket of ``hashed`` in the part of worker ``worker``, which is below the limit."""
+    """Return the bucket of ``hashed`` in a worker's table. ``worker`` is below the limit."""
     index = worker * bucket_limit(context) + (int64(hashed) & (bucket_limit(context) - 1))
     return advance(flows(context), index * BUCKET_BYTES)
 
@@ -72,13 +72,13 @@ def second_hash(hashed):
 
 @step
 def first_way(hashed):
-    """Where in its bucket a flow is entered if it can be, and looked for first: one of the two cache lines."""
+    """Return the preferred way of a flow in its bucket: the first way of one of the two cache lines."""
     return int64(hashed >> u32(31)) * (WAYS // 2)
 
 
 @step
 def find(bucket, hashed, high, low, ports, owner):
-    """The place of a flow in a bucket, or -1.  One branch a way: which way it is cannot be predicted."""
+    """Return the way of a flow in a bucket, or -1. One branch per way, since the way cannot be predicted."""
     first = first_way(hashed)
     for turn in range(WAYS):
         way = turn ^ first
@@ -91,13 +91,13 @@ def find(bucket, hashed, high, low, ports, owner):
 
 @step
 def idle_limit(state, row):
-    """Ticks after which a flow in that state is over; ``row`` is its SERVICE or ENDPOINT."""
+    """Return the idle limit of a flow in that state, in ticks. ``row`` is its SERVICE or ENDPOINT."""
     return row.idle_trusted if state == TRUSTED else row.idle_untrusted if state == UNTRUSTED else row.idle_closing
 
 
 @step
 def idle_for(flow, now):
-    """Ticks; signed, since another worker's clock may be a little ahead of ours."""
+    """Return the idle time in ticks. It is signed, since another worker's clock may be slightly ahead."""
     return int64(int32(u32(now - flow.seen)))
 
 
@@ -108,9 +108,9 @@ def is_idle(flow, row, now):
 
 @step
 def time_left(setting, flow, owner, row, now):
-    """Ticks until a flow's place is free again, seen from a flow of ``owner``, whose idle times ``row`` has.
+    """Return the ticks until a flow may be replaced by a flow of ``owner``, whose idle limits are in ``row``.
 
-    A trusted flow of another owner may idle longer than ours: it goes when no owner's would be waited for.
+    A trusted flow of another owner may have a longer idle limit, so the longest limit of all applies to it.
     """
     limit = idle_limit(flow.state, row)
     if flow.state == TRUSTED and flow.owner != u16(owner):
@@ -120,9 +120,9 @@ def time_left(setting, flow, owner, row, now):
 
 @step
 def touch(setting, bucket, flow, flags, now):
-    """A packet of a known flow: it is trusted now, or closing after FIN or RST.
+    """Record a packet of a known flow. The flow becomes trusted, or closing after FIN or RST.
 
-    False where it may not be trusted, since its bucket has its share of trusted flows.
+    Return False if it cannot become trusted, because its bucket has its share of trusted flows.
     """
     flow.seen = now
     if (flags & (FIN | RST)) != 0:
@@ -136,9 +136,9 @@ def touch(setting, bucket, flow, flags, now):
 
 @step
 def move(context, setting, table_worker, hashed, flow, row, now):
-    """A flow that may not be trusted in its first bucket is, from now on, in its second, if that one's share allows.
+    """Move a flow that cannot become trusted in its first bucket to its second one, if that one's share allows it.
 
-    Else the fourth established flow of a bucket would go with the next flood.
+    Otherwise the next flood would evict the fourth established flow of a bucket.
     """
     other = second_hash(hashed)
     second = bucket_at(context, table_worker, other)
@@ -165,13 +165,13 @@ def trusted_in(bucket):
 
 @step
 def is_trusted(flow):
-    """1 or 0, without a branch."""
+    """Return 1 if the flow is trusted, else 0, without a branch."""
     return is_negative(int64(flow.state ^ u8(TRUSTED)) - 1)
 
 
 @step
 def lookup(context, table_worker, hashed, high, low, ports, owner):
-    """Where worker ``table_worker`` has a flow: (its bucket, its place there or -1)."""
+    """Find a flow in the table of worker ``table_worker``. Return (its bucket, its way there or -1)."""
     bucket = bucket_at(context, table_worker, hashed)
     way = find(bucket, hashed, high, low, ports, owner)
     if way < 0 and flow_row(bucket, 0).overflowed != 0:
@@ -185,15 +185,15 @@ def lookup(context, table_worker, hashed, high, low, ports, owner):
 
 @step
 def is_alive(flow, target, row, now):
-    """Whether a flow of another worker may be used; unlike ``still_good`` it leaves it as it is."""
+    """Return whether an entry of another worker is usable. Unlike ``still_good`` this does not change the entry."""
     return target.state != GONE and target.generation == flow.generation and not is_idle(flow, row, now)
 
 
 @step
 def still_good(context, setting, worker, table_worker, hashed, bucket, flow, target, row, flags, now):
-    """Whether a flow that was found may be used: its ``target`` row lives and it was not idle; counted and touched.
+    """Return whether an entry is usable: its ``target`` row is in use and it was not idle too long. Count and touch it.
 
-    ``row`` has the idle times.  A connection that opens where a closed one was begins afresh.
+    ``row`` has the idle limits. A SYN on a closing flow starts a new flow.
     """
     if unlikely(target.state == GONE or target.generation != flow.generation):
         flow.state = 0
@@ -211,9 +211,10 @@ def still_good(context, setting, worker, table_worker, hashed, bucket, flow, tar
 
 @step
 def free_place(setting, bucket, hashed, owner, row, now):
-    """A place for a flow of ``owner``: free or idle, else a random untrusted flow's (+ WAYS); -1 where none is.
+    """Return a way for a flow of ``owner``: a free or idle one, else a random untrusted flow's (+ WAYS), else -1.
 
-    Sets of ways are bits of a number, found without branches: the verifier would follow every state of every way.
+    Sets of ways are the bits of a number, computed without branches: the verifier would follow every state of every
+    way.
     """
     first, chance = first_way(hashed), int64(hashed >> u32(20)) ^ int64(now)
     if flow_row(bucket, first).state == 0 and setting.untrusted_ways >= u32(WAYS):
@@ -235,7 +236,7 @@ def free_place(setting, bucket, hashed, owner, row, now):
 
 @step
 def enter(flow, high, low, ports, owner, target, generation, now):
-    """Write a new flow, its state last: who reads in between sees an empty place."""
+    """Write a new flow. The state is written last, so that a concurrent reader sees an empty entry."""
     flow.state = 0
     flow.high, flow.low, flow.ports = high, low, ports
     flow.owner, flow.target, flow.generation = u16(owner), u16(target), u8(generation)
@@ -245,7 +246,7 @@ def enter(flow, high, low, ports, owner, target, generation, now):
 
 @step
 def remember(context, setting, worker, hashed, high, low, ports, owner, target, generation, row, now):
-    """Enter a new flow, in its first bucket or its second; what became of it is counted."""
+    """Enter a new flow in its first or second bucket, and count the outcome."""
     bucket = bucket_at(context, worker, hashed)
     place = free_place(setting, bucket, hashed, owner, row, now)
     if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):

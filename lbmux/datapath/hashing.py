@@ -1,9 +1,9 @@
-"""The two hashes: one that everybody knows, one that nobody outside can guess.
+"""The two hash functions: a public one and a keyed one.
 
-``murmur3`` picks the Maglev slot, so it must be the same on every mux and for whoever checks it:
-MurmurHash3 x86 32-bit, equal to ``mmh3.hash(key, seed, signed=False)``.  ``keyed`` places names and flows in
-our own tables, so nobody must be able to aim at a bucket: strongly universal multilinear hashing
-(Lemire and Kaser, "Strongly universal string hashing is fast", 2014, section 3) under secret random keys.
+``murmur3`` selects the Maglev slot, so it must be the same on every mux and reproducible elsewhere: it is MurmurHash3
+x86 32-bit, equal to ``mmh3.hash(key, seed, signed=False)``. ``keyed`` places addresses and flows in our own tables,
+where an attacker must not be able to aim at a bucket: it is strongly universal multilinear hashing (Lemire and Kaser,
+"Strongly universal string hashing is fast", 2014, section 3) with secret random keys.
 """
 
 from lbmux.datapath.memory import int64, step, u32, u64
@@ -30,14 +30,14 @@ def _finish(h, length):
 
 @step
 def murmur3(seed, source, destination, ports, protocol):
-    """Of 16 bytes: source and destination IPv4 address, both ports as on the wire, protocol and three zero bytes."""
+    """Hash 16 bytes: source and destination IPv4 address, both ports as on the wire, protocol, three zero bytes."""
     h = _mix(_mix(u32(seed), u32(source)), u32(destination))
     return _finish(_mix(_mix(h, u32(ports)), u32(protocol)), 16)
 
 
 @step
 def murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol):
-    """Of 40 bytes: the same with IPv6 addresses."""
+    """Hash 40 bytes: the same fields with IPv6 addresses."""
     h = _mix(_mix(u32(seed), u32(source_high)), u32(source_high >> u64(32)))
     h = _mix(_mix(h, u32(source_low)), u32(source_low >> u64(32)))
     h = _mix(_mix(h, u32(destination_high)), u32(destination_high >> u64(32)))
@@ -47,11 +47,11 @@ def murmur3_wide(seed, source_high, source_low, destination_high, destination_lo
 
 @step
 def keyed(keys, salt, high, low, ports, owner):
-    """32 bits of a 128-bit address, two ports and a small number; ``keys`` is the SETTINGS row.
+    """Hash a 128-bit address, two ports and a small number to 32 bits. ``keys`` is the SETTINGS row.
 
-    Words that are zero for every IPv4 address cost nothing there: two of the four are constant.  Another ``salt`` is
-    another key for the words in which neighbours differ, addresses or ports in a row: their hashes are a step apart,
-    and a salt that was only added would leave a step as it is that heaps them up.
+    Two of the four address words are constant for IPv4 and cost nothing there. Consecutive addresses or ports hash to
+    values a constant step apart, and an unlucky step clusters them. ``salt`` therefore changes the keys of those words:
+    a salt that was only added to the sum would keep the step.
     """
     salted = u64(salt) | (u64(salt) << u64(32))
     first, second = keys.key1 ^ salted, keys.key2 ^ salted
@@ -63,5 +63,5 @@ def keyed(keys, salt, high, low, ports, owner):
 
 @step
 def scale(hashed, size):
-    """A 32-bit hash as an index below ``size``, without a division."""
+    """Map a 32-bit hash to an index below ``size``, without a division."""
     return int64((u64(hashed) * u64(size)) >> u64(32))

@@ -1,7 +1,7 @@
-"""Header layouts, each written once.  Fields are as a little-endian machine loads them from the wire.
+"""Header layouts of the data path, each defined once. Fields are as a little-endian machine loads them from the wire.
 
-An Ethernet address is three fields because a record has no 48-bit integer; ``swap16`` and ``swap32``
-(memory.py) turn a loaded number into its value.
+An Ethernet address takes two fields, because a record has no 48-bit integer. ``swap16`` and ``swap32`` (memory.py)
+convert a loaded number to its value.
 """
 
 from lbmux.datapath.memory import header, layout
@@ -37,20 +37,20 @@ IPV6 = layout(
     ("destination_high", "u8"),
     ("destination_low", "u8"),
 )
-"""RFC 8200, section 3; ``length`` is that of what follows."""
+"""RFC 8200, section 3; ``length`` is the payload length."""
 IPV6_BYTES = IPV6.itemsize
 
 EXTENSION = layout(("next", "u1"), ("length", "u1"), ("fragment", "u2"))
 """RFC 8200, section 4: ``length`` in units of 8 bytes, the first not counted; ``fragment`` in a fragment header."""
 
 TAG = layout(("control", "u2"), ("type", "u2"))
-"""IEEE 802.1Q: what stands behind the Ethernet type of a tagged frame."""
+"""IEEE 802.1Q: the fields after the Ethernet type of a tagged frame."""
 TAG_BYTES = TAG.itemsize
 
 GRE = layout(("flags_version", "u2"), ("protocol", "u2"))
 """RFC 2784, without checksum; ``protocol`` is an Ethernet type."""
 GUE = layout(("version_length", "u1"), ("protocol", "u1"), ("flags", "u2"))
-"""draft-ietf-intarea-gue, variant 0: ``version_length`` has the length of what follows in units of 4 bytes."""
+"""draft-ietf-intarea-gue, variant 0: ``version_length`` has the length of the optional fields in units of 4 bytes."""
 GENEVE = layout(("version_length", "u1"), ("flags", "u1"), ("protocol", "u2"), ("network", "u4"))
 """RFC 8926: ``version_length`` has the length of the options in units of 4 bytes, ``network`` the VNI."""
 
@@ -64,7 +64,7 @@ TCP = layout(
     ("checksum", "u2"),
     ("urgent", "u2"),
 )
-"""RFC 9293, section 3.1; ``ports`` is source and destination port in one load."""
+"""RFC 9293, section 3.1; ``ports`` loads source and destination port at once."""
 TCP_BYTES = TCP.itemsize
 
 UDP = layout(("ports", "u4"), ("length", "u2"), ("checksum", "u2"))
@@ -72,7 +72,7 @@ UDP = layout(("ports", "u4"), ("length", "u2"), ("checksum", "u2"))
 UDP_BYTES = UDP.itemsize
 
 ICMP_HEADER = layout(("type", "u1"), ("code", "u1"), ("checksum", "u2"))
-"""RFC 792, RFC 4443: what all messages begin with."""
+"""RFC 792, RFC 4443: the first fields of every message."""
 
 TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
 """Ethernet types as loaded."""
@@ -88,10 +88,10 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flags (RFC 9293, section 3.1)."""
 
 DONT_FRAGMENT, FRAGMENTED = 0x0040, 0xFF3F
-"""As loaded: the DF bit; and the bits of ``fragment`` of which one is set in every fragment."""
+"""As loaded: the DF bit; the bits of ``fragment`` of which every fragment has at least one set (MF and offset)."""
 
 MORE_OR_OFFSET = 0xF9FF
-"""Bits of an IPv6 fragment header of which none is set in a whole ("atomic") datagram (RFC 6946)."""
+"""Bits of an IPv6 fragment header that are all zero in an atomic fragment, a whole datagram (RFC 6946)."""
 
 ethernet, tag, ipv4, ipv6, tcp, udp = map(header, (ETHERNET, TAG, IPV4, IPV6, TCP, UDP))
 extension, gre, gue, geneve, icmp = map(header, (EXTENSION, GRE, GUE, GENEVE, ICMP_HEADER))

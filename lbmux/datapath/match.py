@@ -1,9 +1,9 @@
-"""Match: is this address one of ours?
+"""Match: look the packet's address up in the address map.
 
-The second step.  One exact-match table holds every address that means something: the VIPs of services, the
-DIPs of local backends, the muxes that an agent listens to, its own tunnel end points.  It is an open-addressed
-hash table in two copies; the control side fills the copy that is not in force so that no name lies more than
-PROBES places from its own, then switches.
+This is the second step. One exact-match table, the address map, holds every address that the data path must
+recognise: the VIPs of services, the DIPs of local backends, the muxes that an agent accepts, its own tunnel addresses.
+It is an open-addressed hash table in two copies. lbmux.tables.address_map fills the inactive copy so that no entry is
+more than PROBES places from its home position, then switches.
 """
 
 from lbmux.datapath.context import address_limit, addresses
@@ -21,7 +21,7 @@ def address_hash(keys, salt, kind, high, low, port, protocol):
 
 @step
 def match(context, setting, kind, high, low, port, protocol):
-    """The index that (kind, address, port, protocol) stands for, or -1.  ``port`` is as loaded."""
+    """Return the index that (kind, address, port, protocol) maps to, or -1. ``port`` is as loaded."""
     active = int64(setting.active & u32(1))
     in_second = u64(0) - barrier_var(u64(active))
     salt = u64(setting.salt0) ^ (u64(setting.salt0 ^ setting.salt1) & in_second)
@@ -34,14 +34,14 @@ def match(context, setting, kind, high, low, port, protocol):
             return int64(-1)
         different = (entry.low ^ low) | (entry.high ^ high) | u64(entry.port ^ u16(port))
         different |= u64(entry.protocol ^ u8(protocol)) | u64(entry.kind ^ u8(kind))
-        if different == u64(0):  # one branch: the kernel's verifier would follow five, eight times
+        if different == u64(0):  # one branch: the verifier would follow five of them, eight times
             return int64(entry.index)
     return int64(-1)
 
 
 @step
 def match_service(context, setting, kind, high, low, port, protocol):
-    """Like ``match``, where a name without a port stands for all ports that have no name of their own."""
+    """Like ``match``, but an entry without a port matches every port that has no entry of its own."""
     index = match(context, setting, kind, high, low, port, protocol)
     if index < 0 and setting.any_port != 0:
         index = match(context, setting, kind, high, low, u16(0), protocol)

@@ -1,15 +1,13 @@
 """Typed views on raw memory: the lowest layer of the data path.
 
-Numba intrinsics that lower to the LLVM a C compiler would emit for pointers and
-structs, so that the same step runs natively and passes the kernel's verifier.
-Everything above this file is ordinary Python that Numba compiles.
+These Numba intrinsics lower to the LLVM that a C compiler would emit for pointers and structs, so the same step runs
+natively and passes the kernel's verifier. Everything above this file is ordinary Python that Numba compiles.
 
-Two rules, both learned from the verifier:
+The verifier imposes two rules:
 
-- layouts are naturally aligned (``layout`` sees to it): Numba gives unaligned
-  records single-byte loads;
-- a bound is proved by a mask, by ``(hash * size) >> 32`` or by a test of a value
-  read from memory; one that comes from ``%`` is lost on the verifier.
+- layouts are naturally aligned (``layout`` ensures it): Numba loads unaligned records byte by byte;
+- a bound is proved by a mask, by ``(hash * size) >> 32`` or by a test of a value read from memory. The verifier does
+  not understand a bound that comes from ``%``.
 """
 
 from typing import Any
@@ -33,9 +31,9 @@ STEP_OPTIONS = {
 
 
 def step(function: Any) -> Any:
-    """A step of the data path: pure, without exceptions, inlined into whatever target calls it.
+    """Make a function a step of the data path: pure, without exceptions, inlined into every target that calls it.
 
-    A constant that it is called with is a number as others are: Numba would compile it once more for each.
+    Constant arguments are typed as ordinary numbers: Numba would compile the step again for each constant.
     """
     made = njit(**STEP_OPTIONS)(function)
     template = made.get_call_template
@@ -44,17 +42,17 @@ def step(function: Any) -> Any:
 
 
 def layout(*fields: tuple[str, str]) -> np.dtype[Any]:
-    """A C struct: a NumPy dtype with natural alignment.  No nested arrays: Numba would count references."""
+    """Return a C struct as a NumPy dtype with natural alignment. It has no nested arrays, which need refcounts."""
     return np.dtype(list(fields), align=True)
 
 
 def offset_by(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
-    """LLVM for ``(char *)pointer + offset``."""
+    """Return the LLVM for ``(char *)pointer + offset``."""
     return builder.gep(pointer, [offset], inbounds=True, source_etype=i8)
 
 
 def header(dtype: np.dtype[Any]) -> Any:
-    """``header(IPV4)(frame, 14)`` is the record of that layout at byte 14 of the frame."""
+    """Return an intrinsic: ``header(IPV4)(frame, 14)`` is the record of that layout at byte 14 of the frame."""
     record = from_dtype(dtype)
 
     @intrinsic
@@ -68,7 +66,7 @@ def header(dtype: np.dtype[Any]) -> Any:
 
 
 def rows(dtype: np.dtype[Any]) -> Any:
-    """``rows(FLOW)(table, 3)`` is the fourth record of a table of that layout."""
+    """Return an intrinsic: ``rows(FLOW)(table, 3)`` is the fourth record of a table of that layout."""
     record, size = from_dtype(dtype), dtype.itemsize
 
     @intrinsic
@@ -84,7 +82,7 @@ def rows(dtype: np.dtype[Any]) -> Any:
 
 @intrinsic
 def advance(typing: Any, pointer: Any, offset: Any) -> Any:
-    """The pointer ``offset`` bytes further on."""
+    """Return the pointer advanced by ``offset`` bytes."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return offset_by(builder, *args)
@@ -94,7 +92,7 @@ def advance(typing: Any, pointer: Any, offset: Any) -> Any:
 
 @intrinsic
 def beyond(typing: Any, pointer: Any, end: Any) -> Any:
-    """True where ``pointer`` lies past ``end``: the bounds check that the verifier understands."""
+    """Return whether ``pointer`` is past ``end``: the bounds check that the verifier understands."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.icmp_unsigned(">", args[0], args[1])
@@ -104,7 +102,7 @@ def beyond(typing: Any, pointer: Any, end: Any) -> Any:
 
 @intrinsic
 def at_address(typing: Any, address: Any) -> Any:
-    """An integer address (``array.ctypes.data``) as a pointer: native code only."""
+    """Return an integer address (``array.ctypes.data``) as a pointer: native code only."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], i8.as_pointer())
@@ -114,7 +112,7 @@ def at_address(typing: Any, address: Any) -> Any:
 
 @intrinsic
 def barrier_var(typing: Any, value: Any) -> Any:
-    """The value, of which the compiler knows nothing any more: so it makes no branch of arithmetic."""
+    """Return the value, but hide it from the compiler, so that it does not turn arithmetic into a branch."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [args[0]], side_effect=False)
@@ -134,12 +132,12 @@ def _swap(kind: Any) -> Any:
 
 
 swap16, swap32, swap64 = _swap(types.uint16), _swap(types.uint32), _swap(types.uint64)
-"""Between the wire's byte order and the machine's (little-endian, as eBPF here)."""
+"""Convert between network byte order and the machine's (little-endian, as eBPF here)."""
 
 
 @intrinsic
 def prefetch(typing: Any, pointer: Any) -> Any:
-    """Ask for a cache line that will be written soon: native code only."""
+    """Prefetch a cache line that will soon be written: native code only."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32])
@@ -153,7 +151,7 @@ def prefetch(typing: Any, pointer: Any) -> Any:
 
 @intrinsic
 def unlikely(typing: Any, condition: Any) -> Any:
-    """The condition, which seldom holds: the compiler is told, and puts what follows from it out of the way."""
+    """Return the condition, and hint to the compiler that it is rarely true."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         bit, name = ir.IntType(1), "llvm.expect.i1"

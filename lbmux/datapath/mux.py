@@ -1,6 +1,7 @@
 """The mux: frame -> parse -> match the VIP -> access -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
 
-This one function is the way of a packet, in user space and in the kernel.
+The same functions run in user space and in the kernel. The slow path (lbmux.slowpath.forwarder) and `lbmux explain`
+(lbmux.tools.dry_run) call the single steps: ``service_of``, ``active_service``, ``select``, ``choose``.
 """
 
 from lbmux.datapath.access import admit, allowed
@@ -62,10 +63,10 @@ FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdic
 UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
 PUNT = -2
 KERNEL_TABLES = 4
-"""So many CPUs' parts the kernel looks through itself."""
+"""How many CPUs' flow tables the kernel program searches itself."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 NO_SLOT = 0xFFFF
-"""A slot without a backend."""
+"""The backend of an empty slot."""
 
 
 @step
@@ -83,7 +84,7 @@ def active_service(context, setting, index):
 
 @step
 def slot_hash(service, packet):
-    """Of what the service wants hashed: all five fields, or fewer so that more flows of a client go together."""
+    """Hash the fields that the service selects: all five, or fewer so that more flows of a client stay together."""
     source_mask = u64(0) - u64((service.hashed & u32(HASH_SOURCE)) != 0)
     destination_mask = u64(0) - u64((service.hashed & u32(HASH_DESTINATION)) != 0)
     ports, protocol = u32(packet.ports & service.port_mask), u32(packet.protocol)
@@ -96,7 +97,7 @@ def slot_hash(service, packet):
 
 @step
 def select(context, service, packet):
-    """The backend of the packet's Maglev slot, or -1."""
+    """Return the backend of the packet's Maglev slot, or -1."""
     if service.size == 0:
         return int64(-1)
     return slot_at(context, service.slots, service, packet)
@@ -104,7 +105,7 @@ def select(context, service, packet):
 
 @step
 def slot_at(context, first, service, packet):
-    """The backend of the packet's slot in the Maglev table that begins at ``first``, or -1."""
+    """Return the backend of the packet's slot in the Maglev table that begins at ``first``, or -1."""
     slot = int64(first) + scale(slot_hash(service, packet), service.size)
     if slot >= slot_limit(context):
         return int64(-1)
@@ -114,7 +115,7 @@ def slot_at(context, first, service, packet):
 
 @step
 def flow_backend(context, setting, worker, hashed, packet, index, service, now, named):
-    """The backend that the packet's flow has, or -1; ``named`` by a connection id, it has that one from now on."""
+    """Return the backend of the packet's flow, or -1. A backend ``named`` by a connection id replaces the flow's."""
     bucket, way = lookup(context, worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return int64(-1)
@@ -131,9 +132,9 @@ def flow_backend(context, setting, worker, hashed, packet, index, service, now, 
 
 @step
 def in_worker_table(context, table_worker, hashed, packet, index, service, now):
-    """The backend that the packet's flow has in a worker's part, or -1; nothing is changed there."""
+    """Return the backend of the packet's flow in another worker's table, or -1. That table is not changed."""
     bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
-    way = barrier(context, way, packet.source_low)  # else the verifier follows every place, in every part, to the end
+    way = barrier(context, way, packet.source_low)  # else the verifier follows every way of every table to the end
     flow = flow_row(bucket, way & (WAYS - 1))
     target = int64(flow.target)
     if way < 0 or target >= backend_limit(context):
@@ -143,28 +144,26 @@ def in_worker_table(context, table_worker, hashed, packet, index, service, now):
 
 @step
 def in_other_tables(context, worker, hashed, packet, index, service, now):
-    """The backend that the packet's flow has in another worker's part, or -1.
+    """Return the backend of the packet's flow in another worker's table, or -1.
 
-    The kernel looks at the last part, which is user space's, and at those of some CPUs: to follow it through many is
-    more than its verifier does.  What it does not find there user space looks for, and enters in that part.
+    The kernel program searches the last table, which is user space's, and those of KERNEL_TABLES CPUs; more would
+    exceed the verifier's limits. User space searches for the rest and enters what it finds in the last table.
     """
     last = worker_limit(context) - 1
     target = in_worker_table(context, last, hashed, packet, index, service, now) if worker != last else int64(-1)
     most = KERNEL_TABLES if is_plain(context) else last
     for table_worker in range(min(most, last)):
-        if target < 0 and differs(table_worker, worker) != u64(
-            0
-        ):  # no jump: the verifier would go on for each CPU by itself
+        if target < 0 and differs(table_worker, worker) != u64(0):  # branchless: the verifier would fork for each CPU
             target = in_worker_table(context, table_worker, hashed, packet, index, service, now)
     return target
 
 
 @step
 def slot_has_changed(context, setting, service, packet, target, now):
-    """Whether a packet without a flow entry may belong to a flow that its slot would now give to another backend.
+    """Return whether a packet without a flow entry may belong to a flow whose slot has since got another backend.
 
-    Its slot's backend is ``target``; the one before stands in the service's previous Maglev table.  A flow may change
-    its worker (its CPU) at any time.
+    The slot's backend is ``target``; the former one is in the service's previous Maglev table. A flow may change its
+    worker (its CPU) at any time.
     """
     if (
         (packet.flags & SYN) != 0
@@ -177,10 +176,11 @@ def slot_has_changed(context, setting, service, packet, target, now):
 
 @step
 def previous_backend(context, worker, service, packet, target):
-    """The backend of a TCP connection of which no worker here knows, after a change of the Maglev table.
+    """Return the backend of a TCP connection that no worker knows, after a change of the Maglev table.
 
-    It came from another mux, and most of what is open when a table changes is older than the change: so it has the
-    backend that its slot had before, if that lives, and survives the loss of a mux beside a change of backends.
+    The connection came from another mux. Most connections that are open when a table changes are older than the
+    change, so it gets its slot's former backend if that is in use. It then survives the loss of a mux together with a
+    change of backends.
     """
     if packet.protocol != TCP_PROTOCOL or service.previous == PREVIOUS_LOST:
         return target
@@ -193,7 +193,7 @@ def previous_backend(context, worker, service, packet, target):
 
 @step
 def if_in_use(context, backend):
-    """The backend, or -1 where it is not in use."""
+    """Return the backend, or -1 if it is not in use."""
     if backend < 0 or backend >= backend_limit(context) or backend_row(backends(context), backend).state == GONE:
         return int64(-1)
     return int64(backend)
@@ -201,9 +201,9 @@ def if_in_use(context, backend):
 
 @step
 def choose(context, setting, worker, start, end, packet, index, service, now):
-    """The backend of a packet: its connection id's, else its flow's, else its slot's, which the flow keeps.
+    """Return the backend of a packet: by its connection id, else by its flow entry, else by its slot.
 
-    -1 where there is none; PUNT where user space is to look for the flow.
+    A new flow is entered with the backend. Return -1 if there is none, and PUNT if user space must search for the flow.
     """
     named = if_in_use(context, named_server(context, setting, start, end, packet, index, service))
     if unlikely(named >= 0):
@@ -239,9 +239,9 @@ def choose(context, setting, worker, start, end, packet, index, service, now):
 
 @step
 def without_backend(context, worker, index, service, now):
-    """The verdict of a packet that no backend gets.  The kernel punts some, a bounded number, for user space to reject.
+    """Return the verdict of a packet without a backend. The kernel punts a limited number for user space to reject.
 
-    A service without slots enters no flows, so its rate bucket is free for that.
+    A service without slots enters no flows, so its rate bucket serves as the limit.
     """
     if is_plain(context) and service.rejects != 0:
         return REJECT if admit(context, worker, index, service, now) else NO_BACKEND
@@ -250,7 +250,7 @@ def without_backend(context, worker, index, service, now):
 
 @step
 def merge_verifier_paths(context, setting, packet):
-    """The packet; IPv4 and IPv6, TCP and UDP have the look-ups in common, and the verifier follows them but once."""
+    """Return the packet. From here on the verifier follows one path for IPv4, IPv6, TCP and UDP together."""
     family, flags = barrier(context, packet.family, setting.key0), barrier(context, packet.flags, setting.key0)
     protocol = barrier(context, packet.protocol, setting.key0)
     return Packet(
@@ -261,7 +261,7 @@ def merge_verifier_paths(context, setting, packet):
 
 @step
 def forward(context, worker, now):
-    """One frame on its way through the mux: (verdict, backend or -1)."""
+    """Process one frame. Return (verdict, backend or -1)."""
     start, end = frame(context), frame_end(context)
     packet = parse(context, start, end)
     if packet.verdict != PARSED:
@@ -273,7 +273,7 @@ def forward(context, worker, now):
 
 @step
 def at_usual_offsets(packet):
-    """The packet, whose headers are known to stand where most packets' stand: code for those alone is faster."""
+    """Return the packet with its header offsets as constants, so that the code for the usual offsets is faster."""
     return Packet(
         packet.verdict, int64(4), u64(0), packet.source_low, u64(0), packet.destination_low, packet.ports,
         packet.protocol, packet.flags, int64(ETHERNET_BYTES), int64(USUAL_TRANSPORT),
@@ -282,7 +282,7 @@ def at_usual_offsets(packet):
 
 @step
 def forward_parsed(context, worker, now, start, end, packet):
-    """From the match on: (verdict, backend or -1)."""
+    """Process a parsed packet, from the match on. Return (verdict, backend or -1)."""
     setting = settings_row(settings(context), 0)
     port = destination_port(packet.ports)
     index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
@@ -329,5 +329,5 @@ def run_counted(context, steps):
 
 @step
 def run(context):
-    """One frame through the mux: (verdict, backend or -1)."""
+    """Process and count one frame. Return (verdict, backend or -1)."""
     return run_counted(context, forward)

@@ -1,11 +1,10 @@
-"""Parse: what a frame is, as far as forwarding needs to know.
+"""Parse: find the headers that forwarding needs.
 
-First on the way of a packet.  Every bound is checked here, against the frame's end for the kernel's
-verifier and against the lengths that the headers claim; the steps behind rely on it.
+This is the first step. It checks every bound: against the frame's end, for the kernel's verifier, and against the
+lengths that the headers state. The later steps rely on it.
 
-Headers whose place varies (behind VLAN tags, IPv4 options, IPv6 extension headers) are followed in user space
-only: the verifier would follow every place that they can have.  In the kernel ``is_plain`` is a constant, and such
-frames go up to user space.
+Headers at variable offsets (after VLAN tags, IPv4 options, IPv6 extension headers) are parsed only in user space: the
+verifier would follow every possible offset. In the kernel ``is_plain`` is a constant, and such frames are punted.
 """
 
 from collections import namedtuple
@@ -54,16 +53,16 @@ Packet = namedtuple(
     "Packet",
     "verdict family source_high source_low destination_high destination_low ports protocol flags network transport",
 )
-"""``verdict`` is PARSED or says why not; ``family`` is 4 or 6; addresses are 128-bit halves, ports as loaded,
-``flags`` those of TCP; ``network`` and ``transport`` are where the IP header and what it carries begin."""
+"""``verdict`` is PARSED or the reason; ``family`` is 4 or 6; addresses are 128-bit halves, ports are as loaded,
+``flags`` are TCP's; ``network`` and ``transport`` are the offsets of the IP header and the transport header."""
 
 Headers = namedtuple("Headers", "verdict family protocol transport length")
-"""An IP header and all that belongs to it: where what it carries begins, and the whole packet's bytes."""
+"""An IP header with its options or extension headers: the transport header's offset, the whole packet's length."""
 
 
 @step
 def mapped(address):
-    """The low half of an IPv4 address' mapped form (RFC 4291, section 2.5.5.2); the high half is zero."""
+    """Return the low half of an IPv4 address's mapped form (RFC 4291, section 2.5.5.2); the high half is zero."""
     return (u64(address) << u64(32)) | u64(0xFFFF0000)
 
 
@@ -90,7 +89,7 @@ def is_tag(kind):
 
 @step
 def network_offset(context, start, end):
-    """(PARSED or why not, where the IP header begins, the Ethernet type there)."""
+    """Return (PARSED or the reason, the IP header's offset, its Ethernet type)."""
     if beyond(advance(start, ETHERNET_BYTES), end):
         return int64(TRUNCATED), int64(0), u16(0)
     offset, kind = int64(ETHERNET_BYTES), ethernet(start, 0).type
@@ -110,7 +109,7 @@ def network_offset(context, start, end):
 
 @step
 def ipv4_headers(context, start, offset, end, bytes_left):
-    """The IPv4 header at ``offset``, where there are ``bytes_left`` bytes."""
+    """Parse the IPv4 header at ``offset``, with ``bytes_left`` bytes to the frame's end."""
     if beyond(advance(start, offset + IPV4_BYTES), end):
         return _no_headers(TRUNCATED)
     ip = ipv4(start, offset)
@@ -138,7 +137,7 @@ def is_extension(protocol):
 
 @step
 def ipv6_headers(context, start, offset, end, bytes_left):  # noqa: C901 -- compiled: one bounded loop for the verifier
-    """The IPv6 header at ``offset`` with its extension headers (RFC 8200), of which there may be MOST_EXTENSIONS."""
+    """Parse the IPv6 header at ``offset`` and up to MOST_EXTENSIONS extension headers (RFC 8200)."""
     if beyond(advance(start, offset + IPV6_BYTES), end):
         return _no_headers(TRUNCATED)
     ip = ipv6(start, offset)
@@ -173,7 +172,7 @@ def ipv6_headers(context, start, offset, end, bytes_left):  # noqa: C901 -- comp
 
 @step
 def headers_at(context, start, offset, end, bytes_left, kind):
-    """The IP header at ``offset``, of the family that the Ethernet type says."""
+    """Parse the IP header at ``offset``. The Ethernet type ``kind`` gives its family."""
     if kind == TYPE_IPV4:
         return ipv4_headers(context, start, offset, end, bytes_left)
     if kind == TYPE_IPV6:
@@ -183,7 +182,7 @@ def headers_at(context, start, offset, end, bytes_left, kind):
 
 @step
 def parse(context, start, end):
-    """The IP packet with TCP or UDP behind the Ethernet header."""
+    """Parse the TCP or UDP packet of a frame."""
     verdict, offset, kind = network_offset(context, start, end)
     if verdict != PARSED:
         return _nothing(verdict)
@@ -192,7 +191,7 @@ def parse(context, start, end):
 
 @step
 def parse_at(context, start, offset, end, bytes_left, kind):
-    """The IP packet with TCP or UDP at ``offset``, of which there are ``bytes_left`` bytes."""
+    """Parse the TCP or UDP packet whose IP header is at ``offset``, with ``bytes_left`` bytes to the frame's end."""
     found = headers_at(context, start, offset, end, bytes_left, kind)
     if found.verdict != PARSED:
         return _nothing(found.verdict)
@@ -213,7 +212,7 @@ def parse_at(context, start, offset, end, bytes_left, kind):
     else:
         is_icmp = found.protocol == (ICMP_PROTOCOL if found.family == 4 else ICMPV6_PROTOCOL)
         return _nothing(ICMP if is_icmp else PROTOCOL)
-    if found.family == 4:  # not by ``kind``, of which the verifier does not remember what it was compared with
+    if found.family == 4:  # not by ``kind``: the verifier does not remember the result of that comparison
         old = ipv4(start, offset)
         return Packet(
             int64(PARSED), int64(4), u64(0), mapped(old.source), u64(0), mapped(old.destination), ports,

@@ -1,7 +1,7 @@
-"""Sift: whether somebody who watches may want to see a frame, judged by its headers alone.
+"""The prefilter: whether a trace client may want a frame, judged by its headers alone.
 
-Not on the way of a packet that nobody watches.  A sieve is coarser than the filter that it was made of
-(lbmux.tracing.prefilter_builder), so that a few comparisons are enough.
+It runs only while a trace client is connected. A prefilter is coarser than the filter that it was built from
+(lbmux.tracing.prefilter_builder), so a few comparisons are enough.
 """
 
 from lbmux.datapath.context import frame, frame_end
@@ -26,9 +26,9 @@ PREFILTER = layout(
     ("either_low_mask", "u8"), ("ports", "u8"), ("ports_mask", "u8"), ("either_port", "u8"), ("either_port_mask", "u8"),
     ("protocol", "u8"), ("protocol_mask", "u8"), ("sent", "u8"), ("dropped", "u8"),
 )  # fmt: skip
-"""One row: what a frame has where a mask has a bit; a mask of 0 asks nothing.  Addresses and ports are as they are
-loaded (lbmux.addresses), ``either`` is the source's or the destination's.  ``sent`` and ``dropped``: whether frames are
-wanted of which that became."""
+"""One row: each value must match in the bits of its mask; a mask of 0 matches everything. Addresses and ports are as
+loaded (lbmux.addresses); ``either`` matches source or destination. ``sent`` and ``dropped``: whether frames with such a
+verdict are wanted."""
 prefilter_row = rows(PREFILTER)
 PORTS_BYTES, PLAIN_IPV4 = 4, 0x45
 
@@ -40,7 +40,7 @@ def within(high, low, wanted_high, wanted_low, high_mask, low_mask):
 
 @step
 def fits(prefilter, source_high, source_low, destination_high, destination_low, ports, protocol):
-    """Whether headers pass the sieve."""
+    """Return whether headers match the prefilter."""
     ports, protocol = u64(ports), u64(protocol)
     either = within(
         source_high, source_low, prefilter.either_high, prefilter.either_low, prefilter.either_high_mask,
@@ -66,7 +66,7 @@ def fits(prefilter, source_high, source_low, destination_high, destination_low, 
 
 @step
 def passes(context, prefilter):
-    """Whether the frame does: one whose headers do not stand at their usual places does."""
+    """Return whether the frame matches. A frame with headers at unusual offsets always does."""
     start, end = frame(context), frame_end(context)
     if beyond(advance(start, int64(ETHERNET_BYTES + IPV4_BYTES + PORTS_BYTES)), end):
         return False

@@ -1,7 +1,7 @@
-"""QUIC: the server that a connection id names, so that a client may change its address (RFC 9000, section 9).
+"""QUIC: select the server that the connection id names, so that a client may change its address (RFC 9000, section 9).
 
-The plaintext form of draft-ietf-quic-load-balancers: a connection id begins with an octet whose first three bits say by
-which configuration it was made, then the server id, in the clear.  Server ids of up to eight bytes.
+This is the plaintext form of draft-ietf-quic-load-balancers: a connection id begins with an octet whose first three
+bits name the configuration, followed by the server id of up to eight bytes.
 """
 
 from lbmux.datapath.headers import UDP_BYTES, UDP_PROTOCOL
@@ -13,14 +13,14 @@ byte, wide = header(layout(("value", "u1"))), header(layout(("value", "u8")))
 
 LONG_HEADER = 0x80
 SHORT_ID, LONG_ID = 1, 6
-"""Where the destination connection id begins, behind the UDP header."""
+"""Offsets of the destination connection id after the UDP header: with a short and with a long header."""
 NEEDED_BYTES = LONG_ID + 1 + 8
 MOST_BYTES = 8
 
 
 @step
 def named_server(context, setting, start, end, packet, index, service):
-    """The backend that the packet's destination connection id names, or -1."""
+    """Return the backend that the packet's destination connection id names, or -1."""
     size = int64(service.quic_bytes)
     if not unlikely(size != 0) or packet.protocol != UDP_PROTOCOL:
         return int64(-1)

@@ -1,8 +1,8 @@
 """Table layouts: flat arrays in one set of regions, shared by Python, native code and the kernel.
 
-Each region is one block of memory (anonymous, or an mmap-able BPF map), seen from Python as a NumPy
-structured array and from the data path through ``rows``.  Addresses are 128 bits as two loaded 64-bit
-halves, IPv4 in its mapped form (see lbmux.addresses); ports are as loaded from the wire; times are ticks.
+Each region is one block of memory (anonymous, or an mmap-able BPF map). Python sees it as a NumPy structured array,
+the data path through ``rows``. Addresses are 128 bits as two loaded 64-bit halves, IPv4 in its mapped form (see
+lbmux.addresses); ports are as loaded from the wire; times are in ticks.
 """
 
 import zlib
@@ -42,16 +42,16 @@ SETTINGS = layout(
     ("direct_endpoint", "u4"),
     ("punt_interface", "u4"),
 )
-"""One row.  ``active`` says which copy of names and services is in force; keys are secret and random;
-``longest_idle`` is the longest idle time of all, in ticks, ``changed`` when the Maglev tables last did; ``any_port``:
-some service has no port; ``entropy_muxes``: muxes put a flow's hash into their source address; ``direct_endpoint``: an
-agent's endpoint for connections straight to a backend's address; ``punt_interface``: the interface by which the kernel's
-agent hands replies to user space."""
+"""One row. ``active``: the copy of the address map and the services that is in force; keys are secret and random;
+``longest_idle``: the longest idle limit of all, in ticks; ``tables_changed``: when the Maglev tables last changed;
+``any_port``: some service has no port; ``entropy_muxes``: muxes put a flow's hash into their source address;
+``direct_endpoint``: an agent's endpoint for connections that clients open directly to a backend's address;
+``punt_interface``: the interface through which the kernel's agent passes replies to user space."""
 
 ADDRESS_ENTRY = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
 )
-"""An address that means something: (kind, address, port, protocol) to an index.  Two copies of ``names`` rows."""
+"""An entry of the address map: (kind, address, port, protocol) to an index. Two copies of ``addresses`` rows."""
 
 SERVICE = layout(
     ("slots", "u4"),
@@ -73,23 +73,23 @@ SERVICE = layout(
     ("unused2", "u4"),
     ("unused3", "u8"),
 )
-"""One cache line.  ``slots``/``size``: where its Maglev table lies in the slot region, ``previous`` where the one
-before lies, or NONE; ``rules``/``rule_count``: its access list.  ``hashed`` and ``port_mask``: what of a packet picks
-the slot.  ``rate``: new flows in 1024 ticks that one worker enters, 0 for all.  ``quic_bytes``: bytes of a server id in
-a connection id.  ``rejects``: whether clients are told that there is no backend; ``rate`` is then of packets that the
-kernel punts for that.  Two copies of ``services`` rows."""
+"""One cache line. ``slots`` and ``size`` locate its Maglev table in the slot region, ``previous`` the former one, or
+NONE; ``rules`` and ``rule_count`` locate its access list. ``hashed`` and ``port_mask`` select the fields that pick the
+slot. ``rate`` is the number of new flows that one worker enters in 1024 ticks, 0 for no limit. ``quic_bytes`` is the
+length of a server id in a connection id. ``rejects``: clients get a reset or an ICMP error while the service has no
+backend; ``rate`` then limits the packets that the kernel punts for that. Two copies of ``services`` rows."""
 
 NONE, PREVIOUS_LOST = 0xFFFFFFFF, 0xFFFFFFFE
-"""For ``previous``: there is no Maglev table before; or there was one, which nobody has any more."""
+"""Values of ``previous``: there is no former Maglev table; there was one, but it is no longer available."""
 
 HASH_SOURCE, HASH_DESTINATION = 1, 2
-"""Bits of ``hashed``: which addresses pick the slot."""
+"""Bits of ``hashed``: the addresses that pick the slot."""
 
 RULE = layout(("high", "u8"), ("low", "u8"), ("allowed", "u8"))
-"""From this address on (as a number, in the machine's byte order) up to the next row's, sources are allowed or not."""
+"""Sources from this address (a number in the machine's byte order) up to the next row's are allowed or denied."""
 RULE_STEPS = 18
 MOST_RULES = 1 << RULE_STEPS
-"""Rows that a look-up can tell apart."""
+"""The most rows that a look-up can search."""
 
 RATE = layout(("tokens", "u4"), ("at", "u4"))
 """A worker's token bucket for a service's new flows: 1024 tokens are a flow."""
@@ -112,13 +112,13 @@ BACKEND = layout(
     ("tunnel", "u1"),
     ("overhead_bytes", "u1"),
 )
-"""One cache line: all that is needed to send to a backend.  A MAC address is one 64-bit store, so it changes
-between two packets; zero is unknown.  ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the
-kind of encapsulation with its marks, ``overhead_bytes`` the bytes that it takes."""
+"""One cache line with everything that is needed to send to a backend. A MAC address is one 64-bit store, so it changes
+atomically; zero means unknown. ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the kind
+of encapsulation with its flags, ``overhead_bytes`` the bytes that it adds."""
 
 IPIP, GUE1, GUE0, GRE, GENEVE, DIRECT = range(6)
 KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
-"""Kinds of encapsulation, and marks beside them: the outer header is IPv6; its source carries the flow's hash."""
+"""Kinds of encapsulation, and flags beside them: the outer header is IPv6; its source carries the flow's hash."""
 
 FLOW = layout(
     ("high", "u8"),
@@ -131,8 +131,8 @@ FLOW = layout(
     ("generation", "u1"),
     ("overflowed", "u2"),
 )
-"""32 bytes: the client's address and both ports, ``owner`` (the service that stands for VIP and protocol; at an
-agent the DIP), and ``target`` (the backend; at an agent the endpoint)."""
+"""32 bytes: the client's address and both ports, ``owner`` (the service, which identifies VIP and protocol; at an agent
+the DIP), and ``target`` (the backend; at an agent the endpoint)."""
 
 ENDPOINT = layout(
     ("vip_high", "u8"),
@@ -155,11 +155,11 @@ ENDPOINT = layout(
     ("unused2", "u2"),
     ("unused4", "u4"),
 )
-"""At an agent: one VIP and port, and the DIP and port behind it.  ``mss``: what a SYN-ACK may offer at most, in bytes
-of payload, 0 for anything; ``asks``: whether the host's sockets are asked about connections that are not known."""
+"""At an agent: one VIP and port, with its DIP and port. ``mss`` is the largest MSS that a SYN-ACK may offer, in bytes,
+0 for no limit. ``checks_sockets``: user space checks the host's sockets for unknown connections."""
 
 IDENTITY = layout(("value", "u8"))
-"""What a service or a backend is called, hashed: so a later process finds the rows again.  Not for the data path."""
+"""The hashed name of a service or a backend, by which a later process finds the rows. The data path does not use it."""
 
 COUNT = layout(("packets", "u8"), ("bytes", "u8"))
 TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("unused", "u8"))
@@ -169,18 +169,18 @@ BUCKET_BYTES = WAYS * FLOW.itemsize
 """Two cache lines."""
 
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
-"""States of a flow; 0 is an empty place."""
+"""States of a flow; 0 is an empty entry."""
 
 GONE, UP, DRAINING = 0, 1, 2
-"""States of a backend: not used, used, used by the flows it has."""
+"""States of a backend: not in use, in use, in use by its existing flows only."""
 
 VIP, DIP, MUX, TUNNEL_ADDRESS, SERVER_ID, ENTROPY_MUX, SOURCE = 1, 2, 3, 4, 5, 6, 7
-"""Kinds of names: a service's address, a local backend's, a mux's (outer source), our own (outer destination); a
-server id in QUIC connection ids (its service stands for the port), a mux's source without the flow's hash; a local
-backend's address without its port, as fragments and ICMP errors show it."""
+"""Kinds of address map entries: a service's address, a local backend's, a mux's (outer source), our own (outer
+destination); a server id in QUIC connection ids (with the service in place of the port); a mux's source without the
+flow's hash; a local backend's address without its port, as fragments and ICMP errors have it."""
 
 AGENT_MARK = 0x6C62  # "lb"
-"""SO_MARK of packets that an agent sends itself, which it does not look at again."""
+"""SO_MARK of packets that an agent itself sends and must not process again."""
 
 LOCAL, NAT = 0, 1
 """Modes of an endpoint: the VIP is on a local interface; or VIP is translated to DIP."""
@@ -202,19 +202,19 @@ HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_PRE
 LOOKUP_ROWS = 16
 
 PADDING = 64
-"""Bytes behind every region, so that a bound that is rounded up stays inside."""
+"""Spare bytes after every region, so that a bound that is rounded up stays inside."""
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
 LAYOUTS = (SETTINGS, ADDRESS_ENTRY, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
 HASHES = 3
-"""Another number where rows are placed otherwise."""
+"""Increase this number whenever a hash or the placement of rows changes."""
 VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encode())
-"""Changes with any layout, and with the hashes: tables of another version are not adopted."""
+"""A digest of all layouts and hashes. A daemon does not adopt tables of another version."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows each table has.  All but ``slots``, ``endpoints`` and ``workers`` are powers of two."""
+    """The number of rows of each table. All but ``slots``, ``endpoints`` and ``workers`` are powers of two."""
 
     addresses: int = 4096
     services: int = 1024
@@ -230,7 +230,7 @@ class Sizes:
         return VERSION << 32 | zlib.crc32(repr(astuple(self)).encode())
 
     def regions(self) -> dict[str, int]:
-        """Bytes of each region."""
+        """Return the size of each region in bytes."""
         return {
             "settings": SETTINGS.itemsize + PADDING,
             "addresses": 2 * self.addresses * ADDRESS_ENTRY.itemsize + PADDING,

@@ -1,7 +1,7 @@
-"""Translate: VIP and port to DIP and port on the way in, and back on the way out (RFC 3022).
+"""Translate: VIP and port to DIP and port for inbound packets, and back for replies (RFC 3022).
 
-Checksums change by the difference (RFC 1624).  On the way out in the kernel a transport checksum may still be
-unfinished, so there it is the kernel that replaces it: the only step with two bodies.
+Checksums are updated by the difference (RFC 1624). At tc egress a transport checksum may still be unfinished, so the
+kernel's helper updates it there: this is the only step with two bodies.
 """
 
 from numba.extending import overload
@@ -13,19 +13,19 @@ from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, 
 from lbmux.datapath.parse import unmapped
 
 TCP_CHECKSUM, UDP_CHECKSUM = TCP.fields["checksum"][1], UDP.fields["checksum"][1]  # type: ignore[index]
-"""Where in the transport header."""
+"""Offsets in the transport header."""
 PSEUDO_HEADER, ZERO_IS_NONE = 0x10, 0x20  # flags of bpf_l4_csum_replace, with the size of what is replaced
 FOUR_BYTES = 4
 
 
 def fix_transport(context, start, packet, before_high, before_low, after_high, after_low, ports):
-    """The transport checksum after an address (part of the pseudo header) and the ports have changed."""
+    """Update the transport checksum after an address (part of the pseudo-header) and the ports have changed."""
     raise NotImplementedError("compiled code only")
 
 
 @step
 def _replaced(checksum, packet, before_high, before_low, after_high, after_low, ports):
-    """IPv4 addresses stand in the upper half of ``low``, and what is beside them is the same."""
+    """Return the updated checksum. An IPv4 address is the upper half of ``low``; the rest does not change."""
     if packet.family == 4:
         checksum = replace(checksum, unmapped(before_low), unmapped(after_low))
     else:
@@ -35,7 +35,7 @@ def _replaced(checksum, packet, before_high, before_low, after_high, after_low, 
 
 @step
 def _in_place(context, start, packet, before_high, before_low, after_high, after_low, ports):
-    """A UDP checksum of zero stays: the sender gave none (RFC 768)."""
+    """Update the checksum in the frame. A UDP checksum of zero stays: it means no checksum (RFC 768)."""
     if packet.protocol == TCP_PROTOCOL:
         segment = tcp(start, packet.transport)
         segment.checksum = _replaced(segment.checksum, packet, before_high, before_low, after_high, after_low, ports)
@@ -81,7 +81,7 @@ def set_ports(start, packet, ports):
 
 @step
 def translate_destination(context, start, packet, high, low, port):
-    """The packet's destination becomes the address (128-bit halves) and ``port``, as loaded."""
+    """Replace the packet's destination address (128-bit halves) and port, both as loaded."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
         ip.destination = unmapped(low)
@@ -96,7 +96,7 @@ def translate_destination(context, start, packet, high, low, port):
 
 @step
 def translate_source(context, start, packet, high, low, port):
-    """The reply's source becomes the address (128-bit halves) and ``port``, as loaded."""
+    """Replace the reply's source address (128-bit halves) and port, both as loaded."""
     if packet.family == 4:
         ip = ipv4(start, packet.network)
         ip.source = unmapped(low)
@@ -111,9 +111,9 @@ def translate_source(context, start, packet, high, low, port):
 
 @step
 def translate_both(context, start, packet, source_high, source_low, source, destination_high, destination_low, to):
-    """Both addresses and both ports (``source``, ``to``) become others, as loaded.
+    """Replace both addresses and both ports (``source``, ``to``), all as loaded.
 
-    The kernel's checksum helpers come last: they make pointers into the packet stale.
+    The kernel's checksum helpers are called last, because they make pointers into the packet stale.
     """
     if packet.family == 4:
         ip = ipv4(start, packet.network)
@@ -139,14 +139,14 @@ word_at = header(layout(("value", "u4")))
 
 @step
 def packet_end(start, packet):
-    """Where the IP packet ends, which may be before the frame does."""
+    """Return the offset of the IP packet's end, which may be before the frame's end."""
     if packet.family == 4:
         return packet.network + int64(swap16(ipv4(start, packet.network).length))
     return packet.network + int64(swap16(ipv6(start, packet.network).length)) + IPV6_BYTES
 
 
 def fix_word(context, start, packet, before, after):
-    """The TCP checksum after 32 bits of the segment have changed."""
+    """Update the TCP checksum after 32 bits of the segment have changed."""
     raise NotImplementedError("compiled code only")
 
 
@@ -173,7 +173,7 @@ def _fix_word(context, start, packet, before, after):
 
 @step
 def clamp_mss(context, packet, most):
-    """Lower the MSS that a SYN-ACK offers, where it is the first option, as every stack has it (RFC 9293, 3.7.1)."""
+    """Lower the MSS that a SYN-ACK offers. It must be the first option, as in every stack (RFC 9293, 3.7.1)."""
     start, at = frame(context), packet.transport + TCP_BYTES
     if packet.protocol != TCP_PROTOCOL or beyond(advance(start, at + MSS_OPTION_BYTES), frame_end(context)):
         return

@@ -1,7 +1,7 @@
-"""A packet as the slow path sees it: link header with its VLAN tags, IP header of either family, what it carries.
+"""An IP packet in plain Python: a parser, and a builder for the packets that lbmux sends itself.
 
-Everything else here begins with ``read_frame`` or ``read_ip``.  They rely on nothing: packets come from anybody, so
-what cannot be read is None.  ``read_ip`` takes packets whose end is missing, too, as ICMP errors quote them.
+``read_frame`` and ``read_ip`` trust nothing: packets come from anywhere, so they return None for a packet that they
+cannot parse. ``read_ip`` also accepts truncated packets, as ICMP errors quote them. The data path has its own parser.
 """
 
 import struct
@@ -17,24 +17,24 @@ TYPE_IPV4, TYPE_IPV6, TAG_TYPES = 0x0800, 0x86DD, (0x8100, 0x88A8)
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
 EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
 MOST_EXTENSIONS = 8
-"""As in the data path: a chain without a bound would be a way to keep us busy."""
+"""The same bound as in the data path. An unbounded chain would let a sender keep us busy."""
 DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK = 0x4000, 0x2000, 0x1FFF
 HOPS = 64
 
 
 @dataclass(frozen=True)
 class Packet:
-    """One IP packet.  ``data`` begins with its IP header and has no link padding behind."""
+    """One IP packet. ``data`` begins with the IP header and has no link padding at its end."""
 
     data: bytes
     source: Address
     destination: Address
     protocol: int
-    """Of what stands at ``transport``; in a later fragment, of the datagram."""
+    """The protocol of the header at ``transport``; in a later fragment, of the datagram."""
     transport: int
-    """Where in ``data`` the transport header begins, or the rest of a fragment's datagram."""
+    """The offset in ``data`` of the transport header or, in a later fragment, of the payload."""
     length_bytes: int
-    """What the header claims; ``data`` is shorter in a quote."""
+    """The length that the header states. In an ICMP quote ``data`` is shorter."""
     hops: int
     traffic_class: int
     identification: int = 0
@@ -42,7 +42,7 @@ class Packet:
     more: bool = False
     dont_fragment: bool = True
     fragment_at: int = 0
-    """Where an IPv6 fragment header stands, 0 where there is none."""
+    """The offset of an IPv6 fragment header, or 0 if there is none."""
     link: bytes = b""
     """The Ethernet header and its tags."""
 
@@ -64,7 +64,7 @@ class Packet:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """Source and destination port, where they are there to be read."""
+        """Source and destination port, or None if the packet does not contain them."""
         if self.protocol not in (TCP, UDP) or self.offset_bytes or len(self.data) < self.transport + 4:
             return None
         source, destination = struct.unpack_from("!HH", self.data, self.transport)
@@ -72,7 +72,7 @@ class Packet:
 
 
 def read_frame(frame: bytes) -> Packet | None:
-    """The IP packet in an Ethernet frame, behind at most MOST_TAGS tags."""
+    """Parse the IP packet in an Ethernet frame with at most MOST_TAGS VLAN tags."""
     at = ETHERNET_BYTES
     while len(frame) >= at + TAG_BYTES and at < ETHERNET_BYTES + MOST_TAGS * TAG_BYTES:
         if int.from_bytes(frame[at - 2 : at], "big") not in TAG_TYPES:
@@ -84,7 +84,7 @@ def read_frame(frame: bytes) -> Packet | None:
 
 
 def read_ip(data: bytes, *, truncated: bool = False, link: bytes = b"") -> Packet | None:
-    """The IP packet at the beginning of ``data``; ``cut``: its end may be missing, as in an ICMP error."""
+    """Parse the IP packet at the start of ``data``. ``truncated``: its end may be missing, as in an ICMP error."""
     if len(data) >= IPV4_BYTES and data[0] >> 4 == 4:
         return _read_ipv4(data, truncated, link)
     if len(data) >= IPV6_BYTES and data[0] >> 4 == 6:
@@ -111,7 +111,7 @@ def _read_ipv6(data: bytes, truncated: bool, link: bytes) -> Packet | None:
         return None
     identification, offset_bytes, more, fragment_at = 0, 0, False, 0
     for _ in range(MOST_EXTENSIONS):
-        if protocol not in EXTENSIONS or offset_bytes:  # behind a later fragment's header is no header
+        if protocol not in EXTENSIONS or offset_bytes:  # a later fragment has no header after the fragment header
             break
         if at + 8 > min(length, len(data)):
             return None
@@ -134,7 +134,7 @@ def _read_ipv6(data: bytes, truncated: bool, link: bytes) -> Packet | None:
 def ip_packet(
     source: Address, destination: Address, protocol: int, payload: bytes, *, traffic_class: int = 0, hops: int = HOPS
 ) -> bytes:
-    """A new packet, its IPv4 header's checksum right; ``payload`` is as it is to be sent."""
+    """Build a packet, with the IPv4 header's checksum. ``payload`` is complete, including its own checksum."""
     if source.version == 6:
         head = struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(payload), protocol, hops)
         return head + source.packed + destination.packed + payload
@@ -146,19 +146,19 @@ def ip_packet(
 def icmp_packet(
     source: Address, destination: Address, message: bytes, *, traffic_class: int = 0, hops: int = HOPS
 ) -> bytes:
-    """A new packet with an ICMP message of the addresses' family, whose checksum is made here."""
+    """Build a packet with an ICMP message of the addresses' family. This computes the message's checksum."""
     protocol = ICMP if source.version == 4 else ICMPV6
     message = with_checksum(source, destination, protocol, message)
     return ip_packet(source, destination, protocol, message, traffic_class=traffic_class, hops=hops)
 
 
 def with_header_checksum(header: bytes) -> bytes:
-    """An IPv4 header, its options included, with its right checksum."""
+    """Return an IPv4 header, including its options, with the correct checksum."""
     return header[:10] + checksum(header[:10] + b"\0\0" + header[12:]).to_bytes(2, "big") + header[12:]
 
 
 def with_hops(packet: bytes, hops: int) -> bytes:
-    """The packet with another TTL (hop limit)."""
+    """Return the packet with another TTL (hop limit)."""
     if packet[0] >> 4 == 6:
         return packet[:7] + bytes([hops]) + packet[8:]
     size = (packet[0] & 15) * 4
@@ -166,5 +166,5 @@ def with_hops(packet: bytes, hops: int) -> bytes:
 
 
 def reversed_link(link: bytes) -> bytes:
-    """The link header of an answer: back to where the frame came from, in the same VLAN."""
+    """Return the link header of an answer: back to the frame's sender, in the same VLAN."""
     return link[6:12] + link[:6] + link[12:]

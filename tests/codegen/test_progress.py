@@ -19,7 +19,7 @@ def test_what_takes_no_second_is_not_worth_a_word() -> None:
 def test_the_first_line_says_that_it_is_once_and_later_ones_how_far_it_is() -> None:
     made = Progress()
     made.begin("pcap.scan", 10.0)
-    assert made.line(11.0) == "compiling, once for this version and machine: pcap.scan (0 functions done, 1 s)"
+    assert made.line(11.0) == "compiling (once per version and machine): pcap.scan (0 functions done, 1 s)"
     made.end("pcap.scan", 12.0)
     made.begin("native.forward", 12.0)
     made.begin("mux_xdp for the kernel", 12.5)
@@ -36,10 +36,10 @@ def test_the_last_line_is_behind_a_pause_that_nothing_breaks() -> None:
     assert made.line(15.0 + IDLE_S / 2) is None
     made.begin("b", 15.0 + IDLE_S / 2)
     made.end("b", 17.0)
-    assert made.line(17.0 + IDLE_S) == "compiled 2 functions in 7 s; the next start has them"
+    assert made.line(17.0 + IDLE_S) == "compiled 2 functions in 7 s; later starts use the cache"
     assert made.line(18.0 + IDLE_S) is None
     made.begin("c", 60.0)
-    assert made.line(61.0) == "compiling, once for this version and machine: c (0 functions done, 1 s)"
+    assert made.line(61.0) == "compiling (once per version and machine): c (0 functions done, 1 s)"
 
 
 def test_one_that_failed_is_forgotten() -> None:
@@ -71,7 +71,7 @@ def test_a_first_start_tells_and_a_second_has_nothing_to_tell(tmp_path: Path) ->
         return ran.stderr.splitlines()
 
     first = started("announced", tmp_path / "one")
-    assert first[0].startswith("compiling, once for this version and machine: maglev.")
-    assert first[-1].startswith("compiled ") and first[-1].endswith("; the next start has them")
+    assert first[0].startswith("compiling (once per version and machine): maglev.")
+    assert first[-1].startswith("compiled ") and first[-1].endswith("; later starts use the cache")
     assert started("announced", tmp_path / "one") == []
     assert started("silent", tmp_path / "two") == []

@@ -47,11 +47,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "in the digest": (lambda path: os.truncate(path, 10), "is damaged"),
     "a bit": (_flip, "is damaged"),
     "another name": (_of_another_name, "is damaged"),
-    "writable by all": (lambda path: path.chmod(0o602), "others may write it (mode 0602)"),
-    "writable by the group": (lambda path: path.chmod(0o660), "others may write it (mode 0660)"),
+    "writable by all": (lambda path: path.chmod(0o602), "is writable by others (mode 0602)"),
+    "writable by the group": (lambda path: path.chmod(0o660), "is writable by others (mode 0660)"),
     "owner": (lambda path: os.chown(path, NOBODY, -1), f"belongs to user {NOBODY}"),
     "link": (lambda path: (path.rename(path.with_name("a")), path.symlink_to("a")), "Too many levels"),
-    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a file"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
     "directory": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
 }
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_used_is_told_and_replaced(name: str, kept: Path, caplog:
     damage(kept)
     assert sealed.read(kept) is None and sealed.read(kept) is None
     assert len(caplog.records) == 1  # told once
-    assert f"{kept}: {why}" in caplog.text and caplog.text.strip().endswith("compiling again")
+    assert f"{kept} {why}" in caplog.text and caplog.text.strip().endswith("recompiling")
     if name != "directory":
         sealed.write(kept, DATA)
         assert sealed.read(kept) == DATA
@@ -76,10 +76,10 @@ def test_a_full_disk_is_a_warning_once(tmp_path: Path, caplog: pytest.LogCapture
         patch.setattr(os, "replace", is_full)
         sealed.write(tmp_path / "one", DATA)
         sealed.write(tmp_path / "two", DATA)
-    assert caplog.text.count("No space left on device: compiled code is not kept") == 1
+    assert caplog.text.count("cannot save compiled code: No space left on device") == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_is_gone_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sealed.write(tmp_path / "gone" / "one", DATA)
-    assert "No such file or directory: compiled code is not kept" in caplog.text
+    assert "cannot save compiled code: No such file or directory" in caplog.text
