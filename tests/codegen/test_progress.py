@@ -58,7 +58,7 @@ if sys.argv[1] == "announced":
 from lbmux.tables.maglev import build
 build(["a", "b"], [1, 1], 7)
 deadline = time.monotonic() + 20
-while progress._watcher is not None and time.monotonic() < deadline:
+while progress._reporter is not None and time.monotonic() < deadline:
     time.sleep(0.05)
 """
 
