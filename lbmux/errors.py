@@ -5,15 +5,31 @@ attributes, and `str()` makes a clear line of it (`ConfigError`: one a problem).
 `LbmuxError` into `lbmux: ...` and exit code 1.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
+from typing import Any, dataclass_transform
 
 from lbmux.plurals import counted
 
 
+@dataclass_transform(frozen_default=True, eq_default=False)
 class LbmuxError(Exception):
-    """Anything that keeps lbmux from doing what it was asked to."""
+    """Anything that keeps lbmux from doing what it was asked to.
+
+    Each subclass is a frozen dataclass.  ``dataclass(frozen=True)`` would not do: it also refuses the traceback, the
+    context and the notes that the interpreter and contextlib set on an exception under way.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(eq=False)(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and not name.startswith("__"):
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, order=True)
@@ -37,10 +53,8 @@ class Problem:
 class ConfigError(LbmuxError):
     """A configuration that cannot be used, with every problem found in it."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
-        self.path = path
-        self.problems = tuple(problems)
-        super().__init__(path, self.problems)
+    path: Path
+    problems: tuple[Problem, ...]
 
     def lines(self) -> list[str]:
         """One line for each problem."""
@@ -56,11 +70,9 @@ class SetupError(LbmuxError):
     `what` is the thing, `reason` what is wrong with it, `hint` what to do about it.
     """
 
-    def __init__(self, what: str, reason: str, hint: str) -> None:
-        self.what = what
-        self.reason = reason
-        self.hint = hint
-        super().__init__(what, reason, hint)
+    what: str
+    reason: str
+    hint: str
 
     def __str__(self) -> str:
         return f"{self.what}: {self.reason}" + (f" ({self.hint})" if self.hint else "")
@@ -69,11 +81,9 @@ class SetupError(LbmuxError):
 class CaptureError(LbmuxError):
     """A capture that is cut short or damaged at `offset` bytes from its beginning."""
 
-    def __init__(self, path: Path, offset: int, reason: str) -> None:
-        self.path = path
-        self.offset = offset
-        self.reason = reason
-        super().__init__(path, offset, reason)
+    path: Path
+    offset: int
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.path}: at byte {self.offset}: {self.reason}"
@@ -85,11 +95,9 @@ class ControlError(LbmuxError):
     `problems` holds what it said line by line, where there was more than one thing to say.
     """
 
-    def __init__(self, path: Path, reason: str, problems: Iterable[str] = ()) -> None:
-        self.path = path
-        self.reason = reason
-        self.problems = tuple(problems)
-        super().__init__(path, reason, self.problems)
+    path: Path
+    reason: str
+    problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join([f"{self.path}: {self.reason}", *self.problems])
@@ -98,10 +106,8 @@ class ControlError(LbmuxError):
 class LabError(LbmuxError):
     """The lab could not do something to `node` (a namespace, a link, a process in it)."""
 
-    def __init__(self, node: str, reason: str) -> None:
-        self.node = node
-        self.reason = reason
-        super().__init__(node, reason)
+    node: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.node}: {self.reason}" if self.node else self.reason
@@ -113,12 +119,10 @@ class TableError(LbmuxError):
     `after_restart`: its room in tables that are made for the configuration, as a restart does; 0 where not known.
     """
 
-    def __init__(self, table: str, wanted: int, limit: int, after_restart: int = 0) -> None:
-        self.table = table
-        self.wanted = wanted
-        self.limit = limit
-        self.after_restart = after_restart
-        super().__init__(table, wanted, limit, after_restart)
+    table: str
+    wanted: int
+    limit: int
+    after_restart: int = 0
 
     def __str__(self) -> str:
         said = f"{self.table}: {counted(self.wanted, 'entry', 'entries')} wanted, room for {self.limit}"

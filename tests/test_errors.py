@@ -1,8 +1,11 @@
 """What an error says, and that it carries its data."""
 
 import ast
+import builtins
 import pickle
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -19,15 +22,17 @@ from lbmux.errors import (
     TableError,
 )
 
+BUILT_IN = {name: value for name, value in vars(builtins).items() if isinstance(value, type)}
+EXCEPTIONS = {"LbmuxError", *(name for name, value in BUILT_IN.items() if issubclass(value, Exception))}
 SAID = [
     (
-        ConfigError(Path("a.yaml"), [Problem(3, "services[0].vip", "no"), Problem(None, "", "unreadable")]),
+        ConfigError(Path("a.yaml"), (Problem(3, "services[0].vip", "no"), Problem(None, "", "unreadable"))),
         "a.yaml:3: services[0].vip: no\na.yaml: unreadable",
     ),
     (SetupError("table of flows", "no memory", ""), "table of flows: no memory"),  # nothing is known to lessen it
     (SetupError("packet socket", "not allowed", "run as root"), "packet socket: not allowed (run as root)"),
     (CaptureError(Path("a.pcap"), 40, "cut"), "a.pcap: at byte 40: cut"),
-    (ControlError(Path("/run/m.sock"), "refused", ["one", "two"]), "/run/m.sock: refused\none\ntwo"),
+    (ControlError(Path("/run/m.sock"), "refused", ("one", "two")), "/run/m.sock: refused\none\ntwo"),
     (LabError("mux1", "gone"), "mux1: gone"),
     (LabError("", "no lab is up"), "no lab is up"),
     (TableError("backends", 20, 10), "backends: 20 entries wanted, room for 10"),
@@ -49,6 +54,47 @@ def test_an_error_says_one_clear_thing(error: LbmuxError, text: str) -> None:
 def test_an_error_survives_the_way_between_processes(error: LbmuxError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), vars(copy)) == (type(error), vars(error))
+
+
+@pytest.mark.parametrize("error", [error for error, _ in SAID])
+def test_an_error_is_a_frozen_dataclass(error: LbmuxError) -> None:
+    assert is_dataclass(error)
+    for field in fields(error):
+        with pytest.raises(FrozenInstanceError, match=field.name):
+            setattr(error, field.name, None)
+
+
+def test_an_error_takes_what_python_notes_on_it() -> None:
+    """A context manager sets the traceback; ExitStack sets the context too."""
+    error = LabError("mux1", "gone")
+    with pytest.raises(LabError) as caught, passing(), ExitStack() as stack:
+        stack.push(lambda *_: raised(LabError("mux2", "gone")))
+        error.add_note("in a test")
+        raise error
+    assert str(caught.value) == "mux2: gone" and caught.value.__context__ is error
+    assert error.__notes__ == ["in a test"]
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    yield
+
+
+def raised(error: LbmuxError) -> bool:
+    raise error
+
+
+def test_every_exception_of_the_tree_has_the_one_base() -> None:
+    """Each is an LbmuxError, and leaves its making to the base."""
+    for path in Path(lbmux.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef) or node.name == "LbmuxError":
+                continue
+            bases = {ast.unparse(base) for base in node.bases}
+            is_error = bool(bases & EXCEPTIONS)
+            assert not is_error or bases == {"LbmuxError"}, f"{path}: {node.name}"
+            made_by = {one.name for one in node.body if isinstance(one, ast.FunctionDef)} & {"__init__", "__new__"}
+            assert not is_error or not made_by, f"{path}: {node.name}"
 
 
 def set_up_errors(source: str) -> Iterator[ast.Call]:

@@ -185,7 +185,7 @@ def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **ar
                 for line in lines:
                     answer = json.loads(line)
                     if not answer["ok"]:
-                        raise ControlError(path, answer["error"], answer.get("problems", ()))
+                        raise ControlError(path, answer["error"], tuple(answer.get("problems", ())))
                     if answer.get("end"):
                         return
                     yield answer["result"]

@@ -24,9 +24,8 @@ Change = Callable[[Config, Overrides], tuple[Overrides, list[BackendKey]]]
 class UnknownBackendError(LbmuxError):
     """No service, or not the one named ``service``, has a backend of this name."""
 
-    def __init__(self, backend: str, service: str | None) -> None:
-        self.backend, self.service = backend, service
-        super().__init__(backend, service)
+    backend: str
+    service: str | None
 
     def __str__(self) -> str:
         where = f"service {self.service} has" if self.service else "there is"
@@ -36,9 +35,8 @@ class UnknownBackendError(LbmuxError):
 class OverrideError(LbmuxError):
     """An override that is invalid: ``what`` is wrong, and the reason."""
 
-    def __init__(self, what: str, reason: str) -> None:
-        self.what, self.reason = what, reason
-        super().__init__(what, reason)
+    what: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.what}: {self.reason}"

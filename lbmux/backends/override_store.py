@@ -22,9 +22,9 @@ REMOVING = "removing"
 class NotStoredError(LbmuxError):
     """The overrides could not be written to their file."""
 
-    def __init__(self, path: Path | None, reason: str, in_force: bool = False) -> None:
-        self.path, self.reason, self.in_force = path, reason, in_force
-        super().__init__(path, reason, in_force)
+    path: Path | None
+    reason: str
+    in_force: bool = False
 
     def __str__(self) -> str:
         effect = "the change is in force until a restart" if self.in_force else "nothing was changed"

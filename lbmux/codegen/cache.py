@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lbmux.codegen.sealed import why_not_trusted
+from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,10 @@ TAG, SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n
 """This file marks the directory as ours, and as a cache that backups skip (https://bford.info/cachedir)."""
 
 
-class _UnsafeError(Exception):
+class _UnsafeError(LbmuxError):
     """Another user could have written the code that we would load."""
+
+    why: str
 
 
 def _root() -> Path:
@@ -68,7 +71,7 @@ def directory() -> Path | None:
         _say_none(root, error.strerror or str(error))
         return None
     except _UnsafeError as error:
-        _say_none(root, str(error))
+        _say_none(root, error.why)
         return None
     with contextlib.suppress(OSError):  # a complete cache may be on a read-only file system
         _tag(here)

@@ -31,14 +31,14 @@ def load(path: str | Path) -> Config:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(path, [Problem(None, "", f"cannot be read: {error.strerror}")]) from error
+        raise ConfigError(path, (Problem(None, "", f"cannot be read: {error.strerror}"),)) from error
     return parse(text, path)
 
 
 def parse(text: bytes, path: Path) -> Config:
     """Parse the text of a configuration file; `path` is used in messages only."""
     if len(text) > MAX_BYTES:
-        raise ConfigError(path, [Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes")])
+        raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
     with _without_collector():
         return _parse(text, path)
 
@@ -60,15 +60,15 @@ def _parse(text: bytes, path: Path) -> Config:
         loader = Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ConfigError(path, [Problem(1, "", "is empty: `services` is missing")])
+            raise ConfigError(path, (Problem(1, "", "is empty: `services` is missing"),))
         if oversized := list(_oversized(root)):
-            raise ConfigError(path, oversized)
+            raise ConfigError(path, tuple(oversized))
         problems = list(_repeated_keys(root))
         data = loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise ConfigError(path, [_syntax_problem(error, text)]) from error
+        raise ConfigError(path, (_syntax_problem(error, text),)) from error
     except (ValueError, RecursionError) as error:  # an impossible date; brackets nested too deep
-        raise ConfigError(path, [Problem(1, "", f"is not valid YAML: {error}")]) from error
+        raise ConfigError(path, (Problem(1, "", f"is not valid YAML: {error}"),)) from error
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -77,7 +77,7 @@ def _parse(text: bytes, path: Path) -> Config:
             for one in error.errors(include_url=False, include_input=False)
         ]
     if problems:
-        raise ConfigError(path, sorted(problems, key=lambda problem: problem.line or 0))
+        raise ConfigError(path, tuple(sorted(problems, key=lambda problem: problem.line or 0)))
     return config
 
 

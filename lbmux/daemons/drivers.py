@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 class Refused(LbmuxError):
     """The kernel did not take the programs, whose tables were filled already; ``error`` says why."""
 
-    def __init__(self, error: LbmuxError) -> None:
-        self.error = error
-        super().__init__(error)
+    error: LbmuxError
 
     def __str__(self) -> str:
         return str(self.error)

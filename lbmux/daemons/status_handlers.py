@@ -35,9 +35,9 @@ MOST_BYTES = 1 << 16
 class LayoutError(LbmuxError):
     """No such ``region``, or not so many bytes ``at`` that place of it."""
 
-    def __init__(self, region: str, at: int, length: int) -> None:
-        self.region, self.at, self.length = region, at, length
-        super().__init__(region, at, length)
+    region: str
+    at: int
+    length: int
 
     def __str__(self) -> str:
         return f"table {self.region}: no {self.length} bytes at {self.at} (at most {MOST_BYTES} at a time)"

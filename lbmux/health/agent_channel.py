@@ -26,9 +26,7 @@ GROUP_AND_OTHERS = 0o077
 class ChannelError(LbmuxError):
     """The peer does not have the token, or does not speak this protocol; ``why`` gives the reason."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(why)
+    why: str
 
     def __str__(self) -> str:
         return self.why

@@ -19,9 +19,7 @@ from lbmux.errors import LbmuxError
 class ProbeError(LbmuxError):
     """The backend did not answer as expected; ``why`` gives the reason."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(why)
+    why: str
 
     def __str__(self) -> str:
         return self.why

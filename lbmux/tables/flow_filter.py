@@ -53,9 +53,9 @@ MOST_SHOWN = 60
 class FilterError(LbmuxError):
     """A filter that says nothing we understand, ``at`` a place of its ``text``."""
 
-    def __init__(self, text: str, at: int, reason: str) -> None:
-        self.text, self.at, self.reason = text, at, reason
-        super().__init__(text, at, reason)
+    text: str
+    at: int
+    reason: str
 
     def __str__(self) -> str:
         return f"filter: {self.reason}\n  {self.text}\n  {' ' * self.at}^"

@@ -76,9 +76,7 @@ Test = Callable[[Flows], NDArray[np.bool_]]
 class SortError(LbmuxError):
     """Flows cannot be sorted by ``field``."""
 
-    def __init__(self, field: str) -> None:
-        self.field = field
-        super().__init__(field)
+    field: str
 
     def __str__(self) -> str:
         return f"flows are sorted by {', '.join(KEYS)} (with - before it: the largest first), not by {self.field!r}"

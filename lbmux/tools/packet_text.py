@@ -22,9 +22,8 @@ FORM = "SRC:PORT > VIP:PORT/tcp"
 class PacketError(LbmuxError):
     """``text`` names no packet that can be made."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        self.text, self.reason = text, reason
-        super().__init__(text, reason)
+    text: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.text!r}: {self.reason}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ask
-from lbmux.errors import SetupError
+from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import Explanation, Step
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.router_twin import Hashing, choice
@@ -63,8 +63,8 @@ def _choice(router: str, packet: Packet) -> Step:
             return _choice6(router, packet, _route(router, "fibmatch", str(packet.vip), *way))
         flow = ["ipproto", packet.protocol, "sport", str(packet.source_port), "dport", str(packet.port)]
         return _sends(router, packet, _route(router, str(packet.vip), *way, *flow))
-    except _NoRoute as error:
-        return Step("router", f"{router} has no route: {error}", data)
+    except _NoRouteError as error:
+        return Step("router", f"{router} has no route: {error.why}", data)
 
 
 def _choice6(router: str, packet: Packet, route: dict[str, Any]) -> Step:
@@ -101,8 +101,10 @@ def _hashing(router: str) -> Hashing:
     return Hashing(0) if done.returncode else Hashing(*map(int, done.stdout.split()))
 
 
-class _NoRoute(Exception):
+class _NoRouteError(LbmuxError):
     """The kernel's reason."""
+
+    why: str
 
 
 def _route(router: str, *arguments: str) -> dict[str, Any]:
@@ -119,6 +121,6 @@ def _ip(router: str, *arguments: str) -> list[dict[str, Any]]:
     if "netns" in done.stderr or "network namespace" in done.stderr:
         raise SetupError(f"router {router}", "no such network namespace", "`ip netns` lists them")
     if done.returncode:
-        raise _NoRoute(done.stderr.strip().rpartition(": ")[2])
+        raise _NoRouteError(done.stderr.strip().rpartition(": ")[2])
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found

@@ -21,7 +21,7 @@ async def double(number: int) -> int:
 
 
 async def reload() -> None:
-    raise ConfigError(Path("lbmux.yaml"), [Problem(3, "services[0].vip", "no"), Problem(4, "idle", "no")])
+    raise ConfigError(Path("lbmux.yaml"), (Problem(3, "services[0].vip", "no"), Problem(4, "idle", "no")))
 
 
 async def break_down() -> None:

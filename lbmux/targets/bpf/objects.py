@@ -36,9 +36,8 @@ os._exit(0)
 class CompileError(LbmuxError):
     """The compiler's process ended with an error: ``said`` is what it wrote."""
 
-    def __init__(self, function: str, said: str) -> None:
-        self.function, self.said = function, said
-        super().__init__(function, said)
+    function: str
+    said: str
 
     def __str__(self) -> str:
         last = self.said.strip().rpartition("\n")[2]

@@ -68,11 +68,9 @@ LICENCE = ctypes.create_string_buffer(b"GPL")
 class BpfError(LbmuxError):
     """The kernel refused a bpf(2) call; ``log`` is what its verifier said, where it was asked."""
 
-    def __init__(self, what: str, number: int, log: str = "") -> None:
-        self.what = what
-        self.number = number
-        self.log = log
-        super().__init__(what, number, log)
+    what: str
+    number: int
+    log: str = ""
 
     @property
     def last_lines(self) -> list[str]:

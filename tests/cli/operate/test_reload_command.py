@@ -59,7 +59,7 @@ def test_no_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_refusal_is_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def handler() -> None:
-        raise ConfigError(Path("lbmux.yaml"), [Problem(3, "services[0].vip", "is no address")])
+        raise ConfigError(Path("lbmux.yaml"), (Problem(3, "services[0].vip", "is no address"),))
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 1
