@@ -84,7 +84,7 @@ def test_replies_are_translated_wherever_routes_lead(lab: Lab, arm: str, driver:
         assert [asked(lab, family) for family in VIPS] == [b"hello"] * 2
         found = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
         seen = [finding.seen for finding in found if finding.check == "replies"]
-        assert [f"on {arm}, straight to clients" in one for one in seen] == [True, True], seen
+        assert [f"on {arm}, bypassing the muxes" in one for one in seen] == [True, True], seen
         assert all(("translated at arm0, eth0" in one) == ("xdp" in driver) for one in seen)
 
 

@@ -1,4 +1,4 @@
-"""Check of rights: what the daemon may do, by its capabilities; where there is none, what the doctor itself may."""
+"""Check the capabilities of the daemon or, where no daemon runs, of the doctor itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ from lbmux.tools.doctor.node_state import NodeState
 PROC = Path("/proc")
 NETWORK = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 KERNEL = {"CAP_PERFMON": 38, "CAP_BPF": 39}
-"""Number of each, linux/capability.h; the latter are for the kernel's programs."""
+"""Bit numbers from linux/capability.h.  The KERNEL ones are needed to load BPF programs."""
 INSTEAD_OF_BPF = 21  # CAP_SYS_ADMIN
-HINT = "start it as root, or give them (AmbientCapabilities= in the unit, `lbmux unit` has it)"
+HINT = "start it as root, or grant them (AmbientCapabilities= in the unit that `lbmux unit` prints)"
 
 
 def rights(node: NodeState) -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def rights(node: NodeState) -> Iterator[Finding]:
     if network or (kernel and _has_programs(node)):
         yield fault("rights", f"{who} lacks {', '.join(network + kernel)}", HINT)
     elif kernel and pid is not None:
-        yield warning("rights", f"{who} lacks {', '.join(kernel)}, so the kernel's programs are not for it", HINT)
+        yield warning("rights", f"{who} lacks {', '.join(kernel)}, so it cannot load kernel programs", HINT)
     else:
         yield ok("rights", f"{who} has {', '.join(NETWORK if kernel else [*NETWORK, *KERNEL])}")
 
@@ -33,6 +33,6 @@ def _has_programs(node: NodeState) -> bool:
 
 
 def capabilities(process: str) -> int:
-    """The effective ones, a bit each (proc(5))."""
+    """The effective capabilities of a process as a bit mask (CapEff in proc(5))."""
     status = (PROC / process / "status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)

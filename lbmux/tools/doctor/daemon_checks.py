@@ -1,4 +1,4 @@
-"""Checks of the daemon and its configuration: it answers, has the driver asked for, and the file is usable."""
+"""Check the daemon and its configuration: the daemon answers, runs the wanted driver, and its file is valid."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -18,63 +18,73 @@ MOST_NAMED = 5
 
 
 def answers(node: NodeState) -> Iterator[Finding]:
-    """Whether the daemon of this role runs."""
+    """Check that the daemon of this role answers on its control socket."""
     if not node.has_daemon:
         if node.guessed:
-            yield unchecked("role", f"{node.guessed}: taken for a {node.role}", "name another one by --role")
+            yield unchecked(
+                "role", f"{node.guessed}, so the role {node.role} is assumed", "set another role with --role"
+            )
         return
     try:
         runtime = ask(node.control, "runtime", timeout_s=TIMEOUT_S)
     except ControlError as error:
-        hint = f"start `lbmux {node.role}`, or name its socket by --control"
+        hint = f"start `lbmux {node.role}`, or give its socket with --control"
         if node.guessed:
-            hint += f"; taken for a machine of the {node.role}, since {node.guessed} (else name its --role)"
+            hint += f"; the role {node.role} is assumed because {node.guessed} (set another with --role)"
         yield fault("daemon", str(error), hint)
         return
     if runtime["program"] != node.role:
-        yield fault("daemon", f"{node.control} is the socket of the {runtime['program']}", "name another one")
+        yield fault(
+            "daemon", f"{node.control} is the socket of the {runtime['program']}", "give another socket with --control"
+        )
     yield ok("daemon", f"{runtime['program']} on {runtime['interface']}, process {runtime['pid']}")
 
 
 def driver(node: NodeState) -> Iterator[Finding]:
-    """By the kernel's programs, or in user space, which is slower by a factor of ten."""
+    """Check the driver.  Forwarding in user space is about ten times slower than in the kernel."""
     if node.runtime is None or not node.has_daemon:
         return
     name, modes = node.runtime["driver"], node.runtime["modes"]
     if name == "xdp":
-        yield ok("driver", f"the kernel's programs forward ({', '.join(f'{p} {m}' for p, m in modes.items())})")
+        yield ok("driver", f"kernel programs forward ({', '.join(f'{p} {m}' for p, m in modes.items())})")
         if node.runtime.get("native_refused"):
             seen = f"XDP is generic, not native, and slower: {node.runtime['native_refused']}"
-            yield warning("XDP mode", seen, "a smaller MTU, or a driver that can; fine for a lab")
+            yield warning("XDP mode", seen, "lower the MTU, or use a network driver with native XDP; fine for a lab")
         if node.runtime.get("pins_end_with"):
-            seen = f"they end with {node.runtime['pins_end_with']}: its /sys/fs/bpf is not the machine's own"
-            yield warning("pins", seen, "nsenter --net=FILE, not ip netns exec; in a container mount the host's")
+            seen = f"pins disappear with {node.runtime['pins_end_with']}: its /sys/fs/bpf is not the host's"
+            yield warning(
+                "pins",
+                seen,
+                "use nsenter --net=FILE instead of ip netns exec; in a container mount the host's /sys/fs/bpf",
+            )
     else:
-        hint = f"`lbmux {node.role} --driver xdp` says why the kernel does not take them; fine for a lab"
-        yield warning("driver", f"user space forwards ({name}), not the kernel's programs", hint)
+        hint = f"`lbmux {node.role} --driver xdp` reports why the kernel rejects its programs; fine for a lab"
+        yield warning("driver", f"user space forwards ({name}), not the kernel", hint)
 
 
 def configuration(node: NodeState) -> Iterator[Finding]:
-    """The file as it is now, which the next reload reads."""
+    """Validate the file that the next reload reads."""
     if node.config_path is None:
         if not node.has_daemon:
-            yield warning("configuration", "no file to know VIPs and muxes from", "name it by -c")
+            yield warning("configuration", "no file, so VIPs and muxes are unknown", "give the file with -c")
         return
     try:
         config = load(node.config_path)
     except ConfigError as error:
         for line in error.lines():
-            yield fault("configuration", line, "correct the file: a restart would fail, and a reload is refused")
+            yield fault("configuration", line, "correct the file: a reload is refused and a restart would fail")
         return
     yield ok("configuration", f"{node.config_path}: {counted(len(config.services), 'service')}")
     for service in config.services:
         if not any(backend.weight for backend in service.backends):
-            hint = "give one of them a weight above 0, and `lbmux reload`"
-            yield fault("weights", f"service {service.name}: no backend takes new flows, all of them are dropped", hint)
+            hint = "set a weight above 0 for at least one backend, then run `lbmux reload`"
+            yield fault(
+                "weights", f"service {service.name}: no backend takes new flows, so new flows are dropped", hint
+            )
 
 
 def health(node: NodeState) -> Iterator[Finding]:
-    """What the mux's own probes say, and what was ordered."""
+    """Report backends that are down by health checks, or out of service by command."""
     unreachable = _unreachable({ip_address(line[end]) for line in node.not_serving for end in ("dip", "host")})
     for line in node.not_serving:
         name = f"{line['service']}/{line['backend']}"
@@ -82,26 +92,26 @@ def health(node: NodeState) -> Iterator[Finding]:
         without_route = [end for end in (line["host"], line["dip"]) if ip_address(end) in unreachable]
         if line["state"] == "down" and without_route:
             seen += f"; this mux has no route to {without_route[0]}"
-            yield fault("health", seen, f"ip route add {without_route[0]} via the router, on this mux")
+            yield fault("health", seen, f"ip route add {without_route[0]} via ROUTER, on this mux")
         elif line["state"] == "down":
-            yield fault("health", seen, "look at the server: the mux's probes bring it back when it answers")
+            yield fault("health", seen, "check the server: the health check brings it back when it answers")
         else:
-            yield warning("health", seen, f"`lbmux enable {line['backend']}`, if it is to serve")
+            yield warning("health", seen, f"run `lbmux enable {line['backend']}` to return it to service")
 
 
 def _unreachable(ends: set[Address]) -> set[Address]:
-    """Those that this machine has no route to: of them no server can be asked."""
+    """The addresses that this machine has no route to."""
     return {end for end in ends if route_to(end) is None}
 
 
 def in_force(node: NodeState) -> Iterator[Finding]:
-    """What a mux has loaded against its file as it is now; what was ordered beside the file stays over a reload."""
+    """Compare the configuration that the mux runs with its file.  Operator overrides are not compared."""
     if node.runtime is None or node.config is None or node.role != "mux":
         return
     loaded = Config.model_validate_json(ask(node.control, "config", timeout_s=TIMEOUT_S))
     differ = changes(loaded, node.config)
     if differ:
-        seen = f"{node.config_path} is not what was loaded: {'; '.join(differ[:MOST_NAMED])}"
-        yield warning("in force", seen, f"`lbmux reload --control {node.control}`")
+        seen = f"{node.config_path} differs from the running configuration: {'; '.join(differ[:MOST_NAMED])}"
+        yield warning("in force", seen, f"run `lbmux reload --control {node.control}`")
     else:
-        yield ok("in force", "the mux has loaded what its file says")
+        yield ok("in force", "the running configuration matches the file")

@@ -1,4 +1,4 @@
-"""Where the doctor stands: routes, interfaces and settings are those of one network namespace, the daemon's."""
+"""Enter the daemon's network namespace, so that routes, interfaces and sysctls are those that the daemon sees."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ CLONE_NEWNET = 0x40000000
 
 
 def namespace(node: NodeState) -> Iterator[Finding]:
-    """Go where the daemon is, for all checks that follow; nothing is said where we are there already."""
+    """Enter the daemon's namespace for all later checks.  Report nothing if the doctor is already in it."""
     pid = node.pid
     if pid is None:
         return
@@ -22,11 +22,13 @@ def namespace(node: NodeState) -> Iterator[Finding]:
         _enter(theirs)
     except PermissionError:
         yield fault(
-            "namespace", f"the daemon (process {pid}) has another network namespace; what follows is of this one",
+            "namespace", f"the daemon (process {pid}) has another network namespace; the checks below are of this one",
             f"run it there, as root: nsenter -t {pid} -n lbmux doctor --control {node.control}",
         )  # fmt: skip
         return
-    yield ok("namespace", f"the daemon (process {pid}) has another network namespace: looked at from there")
+    yield ok(
+        "namespace", f"the daemon (process {pid}) runs in another network namespace: the checks below are of that one"
+    )
 
 
 def _enter(path: str) -> None:

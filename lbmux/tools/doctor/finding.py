@@ -1,4 +1,4 @@
-"""What a check of the doctor found: a state, what was seen, and how to mend it."""
+"""One finding of the doctor: a state, what was observed, and a hint."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,9 +8,9 @@ State = Literal["ok", "unchecked", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``check`` is the name of the check, ``hint`` empty where nothing is to be done.
+    """``check`` names the check.  ``hint`` is empty where there is nothing to do.
 
-    ``unchecked``: what could not be looked at, for the reason seen; it may be right or wrong.
+    State ``unchecked``: the check could not be made, for the reason in ``seen``; the result is unknown.
     """
 
     check: str

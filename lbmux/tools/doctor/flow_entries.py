@@ -1,4 +1,4 @@
-"""Checks of an agent's flow entries: whose sockets it can ask, replies that had none, replies that are held back."""
+"""Check an agent's flow entries: sockets that it cannot see, replies without an entry, replies that are held back."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -11,7 +11,10 @@ MOST_NAMED = 5
 
 
 def sockets(node: NodeState) -> Iterator[Finding]:
-    """An agent keeps the entries of connections that its host has; it sees the sockets of its own namespace only."""
+    """Check that the agent sees its backends' sockets.  It keeps the entries of connections that have a socket.
+
+    sock_diag lists only the sockets of the agent's own network namespace.
+    """
     if node.runtime is None or node.config is None or node.runtime["mode"] != "nat":
         return
     own = set(map(ip_address, node.runtime["addresses"]))
@@ -19,32 +22,32 @@ def sockets(node: NodeState) -> Iterator[Finding]:
     elsewhere = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
     if elsewhere:
         named = ", ".join(elsewhere[:MOST_NAMED]) + (", ..." if len(elsewhere) > MOST_NAMED else "")
-        seen = f"the sockets of {named} are in another network namespace, where this agent cannot look:"
+        seen = f"the sockets of {named} are in another network namespace, which this agent cannot inspect:"
         hint = "raise `idle: {tcp_s}` of its service, or run the agent in that namespace"
-        yield warning("sockets", f"{seen} a connection that is silent for longer than its idle time breaks", hint)
+        yield warning("sockets", f"{seen} a connection that is idle for longer than its timeout breaks", hint)
     else:
-        yield ok("sockets", "of every backend here: no entry of a live connection expires")
+        yield ok("sockets", "the agent sees every backend's sockets: no entry of a live connection expires")
 
 
 def replies(node: NodeState) -> Iterator[Finding]:
-    """Replies without an entry, since the agent runs."""
+    """Report replies without a flow entry, counted since the agent started."""
     if node.counters is None:
         return
     counted, slow = node.counters["verdicts"], node.counters["slowpath"] or {}
     if held := slow.get("reply_held"):
-        seen = f"{held} replies were held: their entry was lost, and several VIPs lead to their port"
-        yield warning("flow entries", seen, "give each VIP a port of its own at the server")
+        seen = f"{held} replies were held: their flow entry was lost, and several VIPs map to their port"
+        yield warning("flow entries", seen, "give each VIP its own port on the server")
     if unseen := slow.get("reply_unseen"):
-        seen = f"{unseen} replies without an entry left with the DIP as their source: their sockets cannot be seen"
+        seen = f"{unseen} replies without a flow entry left with the DIP as their source: their sockets cannot be seen"
         yield warning("flow entries", seen, "see `sockets` above")
     if late := counted.get("untracked"):
-        seen = f"{late} datagrams of backends left with the DIP as their source: their clients asked the DIP itself, or"
-        hint = "raise `idle: {udp_s}` of the service, if they were late"
-        yield warning("flow entries", f"{seen} had been silent for longer than the idle time", hint)
+        seen = f"{late} datagrams from backends left with the DIP as their source: their clients addressed the DIP, or"
+        hint = "if the replies were late, raise `idle: {udp_s}` of the service"
+        yield warning("flow entries", f"{seen} had been idle for longer than the timeout", hint)
 
 
 def held(node: NodeState) -> Iterator[Finding]:
-    """Without an agent nobody reads the device that the last one left."""
+    """Report a holding device that a stopped agent left behind: replies queue there and go nowhere."""
     if node.runtime is None and is_held():
-        seen = f"no agent runs here, and {DEVICE} holds the backends' replies back, so that no connection breaks"
-        yield fault("agent", seen, "start `lbmux agent`; or, if it is to stay away, `lbmux detach -i INTERFACE`")
+        seen = f"no agent runs here, and {DEVICE} holds the backends' replies so that connections survive a restart"
+        yield fault("agent", seen, "start `lbmux agent`, or run `lbmux detach -i INTERFACE` if no agent is to run here")

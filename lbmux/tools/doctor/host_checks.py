@@ -1,4 +1,4 @@
-"""Checks of a mux's way to its hosts: next hop, agent, server, MTU."""
+"""Check a mux's path to its hosts: next hop, agent, server, MTU."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,15 +18,15 @@ from lbmux.tools.doctor.tunnel_probe import Answer, Target, probe
 
 ASKED_BY = {4: "ARP", 6: "neighbour discovery"}
 AT_ONCE = 4096
-"""Probes, each from a port of its own."""
+"""Probes at a time.  Each uses its own source port."""
 MOST_NAMED = 5
 TUNNELS = {"ipip": "IP in IP", "gue1": "GUE", "gue0": "GUE", "gre": "GRE", "geneve": "Geneve", "direct": "no tunnel"}
 WIRE_BYTES = 1500
-"""What a client's longest packets fill, less the outer header."""
+"""Length of the longest outer packet that the path to a host should carry."""
 
 
 def next_hops(node: NodeState) -> Iterator[Finding]:
-    """Each host has a route, whose neighbour answers on the link with the MAC address that the mux uses."""
+    """Check that each host has a route, and that its next hop answers with the MAC address that the mux uses."""
     asked: dict[tuple[str, Address], set[str]] = {}
     wrong = 0
     for line in node.neighbours:
@@ -34,7 +34,7 @@ def next_hops(node: NodeState) -> Iterator[Finding]:
         found = route_to(host)
         if found is None:
             wrong += 1
-            yield fault("next hop", f"no route to host {host}", f"ip route add {host} via the router")
+            yield fault("next hop", f"no route to host {host}", f"ip route add {host} via ROUTER")
         elif found.interface != "lo":
             key = found.interface, found.via
             if key not in asked:
@@ -44,49 +44,49 @@ def next_hops(node: NodeState) -> Iterator[Finding]:
                 wrong += 1
                 yield finding
     if node.neighbours and not wrong:
-        yield ok("next hop", f"of {len(node.neighbours)} hosts: MAC addresses as their owners say")
+        yield ok("next hop", f"the MAC addresses of all {len(node.neighbours)} hosts' next hops are correct")
 
 
 def _neighbour(host: str, used: str | None, via: Address, interface: str, answered: set[str]) -> Finding | None:
     if not answered:
         seen = f"{via}, next hop of host {host}, does not answer {ASKED_BY[via.version]} on {interface}"
-        return fault("next hop", seen, f"is it up, and on this link? `ip neighbour show {via}`")
+        return fault("next hop", seen, f"check that it is up and on this link: `ip neighbour show {via}`")
     if used is not None and used not in answered:
         seen = f"wrong MAC: frames for host {host} go to {used}, but {via} is {', '.join(sorted(answered))}"
-        return fault("next hop", seen, f"ip neighbour del {via} dev {interface}: somebody entered it by hand")
+        return fault("next hop", seen, f"ip neighbour del {via} dev {interface} (a static entry, set by hand)")
     return None
 
 
 def tunnels(node: NodeState) -> Iterator[Finding]:
-    """A SYN or a datagram through the tunnel to every backend, then one as long as the path should take."""
+    """Send a SYN or a datagram through the tunnel to every backend, then one of WIRE_BYTES to every host."""
     own, (found, left) = sources(node), targets(node)
     for reason, names in left.items():
-        yield unchecked("backend", f"{_some(names)}: not probed, nor the way there: {reason}")
+        yield unchecked("backend", f"{_some(names)}: not probed: {reason}")
     if node.config is None or not found:
         return
-    ways = Tunnels(node.config, own.values(), {target.key for target in found}, _hops(node, found))
+    tunnels_to = Tunnels(node.config, own.values(), {target.key for target in found}, _hops(node, found))
     answers: dict[Target, Answer] = {}
-    for part in (found[at : at + AT_ONCE] for at in range(0, len(found), AT_ONCE)):
-        answers |= probe(own, part, ways)
+    for batch in (found[at : at + AT_ONCE] for at in range(0, len(found), AT_ONCE)):
+        answers |= probe(own, batch, tunnels_to)
     for target, answer in answers.items():
         yield _said(target, answer, own[target.host.version])
-    # One to a host and tunnel; of a server that is silent a router on the way may yet speak.
+    # One long probe for each host and tunnel.  If the server is silent, a router on the path may still send an error.
     asked = [target for target, answer in answers.items() if answer.kind == "open" or _may_be_silent(target, answer)]
     paths = {(target.host, target.kind): target for target in sorted(asked, key=lambda t: answers[t].kind == "open")}
     long = [replace(target, length_bytes=WIRE_BYTES) for target in paths.values()]
-    for target, answer in probe(own, long, ways).items():
+    for target, answer in probe(own, long, tunnels_to).items():
         yield _fits(target, answer)
 
 
 def _hops(node: NodeState, found: list[Target]) -> dict[Address, NextHop | None]:
-    """The neighbours that a tunnel without an outer header goes to; of the others those that the mux knows."""
+    """Next hops by host: for hosts without an outer header always, for others where the mux knows them."""
     known = {ip_address(line["host"]): line for line in node.neighbours if line["mac"]}
     direct = {target.host for target in found if target.kind == "direct"}
     return {host: _hop(host, known.get(host)) for host in direct | known.keys()}
 
 
 def _hop(host: Address, line: dict[str, Any] | None) -> NextHop | None:
-    """As the mux knows it; of a host that is out of its tables, since its backends are down, as the link says."""
+    """The next hop as the mux has it.  A host with all backends down is not in the mux's tables: resolve it here."""
     if line is not None:
         return NextHop(
             if_nametoindex(line["interface"]), mac_to_int(line["source_mac"]), mac_to_int(line["mac"]), LONGEST
@@ -112,24 +112,26 @@ def _said(target: Target, answer: Answer, source: Address) -> Finding:
     if answer.kind == "open":
         return ok(check, f"{name} answers {'on the link' if target.kind == 'direct' else 'through the tunnel'}")
     if answer.kind == "closed":
-        return fault(check, f"{name}: port closed: the agent delivers, but no server listens", "start the server there")
+        return fault(
+            check, f"{name}: port closed: the agent delivers, but no server listens", "start the server on that host"
+        )
     if answer.kind == "refused":
         seen = f"{name}: agent not running: the host answers {answer.reason} to {tunnel}"
-        return fault(check, seen, "start `lbmux agent` there")
+        return fault(check, seen, "start `lbmux agent` on that host")
     if answer.kind == "unreachable":
-        hint = "is the host up? `ip route get` on the way"
+        hint = "check that the host is up; trace the path with `ip route get`"
         if route_to(target.host) is None:
-            hint = f"ip route add {target.host} via the router: this mux has no route to it"
-        return fault(check, f"{name}: backend down: {answer.reason}, says {answer.sender}", hint)
+            hint = f"ip route add {target.host} via ROUTER: this mux has no route to it"
+        return fault(check, f"{name}: backend down: {answer.reason} (from {answer.sender})", hint)
     if answer.kind == "too_big":
         return _fits(target, answer)
     if _may_be_silent(target, answer):
-        seen = f"{name}: a datagram went out by {tunnel}, and nobody answered or objected, as a server may well do"
-        return unchecked(check, seen, "name a datagram that it answers by `health: {kind: udp}`, or dns")
+        seen = f"{name}: no answer and no error to a datagram sent by {tunnel}, which is normal for many UDP servers"
+        return unchecked(check, seen, "configure a datagram that the server answers: `health: {kind: udp}`, or dns")
     seen = f"{name}: no answer through the tunnel, and no error either"
     hint = (
-        f"`lbmux doctor` on the host: the agent accepts only `muxes` of its configuration (is {source} one?), the VIP"
-        " must be on lo in mode local, and rp_filter on the router or a firewall may drop the reply"
+        f"run `lbmux doctor` on the host.  The agent accepts packets only from `muxes` of its configuration (check"
+        f" {source}), the VIP must be on lo in mode local, and rp_filter or a firewall may drop the reply"
     )
     return fault(check, seen, hint)
 
@@ -137,14 +139,16 @@ def _said(target: Target, answer: Answer, source: Address) -> Finding:
 def _fits(target: Target, answer: Answer) -> Finding:
     if answer.kind == "too_big":
         seen = f"MTU to host {target.host} is {answer.mtu or 'less than'} {'' if answer.mtu else WIRE_BYTES}".strip()
-        hint = f"let every link carry {WIRE_BYTES}, or offer clients an MSS that fits (advmss on the hosts' routes)"
-        return fault("MTU", f"{seen}, says {answer.sender}: packets of {WIRE_BYTES} bytes end there", hint)
+        hint = f"raise every link's MTU to {WIRE_BYTES}, or advertise a smaller MSS (advmss on the hosts' routes)"
+        return fault("MTU", f"{seen} (from {answer.sender}): packets of {WIRE_BYTES} bytes are dropped there", hint)
     if _may_be_silent(target, answer):
-        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: nobody answered, and nobody objected")
+        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: no answer and no error")
     if answer.kind == "silence":
-        seen = f"host {target.host} answers a short packet, but none of {WIRE_BYTES} bytes, and nobody says why"
-        return warning("MTU", seen, "some link or firewall drops long packets silently: lower the route's mtu")
+        seen = (
+            f"host {target.host} answers a short packet but not one of {WIRE_BYTES} bytes, and no router sends an error"
+        )
+        return warning("MTU", seen, "a link or firewall drops long packets silently: lower the route's mtu")
     if answer.kind != "open":
-        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: it answers no more: {answer.reason}")
+        return unchecked("MTU", f"{WIRE_BYTES} bytes to host {target.host}: it stopped answering: {answer.reason}")
     by = "" if target.kind == "ipip" else f" ({TUNNELS[target.kind]})"
     return ok("MTU", f"{WIRE_BYTES} bytes reach host {target.host}, tunnel included{by}")

@@ -1,4 +1,4 @@
-"""Checks of interfaces: offloads that join or leave frames unfinished, and whether the daemon's interface is up."""
+"""Check interfaces: link state, offloads that merge frames, and offloads that leave checksums unfinished."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ UP = 0x1 | 0x40  # IFF_UP, IFF_RUNNING
 
 
 def link(node: NodeState) -> Iterator[Finding]:
-    """The daemon's interface carries frames."""
+    """Check that the daemon's interface exists and is up."""
     if node.interface is None:
         return
     name = node.interface
@@ -21,49 +21,49 @@ def link(node: NodeState) -> Iterator[Finding]:
         index = ip.link_lookup(ifname=name)
         flags = ip.get_links(index[0])[0]["flags"] if index else 0
     if not index:
-        yield fault("link", f"{name} is gone", "bring it back: the daemon opens it again by itself")
+        yield fault("link", f"{name} is gone", "recreate it: the daemon reopens it by itself")
     elif flags & UP != UP:
-        yield fault("link", f"{name} is down", f"ip link set {name} up; is its other end up?")
+        yield fault("link", f"{name} is down", f"ip link set {name} up; check its other end")
     else:
         yield ok("link", f"{name} is up")
 
 
 def super_frames(node: NodeState) -> Iterator[Finding]:
-    """Joined frames, and those that a sender here leaves to a device to cut: user space cuts them, no program can."""
+    """Check for super-frames (GRO, LRO, TSO).  Only user space segments them; an XDP program cannot."""
     if node.interface is None:
         return
     name, state = node.interface, features(node.interface)
     joins = [feature for feature in SUPER_FRAMES if state.get(feature)]
     ring = (node.counters or {}).get("ring") or {}
     came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
-    hint = f"ethtool -K PORT tso off gso off, where they are sent to {name} (a veth's far end)"
+    hint = f"ethtool -K PORT tso off gso off, where frames are sent to {name} (the far end of a veth)"
     in_kernel = (node.runtime or {}).get("driver") == "xdp"
     if lost:
-        seen = f"{lost} of {came + lost} super-frames came faster than user space could read them"
+        seen = f"{lost} of {came + lost} super-frames arrived faster than user space could read them"
         yield warning("offloads", seen, hint)
     elif joins and in_kernel:
-        seen = f"{', '.join(joins)} on at {name}: joined frames pass the kernel's program by, and user space cuts them"
+        seen = f"{', '.join(joins)} on at {name}: merged frames bypass the kernel program, and user space segments them"
         yield warning("offloads", seen, f"ethtool -K {name} {' '.join(f'{feature} off' for feature in joins)}")
     elif came and in_kernel:
-        seen = f"{came} super-frames passed the kernel's program by, and user space cut them"
+        seen = f"{came} super-frames bypassed the kernel program, and user space segmented them"
         yield warning("offloads", seen, hint)
     elif came or joins:
-        yield ok("offloads", f"user space cuts super-frames into single ones: {came} so far")
+        yield ok("offloads", f"user space segments super-frames: {came} so far")
     else:
-        yield ok("offloads", f"{name} receives frames one by one")
+        yield ok("offloads", f"{name} receives no super-frames")
 
 
 def unfinished_checksums(node: NodeState) -> Iterator[Finding]:
-    """A veth's frames reach the other end with the checksum that a card was to finish: XDP there cannot know."""
+    """Check tx offload on veths: frames reach the far end with unfinished checksums, which XDP cannot detect."""
     if node.config is None:
         return
     backends = [backend for service in node.config.services for backend in service.backends]
-    ways = [route_to(address) for address in {*node.config.muxes, *(backend.tunnel_to for backend in backends)}]
-    ends = sorted({found.interface for found in ways if found is not None})
+    routes = [route_to(address) for address in {*node.config.muxes, *(backend.tunnel_to for backend in backends)}]
+    ends = sorted({found.interface for found in routes if found is not None})
     leave = [name for name in ends if device_driver(name) == "veth" and features(name)["tx"]]
     if leave:
-        seen = f"tx offload is on at the veth {', '.join(leave)}: checksums of frames sent there are not finished"
-        hint = f"ethtool -K {leave[0]} tx off; a mux or an agent that forwards by XDP passes them on as they are"
+        seen = f"tx offload is on at the veth {', '.join(leave)}: frames sent there have unfinished checksums"
+        hint = f"ethtool -K {leave[0]} tx off; a mux or an agent that forwards with XDP passes them on unchanged"
         yield warning("checksums", seen, hint)
     else:
         yield ok("checksums", f"frames to muxes and hosts ({', '.join(ends)}) leave with finished checksums")

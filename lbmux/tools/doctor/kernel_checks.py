@@ -1,6 +1,6 @@
-"""Checks of the kernel's settings and counters: forwarding, reverse path filter, ECMP hash, checksums, clock.
+"""Check kernel settings and counters: forwarding, reverse path filter, ECMP hash, checksums, clock.
 
-All are read of the namespace that the doctor runs in.
+All are read in the network namespace that the doctor runs in.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def versions(node: NodeState) -> list[int]:
-    """Of IP, that the VIPs have; IPv4 where no configuration says."""
+    """The IP versions of the VIPs; IPv4 without a configuration."""
     return sorted({vip.version for vip in node.vips}) or [4]
 
 
@@ -38,73 +38,82 @@ def number(name: str) -> int:
 
 
 def forwarding(node: NodeState) -> Iterator[Finding]:
-    """A router must forward; a mux must not, unless its filter keeps VIPs from the kernel, which sends them back."""
+    """Check IP forwarding.  A router needs it.  On a mux it loops VIP packets, unless the mux filters VIPs."""
     host = (node.runtime or {}).get("host_forwarding", {})
     for version in versions(node):
         name = FORWARDING[version]
         is_on, said = bool(number(name)), name.replace("/", ".")
         if node.role == "router" and not is_on:
-            seen = f"{said} is 0: this router forwards nothing of IPv{version}"
+            seen = f"{said} is 0: this router does not forward IPv{version}"
             yield fault("forwarding", seen, f"sysctl {said}=1")
         elif node.role == "mux" and is_on and host.get("vips_filtered"):
-            yield ok("forwarding", f"{said} is 1, but the mux keeps VIPs from it ({host['dropped']} frames so far)")
+            yield ok(
+                "forwarding",
+                f"{said} is 1, but the mux keeps VIP packets from the kernel ({host['dropped']} frames so far)",
+            )
         elif node.role == "mux" and is_on:
             reason = f" ({host['reason']})" if host.get("reason") else ""
-            seen = f"{said} is 1: the kernel sends what goes to VIPs back to the router, round and round{reason}"
+            seen = f"{said} is 1: the kernel sends VIP packets back to the router, a forwarding loop{reason}"
             yield warning("forwarding", seen, f"sysctl {said}=0")
         else:
             yield ok("forwarding", f"{said} is {int(is_on)}")
 
 
 def reverse_path(node: NodeState) -> Iterator[Finding]:
-    """Replies have the VIP as their source, and the way to the VIP is by the muxes: strict filters drop them."""
+    """Check rp_filter.  The route to the VIP leads to the muxes, so a strict filter drops replies from the VIP."""
     everywhere = number("net/ipv4/conf/all/rp_filter")
     modes = {
-        path.parent.name: max(everywhere, int(path.read_text()))  # ip-sysctl.rst: the larger of the two holds
+        path.parent.name: max(everywhere, int(path.read_text()))  # the larger of the two applies (ip-sysctl.rst)
         for path in sorted((SYSCTLS / "net/ipv4/conf").glob("*/rp_filter"))
         if path.parent.name not in ("all", "default", "lo")
     }
     strict = [name for name, mode in modes.items() if mode == STRICT]
     if not strict:
-        yield ok("rp_filter", "strict on no interface")
+        yield ok("rp_filter", "not strict on any interface")
         return
     seen = f"rp_filter is strict on {', '.join(strict)}"
-    hint = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and so in net.ipv4.conf.all"
+    hint = f"sysctl net.ipv4.conf.{strict[0]}.rp_filter={LOOSE}, and the same for net.ipv4.conf.all"
     if node.role == "router":
-        yield fault("rp_filter", f"{seen}: replies of the VIP come from where no route to it leads: dropped", hint)
+        yield fault(
+            "rp_filter",
+            f"{seen}: it drops replies from the VIP, which arrive on another interface than the route to the VIP",
+            hint,
+        )
     else:
-        yield warning("rp_filter", f"{seen}: packets that come another way than they go are dropped", hint)
+        yield warning("rp_filter", f"{seen}: it drops packets that arrive by an asymmetric route", hint)
 
 
 def multipath_hash(node: NodeState) -> Iterator[Finding]:
-    """A router that looks at addresses only sends a client's flows to one mux, and errors about them to another."""
+    """Check the ECMP hash.  A hash of addresses alone sends all flows of a client to one mux."""
     for version in versions(node):
         family = f"net.ipv{version}"
         policy = number(f"{family.replace('.', '/')}/fib_multipath_hash_policy")
         fields = number(f"{family.replace('.', '/')}/fib_multipath_hash_fields")
         said = f"{family}.fib_multipath_hash_policy is {policy}"
         if policy == FIVE_TUPLE or (policy == CUSTOM and fields & SOURCE_PORT):
-            yield ok("hash policy", f"{said}: ports count")
+            yield ok("hash policy", f"{said}: ports are hashed")
         else:
             hint = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
-            seen = f"{said}: ports do not count, so each client has one mux for all flows"
+            seen = f"{said}: ports are not hashed, so one mux gets all flows of a client"
             yield fault("hash policy", seen, hint)
 
 
 def wrong_checksums(node: NodeState) -> Iterator[Finding]:
-    """What a host's own TCP and UDP threw away: nobody before it verifies what an offload should have finished."""
+    """Report packets that the host dropped for a wrong checksum, often one that an offload left unfinished."""
     counted = {name: values["InCsumErrors"] for name, values in snmp().items() if values.get("InCsumErrors")}
     if counted:
         said = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
-        seen = f"packets came with a wrong checksum and were dropped, since the machine started: {said}"
-        hint = "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` there names them"
+        seen = f"packets dropped for a wrong checksum since boot: {said}"
+        hint = (
+            "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` on the router names them"
+        )
         yield warning("checksums", seen, hint)
     else:
-        yield ok("checksums", "no packet came with a wrong one")
+        yield ok("checksums", "no packet had a wrong checksum")
 
 
 def snmp() -> dict[str, dict[str, int]]:
-    """The namespace's counters of TCP and UDP, by protocol and name (RFC 4022, 4113; TCP's are of both IPs)."""
+    """TCP and UDP counters of the namespace, by protocol and name (RFC 4022, RFC 4113).  TCP counts IPv4 and IPv6."""
     lines = [line.split() for line in NET_SNMP.read_text().splitlines()]
     pairs = zip(lines[::2], lines[1::2], strict=True)
     return {
@@ -115,17 +124,17 @@ def snmp() -> dict[str, dict[str, int]]:
 
 
 def clock(node: NodeState) -> Iterator[Finding]:
-    """Times in captures and logs of several machines are compared; forwarding itself does not need it."""
+    """Check clock synchronisation, which captures and logs of several machines need.  Forwarding does not need it."""
     state = clock_state()
     if state == TIME_ERROR:
         yield warning("clock", "not synchronised: times of captures and logs cannot be compared", "run chrony or ntpd")
     elif state < 0:
-        yield warning("clock", "the kernel does not say whether it is synchronised", "run chrony or ntpd")
+        yield warning("clock", "the kernel does not report whether it is synchronised", "run chrony or ntpd")
     else:
         yield ok("clock", "synchronised")
 
 
 def clock_state() -> int:
-    """As adjtimex(2) returns it, which with modes 0 only reads; negative where it cannot be had."""
+    """The clock state from adjtimex(2), called read-only with modes 0; negative on error."""
     libc, timex = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(TIMEX_BYTES)
     return int(libc.adjtimex(timex))

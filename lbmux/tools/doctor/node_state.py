@@ -1,6 +1,6 @@
-"""What the doctor's checks look at: the machine's role, the daemon that runs here, the configuration, the pool.
+"""The state that the doctor checks: the node's role, its daemon, the configuration, the pool.
 
-All of it is read when a check first asks for it, and kept, so that checks agree with one another.
+Each part is read when a check first asks for it and then cached, so that all checks see the same state.
 """
 
 import socket
@@ -21,18 +21,18 @@ from lbmux.tools.doctor.role_guess import guess_role
 Role = Literal["mux", "agent", "router", "host"]
 ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
 PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
-"""The roles that a daemon of ours has; a router has none, and a host stands for one whose agent is not asked."""
-NO_TRACE = "no daemon of lbmux is here, nor a trace of one"
+"""The roles with an lbmux daemon.  A router has none; role host is a host whose agent is not asked."""
+NO_TRACE = "no lbmux daemon runs here and none has left files"
 TIMEOUT_S = 5.0
 PEER = struct.Struct("3i")
-"""struct ucred: process, user, group."""
+"""struct ucred: process, user and group id."""
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """``control`` is the socket of the daemon here; ``file`` the configuration where the daemon is not to name it.
+    """``control`` is the daemon's socket.  ``file`` replaces the configuration file that the daemon names.
 
-    ``guessed``: what tells the role, where nobody said it and no daemon runs.
+    ``guessed``: why this role is assumed, if no role was given and no daemon runs.
     """
 
     role: Role
@@ -43,7 +43,7 @@ class NodeState:
 
     @classmethod
     def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
-        """As asked for; what was left open as the sockets on this machine say."""
+        """The state of this node.  A missing role is taken from the control sockets on this machine."""
         if role is None and control is not None:
             role = "agent" if _program(control) == "agent" else "mux"
         if role is None:
@@ -55,7 +55,7 @@ class NodeState:
 
     @classmethod
     def _without_daemon(cls, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
-        """No socket is here: the machine may still be a mux's or an agent's, whose daemon is down."""
+        """Guess the role of a machine without a control socket: its mux or agent may be down."""
         config = cls("router", Path(), file).config
         role, reason = guess_role(config, addresses()) or ("router", NO_TRACE)
         return cls(role, default_path(PROGRAMS.get(role, "mux")), file, peers, reason)
@@ -66,7 +66,7 @@ class NodeState:
 
     @cached_property
     def runtime(self) -> dict[str, Any] | None:
-        """What the daemon says of itself; None where none answers."""
+        """The daemon's answer to `runtime`; None if no daemon answers."""
         try:
             answer: dict[str, Any] = ask(self.control, "runtime", timeout_s=TIMEOUT_S)
         except LbmuxError:
@@ -75,7 +75,10 @@ class NodeState:
 
     @cached_property
     def pid(self) -> int | None:
-        """The daemon's process, whose socket it is as the kernel says: its own word may be of another PID namespace."""
+        """The daemon's process id, from the socket's peer credentials.
+
+        The daemon's own answer may be a number in another PID namespace.
+        """
         if not self.has_daemon or self.runtime is None:
             return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -89,7 +92,7 @@ class NodeState:
 
     @cached_property
     def config(self) -> Config | None:
-        """None where there is no file, or one that cannot be used."""
+        """The configuration; None without a file, or with an invalid one."""
         try:
             return load(self.config_path) if self.config_path else None
         except LbmuxError:
@@ -97,7 +100,7 @@ class NodeState:
 
     @cached_property
     def interface(self) -> str | None:
-        """The daemon's own."""
+        """The daemon's interface."""
         return str(self.runtime["interface"]) if self.has_daemon and self.runtime else None
 
     @cached_property
@@ -106,14 +109,14 @@ class NodeState:
 
     @cached_property
     def not_serving(self) -> list[dict[str, Any]]:
-        """Backends that probes found down, or that an operator took out: tables lack them or their weight."""
+        """Backends that are down by health checks, or drained, disabled or removed by an operator."""
         if self.role != "mux" or not self.runtime:
             return []
         return [line for line in ask_list(self.control, "health") if line["state"] != "up"]
 
     @cached_property
     def counters(self) -> dict[str, Any] | None:
-        """The first answer's: packets by verdict and look-ups by result."""
+        """The daemon's counters at the first reading: packets by verdict, look-ups by result, ring, slow path."""
         if not self.has_daemon or not self.runtime:
             return None
         answer = ask(self.control, "counters", timeout_s=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Checks across the pool: muxes that disagree on a table send one flow to two backends when the router moves it."""
+"""Check the pool: if muxes have different tables, a flow that the router moves reaches another backend."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from lbmux.tools.doctor.node_state import NodeState
 
 
 def digests(path: Path) -> dict[str, str | None]:
-    """Of each service its Maglev table's; what is asked of it is in it, too."""
+    """The digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
     return {
         f"{line['service']} ({line['vip']} {line['protocol']} {line['port']})": line["digest"]
         for line in ask_list(path, "services")
@@ -18,7 +18,7 @@ def digests(path: Path) -> dict[str, str | None]:
 
 
 def same_tables(node: NodeState) -> Iterator[Finding]:
-    """Every service has the same table on this mux and its peers."""
+    """Check that every service has the same table on this mux and its peers."""
     if node.runtime is None or not node.peers:
         return
     own = digests(node.control)
@@ -26,12 +26,14 @@ def same_tables(node: NodeState) -> Iterator[Finding]:
         try:
             theirs = digests(peer)
         except ControlError as error:
-            yield warning("pool", f"a peer cannot be asked: {error}", "is it running? its flows are other muxes' now")
+            yield warning(
+                "pool", f"a peer does not answer: {error}", "check that it runs; if not, other muxes have its flows now"
+            )
             continue
         differ = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
         if differ:
-            seen = f"{peer}: other tables than here: {', '.join(differ)}"
-            hint = "give both the same file and `lbmux reload` both: flows that move between them would break"
+            seen = f"{peer} has different tables for {', '.join(differ)}"
+            hint = "give both the same file and run `lbmux reload` on both: flows that move between them break"
             yield fault("pool", seen, hint)
         else:
-            yield ok("pool", f"{peer}: the same {len(own)} tables as here")
+            yield ok("pool", f"{peer} has the same {len(own)} tables")

@@ -1,4 +1,4 @@
-"""Which backends a mux's doctor can probe, by what datagram or connection; and which not, and why."""
+"""Select the backends that the doctor can probe from a mux, and give a reason for each of the others."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -13,13 +13,13 @@ DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 
 
 def sources(node: NodeState) -> dict[int, Address]:
-    """The mux's own addresses, by version."""
+    """The mux's own addresses, by IP version."""
     found = map(ip_address, (node.runtime or {}).get("addresses", []))
     return {address.version: address for address in found}
 
 
 def targets(node: NodeState) -> tuple[list[Target], dict[str, list[str]]]:
-    """Those that a probe can ask; and the names of the others, by the reason."""
+    """The backends that can be probed, and the names of the others by reason."""
     config, own = node.config, sources(node)
     found, left = list[Target](), dict[str, list[str]]()
     for target, reason in _every(config, own) if config is not None and node.runtime is not None else ():
@@ -40,20 +40,20 @@ def _every(config: Config, own: dict[int, Address]) -> Iterator[tuple[Target, st
             )  # fmt: skip
             missing = {service.vip.version, backend.tunnel_to.version} - own.keys()
             if missing:
-                yield target, f"this mux has no IPv{min(missing)} address of its own, and so is no client of theirs"
+                yield target, f"this mux has no IPv{min(missing)} address to probe from"
             elif not port:
-                yield target, "their service has any port, and no health.port says which one answers"
+                yield target, "their service matches any port, and no health.port is set"
             else:
                 yield target, ""
 
 
 def _port(service: Service) -> int:
-    """One of the service's; 0 where there is none to be known."""
+    """The port to probe; 0 if the configuration gives none."""
     return service.port or (service.health.port if service.health else None) or 0
 
 
 def _payload(service: Service) -> tuple[bytes, bool]:
-    """What a datagram says, and whether a server that is well answers that."""
+    """The datagram's payload, and whether a healthy server answers it."""
     health = service.health
     if service.protocol != "udp" or health is None or health.kind not in ("dns", "udp"):
         return DATAGRAM, False

@@ -1,6 +1,6 @@
-"""The tunnels to backends, for probes: a packet gets the outer header that the mux's data path would give it.
+"""Encapsulate probes exactly as the mux's data path would.
 
-By its own functions and the rows that its tables would have, so every kind of tunnel is there as it is made.
+It uses the data path's own functions and table rows, so every kind of tunnel is supported.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ from lbmux.targets.regions import Tables
 
 LONGEST = 65535
 SOMEWHERE = NextHop(0, 1, 1, LONGEST)
-"""Of hosts whose packets the kernel is to route: any MAC address will do."""
+"""A placeholder for hosts whose packets the kernel routes: the MAC address is not used."""
 ETHERNET = {4: bytes(12) + TYPE_IPV4.to_bytes(2, "little"), 6: bytes(12) + TYPE_IPV6.to_bytes(2, "little")}
 Key = tuple[str, str]
 """Service and backend, by name."""
@@ -31,7 +31,10 @@ class Tunnels:
     def __init__(
         self, config: Config, own: Iterable[Address], keys: set[Key], hops: Mapping[Address, NextHop | None]
     ) -> None:
-        """To the backends ``keys``; ``own``: the mux's addresses; ``hops``: where a host's MAC address counts."""
+        """Prepare tunnels to the backends ``keys``.
+
+        ``own``: the mux's addresses.  ``hops``: next hops of hosts whose frames are sent without the kernel's routing.
+        """
         services = tuple(
             bare(service.model_copy(update={"backends": tuple(backend for backend in service.backends
                                                               if (service.name, backend.name) in keys)}))
@@ -47,11 +50,11 @@ class Tunnels:
         self._rows = np.full((2, PORTS), -1, np.int32)
 
     def overhead_bytes(self, key: Key) -> int:
-        """Bytes that a packet grows by."""
+        """Bytes that encapsulation adds."""
         return int(self._mux.tables.backends["overhead_bytes"][self._mux.rows[key]])
 
     def wrap(self, packet: bytes, version: int, port: int, key: Key) -> tuple[bytes, int] | None:
-        """The frame that leaves, and its interface, of an IP packet from ``port``; None: nobody knows where to."""
+        """Encapsulate an IP packet sent from ``port``: the frame and its interface index; None without a next hop."""
         frame, batch = ETHERNET[version] + packet, self._batch
         self._memory[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
         self._rows[:, port] = self._mux.rows[key]

@@ -1,4 +1,4 @@
-"""What a machine is whose daemon does not run: by what a mux or an agent has left here, or by the file's addresses."""
+"""Guess the role of a machine whose daemon does not run: from files that a daemon left, or from its addresses."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -10,16 +10,16 @@ from lbmux.config.models import Config
 from lbmux.targets.bpf.pins import directory_of
 
 Known = tuple[Literal["mux", "agent"], str]
-"""The role, and what tells it."""
+"""The role, and the reason for the guess."""
 SETTINGS = Path("/etc/lbmux")
-"""Where the units have their settings (`lbmux unit`)."""
+"""The directory of the units' environment files (`lbmux unit`)."""
 KEPT = (".overrides", ".found")
-"""Beside a socket: what outlives its daemon."""
+"""Suffixes of files beside the socket that outlive the daemon."""
 PROGRAMS: tuple[Literal["mux", "agent"], ...] = ("mux", "agent")
 
 
 def guess_role(config: Config | None, own: Collection[Address]) -> Known | None:
-    """``own``: this machine's addresses."""
+    """The most likely role; None without any evidence.  ``own``: this machine's addresses."""
     return next(_every(config, own), None)
 
 
@@ -27,7 +27,8 @@ def _every(config: Config | None, own: Collection[Address]) -> Iterator[Known]:
     for program in PROGRAMS:
         for path in _traces(program):
             if path.exists():
-                yield program, f"{path} is there"
+                yield program, f"{path} exists"
+
     if config is not None:
         yield from (("mux", f"its address {mux} is one of `muxes`") for mux in config.muxes if mux in own)
         hosts = (backend.tunnel_to for service in config.services for backend in service.backends)

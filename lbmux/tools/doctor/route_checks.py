@@ -1,4 +1,4 @@
-"""Checks of routes: the router's to the VIPs, and the hosts' for replies."""
+"""Check routes: the router's routes to the VIPs, and the hosts' routes for replies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState
 
 FAR: dict[int, Address] = {4: ip_address("203.0.113.1"), 6: ip_address("3fff::1")}
-"""Addresses that nobody has (RFC 5737, RFC 9637): the way to them is the way to clients at large."""
+"""Documentation addresses (RFC 5737, RFC 9637).  The route to them is the route to clients in general."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """``mac``: the interface's own, if it has one."""
+    """A route's interface and next hop.  ``mac`` is the interface's MAC address, None if it has none."""
 
     interface: str
     via: Address
@@ -27,7 +27,7 @@ class Route:
 
 
 def route_to(destination: Address, source: Address | None = None) -> Route | None:
-    """The interface and neighbour that the kernel would use; None where it has no route."""
+    """Ask the kernel for the route to an address; None if there is none."""
     asked = {"dst": str(destination)} | ({"src": str(source)} if source else {})
     with IPRoute() as ip:
         try:
@@ -41,7 +41,7 @@ def route_to(destination: Address, source: Address | None = None) -> Route | Non
 
 
 def gateways(destination: Address) -> list[str] | None:
-    """Of the route in the main table that is this address's; None where there is none."""
+    """The gateways of the longest matching route in the main table; None if there is none."""
     with IPRoute() as ip:
         routes = list(ip.get_routes(family=FAMILIES[destination.version], table=254))
     fits = [
@@ -57,7 +57,7 @@ def gateways(destination: Address) -> list[str] | None:
 
 
 def spreading(node: NodeState) -> Iterator[Finding]:
-    """The router's route to each VIP is by all muxes of the configuration, and by nobody else."""
+    """Check that the router's route to each VIP has exactly the configuration's muxes as next hops."""
     if node.config is None:
         return
     for vip in node.vips:
@@ -68,16 +68,16 @@ def spreading(node: NodeState) -> Iterator[Finding]:
             yield fault("spread", f"no route to the VIP {vip}", hint)
         elif not set(found) <= muxes:
             strangers = ", ".join(sorted(str(gateway) for gateway in set(found) - muxes))
-            yield fault("spread", f"{vip} goes to {strangers}, which is none of the muxes", hint)
+            yield fault("spread", f"{vip} goes to {strangers}, which is not a mux", hint)
         elif set(found) < muxes:
             missing = ", ".join(sorted(muxes - set(found)))
-            yield warning("spread", f"{vip} does not spread over all muxes: none of it to {missing}", hint)
+            yield warning("spread", f"{vip} does not spread over all muxes: {missing} gets nothing", hint)
         else:
             yield ok("spread", f"{vip} spreads over {counted(len(found), 'mux', 'muxes')}")
 
 
 def replies(node: NodeState) -> Iterator[Finding]:
-    """A host's replies go straight to clients, not through a mux, and leave where the agent translates them."""
+    """Check that replies bypass the muxes, and leave by an interface on which the agent translates them."""
     if node.config is None:
         return
     dips: list[Address | None] = [*_own_dips(node)]
@@ -86,7 +86,7 @@ def replies(node: NodeState) -> Iterator[Finding]:
 
 
 def _own_dips(node: NodeState) -> list[Address]:
-    """One DIP of each family that this host serves; its routes may depend on the source address."""
+    """One DIP of this host for each IP version, since routes may depend on the source address."""
     assert node.config is not None
     own = set(map(ip_address, (node.runtime or {}).get("addresses", []))) or set(addresses())
     backends = [backend for service in node.config.services for backend in service.backends]
@@ -97,15 +97,15 @@ def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> F
     far = FAR[dip.version if dip is not None else 4]
     runtime = node.runtime if node.role == "agent" else None
     in_kernel = runtime is not None and runtime["driver"] == "xdp"
-    # In user space replies leave by the main table; and the DIP may be another namespace's.
+    # In user space, replies are routed by the main table, and the DIP may belong to another namespace.
     found = (route_to(far, dip) if in_kernel else None) or route_to(far)
     if found is None:
-        reason = f"no route to clients over IPv{far.version}: replies cannot leave"
-        return fault("replies", reason, "ip route add default via the router")
+        reason = f"no IPv{far.version} route to clients: replies cannot leave"
+        return fault("replies", reason, "ip route add default via ROUTER")
     if found.via in muxes:
-        seen = f"the way to clients is by {found.via}, a mux: replies pass through it instead of going straight"
-        return fault("replies", seen, "ip route replace default via the router")
-    straight = f"leave by {found.via} on {found.interface}, straight to clients"
+        seen = f"the route to clients goes through {found.via}, a mux: replies do not bypass it"
+        return fault("replies", seen, "ip route replace default via ROUTER")
+    straight = f"leave by {found.via} on {found.interface}, bypassing the muxes"
     if runtime is None or not in_kernel or runtime["mode"] != "nat":
         return ok("replies", straight)
     if found.interface not in runtime["egress"]:

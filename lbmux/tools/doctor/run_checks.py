@@ -1,4 +1,4 @@
-"""All checks of a role, one after another; a check that cannot look says so, and the others go on."""
+"""Run all checks of a role in order.  A check that fails to run is reported, and the others continue."""
 
 from collections.abc import Callable, Iterator
 
@@ -54,7 +54,7 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
     "host": (kernel_checks.reverse_path, vip_checks.arp_silence, route_checks.replies, kernel_checks.wrong_checksums,
     flow_entries.held),
 }  # fmt: skip
-"""By role, in the order in which they are told: causes before what comes of them."""
+"""By role, in the order of the report: causes before their consequences."""
 
 
 def examine(node: NodeState) -> Iterator[Finding]:
@@ -63,4 +63,4 @@ def examine(node: NodeState) -> Iterator[Finding]:
             yield from check(node)
         except (LbmuxError, NetlinkError, OSError) as error:
             name = check.__name__.replace("_", " ")
-            yield warning(name, f"cannot be looked at: {error}", "mend what stands above, and ask again")
+            yield warning(name, f"check failed: {error}", "fix the findings above and run the doctor again")

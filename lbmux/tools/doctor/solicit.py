@@ -1,5 +1,7 @@
-"""Who has an address on a link, asked by hand whatever the kernel believes: ARP (RFC 826), or for IPv6 neighbour
-discovery (RFC 4861, sections 4.3, 4.4 and 7.2.2)."""
+"""Resolve an address on a link without the kernel's neighbour table.
+
+It sends ARP requests (RFC 826) or, for IPv6, neighbour solicitations (RFC 4861, sections 4.3, 4.4 and 7.2.2).
+"""
 
 import socket
 import struct
@@ -22,12 +24,12 @@ OPTION = struct.Struct("!BB6s")
 SOLICITATION, ADVERTISEMENT = 135, 136
 SOURCE_MAC, TARGET_MAC = 1, 2
 HOPS = 255
-"""Fewer, and it may have come from another link."""
+"""A lower hop limit means that the packet may come from another link (RFC 4861, section 7.1)."""
 HEADER_BYTES = 14
 BROADCAST = b"\xff" * 6
 WAIT_S, TRIES = 0.25, 2
 ReplyParser = Callable[[bytes], str | None]
-"""The MAC address that a frame says has the address that was asked for."""
+"""Returns the MAC address that a frame gives for the address in question; None for any other frame."""
 
 
 def who_has(interface: str, address: Address, source: Address | None = None) -> set[str]:
@@ -44,17 +46,17 @@ def who_has(interface: str, address: Address, source: Address | None = None) -> 
                 if found := _answers(sock, parse):
                     return found
     except OSError as error:
-        hint = "is it there, and may this user open packet sockets (CAP_NET_RAW)?"
+        hint = "check that the interface exists and that this user has CAP_NET_RAW"
         raise SetupError(f"interface {interface}", f"cannot ask who has {address}: {error.strerror}", hint) from error
     return set()
 
 
 def request_for(own: bytes, asker: Address, address: Address) -> tuple[bytes, ReplyParser]:
-    """The frame that asks, from the MAC address ``own``, and what makes sense of answers."""
+    """The request frame with source MAC address ``own``, and the function that parses replies."""
     if isinstance(address, IPv4Address):
         request = ARP.pack(1, 0x0800, 6, 4, REQUEST, own, asker.packed, bytes(6), address.packed)
         return _ethernet(BROADCAST, own, 4) + request, lambda frame: parse_arp_reply(frame, address)
-    # RFC 4291, section 2.7.1: each address is one of a few in a group, whose MAC address is made of it (RFC 2464).
+    # The solicited-node multicast address (RFC 4291, section 2.7.1) and its MAC address (RFC 2464, section 7).
     group = IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
     message = DISCOVERY.pack(SOLICITATION, 0, 0, 0, address.packed)
     if asker != IPv6Address(0):  # else it is a probe whether the address is free, and names unspecified
@@ -91,7 +93,7 @@ def parse_advertisement(frame: bytes, address: Address) -> str | None:
 
 
 def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
-    """All that come in the time: two hosts may have one address."""
+    """All replies that arrive in time: two hosts may claim the same address."""
     found: set[str] = set()
     until = time.monotonic() + WAIT_S
     while (left := until - time.monotonic()) > 0:
@@ -102,12 +104,12 @@ def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
             break
         if mac := parse(frame):
             found.add(mac)
-            until = min(until, time.monotonic() + WAIT_S / 5)  # another one would answer about as fast
+            until = min(until, time.monotonic() + WAIT_S / 5)  # a second owner would answer about as fast
     return found
 
 
 def first_address(interface: str, version: int) -> Address:
-    """Any, where the interface has none: such a question is a probe whether an address is free (RFC 5227, 4862)."""
+    """The interface's first address, or the unspecified one, which makes the request a probe (RFC 5227, RFC 4862)."""
     unspecified: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
     with IPRoute() as ip:
         found = ip.get_addr(family=FAMILIES[version], index=ip.link_lookup(ifname=interface)[0])

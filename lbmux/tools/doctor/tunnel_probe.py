@@ -1,10 +1,10 @@
-"""A probe through the tunnel: a packet to a VIP, sent to one host as a mux would, and whatever comes back.
+"""Probe a backend through its tunnel: send a packet to the VIP to one host, as the mux would, and read the answer.
 
-A SYN, or a datagram.  The agent and the server treat it as a client's, and answer the mux itself: so one question tells
-apart a host that is down, an agent that is not running, a port that is closed, and a path that is too narrow.
+The packet is a SYN or a datagram with the mux's address as its source, so the server answers the mux.  One probe
+distinguishes a host that is down, an agent that is not running, a closed port, and a path MTU that is too small.
 
-Answers are read where they come from the link, before a firewall of this machine: to that they belong to no
-connection, since the mux's packets to hosts do not pass it either.
+Answers are read from packet sockets, before this machine's firewall.  The firewall has not seen the probe and may drop
+the answer as part of no connection.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ from lbmux.frames.socket_filters import answers, attach
 from lbmux.tools.doctor.probe_tunnels import Key, Tunnels
 
 FIRST_PORT, LAST_PORT = 61001, 65535
-"""Of the probes' own; each has another, by which its answer is known."""
+"""Source ports of probes.  Each probe has its own, which identifies its answer."""
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 SHORTEST = 8
-"""Bytes of a UDP or ICMP header."""
+"""Bytes of a UDP or ICMP header, the shortest payload that is parsed."""
 WAIT_S, TRIES = 1.1, 3
-"""In all longer than the 3 s that a router asks for a neighbour before it says that the host is unreachable."""
+"""Together longer than the 3 s that a router waits for a neighbour before it sends host unreachable."""
 SYN, RST = 0x02, 0x04
 HEADER_BYTES = {4: 20, 6: 40}
 QUOTED_BYTES = 64
-"""Of a packet that an ICMP error quotes: so many are compared, what comes behind may be no part of it (RFC 4884)."""
+"""Bytes of a quoted packet that are compared.  Later bytes may be ICMP extensions (RFC 4884)."""
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 PROTOCOL_AT = {4: 9, 6: 6}
 ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
@@ -53,11 +53,11 @@ class Target:
     protocol: Literal["tcp", "udp"] = "tcp"
     kind: TunnelKind = "ipip"
     payload: bytes = b""
-    """Of a datagram."""
+    """The payload of a datagram."""
     answers: bool = False
-    """Whether a server that is well answers such a datagram; none has to."""
+    """Whether a healthy server answers this datagram."""
     length_bytes: int = 0
-    """Of the outer packet, at least."""
+    """The minimum length of the outer packet."""
 
     @property
     def key(self) -> Key:
@@ -70,9 +70,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """``kind``: open, closed, too_big, refused, unreachable, silence; ``sender`` said so; ``mtu``: the path's.
+    """The answer to a probe, from ``sender``.  ``mtu`` is the path's, where known.
 
-    Refused is the tunnel: no agent takes it.  Closed is the port behind it.
+    ``kind``: open; closed (no server on the port); refused (no agent takes the tunnel); unreachable; too_big; silence.
     """
 
     kind: str
@@ -132,7 +132,7 @@ class Wire:
         self._link.sendto(frame, (socket.if_indextoname(interface), 0))
 
     def listen(self, targets: Targets, sent: Sent) -> Iterator[tuple[int, Answer]]:
-        """Answers to these, as they come, until nothing more is to be waited for."""
+        """Yield answers to the probes as they arrive, for WAIT_S."""
         until = time.monotonic() + WAIT_S
         while (left := until - time.monotonic()) > 0:
             for sock in select.select(self._in, [], [], left)[0]:
@@ -142,14 +142,14 @@ class Wire:
 
 
 def listening_socket(version: int) -> socket.socket:
-    """On every link, for what answers probes."""
+    """A packet socket on every link, with a filter for answers to probes."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[version]))
     attach(sock, answers(version, FIRST_PORT, LAST_PORT))
     return sock
 
 
 def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
-    """What an IP packet answers; None where it is about something else."""
+    """The probe's port and the answer that an IP packet carries; None if it answers no probe."""
     version = packet[0] >> 4 if packet else 0
     if version not in HEADER_BYTES or len(packet) < HEADER_BYTES[version]:
         return None
@@ -168,7 +168,10 @@ def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answ
 
 
 def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:
-    """What came back for each.  ``own``: own addresses by version.  SetupError without the right to raw sockets."""
+    """Send all probes and collect the answers.
+
+    ``own``: this mux's addresses by IP version.  SetupError without CAP_NET_RAW.
+    """
     ports = {FIRST_PORT + at: target for at, target in enumerate(targets)}
     answers: dict[int, Answer] = {}
     sent: dict[int, bytes] = {}
@@ -196,7 +199,7 @@ def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnel
 def _send(
     wire: Wire, tunnels: Tunnels, sent: dict[int, bytes], port: int, target: Target, packet: bytes
 ) -> dict[int, Answer]:
-    """Send one; what the kernel says at once, of this machine's own routes."""
+    """Send one probe.  Return the error as its answer if this machine's kernel refuses to send it."""
     wrapped = tunnels.wrap(packet, target.vip.version, port, target.key)
     if wrapped is None:
         return {port: Answer("unreachable", "this machine", reason="the host's MAC address is not known")}
@@ -212,7 +215,7 @@ def _send(
 
 
 def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: Target, flags: int = SYN) -> bytes:
-    """The packet to the VIP, filled up where it is to be long."""
+    """The inner packet to the VIP, padded to the target's length."""
     from scapy.layers.inet import IP, TCP, UDP
     from scapy.layers.inet6 import IPv6
 
@@ -221,14 +224,14 @@ def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: T
     if target.protocol == "udp":
         packet = header / UDP(sport=port, dport=target.port) / target.payload
     else:
-        # The RST's sequence number is the one that the server expects: else it would not count.
+        # The RST carries the sequence number that the server expects, or the server would ignore it.
         packet = header / TCP(sport=port, dport=target.port, seq=1 if flags == RST else 0, flags=flags)
     missing = target.length_bytes - tunnels.overhead_bytes(target.key) - len(packet)
     return bytes(packet / bytes(missing) if missing > 0 and flags == SYN else packet)
 
 
 def parse_server_answer(sender: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
-    """What a segment or datagram answers; None where it is somebody else's."""
+    """The answer that a segment or datagram carries; None if it answers no probe."""
     source_port, port = struct.unpack_from("!HH", segment)
     target = targets.get(port)
     if target is None or (sender, source_port, protocol) != (target.vip, target.port, target.protocol):
@@ -238,7 +241,10 @@ def parse_server_answer(sender: Address, protocol: str, segment: bytes, targets:
 
 
 def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
-    """An error about a probe.  Routers may quote 8 bytes of it: then another one of the same host may be meant."""
+    """Parse an ICMP error about a probe.
+
+    Routers may quote only 8 bytes of the outer packet, which can match another probe to the same host.
+    """
     kind, code, _, mtu = struct.unpack_from("!BBHI", message)
     known, quoted = ERRORS.get((sender.version, kind, code)), message[8:]
     length = HEADER_BYTES[sender.version]
@@ -248,7 +254,7 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
     port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], sender.version)), None)
     if port is not None and targets[port].kind != "direct":
         return port, answer
-    # The host's own, about what the agent delivered: to the VIP, or to the DIP that the agent made of it.
+    # The host's own error about what the agent delivered: the packet to the VIP, or the translated one to the DIP.
     port = port or struct.unpack_from("!H", quoted, length)[0]
     if port not in targets or quoted[PROTOCOL_AT[sender.version]] != PROTOCOLS[targets[port].protocol]:
         return None
@@ -256,7 +262,7 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
 
 
 def _quotes(quoted: bytes, sent: bytes, version: int) -> bool:
-    """Whether the beginning of a packet is this one's: what routers change stands in neither part that is compared."""
+    """Whether a quote is the beginning of this packet.  Fields that routers change are not compared."""
     destination = slice(16, 20) if version == 4 else slice(24, 40)
     behind = slice(HEADER_BYTES[version], min(len(quoted), len(sent), QUOTED_BYTES))
     return sent[0] >> 4 == version and quoted[destination] == sent[destination] and quoted[behind] == sent[behind]

@@ -63,8 +63,8 @@ def test_a_host_that_the_mux_has_no_route_to(pool: Broken) -> None:
     with pool.config(probed, "mux1"), without:
         until(lambda: pool.doctor("mux1").says("health", "this mux has no route to 10.1.1.2"))
         found = pool.doctor("mux1")
-        mends = [one.hint for one in found.faults if "web/h1" in one.seen]
-        assert mends and all(hint.startswith("ip route add 10.1.1.2 via the router") for hint in mends)
+        hints = [one.hint for one in found.faults if "web/h1" in one.seen]
+        assert hints and all(hint.startswith("ip route add 10.1.1.2 via ROUTER") for hint in hints)
 
 
 def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
@@ -91,7 +91,9 @@ def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
         threads.submit(lambda: [answering.sendto(b"x", answering.recvfrom(2048)[1]) for _ in range(2)])
         found = pool.doctor("mux1", file=path)
         assert found.says("backend", "dns/h2 at 10.1.2.2: port closed")
-        assert found.says("backend", "dns/h3 at 10.1.3.2: a datagram went out by IP in IP, and nobody", "unchecked")
+        assert found.says(
+            "backend", "dns/h3 at 10.1.3.2: no answer and no error to a datagram sent by IP in IP", "unchecked"
+        )
         assert "dns/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in found.findings}
 
 

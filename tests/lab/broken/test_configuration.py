@@ -18,7 +18,7 @@ def test_two_muxes_with_different_configurations(pool: Broken) -> None:
 
     with pool.config(heavier, "mux1"):
         found = pool.doctor("mux1", "mux2")
-        assert found.says("pool", "mux2.sock: other tables than here: web (192.0.2.1 tcp 80)")
+        assert found.says("pool", "mux2.sock has different tables for web (192.0.2.1 tcp 80)")
         assert found.says("in force", "service web: backend h1 changed", "warning")
 
 

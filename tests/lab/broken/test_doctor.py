@@ -23,8 +23,8 @@ def test_from_outside_the_doctor_goes_to_where_the_daemon_is(pool: Broken) -> No
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     findings = json.loads(ran.stdout)["findings"]
     assert (ran.returncode, [one for one in findings if one["state"] == "fault"]) == (0, [])
-    assert "looked at from there" in findings[0]["seen"]
-    assert all("looked at from there" not in one.seen for one in pool.doctor("mux1").findings)
+    assert "the checks below are of that one" in findings[0]["seen"]
+    assert all("the checks below are of that one" not in one.seen for one in pool.doctor("mux1").findings)
 
 
 def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Broken) -> None:

@@ -55,9 +55,9 @@ def test_short_frames(pool: Broken) -> None:
             sock.sendto(b"\x45" + bytes(9), ("to-mux1", 0x0800, 0, 0, mac))
 
     pool.lab.inside("router", send)
-    until(lambda: pool.doctor("mux1").says("truncated", "end within a header", "warning"))
+    until(lambda: pool.doctor("mux1").says("truncated", "ended within a header", "warning"))
 
 
 def test_a_full_flow_table(either: Broken) -> None:
     either.lab.run("client", [sys.executable, str(WIRE), "flows", VIP, "80", "6000", "1"], check=True)
-    until(lambda: either.doctor("mux1").says("flow table", "full, or was", "warning"))
+    until(lambda: either.doctor("mux1").says("flow table", "full now or earlier", "warning"))

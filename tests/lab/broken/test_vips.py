@@ -21,7 +21,7 @@ def test_mode_local_without_the_vip(pool: Broken) -> None:
 def test_a_host_that_answers_arp_for_the_vip(pool: Broken) -> None:
     mac = pool.mac("host3")
     with pool.sysctl("host3", "net.ipv4.conf.all.arp_ignore", "0"):
-        assert pool.doctor("host3").says("VIP by ARP", "this host claims the VIP by ARP")
+        assert pool.doctor("host3").says("VIP by ARP", "this host answers ARP for the VIP")
         assert pool.doctor("router").says("VIP by ARP", f"{mac} on to-host3 answers ARP for the VIP {VIP}")
 
 

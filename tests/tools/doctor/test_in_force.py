@@ -67,6 +67,6 @@ def test_a_file_that_was_changed_is(mux: Mux) -> None:
     mux.override(set_weight(7, "h1", "web", 0.0))
     mux.file.write_text(mux.file.read_text().replace('"weight": 2', '"weight": 3').replace('"port": 53', '"port": 54'))
     finding = mux.finding()
-    assert finding.state == "warning" and finding.hint.startswith("`lbmux reload --control ")
+    assert finding.state == "warning" and finding.hint.startswith("run `lbmux reload --control ")
     assert finding.seen.endswith("service web: backend h2 changed; service dns: port changed; "
                                  "service dns: backend h1 changed")  # fmt: skip

@@ -23,7 +23,7 @@ def test_an_interface_that_is_up() -> None:
 
 def test_an_interface_that_is_gone() -> None:
     (finding,) = link("nowhere0")
-    assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "opens it again" in finding.hint
+    assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "reopens it" in finding.hint
 
 
 def test_nobody_has_an_interface() -> None:
@@ -33,11 +33,11 @@ def test_nobody_has_an_interface() -> None:
 @pytest.mark.parametrize(
     ("driver", "came", "lost", "state", "said"),
     [
-        ("packet", 0, 0, "ok", "receives frames one by one"),
-        ("packet", 7, 0, "ok", "user space cuts super-frames into single ones: 7 so far"),
-        ("tun", 7, 0, "ok", "user space cuts super-frames into single ones: 7 so far"),
-        ("xdp", 7, 0, "warning", "7 super-frames passed the kernel's program by"),
-        ("packet", 7, 3, "warning", "3 of 10 super-frames came faster than user space could read them"),
+        ("packet", 0, 0, "ok", "receives no super-frames"),
+        ("packet", 7, 0, "ok", "user space segments super-frames: 7 so far"),
+        ("tun", 7, 0, "ok", "user space segments super-frames: 7 so far"),
+        ("xdp", 7, 0, "warning", "7 super-frames bypassed the kernel program"),
+        ("packet", 7, 3, "warning", "3 of 10 super-frames arrived faster than user space could read them"),
     ],
 )
 def test_super_frames_that_came(

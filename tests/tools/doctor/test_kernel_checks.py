@@ -50,8 +50,12 @@ def test_a_router_forwards_and_a_mux_does_not(settings: Settings, role: Role, va
 @pytest.mark.parametrize(
     ("host", "state", "said"),
     [
-        ({"vips_filtered": True, "dropped": 7, "reason": ""}, "ok", "the mux keeps VIPs from it (7 frames so far)"),
-        ({"vips_filtered": False, "dropped": 0, "reason": "no tcx here"}, "warning", "round and round (no tcx here)"),
+        (
+            {"vips_filtered": True, "dropped": 7, "reason": ""},
+            "ok",
+            "the mux keeps VIP packets from the kernel (7 frames so far)",
+        ),
+        ({"vips_filtered": False, "dropped": 0, "reason": "no tcx here"}, "warning", "a forwarding loop (no tcx here)"),
     ],
 )
 def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
@@ -111,7 +115,7 @@ def test_checksums_that_were_wrong(
     monkeypatch.setattr(kernel_checks, "NET_SNMP", path)
     (finding,) = kernel_checks.wrong_checksums(NodeState("host", Path("/nonexistent")))
     assert finding.state == ("warning" if said else "ok")
-    assert finding.seen.endswith(said or "no packet came with a wrong one")
+    assert finding.seen.endswith(said or "no packet had a wrong checksum")
 
 
 def test_this_kernel_counts_them() -> None:

@@ -39,7 +39,7 @@ def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, b
     assert (found.role, found.control) == (role, bare / f"{role}.sock")
     (finding,) = daemon_checks.answers(found)
     assert finding.state == "fault" and "nothing listens there" in finding.seen
-    assert f"start `lbmux {role}`" in finding.hint and f"{left} is there" in finding.hint
+    assert f"start `lbmux {role}`" in finding.hint and f"{left} exists" in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
     assert found.role == role
     (finding,) = daemon_checks.answers(found)
     assert finding.state == ("unchecked" if role == "router" else "fault")
-    assert own in finding.hint or "taken for a router" in finding.seen
+    assert own in finding.hint or "the role router is assumed" in finding.seen
 
 
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:

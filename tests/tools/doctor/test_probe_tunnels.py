@@ -83,7 +83,9 @@ def test_what_cannot_be_probed_is_left_for_a_reason() -> None:
     named = service("named", port="any", vip="192.0.2.2", health={"port": 8081})
     found, left = targets(of(service(), anything, named))
     assert [(target.service, target.port) for target in found] == [("web", 80), ("named", 8081)]
-    assert [(names, "has any port" in why) for why, names in left.items()] == [([f"anything/h1 at {HOST[4]}"], True)]
+    assert [(names, "matches any port" in why) for why, names in left.items()] == [
+        ([f"anything/h1 at {HOST[4]}"], True)
+    ]
     own6 = node("mux", config=of(service(), service("six", 6)).config, runtime={"addresses": [str(OWN[4])]})
     found, left = targets(own6)
     assert [target.service for target in found] == ["web"]

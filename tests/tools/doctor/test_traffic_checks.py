@@ -9,7 +9,7 @@ from tests.tools.doctor.node_states import node
 
 def test_the_kernel_forwards() -> None:
     known = node("mux", runtime={"driver": "xdp", "modes": {"mux_xdp": "native"}})
-    assert [*daemon_checks.driver(known)] == [Finding("driver", "ok", "the kernel's programs forward (mux_xdp native)")]
+    assert [*daemon_checks.driver(known)] == [Finding("driver", "ok", "kernel programs forward (mux_xdp native)")]
 
 
 @pytest.mark.parametrize(("role", "driver"), [("mux", "packet"), ("agent", "tun")])
@@ -17,9 +17,9 @@ def test_user_space_forwards(role: str, driver: str) -> None:
     known = node(role, runtime={"driver": driver, "modes": {}})  # type: ignore[arg-type]
     (finding,) = daemon_checks.driver(known)
     assert (finding.state, finding.seen) == (
-        "warning", f"user space forwards ({driver}), not the kernel's programs",
+        "warning", f"user space forwards ({driver}), not the kernel",
     )  # fmt: skip
-    assert finding.hint.startswith(f"`lbmux {role} --driver xdp` says why")
+    assert finding.hint.startswith(f"`lbmux {role} --driver xdp` reports why")
 
 
 @pytest.mark.parametrize("role", ["router", "host"])
@@ -29,7 +29,7 @@ def test_who_has_no_daemon_has_no_driver(role: str) -> None:
 
 def test_frames_that_nobody_fetched() -> None:
     (finding,) = traffic_checks.ring(node("mux", counters={"ring": {"dropped": 3}}))
-    assert (finding.state, finding.seen) == ("warning", "3 frames came faster than user space fetched them")
+    assert (finding.state, finding.seen) == ("warning", "3 frames arrived faster than user space read them")
     assert "--driver xdp" in finding.hint
 
 

@@ -32,7 +32,7 @@ def found(*of: Address) -> list[Finding]:
 
 def test_nobody_answers(claimed: set[Address]) -> None:
     assert [(one.state, one.seen) for one in found(*VIPS)] == [
-        ("ok", "nobody on this machine's links answers for a VIP"),
+        ("ok", "no machine on this router's links answers for a VIP"),
     ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_more_than_are_asked_for_are_named(claimed: set[Address]) -> None:
     claimed.add(VIPS6[7])
     fine, rest = found(*VIPS, *VIPS6)
     assert fine.state == "ok" and rest.state == "unchecked"
-    assert rest.seen == "who answers for 2001:db8::6, 2001:db8::7: 16 VIPs are asked for at most"
+    assert rest.seen == "2001:db8::6, 2001:db8::7: at most 16 VIPs are looked up in one run"
 
 
 def test_without_an_address_to_ask_from_nobody_is_asked(claimed: set[Address], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +84,9 @@ def test_a_vip_beside_the_machines_own_addresses_is_to_be_removed(
 @pytest.mark.parametrize(
     ("role", "length", "known", "seen"),
     [
-        ("mux", 128, {"runtime": True}, "is the address of this mux"),
-        ("mux", 24, {}, "/24 is its own address on eth0"),
-        ("router", 24, {}, "/24 is its own address on eth0"),
+        ("mux", 128, {"runtime": True}, "is also the address that identifies this mux"),
+        ("mux", 24, {}, "/24 is its interface address on eth0"),
+        ("router", 24, {}, "/24 is its interface address on eth0"),
     ],
 )
 def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
@@ -95,7 +95,7 @@ def test_a_vip_that_is_the_machines_own_address_is_not_to_be_removed(
     runtime = {"runtime": {"addresses": [str(vip)]}} if known else {}
     finding = owned(monkeypatch, vip, length, role, **runtime)
     assert finding.state == "fault" and seen in finding.seen and "del" not in finding.hint
-    assert finding.hint == f"give the service another VIP in the file, and leave {vip} to the {role}"
+    assert finding.hint == f"give the service another VIP in the file and keep {vip} for the {role}"
 
 
 def test_the_prefix_of_an_address_of_this_machine() -> None:
