@@ -36,9 +36,8 @@ NAMED_FIELDS = 12
 class CraftError(LbmuxError):
     """``expression`` does not describe a frame; ``reason`` names the part that is refused."""
 
-    def __init__(self, expression: str, reason: str) -> None:
-        self.expression, self.reason = expression, reason
-        super().__init__(expression, reason)
+    expression: str
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.expression!r}: {self.reason}"
