@@ -1,4 +1,4 @@
-"""`lbmux completion`: what a shell evaluates so that it completes commands, options and their values."""
+"""`lbmux completion`: prints a script with which a shell completes commands, options and their values."""
 
 import click
 
@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 def command(shell: str) -> None:
     """Print a script that completes lbmux's commands and options in SHELL.
 
-    For good: `eval "$(lbmux completion bash)"` in ~/.bashrc, likewise zsh in ~/.zshrc; in fish
+    To install it, add `eval "$(lbmux completion bash)"` to ~/.bashrc, or the same with zsh to ~/.zshrc. For fish, run
     `lbmux completion fish > ~/.config/fish/completions/lbmux.fish`.
     """
     from click.shell_completion import get_completion_class
@@ -18,5 +18,5 @@ def command(shell: str) -> None:
     from lbmux.cli.main import group
 
     kind = get_completion_class(shell)
-    assert kind is not None  # click has these three
+    assert kind is not None  # click supports all SHELLS
     click.echo(kind(group, {}, "lbmux", "_LBMUX_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""How events are logged: one line each on standard error, as text or as JSON."""
+"""Log formats: one line per event on standard error, as text or as JSON."""
 
 import json
 import logging
@@ -8,21 +8,23 @@ FORMATS = ("text", "json")
 
 
 class Text(logging.Formatter):
-    """``lbmux: MESSAGE``; a message of several lines becomes one."""
+    """Formats an event as ``lbmux: MESSAGE``; joins the lines of a message with semicolons."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = "; ".join(record.getMessage().splitlines())
-        return f"lbmux: {said}" + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        message = "; ".join(record.getMessage().splitlines())
+        return f"lbmux: {message}" + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
 class Json(logging.Formatter):
-    """One object a line: time (RFC 3339, UTC), level, logger, message, and apart from each other what the message is
-    made of, ``event`` and ``fields``, so that lines of one kind can be told by ``event``."""
+    """Formats an event as a JSON object: time (RFC 3339, UTC), level, logger and message.
+
+    ``event`` is the message's template and ``fields`` its values, so events of one kind have the same ``event``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
         given = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
-        said = {
+        event = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -31,12 +33,12 @@ class Json(logging.Formatter):
             "fields": [one if isinstance(one, int | float | str) else str(one) for one in given],
         }
         if record.exc_info:
-            said["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
 
 
 def set_up(form: str, verbose: bool) -> None:
-    """Log our own events; of libraries only warnings: numba at DEBUG would print every function that it compiles."""
+    """Log lbmux's own events, and only warnings of libraries: numba logs every function that it compiles."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if form == "json" else Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

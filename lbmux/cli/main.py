@@ -1,6 +1,6 @@
-"""The command `lbmux`: names its subcommands, and imports one only when it is run or asked for its help.
+"""The command `lbmux`: lists its subcommands, and imports a subcommand only to run it or to show its help.
 
-So `lbmux --help` costs no more than click. What a command raises as `LbmuxError` is said here, for all.
+`lbmux --help` therefore loads click only. This module also prints the `LbmuxError` that any command raises.
 """
 
 import os
@@ -13,71 +13,84 @@ import click
 from lbmux import __version__
 from lbmux.errors import LbmuxError
 
-# NumPy's linear algebra, of which nothing is used here, would start a thread for each core: a tenth of a second.
+# NumPy's linear algebra is not used; it would start a thread per core, which takes a tenth of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMANDS = {
-    "mux": ("lbmux.cli.run.mux_command:command", "Run a mux: pick a backend for each packet and tunnel it there."),
-    "agent": ("lbmux.cli.run.agent_command:command", "Run a host agent: take tunnelled packets to the server."),
-    "edge": ("lbmux.cli.run.edge_command:command", "Run an edge: no mux, the host announces its VIPs itself."),
-    "reload": ("lbmux.cli.operate.reload_command:command", "Have a running mux or agent load its configuration anew."),
+    "mux": (
+        "lbmux.cli.run.mux_command:command",
+        "Run a mux: pick a backend for each packet and tunnel the packet to it.",
+    ),
+    "agent": (
+        "lbmux.cli.run.agent_command:command",
+        "Run a host agent: deliver tunnelled packets to the local servers.",
+    ),
+    "edge": ("lbmux.cli.run.edge_command:command", "Run an edge: the host announces its VIPs itself, without a mux."),
+    "reload": ("lbmux.cli.operate.reload_command:command", "Reload the configuration of a running mux or agent."),
     "drain": (
         "lbmux.cli.operate.backend_command:drain",
-        "Give a backend no new flows, and leave it those that it has.",
+        "Drain a backend: it keeps its flows and gets no new ones.",
     ),
-    "disable": ("lbmux.cli.operate.backend_command:disable", "Take a backend out at once."),
-    "enable": ("lbmux.cli.operate.backend_command:enable", "Have a drained, disabled or removed backend serve again."),
-    "weight": ("lbmux.cli.operate.backend_command:weight", "Give a backend another share of the new flows."),
+    "disable": ("lbmux.cli.operate.backend_command:disable", "Disable a backend at once; its flows move to others."),
+    "enable": ("lbmux.cli.operate.backend_command:enable", "Enable a drained, disabled or removed backend again."),
+    "weight": ("lbmux.cli.operate.backend_command:weight", "Change a backend's share of new flows."),
     "add": ("lbmux.cli.operate.backend_command:add", "Add a backend to a service."),
-    "remove": ("lbmux.cli.operate.backend_command:remove", "Remove a backend, once its last flow has gone."),
+    "remove": ("lbmux.cli.operate.backend_command:remove", "Remove a backend when its last flow has ended."),
     "withdraw": (
         "lbmux.cli.operate.announce_command:withdraw",
-        "Have a mux leave its routers, and forward on what still comes.",
+        "Withdraw the VIPs of a mux, which still forwards what arrives.",
     ),
     "announce": (
         "lbmux.cli.operate.announce_command:announce",
-        "Have a mux that was withdrawn announce its VIPs again.",
+        "Announce the VIPs of a mux again after `lbmux withdraw`.",
     ),
     "show": (
         "lbmux.cli.inspect.show_command:command",
-        "Show services, backends, flows, counters and more of a running mux or agent.",
+        "Show services, backends, flows and counters of a running mux or agent.",
     ),
     "explain": (
         "lbmux.cli.inspect.explain_command:command",
-        "Say what a mux does with a packet, step by step, and why.",
+        "Explain what a mux does with a packet, step by step.",
     ),
     "trace": (
         "lbmux.cli.inspect.trace_command:command",
-        "Show frames that a running mux gets, and what becomes of them.",
+        "Show frames of a running mux or agent, with steps and verdicts.",
     ),
-    "capture": ("lbmux.cli.inspect.capture_command:command", "Write frames of a running mux to a file for Wireshark."),
-    "top": ("lbmux.cli.inspect.top_command:command", "Show what a mux does, second by second."),
+    "capture": (
+        "lbmux.cli.inspect.capture_command:command",
+        "Write frames of a running mux or agent to a file for Wireshark.",
+    ),
+    "top": ("lbmux.cli.inspect.top_command:command", "Show rates of services, backends and flows, live."),
     "doctor": (
         "lbmux.cli.inspect.doctor_command:command",
-        "Look at what goes wrong in practice, and say how to mend it.",
+        "Diagnose this node and suggest fixes.",
     ),
-    "web": ("lbmux.cli.run.web_command:command", "Serve a page about a pool: traffic, services, tables, explanations."),
-    "detach": ("lbmux.cli.operate.detach_command:command", "Take the kernel's programs off an interface."),
+    "web": ("lbmux.cli.run.web_command:command", "Serve a web page that shows the pool live."),
+    "detach": ("lbmux.cli.operate.detach_command:command", "Detach lbmux programs from an interface."),
     "config": (
         "lbmux.cli.operate.config_command:command",
         "Check a configuration file, compare two, or print the schema.",
     ),
+<<<<<<< HEAD
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through the data path of a mux."),
     "craft": ("lbmux.cli.lab.craft_command:command", "Make a capture from scapy expressions, for replay and the lab."),
+=======
+    "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     "unit": ("lbmux.cli.run.unit_command:command", "Print a systemd unit for a mux or an agent."),
-    "lab": ("lbmux.cli.lab.lab_command:command", "Build a network of namespaces to try it all in."),
-    "plot": ("lbmux.cli.lab.plot_command:command", "Draw results of the bench or of `lab run`."),
-    "completion": ("lbmux.cli.completion:command", "Print what makes a shell complete lbmux's commands."),
-    "man": ("lbmux.cli.man:command", "Show the manual, or write its pages."),
+    "lab": ("lbmux.cli.lab.lab_command:command", "Build and use a test network of namespaces."),
+    "plot": ("lbmux.cli.lab.plot_command:command", "Plot results of `make bench` or `lbmux lab run`."),
+    "completion": ("lbmux.cli.completion:command", "Print a shell completion script."),
+    "man": ("lbmux.cli.man:command", "Show or write the manual pages."),
 }
-"""Where each command is, and its line in `lbmux --help`."""
+"""The location of each command, and its line in `lbmux --help`."""
 
 INTERRUPTED = 130
 EXIT_CODES = {
-    0: "fine",
-    1: "cannot run, or what was looked at is not as it should be; one line says why",
+    0: "success",
+    1: "an error, or a check that failed; a message gives the reason",
     2: "wrong usage",
-    3: "a configuration that is not usable (config check)",
+    3: "an invalid configuration (config check)",
     INTERRUPTED: "interrupted",
 }
 
@@ -103,33 +116,33 @@ class LazyGroup(click.Group):
     epilog="Exit codes: " + "; ".join(f"{code} {what}" for code, what in EXIT_CODES.items()) + ".",
 )  # fmt: skip
 @click.version_option(__version__, prog_name="lbmux")
-@click.option("-v", "--verbose", is_flag=True, help="Log more, and show where an error comes from.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, and print tracebacks of errors.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, envvar="LBMUX_LOG_FORMAT",
-    show_envvar=True, help="How events are logged, a line each.",
+    show_envvar=True, help="Format of log lines.",
 )  # fmt: skip
 def group(verbose: bool, log_format: str) -> None:
-    """A layer-4 load balancer: mux, host agent, and a lab to try them in."""
+    """A layer-4 load balancer: muxes, host agents, and a lab to try them in."""
     from lbmux.cli.logs import set_up
 
     set_up(log_format, verbose)
-    if sys.stderr.isatty():  # a daemon announces it in any case
+    if sys.stderr.isatty():  # daemons always log it
         from lbmux.codegen import progress
 
         progress.announce()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit, by one of EXIT_CODES."""
+    """Run a command and exit with one of EXIT_CODES."""
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of a command. A command that returns an integer has its own."""
+    """Run a command and return its exit code, which is the integer it returns, if any."""
     try:
         status = group.main(arguments, prog_name="lbmux", standalone_mode=False)
     except LbmuxError as error:
-        return _say(error)
+        return _print_error(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -138,17 +151,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _say(error: LbmuxError) -> int:
+def _print_error(error: LbmuxError) -> int:
     import logging
 
     from lbmux.cli.logs import is_json
 
     if is_json():
-        logging.getLogger("lbmux").error("ends: %s", error)
+        logging.getLogger("lbmux").error("exiting: %s", error)
     else:
         for line in str(error).splitlines():
             click.echo(f"lbmux: {line}", err=True)
-    logging.getLogger("lbmux").debug("raised here:", exc_info=error)
+    logging.getLogger("lbmux").debug("traceback:", exc_info=error)
     return 1
 
 

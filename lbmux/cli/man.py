@@ -1,4 +1,4 @@
-"""`lbmux man`: the manual pages, made from the commands and from the configuration's schema."""
+"""`lbmux man`: the manual pages, generated from the commands and the configuration's schema."""
 
 import re
 import shutil
@@ -62,10 +62,10 @@ EXAMPLES = {
 @click.command(name="man")
 @click.argument("page", type=click.Choice([*NAMES]), default="lbmux")
 @click.option(
-    "-w", "--write", "directory", metavar="DIRECTORY", type=options.PATH, help="Write all pages there instead."
+    "-w", "--write", "directory", metavar="DIRECTORY", type=options.PATH, help="Write all pages to this directory."
 )
 def command(page: str, directory: Path | None) -> None:
-    """Show a manual page, lbmux(8) or lbmux.yaml(5): by man(1) on a terminal, else as it is."""
+    """Show the manual page lbmux(8) or lbmux.yaml(5): with man(1) on a terminal, else its source."""
     if directory is None:
         _show(pages()[NAMES[page]])
         return
@@ -98,8 +98,14 @@ def _commands() -> Iterator[str]:
     yield ".Sh DESCRIPTION"
     yield (
         ".Nm\nspreads the flows to virtual addresses (VIPs) over backends.\nA mux picks a backend for each flow and\n"
+<<<<<<< HEAD
         "sends its packets on in a tunnel; the agent on the backend's host takes them out, and replies go straight to\n"
         "the client.\nAll muxes and agents share a configuration file,\nsee\n.Xr lbmux.yaml 5 ."
+=======
+        "forwards its packets through a tunnel.\nThe agent on the backend's host decapsulates them;\n"
+        "replies go directly to the client.\nAll muxes and agents share one configuration file,\n"
+        "see\n.Xr lbmux.yaml 5 ."
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     )
     yield ".Sh OPTIONS"
     yield from _options(group, click.Context(group))
@@ -108,7 +114,7 @@ def _commands() -> Iterator[str]:
         found = group.get_command(click.Context(group), name)
         assert found is not None
         yield from _command(found, name)
-    yield ".Sh ENVIRONMENT\nAn option given on the command line goes before its variable.\n.Bl -tag -width Ds"
+    yield ".Sh ENVIRONMENT\nAn option on the command line takes precedence over its variable.\n.Bl -tag -width Ds"
     for variable, uses in sorted(_variables(group, "lbmux").items()):
         yield f".It Ev {variable}\n{_text('; '.join(uses))}"
     yield ".El\n.Sh FILES\n.Bl -tag -width Ds"
@@ -150,7 +156,7 @@ def _options(found: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _variables(found: click.Command, name: str) -> dict[str, list[str]]:
-    """Each environment variable: what it stands for."""
+    """Return the options that each environment variable sets."""
     context, uses = click.Context(found, info_name=name), defaultdict[str, list[str]](list)
     for option in found.get_params(context):
         if isinstance(option.envvar, str) and not getattr(option, "hidden", False):
@@ -196,7 +202,7 @@ def _model(name: str, model: dict[str, Any], schema: dict[str, Any]) -> Iterator
 
 
 def _kind(about: dict[str, Any], schema: dict[str, Any]) -> str:
-    """What may stand there, in a few words."""
+    """Describe the values that a field takes, in a few words."""
     if "$ref" in about:
         name = about["$ref"].rpartition("/")[2]
         target = schema["$defs"].get(name, {})
@@ -224,18 +230,18 @@ def _head(title: str, section: str, name: str, what: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Running text: paragraphs, a line for each sentence, and nothing that would be taken for a request.
+    """Format running text as mdoc: paragraphs, one sentence per line, and no text that looks like a request.
 
-    What click is told by a backspace not to wrap is not wrapped here either.
+    A paragraph that starts with a backspace, which tells click not to wrap it, stays as it is.
     """
-    said = ""
+    found = ""
     for part in filter(None, re.split(r"\n\s*\n", cleandoc(text))):
         if part.startswith("\b"):
-            said += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
+            found += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
         else:
             sentences = re.sub(r"(?<=[.!?])\s+(?=\S)", "\n", " ".join(part.split()))
-            said += ("\n.Pp\n" if said else "") + _escaped(sentences)
-    return said.removeprefix("\n")
+            found += ("\n.Pp\n" if found else "") + _escaped(sentences)
+    return found.removeprefix("\n")
 
 
 def _escaped(text: str) -> str:

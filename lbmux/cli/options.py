@@ -1,4 +1,4 @@
-"""Options that several commands share, each with its environment variable."""
+"""Options that several commands share, with their environment variables."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -39,7 +39,7 @@ config = click.option(
     "-c", "--config", type=PATH, required=True, envvar="LBMUX_CONFIG", show_envvar=True, help="Configuration file."
 )
 interface = click.option(
-    "-i", "--interface", required=True, envvar="LBMUX_INTERFACE", show_envvar=True, help="Interface to work on."
+    "-i", "--interface", required=True, envvar="LBMUX_INTERFACE", show_envvar=True, help="Network interface."
 )
 control = click.option(
     "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
@@ -47,9 +47,9 @@ control = click.option(
 json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 metrics = click.option(
     "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=_endpoint,
-    help="Serve metrics for Prometheus, at /metrics; to this machine only unless HOST is given.",
+    help="Serve Prometheus metrics at /metrics on this address. [default HOST: 127.0.0.1]",
 )  # fmt: skip
 health_token = click.option(
     "--health-token", type=PATH, envvar="LBMUX_HEALTH_TOKEN", show_envvar=True,
-    help="File with what agents and muxes prove themselves by, where agents probe (health.by).",
+    help="File with the token that authenticates agents and muxes to each other (`health.by: agent`).",
 )  # fmt: skip

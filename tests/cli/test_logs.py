@@ -51,5 +51,5 @@ def test_why_a_daemon_ends_is_an_event_too(program: str, tmp_path: Path) -> None
     command += [str(tmp_path / "none.yaml"), *(["--bgp-peer", "192.0.2.9:65000"] if program == "edge" else [])]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     *_, last = map(json.loads, ran.stderr.splitlines())
-    assert (ran.returncode, last["level"], last["event"]) == (1, "error", "ends: %s")
+    assert (ran.returncode, last["level"], last["event"]) == (1, "error", "exiting: %s")
     assert "none.yaml" in last["message"]

@@ -114,7 +114,7 @@ def test_where_hosts_do_not_help_nobody_could_tell_that_a_connection_is_gone() -
 
 
 def test_no_faster_than_the_slow_path_can_take_it() -> None:
-    """Half of 400 packets a second, and each connection may come back from two hosts."""
+    """Half of 400 packets per second, and each connection may come back from two hosts."""
     mux = Mux()
     lost = mux.ports_at_h1(range(40000, 40400))
     begun = time.monotonic()

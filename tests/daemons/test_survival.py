@@ -136,7 +136,7 @@ def test_detach_takes_off_what_a_killed_one_left(lab: Lab) -> None:
         ended(mux, signal.SIGKILL)
     assert attached(lab)
     command = [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"]
-    for said in ("eth0: detached\n", "eth0: nothing of lbmux is attached\n"):
+    for said in ("eth0: detached\n", "eth0: no lbmux program is attached\n"):
         done = lab.run("mux1", command, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, said)
         assert not attached(lab)

@@ -39,7 +39,7 @@ def test_nobody_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 @contextlib.contextmanager
 def traffic(lab: Lab) -> Iterator[None]:
-    """Some hundred packets a second, of three flows of one client."""
+    """Some hundred packets per second, of three flows of one client."""
     ends = IP(src="198.51.100.2", dst="192.0.2.1")
     packets = [bytes(ends / TCP(sport=port, dport=80, flags="A")) for port in (4001, 4002, 4003)]
     stop = threading.Event()

@@ -30,7 +30,7 @@ def trace_hub(daemon: Daemon, command: str, *options: str) -> "Iterator[subproce
     line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stderr and f"watching the {daemon.program} on eth0" in process.stderr.readline()
+        assert process.stderr and f"tracing the {daemon.program} on eth0" in process.stderr.readline()
         yield process
     finally:
         process.kill()

@@ -1,4 +1,4 @@
-"""`lbmux capture`: frames of a running mux or agent into a file for Wireshark, each with its verdict as a comment."""
+"""`lbmux capture`: writes frames of a running mux or agent to a file for Wireshark, with verdicts as comments."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ class Places(click.ParamType[frozenset[str]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
         wanted = frozenset(str(value).split(","))
         if unknown := wanted - {*PLACES}:
-            self.fail(f"{min(unknown)!r}: there are {', '.join(PLACES)}", param, ctx)
+            self.fail(f"{min(unknown)!r} is not one of {', '.join(PLACES)}", param, ctx)
         return wanted
 
 
@@ -31,25 +31,27 @@ class Places(click.ParamType[frozenset[str]]):
 @options.control
 @click.option(
     "--at", "places", type=Places(), default="in,out,drop", show_default=True,
-    help="in: frames as they came; out: as they left, and what the slow path sent; drop: those that were dropped, by"
-    " the slow path as well.",
+    help="in: frames as they arrived; out: frames as they left, and frames that the slow path sent; drop: dropped"
+    " frames, including those that the slow path dropped.",
 )  # fmt: skip
 @click.option(
     "--inner", is_flag=True,
-    help="Write frames without the tunnel's headers: that left a mux, or came to an agent; fragments of a tunnel's"
-    " packet as they are.",
+    help="Remove tunnel headers from frames that left a mux or arrived at an agent; fragments of a tunnel packet stay"
+    " unchanged.",
 )  # fmt: skip
-@click.option("-n", "--count", type=click.IntRange(1), help="End after so many matching frames. [default: at Ctrl-C]")
-@click.option("-w", "--write", "file", type=options.PATH, required=True, help="The file to write, in pcapng.")
+@click.option(
+    "-n", "--count", type=click.IntRange(1), help="Stop after this many matching frames. [default: at Ctrl-C]"
+)
+@click.option("-w", "--write", "file", type=options.PATH, required=True, help="The pcapng file to write.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
 def command(
     control: Path | None, places: frozenset[str], inner: bool, count: int | None, file: Path, filter: tuple[str, ...]
 ) -> None:
-    """Write frames that a running mux or agent gets, and that match, to a file for Wireshark or tshark.
+    """Write matching frames of a running mux or agent to a file for Wireshark or tshark.
 
-    Each has its verdict as a comment, its interface by name ("route": the kernel chose it), and its time.  A frame that
-    is forwarded is there twice, as it came and as it left.  What the slow path sent because of a frame (answers to
-    pings, ICMP, fragments, resets) stands behind that, and says so.  FILTER as in `lbmux trace`.
+    Each frame has its verdict as a comment, its time, and the name of its interface ("route": the kernel chose it).  A
+    forwarded frame is written twice: as it arrived and as it left.  Frames that the slow path sent in response (answers
+    to pings, ICMP errors, fragments, resets) follow it, and their comments name it.  FILTER is as in `lbmux trace`.
     """
     from lbmux.api.control_socket import meant_path
     from lbmux.cli.inspect.trace_stream import traced
@@ -71,7 +73,7 @@ def command(
 
 
 class Shot(NamedTuple):
-    """A frame at one place; ``data`` may be its first bytes only."""
+    """A frame at one place; ``data`` may be truncated, ``length`` is the whole length in bytes."""
 
     place: str
     time_ns: int
@@ -80,22 +82,22 @@ class Shot(NamedTuple):
     length: int
 
     def without(self, strip: Callable[[bytes], bytes | None]) -> "Shot":
-        """Less what ``strip`` takes off; as it is where that is nothing."""
+        """Return the frame without what ``strip`` removes; unchanged if it removes nothing."""
         data = strip(self.data) or self.data
         return self._replace(data=data, length=self.length - len(self.data) + len(data))
 
 
 def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str], inner: bool) -> int:
-    from lbmux.cli.inspect.trace_stream import said_of_slow_path
+    from lbmux.cli.inspect.trace_stream import slow_path_text
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
     owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])
-    slow = f", slow path: {said_of_slow_path(frame)}" if frame["slowpath"] else ""
+    slow = f", slow path: {slow_path_text(frame)}" if frame["slowpath"] else ""
     written = 0
     for shot in _shots(frame, places, inner):
         comment = f"{shot.place}: verdict {frame['verdict']} ({frame['kind']}){owner}{slow}"
         if slow and shot.place == "out":
-            comment += f", in answer to {frame['line']}"
+            comment += f", in response to {frame['line']}"
         direction = OUTBOUND if shot.place == "out" else INBOUND
         writer.write(shot.time_ns, shot.interface, shot.data, shot.length, comment, direction)
         written += 1
@@ -103,7 +105,7 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
 
 
 def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
-    """A frame at those of the places where it was, and what the slow path sent because of it."""
+    """Yield a frame at each of the places where it was, and the frames that the slow path sent in response."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
     from lbmux.tracing.trace_event import without_tunnel

@@ -1,4 +1,4 @@
-"""`lbmux explain`: what a mux does with a packet, step by step."""
+"""`lbmux explain`: explains what a mux does with a packet, step by step."""
 
 import json
 from pathlib import Path
@@ -16,33 +16,37 @@ if TYPE_CHECKING:
 
 
 @click.command(name="explain")
-@click.option(
-    "-c", "--config", type=options.PATH, help="Explain from this configuration alone, not by the mux that runs here."
-)
+@click.option("-c", "--config", type=options.PATH, help="Explain by this configuration instead of a running mux.")
 @options.control
 @click.option(
     "--router",
     metavar="NETNS",
-    help="Ask a router, too, by the name of its network namespace (. is this one), to which mux it sends the packet.",
+    help="Also ask the Linux router in this network namespace (. is the current one) to which mux it sends the packet.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(1, 0xFFFFFFFF),
     metavar="N",
-    help="Or say, as root, to which mux a Linux router sends it that has this net.ipv4.fib_multipath_hash_seed,"
-    " fib_multipath_hash_policy=3 and fib_multipath_hash_fields=55.",
+    help="Also find out, as root, to which mux a Linux router with this net.ipv4.fib_multipath_hash_seed,"
+    " fib_multipath_hash_policy=3 and fib_multipath_hash_fields=55 sends the packet.",
 )
 @click.option(
     "--muxes",
     metavar="A,B",
-    help="With --seed: that router's ways to the VIP, in its route's order. [default: `muxes` of the configuration]",
+    help="With --seed: the router's next hops for the VIP, in the order of its route. [default: `muxes` of the"
+    " configuration]",
 )
+<<<<<<< HEAD
 @click.option("--syn", is_flag=True, help="The packet opens its connection. [default: it is one of an open one]")
 @click.option("--length", type=int, help="Bytes of the packet. [default: as short as can be]")
 @click.option(
     "--packet", "number", type=click.IntRange(1), metavar="N",
     help="Explain the Nth packet of the capture FILE, and print its headers.",
 )  # fmt: skip
+=======
+@click.option("--syn", is_flag=True, help="The packet opens a connection. [default: it belongs to an open connection]")
+@click.option("--length", type=int, help="Length of the packet, in bytes. [default: the shortest possible]")
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp' | FILE", nargs=-1, required=True)
 def command(
@@ -57,20 +61,29 @@ def command(
     as_json: bool,
     packet: tuple[str, ...],
 ) -> None:
+<<<<<<< HEAD
     """Say what a mux does with a packet: each step, what it found, the verdict, and a hint where the packet is dropped.
+=======
+    """Explain what a mux does with a packet: the result of each step, the verdict, and a suggested fix.
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
-    The data path itself is run, on a private copy of the tables: nothing changes.  Which of several muxes a router
-    picks depends on its seed: --router asks its kernel, if it is a Linux on this machine; --seed asks that of a router
-    made for it, in a network namespace, and removed again.
+    This runs the data path itself, on a private copy of the tables, and changes nothing.  Which of several muxes a
+    router picks depends on its seed.  --router asks the kernel of a Linux router on this machine.  --seed asks a
+    temporary router in a network namespace.
     """
     from lbmux.api.control_socket import default_path
     from lbmux.config.loader import load
     from lbmux.tools.router_choice import with_router, with_seed
 
     if (seed is not None) + (router is not None) > 1 or (muxes is not None and seed is None):
+<<<<<<< HEAD
         raise click.UsageError("--router NETNS, or --seed N [--muxes A,B]")
     if number is not None and (syn or length is not None or len(packet) > 1):
         raise click.UsageError("--packet N explains a packet of one FILE: not with --syn or --length")
+=======
+        raise click.UsageError("use either --router NETNS or --seed N [--muxes A,B]")
+    asked = Packet.parse(" ".join(packet), syn, length)
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     read = None if config is None else load(config)
     mux = control or default_path("mux")
     explanation, layers = _explain(packet, number, syn, length, read or mux)
@@ -92,6 +105,7 @@ def _print(explanation: "Explanation", layers: list[str], as_json: bool) -> None
     for step in explanation.steps:
         click.echo(f"{click.style(f'{step.step:13}', bold=True)} {step.found}")
     if explanation.hint:
+<<<<<<< HEAD
         click.echo(f"{click.style('hint         ', bold=True)} {explanation.hint}")
 
 
@@ -110,10 +124,13 @@ def _explain(
         return explain_frame(frame, mux), dissect(frame)
     packet = Packet.parse(" ".join(words), syn, length)
     return (explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)), []
+=======
+        click.echo(f"{click.style('fix          ', bold=True)} {explanation.hint}")
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
 
 def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":
-    """Those that are named, or else those of the configuration that have the VIP's family."""
+    """Return the given next hops, or else the configuration's muxes, of the VIP's address family."""
     from ipaddress import ip_address
 
     try:
@@ -122,5 +139,5 @@ def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[
         raise click.BadParameter(str(error), param_hint="--muxes") from error
     ways = [way for way in ways if way.version == packet.vip.version]
     if not ways:
-        raise click.UsageError(f"--seed needs IPv{packet.vip.version} addresses of muxes, by --muxes A,B")
+        raise click.UsageError(f"--seed needs IPv{packet.vip.version} addresses of muxes: use --muxes A,B")
     return ways

@@ -1,20 +1,22 @@
-"""A mux's services as `ipvsadm -L -n` prints them, byte by byte, for people and scripts that read that."""
+"""Formats a mux's services exactly as `ipvsadm -L -n` does, for people and scripts that read its output."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 VERSION = "1.2.1"
-"""Of IPVS, as ipvsadm says it: what reads its output may look for it.  In the kernel it has long been this one."""
+"""The IPVS version that ipvsadm prints, for scripts that check it; the kernel's has not changed for years."""
 FORWARD = {"direct": "Route"}
-"""Its names of ways to a server, by ours; every other of ours is a tunnel."""
+"""Maps our tunnel kinds to the forwarding methods of IPVS; all others map to Tunnel."""
 
 Line = Mapping[str, Any]
 
 
 def listing(services: Sequence[Line], backends: Sequence[Line], health: Sequence[Line], places: int) -> Iterator[str]:
-    """``health`` has every backend; one that is down or disabled is not among ``backends``: no flows, weight 0.
+    """Yield the lines of the listing.
 
-    `mh` is its name for Maglev hashing, its connections are flows, the active ones those that are trusted.
+    ``health`` has all backends.  A backend that is down or disabled is missing in ``backends``, and shown with weight 0
+    and no connections.  `mh` is the scheduler for Maglev hashing in IPVS; connections are flows, and active connections
+    are trusted flows.
     """
     live = {(line["service"], line["backend"]): line for line in backends}
     yield f"IP Virtual Server version {VERSION} (size={places})"

@@ -1,4 +1,4 @@
-"""`lbmux show`: what a running mux or agent has and does, over its control socket; a table, or JSON by -j."""
+"""`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ FLOWS_SHOWN = 50
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 CONTROL = click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket. [default: of the mux that runs on this machine, else of the agent, else of the edge]",
+    help="Control socket. [default: the mux on this machine, else the agent, else the edge]",
 )  # fmt: skip
 
 
 def _filter(*fields: str) -> Callable[[Any], Any]:
-    """An option for each field, by its name; --service and --backend are completed."""
+    """Add an option for each field; shells complete --service and --backend."""
     completions = {"service": completion_names.services, "backend": completion_names.backends}
 
     def decorate(command: Any) -> Any:
         for field in reversed(fields):
-            text = f"Only lines whose {field} is this; * and ? stand for any characters."
+            text = f"Only lines whose {field} matches; * and ? are wildcards."
             option = click.option(f"--{field}", metavar="PATTERN", help=text, shell_complete=completions.get(field))
             command = option(command)
         return command
@@ -39,10 +39,11 @@ def _filter(*fields: str) -> Callable[[Any], Any]:
 
 @click.group(name="show")
 def command() -> None:
-    """Show what a running mux, agent or edge has and does.
+    """Show the state of a running mux, agent or edge.
 
-    With -j it is JSON: an object, and of flows one a line.  Each has a "version", now 1: another one where a field goes
-    or changes its meaning.  Fields may be added under the same version, so ignore those that you do not know.
+    With -j, the output is a JSON object, or one object per line for flows.  Each has a "version", currently 1, which
+    changes when a field is removed or changes its meaning.  New fields may appear in the same version; ignore fields
+    that you do not know.
     """
 
 
@@ -50,9 +51,9 @@ def command() -> None:
 @CONTROL
 @JSON
 @_filter("service", "vip", "protocol")
-@click.option("--ipvs", is_flag=True, help="Print it as `ipvsadm -L -n` does.")
+@click.option("--ipvs", is_flag=True, help="Use the format of `ipvsadm -L -n`.")
 def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
-    """VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
+    """Show VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
     if ipvs:
         from lbmux.cli.inspect.ipvs_listing import listing
 
@@ -73,7 +74,7 @@ def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | No
 @JSON
 @_filter("service", "backend", "dip", "host", "state")
 def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
-    """Servers: state, weight, whether the next hop is known, traffic and flows."""
+    """Show backends: state, weight, whether the next hop is known, traffic and flows."""
     _print_list(control, "backends", as_json, {
         "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
         "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
@@ -85,15 +86,15 @@ def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
 @CONTROL
 @JSON
 def health(control: Path | None, as_json: bool) -> None:
-    """Backends of a mux: up, down, draining or disabled, why, and since when."""
-    _print_list(control, "health", as_json, _itself("service", "backend", "state", "reason", "since", "drained"))
+    """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
+    _print_list(control, "health", as_json, _same("service", "backend", "state", "reason", "since", "drained"))
 
 
 @command.command()
 @CONTROL
 @JSON
 def neighbours(control: Path | None, as_json: bool) -> None:
-    """Hosts that a mux tunnels to, and the next hop of each."""
+    """Show the hosts that a mux tunnels to, and the next hop to each."""
     columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}
     _print_list(control, "neighbours", as_json, columns)
 
@@ -101,9 +102,9 @@ def neighbours(control: Path | None, as_json: bool) -> None:
 @command.command()
 @CONTROL
 @JSON
-@click.option("--all", "everything", is_flag=True, help="Verdicts that no packet had, too.")
+@click.option("--all", "everything", is_flag=True, help="Include verdicts without packets.")
 def counters(control: Path | None, as_json: bool, everything: bool) -> None:
-    """Verdicts, look-ups in the flow table, and what the ring lost."""
+    """Show counters of verdicts, of flow table look-ups, and of frames that the ring lost."""
     answer = _ask(control, "counters")
     if as_json:
         click.echo(json.dumps(answer))
@@ -113,14 +114,14 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
     others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
     for part in ("ring", "pending_neighbours", "slowpath"):
         others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
-    _print(_table([{"counter": name, "count": count} for name, count in others.items()], _itself("counter", "count")))
+    _print(_table([{"counter": name, "count": count} for name, count in others.items()], _same("counter", "count")))
 
 
 @command.command()
 @CONTROL
 @JSON
 def runtime(control: Path | None, as_json: bool) -> None:
-    """The process: driver and its modes, versions, sizes and memory of the tables, configuration."""
+    """Show the process: driver, modes, versions, configuration, and the sizes and memory of tables."""
     _print_plain(_ask(control, "runtime"), as_json)
 
 
@@ -128,14 +129,14 @@ def runtime(control: Path | None, as_json: bool) -> None:
 @CONTROL
 @JSON
 def bgp(control: Path | None, as_json: bool) -> None:
-    """What a mux or an edge announces, and to whom; of a session that is not established, why."""
+    """Show the routes that a mux or an edge announces, its sessions, and why a session is not established."""
     answer = _ask(control, "bgp")
     if as_json:
         click.echo(json.dumps(answer))
         return
     click.echo(f"{answer['speaker']} announces {_text(answer['prefixes']) or 'nothing'}")
     if answer["last_resort"]:
-        click.echo(f"with a longer AS path, since there is no backend: {_text(answer['last_resort'])}")
+        click.echo(f"with a longer AS path, because no backend is available: {_text(answer['last_resort'])}")
     neighbours = [
         line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"]), "reason": line["reason"] or None}
         for line in answer["neighbours"]
@@ -152,19 +153,19 @@ def bgp(control: Path | None, as_json: bool) -> None:
 @click.option(
     "--sort",
     default="",
-    help="By idle, source, port, backend, state or worker; with - before it: the largest first.",
+    help="Sort by idle, source, port, backend, state or worker; prefix - for descending order.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    help=f"So many at most; 0: all. [default: {FLOWS_SHOWN}; with -j all]",
+    help=f"Maximum number of flows; 0: all. [default: {FLOWS_SHOWN}; with -j all]",
 )
-@click.option("--count", is_flag=True, help="Only how many there are.")
+@click.option("--count", is_flag=True, help="Print only the number of flows.")
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
 def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]) -> None:
-    """Live flows, as JSON Lines with -j.
+    """Show live flows, as JSON Lines with -j.
 
-    FILTER is in the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ); and
+    FILTER uses the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ), and adds
     service NAME, backend NAME, state untrusted|trusted|closing, idle > SECONDS, worker NUMBER.
     """
     from itertools import chain
@@ -185,12 +186,12 @@ def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, cou
     _print(
         _table(
             shown,
-            _itself("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"),
+            _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"),
         )
     )
     if most is not None and len(shown) == most:
         total = _ask(control, "flow_count", filter=expression)["flows"]
-        click.echo(f"{most} of {counted(total, 'flow')}: --limit 0 shows all")
+        click.echo(f"{most} of {counted(total, 'flow')}; --limit 0 shows all")
 
 
 def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,14 +200,14 @@ def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _age(seconds: float | None) -> str | None:
-    """As long as a session lasts: 3 days, 02:10:05."""
+    """Format the age of a session: 3 days, 2:10:05."""
     from datetime import timedelta
 
     return None if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
-def _itself(*completion_names: str) -> dict[str, str]:
-    return {name: name for name in completion_names}
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
 
 
 def _ask(control: Path | None, what: str, **arguments: Any) -> Any:
@@ -222,7 +223,7 @@ def _stream(control: Path | None, what: str, **arguments: Any) -> Iterator[Any]:
 
 
 def _whole(control: Path | None, what: str) -> dict[str, Any]:
-    """A list that came in parts."""
+    """Ask for a list that arrives in parts, and join them."""
     first, *others = _stream(control, what)
     for other in others:
         first[what] += other[what]
@@ -231,7 +232,7 @@ def _whole(control: Path | None, what: str) -> dict[str, Any]:
 
 
 def _matching(lines: Sequence[dict[str, Any]], wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """Those whose fields all match the patterns; of an address any way to write it does."""
+    """Return the lines whose fields match all patterns; an address matches in any notation."""
     from fnmatch import fnmatchcase
 
     patterns = {field: _plain(pattern) for field, pattern in wanted.items() if pattern is not None}
@@ -268,7 +269,7 @@ def _print_plain(answer: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested names in one: `tables flows rows`."""
+    """Flatten nested objects; names are joined with spaces: `tables flows rows`."""
     for name, inner in value.items():
         if isinstance(inner, dict):
             yield from _flat(inner, f"{before}{name} ")
@@ -277,7 +278,7 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
 
 
 def _table(lines: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> "Table":
-    """Lines as a table; ``columns``: the title of each field's."""
+    """Format lines as a table; ``columns`` maps each title to its field."""
     from rich import box
     from rich.table import Table
 
@@ -305,7 +306,7 @@ def _text(value: Any) -> str:
 
 
 def _print(table: "Table") -> None:
-    """Whole where it is not a terminal, whose width nobody knows."""
+    """Print a table; without a terminal, no line is wrapped or cut."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""`lbmux top`: what muxes do, second by second."""
+"""`lbmux top`: shows rates of services, backends and flows, live."""
 
 import json
 import sys
@@ -9,35 +9,35 @@ import click
 
 from lbmux.cli import options
 
-LINES = 1 << 16
-"""Of what is printed once: all."""
+ALL_LINES = 1 << 16
+"""Height for output that is printed once: it is not cut."""
 
 
 @click.command(name="top")
 @click.option(
     "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket of a mux; as often as there are muxes, which are summed. "
-    "[default: of the mux that runs on this machine, else of the agent]",
+    help="Control socket of a mux; repeat it for each mux: their rates are added up. "
+    "[default: the mux on this machine, else the agent]",
 )  # fmt: skip
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between readings."
 )
-@click.option("-w", "--write", type=click.File("w"), help="Record the readings, as JSON Lines, for --read.")
+@click.option("-w", "--write", type=click.File("w"), help="Record the readings as JSON Lines, for --read.")
 @click.option("-r", "--read", type=options.PATH, help="Replay a recording instead of asking a mux.")
-@click.option("--once", is_flag=True, help="Print the services once, and end.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON Lines, one a reading.")
+@click.option("--once", is_flag=True, help="Print the services once and exit.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON Lines, one per reading.")
 def command(
     controls: tuple[Path, ...], interval: float, write: TextIO | None, read: Path | None, once: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Show services, then the backends of one, then the flows of one: packets, bits, new flows, drops, per second.
+    """Show packets, bits, new flows and drops per second, of services, their backends, and their flows.
 
-    Flows have no rates: an entry of the flow table is 32 bytes, four of them two cache lines, and counters would be a
-    third that every packet fetches.  Of each flow there is its state, and how long it has been idle.
+    For flows, top shows the state and the idle time, but no rates: counters for each flow would cost every packet one
+    more cache line.
 
     \b
-    arrows, j, k  choose      enter  into it       backspace  back
-    s  sort by the next column     r  reverse      p  pause       q  quit
+    arrows, j, k  select           enter  open      backspace  back
+    s  sort by the next column     r  reverse       p  pause       q  quit
     """
     from rich.console import Console
 
@@ -53,10 +53,10 @@ def command(
             if as_json:
                 click.echo(json.dumps(top_loop.document(view)))
             else:
-                console.print(render(view, LINES))
+                console.print(render(view, ALL_LINES))
             if once:
                 return
         return
     if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise LbmuxError("top needs a terminal: --once or --json prints without one")
+        raise LbmuxError("top needs a terminal; without one, use --once or --json")
     top_loop.watch(source, interval, sys.stdin.fileno())

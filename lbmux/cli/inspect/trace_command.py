@@ -1,4 +1,4 @@
-"""`lbmux trace`: single frames of a running mux or agent, each with its steps and its verdict."""
+"""`lbmux trace`: shows single frames of a running mux or agent, with their steps and verdicts."""
 
 import base64
 import json
@@ -13,18 +13,28 @@ from lbmux.cli import options
 
 @click.command(name="trace")
 @options.control
+<<<<<<< HEAD
 @click.option("-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="End after so many frames.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, a line a frame.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
 def command(control: Path | None, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
     """Show frames that a running mux or agent gets and that match, each step that they took, and the verdict.
+=======
+@click.option(
+    "-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="Stop after this many frames."
+)
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, one line per frame.")
+@click.argument("filter", metavar="[FILTER]", nargs=-1)
+def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, ...]) -> None:
+    """Show matching frames of a running mux or agent: each step that they took, and the verdict.
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
-    FILTER as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), and: icmp, drop,
-    verdict NAME.  drop: by a verdict that drops, or by the slow path, which has sent nothing and lets the frame wait
-    for no others.  At an agent FILTER is of client and VIP, whatever tunnel the frame came in.  The daemon is asked
-    for the steps right afterwards, so a flow that the frame has made is there already.  What only the slow path does
-    (ICMP, fragments, packets that are too big) is shown with all that it sent because of the frame.
+    FILTER is as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), with three more
+    words: icmp, drop, verdict NAME.  drop matches frames that were dropped by their verdict or by the slow path.  At an
+    agent, FILTER applies to client and VIP, regardless of the tunnel.  The daemon reconstructs the steps right
+    afterwards, so a flow that the frame has created exists by then.  For frames that take the slow path (ICMP,
+    fragments, packets that are too big), all frames sent in response are shown.
     """
     from lbmux.api.control_socket import meant_path
     from lbmux.cli.inspect.trace_stream import traced
@@ -37,11 +47,11 @@ def command(control: Path | None, count: int, verbose: bool, as_json: bool, filt
         if as_json:
             click.echo(json.dumps({"version": 1, **frame}))
         else:
-            _say(frame)
+            _print(frame)
 
 
 def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """The way of a frame: what each step found as far as it came, and what the slow path did."""
+    """Return the frame's path: the result of each step that it reached, and what the slow path did."""
     asked = _asked_mux(path, frame) if frame["program"] == "mux" else _asked_agent(path, frame)
     return asked + _slow_path_note(frame)
 
@@ -56,12 +66,12 @@ def _dissected(frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
-    """``afterwards``: found when the daemon was asked, not when the frame came."""
+    """``afterwards``: the result is from the time of the question, not of the frame's arrival."""
     return {"step": step, "found": found, "afterwards": afterwards}
 
 
 def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """What parse found of one that it took no further, and what explain says of the frame now."""
+    """Return why a frame could not be parsed, if so, and the steps with which explain describes it now."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
     from lbmux.tools.explain_frame import explain_frame
@@ -74,17 +84,17 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
         explanation = explain_frame(base64.b64decode(frame["frame"]), path)
     except PacketError:  # not IP
         return parsed
-    except LbmuxError as error:  # the mux has stopped, or explain cannot make such a packet
+    except LbmuxError as error:  # the mux has stopped, or explain cannot build such a packet
         return [*parsed, _step("not explained", str(error))]
-    said_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
-    found = [(step.step, step.found) for step in explanation.steps if step.step not in said_elsewhere]
+    shown_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
+    found = [(step.step, step.found) for step in explanation.steps if step.step not in shown_elsewhere]
     if explanation.hint:
-        found.append(("to mend it", explanation.hint))
+        found.append(("fix", explanation.hint))
     return parsed + [_step(*one, afterwards=True) for one in found]
 
 
 def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """What came to an agent, what its steps find of it now, and what it made of it."""
+    """Return the frame that an agent got, the results of the agent's steps now, and the frame that left."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
     from lbmux.slowpath.tunnels import Ports
@@ -102,13 +112,13 @@ def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _slow_path_note(frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the slow path did, where it got the frame, and each frame that it sent because of it."""
-    from lbmux.cli.inspect.trace_stream import said_of_slow_path
+    """Return what the slow path did with the frame, if it got it, and each frame that it sent in response."""
+    from lbmux.cli.inspect.trace_stream import slow_path_text
 
     if frame["slowpath"] is None:
         return []
     sent = [_copy_step("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
-    return [_step("slow path", said_of_slow_path(frame)), *sent]
+    return [_step("slow path", slow_path_text(frame)), *sent]
 
 
 def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
@@ -117,7 +127,7 @@ def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
     return _step(step, f"{HeaderSummary.read(data)}, {interface}")
 
 
-def _say(frame: dict[str, Any]) -> None:
+def _print(frame: dict[str, Any]) -> None:
     seconds, rest = divmod(frame["time_ns"], 1_000_000_000)
     at = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1000:06}"
     click.echo(f"{click.style(at, bold=True)} {frame['interface']} {frame['line']}")

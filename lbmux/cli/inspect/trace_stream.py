@@ -1,4 +1,4 @@
-"""What `lbmux trace` and `lbmux capture` share: the frames of a running daemon, and what must be said beside them."""
+"""Code that `lbmux trace` and `lbmux capture` share: frames from a running daemon, and messages about the stream."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from lbmux.plurals import counted
 def traced(
     path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
 ) -> Iterator[dict[str, Any]]:
-    """So many frames that match and are wanted; on stderr, when it begins and what was not looked at."""
+    """Yield up to ``most`` matching frames; report the start, and frames that were skipped, on standard error."""
     from lbmux.api.control_socket import ask_stream
 
     found = skipped = lost = 0
@@ -30,23 +30,25 @@ def traced(
     finally:
         if skipped or lost:
             frames, matches = counted(skipped, "frame"), counted(lost, "match", "matches")
-            click.echo(f"lbmux: not looked at: {frames} (too many a second); lost: {matches}", err=True)
+            click.echo(f"lbmux: {frames} skipped (rate limit), {matches} lost", err=True)
 
 
-def said_of_slow_path(frame: dict[str, Any]) -> str:
-    """By the names of what it counted (`lbmux show counters`)."""
+def slow_path_text(frame: dict[str, Any]) -> str:
+    """Describe what the slow path did, by the names of its counters (`lbmux show counters`)."""
     slow = frame["slowpath"]
     if slow["did"]:
         return " and ".join(slow["did"]) + (": dropped" if frame["dropped"] else "")
-    return "sent on" if slow["sent"] else "nothing yet: a fragment that waits for others, or left to the kernel's stack"
+    return (
+        "forwarded" if slow["sent"] else "nothing yet: a fragment is held, or the packet is left to the kernel's stack"
+    )
 
 
 def _begin(answer: dict[str, Any]) -> None:
     where = f"{answer['program']} on {answer['interface']}"
-    click.echo(f"lbmux: watching the {where}; Ctrl-C ends", err=True)
+    click.echo(f"lbmux: tracing the {where}; press Ctrl-C to stop", err=True)
     if answer["unseen"]:
         click.echo(
-            f"lbmux: what the kernel's program forwards or drops itself is not seen: {answer['unseen']} (`--driver"
-            " packet` of a mux, or `tun` of an agent, has all frames in user space)",
+            f"lbmux: frames that the kernel program forwards or drops are not shown: {answer['unseen']} (use `--driver"
+            " packet` on a mux or `--driver tun` on an agent to see all frames)",
             err=True,
         )

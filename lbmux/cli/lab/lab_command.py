@@ -1,4 +1,4 @@
-"""`lbmux lab`: a network of namespaces with everything in it."""
+"""`lbmux lab`: builds, inspects and removes a test network of namespaces."""
 
 import json
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from lbmux.cli.operate import completion_names
 
 BUILT_IN = "ananta"
 TOPOLOGY = click.argument("topology", default=BUILT_IN, shell_complete=completion_names.topologies)
-NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab: several may be up.")
+NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab; several labs may be up.")
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 DRIVER = click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
-    help="What muxes and agents forward with (packet: AF_PACKET and TUN).",
+    help="Driver of muxes and agents (packet: AF_PACKET and TUN).",
 )  # fmt: skip
 
 
 @click.group(name="lab")
 def command() -> None:
-    """Build a network of namespaces to try it all in: client, router, muxes, hosts with real servers.  Needs root."""
+    """Build a test network of namespaces: client, router, muxes, hosts with real servers.  Needs root."""
 
 
 command.add_command(run_command)
 
 
 def _topology(topology: str) -> Any:
-    """A built-in one by its name, or else what is in a file."""
+    """Return a built-in topology by its name, or load one from a file."""
     from pathlib import Path
 
     from lbmux.lab.systems.built_in import TOPOLOGIES
@@ -38,12 +38,12 @@ def _topology(topology: str) -> Any:
         return TOPOLOGIES[topology]()
     if not Path(topology).is_file():
         known = ", ".join(TOPOLOGIES)
-        raise click.BadParameter(f"{topology!r}: neither a file nor one of {known}", param_hint="TOPOLOGY")
+        raise click.BadParameter(f"{topology!r} is neither a file nor one of {known}", param_hint="TOPOLOGY")
     return load(Path(topology))
 
 
 def _existing(name: str) -> Any:
-    """The lab of that name, as it was brought up."""
+    """Return the lab of that name, as it was brought up."""
     from lbmux.lab.lab import Lab
 
     return Lab.existing(name, _topology(BUILT_IN))
@@ -55,7 +55,7 @@ def _existing(name: str) -> Any:
 @DRIVER
 @JSON
 def up(topology: str, name: str, driver: str, as_json: bool) -> None:
-    """Bring the lab up; fine if it is.  TOPOLOGY: a built-in one, or a file as `lbmux lab topology` prints."""
+    """Bring the lab up, unless it is up.  TOPOLOGY is a built-in name or a file like `lbmux lab topology` prints."""
     import sys
     import time
 
@@ -69,24 +69,26 @@ def up(topology: str, name: str, driver: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(lab.status() | {"built": built, "seconds": round(seconds, 3)}))
     else:
-        said = f"up in {seconds:.1f} s" if built else "was up"
-        click.echo(f"lab {name} ({topology}): {said}.  Services: {lab.config}")
+        state = f"up in {seconds:.1f} s" if built else "was already up"
+        click.echo(f"lab {name} ({topology}): {state}.  Services: {lab.config}")
 
 
 @command.command()
 @NAME
 @JSON
 def down(name: str, as_json: bool) -> None:
-    """Take the lab down: what it made, nothing else."""
+    """Take the lab down; this removes only what the lab created."""
     removed = _existing(name).down()
-    click.echo(json.dumps({"removed": removed}) if as_json else f"lab {name}: {'down' if removed else 'was down'}.")
+    click.echo(
+        json.dumps({"removed": removed}) if as_json else f"lab {name}: {'down' if removed else 'was already down'}."
+    )
 
 
 @command.command()
 @NAME
 @JSON
 def status(name: str, as_json: bool) -> int:
-    """Nodes, addresses and programs; exit 0 if all is up, else 1."""
+    """Show nodes, addresses and programs; the exit code is 0 if all is up, else 1."""
     state = _existing(name).status()
     if as_json:
         click.echo(json.dumps(state))
@@ -115,7 +117,7 @@ def _print_status(state: dict[str, Any]) -> None:
 @click.argument("node", shell_complete=completion_names.nodes)
 @click.argument("arguments", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, node: str, arguments: Sequence[str]) -> int:
-    """Run a command in a node; its exit code is ours."""
+    """Run a command in a node, and exit with its exit code."""
     from lbmux.errors import LabError
 
     try:
@@ -130,9 +132,9 @@ def execute(name: str, node: str, arguments: Sequence[str]) -> int:
 @click.option("--keep", is_flag=True, help="Leave the lab up.")
 @JSON
 def demo(name: str, driver: str, keep: bool, as_json: bool) -> int:
-    """Real TCP through it all: transfers, spread, DSR, a mux that dies, backends that change.
+    """Demonstrate lbmux with real TCP: transfers, spread, DSR, a mux that fails, backends that change.
 
-    It ends with a table of what was expected against what was seen; exit 0 if every row holds.
+    A table compares expected and measured results; the exit code is 0 if all agree.
     """
     from lbmux.lab.demo import run
     from lbmux.lab.lab import Lab
@@ -144,7 +146,7 @@ def demo(name: str, driver: str, keep: bool, as_json: bool) -> int:
 @TOPOLOGY
 @JSON
 def topology(topology: str, as_json: bool) -> None:
-    """Print a topology as YAML: change it, and bring it up."""
+    """Print a topology as YAML, to edit it and bring it up."""
     import yaml
 
     from lbmux.lab.topology_file import plain

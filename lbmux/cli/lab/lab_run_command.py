@@ -1,4 +1,4 @@
-"""`lbmux lab run`: the scoreboard of broken connections."""
+"""`lbmux lab run`: counts the connections that events break, for the scoreboard."""
 
 from pathlib import Path
 
@@ -11,26 +11,44 @@ from lbmux.cli.operate import completion_names as names
 @click.command(name="run")
 @click.argument("scenario", shell_complete=names.scenarios)
 @click.argument("events", metavar="[EVENT...]", nargs=-1, shell_complete=names.events)
-@click.option("--name", default="board", show_default=True, help="Name that its labs begin with.")
+@click.option("--name", default="board", show_default=True, help="Prefix of the names of its labs.")
 @click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
-    help="What muxes and agents forward with.",
+    help="Driver of muxes and agents.",
 )  # fmt: skip
-@click.option("--connections", type=click.IntRange(1, 5000), default=500, show_default=True, help="Long ones.")
 @click.option(
-    "--short-per-s", type=click.FloatRange(0, 1000), default=50.0, show_default=True, help="New ones a second."
+    "--connections",
+    type=click.IntRange(1, 5000),
+    default=500,
+    show_default=True,
+    help="Number of long-lived connections.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.5, 60), default=4.0, show_default=True, help="Watched after each event."
+    "--short-per-s",
+    type=click.FloatRange(0, 1000),
+    default=50.0,
+    show_default=True,
+    help="New short connections per second.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 60),
+    default=4.0,
+    show_default=True,
+    help="Seconds to watch after each event.",
 )
 @click.option(
     "--second-chance/--no-second-chance",
     default=True,
     show_default=True,
-    help="Whether hosts help to find connections.",
+    help="Whether hosts return packets of connections they do not have.",
 )
 @click.option(
-    "--minutes", type=click.FloatRange(0.1, 240), default=15.0, show_default=True, help="No experiment begins after."
+    "--minutes",
+    type=click.FloatRange(0.1, 240),
+    default=15.0,
+    show_default=True,
+    help="Time limit for starting experiments.",
 )
 @click.option(
     "-w", "--write", type=options.PATH, help="Write the result as JSON, for `lbmux plot` and `lbmux web --scoreboard`."
@@ -40,10 +58,10 @@ def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
     seconds: float, second_chance: bool, minutes: float, write: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Let EVENTs happen to a SCENARIO while connections go on, and count what breaks.
+    """Trigger EVENTs in a SCENARIO under load, and count the connections that break.
 
-    SCENARIO is a system, several with commas between, or all; without EVENTs all that it knows happen, and A+B are two
-    at once.  Exit 1 where an experiment could not be made.
+    SCENARIO is a system, several separated by commas, or all.  Without EVENTs, all events of the system are triggered;
+    A+B triggers two at once.  The exit code is 1 if an experiment could not be run.
     """
     import json
     import time
@@ -52,7 +70,19 @@ def command(
     from lbmux.lab.scoreboard.experiment import Load, Outcome
     from lbmux.lab.scoreboard.scoreboard_runner import Failure, Setting, run
 
+<<<<<<< HEAD
     names = _scenarios(scenario, events)
+=======
+    names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
+    for one in names:
+        if one not in SCENARIOS:
+            raise click.BadParameter(f"{one!r} is not one of {', '.join(SCENARIOS)}, all", param_hint="SCENARIO")
+    try:
+        for event in events:
+            events_of(event)
+    except LabError as error:
+        raise click.BadParameter(str(error), param_hint="EVENT") from error
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []

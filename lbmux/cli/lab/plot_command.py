@@ -1,4 +1,4 @@
-"""`lbmux plot`: results as a picture, or as a table."""
+"""`lbmux plot`: plots results, or formats them as a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,28 +16,28 @@ Lines = list[dict[str, Any]]
 @click.argument("files", metavar="FILE...", type=options.PATH, nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=options.PATH,
-    help="The picture: .png or .svg; .md: `lab run`'s table. [default, of one FILE: beside it, .png]",
+    help="Output file: .png or .svg, or .md for a table of `lab run`. [default for one FILE: its name with .png]",
 )  # fmt: skip
 def command(files: tuple[Path, ...], output: Path | None) -> None:
-    """Draw results of `make bench` or of `lbmux lab run -w`; of several FILEs beside each other, to compare them.
+    """Plot results of `make bench` or `lbmux lab run -w`; several FILEs are shown side by side.
 
-    A picture needs matplotlib (pip install 'lbmux[plots]').
+    Plots need matplotlib (pip install 'lbmux[plots]').
     """
     from lbmux.errors import LbmuxError
     from lbmux.tools.results import KINDS
 
     if output is None and len(files) > 1:
-        raise click.UsageError("several files make one picture: say by --output which")
+        raise click.UsageError("several files need --output")
     path = output or files[0].with_suffix(".png")
     if path.suffix not in ENDINGS:
-        raise click.BadParameter(f"{path}: {', '.join(ENDINGS)}", param_hint="--output")
+        raise click.BadParameter(f"{path} should end in {', '.join(ENDINGS)}", param_hint="--output")
     kind, runs = _runs(files)
     if path.suffix == ".md" and kind != "outcomes":
-        raise LbmuxError(f"{path}: a table is made of what `lbmux lab run -w` writes")
+        raise LbmuxError(f"{path}: a table needs results of `lbmux lab run -w`")
     try:
         _draw(kind, runs, path)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise LbmuxError(f"{', '.join(map(str, files))}: not as {KINDS[kind]} writes them: {error!r}") from error
+        raise LbmuxError(f"{', '.join(map(str, files))}: not the format of {KINDS[kind]}: {error!r}") from error
     except ImportError as error:
         raise LbmuxError(f"{error.name} is not installed: pip install 'lbmux[plots]'") from error
     except OSError as error:
@@ -46,7 +46,7 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
 
 
 def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
-    """The kind of them all, and the lines of each by its short name."""
+    """Return the kind of all files, and the lines of each by its short name."""
     from lbmux.errors import LbmuxError
     from lbmux.tools.results import KINDS, kind_of, read_result
 
@@ -54,14 +54,14 @@ def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
     runs: dict[str, Lines] = {}
     found = ""
     for path in files:
-        said = read_result(path)
-        kind = kind_of(said) or ""
-        if not said[kind]:
-            raise LbmuxError(f"{path}: {kind}: there are none")
+        result = read_result(path)
+        kind = kind_of(result) or ""
+        if not result[kind]:
+            raise LbmuxError(f"{path}: no {kind}")
         if found and kind != found:
-            raise LbmuxError(f"{path} is of {KINDS[kind]}, {files[0]} of {KINDS[found]}: draw them apart")
+            raise LbmuxError(f"{path} is from {KINDS[kind]}, {files[0]} from {KINDS[found]}: plot them separately")
         found = kind
-        runs[path.stem if stems.count(path.stem) == 1 else str(path)] = said[kind]
+        runs[path.stem if stems.count(path.stem) == 1 else str(path)] = result[kind]
     return found, runs
 
 

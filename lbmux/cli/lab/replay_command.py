@@ -1,4 +1,4 @@
-"""`lbmux replay`: a capture through the data path of a mux, or onto a wire."""
+"""`lbmux replay`: sends a capture through the data path of a mux, or to an interface."""
 
 import contextlib
 import json
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 OWN = ("10.0.0.1", "fd00::1")
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-TELL_EVERY_BYTES = 1 << 22
+REPORT_EVERY_BYTES = 1 << 22
+"""Progress is reported after this much of the capture."""
 
 
 class MacType(click.ParamType[int]):
@@ -43,19 +44,28 @@ class MacType(click.ParamType[int]):
     "-c", "--config", type=options.PATH, envvar="LBMUX_CONFIG", show_envvar=True,
     help="Configuration file; needed without --to.",
 )  # fmt: skip
-@click.option("-w", "--write", metavar="OUT", type=options.PATH, help="Write what a mux would have sent, as pcap.")
-@click.option("--loop", type=click.IntRange(min=1), default=1, show_default=True, help="Go through it so many times.")
-@click.option("--to", "interface", metavar="INTERFACE", help="Put the frames on this wire instead.  Needs root.")
-@click.option("--pps", type=click.IntRange(min=1), help="Packets a second with --to. [default: at recorded times]")
+@click.option(
+    "-w", "--write", metavar="OUT", type=options.PATH, help="Write the frames that a mux would send, as pcap."
+)
+@click.option("--loop", type=click.IntRange(min=1), default=1, show_default=True, help="Number of passes.")
+@click.option("--to", "interface", metavar="INTERFACE", help="Send the frames to this interface instead.  Needs root.")
+@click.option("--pps", type=click.IntRange(min=1), help="Packets per second with --to. [default: the recorded times]")
 @click.option(
     "--address",
     "addresses",
     type=options.ADDRESS,
     multiple=True,
-    help="Source of the outer headers, one of each family. [default: 10.0.0.1 and fd00::1]",
+    help="Source address of outer headers, one per family. [default: 10.0.0.1 and fd00::1]",
 )
-@click.option("--source-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {SOURCE_MAC}]")
-@click.option("--destination-mac", type=MacType(), metavar="MAC", help=f"Of frames sent. [default: {DESTINATION_MAC}]")
+@click.option(
+    "--source-mac", type=MacType(), metavar="MAC", help=f"Source MAC address of sent frames. [default: {SOURCE_MAC}]"
+)
+@click.option(
+    "--destination-mac",
+    type=MacType(),
+    metavar="MAC",
+    help=f"Their destination MAC address. [default: {DESTINATION_MAC}]",
+)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None,
@@ -63,11 +73,14 @@ def command(
 ) -> None:  # fmt: skip
     """Send the capture IN (- is standard input) through the data path of a mux.
 
-    IN is pcap or pcapng, plain or compressed by gzip or zstd, of Ethernet, raw IP, Linux cooked (tcpdump -i any),
-    loopback or PPP; packets of other link types in a pcapng file are skipped and counted.
-    Prints packets by verdict and by backend.  A damaged capture is used up to the damage; then exit code 1.
-    With --to the frames go onto an interface as they are, those without an Ethernet header or, where a MAC option
-    is given, all of them with those addresses.
+    IN is a pcap or pcapng file, plain or compressed with gzip or zstd.  Its link type is Ethernet, raw IP, Linux cooked
+    (tcpdump -i any), loopback or PPP; packets of other link types in a pcapng file are skipped and counted.
+
+    The output counts packets by verdict and by backend.  A damaged capture is read up to the damage; the exit code is
+    then 1.
+
+    With --to, frames are sent to an interface unchanged, except that frames without an Ethernet header get one with the
+    MAC addresses of the options.  If a MAC option is given, all frames get these addresses.
     """
     _check(capture, config, write, loop, interface, pps)
     from lbmux.tools.looped_capture import LoopedCapture
@@ -93,17 +106,17 @@ def command(
 def _check(
     capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None
 ) -> None:
-    """UsageError for options that do not go together."""
+    """Raise UsageError for options that exclude each other."""
     if interface is None and config is None:
         raise click.UsageError("needs a configuration: -c FILE, or --to INTERFACE")
     if interface is not None and write is not None:
-        raise click.UsageError("-w writes what a mux would have sent: not with --to")
+        raise click.UsageError("-w and --to exclude each other")
     if interface is None and pps is not None:
-        raise click.UsageError("--pps is for --to")
+        raise click.UsageError("--pps needs --to")
     if str(capture) == "-" and loop > 1:
-        raise click.UsageError("--loop cannot read standard input again")
+        raise click.UsageError("--loop cannot read standard input twice")
     if write is not None and write.exists() and capture.exists() and os.path.samefile(write, capture):
-        raise click.UsageError(f"{write} would be written while it is read")
+        raise click.UsageError(f"{write} is both input and output")
 
 
 def _mac(given: int | None, default: str) -> int:
@@ -123,14 +136,21 @@ def _through_mux(
 
     mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))
     with contextlib.ExitStack() as stack:
+<<<<<<< HEAD
         writer = stack.enter_context(PcapWriter(write, looped.raw, looped.nanoseconds)) if write else None
         tell = stack.enter_context(_progress(looped))
         return replay(looped, mux, writer, tell)
+=======
+        writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
+        update = stack.enter_context(_progress(playback))
+        return replay(playback, mux, writer, update)
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
 
 def _onto_wire(looped: "LoopedCapture", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
     from lbmux.tools.transmit import Macs, Wire, put_on_wire
 
+<<<<<<< HEAD
     with Wire(interface, Macs(*macs, every)) as wire, _progress(looped) as tell:
         return put_on_wire(looped, wire, pps, tell)
 
@@ -138,6 +158,15 @@ def _onto_wire(looped: "LoopedCapture", interface: str, pps: int | None, macs: t
 @contextlib.contextmanager
 def _progress(looped: "LoopedCapture") -> Iterator[Callable[[int], None] | None]:
     """A bar on standard error where that is a terminal, else nothing."""
+=======
+    with Wire(interface, Macs(*macs, every)) as wire, _progress(playback) as update:
+        return put_on_wire(playback, wire, pps, update)
+
+
+@contextlib.contextmanager
+def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
+    """Show a progress bar if standard error is a terminal; yield the function that updates it, or None."""
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     if not sys.stderr.isatty():
         yield None
         return
@@ -146,25 +175,29 @@ def _progress(looped: "LoopedCapture") -> Iterator[Callable[[int], None] | None]
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+<<<<<<< HEAD
         task, told = bar.add_task("", total=looped.size_bytes), 0
+=======
+        task, shown = bar.add_task("", total=playback.size_bytes), 0
+>>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
-        def tell(offset: int) -> None:
-            nonlocal told
-            if offset - told >= TELL_EVERY_BYTES:
-                told = offset
+        def update(offset: int) -> None:
+            nonlocal shown
+            if offset - shown >= REPORT_EVERY_BYTES:
+                shown = offset
                 bar.update(task, completed=offset)
 
-        yield tell
+        yield update
 
 
 def _as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
     from dataclasses import asdict, replace
 
-    said: dict[str, Any] = {"version": 1, "capture": str(capture), **asdict(replace(result, damage=None))}
-    said["packets_per_second"] = round(result.packets_per_second)
+    document: dict[str, Any] = {"version": 1, "capture": str(capture), **asdict(replace(result, damage=None))}
+    document["packets_per_second"] = round(result.packets_per_second)
     damage = result.damage
-    said["damage"] = {"offset": damage.offset, "reason": damage.reason} if damage else None
-    return said
+    document["damage"] = {"offset": damage.offset, "reason": damage.reason} if damage else None
+    return document
 
 
 def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
@@ -180,10 +213,10 @@ def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
         more = "" if result.written is None else f"; {result.written:,} written"
     else:
         unsent = result.packets - result.sent
-        more = f"; the interface did not take {unsent:,}" if unsent else ""
+        more = f"; {unsent:,} not accepted by the interface" if unsent else ""
     for link, packets in sorted(result.skipped.items()):
         more += f"; {packets:,} skipped (link type {link} is not {KNOWN_LINKS})"
-    speed = f"{result.packets_per_second:,.0f} packets a second"
+    speed = f"{result.packets_per_second:,.0f} packets per second"
     count = f"{result.packets:,} {noun(result.packets, 'packet')}"
     console.print(f"{capture}: {count} in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
 

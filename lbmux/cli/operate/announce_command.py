@@ -1,4 +1,4 @@
-"""`lbmux withdraw|announce`: has a running mux leave its routers, and come back, while it forwards what comes."""
+"""`lbmux withdraw` and `lbmux announce`: withdraw and announce the VIPs of a running mux, which forwards meanwhile."""
 
 import json
 from pathlib import Path
@@ -12,23 +12,24 @@ def _command(name: str, held: bool, text: str) -> click.Command:
     @click.command(name=name, help=text)
     @click.option(
         "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-        help="Control socket. [default: of the mux that runs on this machine]",
+        help="Control socket. [default: the mux on this machine]",
     )  # fmt: skip
     @options.json
     def command(control: Path | None, as_json: bool) -> None:
         from lbmux.api.control_socket import ask, default_path
 
-        said = ask(control or default_path("mux"), "hold", held=held)
+        state = ask(control or default_path("mux"), "hold", held=held)
         if as_json:
-            click.echo(json.dumps({"version": 1, "held": held, "prefixes": said["prefixes"]}))
+            click.echo(json.dumps({"version": 1, "held": held, "prefixes": state["prefixes"]}))
             return
-        click.echo(f"announced: {' '.join(said['prefixes']) or 'nothing'}")
+        click.echo(f"announced: {' '.join(state['prefixes']) or 'nothing'}")
 
     return command
 
 
 withdraw = _command(
     "withdraw", True,
-    "Withdraw all VIPs of a mux or an edge. It forwards on what still comes; `lbmux announce` or a restart ends that.",
+    "Withdraw all VIPs of a mux or an edge. A mux still forwards what arrives. `lbmux announce` or a restart announces"
+    " the VIPs again.",
 )  # fmt: skip
 announce = _command("announce", False, "Announce the VIPs of a mux or an edge again, after `lbmux withdraw`.")

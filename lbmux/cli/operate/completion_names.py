@@ -1,6 +1,7 @@
-"""Names that shells complete: of backends and services in force, and of the lab's systems, events and nodes.
+"""Names for shell completion: services and backends in force, and the lab's systems, events and nodes.
 
-They are asked for while someone types, so nothing here takes long or raises: without an answer there are no names.
+A shell asks for them while a user types, so functions return quickly and never raise: without an answer there are no
+names.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         try:
             found = dict.fromkeys(names(ctx))
-        except Exception:  # a traceback in the middle of a line that someone types helps nobody
+        except Exception:  # a traceback would garble the line that the user types
             return []
         return [name for name in found if name.startswith(incomplete)]
 
@@ -25,14 +26,14 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
 
 
 def _lines(ctx: click.Context) -> list[tuple[str, str]]:
-    """Service and backend of all in force, else of the file that LBMUX_CONFIG names."""
+    """Return service and backend of all backends in force, else of the file in LBMUX_CONFIG."""
     from lbmux.api.control_socket import ask_list, meant_path
     from lbmux.errors import ControlError
 
     given = ctx.params.get("controls") or ctx.params.get("control")
     path = meant_path(Path(given[0]) if isinstance(given, tuple) else given)
     found: list[dict[str, Any]] = []
-    for what in ("backends", "health"):  # of those that are out only health knows
+    for what in ("backends", "health"):  # only health has backends that are out
         try:
             found += ask_list(path, what, timeout_s=TIMEOUT_S)
         except ControlError:
@@ -75,7 +76,7 @@ def _nodes(ctx: click.Context) -> Iterable[str]:
 
 
 def events(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """One event, or several joined by +: the last is completed."""
+    """Complete the last of several events that are joined by +."""
     from lbmux.lab.scoreboard.scoreboard_events import EVENTS
 
     before, plus, _ = incomplete.rpartition("+")

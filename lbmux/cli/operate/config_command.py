@@ -1,4 +1,4 @@
-"""`lbmux config check FILE`, `lbmux config diff NEW` and `lbmux config schema`."""
+"""`lbmux config check`, `lbmux config diff` and `lbmux config schema`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,19 +26,19 @@ def command() -> None:
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> int:
-    """Print everything that is wrong with FILE (- is standard input) as `FILE:LINE: field: message`.
+    """Print all errors in FILE (- is standard input) as `FILE:LINE: field: message`.
 
-    Exit code 0 if it can be used, 3 if not.
+    The exit code is 0 if the configuration is valid, else 3.
     """
     try:
         config = _load(file)
     except ConfigError as error:
-        # On standard output: the problems are what was asked for, and go through a pipe.
+        # On standard output: the problems are the result, and may go through a pipe.
         for line in error.lines():
             click.echo(line)
         return NOT_USABLE
     backends = sum(len(service.backends) for service in config.services)
-    click.echo(f"{file}: fine: {counted(len(config.services), 'service')}, {counted(backends, 'backend')}")
+    click.echo(f"{file}: valid: {counted(len(config.services), 'service')}, {counted(backends, 'backend')}")
     return 0
 
 
@@ -46,20 +46,20 @@ def check(file: Path) -> int:
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option(
     "-c", "--config", "current", type=options.PATH, envvar="LBMUX_CONFIG", show_envvar=True,
-    help="The configuration before. [default: the one that is in force at --control]",
+    help="Old configuration file. [default: the configuration in force at --control]",
 )  # fmt: skip
 @click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="A running mux's socket: how many of its flows would move, too. [default without -c: of the daemon here]",
+    help="Control socket of a mux, to count flows that would move. [default without -c: the daemon on this machine]",
 )  # fmt: skip
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -> None:
     """Print the services and backends that NEW changes, and the share of Maglev slots and of live flows that move.
 
-    NEW may be -, standard input.
+    NEW may be - for standard input.
 
-    A slot is where new flows go. Flows that a mux remembers stay, as long as their backend lives; one that is removed
-    leaves when its last flow has gone.
+    A slot decides where new flows go. Flows that a mux remembers stay with their backend while it is up; a removed
+    backend goes when its last flow has ended.
     """
     from lbmux.api.control_socket import ask, meant_path
     from lbmux.backends.reload_cost import diff as compare
@@ -77,12 +77,12 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
     if as_json:
         click.echo(json.dumps(_as_json(found, counts)))
         return
-    for line in _in_words(found, counts):
+    for line in _as_text(found, counts):
         click.echo(line)
 
 
 def _load(path: Path) -> "Config":
-    """A file's configuration, or that of standard input; ConfigError."""
+    """Load the configuration from a file or from standard input; raise ConfigError."""
     import sys
 
     from lbmux.config.loader import MAX_BYTES, load, parse
@@ -91,7 +91,7 @@ def _load(path: Path) -> "Config":
 
 
 def _live(control: Path) -> dict[tuple[str, str], int]:
-    """Live flows by service and backend, at a running daemon."""
+    """Return the number of live flows by service and backend at a running daemon."""
     from lbmux.api.control_socket import ask_stream
 
     answers = ask_stream(control, "backends")
@@ -101,15 +101,15 @@ def _live(control: Path) -> dict[tuple[str, str], int]:
 def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> dict[str, Any]:
     from dataclasses import asdict
 
-    said: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in found]}
+    document: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in found]}
     if counts is not None:
         by_service = {name: asdict(one) for name, one in counts.items()}
         sums = {key: sum(one[key] for one in by_service.values()) for key in ("all", "move", "remain")}
-        said["live_flows"] = {**sums, "services": by_service}
-    return said
+        document["live_flows"] = {**sums, "services": by_service}
+    return document
 
 
-def _in_words(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> Iterator[str]:
+def _as_text(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> Iterator[str]:
     for one in found:
         moved = "" if one.slots_moved is None else f": {one.slots_moved:.1%} of its slots move"
         yield f"service {one.service}: {one.change}{moved}"
@@ -118,16 +118,16 @@ def _in_words(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | Non
         if counts is not None and one.service in counts:
             yield f"  {_flows(counts[one.service])}"
     if not found:
-        yield "no service differs"
+        yield "no differences"
     elif counts is not None:
         yield _flows(*counts.values())
 
 
 def _flows(*counts: "Flows") -> str:
-    every, move, leave = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "remain"))
+    every, move, remain = (sum(getattr(one, key) for one in counts) for key in ("all", "move", "remain"))
     share = f" ({move / every:.1%})" if every else ""
-    left = f"; {leave} {noun(leave, 'stays', 'stay')} with backends that leave" if leave else ""
-    return f"of {counted(every, 'live flow')} {move} {noun(move, 'moves', 'move')}{share}{left}"
+    rest = f"; {remain} {noun(remain, 'remains', 'remain')} with removed backends" if remain else ""
+    return f"{move} of {counted(every, 'live flow')} {noun(move, 'moves', 'move')}{share}{rest}"
 
 
 @command.command()

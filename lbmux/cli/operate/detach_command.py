@@ -1,4 +1,4 @@
-"""`lbmux detach`: takes the kernel's programs of a mux or an agent off an interface."""
+"""`lbmux detach`: detaches the kernel programs of a mux or an agent from an interface."""
 
 import json
 
@@ -13,7 +13,7 @@ from lbmux.cli import options
 def command(interface: str, as_json: bool) -> int:
     """Detach lbmux programs from an interface, and remove their tables.
 
-    What an agent in user space left to hold replies back goes too.
+    This also removes the filter with which an agent in user space holds replies back after its exit.
     """
     from lbmux.daemons.leftovers import release
     from lbmux.frames.xdp import detach
@@ -23,5 +23,5 @@ def command(interface: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"version": 1, "interface": interface, "detached": there}))
         return 0
-    click.echo(f"{interface}: {'detached' if there else 'nothing of lbmux is attached'}")
+    click.echo(f"{interface}: {'detached' if there else 'no lbmux program is attached'}")
     return 0

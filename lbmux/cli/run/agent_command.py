@@ -13,24 +13,24 @@ from lbmux.cli import options
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
-    help="Address that tunnels end at; may be repeated. [default: all of this machine]",
+    help="Address where tunnels end; may be repeated. [default: all addresses of this machine]",
 )  # fmt: skip
 @click.option(
     "--mode", type=click.Choice(["nat", "local"]), default="nat", show_default=True,
     envvar="LBMUX_MODE", show_envvar=True,
-    help="nat: VIP to DIP and back; local: the VIP is on an interface of this host.",
+    help="nat: translate the VIP to the DIP and back; local: the VIP is an address of this host.",
 )  # fmt: skip
 @click.option(
     "--mux", "muxes", type=options.ADDRESS, multiple=True,
-    help="Outer source to accept, besides the configuration's `muxes`; may be repeated.",
+    help="Outer source address to accept in addition to `muxes` of the configuration; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--driver", type=click.Choice(["auto", "tun", "xdp"]), default="auto", show_default=True,
-    envvar="LBMUX_DRIVER", show_envvar=True, help="How packets get to the local stack.",
+    envvar="LBMUX_DRIVER", show_envvar=True, help="How packets reach the local stack.",
 )  # fmt: skip
 @click.option(
     "--detach-on-exit", is_flag=True,
-    help="Take the kernel's programs off at exit: else they forward on. In user space: stop holding replies back.",
+    help="Detach the kernel programs at exit, else they keep forwarding. In user space: stop holding replies back.",
 )  # fmt: skip
 @options.control
 @options.metrics
@@ -47,10 +47,10 @@ def command(
     metrics: str | None,
     health_token: Path | None,
 ) -> None:
-    """Run the host agent: what muxes tunnel to this host gets to its servers, replies go out with the VIP.
+    """Run the host agent: deliver what muxes tunnel to this host, and send replies from the VIP.
 
-    SIGHUP loads the configuration anew, SIGTERM ends it.  Its flow table stays for the next agent, and until that one
-    comes no reply leaves with the DIP as its source (`lbmux detach` ends that).
+    SIGHUP reloads the configuration, SIGTERM stops the agent.  Its flow table stays for the next agent.  Until that one
+    starts, replies with the DIP as source are held back (`lbmux detach` releases them).
     """
     from lbmux.daemons.agent_daemon import Options, serve
     from lbmux.daemons.process import run

@@ -1,4 +1,4 @@
-"""Options that say what a mux announces by BGP, to whom, and how."""
+"""BGP options: peers, attributes, timers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,11 @@ def _renamed(context: click.Context, option: click.Parameter, is_given: bool) ->
     if is_given:
         raise click.UsageError(
             "--bgp-withdraw-without-backends (LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS) was renamed to"
-            " `on_no_backend: withdraw`, which stands in the configuration file beside a service's backends"
+            " `on_no_backend: withdraw`, a key of a service in the configuration file"
         )
 
 
-LIST = "Several may be given; in the environment between spaces."
+LIST = "May be repeated; in the environment, separate values with spaces."
 ENVIRONMENT: dict[str, Any] = {"show_envvar": True}
 DECORATORS = (
     click.option(
@@ -30,63 +30,63 @@ DECORATORS = (
     ),
     click.option(
         "--bgp-address", "bgp_addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_BGP_ADDRESS",
-        **ENVIRONMENT, help="Own address in sessions, and the next hop; one of each family. [default: as --address]",
+        **ENVIRONMENT, help="Own address in sessions, and next hop; one per family. [default: as --address]",
     ),
     click.option(
         "--bgp-speaker", type=click.Choice(["exabgp", "bird"]), default="exabgp", show_default=True,
-        envvar="LBMUX_BGP_SPEAKER", **ENVIRONMENT, help="What speaks it; bird can do BFD.",
+        envvar="LBMUX_BGP_SPEAKER", **ENVIRONMENT, help="BGP speaker; BFD needs bird.",
     ),
     click.option(
         "--bgp-hold-time", type=click.IntRange(3, 65535), default=3, show_default=True, metavar="SECONDS",
-        envvar="LBMUX_BGP_HOLD_TIME", **ENVIRONMENT, help="How long a silent mux is kept.",
+        envvar="LBMUX_BGP_HOLD_TIME", **ENVIRONMENT, help="Hold time of sessions.",
     ),
     click.option(
         "--bgp-stall", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True, metavar="SECONDS",
         envvar="LBMUX_BGP_STALL", **ENVIRONMENT,
-        help="How long a mux whose packet loop is stalled keeps its routes while the kernel's program forwards.",
+        help="How long a mux keeps its routes while its packet loop is stalled but its kernel program forwards.",
     ),
     click.option(
         "--bgp-password-file", type=options.PATH, envvar="LBMUX_BGP_PASSWORD_FILE", **ENVIRONMENT,
-        help="File with the password of sessions (MD5).",
+        help="File with the TCP MD5 password of sessions.",
     ),
     click.option(
         "--bgp-community", "bgp_communities", multiple=True, metavar="AS:VALUE", envvar="LBMUX_BGP_COMMUNITY",
-        **ENVIRONMENT, help=f"A community that routes carry. {LIST}",
+        **ENVIRONMENT, help=f"Community of announced routes. {LIST}",
     ),
     click.option(
         "--bgp-med", type=click.IntRange(0, 2**32 - 1), envvar="LBMUX_BGP_MED", **ENVIRONMENT,
-        help="Metric (MED) that routes carry.",
+        help="Metric (MED) of announced routes.",
     ),
     click.option(
         "--bgp-withdraw-without-backends", is_flag=True, envvar="LBMUX_BGP_WITHDRAW_WITHOUT_BACKENDS", hidden=True,
         expose_value=False, callback=_renamed,
     ),
-    click.option("--bfd", is_flag=True, envvar="LBMUX_BGP_BFD", **ENVIRONMENT, help="BFD with every peer (bird only)."),
+    click.option("--bfd", is_flag=True, envvar="LBMUX_BGP_BFD", **ENVIRONMENT, help="Use BFD (bird only)."),
     click.option(
         "--bfd-interval-ms", type=click.IntRange(10, 10000), default=50, show_default=True,
-        envvar="LBMUX_BGP_BFD_INTERVAL_MS", **ENVIRONMENT, help="Between BFD packets.",
+        envvar="LBMUX_BGP_BFD_INTERVAL_MS", **ENVIRONMENT, help="Interval of BFD packets.",
     ),
     click.option(
         "--bfd-multiplier", type=click.IntRange(2, 50), default=3, show_default=True,
-        envvar="LBMUX_BGP_BFD_MULTIPLIER", **ENVIRONMENT, help="BFD packets missed until a peer is down.",
+        envvar="LBMUX_BGP_BFD_MULTIPLIER", **ENVIRONMENT, help="Missed BFD packets before a peer is down.",
     ),
     click.option(
         "--drain", type=click.FloatRange(0, 3600), metavar="SECONDS", envvar="LBMUX_BGP_DRAIN", **ENVIRONMENT,
-        help="At its end, after it has withdrawn: a mux forwards on until no packet has come for half a second, at most"
-        " so long; an edge waits so long. [default: 30; edge: 1]",
+        help="On SIGTERM, a mux withdraws its routes and keeps forwarding until no packet arrives for half a second, at"
+        " most for this time; an edge waits for this time. [default: 30; edge: 1]",
     ),
 )  # fmt: skip
 
 
 def bgp(command: Callable[..., Any]) -> Callable[..., Any]:
-    """All of them, for a command that gives their values to ``settings``."""
+    """Add all BGP options to a command, which passes their values to ``settings``."""
     for decorate in reversed(DECORATORS):
         command = decorate(command)
     return command
 
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a mux's Options that they fill."""
+    """Return the fields of a daemon's Options that the BGP options set."""
     from lbmux.bgp.bgp_settings import Bgp, Peer, parse_community
 
     if given["bfd"] and given["bgp_speaker"] != "bird":
@@ -116,9 +116,9 @@ def _password(path: Path | None) -> str:
         with path.open() as file:
             text = file.read(4096).strip()
     except OSError as error:
-        hint = "name a file that is there, and that this user may read"
+        hint = "give a file that exists and that this user may read"
         raise SetupError(f"password file {path}", error.strerror or str(error), hint) from error
     if not 0 < len(text) <= 80 or not text.isprintable() or not text.isascii() or set(text) & set('"\\;{}#'):
         reason = 'a password has 1 to 80 ASCII characters, none of " \\ ; { } #'
-        raise SetupError(f"password file {path}", reason, "agree with the peer on another one")
+        raise SetupError(f"password file {path}", reason, "agree on another one with the peer")
     return text

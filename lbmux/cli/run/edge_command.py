@@ -1,4 +1,4 @@
-"""`lbmux edge`: a host announces its VIPs itself, without any mux."""
+"""`lbmux edge`: runs an edge, a host that announces its VIPs itself."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ from lbmux.cli.run import bgp_options
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
-    help="Backends of this `dip` are this host's; may be repeated. [default: all addresses of this machine]",
+    help="Own address: backends with it as `dip` are on this host; may be repeated. [default: all addresses of this"
+    " machine]",
 )  # fmt: skip
 @options.control
 @bgp_options.bgp
 def command(config: Path, interface: str, addresses: tuple[Address, ...], control: Path | None, **bgp: Any) -> None:
-    """Run an edge: no mux, the host itself announces a VIP while its own backends there are healthy.
+    """Run an edge: the host announces a VIP itself, without a mux, while its own backends of the VIP are healthy.
 
-    The VIP has to be an address of this host.  SIGHUP loads the configuration anew, SIGTERM withdraws and ends it.
+    The VIP must be an address of this host.  SIGHUP reloads the configuration; SIGTERM withdraws the VIPs and stops the
+    edge.
     """
     from lbmux.daemons.edge_daemon import Options, serve
     from lbmux.daemons.process import run

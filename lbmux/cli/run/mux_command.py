@@ -15,7 +15,7 @@ from lbmux.cli.run import bgp_options
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
-    help="Source of the outer headers, one of each family.  [default: the interface's first ones]",
+    help="Source address of outer headers, one per family. [default: the interface's first addresses]",
 )  # fmt: skip
 @click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
@@ -23,9 +23,9 @@ from lbmux.cli.run import bgp_options
 )  # fmt: skip
 @click.option(
     "--xdp-mode", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True,
-    help="How XDP is attached; auto: native, but generic on a veth, whose other end may not take native frames.",
+    help="How XDP is attached; auto: native, but generic on a veth, whose peer may not accept native frames.",
 )  # fmt: skip
-@click.option("--detach-on-exit", is_flag=True, help="Take the kernel's programs off at exit: else they forward on.")
+@click.option("--detach-on-exit", is_flag=True, help="Detach the kernel programs at exit; else they keep forwarding.")
 @options.control
 @options.metrics
 @options.health_token
@@ -42,9 +42,9 @@ def command(
     health_token: Path | None,
     **bgp: Any,
 ) -> None:
-    """Run a mux on one interface: packets to a VIP leave for a backend, in a tunnel.
+    """Run a mux on one interface: forward packets of VIPs to backends, through tunnels.
 
-    SIGHUP loads the configuration anew, SIGTERM ends it after what was read is sent.
+    SIGHUP reloads the configuration; SIGTERM stops the mux after it has sent the packets it has read.
     """
     from lbmux.daemons.mux_daemon import Options, serve
     from lbmux.daemons.process import run

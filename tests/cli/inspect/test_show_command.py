@@ -101,7 +101,7 @@ def test_flows_whose_backend_another_file_lacks_are_counted(
     found = json.loads(said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control, "-j"))["live_flows"]
     assert 0 < found["remain"] <= found["all"], "they stay as long as they are there"
     words = said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control).splitlines()[-1]
-    shape = r"of \d+ live flows? \d+ move \(\d+\.\d%\); \d+ stay with backends that leave"
+    shape = r"\d+ of \d+ live flows? moves? \(\d+\.\d%\); \d+ remains? with removed backends"
     assert re.fullmatch(shape, words), "one may have gone meanwhile"
 
 

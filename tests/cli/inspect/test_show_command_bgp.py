@@ -27,7 +27,7 @@ def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
     first, second, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
     assert " ".join(first) == "bird announces 192.0.2.1/32, 2001:db8::1/128"
-    assert " ".join(second) == "with a longer AS path, since there is no backend: 2001:db8::1/128"
+    assert " ".join(second) == "with a longer AS path, because no backend is available: 2001:db8::1/128"
     assert table[0] == ["neighbour", "AS", "state", "up", "for", "prefixes", "BFD", "reason"]
     assert table[2] == ["10.0.1.1", "64512", "established", "2:01:05", "2", "up", "-"]
     assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-", "Received:", "Bad", "peer", "AS"]

@@ -126,7 +126,7 @@ def test_runs_of_two_kinds_do_not_go_together(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "a.json").write_text(json.dumps({"results": CURVES}))
     (tmp_path / "b.json").write_text(json.dumps({"outcomes": OUTCOMES}))
     assert run(["plot", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "-o", str(tmp_path / "c.png")]) == 1
-    assert "b.json is of `lbmux lab run`" in capsys.readouterr().err
+    assert "b.json is from `lbmux lab run`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_lines_without_their_fields_are_said(tmp_path: Path, said: Any, capsys: 
     source = tmp_path / "r.json"
     source.write_text(json.dumps(said | {"more": 1}))
     code = run(["plot", str(source)])
-    assert (code, "not as" in capsys.readouterr().err) == (1, True)
+    assert (code, "not the format of" in capsys.readouterr().err) == (1, True)
 
 
 def test_without_matplotlib_it_says_what_to_install(

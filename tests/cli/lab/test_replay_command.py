@@ -62,7 +62,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", TCP, *CONFIG]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("verdict", "forwarded", "backend", "web/h1", "names/h2"))
-    assert f"{TCP}: 18 packets in " in out and "packets a second" in out
+    assert f"{TCP}: 18 packets in " in out and "packets per second" in out
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def test_a_good_file_is_0_and_a_summary(tmp_path: Path, capsys: pytest.CaptureFi
     file = tmp_path / "lbmux.yaml"
     file.write_text(GOOD)
     assert run(["config", "check", str(file)]) == 0
-    assert capsys.readouterr().out == f"{file}: fine: 1 service, 2 backends\n"
+    assert capsys.readouterr().out == f"{file}: valid: 1 service, 2 backends\n"
 
 
 def test_a_bad_file_is_3_and_a_line_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_standard_input_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     typed(monkeypatch, GOOD)
     assert run(["config", "check", "-"]) == 0
-    assert capsys.readouterr().out == "-: fine: 1 service, 2 backends\n"
+    assert capsys.readouterr().out == "-: valid: 1 service, 2 backends\n"
     typed(monkeypatch, GOOD.replace("port: 80", "port: 0"))
     assert run(["config", "check", "-"]) == 3
     assert capsys.readouterr().out == "-:5: services[0].port: should be 1 to 65535, or `any`\n"
@@ -55,7 +55,7 @@ def test_standard_input_is_compared(
     (tmp_path / "old.yaml").write_text(GOOD)
     typed(monkeypatch, GOOD)
     assert run(["config", "diff", "-", "-c", str(tmp_path / "old.yaml")]) == 0
-    assert capsys.readouterr().out == "no service differs\n"
+    assert capsys.readouterr().out == "no differences\n"
 
 
 def test_a_file_that_does_not_exist_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

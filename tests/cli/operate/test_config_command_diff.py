@@ -40,7 +40,7 @@ def test_as_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_same_file(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", files[2], "-c", files[2]]) == 0
-    assert capsys.readouterr().out == "no service differs\n"
+    assert capsys.readouterr().out == "no differences\n"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def mux(files: list[str], tmp_path: Path) -> Iterator[Path]:
 
 def test_against_the_mux_that_runs(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", files[0], "--control", str(mux)]) == 0
-    moved = "of 40 live flows 0 move (0.0%); 10 stay with backends that leave"
+    moved = "0 of 40 live flows move (0.0%); 10 remain with removed backends"
     assert capsys.readouterr().out.splitlines()[1:] == [
         "  backend c: added", "  backend b: removed", f"  {moved}", moved
     ]  # fmt: skip

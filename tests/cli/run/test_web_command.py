@@ -76,7 +76,7 @@ def test_a_token_that_is_given_is_asked_for_here_too(
 @pytest.mark.parametrize("token", ["", "\xfcber", "\u2603", "two\nlines"])
 def test_a_token_that_no_header_carries_is_wrong_usage(token: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["web", "--token", token]) == 2
-    assert "--token should be of visible ASCII characters" in capsys.readouterr().err
+    assert "--token must consist of printable ASCII characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"\xd4\xc3\xb2\xa1\xff", b"{}", b"7", b"[" * 100_000, b'{"outcomes": 7}'])

@@ -67,7 +67,7 @@ class Broken:
         line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(self.socket(node)), *options]
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            assert process.stderr is not None and "watching the" in process.stderr.readline()
+            assert process.stderr is not None and "tracing the" in process.stderr.readline()
             yield process
         finally:
             process.kill()

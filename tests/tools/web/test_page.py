@@ -80,7 +80,7 @@ TICK_S, WEB_A_TICK, DNS_A_TICK = 0.1, 20, 10
 
 @contextlib.asynccontextmanager
 async def traffic(muxes: list[Served]) -> AsyncIterator[None]:
-    """Counters that move: 200 packets a second of web through the first mux, 100 of dns through the second."""
+    """Counters that move: 200 packets per second of web through the first mux, 100 of dns through the second."""
 
     async def go_on() -> None:
         begun, ticks = time.monotonic(), 0

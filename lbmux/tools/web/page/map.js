@@ -45,7 +45,7 @@ function edge(svg, down, [from, fromName], [to, toName], { cut, packets, known =
   const path = node(svg, "path", {
     d: curve(from, to, down), class: kind, "stroke-width": breadth(figure ? packets : 0),
     "data-from": fromName, "data-to": toName });
-  node(path, "title", {}, `${fromName} → ${toName}${figure ? `: ${said} packets a second` : ""}`);
+  node(path, "title", {}, `${fromName} → ${toName}${figure ? `: ${said} packets per second` : ""}`);
 }
 
 function label(svg, pool, down, point, packets, of, leaving) {
