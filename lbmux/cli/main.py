@@ -71,12 +71,11 @@ COMMANDS = {
         "lbmux.cli.operate.config_command:command",
         "Check a configuration file, compare two, or print the schema.",
     ),
-<<<<<<< HEAD
-    "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through the data path of a mux."),
-    "craft": ("lbmux.cli.lab.craft_command:command", "Make a capture from scapy expressions, for replay and the lab."),
-=======
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
+    "craft": (
+        "lbmux.cli.lab.craft_command:command",
+        "Create a capture from scapy expressions, for replay and the lab.",
+    ),
     "unit": ("lbmux.cli.run.unit_command:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab.lab_command:command", "Build and use a test network of namespaces."),
     "plot": ("lbmux.cli.lab.plot_command:command", "Plot results of `make bench` or `lbmux lab run`."),

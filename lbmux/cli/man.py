@@ -98,14 +98,9 @@ def _commands() -> Iterator[str]:
     yield ".Sh DESCRIPTION"
     yield (
         ".Nm\nspreads the flows to virtual addresses (VIPs) over backends.\nA mux picks a backend for each flow and\n"
-<<<<<<< HEAD
-        "sends its packets on in a tunnel; the agent on the backend's host takes them out, and replies go straight to\n"
-        "the client.\nAll muxes and agents share a configuration file,\nsee\n.Xr lbmux.yaml 5 ."
-=======
         "forwards its packets through a tunnel.\nThe agent on the backend's host decapsulates them;\n"
         "replies go directly to the client.\nAll muxes and agents share one configuration file,\n"
         "see\n.Xr lbmux.yaml 5 ."
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     )
     yield ".Sh OPTIONS"
     yield from _options(group, click.Context(group))

@@ -197,7 +197,7 @@ class _Run:
 
     def _hint(self) -> Iterator[Step]:
         if self._passage.verdict in HINT:
-            yield Step("fix", HINT[self._passage.verdict])
+            yield Step("hint", HINT[self._passage.verdict])
 
     def _is_direct(self, endpoint: int) -> bool:
         return endpoint == int(self._snapshot.tables.settings[0]["direct_endpoint"])

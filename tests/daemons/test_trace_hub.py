@@ -73,7 +73,7 @@ def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
     link = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     data = bytes(link / IPv6(src="2001:db8::7", dst="2001:db8::1") / TCP(sport=4000, dport=80, flags="S"))
     frame = {"program": "mux", "verdict": "not_vip", "slowpath": None, "frame": base64.b64encode(data).decode()}
-    assert [step["step"] for step in _steps(mux.control, frame)] == ["service", "fix"]
+    assert [step["step"] for step in _steps(mux.control, frame)] == ["service", "hint"]
 
 
 def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:

@@ -143,8 +143,8 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
         found = host.explain(passage)
     finally:
         host.close()
-    assert list(found) == ["match", "flow", "fix"] and found["match"] == match
-    assert found["flow"].startswith("forgotten") and found["fix"].startswith("the mux asks other hosts")
+    assert list(found) == ["match", "flow", "hint"] and found["match"] == match
+    assert found["flow"].startswith("forgotten") and found["hint"].startswith("the mux asks other hosts")
 
 
 def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
@@ -194,7 +194,7 @@ def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdic
     passage, _ = host.pass_(frame)
     found = host.explain(passage)
     assert passage.verdict == verdict
-    assert said in found[step] and list(found)[-1] == ("fix" if verdict.kind == "drop" else step)
+    assert said in found[step] and list(found)[-1] == ("hint" if verdict.kind == "drop" else step)
 
 
 def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:

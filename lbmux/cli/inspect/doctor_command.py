@@ -52,5 +52,5 @@ def command(
             state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])
             click.echo(f"{state} {click.style(f'{finding.check:13}', bold=True)} {finding.seen}")
             if finding.hint:
-                click.echo(f"{'':23} fix: {finding.hint}")
+                click.echo(f"{'':23} hint: {finding.hint}")
     return int(any(finding.state == "fault" for finding in found))

@@ -36,17 +36,12 @@ if TYPE_CHECKING:
     help="With --seed: the router's next hops for the VIP, in the order of its route. [default: `muxes` of the"
     " configuration]",
 )
-<<<<<<< HEAD
-@click.option("--syn", is_flag=True, help="The packet opens its connection. [default: it is one of an open one]")
-@click.option("--length", type=int, help="Bytes of the packet. [default: as short as can be]")
+@click.option("--syn", is_flag=True, help="The packet opens a connection. [default: it belongs to an open one]")
+@click.option("--length", type=int, help="Length of the packet, in bytes. [default: the shortest possible]")
 @click.option(
     "--packet", "number", type=click.IntRange(1), metavar="N",
     help="Explain the Nth packet of the capture FILE, and print its headers.",
 )  # fmt: skip
-=======
-@click.option("--syn", is_flag=True, help="The packet opens a connection. [default: it belongs to an open connection]")
-@click.option("--length", type=int, help="Length of the packet, in bytes. [default: the shortest possible]")
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp' | FILE", nargs=-1, required=True)
 def command(
@@ -61,11 +56,7 @@ def command(
     as_json: bool,
     packet: tuple[str, ...],
 ) -> None:
-<<<<<<< HEAD
-    """Say what a mux does with a packet: each step, what it found, the verdict, and a hint where the packet is dropped.
-=======
-    """Explain what a mux does with a packet: the result of each step, the verdict, and a suggested fix.
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
+    """Explain what a mux does with a packet: the result of each step, the verdict, and a hint if it is dropped.
 
     This runs the data path itself, on a private copy of the tables, and changes nothing.  Which of several muxes a
     router picks depends on its seed.  --router asks the kernel of a Linux router on this machine.  --seed asks a
@@ -76,14 +67,9 @@ def command(
     from lbmux.tools.router_choice import with_router, with_seed
 
     if (seed is not None) + (router is not None) > 1 or (muxes is not None and seed is None):
-<<<<<<< HEAD
-        raise click.UsageError("--router NETNS, or --seed N [--muxes A,B]")
-    if number is not None and (syn or length is not None or len(packet) > 1):
-        raise click.UsageError("--packet N explains a packet of one FILE: not with --syn or --length")
-=======
         raise click.UsageError("use either --router NETNS or --seed N [--muxes A,B]")
-    asked = Packet.parse(" ".join(packet), syn, length)
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
+    if number is not None and (syn or length is not None or len(packet) > 1):
+        raise click.UsageError("--packet N takes one FILE, and neither --syn nor --length")
     read = None if config is None else load(config)
     mux = control or default_path("mux")
     explanation, layers = _explain(packet, number, syn, length, read or mux)
@@ -105,14 +91,13 @@ def _print(explanation: "Explanation", layers: list[str], as_json: bool) -> None
     for step in explanation.steps:
         click.echo(f"{click.style(f'{step.step:13}', bold=True)} {step.found}")
     if explanation.hint:
-<<<<<<< HEAD
         click.echo(f"{click.style('hint         ', bold=True)} {explanation.hint}")
 
 
 def _explain(
     words: tuple[str, ...], number: int | None, syn: bool, length: int | None, mux: "Path | Config"
 ) -> "tuple[Explanation, list[str]]":
-    """The explanation and, for a packet of a capture, a line for each of its headers."""
+    """Return the explanation and, for a packet of a capture, a line for each of its headers."""
     from lbmux.config.models import Config
     from lbmux.tools.dissect import dissect
     from lbmux.tools.explain_frame import explain_frame, frame_of
@@ -124,9 +109,6 @@ def _explain(
         return explain_frame(frame, mux), dissect(frame)
     packet = Packet.parse(" ".join(words), syn, length)
     return (explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)), []
-=======
-        click.echo(f"{click.style('fix          ', bold=True)} {explanation.hint}")
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
 
 def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":

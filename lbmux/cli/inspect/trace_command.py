@@ -13,22 +13,14 @@ from lbmux.cli import options
 
 @click.command(name="trace")
 @options.control
-<<<<<<< HEAD
-@click.option("-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="End after so many frames.")
-@click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, a line a frame.")
-@click.argument("filter", metavar="[FILTER]", nargs=-1)
-def command(control: Path | None, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
-    """Show frames that a running mux or agent gets and that match, each step that they took, and the verdict.
-=======
 @click.option(
     "-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="Stop after this many frames."
 )
+@click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, one line per frame.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
-def command(control: Path | None, count: int, as_json: bool, filter: tuple[str, ...]) -> None:
+def command(control: Path | None, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
     """Show matching frames of a running mux or agent: each step that they took, and the verdict.
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
 
     FILTER is as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), with three more
     words: icmp, drop, verdict NAME.  drop matches frames that were dropped by their verdict or by the slow path.  At an
@@ -89,7 +81,7 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     shown_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
     found = [(step.step, step.found) for step in explanation.steps if step.step not in shown_elsewhere]
     if explanation.hint:
-        found.append(("fix", explanation.hint))
+        found.append(("hint", explanation.hint))
     return parsed + [_step(*one, afterwards=True) for one in found]
 
 

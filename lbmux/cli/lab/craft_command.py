@@ -1,4 +1,4 @@
-"""`lbmux craft`: frames from scapy expressions, as a capture or in hexadecimal."""
+"""`lbmux craft`: creates frames from scapy expressions, as a capture or in hexadecimal."""
 
 import itertools
 import sys
@@ -19,31 +19,32 @@ LINK_ETHERNET = 1
 @click.option("-w", "--write", metavar="OUT", type=options.PATH, help="Write a pcap file (- is standard output).")
 @click.option(
     "-n", "--count", type=click.IntRange(1),
-    help="Make this many frames, starting again when the expressions are used up. [default: each packet once]",
+    help="Number of frames; the expressions repeat as needed. [default: each packet once]",
 )  # fmt: skip
 @click.option(
     "--pps", type=click.IntRange(1, 1_000_000), default=PPS, show_default=True,
-    help="Packets a second in the capture's timestamps, which begin at 0.",
+    help="Packets per second in the timestamps of the capture, which start at 0.",
 )  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Without -w: print every header with its fields, not hexadecimal.")
+@click.option("-v", "--verbose", is_flag=True, help="Print all headers with their fields instead of hexadecimal.")
 @click.argument("expressions", metavar="EXPRESSION...", nargs=-1, required=True)
 def command(write: Path | None, count: int | None, pps: int, verbose: bool, expressions: tuple[str, ...]) -> None:
-    """Make frames from scapy expressions, as a capture for `lbmux replay` or, without -w, a line of hex each.
+    """Create frames from scapy expressions: a capture for `lbmux replay` or, without -w, one line of hex per frame.
 
-    An EXPRESSION is layers with named fields, joined by /, as in 'IP(dst="192.0.2.1")/TCP(dport=80)'.  A tuple of two
-    numbers is a range, a list its elements, a prefix all its addresses: 'IP(dst="192.0.2.1")/UDP(sport=(1,9))' is nine
-    packets.  A string or bytes after / is the payload.  Layers are those of scapy.layers.l2, inet, inet6, dns, vxlan
-    and ppp; scapy computes lengths and checksums that are not given.  A missing Ethernet header is added.  A missing
-    source is 198.51.100.1 or 2001:db8:ffff::1, whatever addresses this machine has.  Anything else in an expression
-    is refused: no code runs.
+    An EXPRESSION consists of layers with named fields, joined by /, such as 'IP(dst="192.0.2.1")/TCP(dport=80)'.  In a
+    field, a tuple of two numbers is a range, a list stands for its elements, and a prefix for all its addresses:
+    'IP(dst="192.0.2.1")/UDP(sport=(1,9))' is nine packets.  A string or bytes after / is the payload.
+
+    The layers are those of scapy.layers.l2, inet, inet6, dns, vxlan and ppp.  Missing lengths and checksums are
+    computed, and a missing Ethernet header is added.  The default source address is 198.51.100.1 or 2001:db8:ffff::1.
+    Any other Python is refused; expressions are never executed as code.
     """
     from lbmux.tools.craft import craft
 
     if write is not None and verbose:
-        raise click.UsageError("-v prints headers: not with -w")
+        raise click.UsageError("-v and -w exclude each other")
     frames = craft(expressions, count)
     if write is not None:
-        frames = itertools.chain([next(frames)], frames)  # an expression that scapy cannot build leaves no file
+        frames = itertools.chain([next(frames)], frames)  # build the first frame before the file is created
         written = _write(write, frames, pps)
         click.echo(f"{write}: {counted(written, 'packet')}", err=str(write) == "-")
     elif verbose:
@@ -63,7 +64,7 @@ def _print_headers(frames: Iterable[bytes]) -> None:
 
 
 def _write(path: Path, frames: Iterable[bytes], pps: int) -> int:
-    """Write the frames to a pcap file; returns how many.  SetupError where the file cannot be written."""
+    """Write the frames to a pcap file and return their number; raise SetupError if the file cannot be written."""
     from scapy.utils import RawPcapWriter
 
     from lbmux.errors import SetupError

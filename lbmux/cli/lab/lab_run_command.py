@@ -70,19 +70,7 @@ def command(
     from lbmux.lab.scoreboard.experiment import Load, Outcome
     from lbmux.lab.scoreboard.scoreboard_runner import Failure, Setting, run
 
-<<<<<<< HEAD
     names = _scenarios(scenario, events)
-=======
-    names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
-    for one in names:
-        if one not in SCENARIOS:
-            raise click.BadParameter(f"{one!r} is not one of {', '.join(SCENARIOS)}, all", param_hint="SCENARIO")
-    try:
-        for event in events:
-            events_of(event)
-    except LabError as error:
-        raise click.BadParameter(str(error), param_hint="EVENT") from error
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
@@ -115,7 +103,7 @@ def _scenarios(scenario: str, events: tuple[str, ...]) -> list[str]:
     names = list(SCENARIOS) if scenario == "all" else scenario.split(",")
     for one in names:
         if one not in SCENARIOS:
-            raise click.BadParameter(f"{one!r}: one of {', '.join(SCENARIOS)}, or all", param_hint="SCENARIO")
+            raise click.BadParameter(f"{one!r} is not one of {', '.join(SCENARIOS)}, all", param_hint="SCENARIO")
     try:
         for event in events:
             events_of(event)

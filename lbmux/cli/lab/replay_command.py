@@ -136,37 +136,21 @@ def _through_mux(
 
     mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))
     with contextlib.ExitStack() as stack:
-<<<<<<< HEAD
         writer = stack.enter_context(PcapWriter(write, looped.raw, looped.nanoseconds)) if write else None
-        tell = stack.enter_context(_progress(looped))
-        return replay(looped, mux, writer, tell)
-=======
-        writer = stack.enter_context(PcapWriter(write, playback.raw, playback.nanoseconds)) if write else None
-        update = stack.enter_context(_progress(playback))
-        return replay(playback, mux, writer, update)
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
+        update = stack.enter_context(_progress(looped))
+        return replay(looped, mux, writer, update)
 
 
 def _onto_wire(looped: "LoopedCapture", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
     from lbmux.tools.transmit import Macs, Wire, put_on_wire
 
-<<<<<<< HEAD
-    with Wire(interface, Macs(*macs, every)) as wire, _progress(looped) as tell:
-        return put_on_wire(looped, wire, pps, tell)
+    with Wire(interface, Macs(*macs, every)) as wire, _progress(looped) as update:
+        return put_on_wire(looped, wire, pps, update)
 
 
 @contextlib.contextmanager
 def _progress(looped: "LoopedCapture") -> Iterator[Callable[[int], None] | None]:
-    """A bar on standard error where that is a terminal, else nothing."""
-=======
-    with Wire(interface, Macs(*macs, every)) as wire, _progress(playback) as update:
-        return put_on_wire(playback, wire, pps, update)
-
-
-@contextlib.contextmanager
-def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
     """Show a progress bar if standard error is a terminal; yield the function that updates it, or None."""
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
     if not sys.stderr.isatty():
         yield None
         return
@@ -175,11 +159,7 @@ def _progress(playback: "Playback") -> Iterator[Callable[[int], None] | None]:
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-<<<<<<< HEAD
-        task, told = bar.add_task("", total=looped.size_bytes), 0
-=======
-        task, shown = bar.add_task("", total=playback.size_bytes), 0
->>>>>>> 8633ed2 (Write the commands' help and output in plain English)
+        task, shown = bar.add_task("", total=looped.size_bytes), 0
 
         def update(offset: int) -> None:
             nonlocal shown

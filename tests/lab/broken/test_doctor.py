@@ -34,5 +34,5 @@ def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Bro
     with pool.offload("host1", "eth0", gro=True):
         broken = pool.command("host1", *asked, "--quiet")
     assert broken.returncode == 1
-    assert "gro on at eth0" in broken.stdout and "fix: ethtool -K eth0 gro off" in broken.stdout
+    assert "gro on at eth0" in broken.stdout and "hint: ethtool -K eth0 gro off" in broken.stdout
     assert "\nok " not in broken.stdout
