@@ -1,8 +1,7 @@
-"""Packets by hand, run in a namespace: sends flows with retransmissions, counts packets, looks at how they arrive.
+"""Packets by hand, run in a namespace: sends flows with retransmissions, looks at how packets arrive.
 
 frame_socket.py flows VIP PORT FLOWS PACKETS     each flow a SYN that is sent again and again
-frame_socket.py arrive INTERFACE SECONDS         prints "ready", and in the end what TCP packets there were, as JSON
-frame_socket.py count INTERFACE SECONDS          prints "ready", and in the end {source port: packets} as JSON
+frame_socket.py arrive INTERFACE                 prints "ready", and when its input ends what TCP packets there were
 """
 
 import json
@@ -11,7 +10,6 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter
 
 ETH_P_IP = 0x0800
 SOL_PACKET, PACKET_AUXDATA = 263, 8
@@ -29,43 +27,25 @@ def flows(vip: str, port: int, count: int, packets: int) -> None:
             time.sleep(0.01)
 
 
-def count(interface: str, seconds: float) -> None:
-    seen: Counter[int] = Counter()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # 0: nothing before bind
-        sock.bind((interface, ETH_P_IP))
-        print("ready", flush=True)
-        quiet = time.monotonic() + seconds
-        while (left := quiet - time.monotonic()) > 0:
-            if select.select([sock], [], [], left)[0]:
-                packet, origin = sock.recvfrom(65536)
-                if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
-                    seen[struct.unpack_from("!H", packet, 20)[0]] += 1
-    print(json.dumps(seen))
-
-
-def arrive(interface: str, seconds: float) -> None:
-    """How many, how long the longest is, and how many have a checksum that a sender's card was to finish."""
+def arrive(interface: str) -> None:
+    """How many, how long the longest is, and how many have a checksum that a sender's card was to finish; as JSON."""
     packets = longest = unfinished = 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
         sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         sock.bind((interface, ETH_P_IP))
         print("ready", flush=True)
-        quiet = time.monotonic() + seconds
-        while (left := quiet - time.monotonic()) > 0:
-            if select.select([sock], [], [], left)[0]:
-                packet, notes, _, origin = sock.recvmsg(65536, 64)
-                if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
-                    (status,) = struct.unpack_from("=I", notes[0][2])
-                    packets, longest = packets + 1, max(longest, len(packet))
-                    unfinished += bool(status & CHECKSUM_NOT_READY)
+        while sock in select.select([sock, sys.stdin], [], [])[0]:
+            packet, notes, _, origin = sock.recvmsg(65536, 64)
+            if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
+                (status,) = struct.unpack_from("=I", notes[0][2])
+                packets, longest = packets + 1, max(longest, len(packet))
+                unfinished += bool(status & CHECKSUM_NOT_READY)
     print(json.dumps({"packets": packets, "longest": longest, "unfinished": unfinished}))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "flows":
         flows(sys.argv[2], *(int(text) for text in sys.argv[3:]))
-    elif sys.argv[1] == "arrive":
-        arrive(sys.argv[2], float(sys.argv[3]))
     else:
-        count(sys.argv[2], float(sys.argv[3]))
+        arrive(sys.argv[2])

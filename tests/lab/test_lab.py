@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -25,6 +30,7 @@ from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, T
 
 pytestmark = pytest.mark.root
 
+ETH_P_IP = 0x0800
 WIRE_SCRIPT = Path(__file__).with_name("frame_socket.py")
 FLOWS, PACKETS_A_FLOW = 30, 6
 SLEEPER = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
@@ -120,25 +126,28 @@ def test_a_host_in_local_mode_has_the_vip_and_keeps_it_to_itself(network: Lab) -
     assert network.inside("host3", lambda: Path("/proc/sys/net/ipv4/conf/all/arp_ignore").read_text()) == "1\n"
 
 
-def watch(lab: Lab, node: str, what: str, seconds: float) -> "subprocess.Popen[str]":
-    """Watch a node's packets; it has begun when this returns."""
-    command = [sys.executable, str(WIRE_SCRIPT), what, "eth0", str(seconds)]
-    process = lab.popen(node, command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def packets_by_flow(lab: Lab, packets_a_flow: int, seconds: float) -> dict[int, dict[str, int]]:
-    """Of 30 flows to the VIP: how many packets came to which mux."""
-    muxes = {node: watch(lab, node, "count", seconds) for node in ("mux1", "mux2")}
+def packets_by_flow(lab: Lab, packets_a_flow: int) -> dict[int, dict[str, int]]:
+    """How many packets of each of 30 flows to the VIP came to which mux; waits for all of them."""
     command = [sys.executable, str(WIRE_SCRIPT), "flows", VIP, "80", str(FLOWS), str(packets_a_flow)]
-    lab.run("client", command, check=True)
-    seen: dict[int, dict[str, int]] = defaultdict(dict)
-    for node, process in muxes.items():
-        for port, packets in json.loads(process.communicate()[0]).items():
-            seen[int(port)][node] = packets
-    return seen
+    seen: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    with ExitStack() as stack:
+        muxes = {stack.enter_context(lab.inside(node, listener)): node for node in ("mux1", "mux2")}
+        lab.run("client", command, check=True)
+        left, deadline = FLOWS * packets_a_flow, time.monotonic() + 20
+        while left and time.monotonic() < deadline:
+            for sock in select.select([*muxes], [], [], 0.1)[0]:
+                packet, origin = sock.recvfrom(65536)
+                if origin[2] == socket.PACKET_HOST and packet[9] == socket.IPPROTO_TCP:
+                    seen[struct.unpack_from("!H", packet, 20)[0]][muxes[sock]] += 1
+                    left -= 1
+    return {port: dict(by_mux) for port, by_mux in seen.items()}
+
+
+def listener() -> socket.socket:
+    """Receives the IPv4 packets that arrive by eth0, without Ethernet headers."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing before bind
+    sock.bind(("eth0", ETH_P_IP))
+    return sock
 
 
 def test_a_seed_makes_the_routers_choice_repeatable(network: Lab) -> None:
@@ -148,7 +157,7 @@ def test_a_seed_makes_the_routers_choice_repeatable(network: Lab) -> None:
 
     def choice(seed: str) -> dict[int, list[str]]:
         network.inside("router", lambda: namespaces.set_sysctls({setting: seed}))
-        return {port: list(by_mux) for port, by_mux in packets_by_flow(network, 1, 0.7).items()}
+        return {port: list(by_mux) for port, by_mux in packets_by_flow(network, 1).items()}
 
     first, other, again = choice("1"), choice("2"), choice("1")
     assert len(first) == FLOWS
@@ -160,7 +169,9 @@ def test_an_upload_arrives_at_a_mux_as_on_a_wire(network: Lab) -> None:
     mux = network.topology.port("mux1").ip
     arguments = ("--name", "m", "--address", mux, "--web-port", "8080", "--echo-port", "8007")
     server = network.start(network.topology.node("mux1"), Program("server", "lbmux.lab.test_server", arguments))
-    watcher = watch(network, "mux1", "arrive", 2)
+    watch = [sys.executable, str(WIRE_SCRIPT), "arrive", "eth0"]
+    watcher = network.popen("mux1", watch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
     command = ["curl", "--silent", "--fail", "--upload-file", "-", f"http://{mux}:8080/digest"]
     body = PATTERN * 80  # 5 MB
     sent = network.run("client", command, input=body, capture_output=True, check=True)
@@ -172,7 +183,7 @@ def test_an_upload_arrives_at_a_mux_as_on_a_wire(network: Lab) -> None:
 
 
 def test_flows_with_retransmissions_spread_over_both_muxes_and_each_stays_on_one(network: Lab) -> None:
-    seen = packets_by_flow(network, PACKETS_A_FLOW, 2)
+    seen = packets_by_flow(network, PACKETS_A_FLOW)
     assert len(seen) == FLOWS
     assert all(sum(by_mux.values()) == PACKETS_A_FLOW for by_mux in seen.values()), seen
     assert all(len(by_mux) == 1 for by_mux in seen.values()), seen
