@@ -94,14 +94,14 @@ def _restore(system: SystemUnderTest) -> None:
     system.restore_config()
 
 
+def _patient(config: dict[str, Any]) -> dict[str, Any]:
+    """Probes that do not declare a host dead while its agent is away, or on a busy machine."""
+    services = [_slowly_probed(one) for one in config["services"]]
+    return config | {"services": services, "tunnel": config.get("tunnel", {}) | {"probes": False}}
+
+
 def _probe_slowly(system: SystemUnderTest) -> None:
-    """Keep the lab's fast probes from declaring a host dead while its agent is away."""
-
-    def patient(config: dict[str, Any]) -> dict[str, Any]:
-        services = [_slowly_probed(one) for one in config["services"]]
-        return config | {"services": services, "tunnel": config.get("tunnel", {}) | {"probes": False}}
-
-    system.change(patient)
+    system.change(_patient)
 
 
 def _crash_agent(system: SystemUnderTest) -> None:
@@ -122,7 +122,8 @@ def _restart_agent(system: SystemUnderTest) -> None:
 
 
 def _expire_soon(system: SystemUnderTest) -> None:
-    system.change(lambda config: config | {"idle": SHORT_IDLE})
+    """A backend that is declared dead would have its connections reset, which is not what is tried here."""
+    system.change(lambda config: _patient(config) | {"idle": SHORT_IDLE})
 
 
 EVENTS = {
