@@ -14,7 +14,7 @@ from typing import Any
 
 from lbmux.lab.lab import Lab
 
-ETH_P_IP = 0x0800
+ETH_P_ALL, ETH_P_IP = 3, (0x0800).to_bytes(2)
 PROBE_PORT = (6083).to_bytes(2)
 PROBE_PORTS = 2 * PROBE_PORT
 START_S = 30.0
@@ -100,7 +100,7 @@ class Wire:
     def __init__(self, lab: Lab, node: str, interface: str = "eth0") -> None:
         def listen() -> socket.socket:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
-            sock.bind((interface, ETH_P_IP))
+            sock.bind((interface, ETH_P_ALL))  # before tc, where a mux hides what is its own from the kernel
             return sock
 
         self.socket = lab.inside(node, listen)
@@ -123,7 +123,8 @@ class Wire:
                 frame, origin = self.socket.recvfrom(65536)
                 source_port = int.from_bytes(frame[54:56], "big")
                 is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # an answer, or a tunnelled one
-                if origin[2] == socket.PACKET_HOST and not is_probe and tunnelled_from in (None, source_port):
+                is_for_us = origin[2] == socket.PACKET_HOST and frame[12:14] == ETH_P_IP
+                if is_for_us and not is_probe and tunnelled_from in (None, source_port):
                     found.append(frame)
         return found
 
