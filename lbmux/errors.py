@@ -1,8 +1,8 @@
-"""Everything that lbmux raises on purpose, as one tree.
+"""The exceptions that lbmux raises on purpose, as one tree.
 
-Packets never raise; configuration, set-up and files do. Each error carries what its handler needs as
-attributes, and `str()` makes a clear line of it (`ConfigError`: one a problem). The command line turns an
-`LbmuxError` into `lbmux: ...` and exit code 1.
+Packets never raise; configuration, set-up and files do. Each error carries what its handler needs as attributes, and
+`str()` returns one clear line (`ConfigError`: one per problem). The command line prints an `LbmuxError` as
+`lbmux: ...` and exits with code 1.
 """
 
 from dataclasses import FrozenInstanceError, dataclass, fields
@@ -14,10 +14,10 @@ from lbmux.plurals import counted
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 class LbmuxError(Exception):
-    """Anything that keeps lbmux from doing what it was asked to.
+    """The base of all errors that lbmux raises on purpose.
 
-    Each subclass is a frozen dataclass.  ``dataclass(frozen=True)`` would not do: it also refuses the traceback, the
-    context and the notes that the interpreter and contextlib set on an exception under way.
+    Each subclass is a frozen dataclass. ``dataclass(frozen=True)`` cannot be used: it also rejects the traceback, the
+    context and the notes that the interpreter and contextlib set on a propagating exception.
     """
 
     def __init_subclass__(cls) -> None:
@@ -34,10 +34,10 @@ class LbmuxError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong with a configuration file.
+    """One error in a configuration file.
 
-    `line` counts from 1 and is None where no line can be named (a file that cannot be read, say);
-    `field` is the way to the value (`services[0].vip`), empty for the file as a whole.
+    `line` counts from 1, or is None if there is no line (the file cannot be read, for example). `field` is the path to
+    the value (`services[0].vip`), or empty for the file as a whole.
     """
 
     line: int | None
@@ -45,19 +45,19 @@ class Problem:
     message: str
 
     def describe(self, path: Path) -> str:
-        """As an editor or a terminal can follow it: `FILE:LINE: services[0].vip: message`."""
+        """Return `FILE:LINE: services[0].vip: message`, a form that editors and terminals can follow."""
         place = str(path) if self.line is None else f"{path}:{self.line}"
         return ": ".join(part for part in (place, self.field, self.message) if part)
 
 
 class ConfigError(LbmuxError):
-    """A configuration that cannot be used, with every problem found in it."""
+    """A configuration that cannot be used, with every problem that was found in it."""
 
     path: Path
     problems: tuple[Problem, ...]
 
     def lines(self) -> list[str]:
-        """One line for each problem."""
+        """Return one line for each problem."""
         return [problem.describe(self.path) for problem in self.problems]
 
     def __str__(self) -> str:
@@ -65,9 +65,9 @@ class ConfigError(LbmuxError):
 
 
 class SetupError(LbmuxError):
-    """Something outside lbmux is not as it must be: an interface, a capability, an address in use.
+    """Something outside lbmux prevents its set-up: an interface, a missing capability, an address in use.
 
-    `what` is the thing, `reason` what is wrong with it, `hint` what to do about it.
+    `what` names it, `reason` says what is wrong, `hint` says how to fix it.
     """
 
     what: str
@@ -79,7 +79,7 @@ class SetupError(LbmuxError):
 
 
 class CaptureError(LbmuxError):
-    """A capture that is cut short or damaged at `offset` bytes from its beginning."""
+    """A capture file that is truncated or damaged at byte `offset`."""
 
     path: Path
     offset: int
@@ -90,9 +90,9 @@ class CaptureError(LbmuxError):
 
 
 class ControlError(LbmuxError):
-    """A running daemon could not be asked, or said no.
+    """A daemon could not be reached, or refused a request.
 
-    `problems` holds what it said line by line, where there was more than one thing to say.
+    `problems` holds its reasons, one per line, if there is more than one.
     """
 
     path: Path
@@ -104,7 +104,7 @@ class ControlError(LbmuxError):
 
 
 class LabError(LbmuxError):
-    """The lab could not do something to `node` (a namespace, a link, a process in it)."""
+    """The lab failed to change `node` (a namespace, a link, a process in it)."""
 
     node: str
     reason: str
@@ -114,9 +114,9 @@ class LabError(LbmuxError):
 
 
 class TableError(LbmuxError):
-    """`table` cannot hold `wanted` entries: it has room for `limit`.
+    """`table` cannot hold `wanted` entries: its capacity is `limit`.
 
-    `after_restart`: its room in tables that are made for the configuration, as a restart does; 0 where not known.
+    `after_restart` is its capacity after a restart, which sizes tables for the configuration; 0 if unknown.
     """
 
     table: str
@@ -125,9 +125,9 @@ class TableError(LbmuxError):
     after_restart: int = 0
 
     def __str__(self) -> str:
-        said = f"{self.table}: {counted(self.wanted, 'entry', 'entries')} wanted, room for {self.limit}"
+        message = f"{self.table}: {counted(self.wanted, 'entry', 'entries')} needed, capacity {self.limit}"
         if self.wanted <= self.limit:
-            said += ", but no free place that fits them"
+            message += ", but the free space is fragmented"
         if self.after_restart > self.limit:
-            return f"{said}: a restart makes room for {self.after_restart}"
-        return f"{said}: a restart makes room for no more" if self.after_restart else said
+            return f"{message}; a restart raises the capacity to {self.after_restart}"
+        return f"{message}; a restart does not raise the capacity" if self.after_restart else message

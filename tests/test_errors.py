@@ -35,12 +35,15 @@ SAID = [
     (ControlError(Path("/run/m.sock"), "refused", ("one", "two")), "/run/m.sock: refused\none\ntwo"),
     (LabError("mux1", "gone"), "mux1: gone"),
     (LabError("", "no lab is up"), "no lab is up"),
-    (TableError("backends", 20, 10), "backends: 20 entries wanted, room for 10"),
-    (TableError("backends", 20, 10, 32), "backends: 20 entries wanted, room for 10: a restart makes room for 32"),
-    (TableError("rows", 20, 10, 10), "rows: 20 entries wanted, room for 10: a restart makes room for no more"),
+    (TableError("backends", 20, 10), "backends: 20 entries needed, capacity 10"),
+    (
+        TableError("backends", 20, 10, 32),
+        "backends: 20 entries needed, capacity 10; a restart raises the capacity to 32",
+    ),
+    (TableError("rows", 20, 10, 10), "rows: 20 entries needed, capacity 10; a restart does not raise the capacity"),
     (
         TableError("slots", 9, 10, 10),
-        "slots: 9 entries wanted, room for 10, but no free place that fits them: a restart makes room for no more",
+        "slots: 9 entries needed, capacity 10, but the free space is fragmented; a restart does not raise the capacity",
     ),
 ]
 

@@ -17,4 +17,4 @@ def test_nouns_that_take_no_s() -> None:
 
 
 def test_an_error_about_one_entry() -> None:
-    assert str(TableError("names", 1, 0)).startswith("names: 1 entry wanted")
+    assert str(TableError("names", 1, 0)).startswith("names: 1 entry needed")

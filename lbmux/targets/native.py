@@ -1,7 +1,7 @@
-"""The native target: the data path over batches of frames in this process' memory.
+"""The native target: runs the data path over batches of frames in this process's memory.
 
-Used by the AF_PACKET mux, by the agent's TUN driver, by replay, tests and benchmarks.  A batch is a few
-parallel arrays (lbmux.frames.batch); frames are rewritten in place, growing into the headroom before them.
+The AF_PACKET mux, the agent's TUN driver, replay, tests and benchmarks use it. A batch is a few parallel arrays
+(lbmux.frames.batch). Frames are rewritten in place and grow into the headroom before them.
 """
 
 from typing import Any, Protocol
@@ -31,17 +31,17 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.regions import Tables
 
 HEADROOM_BYTES = 64
-"""What a frame may grow by: two outer headers and options of the largest encapsulation."""
+"""The most bytes that a frame may grow by: two outer headers and options of the largest encapsulation."""
 
 context_row = rows(CONTEXT)
 FORWARDED = int(Verdict.FORWARDED)
 AHEAD = 8
-"""How many frames before its turn a flow's bucket is asked for."""
+"""How many frames ahead a flow's bucket is prefetched."""
 TRANSPORT, TRANSPORT_IPV6 = ETHERNET_BYTES + IPV4_BYTES, ETHERNET_BYTES + IPV6_BYTES
 
 
 class Batch(Protocol):
-    """Frames in memory: where each begins, its bytes, and what became of it."""
+    """Frames in memory: address, length and verdict of each (see lbmux.frames.batch)."""
 
     address: NDArray[np.uint64]
     length: NDArray[np.uint32]
@@ -53,10 +53,10 @@ class Batch(Protocol):
 
 
 class Worker:
-    """One user of the tables: a part of the flow table and of the counters is its own."""
+    """One user of the tables, with its own flow table and counters."""
 
     def __init__(self, tables: Tables, number: int = 0, plain: bool = False) -> None:
-        """``plain``: do only what the kernel does, and leave the rest as it would."""
+        """``plain`` restricts the worker to what the kernel target does. The rest is punted."""
         self.tables = tables
         self._context = np.zeros(1, CONTEXT)
         for name in TABLES:
@@ -66,18 +66,18 @@ class Worker:
         self._context["worker"], self._context["plain"] = number, plain
         self.number = number
         self.address = np.uint64(self._context.ctypes.data)
-        """Of the WORLD record: for compiled code that works on these tables."""
+        """The CONTEXT record's address, for compiled code that works on these tables."""
 
     def forward(self, batch: Batch, now: int) -> None:
-        """Take a batch through the mux; ``now`` in ticks.  Verdicts, targets, addresses and lengths are set."""
+        """Run the mux over a batch. ``now`` is in ticks. This sets verdicts, targets, addresses and lengths."""
         self._run(_forward, batch, now)
 
     def inbound(self, batch: Batch, now: int) -> None:
-        """Take a batch through the agent's way in: delivered frames have lost their outer header."""
+        """Run the agent over a batch of inbound frames. Delivered frames are decapsulated."""
         self._run(_inbound, batch, now)
 
     def outbound(self, batch: Batch, now: int) -> None:
-        """Take a batch through the agent's way out: replied frames have the VIP as their source."""
+        """Run the agent over a batch of outbound frames. Translated replies have the VIP as their source."""
         self._run(_outbound, batch, now)
 
     def _run(self, function: Any, batch: Batch, now: int) -> None:
@@ -90,7 +90,7 @@ class Worker:
 
 @step
 def _anticipate(context, address, length):
-    """A guess from the plain frame's layout; a wrong one costs nothing but the prefetch."""
+    """Prefetch the flow's bucket, assuming the usual header offsets. A wrong guess costs only the prefetch."""
     if length >= TRANSPORT_IPV6 + UDP_BYTES and ethernet(at_address(address), 0).type == TYPE_IPV6:
         start = at_address(address)
         ip6, ports = ipv6(start, ETHERNET_BYTES), udp(start, TRANSPORT_IPV6).ports

@@ -1,7 +1,7 @@
-"""The tables as Python sees them: NumPy views on the regions that the data path works in.
+"""The tables in Python: NumPy views of the regions that the data path uses.
 
-Nothing is copied or sent: a write to a view is in force at once.  The memory is anonymous for the native
-target, a mapped BPF map where a kernel program shares it.
+Nothing is copied: a write to a view takes effect at once. The memory is anonymous for the native target and a mapped
+BPF map if a kernel program shares it.
 """
 
 import contextlib
@@ -26,30 +26,30 @@ KEYS = tuple(f"key{index}" for index in range(7))
 
 
 def now_ticks() -> int:
-    """The data path's clock: CLOCK_MONOTONIC_COARSE in ticks, as the kernel target reads it."""
+    """Return the data path's time: CLOCK_MONOTONIC_COARSE in ticks modulo 2**32, as the kernel target reads it."""
     return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) >> TICK_SHIFT & 0xFFFFFFFF
 
 
 def description(sizes: Sizes) -> dict[str, Any]:
-    """What tables of these sizes are, for a process of another version that finds them."""
+    """Describe tables of these sizes, for a process of another version that finds them."""
     rows = {name: [list(field) for field in ROWS[name].descr] for name in sizes.regions()}
     return {"version": VERSION, "sizes": asdict(sizes), "padding": PADDING, "rows": rows}
 
 
 def _anonymous(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory, in huge pages where it is large: a random look-up then costs one miss, not two."""
+    """Return zeroed memory, in huge pages if it is large: a random look-up then costs one miss, not two."""
     memory = mmap.mmap(-1, size)
     if size >= HUGE_PAGE_BYTES:
-        with contextlib.suppress(OSError):  # a kernel without them
+        with contextlib.suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
 
 
 class Tables:
-    """All tables of one mux or agent.  Attributes are structured arrays; the layouts are in datapath.tables."""
+    """All tables of one mux or agent. Attributes are structured arrays; datapath.tables has the layouts."""
 
     def __init__(self, sizes: Sizes, memory: Mapping[str, NDArray[np.uint8]]) -> None:
-        """``memory``: each region's bytes, as long as ``sizes.regions()`` says or longer."""
+        """``memory`` holds each region's bytes, at least as many as ``sizes.regions()`` says."""
         self.sizes = sizes
         self.memory = dict(memory)
         view = {name: memory[name][: size - PADDING].view(ROWS[name]) for name, size in sizes.regions().items()}
@@ -70,13 +70,13 @@ class Tables:
 
     @classmethod
     def allocate(cls, sizes: Sizes) -> "Tables":
-        """New tables in anonymous memory; it is taken from the machine as it is first touched."""
+        """Create tables in anonymous memory. The kernel allocates its pages on first use."""
         tables = cls(sizes, {name: _anonymous(size) for name, size in sizes.regions().items()})
         tables.initialise()
         return tables
 
     def initialise(self) -> None:
-        """Make fresh (zero) memory a set of tables: the mark, the version and new secret keys."""
+        """Turn zeroed memory into a set of tables: write the magic number, the version and new secret keys."""
         row = self.settings[0]
         row["version"], row["workers"] = self.sizes.version, self.sizes.workers
         row["trusted_ways"], row["untrusted_ways"] = WAYS - 1, WAYS
@@ -87,10 +87,10 @@ class Tables:
 
     @property
     def is_initialised(self) -> bool:
-        """Whether this memory already holds tables of this version and these sizes."""
+        """Whether this memory holds initialised tables of this version and these sizes."""
         return bool(self.settings[0]["magic"] == MAGIC and self.settings[0]["version"] == self.sizes.version)
 
     @property
     def active(self) -> int:
-        """Which copy of names and services is in force, 0 or 1."""
+        """Which copy of the address map and the services is in force: 0 or 1."""
         return int(self.settings[0]["active"]) & 1

@@ -1,7 +1,7 @@
-"""Tables in a file: a process that ends, however it ends, leaves its flows to the next one.
+"""Tables in a file, so that the next process takes over the flows, however this one ends.
 
-For the agent's driver in user space; a driver in the kernel has pinned maps instead.  The file is mapped, so every
-write is in it at once.  It belongs into memory (/run): neither connections nor the clock outlive a reboot.
+The agent's user-space driver uses it; the kernel drivers have pinned maps instead. The file is mapped, so every write
+reaches it at once. It belongs on a tmpfs (/run): neither connections nor the clock outlive a reboot.
 """
 
 import fcntl
@@ -21,29 +21,29 @@ from lbmux.errors import SetupError
 from lbmux.targets.regions import Tables, description
 
 HEADER_BYTES = 1 << 15
-"""Before the regions: what they are, as JSON."""
+"""The header before the regions describes them in JSON."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Tables of another version or other sizes, as they describe themselves."""
+    """Tables of another version or other sizes, with their description."""
 
     description: dict[str, Any]
     memory: dict[str, NDArray[np.uint8]]
 
     def rows(self, region: str) -> NDArray[Any]:
-        """The rows of a region, with the field names that they had."""
+        """Return the rows of a region, with the field names of their version."""
         kind = np.dtype([tuple(field) for field in self.description["rows"][region]])
         memory = self.memory[region]
         return memory[: len(memory) - self.description["padding"]].view(kind)
 
 
 class StoredTables:
-    """``adopted``: the tables were in force before; ``previous``: those of another version or other sizes."""
+    """Tables in a file. ``adopted``: the file's tables were kept; ``previous``: a copy of tables that did not fit."""
 
     def __init__(self, path: Path, sizes: Sizes) -> None:
-        """SetupError where the file is another agent's, or cannot be had."""
+        """Raise SetupError if another agent uses the file, or if it cannot be opened or resized."""
         self._path, self._file = path, _open(path)
         try:
             wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
@@ -66,7 +66,7 @@ class StoredTables:
         return tables
 
     def _read_description(self, boot: str) -> dict[str, Any] | None:
-        """None for a file that is new, damaged, or of another boot, whose clock is another."""
+        """Return None for a file that is new, damaged, or from another boot, which had another clock."""
         try:
             found = json.loads(os.pread(self._file, HEADER_BYTES, 0).rstrip(b"\0"))
             whole = HEADER_BYTES + sum(map(_pages, found["regions"].values()))
@@ -87,7 +87,7 @@ class StoredTables:
         return StoredRows(found, {name: memory.copy() for name, memory in self._map(found["regions"]).items()})
 
     def close(self, remove: bool = False) -> None:
-        """The memory stays mapped as long as ``tables`` is used; ``remove``: nobody is to have it after us."""
+        """Close the file. The memory stays mapped while ``tables`` is in use. ``remove`` deletes the file first."""
         if remove:
             self._path.unlink(missing_ok=True)
         fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping has a descriptor of its own, which would hold the lock
@@ -95,7 +95,7 @@ class StoredTables:
 
 
 def _open(path: Path) -> int:
-    """Opened and locked; a file of somebody else is not read."""
+    """Open and lock the file. Raise SetupError if it belongs to another user or another agent has locked it."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -103,11 +103,11 @@ def _open(path: Path) -> int:
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise SetupError(f"flow store {path}", "belongs to somebody else, or others may write it", "remove it")
+            raise SetupError(f"flow store {path}", "belongs to another user or is accessible to others", "remove it")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
-        raise SetupError(f"flow store {path}", "another agent has it", "end that one first") from error
+        raise SetupError(f"flow store {path}", "another agent uses it", "stop that agent first") from error
     except BaseException:
         os.close(file)
         raise

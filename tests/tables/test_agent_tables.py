@@ -183,7 +183,7 @@ def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     with pytest.raises(TableError) as caught:
         agent.control.plan(config(*(service(number, port=8000 + number) for number in range(1, 5))))
     assert caught.value.table == table
-    assert f"room for {caught.value.limit}" in str(caught.value) and ": a restart makes room for " in str(caught.value)
+    assert f"capacity {caught.value.limit}; a restart raises the capacity to " in str(caught.value)
     assert all((agent.tables.memory[name] == memory).all() for name, memory in before.items())
     assert agent.inbound(1)[0] == Verdict.DELIVERED
 

@@ -128,7 +128,7 @@ def test_tables_of_another_boot_are_not_taken(path: Path, sizes: Sizes) -> None:
 
 def test_a_second_agent_is_refused_while_the_first_one_runs(path: Path) -> None:
     first = StoredTables(path, SMALL)
-    with pytest.raises(SetupError, match="another agent has it"):
+    with pytest.raises(SetupError, match="another agent uses it"):
         StoredTables(path, SMALL)
     first.close()
     assert StoredTables(path, SMALL).adopted
@@ -149,7 +149,7 @@ def test_a_killed_agent_holds_its_file_no_longer(path: Path) -> None:
 def test_a_file_of_another_user_is_refused(path: Path) -> None:
     leave_a_flow(path)
     os.chown(path, 65534, 65534)
-    with pytest.raises(SetupError, match="belongs to somebody else, or others may write it"):
+    with pytest.raises(SetupError, match="belongs to another user or is accessible to others"):
         StoredTables(path, SMALL)
     assert path.stat().st_uid == 65534
 

@@ -1,7 +1,7 @@
-"""The program that drops what goes to an address of a set, written as BPF instructions.
+"""A program that drops packets to any address of a set, written as BPF instructions.
 
-It runs at tcx ingress: behind XDP, behind the tap of a packet socket, before the kernel's own receive path.
-No compiler takes part, since a mux in user space should not have to wait for one.
+It runs at tcx ingress: after XDP and packet sockets, before the kernel's own receive path. It needs no compiler, so a
+mux in user space does not wait for one.
 """
 
 import struct
@@ -9,16 +9,16 @@ import struct
 from lbmux.targets.bpf.syscall import Attach, Loaded, load_program
 
 NEXT, DROP = -1, 2
-"""TCX_NEXT, TCX_DROP."""
+"""TCX_NEXT and TCX_DROP."""
 LOAD_BYTES, LOOKUP = 26, 1
-"""bpf_skb_load_bytes, bpf_map_lookup_elem."""
+"""Helpers: bpf_skb_load_bytes and bpf_map_lookup_elem."""
 PROTOCOL_AT = 16  # struct __sk_buff
 IPV4, IPV6, VLAN, QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
 """Ethernet types as loaded."""
 ETHERNET_BYTES, TAG_BYTES, IPV6_BYTES = 14, 4, 40
 ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 KEY, SCRATCH = -16, -24
-"""Where on the stack, from its end in r10."""
+"""Offsets on the stack, relative to its end in r10."""
 
 MOV, MOV_NUMBER, ADD_NUMBER, LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0xBF, 0xB7, 0x07, 0x61, 0x69, 0x71
 STORE_WORD, STORE_DOUBLE, ATOMIC_ADD, LOAD_64 = 0x62, 0x7A, 0xDB, 0x18
@@ -27,19 +27,19 @@ MAP, MAP_VALUE = 1, 2
 JUMP, EQUAL, NOT_EQUAL, CALL, EXIT = 0x05, 0x15, 0x55, 0x85, 0x95
 
 Line = str | tuple[int, int, int, int | str, int]
-"""A label; or operation, destination and source register, offset or the label to jump to, number."""
+"""A label, or (operation, destination register, source register, offset or jump label, number)."""
 
 
 def load(addresses: int, counter: int) -> Loaded:
-    """Verified by the kernel; descriptors of an AddressSet, and of an array of one 8-byte counter of what was dropped.
+    """Load the program. Raise BpfError if the kernel refuses it.
 
-    BpfError where the kernel refuses it.
+    ``addresses`` is the descriptor of an AddressSet, ``counter`` that of an array with one 8-byte count of drops.
     """
     return load_program(Attach.TCX_INGRESS, assembled(_program(addresses, counter)), "lbmux_vips")
 
 
 def assembled(lines: list[Line]) -> bytes:
-    """The instructions, with labels as distances."""
+    """Encode the instructions, with labels resolved to distances."""
     labels, code = dict[str, int](), list[tuple[int, int, int, int | str, int]]()
     for line in lines:
         if isinstance(line, str):
@@ -57,7 +57,7 @@ def _distance(labels: dict[str, int], offset: int | str, at: int) -> int:
 
 
 def _bytes(offset: int, to: int, length: int) -> list[Line]:
-    """Load bytes of the packet, ``offset`` behind r8, to the stack; a packet that ends before them passes."""
+    """Load packet bytes at r8 + ``offset`` to the stack. A packet that is too short passes."""
     return [
         (MOV, 1, 6, 0, 0), (MOV, 2, 8, 0, 0), (ADD_NUMBER, 2, 0, 0, offset), (MOV, 3, 10, 0, 0),
         (ADD_NUMBER, 3, 0, 0, to), (MOV_NUMBER, 4, 0, 0, length), (CALL, 0, 0, 0, LOAD_BYTES),
@@ -66,18 +66,18 @@ def _bytes(offset: int, to: int, length: int) -> list[Line]:
 
 
 def _program(addresses: int, counter: int) -> list[Line]:
-    """r6: the context, r7: the Ethernet type, r8: where its header begins."""
+    """Return the program. r6 is the context, r7 the Ethernet type, r8 the network header's offset."""
     return [
         (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, ETHERNET_BYTES),
         (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6),
         (EQUAL, 7, 0, "tagged", VLAN), (NOT_EQUAL, 7, 0, "pass", QINQ),
-        "tagged",  # the inner one of two tags: the kernel has taken the first off
+        "tagged",  # the inner of two tags: the kernel has removed the outer one
         *_bytes(2, SCRATCH, 2), (LOAD_HALF, 7, 10, SCRATCH, 0), (ADD_NUMBER, 8, 0, 0, TAG_BYTES),
         (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6), (JUMP, 0, 0, "pass", 0),
         "ipv4",
         (STORE_DOUBLE, 10, 0, KEY, 0), (STORE_WORD, 10, 0, KEY + 8, -0x10000), *_bytes(16, KEY + 12, 4),
         (JUMP, 0, 0, "look", 0),
-        "ipv6",  # neighbour discovery is the link's, and never forwarded
+        "ipv6",  # neighbour discovery stays on the link and is never forwarded
         *_bytes(6, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0), (NOT_EQUAL, 7, 0, "address", ICMPV6),
         *_bytes(IPV6_BYTES, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0),
         (EQUAL, 7, 0, "pass", SOLICITATION), (EQUAL, 7, 0, "pass", ADVERTISEMENT),

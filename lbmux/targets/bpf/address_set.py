@@ -10,18 +10,18 @@ from lbmux.targets.bpf import syscall
 KEY_BYTES, VALUE = 16, bytes(1)
 MOST_ADDRESSES = 1 << 16
 MAPPED = bytes(10) + b"\xff\xff"
-"""What precedes an IPv4 address in its mapped form (RFC 4291, section 2.5.5.2)."""
+"""The prefix of an IPv4-mapped address (RFC 4291, section 2.5.5.2)."""
 
 
 class AddressSet:
-    """Up to MOST_ADDRESSES addresses.  ``descriptor`` is the map's, whose keys are 16 bytes."""
+    """A set of up to MOST_ADDRESSES addresses. ``descriptor`` is that of the map, whose keys have 16 bytes."""
 
     def __init__(self, name: str) -> None:
         self.descriptor = syscall.create_hash(name, KEY_BYTES, len(VALUE), MOST_ADDRESSES)
         self._held: set[Address] = set()
 
     def replace(self, wanted: Iterable[Address]) -> None:
-        """Hold exactly these; new ones go in before old ones leave."""
+        """Hold exactly these addresses. New ones are added before old ones are removed."""
         after = set(wanted)
         for address in after - self._held:
             syscall.update_element(self.descriptor, _key(address), VALUE)

@@ -1,8 +1,8 @@
-"""From a Python function to a BPF object: Numba's LLVM, taken through LLVM's BPF back end.
+"""The BPF compiler: turns a Python function into a BPF object with Numba and LLVM's BPF back end.
 
-Numba compiles a step as for this machine, with the world's type saying that it is for the kernel (see
-lbmux.datapath.context); what it adds for Python is dropped, everything is inlined into one function, and llvmlite,
-which Numba needs anyway, emits the object.  No other compiler takes part.
+Numba compiles a step as for this machine; the context's type selects the kernel's primitives (lbmux.datapath.context).
+The code that Numba adds for Python is dropped, everything is inlined into one function, and llvmlite, which Numba needs
+anyway, emits the object. No other compiler is involved.
 """
 
 import re
@@ -28,7 +28,7 @@ define i32 @lbmux_program(ptr %context) section "{section}" {{
   ret i32 %action
 }}
 """
-"""Numba's functions write their result behind a pointer and return a status; the kernel wants the result."""
+"""Numba's functions store their result through a pointer and return a status. The kernel expects the result."""
 
 
 @cache
@@ -38,7 +38,7 @@ def _prepare() -> None:
 
 
 def compile_object(function: Callable[..., Any], section: str) -> bytes:
-    """An object whose ``section`` holds ``function``, which takes the context and returns an action."""
+    """Compile ``function``, which takes the context and returns an action, into an object's ``section``."""
     _prepare()
     machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=PROCESSOR, opt=2)
     module = llvm.parse_assembly(_as_bpf(unoptimised_llvm(function, SIGNATURE), section))
@@ -55,8 +55,10 @@ def compile_object(function: Callable[..., Any], section: str) -> bytes:
 
 
 def _inlined() -> llvm.ModulePassManager:
-    """Everything in one function, and its instructions combined, before anything else is done: the verifier has a third
-    less to walk through than where each step is simplified for itself."""
+    """Return the passes that inline everything into one function and combine its instructions, before all others.
+
+    The verifier then processes a third fewer instructions than if each step is simplified separately.
+    """
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()
     passes.add_global_dead_code_eliminate_pass()
@@ -65,7 +67,7 @@ def _inlined() -> llvm.ModulePassManager:
 
 
 def _as_bpf(text: str, section: str) -> str:
-    """The module for the BPF machine: helpers by number, and an entry with the kernel's calling convention."""
+    """Convert the module to the BPF target: helpers by number, and an entry with the kernel's calling convention."""
     body = re.search(r"define i32 (@\S+?)\(ptr noalias[^,]*%retptr", text)
     if body is None:
         raise ValueError("Numba's module has no function of the expected shape")

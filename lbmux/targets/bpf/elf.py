@@ -1,6 +1,6 @@
-"""From an ELF object to instructions: finds a program in it and puts descriptors and numbers for its symbols.
+"""The ELF reader: extracts a program's instructions and replaces its symbols with descriptors and numbers.
 
-Only what LLVM's BPF back end writes is understood: one program a section, 64-bit loads relocated by symbol.
+It supports only what LLVM's BPF back end writes: one program per section, 64-bit loads relocated by symbol.
 """
 
 import struct
@@ -14,8 +14,8 @@ RELOCATION = struct.Struct("<QQ")
 SECTIONS_AT, SECTION_COUNT_AT = 0x28, 0x3C
 LOAD_64 = 0x18
 MAP, MAP_VALUE = 1 << 4, 2 << 4
-"""BPF_PSEUDO_MAP_FD and _MAP_VALUE in the place of the source register: the first half is a map's descriptor, the
-second nothing, or an offset into its value."""
+"""BPF_PSEUDO_MAP_FD and BPF_PSEUDO_MAP_VALUE as source register: the load's lower half is a map's descriptor, its
+upper half zero or an offset into the map's value."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Object:
         return self.data[header[4] : header[4] + header[5]] if header else b""
 
     def relocations(self, section: str) -> list[tuple[int, str]]:
-        """(offset of the instruction, symbol) of each load that waits for an address."""
+        """Return (instruction's offset in bytes, symbol) of each load that refers to a symbol."""
         names = self._sections[".strtab"][4]
         symbols = [symbol[0] for symbol in SYMBOL.iter_unpack(self.section(".symtab"))]
         found = RELOCATION.iter_unpack(self.section(".rel" + section))
@@ -48,8 +48,11 @@ class Object:
     def program(
         self, section: str, maps: Mapping[str, int], numbers: Mapping[str, int], rings: Mapping[str, int] | None = None
     ) -> bytes:
-        """The instructions of a section; by symbol, ``maps`` has descriptors of maps of which the value is meant,
-        ``rings`` those of which the map itself is, and ``numbers`` plain values."""
+        """Return the instructions of a section with all symbols resolved.
+
+        By symbol, ``maps`` has descriptors of maps whose value is addressed, ``rings`` descriptors of maps that are
+        passed to helpers, and ``numbers`` plain values.
+        """
         code = bytearray(self.section(section))
         if not code:
             raise ValueError(f"no section {section}")

@@ -1,7 +1,7 @@
-"""How jiffies become the data path's time: their length, and what they are short of CLOCK_MONOTONIC.
+"""The conversion from jiffies to the data path's time: the length of a jiffy, and the offset from CLOCK_MONOTONIC.
 
-The kernel steps both with the same tick, so the difference stays within one step: which of the two a tick moves
-first varies, and the clock is steered by some billionths.  It is asked for by a program that reads both.
+The kernel advances both with the same tick, so their difference stays within one jiffy: the order of the two updates
+varies, and the clock is adjusted by a few parts per billion. A BPF program reads both to measure the offset.
 """
 
 import os
@@ -18,12 +18,12 @@ CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
 PROGRAM = "clock_xdp"
 CLOCKS = struct.Struct("<QQ")
 READINGS = 9
-"""Between two reads of one of them a step may fall."""
+"""A tick may fall between the two reads of one reading, so the median of several is used."""
 
 
 @cache
 def numbers() -> dict[str, int]:
-    """What a program needs as lbmux.datapath.context.CLOCK."""
+    """Return the values of lbmux.datapath.context.CLOCK for this kernel."""
     jiffy_ns = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
     code = objects.compiled(PROGRAM).program(objects.SECTION, {}, {})
     program = syscall.load_program(Attach.XDP, code, "lbmux_clock").descriptor

@@ -1,8 +1,8 @@
-"""The tables in kernel maps: the same memory for Python, for native code and for the programs of the kernel.
+"""The tables in kernel maps: memory that Python, native code and kernel programs share.
 
-Each region is a map of one value, mapped into this process.  A program that is loaded here gets their descriptors
-and the sizes; it keeps the maps alive, so the tables outlive this process where a program or a pin does.
-One more map says in plain JSON how the rows are laid out, so that a later version can read what an earlier one left.
+Each region is a map with one value, mapped into this process. A program that is loaded here gets the maps' descriptors
+and the sizes. Programs and pins keep the maps alive after this process ends. One more map describes the row layouts in
+JSON, so that another version can read the tables.
 """
 
 import json
@@ -24,12 +24,12 @@ from lbmux.targets.regions import Tables, description
 
 DESCRIPTION, DESCRIPTION_BYTES = "description", 1 << 14
 REACH_BYTES = 1 << 29
-"""So far into a map the verifier lets a program look (BPF_MAX_VAR_OFF)."""
+"""The largest offset into a map that the verifier allows (BPF_MAX_VAR_OFF)."""
 LESSENED_BY = {"flows": "a smaller flows.limit", "slots": "a smaller maglev.size"}
 
 
 class KernelTables:
-    """``tables`` on maps whose descriptors, by region, are in ``descriptors``."""
+    """``tables`` in maps. ``descriptors`` holds the maps' descriptors by region."""
 
     def __init__(self, sizes: Sizes, descriptors: Mapping[str, int]) -> None:
         self.descriptors = dict(descriptors)
@@ -37,13 +37,13 @@ class KernelTables:
 
     @classmethod
     def create(cls, sizes: Sizes) -> "KernelTables":
-        """New tables, initialised.  The kernel takes all of their memory at once.
+        """Create and initialise tables. The kernel allocates all of their memory at once.
 
-        SetupError for tables that are larger than a program can reach.
+        Raise SetupError if a table is larger than a program can address.
         """
         for name, size in sizes.regions().items():
             if size - PADDING > REACH_BYTES:
-                reason = f"{size >> 20} MiB, and a program in the kernel reaches {REACH_BYTES >> 20}"
+                reason = f"{size >> 20} MiB exceeds the {REACH_BYTES >> 20} MiB that a kernel program can address"
                 raise SetupError(f"table of {name}", reason, LESSENED_BY.get(name, ""))
         descriptors: dict[str, int] = {}
         try:
@@ -70,10 +70,10 @@ class KernelTables:
         more: Mapping[str, int] | None = None,
         rings: Mapping[str, int] | None = None,
     ) -> Loaded:
-        """Load the compiled program ``name`` to work on these tables; BpfError where the kernel refuses it.
+        """Load the compiled program ``name`` for these tables. Raise BpfError if the kernel refuses it.
 
-        ``clock``: other numbers than those of the kernel's clock (world.CLOCK), for tests.  ``more`` tables by name,
-        and ``rings`` by symbol: descriptors of what this program has beside them.
+        ``clock`` replaces the kernel clock's numbers (context.CLOCK) in tests. ``more`` (by table name) and ``rings``
+        (by symbol) are descriptors of further maps that this program uses.
         """
         sizes = self.tables.sizes
         maps = {TABLE_SYMBOL + name: descriptor for name, descriptor in {**self.descriptors, **(more or {})}.items()}
@@ -83,7 +83,7 @@ class KernelTables:
         return syscall.load_program(attach, code, f"lbmux_{name.rpartition(':')[2]}")
 
     def close(self) -> None:
-        """Close the descriptors; the memory stays mapped as long as ``tables`` is used."""
+        """Close the descriptors. The memory stays mapped while ``tables`` is in use."""
         _close(self.descriptors)
         self.descriptors = {}
 
@@ -96,14 +96,14 @@ class KernelTables:
 
 @dataclass(frozen=True)
 class Pinned:
-    """Tables that an earlier process pinned, as they describe themselves: maybe of another version or other sizes."""
+    """Tables that an earlier process pinned, possibly of another version or other sizes, with their description."""
 
     descriptors: dict[str, int]
     description: dict[str, Any]
 
     @classmethod
     def open(cls, directory: Path) -> "Pinned | None":
-        """None where they are not whole."""
+        """Open the tables that are pinned in a directory. Return None if they are incomplete."""
         descriptors: dict[str, int] = {}
         try:
             descriptors[DESCRIPTION] = syscall.open_pinned(directory / DESCRIPTION)
@@ -121,14 +121,14 @@ class Pinned:
         return bool(self.description["version"] == VERSION)
 
     def adopt(self, sizes: Sizes) -> KernelTables | None:
-        """As our own, where they are of this version and these sizes and were finished."""
+        """Return them as our own tables if version and sizes match and they were initialised, else None."""
         if self.description != description(sizes):
             return None
         adopted = KernelTables(sizes, self.descriptors)
         return adopted if adopted.tables.is_initialised else None
 
     def rows(self, region: str) -> NDArray[Any]:
-        """The rows of a region, with the field names that they had."""
+        """Return the rows of a region, with the field names of their version."""
         size = syscall.map_value_bytes(self.descriptors[region])
         kind = np.dtype([tuple(field) for field in self.description["rows"][region]])
         return _memory(self.descriptors[region], size)[: size - self.description["padding"]].view(kind)

@@ -1,6 +1,6 @@
-"""Compiled programs by name, from the cache where they are there.
+"""Compiled kernel programs by name, from the cache if possible.
 
-This file stays free of Numba: what loads a program that was compiled before need not wait for its import.
+This module does not import Numba, so a process that finds its programs in the cache does not wait for that import.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ sys.stdout.buffer.write(compile_object(function, sys.argv[3]))
 sys.stdout.flush()
 os._exit(0)
 """
-"""Ends at once: to take all apart that a compiler has made would be a seventh of its time."""
+"""The code that the compiler process runs. os._exit skips the clean-up, which would take a seventh of its time."""
 
 
 class CompileError(LbmuxError):
@@ -46,7 +46,10 @@ class CompileError(LbmuxError):
 
 @cache
 def compiled(name: str) -> Object:
-    """The object of a function, named "module:function", or of one of lbmux.targets.bpf.xdp_programs."""
+    """Return the object of "module:function", or of a function of lbmux.targets.bpf.xdp_programs.
+
+    Raise CompileError if it cannot be compiled.
+    """
     module, _, function = name.rpartition(":")
     directory = directories.directory()
     if directory is None:
@@ -60,21 +63,21 @@ def compiled(name: str) -> Object:
 
 
 def prepare(names: Iterable[str]) -> None:
-    """Have several programs compiled, side by side."""
+    """Compile several programs in parallel."""
     wanted = list(names)
     with ThreadPoolExecutor(len(wanted)) as pool:
         list(pool.map(compiled, wanted))
 
 
 def _digest(module: str) -> str:
-    """Of a module's source; the cache's directory stands for the state of this package only."""
+    """Return a digest of a module's source: the cache directory's name covers only this package."""
     spec = find_spec(module) if module else None
     return f"-{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]}" if spec and spec.origin else ""
 
 
 def _compile(module: str, function: str) -> bytes:
-    """In a process of its own: Numba would take what this one has compiled for itself, and another program come out,
-    which the verifier may find too large."""
+    """Compile in a separate process. Numba would reuse what this process has compiled natively and produce another
+    program, which may be too large for the verifier."""
     command = [sys.executable, "-c", COMPILE, module, function, SECTION]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with compiling(f"{function} for the kernel"):

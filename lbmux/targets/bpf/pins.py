@@ -1,10 +1,10 @@
-"""What outlives its process: links, programs and maps under names in a BPF file system.
+"""Pins: links, programs and maps in a BPF file system, which outlive their process.
 
-One directory a mux or agent.  In it a link for each place of attachment, and generations: directories with one set of
-tables and the programs that work on it.  The generation in force is the one whose program is linked, so a swap
-is one step, and what a process that was killed half-way leaves behind is known as left over.
+Each mux or agent has one directory. It holds a link for each attach point, and generations: directories with one set
+of tables and the programs that use it. The generation in force is the one whose program is linked, so a swap is atomic
+and the remains of a killed process are recognised.
 
-This file stays free of Numba, as detaching has no use for it.
+This module does not import Numba, which detaching does not need.
 """
 
 import ctypes
@@ -21,40 +21,40 @@ from lbmux.targets.bpf.syscall import Attach, BpfError
 FILE_SYSTEM = Path("/sys/fs/bpf")
 ROLES = ("mux", "agent")
 OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
-"""What a BPF file system is mounted as that a daemon mounted; PROC_PID_INIT_INO, which only the machine itself has."""
+"""The source name of a BPF file system that a daemon mounted; PROC_PID_INIT_INO, the host's own PID namespace."""
 LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
 MODE = 0o700
 
 
 def directory_of(interface: str, role: str) -> Path:
-    """Of the mux or the agent (its ``role``) on an interface of this network namespace.
+    """Return the directory of the mux or agent (its ``role``) on an interface of this network namespace.
 
-    Each has tables of its own, which the other could not read.  The file system allows no dots in names.
+    Mux and agent have tables with different contents. The file system allows no dots in names.
     """
     namespace = os.stat("/proc/thread-self/ns/net").st_ino
     return FILE_SYSTEM / "lbmux" / f"{namespace}-{interface.replace('.', ':')}-{role}"
 
 
 def mount() -> None:
-    """See to it that there is a BPF file system; SetupError where it cannot be mounted."""
+    """Mount the BPF file system if it is not mounted. Raise SetupError if that fails."""
     mounts = [line.split() for line in Path("/proc/thread-self/mounts").read_text().splitlines()]
     if any(fields[1] == str(FILE_SYSTEM) and fields[2] == "bpf" for fields in mounts):
         return
     library = ctypes.CDLL(None, use_errno=True)
     if library.mount(OURS.encode(), os.fsencode(FILE_SYSTEM), b"bpf", 0, None) != 0:
         reason = os.strerror(ctypes.get_errno())
-        raise SetupError(str(FILE_SYSTEM), reason, "the BPF file system cannot be mounted: needs CAP_SYS_ADMIN")
+        raise SetupError(str(FILE_SYSTEM), reason, "mounting the BPF file system needs CAP_SYS_ADMIN")
 
 
 def lifetime_limit() -> str:
-    """With what the BPF file system ends, and all that is pinned there; empty where it is the machine's own.
+    """Return what ends the lifetime of the BPF file system and of all pins, or an empty string for the host's own.
 
-    It lives in mount namespaces.  `ip netns exec` makes one with an empty /sys: what is mounted there ends with the
-    command.  A container's ends with the container, unless the host's is mounted into it.
+    A BPF file system lives as long as its mount namespaces. `ip netns exec` creates one with an empty /sys, which ends
+    with the command. A container's ends with the container, unless the host's is mounted into it.
     """
     try:
         here, of_init = _mounted("thread-self").get(str(FILE_SYSTEM)), _mounted("1")
-    except OSError:  # nothing is known
+    except OSError:  # cannot be determined
         return ""
     if here is None or here.device not in {mounted.device for mounted in of_init.values()}:
         return "this process's own mount namespace"
@@ -63,27 +63,27 @@ def lifetime_limit() -> str:
 
 
 class Mounted(NamedTuple):
-    """``device``: its number, which only mounts of the same file system share."""
+    """A mounted file system. ``device`` is its number, which only mounts of the same file system share."""
 
     device: str
     source: str
 
 
 def _mounted(process: str) -> dict[str, Mounted]:
-    """The BPF file systems of a process's mount namespace, by mount point (proc_pid_mountinfo(5))."""
+    """Return the BPF file systems of a process's mount namespace, by mount point (proc_pid_mountinfo(5))."""
     lines = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
     found = ((fields, fields.index("-")) for fields in lines)
     return {fields[4]: Mounted(fields[2], fields[at + 2]) for fields, at in found if fields[at + 1] == "bpf"}
 
 
 class Pins:
-    """A directory of one mux or agent."""
+    """The pin directory of one mux or agent."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def links(self) -> dict[Attach, tuple[Path, str]]:
-        """The pinned links: where each is, and the mode it was made in."""
+        """Return the pinned links by attach point: (path, attach mode)."""
         found = {}
         for path in _list(self.directory):
             place, _, mode = path.name.removeprefix(LINK).partition("-")
@@ -96,7 +96,7 @@ class Pins:
         return self.directory / f"{LINK}{attach.name}-{mode}"
 
     def egress_links(self) -> dict[int, Path]:
-        """The pinned links of the egress program at other interfaces than the daemon's, by interface index."""
+        """Return the egress program's pinned links at interfaces other than the daemon's, by interface index."""
         paths = (path for path in _list(self.directory) if path.name.startswith(EGRESS))
         return {int(path.name.removeprefix(EGRESS)): path for path in paths}
 
@@ -104,7 +104,7 @@ class Pins:
         return self.directory / f"{EGRESS}{index}"
 
     def generations(self) -> list[Path]:
-        """Oldest first; what else is there is none of ours."""
+        """Return the generations, oldest first. Other directories are ignored."""
         found = (path for path in _list(self.directory) if path.is_dir() and path.name.isdecimal())
         return sorted(found, key=lambda path: int(path.name))
 
@@ -115,7 +115,7 @@ class Pins:
         return made
 
     def in_force(self) -> Path | None:
-        """The generation whose program is linked, or None."""
+        """Return the generation whose program is linked, or None."""
         linked = set()
         for path, _ in self.links().values():
             with _opened(path) as descriptor:
@@ -128,12 +128,12 @@ class Pins:
         return None
 
     def pin_program(self, generation: Path, attach: Attach, descriptor: int) -> None:
-        """Beside the ones before it, until ``remove_all_but``: each may be the linked one."""
+        """Pin a program. Earlier ones stay until ``remove_all_but``: each may be the linked one."""
         numbers = [int(path.name.rpartition("-")[2]) for path in generation.glob(f"{PROGRAM}{attach.name}-*")]
         syscall.pin(generation / f"{PROGRAM}{attach.name}-{max(numbers, default=0) + 1}", descriptor)
 
     def remove_all_but(self, generation: Path, programs: set[int]) -> None:
-        """Leave this generation, and in it these programs (their ids)."""
+        """Remove everything but this generation and, in it, the programs with these ids."""
         for path in generation.glob(f"{PROGRAM}*"):
             with _opened(path) as descriptor:
                 known = syscall.program_id(descriptor)
@@ -144,7 +144,7 @@ class Pins:
                 _remove(other)
 
     def remove(self) -> bool:
-        """Take the programs off, and everything away; whether there was anything."""
+        """Detach the programs and remove everything. Return whether there was anything."""
         for path in [*(path for path, _ in self.links().values()), *self.egress_links().values()]:
             with _opened(path) as descriptor, suppress(BpfError):  # the interface may be gone
                 syscall.detach_link(descriptor)
@@ -152,7 +152,7 @@ class Pins:
 
 
 class _opened:
-    """The descriptor of a pinned object, for as long as it is needed."""
+    """A context manager for the descriptor of a pinned object."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = syscall.open_pinned(path)

@@ -1,6 +1,7 @@
-"""Why an interface's driver does not take an XDP program: the kernel's own words.
+"""The kernel's reason for refusing an XDP program on an interface.
 
-bpf(2) has none for a link.  rtnetlink(7) has, in its extended acknowledgment, so it is asked for the same thing.
+bpf(2) gives no reason for a link. rtnetlink(7) gives one in its extended acknowledgment, so this module repeats the
+request there.
 """
 
 import socket
@@ -15,7 +16,7 @@ ANSWER_BYTES = 8192
 
 
 def reason(program: int, interface_index: int, mode: int) -> str:
-    """What the kernel says to attaching a program in a mode; empty where it says nothing, or takes it after all."""
+    """Return why the kernel refuses to attach a program in a mode, or an empty string if it says nothing or accepts."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(1)
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
@@ -36,7 +37,7 @@ def _request(program: int, interface_index: int, flags: int) -> bytes:
 
 
 def _message(answer: bytes) -> str:
-    """Of an acknowledgment without the request's body."""
+    """Return the message in an extended acknowledgment that does not repeat the request."""
     at = ATTRIBUTES_AT
     while at + 4 <= len(answer):
         length, kind = struct.unpack_from("=HH", answer, at)

@@ -1,6 +1,7 @@
 """A ring buffer that kernel programs write records into, read from Python (linux/bpf.h, BPF_MAP_TYPE_RINGBUF).
 
-One page says how far it was read, one how far it was written; the data stand behind twice, so that no record is torn.
+One page holds the read position and one the write position. The data is mapped twice in a row, so that no record is
+split.
 """
 
 import mmap
@@ -12,11 +13,11 @@ from lbmux.targets.bpf import syscall
 
 HEADER_BYTES = 8
 BUSY, DISCARDED = 1 << 31, 1 << 30
-"""Bits of a record's length: it is still being written; it is not to be read."""
+"""Bits of a record's length: the record is still being written; the record was discarded."""
 
 
 class Ring:
-    """``size_bytes``: a power of two of pages.  Readable (``fileno``) when there is a record."""
+    """A ring of ``size_bytes``, a power of two of pages. ``fileno`` is readable when there is a record."""
 
     def __init__(self, name: str, size_bytes: int) -> None:
         self._size = size_bytes
@@ -29,7 +30,7 @@ class Ring:
         return self._descriptor
 
     def records(self) -> Iterator[bytes]:
-        """Those that are there now; the place of each is free when the next one is asked for."""
+        """Yield the records that are available now. A record's space is freed when the next one is requested."""
         (at,), (end,) = struct.unpack_from("<Q", self._read), struct.unpack_from("<Q", self._written)
         while at < end:
             place = mmap.PAGESIZE + at % self._size

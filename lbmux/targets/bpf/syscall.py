@@ -1,7 +1,7 @@
-"""The bpf(2) calls that loading and running a program takes, each with its own arguments and a clear error.
+"""The bpf(2) calls that load and run programs, each with its own arguments and a clear error.
 
-Descriptors are plain integers, close-on-exec; whoever asked for one closes it.  Layouts are those of
-``union bpf_attr`` in linux/bpf.h; the kernel takes any prefix of it.
+Descriptors are plain integers, close-on-exec; the caller closes them. Layouts are those of ``union bpf_attr`` in
+linux/bpf.h; the kernel accepts any prefix of it.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from functools import cache
 from lbmux.errors import LbmuxError
 
 NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
-"""The number of bpf(2) by machine."""
+"""The system call number of bpf(2) by machine."""
 
 
 class Command(IntEnum):
@@ -43,7 +43,7 @@ class ProgramType(IntEnum):
 
 
 class Attach(IntEnum):
-    """Where a program is attached."""
+    """Attach points, with the kernel's numbers."""
 
     XDP = 37
     TCX_INGRESS = 46
@@ -55,7 +55,7 @@ class Attach(IntEnum):
 
 
 XDP_HAS_FRAGS = 1 << 5
-"""A program that takes frames in several buffers: larger MTUs than a page (Linux 5.18)."""
+"""The flag of a program that accepts frames in several buffers: MTUs larger than a page (Linux 5.18)."""
 HASH, ARRAY, RING, NO_PREALLOCATION, MMAPABLE = 1, 2, 27, 1 << 0, 1 << 10
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
 LOG_ALL, LOG_STATISTICS = 1, 4
@@ -66,7 +66,7 @@ LICENCE = ctypes.create_string_buffer(b"GPL")
 
 
 class BpfError(LbmuxError):
-    """The kernel refused a bpf(2) call; ``log`` is what its verifier said, where it was asked."""
+    """The kernel refused a bpf(2) call. ``log`` is the verifier's log, if there is one."""
 
     what: str
     number: int
@@ -74,7 +74,7 @@ class BpfError(LbmuxError):
 
     @property
     def last_lines(self) -> list[str]:
-        """The end of the verifier's log, where the reason stands."""
+        """The end of the verifier's log, which has the reason."""
         return self.log.rstrip("\0\n").splitlines()[-LAST_LINES:]
 
     def __str__(self) -> str:
@@ -84,17 +84,17 @@ class BpfError(LbmuxError):
 
 @cache
 def _syscall() -> tuple[ctypes.CDLL, int]:
-    """The C library, and bpf's number.  Kernels before 5.11 count maps as locked memory: its limit is raised."""
+    """Return the C library and bpf's number. Raise the locked memory limit: kernels before 5.11 count maps there."""
     number = NUMBER.get(platform.machine())
     if number is None:
         raise BpfError(f"bpf(2) on {platform.machine()}", errno.ENOSYS)
-    with contextlib.suppress(ValueError, OSError):  # no right to: newer kernels do not need it
+    with contextlib.suppress(ValueError, OSError):  # not permitted; newer kernels do not need it
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return ctypes.CDLL(None, use_errno=True), number
 
 
 def command(number: Command, attributes: "ctypes.Array[ctypes.c_char]", what: str) -> int:
-    """One call, with attributes that the kernel may write to; its result, a descriptor where it makes one."""
+    """Make one call. The kernel may write to the attributes. Return its result, often a descriptor."""
     library, syscall = _syscall()
     while True:
         result = int(library.syscall(syscall, int(number), attributes, len(attributes)))
@@ -113,24 +113,24 @@ def _name(name: str) -> bytes:
 
 
 def create_array(name: str, value_bytes: int) -> int:
-    """A map of one value that can be mapped into memory; a program reads and writes it directly."""
+    """Create a map with one value that can be mapped into memory. Programs read and write it directly."""
     attributes = struct.pack("<5I8x16s", ARRAY, 4, value_bytes, 1, MMAPABLE, _name(name))
     return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {value_bytes} bytes")
 
 
 def create_ring(name: str, size_bytes: int) -> int:
-    """A ring buffer that programs write records into; its size is a power of two of pages."""
+    """Create a ring buffer for records that programs write. Its size is a power of two of pages."""
     return _bpf(Command.MAP_CREATE, struct.pack("<5I8x16s", RING, 0, 0, size_bytes, 0, _name(name)), f"ring {name}")
 
 
 def create_hash(name: str, key_bytes: int, value_bytes: int, most: int) -> int:
-    """A hash map of at most so many elements, whose memory grows with them."""
+    """Create a hash map of at most ``most`` elements. Its memory grows with them."""
     attributes = struct.pack("<5I8x16s", HASH, key_bytes, value_bytes, most, NO_PREALLOCATION, _name(name))
     return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {most} elements")
 
 
 def update_element(descriptor: int, key: bytes, value: bytes) -> None:
-    """Add an element, or replace its value."""
+    """Add an element or replace its value."""
     _element(Command.MAP_UPDATE_ELEM, descriptor, key, value)
 
 
@@ -145,13 +145,13 @@ def _element(number: Command, descriptor: int, key: bytes, value: bytes = b"") -
 
 
 def map_value(descriptor: int, value_bytes: int) -> mmap.mmap:
-    """The value of such a map as memory."""
+    """Map the value of a ``create_array`` map into memory."""
     return mmap.mmap(descriptor, -(-value_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A verified program: its descriptor, its length, and how many instructions the verifier went through."""
+    """A loaded program: its descriptor, its length in instructions, and how many the verifier processed."""
 
     descriptor: int
     instructions: int
@@ -159,7 +159,7 @@ class Loaded:
 
 
 def load_program(attach: Attach, code: bytes, name: str) -> Loaded:
-    """Verify and load ``code`` for a place of attachment; BpfError with the verifier's log where it is refused."""
+    """Verify and load ``code`` for an attach point. Raise BpfError with the verifier's log if it is refused."""
     try:
         descriptor, log = _load(attach, code, name, LOG_STATISTICS, SMALL_LOG_BYTES)
     except BpfError as refused:
@@ -171,7 +171,7 @@ def load_program(attach: Attach, code: bytes, name: str) -> Loaded:
 
 
 def _load(attach: Attach, code: bytes, name: str, log_level: int, log_bytes: int) -> tuple[int, str]:
-    """With frames in several buffers, where the kernel knows them: it refuses an unknown flag without a log."""
+    """Load with multi-buffer support if the kernel has it. A kernel without it refuses the flag without a log."""
     if attach is Attach.XDP:
         try:
             return _load_with(XDP_HAS_FRAGS, attach, code, name, log_level, log_bytes)
@@ -194,23 +194,23 @@ def _load_with(flags: int, attach: Attach, code: bytes, name: str, log_level: in
 
 
 def create_link(program: int, interface_index: int, attach: Attach, flags: int = 0) -> int:
-    """Attach a program to an interface, for as long as the descriptor or a pin of it lives."""
+    """Attach a program to an interface for the lifetime of the descriptor or a pin of it."""
     attributes = struct.pack("<IIII16x", program, interface_index, attach, flags)
     return _bpf(Command.LINK_CREATE, attributes, f"attach to interface {interface_index} ({attach.name})")
 
 
 def update_link(link: int, program: int) -> None:
-    """Put another program in the place of the attached one, between two packets."""
-    _bpf(Command.LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0), "swap the attached program")
+    """Replace the attached program atomically."""
+    _bpf(Command.LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0), "replace the attached program")
 
 
 def detach_link(link: int) -> None:
-    """Take the program off the interface now, whoever else holds the link."""
+    """Detach the program from the interface now, even if other descriptors of the link exist."""
     _bpf(Command.LINK_DETACH, struct.pack("<I", link), "detach")
 
 
 def pin(path: str | os.PathLike[str], descriptor: int) -> None:
-    """Keep an object alive under a name in a BPF file system."""
+    """Pin an object in a BPF file system, which keeps it alive."""
     text = ctypes.create_string_buffer(os.fsencode(path))
     _bpf(Command.OBJ_PIN, struct.pack("<QII", ctypes.addressof(text), descriptor, 0), f"pin {os.fspath(path)}")
 
@@ -239,5 +239,5 @@ def linked_program_id(link: int) -> int:
 
 
 def linked_interface(link: int) -> int:
-    """The index of the interface that a link is attached to; 0 where that is gone."""
+    """Return the index of the interface that a link is attached to, or 0 if it is gone."""
     return int(struct.unpack_from("<I", _information(link, 24, "link's interface"), 16)[0])

@@ -1,10 +1,8 @@
-"""The kernel programs while somebody watches: they do what the others do, and write frames that match into a ring.
+"""The kernel programs that also record frames: they replace the usual programs while a trace client is connected.
 
-They stand in the others' place for so long (lbmux.frames.tap_reader),
-so nobody pays for them else.  What is matched is a
-sieve (lbmux.datapath.prefilter),
-coarser than the filter that it was made of: user space looks at what passes it.  How many
-frames may be written is user space's to say, too, so that a flood costs little.
+Tracing therefore costs nothing at other times (lbmux.frames.tap_reader). They write frames that match a prefilter
+(lbmux.datapath.prefilter) into a ring. The prefilter is coarser than the client's filter, which user space applies.
+User space also limits how many frames may be written, so a flood costs little.
 """
 
 from typing import Any
@@ -39,13 +37,13 @@ RING_SYMBOL = "lbmux_ring_"
 """Prefix of a symbol that stands for a ring as helpers take it."""
 
 BUDGET = layout(("left", "u8"), ("sequence", "u8"), ("skipped", "u8"), ("unused", "u8"))
-"""A row a worker, behind the sieve: frames that may still be written, how many were, and how many were not allowed."""
+"""One row per worker, after the prefilter: frames that may still be written, frames written, frames over the budget."""
 RECORD = layout(
     ("time_ns", "u8"), ("sequence", "u8"), ("after", "u4"), ("length", "u4"), ("verdict", "i4"), ("target", "i4"),
     ("worker", "u4"), ("interface", "u4"), ("leaves_by", "u4"), ("unused", "u4"),
 )  # fmt: skip
-"""What stands before a frame in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after`` the data path rather than before;
-``length`` of the frame, of which the ring has at most MOST_BYTES; ``leaves_by`` 0 where that is ``interface``."""
+"""The header of a frame in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after``: after the data path, not before;
+``length`` of the frame in bytes, of which the ring has at most MOST_BYTES; ``leaves_by``: 0 if same as ``interface``."""
 MOST_BYTES = 2048
 PREFILTER_BYTES, RECORD_BYTES = PREFILTER.itemsize, RECORD.itemsize
 budget_row, trace = rows(BUDGET), table("trace")
@@ -55,7 +53,7 @@ HELPER_NOW, HELPER_LOAD_SKB, HELPER_RESERVE, HELPER_SUBMIT, HELPER_LOAD_XDP = 5,
 
 @intrinsic
 def record(typing: Any, context: Any, sequence, after, length, verdict, target, worker, interface, leaves_by) -> Any:
-    """Write the frame as it is now into the ring, where that has room.  ``length`` is at least 1."""
+    """Write the current frame into the ring, if that has space. ``length`` is at least 1."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         ring = builder.module.globals.get(RING_SYMBOL + "frames") or ir.GlobalVariable(
@@ -71,7 +69,7 @@ def record(typing: Any, context: Any, sequence, after, length, verdict, target, 
                 value = value if kind.itemsize == 8 else builder.trunc(value, i32)
                 to = builder.bitcast(offset_by(builder, place, ir.Constant(i64, at)), value.type.as_pointer())
                 builder.store(value, to, align=kind.itemsize)
-            # The verifier believes a mask; LLVM would see that it does nothing, hence the detour.
+            # The verifier accepts a mask as a bound. LLVM would remove it as redundant, hence the empty asm.
             wanted = builder.sub(args[3], ir.Constant(i64, 1))
             most = ir.Constant(i64, MOST_BYTES - 1)
             wanted = builder.select(builder.icmp_unsigned(">", wanted, most), most, wanted)
@@ -93,7 +91,7 @@ def budget(context, worker):
 
 @step
 def take_budget(context, worker):
-    """Whether one more frame may be written."""
+    """Return whether one more frame may be written, and charge it to the budget."""
     row = budget(context, worker)
     if row.left == u64(0):
         row.skipped += u64(1)
@@ -105,9 +103,10 @@ def take_budget(context, worker):
 
 @step
 def record_arrival(context, may_match):
-    """Look at a frame that comes, whose headers are ``may_match`` or may be a tunnel's; its number if wanted, else 0.
+    """Record an arriving frame if it is wanted. Return its sequence number, or 0.
 
-    Handed on, since a worker's next frame may come before this one is through: a reply of the agent is interrupted.
+    ``may_match``: apply the prefilter to the headers; without it they may be a tunnel's, so every frame is wanted. The
+    caller keeps the number, since an agent's reply may be interrupted by the same worker's next frame.
     """
     worker, prefilter = current_worker(context), prefilter_row(trace(context), 0)
     if (
@@ -126,13 +125,13 @@ def record_arrival(context, may_match):
 
 @step
 def record_arrival_merged(context, may_match):
-    """``before``; the verifier follows what comes now once, whatever that said."""
+    """Like ``record_arrival``, but the verifier follows one path from here on, whatever the result."""
     return barrier(context, record_arrival(context, may_match), settings_row(settings(context), 0).key0)
 
 
 @step
 def record_result(context, sequence, verdict, target, leaves_by):
-    """Write what became of the frame.  What goes up is seen there."""
+    """Record the frame's outcome. User space records the frames that are passed to it."""
     if sequence == 0:
         return
     prefilter = prefilter_row(trace(context), 0)

@@ -1,7 +1,7 @@
-"""Programs run without a network, by BPF_PROG_TEST_RUN: on one frame, for tests and timing, or as a stream.
+"""BPF_PROG_TEST_RUN: runs programs without a network, on one frame for tests and timing, or on a stream of frames.
 
-In live-frames mode the kernel makes real frames of the one it is given, and does with them what the program
-says: that is the benchmark's packet generator.
+In live-frames mode the kernel makes real frames from the given one and executes the program's actions. The benchmarks'
+packet generator uses this.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from lbmux.targets.bpf.syscall import Command, command
 
 ATTRIBUTES = struct.Struct("<IIIIQQIIIIQQIII4x")
-"""prog_fd, retval, data_size_in and _out, data_in and _out, repeat, duration, ctx_size_in and _out, ctx_in and
-_out, flags, cpu, batch_size."""
+"""union bpf_attr: prog_fd, retval, data_size_in and _out, data_in and _out, repeat, duration, ctx_size_in and _out,
+ctx_in and _out, flags, cpu, batch_size."""
 CONTEXT = struct.Struct("<6I")
 """struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex."""
 LIVE_FRAMES = 1 << 1
@@ -21,7 +21,7 @@ OUTPUT_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Run:
-    """What a program made of a frame: its return value, the frame then, and nanoseconds a run (the average)."""
+    """The outcome of a run: the program's return value, the frame afterwards, and average nanoseconds per run."""
 
     result: int
     frame: bytes
@@ -29,9 +29,9 @@ class Run:
 
 
 class TestRunner:
-    """Runs a program on frames; the buffers are made once."""
+    """Runs a program on frames, with buffers that are allocated once."""
 
-    __test__ = False  # not a test case, whatever its name begins with
+    __test__ = False  # not a test case, despite its name
 
     def __init__(self, program: int) -> None:
         self._program = program
@@ -39,7 +39,7 @@ class TestRunner:
         self._attributes = ctypes.create_string_buffer(ATTRIBUTES.size)
 
     def run(self, frame: bytes, repeat: int = 1) -> Run:
-        """``repeat`` does not put the frame back: the second run sees what the first made of it."""
+        """Run the program ``repeat`` times. The frame is not reset between runs."""
         output, attributes = self._output, self._attributes
         ATTRIBUTES.pack_into(
             attributes, 0, self._program, 0, len(frame), len(output), _address(frame), ctypes.addressof(output),
@@ -55,11 +55,10 @@ def _address(data: bytes) -> int:
 
 
 def run_live(program: int, frame: bytes, repeat: int, interface_index: int, batch: int = 64) -> float:
-    """Take ``repeat`` frames through the program as if ``interface_index`` had received them, and do what it says.
+    """Pass ``repeat`` frames through the program as if ``interface_index`` had received them, and execute its actions.
 
-    Returns nanoseconds a frame, to the nanosecond, without what it takes to begin and to end (some 30 ms).  One call
-    works until all are through, without the interpreter's lock.  Frames are recycled: the program finds in them what
-    was last made of them.
+    Return nanoseconds per frame, without set-up and tear-down (some 30 ms). The call blocks until all frames are done
+    and releases the GIL. Frames are recycled: the program finds them as it last left them.
     """
     context = CONTEXT.pack(0, len(frame), 0, interface_index, 0, 0)
     packed = ATTRIBUTES.pack(

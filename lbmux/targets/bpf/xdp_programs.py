@@ -1,7 +1,4 @@
-"""The kernel programs: what the kernel calls for a frame, and what it is told to do with it.
-
-Each takes the kernel's context and returns an action.  All that is decided is decided in lbmux.datapath.
-"""
+"""The kernel programs: each takes the kernel's context and returns an action. lbmux.datapath makes all decisions."""
 
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import (
@@ -37,7 +34,7 @@ def unsent_action(verdict):
 
 @step
 def mux_action(context, verdict, target):
-    """Forwarded frames leave by their backend's interface; what is not forwarded goes up, or is dropped."""
+    """Return the mux's action. A forwarded frame leaves by its backend's interface; others are passed or dropped."""
     if verdict >= PASSES:
         return unsent_action(verdict)
     if target < 0 or target >= backend_limit(context):
@@ -50,16 +47,16 @@ def mux_action(context, verdict, target):
 
 @step
 def agent_xdp_action(verdict):
-    """The way in: a delivered packet has lost its outer header and goes up to the local stack."""
+    """Return the agent's action for an inbound frame: a decapsulated packet goes to the local stack."""
     return XDP_PASS if verdict < PASSES else unsent_action(verdict)
 
 
 @step
 def agent_tc_action(context, verdict):
-    """The way out: replies go on with the VIP as their source, all else as it is; those to this host come in.
+    """Return the agent's action for an outbound frame: replies leave with the VIP as source, other frames unchanged.
 
-    What needs user space goes there.  Where that is not running its interface is gone, and so is the packet: it would
-    leave with the DIP as its source.
+    A hairpin reply is received again by this host. Frames that need user space go to its interface. If user space is
+    not running, that interface is gone and the packet is dropped: it would leave with the DIP as its source.
     """
     if verdict == HAIRPIN:
         return redirect(context, arrived(context), int64(RECEIVED))
@@ -94,7 +91,7 @@ clocks_row = rows(CLOCKS)
 
 
 def clock_xdp(ctx):
-    """The kernel's two clocks, written into the frame (see kernel_clock)."""
+    """Write the kernel's two clocks into the frame (see kernel_clock)."""
     context = xdp_context(ctx)
     start = frame(context)
     if beyond(advance(start, int64(CLOCKS_BYTES)), frame_end(context)):

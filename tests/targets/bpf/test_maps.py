@@ -10,8 +10,8 @@ from lbmux.targets.bpf.maps import KernelTables
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (Sizes(workers=5, buckets=1 << 20), "^table of flows: 640 MiB, .* reaches 512 .a smaller flows.limit.$"),
-        (Sizes(slots=1 << 29), "^table of slots: 1024 MiB, .* reaches 512 .a smaller maglev.size.$"),
+        (Sizes(workers=5, buckets=1 << 20), "^table of flows: 640 MiB exceeds the 512 MiB .*a smaller flows.limit.$"),
+        (Sizes(slots=1 << 29), "^table of slots: 1024 MiB exceeds the 512 MiB .*a smaller maglev.size.$"),
     ],
 )
 def test_tables_beyond_the_reach_of_a_program(sizes: Sizes, message: str) -> None:
