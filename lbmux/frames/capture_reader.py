@@ -1,6 +1,7 @@
-"""Capture files read as a stream: pcap or pcapng, also compressed, from a file or standard input, in bounded memory.
+"""A streaming reader of capture files: pcap or pcapng, plain or compressed, from a file or standard input.
 
-The first step of a replay.  A file is read in pieces; its format fills a batch from them in compiled code.
+This is the first step of a replay. Memory is bounded: the file is read in pieces, and compiled code fills a batch of
+frames from them.
 """
 
 import io
@@ -21,14 +22,14 @@ from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
 from lbmux.frames.pcapng import LARGEST_BLOCK_BYTES, Pcapng, is_pcapng
 
 CHUNK_BYTES = 1 << 19
-"""Read at a time: small enough to stay in a processor's cache until it is parsed."""
+"""Bytes per read: small enough to stay in the CPU's cache until they are parsed."""
 
 
 class CaptureReader:
     """Reads one capture; ``-`` is standard input.
 
-    SetupError where the file cannot be opened; CaptureError where it is no capture, and from `read` where it is
-    damaged, once everything whole before the damage has been read.
+    Raise SetupError if the file cannot be opened and CaptureError if it is not a capture. `read` raises CaptureError
+    for damage, after it has returned every frame before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,15 +37,15 @@ class CaptureReader:
         try:
             file = io.FileIO(sys.stdin.fileno() if str(path) == "-" else path, "rb", str(path) != "-")
         except OSError as error:
-            hint = "name a file that is there, and that this user may read"
+            hint = "name an existing file that this user may read"
             raise SetupError(str(path), error.strerror or str(error), hint) from error
         self.file: io.FileIO | Decompressed = file
         status = os.fstat(file.fileno())
         self.size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
-        """None where it is not known: of a pipe, and of what a compressed file holds."""
+        """None if the size is unknown: for a pipe, and for the contents of a compressed file."""
         self._buffer = np.empty(LARGEST_BLOCK_BYTES + CHUNK_BYTES, np.uint8)
-        self._start = self._end = 0  # of what is not parsed yet, in the buffer
-        self._offset = 0  # of the buffer's first byte, in the file
+        self._start = self._end = 0  # the unparsed part of the buffer
+        self._offset = 0  # the file offset of the buffer's first byte
         try:
             self._decompress(file)
             self._format = self._find_format()
@@ -59,7 +60,7 @@ class CaptureReader:
         return self._buffer[: min(self._end, FILE_HEADER_BYTES)].tobytes()
 
     def _decompress(self, file: io.FileIO) -> None:
-        """Put a decompressor between the file and the buffer, if the file is compressed."""
+        """If the file is compressed, insert a decompressor between the file and the buffer."""
         kind = compression_of(self._beginning())
         if kind:
             self.file = Decompressed(self.path, file, self._buffer[: self._end].tobytes(), kind)
@@ -68,7 +69,7 @@ class CaptureReader:
     def _find_format(self) -> Pcap | Pcapng:
         start = self._beginning()
         if not start:
-            raise CaptureError(self.path, 0, "empty: no capture")
+            raise CaptureError(self.path, 0, "the file is empty")
         if len(start) >= 4 and is_pcap(start):
             self._start = FILE_HEADER_BYTES
             return Pcap(self.path, start)
@@ -77,7 +78,7 @@ class CaptureReader:
         return Pcapng()
 
     def _find_interface(self) -> None:
-        """Go as far as the first packet."""
+        """Scan as far as the first packet."""
         nothing = CapturedFrames(0)
         while True:
             found, self._start = self._format.scan(self._buffer, self._start, self._end, nothing)
@@ -107,16 +108,16 @@ class CaptureReader:
 
     @property
     def skipped(self) -> dict[int, int]:
-        """Packets that were passed over, by their link types, which are not known."""
+        """The number of packets that were skipped, by their unknown link types."""
         return self._format.skipped
 
     @property
     def offset(self) -> int:
-        """Bytes of the file, decompressed, that were parsed."""
+        """How many bytes of the file (decompressed) have been parsed."""
         return self._offset + self._start
 
     def read(self, frames: CapturedFrames) -> int:
-        """Fill the batch with the next frames; how many, 0 at the capture's end."""
+        """Fill the batch with the next frames. Return how many; 0 at the capture's end."""
         frames.count = 0
         while True:
             found, self._start = self._format.scan(self._buffer, self._start, self._end, frames)
@@ -129,27 +130,27 @@ class CaptureReader:
             elif not self._fill():
                 if self._start == self._end:
                     return 0
-                raise CaptureError(self.path, self.offset, "cut short")
+                raise CaptureError(self.path, self.offset, "truncated")
 
     def batches(self, frames: CapturedFrames) -> Iterator[CapturedFrames]:
-        """The batch, filled anew until the capture's end."""
+        """Yield the batch, refilled each time, until the capture's end."""
         while self.read(frames):
             yield frames
 
     def _fill(self) -> int:
-        """Read on, behind what is not parsed yet; how many bytes came, 0 at the file's end."""
+        """Read more bytes after the unparsed ones. Return how many; 0 at the file's end."""
         rest = self._end - self._start
         self._buffer[:rest] = self._buffer[self._start : self._end]
         self._offset, self._start, self._end = self._offset + self._start, 0, rest
         try:
             got = self.file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
         except OSError as error:
-            raise SetupError(str(self.path), error.strerror or str(error), "name a file, and no directory") from error
+            raise SetupError(str(self.path), error.strerror or str(error), "name a file, not a directory") from error
         self._end += got
         return got
 
     def _skip(self) -> None:
-        """Pass over a block that may be larger than the buffer."""
+        """Skip a block that may be larger than the buffer."""
         block = self.offset
         length = self._buffer[self._start + 4 : self._start + 8].tobytes()
         (left,) = struct.unpack(self._format.order + "I", length)
@@ -157,5 +158,5 @@ class CaptureReader:
             left -= self._end - self._start
             self._start = self._end
             if not self._fill():
-                raise CaptureError(self.path, block, "cut short")
+                raise CaptureError(self.path, block, "truncated")
         self._start += left

@@ -1,9 +1,8 @@
-"""A batch of frames from a capture file: an arena that they are copied into, and what the file says of each.
+"""A batch of frames from a capture file: an arena that holds them, with their times.
 
-Below the two formats (pcap.py, pcapng.py), which fill it, and the writer, which empties it.  Frames of another link
-type get an Ethernet header here (links.py), so that the data path sees one form.  A frame whose end the capture cut off
-(its snap length) but whose headers are there is filled with zeros to its length, so that it goes the way that it went
-on the wire.
+The two formats (pcap.py, pcapng.py) fill it and the writer drains it. Frames of other link types get an Ethernet
+header (links.py), so that the data path sees one format. A frame that the capture truncated (snap length) after its
+headers is padded with zeros to its original length, so that it is forwarded as it was on the wire.
 """
 
 from copy import copy
@@ -23,9 +22,9 @@ from lbmux.frames.links import ETHERNET, link_header
 CAPACITY = 1024
 ARENA_BYTES = 1 << 20
 LARGEST_BYTES = 1 << 18
-"""No frame of a capture is larger; a length above it is damage."""
+"""The largest frame in a capture. A larger length means that the file is damaged."""
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
-"""What the data path looks at: where so much was captured, the rest may be zeros."""
+"""The headers that the data path reads. If they were captured, the rest may be zeros."""
 ALIGNMENT_BYTES = 16
 
 memcpy = types.ExternalFunction("memcpy", Pointer(Pointer, Pointer, types.uint64))
@@ -33,11 +32,11 @@ memset = types.ExternalFunction("memset", Pointer(Pointer, types.int32, types.ui
 
 
 class Found(IntEnum):
-    """Why a format's scan stopped.  From DAMAGE on nothing behind that place can be read."""
+    """Why a format's scan stopped. After DAMAGE and later values nothing more can be read."""
 
-    MORE = 0  # the next record goes on beyond the bytes that are there
-    FULL = 1  # the batch is
-    SKIP = 2  # a block that nobody needs goes on beyond them
+    MORE = 0  # the next record is incomplete in the buffer
+    FULL = 1  # the batch is full
+    SKIP = 2  # a block to skip is incomplete in the buffer
     SECTION = 3  # pcapng: a new section
     INTERFACE = 4  # pcapng: the description of an interface
     DAMAGE = 16
@@ -53,33 +52,33 @@ class Found(IntEnum):
 
 
 REASONS = {
-    Found.ABSURD_LENGTH: "a length beyond any packet's",
-    Found.BLOCK_LENGTH: "a block length that cannot be",
+    Found.ABSURD_LENGTH: "a packet length above the maximum",
+    Found.BLOCK_LENGTH: "an invalid block length",
     Found.BLOCK_TRAILER: "a block whose two lengths differ",
     Found.CAPTURED_LENGTH: "a packet longer than its block",
     Found.NO_INTERFACE: "a packet of an interface that is not described",
     Found.BYTE_ORDER: "a section without a byte order",
     Found.VERSION: "a section of an unknown version",
-    Found.INTERFACE_OPTIONS: "an interface whose description cannot be",
+    Found.INTERFACE_OPTIONS: "an interface with invalid options",
     Found.INTERFACES: "more interfaces than 65536",
 }
 
 
 class CapturedFrames(Batch):
-    """A batch with the frames' memory, their times and what of them is made up."""
+    """A batch that owns the frames' memory, with their times and the number of padded bytes."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         super().__init__(capacity)
         self.time_ns = np.zeros(capacity, np.int64)
-        """Since 1970, as the capture says."""
+        """The capture's time, in nanoseconds since 1970."""
         self.missing = np.zeros(capacity, np.uint32)
-        """Bytes at the frame's end that the capture does not have; zeros stand for them."""
+        """Bytes at the frame's end that the capture lacks. They are zeros."""
         self._arena = np.empty(ARENA_BYTES, np.uint8)
         self.arena = np.uint64(self._arena.ctypes.data)
-        """Where the memory for frames begins."""
+        """The address of the frames' memory."""
 
     def part(self, first: int, end: int) -> Self:
-        """The frames ``first`` to ``end`` as a batch on the same memory."""
+        """Return the frames ``first`` to ``end`` as a batch on the same memory."""
         part = copy(self)
         for name in ("address", "length", "verdict", "flags", "interface", "target", "time_ns", "missing"):
             setattr(part, name, getattr(self, name)[first:end])
@@ -89,20 +88,20 @@ class CapturedFrames(Batch):
 
 @step
 def host_order(value, swapped):  # type: ignore[no-untyped-def]
-    """A 32-bit field in the machine's byte order."""
+    """Return a 32-bit field in the machine's byte order."""
     return swap32(value) if swapped else value
 
 
 @step
 def _start(arena, address, length, index):  # type: ignore[no-untyped-def]
-    """Where the frame ``index`` begins: behind the one before it, with headroom."""
+    """Return the address of frame ``index``: after the previous one, with headroom."""
     end = arena if index == 0 else address[index - 1] + u64(length[index - 1])
     return ((end + u64(ALIGNMENT_BYTES - 1)) & ~u64(ALIGNMENT_BYTES - 1)) + u64(HEADROOM_BYTES)
 
 
 @step
 def has_room(arena, address, length, index, captured, original):  # type: ignore[no-untyped-def]
-    """Whether the arena can take one more frame; for the first it always has."""
+    """Return whether the arena can hold one more frame. The first always fits."""
     most = min(max(int64(captured), int64(original)), LARGEST_BYTES) + ETHERNET_BYTES
     return _start(arena, address, length, index) + u64(most) <= arena + u64(ARENA_BYTES)
 

@@ -1,7 +1,7 @@
-"""A capture that is compressed by gzip or zstd, decompressed while it is read.
+"""Decompression of captures (gzip or zstd) while they are read.
 
-Between capture.py and the file: it stands in for the file, and gives the bytes that are inside.  Memory is bounded,
-whatever a file claims: a small piece is decompressed at a time.
+capture_reader.py uses it in place of the file. Memory is bounded whatever the file contains: it decompresses one small
+piece at a time.
 """
 
 import io
@@ -12,15 +12,15 @@ from typing import Any, Protocol
 from lbmux.errors import CaptureError
 
 GZIP, ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
-"""How a file begins (RFC 1952, section 2.3; RFC 8878, section 3.1.1)."""
+"""The first bytes of a file (RFC 1952, section 2.3; RFC 8878, section 3.1.1)."""
 PIECE_BYTES = 1024
-"""Of compressed data at a time: at most 1 MB by gzip, and 32 MB by zstd, whose blocks of 4 bytes may hold 128 KiB."""
+"""Compressed bytes per step. They expand to at most 1 MB (gzip) or 32 MB (zstd: a 4-byte block may hold 128 KiB)."""
 GZIP_WINDOW = 31
-"""zlib's name for its largest window, with gzip's header and trailer."""
+"""zlib's wbits for the largest window with gzip header and trailer."""
 
 
 class Decompressor(Protocol):
-    """What zlib and zstandard have in common."""
+    """The common interface of zlib and zstandard."""
 
     @property
     def eof(self) -> bool: ...
@@ -32,15 +32,15 @@ class Decompressor(Protocol):
 
 
 def compression_of(start: bytes) -> str | None:
-    """What a file is compressed by, if it is."""
+    """Return the compression of a file that begins with ``start``, or None."""
     return "gzip" if start.startswith(GZIP) else "zstd" if start.startswith(ZSTD) else None
 
 
 class Decompressed:
-    """Reads as a file does; CaptureError, with the offset in what is decompressed, where the data is damaged."""
+    """Reads like a file. For damaged data it raises CaptureError with the offset in the decompressed data."""
 
     def __init__(self, path: Path, file: io.FileIO, start: bytes, kind: str) -> None:
-        """``start`` was read from the file already."""
+        """``start`` is what has already been read from the file."""
         self._path, self._file, self._kind = path, file, kind
         self._input, self._at = start, 0
         self.output = memoryview(b"")
@@ -48,7 +48,7 @@ class Decompressed:
         self._decompressor, self._error = _decompressor(kind)
 
     def readinto(self, target: memoryview) -> int:
-        """How many bytes came; 0 at the end."""
+        """Read into ``target``. Return the number of bytes; 0 at the end."""
         while not self.output:
             if self._at == len(self._input):
                 self._input, self._at = self._file.read(PIECE_BYTES) or b"", 0
@@ -66,7 +66,7 @@ class Decompressed:
         self._file.close()
 
     def _decompress(self) -> bytes:
-        """What the next piece of the input holds."""
+        """Return the decompressed next piece of the input."""
         piece = self._input[self._at : self._at + PIECE_BYTES]
         self._at += len(piece)
         if self._decompressor.eof:  # padding, or one more member
@@ -84,11 +84,11 @@ class Decompressed:
 
     def _check_end(self) -> None:
         if not self._decompressor.eof:
-            raise CaptureError(self._path, self._given, f"the {self._kind} data is cut short")
+            raise CaptureError(self._path, self._given, f"the {self._kind} data is truncated")
 
 
 def _decompressor(kind: str) -> tuple[Decompressor, Any]:
-    """A decompressor, and the errors that it raises."""
+    """Return a decompressor and the errors that it raises."""
     if kind == "gzip":
         return zlib.decompressobj(GZIP_WINDOW), zlib.error
     import zstandard  # seldom needed

@@ -1,16 +1,16 @@
-"""A frame as it was at one place at one time: the copy that trace clients see.
+"""The copy of a frame that trace clients see: a frame at one point of its path, at one time.
 
-Beside the packet's way; made of a ring's frames, of a kernel program's records, and of what the slow path sends.
+Copies are made of a ring's frames, of a kernel program's records, and of the packets that the slow path sends.
 """
 
 from typing import NamedTuple
 
 
 class FrameCopy(NamedTuple):
-    """``data`` may end before the frame does, which had ``length`` bytes; ``time_ns`` is since 1970."""
+    """A copied frame of ``length`` bytes; ``data`` may be shorter. ``time_ns`` is nanoseconds since 1970."""
 
     data: bytes
     length: int
     interface: int
-    """Its index; 0 where nobody says: the daemon's own."""
+    """The interface's index; 0 is the daemon's own."""
     time_ns: int

@@ -1,13 +1,13 @@
-"""Link types of captures (tcpdump.org/linktypes.html): how many bytes precede the packet, and its Ethernet type.
+"""Link types of captures (tcpdump.org/linktypes.html): the link header's length and the packet's Ethernet type.
 
-Used by captured_frames.py, which puts an Ethernet header in their place, so that the data path sees one form.
+captured_frames.py replaces these headers with an Ethernet header, so that the data path sees one format.
 """
 
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap32, u64
 
 ETHERNET, RAW, RAW_IPV4, RAW_IPV6, LOOPBACK, PPP, PPP_DIRECTION, PPP_PPPD, PPPOE, COOKED, COOKED2, UNKNOWN = range(12)
-"""How frames begin.  From RAW to PPPOE they hold bare IP packets; the cooked ones may have VLAN tags."""
+"""Kinds of link header. RAW to PPPOE precede a bare IP packet; the cooked kinds may have VLAN tags."""
 LINKS = {
     0: LOOPBACK, 1: ETHERNET, 9: PPP, 12: RAW, 14: RAW, 50: PPP, 51: PPPOE, 101: RAW, 104: PPP, 108: LOOPBACK,
     113: COOKED, 166: PPP_PPPD, 204: PPP_DIRECTION, 228: RAW_IPV4, 229: RAW_IPV6, 276: COOKED2,
@@ -27,7 +27,7 @@ FAMILY_IPV4, FAMILIES_IPV6 = 2, (10, 23, 24, 28, 30)
 PPP_IPV4, PPP_IPV6 = 0x21, 0x57
 """Protocol numbers of PPP (RFC 1332, 5072)."""
 ALL_STATIONS, UNNUMBERED = 0xFF, 0x03
-"""Address and control of PPP in HDLC-like framing (RFC 1662, section 3.1), which may be left out."""
+"""Address and control of PPP in HDLC-like framing (RFC 1662, section 3.1), which may be omitted."""
 CISCO_UNICAST, CISCO_BROADCAST = 0x0F, 0x8F
 """Addresses of Cisco HDLC, whose protocol is an Ethernet type."""
 PPP_MOST_BYTES = 4
@@ -38,7 +38,7 @@ word_at = rows(layout(("value", "u4")))
 
 
 def is_bare(kind: int) -> bool:
-    """Whether frames of this kind are IP packets without link addresses or VLAN tags."""
+    """Return whether frames of this kind are IP packets without link addresses or VLAN tags."""
     return RAW <= kind <= PPPOE
 
 
@@ -67,7 +67,7 @@ def _family_type(source):  # type: ignore[no-untyped-def]
 
 @step
 def _ppp(source, at):  # type: ignore[no-untyped-def]
-    """The first byte of the protocol may be left out too (RFC 1661, section 6.5): then the byte there is odd."""
+    """Parse a PPP header. The protocol's first byte may be omitted (RFC 1661, section 6.5); the next is then odd."""
     address = _byte(source, at)
     if address in (CISCO_UNICAST, CISCO_BROADCAST):
         return at + 4, int64(_half(source, at + 2))
@@ -83,7 +83,7 @@ def _ppp(source, at):  # type: ignore[no-untyped-def]
 
 @step
 def _before(kind):  # type: ignore[no-untyped-def]
-    """Bytes that must be there: a header of fixed size, or what stands before PPP's and the longest of those."""
+    """Return the bytes that must be present: a fixed-size header, or what precedes PPP's plus the longest of those."""
     if kind <= RAW_IPV6:
         return int64(0)
     if kind == LOOPBACK:
@@ -96,9 +96,9 @@ def _before(kind):  # type: ignore[no-untyped-def]
 
 @step
 def link_header(source, captured, kind):  # type: ignore[no-untyped-def]
-    """Size of the link's header at the address ``source``, and the Ethernet type of the packet behind it.
+    """Return the size of the link header at the address ``source``, and the Ethernet type of the packet after it.
 
-    The type is as loaded; 0 where the packet is not IP.  A header that is cut is all that is there.
+    The type is as loaded; 0 if the packet is not IP. A truncated header takes up all captured bytes.
     """
     before = _before(kind)
     if int64(captured) < before:

@@ -1,7 +1,7 @@
-"""The order in which memory shared with the kernel is read and written: native code only.
+"""Memory fences for rings that are shared with the kernel: native code only.
 
-A ring's frame belongs to whoever its status word says.  What the status guards may be read only after it, and it
-may be given back only after the last write.  Both cost nothing on x86, where they only bind the compiler.
+A frame's status word says who owns the frame. The frame may be read only after the status, and returned only after the
+last write. On x86 both fences are free; they only constrain the compiler.
 """
 
 from typing import Any
@@ -23,4 +23,4 @@ def _fence(ordering: str) -> Any:
 
 
 acquire, release = _fence("acquire"), _fence("release")
-"""After the status is read; before it is written."""
+"""``acquire`` follows the read of the status, ``release`` precedes its write."""

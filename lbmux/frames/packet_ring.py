@@ -1,12 +1,12 @@
-"""The AF_PACKET driver: frames in from a ring that the kernel fills, out with sendmmsg(2) from where they lie.
+"""The AF_PACKET driver: receives from a ring that the kernel fills, and sends frames from the ring with sendmmsg(2).
 
 The ring leaves headroom before each frame, so a frame is rewritten in place and never copied in user space.
-TPACKET_V2 for latency: V3 takes about a fifth less processor time a frame, but hands frames over by the block, which
-costs a time-out of a millisecond at light load.  sendmmsg for simplicity: a transmit ring needs a copy in user space
-and a way to wait for a free place; by processor time a frame neither won clearly (see bench/rings.py).
+TPACKET_V2 gives the lower latency: V3 takes about a fifth less CPU time per frame, but delivers frames in blocks, which
+costs a time-out of a millisecond at light load. sendmmsg is simpler: a transmit ring needs a copy in user space and a
+way to wait for a free slot, and neither was clearly faster in CPU time per frame (see bench/rings.py).
 
-A super-frame, which a sender on this machine leaves to a device to cut, does not fit its place: the kernel queues it
-whole beside the ring (PACKET_COPY_THRESH), and it is cut into frames as it is read (frames.super_frames).
+A super-frame, which a sender on this machine leaves to a device to segment, does not fit a slot. The kernel queues it
+whole beside the ring (PACKET_COPY_THRESH), and the driver segments it as it reads it (frames.super_frames).
 """
 
 import fcntl
@@ -66,15 +66,15 @@ SOCKADDR_LL_BYTES = 20
 SOCKADDR_LL = layout(
     ("family", "u2"), ("protocol", "u2"), ("interface", "i4"), ("pad0", "u8"), ("pad1", "u8"), ("frame", "u8")
 )
-"""struct sockaddr_ll, as long as a Messages name; behind what the kernel reads, which frame of the batch it is."""
+"""struct sockaddr_ll, padded to the length of a Messages name. ``frame`` (the batch index) follows the kernel part."""
 name_row = rows(SOCKADDR_LL)
 
 FRAMES = 4096
 SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES = 8 << 20, 16 << 20
 RESERVE_BYTES = HEADROOM_BYTES + 16 - VNET_BYTES
-"""What the kernel leaves before the virtio_net_hdr and the frame: so the IP header lies at a multiple of 16."""
+"""The bytes that the kernel leaves before virtio_net_hdr and frame, so that the IP header is aligned to 16 bytes."""
 WHOLE_AT = HEADROOM_BYTES + 16
-"""Where a super-frame's virtio_net_hdr lies in the memory for it."""
+"""The offset of a super-frame's virtio_net_hdr in its buffer."""
 MOST_FRAMES = 4096
 TRIES = 3
 MESSAGE_BYTES = MESSAGE.itemsize
@@ -83,10 +83,10 @@ recv = types.ExternalFunction("recv", types.int64(types.int32, Pointer, types.ui
 
 
 class PacketRing:
-    """One interface, opened for whole frames.  SetupError where that cannot be."""
+    """One interface, opened for whole frames. Raise SetupError if that fails."""
 
     def __init__(self, interface: str, frames: int = FRAMES, only: tuple[Line, ...] | None = None) -> None:
-        """``only``: read no other frames than a program of socket_filters accepts."""
+        """``only``: a socket_filters program; only the frames that it accepts are read."""
         self.interface = interface
         self.index = _interface_index(interface)
         self._socket, self._out = _packet_socket(), _packet_socket()
@@ -97,7 +97,7 @@ class PacketRing:
             self._set_up(block, frames, only)
         except OSError as error:
             self.close()
-            hint = "a packet ring needs CAP_NET_RAW, memory that is left, and an Ethernet interface"
+            hint = "a packet ring needs CAP_NET_RAW, free memory and an Ethernet interface"
             raise SetupError(f"interface {interface}", error.strerror or str(error), hint) from error
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -109,9 +109,9 @@ class PacketRing:
         names = self._messages.names.view(SOCKADDR_LL)
         names["family"], names["protocol"] = socket.AF_PACKET, socket.htons(0x0800)
         self.unsent = 0
-        """Frames that the kernel did not take."""
+        """Frames that the kernel refused to send."""
         self.outages = 0
-        """How often the interface went down or away."""
+        """How often the interface went down or disappeared."""
         self._dropped = 0
 
     def _set_up(self, block: int, blocks: int, only: tuple[Line, ...] | None) -> None:
@@ -142,25 +142,25 @@ class PacketRing:
         self.close()
 
     def restrict(self, only: tuple[Line, ...]) -> None:
-        """Read, from now on, no other frames than these."""
+        """Read only the frames that this program accepts, from now on."""
         attach(self._socket, only)
 
     def rebind(self) -> None:
-        """Read and send by the interface of this name, which was recreated.  SetupError, OSError."""
+        """Bind to the recreated interface of this name. Raise SetupError or OSError if that fails."""
         index = _interface_index(self.interface)
         self._socket.bind((self.interface, ETH_P_ALL))
         self.index = index
 
     def fileno(self) -> int:
-        """Readable when frames wait."""
+        """Return the descriptor, which is readable when frames are waiting."""
         return self._socket.fileno()
 
     def waits(self) -> bool:
-        """Whether there is something to read."""
+        """Return whether there is something to read."""
         return bool(self._poll.poll(0))
 
     def receive(self, batch: Batch) -> int:
-        """Fill the batch with frames that wait; how many.  They stay the ring's until ``release``."""
+        """Fill the batch with waiting frames. Return how many. They stay in the ring until ``release``."""
         batch.count = int(
             _receive(
                 _address(self._ring), self._stride, self.frames, self._next, self.index, self._socket.fileno(),
@@ -174,28 +174,28 @@ class PacketRing:
         return batch.count
 
     def arrivals(self, count: int) -> list[tuple[int, int]]:
-        """Of the first frames of the last ``receive``: when each came (ns since 1970), and its bytes on the wire."""
+        """Return (arrival in ns since 1970, bytes on the wire) of the first frames of the last ``receive``."""
         return list(zip(self._arrived[:count].tolist(), self._wire[:count].tolist(), strict=True))
 
     @property
     def super_frames(self) -> int:
-        """How many were cut into frames, since the start."""
+        """How many super-frames have been segmented since the start."""
         return int(self._super["split"][0])
 
     @property
     def super_frames_lost(self) -> int:
-        """How many came faster than they were read, or were not understood: what there is of each ends in a verdict."""
+        """How many super-frames arrived too fast or could not be parsed. What is left of each still gets a verdict."""
         return int(self._super["lost"][0])
 
     def _clear_error(self) -> None:
-        """An interface that goes down leaves an error, and a descriptor that is readable until someone asks for it."""
+        """Clear the error of an interface that went down: until it is read, the descriptor stays readable."""
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self.outages += 1
             log.warning("interface %s: %s", self.interface, os.strerror(number).lower())
 
     def send(self, batch: Batch) -> int:
-        """Send the frames whose verdict says so; how many.  The verdict of those that were not taken becomes UNSENT."""
+        """Send the frames with a sending verdict. Return how many. Those that the kernel refused become UNSENT."""
         messages = self._messages
         sent, unsent = (
             _send(
@@ -207,14 +207,14 @@ class PacketRing:
         return int(sent)
 
     def release(self, batch: Batch) -> None:
-        """Give the frames of the last ``receive`` back to the kernel."""
+        """Return the frames of the last ``receive`` to the kernel."""
         taken = int(self._super["taken"][0])
         _release(_address(self._ring), self._stride, self.frames, self._next, taken)
         self._next = (self._next + taken) % self.frames
         self._super["taken"] = 0
 
     def dropped(self) -> int:
-        """Frames that found the ring full, since the start."""
+        """Return how many frames were lost because the ring was full, since the start."""
         _, drops = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._dropped += drops
         return self._dropped
@@ -239,7 +239,7 @@ def _interface_index(interface: str) -> int:
 
 
 def _stride(sock: socket.socket, interface: str) -> int:
-    """Bytes of one place in the ring: the MTU, headers and headroom, as a power of two."""
+    """Return the size of a ring slot in bytes: MTU, headers and headroom, rounded up to a power of two."""
     mtu: int = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
     return 1 << (mtu + HEADER.itemsize + RESERVE_BYTES + VNET_BYTES + 64 - 1).bit_length()
 
@@ -254,7 +254,7 @@ tag_row = header(layout(("type", "u2"), ("control", "u2")))
 
 @step
 def _restore_tag(start, head):  # type: ignore[no-untyped-def]
-    """A VLAN tag that the kernel took off, where it was: behind the MAC addresses, which move to the front."""
+    """Restore the VLAN tag that the kernel removed: the MAC addresses move forward to make space for it."""
     macs = macs_row(start, TAG_BYTES)
     first, second = macs.first, macs.second
     macs = macs_row(start, 0)
@@ -318,7 +318,7 @@ def _receive(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: the loo
 
 @step
 def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):  # type: ignore[no-untyped-def]
-    """Take a super-frame in hand, or give another large frame as it is: (where it begins, how much there is of it)."""
+    """Open a super-frame for segmentation, or pass another large frame unchanged. Return (address, bytes present)."""
     begin = whole + u64(WHOLE_AT)
     frame, wanted = begin + u64(VNET_BYTES), int64(head.length)
     if (head.status & STATUS_COPY) != 0:

@@ -1,8 +1,8 @@
-"""The pcap format (draft-ietf-opsawg-pcap): records out of a file's bytes, and a writer.
+"""The pcap format (draft-ietf-opsawg-pcap): a parser of records and a writer.
 
-Either byte order, microseconds or nanoseconds, and the "modified" format with longer records.  Beside the packet's
-way: capture.py reads files and hands bytes to `Pcap.scan`, which fills a batch in compiled code; `PcapWriter` assembles
-a batch's frames for the file.
+It supports both byte orders, microseconds and nanoseconds, and the "modified" format with longer records.
+capture_reader.py reads files and passes bytes to `Pcap.scan`, which fills a batch in compiled code. `PcapWriter` writes
+a batch's frames to a file.
 """
 
 import io
@@ -31,7 +31,7 @@ from lbmux.frames.captured_frames import (
 from lbmux.frames.links import KNOWN_LINKS, LINK_ETHERNET, LINK_RAW, LINKS, is_bare
 
 MICROSECONDS, NANOSECONDS, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
-"""The file's first four bytes say byte order and unit of time."""
+"""The file's first four bytes, which give its byte order and its unit of time."""
 MAGICS = (MICROSECONDS, NANOSECONDS, MODIFIED)
 MODIFIED_BYTES = 8
 """Kuznetsov's libpcap for Linux put interface, protocol and packet type behind each record's header."""
@@ -53,31 +53,31 @@ def is_pcap(start: bytes) -> bool:
 
 
 class Pcap:
-    """One file's format: what its header says."""
+    """One file's format, from its header."""
 
     def __init__(self, path: Path, header: bytes) -> None:
-        """CaptureError for a header that ends early, or a version or link type that is not known."""
+        """Raise CaptureError for a truncated header, or for an unknown version or link type."""
         if len(header) < FILE_HEADER_BYTES:
-            raise CaptureError(path, len(header), "cut short in the file's header")
+            raise CaptureError(path, len(header), "truncated in the file's header")
         order = "<" if struct.unpack("<I", header[:4])[0] in MAGICS else ">"
         magic, major, minor, _, _, _, link = struct.unpack(order + FILE_HEADER, header)
         if major != VERSION[0]:
-            raise CaptureError(path, VERSION_AT, f"version {major}.{minor} of the format is not known")
+            raise CaptureError(path, VERSION_AT, f"unknown format version {major}.{minor}")
         if (link & 0xFFFF) not in LINKS:
             raise CaptureError(path, LINK_TYPE_AT, f"link type {link & 0xFFFF} is not {KNOWN_LINKS}")
         self._kind = LINKS[link & 0xFFFF]
         self.order = order
-        """Byte order, as struct has it."""
+        """The byte order, in struct's notation."""
         self._record_bytes = RECORD_BYTES + (MODIFIED_BYTES if magic == MODIFIED else 0)
         self.raw = is_bare(self._kind)
         """Whether the frames are IP packets without an Ethernet header."""
         self.skipped: dict[int, int] = {}
-        """Packets of foreign link types: a file has one link type, so there are none."""
+        """Skipped packets by link type: always empty, since a file has one link type."""
         self.nanoseconds = magic == NANOSECONDS
         """Whether times are finer than microseconds."""
 
     def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
-        """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch: why it stopped, and where."""
+        """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch. Return why and where it stopped."""
         found, at, frames.count = _scan(
             address_of(memory), start, end, self.order == ">", 1 if self.nanoseconds else 1000, self._kind,
             self._record_bytes, frames.arena, frames.address, frames.length, frames.missing, frames.flags,
@@ -113,7 +113,7 @@ def _scan(  # type: ignore[no-untyped-def]
 
 
 class PcapWriter:
-    """Writes frames to a pcap file in the machine's byte order; ``-`` is standard output.  SetupError if it cannot."""
+    """Writes frames to a pcap file in the machine's byte order; ``-`` is standard output. May raise SetupError."""
 
     def __init__(self, path: Path, raw: bool = False, nanoseconds: bool = False) -> None:
         """``raw``: without Ethernet headers."""
@@ -139,7 +139,7 @@ class PcapWriter:
         self.close()
 
     def write(self, frames: CapturedFrames, below: int) -> None:
-        """Write the frames whose verdict is below ``below``, with the times that they have."""
+        """Write the frames whose verdict is below ``below``, with their own times."""
         at = 0
         while True:
             at, self._used, written = _assemble(
@@ -152,13 +152,13 @@ class PcapWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand to the file what was assembled."""
+        """Write the assembled records to the file."""
         rest = self._output.data[: self._used]
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise SetupError(str(self.path), error.strerror or str(error), "is there room? `df` says") from error
+            raise SetupError(str(self.path), error.strerror or str(error), "is the disk full? see `df`") from error
         self._used = 0
 
     def close(self) -> None:

@@ -1,9 +1,8 @@
-"""The pcapng format (draft-ietf-opsawg-pcapng): packets out of its blocks.
+"""The pcapng format (draft-ietf-opsawg-pcapng): a parser of its packets.
 
-Sections of either byte order, any number of interfaces with their own link types and units of time; enhanced,
-simple and obsolete packet blocks; others are passed over.  Packets of a link type that is not known are passed over
-too, and counted.  Packets are taken in compiled code; the rare blocks
-that say how to read them (sections, interfaces) are read here.
+It supports sections of either byte order, any number of interfaces with their own link types and time units, and
+enhanced, simple and obsolete packet blocks. It skips other blocks, and it skips and counts packets of unknown link
+types. Compiled code extracts packets; Python reads the few blocks that describe sections and interfaces.
 """
 
 import struct
@@ -23,14 +22,14 @@ BYTE_ORDER_MAGIC = 0x1A2B3C4D
 LEAST_BYTES = {SECTION_BLOCK: 28, INTERFACE_BLOCK: 20}
 BLOCK_BYTES, TRAILER_BYTES, ORDER_AT = 12, 4, 8
 LARGEST_BLOCK_BYTES = 1 << 20
-"""Of the blocks that are looked into: a packet of LARGEST_BYTES, and three times as much for its options."""
+"""The largest block that is parsed: a packet of LARGEST_BYTES, and three times as much for its options."""
 MOST_INTERFACES = 65536
 
 PACKET = layout(
     ("type", "u4"), ("length", "u4"), ("interface", "u4"), ("time_high", "u4"), ("time_low", "u4"),
     ("captured", "u4"), ("original", "u4"),
 )  # fmt: skip
-"""An enhanced packet block's head; an obsolete one has 16 bits of interface, then 16 of drops."""
+"""The start of an enhanced packet block. An obsolete one has a 16-bit interface and 16 bits of drops instead."""
 OBSOLETE = layout(("type", "u4"), ("length", "u4"), ("interface", "u2"), ("drops", "u2"))
 SIMPLE = layout(("type", "u4"), ("length", "u4"), ("original", "u4"))
 WORD = layout(("value", "u4"))
@@ -41,8 +40,8 @@ INTERFACE = layout(
     ("multiply", "u8"), ("divide", "u8"), ("offset_ns", "i8"), ("binary", "u4"), ("kind", "u4"), ("snap", "u4"),
     ("link", "u4"), ("skipped", "u8"),
 )  # fmt: skip
-"""``binary``: times are in units of 2**-binary s; 0: they are multiplied and divided to be nanoseconds.
-``skipped``: packets that were passed over because the link type is not known."""
+"""``binary``: times are in units of 2**-binary s; if it is 0, ``multiply`` and ``divide`` convert them to nanoseconds.
+``skipped``: packets that were skipped because of an unknown link type."""
 interface_at = rows(INTERFACE)
 
 MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(found) for found in list(Found)[:5])
@@ -57,7 +56,7 @@ def is_pcapng(start: bytes) -> bool:
 
 
 class Pcapng:
-    """The state of reading one file: byte order and interfaces of the section that is being read."""
+    """The state of reading one file: the current section's byte order and interfaces."""
 
     def __init__(self) -> None:
         self.raw = False
@@ -65,16 +64,16 @@ class Pcapng:
         self.nanoseconds = False
         """Whether that interface's times are finer than microseconds."""
         self.order = "<"
-        """Byte order of the section that is being read, as struct has it."""
+        """The current section's byte order, in struct's notation."""
         self._interfaces = np.zeros(16, INTERFACE)
         self._count = 0
-        self._described = 0  # in all sections, with a known link type
+        self._described = 0  # interfaces of all sections with a known link type
         self._last_ns = 0
-        self._skipped: Counter[int] = Counter()  # in the sections before
+        self._skipped: Counter[int] = Counter()  # in earlier sections
 
     @property
     def skipped(self) -> dict[int, int]:
-        """Packets that were passed over, by their link types."""
+        """The number of skipped packets by link type."""
         total = Counter(self._skipped)
         for row in self._interfaces[: self._count]:
             if row["skipped"]:
@@ -82,7 +81,7 @@ class Pcapng:
         return dict(total)
 
     def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
-        """Add the packets in bytes ``start`` to ``end`` of ``memory`` to the batch: why it stopped, and where."""
+        """Add the packets in bytes ``start`` to ``end`` of ``memory`` to the batch. Return why and where it stopped."""
         while True:
             code, start, frames.count, self._last_ns = _scan(
                 address_of(memory), start, end, self.order == ">", address_of(self._interfaces), self._count,
@@ -98,7 +97,7 @@ class Pcapng:
             start += used
 
     def _describe(self, found: Found, block: NDArray[np.uint8]) -> tuple[Found, int]:
-        """Take in a section or an interface: its bytes; or 0 and what is wrong."""
+        """Read a section or interface block. Return (MORE, its length), or (the problem, 0)."""
         if found is Found.SECTION:
             if len(block) < BLOCK_BYTES:
                 return Found.MORE, 0
@@ -161,7 +160,7 @@ class Pcapng:
 
 
 def _units(options: dict[int, bytes], order: str) -> Any:
-    """A row with an interface's unit of time and offset (sections 4.2, if_tsresol and if_tsoffset)."""
+    """Return a row with an interface's time unit and offset (section 4.2, if_tsresol and if_tsoffset)."""
     row = np.zeros((), INTERFACE)
     (resolution,) = struct.unpack("B", options.get(OPTION_RESOLUTION, b"\x06"))
     (offset_s,) = struct.unpack(order + "q", options.get(OPTION_OFFSET, bytes(8)))
@@ -170,7 +169,7 @@ def _units(options: dict[int, bytes], order: str) -> Any:
     row["offset_ns"] = (offset_s * SECOND_NS + (1 << 63)) % (1 << 64) - (1 << 63)
     if resolution & 0x80 and exponent:
         row["binary"] = exponent
-    elif exponent <= 28:  # beyond, 64 bits of time are less than a nanosecond
+    elif exponent <= 28:  # above that, 64 bits of time are less than a nanosecond
         row["multiply" if exponent <= 9 else "divide"] = 10 ** abs(9 - exponent)
     else:
         row["multiply"] = 0
@@ -183,7 +182,7 @@ def _time_ns(high, low, interface):  # type: ignore[no-untyped-def]
     if interface.binary == 0:
         return int64(units * interface.multiply // interface.divide) + interface.offset_ns
     shift = u64(interface.binary)
-    if shift > u64(COARSEST_BINARY):  # what is finer than a quarter of a nanosecond is let go
+    if shift > u64(COARSEST_BINARY):  # a resolution finer than a quarter of a nanosecond is dropped
         units = units >> (shift - u64(COARSEST_BINARY)) if shift < u64(COARSEST_BINARY + 64) else u64(0)
         shift = u64(COARSEST_BINARY)
     part = units & ((u64(1) << shift) - u64(1))

@@ -1,6 +1,6 @@
-"""Writes the pcapng format (draft-ietf-opsawg-pcapng): one section, interfaces by name, packets with comments.
+"""A pcapng writer (draft-ietf-opsawg-pcapng): one section, named interfaces, packets with comments.
 
-Beside the packet's way, and next to its reader (pcapng): the smallest writer that Wireshark gets all from.
+It writes the minimum from which Wireshark shows all of this. The reader is pcapng.py.
 """
 
 import struct
@@ -19,13 +19,13 @@ LINK_ETHERNET = 1
 NANOSECONDS = 9
 """``if_tsresol``: times are in units of 10**-9 s."""
 OPTION_COMMENT, OPTION_INTERFACE_NAME, OPTION_FLAGS = 1, 2, 2
-"""The last two are of different blocks."""
+"""The last two codes belong to different blocks."""
 INBOUND, OUTBOUND = 1, 2
 MOST_COMMENT_BYTES = 0xFFFF
 
 
 class PcapngWriter:
-    """Every block is flushed, so what was captured is there however the writing ends."""
+    """Writes to an open file. It flushes every block, so the file is complete however the writing ends."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -33,9 +33,9 @@ class PcapngWriter:
         self._write(SECTION_BLOCK, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1))
 
     def write(self, time_ns: int, interface: str, frame: bytes, length: int, comment: str, direction: int) -> None:
-        """A packet that came by (INBOUND), or left by (OUTBOUND), an interface, which is described when it is new.
+        """Write a packet that an interface received (INBOUND) or sent (OUTBOUND). Describe the interface if it is new.
 
-        ``length``: its bytes on the wire, of which ``frame`` may be the first only.
+        ``length`` is the packet's length on the wire; ``frame`` may be shorter.
         """
         index = self._interfaces.get(interface)
         if index is None:

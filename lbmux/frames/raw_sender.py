@@ -1,7 +1,7 @@
-"""Whole IP packets out through the kernel's routes: how an agent in user space lets replies go.
+"""Sends whole IP packets through the kernel's routes: how an agent in user space sends replies.
 
-A raw socket of each family with IP_HDRINCL; the kernel finds route and neighbour.  Its packets carry a mark, so that
-the rule that brought a reply here does not bring it again.
+It uses a raw socket of each family with IP_HDRINCL; the kernel resolves route and neighbour. The packets carry a mark,
+so that the rule that routed a reply to the agent does not match again.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ SOCKADDR_IN = layout(("family", "u2"), ("port", "u2"), ("address", "u4"), *((f"p
 SOCKADDR_IN6 = layout(
     ("family", "u2"), ("port", "u2"), ("flow", "u4"), ("high", "u8"), ("low", "u8"), ("scope", "u4"), ("pad", "u4")
 )
-"""struct sockaddr_in and sockaddr_in6, as long as a Messages name."""
+"""struct sockaddr_in and sockaddr_in6, padded to the length of a Messages name."""
 SOCKADDR_IN_BYTES, SOCKADDR_IN6_BYTES = 16, 28
 MESSAGE_BYTES = MESSAGE.itemsize
 name_row, name6_row = rows(SOCKADDR_IN), rows(SOCKADDR_IN6)
@@ -49,7 +49,7 @@ class RawSender:
         self.close()
 
     def send(self, batch: Batch, below: int) -> int:
-        """Send the frames whose verdict is below ``below``; how many the kernel took."""
+        """Send the frames whose verdict is below ``below``. Return how many the kernel accepted."""
         return sum(
             _send(
                 sock.fileno(), kind, batch.address, batch.length, batch.verdict, batch.count, below,
@@ -101,5 +101,5 @@ def _send(descriptor, kind, address, length, verdict, count, below, vectors, nam
         first = at_address(messages + np.uint64(MESSAGE_BYTES * tried))
         taken = sendmmsg(descriptor, first, wanted - tried, MSG_DONTWAIT)
         sent += max(taken, 0)
-        tried += max(taken, 1)  # what the kernel refuses (no route, too big, no buffer) is passed over
+        tried += max(taken, 1)  # skip a packet that the kernel refuses (no route, too big, no buffer)
     return sent

@@ -1,4 +1,4 @@
-"""A vector of messages for sendmmsg(2): how batches leave through a socket without a copy in user space."""
+"""A vector of messages for sendmmsg(2), which sends batches through a socket without a copy in user space."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ MESSAGE = layout(
     ("name", "u8"), ("name_length", "u4"), ("pad0", "u4"), ("vectors", "u8"), ("vector_count", "u8"),
     ("control", "u8"), ("control_length", "u8"), ("flags", "u4"), ("pad1", "u4"), ("sent", "u4"), ("pad2", "u4"),
 )  # fmt: skip
-"""struct mmsghdr, of 64-bit Linux."""
+"""struct mmsghdr of 64-bit Linux."""
 
 NAME_BYTES = 32
-"""Room for one socket address of any family that is used here."""
+"""The space for one socket address of any family that is used here."""
 
 vector_row, message_row = rows(VECTOR), rows(MESSAGE)
 sendmmsg = types.ExternalFunction("sendmmsg", types.int32(types.int32, types.voidptr, types.uint32, types.int32))
 
 
 class Messages:
-    """``capacity`` messages of one buffer each, with room for an address each."""
+    """``capacity`` messages with one buffer and one socket address each."""
 
     def __init__(self, capacity: int, name_length: int = 0) -> None:
         self.vectors = np.zeros(capacity, VECTOR)

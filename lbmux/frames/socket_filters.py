@@ -1,4 +1,4 @@
-"""Classic BPF programs for sockets: which frames a packet socket reads (socket(7), SO_ATTACH_FILTER)."""
+"""Classic BPF programs that select the frames that a socket receives (socket(7), SO_ATTACH_FILTER)."""
 
 import socket
 import struct
@@ -14,15 +14,15 @@ TUNNEL_PROTOCOLS, UDP = (4, 41, 47, 44), 17  # IP in IP, IPv6 in IP, GRE, and a 
 FRAGMENT_AT, MORE_OR_OFFSET, OFFSET = 20, 0x3FFF, 0x1FFF
 
 Line = tuple[int, int, int, int]
-"""(code, how far to jump if true, if false, a number)"""
+"""(code, instructions to skip if true, if false, number)"""
 
 NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
 
 
 def tunnels(*udp_ports: int) -> tuple[Line, ...]:
-    """Frames that may be tunnelled to a host: IP in IP, GRE, and UDP to these ports, over IPv4 and IPv6.
+    """Accept frames that may be tunnelled to a host: IP in IP, GRE, and UDP to these ports, over IPv4 and IPv6.
 
-    Of fragments only the first has the port, so all of UDP's are let through.
+    Only the first fragment has the port, so all UDP fragments are accepted.
     """
     over_ipv4 = _of_protocol((LOAD_BYTE, 23), ((HEADER_LENGTH, 14), (LOAD_HALF_BEHIND, 16)), udp_ports, FRAGMENT_AT)
     over_ipv6 = _of_protocol((LOAD_BYTE, 20), ((LOAD_HALF, 56),), udp_ports)
@@ -35,7 +35,7 @@ def tunnels(*udp_ports: int) -> tuple[Line, ...]:
 
 
 def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
-    """Packets of ICMP, and of TCP and UDP to one of these ports; for a socket that reads no link header."""
+    """Accept ICMP, and TCP and UDP to one of these ports. The socket must deliver no link header."""
     port: tuple[Line, ...] = ((LOAD_HALF, 0, 0, 42),)
     whole: tuple[Line, ...] = ()
     if version == 4:
@@ -57,7 +57,7 @@ def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
 
 
 def tcp_to(port: int, version: int) -> tuple[Line, ...]:
-    """Of a raw TCP socket: segments to a port.  The socket has IPv4's header, and not IPv6's."""
+    """Accept TCP segments to a port, for a raw socket. It delivers the IPv4 header, but not the IPv6 header."""
     load = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, 2)) if version == 4 else ((LOAD_HALF, 0, 0, 2),)
     return (*load, (EQUAL, 0, 1, port), (RETURN, 0, 0, WHOLE), *NOTHING)
 
@@ -65,7 +65,7 @@ def tcp_to(port: int, version: int) -> tuple[Line, ...]:
 def _of_protocol(
     protocol: tuple[int, int], port: tuple[tuple[int, int], ...], udp_ports: tuple[int, ...], fragment_at: int = 0
 ) -> tuple[Line, ...]:
-    """Packets of a tunnel's protocol, or of UDP to one of the ports; ``protocol``, ``port``: how to load those."""
+    """Accept a tunnel's protocol, or UDP to one of the ports. ``protocol`` and ``port`` load those fields."""
     lines = len(TUNNEL_PROTOCOLS) + 1 + (2 if fragment_at else 0) + len(port) + len(udp_ports) + 2
     program: list[Line] = [(protocol[0], 0, 0, protocol[1])]
     for number in TUNNEL_PROTOCOLS:
@@ -81,6 +81,6 @@ def _of_protocol(
 
 
 def attach(sock: socket.socket, program: tuple[Line, ...]) -> None:
-    """Let only frames through that the program accepts."""
+    """Attach the program to a socket, which then receives only the frames that the program accepts."""
     code = np.frombuffer(b"".join(struct.pack("HBBI", *line) for line in program), np.uint8)
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(program), code.ctypes.data))

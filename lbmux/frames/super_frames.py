@@ -1,12 +1,13 @@
-"""Super-frames, cut into the frames that a wire would have carried: in compiled code, as a ring reads them.
+"""Segmentation of super-frames into the frames that a wire would have carried, in compiled code, as a ring reads them.
 
-A sender on the same machine (a veth, a virtio guest) hands TCP and UDP over in frames of up to 64 KiB and leaves it to
-a device to cut them (TSO, UDP GSO); a receiver that joins frames (GRO) makes the same.  No tunnel can carry one, and
-no packet socket can send one inside a tunnel: the kernel takes only TCP or UDP itself from a virtio_net_hdr.
+A sender on the same machine (a veth, a virtio guest) passes TCP and UDP in frames of up to 64 KiB and leaves their
+segmentation to a device (TSO, UDP GSO). A receiver that merges frames (GRO) produces the same. No tunnel can carry a
+super-frame, and no packet socket can send one inside a tunnel: for a virtio_net_hdr the kernel accepts only plain TCP
+or UDP.
 
-Each frame is the super-frame's headers with a piece of its payload; lengths, identification, sequence numbers, flags
-and checksums as the kernel's own tcp_gso_segment and __udp_gso_segment make them.  Headers of a tunnel outside, which
-another balancer may have put there before, get their lengths right too.
+Each frame gets the super-frame's headers and a piece of its payload, with lengths, identification, sequence numbers,
+flags and checksums as in the kernel's tcp_gso_segment and __udp_gso_segment. The lengths in an outer tunnel header,
+which another balancer may have added, are corrected too.
 """
 
 from numba import types
@@ -52,7 +53,7 @@ VNET = layout(
     ("flags", "u1"), ("kind", "u1"), ("header_bytes", "u2"), ("size", "u2"), ("checksum_start", "u2"),
     ("checksum_offset", "u2"),
 )  # fmt: skip
-"""struct virtio_net_hdr: ``kind`` and ``size`` say how to cut, ``checksum_start`` where the transport header is."""
+"""struct virtio_net_hdr: ``kind`` and ``size`` define the segments, ``checksum_start`` is the transport header."""
 VNET_BYTES = VNET.itemsize
 NEEDS_CHECKSUM, ECN = 1, 0x80
 TCP_OVER_IPV4, TCP_OVER_IPV6, UDP_DATAGRAMS = 1, 4, 5
@@ -63,11 +64,11 @@ SUPER = layout(
     ("transport", "i8"), ("payload", "i8"), ("next", "i8"), ("number", "i8"), ("used", "i8"), ("taken", "i8"),
     ("split", "i8"), ("lost", "i8"), ("arrived", "i8"),
 )  # fmt: skip
-"""The super-frame in hand: where it is, bytes of payload in each piece (0: none is in hand), the offsets of its
-headers (``inner``: of the IP header inside a tunnel, or -1), the next byte of payload, and how many frames were cut.
-``used``: bytes of the arena; ``taken``: places of the ring that were read to the end; totals: ``split``, ``lost``."""
+"""The open super-frame: its address, payload bytes per segment (``size``, 0: none is open), the offsets of its headers
+(``inner``: of the IP header inside a tunnel, or -1), the next payload byte, and the number of the next segment.
+``used``: bytes of the arena in use; ``taken``: ring slots that were read completely; totals: ``split``, ``lost``."""
 WHOLE_BYTES, ARENA_BYTES = 1 << 17, 1 << 19
-"""Room for one super-frame, and for the frames of a batch that it is cut into."""
+"""The buffer for one super-frame, and the arena for the segments in a batch."""
 
 vnet_row, super_row = rows(VNET), rows(SUPER)
 memcpy = types.ExternalFunction("memcpy", types.voidptr(Pointer, Pointer, types.uint64))
@@ -75,7 +76,7 @@ memcpy = types.ExternalFunction("memcpy", types.voidptr(Pointer, Pointer, types.
 
 @step
 def open_super(record, start, length, flags, kind, size, checksum_start):
-    """Take a super-frame in hand; False where its headers are not understood.  ``checksum_start``: from ``start``."""
+    """Open a super-frame. Return False if its headers cannot be parsed. ``checksum_start`` is relative to ``start``."""
     frame = at_address(start)
     network, kind_at = int64(ETHERNET_BYTES), ethernet(frame, 0).type
     for _ in range(MOST_TAGS):
@@ -108,7 +109,7 @@ def open_super(record, start, length, flags, kind, size, checksum_start):
 
 @step
 def inner_header(frame, length, transport):
-    """Where the IP header right before the transport header begins, if it is one that reaches to the end; else -1."""
+    """Return the offset of the IP header directly before the transport header, if its packet fills the frame, or -1."""
     at = transport - IPV4_BYTES
     if ipv4(frame, at).version_ihl == 0x45 and int64(swap16(ipv4(frame, at).length)) == length - at:
         return at
@@ -120,7 +121,7 @@ def inner_header(frame, length, transport):
 
 @step
 def place_for(record, arena, length):
-    """Where in the arena, behind some headroom, a frame of this length may be written; 0 where there is no room."""
+    """Allocate a frame of this length, with headroom, in the arena. Return its address, or 0 if the arena is full."""
     room = (HEADROOM_BYTES + length + 63) & ~63
     if record.used + room > ARENA_BYTES:
         return u64(0)
@@ -131,7 +132,7 @@ def place_for(record, arena, length):
 
 @step
 def keep(record, arena, frame, length):
-    """A copy of a whole frame in the arena, or 0."""
+    """Copy a whole frame into the arena. Return its address, or 0."""
     start = place_for(record, arena, length)
     if start != u64(0):
         memcpy(at_address(start), at_address(frame), u64(length))
@@ -140,7 +141,7 @@ def keep(record, arena, frame, length):
 
 @step
 def cut(record, arena):
-    """The next frame, in the arena: (address, length), or zeros where there is no room."""
+    """Write the next segment into the arena. Return (address, length), or zeros if the arena is full."""
     piece = min(record.size, record.length - record.next)
     length = record.payload + piece
     start = place_for(record, arena, length)
@@ -172,7 +173,7 @@ def is_ipv4(frame, network):
 
 @step
 def fix_network(frame, network, length, number):
-    """Length and identification of an IP header, and its checksum."""
+    """Set an IP header's length, identification and checksum."""
     if is_ipv4(frame, network):
         ip = ipv4(frame, network)
         ip.length = swap16(u16(length - network))
@@ -185,7 +186,7 @@ def fix_network(frame, network, length, number):
 
 @step
 def fix_tunnel(frame, network, inner, length):
-    """The length of a UDP header between two IP headers, whose checksum is optional (RFC 6935)."""
+    """Set the length of a UDP header between two IP headers, and clear its checksum, which is optional (RFC 6935)."""
     at, protocol = network + IPV6_BYTES, int64(ipv6(frame, network).next)
     if is_ipv4(frame, network):
         ip = ipv4(frame, network)
@@ -197,7 +198,7 @@ def fix_tunnel(frame, network, inner, length):
 
 @step
 def transport_checksum(frame, network, transport, length, protocol):
-    """Over the pseudo header and the segment, whose checksum field is zero."""
+    """Compute the checksum over the pseudo-header and the segment, whose checksum field is zero."""
     if is_ipv4(frame, network):
         addresses = sum_of(advance(frame, network + 12), int64(8))
     else:
@@ -220,7 +221,7 @@ def fix_tcp(frame, record, network, length, is_last):
 
 @step
 def fix_udp(frame, record, network, length):
-    """A datagram without a checksum keeps none."""
+    """Set a datagram's length and checksum. A datagram without a checksum stays without one."""
     datagram = udp(frame, record.transport)
     datagram.length = swap16(u16(length - record.transport))
     if datagram.checksum != 0:

@@ -1,9 +1,8 @@
-"""Frames that the kernel's programs forward or drop by themselves, as they came and as they left, for who watches.
+"""Records the frames that the kernel programs forward or drop themselves, before and after, for trace clients.
 
-For so long other programs stand in the place of the usual ones (lbmux.targets.bpf.tapped_programs),
-which write what passes a
-sieve into a ring.  Both are swapped between two packets.  Where this process dies meanwhile, they forward on, and find
-the ring full.
+While a client is connected, recording programs (lbmux.targets.bpf.tapped_programs) replace the usual ones and write
+frames that match a prefilter into a ring. The replacement is atomic in both directions. If this process dies meanwhile,
+they keep forwarding and find the ring full.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ PROGRAMS = f"{tapped_programs.__name__}:"
 
 @dataclass(frozen=True)
 class TapRecord:
-    """A frame as it ``came``, and as it ``left`` where it did; ``target`` is a row or -1."""
+    """A frame as it arrived (``came``) and, if it was sent, as it ``left``; ``target`` is a row or -1."""
 
     came: FrameCopy
     verdict: Verdict
@@ -40,15 +39,15 @@ class TapRecord:
 
 @dataclass
 class Pairs:
-    """Of records in the ring, what makes one frame: how it came, and what became of it."""
+    """Joins the ring's two records of a frame: its arrival and its outcome."""
 
     came: dict[int, tuple[int, FrameCopy]] = field(default_factory=dict)
-    """By worker: the number of the last frame of which we know how it came, and that."""
+    """The last arrival by worker: its sequence number and the frame."""
     lost: int = 0
-    """Frames of which only the end was found, since the ring was full."""
+    """Frames whose arrival record was lost because the ring was full."""
 
     def add(self, data: bytes, ahead_ns: int) -> TapRecord | None:
-        """A record; the frame, if that is its end.  ``ahead_ns``: what CLOCK_MONOTONIC is short of the time of day."""
+        """Add a record. Return the frame if it is complete. Adding ``ahead_ns`` to CLOCK_MONOTONIC gives Unix time."""
         head = np.frombuffer(data, tapped_programs.RECORD, 1)[0]
         length, interface = int(head["length"]), int(head["interface"])
         worker, sequence = int(head["worker"]), int(head["sequence"])
@@ -60,7 +59,7 @@ class Pairs:
             return None
         number, before = self.came.pop(worker, (0, now))
         verdict, target = Verdict(int(head["verdict"])), int(head["target"])
-        if verdict.kind != "send":  # and as it is, it came; only the time may be known better
+        if verdict.kind != "send":  # the frame is unchanged; its arrival record has the better time
             return TapRecord(before if number == sequence else now, verdict, target, None)
         if number != sequence:
             self.lost += 1
@@ -70,11 +69,10 @@ class Pairs:
 
 
 class TapReader:
-    """Of what ``programs``, which are attached, do; nothing is recorded before ``set_prefilter`` and ``allow`` are "
-    "called."""
+    """Records what the attached ``programs`` do, once ``set_prefilter`` and ``allow`` have been called."""
 
     def __init__(self, kernel: Kernel, programs: Mapping[Attach, str]) -> None:
-        """Takes as long as a compilation does the first time.  BpfError where the kernel refuses it."""
+        """Load and attach the recording programs, which compiles them the first time. Raise BpfError on refusal."""
         self._kernel, self._workers = kernel, kernel.tables.sizes.workers
         self._pairs = Pairs()
         size = tapped_programs.PREFILTER_BYTES + self._workers * tapped_programs.BUDGET.itemsize
@@ -99,22 +97,22 @@ class TapReader:
         return self._ring.fileno()
 
     def set_prefilter(self, prefilter: Mapping[str, int]) -> None:
-        """Record what passes from now on: fields of SIEVE, those that are not named ask nothing."""
+        """Record frames that match from now on. ``prefilter`` holds fields of PREFILTER; absent ones match all."""
         row = np.zeros(1, PREFILTER)
         for name, value in prefilter.items():
             row[name] = value
-        self._budget["left"] = 0  # in between the sieve is neither the old one nor the new one
+        self._budget["left"] = 0  # record nothing while the prefilter is half written
         self._prefilter[:] = row
 
     def allow(self, frames: int) -> int:
-        """Let each worker record so many more at most; how many passed the sieve before and were not recorded."""
+        """Let each worker record at most ``frames`` more. Return how many matching frames were not recorded so far."""
         skipped = int(self._budget["skipped"].sum()) + self._pairs.lost
         self._budget["skipped"] = self._pairs.lost = 0
         self._budget["left"] = frames
         return skipped
 
     def read(self) -> Iterator[TapRecord]:
-        """What the ring has."""
+        """Yield the frames that are complete in the ring."""
         ahead_ns = time.time_ns() - time.monotonic_ns()
         for data in self._ring.records():
             recorded = self._pairs.add(data, ahead_ns)
@@ -122,7 +120,7 @@ class TapReader:
                 yield recorded
 
     def close(self) -> None:
-        """Put the usual programs back, unless somebody took them off meanwhile."""
+        """Restore the usual programs, unless they have been detached meanwhile."""
         with contextlib.suppress(SetupError):
             for place in self._loaded:
                 self._kernel.swap(place, self._kernel.loaded[place])

@@ -1,6 +1,6 @@
-"""A TUN device: how an agent in user space hands packets to the local stack, and gets the replies.
+"""A TUN device, through which an agent in user space exchanges packets with the local stack.
 
-The data path knows frames with an Ethernet header, so packets get a blank one here and lose it again.
+The data path expects an Ethernet header, so this driver adds an empty one and removes it again.
 """
 
 import errno
@@ -27,7 +27,7 @@ write = types.ExternalFunction("write", types.int64(types.int32, Pointer, types.
 
 
 class Tun:
-    """One TUN device; it vanishes with the process, unless it ``stays``.  SetupError where it cannot be made."""
+    """One TUN device. It ends with the process unless ``stay`` is called. Raise SetupError if it cannot be created."""
 
     def __init__(self, name: str, capacity: int) -> None:
         try:
@@ -40,8 +40,8 @@ class Tun:
         except OSError as error:
             os.close(self._descriptor)
             if error.errno == errno.EBUSY:
-                raise SetupError(f"TUN device {name}", "another agent has it", "end that one first") from error
-            hint = "needs CAP_NET_ADMIN, and that no other interface has the name"
+                raise SetupError(f"TUN device {name}", "another agent uses it", "stop that agent first") from error
+            hint = "needs CAP_NET_ADMIN and a name that no other interface has"
             raise SetupError(f"TUN device {name}", error.strerror or str(error), hint) from error
         self.name = answer[:16].rstrip(b"\0").decode()
         self._arena = np.zeros((capacity, STRIDE_BYTES), np.uint8)
@@ -53,21 +53,21 @@ class Tun:
         self.close()
 
     def stay(self, stays: bool) -> None:
-        """Whether the device outlives the process: packets that are routed to it are then dropped, not routed on."""
+        """Set whether the device outlives the process. Packets routed to it are then dropped, not forwarded."""
         fcntl.ioctl(self._descriptor, TUNSETPERSIST, int(stays))
 
     def fileno(self) -> int:
         return self._descriptor
 
     def receive(self, batch: Batch) -> int:
-        """Fill the batch with packets that the stack sent into the device; how many."""
+        """Fill the batch with packets that the stack sent to the device. Return how many."""
         batch.count = int(
             _receive(self._descriptor, _address(self._arena), batch.address, batch.length, batch.flags, batch.capacity)
         )
         return batch.count
 
     def send(self, batch: Batch, below: int, least: int = 0) -> int:
-        """Hand the packets with a verdict from ``least`` to below ``below`` to the stack; how many it took."""
+        """Pass packets with ``least`` <= verdict < ``below`` to the stack. Return how many it accepted."""
         return int(_send(self._descriptor, batch.address, batch.length, batch.verdict, batch.count, least, below))
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Keeps a mux's VIPs from the kernel's receive path, so that the kernel does not forward what the mux has taken.
+"""Hides a mux's VIPs from the kernel's receive path, so that the kernel does not forward packets the mux has handled.
 
-A packet socket gets a copy of each frame, and the kernel's stack gets the frame itself; so does what an XDP program
-punts.  Where the host forwards (net.ipv4.ip_forward, as Docker and Kubernetes set it), it would send a VIP's packets
-back to the router.  A program at tcx ingress drops them there, after the packet socket has its copy (Linux 6.6).
-An address of the host itself passes: it is delivered there, not forwarded.
+A packet socket gets a copy of each frame; the kernel's stack gets the frame itself, and also the frames that an XDP
+program punts. If the host forwards (net.ipv4.ip_forward, which Docker and Kubernetes set), it would send a VIP's
+packets back to the router. A program at tcx ingress drops them after the packet socket has its copy (Linux 6.6). The
+host's own addresses pass: packets to them are delivered, not forwarded.
 """
 
 import os
@@ -21,12 +21,12 @@ PLACE, MODE = Attach.TCX_INGRESS, "tcx"
 
 
 class VipFilter:
-    """The filter on one interface; BpfError where the kernel does not take it."""
+    """The filter on one interface. Raise BpfError if the kernel refuses it."""
 
     def __init__(self, interface: str, directory: pins.Pins | None = None) -> None:
-        """``directory``: where the link is pinned, so that it outlives this process as an XDP program does.
+        """``directory`` is where the link is pinned, so that it outlives this process, as an XDP program does.
 
-        Without one it goes with the process: then nothing is left that forwards in its stead.
+        Without it the filter ends with the process, which is then also the end of the mux.
         """
         self._interface, self._index, self._pins = interface, 0, directory
         self._vips = AddressSet("lbmux_vips")
@@ -41,9 +41,9 @@ class VipFilter:
         self.close()
 
     def hide(self, vips: Iterable[Address], local: Collection[Address]) -> None:
-        """Keep exactly these from the kernel, but for the host's own addresses; attached where it is not.
+        """Hide exactly these addresses, except the host's own. Attach the filter if it is not attached.
 
-        OSError where the interface is gone.
+        Raise OSError if the interface is gone.
         """
         self._vips.replace(set(vips) - set(local))
         if not self.is_attached():
@@ -59,7 +59,7 @@ class VipFilter:
         held = self._pins.links().get(PLACE) if self._pins else None
         if held is not None:
             self._link = syscall.open_pinned(held[0])
-            if self.is_attached():  # an earlier process left it: in one step from its VIPs to ours
+            if self.is_attached():  # from an earlier process: replace its VIPs with ours atomically
                 syscall.update_link(self._link, program)
                 return
             self._close_link()
@@ -74,15 +74,15 @@ class VipFilter:
             self._link = None
 
     def is_attached(self) -> bool:
-        """Whether it still is where it was put: it may be taken off, and the interface may go."""
+        """Return whether the filter is still attached: it may have been detached, or the interface removed."""
         return self._link is not None and syscall.linked_interface(self._link) == self._index
 
     def dropped(self) -> int:
-        """Frames that the kernel did not get because of it."""
+        """Return how many frames the filter has dropped."""
         return int(COUNTER.unpack_from(self._count)[0])
 
     def close(self) -> None:
-        """Takes it off where it is not pinned."""
+        """Close the filter. This detaches it unless it is pinned."""
         self._close_link()
         self._vips.close()
         os.close(self._counter)

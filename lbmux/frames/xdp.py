@@ -1,7 +1,7 @@
-"""A program on an interface, with its tables: attached, swapped in place, and left to run without this process.
+"""The kernel driver: attaches programs with their tables to an interface, replaces them, and leaves them running.
 
-The kernel's driver.  Native where the interface's driver can, generic else.  What is attached is pinned
-(lbmux.targets.bpf.pins): a later process finds it and takes over, with every flow.
+XDP is native if the interface's driver supports it, else generic. Attached programs are pinned
+(lbmux.targets.bpf.pins), so a later process finds them and takes over with every flow.
 """
 
 import errno
@@ -21,32 +21,32 @@ from lbmux.targets.regions import Tables
 Mode = Literal["native", "generic", "tcx"]
 FLAGS: dict[Mode, int] = {"native": syscall.XDP_NATIVE, "generic": syscall.XDP_GENERIC, "tcx": 0}
 FINAL = (errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ENODEV)
-"""Refusals that another mode would meet as well."""
+"""Errors that would also occur in another mode."""
 
 
 class Kernel:
-    """The kernel's part of a mux or an agent on one interface.
+    """The kernel part of a mux or an agent on one interface.
 
-    ``tables`` are those in force where they are of these sizes (``adopted``), else new ones; ``previous`` are then
-    those in force until ``attach``.  ``attach`` is called once the tables are filled.
+    ``tables`` are those in force if they have these sizes (``adopted``), else new ones; ``previous`` are then those in
+    force until ``attach``. Call ``attach`` when the tables are filled.
     """
 
     def __init__(self, interface: str, sizes: Sizes, role: str = "mux") -> None:
-        """SetupError or BpfError where it cannot be had: no right, an old kernel, no such interface."""
+        """Raise SetupError or BpfError if this is not possible: no permission, an old kernel, no such interface."""
         self.interface = interface
         self.index = _index(interface)
         self.modes: dict[Attach, Mode] = {}
         self.xdp_modes: tuple[Mode, ...] = ("native", "generic")
-        """In which to try to attach XDP programs, the best first."""
+        """The modes in which to try to attach XDP programs, best first."""
         self.native_refused = ""
-        """Why it is not the best of them; the kernel's words."""
+        """The kernel's reason for refusing the best mode."""
         self.loaded: dict[Attach, Loaded] = {}
         self.previous: Pinned | None = None
         self.egress_refused: dict[int, BpfError] = {}
-        """Interfaces, by index, that ``reach`` asked for and whose egress the kernel refused."""
+        """Errors by index of interfaces where the kernel refused the egress program."""
         self._egress: Collection[int] = ()
         self._running: dict[Attach, int] = {}
-        """The program that is attached at each place: the usual one, or a watched one."""
+        """The program at each attach point: the usual one, or the one that also records frames."""
         self._lock = threading.RLock()  # trace and route changes come from different threads
         pins.mount()
         self.pins_end_with = pins.lifetime_limit()
@@ -60,7 +60,7 @@ class Kernel:
             self._generation = None
 
     def _remove_stale_links(self) -> None:
-        """Of an interface of this name that is gone."""
+        """Remove pinned links of interfaces that no longer exist."""
         for path, _ in self.pins.links().values():
             if _linked(path) != self.index:
                 path.unlink()
@@ -83,7 +83,7 @@ class Kernel:
         return self.kernel_tables.tables
 
     def load(self, programs: Mapping[Attach, str]) -> None:
-        """Compile and verify programs by name, which takes the most time; they see no packets yet."""
+        """Compile and verify programs by name, the slowest step. They do not see packets yet."""
         assert self.kernel_tables is not None
         objects.prepare([*programs.values(), kernel_clock.PROGRAM])
         for place, name in programs.items():
@@ -93,8 +93,10 @@ class Kernel:
     def load_beside(
         self, programs: Mapping[Attach, str], more: Mapping[str, int], rings: Mapping[str, int]
     ) -> dict[Attach, Loaded]:
-        """Programs on the same tables that may be swapped for those attached; ``more`` and ``rings`` are what they have
-        beside them (KernelTables.load).  Whoever asked closes their descriptors."""
+        """Load programs for the same tables that can replace the attached ones. The caller closes their descriptors.
+
+        ``more`` and ``rings`` are their further maps (KernelTables.load).
+        """
         assert self.kernel_tables is not None
         objects.prepare(programs.values())
         loaded = dict[Attach, Loaded]()
@@ -108,10 +110,10 @@ class Kernel:
         return loaded
 
     def swap(self, place: Attach, loaded: Loaded) -> None:
-        """Put a program in the place of the one that is attached there; SetupError where none is any more."""
+        """Replace the program at an attach point. Raise SetupError if none is attached."""
         links = self.pins.links()
         if place not in links:
-            raise SetupError(f"interface {self.interface}", "the program was taken off", "start the daemon again")
+            raise SetupError(f"interface {self.interface}", "the program has been detached", "restart the daemon")
         with self._lock:
             _update(links[place][0], loaded.descriptor)
             self._running[place] = loaded.descriptor
@@ -119,10 +121,9 @@ class Kernel:
                 self._update_egress()
 
     def reach(self, indices: Collection[int]) -> None:
-        """Have the egress program at these interfaces too: from now on, or from ``attach`` on.
+        """Attach the egress program to these interfaces too, now or in ``attach``.
 
-        It stays where it was until the interface is gone: a link that flaps loses its routes, and gets them back before
-        anyone hears of it.
+        It stays on interfaces that are no longer listed: a link that flaps loses its routes for a moment.
         """
         with self._lock:
             self._egress = [index for index in indices if index != self.index]
@@ -148,7 +149,7 @@ class Kernel:
             os.close(link)
 
     def _update_egress(self) -> None:
-        """The running egress program is at every other interface that had one; links of vanished interfaces go."""
+        """Update the egress program at every other interface. Remove the links of interfaces that are gone."""
         for index, path in self.pins.egress_links().items():
             if _linked(path) == index:
                 _update(path, self._running[Attach.TCX_EGRESS])
@@ -156,7 +157,7 @@ class Kernel:
                 path.unlink()
 
     def attach(self, programs: Mapping[Attach, str]) -> None:
-        """Let programs see packets from now on, loaded if they are not; one that is attached is swapped in place."""
+        """Attach programs, loading them if necessary. Programs that are attached already are replaced."""
         assert self.kernel_tables is not None
         self.load(programs)
         if self._generation is None:
@@ -170,7 +171,7 @@ class Kernel:
         self.pins.remove_all_but(self._generation, kept)
 
     def _attach_all(self) -> None:
-        """Egress first: nothing comes in while a reply could leave untranslated."""
+        """Attach egress programs first: no packet may arrive while a reply could leave untranslated."""
         links = self.pins.links()
         for place, loaded in sorted(self.loaded.items(), key=lambda one: one[0] is Attach.XDP):
             program = self._running.setdefault(place, loaded.descriptor)
@@ -178,7 +179,7 @@ class Kernel:
                 path, mode = links[place]
                 self.modes[place] = cast(Mode, mode)
                 if place is Attach.XDP and mode != self.xdp_modes[0]:
-                    self.native_refused = f"an earlier run attached it as {mode}: `lbmux detach` lets the next one try"
+                    self.native_refused = f"an earlier run attached it in {mode} mode; `lbmux detach`, then restart"
                 _update(path, program)
             else:
                 self.modes[place] = self._link(place, program)
@@ -186,7 +187,7 @@ class Kernel:
                 self._attach_egress()
 
     def reattach(self) -> None:
-        """Attach to the interface of this name, which was recreated.  SetupError, BpfError."""
+        """Attach to the recreated interface of this name. Raise SetupError or BpfError if that fails."""
         with self._lock:
             self.index = _index(self.interface)
             self._remove_stale_links()
@@ -211,12 +212,12 @@ class Kernel:
         raise _explained(self.interface, refused) from refused
 
     def is_attached(self) -> bool:
-        """Whether all programs are where ``attach`` put them: who may do that may take them off, or the interface."""
+        """Return whether all programs are still attached: others may detach them or remove the interface."""
         links = self.pins.links()
         return all(place in links and _linked(links[place][0]) == self.index for place in self.loaded)
 
     def close(self) -> None:
-        """Let go of it: the programs run on."""
+        """Close all descriptors. The programs keep running."""
         for loaded in self.loaded.values():
             os.close(loaded.descriptor)
         self.loaded = {}
@@ -226,13 +227,13 @@ class Kernel:
             self.previous.close()
 
     def detach(self) -> None:
-        """Take the programs off, and remove the tables."""
+        """Detach the programs and remove the tables."""
         self.pins.remove()
         self.close()
 
 
 def detach(interface: str, roles: Iterable[str] = pins.ROLES) -> bool:
-    """Take off what a mux and an agent have attached to an interface; whether there was anything."""
+    """Detach the programs of a mux and an agent from an interface. Return whether there were any."""
     removed = [pins.Pins(pins.directory_of(interface, role)).remove() for role in roles]
     return any(removed)
 
@@ -246,10 +247,10 @@ def _update(path: os.PathLike[str], program: int) -> None:
 
 
 def _linked(path: os.PathLike[str]) -> int:
-    """The interface of a pinned link; 0 where it is gone."""
+    """Return the interface index of a pinned link, or 0 if it is gone."""
     try:
         link = syscall.open_pinned(path)
-    except BpfError:  # just taken away
+    except BpfError:  # just removed
         return 0
     try:
         return syscall.linked_interface(link)
@@ -266,6 +267,6 @@ def _index(interface: str) -> int:
 
 def _explained(interface: str, error: BpfError) -> Exception:
     if error.number in (errno.EBUSY, errno.EEXIST):
-        hint = "`ip link show` names it; `lbmux detach` takes off one of lbmux'"
+        hint = "`ip link show` names it; `lbmux detach` removes one of lbmux's"
         return SetupError(f"interface {interface}", "another XDP program is attached", hint)
     return error

@@ -172,7 +172,7 @@ def test_a_second_agent_is_refused_and_harms_not_the_first(lab: Lab) -> None:
     with running(lab, "mux1", "mux"), running(lab, "host1", "agent"):
         other = Daemon(lab, "host1", "agent", "--control", str(lab.directory / "other.sock"))
         assert other.process.wait(30) == 1
-        assert other.log == "lbmux: TUN device lbmux0: another agent has it (end that one first)\n"
+        assert other.log == "lbmux: TUN device lbmux0: another agent uses it (stop that agent first)\n"
         assert whoami(lab, VIP, 80) == "h1"
 
 

@@ -61,12 +61,12 @@ class TestBoth:
                 _, error = read_bytes(tmp_path, whole[:size])
             except CaptureError as raised:
                 error = raised
-            assert error is not None and "data is cut short" in error.reason
+            assert error is not None and "data is truncated" in error.reason
 
     def test_capture_cut_inside(self, tmp_path: Path, compress: Compress) -> None:
         found, error = read_bytes(tmp_path, compress(PCAP[:-1]))
         assert found == TWO[:1]
-        assert error is not None and (error.offset, error.reason) == (24 + 80, "cut short")
+        assert error is not None and (error.offset, error.reason) == (24 + 80, "truncated")
 
     def test_damaged_checksum(self, tmp_path: Path, compress: Compress) -> None:
         damaged = bytearray(compress(PCAP))

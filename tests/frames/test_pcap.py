@@ -121,7 +121,7 @@ class TestDamage:
         assert len(found) == whole
         if (size - 24) % 80:
             assert error is not None
-            assert (error.offset, error.reason) == (24 + whole * 80, "cut short")
+            assert (error.offset, error.reason) == (24 + whole * 80, "truncated")
         else:
             assert error is None
 

@@ -150,20 +150,20 @@ class TestForeignLinkTypes:
         content = START + enhanced(FRAME) + interface(105)
         found, error = read_bytes(tmp_path, (content + enhanced(FRAME, number=1))[:-1])
         assert len(found) == 1
-        assert reason_of(error) == (len(content), "cut short")
+        assert reason_of(error) == (len(content), "truncated")
 
 
 class TestDamage:
     @pytest.mark.parametrize(
         ("bad", "reason"),
         [
-            (block(6, bytes(20), length=11), "a block length that cannot be"),
-            (block(6, bytes(20), length=33), "a block length that cannot be"),
-            (block(6, bytes(16)), "a block length that cannot be"),
-            (block(3, b""), "a block length that cannot be"),
-            (block(1, b"\x01\0\0\0"), "a block length that cannot be"),
-            (block(6, bytes(20), length=1 << 21), "a length beyond any packet's"),
-            (enhanced(FRAME, captured=LARGEST_BYTES + 1), "a length beyond any packet's"),
+            (block(6, bytes(20), length=11), "an invalid block length"),
+            (block(6, bytes(20), length=33), "an invalid block length"),
+            (block(6, bytes(16)), "an invalid block length"),
+            (block(3, b""), "an invalid block length"),
+            (block(1, b"\x01\0\0\0"), "an invalid block length"),
+            (block(6, bytes(20), length=1 << 21), "a packet length above the maximum"),
+            (enhanced(FRAME, captured=LARGEST_BYTES + 1), "a packet length above the maximum"),
             (block(6, bytes(84), trailer=100), "a block whose two lengths differ"),
             (block(1, bytes(8), trailer=24), "a block whose two lengths differ"),
             (block(UNKNOWN, bytes(8), trailer=24), "a block whose two lengths differ"),
@@ -174,9 +174,9 @@ class TestDamage:
             (section() + enhanced(FRAME), "a packet of an interface that is not described"),
             (block(0x0A0D0D0A, bytes(16)), "a section without a byte order"),
             (section(version=2), "a section of an unknown version"),
-            (interface(resolution=b"\x06\x06"), "an interface whose description cannot be"),
-            (interface(offset=b"\x06"), "an interface whose description cannot be"),
-            (block(1, struct.pack("<HHIHH", 1, 0, 0, 2, 99)), "an interface whose description cannot be"),
+            (interface(resolution=b"\x06\x06"), "an interface with invalid options"),
+            (interface(offset=b"\x06"), "an interface with invalid options"),
+            (block(1, struct.pack("<HHIHH", 1, 0, 0, 2, 99)), "an interface with invalid options"),
         ],
     )
     def test_what_is_whole_before_it_is_read(self, tmp_path: Path, bad: bytes, reason: str) -> None:
@@ -200,13 +200,13 @@ class TestDamage:
         if size == starts[at]:
             assert error is None
         else:
-            assert reason_of(error) == (starts[at], "cut short")
+            assert reason_of(error) == (starts[at], "truncated")
 
     def test_cut_in_a_block_over_the_buffer(self, tmp_path: Path) -> None:
         good = START + enhanced(FRAME)
         found, error = read_bytes(tmp_path, good + block(UNKNOWN, bytes(3_000_000))[:-1])
         assert len(found) == 1
-        assert reason_of(error) == (len(good), "cut short")
+        assert reason_of(error) == (len(good), "truncated")
 
     def test_interfaces_without_end(self, tmp_path: Path) -> None:
         _, error = read_bytes(tmp_path, section() + interface() * 65537)

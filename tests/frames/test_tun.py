@@ -143,7 +143,7 @@ def test_the_kernel_numbers_a_name_with_a_pattern(pair: Pair) -> None:
 
 
 def test_a_device_that_another_has_is_refused(pair: Pair, tun: Tun) -> None:
-    with pytest.raises(SetupError, match=f"^TUN device {NAME}: another agent has it [(]end that one first[)]$"):
+    with pytest.raises(SetupError, match=f"^TUN device {NAME}: another agent uses it [(]stop that agent first[)]$"):
         pair.inside("a", lambda: Tun(NAME, CAPACITY))
 
 

@@ -42,8 +42,8 @@ RECORD = layout(
     ("time_ns", "u8"), ("sequence", "u8"), ("after", "u4"), ("length", "u4"), ("verdict", "i4"), ("target", "i4"),
     ("worker", "u4"), ("interface", "u4"), ("leaves_by", "u4"), ("unused", "u4"),
 )  # fmt: skip
-"""The header of a frame in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after``: after the data path, not before;
-``length`` of the frame in bytes, of which the ring has at most MOST_BYTES; ``leaves_by``: 0 if same as ``interface``."""
+"""A frame's header in the ring: ``time_ns`` of CLOCK_MONOTONIC; ``after`` the data path, not before it; the
+frame's ``length`` in bytes, of which the ring has at most MOST_BYTES; ``leaves_by`` is 0 if equal to ``interface``."""
 MOST_BYTES = 2048
 PREFILTER_BYTES, RECORD_BYTES = PREFILTER.itemsize, RECORD.itemsize
 budget_row, trace = rows(BUDGET), table("trace")

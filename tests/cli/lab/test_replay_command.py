@@ -39,7 +39,7 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     [
         (
             ["/nope.pcap", *CONFIG],
-            "lbmux: /nope.pcap: No such file or directory (name a file that is there, and that this user may read)",
+            "lbmux: /nope.pcap: No such file or directory (name an existing file that this user may read)",
         ),
         ([TCP, "-c", "/nope.yaml"], "lbmux: /nope.yaml: cannot be read: No such file or directory"),
         (
@@ -93,12 +93,12 @@ def test_damage_is_named_after_the_results(capsys: pytest.CaptureFixture[str]) -
     assert run(["replay", CUT, *CONFIG]) == 1
     out, err = capsys.readouterr()
     assert f"{CUT}: 17 packets in " in out
-    assert err == f"lbmux: {CUT}: at byte 1319: cut short\n"
+    assert err == f"lbmux: {CUT}: at byte 1319: truncated\n"
 
 
 def test_damage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", CUT, *CONFIG, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["damage"] == {"offset": 1319, "reason": "cut short"}
+    assert json.loads(capsys.readouterr().out)["damage"] == {"offset": 1319, "reason": "truncated"}
 
 
 def test_outer_addresses_as_given(tmp_path: Path) -> None:
