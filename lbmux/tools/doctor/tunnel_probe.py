@@ -254,6 +254,8 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
     port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], sender.version)), None)
     if port is not None and targets[port].kind != "direct":
         return port, answer
+    if port is None and answer.kind == "too_big":
+        return None  # the mux's own error, sent to the probe as to a client after the router's error about the tunnel
     # The host's own error about what the agent delivered: the packet to the VIP, or the translated one to the DIP.
     port = port or struct.unpack_from("!H", quoted, length)[0]
     if port not in targets or quoted[PROTOCOL_AT[sender.version]] != PROTOCOLS[targets[port].protocol]:

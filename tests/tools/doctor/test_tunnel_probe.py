@@ -124,6 +124,12 @@ def test_a_port_behind_the_tunnel_that_is_unreachable_is_closed(delivered_to: st
     assert found(HOST1, error(3, 3, datagram)) == (DATAGRAM, Answer("closed", str(HOST1), reason="port unreachable"))
 
 
+def test_too_big_about_the_inner_packet_is_the_muxs_own_error() -> None:
+    """The mux tells the probe, as it tells clients, what a router said about the tunnel: the router counts."""
+    inner = outer(FIRST_PORT + 2).payload
+    assert found(VIP6, error(2, 0, bytes(inner), mtu=1380)) is None
+
+
 def test_without_an_outer_header_a_port_that_is_unreachable_is_closed() -> None:
     answer = found(HOST2, error(3, 3, SENT[DIRECT]))
     assert answer is not None and (answer[0], answer[1].kind) == (DIRECT, "closed")
