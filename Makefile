@@ -16,6 +16,7 @@ demo: setup
 ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_board_stalls.py
 
 test: check
+	@$(VENV)/python -m tests.warm_cache
 	@$(VENV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 	@$(VENV)/python -m pytest -q $(ALONE)
 

@@ -9,6 +9,7 @@ import pytest
 
 from lbmux.cli import logs
 
+STARTS_DAEMONS = tuple(f"tests/{folder}/" for folder in ("bgp", "cli", "daemons", "docs", "lab", "tools"))
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
 # Hundreds of daemons are started, and each would compile all that it imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -18,6 +19,17 @@ def pytest_configure() -> None:
     """Some tests interrupt themselves, or what they started: also where we were started in the background of a shell,
     which has its children ignore that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_cache(request: pytest.FixtureRequest) -> None:
+    """Compile before the first test that starts a daemon: a cold start takes longer than tests wait."""
+    items = [item for item in request.session.items if item.nodeid.startswith(STARTS_DAEMONS)]
+    if os.geteuid() == 0 and any(item.get_closest_marker("root") for item in items):
+        from tests.warm_cache import warm
+
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            warm(lambda line: print(line, flush=True))
 
 
 @pytest.fixture(autouse=True)
