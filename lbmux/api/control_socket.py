@@ -1,11 +1,11 @@
 """The control channel of a running daemon: a Unix stream socket, one JSON object a line each way.
 
-    {"command": "reload"}                          a request: the command, and its arguments beside it
-    {"ok": true, "result": ...}                    its answer
-    {"ok": false, "error": "...", "problems": []}  or why not
+    {"command": "reload"}                          a request: the command and its arguments
+    {"ok": true, "result": ...}                    the answer
+    {"ok": false, "error": "...", "problems": []}  the answer if the request fails
 
-A handler that is an async generator streams: its values each with `"more": true`, then `{"ok": true, "end":
-true}`. Who may open the socket may command the daemon, so its mode is 0600.
+A handler that is an async generator streams: each value comes with `"more": true`, followed by `{"ok": true, "end":
+true}`. Everyone who can open the socket controls the daemon, so its mode is 0600.
 """
 
 import asyncio
@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 1024
 
 Handler = Callable[..., Any]
-"""A coroutine function or an async generator function; a request's arguments are its keyword arguments."""
+"""A coroutine function or an async generator function; it gets a request's arguments as keyword arguments."""
 
 
 def default_path(program: str) -> Path:
-    """Where a program (`mux`, `agent`, `edge`) listens unless it is told otherwise."""
+    """Return the default socket of a program (`mux`, `agent`, `edge`)."""
     return Path("/run/lbmux") / f"{program}.sock"
 
 
 def meant_path(given: Path | None) -> Path:
-    """The socket that is asked where none is named: of the first of mux, agent and edge that there is."""
+    """Return the given socket, or else the first existing one of mux, agent and edge."""
     paths = [default_path(program) for program in ("mux", "agent", "edge")]
     return given or next((path for path in paths if path.exists()), paths[0])
 
 
 class ControlServer:
-    """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` are by command."""
+    """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` maps commands to handlers."""
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler], mode: int = 0o600) -> None:
         self.path = path
@@ -58,7 +58,7 @@ class ControlServer:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """SetupError where the socket cannot be made, or another daemon listens there."""
+        """Start to listen; raise SetupError if the socket cannot be created or another daemon listens there."""
         listener = _listen(self.path, self.mode)
         self._inode = self.path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_REQUEST_BYTES)
@@ -71,7 +71,7 @@ class ControlServer:
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        # Not another daemon's that has taken the place meanwhile.
+        # Keep the socket of another daemon that has replaced ours.
         if self.path.exists() and self.path.stat().st_ino == self._inode:
             self.path.unlink()
 
@@ -83,13 +83,13 @@ class ControlServer:
         await self.stop()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # accepted while we stopped
+        if self._server is None:  # accepted during stop()
             writer.close()
             return
         client = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._clients.add(client)
         client.add_done_callback(self._clients.discard)
-        # Not in the task itself: one that is cancelled before its first step would never come to it.
+        # Close it here: a task that is cancelled before its first step never runs its own cleanup.
         client.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,7 +99,7 @@ class ControlServer:
                     writer.write(answer)
                     await writer.drain()
         except ValueError:  # from readline: no end of line within the limit
-            writer.write(_line({"ok": False, "error": f"a request has at most {MAX_REQUEST_BYTES} bytes"}))
+            writer.write(_line({"ok": False, "error": f"a request may have at most {MAX_REQUEST_BYTES} bytes"}))
         except ConnectionError:
             pass  # the client has gone
 
@@ -114,12 +114,12 @@ class ControlServer:
             else:
                 yield _line({"ok": True, "result": await answer})
         except ConfigError as error:
-            yield _line({"ok": False, "error": "the configuration is not usable", "problems": error.lines()})
+            yield _line({"ok": False, "error": "the configuration is invalid", "problems": error.lines()})
         except ControlError as error:
             yield _line({"ok": False, "error": error.reason, "problems": error.problems})
         except LbmuxError as error:
             yield _line({"ok": False, "error": str(error)})
-        except Exception as error:  # a fault of ours must not end the daemon, nor leave the client waiting
+        except Exception as error:  # a bug must neither stop the daemon nor leave the client waiting
             log.exception("control socket: %r failed", request[:200])
             yield _line({"ok": False, "error": f"internal error: {error!r}"})
 
@@ -129,13 +129,13 @@ class ControlServer:
         except (ValueError, RecursionError):
             raise ControlError(self.path, "the request is not JSON") from None
         if not isinstance(arguments, dict) or not isinstance(arguments.get("command"), str):
-            raise ControlError(self.path, 'a request is an object with "command"')
+            raise ControlError(self.path, 'the request is not an object with "command"')
         command = arguments.pop("command")
         handler = self.handlers.get(command)
         if handler is None and command in RENAMED:
             raise ControlError(self.path, f"`{command}` was renamed to `{RENAMED[command]}`")
         if handler is None:
-            raise ControlError(self.path, f"no command {command!r}: there are {', '.join(self.handlers)}")
+            raise ControlError(self.path, f"unknown command {command!r}; use one of {', '.join(self.handlers)}")
         try:
             inspect.signature(handler).bind(**arguments)
             return handler, {name: _checked(handler, name, value) for name, value in arguments.items()}
@@ -144,7 +144,7 @@ class ControlServer:
 
 
 def _checked(handler: Handler, name: str, value: Any) -> Any:
-    """An argument of the type that the handler's annotation names; ValueError for another."""
+    """Validate an argument by the handler's annotation; raise ValueError if its type is wrong."""
     from pydantic import ValidationError
 
     adapter = _types(handler).get(name)
@@ -168,14 +168,14 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def ask(path: Path, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
-    """The result of a command; ControlError where nobody answers, or the answer is no."""
+    """Send a command and return its result; raise ControlError if it fails or no daemon answers."""
     for result in ask_stream(path, command, timeout_s=timeout_s, **arguments):
         return result
     return None
 
 
 def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **args: Any) -> Iterator[Any]:
-    """The results of a command that streams, as they come; ControlError as in `ask`."""
+    """Send a command that streams and yield its results as they arrive; raise ControlError as `ask` does."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
@@ -192,26 +192,26 @@ def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **ar
                     if not answer.get("more"):
                         return
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(path, "nothing listens there: is the daemon running?") from None
+        raise ControlError(path, "nothing listens there; is the daemon running?") from None
     except OSError as error:
         raise ControlError(path, error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ControlError(path, "what listens there is no lbmux daemon") from error
-    raise ControlError(path, "the daemon hung up")
+        raise ControlError(path, "the process that listens there is not an lbmux daemon") from error
+    raise ControlError(path, "the daemon closed the connection")
 
 
 def ask_list(path: Path, what: str, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
-    """A list that comes in parts, whole; ControlError as in `ask`."""
+    """Return a list that is streamed in parts; raise ControlError as `ask` does."""
     return [line for part in ask_stream(path, what, timeout_s=timeout_s) for line in part[what]]
 
 
 def _listen(path: Path, mode: int) -> socket.socket:
-    """A listening socket; one that a dead daemon left is replaced."""
+    """Return a listening socket; replace the socket file of a dead daemon."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_stale(path)
-        # The mode holds from the first moment on: chmod after bind would leave a gap.
+        # umask sets the mode atomically: chmod after bind would leave a gap.
         umask = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
@@ -219,7 +219,7 @@ def _listen(path: Path, mode: int) -> socket.socket:
             os.umask(umask)
     except OSError as error:
         listener.close()
-        hint = "name another one by --control, in a directory where this user may write"
+        hint = "use --control with a path in a directory that this user can write"
         raise SetupError(f"control socket {path}", error.strerror or str(error), hint) from error
     except SetupError:
         listener.close()
@@ -232,8 +232,8 @@ def _listen(path: Path, mode: int) -> socket.socket:
 def _remove_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            hint = "remove it, or name another one by --control"
-            raise SetupError(f"control socket {path}", "there is something else in its place", hint)
+            hint = "remove it, or use another path with --control"
+            raise SetupError(f"control socket {path}", "the file exists and is not a socket", hint)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -242,4 +242,4 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
         else:
-            raise SetupError(f"control socket {path}", "another daemon listens there", "name another one by --control")
+            raise SetupError(f"control socket {path}", "another daemon listens there", "use another --control")

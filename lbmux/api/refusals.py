@@ -1,4 +1,4 @@
-"""What a daemon is asked and cannot say: an answer that tells what to do instead, not a list of its commands."""
+"""Answers to requests that a daemon cannot handle: they say what to do instead."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from lbmux.api.control_socket import Handler
 from lbmux.errors import LbmuxError
 
 OF_A_MUX = {
-    "bgp": "this mux announces nothing by BGP: start it with --bgp-peer ADDRESS",
+    "bgp": "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS",
 }
 OF_AN_AGENT = {
-    "bgp": "an agent announces nothing: name the socket of a mux or an edge by --control",
+    "bgp": "an agent does not use BGP; use --control with the socket of a mux or an edge",
 }
 OF_AN_EDGE = dict.fromkeys(
     ("services", "backends", "neighbours", "counters", "runtime", "flows", "flow_count"),
-    "an edge forwards nothing and has no tables: it has `lbmux show health` and `lbmux show bgp`",
+    "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",
 )
 
 
 def refuse_requests(reasons: Mapping[str, str]) -> dict[str, Handler]:
-    """Handlers of a control socket; ``reasons`` are by command."""
+    """Return handlers that refuse requests; ``reasons`` maps commands to reasons."""
     return {command: _refuse(reason) for command, reason in reasons.items()}
 
 

@@ -1,4 +1,4 @@
-"""Requests of the control socket that had other names: refused, with the new name."""
+"""Old names of requests of the control socket; they are refused with the new name."""
 
 RENAMED = {
     "order": "override",

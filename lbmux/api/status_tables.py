@@ -1,7 +1,7 @@
-"""What a running mux or agent says of itself: services, backends, counters, neighbours, as plain JSON.
+"""The status of a running mux or agent as plain JSON: services, backends, counters, neighbours.
 
-Read from the tables at the time of asking, in a thread: nothing is kept for it in the packet path.  Everything here
-is a pure function of a Snapshot.
+Everything here is a pure function of a Snapshot, and runs in a thread.  The tables are read on request; the packet path
+keeps no extra state for it.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
 
 
 def services(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Of each: what clients see, its Maglev table and the sums of its backends."""
+    """Return for each service what clients see, its Maglev table, and the sums over its backends."""
     found = []
     lines = {(line["service"], line["backend"]): line for line in backends(snapshot)}
     for service in snapshot.services:
@@ -52,7 +52,10 @@ def services(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Of each: state, next hop, traffic (outer headers included) and flows.  An agent counts no traffic by backend."""
+    """Return for each backend its state, next hop, traffic (with outer headers) and flows.
+
+    An agent does not count traffic by backend.
+    """
     tables, found = snapshot.tables, []
     rows = np.array(list(snapshot.owners), np.int64)
     flows = live_flows.by_backend(snapshot)[rows]
@@ -87,7 +90,7 @@ def _sum(values: Sequence[int | None]) -> int | None:
 
 
 def slot_table(snapshot: Snapshot, service: Service) -> NDArray[np.uint16]:
-    """A service's Maglev table: rows of backends.  Empty at an agent, and where no backend has a weight."""
+    """Return a service's Maglev table: rows of backends.  Empty at an agent, and if no backend has a weight."""
     tables = snapshot.tables
     value = identity(service.vip, service.protocol, service.port)
     held = np.flatnonzero(tables.service_identities == np.uint64(value))
@@ -98,7 +101,7 @@ def slot_table(snapshot: Snapshot, service: Service) -> NDArray[np.uint16]:
 
 
 def digest(snapshot: Snapshot, service: Service, table: NDArray[np.uint16]) -> str | None:
-    """Of the names that the slots have: equal on every mux with the same file, whatever rows its backends lie in."""
+    """Return a hash of the slots' backend names: equal on all muxes with the same file, whatever rows they use."""
     if not len(table):
         return None
     names = sorted(backend.name for backend in service.backends)
@@ -111,13 +114,12 @@ def digest(snapshot: Snapshot, service: Service, table: NDArray[np.uint16]) -> s
 
 
 def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
-    """Verdicts and look-ups, summed over the workers.
+    """Return verdicts and look-ups, summed over the workers.
 
-    ``in_kernel``: the kernel's programs stand in front of user space, the last worker.  What they pass up comes to
-    user space as well, which judges it again by the same function: a pass is counted by both.  So of user space only
-    what it sent or dropped itself counts, and the passes are the kernel's: each frame that is for nobody here then
-    counts once.  (A frame that the kernel passed and user space sent, as for a neighbour that was not yet known, stands
-    in both lines: it was both.)
+    ``in_kernel``: kernel programs process frames before user space, the last worker.  A frame that they pass also
+    reaches user space, which runs the same function on it, so both count it as passed.  Therefore the passes of user
+    space are left out, and each passed frame counts once.  A frame that the kernel passed and user space sent, such as
+    one for a neighbour that was not yet known, counts as both.
     """
     rows = snapshot.tables.verdicts
     if in_kernel:
@@ -135,7 +137,7 @@ def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
 
 
 def neighbours(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The hosts that a mux tunnels to, and how they are reached; an agent sends to none."""
+    """Return the hosts that a mux tunnels to, and their next hops; empty at an agent."""
     if snapshot.is_agent:
         return []
     users: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -160,13 +162,13 @@ def neighbours(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def interface_name(index: int) -> str:
-    with contextlib.suppress(OSError):  # it may have gone since
+    with contextlib.suppress(OSError):  # the interface may be gone
         return socket.if_indextoname(index)
     return str(index)
 
 
 def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
-    """Rows that there are and that are used, and the memory of the regions."""
+    """Return the number of rows and used rows of each table, and the memory of the regions."""
     tables, sizes = snapshot.tables, snapshot.tables.sizes
     used_slots = 0 if snapshot.is_agent else int(tables.services[tables.active]["size"].sum())
     places = sizes.workers * sizes.buckets * tables.flows.shape[-1]

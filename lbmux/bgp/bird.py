@@ -1,6 +1,6 @@
-"""BIRD as the speaker: an instance of our own, its configuration generated, asked and told by its control socket.
+"""BIRD as the speaker: a private instance with a generated configuration, driven through its control socket.
 
-VIPs are static routes in it, which reach BGP and never the kernel: it has no kernel protocol.
+VIPs are static routes.  They never reach the kernel, because this BIRD has no kernel protocol.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.bgp.bgp_settings import PREPENDED, Bgp, Neighbour, Route, in_order
+from lbmux.bgp.bgp_settings import PREPENDED, Bgp, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.notifications import printable
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
@@ -19,18 +19,18 @@ from lbmux.errors import SetupError
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 ANSWER_S = 2.0
 CONFIGURED = ("0003", "0004", "0018")
-"""Configuration in force, or being put in force, or as it was."""
+"""Reply codes: reconfigured, reconfiguration in progress, unchanged."""
 
 
 FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
 def configuration(bgp: Bgp, directory: Path) -> str:
-    """All but the routes, which have a file of their own."""
+    """Generate the configuration; routes are in files of their own."""
     attributes = [f"bgp_community.add(({high},{low}));" for high, low in bgp.communities]
     attributes += [f"bgp_med = {bgp.med};"] if bgp.med is not None else []
     export = f"export filter {{ {' '.join(attributes)} accept; }};"
-    # Quoted strings have no escapes in BIRD, so a password with a quote was refused before.
+    # Quoted strings have no escapes in BIRD; passwords with a quote are refused earlier.
     common = [
         f"hold time {bgp.hold_s};", f"keepalive time {max(1, bgp.hold_s // 3)};", "connect delay time 1;",
         "connect retry time 1;", "error wait time 1, 2;", "error forget time 2;",
@@ -42,7 +42,7 @@ def configuration(bgp: Bgp, directory: Path) -> str:
     if bgp.bfd:
         interval = f"interval {bgp.bfd_interval_ms} ms; multiplier {bgp.bfd_multiplier};"
         lines.append(f'protocol bfd {{ interface "*" {{ {interval} }}; }}')
-    # An include is a line by itself.
+    # An include needs a line of its own.
     for family, version, _ in _families(bgp):
         lines += [f"protocol static vips{version} {{ {family};", f'include "{directory / f"vips{version}.conf"}";', "}"]
     for number, peer in enumerate(bgp.peers, 1):
@@ -52,23 +52,23 @@ def configuration(bgp: Bgp, directory: Path) -> str:
 
 
 def _families(bgp: Bgp) -> list[tuple[str, int, Address]]:
-    """Those of which there is an own address, the next hop."""
+    """Return the address families with an own address, the next hop."""
     own = {4: bgp.local, 6: bgp.local6}
     return [(family, version, hop) for family, version in FAMILIES.items() if (hop := own[version]) is not None]
 
 
 def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
-    """``number``: the own AS, which the path of a last resort has more often."""
+    """Generate static routes; ``number`` is the own AS, which is prepended to the path of a last resort."""
     longer = " ".join([f"bgp_path.prepend({number});"] * PREPENDED)
     last = {str(route.prefix) for route in routes if route.is_last_resort}
     return "".join(
         f"route {prefix} blackhole{f' {{ {longer} }}' if prefix in last else ''};\n"
-        for prefix in in_order((route.prefix for route in routes), version)
+        for prefix in sorted_prefixes((route.prefix for route in routes), version)
     )
 
 
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
-    """From ``show protocols all`` and ``show bfd sessions``; ``now``: seconds since 1970, as times are there."""
+    """Parse ``show protocols all`` and ``show bfd sessions``; ``now`` is in seconds since the epoch, as their times."""
     blocks = {block.split(maxsplit=1)[0]: block for block in re.split(r"^1002-", protocols, flags=re.M)[1:]}
     found = []
     for number, peer in enumerate(bgp.peers, 1):
@@ -103,7 +103,7 @@ class Bird:
     def command(self) -> list[str]:
         program = shutil.which("bird", path=SEARCH)
         if program is None:
-            raise SetupError("BGP speaker bird", "not installed", "the package bird2")
+            raise SetupError("BGP speaker bird", "not installed", "install the package bird2")
         files = ["-c", str(self._directory / "bird.conf"), "-P", str(self._directory / "bird.pid")]
         return [program, "-f", *files, "-s", str(self._control)]
 
@@ -134,11 +134,11 @@ class Bird:
         return
 
     async def _ask(self, command: str) -> str:
-        """The answer to a command; a line that begins with four digits and a space ends an answer."""
+        """Return the answer to a command; it ends with a line that starts with four digits and a space."""
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(str(self._control))
             try:
-                await _answer(reader)  # its greeting
+                await _answer(reader)  # the greeting
                 writer.write(command.encode() + b"\n")
                 return await _answer(reader)
             finally:
@@ -151,4 +151,4 @@ async def _answer(reader: asyncio.StreamReader) -> str:
         lines.append(line)
         if re.match(r"\d{4} ", line):
             return "".join(lines)
-    raise ConnectionError("bird hung up")
+    raise ConnectionError("bird closed the connection")

@@ -1,6 +1,6 @@
-"""ExaBGP as the speaker: a child whose API is a relay to a socket of ours.
+"""ExaBGP as the speaker: a child process whose API process relays to a socket of the mux.
 
-It stays root: to change its user would take the kernel's word from it that it dies with its parent.
+It keeps running as root: changing its user would clear the parent-death signal.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.bgp import exabgp_relay
-from lbmux.bgp.bgp_settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, in_order
+from lbmux.bgp.bgp_settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, sorted_prefixes
 from lbmux.bgp.notifications import words
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
 
 CHUNK = 100
-"""Prefixes in one command."""
+"""Maximum number of prefixes in one command."""
 DROPPED = "closing connection"
-"""What ExaBGP says of a connection that was refused, closed, or lost, whichever it was."""
+"""ExaBGP's message for a connection that was refused, closed or lost."""
 NOTIFICATION = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
 
 
@@ -46,8 +46,8 @@ def configuration(bgp: Bgp, directory: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def changing(before: frozenset[Route], after: frozenset[Route], bgp: Bgp) -> list[str]:
-    """Commands for a change: a prefix that is announced anew replaces what was announced of it."""
+def change_commands(before: frozenset[Route], after: frozenset[Route], bgp: Bgp) -> list[str]:
+    """Return the commands for a change of routes; announcing a prefix again replaces its route."""
     gone = {route.prefix for route in before} - {route.prefix for route in after}
     new = after - before
     return [
@@ -58,9 +58,9 @@ def changing(before: frozenset[Route], after: frozenset[Route], bgp: Bgp) -> lis
 
 
 def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, is_last_resort: bool = False) -> list[str]:
-    """``announce`` or ``withdraw``, many prefixes a line: each line is a turn of ExaBGP's loop."""
+    """Return ``announce`` or ``withdraw`` commands with many prefixes each: a command costs a turn of ExaBGP's loop."""
     attributes = [f"med {bgp.med}"] if bgp.med is not None else []
-    if is_last_resort:  # the whole path, the AS that is always there included
+    if is_last_resort:  # the complete path, including the AS that is always there
         attributes.append(f"as-path [ {' '.join([str(bgp.number)] * (1 + PREPENDED))} ]")
     if bgp.communities:
         attributes.append(f"community [ {' '.join(f'{high}:{low}' for high, low in bgp.communities)} ]")
@@ -68,17 +68,17 @@ def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, is_last_resort:
         f"{verb} attributes {' '.join([f'next-hop {hop}', *attributes])} nlri {' '.join(names[at : at + CHUNK])}"
         for version, hop in ((4, bgp.local), (6, bgp.local6))
         if hop is not None
-        for names in [in_order(prefixes, version)]
+        for names in [sorted_prefixes(prefixes, version)]
         for at in range(0, len(names), CHUNK)
     ]
 
 
 @dataclass
 class Session:
-    """What ExaBGP's events tell of a session.
+    """The state of a session, from ExaBGP's events.
 
-    A peer that has refused us by a notification often takes no connection for a while.  So the notification stays the
-    reason until the session is up, or another one comes.
+    A peer that has sent a notification often refuses connections for a while.  The notification therefore stays the
+    reason until the session is up or another notification arrives.
     """
 
     state: str = "down"
@@ -86,12 +86,12 @@ class Session:
     reason: str = ""
     _is_notified: bool = False
 
-    def hear(self, event: Mapping[str, Any], now: float) -> None:
+    def update(self, event: Mapping[str, Any], now: float) -> None:
         neighbour = event["neighbor"]
         if event["type"] == "notification":
-            said = neighbour["notification"]
-            data = bytes.fromhex(str(said["data"]).removeprefix("0x"))
-            self._notified("received", words(int(said["code"]), int(said["subcode"]), data))
+            sent = neighbour["notification"]
+            data = bytes.fromhex(str(sent["data"]).removeprefix("0x"))
+            self._notified("received", words(int(sent["code"]), int(sent["subcode"]), data))
         elif event["type"] == "fsm":
             self.state = str(neighbour["state"]).lower()
         elif event["type"] == "state" and neighbour["state"] == "up":
@@ -102,7 +102,7 @@ class Session:
     def _went_down(self, why: str) -> None:
         self.up_since, self.state = None, "idle"
         if (found := NOTIFICATION.fullmatch(why)) is not None:
-            if found[1] == "sent" or not self._is_notified:  # one that was received has been heard of, with its text
+            if found[1] == "sent" or not self._is_notified:  # a received one is known already, with its text
                 self._notified(found[1], words(int(found[2]), int(found[3])))
         elif not self._is_notified:
             self.reason = "connection refused, closed or lost" if why == DROPPED else why
@@ -134,7 +134,7 @@ class Exabgp:
         return [sys.executable, "-m", "exabgp", "server", str(self._directory / "exabgp.conf")]
 
     async def prepare(self, routes: frozenset[Route]) -> None:
-        """What to announce is told when the relay connects."""
+        """Write the configuration and listen for the relay, which gets the routes when it connects."""
         await self.close()
         self._routes = routes
         write_private(self._directory / "exabgp.conf", configuration(self._bgp, self._directory))
@@ -144,9 +144,9 @@ class Exabgp:
 
     async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         self._routes = after
-        if self._writer is None:  # not there yet; it will be told
+        if self._writer is None:  # it gets the routes when it connects
             return
-        self._tell(changing(before, after, self._bgp))
+        self._send(change_commands(before, after, self._bgp))
         await self._writer.drain()
 
     async def neighbours(self) -> list[Neighbour]:
@@ -165,22 +165,22 @@ class Exabgp:
             self._writer.close()
         self._server = self._writer = None
 
-    def _tell(self, lines: list[str]) -> None:
+    def _send(self, lines: list[str]) -> None:
         assert self._writer is not None
         self._writer.write("".join(f"{line}\n" for line in lines).encode())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._tell(changing(frozenset(), self._routes, self._bgp))
+        self._send(change_commands(frozenset(), self._routes, self._bgp))
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
-                self._hear(line)
+                self._handle(line)
         self._sessions = {address: Session() for address in self._sessions}
         if self._writer is writer:
             self._writer = None
         writer.close()
 
-    def _hear(self, line: bytes) -> None:
+    def _handle(self, line: bytes) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             event = json.loads(line)
-            self._sessions[event["neighbor"]["address"]["peer"]].hear(event, time.monotonic())
+            self._sessions[event["neighbor"]["address"]["peer"]].update(event, time.monotonic())

@@ -1,9 +1,10 @@
-"""ExaBGP's API process: lines from the mux's socket to ExaBGP, and what it answers back.
+"""ExaBGP's API process: relays commands from the mux's socket to ExaBGP, and its answers back.
 
     python exabgp_relay.py SOCKET
 
-ExaBGP talks to a child of its own, by stdin and stdout; the mux cannot be that child, so this stands between them.
-At the end of either side it ends, and ExaBGP with it (``api.terminate``).  It needs the standard library only.
+ExaBGP exchanges messages with a child process over stdin and stdout.  The mux cannot be that child, so this process
+connects the two.  It exits when either side closes, and ExaBGP then exits too (``api.terminate``).  It needs the
+standard library only.
 """
 
 import os

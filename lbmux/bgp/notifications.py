@@ -1,9 +1,9 @@
-"""BGP notifications in words: error codes and subcodes (RFC 4271 section 4.5, RFC 4486, 5492, 6608, 8538, 9384)."""
+"""Describes BGP notifications: error codes and subcodes (RFC 4271 section 4.5, RFC 4486, 5492, 6608, 8538, 9384)."""
 
 from collections.abc import Sequence
 
 SHUTDOWN, RESET = (6, 2), (6, 4)
-"""These may carry a text of the operator, whose length is its first byte (RFC 9003)."""
+"""These may carry an operator's message; its first byte is the length (RFC 9003)."""
 CODES: dict[int, tuple[str, Sequence[str]]] = {
     1: ("message header error", ("", "connection not synchronized", "bad message length", "bad message type")),
     2: (
@@ -30,16 +30,16 @@ CODES: dict[int, tuple[str, Sequence[str]]] = {
 
 
 def words(code: int, subcode: int, data: bytes = b"") -> str:
-    """As people read it: OPEN message error: bad peer AS."""
+    """Describe a notification, for example: OPEN message error: bad peer AS."""
     name, subcodes = CODES.get(code, (f"error {code}", ()))
     unnamed = f"subcode {subcode}" if subcode else ""
     more = subcodes[subcode] if subcode < len(subcodes) else unnamed
-    said = f"{name}: {more}" if more else name
-    if (code, subcode) in (SHUTDOWN, RESET) and data and (text := printable(data[1 : 1 + data[0]])):
-        said += f' ("{text}")'
-    return said
+    text = f"{name}: {more}" if more else name
+    if (code, subcode) in (SHUTDOWN, RESET) and data and (message := printable(data[1 : 1 + data[0]])):
+        text += f' ("{message}")'
+    return text
 
 
 def printable(text: bytes) -> str:
-    """What a peer wrote, without what would move a terminal's cursor."""
+    """Decode a peer's message, and replace control characters, which could move a terminal's cursor."""
     return "".join(one if one.isprintable() else "?" for one in text.decode("utf-8", "replace"))

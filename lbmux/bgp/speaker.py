@@ -1,4 +1,4 @@
-"""The interface of a BGP speaker: how it is run, and how it is told what to announce."""
+"""The interface of a BGP speaker: how it is run, and how routes are announced."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +8,13 @@ from lbmux.bgp.bgp_settings import Neighbour, Route
 
 
 class Speaker(Protocol):
-    """One implementation of BGP.  Its files are in a private directory, which is made before it is used."""
+    """A BGP implementation.  Its files are in a private directory, which exists before it is used."""
 
     name: str
     environment: Mapping[str, str]
 
     def command(self) -> list[str]:
-        """What to run; SetupError where it is not installed."""
+        """Return the command line; raise SetupError if the speaker is not installed."""
         ...
 
     async def prepare(self, routes: frozenset[Route]) -> None:
@@ -22,7 +22,7 @@ class Speaker(Protocol):
         ...
 
     async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
-        """Announce and withdraw.  OSError where the process cannot be reached."""
+        """Announce and withdraw routes; raise OSError if the process cannot be reached."""
         ...
 
     async def neighbours(self) -> list[Neighbour]: ...
@@ -31,7 +31,7 @@ class Speaker(Protocol):
 
 
 def write_private(path: Path, text: str) -> None:
-    """Readable by its owner only, from the first moment on: it may hold a password."""
+    """Write a file that only its owner can ever read, since it may hold a password."""
     path.unlink(missing_ok=True)
     path.touch(0o600)
     path.write_text(text)

@@ -1,12 +1,12 @@
-"""Keeps a BGP speaker alive only as long as the mux gives signs of life: a process between the two.
+"""The speaker watchdog: runs a BGP speaker, and kills it when the mux's heartbeats stop.
 
     python speaker_watchdog.py SECONDS LONGER_SECONDS COMMAND...
 
-Every byte on stdin is a sign of life.  The last one says how long the next may take: SECONDS, or after PATIENT
-LONGER_SECONDS, since the kernel's program forwards meanwhile.  If none comes in that time (the mux's packet loop or
-event loop is stuck, or the mux is stopped), or stdin ends (the mux is dead), the speaker is killed: its connections
-close, and the routers withdraw at once what came by them.  If this process is killed, the kernel kills the speaker.
-Run as a file, it needs the standard library only.
+Each byte on stdin is a heartbeat.  The next one is due within SECONDS, or within LONGER_SECONDS after PATIENT, which
+means that the kernel program forwards.  If it does not arrive (the mux's packet loop or event loop has stalled, or the
+mux is stopped), or stdin closes (the mux is dead), the watchdog kills the speaker: its connections close, and the
+routers withdraw its routes at once.  If the watchdog is killed, the kernel kills the speaker.  Run as a file, it needs
+the standard library only.
 """
 
 import ctypes
@@ -18,20 +18,20 @@ import sys
 from collections.abc import Callable
 
 SILENT, ENDED = 3, 4
-"""Exit codes: no sign of life from the mux; the speaker ended by itself."""
+"""Exit codes: the heartbeats stopped; the speaker ended by itself."""
 ALIVE, PATIENT = b".", b"p"
-"""Signs of life."""
+"""Heartbeats."""
 PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)  # here: a child that was just forked should load nothing
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded here, since a forked child should load nothing
 
 
 def dies_with_parent() -> Callable[[], None]:
-    """For a child to run before exec: the kernel kills it when the thread that started it ends."""
+    """Return a preexec_fn for a child: the kernel kills the child when the thread that started it ends."""
     parent = os.getpid()
 
     def body() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before we had said so
+        if os.getppid() != parent:  # the parent ended before prctl
             os._exit(1)
 
     return body

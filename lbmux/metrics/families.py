@@ -1,7 +1,7 @@
-"""What Prometheus reads of a mux or agent: its tables at the time of a scrape, as text exposition.
+"""The Prometheus metrics of a mux or agent: reads the tables at the time of a scrape.
 
-Beside the packets' way, in a thread.  What is one line a backend is written in bulk: of 10,000 backends the library
-would take half a second.  All else is the library's.  No label holds an address of a client.
+This runs in a thread, off the packet path.  Families with a line per backend are formatted in bulk, since the client
+library takes half a second for 10,000 backends; it formats all others.  No label has a client's address.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,51 +24,51 @@ from lbmux.tables import live_flows
 from lbmux.tables.snapshot import Snapshot
 
 TRAFFIC = {
-    "packets": ("lbmux_forwarded_packets_total", "Packets sent to a backend by this mux."),
-    "bytes": ("lbmux_forwarded_bytes_total", "Bytes sent to a backend by this mux, outer headers included."),
-    "flows": ("lbmux_new_flows_total", "Flows that began at a backend."),
+    "packets": ("lbmux_forwarded_packets_total", "Packets that this mux sent to a backend."),
+    "bytes": ("lbmux_forwarded_bytes_total", "Bytes that this mux sent to a backend, outer headers included."),
+    "flows": ("lbmux_new_flows_total", "New flows of a backend."),
 }
-"""By the field of the traffic table."""
+"""Maps a field of the traffic table to its family and help."""
 KINDS = {
-    "send": ("lbmux_sent_packets_total", "Packets that were sent on.", "verdict"),
+    "send": ("lbmux_sent_packets_total", "Packets that were forwarded or answered.", "verdict"),
     "pass": ("lbmux_passed_packets_total", "Packets that were left to the kernel's stack.", "reason"),
     "drop": ("lbmux_dropped_packets_total", "Packets that were dropped.", "reason"),
 }
-"""By the kind of a verdict: family, help, label."""
+"""Maps the kind of a verdict to its family, help and label."""
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the event loop knows at the time of a scrape; the tables are read later, in a thread."""
+    """State that the event loop provides for a scrape; a thread reads the tables later."""
 
     snapshot: Snapshot
     in_kernel: bool = False
     ring_dropped: int = 0
     loop_histograms: LoopHistograms | None = None
-    """None: a program without a packet loop of its own."""
+    """None if the program has no packet loop in user space."""
     peers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """BGP: the state of each session, and the reason where it is not established."""
+    """The state of each BGP session, and the reason if it is not established."""
     wanted: Sequence[Service] = ()
     """As in the configuration file; in force, and so in ``snapshot``, are only backends that are not down or "
     "disabled."""
 
 
 def exposition(reading: Reading) -> bytes:
-    """All families, in the text format of Prometheus, version 0.0.4."""
+    """Return all families in the Prometheus text format, version 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Families(reading))
     return generate_latest(registry) + "".join(_by_backend(reading)).encode()
 
 
 class Families(Collector):
-    """Those that have few lines."""
+    """The families that have few lines."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry would else read all tables to learn the names."""
+        """Return nothing, so that the registry does not read all tables to learn the names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -82,14 +82,14 @@ class Families(Collector):
             yield _counter(name, help, label, lines)
         yield _counter("lbmux_lookups_total", "Look-ups in the flow table.", "result", counters["lookups"])
         yield CounterMetricFamily(
-            "lbmux_ring_dropped_frames_total", "Frames that the packet ring had no room for.", reading.ring_dropped
+            "lbmux_ring_dropped_frames_total", "Frames lost because the packet ring was full.", reading.ring_dropped
         )
         if reading.loop_histograms is not None:
             yield from _of_loop(reading.loop_histograms)
         if reading.peers:
             up = GaugeMetricFamily("lbmux_bgp_up", "Whether the BGP session is established.", labels=["peer"])
             session = GaugeMetricFamily(
-                "lbmux_bgp_session", "Always 1: the BGP session's state, and why it is not established.",
+                "lbmux_bgp_session", "Always 1; labels: the BGP session's state, and why it is not established.",
                 labels=["peer", "state", "reason"],
             )  # fmt: skip
             for peer, (state, reason) in reading.peers.items():
@@ -100,10 +100,10 @@ class Families(Collector):
 
 def _of_loop(loop_histograms: LoopHistograms) -> Iterator[Metric]:
     yield HistogramMetricFamily(
-        "lbmux_batch_frames", "Frames of a batch read from the packet ring.",
+        "lbmux_batch_frames", "Frames per batch read from the packet ring.",
         buckets=cumulative(loop_histograms.sizes, range(1, SIZE_BITS + 1)), sum_value=loop_histograms.frames,
     )  # fmt: skip
-    help = f"Time that a step takes for a frame, in one batch of {SAMPLE}."
+    help = f"Time per frame that a step takes, measured in one of {SAMPLE} batches."
     costs = HistogramMetricFamily("lbmux_step_seconds", help, labels=["step"])
     for step in STEPS:
         costs.add_metric(
@@ -120,7 +120,7 @@ def _counter(name: str, help: str, label: str, lines: Mapping[str, int]) -> Coun
 
 
 def _by_backend(reading: Reading) -> Iterator[str]:
-    """The families of services and backends; an agent counts no traffic by backend."""
+    """Yield the families of services and backends; an agent does not count traffic by backend."""
     snapshot = reading.snapshot
     tables, owners = snapshot.tables, snapshot.owners
     rows = np.array(list(owners), np.int64)
@@ -133,7 +133,7 @@ def _by_backend(reading: Reading) -> Iterator[str]:
 
 
 def _states(snapshot: Snapshot, wanted: Iterable[Service]) -> Iterator[str]:
-    """Of all that the configuration file has: one that is down has no row, and is what people want to be told of."""
+    """Yield the states of all backends in the file, including backends that are down, which have no row."""
     backends = [(service, backend) for service in wanted for backend in service.backends]
     rows = np.array([snapshot.rows.get((service.name, backend.name), -1) for service, backend in backends], np.int64)
     states = (snapshot.tables.endpoints if snapshot.is_agent else snapshot.tables.backends)["state"][rows]
@@ -148,7 +148,7 @@ def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:
 
 
 def _flows(snapshot: Snapshot) -> str:
-    """By service and state: a line for each backend would be thrice as many, and `lbmux show backends` has them."""
+    """Return live flows by service and state; for counts by backend see `lbmux show backends`."""
     flows, services = live_flows.by_backend(snapshot), snapshot.services
     sums = [
         flows[[snapshot.rows[service.name, backend.name] for backend in service.backends]].sum(0)
@@ -160,7 +160,7 @@ def _flows(snapshot: Snapshot) -> str:
         for state in live_flows.STATES.values()
     ]
     values = np.reshape(sums, (len(services), flows.shape[1]))[:, list(live_flows.STATES)].reshape(-1)
-    return _family("lbmux_flows", "gauge", "Flows that are alive.", labels, values)
+    return _family("lbmux_flows", "gauge", "Live flows.", labels, values)
 
 
 def _family(name: str, kind: str, help: str, labels: Sequence[str], values: NDArray[Any]) -> str:

@@ -1,28 +1,28 @@
-"""What a packet loop says of itself: how many frames its batches have, and what the steps cost in some of them.
+"""Histograms of a packet loop: frames per batch, and the time that each step takes.
 
-A batch costs two additions; the clock is read in one of SAMPLE only.
+Counting a batch costs two additions; the clock is read only in one of SAMPLE batches.
 """
 
 from collections.abc import Sequence
 
 SAMPLE = 1024
-"""One batch of so many is timed; a power of two."""
+"""One of this many batches is timed; a power of two."""
 STEPS = ("forward", "send")
 SIZE_BITS = 9
 """Batches have up to 256 frames."""
 COST_BITS = range(4, 21)
-"""Costs from below 16 ns a frame to a millisecond and more."""
+"""Buckets from 16 ns to one millisecond per frame."""
 
 
 class LoopHistograms:
-    """Counts by powers of two: at ``n``, what has ``n`` bits in binary."""
+    """Counts values by powers of two: index ``n`` counts values with ``n`` binary digits."""
 
     def __init__(self) -> None:
         self.batches, self.frames = 0, 0
         self.sizes = [0] * (SIZE_BITS + 1)
         self.costs = {step: [0] * (COST_BITS[-1] + 2) for step in STEPS}
         self.cost_ns = dict.fromkeys(STEPS, 0)
-        """The sum of all that ``costs`` counts, each in ns a frame."""
+        """The sums of the values in ``costs``, in nanoseconds per frame."""
 
     def batch(self, frames: int) -> None:
         self.batches += 1
@@ -31,7 +31,7 @@ class LoopHistograms:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the batch that was counted last is to be timed: the first, and then one of SAMPLE."""
+        """Whether to time the batch that was counted last: the first one, then one of SAMPLE."""
         return self.batches & (SAMPLE - 1) == 1
 
     def took(self, step: str, frames: int, nanoseconds: int) -> None:
@@ -41,7 +41,7 @@ class LoopHistograms:
 
 
 def cumulative(counts: Sequence[int], bits: range, unit: float = 1) -> list[tuple[str, float]]:
-    """Buckets of a Prometheus histogram: what has at most so many ``bits``, its bound in ``unit``; +Inf at the end."""
+    """Return cumulative buckets of a Prometheus histogram, one for each number of ``bits``, with bounds in ``unit``."""
     found, total = [], sum(counts[: bits[0]])
     for bit in bits:
         total += counts[bit]

@@ -1,7 +1,7 @@
-"""The page that Prometheus scrapes: HTTP in threads of its own, beside the event loop that has the packets.
+"""The HTTP server for Prometheus, in threads of its own.
 
-Only what must be read between two packets is asked of the event loop; text and socket are a thread's, one scrape at a
-time.
+The event loop, which handles packets, only takes the reading.  A thread formats it and serves the connection, one
+scrape at a time.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from lbmux.metrics.families import Reading, exposition
 
 PATH, LOCAL = "/metrics", "127.0.0.1"
 ANSWER_S, IDLE_S = 5.0, 30.0
-"""How long a scrape waits for the event loop; and how long a connection may be silent."""
+"""How long a scrape waits for the event loop, and how long a connection may be idle, in seconds."""
 
 
 class MetricsServer:
-    """Serves from ``async with`` on; ``read`` runs on the event loop and must not hold it up."""
+    """Serves metrics within ``async with``; ``read`` runs on the event loop and must not block."""
 
     def __init__(self, where: str, read: Callable[[], Awaitable[Reading]]) -> None:
         """``where``: [HOST:]PORT."""
@@ -43,7 +43,7 @@ class MetricsServer:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        # In a thread: a scrape that is under way still wants its answer of this loop.
+        # In a thread: a scrape in progress still needs an answer from this loop.
         await asyncio.to_thread(self._server.shutdown)
         self._server.server_close()
 
@@ -52,8 +52,7 @@ class MetricsServer:
         return int(self._server.server_address[1])
 
     def _text(self) -> bytes:
-        # Not at a lower priority: on a full machine a thread that waits for a core while it has the interpreter's lock
-        # keeps the packets waiting too.
+        # Keep the thread's priority: if it waits for a core while it holds the interpreter's lock, packets wait too.
         with self._scraping:
             reading = asyncio.run_coroutine_threadsafe(_awaited(self._read()), self._loop).result(ANSWER_S)
             return exposition(reading)
@@ -64,7 +63,7 @@ async def _awaited(reading: Awaitable[Reading]) -> Reading:
 
 
 class _Server(ThreadingTCPServer):
-    """Not http.server's own, which looks for this machine's name in the DNS before it listens."""
+    """Replaces http.server's class, which looks up this machine's name in the DNS before it listens."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""While somebody watches, what the kernel's programs forward or drop by themselves is recorded, too."""
+"""Records frames that the kernel programs forward or drop, while trace clients are connected."""
 
 import asyncio
 import logging
@@ -13,30 +13,30 @@ from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter
 log = logging.getLogger(__name__)
 
 REFILL_S = 0.1
-"""How often the programs are told how many frames they may record."""
+"""Interval at which the kernel programs get a new budget of frames, in seconds."""
 
 
 class KernelRecording:
-    """Of one daemon's ``programs``; ``saw`` gets each frame, and ``skipped`` how many were too many."""
+    """Records frames of ``programs``: ``on_frame`` gets each frame, ``on_skipped`` the number beyond the budget."""
 
     def __init__(
         self,
         kernel: Kernel,
         programs: Mapping[Attach, str],
         frames_a_second: int,
-        saw: Callable[[TapRecord], None],
-        skipped: Callable[[int], None],
+        on_frame: Callable[[TapRecord], None],
+        on_skipped: Callable[[int], None],
     ) -> None:
         self._kernel, self._programs = kernel, programs
-        self._at_once = max(1, round(frames_a_second * REFILL_S))
-        self._saw, self._skipped = saw, skipped
+        self._budget = max(1, round(frames_a_second * REFILL_S))
+        self._on_frame, self._on_skipped = on_frame, on_skipped
         self._recorder: TapReader | None = None
         self._refilling: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
 
-    async def follow(self, sieves: Iterable[Prefilter]) -> str:
-        """From now on record what one of these wants, and nothing where there is none; why not, where it cannot be."""
-        wanted = list(sieves)
+    async def follow(self, prefilters: Iterable[Prefilter]) -> str:
+        """Record what these prefilters let through, nothing if there are none; return why recording is impossible."""
+        wanted = list(prefilters)
         async with self._busy:
             try:
                 if not wanted:
@@ -48,7 +48,7 @@ class KernelRecording:
                 self._recorder.set_prefilter(wanted[0] if len(wanted) == 1 else EVERYTHING)
                 self._refill()
             except LbmuxError as error:
-                log.warning("what the kernel's programs forward cannot be recorded: %s", str(error).splitlines()[0])
+                log.warning("cannot record frames of the kernel programs: %s", str(error).splitlines()[0])
                 return str(error).splitlines()[0]
         return ""
 
@@ -56,7 +56,7 @@ class KernelRecording:
         making = asyncio.create_task(asyncio.to_thread(TapReader, self._kernel, self._programs))
         try:
             self._recorder = await asyncio.shield(making)
-        except asyncio.CancelledError:  # the daemon stops: what it is about to attach must not stay
+        except asyncio.CancelledError:  # the daemon stops: detach the tap
             (await making).close()
             raise
         asyncio.get_running_loop().add_reader(self._recorder.fileno(), self._read)
@@ -73,7 +73,7 @@ class KernelRecording:
     def _read(self) -> None:
         assert self._recorder is not None
         for recorded in self._recorder.read():
-            self._saw(recorded)
+            self._on_frame(recorded)
 
     async def _refill_on(self) -> None:
         while True:
@@ -82,4 +82,4 @@ class KernelRecording:
 
     def _refill(self) -> None:
         assert self._recorder is not None
-        self._skipped(self._recorder.allow(self._at_once))
+        self._on_skipped(self._recorder.allow(self._budget))

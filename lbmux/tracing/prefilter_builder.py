@@ -1,7 +1,7 @@
-"""From a filter of frames to the sieve of the kernel's programs (lbmux.datapath.prefilter): what it asks for at least.
+"""Builds the prefilter of the kernel programs (lbmux.datapath.prefilter) from a filter of frames.
 
-A sieve lets through whatever the filter does, and maybe more; the filter itself (lbmux.tracing.trace_event) comes
-afterwards.  A filter with `or`, `not` or parentheses asks for nothing that a sieve could say.
+A prefilter lets through all frames that match the filter, and maybe more; the filter itself (lbmux.tracing.trace_event)
+is applied afterwards.  A filter with `or`, `not` or parentheses has a prefilter that lets everything through.
 """
 
 from ipaddress import ip_network
@@ -26,7 +26,7 @@ SIDES = {"src": "source", "dst": "destination", "": "either"}
 
 
 def prefilter_of(text: str) -> Prefilter:
-    """The sieve of a filter that is understood."""
+    """Return the prefilter of a valid filter."""
     words = [word for word, _ in tokens(text)]
     found = dict(EVERYTHING)
     if not UNCLEAR.isdisjoint(words):

@@ -110,12 +110,12 @@ def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path, comma
         (b"junk\n", "the request is not JSON"),
         (b"\xff\xfe\n", "the request is not JSON"),
         (b"[" * 50_000 + b"\n", "the request is not JSON"),
-        (b"[]\n", 'a request is an object with "command"'),
-        (b'{"command": 1}\n', 'a request is an object with "command"'),
-        (b'{"command": "nope"}\n', "no command 'nope': there are double, reload, break, unsayable, count"),
+        (b"[]\n", 'the request is not an object with "command"'),
+        (b'{"command": 1}\n', 'the request is not an object with "command"'),
+        (b'{"command": "nope"}\n', "unknown command 'nope'; use one of double, reload, break, unsayable, count"),
         (b'{"command": "double"}\n', "double: missing a required argument: 'number'"),
         (b'{"command": "reload", "x": 1}\n', "reload: got an unexpected keyword argument 'x'"),
-        (b" " * (MAX_REQUEST_BYTES + 1), f"a request has at most {MAX_REQUEST_BYTES} bytes"),
+        (b" " * (MAX_REQUEST_BYTES + 1), f"a request may have at most {MAX_REQUEST_BYTES} bytes"),
     ],
 )
 def test_a_bad_request_is_refused(path: Path, request_line: bytes, error: str) -> None:
@@ -165,7 +165,7 @@ def test_a_live_daemon_keeps_its_socket(path: Path) -> None:
 def test_another_file_in_its_place_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("precious")
-    with pytest.raises(SetupError, match="something else"):
+    with pytest.raises(SetupError, match="not a socket"):
         asyncio.run(ControlServer(path, HANDLERS).start())
     assert path.read_text() == "precious"
 

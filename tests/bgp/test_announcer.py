@@ -117,7 +117,7 @@ def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
             return state
 
     (session,) = asyncio.run(run())["neighbours"]
-    assert session["reason"] == "the speaker does not run: no such option"
+    assert session["reason"] == "the speaker is not running: no such option"
 
 
 def test_a_speaker_that_ends_by_itself_is_started_again_and_told_again(tmp_path: Path) -> None:

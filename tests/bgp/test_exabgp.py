@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from lbmux.bgp.bgp_settings import Bgp, Peer, Route
-from lbmux.bgp.exabgp import CHUNK, Session, changing, commands, configuration
+from lbmux.bgp.exabgp import CHUNK, Session, change_commands, commands, configuration
 
 BGP = Bgp(IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")),), 65001, 9, "secret", ((64512, 7), (1, 2)), 50)
 
@@ -49,11 +49,11 @@ def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
 def test_a_last_resort_has_a_longer_path_and_replaces_what_was_announced() -> None:
     vip, given = IPv4Network("192.0.2.1"), Bgp(BGP.local, BGP.peers)
     plain, last = frozenset({Route(vip)}), frozenset({Route(vip, True)})
-    assert changing(plain, last, given) == [
+    assert change_commands(plain, last, given) == [
         "announce attributes next-hop 10.0.1.2 as-path [ 65001 65001 65001 65001 ] nlri 192.0.2.1/32"
     ]
-    assert changing(last, plain, given) == ["announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
-    assert changing(last, frozenset(), given) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
+    assert change_commands(last, plain, given) == ["announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
+    assert change_commands(last, frozenset(), given) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
 
 
 def event(kind: str, **neighbour: object) -> dict[str, object]:
@@ -69,7 +69,7 @@ def notification(code: int, subcode: int, data: str) -> dict[str, object]:
 def heard(*events: dict[str, object]) -> Session:
     session = Session()
     for one in events:
-        session.hear(one, 7.0)
+        session.update(one, 7.0)
     return session
 
 
@@ -99,9 +99,9 @@ def test_our_own_notification_is_a_reason() -> None:
 def test_a_session_that_is_up_has_no_reason() -> None:
     session = heard(REFUSED)
     assert session.reason == "connection refused, closed or lost"
-    session.hear(event("state", state="up"), 9.0)
+    session.update(event("state", state="up"), 9.0)
     assert (session.state, session.up_since, session.reason) == ("established", 9.0, "")
-    session.hear(REFUSED, 10.0)
+    session.update(REFUSED, 10.0)
     assert (session.up_since, session.reason) == (None, "connection refused, closed or lost")
 
 

@@ -124,7 +124,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     assert not ways(router)  # nothing answers yet
     shown = ask(control, "health")
     assert (shown["version"], shown["program"], shown["health"][0]["host"]) == (1, "edge", HOSTS["host1"])
-    with pytest.raises(ControlError, match="an edge forwards nothing and has no tables"):
+    with pytest.raises(ControlError, match="an edge does not forward and has no tables"):
         ask(control, "flow_count", filter="tcp")
 
     first = serve(lab, "host1")

@@ -118,7 +118,7 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
     assert (health["version"], health["program"]) == (1, "mux")
     assert {line["tunnel"] for line in health["health"]} == {"ipip"}
     assert main.run(["show", "bgp", *control]) == 1
-    assert "this mux announces nothing by BGP" in capsys.readouterr().err
+    assert "this mux does not use BGP" in capsys.readouterr().err
     assert main.run(["show", "bgp", "--control", str(socket_of(lab, "host1"))]) == 1
     assert "name the socket of a mux" in capsys.readouterr().err
 

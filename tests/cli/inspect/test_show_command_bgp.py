@@ -49,10 +49,10 @@ def test_json_is_what_the_daemon_said_with_its_version(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("reasons", "what", "told"),
     [
-        (OF_A_MUX, "bgp", "this mux announces nothing by BGP: start it with --bgp-peer ADDRESS"),
-        (OF_AN_AGENT, "bgp", "name the socket of a mux or an edge by --control"),
-        (OF_AN_EDGE, "services", "it has `lbmux show health` and `lbmux show bgp`"),
-        (OF_AN_EDGE, "flows", "it has `lbmux show health` and `lbmux show bgp`"),
+        (OF_A_MUX, "bgp", "to announce its VIPs, start it with --bgp-peer ADDRESS"),
+        (OF_AN_AGENT, "bgp", "use --control with the socket of a mux or an edge"),
+        (OF_AN_EDGE, "services", "use `lbmux show health` or `lbmux show bgp`"),
+        (OF_AN_EDGE, "flows", "use `lbmux show health` or `lbmux show bgp`"),
     ],
 )
 def test_who_has_nothing_to_say_tells_what_to_do(
@@ -61,7 +61,7 @@ def test_who_has_nothing_to_say_tells_what_to_do(
     with answering(tmp_path / "lbmux.sock", refuse_requests(reasons)):
         assert run(["show", what, "--control", str(tmp_path / "lbmux.sock")]) == 1
     error = capsys.readouterr().err
-    assert told in error and "no command" not in error
+    assert told in error and "unknown command" not in error
 
 
 def test_a_refusal_takes_any_arguments() -> None:

@@ -101,7 +101,7 @@ def test_each_daemon_is_told_also_after_one_that_refuses(tmp_path: Path, capsys:
     out, err = capsys.readouterr()
     assert out == f"{paths[2]}: web/h1: up: fine\n" and len(asked) == 1
     assert sorted(err.splitlines()) == [
-        f"lbmux: {paths[1]}: web: not here", f"lbmux: {paths[0]}: nothing listens there: is the daemon running?"
+        f"lbmux: {paths[1]}: web: not here", f"lbmux: {paths[0]}: nothing listens there; is the daemon running?"
     ]  # fmt: skip
 
 

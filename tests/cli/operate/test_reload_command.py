@@ -64,7 +64,7 @@ def test_a_refusal_is_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 1
     assert capsys.readouterr().err == (
-        f"lbmux: {path}: the configuration is not usable\nlbmux: lbmux.yaml:3: services[0].vip: is no address\n"
+        f"lbmux: {path}: the configuration is invalid\nlbmux: lbmux.yaml:3: services[0].vip: is no address\n"
     )
 
 

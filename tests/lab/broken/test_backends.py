@@ -24,7 +24,7 @@ def test_backend_down(either: Broken) -> None:
 
 def test_agent_not_running(either: Broken) -> None:
     with either.without("host1", "agent"):
-        assert either.doctor("host1").says("daemon", "nothing listens there: is the daemon running?")
+        assert either.doctor("host1").says("daemon", "nothing listens there; is the daemon running?")
         either.lab.inside("host1", lambda: detach("eth0"))  # in the kernel all goes on without it
         found = either.doctor("mux1")
         assert found.says("backend", "web/h1 at 10.1.1.2: agent not running")

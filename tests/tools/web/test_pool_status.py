@@ -49,7 +49,7 @@ def test_a_mux_that_does_not_answer_is_named_and_the_others_are_shown(muxes: lis
     before = [poll("gone", tmp_path / "gone.sock"), poll("mux1", muxes[0].path)]
     seen = document([replace(one, at=one.at + 1) for one in before], before)
     gone, there = seen["muxes"]
-    assert (gone["name"], gone["error"]) == ("gone", "nothing listens there: is the daemon running?")
+    assert (gone["name"], gone["error"]) == ("gone", "nothing listens there; is the daemon running?")
     assert (gone["packets_per_s"], there["packets_per_s"], seen["unknown"]) == (None, 0.0, ["gone"])
     assert there["error"] == "" and there["driver"] == "packet"
 

@@ -2,7 +2,7 @@ import logging
 from dataclasses import replace
 
 from lbmux.bgp.bgp_settings import Neighbour
-from lbmux.bgp.watch import PATIENCE_S, SessionLog
+from lbmux.bgp.session_log import PATIENCE_S, SessionLog
 
 DOWN = Neighbour("10.0.1.1", 64512, "active")
 REFUSED = replace(DOWN, reason="Received: Bad peer AS")
