@@ -1,6 +1,6 @@
-"""The kernel's ethtool requests: a device's driver, and its features under the kernel's own names.
+"""ethtool requests to the kernel: a device's driver, and its features under the kernel's own names.
 
-By SIOCETHTOOL, in the current network namespace; layouts as in linux/ethtool.h.
+They use SIOCETHTOOL in the current network namespace. Layouts are those of linux/ethtool.h.
 """
 
 import array
@@ -27,7 +27,7 @@ class Feature:
 
 
 def request(interface: str, data: bytes) -> bytes:
-    """What the kernel makes of a request; SetupError where it refuses."""
+    """Send a request and return the kernel's answer. Raise SetupError if it refuses."""
     answer = array.array("B", data)
     wanted = struct.pack("16sP", interface.encode()[:15], answer.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -35,7 +35,7 @@ def request(interface: str, data: bytes) -> bytes:
             fcntl.ioctl(sock, SIOCETHTOOL, wanted)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            hint = f"needs CAP_NET_ADMIN, and a driver that can: `ethtool -k {interface}`"
+            hint = f"needs CAP_NET_ADMIN and a driver that supports it: `ethtool -k {interface}`"
             raise SetupError(f"interface {interface}", f"offloads: {reason}", hint) from error
     return answer.tobytes()
 
@@ -45,7 +45,7 @@ def driver(interface: str) -> str:
 
 
 def read_features(interface: str) -> dict[str, Feature]:
-    """All features that this kernel knows, in its order."""
+    """Return all features that this kernel knows, in its order."""
     names = _names(interface)
     blocks = -(-len(names) // BLOCK_BITS)
     answer = request(interface, struct.pack("II", GET_FEATURES, blocks).ljust(8 + 16 * blocks, b"\0"))
@@ -60,7 +60,7 @@ def read_features(interface: str) -> dict[str, Feature]:
 
 
 def write_features(interface: str, wanted: Mapping[str, bool]) -> None:
-    """Ask for features; the kernel may take or leave each."""
+    """Request features. The kernel may accept or ignore each."""
     names = _names(interface)
     blocks = [[0, 0] for _ in range(-(-len(names) // BLOCK_BITS))]
     for name, value in wanted.items():

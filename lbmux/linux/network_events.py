@@ -1,6 +1,6 @@
-"""Events of routes and interfaces, without their contents: whoever is told looks at everything again.
+"""Notifications that routes or interfaces changed, without details: the receiver reads everything again.
 
-By rtnetlink(7), on the caller's event loop.
+They come from rtnetlink(7), on the caller's event loop.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pyroute2.netlink import rtnl
 LINKS = rtnl.RTMGRP_LINK
 ROUTES = rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S, MAX_TIME_SHARE = 0.02, 0.1
-"""Changes come in bursts: how long to wait before looking; and the share of time that looking may take."""
+"""Changes come in bursts. SETTLE_S is the delay before reading them, the other the most time that reading may take."""
 EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
 
 
@@ -40,7 +40,7 @@ class NetworkEvents:
         self._socket.close()
 
     def _on_event(self) -> None:
-        """What changed is not read: a burst may be cut short (ENOBUFS), and everything is looked at anyway."""
+        """Discard the events' contents: a burst may lose some (ENOBUFS), and everything is read again anyway."""
         self._changed.set()
         for _ in range(MOST_EVENTS):
             try:

@@ -1,7 +1,7 @@
-"""Next hops: where the outer packet for a host goes, as the kernel's routes and neighbours say, and kept current.
+"""Next hops: the interface and MAC address for each host, from the kernel's routes and neighbours, kept up to date.
 
-The kernel does the resolving (it is asked to *use* a neighbour, which makes it send ARP); we listen to its
-events.  Destinations behind one gateway share one neighbour, so a thousand hosts cost one.
+The kernel resolves neighbours (a request to *use* one makes it send ARP), and this module listens to its events.
+Destinations behind one gateway share one neighbour, so a thousand hosts cost as much as one.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ UP = 0x1 | 0x40 | 0x10000  # IFF_UP, IFF_RUNNING, IFF_LOWER_UP
 ANY_ADDRESS: dict[int, Address] = {socket.AF_INET: IPv4Address(0), socket.AF_INET6: IPv6Address(0)}
 GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S = 0.02
-"""Route changes come in bursts: how long to wait before the routes are asked again."""
+"""Route changes come in bursts. This is the delay before the routes are read again."""
 REFRESH_S = 1.0
-"""How often unresolved neighbours are asked again; resolved ones every REFRESH_EVERY times."""
+"""The interval for soliciting unresolved neighbours; resolved ones are confirmed every REFRESH_EVERY intervals."""
 REFRESH_EVERY = 15
 
 
 @dataclass(frozen=True)
 class NextHop:
-    """How to reach a host: MAC addresses as 48-bit numbers as loaded from the wire, ``mtu`` in bytes."""
+    """How to reach a host. MAC addresses are 48-bit numbers as loaded from the wire, ``mtu`` is in bytes."""
 
     interface_index: int
     source_mac: int
@@ -53,7 +53,7 @@ class NextHop:
 
 @dataclass(frozen=True)
 class Route:
-    """What the routing table says of a destination: the neighbour ``via`` on an interface."""
+    """The route to a destination: through the neighbour ``via`` on an interface."""
 
     interface_index: int
     via: Address
@@ -62,7 +62,7 @@ class Route:
 
 
 class Link(NamedTuple):
-    """What routes and frames depend on; ``mac`` is None where the link has no Ethernet address."""
+    """The attributes of a link that next hops depend on. ``mac`` is None if it has no Ethernet address."""
 
     mac: int | None
     mtu: int
@@ -70,10 +70,10 @@ class Link(NamedTuple):
 
 
 class NextHops:
-    """Watches destinations and calls ``on_change(destination, hop or None)`` whenever its hop is another.
+    """Watches destinations and calls ``on_change(destination, hop or None)`` whenever a destination's hop changes.
 
-    The watching has a thread and an event loop of its own: pyroute2 does not run on uvloop, and a burst of events
-    should not hold packets up.  ``on_change`` is called on the loop that entered the context.
+    It runs in its own thread and event loop: pyroute2 does not run on uvloop, and a burst of events should not delay
+    packets. ``on_change`` is called on the loop that entered the context.
     """
 
     def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
@@ -107,7 +107,7 @@ class NextHops:
 
 
 class Watcher:
-    """What NextHops does, on an event loop of asyncio's own kind."""
+    """The implementation of NextHops, for one of asyncio's own event loops."""
 
     def __init__(self, on_change: Callable[[Address, NextHop | None], None]) -> None:
         self._on_change = on_change
@@ -115,7 +115,7 @@ class Watcher:
         self._macs: dict[tuple[int, Address], int] = {}
         self._links: dict[int, Link] = {}
         self._hops: dict[Address, NextHop | None] = {}
-        self._stale: set[Prefix] = set()  # where routes may be others now
+        self._stale: set[Prefix] = set()  # prefixes whose routes may have changed
         self._routes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -170,7 +170,7 @@ class Watcher:
         self._evaluate(destination)
 
     def _evaluate(self, destination: Address) -> None:
-        """Put route, link and neighbour together; tell of a change."""
+        """Combine route, link and neighbour into a next hop, and report a change."""
         route, hop = self.routes.get(destination), None
         if route is not None:
             link = self._links.get(route.interface_index)
@@ -193,13 +193,13 @@ class Watcher:
                     lost = False
                 async for message in self._events.get():
                     self._on_event(message)
-            except (NetlinkError, OSError) as error:  # more events than the socket holds: which ones, nobody knows
-                log.warning("netlink events lost (%s): reading everything anew", error)
+            except (NetlinkError, OSError) as error:  # the socket overflowed; the lost events are unknown
+                log.warning("netlink events lost (%s): reading everything again", error)
                 lost = True
                 await asyncio.sleep(SETTLE_S)
 
     def _has_more(self) -> bool:
-        """Whether events wait.  As long as the socket is not empty, the kernel loses more without another word."""
+        """Return whether events are waiting. Until the socket is empty, the kernel drops more without reporting it."""
         return bool(self._waiting.poll(0)) or not self._events.msg_queue.root.empty()
 
     def _on_event(self, message: Any) -> None:
@@ -208,7 +208,7 @@ class Watcher:
             if learn_neighbour(self._macs, message):
                 self._evaluate_all()
         elif event in ("RTM_NEWLINK", "RTM_DELLINK"):
-            # With a link that goes down its routes go silently, and others' next hops may be chosen anew.
+            # A link that goes down loses its routes without an event, and multipath routes may change their next hop.
             if learn_link(self._links, message):
                 self._change(EVERYTHING)
         elif event in ("RTM_NEWROUTE", "RTM_DELROUTE") and message["family"] in ANY_ADDRESS:
@@ -240,13 +240,13 @@ class Watcher:
         while True:
             await asyncio.sleep(REFRESH_S)
             turn += 1
-            if turn % REFRESH_EVERY == 0:  # rules and next hop objects change routes without an event of theirs
+            if turn % REFRESH_EVERY == 0:  # rules and next hop objects change routes without a route event
                 for destination in [destination for destination, route in self.routes.items() if route is None]:
                     await self.look_up(destination)
             await self._solicit(pending_only=turn % REFRESH_EVERY != 0)
 
     async def _solicit(self, pending_only: bool) -> None:
-        """Have the kernel resolve the neighbours that are not known, or confirm those that are."""
+        """Make the kernel resolve unknown neighbours, or confirm known ones."""
         used = {(route.interface_index, route.via) for route in self.routes.values() if route is not None}
         for index, via in used:
             if pending_only and (index, via) in self._macs:
@@ -256,9 +256,9 @@ class Watcher:
 
 
 def learn_link(links: dict[int, Link], message: Any) -> bool:
-    """Whether what a link's event says is new."""
+    """Update ``links`` from a link's event. Return whether anything changed."""
     if message["family"] == socket.AF_BRIDGE:
-        return False  # of a bridge's port, not of the link
+        return False  # about a bridge port, not the link
     index, known = message["index"], links.get(message["index"])
     if message["event"] == "RTM_DELLINK":
         links.pop(index, None)
@@ -270,10 +270,10 @@ def learn_link(links: dict[int, Link], message: Any) -> bool:
 
 
 def learn_neighbour(macs: dict[tuple[int, Address], int], message: Any) -> bool:
-    """Whether a neighbour's event says another MAC address; one that is not usable is none."""
+    """Update ``macs`` from a neighbour's event. Return whether its MAC address changed. An unusable one is removed."""
     destination, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
     if not destination or message["family"] not in ANY_ADDRESS:
-        return False  # a bridge's forwarding entries are neighbours by name only
+        return False  # a bridge's forwarding entries are not IP neighbours
     key = (message["ifindex"], ip_address(destination))
     usable = message["event"] == "RTM_NEWNEIGH" and message["state"] & USABLE and mac and len(mac) == 17
     known = macs.pop(key, None)
@@ -297,7 +297,7 @@ def _route(message: Any, destination: Address) -> Route:
 
 
 def addresses(interface: str | None = None) -> list[Address]:
-    """The machine's addresses that packets can be routed to, or one interface's, in the kernel's order."""
+    """Return the routable addresses of the machine or of one interface, in the kernel's order."""
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=interface) if interface else [None]
         if not index:
@@ -309,7 +309,7 @@ def addresses(interface: str | None = None) -> list[Address]:
 
 
 def first_addresses(interface: str) -> tuple[Address, ...]:
-    """The addresses that outer headers have as their source unless others are named: one of each family."""
+    """Return the default source addresses of outer headers: the interface's first of each family."""
     found = addresses(interface)
     if not found:
         raise SetupError(f"interface {interface}", "has no IP address", "name one by --address")

@@ -1,9 +1,9 @@
-"""An interface's offloads: what must be off, so that frames come as they were on the wire.
+"""An interface's offloads: those that must be off, so that frames arrive as they were on the wire.
 
-Receive offloads (GRO, LRO) join frames to super-frames, which user space has to cut again (frames.super_frames) and a
-kernel program cannot.  What a sender on the same machine leaves to a device (TSO) is not for this end to switch off.
-A sender's checksum offload leaves checksums unfinished, which a packet socket tells of but XDP does not.  See
-ethtool(8), linux/ethtool.h.
+Receive offloads (GRO, LRO) merge frames into super-frames, which user space must segment again (frames.super_frames)
+and a kernel program cannot. The segmentation offload of a sender on the same machine (TSO) can be switched off only at
+the sender. A sender's checksum offload leaves checksums unfinished, which a packet socket reports but XDP does not. See
+ethtool(8) and linux/ethtool.h.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 COMMANDS = {"rx": (0x14, 0x15), "tx": (0x16, 0x17), "sg": (0x18, 0x19), "tso": (0x1E, 0x1F), "gso": (0x23, 0x24),
             "gro": (0x2B, 0x2C)}  # fmt: skip
-"""Feature as ethtool(8) abbreviates it, which may be several of the kernel's: (get, set), each an on or off."""
+"""(get, set) commands by ethtool(8)'s short name, which may stand for several kernel features. Values are on or off."""
 GET_FLAGS, SET_FLAGS, FLAG_LRO = 0x25, 0x26, 1 << 15
 SUPER_FRAMES = ("gro", "lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding")
 
 
 def features(interface: str) -> dict[str, bool]:
-    """What is on, by ethtool's short names and, of what has none, the kernel's; SetupError for no such interface."""
+    """Return which features are on, by ethtool's short names, else the kernel's. Raise SetupError for no interface."""
     state = {name: bool(_ethtool(interface, get)) for name, (get, _) in COMMANDS.items()}
     state["lro"] = bool(_ethtool(interface, GET_FLAGS) & FLAG_LRO)
     known = read_features(interface)
@@ -32,12 +32,12 @@ def features(interface: str) -> dict[str, bool]:
 
 
 def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
-    """Switch features, by short names or any of the kernel's; what they were before, of those that changed.
+    """Switch features, by short or kernel names. Return the former values of those that changed.
 
-    SetupError where one cannot be switched.
+    Raise SetupError if one cannot be switched.
     """
     before = _every_feature(interface)
-    hint = f"`ethtool -k {interface}` lists what it knows, and what is fixed"
+    hint = f"`ethtool -k {interface}` lists the features and which are fixed"
     for name in wanted.keys() - before.keys():
         raise SetupError(f"interface {interface}", f"offloads: this kernel knows no {name}", hint)
     changed = {name: before[name] for name, value in wanted.items() if before[name] != value}
@@ -58,17 +58,17 @@ def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
 
 
 def switch_off_super_frames(interface: str) -> dict[str, bool]:
-    """Whatever joins received frames; what was on before.  What cannot be off is warned of."""
+    """Switch off every receive offload that merges frames. Return the former values. Warn about fixed features."""
     state, fixed = features(interface), [name for name, feature in read_features(interface).items() if feature.is_fixed]
     joins = [name for name in SUPER_FRAMES if state.get(name)]
     for name in set(joins) & set(fixed):
-        log.warning("interface %s: %s cannot be switched off; user space cuts what it joins", interface, name)
+        log.warning("interface %s: %s cannot be switched off; user space segments what it merges", interface, name)
     return set_features(interface, {name: False for name in joins if name not in fixed})
 
 
 @contextlib.contextmanager
 def without_super_frames(interface: str) -> Iterator[dict[str, bool]]:
-    """Whatever joins received frames is off while it lasts; put back behind it.  What cannot be off is warned of."""
+    """Switch off every receive offload that merges frames, and restore them at the end. Warn about fixed features."""
     changed = switch_off_super_frames(interface)
     try:
         yield changed
@@ -82,7 +82,7 @@ def _every_feature(interface: str) -> dict[str, bool]:
 
 
 def device_driver(interface: str) -> str:
-    """The name of the interface's driver, empty where it has none to tell."""
+    """Return the name of the interface's driver, or an empty string if it reports none."""
     with contextlib.suppress(SetupError):
         return driver(interface)
     return ""

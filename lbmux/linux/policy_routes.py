@@ -1,17 +1,17 @@
-"""Routes and rules that bring a host's replies to the agent, for agents that translate in user space.
+"""Routes and rules that direct a host's replies to the agent, for agents that translate in user space.
 
-A rule for every DIP and port sends what leaves from there to a table of its own, whose only route is the agent's
-TUN device; packets that the agent sends carry a mark that passes these rules by.  Where IPv4 enters the path MTU that
-an ICMP error told, it looks the route up without ports, and would enter it beside the one that the connection uses: so
-look-ups without ports, and only those, are brought to that table by the DIP alone.  Everything has the agent's routing
-protocol number.
+A rule for every DIP and port directs replies to a separate table, whose only route is the agent's TUN device. Packets
+that the agent sends carry a mark that bypasses these rules. When IPv4 records the path MTU from an ICMP error, it looks
+up the route without ports and would record it for another route than the connection's. Look-ups without ports, and only
+those, are therefore directed to that table by the DIP alone. All rules and routes have the agent's routing protocol
+number.
 
-What a run leaves, killed or not, holds replies back until the next one takes it over: the rules stay, and so does the
-device, which drops what nobody reads.  A reply that left with the DIP as its source would end its connection.  So
-``set`` compares the rules that are there with those that are wanted, and ``remove_leftovers`` is for who means it.
+After a run, killed or not, rules and device stay and hold replies back until the next run takes over; the device drops
+packets that no process reads. A reply that left with the DIP as its source would end its connection. ``set`` therefore
+compares the installed rules with the wanted ones, and only ``remove_leftovers`` removes them all.
 
-ICMP errors about a VIP's packets come from a DIP too.  In a route look-up type and code of ICMP stand where the
-destination port of others does, so a range of ports tells errors from all else.
+ICMP errors about a VIP's packets also come from a DIP. In a route look-up the ICMP type and code take the place of the
+destination port, so a port range selects the errors.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ MARK = AGENT_MARK
 MARK_PRIORITY, REPLY_PRIORITY = 9118, 9119
 SKIP_PRIORITY, PATH_PRIORITY, END_PRIORITY = 9120, 9121, 9122
 ANY_SOURCE_PORT = "1:65534"
-"""As far as the kernel lets a range of a rule go."""
+"""The widest port range that the kernel accepts in a rule."""
 MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ICMP_ERRORS = {4: (ICMP_PROTOCOL, "768:3327"), 6: (ICMPV6_PROTOCOL, "256:1279")}
 """By IP version: types 3 to 12 of ICMP, 1 to 4 of ICMPv6, each with any code."""
 TO_TABLE = 1
-"""An action of rules (linux/fib_rules.h)."""
+"""The rule action FR_ACT_TO_TBL (linux/fib_rules.h)."""
 Rule = dict[str, Any]
 EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True)
 class ReplySource:
-    """Where replies of one local backend leave from: its address and ports; none stands for any port."""
+    """The source of one local backend's replies: its address and ports. None is any port."""
 
     dip: Address
     ports: range | None
@@ -53,7 +53,7 @@ class ReplySource:
 
 
 class PolicyRoutes:
-    """The rules of one agent.  Its methods wait for the kernel: call them from a thread beside the event loop."""
+    """The rules of one agent. Its methods block on the kernel: call them from a thread, not from the event loop."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -63,9 +63,9 @@ class PolicyRoutes:
         remove_leftovers()
 
     def set(self, sources: Iterable[ReplySource], advmss: Mapping[int, int]) -> None:
-        """Bring the replies of exactly these backends, whatever rules an earlier run left.
+        """Direct the replies of exactly these backends to the agent, whatever rules an earlier run left.
 
-        ``advmss``: by IP version, what hosts tell clients that they may send at most, in bytes of TCP payload.
+        ``advmss`` is the MSS that hosts advertise to clients, in bytes, by IP version.
         """
         sources = frozenset(sources)
         wanted = {_key(rule): rule for rule in _rules(sources)}
@@ -73,14 +73,14 @@ class PolicyRoutes:
             for version in {source.dip.version for source in sources}:
                 self._route(ip, version, advmss[version])
             there = {_key(rule): rule for rule in _installed_rules(ip, PROTOCOL)}
-            # What others go to comes first, and goes last.
+            # Rules that others jump to are added first and deleted last.
             for key in sorted((key for key in wanted if key not in there), key=lambda key: -key[1]):
                 ip.rule("add", **wanted[key])
             for key in sorted((key for key in there if key not in wanted), key=lambda key: key[1]):
                 ip.rule("del", **there[key])
 
     def _route(self, ip: Any, version: int, advmss: int) -> None:
-        """What all replies of a family share."""
+        """Set the route that all replies of a family share."""
         if self._advmss.get(version) == advmss:
             return
         index = ip.link_lookup(ifname=self._device)[0]
@@ -92,17 +92,17 @@ class PolicyRoutes:
 
 
 def _rules(sources: Iterable[ReplySource]) -> Iterator[Rule]:
-    """All that are wanted; some more than once."""
+    """Yield all wanted rules, some more than once."""
     for source in sources:
         family = FAMILIES[source.dip.version]
         yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "table": MAIN_TABLE, "protocol": PROTOCOL}
-        # Without a route there, past the agent's other rules: else what it sends would come back to it for ever.
+        # If the main table has no route, skip the agent's other rules: else its own packets would loop back to it.
         skip = {"action": "goto", "goto": END_PRIORITY}
         yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "protocol": PROTOCOL} | skip
         yield {"family": family, "priority": END_PRIORITY, "action": "nop", "protocol": PROTOCOL}
         yield _rule(source)
         yield _icmp_rule(source.dip)
-        if source.ports and source.dip.version == 4:  # IPv6 enters path MTUs at the connection's own route
+        if source.ports and source.dip.version == 4:  # IPv6 records path MTUs at the connection's own route
             yield from _path_rules(source.dip, source.protocol)
 
 
@@ -124,20 +124,20 @@ def _icmp_rule(dip: Address) -> Rule:
 
 
 def _path_rules(dip: Address, protocol: str) -> tuple[Rule, Rule]:
-    """Past the second rule with any port; without one, to the agent's table."""
+    """Return two rules: look-ups with any port skip the second one, look-ups without go to the agent's table."""
     common = _of(dip) | {"ip_proto": PROTOCOLS[protocol]}
     skip = {"priority": SKIP_PRIORITY, "sport_range": ANY_SOURCE_PORT, "action": "goto", "goto": END_PRIORITY}
     return common | skip, common | {"priority": PATH_PRIORITY, "table": TABLE}
 
 
 def _key(rule: Rule) -> tuple[Any, ...]:
-    """What tells a rule from all others; its family and its priority come first."""
+    """Return a key that identifies a rule. Family and priority come first."""
     names = ("src", "ip_proto", "sport_range", "dport_range", "fwmark", "table", "goto")
     return (rule["family"], rule["priority"], *(str(rule.get(name) or "") for name in names))
 
 
 def _installed_rules(ip: Any, protocol: int) -> Iterator[Rule]:
-    """Those with a routing protocol's number, as they would be added."""
+    """Yield the installed rules with a routing protocol number, in the form in which they are added."""
     names = {
         "priority": "FRA_PRIORITY", "src": "FRA_SRC", "ip_proto": "FRA_IP_PROTO", "sport_range": "FRA_SPORT_RANGE",
         "dport_range": "FRA_DPORT_RANGE", "fwmark": "FRA_FWMARK", "goto": "FRA_GOTO",
@@ -153,10 +153,10 @@ def _installed_rules(ip: Any, protocol: int) -> Iterator[Rule]:
 
 
 def remove_leftovers(protocol: int = PROTOCOL, table: int = TABLE) -> None:
-    """Delete every rule with a routing protocol's number, and its routes in a table."""
+    """Delete every rule with a routing protocol number, and its routes in a table."""
     with IPRoute() as ip:
         for rule in list(_installed_rules(ip, protocol)):
             ip.rule("del", **rule)
         for family in FAMILIES.values():
-            with contextlib.suppress(NetlinkError):  # the table went with its device
+            with contextlib.suppress(NetlinkError):  # the table was removed with its device
                 ip.flush_routes(family=family, table=table, proto=protocol)

@@ -1,4 +1,4 @@
-"""Which addresses lie within prefixes: so that a route that changes costs only the destinations it can concern."""
+"""Prefix matching of addresses, so that a changed route affects only the destinations within its prefix."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -22,7 +22,7 @@ def prefix(network: Address, length: int) -> Prefix:
 
 
 def within(destinations: Iterable[Address], prefixes: Iterable[Prefix]) -> list[Address]:
-    """Those that lie in any of the prefixes, in their order; the cost grows with the lengths there are."""
+    """Return the destinations in any of the prefixes, in order. The cost grows with the number of prefix lengths."""
     wanted = set(prefixes)
     lengths = {version: sorted({p.length for p in wanted if p.version == version}) for version in (4, 6)}
     return [d for d in destinations if any(prefix(d, length) in wanted for length in lengths[d.version])]

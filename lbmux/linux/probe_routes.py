@@ -1,6 +1,6 @@
-"""The way of a mux's probes into its TUN device: a mark on their sockets, and a rule that goes by it.
+"""Routes a mux's probes to its TUN device: their sockets have a mark, and a rule matches it.
 
-Everything has a routing protocol number of its own, so that a later run finds and removes what a killed one left.
+Rules and routes have their own routing protocol number, so that a later run finds and removes those of a killed one.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ PROTOCOL = 141
 MARK = 0x6C63
 PRIORITY = 9119
 DEVICE_MTU_BYTES = 1280
-"""IPv6's least: with any tunnel's headers it fits the way to a host."""
+"""IPv6's minimum MTU: with any tunnel's headers it fits the path to a host."""
 
 
 def open_routes(device: str) -> None:
-    """Send what is marked into ``device``; what an earlier run left is removed."""
+    """Route marked packets to ``device``. Remove what an earlier run left."""
     close_routes()
     with contextlib.suppress(OSError):  # a kernel without IPv6
         Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")

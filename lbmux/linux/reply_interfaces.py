@@ -1,4 +1,4 @@
-"""The interfaces by which a host's replies may leave: those that a route leads to.
+"""The interfaces through which a host's replies may leave: those that a route uses.
 
 The agent's kernel driver attaches its egress program to each of them (lbmux.daemons.egress).
 """
@@ -12,11 +12,11 @@ from lbmux.addresses import FAMILIES
 
 RTN_UNICAST, IFF_LOOPBACK, ARPHRD_ETHER = 1, 0x8, 1
 LINK_LOCAL, OWN_DEVICES = "fe80:", "lbmux"
-"""Routes that lead to no client; and the agent's TUN devices (lbmux0, lbmux-up0)."""
+"""Routes that do not lead to clients, and the agent's TUN devices (lbmux0, lbmux-up0)."""
 
 
 class ReplyInterface(NamedTuple):
-    """``has_ethernet``: frames that leave by it begin with an Ethernet header, which the egress program expects."""
+    """An interface. ``has_ethernet``: its frames have an Ethernet header, which the egress program expects."""
 
     ifindex: int
     name: str
@@ -24,7 +24,7 @@ class ReplyInterface(NamedTuple):
 
 
 def reply_interfaces() -> list[ReplyInterface]:
-    """Those of this network namespace now, in the kernel's order."""
+    """Return the reply interfaces of this network namespace, in the kernel's order."""
     with IPRoute() as ip:
         used = {index for family in FAMILIES.values() for route in ip.get_routes(family=family) for index in _by(route)}
         links = list(ip.get_links())
@@ -37,7 +37,7 @@ def reply_interfaces() -> list[ReplyInterface]:
 
 
 def _by(route: Any) -> Iterator[int]:
-    """The interfaces of a route's next hops."""
+    """Yield the interfaces of a route's next hops."""
     if route["type"] != RTN_UNICAST or (route.get_attr("RTA_DST") or "").startswith(LINK_LOCAL):
         return
     if index := route.get_attr("RTA_OIF"):

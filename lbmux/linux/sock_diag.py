@@ -1,6 +1,6 @@
-"""Which connections this host has: questions to the kernel about one, about all of a service, or all (sock_diag(7)).
+"""The connections of this host, from sock_diag(7): one connection, those of a service, or all.
 
-UDP has some too: those of sockets that are connected.
+Connected UDP sockets count as connections too.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence, port."""
 REQUEST = struct.Struct("=BBBxI2s2s16s16sIII")
-"""struct inet_diag_req_v2: family, protocol, states; then the connection, ports and addresses in network byte order."""
+"""struct inet_diag_req_v2: family, protocol, states; then ports and addresses in network byte order."""
 ALL_STATES, ANY_COOKIE, LISTEN = 0xFFFFFFFF, 0xFFFFFFFF, 10
 NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x300, 2, 3
 ESTABLISHED, SYN_SENT, TIME_WAIT, CLOSE = 1, 2, 6, 7
@@ -29,24 +29,24 @@ LIVE_STATES = ALL_STATES & ~sum(1 << state for state in NOT_LIVE)
 ALIGNED = 4
 STATE_AT = HEADER.size + 1
 SOCKET = struct.Struct("=BBBB2s2s16s16s")
-"""The beginning of struct inet_diag_msg: family, state, timer, retransmissions; then the connection as in a request."""
+"""The start of struct inet_diag_msg: family, state, timer, retransmissions; then the connection as in a request."""
 NO_ADDRESS, MAPPED = bytes(16), bytes(10) + b"\xff\xff"
-"""None; and before an IPv4 address that a socket of IPv6 has."""
+"""No address; the prefix of an IPv4-mapped address of an IPv6 socket."""
 ANSWER_BYTES = 1 << 16
 MESSAGE = np.dtype([
     ("family", "u1"), ("state", "u1"), ("timer", "u1"), ("retransmissions", "u1"), ("local_port", "u2"),
     ("remote_port", "u2"), ("local", "u1", 16), ("remote", "u1", 16),
 ])  # fmt: skip
-"""The same for many at a time; ports as loaded."""
+"""The same layout for NumPy; ports are as loaded."""
 SOCKETS = np.dtype([
     ("local", "u8", 2), ("remote", "u8", 2), ("local_port", "u2"), ("remote_port", "u2"), ("protocol", "u1"),
     ("state", "u1"),
 ])  # fmt: skip
-"""Ends as the data path has them: addresses as pairs (lbmux.addresses), ports as loaded."""
+"""Sockets in the data path's form: addresses as pairs (lbmux.addresses), ports as loaded."""
 
 
 class Connections:
-    """Those of the network namespace that it is made in."""
+    """The connections of the network namespace in which this object was created."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
@@ -59,9 +59,12 @@ class Connections:
         self._socket.close()
 
     def all(self) -> NDArray[Any]:
-        """TCP sockets that are connected, become so or listen, and UDP's that are connected.  OSError as in ``has``."""
+        """Return SOCKETS rows: TCP sockets that are connected, connecting or listening, and connected UDP sockets.
+
+        Raise OSError if the kernel does not answer.
+        """
         found = [self._sockets(family, socket.IPPROTO_TCP, LIVE_STATES | 1 << LISTEN) for family in FAMILIES.values()]
-        with contextlib.suppress(OSError):  # a kernel that tells of TCP only
+        with contextlib.suppress(OSError):  # a kernel that reports only TCP
             found += [self._sockets(family, socket.IPPROTO_UDP, 1 << ESTABLISHED) for family in FAMILIES.values()]
         return np.concatenate(found)
 
@@ -81,9 +84,9 @@ class Connections:
         return found
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
-        """Whether there is such a connection that is not over.  OSError where the kernel does not say.
+        """Return whether there is a live TCP connection. Raise OSError if the kernel does not answer.
 
-        TIME_WAIT is over: nothing of it can be broken, and a later connection of the same ends may be another host's.
+        TIME_WAIT is not live: nothing can break it, and a later connection with the same 4-tuple may be another host's.
         """
         ports = local_port.to_bytes(2, "big"), remote_port.to_bytes(2, "big")
         self._ask(FAMILIES[local.version], ALL_STATES, (*ports, local.packed, remote.packed))
@@ -97,7 +100,7 @@ class Connections:
         raise OSError(code, os.strerror(code))
 
     def any(self, local: Address, ports: range) -> bool:
-        """Whether there is a live connection to ``local`` at one of some ports (0: any).  OSError as in ``has``."""
+        """Return whether there is a live connection to ``local`` at one of the ports (0: any). May raise OSError."""
         wanted = {local.packed.ljust(16, b"\0"), (MAPPED + local.packed)[-16:]}
         return any(
             at in wanted and (ports[0] == 0 or int.from_bytes(port, "big") in ports)
@@ -106,14 +109,14 @@ class Connections:
         )
 
     def _local_ends(self, family: int) -> Iterator[tuple[bytes, bytes]]:
-        """Address and port of every live connection."""
+        """Yield local address and port of every live connection."""
         self._ask(family, LIVE_STATES, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP)
         for message in self._messages():
             *_, port, _, address, _ = SOCKET.unpack_from(message)
             yield address, port
 
     def _messages(self) -> Iterator[bytes]:
-        """What is told of each socket; to the end, or the next question would get this one's answers."""
+        """Yield the message about each socket. Read to the end, or the next request would get the remaining answers."""
         while True:
             answer, at = self._socket.recv(ANSWER_BYTES), 0
             while at < len(answer):

@@ -1,11 +1,11 @@
-"""What a host agent does with a frame that the data path punted.
+"""The host agent's slow path: handles the frames that the data path punted.
 
-In:  a tunnelled ICMP error -> has the host the connection? -> its quote translated -> the local stack, or to the mux;
-     fragments, of the outer packet or of the inner one -> put together -> once more through the data path;
-     a connection that is not known -> has the host a socket of it? -> through the data path, or back to the mux.
-Out: fragments of a reply -> put together -> through the data path, which translates it -> cut again;
-     a reply whose flow entry is gone -> has the host a socket of it? -> entered again, through the data path;
-     an ICMP error about a client's packet -> its quote translated -> the client.
+In:  tunnelled ICMP error -> does the host have the connection? -> translate its quote -> local stack, or to the mux;
+     fragments of the outer or the inner packet -> reassemble -> through the data path again;
+     unknown connection -> does the host have a socket for it? -> through the data path, or back to the mux.
+Out: fragments of a reply -> reassemble -> through the data path, which translates it -> fragment again;
+     reply without a flow entry -> does the host have a socket for it? -> enter it again, through the data path;
+     ICMP error about a client's packet -> translate its quote -> the client.
 """
 
 import time
@@ -28,18 +28,18 @@ from lbmux.slowpath.tunnels import inside
 from lbmux.wire.packet import Packet, ip_packet, read_frame
 
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
-"""Verdicts of frames that may be ours; NOT_TUNNELLED for fragments of outer packets."""
+"""The verdicts of punted frames; NOT_TUNNELLED because of fragments of outer packets."""
 OUTBOUND = (Verdict.REPLY_FRAGMENT, Verdict.UNKNOWN_REPLY, Verdict.REPLY_ICMP)
 
 
 SOCKET_CHECK_CPU = 0.5
-"""CPU time that packets of unknown connections may take, as a share of one core."""
+"""The CPU time for packets of unknown connections, as a share of one core."""
 
 
 class Target(NamedTuple):
-    """Where a VIP's service is at this host; the port is 0 where it stays as it is.
+    """The local backend of a VIP's service. A port of 0 means that the port does not change.
 
-    ``asks``: whether the host's sockets tell which connections it has.
+    ``checks_sockets``: whether the host's sockets decide which connections it has.
     """
 
     dip: Address
@@ -48,20 +48,21 @@ class Target(NamedTuple):
 
 
 class Adopted(Enum):
-    """What the host's sockets say of a reply without a flow entry: how it is counted."""
+    """The outcome of checking the host's sockets for a reply without a flow entry. The value is its counter."""
 
-    KNOWN = "reply_adopted"  # the connection has an entry now
-    HELD = "reply_held"  # several VIPs lead to its port: its sender repeats it until the client's packet names one
-    GONE = "reply_without_connection"  # no socket sent it that could miss an answer
-    UNSEEN = "reply_unseen"  # its sockets are in another namespace: it leaves as it is
+    KNOWN = "reply_adopted"  # the connection has been entered again
+    HELD = "reply_held"  # several VIPs lead to its port: its sender retransmits until a client's packet names one
+    GONE = "reply_without_connection"  # no socket has this connection
+    UNSEEN = "reply_unseen"  # its sockets are in another namespace: it leaves unchanged
 
 
 @dataclass(frozen=True)
 class AgentContext:
-    """``target``: of a flow's VIP and port, or None; it is the VIP itself where nothing is translated.
+    """The agent's configuration and its access to sockets and flow table, for the slow path.
 
-    ``connected``: whether this host has the connection, whose VIP is the address that its server sees.  ``adopt``:
-    enter such a connection again; ``vip_of``: by which VIP and port it comes, None where no entry says so.
+    ``target``: the local backend for a flow's VIP and port, or None; the VIP itself if nothing is translated.
+    ``connected``: whether this host has a connection; its VIP is the address that the server sees. ``adopt``: enter
+    such a connection again. ``vip_of``: the VIP and port of a connection, or None if it has no entry.
     """
 
     own: Collection[Address]
@@ -76,9 +77,9 @@ class AgentContext:
 
 
 class Inbound(NamedTuple):
-    """Packets for the local stack, whole frames for another way through the data path, packets back to a mux.
+    """Packets for the local stack, whole frames for another pass through the data path, packets back to a mux.
 
-    ``known_local``: the frames' connection is to be taken for one of this host's.
+    ``known_local``: the data path must treat the frames' connection as this host's.
     """
 
     packets: list[bytes]
@@ -102,7 +103,7 @@ class AgentSlowPath:
         self.configure(self.context)
 
     def configure(self, context: AgentContext) -> None:
-        """Another configuration; what is half put together stays."""
+        """Apply a configuration. Incomplete reassemblies stay."""
         self.context = context
         self._work = Bucket(context.packets_per_s)
 
@@ -125,7 +126,7 @@ class AgentSlowPath:
         return self._icmp(outer, packet) if verdict == Verdict.ICMP else NOTHING
 
     def without_entry(self, frame: bytes, now: float) -> Adopted | None:
-        """What to do with a TCP reply that no flow entry tells anything about; None: drop it, as time is short."""
+        """Decide about a TCP reply without a flow entry. None: drop it, because the rate limit is exceeded."""
         packet = read_frame(frame)
         if packet is None or packet.ports is None or not self._work.take(now):
             self.counts["over_packets_per_s"] += 1
@@ -137,7 +138,7 @@ class AgentSlowPath:
         return found
 
     def own_error(self, frame: bytes, now: float) -> bytes | None:
-        """An ICMP error of this host as a frame for the client; as it is where no VIP's packet is quoted."""
+        """Return an ICMP error of this host as a frame for the client; unchanged if it quotes no VIP's packet."""
         error = read_frame(frame)
         if error is None or not self._work.take(now):
             self.counts["over_packets_per_s"] += 1
@@ -151,7 +152,7 @@ class AgentSlowPath:
         return error.link + translated
 
     def outbound(self, frame: bytes, now: float) -> bytes | None:
-        """The whole frame of a reply whose last missing fragment this is."""
+        """Add a reply's fragment. Return the whole frame if the fragment completes it."""
         packet = read_frame(frame)
         whole = None if packet is None or not packet.is_fragment else self._replies.add(packet, now)
         return None if packet is None or whole is None else packet.link + whole
@@ -169,10 +170,10 @@ class AgentSlowPath:
         return Inbound([], [outer.link + again])
 
     def _unknown_connection(self, outer: Packet, frame: bytes, now: float) -> Inbound:
-        """A packet of a TCP connection that has no entry here, nor opens one.
+        """Handle a packet of a TCP connection that has no entry here and is not being opened.
 
-        Where the host has no such connection either, the mux guessed: it gets the packet back, in IP in IP.  A mux
-        whose address is not known, and all that is too much work, is believed.
+        If the host does not have the connection, the packet returns to the mux in IP in IP (second chance). Packets of
+        a mux with an unknown address, and packets over the budget, are delivered without a check.
         """
         if not self._check_budget.is_left(now):
             self.counts["unknown_over_cpu"] += 1
@@ -196,10 +197,10 @@ class AgentSlowPath:
         return Inbound([], [], [returned_packet(outer, packet)])
 
     def _icmp(self, outer: Packet, packet: Packet) -> Inbound:
-        """An error goes to the server that has the connection, as a packet of it does."""
+        """Deliver an ICMP error to the server that has the connection."""
         if not is_error(packet):
             self.counts["icmp_delivered"] += 1
-            return Inbound([packet.data], [])  # a ping, which a host that has the VIP answers
+            return Inbound([packet.data], [])  # a ping, which a host with the VIP answers
         flow = flow_of(packet)
         target = None if flow is None else self.context.target(flow)
         if flow is None or target is None:
@@ -219,6 +220,6 @@ class AgentSlowPath:
 
 
 def _at_server(flow: Flow, target: Target) -> Flow:
-    """As the server's socket has it: in a hairpin (lbmux.datapath.agent) the VIP is the client."""
+    """Return the flow as the server's socket sees it: in a hairpin (lbmux.datapath.agent) the VIP is the client."""
     client = flow.vip if flow.client == target.dip else flow.client
     return flow._replace(client=client, vip=target.dip, vip_port=target.port or flow.vip_port)

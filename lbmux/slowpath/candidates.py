@@ -1,8 +1,8 @@
-"""The order in which a mux asks backends for a flow: the same on every mux.
+"""The order in which a mux tries backends for a flow: the same on every mux.
 
-First the likely ones: the backend of the flow's Maglev slot, and the one that the slot had before the last change.
-Then the rest of the service, by a hash of flow and host (rendezvous hashing).  The key of a host depends on nothing
-but flow and host, so backends that come and go do not change the order of the others.
+The likely ones come first: the backend of the flow's Maglev slot, and the slot's former one. Then come the service's
+other backends, by a hash of flow and host (rendezvous hashing). A host's key depends only on flow and host, so adding
+or removing backends does not change the order of the others.
 """
 
 import mmh3
@@ -16,13 +16,13 @@ Words = NDArray[np.uint64]
 
 
 def host_key(flow: Flow, host: Address) -> int:
-    """The place of a host in the flow's order of the rest."""
+    """Return the key that gives a host its position among the rest."""
     high, low = to_pair(host)
     return int(host_keys(flow, np.array([high], np.uint64), np.array([low], np.uint64))[0])
 
 
 def host_keys(flow: Flow, high: Words, low: Words) -> Words:
-    """Of many hosts at once; their addresses are halves as the tables have them."""
+    """Return the keys of many hosts. Their addresses are 64-bit halves as in the tables."""
     ends = flow.client.packed + flow.vip.packed
     fields = ends + bytes([flow.protocol]) + flow.client_port.to_bytes(2, "big") + flow.vip_port.to_bytes(2, "big")
     seed = np.uint64(mmh3.hash64(fields, 0, signed=False)[0])

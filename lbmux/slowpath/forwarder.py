@@ -1,7 +1,7 @@
-"""The data path for one packet at a time: the same steps over the same tables as a batch takes, called from Python.
+"""The data path for one packet at a time: the same steps on the same tables, called from Python.
 
-What ``datapath.mux.forward`` does in one go stands here in two parts, since the slow path knows the flow from
-elsewhere than the packet's own header: from a quote, or from the first fragment.
+``datapath.mux.forward`` is split into two parts here, because the slow path knows the flow from an ICMP quote or from
+the first fragment, not from the packet's own header.
 """
 
 import struct
@@ -44,15 +44,15 @@ from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read
 
 BUFFER_BYTES = 1 << 17
 FRAME_AT = 128
-"""Of the buffer, before a frame: more than it may grow by."""
+"""A frame's offset in the buffer, which leaves more headroom than the frame may need."""
 ANY_MTU = 65535
 FORWARDED = int(Verdict.FORWARDED)
 SEARCH_TICKS = int(1e9) >> TICK_SHIFT
-"""A second: longer than the search for a flow takes."""
+"""One second: longer than the search for a flow takes."""
 
 
 class TableForwarder:
-    """A ``Forwarder`` on the tables that a worker has."""
+    """A ``Forwarder`` on a worker's tables."""
 
     def __init__(self, worker: Worker, now: Callable[[], int]) -> None:
         """``now``: the data path's clock, in ticks."""
@@ -60,12 +60,12 @@ class TableForwarder:
         self._buffer = np.zeros(BUFFER_BYTES, np.uint8)
         self._identifications = count(1)
         self.mtus: Callable[[Address, int], int] = lambda host, mtu_bytes: mtu_bytes
-        """What is known of the path to a host beyond its first link's MTU."""
+        """Returns the path MTU to a host, given its first link's MTU."""
         self.unsent = 0
-        """Packets that no frame could be made of: no such backend, or its MAC address is not known."""
+        """Packets that could not be sent: no such backend, or its MAC address is unknown."""
 
     def warm_up(self) -> None:
-        """Compile, or load from the cache."""
+        """Compile the functions, or load them from the cache."""
         flow = Flow(6, from_pair(0, 0xFFFF0000), 0, from_pair(0, 0xFFFF0000), 0)
         self._choose(flow, enter=False)
         self.candidates(flow, 1)
@@ -89,13 +89,13 @@ class TableForwarder:
         return self._likely(flow)[1]
 
     def _likely(self, flow: Flow) -> tuple[int, list[int]]:
-        """The flow's service, or -1, and the backends of its slot: now, and before the last change."""
+        """Return the flow's service, or -1, and the backends of its slot: the current and the former one."""
         service, *slots = map(int, _slots(self._worker.address, *_key_of(flow)))
         states = self._tables.backends["state"]
         return service, list(dict.fromkeys(row for row in slots if row >= 0 and states[row] != GONE))
 
     def candidates(self, flow: Flow, most: int) -> Candidates:
-        """For a while after a change the rest has the likely ones too: the slot may have been another's."""
+        """Return the candidates. For a second after a change the rest includes the likely ones, which may be new."""
         service, likely = self._likely(flow)
         rows, likely = self._tables.backends, likely[:most]
         chosen = (rows["service"] == service) & (rows["state"] != GONE)
@@ -111,7 +111,7 @@ class TableForwarder:
         return (self._now() - changed) & 0xFFFFFFFF < SEARCH_TICKS
 
     def rejects(self, flow: Flow) -> bool:
-        """Whether the flow's service tells clients that it has no backend."""
+        """Return whether the flow's service rejects packets while it has no backend."""
         service = self._likely(flow)[0]
         return service >= 0 and bool(self._tables.services[self._tables.active, service]["rejects"])
 
@@ -131,7 +131,7 @@ class TableForwarder:
         _forget(self._worker.address, *_key_of(flow))
 
     def inner_mtu(self, backend: int) -> int:
-        """Bytes of the largest packet that fits the path to a backend's host."""
+        """Return the size in bytes of the largest packet that fits the path to a backend's host."""
         return self.path_mtu(backend) - int(self._tables.backends[backend]["overhead_bytes"])
 
     def path_mtu(self, backend: int) -> int:
@@ -156,12 +156,12 @@ class TableForwarder:
         return [frame for one in packets for frame in self._tunnel(one, backend, key, hops)]
 
     def _tunnel(self, inner: Packet, backend: int, key: "Key", hops: int) -> list[tuple[int, bytes]]:
-        """The frames of one packet, of which only the outer part may be cut."""
+        """Return the frames of one packet, of which only the outer packet may be fragmented."""
         row, mtu_bytes = self._tables.backends[backend], self.path_mtu(backend)
         frame = self._encapsulate(inner.data, backend, inner.transport, key)
         outer = b"" if frame is None else frame[ETHERNET_BYTES:]
         if frame is None or (len(outer) > mtu_bytes and int(row["overhead_bytes"]) == 0):
-            self.unsent += 1  # without a tunnel there is there is no outer header to fragment
+            self.unsent += 1  # without a tunnel there is no outer header to fragment
             return []
         if hops != OUTER_TTL and int(row["overhead_bytes"]):
             outer = with_hops(outer, hops)
@@ -180,7 +180,7 @@ class TableForwarder:
             return None
         self._buffer[FRAME_AT : FRAME_AT + len(frame)] = frame
         row: NDArray[Any] = self._tables.backends[backend : backend + 1].copy() if backend >= 0 else _NO_BACKEND
-        row["mtu"] = ANY_MTU  # whether it fits is for the caller to say
+        row["mtu"] = ANY_MTU  # the caller checks whether it fits
         moved = int(
             _encapsulate_frame(
                 self._worker.address, _address(self._buffer) + np.uint64(FRAME_AT), len(frame), _address(row),
@@ -193,12 +193,12 @@ class TableForwarder:
 
 
 def _outer_may_fragment(row: Any) -> bool:
-    """Whether a host knows fragments of the outer packet for a tunnel's: by their protocol, having no ports."""
+    """Return whether a host recognises fragments of the outer packet: by its protocol, since they have no ports."""
     return not int(row["tunnel"]) & OUTER_IPV6 and int(row["tunnel"]) & KIND_MASK in (IPIP, GRE)
 
 
 Key = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint32]
-"""Addresses and ports as the data path has them."""
+"""Addresses and ports in the data path's form."""
 
 
 def _key(source: Address, destination: Address, ports: tuple[int, int]) -> Key:
@@ -208,7 +208,7 @@ def _key(source: Address, destination: Address, ports: tuple[int, int]) -> Key:
 
 
 def _key_of(flow: Flow) -> tuple[Any, ...]:
-    """What the compiled functions here take a flow as."""
+    """Return a flow as the arguments of the compiled functions below."""
     return (*_key(flow.client, flow.vip, (flow.client_port, flow.vip_port)), flow.protocol, flow.client.version)
 
 
@@ -222,7 +222,7 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 @step
 def _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family):  # type: ignore[no-untyped-def]
-    """A flow as the packet that it would come in."""
+    """Return the packet in which a flow would arrive."""
     return Parsed(
         int64(PARSED), int64(family), source_high, source_low, destination_high, destination_low, u32(ports),
         int64(protocol), int64(0), int64(0), int64(0),
@@ -240,7 +240,7 @@ def _service_of(context, setting, packet):  # type: ignore[no-untyped-def]
 def _slots(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
-    """(the flow's service, its slot's backend, the one that the slot had before the last change); each may be -1."""
+    """Return (the flow's service, its slot's backend, the slot's former backend); each may be -1."""
     context = context_at(context_address)
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
@@ -258,7 +258,7 @@ def _slots(  # type: ignore[no-untyped-def]
 def _assign(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
 ):
-    """Write a backend to the flow's entries, whichever workers have any; to a new one of our own where none has."""
+    """Write a backend to the flow's entries in every worker's table. If there is none, enter the flow in our own."""
     context = context_at(context_address)
     worker = int64(context_row(at_address(context_address), 0).worker)
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
@@ -287,7 +287,7 @@ def _assign(  # type: ignore[no-untyped-def]
 def _forget(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
-    """Take away the flow's entries, whichever workers have any."""
+    """Delete the flow's entries in every worker's table."""
     context = context_at(context_address)
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
@@ -305,7 +305,7 @@ def _forget(  # type: ignore[no-untyped-def]
 def _owner(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, enter
 ):
-    """The backend of a flow, or -1: none, or the client is not allowed to use the service."""
+    """Return the backend of a flow, or -1 if there is none or the client may not use the service."""
     context = context_at(context_address)
     context_row(at_address(context_address), 0).now = now
     worker = int64(context_row(at_address(context_address), 0).worker)
@@ -318,7 +318,7 @@ def _owner(  # type: ignore[no-untyped-def]
     if not allowed(context, service, source_high, source_low):
         return int64(-1)
     if enter:
-        nothing = at_address(context_address)  # an empty frame: there is no connection id to be read
+        nothing = at_address(context_address)  # an empty frame, without a connection id
         return max(choose(context, setting, worker, nothing, nothing, packet, index, service, u32(now)), int64(-1))
     target = _entry_backend(context, setting, packet, index, service, now)
     return target if target >= 0 else select(context, service, packet)
@@ -326,7 +326,7 @@ def _owner(  # type: ignore[no-untyped-def]
 
 @step
 def _entry_backend(context, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
-    """The backend that the flow has by an entry in any worker's part, or -1."""
+    """Return the backend of the flow's entry in any worker's table, or -1."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = int64(-1)
     for table_worker in range(worker_limit(context)):
@@ -353,9 +353,9 @@ def _encapsulate_frame(  # type: ignore[no-untyped-def]
     context_address, address, length, backend_address, transport, family, source_high, source_low, destination_high,
     destination_low, ports,
 ):  # fmt: skip
-    """Encapsulate the frame at ``address`` towards the backend whose row lies at ``backend_address``.
+    """Encapsulate the frame at ``address`` for the backend whose row is at ``backend_address``.
 
-    By how many bytes it grew to the front, or -1.
+    Return by how many bytes it grew at its front, or -1.
     """
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)

@@ -1,7 +1,7 @@
-"""Cutting a packet into fragments: the outer packets of a tunnel that are too big for the way to the host.
+"""Fragmentation of packets: outer packets of a tunnel that are too big for the path to the host.
 
-Only the sender of a packet may do so in IPv6, and of an outer packet the mux is the sender (RFC 2473, section 7.1).
-Who calls gives the identification: two packets with one, between one pair of hosts, would be mixed up.
+In IPv6 only the sender may fragment, and the mux is the sender of the outer packet (RFC 2473, section 7.1). The caller
+supplies the identification, which must not repeat between one pair of hosts.
 """
 
 import struct
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from lbmux.wire.packet import FRAGMENT, FRAGMENT_BYTES, IPV6_BYTES, MORE_FRAGMENTS, OFFSET_MASK, with_header_checksum
 
 UNIT_BYTES = 8
-"""Fragments begin at multiples of it."""
+"""Fragment offsets are multiples of this."""
 
 
 def fragment_packet(packet: bytes, mtu_bytes: int, identification: int) -> list[bytes]:
-    """The packet in fragments that fit; it has no extension headers, and is whole if it fits.
+    """Split the packet into fragments that fit, or return it whole if it fits. It must have no extension headers.
 
-    A fragment may be cut further (its offset is kept), as a router does with IPv4's.
+    The packet may itself be an IPv4 fragment, as at a router; its offset is kept.
     """
     if len(packet) <= mtu_bytes:
         return [packet]
@@ -24,7 +24,7 @@ def fragment_packet(packet: bytes, mtu_bytes: int, identification: int) -> list[
 
 
 def _pieces(payload: bytes, room_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, bytes, whether more follow)"""
+    """Yield (offset, bytes, whether more follow)."""
     step = max(UNIT_BYTES, room_bytes - room_bytes % UNIT_BYTES)
     for at in range(0, len(payload), step):
         yield at, payload[at : at + step], at + step < len(payload)

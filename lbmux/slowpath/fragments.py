@@ -1,11 +1,11 @@
-"""Fragments: every one of a datagram goes to the backend of its flow, in whatever order they arrive.
+"""Fragments: all fragments of a datagram go to the backend of its flow, in whatever order they arrive.
 
-Only the first fragment has the ports.  It decides, and the others of the same (source, destination, identification,
-protocol) follow; those that come before it wait, in a bounded buffer for a bounded time.  A mux puts nothing together
-again: the fragments go on as they came.  Times: RFC 791 and RFC 8200 give a datagram 60 s at most.
+Only the first fragment has the ports. It selects the backend, and the others with the same (source, destination,
+identification, protocol) follow. Fragments that arrive before it wait, in a bounded buffer for a bounded time. A mux
+does not reassemble: it forwards the fragments unchanged. RFC 791 and RFC 8200 allow a datagram at most 60 s.
 
 Dropped: first fragments without the whole transport header, and TCP fragments at its eighth byte (RFC 1858, RFC 3128,
-RFC 7112); whole datagrams whose fragments overlap (RFC 5722); fragments that reach beyond the largest datagram.
+RFC 7112); all of a datagram whose fragments overlap (RFC 5722); fragments that extend beyond the largest datagram.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -19,9 +19,9 @@ from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet
 
 LEAST_BYTES = {TCP: 20, UDP: 8}
-"""Of the transport header in a first fragment; fragments of other protocols belong to no service."""
+"""The minimum transport header in a first fragment. Fragments of other protocols belong to no service."""
 FLAGS_AT = 8
-"""A TCP fragment that begins here or before the header's end could overwrite flags that a filter has seen."""
+"""A TCP fragment that begins here or earlier could overwrite flags that a filter has checked."""
 UNIT_BYTES, MOST_BYTES, MOST_FRAGMENTS = 8, 65535, 256
 
 Key = tuple[Address, Address, int, int]
@@ -29,29 +29,29 @@ Key = tuple[Address, Address, int, int]
 
 @dataclass
 class Datagram:
-    """What is known of one: its backend once the first fragment has come, and which bytes have."""
+    """The state of one datagram: its backend, once the first fragment has arrived, and the bytes that have arrived."""
 
     seen: float
     backend: int | None = None
     decided: bool = False
-    """Whether the first fragment has come; with no backend the others are dropped."""
+    """Whether the first fragment has arrived. If there is no backend then, the others are dropped."""
     overlapped: bool = False
     ranges: list[tuple[int, int]] = field(default_factory=list)
     waiting: list[tuple[float, Packet]] = field(default_factory=list)
 
 
 class Fragments:
-    """The datagrams that are under way through one mux."""
+    """The fragmented datagrams in transit through one mux."""
 
     def __init__(self, limits: Limits, choose: Callable[[Flow], int | None], counts: Counter[str]) -> None:
-        """``choose``: the backend of a flow, which may be new; ``counts``: where to count what becomes of fragments."""
+        """``choose`` returns the backend of a flow, which may be new. ``counts`` are the counters to update."""
         self.limits = limits
         self.counts = counts
         self._choose = choose
         self._datagrams: OrderedDict[Key, Datagram] = OrderedDict()
         self._waiting = 0
         self._queue: deque[tuple[float, Key]] = deque()
-        """Since when datagrams wait for their first fragment, oldest first; some may wait no more."""
+        """(start, datagram) of those that wait for their first fragment, oldest first; some may no longer wait."""
 
     def __len__(self) -> int:
         return len(self._datagrams)
@@ -62,7 +62,7 @@ class Fragments:
         return self._waiting
 
     def arrive(self, packet: Packet, now: float) -> list[tuple[Packet, int]]:
-        """What can go on now that this fragment has come: fragments, each with its backend."""
+        """Add a fragment. Return the fragments that can be forwarded now, each with its backend."""
         self.expire(now)
         fault = _fault(packet)
         if fault:
@@ -74,7 +74,7 @@ class Fragments:
         if packet.offset_bytes:
             return self._later(datagram, packet, now)
         ports = packet.ports
-        assert ports is not None  # _fault has looked
+        assert ports is not None  # _fault has checked
         flow = Flow(packet.protocol, packet.source, ports[0], packet.destination, ports[1])
         datagram.backend, datagram.decided = self._choose(flow), True
         waiting = [held for _, held in datagram.waiting]
@@ -82,7 +82,7 @@ class Fragments:
         return self._on(datagram, [packet, *waiting])
 
     def expire(self, now: float) -> None:
-        """Forget what is too old; datagrams lie in the order in which they were last heard of."""
+        """Drop what is too old. Datagrams are ordered by their last fragment's arrival."""
         while self._datagrams:
             key, datagram = next(iter(self._datagrams.items()))
             if now - datagram.seen <= self.limits.idle_s:
@@ -106,7 +106,7 @@ class Fragments:
         return found
 
     def _is_new(self, datagram: Datagram, packet: Packet) -> bool:
-        """Whether the fragment brings bytes that no other brought; one that overlaps spoils its datagram."""
+        """Return whether the fragment has only new bytes. An overlap makes the whole datagram unusable."""
         first = packet.offset_bytes
         end = first + len(packet.payload)
         if datagram.overlapped:
@@ -161,7 +161,7 @@ def _key(packet: Packet) -> Key:
 
 
 def _fault(packet: Packet) -> str:
-    """Why a fragment goes no further, whatever came before it; empty if nothing speaks against it."""
+    """Return the counter for an unusable fragment, or an empty string if the fragment by itself is valid."""
     length = len(packet.payload)
     if packet.protocol not in LEAST_BYTES:
         return "fragment_protocol"

@@ -1,8 +1,8 @@
 """ICMP errors that the mux sends: too big, time exceeded, unreachable, for IPv4 (RFC 792, 1191) and IPv6 (RFC 4443).
 
-Each is about one packet, goes to its source, and quotes as much of it as the family allows.  None where no error may
-be sent: about an ICMP error, about a later fragment, and about what was or came from no single machine's address
-(RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).  How many are sent is ``rate``'s.
+Each is about one packet, goes to its source, and quotes as much of it as the family allows. The functions return None
+if no error may be sent: about an ICMP error, about a later fragment, and about a packet to or from an address that is
+not a single host's (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). The caller limits the rate.
 """
 
 import struct
@@ -17,16 +17,16 @@ V6_LAST_ERROR, V6_REDIRECT = 127, 137
 NEEDS_FRAGMENTATION = 4
 ICMP_BYTES = 8
 IPV4_MOST_BYTES, IPV6_MOST_BYTES = 576, 1280
-"""Of the whole packet that carries the error (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c)."""
+"""The largest packet that carries an error (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c)."""
 IPV4_LEAST_MTU, IPV6_LEAST_MTU = 68, 1280
 PRECEDENCE = 0xC0
 """TOS of IPv4 errors: internetwork control (RFC 1812, section 4.3.2.5)."""
 
 
 def too_big(packet: Packet, mtu_bytes: int, source: Address) -> bytes | None:
-    """ "Fragmentation needed" or "packet too big", for a path that takes packets of ``mtu_bytes``."""
+    """Build "fragmentation needed" or "packet too big" for a path MTU of ``mtu_bytes``."""
     if packet.version == 6:
-        # RFC 8201: a sender goes no lower than 1280, whatever we say; so we do not say less.
+        # RFC 8201: a sender never goes below 1280, so a smaller value is useless.
         return _error(packet, source, V6_TOO_BIG, 0, max(mtu_bytes, IPV6_LEAST_MTU))
     if not packet.dont_fragment:
         return None
@@ -34,17 +34,17 @@ def too_big(packet: Packet, mtu_bytes: int, source: Address) -> bytes | None:
 
 
 def time_exceeded(packet: Packet, source: Address) -> bytes | None:
-    """Hop limit (TTL) exceeded in transit."""
+    """Build "TTL (hop limit) exceeded in transit"."""
     return _error(packet, source, TIME_EXCEEDED if packet.version == 4 else V6_TIME_EXCEEDED, 0)
 
 
 def unreachable(packet: Packet, source: Address, code: int = 1) -> bytes | None:
-    """``code`` is of the packet's family: 1 is "host unreachable" in IPv4, "administratively prohibited" in IPv6."""
+    """Build "unreachable". ``code`` depends on the family: 1 is "host" in IPv4, "prohibited" in IPv6."""
     return _error(packet, source, UNREACHABLE if packet.version == 4 else V6_UNREACHABLE, code)
 
 
 def is_error(packet: Packet) -> bool:
-    """Whether it carries an ICMP error, or a redirect; one whose type is missing counts as such."""
+    """Return whether the packet carries an ICMP error or redirect. One without a type counts as an error."""
     if not packet.is_icmp or packet.offset_bytes:
         return False
     kind = packet.payload[0] if packet.payload else ERRORS[0]
@@ -52,13 +52,13 @@ def is_error(packet: Packet) -> bool:
 
 
 def may_have_error(packet: Packet) -> bool:
-    """Whether an error about the packet may be sent at all."""
+    """Return whether an error about the packet may be sent."""
     return not (
         packet.offset_bytes
         or is_error(packet)
         or not _is_one_machine(packet.source)
         or not _is_one_machine(packet.destination)
-        or (packet.link and packet.link[0] & 1)  # it was sent to many by its MAC address
+        or (packet.link and packet.link[0] & 1)  # a multicast or broadcast MAC address
     )
 
 

@@ -1,7 +1,7 @@
-"""ICMP errors about a flow: whose packet they quote, and how the quote is made right for the server.
+"""ICMP errors about a flow: finding the flow in the quoted packet, and translating the quote for the server.
 
-A server's packet to a client, VIP -> client, met a trouble somewhere; the router that says so quotes its beginning, 8
-bytes of the transport header at least.  That is enough to know the flow, and so the backend whose packet it was.
+A router that could not forward a server's packet (VIP -> client) quotes its beginning, with at least 8 bytes of the
+transport header. That identifies the flow, and so the backend that sent the packet.
 """
 
 import struct
@@ -14,7 +14,7 @@ from lbmux.wire.packet import Packet, icmp_packet, read_ip
 
 
 def quote_in(error: Packet) -> Packet | None:
-    """What a whole, undamaged ICMP error quotes."""
+    """Return the packet that a complete and valid ICMP error quotes, or None."""
     if error.is_fragment or not is_error(error) or len(error.payload) < ICMP_BYTES:
         return None
     if not is_valid(error.source, error.destination, error.protocol, error.payload):
@@ -24,9 +24,9 @@ def quote_in(error: Packet) -> Packet | None:
 
 
 def flow_of(error: Packet) -> Flow | None:
-    """The flow that an ICMP error to a VIP is about."""
+    """Return the flow that an ICMP error to a VIP is about, or None."""
     quote = quote_in(error)
-    # Somebody else's packet is quoted to us by mistake, or to reach a server that it should not.
+    # A quote of another source's packet is an error, or an attempt to reach a server that it should not reach.
     if quote is None or quote.source != error.destination or quote.ports is None:
         return None
     vip_port, client_port = quote.ports
@@ -34,9 +34,9 @@ def flow_of(error: Packet) -> Flow | None:
 
 
 def translate_error(error: Packet, dip: Address, dip_port: int) -> bytes | None:
-    """The error as the server must see it: to the DIP, about a packet from the DIP and the server's own port.
+    """Translate an error for the server: to the DIP, about a packet from the DIP and the server's own port.
 
-    What else the quote holds is left as it is, but for the checksums that cover what was changed.
+    The rest of the quote stays, except the checksums that cover the changes.
     """
     quote = quote_in(error)
     if quote is None or quote.ports is None or dip.version != error.version:
@@ -46,7 +46,7 @@ def translate_error(error: Packet, dip: Address, dip_port: int) -> bytes | None:
 
 
 def flow_of_own(error: Packet) -> Flow | None:
-    """The flow that an ICMP error of this host is about: of a client's packet that was delivered to a DIP."""
+    """Return the flow of an ICMP error that this host sent about a client's packet to a DIP, or None."""
     quote = quote_in(error)
     if quote is None or quote.ports is None or quote.source != error.destination:
         return None
@@ -54,7 +54,7 @@ def flow_of_own(error: Packet) -> Flow | None:
 
 
 def translate_own_error(error: Packet, vip: Address, vip_port: int) -> bytes | None:
-    """The error as the client must see it: from the VIP, about the packet that it sent to the VIP."""
+    """Translate an error for the client: from the VIP, about the packet that the client sent to the VIP."""
     quote = quote_in(error)
     if quote is None or quote.ports is None or vip.version != error.version:
         return None
@@ -63,7 +63,7 @@ def translate_own_error(error: Packet, vip: Address, vip_port: int) -> bytes | N
 
 
 def _translated(error: Packet, quote: Packet, end: int, address: Address, port: int) -> bytes:
-    """The ICMP message with another source (``end`` 0) or destination (1) in its quote."""
+    """Return the ICMP message with another source (``end`` 0) or destination (1) in its quote."""
     assert quote.ports is not None
     old = (quote.source, quote.destination)[end].packed
     before, after = old + struct.pack("!H", quote.ports[end]), address.packed + struct.pack("!H", port)

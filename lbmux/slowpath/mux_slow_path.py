@@ -1,11 +1,11 @@
-"""What a mux does with a frame that the data path punted: the slow path's one entry.
+"""The mux's slow path: handles the frames that the data path punted. ``MuxSlowPath.handle`` is its entry point.
 
-    verdict, frame -> whose is it? -> ping | ICMP error | fragment | too big | out of hops | returned by a host
-                                      | without a backend
+    verdict, frame -> classify -> ping | ICMP error | fragment | too big | TTL exceeded | returned by a host
+                                  | without a backend
                    -> frames to send
 
-Everything is bounded: packets in a second that are looked at, ICMP messages in a second that are sent, and what is
-remembered.  Frames that are not for a VIP, nor about or from another mux for us, are left to the kernel's stack.
+Everything is bounded: packets processed per second, ICMP messages sent per second, and memory. Frames that are neither
+for a VIP nor for the mux itself are left to the kernel's stack.
 """
 
 import time
@@ -34,16 +34,16 @@ from lbmux.wire.internet_checksum import TCP, UDP
 from lbmux.wire.packet import Packet, read_frame, read_ip, reversed_link
 
 PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
-"""Verdicts of frames that may be ours; PROTOCOL for fragments that another mux sends on, and what hosts return."""
+"""The verdicts of punted frames; PROTOCOL because of fragments from other muxes and packets that hosts return."""
 PORT_UNREACHABLE = {4: 3, 6: 4}
-"""Codes, by IP version (RFC 792, RFC 4443)."""
+"""ICMP codes by IP version (RFC 792, RFC 4443)."""
 BY_ROUTE = -1
 LINK_BYTES = 1500
-"""Between muxes, whose links the tables do not know."""
+"""The assumed MTU between muxes, whose links are not in the tables."""
 
 
 class Sent(NamedTuple):
-    """A frame to send by an interface (0: the one it came in by); or a packet, where the kernel finds the way."""
+    """A frame to send by an interface (0: the receiving one), or a packet for the kernel to route (BY_ROUTE)."""
 
     interface: int
     data: bytes
@@ -51,21 +51,21 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class MuxContext:
-    """What the configuration says that is of meaning here."""
+    """The configuration of the mux's slow path."""
 
     settings: SlowPath
     vips: Mapping[Address, Flow]
-    """Each VIP, with a flow without a client: protocol and port of the service that a forwarded ping goes to."""
+    """Each VIP with a flow without a client: protocol and port of the service that gets forwarded pings."""
     muxes: frozenset[Address] = frozenset()
     hosts: Mapping[Address, Collection[Carrier]] = field(default_factory=dict)
-    """What outer packets to each host carry."""
+    """The kinds of outer packets to each host."""
     ports: Ports = IANA_PORTS
 
 
 @dataclass
 class MuxSlowPath:
     """``is_up``: whether a VIP has a backend that takes new flows; ``own``: the mux's outer source addresses;
-    ``cpu_s``: a clock of the CPU time that the slow path takes."""
+    ``cpu_s``: a clock of the slow path's CPU time, in seconds."""
 
     forwarder: Forwarder
     own: frozenset[Address]
@@ -80,7 +80,7 @@ class MuxSlowPath:
         self.configure(self.context)
 
     def configure(self, context: MuxContext) -> None:
-        """Another configuration; fragments under way keep their backends."""
+        """Apply a configuration. Datagrams in transit keep their backends."""
         self.context, settings = context, context.settings
         self._work = Bucket(settings.packets_per_s)
         self._messages = Bucket(settings.icmp_per_s)
@@ -91,7 +91,7 @@ class MuxSlowPath:
         self.mtus.keep(context.hosts)
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
-        """What is to be sent because of one frame; ``target``: the backend that the data path chose, or -1."""
+        """Handle one frame. Return what to send. ``target`` is the backend that the data path chose, or -1."""
         if verdict == Verdict.NO_BACKEND:
             return self._reject(frame, now)
         packet = read_frame(frame)
@@ -110,7 +110,7 @@ class MuxSlowPath:
         return self._icmp(packet, now) if packet.is_icmp else []
 
     def _reject(self, frame: bytes, now: float) -> list[Sent]:
-        """No backend takes new flows: the client is told so, as by a host where nothing listens (RFC 1122, 4443)."""
+        """Reject a packet for which there is no backend, as a host without a listener would (RFC 1122, 4443)."""
         if not self._rejects.has(now):
             return self._dropped("over_rejects_per_s")
         packet = read_frame(frame)
@@ -138,7 +138,7 @@ class MuxSlowPath:
         return self._outer_error(packet, now) if icmp_errors.is_error(packet) else []
 
     def _returned(self, packet: Packet, now: float) -> list[Sent]:
-        """A host does not have the connection of a packet; the work that this makes has a budget."""
+        """Handle a packet that a host returned, because it does not have the connection. The work has a CPU budget."""
         if not self._returns.is_left(now):
             return self._dropped("returned_over_cpu")
         begun_s = self.cpu_s()
@@ -147,7 +147,7 @@ class MuxSlowPath:
         return sent
 
     def _second_chance(self, outer: Packet) -> list[Sent]:
-        """Another host is tried, and where none has the connection the client hears it."""
+        """Send the packet to the next candidate. If no candidate is left, send the client a reset."""
         inner = read_ip(outer.payload, link=outer.link)
         flow = None if inner is None else flow_of(inner) if inner.is_icmp else _flow(inner)
         if inner is None or flow is None or flow.vip not in self.context.vips:
@@ -168,10 +168,10 @@ class MuxSlowPath:
         return self._tunnelled(inner, backend, stage)
 
     def _assign(self, flow: Flow, backend: int, found: Candidates, refused_by: Address) -> None:
-        """Later packets go to the backend that is asked now.
+        """Direct later packets to the backend that is tried now.
 
-        A client's packets make a search each.  The flow's entry is where the one is that is the farthest; those behind
-        it do not set it back, else they could keep one another from finding the connection.
+        Each of a client's packets makes its own search. The flow's entry follows the most advanced search. Searches
+        behind it do not set it back, or they could prevent each other from finding the connection.
         """
         entry = self.forwarder.entry(flow)
         if (
@@ -182,7 +182,7 @@ class MuxSlowPath:
             self.forwarder.assign(flow, backend)
 
     def _no_candidate_left(self, inner: Packet, flow: Flow, last: Address) -> list[Sent]:
-        """The last host that could be asked does not have the connection either."""
+        """Send a reset: the last candidate does not have the connection either."""
         answer = reset(inner)
         if answer is None:
             return self._dropped("returned_not_answered")
@@ -233,13 +233,13 @@ class MuxSlowPath:
         room = LINK_BYTES - OUTER_BYTES[mux.version]
         pieces = [packet.data]
         if packet.version == 4 and packet.length_bytes > room:
-            pieces = fragment_packet(packet.data, room, packet.identification)  # as any router might
+            pieces = fragment_packet(packet.data, room, packet.identification)  # as a router may
         self.counts["to_mux"] += len(pieces)
         parts = (read_ip(piece) for piece in pieces)
         return [Sent(BY_ROUTE, to_mux(part, source, mux)) for part in parts if part is not None]
 
     def _forward(self, packet: Packet, backend: int, now: float) -> list[Sent]:
-        """To the backend in one outer packet, or in fragments of one, or an error for the client."""
+        """Send the packet to the backend in one outer packet or its fragments, or send the client an error."""
         room = self.forwarder.inner_mtu(backend)
         if packet.length_bytes > room:
             may_be_cut = not packet.dont_fragment if packet.version == 4 else packet.length_bytes <= 1280
@@ -252,7 +252,7 @@ class MuxSlowPath:
         return self._tunnelled(packet, backend)
 
     def _outer_error(self, packet: Packet, now: float) -> list[Sent]:
-        """A router between us and a host had trouble with an outer packet, if that is true."""
+        """Handle an ICMP error about an outer packet that we sent to a host, if it is credible."""
         said = read_outer_error(packet, self.context.hosts)
         if said is None or carrier(said.quote) not in self.context.hosts[said.host]:
             return self._dropped("outer_error_not_believed")
@@ -270,14 +270,14 @@ class MuxSlowPath:
         return [] if inner is None or backend is None else self._relay_error(said, inner, backend, now)
 
     def _backend_at(self, flow: Flow, host: Address) -> tuple[int | None, bool]:
-        """The backend at a host that the tables send a flow to, or did before the last change; whether by an entry."""
+        """Return (backend, whether a flow entry names it): the backend at a host that the flow has or recently had."""
         entry = self.forwarder.entry(flow)
         known = [] if entry is None else self.forwarder.at_host([entry], host)
         found = known or self.forwarder.at_host(self.forwarder.likely(flow), host)
         return (found[0] if found else None), bool(known)
 
     def _relay_error(self, said: OuterError, inner: Packet, backend: int, now: float) -> list[Sent]:
-        """The client hears of it, too."""
+        """Relay the error to the client."""
         vip = inner.destination
         if said.mtu_bytes is None:
             code = 1 if inner.version == 4 else 3  # host, or address, unreachable
@@ -294,7 +294,7 @@ class MuxSlowPath:
     def _answer(
         self, packet: Packet, answer: bytes | None, what: str, now: float, rate: Bucket | None = None
     ) -> list[Sent]:
-        """An answer of our own goes back by the link that its cause came by."""
+        """Send our own answer back through the link on which its cause arrived."""
         if answer is None:
             return self._dropped(f"{what}_not_allowed")
         if not (rate or self._messages).take(now):
@@ -314,12 +314,12 @@ class MuxSlowPath:
 
 
 def _flow(packet: Packet) -> Flow | None:
-    """Of a client's packet, where its ports are there."""
+    """Return the flow of a client's packet, or None if it has no ports."""
     if packet.ports is None:
         return None
     return Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
 
 
 def vips_of(services: Iterable[tuple[Address, str, int]]) -> dict[Address, Flow]:
-    """What Place wants, from (VIP, protocol, port) of each service."""
+    """Return MuxContext.vips, from (VIP, protocol, port) of each service."""
     return {vip: Flow(TCP if protocol == "tcp" else UDP, vip, 0, vip, port) for vip, protocol, port in services}

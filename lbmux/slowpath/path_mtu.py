@@ -1,7 +1,7 @@
-"""The path from the mux to each host: how large a packet it takes, as routers on it say (RFC 1191, RFC 8201).
+"""Path MTU discovery from the mux to each host (RFC 1191, RFC 8201).
 
-Such an error is about the outer packet, which the mux sent.  It quotes that one, and behind its header perhaps enough
-of the client's packet to tell the client (RFC 2003, section 4).
+The ICMP errors are about outer packets, which the mux sent. They quote the outer header, and perhaps enough of the
+client's packet to send the client an error (RFC 2003, section 4).
 """
 
 import struct
@@ -22,16 +22,16 @@ from lbmux.slowpath.icmp_quotes import quote_in
 from lbmux.wire.packet import Packet, read_ip
 
 LIFETIME_S = 600.0
-"""RFC 1191, section 6.3: after about ten minutes a larger one is tried again."""
+"""RFC 1191, section 6.3: after about ten minutes a larger MTU is tried again."""
 LEAST_BYTES = {4: 552, 6: 1280}
-"""Smaller ones are not believed: paths are not like that, forgers may be (Linux has the same bound for IPv4)."""
+"""The smallest credible MTU: a smaller one is probably forged (Linux has the same bound for IPv4)."""
 PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 552)
-"""RFC 1191, section 7.1: what to try where the router is too old to say."""
+"""RFC 1191, section 7.1: the MTUs to try if the router does not state one."""
 
 
 @dataclass(frozen=True)
 class OuterError:
-    """``mtu_bytes``: of the path, where it was too narrow; ``quote``: the outer packet, as far as quoted."""
+    """An ICMP error. ``mtu_bytes``: the path MTU, if the packet was too big; ``quote``: the quoted outer packet."""
 
     mtu_bytes: int | None
     quote: Packet
@@ -41,15 +41,15 @@ class OuterError:
         return self.quote.destination
 
     def least(self, floor_bytes: int) -> int | None:
-        """The path's MTU, where no less than ``floor_bytes`` is believed; None where the packet would have fitted."""
+        """Return the path MTU, at least ``floor_bytes``, or None if the packet would have fitted."""
         mtu_bytes = max(self.mtu_bytes or 0, floor_bytes, LEAST_BYTES[self.quote.version])
         return mtu_bytes if mtu_bytes < self.quote.length_bytes else None
 
 
 def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | None:
-    """What an ICMP error to the mux says of an outer packet from it to one of some hosts."""
+    """Read an ICMP error to the mux about its outer packet to one of the hosts. Return None for any other."""
     quote = read_ip(error.payload[ICMP_BYTES:], truncated=True)
-    if quote is None or quote.destination not in hosts:  # before the checksum is, since it takes longer
+    if quote is None or quote.destination not in hosts:  # before the checksum, which takes longer
         return None
     quote = quote_in(error)
     if quote is None or quote.source != error.destination or quote.offset_bytes:
@@ -68,15 +68,15 @@ def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | N
 
 
 class PathMtus:
-    """What was learned, each for LIFETIME_S; ``of`` never says more than the link takes."""
+    """The learned path MTUs, each for LIFETIME_S. ``of`` never returns more than the link's MTU."""
 
     def __init__(self) -> None:
         self._learned: dict[Address, tuple[float, int]] = {}
         self.changed: set[Address] = set()
-        """Hosts whose path has become narrower since this was last emptied."""
+        """Hosts whose path MTU has shrunk since this set was last cleared."""
 
     def learn(self, host: Address, mtu_bytes: int, now: float) -> None:
-        """A smaller one than is known counts from now; a larger one has to wait until that is forgotten."""
+        """Learn a path MTU. A smaller one applies at once; a larger one is ignored until the known one expires."""
         until, known = self._learned.get(host, (0.0, 0))
         if until > now and mtu_bytes > known:
             return
@@ -93,6 +93,6 @@ class PathMtus:
         return min(link_bytes, mtu_bytes) if until > now else link_bytes
 
     def known(self, now: float) -> dict[Address, int]:
-        """Hosts and the MTUs of their paths; the forgotten go."""
+        """Return hosts and their path MTUs, and drop expired ones."""
         self._learned = {host: one for host, one in self._learned.items() if one[0] > now}
         return {host: mtu_bytes for host, (_, mtu_bytes) in self._learned.items()}

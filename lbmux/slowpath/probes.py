@@ -1,6 +1,6 @@
-"""A probe of a host, and what answers it: a SYN to a port where nobody listens, and the host's reset (RFC 9293).
+"""A probe of a host and its answer: a SYN to a port without a listener, and the host's reset (RFC 9293).
 
-The port is the same at both ends.  A reset, or the SYN-ACK of one who listens after all, acknowledges the SYN.
+Both ports are the same. The reset acknowledges the SYN; so does a SYN-ACK, if a server listens after all.
 """
 
 from lbmux.addresses import Address
@@ -9,7 +9,7 @@ from lbmux.wire.internet_checksum import TCP, with_checksum
 from lbmux.wire.packet import IPV4_BYTES, ip_packet
 
 SEGMENT_BYTES = 128
-"""As much of an answer as is read: the longest IPv4 header and a TCP header without options."""
+"""How much of an answer is read: the longest IPv4 header and a TCP header without options."""
 NO_ANSWER = -1
 
 
@@ -19,7 +19,10 @@ def probe(source: Address, vip: Address, port: int, sequence: int) -> bytes:
 
 
 def acknowledged(data: bytes, version: int) -> int:
-    """The sequence number of the probe that this answers, as a raw socket gives it (IPv4 with its header), or -1."""
+    """Return the sequence number of the probe that ``data`` answers, or -1.
+
+    ``data`` is as a raw socket delivers it: IPv4 with its header, IPv6 without.
+    """
     at = 0
     if version == 4:
         if len(data) < IPV4_BYTES:

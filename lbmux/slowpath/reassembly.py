@@ -1,7 +1,7 @@
-"""Putting fragments together: at a host, which has to have whole packets before it can translate them.
+"""Reassembly of fragments at a host, which needs whole packets to translate them.
 
-Bounded in packets, bytes and time (RFC 791, RFC 8200 section 4.5).  Of a packet whose fragments overlap nothing is
-kept (RFC 5722); exact duplicates are ignored.
+Packets, bytes and time are bounded (RFC 791, RFC 8200 section 4.5). A packet whose fragments overlap is dropped (RFC
+5722); exact duplicates are ignored.
 """
 
 import struct
@@ -20,7 +20,7 @@ Key = tuple[Address, Address, int, int]
 
 @dataclass
 class Parts:
-    """What has come of one packet."""
+    """The fragments of one packet that have arrived."""
 
     since: float
     pieces: dict[int, Packet] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Parts:
 
 
 class Reassembly:
-    """The packets that are not whole yet."""
+    """The packets that are still incomplete."""
 
     def __init__(self, counts: Counter[str]) -> None:
         self._counts = counts
@@ -41,7 +41,7 @@ class Reassembly:
         return self._bytes
 
     def add(self, fragment: Packet, now: float) -> bytes | None:
-        """The whole packet, if this fragment was the last that was missing."""
+        """Add a fragment. Return the whole packet if the fragment completes it."""
         self._expire(now)
         length, end = len(fragment.payload), fragment.offset_bytes + len(fragment.payload)
         if length == 0 or end > LARGEST_BYTES - IPV6_BYTES or (fragment.more and length % UNIT_BYTES):
@@ -93,7 +93,7 @@ class Reassembly:
 
 
 def _join(pieces: dict[int, Packet]) -> bytes | None:
-    """The whole packet, where its first, its last and all between are there."""
+    """Return the whole packet if all its fragments are present, else None."""
     first, at = pieces.get(0), 0
     if first is None:
         return None
@@ -110,7 +110,7 @@ def _join(pieces: dict[int, Packet]) -> bytes | None:
 
 
 def _whole(first: Packet, payload: bytes) -> bytes | None:
-    """The first fragment's header without what makes it one, and the whole payload; None if it became too long."""
+    """Join the first fragment's header, without its fragment fields, and the payload. Return None if it is too long."""
     header = first.data[: first.transport]
     length = len(header) + len(payload)
     if first.version == 4:
@@ -120,7 +120,7 @@ def _whole(first: Packet, payload: bytes) -> bytes | None:
         return with_header_checksum(header[:2] + middle + header[8:]) + payload
     head = bytearray(header)
     next_at, at = NEXT_HEADER_AT, IPV6_BYTES
-    while at < first.fragment_at:  # the header before it is to name what follows the fragment header
+    while at < first.fragment_at:  # the preceding header must name the header after the fragment header
         next_at, at = at, at + (head[at + 1] + 1) * 8
     head[next_at] = head[first.fragment_at]
     del head[first.fragment_at : first.fragment_at + FRAGMENT_BYTES]

@@ -1,5 +1,4 @@
-"""A reset for a connection that nobody has, as the host would send it that the packet was meant for; and what makes a
-client say the numbers that a reset needs."""
+"""TCP resets for connections that no host has, and probes that make a client state its sequence numbers."""
 
 import struct
 
@@ -12,9 +11,9 @@ HEADER = struct.Struct("!HHIIBBHHH")
 
 
 def reset(packet: Packet) -> bytes | None:
-    """The answer to a segment of a connection that does not exist (RFC 9293, section 3.10.7.1).
+    """Build the answer to a segment of a connection that does not exist (RFC 9293, section 3.10.7.1).
 
-    None where none is due: for a reset, and for what is no whole TCP segment.
+    Return None for a reset, and for anything that is not a whole TCP segment.
     """
     segment = packet.payload
     if packet.protocol != TCP or packet.is_fragment or len(segment) < TCP_BYTES:
@@ -31,10 +30,11 @@ def reset(packet: Packet) -> bytes | None:
 
 
 def outside_of_window(flow: Flow) -> bytes:
-    """An empty segment to a flow's client that it answers with an acknowledgment of what it has.
+    """Build a challenge-ACK probe: an empty segment that makes a flow's client acknowledge what it has received.
 
-    Numbers that are not in its window are answered so (RFC 9293, section 3.10.7.4, first), and these hardly are: a
-    window is a thousandth of them at most.  Who only opens a connection resets what this acknowledges, and goes on.
+    A segment outside the window is answered this way (RFC 9293, section 3.10.7.4, first), and this one is almost
+    certainly outside: a window covers at most a small part of the sequence space. A client that is still opening the
+    connection answers with a reset and continues.
     """
     header = HEADER.pack(flow.vip_port, flow.client_port, 0, 0, TCP_BYTES // 4 << 4, ACK, 0, 0, 0)
     return ip_packet(flow.vip, flow.client, TCP, with_checksum(flow.vip, flow.client, TCP, header))

@@ -1,4 +1,4 @@
-"""A flow as the slow path names it, and what it asks of the data path about it."""
+"""A flow in the slow path, and the interface to the data path's tables (``Forwarder``)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 from lbmux.addresses import Address
 
 OUTER_TTL = 64
-"""Of ordinary tunnelled packets: lbmux.datapath.encapsulate writes it."""
+"""The outer TTL of ordinary packets, which lbmux.datapath.encapsulate writes."""
 
 
 class Flow(NamedTuple):
-    """Client and VIP, whichever of them sent the packet that tells of it."""
+    """Protocol, client and VIP, whichever of the two sent the packet."""
 
     protocol: int
     client: Address
@@ -22,9 +22,9 @@ class Flow(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidates:
-    """The backends that may have a flow, in the order in which they are asked: ``likely``, then ``rest``.
+    """The backends that may have a flow, in the order in which they are tried: ``likely``, then ``rest``.
 
-    ``keys`` are those of ``rest`` (lbmux.slowpath.candidates), which is sorted by them; both have one length.
+    ``keys`` are the keys of ``rest`` (lbmux.slowpath.candidates), which is sorted by them.
     """
 
     likely: list[int]
@@ -32,48 +32,50 @@ class Candidates:
     keys: list[int]
 
     def position(self, backend: int) -> tuple[int, int]:
-        """Where a backend stands in the order; before all others if it is not in it."""
+        """Return a backend's position. One that is not a candidate is before all others."""
         if backend in self.likely:
             return 0, self.likely.index(backend)
         return (1, self.rest.index(backend)) if backend in self.rest else (-1, 0)
 
 
 class Forwarder(Protocol):
-    """The data path, for one packet at a time.  A backend is the number of its row."""
+    """The data path for one packet at a time. A backend is the number of its row."""
 
     def owner(self, flow: Flow) -> int | None:
-        """The backend that has the flow, or would get it; nothing is entered."""
+        """Return the backend that has the flow or would get it. The flow is not entered."""
 
     def enter(self, flow: Flow) -> int | None:
-        """Like ``owner``, and the flow keeps the backend from now on."""
+        """Like ``owner``, but enter the flow with this backend."""
 
     def entry(self, flow: Flow) -> int | None:
-        """The backend that the flow table has for the flow."""
+        """Return the backend in the flow's entry, if it has one."""
 
     def likely(self, flow: Flow) -> list[int]:
-        """The backends that the Maglev tables have for the flow: its slot's, and the one that the slot had before."""
+        """Return the Maglev tables' backends for the flow: its slot's current and former one."""
 
     def candidates(self, flow: Flow, most: int) -> Candidates:
-        """The backends that may have a flow, at most so many."""
+        """Return at most ``most`` backends that may have the flow."""
 
     def rejects(self, flow: Flow) -> bool:
-        """Whether the flow's service tells clients that it has no backend."""
+        """Return whether the flow's service rejects packets while it has no backend."""
 
     def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
-        """Those of them whose tunnel ends there."""
+        """Return those of the backends whose tunnel ends at ``host``."""
 
     def host(self, backend: int) -> Address:
-        """Where a backend's tunnel ends."""
+        """Return the address where a backend's tunnel ends."""
 
     def assign(self, flow: Flow, backend: int) -> None:
-        """The flow keeps this backend from now on, whatever it had before."""
+        """Set the flow's backend, whatever it had before."""
 
     def forget(self, flow: Flow) -> None:
-        """The flow has ended: what comes from the same port is another."""
+        """Delete the flow's entries: it has ended, and packets from the same port are a new flow's."""
 
     def inner_mtu(self, backend: int) -> int:
-        """Bytes of the largest packet that fits the path to a backend's host in one outer packet."""
+        """Return the size in bytes of the largest packet that fits the path to a backend's host when encapsulated."""
 
     def tunnel(self, packet: bytes, backend: int, hops: int = OUTER_TTL) -> list[tuple[int, bytes]]:
-        """The frames that carry a packet to a backend's host, each with the interface that it leaves by; none where
-        that cannot be.  ``hops``: the TTL of the outer packet."""
+        """Return (interface, frame) of the frames that carry a packet to a backend's host; none if it cannot be sent.
+
+        ``hops`` is the TTL of the outer packet.
+        """

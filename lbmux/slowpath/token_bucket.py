@@ -1,12 +1,12 @@
-"""Token buckets: how many messages of our own we send at most (RFC 4443, section 2.4 f; RFC 1812, 4.3.2.8), and how
-much CPU time some work may take."""
+"""Token buckets: a rate limit for the messages that we send (RFC 4443, section 2.4 f; RFC 1812, 4.3.2.8), and a CPU
+time budget."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Bucket:
-    """``per_s`` on average, and ``burst`` at once (by default a tenth of a second's, but 10 at least); 0: none."""
+    """A rate limit: ``per_s`` on average, ``burst`` at once (default: per_s / 10, at least 10). 0 allows none."""
 
     per_s: float
     burst: float = 0.0
@@ -19,13 +19,13 @@ class Bucket:
         self._tokens = self.burst
 
     def has(self, now: float) -> bool:
-        """Whether one more may go at ``now``, in seconds of a clock that never goes back."""
+        """Return whether one more is allowed at ``now``, in seconds of a monotonic clock."""
         self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.per_s)
         self._at = max(now, self._at)
         return self._tokens >= 1
 
     def take(self, now: float) -> bool:
-        """Like ``has``; one that may go is counted."""
+        """Like ``has``, but take a token."""
         if not self.has(now):
             self.refused += 1
             return False
@@ -35,7 +35,7 @@ class Bucket:
 
 @dataclass
 class CpuBudget:
-    """Some work may take a ``share`` of one core, and ``burst_s`` of CPU time at once."""
+    """A CPU budget: a ``share`` of one core on average, and ``burst_s`` of CPU time at once."""
 
     share: float
     burst_s: float = 0.1
@@ -46,11 +46,11 @@ class CpuBudget:
         self._left_s = self.burst_s
 
     def is_left(self, now: float) -> bool:
-        """Whether some more work may begin at ``now``, in seconds of a clock that never goes back."""
+        """Return whether more work may begin at ``now``, in seconds of a monotonic clock."""
         self._left_s = min(self.burst_s, self._left_s + max(0.0, now - self._at) * self.share)
         self._at = max(now, self._at)
         return self._left_s > 0
 
     def spend(self, seconds: float) -> None:
-        """What the work took."""
+        """Charge the CPU time that the work took."""
         self._left_s -= seconds

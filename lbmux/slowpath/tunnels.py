@@ -1,4 +1,4 @@
-"""Tunnelled packets, of every kind that a mux makes (lbmux.datapath.encapsulate): how they look, and what is inside."""
+"""Tunnelled packets of every kind that a mux makes (lbmux.datapath.encapsulate): their headers and inner packets."""
 
 import struct
 from typing import NamedTuple
@@ -16,7 +16,7 @@ GRE_BYTES, UDP_BYTES, GUE_BYTES, GENEVE_BYTES = 4, 8, 4, 8
 
 
 class Ports(NamedTuple):
-    """UDP ports that tunnels come to."""
+    """The UDP ports of tunnels."""
 
     gue: int
     geneve: int
@@ -31,14 +31,14 @@ IANA_PORTS = Ports(6080, 6081)
 
 
 class Carrier(NamedTuple):
-    """What an outer IP header carries: its protocol, and the UDP port that it goes to, 0 where it is not UDP."""
+    """The kind of an outer packet: its protocol, and its UDP destination port, or 0 if it is not UDP."""
 
     protocol: int
     port: int = 0
 
 
 def carriers(config: Config) -> dict[Address, set[Carrier]]:
-    """What outer packets from a mux to each host carry; nothing where packets travel without a tunnel."""
+    """Return the kinds of outer packets from a mux to each host; empty for packets without a tunnel."""
     found: dict[Address, set[Carrier]] = {}
     tunnel = config.tunnel
     for service in config.services:
@@ -59,9 +59,9 @@ def carrier(outer: Packet) -> Carrier:
 
 
 def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = False) -> Packet | None:
-    """The inner packet, or None where it is no tunnel's or cannot be read.
+    """Return the inner packet, or None if it is not a tunnel packet or cannot be parsed.
 
-    ``is_quoted``: in an ICMP error, so its end may be missing, and the first fragment of an outer packet will do.
+    ``is_quoted``: it is in an ICMP error, so it may be truncated or be the first fragment of an outer packet.
     """
     payload = outer.payload
     if outer.offset_bytes or (outer.more and not is_quoted):
@@ -86,7 +86,7 @@ def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = 
 
 
 def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
-    """The frame of the packet that a tunnel brings, or None as in ``inside``."""
+    """Return the frame of a tunnel's inner packet, or None as in ``inside``."""
     outer = read_frame(frame)
     packet = None if outer is None else inside(outer, *ports)
     if packet is None:
@@ -95,7 +95,7 @@ def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
 
 
 def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:
-    """The frame of client and VIP: what a tunnel brings, or a reply with the VIP as its source; None: as it came."""
+    """Return the frame between client and VIP: a tunnel's inner packet, or a translated reply. None: as it came."""
     if left is not None:
         return left if verdict in (Verdict.REPLIED, Verdict.HAIRPIN) else without_tunnel(left, came)
     return inner_frame(came, ports)

@@ -112,7 +112,7 @@ def test_what_is_on_for_good_is_warned_of(
     with caplog.at_level(logging.WARNING):
         pair.inside("b", scenario)
     assert caplog.messages == [
-        "interface b0: rx-gro-hw cannot be switched off; user space cuts what it joins"
+        "interface b0: rx-gro-hw cannot be switched off; user space segments what it merges"
     ]  # fmt: skip
 
 
