@@ -1,7 +1,7 @@
-"""Access lists: from prefixes, of which the longest that matches counts, to the rows that the data path searches.
+"""Access lists: turns prefixes, of which the longest match wins, into the rows that the data path searches.
 
-Prefixes nest or lie apart, so one sweep over their first addresses gives the places at which "allowed" and "denied"
-take turns.  IPv4 is mapped, as in all tables, so one list serves both families.
+Two prefixes are either nested or disjoint, so one sweep over their first addresses finds where "allowed" and "denied"
+alternate.  IPv4 addresses are mapped to IPv6, as in all tables, so one list serves both families.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,9 +21,12 @@ BEYOND = 1 << 128
 
 
 def access_rows(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> NDArray[Any]:
-    """RULE rows, the first from address zero on.  ``rules``: prefixes, each allowed or not; ``otherwise`` the rest."""
+    """Return RULE rows; the first starts at address zero.
+
+    ``rules``: prefixes, each allowed or not; ``otherwise``: whether all other sources are allowed.
+    """
     turns: dict[int, bool] = {0: otherwise}
-    # IPv4 lies inside of IPv6 here, but no prefix of IPv6 speaks of it.
+    # Mapped IPv4 addresses are within ::/0, but IPv6 prefixes must not apply to them.
     rules = [(ALL_IPV4, otherwise), *rules]
     for start, allowed in _turns(rules, otherwise):
         turns[start] = allowed
@@ -37,9 +40,9 @@ def access_rows(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> NDArr
 
 
 def _turns(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> Iterator[tuple[int, bool]]:
-    """(address, whether sources are allowed from there on); of two for one address the later counts."""
+    """Yield (address, whether sources are allowed from there on); the last pair of an address wins."""
     spans = sorted(((*_span(network), allowed) for network, allowed in rules), key=lambda span: (span[0], -span[1]))
-    around: list[tuple[int, bool]] = []  # the prefixes that we are in: where they end, and what they say
+    around: list[tuple[int, bool]] = []  # the enclosing prefixes: end, allowed
     for start, end, allowed in spans:
         while around and around[-1][0] <= start:
             yield around.pop()[0], around[-1][1] if around else otherwise
@@ -50,6 +53,6 @@ def _turns(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> Iterator[t
 
 
 def _span(network: Network) -> tuple[int, int]:
-    """The first address, and the one behind the last, as 128-bit numbers."""
+    """Return the first address and the one after the last, as 128-bit numbers."""
     first = int(network.network_address) + (MAPPED if network.version == 4 else 0)
     return first, first + network.num_addresses

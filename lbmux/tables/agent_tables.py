@@ -1,4 +1,4 @@
-"""A host agent's tables, written from a configuration: the backends of this host, and whom it listens to."""
+"""Writes a host agent's tables from a configuration: the backends on this host, and the muxes that it accepts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ without its port; and the muxes."""
 
 
 def sizes_for(config: Config, workers: int = 1) -> Sizes:
-    """Tables of a host: few endpoints, no Maglev table, flows for the connections of one host."""
+    """Return the sizes of a host's tables: few endpoints, no Maglev table, flows for the connections of one host."""
     flows = min(config.flows.limit, 1 << 18)
     return Sizes(
         addresses=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
@@ -56,12 +56,12 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
 
 
 def ports_of(service: Service, backend: Backend) -> Iterable[int]:
-    """The ports that the backend answers from: its own, or the service's, unchanged."""
+    """Return the ports that the backend replies from: its own, or else the service's."""
     return (backend.port,) if backend.port else service.ports
 
 
 def advmss(config: Config) -> dict[int, int]:
-    """By IP version: the TCP payload that fits an Ethernet frame beside the largest tunnel header in use."""
+    """Return by IP version the TCP payload that fits an Ethernet frame with the largest tunnel header in use."""
     overhead_bytes = max(
         (
             overhead_bytes_of(TUNNEL_KINDS.index(kind_of(config, service, backend)), backend.tunnel_to.version == 6)
@@ -77,11 +77,11 @@ def advmss(config: Config) -> dict[int, int]:
 
 
 DIRECT = identity("direct")
-"""The endpoint of connections that clients open straight to a DIP: nothing is translated."""
+"""Identity of the endpoint for connections that clients open straight to a DIP, without translation."""
 
 
 class Source(NamedTuple):
-    """Where a backend's replies come from; port 0: any."""
+    """The source of a backend's replies; port 0: any."""
 
     protocol: int
     dip: Address
@@ -89,7 +89,7 @@ class Source(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """``owner``: what the flow table calls the source; ``endpoints``: by which its connections may have come."""
+    """``owner``: the source's number in the flow table; ``endpoints``: rows through which its connections may come."""
 
     owner: int
     endpoints: tuple[int, ...]
@@ -97,7 +97,7 @@ class Owned(NamedTuple):
 
 @dataclass
 class Plan:
-    """Everything that ``commit`` has to copy."""
+    """The contents that ``commit`` copies into the tables."""
 
     config: Config
     names: NDArray[Any]
@@ -111,10 +111,10 @@ class Plan:
 
 
 class AgentTables:
-    """The control side's hold on one agent's tables."""
+    """Plans and commits the contents of one agent's tables."""
 
     def __init__(self, tables: Tables, own: Iterable[Address], muxes: Iterable[Address], mode: str) -> None:
-        """``own``: addresses that tunnels may end at; ``muxes``: accepted besides the file's; ``mode``: nat, local."""
+        """``own``: addresses where tunnels may end; ``muxes``: accepted besides the file's; ``mode``: nat or local."""
         self.tables = tables
         self.own = frozenset(own)
         self.muxes = frozenset(muxes)
@@ -122,9 +122,9 @@ class AgentTables:
         self.config: Config | None = None
         self.served: tuple[tuple[Service, Backend], ...] = ()
         self.probed: tuple[tuple[Service, Backend], ...] = ()
-        """What answers the muxes' probes of this host."""
+        """Services and backends that answer the muxes' probes of this host."""
         self.sources: dict[Source, Owned] = {}
-        """Of the backends here, where anything is translated."""
+        """The sources of this host's backends in nat mode; empty otherwise."""
         self.direct = NONE
 
     @property
@@ -132,11 +132,11 @@ class AgentTables:
         return self.muxes | frozenset(self.config.muxes if self.config else ())
 
     def knows_sockets_of(self, dip: Address) -> bool:
-        """Those of an address that is elsewhere, as in a container's namespace, are not this namespace's."""
+        """Return whether a DIP's sockets are in this namespace, not in that of a container, for example."""
         return dip in self.own
 
     def plan(self, config: Config) -> Plan:
-        """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
+        """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
         with limits_told(self.tables.sizes, config, sizes_for):
             return self._plan(config)
 
@@ -174,13 +174,13 @@ class AgentTables:
                 for s, b in (*served, *probed)
                 for port in ports_of(s, b)
             )
-            names += dict.fromkeys(answering)  # two services may have one backend
+            names += dict.fromkeys(answering)  # two services may share a backend
         copy, salt = fill(tables, names)
         owners_by_row = {row: value for value, row in owner_rows.items()}
         return Plan(config, copy, salt, endpoints, owners_by_row, served, probed, rows.get(DIRECT, NONE), sources)
 
     def _direct(self, row: int, served: Iterable[tuple[Service, Backend]]) -> NDArray[Any]:
-        """Replies alone are seen of such a connection, so its entry is as good after its first packet as later."""
+        """Return the endpoint of direct connections: only replies are seen, so all idle timeouts are the same."""
         after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         longest = max(ticks(service.idle_s) for service, _ in served)
         after["idle_untrusted"] = after["idle_trusted"] = after["idle_closing"] = longest
@@ -189,9 +189,9 @@ class AgentTables:
         return after
 
     def asks(self, config: Config, service: Service, backend: Backend) -> bool:
-        """Whether the host's sockets are asked about connections that are not known.
+        """Return whether the agent looks up the socket of an unknown connection.
 
-        Of sockets that are elsewhere, as in a container's namespace, nobody here knows.
+        It cannot look up sockets in another namespace, such as a container's.
         """
         is_here = self.mode == LOCAL or backend.dip in self.own
         return config.slowpath.second_chance and service.protocol == "tcp" and service.on_down == "reset" and is_here
@@ -213,7 +213,7 @@ class AgentTables:
         return after
 
     def commit(self, plan: Plan) -> None:
-        """Put a plan in force, by one switch between two packets."""
+        """Put a plan in force with one switch between two packets."""
         tables, row = self.tables, self.tables.settings[0]
         for index, (value, contents) in plan.endpoints.items():
             tables.endpoints[index], tables.backend_identities[index] = contents, value

@@ -1,4 +1,4 @@
-"""Which flows: the grammar of tcpdump where it fits flows, compiled to tests of whole chunks of them.
+"""Filters of flows: the grammar of tcpdump, as far as it applies to flows, compiled to tests of whole chunks.
 
     src host 198.51.100.7 and not port 80 or (service web and idle > 5)
 
@@ -62,7 +62,7 @@ class FilterError(LbmuxError):
 
 
 def parse(text: str, snapshot: Snapshot) -> Test:
-    """The test that a filter stands for; FilterError, also for names that there are none of."""
+    """Compile a filter; raise FilterError if it is invalid or has an unknown name."""
     return Parser(text, snapshot).whole()
 
 

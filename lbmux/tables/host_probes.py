@@ -1,8 +1,8 @@
-"""Which probes prove that a tunnel, its host and the agent there work, for every service.  Pure.
+"""Selects the probes that test a tunnel, its host and the agent there, for all services.  Pure.
 
-A mux sends a SYN through the tunnel, to a port of the VIP where nobody listens (``tunnel.probe_port``).  An agent
-passes it on to its host as traffic of the VIP, in the kernel as well as in user space, and the host's reset comes back.
-No server hears of it.
+A mux sends a SYN through the tunnel, to a port of the VIP where nothing listens (``tunnel.probe_port``).  The agent
+delivers it to its host like traffic of the VIP, in the kernel as in user space, and the host's reset returns.  No
+server sees the probe.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ def _has_port(service: Service, port: int) -> bool:
 
 
 def answered(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
-    """What an agent has beside ``served``: by VIP a service of the probes' port alone, with the backend that is here.
+    """Return the services that an agent adds to ``served``: one per VIP, on the probe port, with the local backend.
 
     A VIP whose own service has that port needs none.
     """
@@ -36,9 +36,9 @@ def answered(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
 
 
 def asked(config: Config, versions: Sequence[int]) -> dict[Address, list[tuple[str, str]]]:
-    """By host, the backends that a mux can probe it by, one of each VIP, as (service, backend) names.
+    """Return by host the (service, backend) names through which a mux can probe it, one for each VIP.
 
-    ``versions``: of the mux's own addresses, by which it is a client.
+    ``versions``: IP versions of the mux's own addresses, from which it probes.
     """
     port = config.tunnel.probe_port
     owners = {service.vip: service for service in config.services if _has_port(service, port)}

@@ -1,8 +1,8 @@
-"""The flows that live in a flow table: counted, picked and sorted, at a million of them, beside the packets.
+"""Counts, selects and sorts the live flows of a flow table with a million entries, off the packet path.
 
-Runs in a thread.  The table is gone through in chunks, each copied and then looked at: what takes long (compiled code
-and NumPy) goes without the interpreter's lock, so packets are not held up, and the entries that a chunk is judged by
-do not change under it.  Whether an entry is alive says the data path's own function.
+This runs in a thread.  It copies and then examines the table in chunks, so entries do not change while they are
+examined.  Compiled code and NumPy release the interpreter's lock, so packets do not wait.  The data path's own function
+decides whether an entry is alive.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -47,18 +47,18 @@ class Flows:
     entries: NDArray[Any]
     """Rows of the flow table."""
     workers: NDArray[np.uint16]
-    """Whose part of the flow table each was in."""
+    """The worker in whose part of the flow table each entry was."""
     now: int
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def idle_ticks(self) -> NDArray[np.int32]:
-        """Signed: a flow may have been seen since we looked at the clock."""
+        """Return idle times in ticks; negative if a packet came after the clock was read."""
         return (np.uint32(self.now) - self.entries["seen"]).view(np.int32)
 
     def ports(self) -> NDArray[np.uint16]:
-        """The VIP's: an agent's entries have the DIP's, and its endpoint the VIP's where that has but one."""
+        """Return the VIP's ports.  An agent's entries have the DIP's port; a service with one port has its VIP's."""
         ports = (self.entries["ports"] >> 16).astype(np.uint16)
         if self.snapshot.is_agent:
             own = self.snapshot.tables.endpoints["vip_port"][self.entries["target"]]
@@ -70,7 +70,7 @@ class Flows:
 
 
 Test = Callable[[Flows], NDArray[np.bool_]]
-"""Which of some flows are meant."""
+"""Returns for each flow whether it matches."""
 
 
 class SortError(LbmuxError):
@@ -79,18 +79,18 @@ class SortError(LbmuxError):
     field: str
 
     def __str__(self) -> str:
-        return f"flows are sorted by {', '.join(KEYS)} (with - before it: the largest first), not by {self.field!r}"
+        return f"cannot sort flows by {self.field!r}; use {', '.join(KEYS)} (prefix - for descending order)"
 
 
 def live(snapshot: Snapshot) -> Iterator[Flows]:
-    """All that are alive, a chunk at a time."""
+    """Yield all live flows, one chunk at a time."""
     now = now_ticks()
     for worker, places, found in _chunks(snapshot, now):
         yield Flows(snapshot, places[found], np.full(len(found), worker, np.uint16), now)
 
 
 def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint32]]]:
-    """(worker, some of its places copied, which of those are alive)"""
+    """Yield (worker, a copied chunk of its entries, the indexes of those that are alive)."""
     tables = snapshot.tables
     judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
     if snapshot.is_agent:
@@ -104,7 +104,7 @@ def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[int, NDArray[Any], N
 
 
 def copies(tables: Tables) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The whole table, whatever lives in it: (worker, some of its places)."""
+    """Yield (worker, a copied chunk of its entries) for the whole table, dead entries included."""
     for worker, part in enumerate(tables.flows):
         places = part.reshape(-1)
         for first in range(0, len(places), CHUNK_PLACES):
@@ -112,7 +112,7 @@ def copies(tables: Tables) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def warm_up(snapshot: Snapshot) -> None:
-    """Have the compiled code at hand before there are packets that would wait for it."""
+    """Compile the code before packets arrive, which would otherwise wait for it."""
     for _, places, found in _chunks(snapshot, now_ticks()):
         _tally(places, found, np.zeros(4 * len(snapshot.ranks), np.int64))
         break
@@ -125,7 +125,7 @@ def count(snapshot: Snapshot, test: Test | None = None) -> int:
 
 
 def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
-    """Live flows of each row, by state: [row, state]."""
+    """Count live flows by row and state; returns an array [row, state]."""
     size = len(snapshot.ranks)
     counts = np.zeros(size * 4, np.int64)
     for _, places, found in _chunks(snapshot, now_ticks()):
@@ -134,7 +134,7 @@ def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
 
 
 def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
-    """Those of some backends, all of them in the tables, that have no live flow."""
+    """Return which of these backends, all of which are in the tables, have no live flow."""
     flows = by_backend(snapshot)
     return {key for key in asked if not np.any(flows[snapshot.rows[key]])}
 
@@ -147,7 +147,7 @@ def _tally(places, found, counts):  # type: ignore[no-untyped-def]
 
 
 def select(snapshot: Snapshot, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
-    """Those that are meant, by ``sort`` (a key, or ``-`` and a key: the largest first), at most ``limit``."""
+    """Return at most ``limit`` matching flows, sorted by ``sort``: a key, or ``-`` and a key for descending order."""
     if sort and sort.removeprefix("-") not in KEYS:
         raise SortError(sort)
     kept: list[Flows] = []
@@ -163,7 +163,7 @@ def select(snapshot: Snapshot, test: Test | None = None, sort: str = "", limit: 
 
 
 def describe(flows: Flows) -> Iterator[dict[str, Any]]:
-    """Each as people and programs read it; some at a time, since lists are made with the interpreter's lock held."""
+    """Describe each flow, in small groups: making lists holds the interpreter's lock."""
     for first in range(0, len(flows), DESCRIBED_FLOWS):
         yield from _described(flows.pick(slice(first, first + DESCRIBED_FLOWS)))
 
@@ -217,7 +217,7 @@ KEYS: dict[str, Callable[[Flows], list[NDArray[Any]]]] = {
     "state": lambda flows: [flows.entries["state"]],
     "worker": lambda flows: [flows.workers],
 }
-"""What flows are sorted by, the most significant part first.  Backends: in the configuration's order."""
+"""Sort keys, the most significant part first; backends sort in the configuration's order."""
 
 
 def _address(array: NDArray[Any]) -> np.uint64:
@@ -226,13 +226,13 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 @step
 def _is_in(flow, owner, owners, targets):  # type: ignore[no-untyped-def]
-    """Whether an entry is one at all, and its indices are within their tables."""
+    """Return whether the entry is in use and its indexes are within their tables."""
     return flow.state != 0 and owner < owners and int64(flow.target) < targets
 
 
 @compiled_nogil
 def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
-    """The places of the flows that are alive into ``found``; how many."""
+    """Write the indexes of live flows to ``found`` and return their number."""
     at = 0
     for place in range(count):
         flow = flow_row(at_address(flows), place)
@@ -246,7 +246,7 @@ def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now,
 
 @compiled_nogil
 def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
-    """As at a mux; an endpoint has the idle times itself."""
+    """Do the same for an agent, whose endpoints have the idle timeouts."""
     at = 0
     for place in range(count):
         flow = flow_row(at_address(flows), place)

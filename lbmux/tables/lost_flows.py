@@ -1,6 +1,6 @@
-"""Orphans: flows of backends that have gone from a mux's tables, whose entries are there until others need the room.
+"""Finds lost flows: their backend is gone from a mux's tables, but their entries have not been overwritten yet.
 
-No look-up takes them for alive any more, so live_flows does not have them.
+Look-ups ignore these entries, so live_flows does not list them.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Ends = tuple[Address, int, Address, int]
 
 @dataclass(frozen=True)
 class Backends:
-    """Those of one moment, taken at next to no cost: of each row whether it was there, and its generation."""
+    """The backends at one moment: for each row, whether it was in use, and its generation."""
 
     snapshot: Snapshot
     there: NDArray[np.bool_]
@@ -35,20 +35,20 @@ class Backends:
         return cls(snapshot, rows["state"] != GONE, rows["generation"].copy())
 
     def lost(self) -> list[int]:
-        """The rows whose backend has gone since."""
+        """Return the rows whose backend is gone since then."""
         now = self.of(self.snapshot)
         return np.flatnonzero(self.there & ~(now.there & (now.generations == self.generations))).tolist()
 
 
 def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
-    """The connections that those rows had, of services that end them when a backend dies; of all workers, each once.
+    """Yield the TCP connections of these rows once each, of all workers, for services with ``on_down: reset``.
 
-    Not those that were about to end, or idle for so long that they count as over.
+    Connections that are closing or have passed their idle timeout are left out.
     """
     owners = before.snapshot.owners
     services = {row: owners[row][0] for row in rows if row in owners}
     services = {row: one for row, one in services.items() if one.protocol == "tcp" and one.on_down == "reset"}
-    limits = np.full(len(before.there), -1, np.int64)  # of others none is meant, however short it has been idle
+    limits = np.full(len(before.there), -1, np.int64)  # -1 excludes flows of all other rows
     limits[list(services)] = [ticks(service.idle_s) for service in services.values()]
     now, seen = np.uint32(now_ticks()), set[Ends]()
     for _, places in copies(before.snapshot.tables) if services else ():

@@ -1,13 +1,13 @@
-"""Maglev tables: which backend each slot has (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
+"""Builds Maglev tables, which map slots to backends (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
 
-Every backend has a permutation of the slots, from two hashes of its name; backends take turns, and in its turn each
-takes the first slot of its own that is still free.  Off the packet path: `build` runs in a thread, without the
-interpreter's lock for all that takes long, and mux_tables swaps the result in whole.
+Each backend has a permutation of the slots, from two hashes of its name.  Backends take turns, and each takes the first
+free slot of its permutation.  `build` runs in a thread, off the packet path, and releases the interpreter's lock;
+mux_tables swaps in the whole table.
 
-Weights: a backend gets as many slots as its share says, to one slot (largest remainders, ties by name), and its
-turns are spread evenly over the build: the k-th of weight w is due at the time (k + 1/2) / w, which no other
-backend's weight moves.  With equal weights that is the paper's table.  Slots that move, in percent of 65537, and
-the least that could, since shares change (tests/tables/test_maglev.py holds it to that):
+Weights: a backend gets its exact share of slots, rounded (largest remainders, ties by name).  Its turns are spread
+evenly over the build: the k-th turn of a backend with weight w is due at the time (k + 1/2) / w, which does not depend
+on other weights.  With equal weights the result is the paper's table.  Slots that move, in percent of 65537, and the
+minimum that the change of shares requires (tests/tables/test_maglev.py checks both):
 
 ============================================  =====  =====
 change                                        moved  least
@@ -30,13 +30,13 @@ from lbmux.codegen.compiled import compiled_nogil
 
 DEFAULT_SIZE = 65537
 SEED = 0x6C626D75
-"""Of the hashes of names.  Not settable: all muxes must agree."""
+"""Seed of the hashes of names; it is fixed, because all muxes must agree."""
 
 
 def build(names: Sequence[str], weights: Sequence[int], size: int = DEFAULT_SIZE) -> NDArray[np.uint16]:
-    """``size`` slots, each an index into ``names``; the same backends have the same slots in any order of names.
+    """Build a table of ``size`` slots, each an index into ``names``; the order of names does not change the result.
 
-    ``size`` is a prime above the number of names; a weight of 0 gets no slot.  ValueError where ``size`` is no
+    ``size`` is a prime above the number of names; a weight of 0 gets no slot.  Raises ValueError if ``size`` is not
     prime or no weight is above 0.
     """
     if not is_prime(size):
@@ -69,7 +69,7 @@ def fill(
 
 
 def apportion(weights: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """How many slots each gets: its exact share rounded, in all ``size`` (largest remainders, ties to the first)."""
+    """Return the number of slots of each backend; the sum is ``size`` (largest remainders, ties to the first)."""
     quotas, remainders = np.divmod(weights * size, weights.sum())
     most = np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]
     quotas[most] += 1
@@ -80,9 +80,9 @@ def apportion(weights: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 def _turns(
     weights: NDArray[np.int64], total: np.int64, quotas: NDArray[np.int64], ends: NDArray[np.int32], turns: NDArray[Any]
 ) -> None:
-    """Whose turn it is, written into ``turns``: by due time in units of a mean turn, then in the order of backends.
+    """Write the backend of each turn to ``turns``, sorted by due time, then in the order of backends.
 
-    A counting sort: there is about one turn a unit.  ``ends`` are zeros, one more than turns.
+    This is a counting sort; a unit of time has one turn on average.  ``ends`` has zeros, one more than turns.
     """
     size = len(turns)
     for backend in range(len(weights)):
@@ -101,7 +101,7 @@ def _turns(
 def _take(
     turns: NDArray[Any], place: NDArray[Any], skips: NDArray[Any], taken: NDArray[Any], table: NDArray[Any]
 ) -> None:
-    """In its turn each takes the next free slot of its permutation, in which it is at its ``place``."""
+    """Let each backend in its turn take the next free slot of its permutation, from its ``place`` on."""
     modulus = np.uint32(len(table))
     for backend in turns:
         at, skip = place[backend], skips[backend]

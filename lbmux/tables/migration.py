@@ -1,7 +1,7 @@
-"""Move the flows of tables that another version left, or that have other sizes, into new ones.
+"""Moves flows into new tables from tables that another version left, or that have other sizes.
 
-Rows are found again by what they stand for (control.identities), so it does not matter that services and backends
-have other numbers now; the layout that the old flows had is read from their own description.
+Rows are matched by identity (row_identities), since services and backends may have other row numbers now.  The old
+tables describe their own layout.
 """
 
 import logging
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 NOWHERE = 0xFFFF
 """No row."""
 KEPT = ("high", "low", "ports", "seen", "state")
-"""What a flow takes along as it is."""
+"""Fields of a flow that are copied unchanged."""
 word_row = rows(layout(("value", "u8")))
 
 
@@ -116,7 +116,7 @@ def copy_keys(previous: Rows, tables: Tables) -> None:
 
 
 def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
-    """Enter the live flows of ``previous`` into ``tables``, in which the configuration is in force; how many."""
+    """Enter the live flows of ``previous`` into ``tables``, which are configured; return the number of flows."""
     kind = AGENT if is_agent else MUX
     try:
         parts = _readable(previous, tables, kind)
@@ -135,7 +135,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
 
 
 def _readable(previous: Rows, tables: Tables, kind: Kind) -> list[NDArray[Any]]:
-    """The flows of each worker before, as ours: those whose owner and target are still there."""
+    """Return the old flows of each worker in the new layout, if their owner and target still exist."""
     flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
     now = getattr(tables, kind.targets)
     owners, targets = _renumbered(previous, tables, now)
@@ -165,7 +165,7 @@ def _as_ours(
 
 
 def _renumbered(previous: Rows, tables: Tables, targets: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """By old row of owner and of target: the new one, or NOWHERE."""
+    """Map old rows of owners and of targets to the new ones, or to NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
     values = identities.view(np.uint64)  # a row of them is one number, whatever it is called
     return (

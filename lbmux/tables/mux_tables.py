@@ -1,8 +1,7 @@
-"""A mux's tables, written from a configuration: planned beside the packets, put in force between two of them.
+"""Writes a mux's tables from a configuration: planned off the packet path, put in force between two packets.
 
-``plan`` reads the tables and computes (Maglev tables above all; it may run in a thread); ``commit`` copies the
-result into the parts that are not in force and then switches.  Rows keep their owners, so the flow table
-stays right across any number of changes.
+``plan`` reads the tables and computes the changes, mainly Maglev tables; it may run in a thread.  ``commit`` copies the
+result into the inactive copies and then switches.  Rows keep their owners, so the flow table stays valid.
 """
 
 from dataclasses import dataclass, field
@@ -65,12 +64,12 @@ def ticks(seconds: float) -> int:
 
 
 def changed_now() -> int:
-    """For a packet that a CPU is at work on, or one whose clock is a step behind, it must not lie in the future."""
+    """Return a time for a change that no CPU sees in the future, even if its clock is a step behind."""
     return (now_ticks() - CLOCKS_APART) & 0xFFFFFFFF
 
 
 def rate_of(per_s: int | None, workers: int) -> int:
-    """What each worker may do in 1024 ticks where that is limited to so much a second; 0: all."""
+    """Convert a limit per second to one per worker and 1024 ticks; 0: no limit."""
     if per_s is None:
         return 0
     cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel punts
@@ -103,7 +102,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
 
 @dataclass
 class Plan:
-    """Everything that ``commit`` has to copy."""
+    """The contents that ``commit`` copies into the tables."""
 
     config: Config
     names: NDArray[Any]
@@ -120,7 +119,7 @@ class Plan:
 
 
 class MuxTables:
-    """The control side's hold on one mux's tables."""
+    """Plans and commits the contents of one mux's tables."""
 
     def __init__(self, tables: Tables, *local: Address) -> None:
         """``local``: the source of the outer headers, one of each family that hosts have."""
@@ -146,7 +145,7 @@ class MuxTables:
                 self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
 
     def plan(self, config: Config) -> Plan:
-        """What to write for ``config``; TableError where it does not fit.  Changes nothing."""
+        """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
         with limits_told(self.tables.sizes, config, sizes_for):
             return self._plan(config)
 
@@ -199,7 +198,7 @@ class MuxTables:
             row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
 
     def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
-        """Where the service's Maglev table is to lie; the one before stays a while, for flows that began by it."""
+        """Return the range for the service's Maglev table; its former table stays for flows that started with it."""
         live = [(b.name, b.weight, plan.rows[service.name, b.name]) for b in service.backends if b.weight]
         what, built = (tuple(sorted(live)), plan.config.maglev.size), self._built.get(index)
         place, before = (0, 0), self._previous.get(index)
@@ -217,7 +216,7 @@ class MuxTables:
         return place
 
     def _gap(self, plan: Plan, size: int) -> int:
-        """Room for a Maglev table; where it is short, tables before the last are given up."""
+        """Return the first slot of a free range; if space is short, former tables are given up."""
         taken = [at for _, at in (*self._built.values(), *plan.tables.values())] + self._freed
         try:
             return allocate(self.tables.sizes.slots, [*taken, *self._previous.values()], size)
@@ -229,7 +228,7 @@ class MuxTables:
         return any(at < place[0] + place[1] and place[0] < at + len(table) for at, table in plan.slots)
 
     def _plan_rules(self, plan: Plan, index: int, service: Service) -> Range:
-        """Where the service's access list is to lie.  TableError where there is no room."""
+        """Return the range for the service's access list; raise TableError if there is no room."""
         rules = [(prefix, True) for prefix in service.allow] + [(prefix, False) for prefix in service.deny]
         if not rules:
             return (0, 0)
@@ -305,7 +304,7 @@ class MuxTables:
         self._built, self.config, self.rows = plan.tables, plan.config, plan.rows
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
-        """Where packets for a host go from now on; None: its MAC address is not known."""
+        """Set the next hop for packets to a host; None: its MAC address is not known."""
         self._hops[destination] = hop
         high, low = to_pair(destination)
         backends = self.tables.backends

@@ -1,6 +1,6 @@
-"""Which row of a table stands for what: rows stay with their owner over reloads and restarts.
+"""Assigns rows of tables to their owners, so that each owner keeps its row across reloads and restarts.
 
-A row's identity is a hash of what it stands for, kept in the tables themselves; zero is a row never used.
+A row's identity is a hash of its owner, stored in the tables themselves; zero means a row that was never used.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ def identity(*parts: object) -> int:
 
 
 def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: set[int]) -> dict[int, int]:
-    """A row for each wanted identity: the one it has, else one never used, else one that is not ``in_use``.
+    """Return a row for each wanted identity: its present row, else an unused one, else one that is not ``in_use``.
 
-    ``rows`` holds the identities now and is not changed.  TableError where there are too few.
+    ``rows`` has the present identities and does not change.  Raises TableError if there are too few rows.
     """
     wanted = list(wanted)
     held = {int(value): row for row, value in enumerate(rows.tolist()) if value}

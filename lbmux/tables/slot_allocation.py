@@ -1,6 +1,7 @@
-"""Where Maglev tables lie in the slot region: a table that changes gets a new place, then the service is switched.
+"""Allocates ranges of the slot region for Maglev tables.
 
-So a reload never writes where a packet may be reading, and a service that does not change costs nothing.
+A table that changes gets a new range before its service is switched.  A reload therefore never writes where a packet
+may be reading, and a service that does not change costs nothing.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ Range = tuple[int, int]
 
 
 def allocate(limit: int, taken: Iterable[Range], size: int, table: str = "slots") -> int:
-    """The first gap of ``size`` slots among ``taken`` ranges, below ``limit``; TableError where none is."""
+    """Return the first gap of ``size`` slots among ``taken`` ranges below ``limit``; raise TableError if none fits."""
     at = 0
     held = sorted(place for place in taken if place[1])
     for start, length in held:

@@ -1,7 +1,7 @@
-"""What was in force at one moment: a mux's or an agent's services, and the rows that stand for their backends.
+"""A snapshot of the services in force at a mux or an agent, and the rows of their backends.
 
-Between the tables, which know only rows, and everything that people are shown.  Taken on the event loop between two
-packets, at next to no cost; read in a thread, at leisure, whatever is reloaded meanwhile.
+It connects the tables, which have only row numbers, with everything that is shown to people.  The event loop takes it
+between two packets, at almost no cost; a thread can read it while the configuration is reloaded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ class Snapshot:
 
     @classmethod
     def of_agent(cls, agent: AgentTables) -> "Snapshot":
-        """Of a host's services only the backends that are here."""
+        """Take a snapshot of an agent: its services have only the backends on this host."""
         here: dict[str, tuple[Service, list[Backend]]] = {}
         rows = dict[tuple[str, str], int]()
         held = agent.tables.backend_identities.tolist()
@@ -58,7 +58,7 @@ class Snapshot:
 
     @cached_property
     def owners(self) -> dict[int, tuple[Service, Backend]]:
-        """Whose a row is."""
+        """Maps a row to its service and backend."""
         return {row: (service, backend) for row, service, backend in self.backends()}
 
     @cached_property

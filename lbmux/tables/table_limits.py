@@ -1,6 +1,6 @@
-"""What a restart would do about a configuration that is too large for the tables.
+"""Adds the limit after a restart to errors about a configuration that is too large for the tables.
 
-A reload keeps the tables, which were made for the configuration at the start.
+A reload keeps the tables, whose sizes were chosen for the configuration at the start.
 """
 
 import contextlib

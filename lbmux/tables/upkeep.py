@@ -1,10 +1,9 @@
-"""An agent's flow table against the sockets of its host: no connection is forgotten that the host's stack still has.
+"""Keeps an agent's flow table in step with its host's sockets, so that no connection of the host is forgotten.
 
-A pass takes all sockets at once.  The entry of a connection that is there counts as just used, however long neither
-end has spoken; one that has no entry, since tables are new or a flood pushed it out, gets one.  A socket does not
-name the VIP by which its connection came: where several lead to its address and port it gets no entry until the
-client's next packet names the VIP.  What a pass has seen of a connection it remembers: an entry that is lost later
-comes back as it was.
+A pass reads all sockets.  It refreshes the entry of each connection, however long the connection has been idle, and
+creates an entry that is missing, because the tables are new or a flood displaced it.  A socket does not name the VIP of
+its connection: if several VIPs lead to its address and port, it gets no entry until the client's next packet.  A pass
+remembers the VIP of each connection, so that an entry that is lost later is restored.
 """
 
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class Upkeep:
         return Found(flows, np.ascontiguousarray(sockets["local"][:, 1]))
 
     def _place(self, end: tuple[int, int, int, int]) -> tuple[int, int]:
-        """(owner, target) of a local end; -1 where it is no backend's."""
+        """Return (owner, target) of a local end; owner -1 if it does not belong to a backend."""
         high, low, port, protocol = end
         dip, number = from_pair(high, low), port_from_wire(port)
         sources = self.agent.sources
@@ -124,7 +123,7 @@ class Upkeep:
 def one_socket(
     local: tuple[int, int], local_port: int, remote: tuple[int, int], remote_port: int, protocol: int
 ) -> NDArray[Any]:
-    """An established connection as Connections.all tells of it; addresses as pairs, ports as loaded."""
+    """Return an established connection in the format of Connections.all; addresses are pairs, ports as loaded."""
     return np.array([(local, remote, local_port, remote_port, protocol, ESTABLISHED)], SOCKETS)
 
 
