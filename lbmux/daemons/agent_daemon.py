@@ -29,7 +29,8 @@ from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
 from lbmux.daemons.agent_loop import CAPACITY, AgentLoop
 from lbmux.daemons.agent_slow_path_io import SlowAgent
-from lbmux.daemons.drivers import alone, choose, start, with_fallback
+from lbmux.daemons.config_listeners import on_config
+from lbmux.daemons.drivers import DriverChoice, alone, choose, start, with_fallback
 from lbmux.daemons.egress import Egress
 from lbmux.daemons.keeping import Keeping
 from lbmux.daemons.leftovers import DEVICE, release_if_nobody_has_it
@@ -149,7 +150,10 @@ async def _serve(options: Options) -> None:
         store = control.with_suffix(".tables")
         driver = stack.enter_context(
             choose(
-                "agent", options.driver, "tun", options.interface, sizes, programs, options.detach_on_exit, store=store
+                DriverChoice(
+                    "agent", options.interface, options.driver, "tun", programs, options.detach_on_exit, store=store
+                ),
+                sizes,
             )
         )
         if driver.previous is not None:
@@ -194,7 +198,8 @@ async def _serve(options: Options) -> None:
 
         await stack.enter_async_context(health.running())
         await probe()
-        reloader = Reloader(options.config, agent, in_force, config, book)
+        reloader = Reloader(options.config, agent, config, book)
+        reloader.listeners = [on_config(lambda _: in_force())]
         tracker = AgentBackends(reloader, lambda: Snapshot.of_agent(agent), health)
         await stack.enter_async_context(tracker.running())
         trace_hub = TraceHub(lambda: Snapshot.of_agent(agent), loop.watch, driver)

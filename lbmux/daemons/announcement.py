@@ -1,32 +1,44 @@
-"""What a mux announces itself with: a speaker, in a directory beside the control socket, and whether it can forward."""
+"""How a mux or an edge announces VIPs: a BGP speaker, its directory beside the control socket, its announcer."""
 
 import fcntl
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
 from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
 from lbmux.bgp.bgp_settings import Bgp
+from lbmux.bgp.speaker import Speaker
 
 SIOCGIFFLAGS = 0x8913
 UP_AND_RUNNING = 0x1 | 0x40
 
 
-def announcing(
-    bgp: Bgp | None, speaker: str, local: Iterable[Address], control: Path, can_forward: Callable[[], bool],
-    alive: Callable[[], bool] = always, forwards: Callable[[], bool] = never,
-) -> Announcer | None:  # fmt: skip
-    """Not started yet; None without peers.  SetupError where the speaker is not installed, or an address is missing.
+@dataclass(frozen=True)
+class SpeakerSetup:
+    """A speaker that is installed and has its addresses, but does not run yet."""
 
-    ``forwards``: whether the kernel forwards without this process.
-    """
+    speaker: Speaker
+    directory: Path
+    stall_s: float
+
+    def announcer(
+        self,
+        can_forward: Callable[[], bool],
+        alive: Callable[[], bool] = always,
+        forwards: Callable[[], bool] = never,
+    ) -> Announcer:
+        """Not started yet; ``forwards``: whether the kernel forwards without this process."""
+        return Announcer(self.speaker, self.directory, can_forward, alive, stall_s=self.stall_s, forwards=forwards)
+
+
+def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control: Path) -> SpeakerSetup | None:
+    """None without peers.  SetupError where the speaker is not installed or a local address is missing."""
     if bgp is None or not bgp.peers:
         return None
-    directory = control.with_suffix(".bgp")
     for address in local:
         if isinstance(address, IPv6Address):
             bgp = replace(bgp, local6=bgp.local6 or address)
@@ -34,9 +46,10 @@ def announcing(
             bgp = replace(bgp, local=bgp.local or address)
     for peer in bgp.peers:
         bgp.local_to(peer)
-    return Announcer(
-        SPEAKERS[speaker](bgp, directory), directory, can_forward, alive, stall_s=bgp.stall_s, forwards=forwards
-    )
+    directory = control.with_suffix(".bgp")
+    speaker = SPEAKERS[name](bgp, directory)
+    speaker.command()  # raises where it is not installed, before anything else is opened
+    return SpeakerSetup(speaker, directory, bgp.stall_s)
 
 
 def is_up(interface: str) -> bool:

@@ -38,8 +38,11 @@ class ChallengeAckProbe:
         self._backends = Backends.of(snapshot())
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def in_force(self, settings: SlowPath) -> None:
-        """Another configuration is.  Where hosts do not help, nobody could tell that a connection is gone."""
+    def on_commit(self, settings: SlowPath) -> None:
+        """Probe the flows of backends that left the tables with this commit.
+
+        Not without second chance: no host would say that a connection is gone.
+        """
         before, self._backends = self._backends, Backends.of(self._snapshot())
         lost = before.lost()
         if lost and settings.second_chance:

@@ -195,47 +195,64 @@ async def with_fallback(
     await serve(fallback)
 
 
-def _in_user_space(
-    role: str, interface: str, sizes: Sizes, name: str, detach_on_exit: bool, store: Path | None
-) -> Driver:
-    stored = StoredTables(store, sizes) if store else None
-    tables = stored.tables if stored else Tables.allocate(sizes)
-    return Driver(role, interface, tables, 0, name, detach_on_exit=detach_on_exit, stored=stored)
+@dataclass(frozen=True)
+class DriverChoice:
+    """Which driver a role is to run with.
+
+    ``wanted``: a driver's name, or ``auto`` for the best that works; ``fallback``: the one in user space; ``store``:
+    the file that keeps the tables of user space, if any does.
+    """
+
+    role: str
+    interface: str
+    wanted: str
+    fallback: str
+    programs: Mapping[Attach, str]
+    detach_on_exit: bool = False
+    xdp_mode: str = "native"
+    store: Path | None = None
 
 
 @contextlib.contextmanager
-def choose(
-    role: str,
-    wanted: str,
-    fallback: str,
-    interface: str,
-    sizes: Callable[[int], Sizes],
-    programs: Mapping[Attach, str],
-    detach_on_exit: bool,
-    xdp_mode: str = "native",
-    store: Path | None = None,
-) -> Iterator[Driver]:
-    """The driver that is ``wanted`` (``auto``: the best that works) of a ``role``, a mux or an agent.
+def choose(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Iterator[Driver]:
+    """The driver; ``sizes`` gives the tables' sizes for a number of workers.
 
-    ``sizes`` gives sizes for a number of workers; ``store``: the file that keeps the tables of user space, if any does.
-    Raises where ``xdp`` was asked for by name and cannot be had.
+    Raises where ``xdp`` is wanted by name and cannot be had.
     """
-    driver = None
-    if wanted in ("auto", "xdp"):
-        try:
-            kernel = Kernel(interface, sizes(cpus(role) + 1), role)
-        except LbmuxError as error:
-            if wanted == "xdp":
-                raise
-            _say(interface, fallback, error)
-        else:
-            kernel.xdp_modes = MODES[xdp_mode]
-            if kernel.pins_end_with and not detach_on_exit:
-                log.warning(PINS_END, kernel.pins_end_with)
-            driver = Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, programs, detach_on_exit)
-    driver = driver or _in_user_space(role, interface, sizes(1), fallback, detach_on_exit, store)
+    driver = _in_kernel(choice, sizes) or _in_user_space(choice, sizes(1))
     driver.begin()
     try:
         yield driver
     finally:
         driver.close()
+
+
+def _in_kernel(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Driver | None:
+    if choice.wanted not in ("auto", "xdp"):
+        return None
+    role, interface = choice.role, choice.interface
+    try:
+        kernel = Kernel(interface, sizes(cpus(role) + 1), role)
+    except LbmuxError as error:
+        if choice.wanted == "xdp":
+            raise
+        _say(interface, choice.fallback, error)
+        return None
+    kernel.xdp_modes = MODES[choice.xdp_mode]
+    if kernel.pins_end_with and not choice.detach_on_exit:
+        log.warning(PINS_END, kernel.pins_end_with)
+    return Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, choice.programs, choice.detach_on_exit)
+
+
+def _in_user_space(choice: DriverChoice, sizes: Sizes) -> Driver:
+    stored = StoredTables(choice.store, sizes) if choice.store else None
+    tables = stored.tables if stored else Tables.allocate(sizes)
+    return Driver(
+        choice.role,
+        choice.interface,
+        tables,
+        0,
+        choice.fallback,
+        detach_on_exit=choice.detach_on_exit,
+        stored=stored,
+    )

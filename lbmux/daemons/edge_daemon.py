@@ -26,7 +26,8 @@ from lbmux.bgp.bgp_settings import Bgp, Prefix, Route
 from lbmux.config.health_models import Health
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.daemons.announcement import announcing, is_up
+from lbmux.daemons.announcement import is_up, speaker_setup
+from lbmux.daemons.config_listeners import on_config
 from lbmux.daemons.drain_watch import DrainWatch
 from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.process import notify, ready, stop_event
@@ -178,12 +179,14 @@ async def serve(options: Options) -> None:
     if not of_host(config, own).services:
         hint = "name the one that it has there by --address, or add it to the file"
         raise SetupError(str(options.config), "no backend has an address of this host as its `dip`", hint)
-    announcer = announcing(options.bgp, options.bgp_speaker, local, control, lambda: is_up(options.interface))
-    assert announcer is not None, "the command has asked for a peer"
+    speaker = speaker_setup(options.bgp, options.bgp_speaker, local, control)
+    assert speaker is not None, "the command has asked for a peer"
+    announcer = speaker.announcer(lambda: is_up(options.interface))
     async with contextlib.AsyncExitStack() as stack:
         book = OverrideStore(control.with_suffix(".overrides"), config)
         edge = Edge(BackendTracker(), book, announcer, own)
-        reloader = Reloader(options.config, edge, edge.announce, config, book)
+        reloader = Reloader(options.config, edge, config, book)
+        reloader.listeners = [on_config(lambda _: edge.announce())]
         connections = stack.enter_context(Connections())
         drained = DrainWatch(reloader, lambda: edge.here(connections), without_connections)
 

@@ -1,47 +1,45 @@
-"""The mux as a process: frames from the ring through the data path, everything else beside it on one event loop."""
+"""The mux daemon: forwards packets for VIPs to backends; its packet loop, probes and requests share one event loop."""
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lbmux.addresses import Address
-from lbmux.api.control_socket import ControlServer, default_path
-from lbmux.api.refusals import OF_A_MUX, refuse_requests
-from lbmux.backends.override_store import OverrideStore
+from lbmux.api.refusals import OF_A_MUX
 from lbmux.backends.overrides import with_overrides
 from lbmux.backends.tracker import BackendTracker
-from lbmux.bgp.bgp_settings import Bgp, prefixes_of, routes_of
-from lbmux.config.loader import load
-from lbmux.config.models import Config
-from lbmux.daemons.announcement import announcing
+from lbmux.bgp.announcer import Announcer
+from lbmux.bgp.bgp_settings import Bgp
+from lbmux.daemons.announcement import SpeakerSetup, speaker_setup
 from lbmux.daemons.challenge_ack import ChallengeAckProbe
+from lbmux.daemons.config_listeners import Listener, RunningConfig, on_commit, on_config
 from lbmux.daemons.daemon_host_probes import HostProbes
-from lbmux.daemons.drivers import Driver, alone, choose, start, with_fallback
+from lbmux.daemons.drivers import DriverChoice, alone, choose, start, with_fallback
 from lbmux.daemons.forwarding_check import ForwardingCheck
 from lbmux.daemons.host_forwarding import HostForwarding
 from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
+from lbmux.daemons.next_hop_updates import NextHopUpdates
 from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.presence import Presence
-from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.trace_hub import TraceHub
 from lbmux.daemons.tunnel_probes import TunnelProbes
+from lbmux.daemons.vip_routes import VipRoutes
 from lbmux.daemons.wait_quiet import wait_quiet
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.linux.next_hops import NextHop, NextHops, first_addresses
+from lbmux.linux.next_hops import first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
 from lbmux.plurals import counted
 from lbmux.tables.migration import copy_keys
@@ -52,15 +50,13 @@ from lbmux.targets.native import Worker
 
 log = logging.getLogger(__name__)
 
+PROGRAMS = {Attach.XDP: "mux_xdp"}
 
-@dataclass(frozen=True)
-class Options:
-    """What is local to one mux; the configuration file is shared by all."""
 
-    config: Path
-    interface: str
-    addresses: tuple[Address, ...] = ()
-    control: Path | None = None
+@dataclass(frozen=True, kw_only=True)
+class Options(DaemonOptions):
+    """Settings of one mux."""
+
     driver: str = "auto"
     detach_on_exit: bool = False
     xdp_mode: str = "auto"
@@ -71,176 +67,195 @@ class Options:
     health_token: Path | None = None
 
 
-def xdp_mode(options: Options) -> str:
-    """A veth end that gets frames by XDP_TX wakes up only if it has a program too; of the other end we cannot know.
-
-    So by default generic there: slower, and it always works.
-    """
-    if options.xdp_mode != "auto":
-        return options.xdp_mode
-    return "generic" if device_driver(options.interface) == "veth" else "native"
-
-
-async def own_addresses(interface: str) -> tuple[Address, ...]:
-    return await asyncio.to_thread(first_addresses, interface)
-
-
-def _tables_in_force(driver: Driver, local: Iterable[Address], config: Config) -> MuxTables:
-    """The driver's tables with the configuration in them."""
-    if driver.previous is not None:
-        copy_keys(driver.previous, driver.tables)
-    mux = MuxTables(driver.tables, *local)
-    mux.commit(mux.plan(config))
-    if driver.adopted:
-        flows = counted(int(np.count_nonzero(driver.tables.flows["state"])), "flow")
-        log.info("adopted the tables in force: %s", flows)
-    return mux
-
-
-def _forwarded(driver: Driver) -> int:
-    """Packets, by the kernel's program and here."""
-    return int(driver.tables.verdicts[:, Verdict.FORWARDED]["packets"].sum())
-
-
 async def serve(options: Options) -> None:
-    """Run until SIGTERM; what was read by then is still sent, and what comes after it has withdrawn.
+    """Run until SIGTERM: withdraw, forward what still comes, end.
 
-    A second SIGTERM, or SIGINT, does not wait for that.
+    A second SIGTERM, or SIGINT, ends the mux at once.
     """
 
     async def with_driver(driver: str) -> None:
-        await _serve(dataclasses.replace(options, driver=driver))
+        await run_daemon(MuxDaemon, dataclasses.replace(options, driver=driver))
 
     await with_fallback(options.driver, "packet", options.interface, with_driver)
 
 
-async def _serve(options: Options) -> None:
-    config = await asyncio.to_thread(load, options.config)
-    local = options.addresses or await own_addresses(options.interface)
-    control = options.control or default_path("mux")
-    async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(alone("mux", options.interface))
-        announcer = announcing(
-            options.bgp, options.bgp_speaker, local, control, can_forward=lambda: can_forward(),
-            alive=lambda: loop.made_progress(),
-            forwards=lambda: driver.kernel is not None and driver.kernel.is_attached(),
-        )  # fmt: skip
-        ring = stack.enter_context(PacketRing(options.interface))
-        switched = stack.enter_context(without_super_frames(options.interface))
-        programs, sizes = {Attach.XDP: "mux_xdp"}, functools.partial(sizes_for, config)
-        driver = stack.enter_context(
-            choose(
-                "mux",
-                options.driver,
-                "packet",
-                options.interface,
-                sizes,
-                programs,
-                options.detach_on_exit,
-                xdp_mode(options),
-            )  # fmt: skip
+class MuxDaemon(Daemon[Options]):
+    """The parts of a mux."""
+
+    role, refusals = "mux", OF_A_MUX
+
+    async def build(self) -> None:
+        options = self.options
+        self.local = options.addresses or await asyncio.to_thread(first_addresses, options.interface)
+        self.stack.enter_context(alone("mux", options.interface))
+        speaker = speaker_setup(options.bgp, options.bgp_speaker, self.local, self.control)
+        self._open_driver()
+        self._fill_tables()
+        self._build_packet_path()
+        self._build_announcer(speaker)
+        self._build_health()
+        self._build_handlers()
+
+    def _open_driver(self) -> None:
+        options, stack = self.options, self.stack
+        self.ring = stack.enter_context(PacketRing(options.interface))
+        self.offloads = stack.enter_context(without_super_frames(options.interface))
+        choice = DriverChoice(
+            "mux", options.interface, options.driver, "packet", PROGRAMS, options.detach_on_exit, xdp_mode(options)
         )
-        can_forward = ForwardingCheck(ring, driver, options.driver == "xdp")
-        tracker, book = (
-            BackendTracker(control.with_suffix(".found")),
-            OverrideStore(control.with_suffix(".overrides"), config),
-        )
-        has_flows = driver.adopted or driver.previous is not None
-        if has_flows:
-            tracker.restore()
-        wanted = with_overrides(config, book.overrides)
-        mux = _tables_in_force(driver, local, tracker.effective(wanted, book.overrides))
+        self.driver = stack.enter_context(choose(choice, functools.partial(sizes_for, self.config)))
+        self.has_flows = self.driver.adopted or self.driver.previous is not None
+
+    def _fill_tables(self) -> None:
+        """Commit the file's configuration, without backends that were down in the tables that are adopted."""
+        driver = self.driver
+        self.tracker = BackendTracker(self.control.with_suffix(".found"))
+        if self.has_flows:
+            self.tracker.restore()
+        if driver.previous is not None:
+            copy_keys(driver.previous, driver.tables)
+        overrides = self.overrides.overrides
+        self.mux = MuxTables(driver.tables, *self.local)
+        self.mux.commit(self.mux.plan(self.tracker.effective(with_overrides(self.config, overrides), overrides)))
+        if driver.adopted:
+            flows = counted(int(np.count_nonzero(driver.tables.flows["state"])), "flow")
+            log.info("adopted the tables in force: %s", flows)
+
+    def _build_packet_path(self) -> None:
+        options, driver, stack = self.options, self.driver, self.stack
         sender = stack.enter_context(Sender(options.interface))
-        slow = SlowFrames(mux, Worker(driver.tables, driver.worker), sender)
-        host = stack.enter_context(HostForwarding(options.interface, driver.kernel is not None))
-        challenge_ack_probe = ChallengeAckProbe(lambda: Snapshot.of_mux(mux), sender.send)
-        loop = PacketLoop(ring, Worker(driver.tables, driver.worker), slow.handle)
-        loop.warm_up()
+        self.slow = SlowFrames(self.mux, Worker(driver.tables, driver.worker), sender)
+        self.host_forwarding = stack.enter_context(HostForwarding(options.interface, driver.kernel is not None))
+        self.challenge_ack_probe = ChallengeAckProbe(self.snapshot, sender.send)
+        self.loop = PacketLoop(self.ring, Worker(driver.tables, driver.worker), self.slow.handle)
+        self.loop.warm_up()
+        self.tunnel_probes = TunnelProbes(self.local, self.ring.send)
+        self.host_probes = HostProbes(self.local, sender.send)
+        self.next_hops = NextHopUpdates((self.mux, self.tunnel_probes, self.host_probes), self.loop)
 
-        probes = TunnelProbes(local, ring.send)
-        await stack.enter_async_context(probes.running())
-        await probes.configure(wanted)
-        hosts = HostProbes(local, sender.send)
-        await hosts.configure(wanted)
+    def _build_announcer(self, speaker: SpeakerSetup | None) -> None:
+        kernel = self.driver.kernel
+        self.announcer: Announcer | None = None
+        if speaker is not None:
+            self.announcer = speaker.announcer(
+                ForwardingCheck(self.ring, self.driver, insists=self.options.driver == "xdp"),
+                alive=self.loop.made_progress,
+                forwards=lambda: kernel is not None and kernel.is_attached(),
+            )
+        self.routes = VipRoutes(self.announcer, self.mux)
 
-        def moved(destination: Address, hop: NextHop | None) -> None:
-            mux.set_next_hop(destination, hop)
-            probes.set_next_hop(destination, hop)
-            hosts.set_next_hop(destination, hop)
-            log.info("next hop of %s: %s", destination, hop or "not known")
-            if hop is not None:
-                loop.retry()
-
-        hops = await stack.enter_async_context(NextHops(moved))
-        await hops.watch(mux.destinations() | probes.destinations() | hosts.destinations())
-
-        trace_hub = TraceHub(lambda: Snapshot.of_mux(mux), loop.watch, driver)
-        about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, local)]}
-        status = StatusHandlers(
-            lambda: Snapshot.of_mux(mux), driver, options.config, about, ring, loop.pending_neighbours, slow.counters
+    def _build_health(self) -> None:
+        self.reloader = Reloader(
+            self.options.config,
+            self.mux,
+            self.config,
+            self.overrides,
+            self.tracker.effective,
+            self.routes.withdraw_removed,
         )
-        status.more["host_forwarding"] = host.describe
-
-        async def removals(after: Config) -> bool:
-            """A VIP that goes away is withdrawn while it is still served."""
-            if announcer is None or mux.config is None or prefixes_of(mux.config) <= prefixes_of(after):
-                return False
-            stay = prefixes_of(after)
-            await announcer.announce(frozenset(route for route in routes_of(mux.config) if route.prefix in stay))
-            return True
-
-        async def keep_from_host() -> None:
-            if mux.config is not None:
-                await host.configure(mux.config)
-
-        async def in_force() -> None:
-            status.loaded()
-            slow.configure()
-            await keep_from_host()
-            challenge_ack_probe.in_force(reloader.wanted.slowpath)
-            try:
-                await probes.configure(reloader.wanted)
-                await hosts.configure(reloader.wanted)
-            except LbmuxError as error:
-                log.error("backends that are probed through the tunnel stay as they are: %s", error)
-            await hops.watch(mux.destinations() | probes.destinations() | hosts.destinations())
-            health.configure(reloader.wanted)
-            if announcer is not None and mux.config is not None:
-                await announcer.announce(routes_of(mux.config))
-
-        stack.enter_context(refreshing(slow))
-        reloader = Reloader(options.config, mux, in_force, config, book, tracker.effective, removals)
-        health = Health(
-            tracker, reloader, lambda: Snapshot.of_mux(mux), probes.bind, options.health_token, local, hosts
+        self.health = Health(
+            self.tracker,
+            self.reloader,
+            self.snapshot,
+            self.tunnel_probes.bind,
+            self.options.health_token,
+            self.local,
+            self.host_probes,
         )
-        handlers: dict[str, Any] = {**refuse_requests(OF_A_MUX), **reloader.handlers(), **status.handlers()}
-        handlers |= {**health.handlers(), "trace": trace_hub.watch}
-        if announcer is not None:
-            handlers |= announcer.handlers()
-        await stack.enter_async_context(ControlServer(control, handlers))
-        metrics = serving(options.metrics, status, loop.loop_histograms, announcer, lambda: reloader.wanted)
-        await stack.enter_async_context(metrics)
-        at_once = asyncio.Event()
-        stop = stop_event(on_reload=reloader.soon, at_once=at_once)
-        driver.load()  # which may take seconds: not while probes are under way
-        await stack.enter_async_context(health.running())
-        if not has_flows:  # else the kernel forwards already, by what was found before
-            await health.settled()
-        await keep_from_host()
-        start(driver)
-        if driver.stays:  # and frames still must not be joined then
-            switched.clear()
-        await stack.enter_async_context(Presence(ring, driver, about, loop.read, keep_from_host).running())
-        services = counted(len(config.services), "service")
-        log.info("mux %s on %s: %s", " and ".join(map(str, local)), options.interface, services)
-        ready()
-        if announcer is not None:  # not before: packets would come that nobody forwards
-            await stack.enter_async_context(announcer)
-            await announcer.announce(routes_of(mux.config or config))
-        await stop.wait()
-        notify("STOPPING=1")
-        if announcer is not None:
-            await announcer.withdraw()
-            await wait_quiet(lambda: _forwarded(driver), options.drain_s, at_once)
-        loop.read()
-    log.info("stopped; goodbye")
+
+    def _build_handlers(self) -> None:
+        options, loop = self.options, self.loop
+        self.about: dict[str, Any] = {"interface": options.interface, "addresses": [*map(str, self.local)]}
+        self.status = StatusHandlers(
+            self.snapshot,
+            self.driver,
+            options.config,
+            self.about,
+            self.ring,
+            loop.pending_neighbours,
+            self.slow.counters,
+        )
+        self.status.more["host_forwarding"] = self.host_forwarding.describe
+        self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
+        self.presence = Presence(self.ring, self.driver, self.about, loop.read, self._hide_vips)
+
+    def on_config(self) -> list[Listener]:
+        return [
+            on_commit(lambda _: self.slow.configure()),  # before any packet meets the new tables
+            on_config(lambda _: self.status.loaded()),
+            on_config(lambda running: self.host_forwarding.configure(running.effective)),
+            on_commit(lambda running: self.challenge_ack_probe.on_commit(running.wanted.slowpath)),
+            on_config(self._configure_probes),
+            on_commit(lambda _: self.next_hops.watch()),
+            on_config(lambda running: self.health.configure(running.wanted)),
+            on_commit(lambda running: self.routes.announce(running.effective)),
+        ]
+
+    async def start(self) -> None:
+        enter, wanted = self.stack.enter_async_context, self.reloader.wanted
+        await enter(self.tunnel_probes.running())
+        await self.tunnel_probes.configure(wanted)
+        await self.host_probes.configure(wanted)
+        await enter(self.next_hops.running())
+        self.stack.enter_context(refreshing(self.slow))
+        await self.listen()
+        self.driver.load()  # takes seconds at the first start: finish before probes begin
+        await enter(self.health.running())
+        if not self.has_flows:  # adopted tables forward already
+            await self.health.settled()
+        await self._hide_vips()
+        start(self.driver)
+        if self.driver.stays:  # super-frames must stay off while the kernel forwards without this process
+            self.offloads.clear()
+        await enter(self.presence.running())
+        services = counted(len(self.config.services), "service")
+        log.info("mux %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
+
+    async def announce(self) -> None:
+        """Last of all: routers send packets at once."""
+        if self.announcer is not None:
+            await self.stack.enter_async_context(self.announcer)
+            await self.routes.announce(self.mux.config or self.config)
+
+    async def stop(self) -> None:
+        if self.announcer is not None:
+            await self.announcer.withdraw()
+            await wait_quiet(self._forwarded, self.options.drain_s, self.stop_now)
+        self.loop.read()
+
+    def handlers(self) -> dict[str, Any]:
+        handlers = {**self.status.handlers(), **self.health.handlers(), "trace": self.trace_hub.watch}
+        return handlers | (self.announcer.handlers() if self.announcer is not None else {})
+
+    def metrics(self) -> AbstractAsyncContextManager[object]:
+        histograms = self.loop.loop_histograms
+        return serving(self.options.metrics, self.status, histograms, self.announcer, lambda: self.reloader.wanted)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of_mux(self.mux)
+
+    async def _hide_vips(self) -> None:
+        """Hide VIPs from the host's own forwarding; again when the interface was recreated."""
+        await self.host_forwarding.configure(self.reloader.running.effective)
+
+    async def _configure_probes(self, running: RunningConfig) -> None:
+        try:
+            await self.tunnel_probes.configure(running.wanted)
+            await self.host_probes.configure(running.wanted)
+        except LbmuxError as error:
+            log.error("backends that are probed through the tunnel stay as they are: %s", error)
+
+    def _forwarded(self) -> int:
+        """Packets that the kernel's program and this process have forwarded."""
+        return int(self.driver.tables.verdicts[:, Verdict.FORWARDED]["packets"].sum())
+
+
+def xdp_mode(options: Options) -> str:
+    """Generic on a veth, unless the options say otherwise: slower, but it always works.
+
+    A veth end that gets frames by XDP_TX delivers them only if it has an XDP program too, and the far end's programs
+    are not known here.
+    """
+    if options.xdp_mode != "auto":
+        return options.xdp_mode
+    return "generic" if device_driver(options.interface) == "veth" else "native"

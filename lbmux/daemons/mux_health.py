@@ -141,7 +141,7 @@ class Health:
     async def _enforce(self) -> None:
         """Put the states in force, and keep them for who adopts the tables."""
         try:
-            await self._reloader.refresh()
+            await self._reloader.update_states()
         except LbmuxError as error:
             log.error("the backends' new states are not in force: %s", error)
         self._tracker.save()

@@ -1,12 +1,13 @@
-"""Reload: read the file anew beside the packets, put it in force between two of them, or leave all as it was.
+"""Puts configurations in force: reads the file, plans the tables in a thread, commits them between two packets.
 
-Orders about backends (control.orders) come into force in the same way: all of it or nothing.
+An error at any point leaves the running configuration in force.  Overrides (lbmux.backends.overrides) and backend
+states go the same way.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +19,14 @@ from lbmux.backends.removal import BY_FILE, with_removals
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.config_listeners import Listener, RunningConfig, notify_listeners
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
 
 
 class Reloadable(Protocol):
-    """Tables that plan in a thread and commit at once."""
+    """Tables that plan in a thread and commit between two packets."""
 
     config: Config | None
 
@@ -37,35 +39,47 @@ async def nothing_to_withdraw(config: Config) -> bool:
     return False
 
 
-def as_it_is(config: Config, overrides: Overrides) -> Config:
+def all_backends(config: Config, overrides: Overrides) -> Config:
+    """The effective configuration where no backend is ever down."""
     return config
 
 
 class Reloader:
-    """One configuration file, what was ordered beside it, and the tables that both govern.  Changes wait in line.
+    """One configuration file, the overrides beside it, and the tables that hold both.  One change at a time.
 
-    ``on_commit`` is awaited when a configuration has come into force.  ``wanted`` is the file's with the orders of the
-    ``book``; ``adjust`` makes of it the one that the tables get.  ``removals`` is awaited before a commit, with what
-    the
-    tables are to get, so that no packet comes any more for what goes; it says whether there was anything.
+    ``config`` is the file's; ``wanted`` adds the overrides; ``effective`` makes of it what the tables get.
+    ``removals`` is awaited before a commit, with what the tables will get: it withdraws routes of VIPs that go away,
+    and returns whether there were any.  ``listeners`` are called in order after each commit.  ``clock`` gives seconds
+    since 1970.
     """
 
     def __init__(
-        self, path: Path, tables: Reloadable, on_commit: Callable[[], Awaitable[None]], config: Config | None = None,
-        book: OverrideStore | None = None, adjust: Callable[[Config, Overrides], Config] = as_it_is,
+        self,
+        path: Path,
+        tables: Reloadable,
+        config: Config | None = None,
+        book: OverrideStore | None = None,
+        effective: Callable[[Config, Overrides], Config] = all_backends,
         removals: Callable[[Config], Awaitable[bool]] = nothing_to_withdraw,
-    ) -> None:  # fmt: skip
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         config = config or tables.config
         assert config is not None, "the tables are in force before they are reloaded"
         self.path, self.config, self._book = path, config, book or OverrideStore(None, config)
         self.wanted = with_overrides(config, self.overrides)
-        self._tables, self._on_commit, self._adjust, self._leaving = tables, on_commit, adjust, removals
+        self.listeners: Sequence[Listener] = ()
+        self._tables, self._effective, self._removals, self._clock = tables, effective, removals, clock
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def overrides(self) -> Overrides:
         return self._book.overrides
+
+    @property
+    def running(self) -> RunningConfig:
+        assert self._tables.config is not None
+        return RunningConfig(self.wanted, self._tables.config)
 
     def handlers(self) -> dict[str, Any]:
         return {"reload": self.reload, "config": self.loaded}
@@ -82,7 +96,7 @@ class Reloader:
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
             before, overrides = self.config, without_obsolete(config, self.overrides)
-            overrides = with_removals(config, overrides, self.wanted, self.overrides.admin_states, time.time(), BY_FILE)
+            overrides = with_removals(config, overrides, self.wanted, self.overrides.admin_states, self._clock(), BY_FILE)
             await self._enforce(config, overrides, await self._prepared(overrides))
         said = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
@@ -93,22 +107,23 @@ class Reloader:
         log.info("configuration %s in force: %s", self.path, "; ".join([*said, *override_lines]) or "nothing changed")
         return {"changes": said, "overrides": override_lines}
 
-    async def refresh(self) -> None:
-        """Put the same file's configuration in force again: what `adjust` makes of it has changed."""
+    async def update_states(self) -> None:
+        """Write changed backend states to the tables; the configuration stays, so its listeners are not called."""
         async with self._lock:
-            await self._enforce(self.config, self.overrides, await self._prepared(self.overrides))
+            new = await self._prepared(self.overrides)
+            await self._enforce(self.config, self.overrides, new, only_states=True)
 
     async def change(self, change: Change) -> list[BackendKey]:
-        """Put another order in force, and store it; the backends that it is about.  NotStoredError if it cannot be."""
+        """Put an override in force and store it; returns its backends.  NotStoredError if it cannot be stored."""
         async with self._lock:
             overrides, keys = await asyncio.to_thread(change, self.config, self.overrides)
             await self._enforce(self.config, overrides, await asyncio.to_thread(self._book.prepare, overrides))
-        if not self._book.is_stored:  # it was prepared, and yet could not be put in place, which the log explains
+        if not self._book.is_stored:  # prepared, but the file could not be replaced; the log has the reason
             raise NotStoredError(self._book.path, "the file could not be replaced", in_force=True)
         return keys
 
     async def follow(self, change: Change) -> None:
-        """Put in force what came of itself, stored or not: a restart would find it out again."""
+        """Put a change in force that no operator asked for, stored or not: a restart would find it again."""
         async with self._lock:
             overrides, _ = await asyncio.to_thread(change, self.config, self.overrides)
             await self._enforce(self.config, overrides, await self._prepared(overrides))
@@ -120,30 +135,32 @@ class Reloader:
             log.warning("%s", NotStoredError(error.path, error.reason, in_force=True))
             return None
 
-    async def _enforce(self, config: Config, overrides: Overrides, new: Path | None) -> None:
-        """``new``: the orders' file, prepared."""
+    async def _enforce(
+        self, config: Config, overrides: Overrides, new: Path | None, *, only_states: bool = False
+    ) -> None:
+        """``new``: the overrides' file, prepared."""
         wanted = with_overrides(config, overrides)
-        adjusted = self._adjust(wanted, overrides)
+        effective = self._effective(wanted, overrides)
         try:
-            plan = await asyncio.to_thread(self._tables.plan, adjusted)
-            if await self._leaving(adjusted):  # that took a while: next hops may have changed
-                plan = await asyncio.to_thread(self._tables.plan, adjusted)
+            plan = await asyncio.to_thread(self._tables.plan, effective)
+            if await self._removals(effective):  # it took a while: next hops may have changed
+                plan = await asyncio.to_thread(self._tables.plan, effective)
             self._tables.commit(plan)
         except BaseException:
             self._book.discard(new)
             raise
         self.config, self.wanted = config, wanted
         self._book.commit(overrides, new)
-        await self._on_commit()
+        await notify_listeners(self.listeners, self.running, only_states=only_states)
 
     def soon(self) -> None:
-        """Reload without waiting for it: for a signal's handler."""
+        """Start a reload and return at once: for a signal handler."""
         task = asyncio.create_task(self.reload_or_log())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def reload_or_log(self) -> None:
-        """Reload where nobody waits for an answer: the log says what happened."""
+        """Reload and log the outcome: for callers that read no answer."""
         try:
             await self.reload()
         except LbmuxError as error:

@@ -54,7 +54,7 @@ class Mux(Inside):
 
         async def work() -> None:
             self.without_h1()
-            self.challenge_ack_probe.in_force(
+            self.challenge_ack_probe.on_commit(
                 SlowPath(packets_per_s=packets_per_s, second_chance_max_hosts=2, second_chance=second_chance)
             )
             deadline = time.monotonic() + COMPILED_S

@@ -45,12 +45,7 @@ class Tables:
 
 
 def of(tables: Tables) -> tuple[DrainWatch[Tables], Reloader]:
-    async def in_force() -> None:
-        pass
-
-    reloader = Reloader(
-        Path("none"), tables, in_force, book=OverrideStore(None, tables.config), removals=nothing_to_withdraw
-    )
+    reloader = Reloader(Path("none"), tables, book=OverrideStore(None, tables.config), removals=nothing_to_withdraw)
     return DrainWatch(reloader, lambda: tables, Tables.without_flows), reloader
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
 from lbmux.config.loader import load
 from lbmux.config.models import Config
+from lbmux.daemons.config_listeners import RunningConfig, on_commit, on_config
 from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ConfigError, TableError
 
@@ -38,24 +41,30 @@ class TapRecord:
         self.steps.append("commit")
         self.config = plan
 
-    async def in_force(self) -> None:
-        self.steps.append("announce")
+    def listen(self, step: str) -> Callable[[RunningConfig], Awaitable[None]]:
+        async def listener(running: RunningConfig) -> None:
+            self.running = running
+            self.steps.append(step)
+
+        return listener
 
     async def removals(self, config: Config) -> bool:
         self.steps.append("withdraw")
         return True
 
 
-def reloader(path: Path, tables: TapRecord, book: OverrideStore | None = None) -> Reloader:
+def reloader(path: Path, tables: TapRecord, book: OverrideStore | None = None, **more: Any) -> Reloader:
     file = path / "lbmux.yaml"
     file.write_text(FILE)
-    return Reloader(file, tables, tables.in_force, book=book, removals=tables.removals)
+    made = Reloader(file, tables, book=book, removals=tables.removals, **more)
+    made.listeners = [on_commit(tables.listen("announce")), on_config(tables.listen("probe"))]
+    return made
 
 
 def test_withdraws_before_the_tables_change_and_announces_after(tmp_path: Path) -> None:
     tables = TapRecord()
     asyncio.run(reloader(tmp_path, tables).reload())
-    assert tables.steps == ["plan", "withdraw", "plan", "commit", "announce"]
+    assert tables.steps == ["plan", "withdraw", "plan", "commit", "announce", "probe"]
 
 
 def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
@@ -67,12 +76,33 @@ def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
     assert made.wanted == Config(services=())
 
 
-def with_orders(path: Path, tables: TapRecord) -> tuple[Reloader, OverrideStore]:
+def with_orders(path: Path, tables: TapRecord, **more: Any) -> tuple[Reloader, OverrideStore]:
     """With the file in force."""
     reloader(path, tables)
     tables.config = load(path / "lbmux.yaml")
     book = OverrideStore(path / "orders", tables.config)
-    return reloader(path, tables, book), book
+    return reloader(path, tables, book, **more), book
+
+
+def without_backends(config: Config, overrides: Overrides) -> Config:
+    services = tuple(service.model_copy(update={"backends": ()}) for service in config.services)
+    return config.model_copy(update={"services": services})
+
+
+def test_changed_states_reach_the_tables_and_do_not_configure_probers(tmp_path: Path) -> None:
+    tables = TapRecord()
+    made, _ = with_orders(tmp_path, tables, effective=without_backends)
+    asyncio.run(made.update_states())
+    assert tables.steps == ["plan", "withdraw", "plan", "commit", "announce"]
+    assert names(tables.running.wanted) == {"10.0.2.1:80": 1} and names(tables.running.effective) == {}
+
+
+def test_a_removal_gets_the_time_of_the_clock(tmp_path: Path) -> None:
+    tables = TapRecord()
+    made, book = with_orders(tmp_path, tables, clock=lambda: 1234.0)
+    made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
+    asyncio.run(made.reload())
+    assert [one.since for one in book.overrides.removals.values()] == [1234.0]
 
 
 def names(config: Config | None) -> dict[str, int]:
@@ -173,9 +203,9 @@ def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
     (tmp_path / "orders").mkdir()
     with pytest.raises(NotStoredError, match="the change is in force until a restart"):
         asyncio.run(made.change(NEW))
-    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "announce"
+    assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "probe"
     (tmp_path / "orders").rmdir()
-    asyncio.run(made.refresh())  # the next that comes stores it
+    asyncio.run(made.update_states())  # the next that comes stores it
     assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 

@@ -50,4 +50,14 @@ def command(
     from lbmux.daemons.process import run
 
     more = bgp_options.settings(bgp) | {"metrics": metrics, "health_token": health_token}
-    run(serve(Options(config, interface, addresses, control, driver, detach_on_exit, xdp_mode, **more)))
+    settings = Options(
+        config=config,
+        interface=interface,
+        addresses=addresses,
+        control=control,
+        driver=driver,
+        detach_on_exit=detach_on_exit,
+        xdp_mode=xdp_mode,
+        **more,
+    )
+    run(serve(settings))

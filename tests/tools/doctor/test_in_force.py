@@ -25,9 +25,7 @@ class Mux:
         self.file, self._socket = directory / "lbmux.yaml", directory / "mux.sock"
         self.file.write_text(json.dumps(CONFIG))  # which is YAML, too
         self._inside = Inside()
-        self._reloader = Reloader(self.file, self._inside.mux, self._nothing, load(self.file))
-
-    async def _nothing(self) -> None: ...
+        self._reloader = Reloader(self.file, self._inside.mux, load(self.file))
 
     def override(self, change: Change) -> None:
         asyncio.run(self._reloader.change(change))

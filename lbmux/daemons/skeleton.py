@@ -1,0 +1,108 @@
+"""The skeleton of a daemon: the parts that mux, agent and edge share, and the order of their steps.
+
+build      open sockets and tables, make every part; nothing is forwarded yet
+on_config  the ordered list of what follows each commit of the tables
+start      start the parts one after the other; packets come in
+announce   tell the routers; the service manager knows by then that the daemon is ready
+stop       withdraw the routes and drain; then the exit stack closes every part in reverse order
+"""
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from lbmux.addresses import Address
+from lbmux.api.control_socket import ControlServer, default_path
+from lbmux.api.refusals import refuse_requests
+from lbmux.backends.override_store import OverrideStore
+from lbmux.config.loader import load
+from lbmux.config.models import Config
+from lbmux.daemons.config_listeners import Listener
+from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.daemons.reloader import Reloader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonOptions:
+    """Settings of one host; the configuration file is shared by all hosts."""
+
+    config: Path
+    interface: str
+    addresses: tuple[Address, ...] = ()
+    control: Path | None = None
+
+
+Settings = TypeVar("Settings", bound=DaemonOptions)
+
+
+class Daemon(ABC, Generic[Settings]):
+    """One daemon in one process; ``run_daemon`` calls its steps."""
+
+    role: ClassVar[str]
+    refusals: ClassVar[Mapping[str, str]]
+    """Control requests that this role cannot answer, with the reason."""
+
+    reloader: Reloader
+    """Made by ``build``."""
+
+    def __init__(self, options: Settings, config: Config, stack: contextlib.AsyncExitStack) -> None:
+        """``config``: the file's as it was read at the start; ``stack`` closes what the steps open."""
+        self.options, self.config, self.stack = options, config, stack
+        self.control = options.control or default_path(self.role)
+        self.overrides = OverrideStore(self.control.with_suffix(".overrides"), config)
+        self.stop_now = asyncio.Event()
+        """Set by SIGINT and by a second SIGTERM: do not wait for traffic to stop."""
+
+    @abstractmethod
+    async def build(self) -> None: ...
+
+    @abstractmethod
+    def on_config(self) -> Sequence[Listener]: ...
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Calls ``listen`` when requests can be answered."""
+
+    async def announce(self) -> None:
+        return
+
+    async def stop(self) -> None:
+        return
+
+    @abstractmethod
+    def handlers(self) -> dict[str, Any]:
+        """The control socket's handlers besides those of the reloader."""
+
+    def metrics(self) -> contextlib.AbstractAsyncContextManager[object]:
+        """The metrics server, where the role has one."""
+        return contextlib.nullcontext()
+
+    async def listen(self) -> None:
+        """Open the control socket and the metrics server; from now on signals reload and stop the daemon."""
+        handlers = {**refuse_requests(self.refusals), **self.reloader.handlers(), **self.handlers()}
+        await self.stack.enter_async_context(ControlServer(self.control, handlers))
+        await self.stack.enter_async_context(self.metrics())
+        self.stopping = stop_event(on_reload=self.reloader.soon, at_once=self.stop_now)
+
+
+async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
+    """Run a daemon until SIGTERM."""
+    config = await asyncio.to_thread(load, options.config)
+    async with contextlib.AsyncExitStack() as stack:
+        daemon = role(options, config, stack)
+        await daemon.build()
+        daemon.reloader.listeners = daemon.on_config()
+        await daemon.start()
+        ready()
+        await daemon.announce()
+        await daemon.stopping.wait()
+        notify("STOPPING=1")
+        await daemon.stop()
+    log.info("stopped; goodbye")
