@@ -1,11 +1,10 @@
-"""The lives of a host's backends at its agent: added and removed by command, and there until their last flow has gone.
+"""The backends of an agent's host: overrides add and remove them, and a removed one stays until its last flow ends.
 
-Which backend gets new flows is the muxes' business: there they are drained, disabled and weighed.
+Muxes decide which backend gets new flows, so drain, disable and weights are theirs.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from lbmux.backends.tracker import states
@@ -17,29 +16,25 @@ from lbmux.daemons.status_handlers import FORMAT
 from lbmux.tables.live_flows import without_flows
 from lbmux.tables.snapshot import Snapshot
 
-HERE = ("add", "remove", "enable")
+AGENT_OVERRIDES = ("add", "remove", "enable")
 
 
 class AgentBackends:
+    """Answers requests about the backends of this host."""
+
     def __init__(self, reloader: Reloader, snapshot: Callable[[], Snapshot], health: AgentHealth) -> None:
         self._reloader, self._snapshot, self._health = reloader, snapshot, health
         self._drained = DrainWatch(reloader, snapshot, without_flows)
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._drained.watch())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return self._drained.running()
 
     def handlers(self) -> dict[str, Any]:
-        ordering = OverrideHandlers(self._reloader, "agent", self._lines, self._drained.forget, HERE)
-        return {"health": self.health, **ordering.handlers()}
+        overrides = OverrideHandlers(self._reloader, "agent", self._lines, self._drained.forget, AGENT_OVERRIDES)
+        return {"health": self.health, **overrides.handlers()}
 
     async def health(self) -> dict[str, Any]:
-        """Of the backends that are here."""
+        """The states of the backends that are in the tables."""
         rows = self._snapshot().rows
         keyed = [((line["service"], line["backend"]), line) for line in self._lines()]
         health = [line | {"drained": key in self._drained} for key, line in keyed if key in rows]

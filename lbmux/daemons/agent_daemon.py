@@ -1,55 +1,40 @@
-"""The host agent as a process, in user space: frames from the ring, through a TUN device, to the local stack.
+"""The agent daemon: gives tunnelled packets to its host's backends and their replies to the clients.
 
-With source NAT the replies come back through the same TUN device (control.policy_routes) and leave by a raw socket.
+With the ``tun`` driver every packet passes through this process; with ``xdp`` only what the kernel's programs punt.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
-import socket
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-
 from lbmux.addresses import Address
-from lbmux.api.control_socket import ControlServer, default_path
-from lbmux.api.refusals import OF_AN_AGENT, refuse_requests
-from lbmux.backends.override_store import OverrideStore
+from lbmux.api.refusals import OF_AN_AGENT
 from lbmux.backends.overrides import with_overrides
-from lbmux.config.loader import load
-from lbmux.config.models import Backend, Config, Service
 from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
-from lbmux.daemons.agent_loop import CAPACITY, AgentLoop
-from lbmux.daemons.agent_slow_path_io import SlowAgent
-from lbmux.daemons.config_listeners import on_config
+from lbmux.daemons.agent_path import AgentPath, PuntPath, TunPath
+from lbmux.daemons.config_listeners import Listener, on_config
 from lbmux.daemons.drivers import DriverChoice, alone, choose, start, with_fallback
 from lbmux.daemons.egress import Egress
-from lbmux.daemons.keeping import Keeping
-from lbmux.daemons.leftovers import DEVICE, release_if_nobody_has_it
+from lbmux.daemons.interface_watch import InterfaceWatch
 from lbmux.daemons.metrics_endpoint import serving
-from lbmux.daemons.presence import Presence
-from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.reply_hold import release_if_unused
+from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
+from lbmux.daemons.socket_upkeep import SocketUpkeep
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.trace_hub import TraceHub
-from lbmux.errors import SetupError
-from lbmux.frames.packet_ring import PacketRing
-from lbmux.frames.raw_sender import RawSender
-from lbmux.frames.socket_filters import NOTHING, attach, tunnels
-from lbmux.frames.tun import Tun
+from lbmux.daemons.tunnel_sockets import tunnel_sockets
 from lbmux.linux.next_hops import addresses
 from lbmux.linux.offloads import without_super_frames
-from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.linux.sock_diag import Connections
-from lbmux.tables.agent_tables import AgentTables, advmss, ports_of, sizes_for
+from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.snapshot import Snapshot
 from lbmux.tables.upkeep import Upkeep
@@ -58,236 +43,126 @@ from lbmux.targets.native import Worker
 
 log = logging.getLogger(__name__)
 
-BESIDE = "lbmux-up%d"
-"""The TUN device beside a kernel's driver, where the system chooses the number."""
-TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
-RT_SCOPE_LINK = 253
-NO_LINK_LOCAL = "1"
-"""addr_gen_mode: without an address the device sends no router solicitations and no listener reports."""
-LOOSE, DEVICE_ADDRESS = "2", "169.254.91.18"
-"""rp_filter: loose beats strict, whatever the setting for all interfaces; but not on a device without an address."""
+PROGRAMS = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is local to one agent; the configuration file is shared by all."""
+@dataclass(frozen=True, kw_only=True)
+class Options(DaemonOptions):
+    """Settings of one agent; ``muxes``: besides those of the configuration."""
 
-    config: Path
-    interface: str
-    addresses: tuple[Address, ...] = ()
     mode: str = "nat"
     muxes: tuple[Address, ...] = ()
-    control: Path | None = None
     driver: str = "auto"
     detach_on_exit: bool = False
     metrics: str | None = None
     health_token: Path | None = None
 
 
-@contextlib.contextmanager
-def silence(*udp_ports: int) -> Iterator[None]:
-    """Open sockets for what tunnels travel in: the kernel then answers none with "protocol" or "port unreachable"."""
-    kinds = [(socket.SOCK_RAW, protocol, 0) for protocol in TUNNEL_PROTOCOLS]
-    kinds += [(socket.SOCK_DGRAM, 0, port) for port in udp_ports]
-    with contextlib.ExitStack() as stack:
-        for family, (kind, protocol, port) in itertools.product((socket.AF_INET, socket.AF_INET6), kinds):
-            try:
-                sock = stack.enter_context(socket.socket(family, kind, protocol))
-                attach(sock, NOTHING)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                if port:
-                    sock.bind(("", port))
-            except PermissionError as error:
-                raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
-            except OSError:
-                continue  # a kernel without IPv6; or somebody has the port, who then is the one to answer
-        yield
-
-
-def _bring_up(device: str) -> None:
-    Path(f"/proc/sys/net/ipv4/conf/{device}/rp_filter").write_text(LOOSE)
-    with contextlib.suppress(OSError):  # a kernel without IPv6
-        Path(f"/proc/sys/net/ipv6/conf/{device}/addr_gen_mode").write_text(NO_LINK_LOCAL)
-        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0")
-    with IPRoute() as ip:
-        index = ip.link_lookup(ifname=device)[0]
-        ip.addr("replace", index=index, address=DEVICE_ADDRESS, prefixlen=32, scope=RT_SCOPE_LINK)
-        ip.link("set", index=index, state="up", mtu=1500)
-
-
-def reply_sources(agent: AgentTables) -> set[ReplySource]:
-    """One of each backend here; any port of a service stands for all of them."""
-
-    def ports(service: Service, backend: Backend) -> range | None:
-        found = [*ports_of(service, backend)]
-        return range(found[0], found[-1] + 1) if found[0] else None
-
-    pairs = (*agent.served, *agent.probed)
-    return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in pairs}
-
-
 async def serve(options: Options) -> None:
-    """Run until SIGTERM; what was set up is taken away, also what a killed run left."""
+    """Run until SIGTERM; what was set up is removed, also what a killed run left."""
 
     async def with_driver(driver: str) -> None:
-        await _serve(dataclasses.replace(options, driver=driver))
+        await run_daemon(AgentDaemon, dataclasses.replace(options, driver=driver))
 
     await with_fallback(options.driver, "tun", options.interface, with_driver)
 
 
-async def _serve(options: Options) -> None:
-    config = await asyncio.to_thread(load, options.config)
-    control = options.control or default_path("agent")
-    book = OverrideStore(control.with_suffix(".overrides"), config)
-    own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
-    async with contextlib.AsyncExitStack() as stack:
-        if options.driver != "tun":  # whose device there is but once
-            stack.enter_context(alone("agent", options.interface))
-        stack.enter_context(silence(config.tunnel.gue_port, config.tunnel.geneve_port))
-        switched = stack.enter_context(without_super_frames(options.interface))
-        programs, sizes = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}, functools.partial(sizes_for, config)
-        store = control.with_suffix(".tables")
-        driver = stack.enter_context(
-            choose(
-                DriverChoice(
-                    "agent", options.interface, options.driver, "tun", programs, options.detach_on_exit, store=store
-                ),
-                sizes,
-            )
+class AgentDaemon(Daemon[Options]):
+    """The parts of an agent."""
+
+    role, refusals = "agent", OF_AN_AGENT
+
+    async def build(self) -> None:
+        await self._open_driver()
+        self._fill_tables()
+        await self._build_packet_path()
+        self._build_health()
+        self._build_handlers()
+
+    async def _open_driver(self) -> None:
+        options, enter, tunnel = self.options, self.stack.enter_context, self.config.tunnel
+        self.own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
+        if options.driver != "tun":  # there is only one device of its name
+            enter(alone("agent", options.interface))
+        enter(tunnel_sockets(tunnel.gue_port, tunnel.geneve_port))
+        self.offloads = enter(without_super_frames(options.interface))
+        store = self.control.with_suffix(".tables")
+        choice = DriverChoice(
+            "agent", options.interface, options.driver, "tun", PROGRAMS, options.detach_on_exit, store=store
         )
+        self.driver = enter(choose(choice, functools.partial(sizes_for, self.config)))
+
+    def _fill_tables(self) -> None:
+        driver, options = self.driver, self.options
         if driver.previous is not None:
             copy_keys(driver.previous, driver.tables)
-        agent = AgentTables(driver.tables, own, options.muxes, options.mode)
-        agent.commit(agent.plan(with_overrides(config, book.overrides)))
-        worker = Worker(driver.tables, driver.worker)
-        upkeep = Upkeep(agent, Worker(driver.tables, driver.worker))
-        keeping = Keeping(agent, upkeep, stack.enter_context(Connections()))
-        await keeping.run_once()
-        start_loop = _start_tun if driver.kernel is None else _start_beside
-        loop, slow, on_commit = await start_loop(options, agent, worker, upkeep, stack)
-        keeping.count = functools.partial(_count, slow.counts, "flows_restored")
-        about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
-        about["addresses"] = sorted(map(str, agent.own))
-        await on_commit()
-        if driver.kernel is not None:
-            await stack.enter_async_context(Egress(driver.kernel, about).running())
-        start(driver, is_agent=True)
-        await stack.enter_async_context(Presence(loop.ring, driver, about, loop.inbound).running())
-        await keeping.run_once()  # those that opened since, whose first packets no program of ours has seen
-        await stack.enter_async_context(keeping.running())
-        if driver.kernel is not None:
-            await asyncio.to_thread(release_if_nobody_has_it)
-        if driver.stays:  # and frames still must not be joined then
-            switched.clear()
-        status = StatusHandlers(
-            lambda: Snapshot.of_agent(agent), driver, options.config, about, loop.ring, slow=slow.counters
+        self.agent = AgentTables(driver.tables, self.own, options.muxes, options.mode)
+        self.agent.commit(self.agent.plan(with_overrides(self.config, self.overrides.overrides)))
+
+    async def _build_packet_path(self) -> None:
+        options, driver, stack, interface = self.options, self.driver, self.stack, self.options.interface
+        upkeep = Upkeep(self.agent, Worker(driver.tables, driver.worker))
+        self.path: AgentPath = PuntPath(interface, self.agent, upkeep, stack)
+        if driver.kernel is None:
+            self.path = TunPath(interface, self.agent, upkeep, stack, detach_on_exit=options.detach_on_exit)
+        await self.path.open(driver.worker)
+        connections = stack.enter_context(Connections())
+        self.socket_upkeep = SocketUpkeep(self.agent, upkeep, connections, self.path.slow.counts)
+
+    def _build_health(self) -> None:
+        self.health = AgentHealth(self.options.health_token)
+        self.reloader = Reloader(self.options.config, self.agent, self.config, self.overrides)
+        self.backends = AgentBackends(self.reloader, self.snapshot, self.health)
+
+    def _build_handlers(self) -> None:
+        options, path = self.options, self.path
+        self.about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
+        self.about["addresses"] = sorted(map(str, self.agent.own))
+        self.interface_watch = InterfaceWatch(path.ring, self.driver, self.about, path.loop.inbound)
+        self.status = StatusHandlers(
+            self.snapshot, self.driver, options.config, self.about, path.ring, slow=path.slow.counters
         )
+        self.trace_hub = TraceHub(self.snapshot, path.loop.watch, self.driver)
 
-        health = AgentHealth(options.health_token)
+    def on_config(self) -> list[Listener]:
+        return [
+            on_config(lambda running: self.path.configure(running.effective)),
+            on_config(lambda _: self.status.loaded()),
+            on_config(lambda _: self._configure_health()),
+        ]
 
-        async def probe() -> None:
-            assert agent.config is not None
-            own_ones = own_backends(agent.config, agent.served, options.mode == "local")
-            await health.configure(own_ones, {*agent.config.muxes, *options.muxes})
+    async def start(self) -> None:
+        enter, driver = self.stack.enter_async_context, self.driver
+        await self.socket_upkeep.run_once()
+        self.path.start()
+        await self.path.configure(self.reloader.running.effective)
+        if driver.kernel is not None:
+            await enter(Egress(driver.kernel, self.about).running())
+        start(driver, is_agent=True)
+        await enter(self.interface_watch.running())
+        await self.socket_upkeep.run_once()  # for connections that opened before a program saw their first packets
+        await enter(self.socket_upkeep.running())
+        if driver.kernel is not None:
+            await asyncio.to_thread(release_if_unused)
+        if driver.stays:  # super-frames must stay off while the kernel forwards without this process
+            self.offloads.clear()
+        await enter(self.health.running())
+        await self._configure_health()
+        await enter(self.backends.running())
+        await self.listen()
+        where = f"{self.options.interface} ({driver.name})"
+        log.info("agent on %s, mode %s: %d backends of this host", where, self.options.mode, len(self.agent.served))
 
-        async def in_force() -> None:
-            status.loaded()
-            await on_commit()
-            await probe()
+    def handlers(self) -> dict[str, Any]:
+        return {**self.status.handlers(), **self.backends.handlers(), "trace": self.trace_hub.watch}
 
-        await stack.enter_async_context(health.running())
-        await probe()
-        reloader = Reloader(options.config, agent, config, book)
-        reloader.listeners = [on_config(lambda _: in_force())]
-        tracker = AgentBackends(reloader, lambda: Snapshot.of_agent(agent), health)
-        await stack.enter_async_context(tracker.running())
-        trace_hub = TraceHub(lambda: Snapshot.of_agent(agent), loop.watch, driver)
-        handlers: dict[str, Any] = {**refuse_requests(OF_AN_AGENT), **reloader.handlers(), **status.handlers()}
-        handlers |= {**tracker.handlers(), "trace": trace_hub.watch}
-        await stack.enter_async_context(ControlServer(control, handlers))
-        await stack.enter_async_context(serving(options.metrics, status))
-        stop = stop_event(on_reload=reloader.soon)
-        where = f"{options.interface} ({driver.name})"
-        log.info("agent on %s, mode %s: %d backends of this host", where, options.mode, len(agent.served))
-        ready()
-        await stop.wait()
-        notify("STOPPING=1")
-    log.info("stopped; goodbye")
+    def metrics(self) -> AbstractAsyncContextManager[object]:
+        return serving(self.options.metrics, self.status)
 
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of_agent(self.agent)
 
-Started = tuple[AgentLoop, SlowAgent, Callable[[], Awaitable[None]]]
-"""Packet loop, slow path, and what is to be called when a configuration is in force."""
-
-
-def _count(counts: Counter[str], name: str, number: int) -> None:
-    counts[name] += number
-
-
-async def _open(
-    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, device: str, stack: contextlib.AsyncExitStack
-) -> tuple[Tun, AgentLoop, SlowAgent]:
-    """What both drivers have in user space; the ring reads nothing yet, nor is the device read."""
-    ring = stack.enter_context(PacketRing(options.interface, only=NOTHING))
-    tun = stack.enter_context(Tun(device, CAPACITY))
-    await asyncio.to_thread(_bring_up, tun.name)
-    sender = stack.enter_context(RawSender(MARK, CAPACITY))
-    connections = stack.enter_context(Connections())
-    slow = SlowAgent(agent, Worker(worker.tables, worker.number), tun, sender, connections, upkeep)
-    loop = AgentLoop(ring, tun, sender, worker, slow, beside=device != DEVICE)
-    loop.warm_up()
-    return tun, loop, slow
-
-
-def _add_reader(stack: contextlib.AsyncExitStack, descriptor: int, handler: Callable[[], None]) -> None:
-    events = asyncio.get_running_loop()
-    events.add_reader(descriptor, handler)
-    stack.callback(events.remove_reader, descriptor)
-
-
-def _into_force(agent: AgentTables, slow: SlowAgent, ring: PacketRing) -> Config:
-    """The configuration that came into force."""
-    config = agent.config
-    assert config is not None
-    slow.configure()
-    ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
-    return config
-
-
-async def _start_tun(
-    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, stack: contextlib.AsyncExitStack
-) -> Started:
-    """The driver in user space.  In mode nat its device and its routes outlive it, and hold replies back meanwhile."""
-    tun, loop, slow = await _open(options, agent, worker, upkeep, DEVICE, stack)
-    tun.stay(options.mode == "nat")
-    routes = PolicyRoutes(tun.name)
-    if options.detach_on_exit:
-        stack.callback(tun.stay, False)
-        stack.push_async_callback(asyncio.to_thread, routes.close)
-    _add_reader(stack, tun.fileno(), loop.outbound)
-
-    async def in_force() -> None:
-        config = _into_force(agent, slow, loop.ring)
-        sources = reply_sources(agent) if options.mode == "nat" else set[ReplySource]()
-        await asyncio.to_thread(routes.set, sources, advmss(config))
-
-    return loop, slow, in_force
-
-
-async def _start_beside(
-    options: Options, agent: AgentTables, worker: Worker, upkeep: Upkeep, stack: contextlib.AsyncExitStack
-) -> Started:
-    """Beside the kernel's driver: tunnelled frames that it leaves (ICMP, fragments, options) go the way of user space.
-
-    So do replies that its program cannot translate, which it sends to the device.
-    """
-    tun, loop, slow = await _open(options, agent, worker, upkeep, BESIDE, stack)
-    _add_reader(stack, tun.fileno(), loop.outbound)
-    settings = agent.tables.settings[0]
-    settings["punt_interface"] = socket.if_nametoindex(tun.name)
-    stack.callback(settings.__setitem__, "punt_interface", 0)
-
-    async def in_force() -> None:
-        _into_force(agent, slow, loop.ring)
-
-    return loop, slow, in_force
+    async def _configure_health(self) -> None:
+        config, options = self.reloader.running.effective, self.options
+        probed = own_backends(config, self.agent.served, options.mode == "local")
+        await self.health.configure(probed, {*config.muxes, *options.muxes})

@@ -1,9 +1,10 @@
-"""Whether backends that get no new flows still have some: said once they have none, and those that leave then go."""
+"""Watches backends that get no new flows: logs when their last flow has ended, and removes those that are to go."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from lbmux.backends import removal
@@ -13,32 +14,39 @@ from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
-"""Between two looks."""
+"""Between two polls."""
 
 
 class InForce(Protocol):
-    """A moment of tables, or an edge."""
+    """What is in force: a snapshot of tables, or of an edge."""
 
     @property
     def services(self) -> tuple[Service, ...]: ...
 
     @property
     def rows(self) -> Collection[BackendKey]:
-        """The backends that there are."""
+        """The backends in it."""
         ...
 
 
-Here = TypeVar("Here", bound=InForce)
+State = TypeVar("State", bound=InForce)
 
 
-class DrainWatch(Generic[Here]):
-    """Of whatever has no weight in what is in force; ``without_flows``: which of some have none, asked in a thread."""
+class DrainWatch(Generic[State]):
+    """Polls the backends without weight; a backend is ``in`` it once it is drained.
+
+    ``without_flows`` runs in a thread and returns those of some backends that have no flow.
+    """
 
     def __init__(
-        self, reloader: Reloader, in_force: Callable[[], Here],
-        without_flows: Callable[[Here, Collection[BackendKey]], set[BackendKey]],
-    ) -> None:  # fmt: skip
+        self,
+        reloader: Reloader,
+        in_force: Callable[[], State],
+        without_flows: Callable[[State, Collection[BackendKey]], set[BackendKey]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._reloader, self._in_force, self._without_flows = reloader, in_force, without_flows
+        self._clock = clock
         self._drained: set[BackendKey] = set()
         self._services: Sequence[Service] = ()
         self._draining: set[BackendKey] = set()
@@ -47,33 +55,44 @@ class DrainWatch(Generic[Here]):
         return key in self._drained
 
     def forget(self, keys: Collection[BackendKey]) -> None:
+        """Their overrides have changed: report them again when they are drained."""
         self._drained -= set(keys)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                await self._poll()
+                await self._poll(self._clock())
             except LbmuxError as error:
                 log.error("backends that have left are still in force: %s", error)
 
-    async def _poll(self) -> None:
+    async def _poll(self, now: float) -> None:
+        """``now``: seconds since 1970."""
         here, overrides, wanted = self._in_force(), self._reloader.overrides, self._reloader.wanted
         draining = self._without_weight(here.services)
         self._drained &= draining
-        # Who leaves is looked at anew: a flow of another mux may have come.
+        # Ask again for backends that are being removed: another mux may have sent them a flow.
         asked = (draining - self._drained) | (draining & overrides.removals.keys())
         without_flows = await asyncio.to_thread(self._without_flows, here, asked) if asked else set()
         for key in sorted(without_flows - self._drained):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
         self._drained = (self._drained - asked) | without_flows
-        if gone := removal.finished(overrides, wanted, here.rows, without_flows, time.time()):
-            await self._reloader.follow(lambda _, now: (removal.without(now, gone), sorted(gone)))
+        if gone := removal.finished(overrides, wanted, here.rows, without_flows, now):
+            await self._reloader.follow(lambda _, current: (removal.without(current, gone), sorted(gone)))
             for key in sorted(gone):
                 log.info("backend %s of service %s has left", key[1], key[0])
 
     def _without_weight(self, services: Sequence[Service]) -> set[BackendKey]:
-        """Looked for once in each configuration: of thousands of backends that would be felt every second."""
+        """Searched once per configuration: thousands of backends every second would cost packets their turn."""
         if services is not self._services:
             self._services = services
             self._draining = {(s.name, b.name) for s in services for b in s.backends if b.weight == 0}

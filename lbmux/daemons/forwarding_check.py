@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lbmux.daemons.announcement import is_up
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.presence import interface_index
+from lbmux.daemons.interface_watch import interface_index
 from lbmux.frames.packet_ring import PacketRing
 
 log = logging.getLogger(__name__)

@@ -23,12 +23,12 @@ from lbmux.daemons.daemon_host_probes import HostProbes
 from lbmux.daemons.drivers import DriverChoice, alone, choose, start, with_fallback
 from lbmux.daemons.forwarding_check import ForwardingCheck
 from lbmux.daemons.host_forwarding import HostForwarding
+from lbmux.daemons.interface_watch import InterfaceWatch
 from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
 from lbmux.daemons.next_hop_updates import NextHopUpdates
 from lbmux.daemons.packet_loop import PacketLoop
-from lbmux.daemons.presence import Presence
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.status_handlers import StatusHandlers
@@ -177,7 +177,7 @@ class MuxDaemon(Daemon[Options]):
         )
         self.status.more["host_forwarding"] = self.host_forwarding.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
-        self.presence = Presence(self.ring, self.driver, self.about, loop.read, self._hide_vips)
+        self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
 
     def on_config(self) -> list[Listener]:
         return [
@@ -207,7 +207,7 @@ class MuxDaemon(Daemon[Options]):
         start(self.driver)
         if self.driver.stays:  # super-frames must stay off while the kernel forwards without this process
             self.offloads.clear()
-        await enter(self.presence.running())
+        await enter(self.interface_watch.running())
         services = counted(len(self.config.services), "service")
         log.info("mux %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
 
@@ -219,7 +219,7 @@ class MuxDaemon(Daemon[Options]):
 
     async def stop(self) -> None:
         if self.announcer is not None:
-            await self.announcer.withdraw()
+            await self.routes.withdraw()
             await wait_quiet(self._forwarded, self.options.drain_s, self.stop_now)
         self.loop.read()
 

@@ -58,16 +58,15 @@ class Health:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._drained.watch())]
-        async with self._prober, self._agent_health_client, self._hosts.running():
+        task = asyncio.create_task(self._follow())
+        async with self._prober, self._agent_health_client, self._hosts.running(), self._drained.running():
             self._agent_health_client.configure(self._reloader.wanted)  # without a token a mux does not start
             self.configure(self._reloader.wanted)
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
                 self._tracker.save()
 
     async def settled(self) -> None:

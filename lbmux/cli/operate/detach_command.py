@@ -15,7 +15,7 @@ def command(interface: str, as_json: bool) -> int:
 
     This also removes the filter with which an agent in user space holds replies back after its exit.
     """
-    from lbmux.daemons.leftovers import release
+    from lbmux.daemons.reply_hold import release
     from lbmux.frames.xdp import detach
 
     there = detach(interface)

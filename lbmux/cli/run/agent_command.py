@@ -55,5 +55,16 @@ def command(
     from lbmux.daemons.agent_daemon import Options, serve
     from lbmux.daemons.process import run
 
-    options = Options(config, interface, addresses, mode, muxes, control, driver, detach_on_exit, metrics, health_token)
-    run(serve(options))
+    settings = Options(
+        config=config,
+        interface=interface,
+        addresses=addresses,
+        mode=mode,
+        muxes=muxes,
+        control=control,
+        driver=driver,
+        detach_on_exit=detach_on_exit,
+        metrics=metrics,
+        health_token=health_token,
+    )
+    run(serve(settings))

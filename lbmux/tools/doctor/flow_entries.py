@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from lbmux.daemons.leftovers import DEVICE, is_held
+from lbmux.daemons.reply_hold import DEVICE, is_held
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState
 

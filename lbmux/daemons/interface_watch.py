@@ -1,7 +1,7 @@
-"""The daemon's interface: noticed when it vanishes, and opened again when one of its name is there.
+"""Watches the daemon's interface: notices when it vanishes, and opens it again when it was recreated.
 
-Without it nothing comes and nothing is sent, which costs nothing.  libuv stops polling a descriptor that has an error,
-as a packet socket has whose interface went down: so with every link event polling starts again.
+While it is gone nothing is received or sent, at no cost.  libuv stops polling a descriptor that has an error, such as a
+packet socket whose interface went down, so polling starts again with every link event.
 """
 
 import asyncio
@@ -22,22 +22,26 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 
 
-class Presence:
-    """``about`` gets what `lbmux show runtime` says: ``interface_state``, which is present, gone, or an error.
+class InterfaceWatch:
+    """``about`` gets ``interface_state`` for `lbmux show runtime`: present, gone, or an error.
 
     ``read`` is called when the ring has frames, ``reopened`` when a recreated interface was opened.
     """
 
     def __init__(
-        self, ring: PacketRing, driver: Driver, about: dict[str, Any], read: Callable[[], None],
+        self,
+        ring: PacketRing,
+        driver: Driver,
+        about: dict[str, Any],
+        read: Callable[[], None],
         reopened: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._ring, self._driver, self._about, self._read, self._reopened = ring, driver, about, read, reopened
         about["interface_state"] = "present"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Entered when the driver has been started."""
+        """Enter it after the driver has started."""
         try:
             async with NetworkEvents(LINKS, self.refresh):
                 await self.refresh()
@@ -71,7 +75,7 @@ class Presence:
                     await self._reopened()
 
     def _reopen(self) -> None:
-        """The ring last: by its index the interface is known to be open."""
+        """The ring comes last: its index says that the interface is open."""
         switch_off_super_frames(self._ring.interface)
         if self._driver.kernel is not None:
             self._driver.kernel.reattach()
@@ -84,7 +88,7 @@ class Presence:
 
 
 def interface_index(interface: str) -> int:
-    """0 where there is none of that name."""
+    """The kernel's index of an interface; 0 if there is none of this name."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:

@@ -1,0 +1,35 @@
+"""The TUN device and routes that an agent in user space leaves behind, so that no reply leaves with the DIP as source.
+
+While no agent runs, replies wait in the device and are dropped when it is full.
+"""
+
+import socket
+
+from lbmux.errors import SetupError
+from lbmux.frames.tun import Tun
+from lbmux.linux.policy_routes import remove_leftovers
+
+DEVICE = "lbmux0"
+
+
+def is_held() -> bool:
+    """Whether the device exists, so that replies go to it."""
+    return any(name == DEVICE for _, name in socket.if_nameindex())
+
+
+def release() -> bool:
+    """Remove device and routes; returns whether there was a device.  SetupError while an agent has it open."""
+    there = is_held()
+    if there:
+        with Tun(DEVICE, 1) as tun:
+            tun.stay(False)
+    remove_leftovers()
+    return there
+
+
+def release_if_unused() -> None:
+    """For the kernel's driver, which has taken over; an agent that has the device open keeps it."""
+    try:
+        release()
+    except SetupError:
+        return

@@ -1,0 +1,69 @@
+"""Which VIPs a mux announces when its configuration changes and when it stops."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from lbmux.bgp.bgp_settings import Route
+from lbmux.config.models import Config
+from lbmux.daemons.vip_routes import VipRoutes
+
+FIRST, SECOND = "192.0.2.1", "2001:db8::2"
+DIPS = {FIRST: "10.0.2.1", SECOND: "2001:db8:1::1"}
+
+
+class Announcer:
+    """Writes down what it is asked to announce."""
+
+    def __init__(self) -> None:
+        self.announced: list[set[str]] = []
+
+    async def announce(self, routes: frozenset[Route]) -> None:
+        self.announced.append({str(route.prefix.network_address) for route in routes})
+
+    async def withdraw(self) -> None:
+        self.announced.append(set())
+
+
+def config(*vips: str) -> Config:
+    services = [
+        {"name": vip, "vip": vip, "protocol": "tcp", "port": 80, "backends": [{"dip": DIPS[vip]}]} for vip in vips
+    ]
+    return Config.model_validate({"services": services})
+
+
+def routes(*vips: str) -> tuple[VipRoutes, Announcer]:
+    announcer, mux = Announcer(), SimpleNamespace(config=config(*vips))
+    given: tuple[Any, Any] = announcer, mux
+    return VipRoutes(*given), announcer
+
+
+def test_a_vip_that_leaves_is_withdrawn_before_the_commit() -> None:
+    made, announcer = routes(FIRST, SECOND)
+    assert asyncio.run(made.withdraw_removed(config(SECOND)))
+    assert announcer.announced == [{SECOND}]
+
+
+def test_a_commit_that_removes_no_vip_withdraws_nothing() -> None:
+    made, announcer = routes(FIRST)
+    assert not asyncio.run(made.withdraw_removed(config(FIRST, SECOND)))
+    assert announcer.announced == []
+
+
+def test_nothing_is_announced_again_while_the_mux_drains() -> None:
+    made, announcer = routes(FIRST)
+
+    async def stop() -> None:
+        await made.announce(config(FIRST))
+        await made.withdraw()
+        await made.announce(config(FIRST, SECOND))
+
+    asyncio.run(stop())
+    assert announcer.announced == [{FIRST}, set()]
+
+
+def test_a_mux_without_an_announcer_has_nothing_to_withdraw() -> None:
+    mux: Any = SimpleNamespace(config=config(FIRST))
+    made = VipRoutes(None, mux)
+    asyncio.run(made.announce(config(FIRST)))
+    assert not asyncio.run(made.withdraw_removed(config()))
