@@ -18,7 +18,7 @@ import pytest
 from lbmux.api.control_socket import ask
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.drain_watch import POLL_S
-from lbmux.daemons.edge_daemon import of_host, served
+from lbmux.daemons.edge_vips import served_vips, services_of_host
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
 from lbmux.lab import processes
@@ -52,7 +52,7 @@ def backends(*numbers: int, **more: Any) -> list[dict[str, Any]]:
 def two_services() -> Config:
     web, plain = service("web", 80, backends(1, 2), health=HEALTH), service("plain", 81, backends(1, 3))
     other = service("other", 80, backends(2), vip="192.0.2.2")
-    return of_host(Config.model_validate(configuration(web, plain, other)), {ip_address("10.1.1.2")})
+    return services_of_host(Config.model_validate(configuration(web, plain, other)), {ip_address("10.1.1.2")})
 
 
 def test_only_the_hosts_own_backends_count_and_no_watermark() -> None:
@@ -69,7 +69,7 @@ def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
             probes = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "through": "tunnel", "port": 80}
             local = [{"name": "h1", "dip": "127.0.0.1", "port": port}]
             config = Config.model_validate(configuration(service("web", 80, local, health=probes)))
-            prober.configure(of_host(config, {ip_address("127.0.0.1")}))
+            prober.configure(services_of_host(config, {ip_address("127.0.0.1")}))
             return await asyncio.wait_for(results.get(), 5)
 
     assert asyncio.run(run()) == (("web", "h1"), True, "connected")
@@ -77,16 +77,16 @@ def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
 
 def test_a_vip_is_served_when_all_of_its_services_here_are() -> None:
     config, web, plain = two_services(), ("web", "h1"), ("plain", "h1")
-    assert served(config, {web}, {}) == {ip_network(VIP)}
-    assert served(config, set(), {}) == set()  # the one that is not probed does not make up for the other
-    assert served(config, {web}, {plain: "drain"}) == set()
-    assert served(config, {web}, {web: "disable"}) == set()
+    assert served_vips(config, {web}, {}) == {ip_network(VIP)}
+    assert served_vips(config, set(), {}) == set()  # the one that is not probed does not make up for the other
+    assert served_vips(config, {web}, {plain: "drain"}) == set()
+    assert served_vips(config, {web}, {web: "disable"}) == set()
 
 
 def test_a_backend_without_weight_serves_no_vip() -> None:
     config = Config.model_validate(configuration(service("web", 80, backends(1, weight=0) + backends(2))))
-    assert served(of_host(config, {ip_address("10.1.1.2")}), set(), {}) == set()
-    assert served(of_host(config, {ip_address("10.1.2.2")}), set(), {}) == {ip_network(VIP)}
+    assert served_vips(services_of_host(config, {ip_address("10.1.1.2")}), set(), {}) == set()
+    assert served_vips(services_of_host(config, {ip_address("10.1.2.2")}), set(), {}) == {ip_network(VIP)}
 
 
 def edges() -> Topology:

@@ -32,4 +32,4 @@ def command(config: Path, interface: str, addresses: tuple[Address, ...], contro
     more = bgp_options.settings(bgp)
     if more["bgp"] is None:
         raise click.UsageError("an edge needs a router to announce its VIPs to: --bgp-peer")
-    run(serve(Options(config, interface, **more, addresses=addresses, control=control)))
+    run(serve(Options(config=config, interface=interface, **more, addresses=addresses, control=control)))

@@ -1,0 +1,72 @@
+"""What an edge announces, as pure functions: the services of its host, and the VIPs that they serve."""
+
+import contextlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from lbmux.addresses import Address
+from lbmux.backends.overrides import AdminState
+from lbmux.bgp.bgp_settings import Prefix
+from lbmux.config.health_models import Health
+from lbmux.config.models import BackendKey, Config, Service
+from lbmux.linux.sock_diag import Connections
+
+
+def services_of_host(config: Config, own: Collection[Address]) -> Config:
+    """The services with backends on this host, with only those backends, probed by the host itself.
+
+    The watermark is dropped: it is a share of all backends, and an edge knows only its own.  Probes go direct: there is
+    no mux whose tunnel they could test.
+    """
+    services = []
+    for service in config.services:
+        if backends := tuple(backend for backend in service.backends if backend.dip in own):
+            health = service.health and _own_probes(service.health)
+            services.append(service.model_copy(update={"backends": backends, "health": health}))
+    return config.model_copy(update={"services": tuple(services)})
+
+
+def _own_probes(health: Health) -> Health:
+    """A port set for probes through the tunnel is the VIP's, not the one on which the backend listens."""
+    direct = {"through": "direct", "port": None} if health.through == "tunnel" else {}
+    return health.model_copy(update={"watermark": None, "by": "mux", **direct})
+
+
+def served_vips(
+    config: Config, healthy: Collection[BackendKey], admin_states: Mapping[BackendKey, AdminState]
+) -> frozenset[Prefix]:
+    """The VIPs all of whose services have a healthy backend without an override: routers do not look at ports."""
+    found: dict[Prefix, bool] = {}
+    for service in config.services:
+        keys = [(service.name, backend.name) for backend in service.backends if backend.weight]
+        serves = any((key in healthy or service.health is None) and key not in admin_states for key in keys)
+        prefix = ip_network(service.vip)
+        found[prefix] = found.get(prefix, True) and serves
+    return frozenset(prefix for prefix, serves in found.items() if serves)
+
+
+@dataclass(frozen=True)
+class EdgeSnapshot:
+    """What is in force at an edge, for the drain watch."""
+
+    services: tuple[Service, ...]
+    connections: Connections
+
+    @property
+    def rows(self) -> set[BackendKey]:
+        return {(service.name, backend.name) for service in self.services for backend in service.backends}
+
+
+def without_connections(snapshot: EdgeSnapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
+    """Those of ``asked`` whose service has no connection on this host; UDP services never have one.
+
+    While the kernel cannot list its sockets no TCP backend counts as drained.
+    """
+    found = set[BackendKey]()
+    for service in snapshot.services:
+        if keys := {(service.name, backend.name) for backend in service.backends} & set(asked):
+            with contextlib.suppress(OSError):
+                if service.protocol == "udp" or not snapshot.connections.any(service.vip, service.ports):
+                    found |= keys
+    return found
