@@ -11,10 +11,6 @@ MOST_LINES, MOST_PARAMETERS = 40, 8
 TREE = files("lbmux", "bench", "pcaps", "tests")
 ALLOWED = {
     ("tests/datapath/plain_tunnel.py", "encapsulate"): "as the compiled step: all that a backend's row says",
-    ("lbmux/daemons/agent_daemon.py", "_serve"): "being restructured",
-    ("lbmux/daemons/drivers.py", "choose"): "being restructured",
-    ("lbmux/daemons/edge_daemon.py", "serve"): "being restructured",
-    ("lbmux/daemons/mux_daemon.py", "_serve"): "being restructured",
 }
 
 

@@ -96,7 +96,9 @@ class Reloader:
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)
             before, overrides = self.config, without_obsolete(config, self.overrides)
-            overrides = with_removals(config, overrides, self.wanted, self.overrides.admin_states, self._clock(), BY_FILE)
+            overrides = with_removals(
+                config, overrides, self.wanted, self.overrides.admin_states, self._clock(), BY_FILE
+            )
             await self._enforce(config, overrides, await self._prepared(overrides))
         said = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
