@@ -1,4 +1,4 @@
-"""Health at an agent: it probes its own host's backends, and tells the muxes that ask (Ananta, SIGCOMM 2013, 3.4.3)."""
+"""Health checks at an agent: it probes its host's backends and reports to the muxes (Ananta, SIGCOMM 2013, 3.4.3)."""
 
 import asyncio
 import contextlib
@@ -19,21 +19,22 @@ from lbmux.health.prober import Prober
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0
-"""Between two messages at the most: silence means that the agent, its host or the way to it is gone."""
+"""Longest pause between two messages: a mux takes silence for the loss of agent, host or path."""
 OPENING_S = 5.0
+"""Time in which a mux has to authenticate."""
 REFUSED_AGAIN_S, MOST_REFUSED = 60.0, 256
-"""After how long a refusal is said again, and of how many that is remembered."""
+"""A refusal is logged again after this time; how many refusals are remembered."""
 
 
 def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_local: bool) -> Config:
-    """What the agent probes: of services by agents, the backends of this host, each where its server listens."""
+    """The configuration that the agent probes: services with ``health.by: agent``, with this host's backends only."""
     here = {(service.name, backend.name) for service, backend in served}
     services = []
     for service in config.services:
         if service.health is None or service.health.by != "agent":
             continue
         mine = [backend for backend in service.backends if (service.name, backend.name) in here]
-        if is_local:  # the server has the VIP
+        if is_local:  # the server listens on the VIP
             mine = [one.model_copy(update={"dip": service.vip, "port": one.port or service.port}) for one in mine]
         if mine:
             services.append(service.model_copy(update={"backends": tuple(mine)}))
@@ -41,7 +42,7 @@ def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_l
 
 
 class AgentHealth:
-    """Probes on the agent's event loop, and a listener for muxes; without a token file it does nothing."""
+    """Probes on the agent's event loop and a server for muxes; without a token file it does nothing."""
 
     def __init__(self, token: Path | None) -> None:
         self._token = read_token(token) if token is not None else None
@@ -54,7 +55,7 @@ class AgentHealth:
 
     @property
     def checkers(self) -> Mapping[BackendKey, Checker]:
-        """Of the backends that are probed here."""
+        """State per backend that is probed here."""
         return self._checkers
 
     @contextlib.asynccontextmanager
@@ -67,7 +68,10 @@ class AgentHealth:
                     server.close()
 
     async def configure(self, config: Config, muxes: Iterable[Address]) -> None:
-        """``config``: as ``own_backends`` makes it; ``muxes``: who may ask."""
+        """``config``: from ``own_backends``; ``muxes``: addresses that may connect.
+
+        SetupError where a port cannot be opened.
+        """
         self._connections.allow(frozenset(muxes))
         if config.services and self._token is None:
             log.warning("services with health by agents are not probed: --health-token is missing")
@@ -110,7 +114,7 @@ class AgentHealth:
             writer.transport.abort()
             return
         try:
-            assert self._token is not None  # or nobody listens
+            assert self._token is not None  # without a token there is no server
             async with asyncio.timeout(OPENING_S):
                 publisher = await HealthPublisher.opened(reader, writer, self._token)
             self._connections.authenticated(connection)
@@ -123,23 +127,23 @@ class AgentHealth:
         except ChannelError as error:
             self._refuse(peer, str(error))
         except (OSError, TimeoutError):
-            pass  # a mux that has gone, or never said anything
+            pass  # the mux has gone, or did not authenticate in time
         finally:
             self._told.discard(changed)
             self._connections.closed(connection)
             writer.close()
 
     def _refuse(self, peer: str, why: str) -> None:
-        """Say so once a minute for each reason: a mux that is refused comes again every two seconds."""
+        """Log a refusal once a minute per reason: a refused mux connects again every two seconds."""
         now = time.monotonic()
         if now - self._refused.get((peer, why), -float("inf")) > REFUSED_AGAIN_S:
             if len(self._refused) >= MOST_REFUSED:
                 self._refused.clear()
             self._refused[peer, why] = now
-            log.warning("health is not told to %s: %s", peer, why)
+            log.warning("mux %s gets no health states: %s", peer, why)
 
     def _states(self) -> list[dict[str, Any]]:
-        """Of those that have been probed."""
+        """The states of backends that have been probed."""
         return [
             {"service": service, "backend": backend, "up": checker.state == "up", "reason": checker.reason}
             for (service, backend), checker in self._checkers.items()

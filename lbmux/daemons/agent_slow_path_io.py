@@ -1,4 +1,4 @@
-"""The slow path beside an agent's loop: what the data path punted, and the way to the stack and to clients."""
+"""The agent's slow path and its sockets: handles punted packets, delivers to the stack and sends to clients."""
 
 import ctypes
 import os
@@ -35,10 +35,10 @@ from lbmux.wire.packet import ip_packet, read_frame
 
 BUFFER_BYTES = 1 << 17
 LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)
-"""What follows the ports in a TCP header; as that of UDP it is a datagram whose length nobody looks at."""
+"""The TCP header after the ports; read as UDP it is a datagram whose length is never checked."""
 BLANK_LINK = bytes(ETHERNET_BYTES - 2)
 MOST_TURNS = 2
-"""An outer fragment's packet may have an inner fragment in it, whose datagram belongs to a connection."""
+"""A reassembled packet may itself carry an inner fragment, so it passes the slow path twice at most."""
 _INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
 _OUTBOUND = _INBOUND.copy()
 _INBOUND[list(INBOUND)] = _OUTBOUND[list(OUTBOUND)] = True
@@ -46,7 +46,7 @@ _INBOUND[list(INBOUND)] = _OUTBOUND[list(OUTBOUND)] = True
 
 @dataclass(frozen=True)
 class _Served:
-    """One backend of this host, as ICMP errors name it."""
+    """One backend of this host, matched by protocol, VIP and port."""
 
     protocol: int
     ports: range
@@ -55,12 +55,12 @@ class _Served:
 
 
 class SlowAgent:
-    """An agent's slow path: what its loop calls with every batch."""
+    """The agent loop calls it with every batch."""
 
     def __init__(
         self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender, connections: Connections, upkeep: Upkeep
     ) -> None:
-        """``worker``: one of its own on the agent's tables; it runs between two batches of the loop."""
+        """``worker``: its own, on the agent's tables; it runs between two batches of the loop."""
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
         self._connections, self._upkeep = connections, upkeep
         self._slow = AgentSlowPath(self._host())
@@ -68,7 +68,7 @@ class SlowAgent:
         self._identification = 0
         self._device = socket.if_nametoindex(tun.name)
         self._note: SlowPathNote | None = None
-        """Of the frame that is being looked at, where somebody watches."""
+        """The note of the current frame while a trace client watches."""
 
     def configure(self) -> None:
         """A configuration has come into force."""
@@ -76,11 +76,14 @@ class SlowAgent:
 
     @property
     def counts(self) -> Counter[str]:
-        """What it does, by name; for others to count in beside it."""
+        """Counters by name; other parts of the agent may add to them."""
         return self._slow.counts
 
     def only_replies(self, batch: Batch) -> None:
-        """Beside the kernel's program nothing else is to leave: not what the device itself says to its link."""
+        """Drop everything but replies that the kernel's program could not translate.
+
+        The TUN device itself sends packets to its link, which must not leave the host.
+        """
         others = batch.verdict[: batch.count] >= PASSES
         for index in np.flatnonzero(others).tolist():
             packet = read_frame(_frame(batch, index)) if batch.verdict[index] == Verdict.NOT_TRANSLATED else None
@@ -91,11 +94,11 @@ class SlowAgent:
         return dict(sorted(self._slow.counts.items()))
 
     def inbound(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
-        """What came from muxes and is not in the stack yet; ``event``: the first frames, where somebody watches."""
+        """Handle punted frames from muxes; ``event``: trace events of the first frames, while a client watches."""
         now = time.monotonic()
         for index in np.flatnonzero(_INBOUND[batch.verdict[: batch.count]]).tolist():
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
-            if index >= len(event):  # as all are while nobody watches
+            if index >= len(event):  # not traced
                 self._handle(verdict, frame, now)
                 continue
             with note_slow_path(event[index], self._slow.counts) as self._note:
@@ -103,11 +106,11 @@ class SlowAgent:
             self._note = None
 
     def outbound(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
-        """Replies that the data path left: fragments, those without an entry, ICMP errors."""
+        """Handle punted replies: fragments, packets without a flow entry, ICMP errors."""
         now = time.monotonic()
         for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
-            batch.verdict[index] = Verdict.NOT_HERE  # it goes no further by itself
+            batch.verdict[index] = Verdict.NOT_HERE  # the raw sender must not send it
             if index >= len(event):
                 self._reply(verdict, frame, now)
                 continue
@@ -130,7 +133,7 @@ class SlowAgent:
                 self._send(frame)
 
     def _again(self, frame: bytes) -> None:
-        """Once more through the data path, which has an entry now: to the client, or straight from the DIP."""
+        """Run the data path again, which has a flow entry now, and send the result."""
         self._load(frame)
         self._worker.outbound(self._one, now_ticks())
         verdict = Verdict(int(self._one.verdict[0]))
@@ -140,13 +143,13 @@ class SlowAgent:
             self._send(_frame(self._one, 0))
 
     def _adopt(self, flow: Flow) -> Adopted:
-        """``flow``: with the DIP where a client sees the VIP."""
+        """Make a flow entry if this host has the connection; ``flow`` has the DIP in place of the VIP."""
         if not self._agent.knows_sockets_of(flow.vip):
             return Adopted.UNSEEN
         try:
             if not self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port):
                 return Adopted.GONE
-        except OSError:  # a kernel that does not tell
+        except OSError:  # the kernel cannot list its sockets
             return Adopted.UNSEEN
         socket_ = one_socket(
             to_pair(flow.vip), port_to_wire(flow.vip_port), to_pair(flow.client), port_to_wire(flow.client_port),
@@ -155,7 +158,7 @@ class SlowAgent:
         return Adopted.HELD if self._upkeep.adopt(socket_) is None else Adopted.KNOWN
 
     def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
-        """As the data path translates a reply of the flow."""
+        """VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
         ports = struct.pack("!HH", flow.vip_port, flow.client_port)
         packet = ip_packet(flow.vip, flow.client, flow.protocol, ports + LEAST_TRANSPORT)
         self._load(BLANK_LINK + (b"\x08\x00" if flow.vip.version == 4 else b"\x86\xdd") + packet)
@@ -166,7 +169,7 @@ class SlowAgent:
         return None if reply is None or reply.ports is None else (reply.source, reply.ports[0])
 
     def _fragment(self, fragment: bytes, now: float) -> None:
-        """What is whole with this fragment goes through the data path, and is cut again."""
+        """Reassemble; a complete packet goes through the data path and is fragmented again."""
         frame = self._slow.outbound(fragment, now)
         if frame is None:
             return
@@ -181,7 +184,7 @@ class SlowAgent:
             self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
-        """What is whole again goes once more through the data path; what that punts, once more to us."""
+        """Handle one frame; a reassembled one goes through the data path, and back here if that punts it."""
         found = self._slow.inbound(verdict, frame, now)
         for packet in found.packets:
             self._deliver(packet)
@@ -201,7 +204,7 @@ class SlowAgent:
     def _connected(self, flow: Flow) -> bool:
         try:
             return self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
-        except OSError:  # a kernel that does not tell: then mux and table are believed
+        except OSError:  # the kernel cannot list its sockets: trust the mux and the table
             self._slow.counts["unknown_not_told"] += 1
             return True
 
@@ -221,7 +224,7 @@ class SlowAgent:
                 self._note.sent.append(by_route(packet)._replace(interface=self._device))
 
     def _send(self, frame: bytes) -> None:
-        """By the kernel's routes."""
+        """Send a packet by the kernel's routes."""
         self._load(frame)
         self._one.verdict[0] = Verdict.REPLIED
         if self._sender.send(self._one, DROPS) and self._note is not None:
@@ -229,7 +232,7 @@ class SlowAgent:
 
     def _host(self) -> AgentContext:
         config, agent = self._agent.config, self._agent
-        assert config is not None  # the tables are written before a slow path is made
+        assert config is not None  # the tables are filled before the slow path is built
         self._served = [
             _Served(
                 PROTOCOLS[service.protocol], service.ports, service.vip,
@@ -246,7 +249,7 @@ class SlowAgent:
         )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:
-        """A service with the port itself comes before one that has any port."""
+        """The backend of a flow: a service with this port comes before a service for any port."""
         here = [one for one in self._served if (one.protocol, one.vip) == (flow.protocol, flow.vip)]
         exact = (one.target for one in here if flow.vip_port in one.ports)
         return next(exact, None) or next((one.target for one in here if 0 in one.ports), None)

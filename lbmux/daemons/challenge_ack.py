@@ -1,11 +1,10 @@
-"""Clients of a backend that dies hear of it at once: each is made to speak, and what it says is answered with a reset.
+"""Challenge-ACK probes: reset the clients of a backend that died, without waiting for their next packet.
 
-A reset has to have the client's own numbers (RFC 5961, section 3), which a mux does not know.  A segment outside of its
-window makes a client that is in the middle of a connection acknowledge what it has (RFC 9293, section 3.10.7.4, first),
-with its numbers.  From there on all is as with any packet of a flow that has lost its backend: hosts are asked whether
-it is theirs, and where none has it the mux resets it (lbmux.slowpath.second_chance).  The flow may have another mux
-by now,
-or another backend: then its client's acknowledgment goes there, and nothing comes of it.
+A reset must carry the client's sequence numbers (RFC 5961, section 3), which a mux does not know.  So the mux sends
+each client a segment outside its window.  A client with an open connection answers with an ACK that carries its numbers
+(RFC 9293, section 3.10.7.4, first).  The ACK is handled like any packet of a flow without a backend: second chance,
+then a reset (lbmux.slowpath.second_chance).  If the flow has moved to another mux or backend, the ACK goes there and
+has no effect.
 """
 
 import asyncio
@@ -24,14 +23,14 @@ from lbmux.wire.internet_checksum import TCP
 log = logging.getLogger(__name__)
 
 SHARE = 0.5
-"""Of the slow path's packets in a second that may come of this, if every host is asked."""
+"""The share of the slow path's packet rate that probes may cause, when every host is asked."""
 RETURN_CPU_S = 0.0002
-"""What a packet that a host gives back costs the mux (`python -m bench help`), with room for a slower machine."""
+"""CPU time of one packet returned by a host (`python -m bench help`), with a margin for slower machines."""
 PAUSE_S = 0.01
 
 
 class ChallengeAckProbe:
-    """Follows a mux's tables from one configuration in force to the next.  ``send``: as the slow path's sender does."""
+    """Compares a mux's tables before and after each commit; ``send`` sends packets as the slow path's sender does."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], send: Callable[[Iterable[Sent]], object]) -> None:
         self._snapshot, self._send = snapshot, send
@@ -46,20 +45,18 @@ class ChallengeAckProbe:
         before, self._backends = self._backends, Backends.of(self._snapshot())
         lost = before.lost()
         if lost and settings.second_chance:
-            asked = max(
-                1, min(settings.second_chance_max_hosts, int(before.there.sum()))
-            )  # in vain, for each connection, at most
+            hosts = max(1, min(settings.second_chance_max_hosts, int(before.there.sum())))
             returns_per_s = min(SHARE * settings.packets_per_s, settings.second_chance_cpu / RETURN_CPU_S)
-            task = asyncio.create_task(self._probe(before, lost, max(1.0, returns_per_s / asked)))
+            task = asyncio.create_task(self._probe(before, lost, max(1.0, returns_per_s / hosts)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _probe(self, before: Backends, lost: list[int], a_second: float) -> None:
+    async def _probe(self, before: Backends, lost: list[int], per_s: float) -> None:
         found = await asyncio.to_thread(lambda: list(lost_flows(before, lost)))
-        at_once = max(1, round(a_second * PAUSE_S))
+        at_once = max(1, round(per_s * PAUSE_S))
         for first in range(0, len(found), at_once):
             segments = (outside_of_window(Flow(TCP, *ends)) for ends in found[first : first + at_once])
             self._send([Sent(BY_ROUTE, segment) for segment in segments])
-            await asyncio.sleep(at_once / a_second)
+            await asyncio.sleep(at_once / per_s)
         if found:
             log.info("probed %s of removed backends (challenge ACK)", counted(len(found), "client"))

@@ -1,8 +1,8 @@
-"""Probes of all hosts through the tunnel, each a packet a second: sent beside the packet loop, answered by resets.
+"""Probes every host through the tunnel: one TCP segment per second, which the host answers with a reset.
 
-Packets are made by hand and replies read from a raw socket: a connection a second to each host would cost ten times as
-much.  A probe's sequence number is random, and an answer acknowledges it, so nobody can answer in a host's place
-without seeing the probe.
+The mux builds the packets itself and reads the answers from a raw socket: a TCP connection per second and host would
+cost ten times as much.  Each probe has a random sequence number and an answer acknowledges it, so only a node that sees
+the probe can answer.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 
 ROUND_S, FIRST_ROUND_S = 1.0, 0.2
-"""From a host's probe to its next; the first ones come faster, until it is known whether it answers."""
+"""Seconds between two probes of a host: usually, and until it is settled whether the host answers."""
 SLICES = 20
-"""A round's probes are spread over it."""
+"""A round sends its probes in this many portions."""
 REMEMBERED = 4
-"""A host's last probes, of which a late answer counts."""
+"""An answer counts for any of a host's last probes."""
 READS = 64
 
 
@@ -44,7 +44,7 @@ def _nothing() -> None:
 
 
 class HostProbes:
-    """``changed`` is called when other hosts are cut off than before."""
+    """``changed`` is called when the set of hosts that do not answer changes."""
 
     def __init__(self, local: Iterable[Address], send: Callable[[Iterable[Sent]], Any]) -> None:
         self._local = {address.version: address for address in reversed([*local])}
@@ -60,7 +60,7 @@ class HostProbes:
         self._turn: dict[Address, int] = {}
         self._asked: dict[Address, deque[int]] = {}
         self._hosts: dict[int, Address] = {}
-        """By sequence number of a probe."""
+        """Host by sequence number of a probe."""
         self._answered = set[Address]()
         self._port = 0
         self._sockets: dict[int, socket.socket] = {}
@@ -107,7 +107,7 @@ class HostProbes:
             self._mux, self._forwarder = mux, TableForwarder(Worker(mux.tables), now_ticks)
 
     def _new(self, config: Config) -> MuxTables:
-        """Tables without flows and slots: rows of backends are all that is needed."""
+        """Tables with rows of backends only: no flows, no slots."""
         sizes = dataclasses.replace(sizes_for(config), buckets=1, slots=1)
         mux = MuxTables(Tables.allocate(sizes), *self._local.values())
         for destination, hop in self._hops.items():
@@ -131,7 +131,7 @@ class HostProbes:
                 self._sockets = {}
 
     async def settled(self, within_s: float) -> None:
-        """Until each host has answered, or has not often enough."""
+        """Wait until every host has answered or missed enough probes; ``within_s`` at most."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), within_s)
 
@@ -145,12 +145,12 @@ class HostProbes:
                 for host in hosts[at::SLICES]:
                     self._judge(host)
                     self._ask(host)
-                if hosts[at + 1 :]:  # else there is nothing to spread
+                if hosts[at + 1 :]:  # the last portion needs no pause
                     await asyncio.sleep(begun + (at + 1) * round_s / SLICES - loop.time())
             await asyncio.sleep(begun + round_s - loop.time())
 
     def _judge(self, host: Address) -> None:
-        """The last probe of a host was answered, or was not by now; then its next one goes by another VIP."""
+        """Count a missing answer to the host's last probe, and use another VIP for its next one."""
         if host in self._asked and host in self._ways and host not in self._answered:
             self._turn[host] = self._turn.get(host, 0) + 1
             self._heard(host, False)

@@ -1,4 +1,4 @@
-"""Which driver a mux or an agent runs with: the kernel's where it can be had, else the one in user space."""
+"""Chooses a mux's or agent's driver: XDP where the kernel takes the programs, else the one in user space."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Refused(LbmuxError):
-    """The kernel did not take the programs, whose tables were filled already; ``error`` says why."""
+    """The kernel refused the programs after the tables were filled; ``error`` has the reason."""
 
     error: LbmuxError
 
@@ -41,52 +41,52 @@ def _refusals() -> Iterator[None]:
 
 @dataclass
 class Driver:
-    """Tables, whose part of them user space has, and what there is in the kernel."""
+    """The tables, the worker number of user space, and the kernel's programs where there are any."""
 
     role: str
     interface: str
     tables: Tables
     worker: int
-    """The number of user space's own part: the last one, after the CPUs'."""
+    """User space's part of the tables: the last one, after one per CPU."""
     name: str
     kernel: Kernel | None = None
     programs: Mapping[Attach, str] = field(default_factory=dict)
     detach_on_exit: bool = False
     stored: StoredTables | None = None
-    """Where tables of user space outlive this process."""
+    """The file in which tables of user space outlive this process."""
     _loading: Future[None] | None = field(default=None, init=False)
 
     @property
     def adopted(self) -> bool:
-        """Whether the tables were in force before this process, flows and all."""
+        """Whether the tables, with their flows, were in force before this process."""
         watchdog = self.kernel or self.stored
         return watchdog is not None and watchdog.adopted
 
     @property
     def previous(self) -> Rows | None:
-        """Tables in force that are of another version or other sizes."""
+        """Tables in force that have another version or other sizes; their flows have to be moved."""
         return self.kernel.previous if self.kernel else self.stored.previous if self.stored else None
 
     @property
     def stays(self) -> bool:
-        """Whether packets are forwarded without this process, too."""
+        """Whether the kernel goes on forwarding without this process."""
         return self.kernel is not None and not self.detach_on_exit and not self.kernel.pins_end_with
 
     def begin(self) -> None:
-        """Compile and verify beside what else a start has to do: by processes of their own, and in the kernel."""
+        """Compile and verify the programs in a thread, while the start goes on."""
         if self.kernel is not None:
             beside = ThreadPoolExecutor(1)
             self._loading = beside.submit(self.kernel.load, self.programs)
             beside.shutdown(wait=False)
 
     def load(self) -> None:
-        """Have all at hand for ``start``, so that little happens between what is called last before it and packets."""
+        """Wait for ``begin``, so that ``start`` takes little time."""
         if self._loading is not None:
             with _refusals():
                 self._loading.result()
 
     def start(self) -> None:
-        """Let packets in: called when the tables are filled."""
+        """Attach the programs; the tables must be filled."""
         if self.kernel is None:
             self._take_over()
             return
@@ -100,15 +100,15 @@ class Driver:
             log.warning("interface %s: XDP is generic, not native: %s", self.interface, self.kernel.native_refused)
 
     def _take_over(self) -> None:
-        """A program that an earlier run left in the kernel would go on before us, by what it knew."""
+        """Detach a program of an earlier run, which would forward by its old tables."""
         try:
             if detach(self.interface, (self.role,)):
-                log.info("took off what an earlier %s had left in the kernel", self.role)
+                log.info("detached the programs that an earlier %s had left on %s", self.role, self.interface)
         except (OSError, LbmuxError) as error:
-            log.warning("what an earlier %s left in the kernel cannot be taken off: %s", self.role, error)
+            log.warning("cannot detach the programs of an earlier %s: %s", self.role, error)
 
     def close(self) -> None:
-        """Leave the kernel's part running, unless it was to be taken off."""
+        """Leave the kernel's programs attached, unless they are to be detached on exit."""
         if self._loading is not None:
             wait([self._loading])
         if self.kernel is not None:
@@ -130,7 +130,7 @@ class Driver:
 
 
 def start(driver: Driver, is_agent: bool = False) -> None:
-    """Let packets in; the flows of tables before ours are taken along at the last moment, as new ones keep coming."""
+    """Let packets in; flows of previous tables are moved at the last moment, since they keep changing until then."""
     driver.load()
     if driver.previous is not None:
         moved = move_flows(driver.previous, driver.tables, is_agent)
@@ -140,9 +140,10 @@ def start(driver: Driver, is_agent: bool = False) -> None:
 
 @contextlib.contextmanager
 def alone(role: str, interface: str) -> Iterator[None]:
-    """No second mux or agent on an interface of this network namespace: it would take the first one's tables over.
+    """Hold a lock on an interface: a second mux or agent there would take over the first one's tables.
 
-    SetupError where there is one.  An abstract socket's name is the namespace's, and goes with its process.
+    SetupError where another one holds it.  The lock is an abstract socket: it belongs to the network namespace and ends
+    with the process.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
@@ -150,7 +151,7 @@ def alone(role: str, interface: str) -> Iterator[None]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            hint = "end that one first, or name another by -i"
+            hint = "stop that one first, or name another interface with -i"
             raise SetupError(f"interface {interface}", f"another {role} runs there", hint) from error
         yield
 
@@ -158,12 +159,11 @@ def alone(role: str, interface: str) -> Iterator[None]:
 MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 MOST_CPUS = {"mux": 256, "agent": 48}
-"""An agent's program looks for a reply's flow in the part of every CPU: of more than these the verifier would not
-follow it.  A mux's does not."""
+"""CPUs per role.  An agent's program looks for a reply's flow in every CPU's part; the verifier refuses more."""
 
 
 def cpus(role: str) -> int:
-    """CPUs that there may ever be: a kernel program runs with any of their numbers.  SetupError for too many."""
+    """The number of possible CPUs, each of which may run the kernel's program.  SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
     if count > MOST_CPUS[role]:
         reason = f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most"
@@ -172,7 +172,7 @@ def cpus(role: str) -> int:
 
 
 PINS_END = (
-    "forwarding in the kernel ends with %s: /sys/fs/bpf is not the machine's own."
+    "forwarding in the kernel ends with %s: /sys/fs/bpf is not the machine's."
     " Use `nsenter --net=FILE` rather than `ip netns exec`, or mount the host's /sys/fs/bpf into the container"
 )
 
@@ -184,7 +184,7 @@ def _say(interface: str, fallback: str, error: LbmuxError) -> None:
 async def with_fallback(
     wanted: str, fallback: str, interface: str, serve: Callable[[str], Coroutine[Any, Any, None]]
 ) -> None:
-    """``serve`` with a driver: where ``auto`` meets a kernel that refuses the programs, again with ``fallback``."""
+    """Call ``serve`` with the wanted driver; if that is ``auto`` and the kernel refuses, again with ``fallback``."""
     try:
         await serve(wanted)
         return

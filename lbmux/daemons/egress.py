@@ -1,6 +1,6 @@
-"""The kernel's agent on the way out: its egress program at every interface by which replies leave.
+"""Attaches the agent's egress program to every interface by which replies leave.
 
-The tunnel may come in by one interface and replies leave by others (a two-armed host).
+Tunnelled packets may arrive on one interface and replies leave by others (a two-armed host).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ NO_ETHERNET = "it has no Ethernet header; use --driver tun"
 
 
 class Egress:
-    """``about`` gets what `lbmux show runtime` and the doctor say: ``egress`` (names), ``egress_missing`` (reasons)."""
+    """``about`` gets ``egress`` (names) and ``egress_missing`` (reasons), for `lbmux show runtime` and the doctor."""
 
     def __init__(self, kernel: Kernel, about: dict[str, Any]) -> None:
         self._kernel, self._about = kernel, about
@@ -29,7 +29,7 @@ class Egress:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow routes; entered before the programs are attached."""
+        """Follow links and routes; enter it before the programs are attached."""
         async with NetworkEvents(LINKS | ROUTES, self.refresh):
             await self.refresh()
             yield

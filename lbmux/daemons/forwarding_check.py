@@ -1,4 +1,4 @@
-"""Whether a mux can forward: by its interface and its programs, which may go away under it."""
+"""Checks whether a mux can forward: its interface or its programs may have gone."""
 
 import logging
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ForwardingCheck:
-    """``ring``: what it is bound to is read; another interface of its name is not, until it was opened again.
+    """True while the mux can forward; logs the reason when it no longer can.
 
-    ``insists``: on the kernel's program.  Else user space goes on with the same tables where that was taken off.
+    ``ring`` is bound to one interface: a recreated one of the same name is not read until it is opened.
+    ``insists``: the kernel's program has to be attached.  Otherwise user space forwards with the same tables.
     """
 
     ring: PacketRing
@@ -38,5 +39,5 @@ class ForwardingCheck:
             return f"interface {name} was recreated, and is not open yet"
         kernel = self.driver.kernel
         if self.insists and kernel is not None and not kernel.is_attached():
-            return f"the program was taken off interface {name}: start the mux again"
+            return f"the program was detached from interface {name}: restart the mux"
         return ""

@@ -1,4 +1,4 @@
-"""Keeps what a mux takes from the host's own forwarding (frames.vip_filter); where that cannot be, says so."""
+"""Hides packets for VIPs from the host's own forwarding (lbmux.frames.vip_filter), or logs why it cannot."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ FORWARDING = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/all/forwarding"}
 
 
 class HostForwarding:
-    """``outlives``: the filter stays when this process ends, as the kernel's driver does, which punts on."""
+    """``outlives``: the filter stays attached when this process ends, since the kernel's driver goes on punting."""
 
     def __init__(self, interface: str, outlives: bool) -> None:
         self._interface, self._outlives = interface, outlives
@@ -37,7 +37,7 @@ class HostForwarding:
             self._filter.close()
 
     async def configure(self, config: Config) -> None:
-        """Keep the VIPs of this configuration from the kernel.  The host's addresses are read anew."""
+        """Hide the VIPs of ``config`` from the kernel's forwarding; reads the host's addresses again."""
         vips = {service.vip for service in config.services}
         local = await asyncio.to_thread(addresses)
         try:
@@ -51,15 +51,15 @@ class HostForwarding:
             self._refusal = ""
 
     def _refused(self, reason: str, vips: set[Address]) -> None:
-        """Said once, and where the host forwards: a host that does not just drops its copies."""
+        """Log a reason once, and only on a host that forwards: another host drops the packets anyway."""
         families = [version for version in sorted({vip.version for vip in vips}) if forwards(self._interface, version)]
         if families and reason != self._refusal:
             which = " and ".join(f"IPv{version}" for version in families)
-            log.warning("this host forwards %s and will forward packets for VIPs, too: %s", which, reason)
+            log.warning("this host forwards %s and will also forward packets for VIPs: %s", which, reason)
         self._refusal = reason
 
     def describe(self) -> dict[str, object]:
-        """Whether VIPs are kept from the host's forwarding, how many frames were, and why they are not."""
+        """For `lbmux show runtime`: whether VIPs are hidden, how many frames were dropped, and why not."""
         found = self._filter
         kept = found is not None and found.is_attached()
         reason = "" if kept else self._refusal or "the filter is not attached"
@@ -67,7 +67,7 @@ class HostForwarding:
 
 
 def forwards(interface: str, version: int) -> bool:
-    """Whether the kernel forwards what comes in by the interface."""
+    """Whether the kernel forwards packets that arrive on the interface; ``version``: 4 or 6."""
     with contextlib.suppress(OSError):  # a kernel without this family
         return (SYSCTLS / FORWARDING[version].format(interface)).read_text().strip() != "0"
     return False

@@ -1,4 +1,4 @@
-"""The metrics of a program: what `StatusHandlers` and the announcer know, read at each scrape."""
+"""The metrics of a daemon, read from `StatusHandlers` and the announcer at each scrape."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ def serving(
     announcer: Announcer | None = None,
     wanted: Callable[[], Config | None] = lambda: None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
-    """A server at ``where``, [HOST:]PORT; nothing without it.  ``wanted``: the configuration, also of what is down."""
+    """A server at ``where``, [HOST:]PORT; None for no server.  ``wanted``: the configuration with all backends."""
     if where is None:
         return contextlib.nullcontext()
     seen = dict[str, tuple[str, str]]()
@@ -44,7 +44,7 @@ def serving(
 
 
 async def _peers(announcer: Announcer) -> dict[str, tuple[str, str]]:
-    """By address, its session's state and reason; empty where the speaker does not answer."""
+    """Session state and reason by peer address; empty where the speaker does not answer."""
     with contextlib.suppress(OSError, TimeoutError):
         state = await asyncio.wait_for(announcer.state(), SPEAKER_S)
         return {peer["address"]: (peer["state"], peer["reason"]) for peer in state["neighbours"]}

@@ -243,7 +243,7 @@ class MuxDaemon(Daemon[Options]):
             await self.tunnel_probes.configure(running.wanted)
             await self.host_probes.configure(running.wanted)
         except LbmuxError as error:
-            log.error("backends that are probed through the tunnel stay as they are: %s", error)
+            log.error("backends that are probed through the tunnel keep their configuration: %s", error)
 
     def _forwarded(self) -> int:
         """Packets that the kernel's program and this process have forwarded."""

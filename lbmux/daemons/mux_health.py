@@ -1,4 +1,4 @@
-"""Health in a mux: probes on its event loop, their verdict in its tables, and the states of all backends."""
+"""Health checks in a mux: probes on its event loop, backend states in its tables."""
 
 import asyncio
 import contextlib
@@ -25,20 +25,19 @@ from lbmux.tables.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 HOSTS_FIRST_S = 1.0
-"""How long a mux with new tables waits at most for its hosts' answers through the tunnel."""
+"""Longest wait of a mux with new tables for its hosts' answers through the tunnel."""
 FIRST_S = 3.0
-"""How long a mux with new tables waits at most to know of each backend whether it is up."""
+"""Longest wait of a mux with new tables for the first result of every backend."""
 
 
 class Health:
-    """Between probes and tables: a state that changes has the tables made anew, several at a time if they come so."""
+    """Takes probe results and writes changed states to the tables, several in one commit if they come together."""
 
     def __init__(
         self, tracker: BackendTracker, reloader: Reloader, snapshot: Callable[[], Snapshot], into_tunnel: Bind,
         token: Path | None = None, local: Iterable[Address] = (), hosts: HostProbes | None = None,
     ) -> None:  # fmt: skip
-        """``token``: the file with what agents and muxes prove themselves by; ``local``: the mux's own addresses;
-        ``hosts``: the probes of hosts."""
+        """``token``: the file with the secret that agents and muxes share; ``local``: the mux's own addresses."""
         self._tracker, self._reloader = tracker, reloader
         self._prober = Prober(self._heard, into_tunnel=into_tunnel, is_known=tracker.was_probed)
         self._agent_health_client = AgentHealthClient(self._heard, token, local)
@@ -54,13 +53,13 @@ class Health:
         try:
             self._agent_health_client.configure(config)
         except SetupError as error:
-            log.error("backends that agents probe stay as they are: %s", error)
+            log.error("backends that agents probe keep their configuration: %s", error)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         task = asyncio.create_task(self._follow())
         async with self._prober, self._agent_health_client, self._hosts.running(), self._drained.running():
-            self._agent_health_client.configure(self._reloader.wanted)  # without a token a mux does not start
+            self._agent_health_client.configure(self._reloader.wanted)  # a missing token fails the start
             self.configure(self._reloader.wanted)
             try:
                 yield
@@ -70,9 +69,9 @@ class Health:
                 self._tracker.save()
 
     async def settled(self) -> None:
-        """Until each backend is known to be up or down, a bounded time, and the tables say so.
+        """Wait until every backend is known to be up or down, FIRST_S at most; then write the states to the tables.
 
-        A backend that is not heard of by then gets no flows until it is.
+        A backend without a result by then gets no flows until it has one.
         """
         self._unsettled = self._tracker.unprobed()
         if not self._unsettled:
@@ -82,7 +81,7 @@ class Health:
             await asyncio.wait_for(self._all_settled.wait(), FIRST_S)
         except TimeoutError:
             unheard = counted(len(self._unsettled), "backend")
-            log.warning("%s not heard of within %g s: no flows until they are heard of", unheard, FIRST_S)
+            log.warning("%s without a health check result within %g s: no flows until there is one", unheard, FIRST_S)
         self._unsettled = set()
         await self._enforce()
 
@@ -91,7 +90,7 @@ class Health:
         return {"health": self.health, **ordering.handlers()}
 
     async def health(self) -> AsyncIterator[dict[str, Any]]:
-        """A stream, as other long lists are: of 10,000 backends packets would wait."""
+        """A stream: one answer with 10,000 backends would delay packets."""
         lines = await asyncio.to_thread(self._lines)
         for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
             some = lines[first : first + LINES_AN_ANSWER]
@@ -102,7 +101,7 @@ class Health:
         return self._tracker.lines(self._reloader.config, self._reloader.wanted, self._reloader.overrides)
 
     def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
-        """What is known of a backend whose agent says nothing may be old."""
+        """Add to the reason how long the backend's agent has been silent: its last state may be old."""
         silent_s = self._agent_health_client.silent_s(_key(line))
         if silent_s is None:
             return line
@@ -112,19 +111,19 @@ class Health:
         return line | {"reason": f"{line['reason']}; {said}"}
 
     def _cut_off(self) -> None:
-        """Other hosts answer through the tunnel than before."""
+        """The set of hosts that do not answer through the tunnel has changed."""
         before, self._tracker.cut_off = self._tracker.cut_off, self._hosts.cut_off
         for host in sorted(self._hosts.cut_off.keys() - before.keys(), key=str):
             log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)
         for host in sorted(before.keys() - self._hosts.cut_off.keys(), key=str):
-            log.info("host %s counts as reachable through the tunnel again", host)
+            log.info("host %s answers through the tunnel again", host)
         self._changed.set()
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         if self._tracker.record(key, healthy, reason):
-            if not (healthy and self._unsettled):  # at the start most are up
+            if not (healthy and self._unsettled):  # at the start most come up
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
-            if not self._unsettled:  # else the tables are made at once, when the start is over
+            if not self._unsettled:  # during the start one commit follows for all
                 self._changed.set()
         if key in self._unsettled and self._tracker.was_probed(key):
             self._unsettled.discard(key)
@@ -138,11 +137,11 @@ class Health:
             await self._enforce()
 
     async def _enforce(self) -> None:
-        """Put the states in force, and keep them for who adopts the tables."""
+        """Write the states to the tables, and store them for a mux that adopts the tables."""
         try:
             await self._reloader.update_states()
         except LbmuxError as error:
-            log.error("the backends' new states are not in force: %s", error)
+            log.error("changed backend states are not in force: %s", error)
         self._tracker.save()
 
 

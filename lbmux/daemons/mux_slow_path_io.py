@@ -1,6 +1,6 @@
-"""The slow path beside a mux's packet loop: frames that the data path punted in, and what is to be sent out.
+"""The mux's slow path and its sockets: handles punted frames and sends what results.
 
-Frames leave by a packet socket, as they are; packets whose way the tables do not know leave by the kernel's routes.
+Frames with a known next hop leave by a packet socket; other packets leave by the kernel's routes.
 """
 
 import asyncio
@@ -37,14 +37,15 @@ from lbmux.tracing.trace_event import TraceEvent, note_slow_path
 log = logging.getLogger(__name__)
 
 REFRESH_S = 5.0
-"""How often what was learned of paths is written to the tables again: a reload takes it out of them."""
+"""How often learned path MTUs are written to the tables again: a reload removes them."""
 REJECTS_A_BATCH = 16
+"""Frames without a backend that are answered per batch."""
 _PUNTED: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
 _PUNTED[list(PUNTED)] = True
 
 
 class Sender:
-    """Frames by an interface, packets by the kernel's routes.  What the kernel does not take is counted."""
+    """Sends frames by an interface and packets by the kernel's routes; counts what the kernel refuses."""
 
     def __init__(self, interface: str) -> None:
         self._interface = interface
@@ -56,7 +57,7 @@ class Sender:
                 4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
                 6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
             }
-            # Open sockets of these protocols: the kernel then answers no other mux with "protocol unreachable".
+            # With open sockets of these protocols the kernel sends other muxes no "protocol unreachable".
             self._silence = [
                 socket.socket(family, socket.SOCK_RAW, protocol)
                 for family in (socket.AF_INET, socket.AF_INET6)
@@ -77,7 +78,7 @@ class Sender:
             sock.close()
 
     def send(self, sent: Iterable[Sent]) -> list[Sent]:
-        """Those that the kernel took."""
+        """Send; returns what the kernel accepted."""
         taken = []
         for one in sent:
             try:
@@ -103,10 +104,10 @@ class Sender:
 
 
 class SlowFrames:
-    """A mux's slow path: what its packet loop calls with every batch, and ``show counters`` asks."""
+    """The packet loop calls it with every batch; `lbmux show counters` reads its counters."""
 
     def __init__(self, mux: MuxTables, worker: Worker, sender: Sender) -> None:
-        """``worker``: one of its own on the tables, of the packet loop's number: it runs between two batches."""
+        """``worker``: its own, with the packet loop's number: it runs between two batches."""
         self._mux, self._sender = mux, sender
         self._forwarder = TableForwarder(worker, now_ticks)
         self._forwarder.warm_up()
@@ -114,7 +115,7 @@ class SlowFrames:
         self._slow = MuxSlowPath(self._forwarder, frozenset(mux.local.values()), self._place(), self._is_up)
         self._forwarder.mtus = self._path_mtu
         self._written: dict[Address, tuple[int, int]] = {}
-        """Hosts whose rows were changed: the link's MTU, and what stands there instead."""
+        """Hosts whose rows hold a path MTU: the link's MTU and the written one, in bytes."""
 
     def configure(self) -> None:
         """A configuration has come into force."""
@@ -122,9 +123,9 @@ class SlowFrames:
         self.refresh()
 
     def handle(self, batch: Batch, event: Sequence[TraceEvent] = ()) -> None:
-        """Do what is to be done because of a batch's frames, which are as the data path left them.
+        """Handle the punted frames of a batch, which the data path has left unchanged.
 
-        ``event``: the first of them, where somebody watches; each gets a note of what was done.
+        ``event``: trace events of the first frames, while a client watches; each gets a note of what was done.
         """
         picked = _picked(batch.verdict[: batch.count])
         if len(picked) == 0:
@@ -133,7 +134,7 @@ class SlowFrames:
         for index in picked.tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
-            if index >= len(event):  # as all are while nobody watches
+            if index >= len(event):  # not traced
                 self._sender.send(self._slow.handle(verdict, frame, target, now))
                 continue
             with note_slow_path(event[index], self._slow.counts) as note:
@@ -144,7 +145,7 @@ class SlowFrames:
             self._slow.mtus.changed.clear()
 
     def refresh(self) -> None:
-        """Write to the tables what is known of the paths to hosts, and take out what is known no more."""
+        """Write the known path MTUs to the tables, and restore the link's MTU where one has expired."""
         now = time.monotonic()
         self._write(self._written.keys() | self._slow.mtus.known(now).keys(), now)
 
@@ -161,13 +162,13 @@ class SlowFrames:
                 self._written[host] = link_bytes, min(link_bytes, known[host])
 
     def counters(self) -> dict[str, int]:
-        """By name, what became of packets in the slow path."""
+        """Counters of the slow path by name."""
         lost = {"unsent": self._sender.unsent + self._forwarder.unsent, "path_mtus": len(self._written)}
         return dict(sorted(self._slow.counts.items())) | lost
 
     def _place(self) -> MuxContext:
         config = self._mux.config
-        assert config is not None  # the tables are written before a slow path is made
+        assert config is not None  # the tables are filled before the slow path is built
         self._rows = _rows_of(config, self._mux)
         vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
         ports = Ports(config.tunnel.gue_port, config.tunnel.geneve_port)
@@ -185,7 +186,7 @@ class SlowFrames:
 
 
 def _picked(verdicts: NDArray[Any]) -> NDArray[np.intp]:
-    """Places of the frames to look at; of those without a backend, which may be a flood, a few of each batch."""
+    """Indices of the frames to handle; of frames without a backend, which may be a flood, only a few."""
     picked = np.flatnonzero(_PUNTED[verdicts])
     without = np.flatnonzero(verdicts == Verdict.NO_BACKEND)
     if len(without) > REJECTS_A_BATCH:
@@ -209,7 +210,7 @@ def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:
 
 @contextlib.contextmanager
 def refreshing(slow: SlowFrames) -> Iterator[None]:
-    """Refresh from time to time, on the event loop that runs."""
+    """Refresh the path MTUs every REFRESH_S on the running event loop."""
     loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
 
     def again() -> None:

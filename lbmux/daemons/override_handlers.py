@@ -1,6 +1,6 @@
-"""Commands about backends, told to a running daemon: handlers of its control socket.
+"""Control socket handlers for operator overrides: drain, disable, remove, enable, weight, add.
 
-Each is answered with the states of the backends that it is about, when they are in force.
+The answer comes when the override is in force, with the states of its backends.
 """
 
 import logging
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class OverrideHandlers:
-    """``lines``: the states of all backends; ``forget``: told whose orders have changed."""
+    """``lines``: the states of all backends; ``forget`` is called with the backends whose overrides changed."""
 
     def __init__(
         self, reloader: Reloader, program: str, lines: Callable[[], Sequence[dict[str, Any]]],
         forget: Callable[[Collection[BackendKey]], None] = lambda keys: None, only: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """``only``: what may be ordered here, where that is not everything."""
+        """``only``: the overrides that this role accepts; empty for all."""
         self._reloader, self._program, self._only = reloader, program, only
         self._lines, self._forget = lines, forget
 
@@ -35,13 +35,13 @@ class OverrideHandlers:
     async def override(
         self, backend: str, override: OverriddenState | None = None, service: str | None = None
     ) -> dict[str, Any]:
-        """Drain, disable or remove a backend, or (None) have it serve."""
+        """Drain, disable or remove a backend; None enables it."""
         return await self._follow(
             override or "enable", override_commands.set_admin_state(override, backend, service, time.time())
         )
 
     async def weight(self, backend: str, weight: int | None = None, service: str | None = None) -> dict[str, Any]:
-        """Another weight, or (None) the file's."""
+        """Set a backend's weight; None restores the file's."""
         said = "weight as in the file" if weight is None else f"weight {weight}"
         return await self._follow(said, override_commands.set_weight(weight, backend, service, time.time()))
 

@@ -88,7 +88,7 @@ class PacketLoop:
     def retry(self) -> None:
         """Forward the frames that wait for a MAC address; those whose next hop is still unknown keep waiting."""
         if len(self.pending_neighbours):
-            since, batch = self.pending_neighbours.take()
+            since, batch = self.pending_neighbours.take(time.monotonic())
             trace_hub = self._trace_hub
             events = self._forward(batch, self.pending_neighbours, trace_hub)
             self._keep_unresolved(batch, since)

@@ -1,4 +1,4 @@
-"""Frames that wait for a next hop's MAC address: few, for a short time, and counted."""
+"""Frames that wait for a next hop's MAC address: a bounded queue with a time limit and a drop counter."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ STRIDE_BYTES = 65536 // 16
 
 @dataclass
 class PendingNeighbours:
-    """A bounded queue; what does not fit, or waits too long, is dropped and counted."""
+    """Frames that do not fit, or wait longer than LIMIT_S, are dropped and counted."""
 
     def __post_init__(self) -> None:
         self._frames: deque[tuple[float, bytes, int]] = deque()
@@ -23,26 +23,29 @@ class PendingNeighbours:
         self.batch = Batch(LIMIT_FRAMES)
         self.dropped = 0
         self._taken: list[tuple[float, int]] = []
-        """Since when each frame in ``batch`` waits, and its bytes."""
+        """Per frame in ``batch``: arrival (time.monotonic) and length in bytes."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def add(self, frame: bytes, flags: int, since: float) -> None:
-        """Keep a copy of a frame as it arrived; ``since`` (time.monotonic) it waits."""
+        """Keep a copy of a frame; ``since``: its arrival (time.monotonic)."""
         if len(self._frames) >= LIMIT_FRAMES or len(frame) > STRIDE_BYTES - HEADROOM_BYTES:
             self.dropped += 1
             return
         self._frames.append((since, frame, flags))
 
     def arrivals(self, count: int) -> list[tuple[int, int]]:
-        """Of the first frames that the last ``take`` gave: when each came (ns since 1970), and its bytes."""
+        """Arrival (ns since 1970) and length in bytes of the first ``count`` frames of the last ``take``."""
         ahead = time.time() - time.monotonic()
         return [(int((since + ahead) * 1e9), length) for since, length in self._taken[:count]]
 
-    def take(self) -> tuple[float, Batch]:
-        """All that wait, as a batch for another try, and since when the first does; the too old are dropped."""
-        now, batch, count = time.monotonic(), self.batch, 0
+    def take(self, now: float) -> tuple[float, Batch]:
+        """Arrival of the oldest frame, and all frames as a batch; frames that are too old are dropped.
+
+        ``now``: time.monotonic.
+        """
+        batch, count = self.batch, 0
         first = now
         self._taken = []
         for since, frame, flags in self._frames:

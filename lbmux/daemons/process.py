@@ -1,4 +1,4 @@
-"""What mux and agent have in common as processes: the event loop, signals, readiness, the way to start."""
+"""A daemon as a process: event loop, signals, readiness."""
 
 import asyncio
 import contextlib
@@ -16,28 +16,32 @@ from typing import Any
 from lbmux.codegen import progress
 
 THREADS, NICE = 4, 15
+"""Threads beside the event loop, and their priority."""
 SWITCH_INTERVAL_S = 0.0002
-"""How long a busy Python thread (a configuration being read) may keep the interpreter from the packet loop."""
+"""How long a busy Python thread (one that reads a configuration) may hold the interpreter before the packet loop."""
 
 
 def run(program: Coroutine[Any, Any, None]) -> None:
-    """Run a program to its end, on uvloop where it is installed."""
+    """Run a program until it ends, on uvloop where it is installed."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     progress.announce()
-    _may_open_many()
+    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(THREADS, initializer=_step_back))
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(THREADS, initializer=_lower_priority))
         runner.run(program)
 
 
-def _may_open_many() -> None:
-    """A probe of each backend may be under way at a time; the usual limit of 1024 descriptors is for select(2)."""
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of descriptors: every backend may be probed at the same time.
+
+    The default of 1024 exists for programs that use select(2).
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _step_back() -> None:
-    """Of a thread beside the event loop: where both want the same core, packets come first."""
+def _lower_priority() -> None:
+    """Give packets precedence where a thread and the event loop compete for a core."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
@@ -50,7 +54,7 @@ def _loop_factory() -> Any:
 
 
 def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -> asyncio.Event:
-    """Set by SIGTERM and SIGINT; SIGHUP calls ``on_reload``.  ``at_once``: set by SIGINT, and by a second signal."""
+    """An event that SIGTERM and SIGINT set; SIGHUP calls ``on_reload``.  SIGINT and a second signal set ``at_once``."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def asked(number: signal.Signals) -> None:
@@ -66,10 +70,10 @@ def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -
 
 
 def ready() -> None:
-    """Say that we are ready; what is in memory by now stays, so the collector need not walk it.
+    """Tell the service manager that the daemon is ready, and exempt everything in memory from garbage collection.
 
-    Numba's heap alone takes it 60 ms, and it would hold packets up for so long with every larger reload.  So it is not
-    walked now either: what a start leaves behind is collected on the way, but for some hundred objects.
+    Walking Numba's heap takes 60 ms, and every larger reload would stop packets for that time.  For the same reason no
+    full collection runs here: a start leaves only some hundred objects behind.
     """
     gc.collect(1)
     gc.freeze()
@@ -77,7 +81,7 @@ def ready() -> None:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)), if there is one; ``@`` names an abstract socket."""
+    """Send a state to the service manager, if there is one (sd_notify(3)); ``@`` starts an abstract socket's name."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return

@@ -1,4 +1,4 @@
-"""What `lbmux show` and `lbmux explain` ask a running mux or agent: handlers of its control socket.
+"""Control socket handlers behind `lbmux show` and `lbmux explain`, for mux and agent.
 
 Each takes a Snapshot between two packets and reads it in a thread.
 """
@@ -26,14 +26,15 @@ from lbmux.tables import flow_filter, live_flows
 from lbmux.tables.snapshot import Snapshot
 
 FORMAT = 1
-"""Of all answers: another number where a field goes or changes its meaning; new fields may come."""
+"""Version of all answers: it changes when a field goes or changes its meaning, not when a field is added."""
 LINES_AN_ANSWER = 128
-"""Under a millisecond's work, and then it is the packets' turn."""
+"""Less than a millisecond of work before packets get their turn."""
 MOST_BYTES = 1 << 16
+"""Most bytes of a table in one answer."""
 
 
 class LayoutError(LbmuxError):
-    """No such ``region``, or not so many bytes ``at`` that place of it."""
+    """There is no such ``region``, or it has no ``length`` bytes ``at`` this offset."""
 
     region: str
     at: int
@@ -45,7 +46,7 @@ class LayoutError(LbmuxError):
 
 @dataclass
 class StatusHandlers:
-    """One program's answers; ``snapshot`` gives what is in force, ``about`` what is not in tables or driver."""
+    """``snapshot`` returns what is in force; ``about`` has what is in neither tables nor driver."""
 
     snapshot: Callable[[], Snapshot]
     driver: Driver
@@ -55,7 +56,7 @@ class StatusHandlers:
     waiting: PendingNeighbours | None = None
     slow: Callable[[], dict[str, int]] | None = None
     more: dict[str, Callable[[], dict[str, object]]] = field(default_factory=dict)
-    """What else `runtime` asks, by name."""
+    """More parts of `runtime`, by name."""
     started: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
 
@@ -63,7 +64,7 @@ class StatusHandlers:
         live_flows.warm_up(self.snapshot())
 
     def loaded(self) -> None:
-        """The configuration has been read anew."""
+        """A configuration has come into force."""
         self.loaded_at = time.time()
 
     def handlers(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class StatusHandlers:
 
     def _list(self, name: str, read: Callable[[Snapshot], list[dict[str, Any]]]) -> Callable[[], Any]:
         async def answer() -> AsyncIterator[dict[str, Any]]:
-            """A stream of one answer or more, whose lists are parts of one."""
+            """A stream of one or more answers, each with a part of the list."""
             lines = await asyncio.to_thread(read, self.snapshot())
             for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
                 yield self._envelope({name: lines[first : first + LINES_AN_ANSWER]})
@@ -94,7 +95,7 @@ class StatusHandlers:
     async def counters(self) -> dict[str, Any]:
         ring, waiting = self.ring, self.waiting
         lost = {
-            # Not in a thread: the kernel's count begins anew with each question.
+            # Not in a thread: reading the kernel's counter resets it.
             "ring": ring and _ring_counters(ring),
             "pending_neighbours": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
             "slowpath": self.slow and self.slow(),
@@ -129,7 +130,7 @@ class StatusHandlers:
         )
 
     async def flows(self, filter: str = "", sort: str = "", limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """A stream of {"flows": [...]}, a few at a time."""
+        """A stream of {"flows": [...]}, each with LINES_AN_ANSWER flows at most."""
         snapshot = self.snapshot()
         picked = await asyncio.to_thread(lambda: live_flows.select(snapshot, _test(filter, snapshot), sort, limit))
         lines = await asyncio.to_thread(live_flows.describe, picked)
@@ -137,7 +138,7 @@ class StatusHandlers:
             yield {"flows": [{"version": FORMAT, **line} for line in some]}
 
     async def layout(self, vip: str) -> dict[str, Any]:
-        """What the tables' memory is, for who wants to read it by `memory`, and the services of a VIP."""
+        """The tables' layout, for clients that read it by `memory`, and the services of a VIP."""
         snapshot = self.snapshot()
         services = [service for service in snapshot.services if str(service.vip) == vip]
         names = [(service.name, backend.name) for service in services for backend in service.backends]
@@ -153,7 +154,7 @@ class StatusHandlers:
         )
 
     async def memory(self, region: str, at: int, length: int) -> str:
-        """Bytes of a table, as base64.  Who may open the socket is root or its like: the secret keys are there too."""
+        """Bytes of a table, as base64.  They include secret keys; the socket's mode keeps other users out."""
         memory = self.snapshot().tables.memory.get(region)
         if memory is None or not 0 <= at <= at + length <= len(memory) or length > MOST_BYTES:
             raise LayoutError(region, at, length)
@@ -172,7 +173,7 @@ def _test(filter: str, snapshot: Snapshot) -> live_flows.Test | None:
 
 
 def _interfaces(snapshot: Snapshot, rows: list[int]) -> dict[int, str]:
-    """The names here of those that a mux's backends are reached by."""
+    """Names of the interfaces by which a mux reaches its backends, by index."""
     indices = set() if snapshot.is_agent else set(snapshot.tables.backends["interface"][rows].tolist()) - {0}
     return {index: status_tables.interface_name(index) for index in indices}
 

@@ -1,8 +1,8 @@
-"""Watching a mux or an agent: what `lbmux trace` and `lbmux capture` are sent, over the control socket as a stream.
+"""Streams trace events to `lbmux trace` and `lbmux capture` over the control socket.
 
-Around the data path: frames are copied before it, paired afterwards with what it said of them, and with what the slow
-path made of those that it got.  Without a watcher the packet loop knows of none.  What the kernel's programs forward
-comes from lbmux.tracing.kernel_recording.
+The packet loop has frames copied before the data path, and pairs the copies with the verdicts and with what the slow
+path did.  Without a client the loop does none of this.  Frames that the kernel's programs forward come from
+lbmux.tracing.kernel_recording.
 """
 
 import asyncio
@@ -30,30 +30,30 @@ from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter, prefilter_of
 from lbmux.tracing.trace_event import Budget, Names, TraceEvent
 
 FRAMES_A_SECOND = 500
-"""At most so many are looked at: headers are read in plain Python, on the loop that forwards."""
+"""Most frames that are examined: plain Python reads their headers on the loop that forwards."""
 MOST_WAITING = 1000
-"""Matches that a watcher has not been sent yet."""
+"""Most matches that wait for a client."""
 PAUSE_S = 0.02
-"""Once those are spent, no batch is looked at for so long."""
+"""Pause after the budget of frames is spent."""
 HEARTBEAT_S = 0.5
-"""How soon a watcher that has gone is noticed, and frames are sent on."""
+"""Longest time between two messages, after which a client that has gone is noticed."""
 
 OF_REPLIES = (Verdict.REPLIED, Verdict.HAIRPIN, Verdict.RESET_HELD)
-"""What a kernel's agent records of replies; all other verdicts are of what came for the host."""
+"""Verdicts that an agent's kernel programs give replies; all others are for packets to the host."""
 NO_COPIES: list[FrameCopy] = []
 NO_EVENTS: list[TraceEvent] = []
 
 
 class Source(Protocol):
-    """Where a batch is from, if that knows its frames' times."""
+    """Where a batch comes from, if it knows the arrival times of its frames."""
 
     def arrivals(self, count: int) -> list[tuple[int, int]]:
-        """Of so many, from the first one on: when each came (ns since 1970), and its bytes on the wire."""
+        """Arrival (ns since 1970) and bytes on the wire of the first ``count`` frames."""
 
 
 @dataclass(eq=False)
 class TraceClient:
-    """One reader, ``test`` its filter; ``lost`` counts the matches that it was too slow for."""
+    """One client, with its filter ``test``; ``lost`` counts matches that it read too slowly."""
 
     test: trace_event.Test
     prefilter: Prefilter
@@ -71,17 +71,16 @@ class TraceClient:
         self.matched.set()
 
     def take(self) -> tuple[list[TraceEvent], int]:
-        """The matches since, and how many were lost."""
+        """The matches since the last call, and how many were lost."""
         (found, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
         self.matched.clear()
         return found, lost
 
 
 class TraceHub:
-    """Of a daemon's packet loop, which it tells by ``switch`` whether somebody watches: itself, or None.
+    """Sits between a packet loop and its trace clients; calls ``switch`` with itself while a client watches, else None.
 
-    None as well while it pauses, so that a loop which has much to do pays for the frames that are looked at, and for
-    no others.
+    It also switches itself off while it pauses, so that a busy loop pays only for the frames that are examined.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], switch: "Switch", driver: Driver) -> None:
@@ -99,9 +98,9 @@ class TraceHub:
             )
 
     def before(self, batch: Batch, source: Source | None = None, came_by: int = 0) -> list[FrameCopy]:
-        """The batch's first frames as they came, as many as may be looked at.
+        """Copies of the batch's first frames, as many as the budget allows.
 
-        Without a ``source`` they came now, when they were read.  ``came_by``: if the batch does not say it.
+        Without a ``source`` their arrival is now.  ``came_by``: the interface, where the batch does not have it.
         """
         count = self._budget.take(batch.count, time.monotonic())
         if self._budget.is_spent and not self._pausing:
@@ -115,7 +114,7 @@ class TraceHub:
         return [frame_copy._replace(time_ns=time_ns, length=length) for frame_copy, (time_ns, length) in known]
 
     def _pause(self, after: int) -> None:
-        """Not be asked for a while, when the ``after`` frames of this batch have gone."""
+        """Switch off for PAUSE_S; ``after``: the frames of this batch, which are not counted yet."""
         self._pausing = True
         self._switch(None)
         asyncio.get_running_loop().call_later(PAUSE_S, self._go_on, int(self._counted.sum()) + after)
@@ -143,7 +142,7 @@ class TraceHub:
         return found
 
     def tell(self, frames: Iterable[TraceEvent]) -> None:
-        """Offer them to the watchers; when the slow path, too, is done with them."""
+        """Offer events to the clients, after the slow path has handled the batch."""
         for event in frames:
             for client in self._clients:
                 client.offer(event)
@@ -165,7 +164,7 @@ class TraceHub:
         self._budget.skipped += frames
 
     async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
-        """A stream: first what is watched, then matches as they come, and what was not looked at meanwhile."""
+        """A stream: first what is traced, then matches as they come, with the number of frames not examined."""
         client = TraceClient(trace_event.parse(filter, self._snapshot()), self._prefilter(filter))
         self._clients.add(client)
         if not self._pausing:
@@ -175,7 +174,7 @@ class TraceHub:
             unseen = await self._record()
             yield {"version": 1, "program": self._program, "interface": self._interface, "unseen": unseen}
             while True:
-                with contextlib.suppress(TimeoutError):  # said all the same: so a client that has gone is noticed
+                with contextlib.suppress(TimeoutError):  # send all the same: it shows whether the client has gone
                     await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
                 found, lost = client.take()
                 more = self._budget.skipped - skipped
@@ -188,12 +187,12 @@ class TraceHub:
             await self._record()
 
     def _prefilter(self, filter: str) -> Prefilter:
-        """At an agent it is by other headers than the filter's that a program would have to judge: only the kind."""
+        """At an agent programs see other headers than the filter names, so only the kind of event is prefiltered."""
         prefilter = prefilter_of(filter)
         return {name: prefilter[name] for name in EVERYTHING} if self._is_agent else prefilter
 
     async def _record(self) -> str:
-        """Have recorded what the watchers want; why the kernel's programs cannot be watched, where they cannot."""
+        """Record what the clients want; returns why the kernel's programs cannot be recorded, or ""."""
         return await self._recording.follow(w.prefilter for w in self._clients) if self._recording else ""
 
     def _describe(self, event: TraceEvent) -> dict[str, Any]:
@@ -237,7 +236,7 @@ Switch = Callable[[TraceHub | None], None]
 
 
 def by_route(packet: bytes) -> FrameCopy:
-    """A packet that was given to the kernel, whose routes know the interface; with a blank Ethernet header."""
+    """A copy of a packet that the kernel routes, with a blank Ethernet header: its interface is not known."""
     kind = TYPE_IPV4 if packet[0] >> 4 == 4 else TYPE_IPV6
     frame = bytes(ETHERNET_BYTES - 2) + kind.to_bytes(2, "little") + packet
     return FrameCopy(frame, len(frame), BY_ROUTE, time.time_ns())

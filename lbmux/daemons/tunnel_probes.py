@@ -1,8 +1,8 @@
-"""Probes through the tunnel: what the mux's own probes send to a VIP, each to the backend that it is to test.
+"""Probes through the tunnel: connections from the mux to a VIP, each tunnelled to the backend under test.
 
-A marked socket's packets come out of a TUN device (control.probe_routes); by its source port a packet is known for a
-probe's, encapsulated towards the probe's backend as any packet of the service is, and sent.  What the backend answers
-comes back as it does to any client: straight, from the VIP.
+A probe's socket is marked, so that its packets leave by a TUN device (lbmux.linux.probe_routes).  Their source port
+names the backend; they are encapsulated like any packet of the service.  The backend answers as it does any client:
+directly, from the VIP.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ CAPACITY = 64
 BATCHES_A_TURN = 16
 PORTS = 65536
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-"""struct linger: without it a port would wait for a minute after each probe, and they would soon be used up."""
+"""struct linger: without it each probe's port would stay in TIME_WAIT for a minute, until all are used up."""
 NOT_VIP = int(Verdict.NOT_VIP)
 
 
@@ -49,10 +49,10 @@ def is_wanted(service: Service) -> bool:
 
 
 class TunnelProbes:
-    """Opened by the first configuration that wants it; ``send`` gets batches of frames with their interfaces."""
+    """The TUN device opens with the first configuration that needs it; ``send`` gets batches of frames."""
 
     def __init__(self, local: Iterable[Address], send: Callable[[Batch], Any]) -> None:
-        """``local``: the mux's own addresses, by which it is a client of its backends."""
+        """``local``: the mux's own addresses, from which it probes its backends."""
         self._local, self._send = tuple(local), send
         self._stack = contextlib.AsyncExitStack()
         self._tun: Tun | None = None
@@ -61,7 +61,7 @@ class TunnelProbes:
         self._worker: Worker | None = None
         self._hops: dict[Address, NextHop | None] = {}
         self._targets = np.full((2, PORTS), -1, np.int32)
-        """By protocol (0 TCP, 1 UDP) and source port: the row of the backend that is probed, or -1."""
+        """Row of the backend under test by protocol (0 TCP, 1 UDP) and source port; -1 without a probe."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,7 +69,7 @@ class TunnelProbes:
             yield
 
     def destinations(self) -> set[Address]:
-        """The hosts of all backends that are probed so, whether they are up or not."""
+        """The hosts of all backends that are probed through the tunnel, up or down."""
         return self._mux.destinations() if self._mux is not None else set()
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
@@ -78,9 +78,9 @@ class TunnelProbes:
             self._mux.set_next_hop(destination, hop)
 
     async def configure(self, config: Config) -> None:
-        """Know the backends of ``config`` that are probed so; probes under way of those that stay go on.
+        """Take the backends of ``config`` that are probed through the tunnel; running probes of the others go on.
 
-        SetupError where there can be no TUN device, or no own address for an outer header.
+        SetupError where no TUN device can be made, or no own address fits an outer header.
         """
         services = tuple(bare(service) for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
@@ -94,7 +94,7 @@ class TunnelProbes:
             await self._commit(self._new(config), config)
 
     def _new(self, config: Config) -> MuxTables:
-        """Tables without flows and slots: rows of backends are all that is wanted of them."""
+        """Tables with rows of backends only: no flows, no slots."""
         mux = MuxTables(Tables.allocate(dataclasses.replace(sizes_for(config), buckets=1, slots=1)), *self._local)
         for destination, hop in self._hops.items():
             mux.set_next_hop(destination, hop)
@@ -104,13 +104,16 @@ class TunnelProbes:
         mux.commit(await asyncio.to_thread(mux.plan, config))
         if mux is not self._mux:
             worker = Worker(mux.tables)
-            # Compiled, or read from the cache, before the first packet comes; meanwhile the mux has packets to forward.
+            # Compile before the first packet, in a thread: the mux has packets to forward meanwhile.
             await asyncio.to_thread(self._encapsulate, worker, Batch(1))
             self._targets[:] = -1
             self._mux, self._worker = mux, worker
 
     def bind(self, key: BackendKey, protocol: str, sock: socket.socket) -> None:
-        """Have what ``sock`` sends go to the backend ``key``, once it is connected to the VIP."""
+        """Tunnel what ``sock`` sends to the backend ``key``; call it before the socket connects to the VIP.
+
+        ProbeError where the mux has no address of the socket's family, or no TUN device.
+        """
         version = 6 if sock.family == socket.AF_INET6 else 4
         own = next((address for address in self._local if address.version == version), None)
         if own is None:
@@ -152,7 +155,7 @@ class TunnelProbes:
 
 
 def bare(service: Service) -> Service:
-    """A service for its backends' rows alone: without weights no Maglev table is made."""
+    """A service with only its backends' rows: without weights no Maglev table is built."""
     backends = tuple(backend.model_copy(update={"weight": 0}) for backend in service.backends)
     return service.model_copy(
         update={"backends": backends, "allow": (), "deny": (), "quic": None, "port_to": None, "health": None}
@@ -161,7 +164,7 @@ def bare(service: Service) -> Service:
 
 @compiled
 def towards(context_address, targets, address, length, verdict, interface, flags, target, count):  # type: ignore[no-untyped-def]
-    """Encapsulate each packet to the backend of its probe; others come to nothing."""
+    """Encapsulate each packet to the backend of its probe; packets of no probe get the verdict NOT_VIP."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     for index in range(count):
         enter(record, address[index], length[index], flags[index], u32(0))

@@ -1,15 +1,15 @@
-"""The end of a mux that has withdrawn: routers are told, and for a time packets come nevertheless."""
+"""Waits for traffic to stop after a mux has withdrawn: routers take time to use other paths."""
 
 import asyncio
 from collections.abc import Callable
 
 QUIET_S = 0.5
-"""Without a packet to forward for so long, the routers have found other ways."""
+"""Without a packet for this long, the routers use other paths."""
 POLL_S = 0.05
 
 
 async def wait_quiet(forwarded: Callable[[], int], most_s: float, at_once: asyncio.Event) -> None:
-    """Wait until traffic stops, which the count of packets ``forwarded`` tells; ``most_s`` at most, or ``at_once``."""
+    """Wait until ``forwarded``, a count of packets, stands still; ``most_s`` at most, or until ``at_once`` is set."""
     clock = asyncio.get_running_loop().time
     count, since = forwarded(), clock()
     end = since + most_s

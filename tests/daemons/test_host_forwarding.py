@@ -197,7 +197,7 @@ def test_a_start_says_where_it_cannot_be_ensured(
         for _ in range(2):
             asyncio.run(host.configure(Config.model_validate(configuration(*SERVICES))))
     messages = [record.getMessage() for record in caplog.records]
-    expected = f"this host forwards {said} and will forward packets for VIPs, too: attach to interface 2"
+    expected = f"this host forwards {said} and will also forward packets for VIPs: attach to interface 2"
     assert [message.startswith(expected) for message in messages] == ([True] if said else [])
     assert host.describe()["vips_filtered"] is False
     assert "Invalid argument" in str(host.describe()["reason"])

@@ -11,7 +11,7 @@ def test_a_frame_that_waited_came_when_it_came() -> None:
     waiting, now, wall_ns = PendingNeighbours(), time.monotonic(), time.time_ns()
     for age_s, frame in ((0.5, bytes(60)), (0.25, bytes(100))):
         waiting.add(frame, 0, now - age_s)
-    assert waiting.take()[1].count == 2
+    assert waiting.take(time.monotonic())[1].count == 2
     (first_ns, first), (second_ns, second) = waiting.arrivals(2)
     assert (first, second) == (60, 100)
     assert wall_ns - first_ns == pytest.approx(500_000_000, abs=50_000_000)
@@ -22,5 +22,5 @@ def test_one_that_waited_too_long_is_not_among_them() -> None:
     waiting, now = PendingNeighbours(), time.monotonic()
     waiting.add(bytes(60), 0, now - 2 * LIMIT_S)
     waiting.add(bytes(100), 0, now)
-    _, batch = waiting.take()
+    _, batch = waiting.take(time.monotonic())
     assert batch.count == 1 and [length for _, length in waiting.arrivals(9)] == [100]

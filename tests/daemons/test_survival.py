@@ -175,7 +175,7 @@ def test_a_second_mux_is_refused_and_harms_not_the_first(lab: Lab, driver: str) 
         more = ("--driver", driver, "--detach-on-exit", "--control", str(lab.directory / "other.sock"))
         second = Daemon(lab, "mux1", "mux", *more)
         assert second.process.wait(START_S) == 1
-        hint = "end that one first, or name another by -i"
+        hint = "stop that one first, or name another interface with -i"
         assert second.log == f"lbmux: interface eth0: another mux runs there ({hint})\n"
         assert attached(lab)
         stream.goes_on(1.1)
@@ -267,7 +267,7 @@ def test_a_start_in_user_space_takes_off_what_was_left(lab: Lab) -> None:
     lab.write_config(configuration(service("web", 80, [{"name": "b9", "dip": "10.1.0.9"}])))
     with running(lab, "mux1", "mux", "--driver", "packet") as mux, Stream(lab) as stream:
         assert not attached(lab)
-        assert "took off what an earlier mux had left" in mux.log
+        assert "detached the programs that an earlier mux had left" in mux.log
         stream.goes_on(1.1)
     stream.assert_nothing_is_lost()
     assert set[str]().union(*stream.backends.values()) == {"10.1.0.9"}

@@ -205,7 +205,7 @@ def test_a_mux_that_insists_on_its_program_is_withdrawn_without_it(lab: Lab) -> 
         until(lambda: bool(ways(router)))
         lab.inside("mux1", lambda: detach("eth0"))
         until(lambda: not ways(router), 2)
-        assert "the program was taken off interface eth0" in mux.log
+        assert "the program was detached from interface eth0" in mux.log
 
 
 def test_a_speaker_that_is_not_installed_is_one_clear_line(lab: Lab, tmp_path: Path) -> None:
