@@ -1,4 +1,4 @@
-"""``python -m bench [PART...] [--json FILE]``: measures, prints a table, writes JSON."""
+"""``python -m bench [PART...] [--json FILE]``: runs benchmarks, prints a table, writes JSON."""
 
 import argparse
 import importlib
@@ -14,7 +14,7 @@ PARTS = (
     "trace", "scrape", "show", "help",
 )  # fmt: skip
 
-# What is started is measured as it is where it has been installed.
+# Measure programs as they run when installed, with cached bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _plot(path: Path) -> None:
-    """Beside the JSON, where matplotlib is installed."""
+    """Write a plot beside the JSON file, if matplotlib is installed."""
     from lbmux.tools.bench_plot import draw
 
     try:

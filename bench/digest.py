@@ -1,6 +1,6 @@
-"""``python -m bench.digest``: a digest of each kernel program's instructions, at each size of the tables.
+"""``python -m bench.digest``: prints a digest of each kernel program's instructions, for several table sizes.
 
-Two commits that print the same lines load the same programs into the kernel, whatever their source is called.
+Two commits that print the same lines load the same programs into the kernel, however their sources differ.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ SIZES = {
 
 
 def programs() -> list[str]:
-    """Names of all programs, "module:function"; those that show frames to a trace client are in a second module."""
+    """Return all programs as "module:function". Those that record frames for trace clients are in a second module."""
     files = sorted(Path(objects.__file__).parent.glob("*.py"))
     found = [(path.stem, name) for path in files for name in PROGRAM.findall(path.read_text())]
     return [f"{objects.__name__.rpartition('.')[0]}.{module}:{name}" for module, name in found]
 
 
 def digest(program: str, sizes: Sizes) -> str:
-    """Tables get numbers in the order in which the program uses them, so that their names do not count."""
+    """Return the digest. Maps are numbered in the order of their use, so their names do not affect it."""
     compiled = objects.compiled(program)
     symbols = list(dict.fromkeys(symbol for _, symbol in compiled.relocations(objects.SECTION)))
     limits = {symbol: getattr(sizes, symbol.removeprefix("lbmux_limit_"), 1) for symbol in symbols}

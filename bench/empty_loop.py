@@ -15,7 +15,7 @@ from lbmux.linux.offloads import without_super_frames
 
 
 class Empty:
-    """Stands where the Worker stands: every frame goes back where it came from."""
+    """Takes the Worker's place: it returns every frame to its sender."""
 
     def forward(self, batch: Batch, now: int) -> None:
         _turn_round(batch.address, batch.verdict, batch.count)

@@ -16,13 +16,13 @@ VIP, VIP6, PORT, BACKENDS = "192.0.2.1", "2001:db8::1", 80, 100
 LOCAL = (ipaddress.IPv4Address("10.0.0.1"), ipaddress.IPv6Address("2001:db8:9::1"))
 STRIDE_BYTES = 192
 SOURCE_AT, PORTS_AT = {4: 26, 6: 34}, {4: 34, 6: 54}
-"""Of the last four bytes of the source address, and of the ports."""
+"""Offsets by IP version: of the last four bytes of the source address, and of the ports."""
 
 
 def config(
     flows: int = 1 << 20, backends: int = BACKENDS, version: int = 4, outer: int | None = None, **more: object
 ) -> Config:
-    """One service of either family, on hosts of the family ``outer``; ``more`` of what a service may have."""
+    """Return a configuration with one service, on hosts of the family ``outer``. ``more`` are further service keys."""
     first = {4: ipaddress.ip_address("10.1.0.1"), 6: ipaddress.ip_address("2001:db8:1::1")}
     dips = [{"dip": str(first[version] + n), "host": str(first[outer or version] + n)} for n in range(backends)]
     vip = {4: VIP, 6: VIP6}[version]
@@ -31,7 +31,7 @@ def config(
 
 
 def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
-    """Tables with that configuration in force and every next hop known."""
+    """Return tables with that configuration in force and every next hop known."""
     made = memory or Tables.allocate(sizes_for(given, workers))
     mux = MuxTables(made, *LOCAL)
     mux.commit(mux.plan(given))
@@ -42,7 +42,7 @@ def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tab
 
 
 def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4) -> bytes:
-    """An Ethernet frame of ``length`` bytes with an ACK to the VIP."""
+    """Build an Ethernet frame of ``length`` bytes with an ACK to the VIP."""
     from scapy.layers.inet import IP, TCP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import Ether
@@ -54,10 +54,10 @@ def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version:
 
 
 class Frames:
-    """``count`` frames of as many flows, side by side in memory."""
+    """``count`` frames, each of another flow, side by side in memory."""
 
     def __init__(self, count: int, length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4) -> None:
-        """Sources are of 198.18.0.0/15 (RFC 2544), in a random order so that no prefetcher learns the flow table."""
+        """Sources are from 198.18.0.0/15 (RFC 2544), in random order so that no prefetcher learns the flow table."""
         frame = np.frombuffer(tcp_frame(length, destination, version), np.uint8)
         self.count, self.length = count, len(frame)
         stride, length = STRIDE_BYTES if length <= 100 else 2048, self.length
@@ -76,7 +76,7 @@ class Frames:
         self.reset()
 
     def reset(self) -> None:
-        """Put the frames back as they were before the data path."""
+        """Restore the frames as they were before the data path."""
         self.memory[:, : HEADROOM_BYTES + 64] = self._fresh
         self.batch.address[:] = self._addresses + np.uint64(HEADROOM_BYTES)
         self.batch.length[:] = self.length

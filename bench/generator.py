@@ -1,7 +1,7 @@
-"""The packet generator: a kernel program that makes each frame another flow's, and sends it out.
+"""The packet generator: a kernel program that assigns each frame to another flow and sends it.
 
-It runs in live-frames mode (lbmux.targets.bpf.test_runs), which recycles frames as the program under test left them;
-so every header is written anew.  A second program, at the same interface, counts and drops what comes back.
+It runs in live-frames mode (lbmux.targets.bpf.test_runs), which recycles frames as the program under test left them, so
+it rewrites every header. A second program on the same interface counts and drops the frames that come back.
 """
 
 from lbmux.datapath.checksums import fold
@@ -24,8 +24,8 @@ PATTERN = layout(
     ("back", "u8"),
     ("back_bytes", "u8"),
 )
-"""One row: ``next`` of ``flows`` is the next one's number; ``source`` is a value, the first of 65536 addresses, the
-rest as in headers; ``back`` counts what came back."""
+"""One row: ``next`` is the number of the next flow, below ``flows``; ``source`` is the first of 65536 addresses, as a
+value, the other fields are as in headers; ``back`` counts frames that came back."""
 
 pattern, pattern_row = table("pattern"), rows(PATTERN)
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
@@ -34,7 +34,7 @@ CONSTANT_SUM = 0x4500 + (64 << 8 | TCP_PROTOCOL)
 
 @step
 def number(row):
-    """Of the next flow: they come round in turn."""
+    """Return the number of the next flow, in rotation."""
     index = row.next
     row.next = index + u64(1) if index + u64(1) < row.flows else u64(0)
     return index
@@ -42,9 +42,9 @@ def number(row):
 
 @step
 def scattered(index):
-    """Another number for each of 2**32, by MurmurHash3's finish, which can be undone.
+    """Permute the 32-bit numbers with MurmurHash3's finalizer, which is invertible.
 
-    Numbered in turn, flows would lie in a pattern in the flow table, and the figures hang on its secret keys.
+    Consecutive flows would form a pattern in the flow table, and the figures would depend on its secret keys.
     """
     h = u32(index)
     h = u32(u32(h ^ u32(h >> u32(16))) * u32(0x85EBCA6B))
@@ -55,7 +55,7 @@ def scattered(index):
 @step
 def write_headers(start, row, flow, length):
     write_ethernet(start, row.source_mac, row.destination_mac)
-    ethernet(start, 0).type = u16(TYPE_IPV4)  # the frame's memory is one that came back, longer in front
+    ethernet(start, 0).type = u16(TYPE_IPV4)  # the frame is a recycled one with an outer header
     ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV4_BYTES)
     source = u32(row.source + u32(flow >> u32(16)))
     ip.version_ihl, ip.tos, ip.length, ip.identification, ip.fragment = 0x45, 0, swap16(u16(length)), 0, 0

@@ -1,6 +1,7 @@
-"""What probes cost: backends that are each probed by a TCP connection once a second, as CPU time of the prober.
+"""The cost of health probes: the prober's CPU time while it probes each backend with a TCP connection once a second.
 
-Through the tunnel a whole mux probes two hosts of a lab as often, straight and through it; that is its own CPU time.
+For probes through the tunnel a whole mux probes two lab hosts at the same rate, directly and through the tunnel. The
+figure is the mux's CPU time.
 """
 
 import asyncio
@@ -42,9 +43,9 @@ def run() -> list[Result]:
 
 
 def prober() -> tuple[float, float, int]:
-    """(cores, probes a second, probes that failed)
+    """Return (cores, probes per second, failed probes).
 
-    The servers are another process, as they are other machines in life: their time is not the prober's.
+    The servers run in another process, so that their CPU time is not counted.
     """
     mine, theirs = get_context("spawn").Pipe()
     server = get_context("spawn").Process(target=_server, args=(theirs,), daemon=True)
@@ -58,7 +59,7 @@ def prober() -> tuple[float, float, int]:
 
 
 def _mux(through: str) -> tuple[float, float]:
-    """(cores that the mux takes, connections a second that the hosts accept)"""
+    """Return (cores that the mux uses, connections per second that the hosts accept)."""
     names, interval_s = ("h1", "h2"), 0.05
     health = {"kind": "tcp", "through": through, "interval_s": interval_s, "timeout_s": interval_s}
     backends = [{"name": name, "dip": f"10.1.{n}.2", "port": SERVER_PORT} for n, name in enumerate(names, 1)]
@@ -81,13 +82,13 @@ def _mux(through: str) -> tuple[float, float]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process, in seconds (proc(5))."""
+    """Return the user and system time of a process, in seconds (proc(5))."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _accepted(lab: Lab) -> int:
-    """Connections that hosts 1 and 2 have accepted."""
+    """Return how many connections hosts 1 and 2 have accepted."""
 
     def passive_opens() -> int:
         names, values = (

@@ -1,8 +1,8 @@
-"""What hosts' help costs, and what a copy of every new flow on another mux would cost instead.
+"""The cost of second chance, compared with copying every new flow to another mux.
 
-In memory: an agent that asks its kernel about a connection that it does not know, a mux that sends on what a host gave
-back, and a mux that enters flows which another one tells it by UDP.  In a lab: connections are looked for at more and
-more hosts, after a mux has taken over with an empty flow table and a table that has each at another host.
+In memory: an agent that checks its host's sockets for an unknown connection, a mux that forwards a returned packet, and
+a mux that enters flows which another mux sends over UDP. In a lab: connections are searched for on more and more hosts,
+after a mux has taken over with an empty flow table and a Maglev table that maps each connection to another host.
 """
 
 import socket
@@ -26,7 +26,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.topology import ECHO_PORT
 from lbmux.linux.sock_diag import Connections
-from lbmux.slowpath.agent_slow_path import AgentContext, AgentSlowPath, Target
+from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import MuxContext, MuxSlowPath, vips_of
 from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
@@ -38,12 +38,12 @@ from lbmux.wire.packet import ETHERNET_BYTES, ip_packet
 PACKETS, FLOWS, CONNECTIONS = 5000, 4096, 96
 NO_LIMIT = 1_000_000
 COPIED_PER_S = 10_000
-"""New trusted flows a second, for the estimate of copies."""
+"""New trusted flows per second, for the estimate of copies."""
 FLOW_BYTES, FLOWS_A_DATAGRAM = 16, 64
-"""A copy: client, VIP, ports, backend and protocol of IPv4."""
+"""The size of a copy: client, VIP, ports, backend and protocol, for IPv4."""
 CLIENT, DIP, TCP = "198.18.0.1", "10.1.0.1", 6
 SPREAD = (1, 8, 16, 23)
-"""Of the lab's connections, those that this many more hosts were asked about, or the nearest number that there was."""
+"""The numbers of hosts tried in vain for which results are shown, or the nearest numbers that occurred."""
 
 
 def run() -> list[Result]:
@@ -52,12 +52,12 @@ def run() -> list[Result]:
     found = 24 / 2 * (agent + mux)
     cores = COPIED_PER_S * copy_us / 1e6
     results = [
-        Result("help", "agent: a connection that it does not know", agent, "µs of CPU",
+        Result("help", "agent: an unknown connection", agent, "µs of CPU",
                note=f"{1e6 / agent:,.0f} a second on a core; the kernel's answer is in it"),
-        Result("help", "mux: a packet given back, 24 backends", mux, "µs of CPU", note=f"{1e6 / mux:,.0f} a second"),
-        Result("help", "mux: a packet given back, 1000 backends", wide_mux, "µs of CPU", "24 backends",
+        Result("help", "mux: a returned packet, 24 backends", mux, "µs of CPU", note=f"{1e6 / mux:,.0f} a second"),
+        Result("help", "mux: a returned packet, 1000 backends", wide_mux, "µs of CPU", "24 backends",
                wide_mux / mux, note=f"{1e6 / wide_mux:,.0f} a second"),
-        Result("help", "a connection found at the 12th of 24 hosts, once after a take-over", found, "µs of CPU"),
+        Result("help", "a connection found at the 12th of 24 hosts, after a take-over", found, "µs of CPU"),
         Result("help", "a flow copied: sent, received, entered", copy_us, "µs of CPU",
                note=f"{1e6 / copy_us:,.0f} a second, {FLOWS_A_DATAGRAM} in a datagram"),
         Result("help", f"copies at {COPIED_PER_S:,} new flows a second", cores, "cores",
@@ -67,7 +67,7 @@ def run() -> list[Result]:
 
 
 def _cpu_us(work: Callable[[], None], times: int) -> float:
-    """Of this process, for one of so many times."""
+    """Return this process's CPU time for one of ``times`` operations, in microseconds."""
 
     def once() -> float:
         start = time.process_time()
@@ -102,7 +102,17 @@ def _agent_us() -> float:
 
         target = Target(ip_address(DIP), 8080)
         slow = AgentSlowPath(
-            AgentContext({target.dip}, set(LOCAL), lambda flow: target, 6080, 6081, NO_LIMIT, connected),
+            AgentContext(
+                {target.dip},
+                set(LOCAL),
+                lambda flow: target,
+                6080,
+                6081,
+                NO_LIMIT,
+                connected,
+                lambda flow: Adopted.GONE,
+                lambda flow: None,
+            ),
             cpu_s=lambda: 0.0,
         )
         slow.inbound(Verdict.UNKNOWN, frames[0], time.monotonic())
@@ -118,7 +128,7 @@ def _agent_us() -> float:
 
 
 def _mux_us(backends: int) -> float:
-    """Each packet is another flow's, given back by the host that it was sent to."""
+    """Measure a mux. Each packet is another flow's, returned by the host to which it was sent."""
     forwarder = _forwarder(backends)
     hosts = {row: forwarder.host(row) for row in range(backends)}
     place = MuxContext(SlowPath(packets_per_s=NO_LIMIT), vips_of([(ip_address(VIP), "tcp", PORT)]),
@@ -141,7 +151,7 @@ def _mux_us(backends: int) -> float:
 
 
 def _copy_us() -> float:
-    """Sender and receiver in turn, on one core."""
+    """Measure sender and receiver, in turn on one core."""
     forwarder, rows = _forwarder(100), range(100)
     with socket.socket(type=socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
         receiver.bind(("127.0.0.1", 0))
@@ -171,7 +181,7 @@ def _unpacked(said: bytes) -> tuple[Flow, int]:
 
 
 def _take_over() -> list[Result]:
-    """How long the first line of a connection takes after it, by the hosts that were asked in vain."""
+    """Measure a connection's first request after a take-over, by the number of hosts that were tried in vain."""
     lab = Lab(wide(mux_count=1), "lbmux-bench")
     lab.down()
     lab.up()
@@ -189,10 +199,10 @@ def _take_over() -> list[Result]:
     finally:
         lab.down()
     picked = sorted({min(waits, key=lambda asked: abs(asked - wanted)) for wanted in SPREAD})
-    results = [Result("help", f"lab, {HOSTS} hosts: a line and its answer, usually", usual, "ms")]
+    results = [Result("help", f"lab, {HOSTS} hosts: a request and its answer, usually", usual, "ms")]
     for asked in picked:
         value = statistics.median(waits[asked])
-        name = f"the first after a take-over, {asked} hosts asked in vain"
+        name = f"the first after a take-over, {asked} hosts tried in vain"
         results.append(
             Result("help", name, value, "ms", "usually", value / usual, note=f"{len(waits[asked])} connections")
         )
@@ -206,7 +216,7 @@ def _connected(lab: Lab) -> socket.socket:
         try:
             made = lab.inside("client", partial(socket.create_connection, (vip, ECHO_PORT), 5))
             break
-        except OSError:  # the router does not have the way yet
+        except OSError:  # the router does not have the route yet
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
@@ -223,7 +233,7 @@ def _line_ms(connection: socket.socket) -> float:
 
 
 def _replace_mux(lab: Lab) -> None:
-    """Another one starts in its place: without its flows, and by a table in which each flow has another slot."""
+    """Replace the mux with a new one without flow entries, with a table in which each flow has another slot."""
     mux, node = lab.process("mux1", "mux"), lab.topology.node("mux1")
     processes.kill(mux, SIGKILL)
     while mux.alive:
@@ -235,6 +245,6 @@ def _replace_mux(lab: Lab) -> None:
 
 
 def _asked(lab: Lab) -> int:
-    """Hosts that have said no to the mux and were followed by another."""
+    """Return how many returned packets the mux has forwarded to another host."""
     counters: dict[str, Any] = ask(lab.directory / "mux1.sock", "counters")
     return int(counters["slowpath"].get("returned_forwarded", 0))

@@ -1,8 +1,8 @@
-"""The mux in the kernel, against the limits of the machine and against the kernel's own way.
+"""The mux in the kernel, compared with the machine's limits and with nftables.
 
-A generator program (generator.py) sends from one end of a veth pair; the program under test runs at the other end, and
-what it sends back is counted by a sink at the first.  All in one run, back to back, and the medians of three.
-On one core generator, mux and sink share core 0; on two the mux (its NAPI thread) has core 1.
+A generator program (generator.py) sends from one end of a veth pair. The program under test runs at the other end, and
+a sink at the first end counts the frames that it sends back. All cases run back to back; the figures are medians of
+three. On one core generator, mux and sink share core 0; on two the mux (its NAPI thread) has core 1.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ FIRST_FRAMES = 200_000
 FLOWS = (100, 1000, 10_000, 100_000, 1_000_000)
 SIZES = (64, 128, 256, 512, 1024, 1400)
 NEW = 1 << 40
-"""So many flows that none comes twice."""
+"""So many flows that none repeats."""
 TEST_RUNS = 2_000_000
 PROGRAMS = {Attach.XDP: "mux_xdp"}
 LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
@@ -77,7 +77,7 @@ class Stage:
 
     @contextlib.contextmanager
     def program(self, name: str) -> Iterator[None]:
-        """A program without tables under test."""
+        """Test a program without tables."""
         link = self._attach(self._mux, "b0", self._load(f"bench.kernel_programs:{name}"))
         try:
             yield
@@ -86,7 +86,7 @@ class Stage:
 
     @contextlib.contextmanager
     def mux(self, programs: Mapping[Attach, str] = PROGRAMS) -> Iterator[Kernel]:
-        """The mux under test, or another program on its tables, with room for a million flows on each CPU."""
+        """Test the mux, or another program on its tables, with a flow table for a million flows on each CPU."""
         sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:
@@ -109,7 +109,7 @@ class Stage:
 
     @contextlib.contextmanager
     def two_cores(self) -> Iterator[None]:
-        """Frames for ``b0`` are taken by a thread of its own on the other core, once a program is attached."""
+        """Process frames for ``b0`` in a NAPI thread on the other core, once a program is attached."""
         script = "mount -t sysfs none /sys && echo {} > /sys/class/net/b0/threaded"
         self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(1)], check=True)
         for thread in Path("/proc").glob("[0-9]*/comm"):
@@ -122,7 +122,7 @@ class Stage:
             self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(0)], check=True)
 
     def rate(self, flows: int, length: int = 64, seconds: float = SECONDS, sent: bool = False) -> float:
-        """Millions of frames a second that came back, or that were ``sent``."""
+        """Return millions of frames per second that came back, or that were ``sent``."""
         row = self._row[0]
         row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
         row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(80)
@@ -137,7 +137,7 @@ class Stage:
             return time.perf_counter() - start, int(row["back"]) - before
 
         def work() -> float:
-            count = max(FIRST_FRAMES, 2 * flows if flows < NEW else 0)  # each flow twice: it is established then
+            count = max(FIRST_FRAMES, 2 * flows if flows < NEW else 0)  # each flow twice, so that it is established
             taken, _ = run(count)
             count = int(count * seconds / taken)
             taken, back = run(count)
@@ -156,7 +156,10 @@ def fill(tables: Tables, macs: tuple[int, int]) -> None:
 
 
 def established_ns() -> float:
-    """BPF_PROG_TEST_RUN on an established flow, the frame put back, what that costs subtracted."""
+    """Return nanoseconds per packet of an established flow, by BPF_PROG_TEST_RUN.
+
+    The program restores the frame, and the cost of that is subtracted.
+    """
     with KernelTables.create(Sizes(workers=(os.cpu_count() or 1) + 1)) as kernel:
         fill(kernel.tables, (mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02")))
         loaded = [kernel.load(f"bench.kernel_programs:{name}", Attach.XDP) for name in ("again", "nothing")]
@@ -195,7 +198,7 @@ def run() -> list[Result]:
 
 
 def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
-    """Each in turn, three times: the machine is shared, so a ratio is of neighbours in time."""
+    """Run each case in turn, three times. The machine is shared, so ratios compare neighbours in time."""
 
     @contextlib.contextmanager
     def cores() -> Iterator[None]:
@@ -222,7 +225,7 @@ def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
 
 
 def _nftables(stage: Stage) -> list[tuple[float, float]]:
-    """(the mux's rate, nftables' rate), three times."""
+    """Return (the mux's rate, nftables' rate), three times."""
     pairs = []
     for _ in range(REPETITIONS):
         with stage.mux():
@@ -235,7 +238,7 @@ def _nftables(stage: Stage) -> list[tuple[float, float]]:
 
 
 def _packet(stage: Stage) -> list[tuple[float, float]]:
-    """(the mux's rate in the kernel, its rate through AF_PACKET with a core of its own), three times."""
+    """Return (the mux's rate in the kernel, its rate with AF_PACKET on a core of its own), three times."""
     pairs = []
     stage.bed.lab.inside("mux", lambda: set_neighbour("b0", PEER, stage.macs[0]))  # the sink answers no ARP
     for _ in range(REPETITIONS):

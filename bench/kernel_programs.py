@@ -1,7 +1,7 @@
-"""Kernel programs for measuring: the limits of a machine, and the mux with its frame put back.
+"""Kernel programs for measurements: the machine's limits, and the mux with its frame restored.
 
-``BPF_PROG_TEST_RUN`` does not reset the frame between the runs of one test, so ``again`` takes the outer header off
-again; ``nothing`` does only that, and is to be subtracted.
+``BPF_PROG_TEST_RUN`` does not reset the frame between the runs of one test, so ``again`` removes the outer header.
+``nothing`` does only that; its time is subtracted.
 """
 
 from lbmux.datapath import mux
@@ -28,7 +28,7 @@ def pass_up(ctx):
 
 
 def look_once(ctx):
-    """The least that a flow table costs: of each frame's flow one line is read, and what is done waits for it."""
+    """Measure the minimum cost of a flow table: read one cache line of each frame's flow, and act on it."""
     context = xdp_context(ctx)
     packet, worker = parse(context, frame(context), frame_end(context)), current_worker(context)
     if packet.verdict != PARSED or worker >= worker_limit(context):
@@ -41,7 +41,7 @@ def look_once(ctx):
 
 @step
 def restore(context):
-    """Take 20 bytes off the front and write an Ethernet header; the hop that the mux has taken is given back."""
+    """Remove 20 bytes from the front, write an Ethernet header, and restore the TTL."""
     if not grow(context, int64(-IPV4_BYTES)):
         return XDP_DROP
     start = frame(context)

@@ -1,4 +1,4 @@
-"""What a mux adds to a packet's way at 1000 packets a second: there and back, against a loop that looks nothing up."""
+"""The round-trip time through a mux at 1000 packets per second, compared with a loop without look-ups."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""The live mux over a veth pair, against a loop over the same ring that looks nothing up, and against scapy.
+"""The live mux over a veth pair, compared with a loop over the same ring without look-ups, and with scapy.
 
-Generator and sink on core 0, mux on core 1.  Counted is what comes back to the generator's interface.
+Generator and sink run on core 0, the mux on core 1. The rate counts the frames that come back to the generator.
 """
 
 import json
@@ -23,7 +23,7 @@ FLOWS = 1000
 
 
 def topology(takes_xdp: bool = False) -> Topology:
-    """A generator that is also the only backend's host, and a mux."""
+    """Return a topology of a mux and a generator, which is also the host of all backends."""
     nodes = (Node("generator", "client"), Node("mux", "mux"))
     offloads = {"gro": False}
     link = Link(
@@ -35,7 +35,7 @@ def topology(takes_xdp: bool = False) -> Topology:
 
 
 class Bed:
-    """The two namespaces, and whatever forwards between them."""
+    """The two namespaces, and the program that forwards between them."""
 
     def __init__(self, takes_xdp: bool = False) -> None:
         self.lab = Lab(topology(takes_xdp), "lbmux-bench")
@@ -52,7 +52,7 @@ class Bed:
         self.lab.down()
 
     def start_mux(self, driver: str = "packet", *more: str) -> float:
-        """``more``: of the options of ``lbmux mux``; the seconds that it took until it was ready."""
+        """Start a mux, with ``more`` options. Return the seconds until it was ready."""
         arguments = ("mux", "-c", "{config}", "-i", "b0", "--driver", driver, "--xdp-mode", "native", *more)
         return self._start(Program("mux", "lbmux.cli.main", (*arguments, "--control", "{state}/mux.sock")))
 
@@ -77,7 +77,7 @@ class Bed:
         return self._process
 
     def detach(self) -> None:
-        """Stop, and take what the kernel's driver left off."""
+        """Stop the program and detach what the kernel driver left."""
         self.stop()
         self.lab.inside("mux", lambda: detach("b0"))
 
@@ -87,7 +87,7 @@ class Bed:
             self._process = None
 
     def generate(self, seconds: float = SECONDS, flows: int = FLOWS, limit_pps: int = 0) -> dict[str, Any]:
-        """Offer frames for a while: how many were sent and came back, and packets a second."""
+        """Send frames for a while. Return how many were sent and came back, and packets per second."""
         before = self.lab.inside("generator", lambda: namespaces.packet_counters("a0"))
         command = python("bench.send", "a0", "--seconds", str(seconds), "--flows", str(flows), "--pps", str(limit_pps))
         done = self.lab.run("generator", command, capture_output=True, check=True, text=True)
@@ -104,7 +104,7 @@ def run() -> list[Result]:
         for _ in range(REPETITIONS):
             for name, start in (("empty", bed.start_empty), ("mux", bed.start_mux), ("scapy", bed.start_scapy)):
                 start()
-                limit = 20_000 if name == "scapy" else 0  # beyond what it can do, without drowning it
+                limit = 20_000 if name == "scapy" else 0  # more than it can do, without overwhelming it
                 rates[name].append(bed.generate(limit_pps=limit)["pps"])
     middle = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
     ratios = sorted(mux / empty for mux, empty in zip(rates["mux"], rates["empty"], strict=True))

@@ -1,4 +1,4 @@
-"""How long a Maglev table takes to build, names hashed and all."""
+"""The time to build a Maglev table, including hashing the names."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The pipeline in memory: nanoseconds a packet, by the number of flows, and bytes a flow."""
+"""The data path in memory: nanoseconds per packet by the number of flows, and bytes per flow."""
 
 import time
 
@@ -20,7 +20,7 @@ WAYS: dict[str, tuple[int, dict[str, object]]] = {
     **{f"IPv4 by {kind}": (4, {"tunnel": kind}) for kind in ("gue1", "gue0", "gre", "geneve", "direct")},
     "IPv4, 1000 prefixes denied": (4, {"deny": [f"10.{n // 250}.{n % 250}.0/24" for n in range(1000)]}),
 }
-"""Other ways than IPv4 in IPv4, with 1000 flows: (family, what the service has)."""
+"""Other cases than IPv4 in IPv4, with 1000 flows: (IP version, the service's keys)."""
 
 
 def run() -> list[Result]:
@@ -45,7 +45,7 @@ def run() -> list[Result]:
 
 
 def measured(given: Config, flows: int, version: int = 4) -> tuple[float, float]:
-    """(nanoseconds a packet, share of look-ups that hit)"""
+    """Return (nanoseconds per packet, share of look-ups that hit)."""
     made = tables(given)
     frames, worker = Frames(flows, version=version), Worker(made)
 

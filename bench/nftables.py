@@ -1,6 +1,6 @@
-"""The kernel's own way: an nftables balancer with a Maglev table as a map, and ``fwd`` at netdev ingress.
+"""An nftables balancer for comparison: a Maglev table as a map, and ``fwd`` at netdev ingress.
 
-No flow table and no tunnel: the frame gets its backend's MAC address and goes back out (L2 DSR).
+It has no flow table and no tunnel: it writes the backend's MAC address into the frame and sends it back (L2 DSR).
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ TABLE = """table netdev lbmux_bench {{
 
 
 def install(lab: Lab, node: str, interface: str) -> None:
-    """Load the balancer into a node of a lab; it goes with the node."""
+    """Load the balancer in a lab node. It is removed with the node."""
     table = maglev.build([f"b{n}" for n in range(BACKENDS)], [1] * BACKENDS)
     slots = ", ".join(f"{slot} : 02:00:00:00:01:{backend:02x}" for slot, backend in enumerate(table.tolist()))
     text = TABLE.format(interface=interface, vip=VIP, port=PORT, size=len(table), slots=slots)

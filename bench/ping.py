@@ -1,4 +1,4 @@
-"""Sends one frame at a time and waits for it to come back: microseconds there and back."""
+"""Sends one frame at a time and waits for it to come back: the round-trip time in microseconds."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""How long packets wait while the control side works: reloads of 1000 backends, at 1000 packets a second."""
+"""The longest delay of packets while the mux reloads 1000 backends, at 1000 packets per second."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ def _config(backends: int) -> dict[str, object]:
 
 
 def _measure(bed: Bed, reload: bool) -> tuple[dict[str, float], int]:
-    """Times there and back, while the last backend comes and goes."""
+    """Return round-trip times, and the number of reloads that added or removed the last backend meanwhile."""
     command = python("bench.ping", "a0", "--samples", str(SAMPLES), "--pps", str(PPS))
     reloads = 0
     with bed.lab.popen("generator", command, stdout=subprocess.PIPE, text=True) as ping:

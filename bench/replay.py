@@ -1,4 +1,4 @@
-"""Replay of a million packets, file to file, against reading and writing alone."""
+"""Replay of a million packets from file to file, compared with reading and writing alone."""
 
 import tempfile
 import time
@@ -23,7 +23,7 @@ HOP = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"
 
 
 def run() -> list[Result]:
-    # In memory where there is a tmpfs: it is the program that is measured, not the disk.
+    # Use a tmpfs if there is one, to measure the program and not the disk.
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as directory:
         given, made = Path(directory, "in.pcap"), Path(directory, "out.pcap")
@@ -55,7 +55,7 @@ def run() -> list[Result]:
 
 
 def _write(path: Path) -> None:
-    """The capture: its flows in turn, a microsecond apart."""
+    """Write the capture, with its flows in rotation, a microsecond apart."""
     frames, batch, first = Frames(FLOWS), CapturedFrames(), 0
     with PcapWriter(path) as writer:
         while first < PACKETS:

@@ -1,4 +1,4 @@
-"""What a benchmark says: a value, its unit, and what it is a ratio of, measured in the same run."""
+"""Benchmark results: a value, its unit, and its ratio to another measurement of the same run."""
 
 import json
 import platform
@@ -32,7 +32,7 @@ def median(measure: Callable[[], float], repetitions: int = REPETITIONS) -> floa
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Return what machine, kernel and commit the figures are from."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {

@@ -1,7 +1,7 @@
-"""Packets lost while the daemon restarts, and how soon the kernel's program is there.
+"""Packets lost while the daemon restarts, and the time until the kernel program is attached.
 
-10,000 packets a second pass while the mux is stopped and started again, while it is killed and started again, and while
-it is started again with tables of another size, into which its flows have to be moved.
+10,000 packets per second pass while the mux is stopped and started, killed and started, and restarted with tables of
+another size, into which its flows must be migrated.
 """
 
 import os
@@ -62,7 +62,7 @@ def run() -> list[Result]:
 
 
 def _restarted(bed: Bed, number: signal.Signals, limit: int | None) -> tuple[int, int]:
-    """(sent, came back) over a restart; ``limit``: another one of flows."""
+    """Return (sent, came back) over a restart. ``limit`` is another limit of flows."""
     before = bed.lab.inside("generator", lambda: namespaces.packet_counters("a0"))
     command = python("bench.send", "a0", "--seconds", str(SECONDS), "--pps", str(PPS))
     with bed.lab.popen("generator", command, stdout=subprocess.PIPE, text=True) as sender:
@@ -83,7 +83,7 @@ def _restarted(bed: Bed, number: signal.Signals, limit: int | None) -> tuple[int
 
 
 def _seconds_to_ready(bed: Bed) -> float:
-    """Of a whole ``lbmux mux``, the interpreter and its imports too."""
+    """Return the seconds until ``lbmux mux`` is ready, including the interpreter and its imports."""
     begun = time.perf_counter()
     process = bed.lab.start(bed.lab.topology.node("mux"), MUX)
     passed = time.perf_counter() - begun
@@ -93,7 +93,7 @@ def _seconds_to_ready(bed: Bed) -> float:
 
 
 def _load(bed: Bed, cache: str | None) -> float:
-    """Seconds from a process' imports to packets; without a cache everything is compiled."""
+    """Return the seconds from a process's imports to its first packets. Without a cache it compiles everything."""
     with tempfile.TemporaryDirectory() as fresh:
         environment = os.environ | {"LBMUX_CACHE": cache or fresh}
         done = bed.lab.run("mux", [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)

@@ -1,9 +1,9 @@
-"""Why the driver is as it is: TPACKET_V2 against V3 for reading, sendmmsg against a transmit ring for sending.
+"""The measurements behind the driver's design: TPACKET_V2 or V3 to receive, sendmmsg or a transmit ring to send.
 
-Also what the bypass of the queueing discipline brings, and never to sleep instead of waiting for epoll.  Each runs
-as the loop that looks nothing up (empty_loop.py) between the same two namespaces: packets a second and the loop's
-processor time a frame at full load, and microseconds there and back at 1000 packets a second.  On two cores the
-generator is the slower one, so it is the time a frame that tells rings apart.  What lost stands only here.
+It also measures bypassing the queueing discipline, and busy polling in place of epoll. Each variant runs in the loop
+without look-ups (empty_loop.py) between the same two namespaces: packets per second and CPU time per frame at full
+load, and the round-trip time at 1000 packets per second. On two cores the generator is the bottleneck, so compare the
+CPU time per frame. The variants that lost exist only here.
 """
 
 import mmap
@@ -57,7 +57,7 @@ send = types.ExternalFunction("send", types.int64(types.int32, Pointer, types.ui
 
 
 class BlockRing(PacketRing):
-    """TPACKET_V3: the kernel hands over blocks, when they are full or after a time-out."""
+    """TPACKET_V3: the kernel delivers blocks when they are full or after a time-out."""
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface, frames=1)
@@ -72,7 +72,7 @@ class BlockRing(PacketRing):
         memory = mmap.mmap(sock.fileno(), BLOCK_BYTES * BLOCKS, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._memory3 = np.frombuffer(memory, np.uint8)
         sock.bind((interface, ETH_P_ALL))
-        # block in hand, frames of it that were read, where the next one is, whether it is to be given back
+        # current block, frames read from it, the next frame's offset, whether to return the block to the kernel
         self._state = np.zeros(4, np.int64)
 
     def fileno(self) -> int:
@@ -114,7 +114,7 @@ def _release3(memory, state):  # type: ignore[no-untyped-def]
 
 
 class TransmitRing:
-    """Sends through an mmap-ed ring: one copy in user space, one system call a batch.  Mixed into a ring below."""
+    """Sends through an mmap-ed ring: one copy in user space, one system call per batch. A mixin for the rings below."""
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface)
@@ -126,7 +126,7 @@ class TransmitRing:
         sock.setsockopt(SOL_PACKET, PACKET_TX_RING, struct.pack("4I", 1 << 16, size >> 16, TX_STRIDE_BYTES, TX_FRAMES))
         memory = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._memory_out = np.frombuffer(memory, np.uint8)
-        attach(sock, NOTHING)  # what it hears nobody would read
+        attach(sock, NOTHING)  # it receives nothing
         sock.bind((interface, 0x0800))
         self._place = np.zeros(1, np.int64)
 
@@ -146,7 +146,7 @@ def _send_ring(descriptor, ring, place, address, length, verdict, count):  # typ
         slot = ring + u64(place[0] * TX_STRIDE_BYTES)
         head = header_row(at_address(slot), 0)
         if head.status != 0:
-            send(descriptor, at_address(u64(0)), 0, 0)  # full: wait until the kernel has taken what there is
+            send(descriptor, at_address(u64(0)), 0, 0)  # full: wait until the kernel has sent all frames
         for word in range((length[index] + 7) >> 3):
             octet_row(at_address(slot + u64(TX_DATA)), word).value = octet_row(at_address(address[index]), word).value
         head.length = length[index]
@@ -159,7 +159,7 @@ def _send_ring(descriptor, ring, place, address, length, verdict, count):  # typ
 
 
 class PacketRingWithTransmitRing(TransmitRing, PacketRing):
-    """TPACKET_V2 both ways."""
+    """TPACKET_V2 in both directions."""
 
 
 class BlockRingWithTransmitRing(TransmitRing, BlockRing):
@@ -175,7 +175,7 @@ class QueueingRing(PacketRing):
 
 
 class BusyRing(PacketRing):
-    """Looked at in every turn of the event loop, which so never sleeps."""
+    """A ring that is always readable, so that the event loop polls it and never sleeps."""
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface)
@@ -218,5 +218,5 @@ def run() -> list[Result]:
 
 
 def cpu_ns(process_id: int) -> int:
-    """What a process' main thread has had: unlike its rate, hardly another when the machine is shared."""
+    """Return the CPU time of a process's main thread. Unlike its rate it varies little on a shared machine."""
     return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0])

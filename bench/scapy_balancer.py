@@ -1,4 +1,4 @@
-"""The balancer that people write today: scapy's sniff, a hash, scapy's send."""
+"""A simple scapy balancer for comparison: sniff, hash, send."""
 
 import sys
 

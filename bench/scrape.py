@@ -1,7 +1,7 @@
-"""What a scrape of a mux's metrics costs, 1000 services and 10,000 backends, and whether packets wait for it.
+"""The cost of a metrics scrape with 1000 services and 10,000 backends, and the packet delay that it causes.
 
-The mux is a whole one, its flow table filled by packets.  It is scraped from beside it; meanwhile a packet at a time
-goes there and back, a thousand a second, and the longest wait is told, in turn with as many that no scrape meets.
+A whole mux runs with a flow table filled by packets. While it is scraped, one packet at a time makes a round trip, a
+thousand per second. The longest delay is compared with that of as many packets without a scrape.
 """
 
 import statistics
@@ -69,7 +69,7 @@ def _config(flows: int) -> dict[str, object]:
 
 
 def _scrape(bed: Bed) -> tuple[float, bytes]:
-    """(milliseconds, the text)"""
+    """Return (milliseconds, the text)."""
 
     def fetched() -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=30) as answer:
@@ -82,7 +82,7 @@ def _scrape(bed: Bed) -> tuple[float, bytes]:
 
 
 def _longest_wait(bed: Bed, scraping: bool) -> float:
-    """Milliseconds there and back, at worst."""
+    """Return the longest round-trip time in milliseconds."""
     command = python("bench.ping", "a0", "--samples", str(SAMPLES), "--pps", str(PPS))
     with bed.lab.popen("generator", command, stdout=subprocess.PIPE, text=True) as ping:
         while ping.poll() is None:

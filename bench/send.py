@@ -45,7 +45,7 @@ def _part(frames: Frames, at: int) -> Batch:
 
 
 def peer_mac(interface: str) -> str:
-    """What frames are addressed to: the broadcast address would be flooded, so the peer's, asked by ARP."""
+    """Return the peer's MAC address from the ARP table, or the broadcast address, which a bridge would flood."""
     text = Path("/proc/net/arp").read_text().splitlines()[1:]
     known = [line.split()[3] for line in text if line.split()[5] == interface]
     return known[0] if known else "ff:ff:ff:ff:ff:ff"

@@ -1,7 +1,7 @@
-"""What `lbmux show flows` costs a mux with a million flows, and whether packets wait for it.
+"""The cost of `lbmux show flows` for a mux with a million flows, and the packet delay that it causes.
 
-The questions go through the control socket of a real mux that forwards meanwhile: 1000 packets a second, each of which
-is timed there and back.  The mux has one core, with the threads that answer; who asks shares the other with the timer.
+The requests go to the control socket of a real mux, which forwards 1000 packets per second meanwhile; each packet's
+round trip is timed. The mux and its answering threads have one core; the client and the timer share the other.
 """
 
 import copy
@@ -40,7 +40,7 @@ def run() -> list[Result]:
         quiet, _ = _measure(bed, lambda: None)
         found = {name: _measure(bed, lambda asked=asked: _ask(control, *asked)) for name, asked in QUESTIONS.items()}
     results = [
-        Result("show", f"longest wait in {SAMPLES} packets, nobody asks", quiet["longest_us"] / 1000, "ms",
+        Result("show", f"longest wait in {SAMPLES} packets, no request", quiet["longest_us"] / 1000, "ms",
                note=f"99 of 100: {quiet['p99_us'] / 1000:.2g} ms"),
     ]  # fmt: skip
     for name, (waits, times) in found.items():
@@ -48,26 +48,26 @@ def run() -> list[Result]:
         what = f"show flows, {name}"
         results += [
             Result("show", f"{what}, of {flows}", statistics.median(times) * 1000, "ms", note=f"{len(times)} times"),
-            Result("show", f"longest wait meanwhile: {name}", longest / 1000, "ms", "nobody asks",
+            Result("show", f"longest wait meanwhile: {name}", longest / 1000, "ms", "no request",
                    longest / quiet["longest_us"], "<= 10 ms", note),
         ]  # fmt: skip
     return results
 
 
 def _config() -> dict[str, Any]:
-    """No flow idles out while it is measured."""
+    """Return a configuration in which no flow expires during the measurement."""
     idle = {"untrusted_s": 3600, "tcp_s": 3600}
     return copy.deepcopy(topology().config) | {"flows": {"limit": 2 * FLOWS}, "idle": idle}
 
 
 def _fill(bed: Bed, control: Path) -> int:
-    """So many flows of real packets; the generator is faster than the mux, so it takes some rounds."""
+    """Fill the flow table with packets. The generator is faster than the mux, so this takes several rounds."""
     for _ in range(MOST_FILLINGS):
         bed.generate(FILLING_S, OFFERED)
         flows: int = ask(control, "flow_count")["flows"]
         if flows >= FLOWS:
             return flows
-    raise RuntimeError(f"only {flows} flows came to be")
+    raise RuntimeError(f"only {flows} flows were entered")
 
 
 def _ask(control: Path, what: str, arguments: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def _ask(control: Path, what: str, arguments: dict[str, Any]) -> None:
 
 
 def _measure(bed: Bed, question: Callable[[], None]) -> tuple[dict[str, float], list[float]]:
-    """Packets' times there and back, and those of the question, asked again and again meanwhile."""
+    """Return the packets' round-trip times, and the times of the request, which is repeated meanwhile."""
     command = python("bench.ping", "a0", "--samples", str(SAMPLES), "--pps", str(PPS))
     times = list[float]()
     with bed.lab.popen("generator", command, stdout=subprocess.PIPE, text=True) as ping:

@@ -1,4 +1,4 @@
-"""How long people wait: for ``lbmux --help``, and for a mux to forward."""
+"""Start-up times: of ``lbmux --help``, and of a mux until it forwards."""
 
 import subprocess
 import sys

@@ -1,12 +1,11 @@
-"""What it costs that a mux can be watched: its packet loop before that was possible, with nobody watching, watched.
+"""The cost of tracing: the mux's packet loop without tracing support, without a trace client, and with one.
 
-The loop is the mux's own, between a driver in memory that only lays the same frames down anew: cheaper than any
-driver, so a live mux pays a smaller share.  The loops take turns, in another order each round, so that what else the
-machine does befalls them alike, and the loop from before runs twice: how far its two figures are apart is what this
-run can tell at all.  Processor time, since other programs take some of the wall clock's; but how many frames are
-looked at goes by the wall clock, so on a busy machine being watched seems dearer than it is.  In the kernel another
-program takes the usual one's place while somebody watches, and the usual one comes back then: that is measured against
-itself, before anybody watched.  Generator and mux on one core.
+The loop is the mux's own, with a driver in memory that only restores the same frames. It is cheaper than any real
+driver, so a live mux pays a smaller share. The loops run in turn, in another order each round, so that other load
+affects them alike. The loop without tracing runs twice: the difference of its two figures is this run's resolution.
+The figures are CPU time, since other programs use some of the wall clock time; but the budget of recorded frames
+depends on the wall clock, so tracing seems more expensive on a busy machine. In the kernel another program replaces the
+usual one while a client traces, and is compared with the usual one before. Generator and mux share one core.
 """
 
 import asyncio
@@ -29,19 +28,19 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
 ROUNDS, TURNS_S, KERNEL_ROUNDS = 60, 0.05, 9
-"""Of each loop so many times so long."""
+"""The number of rounds, the seconds of each loop's turn, and the rounds in the kernel."""
 EVENTS_S = 0.002
-"""How often the event loop has its turn; all loops pay for it alike."""
+"""How often the event loop runs; all loops pay for it alike."""
 FLOWS = 1000
-"""In the kernel."""
+"""The number of flows in the kernel."""
 AGAIN = "before, again"
 MATCHES_NOTHING = "udp and port 9"
 BATCHES = {f"batches of {CAPACITY}": CAPACITY, "batches of 1": 1}
-GOALS = {"nobody watches": "0.98 to 1.02", "a filter matches nothing": "< 1.03"}
+GOALS = {"no trace client": "0.98 to 1.02", "a filter matches nothing": "< 1.03"}
 
 
 class MemoryRing(PacketRing):
-    """A driver without an interface: it always has the same frames, and sending is nothing."""
+    """A driver without an interface: it always receives the same frames, and sending does nothing."""
 
     def __init__(self, count: int) -> None:
         self._again = Frames(count)
@@ -65,7 +64,7 @@ class MemoryRing(PacketRing):
 
 
 class Unwatchable(PacketLoop):
-    """The loop as it was before anybody could watch."""
+    """The loop without tracing support."""
 
     def turn(self) -> int:
         ring, batch = self.ring, self._batch
@@ -95,10 +94,7 @@ def run() -> list[Result]:
 
 
 def in_kernel() -> list[Result]:
-    """Rates of the kernel's program: as nobody has ever watched it, while somebody does, and when they have gone.
-
-    A mux of its own for each round; the first of its rates and the last stand next to those of other rounds.
-    """
+    """Measure the kernel program before, during and after tracing, with a new mux for each round."""
     names = ("before", *GOALS)
     rates: dict[str, list[float]] = {name: [] for name in names}
     with Bed() as bed:
@@ -109,12 +105,12 @@ def in_kernel() -> list[Result]:
                 rates["before"].append(stage.rate(FLOWS))
                 with stage.watched(kernel, MATCHES_NOTHING):
                     rates["a filter matches nothing"].append(stage.rate(FLOWS))
-                rates["nobody watches"].append(stage.rate(FLOWS))
+                rates["no trace client"].append(stage.rate(FLOWS))
     return [_kernel_result(name, rates) for name in names]
 
 
 def _kernel_result(name: str, rates: dict[str, list[float]]) -> Result:
-    """The ratio is of times a packet, as in user space."""
+    """Return the result. The ratio is of times per packet, as in user space."""
     what, value = f"in the kernel, {name}", statistics.median(rates[name])
     if name == "before":
         return Result("trace", what, value, "Mpps")
@@ -123,7 +119,7 @@ def _kernel_result(name: str, rates: dict[str, list[float]]) -> Result:
 
 
 def measured(count: int) -> dict[str, float]:
-    """Median nanoseconds a packet of each loop, ``count`` frames a batch."""
+    """Return the median nanoseconds per packet of each loop, with ``count`` frames per batch."""
     given = config()
     mux = MuxTables(tables(given), *LOCAL)
     mux.commit(mux.plan(given))
@@ -136,9 +132,9 @@ def measured(count: int) -> dict[str, float]:
 
 
 async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub) -> dict[str, float]:
-    """With a watcher who waits for what never comes."""
+    """Measure the loops, with a trace client whose filter never matches."""
     for loop in loops.values():
-        await nanoseconds(loop, count)  # compiles, and lets each flow have its entry
+        await nanoseconds(loop, count)  # compile, and enter each flow
     stream = trace_hub.watch(MATCHES_NOTHING)
     await anext(stream)
     found: dict[str, list[float]] = {name: [] for name in loops}
@@ -153,7 +149,7 @@ async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub
 
 
 async def nanoseconds(loop: PacketLoop, count: int) -> float:
-    """A packet, on average over TURNS_S: a median of single batches would not see those that are looked at."""
+    """Return nanoseconds per packet, averaged over TURNS_S: a median of batches would miss those that are recorded."""
     turns, start, end = 0, time.thread_time_ns(), time.monotonic() + TURNS_S
     while (now := time.monotonic()) < end:
         while time.monotonic() < now + EVENTS_S:
