@@ -1,6 +1,6 @@
-"""Fill one copy of the name table: every address that means something to the data path.
+"""Fills one copy of the address map, which has every address that the data path knows.
 
-Placed by the data path's own hash (datapath.match), compiled, so the two cannot disagree.
+The data path's own hash function (datapath.match) places the entries, so the two cannot disagree.
 """
 
 import secrets
@@ -21,7 +21,7 @@ from lbmux.errors import TableError
 from lbmux.targets.regions import Tables
 
 SALTS = 32
-"""How many salts are tried before the table counts as too small."""
+"""Number of salts to try before the table counts as too small."""
 
 FULLEST = 4
 """One place in four may be taken: at one in two no salt puts every name within PROBES places of its own."""
@@ -29,7 +29,7 @@ FULLEST = 4
 
 @dataclass(frozen=True)
 class Name:
-    """What the address (with port and protocol, or 0 and 0) of a kind stands for: a row of another table."""
+    """Maps an address of a kind, with port and protocol or 0 and 0, to a row of another table."""
 
     kind: int
     address: Address
@@ -43,7 +43,7 @@ class Name:
 
 @dataclass(frozen=True)
 class ServerId:
-    """What a QUIC connection id may name: of a service's row, a backend's."""
+    """Maps a server ID in a QUIC connection ID, of a service's row, to a backend's row."""
 
     identifier: bytes
     service: int

@@ -1,15 +1,15 @@
-"""Watching: single frames that a mux has forwarded or not, and the filter that picks them.
+"""Trace events: single frames of a mux or agent with their verdicts, and the filter that selects them.
 
-Beside the packet's way: bytes and what the data path said of them go in, what people are shown comes out.  The
-filter is that of flows (flow_filter), less what only flows have (state, idle, worker), and with
+This is off the packet path: frames and verdicts go in, and descriptions for people come out.  The filter is that of
+flows (flow_filter), without what only flows have (state, idle, worker), and with
 
 ================  ==============================================================
 icmp              ICMP and ICMPv6
-verdict NAME      what became of the frame, as `lbmux show counters` names it
-drop              dropped: by its verdict, or by the slow path, which sent nothing and has not kept it
+verdict NAME      the frame's verdict, by its name in `lbmux show counters`
+drop              dropped by its verdict, or by the slow path, which neither sent nor kept it
 ================  ==============================================================
 
-Headers are read in plain Python, which is slow: a Budget says how many frames a second are looked at.
+Reading headers in plain Python is slow, so a Budget limits the number of frames per second.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ class HeaderSummary:
 
     @classmethod
     def read(cls, frame: bytes) -> "HeaderSummary":
-        """Never fails: of a frame that ends early or makes no sense only what comes before."""
+        """Read as many headers as are valid; a truncated or malformed frame raises no error."""
         at, kind = ETHERNET_BYTES, frame[TYPE_AT:ETHERNET_BYTES]
         while kind in TAGS:
             kind, at = frame[at + 2 : at + TAG_BYTES], at + TAG_BYTES
@@ -130,7 +130,7 @@ of other frames, which leave the buffer because of it."""
 
 @dataclass
 class SlowPathNote:
-    """What the slow path made of a frame: what it counted because of it, by name, and what it sent."""
+    """What the slow path did with a frame: the names of its counters, and the frames that it sent."""
 
     did: list[str] = field(default_factory=list)
     sent: list[FrameCopy] = field(default_factory=list)
@@ -151,7 +151,7 @@ def note_slow_path(event: "TraceEvent", counts: Counter[str]) -> Iterator[SlowPa
 
 @dataclass
 class TraceEvent:
-    """A frame as it ``came``, what was said of it, and as it ``left``, None where it did not."""
+    """A frame as it ``came``, its verdict, and as it ``left``, None if it did not leave."""
 
     came: FrameCopy
     verdict: Verdict
@@ -190,7 +190,7 @@ Test = Callable[[TraceEvent], np.bool_]
 
 
 def parse(text: str, snapshot: Snapshot) -> Test:
-    """The test that a filter stands for (nothing: every frame); FilterError for one that is not understood."""
+    """Compile a filter; an empty one matches every frame.  Raises FilterError if it is invalid."""
     if not text.strip():
         return lambda event: np.True_
     test: Any = _FrameParser(text, snapshot).whole()
@@ -261,7 +261,7 @@ def _inside(network: Network, address: Address | None) -> np.bool_:
 
 
 class Names:
-    """Whose a frame is: its service by its destination, its backend by the row that it was given."""
+    """Finds a frame's service by its destination, and its backend by the row that the data path chose."""
 
     def __init__(self) -> None:
         self._services: tuple[Service, ...] = ()
@@ -287,7 +287,7 @@ class Names:
 
 
 class Budget:
-    """How many frames may be looked at: ``a_second``, and that many at once; it counts those that may not."""
+    """Limits frames to ``a_second`` per second, and to as many at once; counts the frames beyond it."""
 
     def __init__(self, a_second: int, now: float) -> None:
         self._a_second, self._left, self._at = a_second, float(a_second), now
