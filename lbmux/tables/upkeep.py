@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Upkeep:
-    """``worker``: one on the agent's tables whose part nobody else writes meanwhile."""
+    """``worker``: a worker on the tables; nothing else may write its part of the flow table."""
 
     agent: AgentTables
     worker: Worker

@@ -180,4 +180,4 @@ def test_an_agent_that_accepts_and_stays_silent_is_said_once(
 
     asyncio.run(run())
     (said,) = [line for line in caplog.messages if "no health from" in line]
-    assert said.endswith(": silence")
+    assert said.endswith(": it is silent")
