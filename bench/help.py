@@ -115,12 +115,12 @@ def _agent_us() -> float:
             ),
             cpu_s=lambda: 0.0,
         )
-        slow.inbound(Verdict.UNKNOWN, frames[0], time.monotonic())
+        slow.inbound(Verdict.UNKNOWN_CONNECTION, frames[0], time.monotonic())
         slow.counts.clear()
 
         def work() -> None:
             for frame in frames:
-                slow.inbound(Verdict.UNKNOWN, frame, time.monotonic())
+                slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, time.monotonic())
 
         used = _cpu_us(work, PACKETS)
     assert slow.counts.keys() == {"unknown_returned"}, slow.counts

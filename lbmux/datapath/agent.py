@@ -71,11 +71,11 @@ from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, 
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 
-DELIVERED, REPLIED, NO_ROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_ROOM)
+DELIVERED, REPLIED, NO_HEADROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_HEADROOM)
 HAIRPIN = int(Verdict.HAIRPIN)
 NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
-UNKNOWN_CONNECTION, RESET_HELD = int(Verdict.UNKNOWN), int(Verdict.RESET_HELD)
+UNKNOWN_CONNECTION, RESET_HELD = int(Verdict.UNKNOWN_CONNECTION), int(Verdict.RESET_HELD)
 UNKNOWN_REPLY, UNTRACKED = int(Verdict.UNKNOWN_REPLY), int(Verdict.UNTRACKED)
 REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
 V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3, 5, 11, 12
@@ -135,7 +135,7 @@ def inbound(context, worker, now):
         if not learn_flow(context, setting, worker, endpoint, target, packet, now):
             return UNKNOWN_CONNECTION, target
     if not decapsulate(context, start, tunnel):
-        return NO_ROOM, target
+        return NO_HEADROOM, target
     if endpoint.mode == NAT:
         return translate_inbound(context, endpoint), target
     return DELIVERED, target
@@ -202,7 +202,7 @@ def translate_inbound(context, endpoint):
     start, end = frame(context), frame_end(context)
     packet = parse(context, start, end)  # proves the bounds again, after the move
     if packet.verdict != PARSED:
-        return NO_ROOM
+        return NO_HEADROOM
     port = dip_port_of(endpoint, destination_port(packet.ports))
     if is_hairpin(endpoint, packet):
         translate_both(

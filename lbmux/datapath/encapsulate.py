@@ -54,7 +54,7 @@ from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_M
 from lbmux.datapath.tables import GENEVE as GENEVE_KIND
 from lbmux.datapath.verdicts import Verdict
 
-FORWARDED, TOO_BIG, NO_ROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_ROOM)
+FORWARDED, TOO_BIG, NO_HEADROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_HEADROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)
 TTL = 64
 MACS_BYTES = 12
@@ -182,7 +182,7 @@ def write_ipv6(start, at, backend, inner, kind, tunnel, length, entropy):
 def encapsulate(context, setting, start, packet, backend):
     """Grow the frame and write the Ethernet and outer headers. Return (verdict, length of the outer packet)."""
     if packet.family != 4 and beyond(advance(start, packet.network + IPV6_BYTES), frame_end(context)):
-        return NO_ROOM, int64(0)  # never happens; the verifier no longer knows the packet's family
+        return NO_HEADROOM, int64(0)  # never happens; the verifier no longer knows the packet's family
     if not is_plain(context) and backend.tunnel == 0:
         return encapsulate_with(context, setting, start, packet, backend, int64(0), int64(IPV4_BYTES))
     return encapsulate_with(
@@ -209,10 +209,10 @@ def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each wa
         return FORWARDED, length
     entropy = entropy_of(setting, packet) if tunnel != 0 else u32(0)
     if unlikely(not grow(context, overhead_bytes)):
-        return NO_ROOM, length
+        return NO_HEADROOM, length
     start, end = frame(context), frame_end(context)
     if beyond(advance(start, network + IPV4_BYTES + MOST_SHIM_BYTES), end):
-        return NO_ROOM, length
+        return NO_HEADROOM, length
     if not is_plain(context):
         for at in range(MACS_BYTES, network - 2, 4):  # VLAN tags
             word_at(start, at).value = word_at(start, at + overhead_bytes).value
@@ -224,7 +224,7 @@ def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each wa
             write_shim(setting, start, network + IPV4_BYTES, kind, inner, length - IPV4_BYTES, entropy)
         return FORWARDED, length
     if beyond(advance(start, network + IPV6_BYTES + MOST_SHIM_BYTES), end):
-        return NO_ROOM, length
+        return NO_HEADROOM, length
     type_at(start, network - 2).value = u16(TYPE_IPV6)
     write_ipv6(start, network, backend, inner, kind, tunnel, length, entropy)
     if kind != IPIP:

@@ -48,7 +48,7 @@ class Verdict(IntEnum):
     UNSETTLED = PASSES + 14, "kernel: the slot's backend has changed, so user space looks the flow up"
     TTL = PASSES + 13, "the TTL (hop limit) reaches zero here"
     REJECT = PASSES + 20, "kernel: the service has no backend, and user space rejects the packet"
-    UNKNOWN = PASSES + 15, "agent: an unknown connection; user space asks the host's sockets"
+    UNKNOWN_CONNECTION = PASSES + 15, "agent: an unknown connection; user space asks the host's sockets"
     UNKNOWN_REPLY = PASSES + 16, "agent: a TCP reply without a flow entry; user space asks the host's sockets"
     UNTRACKED = PASSES + 17, "agent: a datagram from a DIP without a flow entry; it leaves unchanged"
     REPLY_FRAGMENT = PASSES + 18, "agent: a fragment from a DIP; user space reassembles and translates it"
@@ -56,7 +56,7 @@ class Verdict(IntEnum):
 
     NO_BACKEND = DROPS, "no backend of the service takes new flows"
     DENIED = DROPS + 1, "the access list denies the source"
-    NO_ROOM = DROPS + 2, "the frame could not grow or shrink"
+    NO_HEADROOM = DROPS + 2, "the frame could not grow or shrink"
     NOT_A_MUX = DROPS + 3, "agent: a tunnel packet from an address that is not a mux"
     NOT_HERE = DROPS + 4, "agent: a tunnel packet for a VIP without a backend on this host"
     UNSENT = DROPS + 5, "the interface accepted no more frames"

@@ -27,7 +27,7 @@ from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import inside
 from lbmux.wire.packet import Packet, ip_packet, read_frame
 
-INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN)
+INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN_CONNECTION)
 """The verdicts of punted frames; NOT_TUNNELLED because of fragments of outer packets."""
 OUTBOUND = (Verdict.REPLY_FRAGMENT, Verdict.UNKNOWN_REPLY, Verdict.REPLY_ICMP)
 
@@ -109,7 +109,7 @@ class AgentSlowPath:
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
-        if verdict == Verdict.UNKNOWN and outer is not None:
+        if verdict == Verdict.UNKNOWN_CONNECTION and outer is not None:
             return self._unknown_connection(outer, frame, now)
         if outer is None or outer.source not in self.context.muxes or outer.destination not in self.context.own:
             return NOTHING

@@ -109,7 +109,7 @@ def test_traces_what_the_slow_path_of_an_agent_sends(lab: Lab, driver: str) -> N
         mux.wait_for(READY["mux"], START_S)
         agent.wait_for(READY["agent"], START_S)
         with trace_hub(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
-            (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown"], [ack])
+            (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown_connection"], [ack])
             returned = json.loads(at_mux.communicate(timeout=60)[0])
         one, other = trace(lab, agent, ["-n", "2", f"src host {CLIENT} and udp"], [bytes(part) for part in parts])
     assert way(asked)[-2:] == [

@@ -96,7 +96,7 @@ class PlainAgent:
             packet = packet._replace(source=endpoint.vip)
         remembers = endpoint.mode == NAT or endpoint.checks_sockets
         if remembers and not self._admit(packet, endpoint, dip_port, target, checks_sockets, now):
-            return Verdict.UNKNOWN, target, marked
+            return Verdict.UNKNOWN_CONNECTION, target, marked
         kind = b"\x86\xdd" if packet.is_ipv6 else b"\x08\x00"
         frame = frame[:12] + kind + marked[tunnel.offset :]
         if endpoint.mode == NAT:

@@ -127,7 +127,11 @@ def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None
     pair.check_tables()
     wanted = {"DELIVERED", "REPLIED", "HAIRPIN", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
-    assert (Verdict.UNKNOWN in pair.plain.verdicts) == (Verdict.RESET_HELD in pair.plain.verdicts) == checks_sockets
+    assert (
+        (Verdict.UNKNOWN_CONNECTION in pair.plain.verdicts)
+        == (Verdict.RESET_HELD in pair.plain.verdicts)
+        == checks_sockets
+    )
 
 
 def own_connection(pick: random.Random, dip: bytes = DIP, vips: tuple[bytes, ...] = (WEB, SECOND)) -> bytes:
@@ -183,7 +187,7 @@ def local(flags: int) -> bytes:
 def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: bytes) -> None:
     pair = Pair(checks_sockets=True)
     found = [verdict for verdict, *_ in pair.inbound([later, opening, later], 1)]
-    assert found == [Verdict.UNKNOWN, Verdict.DELIVERED, Verdict.DELIVERED]
+    assert found == [Verdict.UNKNOWN_CONNECTION, Verdict.DELIVERED, Verdict.DELIVERED]
     pair.check_tables()
 
 
@@ -217,7 +221,7 @@ def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_ba
     refusal = reset.frame()
     held, next_one = pair.outbound([refusal] * 2, 2)
     assert [held, next_one[0]] == [(Verdict.RESET_HELD, target, refusal), Verdict.NOT_TRANSLATED]
-    assert pair.inbound([later], 3)[0][0] == Verdict.UNKNOWN
+    assert pair.inbound([later], 3)[0][0] == Verdict.UNKNOWN_CONNECTION
     pair.check_tables()
 
 
@@ -245,7 +249,7 @@ def test_all_workers_forget_a_connection_that_the_stack_denies() -> None:
 
 def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
     frame = way_in(WEB)
-    assert Pair(checks_sockets=True).inbound([frame], 1) == [(Verdict.UNKNOWN, 0, frame)]
+    assert Pair(checks_sockets=True).inbound([frame], 1) == [(Verdict.UNKNOWN_CONNECTION, 0, frame)]
 
 
 def test_other_traffic_of_the_dip_is_left_alone() -> None:

@@ -143,7 +143,7 @@ def test_the_stream_meets_every_case() -> None:
         pair.run(list(islice(frames, 50)), now, [0] * 50)
         now += 1 if turn % 10 else 90
         pair.change_backend(turn % 9, turn % 2, 1)
-    of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_ROOM", "UNSENT", "OUT_OF_TABLE", "REJECT"}}
+    of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_HEADROOM", "UNSENT", "OUT_OF_TABLE", "REJECT"}}
     assert set(pair.plain.counters.verdicts) == of_the_mux
     assert set(pair.plain.flows.lookups) == set(LOOKUPS) - {"elsewhere", "previous"}
     pair.check_tables()
@@ -151,7 +151,7 @@ def test_the_stream_meets_every_case() -> None:
 
 AGENT_ONLY = {
     "DELIVERED", "REPLIED", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "CONGESTED", "UNSETTLED",
-    "UNKNOWN", "RESET_HELD", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP",
+    "UNKNOWN_CONNECTION", "RESET_HELD", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP",
 }  # fmt: skip
 
 crafts = st.builds(

@@ -8,7 +8,7 @@ def test_kinds() -> None:
         "forwarded", "delivered", "replied", "hairpin",
     }  # fmt: skip
     assert {verdict.label for verdict in Verdict if verdict.kind == "drop"} == {
-        "no_backend", "denied", "congested", "no_room", "not_a_mux", "not_here", "unsent", "out_of_table",
+        "no_backend", "denied", "congested", "no_headroom", "not_a_mux", "not_here", "unsent", "out_of_table",
         "reset_held",
     }  # fmt: skip
     assert Verdict.NOT_VIP.kind == Verdict.NO_NEIGHBOUR.kind == Verdict.TOO_BIG.kind == Verdict.TTL.kind == "pass"

@@ -167,7 +167,7 @@ def segment(family: int, flags: str = "A") -> Any:
 def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -> None:
     case, (frame,) = Case(), tunnelled(segment(family), kind)
     case.has = True
-    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0) == ([], [frame], (), True)
+    assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) == ([], [frame], (), True)
     client, dip = (CLIENT, DIP) if family == 4 else (CLIENT6, DIP6)
     assert case.asked == [Flow(6, ip_address(client), 40000, ip_address(dip), 8080)]  # as its server knows it
 
@@ -177,7 +177,7 @@ def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -
 def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: int, kind: str) -> None:
     case, packet = Case(), segment(family)
     (frame,) = tunnelled(packet, kind)
-    packets, frames, (back,), known_local = case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    packets, frames, (back,), known_local = case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
     assert (packets, frames, known_local) == ([], [], False)
     host, mux = (HOST, MUX) if family == 4 else (HOST6, MUX6)
     outer = dissect(back)
@@ -189,7 +189,7 @@ def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: i
 
 def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
     case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
-    known_local = [case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).known_local for _ in range(30)]
+    known_local = [case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0).known_local for _ in range(30)]
     assert known_local == sorted(known_local) and 0 < sum(known_local) < 30
 
 
@@ -198,16 +198,16 @@ def test_asking_has_a_budget_of_cpu_time() -> None:
     clock = count(0, 0.01)
     case.slow.cpu_s = lambda: next(clock)  # each question takes 10 ms
     for _ in range(30):
-        case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+        case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
     assert case.slow.counts == {"unknown_returned": 10, "unknown_over_cpu": 20}
-    case.slow.inbound(Verdict.UNKNOWN, frame, 0.1)
+    case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.1)
     assert case.slow.counts["unknown_returned"] == 11
 
 
 def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
     case.slow.configure(replace(case.slow.context, muxes=frozenset()))
-    assert case.slow.inbound(Verdict.UNKNOWN, frame, 0.0).known_local
+    assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0).known_local
 
 
 @pytest.mark.parametrize("translate", [True, False], ids=["nat", "local"])
@@ -239,7 +239,7 @@ def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer() -> None:
     case = Case(asks=True)
     case.has = True
     (frame,) = tunnelled(ip(4, DIP) / TCP(sport=40000, dport=80, flags="A"))
-    case.slow.inbound(Verdict.UNKNOWN, frame, 0.0)
+    case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
     vip = ip_address(ip(4).dst)
     assert case.asked == [Flow(6, vip, 40000, ip_address(DIP), 8080)]
 

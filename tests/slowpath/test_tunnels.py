@@ -80,5 +80,5 @@ def test_fragments_of_a_tunnels_packet_and_what_is_in_no_tunnel_have_nothing_ins
 def test_what_came_to_an_agent_that_kept_it_is_known_by_its_tunnel(kind: str) -> None:
     mux, ports = made(kind)
     ((_, came),) = mux.forwarder.tunnel(bytes(ip(4) / segment()), mux.control.rows["web4", "b0"])
-    flow = flow_at_agent(came, None, Verdict.UNKNOWN, ports)
+    flow = flow_at_agent(came, None, Verdict.UNKNOWN_CONNECTION, ports)
     assert flow is not None and bytes(Ether(flow).payload) == hopped(ip(4) / segment())

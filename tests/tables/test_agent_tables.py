@@ -191,8 +191,8 @@ def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
 @pytest.mark.parametrize(
     ("given", "mode", "verdict"),
     [
-        (config(service(1)), "nat", Verdict.UNKNOWN),
-        (config(service(1)), "local", Verdict.UNKNOWN),
+        (config(service(1)), "nat", Verdict.UNKNOWN_CONNECTION),
+        (config(service(1)), "local", Verdict.UNKNOWN_CONNECTION),
         (config(service(1, protocol="udp")), "nat", Verdict.DELIVERED),
         (config(service(1, dip="10.99.0.1", host=HOST)), "nat", Verdict.DELIVERED),
         (config(service(1)).model_copy(update={"slowpath": SlowPath(second_chance=False)}), "nat", Verdict.DELIVERED),

@@ -150,7 +150,7 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
 def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
     passage, _ = host.pass_(by_mux(client(40001)))
     found = host.explain(passage)
-    assert passage.verdict == Verdict.UNKNOWN
+    assert passage.verdict == Verdict.UNKNOWN_CONNECTION
     assert found["flow"] == "no entry" and "the host's sockets are asked" in found["endpoint"]
     assert "translation" not in found
 
@@ -158,7 +158,7 @@ def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
 def test_a_packet_in_udp_is_known_by_its_tunnels_port(host: AgentHost) -> None:
     gue = IP(src=str(LOCAL), dst="10.1.1.2") / UDP(sport=50000, dport=6080) / client(40001).packet()
     passage, target = host.pass_(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / gue))
-    assert passage.verdict == Verdict.UNKNOWN
+    assert passage.verdict == Verdict.UNKNOWN_CONNECTION
     assert host.explain(passage)["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
 
 
