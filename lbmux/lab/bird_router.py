@@ -1,8 +1,8 @@
-"""A router of the lab: BIRD, with the mux's routes in its kernel, several ways to a VIP beside one another (ECMP).
+"""A router of the lab: BIRD installs the muxes' routes in the kernel, with ECMP over several next hops.
 
     python -m lbmux.lab.bird_router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
 
-It writes BIRD's configuration and becomes BIRD.  A router of a PoP also tells the routes to an upstream router.
+It writes BIRD's configuration and then executes BIRD.  A PoP's router also announces the routes to an upstream router.
 """
 
 import argparse
@@ -22,7 +22,10 @@ LISTENING = "ipv4 { import all; export none; }; ipv6 { import all; export none; 
 
 
 def configuration(pairs: Sequence[tuple[str, str]], password: str = "", numbers: tuple[int, int] = (AS, MUX_AS)) -> str:
-    """``pairs``: own address and a mux's; ``numbers``: own AS and theirs.  One that has no BFD is not held to it."""
+    """BIRD's configuration.  ``pairs``: own address and mux's address.  ``numbers``: own AS and the muxes' AS.
+
+    Muxes without BFD can connect too.
+    """
     own_as, peer_as = numbers
     lines = [
         f"router id {pairs[0][0]};",
@@ -43,7 +46,7 @@ def configuration(pairs: Sequence[tuple[str, str]], password: str = "", numbers:
 
 
 def upstream(pair: tuple[str, str], prepend: int) -> str:
-    """Tell all routes to another router, as ``prepend`` ASs farther away than they are."""
+    """A session that announces all routes to another router, with own AS prepended ``prepend`` times."""
     local, peer = pair
     longer = f"bgp_path.prepend({AS}); " * prepend
     return (
@@ -53,7 +56,7 @@ def upstream(pair: tuple[str, str], prepend: int) -> str:
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """What a router of any kind is told."""
+    """The command-line options of BIRD and FRR routers."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--local", action="append", required=True)
@@ -71,7 +74,7 @@ def main() -> None:
     given = parser.parse_args()
     program = shutil.which("bird", path=SEARCH)
     if program is None:
-        sys.exit("bird is not installed: the package bird2")
+        sys.exit("bird is not installed: install the package bird2")
     given.directory.mkdir(exist_ok=True)
     config = given.directory / "bird.conf"
     pairs = list(zip(given.local, given.peer, strict=True))

@@ -1,15 +1,15 @@
-"""Traffic: long connections to an echo service, always in use, and short ones opened all the time.
+"""Traffic: long connections to an echo service that are always in use, and a stream of short ones.
 
     python -m lbmux.lab.connections 192.0.2.1 7 --connections 50
 
-Each long connection sends a numbered line, waits for its answer (``NAME NUMBER``), pauses, and so on; they take turns,
-for what waits for its own client would look like a stall of the network.
+Each long connection sends a numbered line, waits for the answer (``NAME NUMBER``), pauses, and repeats.  The
+connections are staggered, since a delay in this client would look like a stall of the network.
 
 A report is a line of JSON on stdout: one when all long connections are answered, one for every line on stdin, and a
 last one at the end of stdin or of ``--seconds``.  A line ``idle-push SECONDS`` or ``half-closed SECONDS`` first makes
-every long connection fall silent, until the server speaks; its report comes when all are silent.
+every long connection silent until the server speaks; its report comes when all are silent.
 
-What a report says of time and of short connections is since the one before.  ``trouble``: when, by the monotonic clock,
+Times and short connections in a report count since the previous report.  ``trouble``: the monotonic time at which
 something was last late (more than ``--late-ms``), failed or broke, or null.  ``waiting``: short connections that are
 late and still wait for their answer.
 """
@@ -33,14 +33,14 @@ from lbmux.lab.processes import python
 
 START_TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
-"""A new connection that is not answered by then has failed."""
+"""A new connection without an answer after this time has failed."""
 LATE_MS = 50.0
 
 
 class Silence(NamedTuple):
-    """Nothing is sent until the server speaks first, ``seconds`` after it was asked to.
+    """Silence until the server speaks, ``seconds`` after it was asked to.
 
-    ``half-closed``: the client has ended its direction and closes after that; ``idle-push``: it goes on.
+    ``half-closed``: the client half-closes, and closes after the answer.  ``idle-push``: the connection continues.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class Silence(NamedTuple):
 
 @dataclass
 class Connection:
-    """``broken`` says why it cannot go on; ``longest_stall_ms`` is the longest wait for an answer.
+    """A long connection.  ``broken``: why it ended.  ``longest_stall_ms``: the longest wait for an answer.
 
-    ``was_silent``: it has fallen silent, and may have been spoken to since.
+    ``was_silent``: it fell silent at some time; the server may have spoken since.
     """
 
     number: int
@@ -72,7 +72,7 @@ class Connection:
         self.waiting_since = time.monotonic()
 
     def waited(self) -> float:
-        """The wait is over; how long it was, in ms."""
+        """End the wait, and return its length in ms."""
         stall_ms = self.waits_ms
         self.longest_stall_ms = max(self.longest_stall_ms, round(stall_ms, 1))
         self.waiting_since = None
@@ -80,7 +80,7 @@ class Connection:
 
     @property
     def waits_ms(self) -> float:
-        """How long by now."""
+        """The current wait in ms."""
         return 0.0 if self.waiting_since is None else 1000 * (time.monotonic() - self.waiting_since)
 
     def report(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Connection:
 
 @dataclass
 class Short:
-    """What became of the short connections."""
+    """Results of the short connections."""
 
     answered: Counter[str] = field(default_factory=Counter)  # by backend
     failed: Counter[str] = field(default_factory=Counter)  # by reason
@@ -109,15 +109,15 @@ class Traffic:
     def __init__(self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS) -> None:
         self._to, self._pause_s, self._late_ms = (address, port), pause_s, late_ms
         self.silence: Silence | None = None
-        """What every long connection does once, instead of its next line."""
+        """The silence that every long connection begins once, instead of its next line."""
         self._trouble: float | None = None
         self._connections: list[Connection] = []
         self._short = Short()
         self._opened: list[float] = []
-        """When those of the short connections that have no answer yet were opened."""
+        """The opening times of short connections that have no answer yet."""
 
     async def hold(self, connection: Connection, turn_s: float = 0.0) -> None:
-        """Use one connection until it breaks, ``turn_s`` out of step with others that are opened now."""
+        """Use one connection until it breaks.  ``turn_s``: its offset from others that are opened now."""
         self._connections.append(connection)
         connection.wait()
         try:
@@ -148,7 +148,7 @@ class Traffic:
     async def _fall_silent(
         self, silence: Silence, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Ask the server to repeat its answer later, and wait for that without a word.  It is late from then on."""
+        """Ask the server to repeat its answer later, and wait for it silently.  After that time it counts as late."""
         text = f"later {silence.seconds:g}"
         connection.wait()
         writer.write(text.encode() + b"\n")
@@ -177,7 +177,7 @@ class Traffic:
         connection.lines += 1
 
     async def open_short(self, every_s: float) -> None:
-        """Open a connection every so often, each for one line."""
+        """Open short connections at a steady rate, each for one line."""
         async with asyncio.TaskGroup() as group:
             while True:
                 group.create_task(self._one_short())
@@ -212,12 +212,12 @@ class Traffic:
         return [1000 * (now - opened) for opened in self._opened]
 
     async def started(self) -> None:
-        """When every long connection was answered or is broken."""
+        """Wait until every long connection was answered or is broken."""
         while not all(connection.lines or connection.broken for connection in self._connections):
             await asyncio.sleep(0.01)
 
     async def fall_silent(self, silence: Silence) -> None:
-        """Returns when every long connection is silent or broken."""
+        """Wait until every long connection is silent or broken."""
         self.silence = silence
         while not all(connection.was_silent or connection.broken for connection in self._connections):
             await asyncio.sleep(0.01)
@@ -264,7 +264,7 @@ async def run(given: argparse.Namespace) -> None:
 
 
 class Client:
-    """The traffic of a node of a lab, seen from outside: a process that reports when asked."""
+    """The traffic process of a lab node, which reports on request."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -275,7 +275,7 @@ class Client:
         return self._read()
 
     def fall_silent(self, silence: Silence) -> dict[str, Any]:
-        """Have the long connections fall silent; a report from when all are."""
+        """Make the long connections silent, and return a report once all are."""
         self._write(f"{silence.kind} {silence.seconds:g}\n")
         return self._read()
 
@@ -288,14 +288,14 @@ class Client:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise LabError("", "the traffic has ended by itself")
+            raise LabError("", "the traffic process ended unexpectedly")
         said: dict[str, Any] = json.loads(line)
         return said
 
 
 @contextlib.contextmanager
 def traffic(lab: Lab, node: str, address: str, port: int, *options: str) -> Iterator[Client]:
-    """Traffic from a node, as long as the context lasts."""
+    """Run traffic from a node within the context."""
     command = python("lbmux.lab.connections", address, str(port), *options)
     with lab.popen(node, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:

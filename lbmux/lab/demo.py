@@ -1,4 +1,4 @@
-"""The demo: real TCP through router, muxes and agents, and what was expected of it against what was seen.
+"""The demo: real TCP through router, muxes and agents, with expected against observed results.
 
 It stands on a lab of the built-in topology, which it builds anew and takes down again.
 """
@@ -37,7 +37,7 @@ TRANSFER_TIMEOUT_S = 20
 NEW_CONNECTIONS = 300
 HELD_CONNECTIONS = 50
 SETTLE_S = 2.0
-"""How long connections are watched after a change."""
+"""Seconds that connections are watched after a change."""
 DEVIATIONS = 4.0
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
 COMPILING = "; compiling (once)…"
@@ -47,7 +47,7 @@ KILLED, LEFT = MUXES
 
 @dataclass(frozen=True)
 class Row:
-    """One expectation and what came of it."""
+    """One expectation and its observed result."""
 
     what: str
     expected: str
@@ -56,9 +56,9 @@ class Row:
 
 
 def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
-    """Run the demo on a lab of its own making; 0 if every row holds, else 1."""
+    """Run the demo on a new lab.  Returns 0 if every row holds, else 1."""
     progress, start, rows = Console(stderr=True), time.monotonic(), []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit's way to end it: the lab goes then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that timeout(1) removes the lab too
     try:
         with progress.status(f"building the lab{COMPILING if lab.compiles else ''}") as status:
             lab.existing(lab.name, lab.topology).down()
@@ -73,7 +73,7 @@ def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
 
 
 def story(lab: Lab, say: Callable[[str], None]) -> Iterator[Row]:
-    """The steps, in order; each yields rows."""
+    """Run all steps in order and yield their rows."""
     say(f"downloading {MEGABYTES} MB")
     yield from download(lab)
     say(f"uploading {MEGABYTES} MB")
@@ -92,7 +92,7 @@ def story(lab: Lab, say: Callable[[str], None]) -> Iterator[Row]:
 
 
 def download(lab: Lab) -> Iterator[Row]:
-    """A large answer, and the way that it takes."""
+    """A large download, and the path that it takes."""
     before = {node: _bytes(lab, node) for node in ("client", *MUXES)}
     digests = _downloaded(lab, VIP)
     after = {node: _bytes(lab, node) for node in before}
@@ -102,14 +102,14 @@ def download(lab: Lab) -> Iterator[Row]:
     yield _digests(f"download of {MEGABYTES} MB", *digests)
     yield Row(
         "replies bypass the muxes",
-        f"client received ≥ {_mb(TRANSFER_BYTES)}; muxes, like its requests and ACKs, < {_mb(TRANSFER_BYTES / 10)}",
+        f"client received ≥ {_mb(TRANSFER_BYTES)}; muxes (requests and ACKs only) < {_mb(TRANSFER_BYTES / 10)}",
         f"client received {_mb(received)}, sent {_mb(sent)}; muxes received {_mb(through)}",
         received >= TRANSFER_BYTES and 0 < through < TRANSFER_BYTES / 10,
     )
 
 
 def _downloaded(lab: Lab, vip: str) -> tuple[str, str]:
-    """(digest expected, digest seen)"""
+    """(expected digest, observed digest)"""
     answer = _curl(lab, vip, f"/bytes/{TRANSFER_BYTES}")
     return body_digest(TRANSFER_BYTES), hashlib.sha256(answer).hexdigest()
 
@@ -122,7 +122,7 @@ def upload(lab: Lab, vip: str = VIP, how: str = "") -> Row:
 
 
 def spread(lab: Lab, service: str, count: int) -> Iterator[Row]:
-    """New connections one after the other: each backend's share follows its weight."""
+    """Open new connections in turn: each backend's share follows its weight."""
     ask_name = {"web": _whoami, "web6": lambda: _whoami(VIP6), "echo": _echo}[service]
     names = lab.inside("client", lambda: Counter(ask_name() for _ in range(count)))
     weights = {b["name"]: b["weight"] for b in _service(lab.config_in_force, service)["backends"]}
@@ -138,12 +138,12 @@ def spread(lab: Lab, service: str, count: int) -> Iterator[Row]:
 
 
 def lose_a_mux(lab: Lab, client: Client) -> Iterator[Row]:
-    """Kill a mux and route past it: the other has the same table."""
+    """Kill a mux and route around it: the other has the same table."""
     ports = {connection["local_port"] for connection in client.first["connections"]}
     through = _connections_through(lab, ports)
     yield Row(
         f"{HELD_CONNECTIONS} connections, before",
-        f"some through {KILLED}, the others through {LEFT}",
+        f"some through {KILLED}, some through {LEFT}",
         ", ".join(f"{count} through {mux}" for mux, count in through.items()),
         sum(through.values()) == HELD_CONNECTIONS and all(through.values()),
     )
@@ -168,7 +168,7 @@ def add_a_backend(lab: Lab, client: Client) -> Iterator[Row]:
     _service(config, "echo")["backends"].append({"name": "h3", "dip": port.ip, "port": ECHO_PORT, "weight": 1})
     before = client.report()
     lab.write_config(config)
-    # Agents first: they must know a backend before a mux sends to it.
+    # Agents first: they must know a backend before a mux sends packets to it.
     changes = {node: reload(lab, node) for node in (*HOSTS, LEFT)}
     time.sleep(SETTLE_S)
     added = ["service echo: backend h3 added"]
@@ -181,7 +181,7 @@ def add_a_backend(lab: Lab, client: Client) -> Iterator[Row]:
 
 
 def reload(lab: Lab, node: str) -> list[str]:
-    """What the daemon of a node says that the configuration changed."""
+    """The changes that a node's daemon reports for a reload."""
     try:
         changes: list[str] = ask(lab.directory / f"{node}.sock", "reload")["changes"]
     except ControlError as error:
@@ -199,9 +199,9 @@ def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
 
 
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:
-    """Source ports of the TCP packets to a port that leave by an interface of this namespace for so long."""
+    """Source ports of TCP packets to a port that leave by an interface of this namespace within ``seconds``."""
     found, deadline = set(), time.monotonic() + seconds
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # 0: nothing before bind
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # protocol 0: no frames until bind
         sock.bind((interface, ETH_P_ALL))
         while (left := deadline - time.monotonic()) > 0:
             if select.select([sock], [], [], left)[0]:
@@ -216,15 +216,15 @@ def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int
 
 
 def _go_on(what: str, before: dict[str, Any], after: dict[str, Any]) -> Row:
-    """Connections go on if they were answered since, by whom they were answered before."""
+    """A row for connections, which survive if their own backend has answered since."""
     pairs = list(zip(before["connections"], after["connections"], strict=True))
     fine = [b for a, b in pairs if not b["broken"] and b["lines"] > a["lines"] and b["backend"] == a["backend"]]
     reasons = Counter(b["broken"] or "stuck" for _, b in pairs if b not in fine)
     stall_ms = max(b["longest_stall_ms"] for _, b in pairs)
-    seen = f"{len(fine)} go on, longest stall {stall_ms:.0f} ms"
+    seen = f"{len(fine)} survive, longest stall {stall_ms:.0f} ms"
     seen += "".join(f"; {count} {reason}" for reason, count in reasons.items())
     return Row(
-        f"{what} under {len(pairs)} connections", f"{HELD_CONNECTIONS} go on, each with its backend", seen,
+        f"{what} under {len(pairs)} connections", f"{HELD_CONNECTIONS} survive, each with its backend", seen,
         len(fine) == HELD_CONNECTIONS,
     )  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""A router of the lab: FRR, the second kind beside BIRD; muxes are told nothing of which one it is.
+"""A router of the lab: FRR, the alternative to BIRD.  Muxes need no setting for either.
 
     python -m lbmux.lab.frr_router DIRECTORY --peer 10.0.1.2 --local 10.0.1.1 ...
 
-FRR is several daemons: zebra has the kernel's routes, bfdd speaks BFD, bgpd BGP.  All are children of this process,
-with their files in the directory; when it is told to end, or one of them has ended, all end.
+FRR has several daemons: zebra for the kernel's routes, bfdd for BFD, bgpd for BGP.  All are children of this process,
+with their files in the directory.  All end on SIGTERM, or when one of them ends.
 """
 
 import shutil
@@ -19,13 +19,13 @@ from lbmux.lab.bird_router import AS, MUX_AS, options
 
 SEARCH = "/usr/lib/frr"
 DAEMONS = ("zebra", "bfdd", "bgpd")
-"""In the order of their starts: the others look for zebra's socket, bgpd for bfdd's sessions."""
+"""In start order: all need zebra's socket, and bgpd needs bfdd."""
 USER = "frr"
-"""They refuse to be root.  As the kernel forgets whom to kill with its parent when a process changes its user, they
-outlive a parent that is killed: tell it by SIGTERM."""
+"""The daemons refuse to run as root.  The kernel clears a process's parent-death signal when it changes its user, so
+they survive if this process is killed: end it with SIGTERM."""
 START_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 0.8
-"""Of each; all together less than the lab waits for this process."""
+"""Seconds for each daemon to start; the sum is less than the lab's limit for this process."""
 
 BFD = """bfd
  profile lab
@@ -36,12 +36,12 @@ BFD = """bfd
 
 
 def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
-    """bgpd's; ``pairs``: own address and a mux's."""
+    """bgpd's configuration.  ``pairs``: own address and mux's address."""
     peers = [peer for _, peer in pairs]
     lines = [
         f"router bgp {AS}",
         " bgp router-id 10.255.0.1",
-        " no bgp ebgp-requires-policy",  # nothing is taken from an outside AS without a policy otherwise
+        " no bgp ebgp-requires-policy",  # otherwise eBGP routes without a policy are rejected
         " no bgp default ipv4-unicast",
     ]
     for peer in peers:
@@ -59,7 +59,7 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
 
 
 def command(daemon: str, directory: Path) -> list[str]:
-    """No TCP for its console, and every path its own: other FRRs of this machine use the usual ones."""
+    """A daemon's command line without a TCP console, and with its own paths, to avoid those of other FRR instances."""
     given = ["-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid"), "-P", "0"]
     own = ["--vty_socket", str(directory), "-z", str(directory / "zserv.api"), "-u", USER, "-g", USER]
     bfd = {"bfdd": ["--bfdctl", str(directory / "bfdd.sock")]}
@@ -67,14 +67,14 @@ def command(daemon: str, directory: Path) -> list[str]:
 
 
 def wait_for(daemon: str, child: "subprocess.Popen[bytes]", directory: Path) -> None:
-    """Until the daemon has its console's socket, and so everything that others look for."""
+    """Wait for the daemon's console socket, which it creates after everything that other daemons need."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (directory / f"{daemon}.vty").exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def run(directory: Path) -> None:
-    """Start all, and end when one has ended.  SIGTERM may come at any time: every child is known from its start."""
+    """Start all daemons, and end when one ends.  SIGTERM may arrive at any time, so children are recorded at once."""
     children: list[subprocess.Popen[bytes]] = []
     try:
         for daemon in DAEMONS:
@@ -98,7 +98,7 @@ def main() -> None:
     given = options(__doc__).parse_args()
     missing = [daemon for daemon in DAEMONS if not Path(SEARCH, daemon).exists()]
     if missing:
-        sys.exit(f"{', '.join(missing)} not installed: the package frr")
+        sys.exit(f"{', '.join(missing)} not installed: install the package frr")
     given.directory.mkdir(exist_ok=True)
     texts = {"bfdd": BFD, "bgpd": configuration(zip(given.local, given.peer, strict=True), given.password)}
     for daemon in DAEMONS:

@@ -1,9 +1,9 @@
-"""A layer-7 proxy of the lab: HAProxy, which ends clients' connections and has its own with application servers.
+"""A layer-7 proxy of the lab: HAProxy terminates clients' connections and opens its own to application servers.
 
     python -m lbmux.lab.haproxy FILE --web-port 80 --echo-port 7 --server a1 10.2.1.2 8080 8007 ...
 
-It listens, writes HAProxy's configuration and becomes HAProxy, which is handed the sockets: so no connection is refused
-from the moment that this one says it is ready, and one process is all there is to stop or kill.
+It listens, writes HAProxy's configuration and then executes HAProxy with the open sockets.  So no connection is refused
+once it reports ready, and there is only one process to stop or kill.
 """
 
 import argparse
@@ -30,12 +30,12 @@ defaults
  balance roundrobin
  default-server check inter 200ms rise 1 fall 2 on-marked-down shutdown-sessions
 """
-"""A server that fails two checks is out, and its connections end at once instead of hanging."""
+"""A server is taken out after two failed checks, and its connections are closed at once."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """``mode``: http, where requests are read and spread, or tcp, where bytes are passed on."""
+    """``mode``: http balances requests, tcp passes bytes through."""
 
     name: str
     mode: str
@@ -52,7 +52,7 @@ def configuration(listeners: Iterable[Listener]) -> str:
 
 
 def listen(port: int) -> int:
-    """A descriptor of a socket that outlives this program's change into another."""
+    """A listening socket's descriptor that stays open across exec."""
     made = socket.create_server(("", port), backlog=BACKLOG)
     made.set_inheritable(True)
     return made.detach()
@@ -69,7 +69,7 @@ def main() -> None:
     given = parser.parse_args()
     program = shutil.which("haproxy", path=SEARCH)
     if program is None:
-        sys.exit("haproxy is not installed: the package haproxy")
+        sys.exit("haproxy is not installed: install the package haproxy")
     web = [(name, address, int(port)) for name, address, port, _ in given.server]
     echo = [(name, address, int(port)) for name, address, _, port in given.server]
     listeners = (

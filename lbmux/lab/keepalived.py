@@ -1,9 +1,9 @@
-"""The VRRP of a mux in the lab: keepalived, which has an address on the mux's interface while this is the active one.
+"""VRRP for a mux in the lab: keepalived adds an address to the mux's interface while this mux is active.
 
     python -m lbmux.lab.keepalived DIRECTORY --interface eth0 --address 10.0.0.10/24 --priority 101 --control MUX.sock
 
-It is keepalived's parent, and asks the mux again and again by its control socket: a mux that doesn't answer, as it is
-dead, frozen or not yet ready, gives the address to the other.  keepalived learns it by a file that it watches.
+It is keepalived's parent and polls the mux's control socket.  If the mux is dead, frozen or not ready, the address
+moves to the other mux.  keepalived gets the mux's health from a file that it tracks.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from lbmux.errors import ControlError
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 ADVERTISEMENTS_S = 0.2
-"""Between two of the active one; silence of three of them, and the other takes over (RFC 5798)."""
+"""Seconds between VRRP advertisements.  After three missing ones the other mux takes over (RFC 5798)."""
 ASK_EVERY_S, ANSWER_TIMEOUT_S = 0.05, 0.2
 HEALTHY, FAILED = "0\n", "1\n"
-"""As keepalived wants it of a tracked file without a weight."""
+"""The contents of a tracked file without a weight (keepalived.conf(5))."""
 
 
 def configuration(interface: str, address: str, priority: int, health: Path) -> str:
-    """keepalived's.  The interface's own MAC address, told by gratuitous ARP: the mux forwards frames to that alone."""
+    """keepalived's configuration.  It uses the interface's own MAC address, the only one that the mux forwards for."""
     return f"""global_defs {{
  vrrp_version 3
 }}
@@ -53,7 +53,7 @@ vrrp_instance vip {{
 
 
 def command(program: str, directory: Path) -> list[str]:
-    """In the foreground, VRRP alone, its log to stderr, and its files in the directory."""
+    """keepalived's command line: foreground, VRRP only, log to stderr, files in the directory."""
     files = ["-f", str(directory / "keepalived.conf"), "-p", str(directory / "pid"), "-r", str(directory / "vrrp.pid")]
     return [program, "--dont-fork", "--vrrp", "--log-console", *files]
 
@@ -67,7 +67,7 @@ def answers(control: Path) -> bool:
 
 
 def follow(control: Path, health: Path, keepalived: "subprocess.Popen[bytes]") -> None:
-    """Tell keepalived of the mux's health until it ends."""
+    """Report the mux's health to keepalived until it ends."""
     said = FAILED
     while keepalived.poll() is None:
         now = HEALTHY if answers(control) else FAILED
@@ -87,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     program = shutil.which("keepalived", path=SEARCH)
     if program is None:
-        sys.exit("keepalived is not installed: the package keepalived")
+        sys.exit("keepalived is not installed: install the package keepalived")
     given.directory.mkdir(exist_ok=True)
     health = given.directory / "health"
     health.write_text(FAILED)

@@ -1,7 +1,7 @@
-"""A lab: a topology brought to life, remembered in a state file, taken down to the last piece.
+"""A lab: it builds a topology, records it in a state file, and removes all of it.
 
-The state file names every namespace and process that was made, before it is used; so a lab that was cut off half way
-can be taken down too, and nothing else ever is.
+The state file names every namespace and process before it is used.  So an interrupted lab can be removed too, and
+nothing else is ever removed.
 """
 
 import contextlib
@@ -30,17 +30,20 @@ from lbmux.lab.topology import Node, Program, Topology
 ROOT = Path("/run/lbmux/lab")
 DEFAULT_NAME = "lbmux"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""Of a lab.  It becomes part of a path that ``down`` removes with everything in it: never one from elsewhere."""
+"""A lab's name.  It is part of a path that ``down`` removes recursively, so it cannot contain slashes."""
 Result = TypeVar("Result")
 
 
 class Lab:
-    """One lab by name; ``topology`` is what ``up`` builds.  Other processes may bring it up and take it down."""
+    """A lab by name.  ``up`` builds ``topology``.  Other processes may build and remove it too."""
 
     def __init__(self, topology: Topology, name: str = DEFAULT_NAME, driver: str = "auto") -> None:
-        """``driver``: what muxes and agents forward with: auto, packet (an agent's is called tun) or xdp."""
+        """``driver`` of muxes and agents: auto, packet (tun for agents) or xdp.  LabError for an invalid name."""
         if not NAME.fullmatch(name):
-            raise LabError("", f"{name!r} cannot be a lab's name: letters and digits, then also - _ and .")
+            raise LabError(
+                "",
+                f"{name!r} is not a valid lab name: use letters, digits, - _ and ., and begin with a letter or digit",
+            )
         self.topology = topology
         self.driver = driver
         self.name = name
@@ -56,7 +59,7 @@ class Lab:
 
     @classmethod
     def existing(cls, name: str, otherwise: Topology) -> "Lab":
-        """The lab of that name as it was brought up; where there is none, one of another topology."""
+        """The lab of that name with its recorded topology, or with ``otherwise`` if it does not exist."""
         lab = cls(otherwise, name)
         if lab._recorded is not None:
             lab.topology, lab.driver = lab._recorded
@@ -67,27 +70,29 @@ class Lab:
 
     @property
     def compiles(self) -> bool:
-        """Whether programs that start now have to compile first, which takes seconds, once."""
+        """Whether programs that start now must compile first, which takes seconds, once."""
         directory = cache.directory()
         return directory is None or not any(directory.glob("*.nbi"))
 
     @property
     def is_up(self) -> bool:
-        """Whether all that was made is there: namespaces, and processes alive."""
+        """Whether all recorded namespaces exist and all recorded processes run."""
         self._read_state()
         there = all(namespaces.exists(name) for name in self._made)
         return self._complete and there and all(process.alive for process in self.processes)
 
     def up(self, programs: bool = True) -> bool:
-        """Build it; False if it was up.  A lab that is half there is taken down first."""
+        """Build the lab.  Returns False if it was up.  An incomplete lab is removed first."""
         if self.is_up:
             if self._recorded not in (None, (self.topology, self.driver)):
-                raise LabError("", f"{self.name} is up, of another topology or driver: lbmux lab down")
+                raise LabError("", f"{self.name} is up with another topology or driver: run `lbmux lab down` first")
             return False
         self.existing(self.name, self.topology).down()
         for node in self.topology.nodes:
             if namespaces.exists(self.namespace(node.name)):
-                raise LabError("", f"namespace {self.namespace(node.name)} is there and not ours: take another --name")
+                raise LabError(
+                    "", f"namespace {self.namespace(node.name)} exists and is not part of this lab: use another --name"
+                )
         try:
             self.directory.mkdir(parents=True)
             self._write_state()
@@ -106,10 +111,10 @@ class Lab:
         return True
 
     def down(self) -> bool:
-        """Remove what was made, and only that; whether there was anything."""
+        """Remove everything that the lab recorded, and nothing else.  Returns False if there was nothing."""
         if not self.directory.exists():
             return False
-        self._read_state()  # another process may have brought it up since
+        self._read_state()  # another process may have built it since
         processes.end(self.processes)
         self.processes = []
         for port in (port for link in self.topology.links for port in (link.a, link.b)):
@@ -122,9 +127,9 @@ class Lab:
         return True
 
     def start_programs(self, but: tuple[str, str] = ("", "")) -> None:
-        """Every program of every node, side by side; but one of each kind first, which compiles for the others.
+        """Start every program of every node in parallel; one of each kind first, which compiles for the others.
 
-        ``but``: (node, program) that is left out.
+        ``but``: a (node, program) to leave out.
         """
         jobs = [(node, one) for node in self.topology.nodes for one in node.programs if (node.name, one.name) != but]
         first = list({program.name: (node, program) for node, program in reversed(jobs)}.values())
@@ -134,7 +139,7 @@ class Lab:
                     future.result()
 
     def start(self, node: Node, program: Program) -> Process:
-        """Start a program of a node; when it returns, the program is ready."""
+        """Start a program of a node, and return when it is ready."""
         agent_driver = {"packet": "tun"}.get(self.driver, self.driver)
         values = {"config": str(self.config), "state": str(self.directory), "node": node.name}
         values |= {"mux_driver": self.driver, "agent_driver": agent_driver}
@@ -155,14 +160,14 @@ class Lab:
         for process in self.processes:
             if (process.node, process.name) == (node, name) and process.alive:
                 return process
-        raise LabError(node, f"no {name} runs there")
+        raise LabError(node, f"no {name} runs on this node")
 
     def inside(self, node: str, work: Callable[[], Result]) -> Result:
-        """Do something in a node's namespace."""
+        """Call ``work`` in a node's namespace, and return its result."""
         return namespaces.inside(self._namespace_of(node), work)
 
     def run(self, node: str, command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
-        """Run a command in a node and wait for it."""
+        """Run a command in a node's namespace, and wait for it."""
         name = self._namespace_of(node)
         return subprocess.run(command, preexec_fn=lambda: namespaces.enter(name), **options)
 
@@ -172,7 +177,7 @@ class Lab:
 
     def _namespace_of(self, node: str) -> str:
         if node not in {known.name for known in self.topology.nodes}:
-            raise LabError(node, f"no such node: {', '.join(known.name for known in self.topology.nodes)}")
+            raise LabError(node, f"no such node; nodes are {', '.join(known.name for known in self.topology.nodes)}")
         if not namespaces.exists(self.namespace(node)):
             raise LabError(node, "the lab is not up: lbmux lab up")
         if os.geteuid() != 0:
@@ -180,14 +185,14 @@ class Lab:
         return self.namespace(node)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """The services that all muxes and agents share.  Moved into place, so nobody reads half of it."""
+        """Write the configuration that all muxes and agents share, atomically."""
         self.config_in_force = config
         fresh = self.config.with_suffix(".new")
         fresh.write_text(yaml.safe_dump(config, sort_keys=False))
         fresh.replace(self.config)
 
     def status(self) -> dict[str, Any]:
-        """The nodes, their addresses and their programs."""
+        """The lab's nodes, their addresses and their programs, for `lbmux lab show`."""
         return {
             "name": self.name,
             "topology": self.topology.name,
@@ -219,7 +224,7 @@ class Lab:
             state = json.loads(self._state.read_text())
             self._complete, self._made = state["complete"], state["namespaces"]
             self.processes = [Process(**process) for process in state["processes"]]
-            if isinstance(state["topology"], dict):  # a lab of an earlier version has only its name there
+            if isinstance(state["topology"], dict):  # earlier versions recorded only the topology's name
                 self._recorded = topology_file.parse(state["topology"]), state["driver"]
 
     def _write_state(self) -> None:

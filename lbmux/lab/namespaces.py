@@ -1,4 +1,4 @@
-"""Network namespaces: made, entered, filled with links, addresses, routes and settings, removed."""
+"""Network namespaces: create, enter, configure (links, addresses, routes, sysctls) and remove them."""
 
 import ctypes
 import os
@@ -20,13 +20,13 @@ from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
 CLONE_NEWNET = 0x40000000
 PERMANENT = 0x80  # NUD_PERMANENT
 PASS = bytes.fromhex("b700000002000000 9500000000000000")
-"""An XDP program that only passes: r0 = XDP_PASS; exit."""
+"""An XDP program that passes all frames: r0 = XDP_PASS; exit."""
 Result = TypeVar("Result")
-_libc = ctypes.CDLL(None, use_errno=True)  # here, since a child that was forked from a thread should load nothing
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded here, since a child forked from a thread should not load libraries
 
 
 def enter(name: str) -> None:
-    """Move the calling thread into a namespace, for good."""
+    """Move the calling thread into a namespace permanently."""
     descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{name}", os.O_RDONLY)
     try:
         if _libc.setns(descriptor, CLONE_NEWNET) != 0:
@@ -36,7 +36,7 @@ def enter(name: str) -> None:
 
 
 def inside(name: str, work: Callable[[], Result]) -> Result:
-    """Do something in a namespace: in a thread of its own, which ends there."""
+    """Call ``work`` in a namespace, in a temporary thread, and return its result."""
     outcome: list[Any] = []
 
     def body() -> None:
@@ -65,7 +65,7 @@ def remove(name: str) -> None:
 
 
 def build(topology: Topology, name_of: Callable[[str], str]) -> None:
-    """Everything but the programs; ``name_of`` gives a node's namespace."""
+    """Build the topology without its programs.  ``name_of`` maps a node to its namespace."""
     for node in topology.nodes:
         netns.create(name_of(node.name))
         inside(name_of(node.name), lambda node=node: _set_up(node))  # type: ignore[misc]
@@ -109,7 +109,7 @@ def configure(port: Port, mtu: int) -> None:
             ip.addr("add", index=index, address=address, prefixlen=int(length))
         ip.link("set", index=index, state="up", mtu=mtu)
         if port.takes_xdp:
-            with suppress(BpfError):  # no XDP to be had here, so nobody will send by it either
+            with suppress(BpfError):  # this kernel has no XDP, so no program sends with XDP_TX either
                 program = load_program(Attach.XDP, PASS, "lbmux_pass").descriptor
                 ip.link("set", index=index, xdp_fd=program)
                 os.close(program)
@@ -175,13 +175,13 @@ def byte_counters(interface: str) -> tuple[int, int]:
 
 
 def link_mac(interface: str) -> int:
-    """The MAC address of an interface of the current namespace, as 48 bits as loaded from the wire."""
+    """The MAC address of an interface of the current namespace, as a 48-bit integer in load order."""
     with IPRoute() as ip:
         return mac_to_int(ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))
 
 
 def set_neighbour(interface: str, address: str, mac: int) -> None:
-    """A neighbour of the current namespace, for good: nobody is asked for its MAC address."""
+    """Add a permanent neighbour entry in the current namespace."""
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=interface)[0]
         ip.neigh("replace", dst=address, lladdr=mac_from_int(mac), ifindex=index, state=PERMANENT)

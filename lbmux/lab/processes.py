@@ -1,4 +1,4 @@
-"""Processes of a lab: started in a namespace, known by process id and start time, ended only if they are ours."""
+"""Processes of a lab: started in a namespace, identified by process id and start time, and ended only if both match."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from lbmux.errors import LabError
 from lbmux.lab.namespaces import enter
 
 READY_TIMEOUT_S = 120.0
-"""Whoever comes first compiles, which may take a minute on a machine that has other work too."""
+"""Seconds.  The first program of a kind compiles, which may take a minute on a busy machine."""
 TERM_TIMEOUT_S = 3.0
 LOG_TAIL_LINES = 12
 
 
 @dataclass(frozen=True)
 class Process:
-    """``started``: the start time in clock ticks, field 22 of /proc/PID/stat; a recycled id has another."""
+    """``started``: start time in clock ticks (field 22 of /proc/PID/stat), which detects a recycled process id."""
 
     node: str
     name: str
@@ -36,7 +36,7 @@ class Process:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None where there is none, or only its remains."""
+    """The start time of a process in clock ticks since boot; None if it does not exist or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -49,7 +49,7 @@ def start(
     namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool,
     record: Callable[[Process], None],
 ) -> Process:  # fmt: skip
-    """Start a detached process in a namespace and ``record`` it; with ``ready``, wait until it says so (sd_notify)."""
+    """Start a detached process in a namespace and ``record`` it.  With ``ready``, wait for its sd_notify message."""
     with contextlib.ExitStack() as stack:
         environment, listener = dict(os.environ), None
         if ready:
@@ -87,7 +87,7 @@ def tail(log: Path) -> str:
 
 
 def end(processes: Sequence[Process]) -> None:
-    """End processes, kindly at first."""
+    """End processes: with SIGTERM first, then with SIGKILL."""
     for process in processes:
         kill(process, signal.SIGTERM)
     deadline = time.monotonic() + TERM_TIMEOUT_S
@@ -105,7 +105,7 @@ def kill(process: Process, number: signal.Signals) -> None:
 
 
 def _running(process: Process) -> bool:
-    """Whether it still runs; a child of ours that has ended is reaped."""
+    """Whether the process still runs.  A child that has ended is reaped."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
     return process.alive

@@ -1,11 +1,11 @@
-"""A server of the lab: real HTTP, and an echo of lines, both of which say whose they are.
+"""A server of the lab: HTTP, and an echo of lines.  Both answer with the server's name.
 
     GET /whoami        its name
     GET /bytes/N       N bytes, the same from every server
-    PUT /digest        the SHA-256 of what was sent, in hexadecimal
+    PUT /digest        the SHA-256 of the request's body, in hexadecimal
 
-The echo answers each line ``TEXT`` with ``NAME TEXT``; a line ``later SECONDS`` once more after so long, even where
-the client has ended its own direction since.
+The echo answers each line ``TEXT`` with ``NAME TEXT``.  It repeats the answer to ``later SECONDS`` after that time,
+even if the client has half-closed the connection.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What a lab is made of, as data: nodes, links, addresses, routes, settings, programs.  Something else builds it.
+"""A lab's topology as data: nodes, links, addresses, routes, sysctls, programs.  lbmux.lab.namespaces builds it.
 
-Every node is a network namespace, every link a pair of veth ends.  The topology here is Ananta's: a client, a
-router that spreads flows over two muxes, three hosts; all on one router, each on a subnet of its own.
+Every node is a network namespace, every link a veth pair.  The topology here is Ananta's: a client, a router that
+spreads flows over two muxes, and three hosts, each on its own subnet behind the router.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,13 @@ from pydantic import ConfigDict
 
 ROUTER_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
-    # Layer 4 and inner headers as ports say: policy 1 is not per flow on veth, retransmissions reach other muxes.
+    # Policy 3 hashes the fields below.  Policy 1 is not per flow on veth: retransmissions reach other muxes.
     "net.ipv4.fib_multipath_hash_policy": "3",
     "net.ipv4.fib_multipath_hash_fields": "55",
 }
 NODE_SYSCTLS = {
-    # A new namespace takes its first settings from the machine.  Where that forwards, as it does with containers, a mux
-    # would send a VIP's packets back to the router.
+    # A new namespace inherits the machine's settings.  If that forwards, as with containers, a mux would send VIP
+    # packets back to the router.
     "net.ipv4.ip_forward": "0",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
@@ -35,7 +35,7 @@ ROUTER_SYSCTLS_IPV6 = {
 IPV6_SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "0",
     "net.ipv6.conf.default.disable_ipv6": "0",
-    # Addresses are there at once, and nobody looks for routers.
+    # Addresses are usable at once (no duplicate address detection), and no router solicitations are sent.
     "net.ipv6.conf.all.accept_dad": "0",
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
@@ -43,16 +43,16 @@ IPV6_SYSCTLS = {
 }
 INTERFACE_NAME_CHARACTERS = 15
 PLACEHOLDERS = ("config", "state", "node", "mux_driver", "agent_driver")
-"""What may stand in braces in a program's arguments; the lab fills it in."""
+"""Placeholders in braces in a program's arguments, which the lab fills in."""
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 VIP_ON_LOOPBACK = {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
 WIRE = {"tx": False, "tso": False, "gso": False}
-"""Of a router's port to a mux or a host: frames leave as on a wire, whole and with finished checksums."""
+"""Offloads of a router's port to a mux or host: frames leave as on a wire, segmented and with finished checksums."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """``via``: one gateway, or several for ECMP.  ``advmss`` is what TCP here tells its peers."""
+    """``via``: one gateway, or several for ECMP.  ``advmss``: the MSS that TCP advertises on this route."""
 
     __pydantic_config__ = STRICT
 
@@ -63,7 +63,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Port:
-    """One end of a link: an interface of a node; without an address, it is a switch's."""
+    """One end of a link: an interface of a node.  A switch's port has no address."""
 
     __pydantic_config__ = STRICT
 
@@ -73,7 +73,7 @@ class Port:
     offloads: dict[str, bool] = field(default_factory=dict)
     more_addresses: tuple[str, ...] = ()
     takes_xdp: bool = False
-    """Whether the other end may send by XDP_TX: a veth end has to have a program of its own to be woken by that."""
+    """Whether the other end may send with XDP_TX, which a veth delivers only to an end with an XDP program."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Program:
-    """A process of a node: arguments of ``python -m``; ``ready``: it says so by sd_notify."""
+    """A process of a node: arguments of ``python -m``.  ``ready``: it reports readiness by sd_notify."""
 
     __pydantic_config__ = STRICT
 
@@ -114,12 +114,12 @@ class Node:
     routes: tuple[Route, ...] = ()
     programs: tuple[Program, ...] = ()
     switches: bool = False
-    """Whether its interfaces are the ports of an Ethernet switch."""
+    """Whether the node is an Ethernet switch with its interfaces as ports."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole lab.  ``config`` is the file of services that muxes and agents share."""
+    """A whole topology.  ``config``: the configuration that muxes and agents share."""
 
     __pydantic_config__ = STRICT
 
@@ -142,7 +142,7 @@ class Topology:
 VIP, VIP6, WEB_PORT, ECHO_PORT, SERVER_PORT = "192.0.2.1", "2001:db8:192::1", 80, 7, 8080
 SERVER_ECHO_PORT = 8007
 TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6 = 1440, 1400
-"""The TCP payload that fits 1500 bytes beside the headers of IP in IP, and of IPv6 in IPv6."""
+"""The TCP payload that fits in 1500 bytes with IP-in-IP headers, for IPv4 and for IPv6."""
 
 
 def _subnet(node: str, network: str, network6: str, offloads: dict[str, bool]) -> Link:
@@ -175,7 +175,7 @@ def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route
 
 
 def ananta(mux_count: int = 2) -> Topology:
-    """Client, router, two muxes, three hosts: two whose agents translate (nat), one that has the VIPs (local)."""
+    """Client, router, two muxes and three hosts: two with agents in mode nat, one in mode local with the VIPs."""
     numbers = range(1, mux_count + 1)
     client = Node("client", "client", IPV6_SYSCTLS, routes=_defaults("198.51.100.1", "2001:db8:100::1"))
     to_vips = (
@@ -207,7 +207,7 @@ def _mux(n: int) -> Node:
 
 
 def _host(n: int) -> Node:
-    """The third has the VIPs on its loopback interface."""
+    """A host.  The third has the VIPs on its loopback interface."""
     routes = _defaults(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True)
     if n == 3:
         vips = (("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128"))
@@ -236,9 +236,9 @@ ROUTERS = {"bird": "lbmux.lab.bird_router", "frr": "lbmux.lab.frr_router"}
 
 
 def ananta_bgp(*options: str, router: str = "bird", mux_count: int = 2) -> Topology:
-    """Ananta's, but the router learns the way to the VIPs from the muxes; ``options``: more of theirs.
+    """Ananta, with a router that learns the routes to the VIPs from the muxes by BGP.
 
-    ``router``: what runs there, BIRD or FRR.
+    ``options``: more command-line options of the muxes.  ``router``: bird or frr.
     """
     plain = ananta(mux_count)
     peers = [text for n in range(1, mux_count + 1) for text in ("--local", f"10.0.{n}.1", "--peer", f"10.0.{n}.2")]

@@ -1,7 +1,7 @@
-"""Topologies as YAML: read from a file, with every mistake named, and written.
+"""Read and write topologies as YAML, with an error for every mistake.
 
-What is in a file is what is in lbmux.lab.topology, field by field.  ``lbmux lab topology`` prints the built-in one to
-start from.  A lab's state file holds its topology in the same form.
+A file has the fields of lbmux.lab.topology.  ``lbmux lab topology`` prints a built-in one as a start.  A lab's state
+file holds its topology in the same form.
 """
 
 import re
@@ -23,7 +23,7 @@ PLACEHOLDER = re.compile(r"\{(.*?)\}")
 
 
 def load(path: Path) -> Topology:
-    """LabError, with a line for each mistake, where it cannot be used."""
+    """Read a topology.  LabError with a line for each mistake."""
     try:
         given = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -40,33 +40,36 @@ def load(path: Path) -> Topology:
 
 
 def parse(given: Any) -> Topology:
-    """From plain data; ValidationError where its shape is not a topology's."""
+    """A topology from plain data.  ValidationError if the data has another shape."""
     return _TOPOLOGY.validate_python(given)
 
 
 def plain(topology: Topology) -> dict[str, Any]:
-    """As plain data: what YAML and JSON can hold."""
+    """A topology as plain data for YAML and JSON."""
     data: dict[str, Any] = _TOPOLOGY.dump_python(topology, mode="json", exclude_defaults=True)
     return data
 
 
 def problems(topology: Topology) -> Iterator[str]:
-    """What one part names and no other has, and names that cannot be."""
+    """Mistakes across the topology: unknown references, duplicates and invalid names."""
     nodes = Counter(node.name for node in topology.nodes)
-    yield from (f"nodes: {name}: more than one of that name" for name, count in nodes.items() if count > 1)
-    yield from (f"nodes: {name!r}: letters, digits and - only" for name in nodes if not NODE_NAME.fullmatch(name))
+    yield from (f"nodes: {name}: duplicate name" for name, count in nodes.items() if count > 1)
+    yield from (f"nodes: {name!r}: use letters, digits and - only" for name in nodes if not NODE_NAME.fullmatch(name))
     ends = [port for link in topology.links for port in (link.a, link.b)]
     interfaces = Counter((port.node, port.interface) for port in ends)
     for (node, interface), count in interfaces.items():
         if node not in nodes:
             yield f"links: {node}: no such node"
         if count > 1:
-            yield f"links: {node}: {interface}: more than one of that name"
+            yield f"links: {node}: {interface}: duplicate interface name"
         if not 0 < len(interface) <= INTERFACE_NAME_CHARACTERS:
-            yield f"links: {node}: {interface!r}: 1 to {INTERFACE_NAME_CHARACTERS} characters"
+            yield f"links: {node}: {interface!r}: must have 1 to {INTERFACE_NAME_CHARACTERS} characters"
     for node_name, argument in ((n.name, a) for n in topology.nodes for p in n.programs for a in p.arguments):
         unknown = set(PLACEHOLDER.findall(argument)) - set(PLACEHOLDERS)
-        yield from (f"nodes: {node_name}: {{{name}}}: one of {', '.join(PLACEHOLDERS)}" for name in sorted(unknown))
+        yield from (
+            f"nodes: {node_name}: {{{name}}}: unknown placeholder; use one of {', '.join(PLACEHOLDERS)}"
+            for name in sorted(unknown)
+        )
     try:
         Config.model_validate(topology.config)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Why each backend of a service is in the state that it is: by its probes, by command, or by the configuration.
+"""Why each backend of a service is in its state: by health checks, by command, or by the configuration.
 
-What a mux's tables say is joined with what its health says (`lbmux show health`), which alone knows of backends that
-are left out of the tables, and why.
+The mux's tables are joined with its health list (`lbmux show health`), which also has the backends that are not in the
+tables, and the reasons.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from lbmux.tables.snapshot import Snapshot
 MOST_NAMED = 5
 PROBES, BY_COMMAND, NO_WEIGHT, NOT_WANTED = "probes", "by command", "weight 0", "not wanted"
 HINTS = {
-    PROBES: "see why probes of {all} fail ({reason}): its server, its agent, the way there",
-    BY_COMMAND: "`lbmux enable {first}`: {all} were taken out by command",
-    NO_WEIGHT: "give {all} a weight above 0, and `lbmux reload`",
-    NOT_WANTED: "add a backend, by the file or `lbmux add`: {all} only stay for the flows that they have",
+    PROBES: "find out why health checks of {all} fail ({reason}): check server, agent and path",
+    BY_COMMAND: "run `lbmux enable {first}`: taken out by command: {all}",
+    NO_WEIGHT: "give {all} a weight above 0, then run `lbmux reload`",
+    NOT_WANTED: "add a backend in the file or with `lbmux add`; kept only for existing flows: {all}",
 }
-"""By the reason why a backend takes no new flows."""
+"""Hints by the reason why a backend takes no new flows."""
 
 
 @dataclass(frozen=True)
 class BackendState:
-    """``state`` as `lbmux show health` has it; ``serves``: whether the tables give it new flows."""
+    """``state`` is that of `lbmux show health`.  ``serves``: whether the backend gets new flows."""
 
     name: str
     state: str
@@ -36,18 +36,18 @@ class BackendState:
 
     @property
     def cause(self) -> str:
-        """Why it takes no new flows, of MENDS."""
+        """Why it takes no new flows, a key of HINTS."""
         if self.state in ("removing", "removed"):
             return NOT_WANTED
         return self.reason if self.reason in HINTS else PROBES
 
     def __str__(self) -> str:
         since = f", since {self.since}" if self.since else ""
-        return f"{self.name} is {self.state}: {self.reason or 'nobody says why'}{since}"
+        return f"{self.name} is {self.state}: {self.reason or 'no reason given'}{since}"
 
 
 def states_of(service: Service, snapshot: Snapshot, health: Sequence[dict[str, Any]]) -> list[BackendState]:
-    """``health``: the lines of a mux's answer; none of a configuration alone."""
+    """The states of a service's backends.  ``health``: the mux's health list; empty for a configuration alone."""
     lines = {line["backend"]: line for line in health if line["service"] == service.name}
     found = []
     for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
@@ -62,7 +62,7 @@ def states_of(service: Service, snapshot: Snapshot, health: Sequence[dict[str, A
 
 
 def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
-    """How many take new flows, and of the others, as of those that their probes find down, why."""
+    """A summary for people and as data: how many backends take new flows, and why the others do not."""
     serving = sum(state.serves for state in states)
     others = [str(state) for state in states if not state.serves or state.state != "up"]
     more = [f"and {len(others) - MOST_NAMED} more: `lbmux show health`"] if len(others) > MOST_NAMED else []
@@ -71,9 +71,9 @@ def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
 
 
 def to_have_one(states: Sequence[BackendState]) -> str:
-    """How to mend it that none takes new flows."""
+    """A hint for a service in which no backend takes new flows."""
     if not states:
-        return "the service has no backend: add one, and `lbmux reload`"
+        return "the service has no backend: add one, then run `lbmux reload`"
     by_cause: dict[str, list[BackendState]] = {}
     for state in states:
         by_cause.setdefault(state.cause, []).append(state)

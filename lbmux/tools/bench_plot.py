@@ -51,8 +51,8 @@ def _ratios(runs: Mapping[str, Results], pyplot: Any) -> Any:
     figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(labels) * len(runs)), layout="constrained")
     thick = 0.8 / len(runs)
     for number, (name, ratios) in enumerate(known.items()):
-        places = [labels.index(label) + (number - (len(runs) - 1) / 2) * thick for label in ratios]
-        axes.barh(places, list(ratios.values()), thick, label=name)
+        positions = [labels.index(label) + (number - (len(runs) - 1) / 2) * thick for label in ratios]
+        axes.barh(positions, list(ratios.values()), thick, label=name)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set(xlabel="ratio")

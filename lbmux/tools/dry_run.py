@@ -1,6 +1,6 @@
-"""The steps of the data path up to the choice of a backend, one after another: what each finds, and none changes.
+"""Run the data path's steps up to the selection of a backend without side effects, and record each result.
 
-Compiled from the very functions that ``datapath.mux.forward`` calls, so what they say is what it goes by.
+It is compiled from the functions that ``datapath.mux.forward`` calls, so the results are those of the data path.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ ENTRY = ("state", "target", "idle", "alive")
 
 @intrinsic
 def _distance(typing: Any, pointer: Any, start: Any) -> Any:
-    """The bytes from ``start`` to ``pointer``."""
+    """Bytes from ``start`` to ``pointer``."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.sub(*(builder.ptrtoint(value, ir.IntType(64)) for value in args))
@@ -45,7 +45,10 @@ def _distance(typing: Any, pointer: Any, start: Any) -> Any:
 
 @compiled
 def dry_run(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
-    """FOUND into ``found``, and of each worker that has the flow ENTRY into its line of ``entries``."""
+    """Write FOUND to ``found`` and, for each worker that has the flow, ENTRY to its row of ``entries``.
+
+    ``found``: int64[len(FOUND)].  ``entries``: int64[workers, len(ENTRY)].  Values that are not reached stay unchanged.
+    """
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     packet = parse(context, frame(context), frame_end(context))
@@ -78,7 +81,7 @@ def dry_run(context_address, address, length, now, found, entries):  # type: ign
 
 @compiled
 def bucket_offsets(context_address, hashed, found):  # type: ignore[no-untyped-def]
-    """Where in the flow table each worker's two buckets for a flow's hash begin."""
+    """Write the byte offsets of each worker's two buckets for a flow hash to ``found``, int64[workers, 2]."""
     context = context_at(context_address)
     for table_worker in range(worker_limit(context)):
         first = np.uint32(hashed)

@@ -1,7 +1,7 @@
-"""Explain at an agent: what each step found of a frame that came in a tunnel, or of a reply.
+"""Explain what an agent did with a tunnelled frame or a reply, step by step.
 
-The frame is asked of the agent's own steps, on a private copy of its tables (tools.table_copy), in which nothing is
-written.  What became of it in the end, the agent said itself: as it came, and as it left.
+The frame runs through the agent's own steps on a private, read-only copy of its tables (tools.table_copy).  The frame
+as it arrived, the verdict, and the frame as it left come from the agent itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,28 +35,28 @@ from lbmux.tools.table_copy import LiveCopy
 from lbmux.tracing.trace_event import HeaderSummary
 
 TRIES = 3
-"""How often an agent is asked whose configuration changes meanwhile."""
+"""How often to retry if the agent's configuration changes while it is read."""
 NO_ENTRY = {
-    Verdict.UNKNOWN_REPLY: "no entry, so user space asks the host's sockets: a connection that is alive and has one VIP"
-    " gets its entry back, one that may have come by several waits until its client names one (reply_held)",
-    Verdict.UNTRACKED: "no entry: a datagram without one leaves as it is",
+    Verdict.UNKNOWN_REPLY: "no entry, so user space checks the host's sockets: a live connection with one possible VIP"
+    " gets its entry back; with several, the reply is held until the client sends a packet (reply_held)",
+    Verdict.UNTRACKED: "no entry: a datagram without one leaves unchanged",
 }
 NO_TUNNEL = {
-    Verdict.NOT_TUNNELLED: "no packet in a tunnel, or not to an address of this host",
-    Verdict.NOT_A_MUX: "its source is none of the muxes",
+    Verdict.NOT_TUNNELLED: "not a tunnel packet, or not to an address of this host",
+    Verdict.NOT_A_MUX: "its source is not a mux",
 }
 HINT = {
-    Verdict.NOT_A_MUX: "add its source to the configuration's `muxes`, and `lbmux reload`, if a mux it is",
-    Verdict.NOT_HERE: "the mux has a backend here that this host's configuration has not: `lbmux reload` both",
-    Verdict.CONGESTED: "a router marked it, and its sender knows no ECN: look for a queue that is full",
-    Verdict.UNTRACKED: "nothing if the client asked the DIP itself; if it was late, raise the service's idle.udp_s",
-    Verdict.RESET_HELD: "the mux asks other hosts with the client's next packet, and resets it where none has it",
+    Verdict.NOT_A_MUX: "if its source is a mux, add it to `muxes` in the configuration, then run `lbmux reload`",
+    Verdict.NOT_HERE: "the mux has a backend here that this host's configuration lacks: run `lbmux reload` on both",
+    Verdict.CONGESTED: "a router marked it, and its sender does not use ECN: look for a full queue on the path",
+    Verdict.UNTRACKED: "normal if the client addressed the DIP; if the reply was late, raise the service's idle.udp_s",
+    Verdict.RESET_HELD: "the mux tries other hosts with the client's next packet, and sends a reset if none has it",
 }
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A frame as it ``came``, the ``verdict``, and as it ``left`` where it did; ``ports`` of tunnels."""
+    """A frame as it arrived, its verdict, and the frame as it left, if it did.  ``ports``: the tunnels' UDP ports."""
 
     came: bytes
     verdict: Verdict
@@ -65,12 +65,12 @@ class Passage:
     ports: Ports
 
     def client_and_vip(self) -> HeaderSummary:
-        """Of the packet between them, as far as is known."""
+        """The headers of the packet between client and VIP, as far as they are known."""
         return HeaderSummary.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
 def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
-    """What the steps of the agent that listens at ``path`` find now.  ControlError, SetupError."""
+    """Run the steps of the agent that listens at ``path`` on the frame now.  ControlError, SetupError."""
     header_summary = passage.client_and_vip()
     for _ in range(TRIES):
         copy = LiveCopy.of(
@@ -84,7 +84,7 @@ def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
             run.dry_run()
         if copy.is_current():
             return list(run.steps())
-    raise SetupError(str(path), "its configuration changed again and again", "ask later")
+    raise SetupError(str(path), "its configuration kept changing while it was read", "try again later")
 
 
 class _Run:
@@ -98,7 +98,7 @@ class _Run:
         self.dry_run()
 
     def dry_run(self) -> None:
-        """Ask the steps, none of which changes anything."""
+        """Run the steps without side effects."""
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entries = np.full((self._workers, len(ENTRY)), -1, np.int64)
         dry_run = _dry_run_outbound if self._passage.is_reply else _dry_run_inbound
@@ -109,7 +109,7 @@ class _Run:
         return int(self._found[FOUND.index(name)])
 
     def buckets(self) -> list[int]:
-        """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
+        """Byte offsets in the flow table of the flow's two candidate buckets, for each worker."""
         found = np.zeros((self._workers, 2), np.int64)
         bucket_offsets(self._context.address, self.found("hashed"), found)
         return [int(place) for place in found.reshape(-1)]
@@ -148,13 +148,15 @@ class _Run:
         if self._passage.verdict == Verdict.RESET_HELD:
             whose = "DIP {} is a backend's of this host" if self.found("index") >= 0 else "VIP {} is on this host"
             yield Step("match", whose.format(dip))
-            yield Step("flow", "forgotten in every worker's part: the host's stack says that it has no such connection")
+            yield Step("flow", "removed from every worker's table: the host's stack has no such connection")
             return
         if self.found("index") < 0:
             yield Step("match", f"no backend of this host answers from {dip}")
             return
         yield Step("match", f"DIP {dip} is a backend's of this host")
-        yield self._flow_step(NO_ENTRY.get(self._passage.verdict, "no entry: no mux brought this connection"))
+        yield self._flow_step(
+            NO_ENTRY.get(self._passage.verdict, "no entry: this connection did not come through a mux")
+        )
         alive = [entry for entry in self._known() if entry["alive"]]
         if alive and not self._is_direct(alive[0]["target"]):
             yield self._endpoint_step(alive[0]["target"])
@@ -165,13 +167,13 @@ class _Run:
         vip, dip = (
             _end(from_pair(int(row[f"{end}_high"]), int(row[f"{end}_low"])), port_from_wire(int(row[f"{end}_port"])))
             for end in ("vip", "dip")
-        )  # port 0: as it comes
-        how = f"{vip} stands for {dip}" if row["mode"] == NAT else f"{vip} is on this host, nothing is translated"
-        asks = "; of connections that are not known the host's sockets are asked" if row["checks_sockets"] else ""
+        )  # port 0: any port, kept unchanged
+        how = f"{vip} translates to {dip}" if row["mode"] == NAT else f"{vip} is on this host, no translation"
+        asks = "; for unknown connections the agent checks the host's sockets" if row["checks_sockets"] else ""
         return Step("endpoint", f"{endpoint}, {self._name(endpoint)}: {how}{asks}")
 
     def _known(self) -> list[dict[str, Any]]:
-        """The flow's entries, in any worker's part: the one that counts comes first."""
+        """The flow's entries of all workers, a live one first."""
         found = [
             {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
             for worker, line in enumerate(self._entries)
@@ -182,18 +184,17 @@ class _Run:
     def _flow_step(self, none: str) -> Step:
         said = [
             f"{STATES[entry['state']]}, idle for {max(0, entry['idle']) * TICK_S:.1f} s, endpoint {entry['target']}"
-            f" ({self._name(entry['target'])}), worker {entry['worker']}"
-            + ("" if entry["alive"] else ", which no longer counts")
+            f" ({self._name(entry['target'])}), worker {entry['worker']}" + ("" if entry["alive"] else ", expired")
             for entry in self._known()
         ]
         return Step("flow", "; ".join(said) or none)
 
     def _translation(self, packet: HeaderSummary, end: Callable[[HeaderSummary], str]) -> Iterator[Step]:
-        """By the frame as it left: from what to what."""
+        """The translation, by comparing the frame as it arrived and as it left."""
         if self._passage.left is None:
             return
         before, after = end(packet), end(HeaderSummary.read(self._passage.left))
-        yield Step("translation", f"none, {before} stays" if before == after else f"{before} to {after}")
+        yield Step("translation", f"none, {before} is kept" if before == after else f"{before} to {after}")
 
     def _hint(self) -> Iterator[Step]:
         if self._passage.verdict in HINT:
@@ -204,9 +205,9 @@ class _Run:
 
     def _name(self, endpoint: int) -> str:
         if self._is_direct(endpoint):
-            return "straight to the DIP, by no VIP"
+            return "direct to the DIP, without a VIP"
         owner = self._snapshot.owners.get(endpoint)
-        return f"{owner[0].name}/{owner[1].name}" if owner else "of another VIP"
+        return f"{owner[0].name}/{owner[1].name}" if owner else "another VIP"
 
 
 FOUND = ("tunnel", "parsed", "index", "hashed")
@@ -239,7 +240,7 @@ def _entries_of(context, hashed, high, low, ports, owner, now, entries):  # type
 
 @compiled
 def _dry_run_inbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
-    """The steps of ``datapath.agent.inbound`` that only look."""
+    """Run the steps of ``datapath.agent.inbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     setting, start, end = settings_row(settings(context), 0), frame(context), frame_end(context)
@@ -264,7 +265,7 @@ def _dry_run_inbound(context_address, address, length, now, found, entries):  # 
 
 @compiled
 def _dry_run_outbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
-    """The steps of ``datapath.agent.outbound`` that only look."""
+    """Run the steps of ``datapath.agent.outbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     packet = parse(context, frame(context), frame_end(context))

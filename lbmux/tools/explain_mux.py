@@ -1,7 +1,7 @@
-"""Explain: what a mux does with a packet, step by step, and why.
+"""Explain what a mux does with a packet, step by step, and why.
 
-The packet is made and taken through the data path itself, on a private copy of the tables (tools.table_copy), so
-explaining changes nothing.  What the single steps found is asked of the very same steps, compiled one after another.
+The packet runs through the data path itself, on a private copy of the tables (tools.table_copy), so nothing changes.
+The result of each step comes from the data path's own functions (tools.dry_run).
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,25 +40,25 @@ from lbmux.tools.table_copy import LiveCopy, of_configuration
 from lbmux.tracing.trace_event import HeaderSummary
 
 TRIES = 3
-"""How often a mux is asked whose configuration changes meanwhile."""
+"""How often to retry if the mux's configuration changes while it is read."""
 ANY_WORKER = 0
-"""Taken to have a packet whose flow has no entry; of the rate of new flows each worker has its own share."""
+"""The worker that is assumed for a flow without an entry.  Each worker has its own share of new_flows_per_s."""
 
-BEFORE_THE_CHOICE = (Verdict.DENIED, Verdict.TTL)
-"""With these a packet of a service ends before it is given a backend."""
+NO_SELECTION = (Verdict.DENIED, Verdict.TTL)
+"""Verdicts of packets that match a service but reach no backend selection."""
 BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
-"""By what a look-up that came to this has chosen the backend; else by the slot."""
+"""Which look-up result selected the backend by what.  Without any of them the slot did."""
 WHY = {
     "server_id": "by the server id in its connection id",
     "flow": "by its flow entry",
-    "previous": "by its slot in the Maglev table before, as the last change may be younger than the connection",
+    "previous": "by its slot in the previous Maglev table, since the connection may be older than the last change",
     "slot": "by its slot",
 }
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the way found: for people, and as data."""
+    """The result of one step: ``found`` for people, ``data`` for programs."""
 
     step: str
     found: str
@@ -94,12 +94,12 @@ class Explanation:
 
 
 def explain_configuration(packet: Packet, config: Config) -> Explanation:
-    """What a mux with this configuration, and no flows yet, would do."""
+    """Explain what a mux with this configuration and no flows would do."""
     return _Run(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
 def explain_live(packet: Packet, path: Path) -> Explanation:
-    """What the mux that listens at ``path`` would do now."""
+    """Explain what the mux that listens at ``path`` would do now.  ControlError, or SetupError if it keeps changing."""
     for _ in range(TRIES):
         copy = LiveCopy.of(path, str(packet.vip))
         copy.read_configuration()
@@ -112,14 +112,14 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
         health = ask_list(path, "health")
         if copy.is_current():
             return run.explanation("mux", health)
-    raise SetupError(str(path), "its configuration changed again and again", "ask later")
+    raise SetupError(str(path), "its configuration kept changing while it was read", "try again later")
 
 
 class _Run:
     """One packet on one private copy of the tables."""
 
     def __init__(self, packet: Packet, snapshot: Snapshot, now: int, interfaces: dict[int, str] | None = None) -> None:
-        """``interfaces``: names as the mux has them; None where there is none, but a configuration alone."""
+        """``interfaces``: the mux's interface names by index; None for a configuration without a mux."""
         self.packet, self.snapshot, self.now = packet, snapshot, now
         self.is_live, self.interfaces = interfaces is not None, interfaces or {}
         self._context = Worker(snapshot.tables)
@@ -130,14 +130,14 @@ class _Run:
         self.dry_run()
 
     def dry_run(self) -> None:
-        """Ask the steps, none of which changes anything."""
+        """Run the steps without side effects."""
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entries = np.full((self.snapshot.tables.sizes.workers, len(ENTRY)), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
         dry_run(self._context.address, address, self._length, self.now, self._found, self._entries)
 
     def buckets(self) -> list[int]:
-        """Where the two buckets begin that the flow may be in, for each worker: bytes of the flow table."""
+        """Byte offsets in the flow table of the flow's two candidate buckets, for each worker."""
         found = np.zeros((self.snapshot.tables.sizes.workers, 2), np.int64)
         bucket_offsets(self._context.address, self._found[FOUND.index("flow_hash")], found)
         return [int(place) for place in found.reshape(-1)]
@@ -150,7 +150,7 @@ class _Run:
         return self.found("service")
 
     def entries(self) -> list[dict[str, Any]]:
-        """The flow's entries, in any worker's part: the one seen last comes first."""
+        """The flow's entries of all workers, the most recently used first."""
         found = [
             {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
             for worker, line in enumerate(self._entries)
@@ -159,20 +159,20 @@ class _Run:
         return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
 
     def explanation(self, source: str, health: Sequence[dict[str, Any]]) -> Explanation:
-        """``health``: what the mux says of all its backends."""
+        """``health``: the mux's health list of all backends."""
         service = self._service()
         states = states_of(service, self.snapshot, health) if service else []
         entries = self.entries()
         worker = entries[0]["worker"] if entries else ANY_WORKER
         verdict, target, frame = self._run(worker)
         counts = self.snapshot.tables.lookups[worker]
-        # From the last: what an old entry came to stands before what became of the packet.
+        # In reverse, so that the fate of an old entry comes before the packet's own result.
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         owner = self.snapshot.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]
         if self.found("parsed") == PARSED:
             steps += self._service_steps(service, states)
-        if service is not None and verdict not in BEFORE_THE_CHOICE:
+        if service is not None and verdict not in NO_SELECTION:
             steps += self._choice_steps(entries, looked_up, target, states)
         steps += self._outer(verdict, frame)
         steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
@@ -181,14 +181,14 @@ class _Run:
         return Explanation(self.packet, source, steps, verdict, *names, hint)
 
     def _service(self) -> Service | None:
-        """Whose the row is that the packet matched."""
+        """The service that the packet matched."""
         if self.service_row < 0:
             return None
         owner = int(self.snapshot.tables.service_identities[self.service_row])
         return next((s for s in self.snapshot.services if identity(s.vip, s.protocol, s.port) == owner), None)
 
     def _run(self, worker: int) -> tuple[Verdict, int, bytes]:
-        """The data path itself, all of it."""
+        """Run the whole data path: the verdict, the backend's row and the frame."""
         batch = Batch(1)
         batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, self._length
         batch.count = 1
@@ -199,25 +199,25 @@ class _Run:
 
     def _service_steps(self, service: Service | None, states: list[BackendState]) -> Iterator[Step]:
         if service is None:
-            yield Step("service", "none has this address, protocol and port")
+            yield Step("service", "no service matches this address, protocol and port")
             return
         where = f"{service.vip} {service.protocol} {service.port_text}"
         yield Step("service", f"{service.name} ({where})", {"service": service.name, "row": self.service_row})
         if service.allow or service.deny:
             yield self._access_step(service)
         if self.found("allowed"):
-            unless = " (what probes find, only a live mux knows)" if service.health and not self.is_live else ""
+            unless = " (only a live mux has health checks)" if service.health and not self.is_live else ""
             found, data = summary(states)
             yield Step("backends", found + unless, data)
 
     def _access_step(self, service: Service) -> Step:
-        """Why the data path lets the source in or not: of the prefixes that have it the longest counts."""
+        """Why the data path allows or denies the source: the longest matching prefix decides."""
         lists = [("allow", prefix) for prefix in service.allow] + [("deny", prefix) for prefix in service.deny]
         having = [(which, prefix) for which, prefix in lists if self.packet.source in prefix]
         which, prefix = max(having, key=lambda one: (one[1].prefixlen, one[0]), default=(None, None))
         word = "allowed" if self.found("allowed") else "denied"
         asked = "allow" if service.allow else "deny"
-        why = f"by {prefix} of `{which}`" if which else f"as no prefix of `{asked}` has it"
+        why = f"by {prefix} in `{which}`" if which else f"since no prefix in `{asked}` matches"
         data = {"allowed": word == "allowed", "list": which, "prefix": None if prefix is None else str(prefix)}
         return Step("access", f"{self.packet.source} is {word}, {why}", data)
 
@@ -244,21 +244,21 @@ class _Run:
         ]
         data = {"lookup": looked_up, "entries": described}
         if not entries:
-            said = "no entry" if self.is_live else "no entries: only a live mux has flows"
+            said = "no entry" if self.is_live else "no entry: only a live mux has flows"
             return Step("flow", f"{said}, so the slot decides{self._rate(looked_up)}", data)
         said = "; ".join(
             f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
-            + ("" if entry["alive"] else ", which no longer counts")
+            + ("" if entry["alive"] else ", expired")
             for entry in described
         )
         return Step("flow", f"{said}: {' and '.join(looked_up) or 'not used'}", data)
 
     def _rate(self, looked_up: list[str]) -> str:
-        """What the service's rate, of which each worker has a share, means for a flow that has no entry."""
+        """A note on the service's limit for new flows, which applies to a flow without an entry."""
         tables = self.snapshot.tables
-        said = "; over its new_flows_per_s, so it gets none" if "limited" in looked_up else ""
+        said = "; new_flows_per_s is exceeded, so no entry is made" if "limited" in looked_up else ""
         if tables.services[tables.active][self.service_row]["rate"] and tables.sizes.workers > 1:
-            said += f" (by worker {ANY_WORKER}'s share of new_flows_per_s: no entry tells which worker has the packet)"
+            said += f" (by worker {ANY_WORKER}'s share of new_flows_per_s: without an entry the worker is unknown)"
         return said
 
     def _slot_step(self) -> Step:
@@ -279,7 +279,7 @@ class _Run:
             return Step("backend", f"row {target}, {state}, {WHY[by]}", {"backend": None, "state": state, "by": by})
         backend = owner[1]
         why = next((s.reason if s.state != "down" else f"down: {s.reason}" for s in states if s.name == name), "")
-        meaning = {"up": "takes new flows", "draining": "only the flows that it has"}.get(state, "")
+        meaning = {"up": "takes new flows", "draining": "keeps only its existing flows"}.get(state, "")
         if why not in ("", "not probed"):
             meaning += f"; {why}"
         data = {
@@ -294,12 +294,12 @@ class _Run:
         host = from_pair(int(row["remote_high"]), int(row["remote_low"]))
         mac, mtu = int(row["destination_mac"]), int(row["mtu"])
         if not self.is_live:
-            return Step("next hop", f"of {host}: only a live mux knows it; MTU {mtu} taken for it", {"host": str(host)})
+            return Step("next hop", f"{host}: only a live mux knows it; MTU {mtu} is assumed", {"host": str(host)})
         data: dict[str, Any] = {"host": str(host), "mac": mac_from_int(mac) if mac else None, "mtu": mtu}
         if not mac:
-            return Step("next hop", f"of {host}: its MAC address is not known", data)
+            return Step("next hop", f"{host}: its MAC address is not known", data)
         data["interface"] = self.interfaces.get(int(row["interface"]), str(row["interface"]))
-        return Step("next hop", f"of {host}: {data['mac']} on {data['interface']}, MTU {mtu}", data)
+        return Step("next hop", f"{host}: {data['mac']} on {data['interface']}, MTU {mtu}", data)
 
     def _outer(self, verdict: Verdict, frame: bytes) -> Iterator[Step]:
         if verdict != Verdict.FORWARDED:
@@ -325,18 +325,20 @@ class _Run:
         if verdict == Verdict.NOT_VIP:
             others = [f"{s.protocol} {s.port_text}" for s in self.snapshot.services if s.vip == packet.vip]
             if others:
-                return f"{packet.vip} is a VIP, but of {', '.join(others)} only: add a service, and `lbmux reload`"
-            return f"no service has the VIP {packet.vip}: add one to the configuration, and `lbmux reload`"
+                return (
+                    f"{packet.vip} is a VIP, but only for {', '.join(others)}: add a service, then run `lbmux reload`"
+                )
+            return f"no service has the VIP {packet.vip}: add one to the configuration, then run `lbmux reload`"
         return {
             Verdict.NO_BACKEND: to_have_one(states),
             Verdict.DENIED: (
-                f"the service's `allow` and `deny` keep {packet.source} out: change them, and `lbmux reload`"
+                f"the service's `allow` and `deny` exclude {packet.source}: change them, then run `lbmux reload`"
             ),
-            Verdict.TTL: "the packet has passed too many routers: its sender should begin with a greater TTL",
-            Verdict.NO_NEIGHBOUR: f"`ip route get {host}` names the next hop; it does not answer ARP: is it up?",
+            Verdict.TTL: "the packet passed too many routers: its sender should use a larger TTL",
+            Verdict.NO_NEIGHBOUR: f"the next hop (`ip route get {host}`) does not answer ARP or ND: is it up?",
             Verdict.TOO_BIG: (
-                f"packets to {host} may have {int(row['mtu']) - int(row['overhead_bytes'])} bytes: offer clients a "
+                f"packets to {host} may have {int(row['mtu']) - int(row['overhead_bytes'])} bytes: advertise a "
                 f"smaller MSS"
-                " (advmss 1440 on the hosts' routes), or let the underlay carry 1520"
+                " (advmss 1440 on the hosts' routes), or raise the underlay's MTU to 1520"
             ),
         }.get(verdict, "")

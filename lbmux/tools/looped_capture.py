@@ -1,4 +1,4 @@
-"""A capture played one or several times over: what replay.py takes through a mux, and wire.py puts on a wire."""
+"""A capture that is read once or several times, used by replay.py and transmit.py."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from lbmux.frames.captured_frames import CapturedFrames
 
 
 class LoopedCapture:
-    """A capture's frames, ``loop`` times over; later rounds go on in time where the one before ended."""
+    """A capture's frames, ``loop`` times.  Each round's times continue where the previous round ended."""
 
     def __init__(self, path: Path, loop: int = 1) -> None:
-        """Errors as of CaptureReader."""
+        """CaptureError and SetupError as for CaptureReader."""
         self.path, self.loop = path, loop
         self.frames = CapturedFrames()
         self.packets = self.bytes = 0
@@ -30,21 +30,21 @@ class LoopedCapture:
 
     @property
     def size_bytes(self) -> int | None:
-        """Of all rounds; None where nobody knows."""
+        """Bytes of all rounds; None if the size is unknown."""
         return None if self._reader.size_bytes is None else self._reader.size_bytes * self.loop
 
     @property
     def offset(self) -> int:
-        """Bytes that were parsed, in all rounds."""
+        """Bytes parsed so far, in all rounds."""
         return (self._reader.size_bytes or 0) * self._round + self._reader.offset
 
     @property
     def skipped(self) -> dict[int, int]:
-        """Packets that were passed over, by their link types, which are not known; in all rounds."""
+        """Packets of unknown link types, by link type, in all rounds."""
         return dict(self._skipped + Counter(self._reader.skipped))
 
     def batches(self) -> Iterator[CapturedFrames]:
-        """The batch, filled anew until the last round's end; CaptureError as of CaptureReader.read."""
+        """Yield the same batch, refilled, until the last round ends.  CaptureError as for CaptureReader.read."""
         for number in range(self.loop):
             if number:
                 self._skipped = Counter(self.skipped)

@@ -1,4 +1,4 @@
-"""A packet as people write it, and as bytes: what `lbmux explain` is asked about."""
+"""The packet that `lbmux explain` explains: from text, from a captured frame, and as bytes."""
 
 import re
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ FORM = "SRC:PORT > VIP:PORT/tcp"
 
 
 class PacketError(LbmuxError):
-    """``text`` names no packet that can be made."""
+    """``text`` does not describe a packet that can be built."""
 
     text: str
     reason: str
@@ -31,7 +31,7 @@ class PacketError(LbmuxError):
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet of a client; ``length`` is that of the IP packet, in bytes."""
+    """A client's packet.  ``length``: bytes of the IP packet, None for the shortest possible."""
 
     source: Address
     source_port: int
@@ -39,17 +39,17 @@ class Packet:
     port: int
     protocol: str = "tcp"
     opens: bool = False
-    """Whether it is a SYN, the first of a connection."""
+    """Whether it is a SYN, which opens a connection."""
     length: int | None = None
     caught: bytes | None = field(default=None, repr=False)
-    """The frame itself, where it is one that really came; then there may be no ports, which are 0."""
+    """The frame itself, if it was captured.  A captured frame without ports has ports 0."""
 
     @classmethod
     def of_frame(cls, frame: bytes) -> "Packet":
-        """PacketError where it is not IP."""
+        """The packet of a captured frame.  PacketError if it is not IP."""
         found = HeaderSummary.read(frame)
         if found.source is None or found.destination is None:
-            raise PacketError(str(found), "not a packet of a client")
+            raise PacketError(str(found), "not an IP packet")
         ends = found.source, found.source_port or 0, found.destination, found.port or 0
         return cls(*ends, found.name, bool(found.flags & SYN), caught=frame)
 
@@ -64,18 +64,18 @@ class Packet:
             raise PacketError(text, str(error)) from error
         source, vip = ends
         if source.version != vip.version:
-            raise PacketError(text, "both addresses are IPv4, or both are IPv6")
+            raise PacketError(text, "the addresses must be both IPv4 or both IPv6")
         ports = [int(found[name]) for name in ("source_port", "port")]
         if max(ports) > 65535:
-            raise PacketError(text, "a port is 0 to 65535")
+            raise PacketError(text, "a port must be 0 to 65535")
         packet = cls(source, ports[0], vip, ports[1], found["protocol"] or "tcp", opens, length)
         least = len(packet.frame(minimal=True)) - ETHERNET_BYTES
         if length is not None and not least <= length <= 65535:
-            raise PacketError(text, f"a packet of {length} bytes: it should have {least} to 65535")
+            raise PacketError(text, f"length {length}: must be {least} to 65535 bytes")
         return packet
 
     def frame(self, minimal: bool = False) -> bytes:
-        """As it would come to the mux; of the checksums, which the data path does not look at, nothing."""
+        """The frame as a mux would receive it.  Checksums, which the data path ignores, are 0."""
         if self.caught is not None:
             return self.caught
         eth = np.zeros(1, ETHERNET)
@@ -93,7 +93,7 @@ class Packet:
     def _ipv4(self, length: int) -> bytes:
         ip = np.zeros(1, IPV4)
         ip["version_ihl"], ip["ttl"], ip["protocol"] = 0x45, 64, PROTOCOLS[self.protocol]
-        ip["length"] = port_to_wire(length)  # 16 bits in the wire's order, as a port
+        ip["length"] = port_to_wire(length)  # 16 bits in network byte order, like a port
         ip["source"], ip["destination"] = (int.from_bytes(a.packed, "little") for a in (self.source, self.vip))
         return ip.tobytes()
 

@@ -1,15 +1,15 @@
-"""What the parse step said of a frame that it took no further, in words for people."""
+"""Why the parse step stopped at a frame, in words for people."""
 
 from lbmux.datapath.verdicts import Verdict
 
 PARSE_REASONS = {
     Verdict.NOT_IP: "neither IPv4 nor IPv6",
-    Verdict.VLAN: "more VLAN tags than are followed",
+    Verdict.VLAN: "more VLAN tags than lbmux parses",
     Verdict.TRUNCATED: "ends within a header",
-    Verdict.MALFORMED: "a length or a version that cannot be",
-    Verdict.OPTIONS: "more extension headers than are followed",
-    Verdict.FRAGMENT: "a fragment: only its datagram's first one has ports, so it is the slow path's",
-    Verdict.ICMP: "ICMP has no ports, so it is the slow path's",
+    Verdict.MALFORMED: "an impossible length or version",
+    Verdict.OPTIONS: "more extension headers than lbmux parses",
+    Verdict.FRAGMENT: "a fragment: only the first fragment has ports, so the slow path handles it",
+    Verdict.ICMP: "ICMP has no ports, so the slow path handles it",
     Verdict.PROTOCOL: "neither TCP nor UDP nor ICMP",
 }
-"""By the verdict that parse gives; any other is of a later step."""
+"""By verdict.  Any other verdict comes from a later step."""

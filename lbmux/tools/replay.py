@@ -1,7 +1,7 @@
-"""Replay: a capture through the data path of a mux, without root and without a network.
+"""Replay a capture through the data path of a mux, without root and without a network.
 
-Stands above the capture files and the native target; the tables are made from a configuration as a mux makes them.
-The clock is the capture's, so flows grow idle as they did on the wire.
+It uses the capture files and the native target, and builds the tables from a configuration as a mux does.  The clock
+is the capture's, so flows become idle as they did on the wire.
 """
 
 import time
@@ -25,7 +25,7 @@ from lbmux.targets.regions import Tables
 from lbmux.tools.looped_capture import LoopedCapture
 
 STEP_SHIFT = 6
-"""Frames whose ticks are equal but for so many bits (67 ms) go through the data path at one time, as one batch."""
+"""Frames whose ticks differ only in this many low bits (67 ms) run through the data path as one batch."""
 TICKS_MASK = 0xFFFFFFFF
 
 
@@ -37,9 +37,9 @@ class Count:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a capture.  ``backends`` are named SERVICE/BACKEND; ``damage`` is what it ended with.
+    """The result of a replay.  ``backends``: by SERVICE/BACKEND.  ``damage``: the error that ended a damaged capture.
 
-    ``skipped``: packets that are not among ``packets``, by their link types, which are not known.
+    ``skipped``: packets of unknown link types, by link type; they are not counted in ``packets``.
     """
 
     packets: int
@@ -57,10 +57,10 @@ class Result:
 
 
 class ReplayMux:
-    """A mux' tables and its data path, with one next hop for every backend."""
+    """A mux's tables and data path, with the same next hop for every backend."""
 
     def __init__(self, config: Config, local: Iterable[Address], hop: NextHop) -> None:
-        """``local``: outer source addresses, one of each family.  TableError where the configuration does not fit."""
+        """``local``: outer source addresses, one of each family.  TableError if the configuration does not fit."""
         self._tables = Tables.allocate(sizes_for(config))
         self._control = MuxTables(self._tables, *local)
         self._control.commit(self._control.plan(config))
@@ -70,8 +70,8 @@ class ReplayMux:
         self._now = np.int64(np.iinfo(np.int64).min)
 
     def forward(self, frames: CapturedFrames) -> None:
-        """Take a batch through at the times of its frames.  As a mux' clock, time never goes back."""
-        if not frames.count:  # nothing, but whoever calls wants the code compiled
+        """Forward a batch at the times of its frames.  Like a mux's clock, time never goes back."""
+        if not frames.count:  # an empty batch still compiles the code
             self._worker.forward(frames, 0)
             return
         ticks = np.maximum.accumulate(frames.time_ns[: frames.count] >> TICK_SHIFT)
@@ -82,12 +82,12 @@ class ReplayMux:
             self._worker.forward(frames.part(first, end), int(ticks[first]) & TICKS_MASK)
 
     def verdicts(self) -> dict[str, Count]:
-        """What was counted, by verdict; those that never came are left out."""
+        """Packets and bytes by verdict, without verdicts that did not occur."""
         rows = self._tables.verdicts[0]
         return {v.label: Count(int(rows[v]["packets"]), int(rows[v]["bytes"])) for v in Verdict if rows[v]["packets"]}
 
     def backends(self) -> dict[str, Count]:
-        """What each backend was sent, outer headers included."""
+        """What was sent to each backend, outer headers included."""
         rows = self._tables.traffic[0]
         return {
             f"{service}/{backend}": Count(int(rows[row]["packets"]), int(rows[row]["bytes"]))
@@ -95,14 +95,17 @@ class ReplayMux:
         }
 
     def lookups(self) -> dict[str, int]:
-        """What the flow table was found to hold, by the names of datapath.tables."""
+        """Flow table look-ups by result (datapath.tables.LOOKUPS)."""
         return dict(zip(LOOKUPS, self._tables.lookups[0].tolist(), strict=False))
 
 
 def replay(
     looped: LoopedCapture, mux: ReplayMux, writer: PcapWriter | None = None, tell: Callable[[int], None] | None = None
 ) -> Result:
-    """Take a capture through a mux; what it would have sent goes to ``writer``, ``tell`` hears how far it is."""
+    """Run a capture through a mux.
+
+    ``writer`` gets the frames that the mux would send.  ``tell`` is called with the offset in the capture, in bytes.
+    """
     mux.forward(looped.frames)
     if writer:
         writer.write(looped.frames, PASSES)

@@ -1,4 +1,4 @@
-"""Result files, as `lbmux lab run -w` and the bench write them: read for `lbmux plot` and for the page."""
+"""Read result files of `lbmux lab run -w` and of the bench, for `lbmux plot` and for the web page."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 from lbmux.errors import LbmuxError
 
 KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench"}
-"""The field of a file that has its lines, and which program writes it."""
+"""The field with a file's rows, and the program that writes such files."""
 MOST_BYTES = 1 << 26
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A file's object, whose field of KINDS is a list of objects.  LbmuxError where it is anything else."""
+    """A file's object, with a list of objects in a field of KINDS.  LbmuxError if it is anything else."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -22,12 +22,12 @@ def read_result(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise LbmuxError(f"{path}: not a result file: {str(error) or 'nested too deeply'}") from error
     if not isinstance(said, dict) or not kind_of(said):
-        raise LbmuxError(f"{path}: neither results of {' nor of '.join(reversed(KINDS.values()))}")
+        raise LbmuxError(f"{path}: not results of {' or of '.join(reversed(KINDS.values()))}")
     return said
 
 
 def kind_of(said: dict[str, Any]) -> str | None:
-    """Which of KINDS it is."""
+    """The key of KINDS that the object has; None if it has none."""
     return next((kind for kind in KINDS if _are_lines(said.get(kind))), None)
 
 

@@ -1,9 +1,8 @@
-"""Which of several muxes a Linux router sends a flow to: a kernel is asked, since it alone knows its hash.
+"""Find out which of several muxes a Linux router sends a flow to.  Only a kernel can compute its hash.
 
-Of a router on this machine its own, by `ip route get`; the packet is taken to come in by the interface by which the
-router sends to the client.  Of IPv6 that tells nothing: netlink's answer is hashed from a flow, a packet's way from the
-packet, and with hash policy 3 the two differ (Linux 6.18).  So a twin of the router is asked (router_twin), which needs
-its seed, as it is for a router that is not here.
+A router on this machine is asked by `ip route get`; the packet is assumed to arrive on the interface that leads to the
+client.  For IPv6 that answer is wrong: netlink hashes the flow, forwarding hashes the packet, and with hash policy 3
+the two differ (Linux 6.18).  Then, and for a router elsewhere, a replica is asked (router_twin), which needs the seed.
 """
 
 import json
@@ -21,23 +20,24 @@ from lbmux.tools.packet_text import Packet
 from lbmux.tools.router_twin import Hashing, choice
 
 HERE = "."
-"""In the place of a router's name: this network namespace."""
+"""A router's name that means this network namespace."""
 HASHING = (
     "net/ipv4/fib_multipath_hash_seed", "net/ipv6/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_fields",
 )  # fmt: skip
-"""A router's settings for IPv6, as Hashing has them; the seed is that of both families."""
+"""A router's settings for IPv6, in the order of Hashing's fields.  The seed is shared by both families."""
 
 
 def with_router(explanation: Explanation, router: str, mux: Path | None) -> Explanation:
-    """With a step more, the first after the packet; ``mux``: the control socket of the one that was asked, if any.
+    """Add a step with the choice of a router on this machine, after the packet.
 
-    ``router`` is the name of a network namespace (`ip netns`).  SetupError where there is none of that name.
+    ``router``: the name of a network namespace (`ip netns`).  ``mux``: the control socket of the mux that explained the
+    packet, if any.  SetupError if there is no such namespace.
     """
     return _with(explanation, _choice(router, explanation.packet), mux)
 
 
 def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux: Path | None) -> Explanation:
-    """The same for a router that is not here, of this seed; ``muxes``: its ways to the VIP, in its route's order."""
+    """Add a step with the choice of a router elsewhere.  ``muxes``: its next hops to the VIP, in its route's order."""
     hashing = Hashing(seed)
     via = str(muxes[choice(explanation.packet, hashing, [1] * len(muxes))])
     how = f"seed {seed}, hash policy {hashing.policy}, fields {hashing.fields}"
@@ -48,7 +48,7 @@ def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux
 def _with(explanation: Explanation, step: Step, mux: Path | None) -> Explanation:
     if mux is not None and "via" in step.data:
         is_ours = step.data["via"] in ask(mux, "runtime")["addresses"]
-        said = "this mux" if is_ours else "not this mux: ask that one, too"
+        said = "this mux" if is_ours else "not this mux: ask that one as well"
         step = replace(step, found=f"{step.found}: {said}", data=step.data | {"this_mux": is_ours})
     first, *others = explanation.steps
     return replace(explanation, steps=[first, step, *others])
@@ -58,43 +58,43 @@ def _choice(router: str, packet: Packet) -> Step:
     data: dict[str, Any] = {"router": router}
     try:
         back = _route(router, str(packet.source))["dev"]
-        way = ["from", str(packet.source), "iif", back]
+        arrival = ["from", str(packet.source), "iif", back]
         if packet.vip.version == 6:
-            return _choice6(router, packet, _route(router, "fibmatch", str(packet.vip), *way))
+            return _choice6(router, packet, _route(router, "fibmatch", str(packet.vip), *arrival))
         flow = ["ipproto", packet.protocol, "sport", str(packet.source_port), "dport", str(packet.port)]
-        return _sends(router, packet, _route(router, str(packet.vip), *way, *flow))
+        return _sends(router, packet, _route(router, str(packet.vip), *arrival, *flow))
     except _NoRouteError as error:
         return Step("router", f"{router} has no route: {error.why}", data)
 
 
 def _choice6(router: str, packet: Packet, route: dict[str, Any]) -> Step:
-    """One of the route's ways: its twin's choice."""
-    ways = _ways(router, route)
-    if not ways:
+    """The next hop that a replica of the router chooses."""
+    hops = _next_hops(router, route)
+    if not hops:
         return _sends(router, packet, route)
     hashing = _hashing(router)
     if not hashing.seed:
-        why = "its seed is its own secret (net.ipv4.fib_multipath_hash_seed), and netlink does not tell the way of IPv6"
+        why = "its hash seed is random (net.ipv4.fib_multipath_hash_seed is 0), and netlink cannot tell IPv6's next hop"
         return Step("router", f"{router} cannot be asked: {why}", {"router": router})
-    return _sends(router, packet, ways[choice(packet, hashing, [way["weight"] for way in ways])])
+    return _sends(router, packet, hops[choice(packet, hashing, [hop["weight"] for hop in hops])])
 
 
-def _ways(router: str, route: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those that lie beside one another, in their order: the route that was found begins with any of them."""
+def _next_hops(router: str, route: dict[str, Any]) -> list[dict[str, Any]]:
+    """All next hops of a multipath route, in its order.  ``route`` may have any one of them."""
     table = ["table", route["table"]] if "table" in route else []
     shown = _ip(router, "-6", "route", "show", "exact", route["dst"], *table)
     (whole, *_) = [one for one in shown if one.get("metric") == route.get("metric")] or [route]
-    return [way for way in whole.get("nexthops", ()) if not {"dead", "linkdown"} & set(way["flags"])]
+    return [hop for hop in whole.get("nexthops", ()) if not {"dead", "linkdown"} & set(hop["flags"])]
 
 
-def _sends(router: str, packet: Packet, way: dict[str, Any]) -> Step:
-    via = way.get("gateway") or way.get("via", {}).get("host") or str(packet.vip)
-    data = {"router": router, "via": via, "interface": way["dev"]}
-    return Step("router", f"{router} sends it by {way['dev']} to {via}", data)
+def _sends(router: str, packet: Packet, hop: dict[str, Any]) -> Step:
+    via = hop.get("gateway") or hop.get("via", {}).get("host") or str(packet.vip)
+    data = {"router": router, "via": via, "interface": hop["dev"]}
+    return Step("router", f"{router} sends it by {hop['dev']} to {via}", data)
 
 
 def _hashing(router: str) -> Hashing:
-    """The router's own; seed 0 where nobody knows it."""
+    """The router's own settings; seed 0 if they cannot be read."""
     place = [] if router == HERE else ["ip", "netns", "exec", router]
     files = [f"/proc/sys/{name}" for name in HASHING]
     done = subprocess.run([*place, "cat", *files], capture_output=True, text=True, check=False)
@@ -117,7 +117,7 @@ def _ip(router: str, *arguments: str) -> list[dict[str, Any]]:
     try:
         done = subprocess.run(["ip", "-j", *place, *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise SetupError("`ip`", "there is no such command", "install iproute2") from error
+        raise SetupError("`ip`", "command not found", "install iproute2") from error
     if "netns" in done.stderr or "network namespace" in done.stderr:
         raise SetupError(f"router {router}", "no such network namespace", "`ip netns` lists them")
     if done.returncode:

@@ -1,8 +1,7 @@
-"""A router's twin: a network namespace with its hash settings and its ways to a VIP, which a packet then takes.
+"""Replicate a router in a network namespace, with its hash settings and its next hops to a VIP, and send it a packet.
 
-So the kernel's own function answers, for a router of any place, whose seed is known (net.ipv4.fib_multipath_hash_seed,
-Linux 6.11).  The packet comes in by one TUN device and leaves by that of a mux; nobody else sees it, and all is gone
-with the thread that made it.
+The kernel's own hash then answers for any router whose seed is known (net.ipv4.fib_multipath_hash_seed, Linux 6.11).
+The packet enters by one TUN device and leaves by a mux's.  The namespace ends with the thread that made it.
 """
 
 import ctypes
@@ -27,7 +26,7 @@ PATIENCE_S = 2.0
 LONGEST = 2048
 CHECKSUM_AT = 10
 LINK_LOCAL = "fe80::1"
-"""The gateway on each device: without one IPv6 has no ways beside one another."""
+"""The gateway on each device.  IPv6 multipath routes need one."""
 ROUTER = {
     "net.ipv4.ip_forward": 1, "net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv6.conf.all.disable_ipv6": 0, "net.ipv6.conf.default.disable_ipv6": 0, "net.ipv6.conf.all.forwarding": 1,
@@ -36,7 +35,7 @@ ROUTER = {
 
 @dataclass(frozen=True)
 class Hashing:
-    """How a Linux router spreads flows; what stands here is what lbmux's lab has."""
+    """How a Linux router hashes flows.  The defaults are those of lbmux's lab."""
 
     seed: int
     policy: int = 3
@@ -49,11 +48,11 @@ class Hashing:
 
 
 def choice(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
-    """Which of the ways to the packet's VIP it takes, by their weights in the order of the route.
+    """The index of the next hop that the packet takes.  ``weights``: those of the next hops, in the route's order.
 
-    SetupError where no namespace can be made, or the kernel has no such settings.
+    SetupError if no namespace can be made, or if the kernel lacks the settings.
     """
-    with ThreadPoolExecutor(1) as thread:  # which is in the namespace, and ends with it
+    with ThreadPoolExecutor(1) as thread:  # the thread enters the namespace, which ends with it
         return thread.submit(_ask, packet, hashing, weights).result()
 
 
@@ -61,14 +60,16 @@ def _ask(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
     _leave()
     _set(ROUTER | hashing.settings())
     with ExitStack() as stack:
-        client, *muxes = [stack.enter_context(Tun(f"way{number}", 1)) for number in range(len(weights) + 1)]
+        client, *muxes = [stack.enter_context(Tun(f"hop{number}", 1)) for number in range(len(weights) + 1)]
         _connect(packet, client, muxes, weights)
         os.write(client.fileno(), _bytes(packet))
         while ready := select.select(muxes, [], [], PATIENCE_S)[0]:
             for mux in ready:
-                if packet.vip.packed in os.read(mux.fileno(), LONGEST):  # not one of IPv6's own
+                if packet.vip.packed in os.read(mux.fileno(), LONGEST):  # skip the kernel's own IPv6 packets
                     return muxes.index(mux)
-    raise SetupError("the router's twin", "its kernel forwarded nothing", "is the client's address one of a host?")
+    raise SetupError(
+        "the replicated router", "it forwarded nothing", "check that the client's address is a unicast address"
+    )
 
 
 def _leave() -> None:
@@ -83,11 +84,11 @@ def _set(settings: dict[str, int]) -> None:
             Path("/proc/sys", *name.split(".")).write_text(str(value))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise SetupError(f"sysctl {name}={value}", reason, "hash seeds are of Linux 6.11 and newer") from error
+            raise SetupError(f"sysctl {name}={value}", reason, "hash seeds need Linux 6.11 or newer") from error
 
 
 def _connect(packet: Packet, client: Tun, muxes: Sequence[Tun], weights: Sequence[int]) -> None:
-    from pyroute2 import IPRoute  # which takes its time
+    from pyroute2 import IPRoute  # slow to import
 
     is_ipv6 = packet.vip.version == 6
     with IPRoute() as ip:
@@ -95,16 +96,16 @@ def _connect(packet: Packet, client: Tun, muxes: Sequence[Tun], weights: Sequenc
         for one in index.values():
             ip.link("set", index=one, state="up")
         gateway = {"gateway": LINK_LOCAL} if is_ipv6 else {}
-        ways: list[dict[str, Any]] = [
+        hops: list[dict[str, Any]] = [
             {"oif": index[mux], "hops": weight - 1} | gateway for mux, weight in zip(muxes, weights, strict=True)
         ]
-        how = {"multipath": ways} if len(ways) > 1 else {"oif": index[muxes[0]]}
+        how = {"multipath": hops} if len(hops) > 1 else {"oif": index[muxes[0]]}
         family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
         ip.route("add", family=family, dst=f"{packet.vip}/{packet.vip.max_prefixlen}", **how)
 
 
 def _bytes(packet: Packet) -> bytes:
-    """Short, and its header right: a router looks at that."""
+    """A short IP packet with a correct header checksum, which routers verify."""
     data = replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:]
     if packet.vip.version == 6:
         return data

@@ -1,7 +1,7 @@
-"""Private copies of a mux's tables, or an agent's, to try a packet on: what it changes there, nobody sees.
+"""Private copies of a mux's or an agent's tables, on which a packet can run without side effects.
 
-Of the configuration alone, or of a live daemon by its control socket, in either driver.  Of a live one only the rows
-that one packet can meet are asked for; the copy's other pages are never touched, so it costs as little as they do.
+A copy is made from a configuration, or from a live daemon over its control socket, with either driver.  From a live
+daemon only the rows that the packet can reach are read; other pages of the copy are never touched.
 """
 
 import base64
@@ -28,7 +28,10 @@ ONE = {"mux": "a mux", "agent": "an agent"}
 
 
 def of_configuration(config: Config) -> Snapshot:
-    """Every next hop is a placeholder; the outer source is the first mux of the file, or 0.0.0.0 (::)."""
+    """A mux's tables for a configuration.
+
+    Every next hop is a placeholder.  The outer source is the file's first mux of that family, or 0.0.0.0 (::).
+    """
     mux = MuxTables(Tables.allocate(sizes_for(config)), *config.muxes, IPv4Address(0), IPv6Address(0))
     mux.commit(mux.plan(config))
     for destination in mux.destinations():
@@ -38,23 +41,23 @@ def of_configuration(config: Config) -> Snapshot:
 
 @dataclass
 class LiveCopy:
-    """Of the mux or agent that listens at ``path``: all that is known of one VIP."""
+    """A copy of what the mux or agent that listens at ``path`` has about one VIP."""
 
     path: Path
     snapshot: Snapshot
     interfaces: dict[int, str]
     vip: str
     layout: dict[str, Any]
-    """As it was before the tables were read."""
+    """The layout before the tables were read."""
 
     @classmethod
     def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
-        """ControlError where nobody answers, or not such a program, or one of another version."""
+        """ControlError if no daemon answers, if it is another program, or if its tables have another version."""
         layout = ask(path, "layout", vip=vip)
         if layout["program"] != program:
-            raise ControlError(path, f"{ONE[layout['program']]} listens there: name {ONE[program]}'s socket")
+            raise ControlError(path, f"{ONE[layout['program']]} listens there: give {ONE[program]}'s socket")
         if layout["tables"] != VERSION:
-            raise ControlError(path, f"the {program} is of another version: use the lbmux that it runs with")
+            raise ControlError(path, f"the {program} runs another version: use the lbmux of that version")
         services = tuple(_service(service) for service in layout["services"])
         rows = {(service, backend): row for service, backend, row in layout["rows"]}
         interfaces = {int(index): name for index, name in layout["interfaces"].items()}
@@ -62,13 +65,13 @@ class LiveCopy:
         return cls(path, snapshot, interfaces, vip, layout)
 
     def read_configuration(self) -> None:
-        """Settings, names, services and backends; of an agent, endpoints."""
+        """Read the settings, the address map, and the services and backends or, of an agent, the endpoints."""
         for region in WHOLE[self.snapshot.program]:
             self._read(region, 0, self.snapshot.tables.sizes.regions()[region] - PADDING)
 
     def read_service(self, row: int, slot: int) -> None:
-        """What lies elsewhere of the service of that row: whose it is, its access list, the state of its rate, and a
-        slot of its Maglev table and of the one before."""
+        """Read the rest of a service: identity, access list, rate state, and one slot of its Maglev table and of the
+        previous one."""
         tables = self.snapshot.tables
         service = tables.services[tables.active][row]
         self._read("identities", row * tables.service_identities.itemsize, tables.service_identities.itemsize)
@@ -80,11 +83,11 @@ class LiveCopy:
             self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
 
     def read_bucket(self, at: int) -> None:
-        """The bucket that begins ``at`` so many bytes of the flow table."""
+        """Read the bucket at byte offset ``at`` of the flow table."""
         self._read("flows", at, BUCKET_BYTES)
 
     def is_current(self) -> bool:
-        """Whether outline and settings are still those that were read: no configuration came into force meanwhile."""
+        """Whether layout and settings are unchanged since they were read, so that the copy is consistent."""
         settings = self.snapshot.tables.memory["settings"]
         length = self.snapshot.tables.settings.nbytes
         same = self._ask("settings", 0, length) == settings[:length].tobytes()
@@ -102,7 +105,7 @@ class LiveCopy:
 
 
 def _service(said: dict[str, Any]) -> Service:
-    """As the mux has it in force, unchecked: no file could say that all of its backends are draining, say."""
+    """The service as the mux runs it, not validated: a running mux may have states that no file can describe."""
     backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in said["backends"])
     port = 0 if said["port"] == "any" else said["port"]
     ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "port": port, "backends": tuple(backends)}

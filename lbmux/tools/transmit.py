@@ -1,7 +1,4 @@
-"""Puts a capture's frames on the wire of an interface, at a steady rate or at the times at which they were captured.
-
-Beside replay.py: the same frames, but for a mux that runs elsewhere.  Needs CAP_NET_RAW.
-"""
+"""Send a capture's frames on an interface, at a steady rate or at their recorded times.  Needs CAP_NET_RAW."""
 
 import time
 from collections.abc import Callable
@@ -19,15 +16,15 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.tools.looped_capture import LoopedCapture
 
 RING_FRAMES = 16
-"""What the ring has to receive; nobody reads it."""
+"""Frames of the receive ring, which is never read."""
 LONGEST_SILENCE_NS = 1_000_000_000
-"""Recorded silences are cut down to this."""
+"""Longer recorded gaps are shortened to this."""
 SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a capture: ``sent`` of its ``packets`` were taken by the interface; ``skipped`` as in replay."""
+    """The result: the interface accepted ``sent`` of ``packets``.  ``skipped`` is as in replay.Result."""
 
     packets: int
     sent: int
@@ -42,8 +39,10 @@ class Sent:
 
 @dataclass(frozen=True)
 class Macs:
-    """Ethernet addresses as 48-bit numbers as loaded; ``every``: put them into all frames, not only into those that
-    were captured without an Ethernet header."""
+    """MAC addresses as 48-bit integers in load order.
+
+    ``every``: set them in all frames, not only in those that were captured without an Ethernet header.
+    """
 
     source: int
     destination: int
@@ -51,7 +50,7 @@ class Macs:
 
 
 class Pace:
-    """When frames are due, in nanoseconds from the first: ``pps`` a second, or as recorded."""
+    """When frames are due, in nanoseconds after the first: at ``pps`` per second, or as recorded."""
 
     def __init__(self, pps: int | None) -> None:
         self._pps = pps
@@ -60,7 +59,7 @@ class Pace:
         self._time_ns: int | None = None  # its recorded time
 
     def due(self, time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """When the next frames are, whose recorded times are these."""
+        """The due times of the next frames, given their recorded times."""
         if self._pps:
             due = (np.arange(len(time_ns)) + self._frames) * SECOND_NS // self._pps
         else:
@@ -73,7 +72,7 @@ class Pace:
 
 
 class Wire:
-    """An interface that frames are sent on.  SetupError where that cannot be."""
+    """An interface to send frames on.  SetupError if it cannot be opened."""
 
     def __init__(self, interface: str, macs: Macs) -> None:
         self._macs = macs
@@ -92,7 +91,7 @@ class Wire:
         self.send(nothing, nothing.time_ns, 0)
 
     def send(self, frames: CapturedFrames, due_ns: NDArray[np.int64], start_ns: int) -> int:
-        """Send each frame when it is due, ``start_ns`` being the monotonic clock's 0 of that; how many were taken."""
+        """Send each frame when it is due after ``start_ns`` (monotonic clock).  Returns how many were accepted."""
         frames.verdict[: frames.count] = 0
         frames.interface[: frames.count] = 0
         _readdress(frames.address, frames.count, self._macs.source, self._macs.destination, self._macs.every)
@@ -111,7 +110,7 @@ class Wire:
 def put_on_wire(
     looped: LoopedCapture, wire: Wire, pps: int | None = None, tell: Callable[[int], None] | None = None
 ) -> Sent:
-    """Send a capture; ``tell`` hears how far it is."""
+    """Send a capture.  ``tell`` is called with the offset in the capture, in bytes."""
     pace, sent, damage = Pace(pps), 0, None
     wire.warm_up()
     start = time.monotonic_ns()

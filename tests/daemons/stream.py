@@ -35,7 +35,7 @@ class Stream(threading.Thread):
 
     @staticmethod
     def _open() -> socket.socket:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: no frames until bind
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 29)
         sock.bind(("eth0", ETH_P_IP))
         sock.settimeout(0)

@@ -268,7 +268,7 @@ class Link:
 
     def __init__(self, lab: Lab) -> None:
         def open_at(interface: str) -> socket.socket:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: no frames until bind
             sock.bind((interface, 0x0003))
             return sock
 

@@ -23,7 +23,7 @@ def test_traces_a_ping_and_its_answer(lab: Lab, driver: str, tmp_path: Path) -> 
         capture(lab, mux, tmp_path / "y", ["-n", "1", "--at", "out", "icmp"], [ping])
     assert (frame["verdict"], frame["kind"]) == ("icmp", "pass")
     assert way(frame) == [
-        ("parse", "ICMP has no ports, so it is the slow path's"),
+        ("parse", "ICMP has no ports, so the slow path handles it"),
         ("slow path", "echo_answered"),
         ("sent", f"{VIP} > {CLIENT} icmp, 36 bytes, eth0"),
     ]

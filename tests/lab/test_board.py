@@ -107,7 +107,7 @@ def begun(monkeypatch: pytest.MonkeyPatch, happens: dict[str, Any], most_s: floa
     monkeypatch.setattr(scoreboard, "Lab", lambda *_: Idle())
     monkeypatch.setattr(scoreboard, "_built", lambda scenario, lab: labs.append(scenario) or scenario)
     monkeypatch.setattr(scoreboard, "experiment", experiment)
-    monkeypatch.setattr(scoreboard, "PUT_RIGHT_S", 0.1)
+    monkeypatch.setattr(scoreboard, "RECOVER_S", 0.1)
     load, setting = Load(seconds=0.1), Setting("t", most_s=most_s)
     found = list(run(["ananta"], list(happens), load, setting, lambda text: None))
     return [one if isinstance(one, tuple) else one.event for one in found] + [len(labs)]
@@ -128,7 +128,7 @@ def test_an_experiment_that_fails_or_hangs_is_a_row_with_its_reason_and_the_next
 
 
 def test_none_is_begun_when_the_time_for_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = "not begun: the time for all of them is over"
+    over = "not started: the time limit for all experiments has passed"
     found = begun(monkeypatch, {"nothing": lambda: time.sleep(0.1), "reload": int}, most_s=0.05)
     assert found == ["nothing", ("ananta", "reload", over), 1]
 

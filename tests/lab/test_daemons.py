@@ -27,6 +27,6 @@ def test_a_daemon_that_is_not_installed_is_named_with_its_package(
 ) -> None:
     monkeypatch.setattr(module, "SEARCH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "directory"), *arguments])
-    with pytest.raises(SystemExit, match=f"not installed: the package {package}$"):
+    with pytest.raises(SystemExit, match=f"not installed: install the package {package}$"):
         module.main()
     assert not any(tmp_path.iterdir())  # nothing was made for it

@@ -45,12 +45,15 @@ def rename(data: dict[str, Any], name: str) -> None:
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an unknown field": (lambda d: d["nodes"][0].update(colour="red"), "nodes.0.colour: "),
     "a missing field": (lambda d: d["nodes"][0].pop("role"), "nodes.0.role: "),
-    "two nodes of a name": (lambda d: rename(d, "mux1"), "nodes: mux1: more than one"),
-    "a name that is a path": (lambda d: rename(d, "../client"), "nodes: '../client': letters"),
+    "two nodes of a name": (lambda d: rename(d, "mux1"), "nodes: mux1: duplicate"),
+    "a name that is a path": (lambda d: rename(d, "../client"), "nodes: '../client': use letters"),
     "a link to nowhere": (lambda d: d["nodes"].pop(0), "links: client: no such node"),
     "a long interface": (lambda d: d["links"][0]["a"].update(interface="i" * 16), "1 to 15 characters"),
-    "an interface twice": (lambda d: d["links"][1]["a"].update(interface="to-client"), "to-client: more than one"),
-    "an unknown placeholder": (lambda d: d["nodes"][2]["programs"][0]["arguments"].append("{typo}"), "{typo}: one of"),
+    "an interface twice": (lambda d: d["links"][1]["a"].update(interface="to-client"), "to-client: duplicate"),
+    "an unknown placeholder": (
+        lambda d: d["nodes"][2]["programs"][0]["arguments"].append("{typo}"),
+        "{typo}: unknown placeholder",
+    ),
     "services that cannot be": (lambda d: d["config"]["services"][0].update(port=0), "config.services.0.port: "),
 }
 

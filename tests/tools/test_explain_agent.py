@@ -101,7 +101,7 @@ def test_each_step_of_a_request(host: AgentHost) -> None:
     outer = "10.0.1.2 > 10.1.1.2 protocol 4, 60 bytes"
     assert found["outer header"] == f"{outer}: 10.0.1.2 is a mux, 10.1.1.2 is this host's"
     assert found["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
-    assert found["endpoint"].startswith(f"{target}, web/h1: 192.0.2.1:80 stands for 10.1.1.2:8080")
+    assert found["endpoint"].startswith(f"{target}, web/h1: 192.0.2.1:80 translates to 10.1.1.2:8080")
     flow = rf"untrusted, idle for \d+\.\d s, endpoint {target} \(web/h1\), worker 1"
     assert re.fullmatch(flow, found["flow"])
     assert found["translation"] == "192.0.2.1:80 to 10.1.1.2:8080"
@@ -122,7 +122,7 @@ def test_a_reply_that_no_mux_brought(host: AgentHost) -> None:
     passage, _ = host.pass_(reply(40001), is_reply=True)
     assert passage.verdict == Verdict.UNKNOWN_REPLY
     assert list(host.explain(passage)) == ["match", "flow"]
-    assert host.explain(passage)["flow"].startswith("no entry, so user space asks the host's sockets")
+    assert host.explain(passage)["flow"].startswith("no entry, so user space checks the host's sockets")
     elsewhere, _ = host.pass_(Craft(source=OWN, source_port=22).frame(), is_reply=True)
     assert host.explain(elsewhere) == {"match": "no backend of this host answers from 10.1.1.2:22/tcp"}
 
@@ -144,14 +144,14 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
     finally:
         host.close()
     assert list(found) == ["match", "flow", "hint"] and found["match"] == match
-    assert found["flow"].startswith("forgotten") and found["hint"].startswith("the mux asks other hosts")
+    assert found["flow"].startswith("removed") and found["hint"].startswith("the mux tries other hosts")
 
 
 def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
     passage, _ = host.pass_(by_mux(client(40001)))
     found = host.explain(passage)
     assert passage.verdict == Verdict.UNKNOWN_CONNECTION
-    assert found["flow"] == "no entry" and "the host's sockets are asked" in found["endpoint"]
+    assert found["flow"] == "no entry" and "the agent checks the host's sockets" in found["endpoint"]
     assert "translation" not in found
 
 
@@ -175,15 +175,15 @@ def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> N
     passage, _ = host.pass_(by_mux(dns()))
     found = host.explain(passage)
     host.close()
-    assert found["endpoint"].endswith("192.0.2.2:53 is on this host, nothing is translated")
-    assert (found["flow"], found["translation"]) == ("no entry", "none, 192.0.2.2:53 stays")
+    assert found["endpoint"].endswith("192.0.2.2:53 is on this host, no translation")
+    assert (found["flow"], found["translation"]) == ("no entry", "none, 192.0.2.2:53 is kept")
 
 
 @pytest.mark.parametrize(
     ("frame", "verdict", "step", "said"),
     [
-        (by_mux(opened(), bytes([10, 0, 9, 9])), Verdict.NOT_A_MUX, "outer header", "its source is none of the muxes"),
-        (opened().frame(), Verdict.NOT_TUNNELLED, "outer header", "no packet in a tunnel"),
+        (by_mux(opened(), bytes([10, 0, 9, 9])), Verdict.NOT_A_MUX, "outer header", "its source is not a mux"),
+        (opened().frame(), Verdict.NOT_TUNNELLED, "outer header", "not a tunnel packet"),
         (by_mux(client(destination_port=99)), Verdict.NOT_HERE, "match", "no backend of this host has the VIP"),
         (by_mux(client(protocol=1)), Verdict.ICMP, "parse", PARSE_REASONS[Verdict.ICMP]),
         (by_mux(client(fragment=0x2000)), Verdict.FRAGMENT, "parse", PARSE_REASONS[Verdict.FRAGMENT]),

@@ -86,7 +86,7 @@ def test_the_first_fragment_has_the_steps_of_its_flow(mux: Served) -> None:
 def test_a_later_fragment_is_said_to_follow_the_first(mux: Served) -> None:
     explanation = explain_frame(client(4000, fragment=0x0010).frame(), mux.path)
     assert names(explanation) == ["packet", "slow path", "verdict"]
-    assert "goes where the first" in explanation.steps[1].found
+    assert "it follows the first" in explanation.steps[1].found
 
 
 def test_an_icmp_error_has_the_steps_of_the_flow_that_it_quotes(mux: Served) -> None:
@@ -99,7 +99,7 @@ def test_an_icmp_error_has_the_steps_of_the_flow_that_it_quotes(mux: Served) -> 
 
 def test_a_ping_and_other_icmp(mux: Served) -> None:
     ping = explain_frame(of_packet(IP(src=CLIENT, dst=VIP) / ICMP()), mux.path)
-    assert "a ping" in ping.steps[1].found
+    assert "an echo request" in ping.steps[1].found
     stray = IP(src="203.0.113.9", dst=VIP) / ICMP(type=3) / IP(src="192.0.2.77", dst=CLIENT) / UDP(sport=1, dport=2)
     assert "no flow of a VIP" in explain_frame(of_packet(stray), mux.path).steps[1].found
 

@@ -123,7 +123,7 @@ def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Serv
         assert (explanation.backend, step(explanation, "slot")["backend"]) == ("h1", "h2")
         assert step(explanation, "flow")["lookup"] == ["previous", "new"]
         found = next(line for line in explanation.steps if line.step == "backend")
-        assert found.data["by"] == "previous" and "in the Maglev table before" in found.found
+        assert found.data["by"] == "previous" and "in the previous Maglev table" in found.found
         assert int(mux.send(client(port)).target[0]) == mux.snapshot.rows["web", "h1"]
 
 
@@ -167,7 +167,7 @@ def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> No
         mux.send(client(1))
         found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
         assert found.data["lookup"] == ["limited"]
-        assert found.found.endswith("over its new_flows_per_s, so it gets none"), "the only worker's"
+        assert found.found.endswith("new_flows_per_s is exceeded, so no entry is made"), "the only worker's"
     finally:
         mux.close()
 
@@ -180,7 +180,7 @@ def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(tmp_path: P
     try:
         mux.send(client(1), worker=0 if limited else 1)
         flow = next(line.found for line in mux.explain(asked(2)).steps if line.step == "flow")
-        assert (known in flow, "so it gets none" in flow) == (True, limited)
+        assert (known in flow, "so no entry is made" in flow) == (True, limited)
         assert known not in str(mux.explain(asked(1)).steps), "whose entry tells"
     finally:
         mux.close()
@@ -207,7 +207,7 @@ def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
     )
     assert (stranger.verdict, other.verdict) == (Verdict.NOT_VIP, Verdict.NOT_VIP)
     assert "no service has the VIP 203.0.113.1" in stranger.hint
-    assert "tcp 80 only" in other.hint
+    assert "only for tcp 80:" in other.hint
 
 
 def test_a_packet_that_does_not_fit_the_tunnel() -> None:
@@ -229,7 +229,7 @@ def test_a_service_of_many_ports_is_named(mux: Served, ports: dict[str, Any]) ->
     assert f"(192.0.2.1 tcp {said})" in explanation.steps[1].found
     other = mux.explain(asked(1, "192.0.2.1:1234/udp"))
     assert (other.service, other.verdict) == (None, Verdict.NOT_VIP)
-    assert f"but of tcp {said}, udp 100 only" in other.hint
+    assert f"but only for tcp {said}, udp 100:" in other.hint
 
 
 PROBED = {"kind": "tcp", "fall": 1, "rise": 1}
@@ -259,7 +259,7 @@ def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> N
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert explanation.verdict == Verdict.FORWARDED
-    assert backends_step(explanation).startswith("2 of 2 take new flows; h1 is down: timed out; kept, since too few")
+    assert backends_step(explanation).startswith("2 of 2 take new flows; h1 is down: timed out; kept: fewer")
     assert "down: timed out; kept" in next(line.found for line in explanation.steps if line.step == "backend")
 
 
@@ -278,15 +278,15 @@ def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Serv
     assert explanation.verdict == Verdict.NO_BACKEND
     assert backends_step(explanation).startswith("0 of 5 take new flows; h1 is disabled: by command")
     assert explanation.hint == (
-        "`lbmux enable h1`: h1, h2 were taken out by command; or see why probes of h3, h4 fail (connection refused):"
-        " its server, its agent, the way there; or give h5 a weight above 0, and `lbmux reload`"
+        "run `lbmux enable h1`: taken out by command: h1, h2; or find out why health checks of h3, h4 fail (connection"
+        " refused): check server, agent and path; or give h5 a weight above 0, then run `lbmux reload`"
     )
 
 
 def test_a_configuration_alone_says_what_it_cannot_know() -> None:
     explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED)))
     assert backends_step(explanation) == (
-        "1 of 2 take new flows; h1 is draining: weight 0 (what probes find, only a live mux knows)"
+        "1 of 2 take new flows; h1 is draining: weight 0 (only a live mux has health checks)"
     )
 
 
@@ -320,7 +320,7 @@ def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
     try:
         denied = served.explain(asked(4000))
         assert denied.verdict == Verdict.DENIED
-        assert "`allow` and `deny` keep 198.51.100.7 out" in denied.hint
+        assert "`allow` and `deny` exclude 198.51.100.7" in denied.hint
         assert step(denied, "access") == {"allowed": False, "list": "deny", "prefix": "198.51.100.7/32"}
         assert [line.step for line in denied.steps] == ["packet", "service", "access", "verdict"]
         for allowed in ("198.51.100.8:4000 > 192.0.2.1:80/tcp", asked(4000, "192.0.2.2:53/udp")):

@@ -58,7 +58,7 @@ def connect(vip: str) -> list[socket.socket]:
 
 
 def listen(kind: int) -> socket.socket:
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: no frames until bind
     sock.bind(("eth0", kind))
     sock.setblocking(False)
     return sock
@@ -145,7 +145,7 @@ def test_a_router_that_has_no_route_says_so(lab: Lab) -> None:
 
 
 def test_says_that_it_cannot_tell_for_ipv6_without_a_seed(lab: Lab) -> None:
-    assert "does not tell the way of IPv6" in asked(lab.namespace("router"), f"{CLIENT6}:40000 > [{VIP6}]:80/tcp").found
+    assert "cannot tell IPv6's next hop" in asked(lab.namespace("router"), f"{CLIENT6}:40000 > [{VIP6}]:80/tcp").found
 
 
 def test_no_router_of_that_name() -> None:

@@ -1,4 +1,4 @@
-"""A bound in time for what may hang anywhere: in a process that does not answer, in a read that never ends."""
+"""A time limit for code that may hang anywhere, in a process that does not answer or in a blocked read."""
 
 import contextlib
 import signal
@@ -8,12 +8,12 @@ from typing import NoReturn
 from lbmux.errors import LabError
 
 AGAIN_S = 10.0
-"""What puts things right when it is too late has so long, each time."""
+"""After the limit, clean-up code gets this long before it is interrupted too."""
 
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """LabError in the middle of what is done, after so long; of the main thread only, as signals are."""
+    """Raise LabError inside the block after ``seconds``.  It works in the main thread only, since it uses SIGALRM."""
 
     def late(number: int, frame: object) -> NoReturn:
         raise LabError("", f"not done within {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""One experiment: real connections through a running system, something happens to it, and what they noticed."""
+"""One experiment: real connections run through a system, an event happens, and its effect on them is measured."""
 
 import time
 from collections import Counter
@@ -14,12 +14,12 @@ from lbmux.plurals import counted
 
 CALM_S = 0.7
 STUCK_MS = 1000.0
-"""A connection that has waited so long at the end does not go on by itself."""
+"""A connection that has waited longer than this at the end counts as stuck."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What goes on: long connections, new ones a second, and for how long it is watched."""
+    """The load: long connections, new short ones per second, and how long they are watched after the event."""
 
     connections: int = 500
     short_per_s: float = 50.0
@@ -29,12 +29,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the connections noticed.
+    """The event's effect on the connections.
 
-    ``own``: broken ones whose server is what was hit; ``stall_ms``: the longest wait of those that go on; ``new``
-    and ``refused``: connections that were opened meanwhile, and those of them that got no answer, or were late and
-    still waited for it at the end; ``normal_ms``: from the event to the last answer that was late (over 50 ms), broken
-    or refused.
+    ``own``: broken connections whose own server was hit.  ``stall_ms``: the longest wait of the surviving ones.
+    ``new``: connections opened meanwhile.  ``refused``: those of them without an answer, or still waiting at the end.
+    ``normal_ms``: time from the event to the last answer that was late (over 50 ms), broken or refused.
     """
 
     scenario: str
@@ -50,11 +49,11 @@ class Outcome:
 
 
 def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
-    """Let it happen, watch, put it right again; LabError where the system does not get well.
+    """Run an event, watch its effect, and undo it.  LabError if the system does not recover.
 
-    Where connections fall silent, it has begun when the servers speak.
+    For events that make connections silent, the watch begins when the servers speak again.
     """
-    parts = events_of(event)
+    steps = events_of(event)
     options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
     with traffic(system.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
         if unwell := [c for c in client.first["connections"] if not c["lines"]]:
@@ -64,34 +63,35 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
         before = client.report()
         lost, begun = doomed(system, event, before["connections"]), time.monotonic()
         try:
-            for part in parts:
-                part.happen(system)
-            for silence in filter(None, (part.silence for part in parts)):
+            for step in steps:
+                step.happen(system)
+            for silence in filter(None, (step.silence for step in steps)):
                 before = client.fall_silent(silence)
                 begun = time.monotonic() + silence.seconds
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report()
         finally:
-            for part in reversed(parts):
-                part.undo(system)
+            for step in reversed(steps):
+                step.undo(system)
     system.wait_until_normal()
     return judge(system.scenario.name, event, lost, begun, before, after)
 
 
 def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]]) -> set[int]:
-    """The client's ports of those connections whose own server, or the way to it, is hit: nobody can save them."""
-    parts = set(event.split("+"))
+    """The client ports of connections that cannot survive, because their own server or the path to it is hit."""
+    names = set(event.split("+"))
     if system.forwarder_is_backend:
-        is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(parts)
+        is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(names)
         return {one["local_port"] for one in connections if is_hit and one["backend"] == system.backend}
-    return set() if {"kill-backend", "kill-host"}.isdisjoint(parts) else system.ports_at_backend()
+    return set() if {"kill-backend", "kill-host"}.isdisjoint(names) else system.ports_at_backend()
 
 
 def judge(
     scenario: str, event: str, lost: set[int], begun: float, before: dict[str, Any], after: dict[str, Any]
 ) -> Outcome:
-    """``lost``: the client's ports of connections that cannot be saved; ``begun``: when it happened, by the monotonic
-    clock; ``before`` and ``after``: reports of the traffic.
+    """Compare two reports of the traffic.
+
+    ``lost``: client ports of connections that cannot survive.  ``begun``: the event's time on the monotonic clock.
     """
     pairs = list(zip(before["connections"], after["connections"], strict=True))
     broken: list[dict[str, Any]] = []

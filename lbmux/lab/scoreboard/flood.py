@@ -1,4 +1,4 @@
-"""Packets that no connection knows: acknowledgments in mid-connection, of flows that are invented, for a VIP."""
+"""Flood a VIP with TCP ACKs that belong to no connection."""
 
 import socket
 import time
@@ -12,12 +12,12 @@ from lbmux.wire.packet import ip_packet
 
 PACKETS, SECONDS = 20_000, 3.0
 FIRST_PORT = 1024
-"""Of the client; below those that Linux gives to connections (32768), so that no real one is met."""
+"""The first source port.  The range ends below Linux's ephemeral ports (32768), so it hits no real connection."""
 AT_ONCE = 100
 
 
 def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKETS) -> Iterator[bytes]:
-    """Packets without data, each from another port of the client's; 31,744 at most are of different flows."""
+    """IP packets with a bare ACK, each from the client's next port.  At most 31,744 flows differ."""
     for n in range(count):
         source_port = FIRST_PORT + n % (32768 - FIRST_PORT)
         header = HEADER.pack(source_port, port, 1000 + n, 2000 + n, TCP_BYTES // 4 << 4, ACK, 1024, 0, 0)
@@ -25,7 +25,7 @@ def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKE
 
 
 def flood(vip: str, port: int, count: int = PACKETS, seconds: float = SECONDS) -> None:
-    """Send them from this machine, evenly over some seconds."""
+    """Send the flood from this machine, spread evenly over ``seconds``.  Needs CAP_NET_RAW."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         asked.connect((vip, port))
         client = ip_address(asked.getsockname()[0])

@@ -1,4 +1,4 @@
-"""The systems of the scoreboard: each a topology of the lab, and what an experiment has to know of it."""
+"""The systems on the scoreboard: each is a topology of the lab, with what an experiment must know about it."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -33,24 +33,24 @@ WIDE = (
     "reseed-table+lose-mux",
 )  # fmt: skip
 NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
-"""What the file says of the backend that is added: the third host, whose server has the VIP."""
+"""The backend that event add-backend adds: the third host, whose server has the VIP."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``forwarders``: the nodes that a router sends the VIP's packets to, each by its program ``forwarder``;
-    ``spare``: one
-    more, which takes no part until it is added.
+    """A system and its events.
 
-    ``backends``: the host of each, and ``server`` the program there that clients talk to.  ``ways``: the next hops to
-    the VIP that each router has while all is well; ``active``: (node, address) that belong together then.
+    ``forwarders``: the nodes that the router sends VIP packets to, each running the program ``forwarder``.  ``spare``:
+    one more, which joins with event add-mux.  ``backends``: host by backend; each runs the program ``server``.
+    ``next_hops``: each router's next hops to the VIP in normal operation.  ``active``: a node and the address that it
+    has in normal operation.
     """
 
     name: str
     topology: Callable[[], Topology]
     forwarders: tuple[str, ...]
     events: tuple[str, ...]
-    ways: Mapping[str, frozenset[str]]
+    next_hops: Mapping[str, frozenset[str]]
     forwarder: str = "mux"
     spare: str = ""
     server: str = "server"
@@ -59,7 +59,7 @@ class Scenario:
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
-    """Its echo service alone, with these backends at first."""
+    """The topology with its echo service alone, which starts with these backends."""
     config = copy.deepcopy(topology.config)
     (echo,) = (service for service in config["services"] if service["name"] == "echo")
     echo["backends"] = [backend for backend in echo["backends"] if backend["name"] in backends]
@@ -85,14 +85,14 @@ def _gateways(*addresses: str) -> frozenset[str]:
     return frozenset(addresses)
 
 
-MUXES, MUX_WAYS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
+MUXES, MUX_HOPS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT), MUX_WAYS, spare="mux3"),
-        Scenario("maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3"),
+        Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT), MUX_HOPS, spare="mux3"),
+        Scenario("maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_HOPS, spare="mux3"),
         Scenario(
-            "facebook", lambda: only_echo(facebook(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_WAYS, spare="mux3",
+            "facebook", lambda: only_echo(facebook(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_HOPS, spare="mux3",
             server="haproxy",
         ),
         Scenario(
@@ -112,6 +112,6 @@ SCENARIOS = {
             },
             "edge", "host5", backends=_hosts(5),
         ),
-        Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_WAYS, backends=_hosts(HOSTS)),
+        Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_HOPS, backends=_hosts(HOSTS)),
     )
 }  # fmt: skip

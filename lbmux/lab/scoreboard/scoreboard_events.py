@@ -1,7 +1,7 @@
-"""What happens to a running system in an experiment, and how it is put right again.
+"""The events of experiments: what happens to a running system, and how it is undone.
 
-Each acts on the first of the system's fronts (a mux, or an edge), or on its first backend.  Two events joined by
-``+`` happen one right after the other.
+Each event acts on the system's first forwarder (a mux or an edge) or on its first backend.  Two events joined by ``+``
+happen immediately one after the other.
 """
 
 import signal
@@ -18,18 +18,18 @@ from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 OTHER_SEED = 77
 AGENT_AWAY_S = 5.0
 PATIENT_FALL = 100
-"""Probes that fail before a backend counts as down."""
+"""Failed probes before a backend counts as down, for events that take its agent away for seconds."""
 SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
 SILENCE_S = 4.0
-"""Longer than every idle time of muxes and agents, several times."""
+"""Several times longer than all idle times of muxes and agents."""
 Action = Callable[[SystemUnderTest], None]
 
 
 @dataclass(frozen=True)
 class Event:
-    """``planned``: by intention of who runs the system, so that nobody should notice.
+    """``planned``: an operator's action, which no connection should notice.
 
-    ``silence``: what the long connections do afterwards (lbmux.lab.connections.Silence), or None.
+    ``silence``: how the long connections fall silent after the event (lbmux.lab.connections.Silence), or None.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _add_service(system: SystemUnderTest) -> None:
 
 
 def another(service: dict[str, Any]) -> dict[str, Any]:
-    """The same servers at the next port of the VIP, where nobody may listen: so they are not probed there."""
+    """The same servers on the VIP's next port, without health checks, since the servers do not listen there."""
     kept = {name: value for name, value in service.items() if name != "health"}
     return kept | {"name": f"{service['name']}-too", "port": service["port"] + 1}
 
@@ -133,61 +133,57 @@ EVENTS = {
         Event("kill-mux", "kill -9", _signal(signal.SIGKILL), SystemUnderTest.start_forwarder),
         Event(
             "stop-mux",
-            "SIGTERM: withdraw, forward on, leave",
+            "SIGTERM: withdraw, keep forwarding, stop",
             _signal(signal.SIGTERM),
             SystemUnderTest.start_forwarder,
             True,
         ),
         Event("freeze-mux", "SIGSTOP", _signal(signal.SIGSTOP), _signal(signal.SIGCONT)),
+        Event("lose-mux", "its whole machine fails", SystemUnderTest.lose_forwarder, SystemUnderTest.return_forwarder),
+        Event("add-mux", "one more mux", SystemUnderTest.start_spare, SystemUnderTest.stop_spare, planned=True),
         Event(
-            "lose-mux", "its whole machine is gone", SystemUnderTest.lose_forwarder, SystemUnderTest.return_forwarder
-        ),
-        Event("add-mux", "one more", SystemUnderTest.start_spare, SystemUnderTest.stop_spare, planned=True),
-        Event(
-            "cut-link", "the router hears nothing more from it", SystemUnderTest.cut_link, SystemUnderTest.restore_link
+            "cut-link", "the router receives nothing from it", SystemUnderTest.cut_link, SystemUnderTest.restore_link
         ),
         Event(
             "reseed-router",
-            "another hash seed: flows change their mux",
+            "a new ECMP hash seed: flows move to another mux",
             SystemUnderTest.reseed,
             SystemUnderTest.reseed,
             planned=True,
         ),
-        Event("lose-pop", "the backbone hears nothing more from the nearer PoP", _lose_pop, _find_pop),
+        Event("lose-pop", "the backbone receives nothing from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", SystemUnderTest.kill_server, SystemUnderTest.start_server),
-        Event(
-            "kill-host", "the server's whole machine is gone", SystemUnderTest.lose_host, SystemUnderTest.return_host
-        ),
-        Event("restart-agent", "SIGTERM, and started again", _restart_agent, _restore),
-        Event("crash-agent", "kill -9, and started again after 5 s", _crash_agent, _restore),
+        Event("kill-host", "the server's whole machine fails", SystemUnderTest.lose_host, SystemUnderTest.return_host),
+        Event("restart-agent", "SIGTERM, then restart", _restart_agent, _restore),
+        Event("crash-agent", "kill -9, restart after 5 s", _crash_agent, _restore),
         Event(
             "half-closed",
-            "clients end their direction; servers answer after every idle time",
+            "clients half-close; servers answer after all idle times",
             _expire_soon,
             _restore,
             silence=Silence("half-closed", SILENCE_S),
         ),
         Event(
             "idle-push",
-            "silence; servers speak first, after every idle time",
+            "silence; servers speak first, after all idle times",
             _expire_soon,
             _restore,
             silence=Silence("idle-push", SILENCE_S),
         ),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
-        Event("add-backend", "one more in the file", _add, _restore, planned=True),
-        Event("remove-backend", "one less in the file", _remove, _restore, planned=True),
+        Event("add-backend", "one more backend in the file", _add, _restore, planned=True),
+        Event("remove-backend", "one backend fewer in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
         Event("reload", "a file with one more service", _add_service, _restore, planned=True),
-        Event("flood-ack", "20,000 packets in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
-        Event("reseed-table", "another hash seed in the file: flows change their slot", _reseed_table, _restore, True),
+        Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
+        Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),
     )
 }
 
 
 def events_of(name: str) -> list[Event]:
-    """The events of ``A`` or ``A+B``; LabError where there is none of that name."""
+    """The events of ``A`` or ``A+B``.  LabError for an unknown name."""
     found = [EVENTS.get(part) for part in name.split("+")]
     if any(event is None for event in found):
-        raise LabError("", f"no event {name!r}: {', '.join(EVENTS)}, or two of them joined by +")
+        raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or two joined by +")
     return [event for event in found if event is not None]

@@ -1,4 +1,4 @@
-"""The scoreboard drawn: by event, connections broken and the longest stall of the others, a colour a scenario."""
+"""Plot the scoreboard: connections broken and the longest stall by event, with one colour per scenario."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def draw(outcomes: Sequence[dict[str, Any]], path: Path) -> None:
-    """``outcomes``: as `lbmux lab run` writes them; the file's ending says which format."""
+    """``outcomes``: as `lbmux lab run` writes them.  The file's extension selects the format."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -20,9 +20,9 @@ def draw(outcomes: Sequence[dict[str, Any]], path: Path) -> None:
     for number, scenario in enumerate(scenarios):
         of_it = {one["event"]: one for one in outcomes if one["scenario"] == scenario}
         known = [(at, of_it[event]) for at, event in enumerate(events) if event in of_it]
-        places = [at + (number - (len(scenarios) - 1) / 2) * thick for at, _ in known]
-        axes[0].barh(places, [one["broken"] for _, one in known], thick, label=scenario)
-        axes[1].barh(places, [one["stall_ms"] for _, one in known], thick)
+        positions = [at + (number - (len(scenarios) - 1) / 2) * thick for at, _ in known]
+        axes[0].barh(positions, [one["broken"] for _, one in known], thick, label=scenario)
+        axes[1].barh(positions, [one["stall_ms"] for _, one in known], thick)
     axes[0].set_yticks(range(len(events)), events)
     axes[0].invert_yaxis()
     axes[0].set_xlabel(f"connections broken, of {outcomes[0]['connections']}")

@@ -1,4 +1,4 @@
-"""The scoreboard: scenarios against events, as a table on a terminal or in a page, and as JSON."""
+"""The scoreboard: events by scenario, as a table on a terminal, as Markdown, and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,11 +13,11 @@ from lbmux.lab.scoreboard.scoreboard_runner import Failure
 from lbmux.plurals import counted
 
 LATE_MS = 50.0
-LEGEND = "broken (of them of what was hit) / longest stall in ms / new ones refused / ms until normal"
+LEGEND = "broken (own server hit) / longest stall in ms / new connections refused / ms until normal"
 
 
 def document(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: Load, seconds: float) -> dict[str, Any]:
-    """What is written and what the page reads."""
+    """The result file's document, which the web page reads too."""
     return {
         "version": 1,
         "load": asdict(load),
@@ -33,7 +33,7 @@ def cell(outcome: Outcome) -> str:
 
 
 def _colour(outcome: Outcome) -> str:
-    """Red: what could have been saved was not, or somebody noticed what was planned."""
+    """Red: connections broke that could have survived, or a planned event was noticed."""
     is_planned = all(event.planned for event in events_of(outcome.event))
     if outcome.broken > outcome.own or (is_planned and outcome.stall_ms > LATE_MS):
         return "red"
@@ -41,17 +41,17 @@ def _colour(outcome: Outcome) -> str:
 
 
 def _columns(outcomes: Sequence[Outcome], failures: Sequence[Failure]) -> tuple[list[str], list[str]]:
-    """Names of scenarios and of events, in the order of their coming."""
+    """The names of scenarios and of events, in order of appearance."""
     scenarios = dict.fromkeys([one.scenario for one in outcomes] + [one[0] for one in failures])
     events = dict.fromkeys([one.event for one in outcomes] + [one[1] for one in failures])
     return list(scenarios), list(events)
 
 
 def markdown(outcomes: Sequence[dict[str, Any]]) -> str:
-    """The table as a page has it; ``outcomes``: as `lbmux lab run` writes them."""
-    told = [Outcome(**one) for one in outcomes]
-    scenarios, events = _columns(told, [])
-    cells = {(one.event, one.scenario): cell(one) for one in told}
+    """The table as Markdown.  ``outcomes``: as `lbmux lab run` writes them."""
+    read = [Outcome(**one) for one in outcomes]
+    scenarios, events = _columns(read, [])
+    cells = {(one.event, one.scenario): cell(one) for one in read}
     rows = [["event", *scenarios], ["---"] * (1 + len(scenarios))]
     rows += [[event, *(cells.get((event, scenario), "") for scenario in scenarios)] for event in events]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

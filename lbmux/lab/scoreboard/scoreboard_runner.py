@@ -1,6 +1,6 @@
-"""Every experiment of some scenarios, one after the other: a scenario's lab is built once, and put right in between.
+"""Run all experiments of some scenarios in turn.  Each scenario's lab is built once and restored between events.
 
-One that fails is a line with the reason, and the next begins with a lab that is whole.  All are bounded in time.
+A failed experiment is reported with its reason, and the next one gets a new lab.  All have time limits.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from lbmux.lab.scoreboard.experiment import Load, Outcome, experiment
 from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
-BUILD_S, PUT_RIGHT_S = 300.0, 60.0
-"""How long a lab may take to be there, compiling what it runs; and an experiment, beyond what it watches."""
+BUILD_S, RECOVER_S = 300.0, 60.0
+"""Time limits: to build a lab, including compilation; and for an experiment, beyond its watched time."""
 Failure = tuple[str, str, str]
 """(scenario, event, why it could not be measured)"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """``name``: that labs' names begin with; ``second_chance``: the setting; ``most_s``: when no other one is begun."""
+    """``name``: prefix of the labs' names.  ``second_chance``: the setting.  ``most_s``: no experiment starts later."""
 
     name: str
     driver: str = "auto"
@@ -34,7 +34,7 @@ class Setting:
 def run(
     scenarios: Sequence[str], events: Sequence[str], load: Load, setting: Setting, say: Callable[[str], None]
 ) -> Iterator[Outcome | Failure]:
-    """``events``: of each scenario those that it knows; all where none is named."""
+    """Yield the result of each experiment.  ``events``: limits each scenario to these; empty for all its events."""
     until = time.monotonic() + setting.most_s
     for scenario in (SCENARIOS[one] for one in scenarios):
         wanted = [event for event in (events or scenario.events) if knows(scenario, event)]
@@ -47,7 +47,7 @@ def run(
 
 
 def knows(scenario: Scenario, event: str) -> bool:
-    """Pairs are known by their parts."""
+    """Whether a scenario has an event.  It has a pair if it has both events of the pair."""
     return set(event.split("+")) <= {part for known in scenario.events for part in known.split("+")}
 
 
@@ -60,10 +60,10 @@ def _of_scenario(
             say(f"{scenario.name}: {event}")
             try:
                 if time.monotonic() > until:
-                    raise LabError("", "not begun: the time for all of them is over")
+                    raise LabError("", "not started: the time limit for all experiments has passed")
                 with deadline(BUILD_S):
                     system = system or _built(scenario, lab)
-                with deadline(PUT_RIGHT_S + load.seconds):
+                with deadline(RECOVER_S + load.seconds):
                     found: Outcome | Failure = experiment(system, event, load)
             except Exception as error:
                 found, system = (scenario.name, event, str(error) or repr(error)), None

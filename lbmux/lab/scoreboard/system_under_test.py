@@ -1,4 +1,4 @@
-"""A system under experiment: its lab, and what can be done to it while connections go on."""
+"""The system under test: its lab, and the actions that events perform on it while connections run."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")
-"""An XDP program that drops everything: r0 = XDP_DROP; exit."""
+"""An XDP program that drops all frames: r0 = XDP_DROP; exit."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
 Config = dict[str, Any]
@@ -42,7 +42,7 @@ class SystemUnderTest:
 
     @property
     def backend(self) -> str:
-        """The one that events are about."""
+        """The backend that events act on."""
         return next(iter(self.scenario.backends))
 
     @property
@@ -50,7 +50,7 @@ class SystemUnderTest:
         return self._hit in self.scenario.backends.values()
 
     def start(self) -> None:
-        """All programs but the spare front's."""
+        """Start all programs except the spare forwarder."""
         self.lab.start_programs(but=(self.scenario.spare, self.scenario.forwarder))
         self.wait_until_normal()
 
@@ -73,7 +73,7 @@ class SystemUnderTest:
         processes.end([self.lab.process(self.scenario.spare, self.scenario.forwarder)])
 
     def cut_link(self, node: str = "") -> None:
-        """Nothing more is heard from a node, the front that is hit unless said."""
+        """Drop everything that comes from a node; default the forwarder that events act on."""
         self._filter(node or self._hit, DROP)
 
     def restore_link(self, node: str = "") -> None:
@@ -97,7 +97,7 @@ class SystemUnderTest:
         self._return(self.scenario.backends[self.backend])
 
     def _lose(self, node: str) -> None:
-        """The machine is gone at once: nothing leaves it any more, nothing runs there, its kernel keeps nothing."""
+        """Fail a machine: cut its links, kill its processes, and detach its XDP programs."""
         self.cut_link(node)
         for process in (one for one in self.lab.processes if one.node == node):
             processes.kill(process, signal.SIGKILL)
@@ -105,7 +105,7 @@ class SystemUnderTest:
             self.lab.inside(node, partial(detach, port.interface))
 
     def _return(self, node: str) -> None:
-        """The machine starts anew."""
+        """Restart the machine's programs and restore its links."""
         programs = self.lab.topology.node(node).programs
         self._wait(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
         self.restore_link(node)
@@ -116,15 +116,15 @@ class SystemUnderTest:
         def write() -> None:
             Path("/proc/sys", SEED).write_text(str(random.getrandbits(31) | 1))
 
-        for router in self.scenario.ways:
+        for router in self.scenario.next_hops:
             self.lab.inside(router, write)
 
     def flood(self) -> None:
-        """The client sends what belongs to no connection."""
+        """Flood the VIP from the client with packets that belong to no connection."""
         self.lab.inside("client", lambda: flood(VIP, ECHO_PORT))
 
     def signal_agent(self, number: signal.Signals) -> None:
-        """The one of the first backend's host; it has ended afterwards."""
+        """Signal the agent of the first backend's host, and wait until it has ended."""
         host = self.scenario.backends[self.backend]
         processes.kill(self.lab.process(host, "agent"), number)
         self._wait(lambda: not self._runs(host, "agent"), f"the end of {host}'s agent")
@@ -141,29 +141,29 @@ class SystemUnderTest:
         self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
 
     def ports_at_backend(self) -> set[int]:
-        """The client's ports of the flows that the muxes have sent to the backend."""
+        """The client ports of the flows that the muxes send to the backend."""
         return {
             flow["source_port"]
             for node in self._reachable(self.scenario.forwarder)
-            for part in ask_stream(self._socket(node), "flows")
-            for flow in part["flows"] if flow["backend"] == self.backend
+            for answer in ask_stream(self._socket(node), "flows")
+            for flow in answer["flows"] if flow["backend"] == self.backend
         }  # fmt: skip
 
     def override(self, what: str | None) -> None:
-        """Of the backend, to every front that has it: drain, disable, or None to have it serve again."""
+        """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
         asked = [self._hit] if self.forwarder_is_backend else self._reachable(self.scenario.forwarder)
         for node in asked:
             ask(self._socket(node), "override", backend=self.backend, override=what, service=None)
 
     def change(self, changed: Callable[[Config], Config]) -> None:
-        """The file, of which ``changed`` has a copy; then agents load it, and then muxes."""
+        """Rewrite the file with ``changed``, which gets a copy; then reload agents first, muxes second."""
         self.lab.write_config(changed(copy.deepcopy(self.lab.config_in_force)))
         for program in ("agent", self.scenario.forwarder):
             for node in self._reachable(program):
                 ask(self._socket(node), "reload")
 
     def change_backends(self, changed: Callable[[Backends], Backends]) -> None:
-        """Those of the first service in the file."""
+        """Change the backends of the first service in the file."""
 
         def with_backends(config: Config) -> Config:
             first, *others = config["services"]
@@ -175,15 +175,15 @@ class SystemUnderTest:
         self.change(lambda config: self.lab.topology.config)
 
     def wait_until_normal(self) -> None:
-        """Every front is a way to the VIP, and says that every backend is up."""
-        for router, wanted in self.scenario.ways.items():
-            self._wait(lambda: self.ways(router) == wanted, f"{router}'s ways to the VIP")  # noqa: B023 -- called within the turn
+        """Wait until every forwarder is a next hop to the VIP and reports every backend as up."""
+        for router, wanted in self.scenario.next_hops.items():
+            self._wait(lambda: self.next_hops(router) == wanted, f"{router}'s next hops to the VIP")  # noqa: B023 -- called within the turn
         self._wait(lambda: all(self._healthy(node) for node in self.scenario.forwarders), "healthy backends")
         if self.scenario.active is not None:
             node, address = self.scenario.active
             self._wait(lambda: self._has_address(node, address), f"{node} with {address}")
 
-    def ways(self, router: str) -> frozenset[str]:
+    def next_hops(self, router: str) -> frozenset[str]:
         """The next hops to the VIP that a router's kernel has."""
         ran = self.lab.run(router, ["ip", "-j", "route", "show", f"{VIP}/32"], capture_output=True, text=True)
         routes: list[dict[str, Any]] = json.loads(ran.stdout or "[]")
@@ -201,7 +201,7 @@ class SystemUnderTest:
         return all(line["state"] in ("up", "removing") for line in lines)
 
     def _filter(self, node: str, program: bytes) -> None:
-        """What the other ends of a node's links do with what comes from there."""
+        """Attach an XDP program to the far end of each of a node's links."""
 
         def attach(interface: str) -> None:
             loaded = load_program(Attach.XDP, program, "lbmux_lab").descriptor
@@ -215,7 +215,7 @@ class SystemUnderTest:
                     self.lab.inside(port.node, partial(attach, port.interface))
 
     def _reachable(self, program: str) -> list[str]:
-        """Nodes where it runs and answers."""
+        """The nodes on which a program runs and answers."""
         return [
             node.name for node in self.lab.topology.nodes if node.name not in self._silent and self._has(node, program)
         ]

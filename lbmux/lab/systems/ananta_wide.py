@@ -1,4 +1,4 @@
-"""Ananta's with many hosts, all of whose agents translate: where a mux guesses wrong there are many others to try."""
+"""Ananta with many hosts whose agents all translate, so that second chance has many hosts to try."""
 
 from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import (
@@ -14,11 +14,11 @@ from lbmux.lab.topology import (
 )
 
 HOSTS, FLOWS = 24, 65536
-"""``FLOWS``: of each flow table, since there are many of them on one machine."""
+"""``FLOWS``: rows of each flow table, small since many of them share one machine."""
 
 
 def wide(*options: str, hosts: int = HOSTS, mux_count: int = 2) -> Topology:
-    """``options``: the muxes' own ones instead of the usual."""
+    """``options``: the muxes' command-line options instead of the defaults."""
     plain = ananta_bgp(*(options or common_nodes.SPEAKER), mux_count=mux_count)
     agent = plain.node("host1").programs[1]
     numbers = range(1, hosts + 1)

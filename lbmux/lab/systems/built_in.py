@@ -1,4 +1,4 @@
-"""The topologies that come with it, by name: Ananta's, and the other published systems to compare it with."""
+"""The built-in topologies by name: Ananta, and other published systems to compare with."""
 
 from collections.abc import Callable
 

@@ -1,14 +1,14 @@
-"""CloudFlare's way: no mux at all.  Every host has the VIP, and announces it itself while its own server is healthy.
+"""Cloudflare's design: no mux.  Every host has the VIP and announces it while its own server is healthy.
 
-``cloudflare``: one router that spreads flows over the hosts (ECMP).  ``anycast``: two PoPs that announce the same VIP
-to the client's router, which takes the nearer, of the shorter AS path; the loss of that PoP moves it to the other.
+``cloudflare``: one router spreads flows over the hosts by ECMP.  ``anycast``: two PoPs announce the same VIP to the
+client's router, which uses the one with the shorter AS path; if that PoP fails, traffic moves to the other.
 """
 
 from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import VIP, Node, Program, Route, Topology
 
 PEERS_OF_POPS = ("--as", "64513", "--peer-as", "64512")
-"""The PoPs are one AS, as an operator's are; the router before them is another's."""
+"""The PoPs share one AS, as an operator's would; the router in front of them has another."""
 
 
 def _edge(number: int, network: str, options: tuple[str, ...]) -> Node:
@@ -24,7 +24,7 @@ def _edge(number: int, network: str, options: tuple[str, ...]) -> Node:
 
 
 def cloudflare(*options: str, hosts: int = 3) -> Topology:
-    """Client, router, edges; ``options``: the edges' own ones instead of the usual."""
+    """Client, router, edges.  ``options``: the edges' command-line options instead of the defaults."""
     networks = {number: f"10.1.{number}" for number in range(1, hosts + 1)}
     edges = [_edge(number, network, options or common_nodes.SPEAKER) for number, network in networks.items()]
     router = common_nodes.router("router", {f"{network}.1": f"{network}.2" for network in networks.values()})
@@ -34,7 +34,7 @@ def cloudflare(*options: str, hosts: int = 3) -> Topology:
 
 
 def anycast(*options: str, spare: bool = False) -> Topology:
-    """Client, router; behind it two PoPs, pop1 the nearer, each a router and two edges; ``spare``: a third in pop1."""
+    """Client, router, and two PoPs, each a router and two edges; pop1 is nearer.  ``spare``: a third edge in pop1."""
     nodes, links, dips, uplinks = [], [common_nodes.client_link()], {}, {}
     for pop in (1, 2):
         uplink = f"10.255.{pop}"

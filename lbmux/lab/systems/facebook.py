@@ -1,7 +1,7 @@
-"""Facebook's way: muxes as Ananta's, but the hosts behind them are layer-7 proxies (HAProxy) that end the connection.
+"""Facebook's design: muxes as in Ananta, with layer-7 proxies (HAProxy) as hosts that terminate connections.
 
-The proxies have the VIP and answer the client directly; behind them, over connections of their own, are application
-servers, of which muxes and clients know nothing.  A client is answered by the name of an application server.
+The proxies have the VIP and answer the client directly.  They forward requests over their own connections to
+application servers, which muxes and clients do not see.  The answer to a client names an application server.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from lbmux.lab.topology import (
 )
 
 APPLICATIONS = {"app1": "10.2.1", "app2": "10.2.2"}
-"""Networks of the nodes with application servers."""
+"""The application servers' networks."""
 
 
 def _proxy() -> Program:
@@ -38,7 +38,7 @@ def _application(name: str, network: str) -> Node:
 
 
 def facebook(*options: str, mux_count: int = 2) -> Topology:
-    """``options``: the muxes' own ones instead of the usual."""
+    """``options``: the muxes' command-line options instead of the defaults."""
     plain = ananta_bgp(*(options or common_nodes.SPEAKER), mux_count=mux_count)
     with_vip = plain.node("host3")
     programs = (_proxy(), with_vip.programs[1])

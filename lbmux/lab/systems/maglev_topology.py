@@ -1,4 +1,4 @@
-"""Maglev's: Ananta's nodes, GRE tunnels, and a table in which backends have slots by their weights."""
+"""Maglev's design: Ananta's nodes with GRE tunnels and a Maglev table with weights."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,11 +8,11 @@ from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, anant
 
 WEIGHTS = {"h1": 1, "h2": 2}
 TABLE_SIZE = 65537
-"""The smaller one of the paper (NSDI 2016, section 5.3)."""
+"""The paper's smaller table size (NSDI 2016, section 5.3)."""
 
 
 def maglev(*options: str, weights: Mapping[str, int] = WEIGHTS, mux_count: int = 2) -> Topology:
-    """``options``: the muxes' own ones instead of the usual; ``weights``: of the hosts' agents with NAT, h1 and h2."""
+    """``options``: the muxes' command-line options instead of the defaults.  ``weights``: those of h1 and h2."""
     plain = ananta_bgp(*(options or common_nodes.SPEAKER), mux_count=mux_count)
     backends = [
         {"name": name, "dip": f"10.1.{name[1]}.2", "port": SERVER_ECHO_PORT, "weight": weight}

@@ -1,7 +1,8 @@
-"""Seesaw's way: two muxes of which one is active, by VRRP, instead of BGP and ECMP.
+"""Seesaw's design: two muxes, of which VRRP makes one active, instead of BGP and ECMP.
 
-Router and muxes are on one Ethernet segment.  The router sends the VIP's packets to an address that the active mux has,
-and the other takes when it is gone; mux1 takes it back when it is well again.  Hosts and client are Ananta's.
+Router and muxes share one Ethernet segment.  The router sends VIP packets to an address that the active mux has.  The
+other mux takes the address over when the active one fails; mux1 takes it back after recovery.  Hosts and client are
+Ananta's.
 """
 
 from dataclasses import replace
@@ -10,9 +11,9 @@ from lbmux.lab.systems import common_nodes
 from lbmux.lab.topology import VIP, WIRE, Link, Node, Port, Program, Route, Topology, ananta
 
 ROUTER, ACTIVE = "10.0.0.1", "10.0.0.10"
-"""On the segment: the router's address, and that of the active mux."""
+"""Addresses on the segment: the router's, and that of the active mux."""
 MUXES = {"mux1": ("10.0.0.2", 101), "mux2": ("10.0.0.3", 100)}
-"""Addresses and priorities."""
+"""The muxes' addresses and VRRP priorities."""
 
 
 def _mux(name: str, plain: Topology) -> Node:

@@ -1,8 +1,8 @@
-"""What changed between two readings, by the second: services, their backends, drops, each summed over the muxes.
+"""Rates between two readings: services, backends and drops, each summed over the muxes.
 
-Counters are compared mux by mux before anything is summed: one that began anew, or was away, distorts no other's.
-A mux that does not answer may forward on in the kernel, so what it does is unknown: sums are then of the others, and
-None where there is no other.
+Counters are compared per mux before they are summed, so that a mux that restarted does not distort the sums.  A mux
+that does not answer may still forward in the kernel; its rates are unknown.  Sums leave it out, and are None if no mux
+answers.
 """
 
 from collections import defaultdict
@@ -12,11 +12,11 @@ from typing import Any
 from lbmux.tools.top.readings import Counts, Reading, Row
 
 COUNTERS = {"packets_s": ("packets", 1), "bits_s": ("bytes", 8), "new_flows_s": ("new_flows", 1)}
-"""A rate: of which counter, and how many of its units one count is."""
+"""Each rate's counter, and the units per count."""
 
 
 def unknown(before: Reading, after: Reading) -> list[str]:
-    """The muxes whose rates are not known: they do not answer, or did not the time before."""
+    """The muxes whose rates are unknown, because one of the two readings lacks them."""
     new = [mux for mux in after.muxes if before is not after and mux not in before.muxes]
     again = [mux for mux in after.muxes if mux in before.muted]
     return list(dict.fromkeys((*after.muted, *new, *again)))
@@ -43,8 +43,10 @@ def backend_rates(before: Reading, after: Reading, service: str) -> list[Row]:
         {
             "backend": name,
             "dip": rows[0]["dip"],
-            # An agent, that sends to nobody, says None.
-            "state": _all(f"{row['state']}, no way" if row["reachable"] is False else row["state"] for row in rows),
+            # None at an agent, which has no next hops.
+            "state": _all(
+                f"{row['state']}, no next hop" if row["reachable"] is False else row["state"] for row in rows
+            ),
             "weight": rows[0]["weight"],
             **rates,
         }
@@ -53,7 +55,7 @@ def backend_rates(before: Reading, after: Reading, service: str) -> list[Row]:
 
 
 def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
-    """Flows are not counted one by one: of each is known whose it is, its state and how long it has been idle."""
+    """The flows of a backend, with state and idle time.  Flows have no counters of their own."""
     return [
         {"client": row["source"], "port": row["source_port"], "mux": mux, "backend": row["backend"],
          "state": row["state"], "idle_s": row["idle_s"]}
@@ -63,7 +65,7 @@ def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
 
 
 def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
-    """Packets dropped a second: by reason, then by mux.  Only what goes on."""
+    """Packets dropped per second, by verdict and mux, without those that did not increase."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     seconds = after.time - before.time
     left_out = unknown(before, after)
@@ -81,7 +83,7 @@ def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
 def _pairs(
     before: Reading, after: Reading, rows: Callable[[Counts], list[Row]], key: Callable[[Row], str]
 ) -> Iterator[tuple[str, list[Row], Row]]:
-    """Of each name: its rows, one a mux, its rates, and its flows, which are None where no mux that counts answers."""
+    """Yield each name with its rows (one per mux) and its rates and flows, which are None if no mux answers."""
     found: dict[str, list[tuple[str, Row, Row]]] = defaultdict(list)
     for mux, counts in after.muxes.items():
         earlier = {key(row): row for row in rows(before.muxes.get(mux, counts))}
@@ -96,7 +98,7 @@ def _pairs(
 
 
 def _rate(pairs: Sequence[tuple[Row, Row]], counter: str, units: int, seconds: float) -> float | None:
-    """None where nothing counts it: an agent counts no traffic by backend."""
+    """None if the counter does not exist: an agent does not count traffic by backend."""
     known = [(before.get(counter) or 0, after[counter]) for before, after in pairs if after[counter] is not None]
     if not known:
         return None
@@ -104,10 +106,10 @@ def _rate(pairs: Sequence[tuple[Row, Row]], counter: str, units: int, seconds: f
 
 
 def _since(before: int, after: int) -> int:
-    """Counters begin anew with new tables: then what they have is what came since."""
+    """The increase of a counter.  A counter that went back was reset with new tables."""
     return after - before if after >= before else after
 
 
 def _all(said: Iterator[Any]) -> str:
-    """What the muxes say, once where they agree."""
+    """The muxes' values, each distinct one once."""
     return "; ".join(dict.fromkeys(said))

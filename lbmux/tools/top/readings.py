@@ -1,4 +1,4 @@
-"""What `lbmux top` works on: the counters of one mux or several at a time, asked for or from a recording."""
+"""The input of `lbmux top`: counters of one or several muxes at a time, live or from a recording."""
 
 import json
 import time
@@ -14,13 +14,13 @@ from lbmux.errors import ControlError, LbmuxError
 FORMAT = 1
 MOST_FLOWS = 200
 TIMEOUT_S = 5.0
-"""A mux that hangs must not hold the keys up for longer."""
+"""A mux that hangs must not block the keys for longer."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A mux's own; ``flows``: of the backend that was asked for, or of all, some."""
+    """One mux's counters.  ``flows``: at most MOST_FLOWS entries, of one backend or of all."""
 
     services: list[Row]
     backends: list[Row]
@@ -29,7 +29,7 @@ class Counts:
 
     @classmethod
     def of(cls, control: Path, flows: str | None) -> "Counts":
-        """``flows``: which, in the grammar of `show flows`; None: none.  ControlError where nobody answers."""
+        """``flows``: a filter as for `show flows`, None for no flows.  ControlError if the mux does not answer."""
         entries: list[Row] = []
         if flows is not None:
             for part in ask_stream(control, "flows", filter=flows, limit=MOST_FLOWS, timeout_s=TIMEOUT_S):
@@ -40,7 +40,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at a time (seconds since the epoch), by mux; ``muted``: muxes that did not answer, and why."""
+    """Counters by mux at a time (seconds since the epoch).  ``muted``: the reasons of muxes that did not answer."""
 
     time: float
     muxes: dict[str, Counts]
@@ -48,7 +48,7 @@ class Reading:
 
     @classmethod
     def of(cls, controls: Sequence[Path], flows: str | None = None) -> "Reading":
-        """ControlError where none of them answers."""
+        """ControlError if none of them answers."""
         muxes: dict[str, Counts] = {}
         muted: dict[str, ControlError] = {}
         with ThreadPoolExecutor(len(controls)) as threads:
@@ -63,19 +63,19 @@ class Reading:
         return cls(time.time(), muxes, {name: error.reason for name, error in muted.items()})
 
     def line(self) -> str:
-        """As it is recorded."""
+        """The reading as a line of a recording."""
         return json.dumps({"version": FORMAT, **asdict(self)})
 
 
 def recorded(path: Path) -> Iterator[Reading]:
-    """The readings in a file; LbmuxError with the line that is none."""
+    """The readings in a file.  LbmuxError with the number of a line that is not a reading."""
     try:
         with path.open() as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     said = json.loads(line)
                     if said.pop("version") != FORMAT:
-                        raise ValueError("of another version")
+                        raise ValueError("another version")
                     muxes = {name: Counts(**counts) for name, counts in said.pop("muxes").items()}
                     yield Reading(muxes=muxes, **said)
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -87,6 +87,6 @@ def recorded(path: Path) -> Iterator[Reading]:
 
 
 def _named(controls: Sequence[Path]) -> dict[str, Path]:
-    """By the socket's name, `mux1` of mux1.sock; by the whole path where two have the same."""
+    """Sockets by name, `mux1` for mux1.sock; by full path if two have the same name."""
     stems = [path.stem for path in controls]
     return {str(path) if stems.count(path.stem) > 1 else path.stem: path for path in controls}

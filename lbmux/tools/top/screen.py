@@ -1,4 +1,4 @@
-"""The view as a picture for a terminal, and its keys as they come from one."""
+"""Render the view for a terminal, and read keys from it."""
 
 import contextlib
 import os
@@ -17,20 +17,20 @@ from lbmux.tools.top.view import COLUMNS, FLOWS, KEYS, View
 
 HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}
 UNITS = ("flows", "packets_s", "bits_s", "new_flows_s")
-"""Columns with quantities, that may be of any size; others are numbers as they are, like a port."""
+"""Columns with quantities, which are abbreviated; other numbers, like ports, are shown in full."""
 SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\r": "enter", b"\n": "enter",
              b"\x7f": "backspace", b"\x08": "backspace", b"k": "up", b"j": "down"}  # fmt: skip
 PARTS = (b"\x1b", b"\x1b[", b"\x1bO")
-NOTES = {FLOWS: f"flows are not counted one by one: idle is since the last packet; {MOST_FLOWS} of a mux at most"}
-"""Below the table, where it needs one."""
+NOTES = {FLOWS: f"flows have no counters: idle is the time since the last packet; at most {MOST_FLOWS} per mux"}
+"""A note below the table, by level."""
 ESCAPE_S = 0.3
-"""How long the rest of a key's bytes may take; Escape alone does nothing, so waiting for it costs nothing."""
+"""How long to wait for the rest of an escape sequence.  Escape alone does nothing."""
 ABOUT_LINES = 6
-"""Of the screen, beside the table's rows."""
+"""Lines of the screen that are not table rows."""
 
 
 def render(view: View, height: int = 50) -> Group:
-    """All of it, ``height`` lines at most: of the rows those around the chosen one."""
+    """Render the view in at most ``height`` lines, with the rows around the chosen one."""
     rows, most = view.rows(), max(1, height - ABOUT_LINES)
     at = next((at for at, row in enumerate(rows) if view.is_chosen(row, at)), 0)
     first = max(0, min(at - most // 2, len(rows) - most))
@@ -47,7 +47,7 @@ def render(view: View, height: int = 50) -> Group:
 
 def _title(view: View, count: int) -> Text:
     where = " › ".join(("services", *filter(None, (view.service, view.backend))))
-    at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "pending_neighbours"
+    at = time.strftime("%H:%M:%S", time.localtime(view.after.time)) if view.after else "waiting"
     muted = view.after.muted if view.after else {}
     silent = f"  no answer: {', '.join(muted)}" if muted else ""
     return Text(f"lbmux top  {where}  ({count})  {at}{'  PAUSED' if view.paused else ''}{silent}", style="bold")
@@ -56,7 +56,7 @@ def _title(view: View, count: int) -> Text:
 def _note(view: View) -> Text:
     silent = ", ".join(view.after.muted) if view.after else ""
     if silent:
-        return Text(f"?: what {silent} does is unknown; its program in the kernel may forward on", style="yellow")
+        return Text(f"?: the rates of {silent} are unknown; its kernel program may still forward", style="yellow")
     return Text(NOTES.get(view.level, ""), style="dim")
 
 
@@ -68,7 +68,7 @@ def _drops(view: View) -> Text:
 
 
 def _drop(reason: str, by_mux: dict[str, float], several: bool) -> str:
-    """The pool's, and where there are several muxes also each one's."""
+    """The pool's rate and, with several muxes, each mux's."""
     each = ", ".join(f"{mux} {_cell(rate)}" for mux, rate in by_mux.items())
     return f"{reason} {_cell(round(sum(by_mux.values()), 1))}{f' ({each})' if several else ''}"
 
@@ -78,7 +78,7 @@ def _help() -> Text:
 
 
 def _shown(row: Row, column: str, unknown: bool) -> str:
-    """A row's cell.  ``unknown``: to a sum, some mux' part is missing."""
+    """A cell's text.  ``unknown``: sums lack the part of some mux."""
     value = row[column]
     if column not in UNITS:
         return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -88,7 +88,7 @@ def _shown(row: Row, column: str, unknown: bool) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """Large numbers in thousands or millions: 12.3M; what nothing counts: -."""
+    """A number, abbreviated if it is large (12.3M); - for None."""
     if value is None:
         return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -99,7 +99,7 @@ def _cell(value: float | None) -> str:
 
 @contextlib.contextmanager
 def raw(descriptor: int) -> Iterator[None]:
-    """Keys one by one and unseen, as long as the context lasts."""
+    """Read keys one by one without echo within the context."""
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     try:
@@ -109,7 +109,7 @@ def raw(descriptor: int) -> Iterator[None]:
 
 
 def keys(descriptor: int, seconds: float) -> Iterator[str]:
-    """The names of the keys that are pressed within a time: the first, and those that come with it."""
+    """The names of the keys pressed within a time: the first, and those that arrive with it."""
     if not select.select([descriptor], [], [], seconds)[0]:
         return
     typed = os.read(descriptor, 64)

@@ -1,4 +1,4 @@
-"""The picture onto a terminal, by the lines of it that have changed: over a slow ssh the whole would take too long."""
+"""Write to a terminal only the lines that changed, since a whole screen is slow over ssh."""
 
 from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.control import Control
@@ -6,7 +6,7 @@ from rich.segment import ControlType
 
 
 class TerminalWriter:
-    """Has the whole of the console's screen, that is in `Console.screen`."""
+    """Writes the whole screen of a console that is in `Console.screen`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -15,7 +15,7 @@ class TerminalWriter:
 
     def write(self, render: RenderableType) -> None:
         size = self._console.size
-        if size != self._size:  # terminals move lines as they like when they are resized
+        if size != self._size:  # a resized terminal may move lines
             self._size, self._shown = size, []
             self._console.control(Control((ControlType.CLEAR,)))
         with self._console.capture() as captured:
@@ -25,7 +25,7 @@ class TerminalWriter:
         shown = self._shown + [""] * (len(lines) - len(self._shown))
         for number, (before, line) in enumerate(zip(shown, lines, strict=True)):
             if before != line:
-                # Emptied first: behind a line as wide as the screen the cursor is still on its last character.
+                # Clear first: after a line of full width the cursor is still on its last character.
                 self._console.file.write(f"\x1b[{number + 1};1H\x1b[K{line}")
         self._console.file.flush()
         self._shown = lines

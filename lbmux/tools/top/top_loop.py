@@ -1,4 +1,4 @@
-"""`lbmux top` at work: readings of a running mux or of a file, a screen, and keys."""
+"""The loop of `lbmux top`: it takes readings from muxes or from a file, draws the screen, and handles keys."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +15,11 @@ from lbmux.tools.top.terminal_writer import TerminalWriter
 from lbmux.tools.top.view import View
 
 Source = Callable[[View], Reading | None]
-"""The next reading of what the view is about; None at the end of a recording."""
+"""Returns the next reading for a view; None at the end of a recording."""
 
 
 def live(controls: Sequence[Path], record: TextIO | None = None) -> Source:
-    """A recording has flows of all backends, as nobody knows yet what will be looked at."""
+    """A source that asks running muxes.  With ``record``, it asks for the flows of all backends and records them."""
 
     def read(view: View) -> Reading:
         reading = Reading.of(controls, view.wanted_flows if record is None else view.wanted_flows or "")
@@ -32,7 +32,7 @@ def live(controls: Sequence[Path], record: TextIO | None = None) -> Source:
 
 
 def replayed(path: Path) -> Source:
-    """The whole file is looked at before anything is shown, so that its errors are said at once.  A pause holds it."""
+    """A source that plays a recording.  The whole file is checked first.  A paused view stops the playback."""
     found = list(recorded(path))
     for number, reading in enumerate(found, 1):
         _check(path, number, reading)
@@ -41,7 +41,7 @@ def replayed(path: Path) -> Source:
 
 
 def _check(path: Path, number: int, reading: Reading) -> None:
-    """LbmuxError where what is shown of a reading is not in it."""
+    """LbmuxError if a reading lacks a field that is shown."""
     view = View()
     view.take(reading)
     try:
@@ -53,7 +53,7 @@ def _check(path: Path, number: int, reading: Reading) -> None:
 
 
 def views(source: Source, interval_s: float) -> Iterator[View]:
-    """The view after each reading from the second on, as then there are rates; endless unless the source ends."""
+    """Yield the view after each reading, from the second on, since rates need two.  It ends with the source."""
     view = View()
     while (reading := _next(source, view)) is not None:
         view.take(reading)
@@ -61,11 +61,11 @@ def views(source: Source, interval_s: float) -> Iterator[View]:
             yield view
         time.sleep(interval_s)
     if view.after is not None and view.before is None:
-        yield view  # a recording of a single one
+        yield view  # a recording with a single reading
 
 
 def document(view: View) -> dict[str, Any]:
-    """Services and drops, for programs.  ``unknown``: muxes whose part is in none of the sums."""
+    """Services and drops as JSON.  ``unknown``: muxes that are in none of the sums."""
     at = None if view.after is None else view.after.time
     drops = view.drops()
     sums = {reason: round(sum(by_mux.values()), 1) for reason, by_mux in drops.items()}
@@ -74,7 +74,7 @@ def document(view: View) -> dict[str, Any]:
 
 
 def watch(source: Source, interval_s: float, descriptor: int) -> None:
-    """Until `q`.  A recording's last reading stays until then."""
+    """Run until `q`.  The last reading of a recording stays on the screen."""
     view, console = View(), Console()
     writer = TerminalWriter(console)
     with raw(descriptor), console.screen():
@@ -91,7 +91,7 @@ def watch(source: Source, interval_s: float, descriptor: int) -> None:
             for key in keys(descriptor, max(0.0, due - time.monotonic())):
                 view.press(key)
                 if key == "enter":
-                    due = 0.0  # another level, whose rows may be of another reading
+                    due = 0.0  # another level may need another reading
 
 
 def _next(source: Source, view: View) -> Reading | None:
@@ -100,5 +100,5 @@ def _next(source: Source, view: View) -> Reading | None:
     except ControlError as error:
         if view.after is None:
             raise
-        # They restart: what was last seen stays on the screen, and what they do is unknown.
+        # The muxes restart: keep the last reading on the screen, with unknown rates.
         return replace(view.after, muted=dict.fromkeys(view.after.muxes, error.reason))

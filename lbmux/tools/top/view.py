@@ -1,4 +1,4 @@
-"""What of the readings is on the screen, and what a key changes in that.  Pure: no terminal here."""
+"""What `lbmux top` shows of the readings, and how keys change it.  Pure code without a terminal."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,12 @@ KEYS = {
     "↑ ↓ j k": "choose", "enter": "open", "backspace": "back", "s": "next sort", "r": "reverse",
     "p": "pause", "q": "quit",
 }  # fmt: skip
-"""The help line: keys with blanks between, and what they do."""
+"""The help line: keys, separated by blanks, and what they do."""
 
 
 @dataclass
 class View:
-    """``service`` and ``backend``: into which one has gone; ``chosen``: a row by its first column."""
+    """``service`` and ``backend``: the levels that are open.  ``chosen``: the selected row's first column."""
 
     service: str = ""
     backend: str = ""
@@ -43,11 +43,11 @@ class View:
 
     @property
     def wanted_flows(self) -> str | None:
-        """Those that a reading should have, in the grammar of `show flows`; None: none are on the screen."""
+        """A filter, as for `show flows`, for the flows that the next reading needs; None if no flows are shown."""
         return f"service {self.service} and backend {self.backend}" if self.level == FLOWS else None
 
     def take(self, reading: Reading) -> None:
-        """A new reading.  A pause ignores it, unless the flows that one has gone to were not asked for before."""
+        """Take a new reading.  A paused view ignores it, unless it lacks the flows that are now shown."""
         wanted = not self.paused or (self.level == FLOWS and not self.rows())
         if wanted and reading is not self.after:
             self.before, self.after = self.after, reading
@@ -65,15 +65,15 @@ class View:
         return sorted(found, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
 
     def drops(self) -> dict[str, dict[str, float]]:
-        """By reason, then by mux."""
+        """Drops per second by verdict and mux."""
         return {} if self.before is None or self.after is None else drops(self.before, self.after)
 
     def unknown(self) -> list[str]:
-        """The muxes whose part of the rates is not known."""
+        """The muxes whose rates are unknown."""
         return [] if self.after is None else unknown(self.before or self.after, self.after)
 
     def press(self, key: str) -> None:
-        """Keys by name; others do nothing."""
+        """Handle a key by name; ignore unknown keys."""
         names = [self._name(row) for row in self.rows()]
         at = names.index(self.chosen) if self.chosen in names else 0
         if key == "q":
@@ -114,5 +114,5 @@ class View:
 
 
 def _comparable(value: Any) -> tuple[int, Any]:
-    """Nothing before numbers before words, so that a column may have any of them."""
+    """A sort key for mixed columns: None first, then numbers, then text."""
     return (0, 0) if value is None else (2, value) if isinstance(value, str) else (1, value)

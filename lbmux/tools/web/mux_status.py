@@ -1,6 +1,6 @@
-"""What each mux of the pool says of itself, and what a second look makes of its counters: rates.
+"""Poll the muxes of a pool over their control sockets, and compute rates between two polls.
 
-Only control sockets are asked, so nothing is read in the packets' path and nothing changes.
+Only control sockets are used, so polling does not touch the data path.
 """
 
 import time
@@ -18,7 +18,7 @@ COUNTED = ("packets", "bytes", "new_flows")
 
 @dataclass(frozen=True)
 class MuxStatus:
-    """What one mux said; ``error`` where it said nothing."""
+    """A mux's answers, or ``error`` if it does not answer."""
 
     name: str
     path: Path
@@ -29,26 +29,26 @@ class MuxStatus:
     backends: list[dict[str, Any]] = field(default_factory=list)
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
     health: list[dict[str, Any]] = field(default_factory=list)
-    """Of all backends in the file; ``backends`` are those that have rows in the tables."""
+    """Health of all backends in the file.  ``backends`` has only those in the tables."""
     bgp: dict[str, Any] = field(default_factory=dict)
-    """Empty where it announces nothing."""
+    """The BGP status; empty if the mux does not use BGP."""
 
 
 def names(paths: Sequence[Path]) -> dict[str, Path]:
-    """What the page calls the muxes: as their sockets, in full where two would be called the same."""
+    """The muxes' names on the page: the socket's stem, or its full path if two stems are the same."""
     stems = [path.stem for path in paths]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
 
 
 def poll(name: str, path: Path) -> MuxStatus:
-    """Ask one mux."""
+    """Poll one mux."""
     now = time.monotonic()
     try:
         runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
         if runtime["program"] != "mux":
             return MuxStatus(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
         services = ask_list(path, "services")
-        now = time.monotonic()  # what rates are made of comes next; the answers before it may have taken their time
+        now = time.monotonic()  # the time of the counters, which are read next
         backends, counters = ask_list(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
         verdicts = {line["verdict"]: line for line in counters["verdicts"]}
         return MuxStatus(
@@ -61,13 +61,13 @@ def poll(name: str, path: Path) -> MuxStatus:
 def _bgp(path: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = ask(path, "bgp", timeout_s=TIMEOUT_S)
-    except ControlError:  # it has answered all else: it announces nothing
+    except ControlError:  # it answers other requests, so it runs without BGP
         return {}
     return said
 
 
 def rate(now: MuxStatus, before: MuxStatus | None, count: int | None, last: int | None) -> float:
-    """Per second; 0 without an earlier look, and where a counter began anew."""
+    """A rate per second; 0 without an earlier poll, or if the counter was reset."""
     if before is None or count is None or last is None or now.at <= before.at:
         return 0.0
     return round(max(0, count - last) / (now.at - before.at), 1)

@@ -1,4 +1,4 @@
-"""The pool as the page shows it: what every mux says of itself, put together, with rates between two looks."""
+"""The pool's document for the page: the answers of all muxes, with rates between two polls."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from lbmux.tools.web.web_routers import sessions_of, vips_of
 
 
 def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str, Any]:
-    """The whole pool as plain JSON; ``before``: the last looks at the same muxes, which rates are against.
+    """The whole pool as plain JSON.  ``before``: the previous poll of the same muxes.
 
-    ``unknown``: muxes whose rates are in no sum: they do not answer, though their programs in the kernel may forward
-    on, or did not the time before.
+    ``unknown``: muxes that are in no sum, because they did not answer one of the two polls.  Their kernel programs may
+    still forward.
     """
     earlier = {one.path: one for one in before if not one.error}
     pairs = [(one, earlier.get(one.path)) for one in now]
@@ -51,7 +51,7 @@ def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
         "uptime_s": now.runtime["uptime_s"],
         "flows": flows["used"],
         "flow_rows": flows["rows"],
-        # Of its backends, not of the verdict, which is read at another time: so the figures of a picture agree.
+        # The sum of the backends, not the verdict's counter, which is read at another time: the figures then agree.
         "packets_per_s": before and round(sum(rates["packets_per_s"] for _, rates in backend_rates(now, before)), 1),
         "drops_per_s": drops,
     }
@@ -62,7 +62,7 @@ def _verdict(of: MuxStatus | None, name: str) -> int:
 
 
 def _edges(now: MuxStatus, before: MuxStatus | None) -> list[dict[str, Any]]:
-    """From this mux to each host: the sum of the backends there; ``serves``: whether it sends to any of them."""
+    """Edges from this mux to each host, summed over its backends.  ``serves``: whether one of them is in the tables."""
     found: dict[str, dict[str, Any]] = {
         line["host"]: {
             "mux": now.name, "host": line["host"], "serves": False, "reachable": True, "packets_per_s": 0.0,

@@ -1,4 +1,4 @@
-"""The services of a pool with all of their backends, those that are out as well, summed over the muxes."""
+"""The services of a pool with all their backends, including those out of service, summed over the muxes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from lbmux.tools.web.mux_status import COUNTED, MuxStatus, backend_rates
 
 
 def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dict[str, Any]]:
-    """Each service once, with the sums over the muxes; ``agree``: whether all have the same table."""
+    """Each service once, summed over the muxes.  ``agree``: whether all muxes have the same Maglev table."""
     found: dict[str, dict[str, Any]] = {}
     for now, before in pairs:
         for line in now.services:
@@ -19,7 +19,7 @@ def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dic
             service["digests"].append(line["digest"])
             service["live_flows"] += line["live_flows"]
         for line in now.health:
-            if line["service"] in found:  # unless that came between the two answers
+            if line["service"] in found:  # the service may be new since the first answer
                 _add_health(found[line["service"]]["backends"], now.name, line)
         for line, rates in backend_rates(now, before):
             backend = found[line["service"]]["backends"].get(line["backend"])
@@ -32,7 +32,7 @@ def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dic
 
 
 def _add_health(backends: dict[str, dict[str, Any]], mux: str, line: dict[str, Any]) -> None:
-    """What a mux says of a backend, beside those muxes that say the same."""
+    """Add a mux's health state of a backend, grouped with muxes that report the same."""
     same = ("backend", "dip", "port", "host", "weight")
     backend = backends.setdefault(
         line["backend"],

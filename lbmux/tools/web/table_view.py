@@ -1,6 +1,6 @@
-"""Maglev tables for the page: a service's as it is, and as a proposed configuration would have it.
+"""Maglev tables for the page: a service's current table, and the table of a proposed configuration.
 
-Built by the muxes' own function from names and weights, which is all that a table depends on.
+They are built by the muxes' own function from names and weights, on which alone a table depends.
 """
 
 import base64
@@ -17,15 +17,15 @@ from lbmux.errors import LbmuxError
 from lbmux.plurals import counted
 from lbmux.tables.maglev import build, disruption
 
-NOBODY = 0xFFFF
-"""Of a slot where no backend has a weight."""
+NO_BACKEND = 0xFFFF
+"""The value of a slot if no backend has a weight."""
 MOST_SLOTS = 2 * MAX_SLOTS
-"""That one answer compares: the largest table before and after; about 30 MB of JSON."""
+"""Slots that one answer compares: the largest table before and after, about 30 MB of JSON."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a table is built from: its backends' weights and its size."""
+    """The input of a table: its backends' weights and its size."""
 
     weights: dict[str, int]
     size: int
@@ -36,7 +36,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Table:
-    """``slots`` has indices into ``names``."""
+    """A Maglev table.  ``slots`` has indices into ``names``."""
 
     names: tuple[str, ...]
     slots: NDArray[np.uint16]
@@ -45,13 +45,13 @@ class Table:
     def of(cls, weights: dict[str, int], size: int) -> "Table":
         names = tuple(sorted(weights))
         if not size or not any(weights.values()):
-            return cls(names, np.full(size, NOBODY, np.uint16))
+            return cls(names, np.full(size, NO_BACKEND, np.uint16))
         return cls(names, build(names, [weights[name] for name in names], size))
 
     def renamed(self, names: tuple[str, ...]) -> NDArray[np.uint16]:
-        """The slots as indices into other names, which have all of these."""
+        """The slots as indices into other names, which must contain all of these."""
         at = {name: place for place, name in enumerate(names)}
-        places = np.full(NOBODY + 1, NOBODY, np.uint16)
+        places = np.full(NO_BACKEND + 1, NO_BACKEND, np.uint16)
         places[: len(self.names)] = [at[name] for name in self.names]
         return places[self.slots]
 
@@ -60,12 +60,12 @@ class Table:
 
 
 def packed(slots: NDArray[np.uint16]) -> str:
-    """Little endian, as browsers' typed arrays are on every machine that there is."""
+    """Slots as base64 of little-endian 16-bit integers, which browsers read as a typed array."""
     return base64.b64encode(slots.astype("<u2").tobytes()).decode()
 
 
 def change(name: str, now: Table, then: Table) -> dict[str, Any]:
-    """A service's table before and after, in the same names.  Another size moves everything that it moves."""
+    """Compare a service's tables before and after.  With another size, all slots count as moved."""
     names = tuple(dict.fromkeys((*now.names, *then.names)))
     old, new = now.renamed(names), then.renamed(names)
     same_size = len(old) == len(new)
@@ -78,20 +78,20 @@ def change(name: str, now: Table, then: Table) -> dict[str, Any]:
 
 
 def _shares(slots: NDArray[np.uint16], names: int) -> NDArray[np.float64]:
-    """Of the slots, each name's part."""
-    counts = np.bincount(slots, minlength=NOBODY + 1)[:names]
+    """Each name's share of the slots."""
+    counts = np.bincount(slots, minlength=NO_BACKEND + 1)[:names]
     return np.round(counts / max(1, len(slots)), 5)
 
 
 def read(text: bytes) -> Config:
-    """A configuration that was pasted.  ConfigError with its lines, by the name that the page gives it."""
+    """Parse a proposed configuration.  ConfigError with line numbers, under the file name `proposal`."""
     return parse(text, Path("proposal"))
 
 
 def moves(now: dict[str, Weights], text: bytes, name: str | None) -> list[dict[str, Any]]:
-    """What a proposed configuration moves in each service, or in the one of that ``name``.
+    """What a proposed configuration moves in each service, or in the service ``name``.
 
-    ``now``: of each service.  ConfigError where the text is not usable; LbmuxError where the answer would be too large.
+    ``now``: the current weights by service.  ConfigError if the text is invalid; LbmuxError if the answer is too large.
     """
     config = read(text)
     size = config.maglev.size

@@ -1,9 +1,9 @@
-"""Who may see the page: anybody on this machine, and elsewhere whoever has the token.
+"""Access to the page: all users of this machine and, from elsewhere, clients that have the token.
 
-Without a token only requests that name this machine itself are answered: a page of somebody else's that had its own
-name point here (DNS rebinding) names another.  With one, a link carries it once, and a cookie from then on.
+Without a token, only requests whose Host is this machine are answered, which stops DNS rebinding.  With a token, a link
+carries it once and a cookie afterwards.
 
-A page of another origin may link here, and nothing more: its requests are refused, with a token or without.
+Pages of another origin may link here; their other requests are refused, with or without a token.
 """
 
 import hmac
@@ -23,7 +23,7 @@ HEADERS = {
 
 
 def is_local(host: str) -> bool:
-    """Whether an address or name is this machine's alone."""
+    """Whether an address or name is a loopback one."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -40,7 +40,7 @@ def guard(token: str | None) -> Middleware:
             if not is_local(_host(request)):
                 raise web.HTTPForbidden(text="lbmux: this page is served to this machine only\n")
         elif _same(request.query.get("token", ""), token):
-            response = web.HTTPSeeOther("/")  # so that the token is in no history and no log of what comes next
+            response = web.HTTPSeeOther("/")  # redirect, so that the token stays out of the history and of logs
             response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
             raise response
         elif not _same(request.cookies.get(COOKIE, ""), token) and not _same(_bearer(request), token):
@@ -51,9 +51,9 @@ def guard(token: str | None) -> Middleware:
 
 
 def is_cross_origin(headers: Mapping[str, str]) -> bool:
-    """Whether another origin's page made a browser send this (W3C Fetch Metadata; RFC 6454, section 7).
+    """Whether a page of another origin caused this request (W3C Fetch Metadata; RFC 6454, section 7).
 
-    Programs that are not browsers send neither header.
+    Programs other than browsers send neither header.
     """
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return True
@@ -72,10 +72,10 @@ def _bearer(request: web.Request) -> str:
 def _host(request: web.Request) -> str:
     try:
         return request.url.host or ""
-    except ValueError:  # a Host header that is no host
+    except ValueError:  # an invalid Host header
         return ""
 
 
 def _same(one: str, other: str) -> bool:
-    """Of any text: bytes of a header that are not UTF-8 come as surrogates."""
+    """Compare in constant time.  Header bytes that are not UTF-8 arrive as surrogates."""
     return hmac.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (one, other)))

@@ -1,4 +1,4 @@
-"""Where a pool's packets come from: the routers that its muxes know by BGP, and the VIPs that they were told of."""
+"""The routers that send to a pool: the muxes' BGP neighbours, and the VIPs announced to them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from lbmux.tools.web.mux_status import MuxStatus
 
 ROUTER = "router"
-"""What a mux without BGP gets its packets from: some router, of which nothing is known."""
+"""The name of the unknown router of a mux without BGP."""
 
 
 def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
-    """Which router sends to which mux.  One that does not answer may have had any of them."""
+    """The sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
     found = [
         {
             "router": peer["address"],
@@ -34,17 +34,17 @@ def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
 
 
 def vips_of(services: Sequence[dict[str, Any]], statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
-    """Each VIP once; ``routers``: those that a mux has told of it; of a mux without BGP the one that is not known."""
-    told: dict[str, list[str]] = {}
+    """Each VIP once.  ``routers``: those that a mux announces it to, and ROUTER for muxes without BGP."""
+    announced: dict[str, list[str]] = {}
     for one in statuses:
         peers = [peer["address"] for peer in one.bgp.get("neighbours", ()) if peer["state"] == "established"]
         for prefix in one.bgp.get("prefixes", ()):
-            told.setdefault(prefix.partition("/")[0], []).extend(peers)
+            announced.setdefault(prefix.partition("/")[0], []).extend(peers)
     unknown = [ROUTER] if any(not one.error and not one.bgp.get("neighbours") for one in statuses) else []
     found: dict[str, dict[str, Any]] = {}
     for service in services:
         vip = service["vip"]
-        routers = list(dict.fromkeys(told.get(vip, []))) + unknown
+        routers = list(dict.fromkeys(announced.get(vip, []))) + unknown
         line = found.setdefault(vip, {"vip": vip, "services": [], "routers": routers, "packets_per_s": 0.0})
         line["services"].append(service["service"])
         own = sum(backend["packets_per_s"] for backend in service["backends"])

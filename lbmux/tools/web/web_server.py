@@ -1,10 +1,10 @@
-"""The page's server: one process for a pool, read only; events once a second to whoever looks.
+"""The page's web server: one read-only process per pool, which sends events once a second to each open page.
 
 /                 the page
-/events           the pool (tools.web.pool), as server-sent events
+/events           the pool (tools.web.pool_status), as server-sent events
 /api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
-/api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result, as it is in its file;
-                                                           events say when that is another
+/api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result file; events carry a stamp
+                                                           that changes with the file
 """
 
 import asyncio
@@ -35,12 +35,12 @@ FILES = {"/": "index.html"} | {
 }
 INTERVAL_S = 1.0
 MOST_PROPOSED_BYTES = 1 << 20
-"""Of a configuration: that parsing takes 150 MB at most."""
+"""Bytes of a proposed configuration.  Parsing this much takes at most 150 MB."""
 
 
 @dataclass
 class Site:
-    """What is shown: the muxes behind these sockets, and a file with the scoreboard's last result."""
+    """The page's content: the muxes behind these sockets, and a file with the scoreboard's last result."""
 
     controls: Sequence[Path]
     scoreboard: Path | None = None
@@ -67,7 +67,7 @@ class Site:
         return application
 
     async def poll(self) -> str:
-        """The pool, not older than the interval, however many look."""
+        """The pool's document, polled at most once per interval for all clients together."""
         async with self._poll_lock:
             now = asyncio.get_running_loop().time()
             if now - self._polled_at >= self.interval_s * 0.9:
@@ -80,7 +80,7 @@ class Site:
             return self._document
 
     def _stamp(self) -> str | None:
-        """Another one where the scoreboard's file is another; None without one."""
+        """A stamp that changes with the scoreboard's file; None without a file."""
         try:
             seen = self.scoreboard.stat() if self.scoreboard else None
         except OSError:
@@ -95,19 +95,19 @@ class Site:
                 await response.write(f"data: {await self.poll()}\n\n".encode())
                 await asyncio.sleep(self.interval_s)
         except ConnectionError:
-            return response  # nobody looks any more
+            return response  # the client has gone
 
     async def table(self, request: web.Request) -> web.Response:
         await self.poll()
         known = self._weights()
         name = request.query.get("service", "")
         if name not in known:
-            return _refused(f"no service {name!r}: there are {', '.join(known) or 'none'}")
+            return _refused(f"no service {name!r}; services are {', '.join(known) or 'none'}")
         table = await asyncio.to_thread(known[name].table)
         return web.json_response(table.as_json())
 
     def _weights(self) -> dict[str, Weights]:
-        """Of each service at the first mux that answered: the page says where muxes disagree."""
+        """Weights by service, from the first mux that answers.  The page shows where muxes disagree."""
         found = next((one for one in self._statuses if not one.error), None)
         if found is None:
             return {}
@@ -117,7 +117,7 @@ class Site:
         return {one["service"]: Weights(weights[one["service"]], one["slots"]) for one in found.services}
 
     async def proposal(self, request: web.Request) -> web.Response:
-        """One at a time, so that many do not add up."""
+        """Compare a proposal, one request at a time to bound memory."""
         if self._proposing.locked():
             return _refused("another proposal is being compared: try again in a moment", 429)
         async with self._proposing:
@@ -170,7 +170,7 @@ async def serve(site: Site, host: str, port: int, token: str | None) -> None:
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            where, hint = f"{host} port {port}", "name others by --host and --port"
+            where, hint = f"{host} port {port}", "give another with --host and --port"
             raise SetupError(where, error.strerror or str(error), hint) from None
         at = runner.addresses[0]
         shown = f"[{at[0]}]" if ":" in at[0] else at[0]

@@ -62,7 +62,7 @@ def test_a_flow_has_its_backend_state_and_idle_time_and_it_is_said_that_it_has_n
     lines = text(made)
     assert lines[2].split() == ["client", "port", "mux", "backend", "state", "idle,", "s", "▼"]
     assert lines[3].split() == ["198.51.100.2", "2", "mux1", "h1", "trusted", "0.2"]
-    assert lines[-2].startswith("flows are not counted one by one")
+    assert lines[-2].startswith("flows have no counters")
     made.press("backspace")
     assert text(made)[-2] == ""
 

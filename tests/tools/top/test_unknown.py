@@ -49,7 +49,7 @@ class TestOneOfTwo:
         assert text(self.made)[1] == "drops/s: denied 5, mux2 unknown"
 
     def test_a_note_says_why(self) -> None:
-        assert text(self.made)[-2] == "?: what mux2 does is unknown; its program in the kernel may forward on"
+        assert text(self.made)[-2] == "?: the rates of mux2 are unknown; its kernel program may still forward"
 
     def test_programs_are_told(self) -> None:
         said = document(self.made)

@@ -91,7 +91,7 @@ def test_what_muxes_do_not_agree_on_is_said() -> None:
     other.muxes["mux1"].backends[0]["reachable"] = False
     made = View(service="web")
     made.take(together(one, other))
-    assert {row["backend"]: row["state"] for row in made.rows()} == {"h1": "up; up, no way", "h2": "down"}
+    assert {row["backend"]: row["state"] for row in made.rows()} == {"h1": "up; up, no next hop", "h2": "down"}
 
 
 def test_an_agent_counts_no_traffic_and_sends_to_nobody() -> None:

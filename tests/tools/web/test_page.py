@@ -218,7 +218,7 @@ def test_what_stops_is_seen_to_stop(site: Site, muxes: list[Served], tmp_path: P
             edges = {tuple(edge) for edge in await page.evaluate(EDGES) if "mux2" in edge}
             assert edges == {(ROUTER, "mux2", "cut")}
             troubles = await page.evaluate(TEXTS % "#troubles li")
-            assert any("mux2" in text and "what it forwards is unknown" in text for text in troubles)
+            assert any("mux2" in text and "its rates are unknown" in text for text in troubles)
             said = "document.querySelector('#map text.rate[data-of=%s]').textContent"
             assert await page.evaluate(said % '"mux2"') == "unknown"
             assert await page.evaluate(said % '"192.0.2.1"') == "0/s + ?"

@@ -1,12 +1,12 @@
-// The page: shows what /events says, and asks /api for tables and explanations.
+// The page: it shows the events from /events, and fetches tables and explanations from /api.
 
 import { tables } from "/scoreboard.js";
 import { draw, rate, sum } from "/map.js";
 
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"];
-const NOBODY = 0xffff;
+const NO_BACKEND = 0xffff;
 const find = (id) => document.getElementById(id);
-let pool = null, shown = null, proposed = null, board = null;
+let pool = null, shown = null, proposed = null, scoreboard = null;
 
 function made(name, text, kind) {
   const element = document.createElement(name);
@@ -36,7 +36,7 @@ function table(titles) {
 
 const KINDS = { up: "good", down: "bad" };
 
-// What muxes say of a backend, and which of them where they do not all say the same.
+// A backend's health, with the muxes' names where they disagree.
 function health(backend) {
   const cell = made("td", undefined, "health");
   const add = (text, kind, reason) => {
@@ -52,11 +52,11 @@ function health(backend) {
 function showServices() {
   const list = find("service-list");
   list.replaceChildren(...pool.services.map((service) => {
-    const part = made("div", undefined, "service");
-    part.append(made("h3", service.service));
+    const section = made("div", undefined, "service");
+    section.append(made("h3", service.service));
     const port = service.port || "any", vip = service.vip.includes(":") ? `[${service.vip}]` : service.vip;
-    part.append(made("span", `${vip}:${port}/${service.protocol}`, "where"));
-    if (!service.agree) part.append(made("strong", "  muxes disagree on its table", "bad"));
+    section.append(made("span", `${vip}:${port}/${service.protocol}`, "where"));
+    if (!service.agree) section.append(made("strong", "  muxes have different tables", "bad"));
     const [whole, body] = table([["backend"], ["DIP", "wide"], ["health"], ["weight", "number"], ["live flows", "number"],
       ["new flows/s", "number wide"], ["packets/s", "number"], ["", "wide share"]]);
     const most = Math.max(1, ...service.backends.map((backend) => backend.packets_per_s));
@@ -71,8 +71,8 @@ function showServices() {
     }
     const scroll = made("div", undefined, "scroll");
     scroll.append(whole);
-    part.append(scroll);
-    return part;
+    section.append(scroll);
+    return section;
   }));
 }
 
@@ -93,15 +93,15 @@ function showPool() {
   find("total-drops").textContent = perSecond(drops.reduce((total, [, , value]) => total + value, 0));
   draw(find("map"), pool);
   find("troubles").replaceChildren(
-    ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}; what it forwards is unknown`)),
+    ...pool.muxes.filter((mux) => mux.error).map((mux) => made("li", `${mux.name}: ${mux.error}; its rates are unknown`)),
     ...pool.sessions.filter((one) => !one.up && one.state).map((one) =>
-      made("li", `${one.mux}: BGP session with ${one.router} is ${one.state}: ${one.reason || "no reason is given"}`)),
+      made("li", `${one.mux}: BGP session with ${one.router} is ${one.state}: ${one.reason || "no reason given"}`)),
     ...pool.out.map((one) => made("li", `${one.mux}: ${one.service}/${one.backend} is ${one.state}: ${one.reason}`)),
     ...drops.map(([mux, name, value]) => made("li", `${mux}: ${rate(value)}/s dropped, ${name}`)));
   showServices();
   options(find("explain-mux"), pool.muxes.map((mux) => mux.name));
   options(find("table-service"), pool.services.map((service) => service.service));
-  // A table is another one only where its digest is.
+  // Redraw the table only when its digest changes.
   const service = pool.services.find((one) => one.service === find("table-service").value);
   const digest = service && `${service.service} ${service.digests[0]}`;
   if (proposed === null && digest && digest !== shown) showTable(service.service, digest);
@@ -109,7 +109,7 @@ function showPool() {
 
 const unpacked = (text) => new Uint16Array(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 
-// One pixel a slot; of a proposed change those that stay are faint.
+// One pixel per slot; with a proposed change, slots that stay are faint.
 function paint(slots, changed) {
   const canvas = find("table"), columns = Math.max(1, Math.ceil(Math.sqrt(slots.length * 2.5)));
   canvas.width = columns;
@@ -125,7 +125,7 @@ function paint(slots, changed) {
     return known.get(at);
   };
   slots.forEach((name, at) => {
-    if (name === NOBODY) return;
+    if (name === NO_BACKEND) return;
     image.data.set(colours(name), at * 4);
     if (changed && !changed[at]) image.data[at * 4 + 3] = 34;
   });
@@ -148,7 +148,7 @@ async function showTable(service, digest) {
   try {
     const answer = await ask(`/api/table?service=${encodeURIComponent(service)}`), slots = unpacked(answer.slots);
     const counts = answer.names.map(() => 0);
-    for (const name of slots) if (name !== NOBODY) counts[name] += 1;
+    for (const name of slots) if (name !== NO_BACKEND) counts[name] += 1;
     paint(slots);
     legend(answer.names, counts.map((count) => percent(count / (slots.length || 1))));
     find("table-said").textContent = `${slots.length} slots, one pixel each`;
@@ -157,7 +157,7 @@ async function showTable(service, digest) {
   }
 }
 
-// Of the chosen service: the tables of all of them would be large.
+// Only for the chosen service: all tables together would be large.
 async function showProposal() {
   const said = find("proposal-error"), service = find("table-service").value;
   said.hidden = true;
@@ -174,7 +174,7 @@ async function showProposal() {
 function showMove(move) {
   paint(unpacked(move.slots), unpacked(move.changed));
   legend(move.names, move.shares.map(([old, fresh]) => `${percent(old)} → ${percent(fresh)}`));
-  find("table-said").textContent = `${percent(move.moved)} of the slots would move: those in full colour`;
+  find("table-said").textContent = `${percent(move.moved)} of the slots would move (in full colour)`;
 }
 
 find("table-service").addEventListener("change", () => {
@@ -201,7 +201,7 @@ find("question").addEventListener("submit", async (event) => {
   try {
     const answer = await ask(`/api/explain?${asked}`);
     const steps = answer.steps.map(({ step, found }) => [step, found]);
-    if (answer.hint) steps.push(["to hint it", answer.hint]);
+    if (answer.hint) steps.push(["hint", answer.hint]);
     find("steps").replaceChildren(...steps.map(([step, found]) => {
       const line = made("li");
       const kind = step === "verdict" ? (answer.kind === "send" ? "good" : "bad") : undefined;
@@ -230,13 +230,13 @@ function follow() {
     state.textContent = "live";
     state.className = "live";
     showPool();
-    if (pool.scoreboard !== board) {
-      board = pool.scoreboard;
+    if (pool.scoreboard !== scoreboard) {
+      scoreboard = pool.scoreboard;
       showScoreboard();
     }
   };
   events.onerror = () => {
-    state.textContent = "not connected: trying again";
+    state.textContent = "not connected, retrying";
     state.className = "lost";
   };
 }

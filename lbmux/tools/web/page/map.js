@@ -1,6 +1,6 @@
-// The pool drawn: VIPs, routers, muxes, hosts; across where there is room, else downwards.
+// Draw the pool: VIPs, routers, muxes and hosts, in columns or, on a narrow page, in rows.
 
-import { places, curve, after, before } from "/map_layout.js";
+import { layout, curve, after, before } from "/map_layout.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const MOST_VIPS = 8;
@@ -13,7 +13,7 @@ export function rate(value) {
   return value && value < 10 ? value.toFixed(1) : String(Math.round(value));
 }
 
-// A sum over the muxes: of those whose rates are known.
+// A sum over the muxes whose rates are known.
 export function sum(value, pool, unit = "") {
   if (pool.unknown.length && pool.unknown.length === pool.muxes.length) return "unknown";
   return `${rate(value)}${unit}${pool.unknown.length ? " + ?" : ""}`;
@@ -39,7 +39,7 @@ function box(svg, place, lines, kind, tip) {
 
 const breadth = (packets) => (packets ? Math.min(8, 1.5 + Math.log10(1 + packets)) : 1.5);
 
-// An edge; where its rate is not known by itself, only whether there is any.
+// An edge.  If its own rate is unknown, it shows only whether there is traffic.
 function edge(svg, down, [from, fromName], [to, toName], { cut, packets, known = true, said = rate(packets) }) {
   const kind = cut ? "edge cut" : packets ? "edge busy" : "edge", figure = known && !cut;
   const path = node(svg, "path", {
@@ -56,7 +56,7 @@ function label(svg, pool, down, point, packets, of, leaving) {
     class: packets ? "rate" : "rate idle" }, leaving ? sum(packets, pool, unit) : one);
 }
 
-// A thousand VIPs as a few, the busiest, and one box for the others.
+// The busiest VIPs, and one box for all others.
 function folded(vips) {
   if (vips.length <= MOST_VIPS) return vips;
   const busiest = [...vips].sort((one, other) => other.packets_per_s - one.packets_per_s);
@@ -79,10 +79,10 @@ function hostsOf(pool) {
 
 function drawVips(svg, pool, vips, at, down) {
   vips.forEach((vip, v) => {
-    const told = pool.routers.filter((router) => vip.routers.includes(router));
-    (told.length ? told : pool.routers).forEach((router) => edge(svg, down,
+    const announced = pool.routers.filter((router) => vip.routers.includes(router));
+    (announced.length ? announced : pool.routers).forEach((router) => edge(svg, down,
       [after(at.vips[v], down), vip.vip], [before(at.routers[pool.routers.indexOf(router)], down, 0, 1), router],
-      { cut: !told.length, packets: vip.packets_per_s, known: told.length === 1, said: sum(vip.packets_per_s, pool) }));
+      { cut: !announced.length, packets: vip.packets_per_s, known: announced.length === 1, said: sum(vip.packets_per_s, pool) }));
   });
   return vips.map((vip, v) => [after(at.vips[v], down), vip.packets_per_s, vip.vip, true]);
 }
@@ -114,7 +114,7 @@ function drawBoxes(svg, pool, vips, hosts, at) {
   pool.routers.forEach((router, r) => {
     const own = pool.sessions.filter((one) => one.router === router), up = own.filter((one) => one.up).length;
     const isPlain = router === "router", lines = isPlain ? [router] : [router, `BGP: ${up} of ${own.length} up`];
-    box(svg, at.routers[r], lines, isPlain || up ? "router" : "router bad", isPlain ? "no mux knows it by BGP" : lines.join(", "));
+    box(svg, at.routers[r], lines, isPlain || up ? "router" : "router bad", isPlain ? "unknown: no mux has a BGP session" : lines.join(", "));
   });
   pool.muxes.forEach((mux, m) => {
     const lines = mux.error ? [mux.name, "does not answer"] : [mux.name, mux.addresses[0], `${rate(mux.flows)} ${mux.flows === 1 ? "flow" : "flows"}`];
@@ -132,7 +132,7 @@ export function draw(svg, pool) {
   const width = svg.clientWidth;
   if (!width) return;
   const vips = folded(pool.vips), hosts = hostsOf(pool);
-  const at = places(width, { vips, routers: pool.routers, muxes: pool.muxes, hosts }), down = at.down;
+  const at = layout(width, { vips, routers: pool.routers, muxes: pool.muxes, hosts }), down = at.down;
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
   svg.setAttribute("height", at.height);

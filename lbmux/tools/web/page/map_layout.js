@@ -1,4 +1,4 @@
-// Where everything stands on the map: columns that are centred on one another, or rows where that is too narrow.
+// The layout of the map: centred columns, or rows if the page is narrow.
 
 const NARROW = 900, GAP = 22, PORT = 17;
 const ORDER = ["vips", "routers", "muxes", "hosts"];
@@ -6,11 +6,11 @@ const SIZE = {
   vips: { width: 164, height: 50 }, routers: { width: 138, height: 50 },
   muxes: { width: 164, height: 66 }, hosts: { width: 220, height: 54 },
 };
-const ROOM = [1, 1, 1.5];  // between the columns: the most where the most edges cross
+const SPACING = [1, 1, 1.5];  // relative space between columns; the most where the most edges cross
 
-export const places = (width, things) => (width < NARROW ? downwards(width, things) : across(width, things));
+export const layout = (width, things) => (width < NARROW ? vertical(width, things) : horizontal(width, things));
 
-function across(width, things) {
+function horizontal(width, things) {
   const heights = { ...Object.fromEntries(ORDER.map((what) => [what, SIZE[what].height])) };
   heights.hosts = Math.max(heights.hosts, PORT * (things.muxes.length + 1));
   const total = (what) => things[what].length * (heights[what] + GAP) - GAP;
@@ -22,12 +22,12 @@ function across(width, things) {
     const top = (height - total(what)) / 2;
     made[what] = things[what].map((_, number) => ({
       x, y: top + number * (heights[what] + GAP), width: SIZE[what].width, height: heights[what] }));
-    x += SIZE[what].width + (left * (ROOM[at] ?? 0)) / ROOM.reduce((sum, room) => sum + room);
+    x += SIZE[what].width + (left * (SPACING[at] ?? 0)) / SPACING.reduce((sum, one) => sum + one);
   });
   return made;
 }
 
-function downwards(width, things) {
+function vertical(width, things) {
   const made = { down: true }, columns = 3, gap = 8, between = 62, wrapped = 34;
   let y = 2;
   for (const what of ORDER) {
@@ -46,7 +46,7 @@ function downwards(width, things) {
 export const after = (place, down) => (down
   ? { x: place.x + place.width / 2, y: place.y + place.height } : { x: place.x + place.width, y: place.y + place.height / 2 });
 
-// The place of the at-th of so many edges that come in: each has its own, so that their figures stand apart.
+// The end point of incoming edge `at` of `many`: each has its own, so that their figures do not overlap.
 export const before = (place, down, at, many) => (down
   ? { x: place.x + (place.width * (at + 0.5)) / many, y: place.y }
   : { x: place.x, y: place.y + place.height / 2 + (at - (many - 1) / 2) * PORT });

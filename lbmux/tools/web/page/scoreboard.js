@@ -1,4 +1,4 @@
-// A result file as tables: of the scoreboard, of the bench, or of any other shape.
+// Show a result file as tables: of the scoreboard, the bench, or any other shape.
 
 const plain = (value) => {
   if (typeof value === "boolean") return value ? "yes" : "no";
@@ -25,7 +25,7 @@ function table(name, lines) {
     const row = body.insertRow();
     for (const column of names) {
       const kinds = [isNumber(column) ? "number" : typeof line[column] === "object" || column === "why" ? "words" : ""];
-      // Of those that were broken some are of the very server that was hit: only the others are lbmux's.
+      // Connections to the very server that was hit cannot survive: only the others count against lbmux.
       if (column === "broken" && line.broken > (line.own ?? 0)) kinds.push("bad");
       row.append(made("td", plain(line[column]), kinds.join(" ").trim()));
     }
@@ -36,11 +36,11 @@ function table(name, lines) {
   return scroll;
 }
 
-// The elements for a result: each list a table, all else a line before them.
+// The elements for a result: a table for each list, and a line with everything else before them.
 export function tables(result) {
-  const parts = Object.entries(Array.isArray(result) ? { result } : result);
-  const lists = parts.filter(([, value]) => isLines(value));
-  const facts = parts.filter(([name, value]) => name !== "version" && !Array.isArray(value))
+  const fields = Object.entries(Array.isArray(result) ? { result } : result);
+  const lists = fields.filter(([, value]) => isLines(value));
+  const facts = fields.filter(([name, value]) => name !== "version" && !Array.isArray(value))
     .map(([name, value]) => `${titled(name)}: ${plain(value)}`).join("; ");
   return [
     ...(facts ? [made("p", facts, "note")] : []),
