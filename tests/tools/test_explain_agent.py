@@ -117,7 +117,7 @@ def test_each_step_of_its_reply(host: AgentHost) -> None:
     assert found["translation"] == "10.1.1.2:8080 to 192.0.2.1:80"
 
 
-def test_a_reply_that_no_mux_brought(host: AgentHost) -> None:
+def test_a_reply_without_an_entry(host: AgentHost) -> None:
     host.pass_(by_mux(opened()))
     passage, _ = host.pass_(reply(40001), is_reply=True)
     assert passage.verdict == Verdict.UNKNOWN_REPLY

@@ -263,7 +263,7 @@ def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> N
     assert "down: timed out; kept" in next(line.found for line in explanation.steps if line.step == "backend")
 
 
-def test_without_a_backend_that_serves_the_mend_is_that_of_each_reason(mux: Served) -> None:
+def test_without_a_backend_that_serves_the_hint_covers_each_reason(mux: Served) -> None:
     web, dns = CONFIG["services"]
     more = [{"name": name, "dip": f"10.1.{number}.2"} for number, name in ((3, "h3"), (4, "h4"))]
     idle = {"name": "h5", "dip": "10.1.5.2", "weight": 0}

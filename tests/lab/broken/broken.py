@@ -1,6 +1,6 @@
 """A lab that is broken on purpose, one thing at a time, and what the tools say of it.
 
-A case breaks something, asks for text that a person would look for, and mends it.  Files come in any order.
+A case breaks something, looks for the text that an operator would look for, and repairs it.  Files come in any order.
 """
 
 import contextlib
@@ -122,12 +122,12 @@ class Broken:
             self.lab.start(known, next(one for one in known.programs if one.name == program))
 
     @contextlib.contextmanager
-    def changed(self, node: str, breaks: str, mends: str) -> Iterator[None]:
+    def changed(self, node: str, breaks: str, repairs: str) -> Iterator[None]:
         try:
             self.sh(node, breaks)
             yield
         finally:
-            self.sh(node, mends)
+            self.sh(node, repairs)
 
     @contextlib.contextmanager
     def offload(self, node: str, interface: str, **wanted: bool) -> Iterator[None]:

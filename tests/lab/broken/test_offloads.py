@@ -1,4 +1,4 @@
-"""Frames that were joined, and checksums that nobody finished."""
+"""Merged frames and unfinished checksums."""
 
 import contextlib
 import socket
@@ -21,7 +21,7 @@ def test_checksums_that_a_card_should_finish(pool: Broken) -> None:
         assert pool.doctor("router").says("checksums", "tx offload is on at the veth to-mux1", "warning")
 
 
-def test_checksums_that_nobody_finished(kernel: Broken) -> None:
+def test_unfinished_checksums(kernel: Broken) -> None:
     """A program in the kernel cannot know of them, so that connections stay open in vain; the hosts see it."""
 
     def connects() -> bool:

@@ -26,7 +26,7 @@ def test_an_interface_that_is_gone() -> None:
     assert (finding.state, finding.seen) == ("fault", "nowhere0 is gone") and "reopens it" in finding.hint
 
 
-def test_nobody_has_an_interface() -> None:
+def test_without_a_daemon_interface_checks_report_nothing() -> None:
     assert link(None) == []
 
 

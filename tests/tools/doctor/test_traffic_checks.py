@@ -27,7 +27,7 @@ def test_who_has_no_daemon_has_no_driver(role: str) -> None:
     assert [*daemon_checks.driver(node(role, runtime={"driver": "xdp", "modes": {}}))] == []  # type: ignore[arg-type]
 
 
-def test_frames_that_nobody_fetched() -> None:
+def test_frames_dropped_by_the_ring() -> None:
     (finding,) = traffic_checks.ring(node("mux", counters={"ring": {"dropped": 3}}))
     assert (finding.state, finding.seen) == ("warning", "3 frames arrived faster than user space read them")
     assert "--driver xdp" in finding.hint

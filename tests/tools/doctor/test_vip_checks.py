@@ -30,7 +30,7 @@ def found(*of: Address) -> list[Finding]:
     return [*vip_checks.claimed(node("router", vips=list(of)))]
 
 
-def test_nobody_answers(claimed: set[Address]) -> None:
+def test_no_machine_answers_for_a_vip(claimed: set[Address]) -> None:
     assert [(one.state, one.seen) for one in found(*VIPS)] == [
         ("ok", "no machine on this router's links answers for a VIP"),
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_more_than_are_asked_for_are_named(claimed: set[Address]) -> None:
     assert rest.seen == "2001:db8::6, 2001:db8::7: at most 16 VIPs are looked up in one run"
 
 
-def test_without_an_address_to_ask_from_nobody_is_asked(claimed: set[Address], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_source_address_a_vip_is_unchecked(claimed: set[Address], monkeypatch: pytest.MonkeyPatch) -> None:
     addresses: dict[int, Address] = {4: IPv4Address("10.0.0.1"), 6: IPv6Address(0)}
     monkeypatch.setattr(vip_checks, "first_address", lambda name, version: addresses[version])
     fine, alone = found(VIPS[0], VIPS6[0])

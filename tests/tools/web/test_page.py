@@ -204,7 +204,7 @@ async def asks(page: Page) -> None:
     await page.until("document.getElementById('table-said').textContent.includes('would move')")
 
 
-def test_what_stops_is_seen_to_stop(site: Site, muxes: list[Served], tmp_path: Path) -> None:
+def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_path: Path) -> None:
     """And a mux that goes is named, with its edges cut."""
 
     async def poll() -> None:
