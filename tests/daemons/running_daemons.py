@@ -53,7 +53,7 @@ class Daemon:
     def log(self) -> str:
         return self._path.read_text()
 
-    def wait_for(self, text: str | re.Pattern[str], seconds: float = 5.0) -> None:
+    def wait_for(self, text: str | re.Pattern[str], seconds: float = 20.0) -> None:
         """Until the log has a text, or matches a pattern."""
         pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + seconds
@@ -142,7 +142,7 @@ def send(lab: Lab, node: str, *packets: bytes) -> None:
 
 def by_backend(wires: dict[str, Wire], ports: Collection[int]) -> dict[int, list[str]]:
     """Source port of each tunnelled TCP packet, of these ports: the nodes that it came to."""
-    found, deadline = defaultdict[int, list[str]](list), time.monotonic() + 3
+    found, deadline = defaultdict[int, list[str]](list), time.monotonic() + 10
     while sum(map(len, found.values())) < len(ports) and time.monotonic() < deadline:
         for node, wire in wires.items():
             for frame in wire.frames(len(ports), 0.05):

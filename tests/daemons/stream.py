@@ -48,8 +48,9 @@ class Stream(threading.Thread):
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
         self.join()
-        time.sleep(0.2)
-        self.read()
+        deadline = time.monotonic() + 2
+        while self.read() < self.sent and time.monotonic() < deadline:
+            time.sleep(0.02)
         _, overrun = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._socket.close()
         assert overrun == 0, "the test itself must not lose any"
@@ -83,7 +84,7 @@ class Stream(threading.Thread):
         time.sleep(seconds)
         last = self.sent
         assert last - first > 0.5 * seconds * PPS
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + 5
         while not set(range(first, last)) <= self.back:
             assert time.monotonic() < deadline, f"{len(set(range(first, last)) - self.back)} of {last - first} missing"
             time.sleep(0.02)

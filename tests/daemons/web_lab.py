@@ -161,7 +161,7 @@ def wait_until(mux: Daemon, backend: str, state: str, seconds: float) -> None:
 
 
 def wait_for_rows(mux: Daemon, *names: str) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while rows(mux.control) != set(names):
         assert time.monotonic() < deadline, mux.log
         time.sleep(0.01)

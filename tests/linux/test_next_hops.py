@@ -263,7 +263,10 @@ def test_a_route_that_concerns_no_host_costs_no_lookup(run: Run) -> None:
         watch.hops.watcher.look_up = counted  # type: ignore[method-assign]
         watch.route(dst="10.200.0.0/24", gateway=str(PEER))
         watch.route(dst=f"{BEHIND}/32", gateway=str(PEER))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(10):
+            while not looked_up:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # others would follow it
         assert looked_up == [BEHIND]
 
     run(scenario)
