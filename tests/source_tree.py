@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-COMPILERS = {"step", "compiled", "unlocked", "njit", "intrinsic", "overload"}
+COMPILERS = {"step", "compiled", "compiled_nogil", "njit", "intrinsic", "overload"}
 """Decorators of functions that Numba compiles."""
 
 

@@ -16,7 +16,7 @@ LOAD_BYTES = 16
 def dissect(frame: bytes) -> list[str]:
     """One line per layer of an Ethernet frame, the outermost first, as `IP version=4 ihl=5 ...`."""
     logging.getLogger("scapy").setLevel(logging.ERROR)
-    from scapy.layers import dns, inet, inet6, vxlan  # noqa: F401  (each binds its layers to those below)
+    from scapy.layers import dns, inet, inet6, vxlan  # noqa: F401 -- each binds its layers to those below
     from scapy.layers.l2 import Ether
 
     if len(frame) < ETHERNET_BYTES:

@@ -96,11 +96,11 @@ def device_of_reply(source: str, port: int, protocol: str = TCP, mark: int = 0) 
 def test_replies_of_a_backend_and_only_those_go_to_the_device(inside: Inside[Any]) -> None:
     inside(lambda: PolicyRoutes(DEVICE).set({WEB, DNS, WEB6}, ADVMSS))
     for source in (DIP, DIP6):
-        assert inside(lambda: device_of_reply(source, 8080)) == DEVICE  # noqa: B023
-        assert inside(lambda: device_of_reply(source, 8081)) == "out"  # noqa: B023
-        assert inside(lambda: device_of_reply(source, 8080, UDP)) == "out"  # noqa: B023
-        assert inside(lambda: device_of_reply(source, 8080, mark=MARK)) == "out", "what the agent sends"  # noqa: B023
-    assert [inside(lambda: device_of_reply(DIP, port, UDP)) for port in (52, 53, 55, 56)] == [  # noqa: B023
+        assert inside(lambda: device_of_reply(source, 8080)) == DEVICE
+        assert inside(lambda: device_of_reply(source, 8081)) == "out"
+        assert inside(lambda: device_of_reply(source, 8080, UDP)) == "out"
+        assert inside(lambda: device_of_reply(source, 8080, mark=MARK)) == "out", "what the agent sends"
+    assert [inside(lambda: device_of_reply(DIP, port, UDP)) for port in (52, 53, 55, 56)] == [
         "out", DEVICE, DEVICE, "out",
     ]  # fmt: skip
 
@@ -120,9 +120,9 @@ def test_another_set_leaves_the_rules_that_it_alone_would_make(inside: Inside[An
         return rules()
 
     for after in SETS:
-        wanted = inside(lambda: set_by(after))  # noqa: B023
+        wanted = inside(lambda: set_by(after))
         for before in SETS:
-            assert inside(lambda: set_by(before, after)) == wanted, (before, after)  # noqa: B023
+            assert inside(lambda: set_by(before, after)) == wanted, (before, after)
 
 
 def test_rules_that_are_wanted_still_are_not_touched(inside: Inside[Any]) -> None:
