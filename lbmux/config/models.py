@@ -168,10 +168,11 @@ class Service(Model):
     backend gets the packets unchanged, and no host is asked for a connection of this service; use it for servers that
     share connections or reset unknown ones themselves."""
     on_no_backend: OnNoBackend = "reject"
-    """What happens to packets while no backend takes new flows. `reject`: the client gets a TCP reset or ICMP Port
-    Unreachable, and the VIP stays announced. `drop`: packets are dropped silently. `withdraw`: like `reject`; if this
-    is true of all services of the VIP, the mux announces the VIP with a longer AS path. Routers then prefer muxes and
-    sites that have backends, and fall back to this one if there are none."""
+    """What happens to packets while no backend takes new flows. `reject`: a SYN gets a TCP reset, a datagram gets ICMP
+    Port Unreachable, and the VIP stays announced. Packets of connections in progress are dropped, so that these
+    connections continue if their backends come back. `drop`: packets are dropped silently. `withdraw`: like `reject`;
+    if this is true of all services of the VIP, the mux announces the VIP with a longer AS path. Routers then prefer
+    muxes and sites that have backends, and fall back to this one if there are none."""
     backends: tuple[Backend, ...]
     """The servers. If there are none, see `on_no_backend`."""
 

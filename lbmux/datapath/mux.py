@@ -31,7 +31,7 @@ from lbmux.datapath.context import (
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
+from lbmux.datapath.headers import ACK, ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
@@ -238,12 +238,14 @@ def choose(context, setting, worker, start, end, packet, index, service, now):
 
 
 @step
-def without_backend(context, worker, index, service, now):
+def without_backend(context, worker, index, service, packet, now):
     """Return the verdict of a packet without a backend. The kernel punts a limited number for user space to reject.
 
-    A service without slots enters no flows, so its rate bucket serves as the limit.
+    It drops mid-connection TCP packets, because their connection continues if a backend comes back. A service without
+    slots enters no flows, so its rate bucket serves as the limit.
     """
-    if is_plain(context) and service.rejects != 0:
+    is_rejectable = packet.protocol != TCP_PROTOCOL or (packet.flags & (SYN | ACK)) == SYN
+    if is_plain(context) and service.rejects != 0 and is_rejectable:
         return REJECT if admit(context, worker, index, service, now) else NO_BACKEND
     return NO_BACKEND
 
@@ -298,7 +300,7 @@ def forward_parsed(context, worker, now, start, end, packet):
     packet = merge_verifier_paths(context, setting, packet)
     target = choose(context, setting, worker, start, end, packet, index, service, now)
     if target < 0:
-        return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, now), int64(-1)
+        return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, packet, now), int64(-1)
     if unlikely((frame_flags(context) & UNFINISHED_CHECKSUM) != 0):
         finish_checksum(start, packet)
     verdict, length = encapsulate(context, setting, start, packet, backend_row(backends(context), target))

@@ -25,7 +25,7 @@ from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES, is_from_mux, own
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
-from lbmux.slowpath.resets import reset
+from lbmux.slowpath.resets import opens_connection, reset
 from lbmux.slowpath.second_chance import Stage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
@@ -110,13 +110,18 @@ class MuxSlowPath:
         return self._icmp(packet, now) if packet.is_icmp else []
 
     def _reject(self, frame: bytes, now: float) -> list[Sent]:
-        """Reject a packet for which there is no backend, as a host without a listener would (RFC 1122, 4443)."""
+        """Reject a packet for which there is no backend, as a host without a listener would (RFC 1122, 4443).
+
+        Mid-connection packets are dropped: their connection continues if its backend comes back.
+        """
         if not self._rejects.has(now):
             return self._dropped("over_rejects_per_s")
         packet = read_frame(frame)
         flow = None if packet is None else _flow(packet)
         if packet is None or flow is None or not self.forwarder.rejects(flow):
             return []
+        if packet.protocol == TCP and not opens_connection(packet):
+            return self._dropped("no_backend_in_mid_connection")
         if packet.protocol == TCP:
             what, answer = "rejected_reset", reset(packet) if icmp_errors.may_have_error(packet) else None
         else:

@@ -6,8 +6,14 @@ from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.wire.internet_checksum import TCP, with_checksum
 from lbmux.wire.packet import Packet, ip_packet
 
-TCP_BYTES, FIN, SYN, RST, ACK = 20, 1, 2, 4, 16
+TCP_BYTES, FLAGS_AT, FIN, SYN, RST, ACK = 20, 13, 1, 2, 4, 16
 HEADER = struct.Struct("!HHIIBBHHH")
+
+
+def opens_connection(packet: Packet) -> bool:
+    """Whether a TCP packet, which has its ports, is a client's first: a SYN without ACK."""
+    flags = packet.payload[FLAGS_AT] if len(packet.payload) > FLAGS_AT else 0
+    return flags & (SYN | ACK) == SYN
 
 
 def reset(packet: Packet) -> bytes | None:

@@ -106,7 +106,12 @@ class PlainMux:
         target = self._choose(frame, packet, index, now)
         if target < 0:
             service = self.services[index]
-            punts = self.plain and service.rejects and (not service.rate or self._admitted(index, now))
+            punts = (
+                self.plain
+                and service.rejects
+                and packet.is_rejectable
+                and (not service.rate or self._admitted(index, now))
+            )
             return Verdict.REJECT if punts else Verdict.NO_BACKEND, -1, frame
         if flags & UNFINISHED_CHECKSUM:
             frame = packets.finish_checksum(frame, packet)

@@ -32,6 +32,11 @@ class Packet(NamedTuple):
     def is_ipv6(self) -> bool:
         return len(self.source) == 16
 
+    @property
+    def is_rejectable(self) -> bool:
+        """Whether a mux without backends answers it: a datagram, or a SYN without ACK."""
+        return self.protocol != 6 or self.flags & 0x12 == 0x02
+
 
 class Headers(NamedTuple):
     protocol: int
