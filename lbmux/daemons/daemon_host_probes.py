@@ -142,6 +142,7 @@ class HostProbes:
             first -= 1
             begun, hosts = loop.time(), [*self._ways]
             for at in range(SLICES):
+                self._read_all()  # answers that came while the event loop was busy are not late
                 for host in hosts[at::SLICES]:
                     self._judge(host)
                     self._ask(host)
@@ -173,6 +174,10 @@ class HostProbes:
             self._hosts.pop(before.popleft(), None)
         packet = probe(self._local[vip.version], vip, self._port, sequence)
         self._send([Sent(interface, frame) for interface, frame in forwarder.tunnel(packet, row)])
+
+    def _read_all(self) -> None:
+        for version in self._sockets:
+            self._read(version)
 
     def _read(self, version: int) -> None:
         for _ in range(READS):

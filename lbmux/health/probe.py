@@ -4,7 +4,6 @@ Each kind of probe is a coroutine that returns a short description of its succes
 is cancelled at its timeout, and then closes what it opened.
 """
 
-import asyncio
 import os
 import socket
 import ssl
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from lbmux.addresses import Address
 from lbmux.config.health_models import Health
 from lbmux.errors import LbmuxError
+from lbmux.health.loop_lag import LagClock, no_lag, responsive_timeout
 
 
 class ProbeError(LbmuxError):
@@ -40,10 +40,13 @@ class Target:
 Kind = Callable[[Target], Awaitable[str]]
 
 
-async def attempt(kind: Kind, target: Target) -> tuple[bool, str]:
-    """Run a probe; return whether the backend is healthy, and the reason."""
+async def attempt(kind: Kind, target: Target, lag_s: LagClock = no_lag) -> tuple[bool, str]:
+    """Run a probe; return whether the backend is healthy, and the reason.
+
+    ``lag_s`` measures how far our event loop lags; the lag does not count towards the timeout.
+    """
     try:
-        async with asyncio.timeout(target.health.timeout_s):
+        async with responsive_timeout(target.health.timeout_s, lag_s):
             return True, await kind(target)
     except TimeoutError:  # also an OSError, so it is caught first
         return False, f"no answer within {target.health.timeout_s:g} s"

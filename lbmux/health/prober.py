@@ -1,7 +1,8 @@
 """Probes all backends on one event loop, each on its own schedule, with at most one connection to each.
 
 No probe waits for another: otherwise thousands of silent backends would delay the results of all others.  A backend
-whose state is not known is probed at once, and without pauses until its state is known.
+whose state is not known is probed at once, and without pauses until its state is known.  A prober whose own event loop
+lags, because a flood keeps its process busy, extends the probes' timeouts by the lag.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Self
 
 from lbmux.config.health_models import Health
 from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.health.loop_lag import LoopLag
 from lbmux.health.probe import Target, attempt
 from lbmux.health.probe_kinds import KINDS
 
@@ -45,11 +47,13 @@ class Prober:
         a backend is known, which a few results must bring about."""
         self._on_result, self._by, self._into_tunnel, self._is_known = on_result, by, into_tunnel, is_known
         self._tasks: dict[tuple[BackendKey, Target], asyncio.Task[None]] = {}
+        self._lag = LoopLag()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._lag.stop()
         tasks = list(self._tasks.values())
         self._tasks = {}
         for task in tasks:
@@ -68,6 +72,7 @@ class Prober:
             self._tasks.pop(what).cancel()
         for what in wanted - self._tasks.keys():
             self._tasks[what] = asyncio.create_task(self._probe(*what))
+        self._lag.measure(bool(self._tasks))
 
     def _target(self, service: Service, health: Health, backend: Backend) -> Target:
         if health.through == "direct":
@@ -91,7 +96,7 @@ class Prober:
 
     async def _attempt(self, key: BackendKey, target: Target) -> tuple[bool, str]:
         try:
-            healthy, reason = await attempt(KINDS[target.health.kind], target)
+            healthy, reason = await attempt(KINDS[target.health.kind], target, self._lag.total_s)
             return healthy, f"{reason}, through the tunnel" if target.health.through == "tunnel" else reason
         except Exception as error:  # a bug must not end a backend's probes
             log.exception("probe of backend %s of service %s failed", key[1], key[0])

@@ -1,0 +1,83 @@
+"""How far the event loop lags behind its timers, and a time limit that does not count the lag.
+
+A process that gets no CPU, or that a flood of packets keeps busy, sees answers late that came in time.  Where a limit
+is a judgement on somebody else, as a probe's is, our own lag must not be part of it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+TICK_S = 0.025
+NEGLIGIBLE = 0.25
+"""Share of a time limit: less lag than that does not extend it."""
+
+LagClock = Callable[[], float]
+"""Seconds of lag until now; grows only while the event loop lags."""
+
+
+def no_lag() -> float:
+    return 0.0
+
+
+class LoopLag:
+    """Measures by a timer that is due every ``TICK_S`` on the running event loop."""
+
+    def __init__(self) -> None:
+        self._total_s = 0.0
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def measure(self, wanted: bool) -> None:
+        """Begin, unless it has begun; or stop."""
+        if not wanted:
+            self.stop()
+        elif self._timer is None:
+            self._schedule()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def total_s(self) -> float:
+        """Seconds of lag since the start, those of the present stall included."""
+        return self._total_s + self._late_s()
+
+    def _late_s(self) -> float:
+        return max(0.0, time.monotonic() - self._due) if self._timer is not None else 0.0
+
+    def _tick(self) -> None:
+        self._total_s += self._late_s()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._due = time.monotonic() + TICK_S
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+
+@contextlib.asynccontextmanager
+async def responsive_timeout(seconds: float, lag_s: LagClock) -> AsyncIterator[None]:
+    """Like ``asyncio.timeout``: TimeoutError after ``seconds``, and as many more as ``lag_s`` says that we lagged.
+
+    It ends: while the loop runs at all, a tick of each stall is not lag.
+    """
+    loop, counted_s, due = asyncio.get_running_loop(), lag_s(), time.monotonic() + seconds
+    async with asyncio.timeout(None) as limit:
+
+        def expire() -> None:
+            nonlocal counted_s, due, timer
+            now, lagged_s = time.monotonic(), lag_s()
+            more_s = max(lagged_s - counted_s, now - due)
+            if more_s < NEGLIGIBLE * seconds:
+                limit.reschedule(loop.time())
+                return
+            counted_s, due = lagged_s, now + more_s
+            timer = loop.call_later(more_s, expire)
+
+        timer = loop.call_later(seconds, expire)
+        try:
+            yield
+        finally:
+            timer.cancel()
