@@ -48,8 +48,11 @@ class SlowPath(Model):
     former host, then the others of the service. If none of them has the connection, the client gets a reset; a service
     with more backends may thus lose a connection that exists. Each packet without a connection costs one packet per
     host tried. Each try also decrements the packet's TTL, so at most about 50 hosts are reached."""
-    second_chance_cpu: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """CPU time for packets that hosts return, as a share of one core; packets beyond it are dropped."""
+    second_chance_cpu: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """CPU time at a mux for packets that hosts return, as a share of one core; packets beyond it are dropped."""
+    second_chance_agent_cpu: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """CPU time at an agent to look for the sockets of unknown connections, as a share of one core; packets beyond it
+    are dropped, and their senders repeat them."""
     path_mtu_floor: Annotated[int, Field(strict=True, ge=552, le=1500)] = 1280
     """Lowest path MTU to a host, in bytes, that is taken from an ICMP error which does not quote a packet of a known
     flow. Some routers quote too little to tell, and a forger does not know the flows."""

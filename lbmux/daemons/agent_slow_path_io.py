@@ -245,7 +245,7 @@ class SlowAgent:
         tunnel, settings = config.tunnel, config.slowpath
         return AgentContext(
             agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s,
-            self._connected, self._adopt, self._vip_of,
+            self._connected, self._adopt, self._vip_of, settings.second_chance_agent_cpu,
         )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:

@@ -32,10 +32,6 @@ INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOW
 OUTBOUND = (Verdict.REPLY_FRAGMENT, Verdict.UNKNOWN_REPLY, Verdict.REPLY_ICMP)
 
 
-SOCKET_CHECK_CPU = 0.5
-"""The CPU time for packets of unknown connections, as a share of one core."""
-
-
 class Target(NamedTuple):
     """The local backend of a VIP's service. A port of 0 means that the port does not change.
 
@@ -74,6 +70,8 @@ class AgentContext:
     connected: Callable[[Flow], bool]
     adopt: Callable[[Flow], Adopted]
     vip_of: Callable[[Flow], tuple[Address, int] | None]
+    socket_check_cpu: float = 0.2
+    """The CPU time for packets of unknown connections, as a share of one core."""
 
 
 class Inbound(NamedTuple):
@@ -98,7 +96,6 @@ class AgentSlowPath:
     cpu_s: Callable[[], float] = time.thread_time
 
     def __post_init__(self) -> None:
-        self._check_budget = CpuBudget(SOCKET_CHECK_CPU)
         self._tunnelled, self._replies = Reassembly(self.counts), Reassembly(self.counts)
         self.configure(self.context)
 
@@ -106,6 +103,7 @@ class AgentSlowPath:
         """Apply a configuration. Incomplete reassemblies stay."""
         self.context = context
         self._work = Bucket(context.packets_per_s)
+        self._check_budget = CpuBudget(context.socket_check_cpu)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
@@ -173,11 +171,11 @@ class AgentSlowPath:
         """Handle a packet of a TCP connection that has no entry here and is not being opened.
 
         If the host does not have the connection, the packet returns to the mux in IP in IP (second chance). Packets of
-        a mux with an unknown address, and packets over the budget, are delivered without a check.
+        a mux with an unknown address are delivered without a check. Packets over the budget are dropped, so that a
+        flood of them leaves time for probes and known connections.
         """
         if not self._check_budget.is_left(now):
-            self.counts["unknown_over_cpu"] += 1
-            return Inbound([], [frame], known_local=True)
+            return self._dropped("unknown_over_cpu")
         begun_s = self.cpu_s()
         found = self._check_sockets(outer, frame, now)
         self._check_budget.spend(self.cpu_s() - begun_s)

@@ -38,7 +38,7 @@ class CpuBudget:
     """A CPU budget: a ``share`` of one core on average, and ``burst_s`` of CPU time at once."""
 
     share: float
-    burst_s: float = 0.1
+    burst_s: float = 0.05
     _left_s: float = field(init=False)
     _at: float = field(init=False, default=0.0)
 

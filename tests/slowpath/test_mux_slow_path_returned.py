@@ -133,11 +133,11 @@ def test_returns_have_a_budget_of_cpu_time() -> None:
     first = case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A"))
     for _ in range(30):
         case.arrive(returned(4, first))
-    assert case.slow.counts == {"returned_forwarded": 10, "returned_over_cpu": 20}
+    assert case.slow.counts == {"returned_forwarded": 5, "returned_over_cpu": 25}
     case.now += 0.1
     for _ in range(10):
         case.arrive(returned(4, first))
-    assert case.slow.counts["returned_forwarded"] == 15
+    assert case.slow.counts["returned_forwarded"] == 10
 
 
 def test_packets_of_one_connection_do_not_set_back_where_it_is_looked_for() -> None:
