@@ -67,17 +67,17 @@ async def responsive_timeout(seconds: float, lag_s: LagClock) -> AsyncIterator[N
     async with asyncio.timeout(None) as limit:
 
         def expire() -> None:
-            nonlocal counted_s, due, timer
+            nonlocal counted_s, due
             now, lagged_s = time.monotonic(), lag_s()
             more_s = max(lagged_s - counted_s, now - due)
             if more_s < NEGLIGIBLE * seconds:
                 limit.reschedule(loop.time())
                 return
             counted_s, due = lagged_s, now + more_s
-            timer = loop.call_later(more_s, expire)
+            timers[0] = loop.call_later(more_s, expire)
 
-        timer = loop.call_later(seconds, expire)
+        timers = [loop.call_later(seconds, expire)]
         try:
             yield
         finally:
-            timer.cancel()
+            timers[0].cancel()

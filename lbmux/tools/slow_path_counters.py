@@ -10,6 +10,7 @@ _ICMP = {
 _MUX = {
     "over_icmp_per_s": "ICMP messages not sent: over `slowpath.icmp_per_s`",
     "over_rejects_per_s": "packets for a service without a backend dropped: over `slowpath.rejects_per_s`",
+    "no_backend_in_mid_connection": "packets of connections in progress dropped because no backend takes new flows",
     "rejected_reset": "TCP resets sent because no backend takes new flows",
     "rejected_unreachable": "ICMP port unreachable sent because no backend takes new flows",
     "time_exceeded": "ICMP time exceeded sent",
@@ -51,7 +52,7 @@ _AGENT = {
     "tunnel_unusable": "tunnel packets dropped: nothing readable inside",
     "unknown_connected": "unknown connections that the host has: delivered",
     "unknown_returned": "packets of connections that the host does not have: returned to the mux",
-    "unknown_over_cpu": "unknown connections delivered without asking: the CPU budget is spent",
+    "unknown_over_cpu": "packets of unknown connections dropped: over `slowpath.second_chance_agent_cpu`",
     "unknown_not_told": "unknown connections delivered: the kernel does not list its sockets",
     "reply_adopted": "replies without a flow entry whose socket is alive: entered and sent",
     "reply_held": "replies dropped: several VIPs lead to their port; TCP repeats them",
