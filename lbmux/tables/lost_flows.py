@@ -4,7 +4,7 @@ Look-ups ignore these entries, so live_flows does not list them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,17 @@ class Backends:
         """Return the rows whose backend is gone since then."""
         now = self.of(self.snapshot)
         return np.flatnonzero(self.there & ~(now.there & (now.generations == self.generations))).tolist()
+
+    def of_services(self, rows: list[int], names: set[str]) -> list[int]:
+        """Those of some rows whose service has one of these names."""
+        owners = self.snapshot.owners
+        return [row for row in rows if row in owners and owners[row][0].name in names]
+
+    def only(self, rows: list[int]) -> "Backends":
+        """As if no others had been there."""
+        there = np.zeros_like(self.there)
+        there[rows] = True
+        return replace(self, there=there)
 
 
 def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:

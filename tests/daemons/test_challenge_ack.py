@@ -120,3 +120,48 @@ def test_no_faster_than_the_slow_path_can_take_it() -> None:
     begun = time.monotonic()
     found = mux.prompted(11, packets_per_s=400, seconds=0.4)
     assert 10 < len(found) <= 100 * (time.monotonic() - begun) + 2 < len(lost) + 30
+
+
+def test_clients_of_a_service_without_a_backend_are_left_alone_until_it_has_one_again() -> None:
+    """Its backends may all come back; then the clients of those that did not are made to speak."""
+    mux = Mux()
+    lost = mux.ports_at_h1(range(40000, 40060))
+    assert 5 < len(lost) < 55
+
+    def put_in_force(*kept: str) -> None:
+        config = copy.deepcopy(mux.config)
+        config["services"][0]["backends"] = [one for one in config["services"][0]["backends"] if one["name"] in kept]
+        mux.mux.commit(mux.mux.plan(Config.model_validate(config)))
+        mux.challenge_ack_probe.on_commit(SlowPath(second_chance_max_hosts=2))
+
+    async def work() -> None:
+        put_in_force()
+        await asyncio.sleep(0.1)
+        put_in_force()  # a reload meanwhile changes nothing
+        await asyncio.sleep(0.1)
+        assert mux.sent == []
+        put_in_force("h2")
+        deadline = time.monotonic() + COMPILED_S
+        while len(mux.sent) < len(lost) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        put_in_force("h1", "h2")
+        await asyncio.sleep(0.1)
+
+    asyncio.run(work())
+    assert sorted(int(IP(packet)[TCP].dport) for packet in mux.sent) == lost
+
+
+def test_clients_of_backends_that_all_came_back_are_left_alone() -> None:
+    mux = Mux()
+    assert mux.ports_at_h1(range(40000, 40060))
+
+    async def work() -> None:
+        for backends in ([], mux.config["services"][0]["backends"]):
+            config = copy.deepcopy(mux.config)
+            config["services"][0]["backends"] = backends
+            mux.mux.commit(mux.mux.plan(Config.model_validate(config)))
+            mux.challenge_ack_probe.on_commit(SlowPath(second_chance_max_hosts=2))
+            await asyncio.sleep(0.1)
+
+    asyncio.run(work())
+    assert mux.sent == []

@@ -14,6 +14,8 @@ from tests.daemons.slow_lab import balanced
 from tests.daemons.web_lab import DRIVERS, echo, server, to_host, wait_for_rows, wait_until, web, without_a_way
 
 pytestmark = pytest.mark.root
+REPEATED_S = 30
+"""Within this time a client repeats what got no answer: its pauses double up to then."""
 
 
 @contextlib.contextmanager
@@ -42,6 +44,37 @@ def test_a_client_of_a_host_that_died_is_reset_though_it_says_nothing(lab: Lab, 
             lost.recv(100)  # which would wait for three seconds
         echo(kept)
         assert ask(mux.control, "counters")["slowpath"]["returned_reset"] >= 1
+
+
+@DRIVERS
+def test_while_all_hosts_are_silent_no_connection_is_reset_and_those_that_come_back_go_on(
+    lab: Lab, kernel: bool
+) -> None:
+    """A host that stays away is another matter: its client is reset once there is a host that can be asked."""
+    options = ("--driver", "xdp") if kernel else ()
+    with (
+        server(lab, 1),
+        server(lab, 2),
+        balanced(lab, options=options, agent_options=options, services=[web(kind="tcp")]) as mux,
+        to_host(lab, 1) as lost,
+        to_host(lab, 2) as kept,
+        without_a_way(lab, 1),
+    ):
+        with without_a_way(lab, 2):
+            for name in ("h1", "h2"):
+                wait_until(mux, name, "down", 5)
+            wait_for_rows(mux)
+            for client in (lost, kept):
+                client.sendall(b"still here")
+                client.settimeout(1)
+                with pytest.raises(TimeoutError):
+                    client.recv(100)
+        wait_for_rows(mux, "h2")
+        for client in (lost, kept):
+            client.settimeout(REPEATED_S)
+        assert kept.recv(100) == b"still here"
+        with pytest.raises(ConnectionResetError):
+            lost.recv(100)
 
 
 @DRIVERS

@@ -195,15 +195,15 @@ def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
 
 def test_asking_has_a_budget_of_cpu_time() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
-    case.slow.configure(replace(case.slow.host, asking_cpu=0.5))
-    clock = count(0, 0.01)
-    case.slow.cpu_s = lambda: next(clock)  # each question takes 10 ms
+    case.slow.configure(replace(case.slow.context, socket_check_cpu=0.5))
+    clock = count(0, 1 / 64)
+    case.slow.cpu_s = lambda: next(clock)  # each question takes 16 ms, and 50 ms are allowed at once
     for _ in range(30):
         case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
-    assert case.slow.counts == {"unknown_returned": 5, "unknown_over_cpu": 25}
+    assert case.slow.counts == {"unknown_returned": 4, "unknown_over_cpu": 26}
     for _ in range(10):
         case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.1)
-    assert case.slow.counts["unknown_returned"] == 10
+    assert case.slow.counts["unknown_returned"] == 7
 
 
 def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
