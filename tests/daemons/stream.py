@@ -24,7 +24,8 @@ class Stream(threading.Thread):
         super().__init__()
         self._to, own = (lab.inside(node, lambda: link_mac("eth0")) for node in ("mux1", "sender"))
         addresses = self._to.to_bytes(6, "little") + own.to_bytes(6, "little")
-        crafted = [Craft(source_port=first_port + n, payload=bytes(20)).frame() for n in range(FLOWS)]
+        self._ports = range(first_port, first_port + FLOWS)
+        crafted = [Craft(source_port=port, payload=bytes(20)).frame() for port in self._ports]
         self._frames = [bytearray(addresses + frame[12:]) for frame in crafted]
         self._socket = lab.inside("sender", self._open)
         self._stopped = threading.Event()
@@ -74,9 +75,11 @@ class Stream(threading.Thread):
                 frame = self._socket.recv(256)
             except BlockingIOError:
                 return len(self.back)
-            if frame[23] == socket.IPPROTO_IPIP:
+            if frame[23] != socket.IPPROTO_IPIP:
+                continue
+            (port,) = struct.unpack_from("!H", frame, PORT_AT + OUTER)
+            if port in self._ports:  # the mux probes hosts by the same tunnels
                 self.back.add(struct.unpack_from("!I", frame, SEQUENCE_AT + OUTER)[0])
-                (port,) = struct.unpack_from("!H", frame, PORT_AT + OUTER)
                 self.backends[port].add(str(IPv4Address(frame[OUTER_DESTINATION : OUTER_DESTINATION + 4])))
 
     def goes_on(self, seconds: float = 0.5) -> None:
