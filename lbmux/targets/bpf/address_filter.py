@@ -10,12 +10,16 @@ from lbmux.targets.bpf.syscall import Attach, Loaded, load_program
 
 NEXT, DROP = -1, 2
 """TCX_NEXT and TCX_DROP."""
-LOAD_BYTES, LOOKUP = 26, 1
-"""Helpers: bpf_skb_load_bytes and bpf_map_lookup_elem."""
+LOAD_BYTES, LOOKUP, FROM_NETWORK_HEADER = 68, 1, 1
+"""Helpers bpf_skb_load_bytes_relative and bpf_map_lookup_elem, and where offsets count from.
+
+Offsets from the start of the frame are wrong behind a generic XDP program that takes multi-buffer frames: it gets
+a copy whose mac_len is 0.
+"""
 PROTOCOL_AT = 16  # struct __sk_buff
 IPV4, IPV6, VLAN, QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
 """Ethernet types as loaded."""
-ETHERNET_BYTES, TAG_BYTES, IPV6_BYTES = 14, 4, 40
+TAG_BYTES, IPV6_BYTES = 4, 40
 ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 KEY, SCRATCH = -16, -24
 """Offsets on the stack, relative to its end in r10."""
@@ -57,18 +61,19 @@ def _distance(labels: dict[str, int], offset: int | str, at: int) -> int:
 
 
 def _bytes(offset: int, to: int, length: int) -> list[Line]:
-    """Load packet bytes at r8 + ``offset`` to the stack. A packet that is too short passes."""
+    """Load bytes at r8 + ``offset`` of the network header to the stack. A packet that is too short passes."""
     return [
         (MOV, 1, 6, 0, 0), (MOV, 2, 8, 0, 0), (ADD_NUMBER, 2, 0, 0, offset), (MOV, 3, 10, 0, 0),
-        (ADD_NUMBER, 3, 0, 0, to), (MOV_NUMBER, 4, 0, 0, length), (CALL, 0, 0, 0, LOAD_BYTES),
+        (ADD_NUMBER, 3, 0, 0, to), (MOV_NUMBER, 4, 0, 0, length),
+        (MOV_NUMBER, 5, 0, 0, FROM_NETWORK_HEADER), (CALL, 0, 0, 0, LOAD_BYTES),
         (NOT_EQUAL, 0, 0, "pass", 0),
     ]  # fmt: skip
 
 
 def _program(addresses: int, counter: int) -> list[Line]:
-    """Return the program. r6 is the context, r7 the Ethernet type, r8 the network header's offset."""
+    """Return the program. r6 is the context, r7 the Ethernet type, r8 the IP header's offset."""
     return [
-        (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, ETHERNET_BYTES),
+        (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, 0),
         (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6),
         (EQUAL, 7, 0, "tagged", VLAN), (NOT_EQUAL, 7, 0, "pass", QINQ),
         "tagged",  # the inner of two tags: the kernel has removed the outer one
