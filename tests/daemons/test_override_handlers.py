@@ -116,7 +116,7 @@ def test_what_cannot_be_ordered_says_why_and_changes_nothing(lab: Lab) -> None:
         refused = {
             ("add", "mail", "10.1.3.2"): "mail: there is no such service",
             ("add", "web", "10.1.3.2", "--name", "h1"): "another backend has the name h1",
-            ("add", "web", "10.1.2.2:81"): "cannot be told apart",
+            ("add", "web", "10.1.2.2:81"): "cannot share a host address",
             ("add", "web", "2001:db8::1"): "is IPv6, but the VIP is IPv4",
             ("add", "web", "10.1.3.2:99999"): "web: port: ",
             ("weight", "h9", "3"): "no backend h9",
