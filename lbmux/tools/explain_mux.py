@@ -338,7 +338,6 @@ class _Run:
             Verdict.NO_NEIGHBOUR: f"the next hop (`ip route get {host}`) does not answer ARP or ND: is it up?",
             Verdict.TOO_BIG: (
                 f"packets to {host} may have {int(row['mtu']) - int(row['overhead_bytes'])} bytes: advertise a "
-                f"smaller MSS"
-                " (advmss 1440 on the hosts' routes), or raise the underlay's MTU to 1520"
+                "smaller MSS (advmss 1440 on the hosts' routes), or raise the underlay's MTU to 1520"
             ),
         }.get(verdict, "")

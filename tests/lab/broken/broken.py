@@ -51,8 +51,8 @@ class Broken:
         """In a thread there, which is what `lbmux doctor` does, less a second of starting Python."""
         role: Role = {"mux": "mux", "host": "agent", "router": "router"}[self.lab.topology.node(node).role]  # type: ignore
         file = self.lab.config if role == "router" else file
-        node = NodeState(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
-        return Diagnosis(self.lab.inside(node, lambda: list(examine(node))))
+        state = NodeState(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
+        return Diagnosis(self.lab.inside(node, lambda: list(examine(state))))
 
     def sh(self, node: str, command: str) -> str:
         return str(self.lab.run(node, ["sh", "-ec", command], capture_output=True, text=True, check=True).stdout)

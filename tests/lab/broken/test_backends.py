@@ -107,7 +107,10 @@ def test_no_backend_takes_new_flows(pool: Broken) -> None:
         config["services"][0]["backends"] = []
 
     with pool.config(empty, "mux1"):
-        assert "add a backend, by the file or `lbmux add`: h1, h2, h3 only stay" in pool.explain(WEB)
+        assert (
+            "add a backend in the file or with `lbmux add`; kept only for existing flows: h1, h2, h3"
+            in pool.explain(WEB)
+        )
 
 
 def test_a_backend_that_was_taken_out_by_command(pool: Broken) -> None:

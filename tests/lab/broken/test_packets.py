@@ -27,7 +27,7 @@ def test_a_denied_client(either: Broken) -> None:
         config["services"][0]["deny"] = ["198.51.100.0/24"]
 
     with either.config(deny, "mux1"):
-        assert "198.51.100.2 is denied, by 198.51.100.0/24 of `deny`" in either.explain(WEB)
+        assert "198.51.100.2 is denied, by 198.51.100.0/24 in `deny`" in either.explain(WEB)
         said = either.trace("drop", lambda: either.syns(VIP))
         assert "verdict       denied (drop), web" in said and "\nhint  " in said
 
@@ -39,12 +39,12 @@ def test_a_capture_says_why_a_packet_was_dropped(pool: Broken, tmp_path: Path) -
     path = tmp_path / "drops.pcapng"
     with pool.config(deny, "mux1"), pool.watched("capture", "--at", "drop", "-n", "1", "-w", str(path)) as process:
         pool.syns(VIP)
-        assert "1 packets in" in process.communicate(timeout=30)[0]
+        assert "1 packet in" in process.communicate(timeout=30)[0]
     assert b"drop: verdict denied (drop), service web" in path.read_bytes()
 
 
 def test_a_packet_too_long_for_the_tunnel(pool: Broken) -> None:
-    assert "offer clients a smaller MSS" in pool.explain(WEB, length=1500)
+    assert "advertise a smaller MSS" in pool.explain(WEB, length=1500)
 
 
 def test_short_frames(pool: Broken) -> None:
