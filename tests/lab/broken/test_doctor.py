@@ -31,8 +31,8 @@ def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Bro
     asked = ("doctor", "--control", str(pool.socket("host1")))
     fine = pool.command("host1", *asked, "-j")
     assert (fine.returncode, json.loads(fine.stdout)["role"]) == (0, "agent")
-    with pool.offload("host1", "eth0", gro=True):
+    with pool.changed("host1", "ip addr add 192.0.2.1/32 dev lo", "ip addr del 192.0.2.1/32 dev lo"):
         broken = pool.command("host1", *asked, "--quiet")
     assert broken.returncode == 1
-    assert "gro on at eth0" in broken.stdout and "hint: ethtool -K eth0 gro off" in broken.stdout
+    assert "has the VIP 192.0.2.1 as an address" in broken.stdout and "hint: " in broken.stdout
     assert "\nok " not in broken.stdout

@@ -29,7 +29,7 @@ def test_a_denied_client(either: Broken) -> None:
     with either.config(deny, "mux1"):
         assert "198.51.100.2 is denied, by 198.51.100.0/24 in `deny`" in either.explain(WEB)
         said = either.trace("drop", lambda: either.syns(VIP))
-        assert "verdict       denied (drop), web" in said and "\nhint  " in said
+        assert "verdict       denied (drop), web" in said and "\n  hint  " in said
 
 
 def test_a_capture_says_why_a_packet_was_dropped(pool: Broken, tmp_path: Path) -> None:
