@@ -34,5 +34,5 @@ def test_the_command_prints_a_table_or_json_and_exits_by_what_it_found(pool: Bro
     with pool.changed("host1", "ip addr add 192.0.2.1/32 dev lo", "ip addr del 192.0.2.1/32 dev lo"):
         broken = pool.command("host1", *asked, "--quiet")
     assert broken.returncode == 1
-    assert "has the VIP 192.0.2.1 as an address" in broken.stdout and "hint: " in broken.stdout
+    assert "arp_ignore is 0" in broken.stdout and "hint: " in broken.stdout
     assert "\nok " not in broken.stdout

@@ -75,6 +75,7 @@ def test_a_narrow_way_and_no_agent_by_other_tunnels(
         pool.changed("router", "ip link set to-host2 mtu 1400", "ip link set to-host2 mtu 1500"),
         pool.without("host1", "agent"),
     ):
+        assert pool.command("host1", "detach", "-i", "eth0").returncode == 0  # else replies of the host are held
         found = pool.doctor("mux1", file=path)
     seen = f"web/h1 at 10.1.1.2: agent not running: the host answers {refused} to {name}"
     assert found.says("backend", seen) and found.says("MTU", "MTU to host 10.1.2.2 is 1400 (from 10.0.1.1)")
