@@ -123,7 +123,7 @@ def test_no_faster_than_the_slow_path_can_take_it() -> None:
 
 
 def test_clients_of_a_service_without_a_backend_are_left_alone_until_it_has_one_again() -> None:
-    """Its backends may all come back; then the clients of those that did not are made to speak."""
+    """Wait until the backends return, then probe the clients whose backend did not (challenge ACK)."""
     mux = Mux()
     lost = mux.ports_at_h1(range(40000, 40060))
     assert 5 < len(lost) < 55
