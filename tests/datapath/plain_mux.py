@@ -105,14 +105,7 @@ class PlainMux:
             return Verdict.TTL, -1, frame
         target = self._choose(frame, packet, index, now)
         if target < 0:
-            service = self.services[index]
-            punts = (
-                self.plain
-                and service.rejects
-                and packet.is_rejectable
-                and (not service.rate or self._admitted(index, now))
-            )
-            return Verdict.REJECT if punts else Verdict.NO_BACKEND, -1, frame
+            return Verdict.REJECT if self._rejects(packet, index, now) else Verdict.NO_BACKEND, -1, frame
         if flags & UNFINISHED_CHECKSUM:
             frame = packets.finish_checksum(frame, packet)
         backend = self.backends[target]
@@ -129,6 +122,11 @@ class PlainMux:
             second_hash(hashed), backend.spread,
         )  # fmt: skip
         return Verdict.FORWARDED, target, after
+
+    def _rejects(self, packet: packets.Packet, index: int, now: int) -> bool:
+        service = self.services[index]
+        answered = self.plain and service.rejects and packet.is_rejectable
+        return answered and (not service.rate or self._admitted(index, now))
 
     def _ports_and_vip(self, packet: packets.Packet) -> tuple[int, int]:
         return int.from_bytes(packet.ports, "little"), int.from_bytes(packet.destination[-4:], "little")

@@ -158,7 +158,7 @@ def test_a_file_of_another_user_is_refused(path: Path) -> None:
 def test_a_file_that_others_may_read_or_write_is_refused(path: Path, mode: int) -> None:
     leave_a_flow(path)
     path.chmod(mode)
-    with pytest.raises(SetupError, match="or others may write it"):
+    with pytest.raises(SetupError, match="belongs to another user or is accessible to others"):
         StoredTables(path, SMALL)
 
 

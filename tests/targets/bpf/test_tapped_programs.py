@@ -34,14 +34,14 @@ class Beside:
 
     def __init__(self, workers: int) -> None:
         size = tapped_programs.PREFILTER_BYTES + workers * tapped_programs.BUDGET.itemsize
-        self.table, self.ring = syscall.create_array("watch", size), Ring("frames", RING_BYTES)
+        self.table, self.ring = syscall.create_array("trace", size), Ring("frames", RING_BYTES)
         memory = np.frombuffer(syscall.map_value(self.table, size), np.uint8)
         self.prefilter = memory[: tapped_programs.PREFILTER_BYTES].view(PREFILTER)
         self.budget = memory[tapped_programs.PREFILTER_BYTES : size].view(tapped_programs.BUDGET)
 
     def load(self, kernel: KernelTables, name: str, place: Attach, clock: Mapping[str, int] | None = None) -> Loaded:
         program = f"{tapped_programs.__name__}:{name}"
-        return kernel.load(program, place, clock, {"watch": self.table}, {RING: self.ring.fileno()})
+        return kernel.load(program, place, clock, {"trace": self.table}, {RING: self.ring.fileno()})
 
     def records(self) -> list[tuple[np.void, bytes]]:
         return [

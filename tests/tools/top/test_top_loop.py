@@ -111,4 +111,4 @@ def test_an_arrow_that_comes_in_parts_is_one_key() -> None:
 def test_without_a_terminal_it_says_what_to_do() -> None:
     command = [*TOP, "-r", os.devnull]
     ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert (ran.returncode, ran.stderr) == (1, "lbmux: top needs a terminal: --once or --json prints without one\n")
+    assert (ran.returncode, ran.stderr) == (1, "lbmux: top needs a terminal; without one, use --once or --json\n")
