@@ -18,7 +18,6 @@ from bench.live import Bed
 from bench.report import Result
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.packet_loop import PacketLoop
-from lbmux.daemons.trace_hub import FRAMES_A_SECOND, TraceHub
 from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -26,6 +25,8 @@ from lbmux.tables.mux_tables import MuxTables
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tracing.trace_budget import FRAMES_A_SECOND
+from lbmux.tracing.trace_hub import TraceHub
 
 ROUNDS, TURNS_S, KERNEL_ROUNDS = 60, 0.05, 9
 """The number of rounds, the seconds of each loop's turn, and the rounds in the kernel."""

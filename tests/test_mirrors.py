@@ -109,6 +109,7 @@ ELSEWHERE = {
     "targets/bpf/refusal.py": "frames/test_xdp.py",
     "targets/bpf/ring_buffer.py": "targets/bpf/test_tapped_programs.py",
     "targets/bpf/test_runs.py": "targets/bpf/test_kernel_clock.py",
+    "tracing/trace_client.py": "tracing/test_trace_hub.py",
     "tools/backend_states.py": "tools/test_explain_mux.py",
     "tools/bench_plot.py": "cli/lab/test_plot_command.py",
     "tools/doctor/bgp_checks.py": "lab/test_bgp.py",

@@ -29,7 +29,6 @@ from lbmux.daemons.reply_hold import release_if_unused
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.socket_upkeep import SocketUpkeep
 from lbmux.daemons.status_handlers import StatusHandlers
-from lbmux.daemons.trace_hub import TraceHub
 from lbmux.daemons.tunnel_sockets import tunnel_sockets
 from lbmux.linux.next_hops import addresses
 from lbmux.linux.offloads import without_super_frames
@@ -40,6 +39,7 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.tables.upkeep import Upkeep
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
+from lbmux.tracing.trace_hub import TraceHub
 
 log = logging.getLogger(__name__)
 

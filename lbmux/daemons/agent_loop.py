@@ -6,7 +6,6 @@ It relies on the event loop to call ``inbound`` when the ring has frames, and ``
 import socket
 
 from lbmux.daemons.agent_slow_path_io import SlowAgent
-from lbmux.daemons.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -14,6 +13,7 @@ from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
+from lbmux.tracing.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
 
 BATCHES_A_TURN = 16
 CAPACITY = 64

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.context import KNOWN_LOCAL
 from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
@@ -30,7 +29,7 @@ from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, note_slow_path
+from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, by_route, note_slow_path
 from lbmux.wire.packet import ip_packet, read_frame
 
 BUFFER_BYTES = 1 << 17

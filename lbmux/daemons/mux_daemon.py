@@ -32,7 +32,6 @@ from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.status_handlers import StatusHandlers
-from lbmux.daemons.trace_hub import TraceHub
 from lbmux.daemons.tunnel_probes import TunnelProbes
 from lbmux.daemons.vip_routes import VipRoutes
 from lbmux.daemons.wait_quiet import wait_quiet
@@ -47,6 +46,7 @@ from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
+from lbmux.tracing.trace_hub import TraceHub
 
 log = logging.getLogger(__name__)
 

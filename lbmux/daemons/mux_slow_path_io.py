@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
 from lbmux.config.models import Config
-from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
@@ -32,7 +31,7 @@ from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.tracing.trace_event import TraceEvent, note_slow_path
+from lbmux.tracing.trace_event import TraceEvent, by_route, note_slow_path
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lbmux.daemons.pending_neighbours import PendingNeighbours
-from lbmux.daemons.trace_hub import NO_EVENTS, Source, TraceHub
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.frames.batch import Batch
@@ -19,6 +18,7 @@ from lbmux.metrics.loop_histograms import LoopHistograms
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import TraceEvent
+from lbmux.tracing.trace_hub import NO_EVENTS, Source, TraceHub
 
 BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
 """Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms."""

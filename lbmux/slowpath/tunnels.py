@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 from lbmux.addresses import Address, port_from_wire
 from lbmux.config.models import Config, kind_of
-from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.regions import Tables
-from lbmux.tracing.trace_event import without_tunnel
 from lbmux.wire.internet_checksum import UDP
 from lbmux.wire.packet import TYPE_IPV4, TYPE_IPV6, Packet, read_frame, read_ip
 
@@ -92,13 +90,6 @@ def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
     if packet is None:
         return None
     return packet.link[:-2] + _type(TYPE_IPV4 if packet.version == 4 else TYPE_IPV6) + packet.data
-
-
-def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:
-    """Return the frame between client and VIP: a tunnel's inner packet, or a translated reply. None: as it came."""
-    if left is not None:
-        return left if verdict in (Verdict.REPLIED, Verdict.HAIRPIN) else without_tunnel(left, came)
-    return inner_frame(came, ports)
 
 
 def _type(number: int) -> bytes:

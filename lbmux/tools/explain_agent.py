@@ -24,7 +24,7 @@ from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, sour
 from lbmux.datapath.tables import DIP, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
-from lbmux.slowpath.tunnels import Ports, flow_at_agent
+from lbmux.slowpath.tunnels import Ports
 from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import now_ticks
@@ -32,7 +32,8 @@ from lbmux.tools.dry_run import ENTRY, bucket_offsets
 from lbmux.tools.explain_mux import Step
 from lbmux.tools.parse_reasons import PARSE_REASONS
 from lbmux.tools.table_copy import LiveCopy
-from lbmux.tracing.trace_event import HeaderSummary
+from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.tracing.inner_frames import flow_at_agent
 
 TRIES = 3
 """How often to retry if the agent's configuration changes while it is read."""

@@ -19,7 +19,7 @@ from lbmux.targets.bpf.tapped_programs import MOST_BYTES
 from lbmux.tools.explain_mux import Explanation, Step, explain_configuration, explain_live
 from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.tools.packet_text import Packet
-from lbmux.tracing.trace_event import NAMES, HeaderSummary
+from lbmux.tracing.header_summary import NAMES, HeaderSummary
 from lbmux.wire.packet import read_frame
 
 CHOICE_STEPS = ("service", "access", "backends", "flow", "slot", "backend", "next hop")

@@ -37,7 +37,7 @@ from lbmux.tools.backend_states import BackendState, states_of, summary, to_have
 from lbmux.tools.dry_run import ENTRY, FOUND, bucket_offsets, dry_run
 from lbmux.tools.packet_text import Packet
 from lbmux.tools.table_copy import LiveCopy, of_configuration
-from lbmux.tracing.trace_event import HeaderSummary
+from lbmux.tracing.header_summary import HeaderSummary
 
 TRIES = 3
 """How often to retry if the mux's configuration changes while it is read."""

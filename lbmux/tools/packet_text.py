@@ -10,7 +10,7 @@ from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, IPV6, SYN, TCP, TYPE_IPV4, TYPE_IPV6, UDP
 from lbmux.errors import LbmuxError
 from lbmux.tables.mux_tables import PROTOCOLS
-from lbmux.tracing.trace_event import HeaderSummary
+from lbmux.tracing.header_summary import HeaderSummary
 
 TEXT = re.compile(
     r"\s*(?P<source>[\d.]+|\[[\da-fA-F:.]+\]):(?P<source_port>\d+)\s*>\s*"

@@ -1,7 +1,7 @@
 """Builds the prefilter of the kernel programs (lbmux.datapath.prefilter) from a filter of frames.
 
-A prefilter lets through all frames that match the filter, and maybe more; the filter itself (lbmux.tracing.trace_event)
-is applied afterwards.  A filter with `or`, `not` or parentheses has a prefilter that lets everything through.
+A prefilter lets through all frames that match the filter, and maybe more; lbmux.tracing.event_filter decides on those.
+A filter with `or`, `not` or parentheses has a prefilter that lets everything through.
 """
 
 from ipaddress import ip_network
@@ -12,7 +12,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
 
 Prefilter = dict[str, int]
-"""Fields of sift.SIEVE."""
+"""Fields of lbmux.datapath.prefilter.PREFILTER."""
 EVERYTHING: Prefilter = {"sent": 1, "dropped": 1}
 UNCLEAR = frozenset(("or", "||", "not", "!", "(", ")"))
 WORDS: dict[str, Prefilter] = {

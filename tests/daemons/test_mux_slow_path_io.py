@@ -12,14 +12,13 @@ from scapy.packet import Raw
 
 from lbmux.daemons import mux_slow_path_io
 from lbmux.daemons.mux_slow_path_io import SlowFrames
-from lbmux.daemons.trace_hub import by_route
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
-from lbmux.tracing.trace_event import SlowPathNote, TraceEvent
+from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, by_route
 from tests.slowpath.golden import ETHER, MUX, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 

@@ -7,7 +7,8 @@ from scapy.layers.inet import ICMP, IP, fragment
 from scapy.layers.l2 import Dot1Q, Ether
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
+from lbmux.slowpath.tunnels import Ports, inner_frame
+from lbmux.tracing.inner_frames import flow_at_agent
 from tests.slowpath.golden import ETHER, HOST6, MUX, datagram, ip, segment
 from tests.slowpath.tables import Mux
 

@@ -11,10 +11,11 @@ from lbmux.datapath.tables import Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import Tables
+from lbmux.tracing.event_filter import parse
 from lbmux.tracing.prefilter_builder import EVERYTHING, prefilter_of
-from lbmux.tracing.trace_event import TraceEvent, parse
+from lbmux.tracing.trace_event import TraceEvent
 from tests.linux.inside import Inside
-from tests.tracing.test_trace_event import CLIENT, FRAMES, pictured
+from tests.tracing.traced_frames import CLIENT, FRAMES, pictured
 
 FILTERS = [
     "", "ip", "ip6", "tcp", "udp", "icmp", "tcp port 80", "udp or icmp", "not tcp", "src port 4000", "dst port 80",

@@ -107,8 +107,8 @@ def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str]
 def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
     """Yield a frame at each of the places where it was, and the frames that the slow path sent in response."""
     from lbmux.datapath.verdicts import Verdict
-    from lbmux.slowpath.tunnels import Ports, flow_at_agent, inner_frame
-    from lbmux.tracing.trace_event import without_tunnel
+    from lbmux.slowpath.tunnels import Ports, inner_frame
+    from lbmux.tracing.inner_frames import flow_at_agent, without_tunnel
 
     came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame["verdict"].upper()]
     sent = [_shot("out", one) for one in (frame["slowpath"] or {"sent": []})["sent"]]

@@ -114,7 +114,7 @@ def _slow_path_note(frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
-    from lbmux.tracing.trace_event import HeaderSummary
+    from lbmux.tracing.header_summary import HeaderSummary
 
     return _step(step, f"{HeaderSummary.read(data)}, {interface}")
 

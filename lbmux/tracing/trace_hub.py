@@ -8,31 +8,30 @@ lbmux.tracing.kernel_recording.
 import asyncio
 import base64
 import contextlib
-import ctypes
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from lbmux.api.status_tables import interface_name
-from lbmux.daemons.drivers import Driver
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.tap_reader import TapRecord
+from lbmux.frames.xdp import Kernel
 from lbmux.slowpath.mux_slow_path import BY_ROUTE
-from lbmux.slowpath.tunnels import Ports, flow_at_agent
+from lbmux.slowpath.tunnels import Ports
 from lbmux.tables.snapshot import Snapshot
-from lbmux.tracing import trace_event
+from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.regions import Tables
+from lbmux.tracing.event_filter import parse
+from lbmux.tracing.event_owner import EventOwner
+from lbmux.tracing.inner_frames import flow_at_agent
 from lbmux.tracing.kernel_recording import KernelRecording
 from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter, prefilter_of
-from lbmux.tracing.trace_event import Budget, Names, TraceEvent
+from lbmux.tracing.trace_budget import FRAMES_A_SECOND, Budget
+from lbmux.tracing.trace_client import TraceClient
+from lbmux.tracing.trace_event import TraceEvent
 
-FRAMES_A_SECOND = 500
-"""Most frames that are examined: plain Python reads their headers on the loop that forwards."""
-MOST_WAITING = 1000
-"""Most matches that wait for a client."""
 PAUSE_S = 0.02
 """Pause after the budget of frames is spent."""
 HEARTBEAT_S = 0.5
@@ -45,68 +44,65 @@ NO_EVENTS: list[TraceEvent] = []
 
 
 class Source(Protocol):
-    """Where a batch comes from, if it knows the arrival times of its frames."""
+    """The source of a batch, if it knows the arrival times of its frames."""
 
     def arrivals(self, count: int) -> list[tuple[int, int]]:
-        """Arrival (ns since 1970) and bytes on the wire of the first ``count`` frames."""
+        """Return arrival (ns since 1970) and bytes on the wire of the first ``count`` frames."""
 
 
-@dataclass(eq=False)
-class TraceClient:
-    """One client, with its filter ``test``; ``lost`` counts matches that it read too slowly."""
+class TracedDriver(Protocol):
+    """What the hub needs of a daemon's driver (lbmux.daemons.drivers)."""
 
-    test: trace_event.Test
-    prefilter: Prefilter
-    found: list[TraceEvent] = field(default_factory=list)
-    matched: asyncio.Event = field(default_factory=asyncio.Event)
-    lost: int = 0
+    @property
+    def role(self) -> str: ...
 
-    def offer(self, event: TraceEvent) -> None:
-        if not self.test(event):
-            return
-        if len(self.found) >= MOST_WAITING:
-            self.lost += 1
-            return
-        self.found.append(event)
-        self.matched.set()
+    @property
+    def interface(self) -> str: ...
 
-    def take(self) -> tuple[list[TraceEvent], int]:
-        """The matches since the last call, and how many were lost."""
-        (found, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
-        self.matched.clear()
-        return found, lost
+    @property
+    def tables(self) -> Tables: ...
+
+    @property
+    def worker(self) -> int: ...
+
+    @property
+    def kernel(self) -> Kernel | None: ...
+
+    @property
+    def programs(self) -> Mapping[Attach, str]: ...
 
 
 class TraceHub:
-    """Sits between a packet loop and its trace clients; calls ``switch`` with itself while a client watches, else None.
+    """Connects a packet loop with its trace clients; calls ``switch`` with itself while a client watches, else None.
 
     It also switches itself off while it pauses, so that a busy loop pays only for the frames that are examined.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], switch: "Switch", driver: Driver) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], switch: "Switch", driver: TracedDriver) -> None:
         self._snapshot, self._switch, self._interface = snapshot, switch, driver.interface
         self._counted = driver.tables.verdicts[driver.worker]["packets"]
         self._pausing = False
         self._program, self._is_agent = driver.role, driver.role == "agent"
         self._clients: set[TraceClient] = set()
-        self._names = Names()
+        self._owner = EventOwner()
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
         self._recording: KernelRecording | None = None
         if driver.kernel is not None:
             self._recording = KernelRecording(
-                driver.kernel, driver.programs, FRAMES_A_SECOND, self._saw_recorded, self._skipped
+                driver.kernel, driver.programs, FRAMES_A_SECOND, self._recorded, self._skipped
             )
 
     def before(self, batch: Batch, source: Source | None = None, came_by: int = 0) -> list[FrameCopy]:
-        """Copies of the batch's first frames, as many as the budget allows.
+        """Copy the batch's first frames, as many as the budget allows.
 
-        Without a ``source`` their arrival is now.  ``came_by``: the interface, where the batch does not have it.
+        Without a ``source`` they arrived now.  ``came_by``: the interface, if the batch does not have it.
         """
         count = self._budget.take(batch.count, time.monotonic())
         if self._budget.is_spent and not self._pausing:
             self._pause(after=batch.count)
         frame_copies = [
-            _frame_copy(batch, index, time.time_ns(), came_by or int(batch.interface[index])) for index in range(count)
+            FrameCopy.from_batch(batch, index, time.time_ns(), came_by or int(batch.interface[index]))
+            for index in range(count)
         ]
         if source is None:
             return frame_copies
@@ -128,16 +124,16 @@ class TraceHub:
     def after(
         self, batch: Batch, frame_copies: list[FrameCopy], leaves_by: int = 0, is_reply: bool = False
     ) -> list[TraceEvent]:
-        """Pairs them with what became of the frames; while those are still in the batch's memory.
+        """Pair the copies with the verdicts, and with the frames as they leave, which are still in the batch's memory.
 
-        ``leaves_by``: the interface by which frames leave for which the batch has none.
+        ``leaves_by``: the outgoing interface of frames for which the batch has none.
         """
         now_ns, found = time.time_ns(), list[TraceEvent]()
         for index, came in enumerate(frame_copies):
             verdict, target, left = Verdict(int(batch.verdict[index])), int(batch.target[index]), None
             if verdict.kind == "send":
                 left_by = leaves_by or int(batch.interface[index]) or came.interface
-                left = _frame_copy(batch, index, now_ns, left_by)
+                left = FrameCopy.from_batch(batch, index, now_ns, left_by)
             found.append(self._event(came, verdict, target, left, is_reply))
         return found
 
@@ -147,7 +143,7 @@ class TraceHub:
             for client in self._clients:
                 client.offer(event)
 
-    def _saw_recorded(self, frame: TapRecord) -> None:
+    def _recorded(self, frame: TapRecord) -> None:
         is_reply = self._is_agent and frame.verdict in OF_REPLIES
         self.tell([self._event(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
@@ -157,15 +153,15 @@ class TraceHub:
         event, snapshot = TraceEvent(came, verdict, left=left, is_reply=is_reply), self._snapshot()
         if self._is_agent:
             event.flow = flow_at_agent(came.data, left and left.data, verdict, Ports.of(snapshot.tables))
-        event.service, event.backend = self._names.of(snapshot, event.header_summary, target)
+        event.service, event.backend = self._owner.find(snapshot, event.header_summary, target)
         return event
 
     def _skipped(self, frames: int) -> None:
         self._budget.skipped += frames
 
     async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
-        """A stream: first what is traced, then matches as they come, with the number of frames not examined."""
-        client = TraceClient(trace_event.parse(filter, self._snapshot()), self._prefilter(filter))
+        """Stream first what is traced, then matches as they come, with the number of frames that were not examined."""
+        client = TraceClient(parse(filter, self._snapshot()), self._prefilter(filter))
         self._clients.add(client)
         if not self._pausing:
             self._switch(self)
@@ -174,7 +170,7 @@ class TraceHub:
             unseen = await self._record()
             yield {"version": 1, "program": self._program, "interface": self._interface, "unseen": unseen}
             while True:
-                with contextlib.suppress(TimeoutError):  # send all the same: it shows whether the client has gone
+                with contextlib.suppress(TimeoutError):  # then send an empty message: it fails if the client has gone
                     await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
                 found, lost = client.take()
                 more = self._budget.skipped - skipped
@@ -187,13 +183,13 @@ class TraceHub:
             await self._record()
 
     def _prefilter(self, filter: str) -> Prefilter:
-        """At an agent programs see other headers than the filter names, so only the kind of event is prefiltered."""
+        """Return the prefilter; at an agent, where frames have outer headers, it only goes by the kind of verdict."""
         prefilter = prefilter_of(filter)
         return {name: prefilter[name] for name in EVERYTHING} if self._is_agent else prefilter
 
     async def _record(self) -> str:
-        """Record what the clients want; returns why the kernel's programs cannot be recorded, or ""."""
-        return await self._recording.follow(w.prefilter for w in self._clients) if self._recording else ""
+        """Record what the clients want; return why the kernel's programs cannot be recorded, or ""."""
+        return await self._recording.follow(client.prefilter for client in self._clients) if self._recording else ""
 
     def _describe(self, event: TraceEvent) -> dict[str, Any]:
         came, left, slow = self._show(event.came), event.left and self._show(event.left), event.slow
@@ -233,15 +229,3 @@ class TraceHub:
 
 
 Switch = Callable[[TraceHub | None], None]
-
-
-def by_route(packet: bytes) -> FrameCopy:
-    """A copy of a packet that the kernel routes, with a blank Ethernet header: its interface is not known."""
-    kind = TYPE_IPV4 if packet[0] >> 4 == 4 else TYPE_IPV6
-    frame = bytes(ETHERNET_BYTES - 2) + kind.to_bytes(2, "little") + packet
-    return FrameCopy(frame, len(frame), BY_ROUTE, time.time_ns())
-
-
-def _frame_copy(batch: Batch, index: int, time_ns: int, interface: int) -> FrameCopy:
-    data = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-    return FrameCopy(data, len(data), interface, time_ns)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lbmux.daemons.drivers import Driver
-from lbmux.daemons.trace_hub import FRAMES_A_SECOND, PAUSE_S, TraceHub
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.tables.snapshot import Snapshot
+from lbmux.tracing.trace_budget import FRAMES_A_SECOND
+from lbmux.tracing.trace_hub import PAUSE_S, TraceHub
 from tests.linux.inside import Inside
 
 CONFIG = {

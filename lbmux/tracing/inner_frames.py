@@ -1,0 +1,27 @@
+"""Frames without their tunnel: the packet between client and VIP, as filters and captures take it."""
+
+from ipaddress import IPv6Address
+
+from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
+from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.tunnels import Ports, inner_frame
+from lbmux.tracing.header_summary import HeaderSummary
+
+
+def without_tunnel(came: bytes, left: bytes) -> bytes:
+    """Return a frame as it left, without the headers between Ethernet's and the packet that came.
+
+    Every kind of tunnel puts its headers in front, so the packet is the end of the outer packet, and as long as before.
+    """
+    inner, outer = HeaderSummary.read(came), HeaderSummary.read(left)
+    end = outer.start + outer.length  # behind it there may be padding
+    packet = left[end - inner.length : end]
+    kind = TYPE_IPV6 if isinstance(inner.source, IPv6Address) else TYPE_IPV4
+    return left[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + packet
+
+
+def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:
+    """Return the frame between client and VIP: a tunnel's inner packet, or a translated reply.  None: as it came."""
+    if left is not None:
+        return left if verdict in (Verdict.REPLIED, Verdict.HAIRPIN) else without_tunnel(left, came)
+    return inner_frame(came, ports)
