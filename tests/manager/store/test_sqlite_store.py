@@ -1,0 +1,79 @@
+"""What is particular to the store in a file: one process, and a count of its starts."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lbmux.errors import SetupError
+from lbmux.manager.store import sqlite_store
+from lbmux.manager.store.sqlite_store import SqliteStore
+from lbmux.manager.store.store import CompactedError, Entry, Write
+
+ELECTION = Entry("election", b"", 1, 1)
+
+
+def test_each_start_has_a_higher_term(tmp_path: Path) -> None:
+    async def start() -> int:
+        async with SqliteStore(tmp_path) as store:
+            return store.term(ELECTION)
+
+    assert [asyncio.run(start()) for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_was_leased_does_not_outlive_the_process(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with SqliteStore(tmp_path) as store:
+            await store.commit([], [Write("a", b"", await store.grant(60)), Write("b", b"")])
+        async with SqliteStore(tmp_path) as store:
+            assert list((await store.read("")).entries) == ["b"]
+
+    asyncio.run(scenario())
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with SqliteStore(tmp_path):
+            with pytest.raises(SetupError, match="another manager uses it"):
+                await SqliteStore(tmp_path).__aenter__()
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
+    (tmp_path / "manager.db").write_text("not a database, but longer than the header of one" * 100)
+    with pytest.raises(SetupError, match="not a database"):
+        asyncio.run(SqliteStore(tmp_path).__aenter__())
+    (tmp_path / "manager.db").unlink()
+    asyncio.run(opened(tmp_path))  # the lock was given up
+
+
+async def opened(directory: Path) -> None:
+    async with SqliteStore(directory):
+        return
+
+
+def test_a_watch_that_is_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "KEPT_BATCHES", 20)
+
+    async def scenario() -> None:
+        async with SqliteStore(tmp_path) as store:
+            after = (await store.read("")).revision
+            for _ in range(21):
+                last = await store.commit([], [Write("a", b"")])
+            with pytest.raises(CompactedError):
+                await anext(store.watch("a", after))
+            assert (await anext(store.watch("a", last - 18))).revision == last - 17
+
+    asyncio.run(scenario())
+
+
+def test_a_watch_from_before_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with SqliteStore(tmp_path) as store:
+            before = (await store.read("")).revision
+        async with SqliteStore(tmp_path) as store:
+            with pytest.raises(CompactedError, match=f"revision {before}"):
+                await anext(store.watch("a", before))
+
+    asyncio.run(scenario())
