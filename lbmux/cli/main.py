@@ -76,9 +76,16 @@ COMMANDS = {
         "lbmux.cli.lab.craft_command:command",
         "Create a capture from scapy expressions, for replay and the lab.",
     ),
+    "simulate": (
+        "lbmux.cli.lab.simulate_command:command",
+        "Simulate hashing and flow tracking: figures of papers, and changes of your own file.",
+    ),
     "unit": ("lbmux.cli.run.unit_command:command", "Print a systemd unit for a mux or an agent."),
     "lab": ("lbmux.cli.lab.lab_command:command", "Build and use a test network of namespaces."),
-    "plot": ("lbmux.cli.lab.plot_command:command", "Plot results of `make bench` or `lbmux lab run`."),
+    "plot": (
+        "lbmux.cli.lab.plot_command:command",
+        "Plot results of `make bench`, `lbmux lab run` or `lbmux simulate`.",
+    ),
     "completion": ("lbmux.cli.completion:command", "Print a shell completion script."),
     "man": ("lbmux.cli.man:command", "Show or write the manual pages."),
 }

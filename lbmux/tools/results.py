@@ -1,4 +1,4 @@
-"""Read result files of `lbmux lab run -w` and of the bench, for `lbmux plot` and for the web page."""
+"""Read result files of `lbmux lab run`, the bench and `lbmux simulate`, for `lbmux plot` and for the web page."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from lbmux.errors import LbmuxError
 
-KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench"}
+KINDS = {"outcomes": "`lbmux lab run`", "results": "the bench", "panels": "`lbmux simulate`"}
 """The field with a file's rows, and the program that writes such files."""
 MOST_BYTES = 1 << 26
 

@@ -33,6 +33,7 @@ PARSED_ONLY = {
     "lbmux trace": "waits for dropped packets; the tutorial's test runs it",
     "lbmux capture": "waits for packets; the tutorial's test runs it",
     "lbmux lab run": "over 10 s an event; tests/lab/test_board.py runs it",
+    "lbmux simulate": "up to minutes; tests/cli runs each in small",
     "lbmux lab up": "these run in a lab; the tutorial's test brings up another",
     "lbmux plot": "needs results of an experiment or the bench; tests/cli runs it",
     "ethtool": "needs a network card with several queues",

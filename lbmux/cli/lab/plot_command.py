@@ -1,6 +1,7 @@
 """`lbmux plot`: plots results, or formats them as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ Lines = list[dict[str, Any]]
     help="Output file: .png or .svg, or .md for a table of `lab run`. [default for one FILE: its name with .png]",
 )  # fmt: skip
 def command(files: tuple[Path, ...], output: Path | None) -> None:
-    """Plot results of `make bench` or `lbmux lab run -w`; several FILEs are shown side by side.
+    """Plot results of `make bench`, `lbmux lab run -w` or `lbmux simulate -j`; several FILEs are shown side by side.
 
     Plots need matplotlib (pip install 'lbmux[plots]').
     """
@@ -35,14 +36,24 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
     if path.suffix == ".md" and kind != "outcomes":
         raise LbmuxError(f"{path}: a table needs results of `lbmux lab run -w`")
     try:
-        _draw(kind, runs, path)
+        with drawing(path):
+            _draw(kind, runs, path)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise LbmuxError(f"{', '.join(map(str, files))}: not the format of {KINDS[kind]}: {error!r}") from error
+    click.echo(path)
+
+
+@contextmanager
+def drawing(path: Path) -> Iterator[None]:
+    """Raise LbmuxError if matplotlib is not installed or the plot cannot be written to ``path``."""
+    from lbmux.errors import LbmuxError
+
+    try:
+        yield
     except ImportError as error:
         raise LbmuxError(f"{error.name} is not installed: pip install 'lbmux[plots]'") from error
     except OSError as error:
         raise LbmuxError(f"{path}: {error.strerror}") from error
-    click.echo(path)
 
 
 def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
@@ -70,6 +81,11 @@ def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:
         from lbmux.tools.bench_plot import draw as draw_bench
 
         draw_bench(runs, path)
+        return
+    if kind == "panels":
+        from lbmux.tools.simulate.simulation_plot import draw as draw_simulation
+
+        draw_simulation(runs, path)
         return
     if len(runs) > 1:
         runs = {

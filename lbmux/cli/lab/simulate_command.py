@@ -1,0 +1,186 @@
+"""`lbmux simulate`: experiments on tables and on the rule for flow entries, without packets and without root."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbmux.cli import options
+
+if TYPE_CHECKING:
+    from lbmux.tools.simulate.simulation_result import SimulationResult, Tell
+
+    Simulation = Callable[[Tell], SimulationResult]
+
+PROGRESS_STEP = 0.005
+"""Progress is shown after this share of the work."""
+
+
+class PrimeType(click.ParamType[int]):
+    name = "prime"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from lbmux.tables.maglev import is_prime
+
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not is_prime(number):
+            self.fail(f"{number} is not a prime number: try 65537", param, ctx)
+        return number
+
+
+SIZES = click.option(
+    "--size", "sizes", metavar="SLOTS", type=PrimeType(), multiple=True, default=(65537, 655373), show_default=True,
+    help="Slots of the table, a prime; may be repeated.",
+)  # fmt: skip
+BACKENDS = click.option(
+    "--backends", type=click.IntRange(2, 65535), default=1000, show_default=True, help="Number of backends."
+)
+
+
+def _repeats(default: int) -> Any:
+    return click.option(
+        "--repeats", type=click.IntRange(min=1), default=default, show_default=True,
+        help="Number of repeats, each with its own random numbers.",
+    )  # fmt: skip
+
+
+SEED = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of random numbers.")
+
+
+def _simulation(function: Callable[..., "Simulation"]) -> Callable[..., None]:
+    """Add the options for the output to a command that returns what to run; run it and show the result."""
+
+    @click.option("--csv", "csv_path", metavar="FILE", type=options.PATH, help="Write the rows as CSV.")
+    @click.option("--plot", "plot_path", metavar="FILE", type=options.PATH, help="Write a plot: .png, .svg or .pdf.")
+    @options.json
+    @wraps(function)
+    def run(csv_path: Path | None, plot_path: Path | None, as_json: bool, **given: Any) -> None:
+        if plot_path is not None and plot_path.suffix not in (".png", ".svg", ".pdf"):
+            raise click.BadParameter(f"{plot_path} should end in .png, .svg or .pdf", param_hint="--plot")
+        try:
+            result = _with_progress(function(**given))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        if csv_path is not None:
+            result.write_csv(csv_path)
+        if plot_path is not None:
+            _plot(result, plot_path)
+        _show(result, as_json)
+
+    return run
+
+
+@click.group(name="simulate")
+def command() -> None:
+    """Simulate hashing and flow tracking: figures of papers, and changes of your own file.
+
+    All random numbers come from --seed.  Columns show the median over repeats and its range.  -j prints what
+    `lbmux plot` reads.  docs/simulate.md explains the simulations.
+    """
+
+
+@command.command()
+@SIZES
+@BACKENDS
+@click.option("--views", type=click.IntRange(min=1), default=1000, show_default=True, help="Views, for Karger.")
+@_repeats(10)
+@SEED
+@_simulation
+def balance(**given: Any) -> "Simulation":
+    """Compare how evenly Maglev, Karger and rendezvous hashing spread slots over backends.
+
+    This is figure 11 of the Maglev paper (NSDI 2016).  Over-provisioning is the largest share of a backend over the
+    mean, less one.
+    """
+    from lbmux.tools.simulate.balance import Balance
+    from lbmux.tools.simulate.balance import balance as simulate
+
+    return lambda tell: simulate(Balance(**given), tell)
+
+
+@command.command()
+@SIZES
+@BACKENDS
+@click.option(
+    "--failures", metavar="NUMBER", type=click.IntRange(min=1), multiple=True, default=(1, 5, 10, 20, 30, 40, 50),
+    show_default=True, help="Number of backends that fail at the same time; may be repeated.",
+)  # fmt: skip
+@_repeats(20)
+@SEED
+@_simulation
+def resilience(**given: Any) -> "Simulation":
+    """Count the slots of a Maglev table that change when backends fail.
+
+    This is figure 12 of the Maglev paper (NSDI 2016), which has 200 repeats.
+    """
+    from lbmux.tools.simulate.resilience import Resilience
+    from lbmux.tools.simulate.resilience import resilience as simulate
+
+    return lambda tell: simulate(Resilience(**given), tell)
+
+
+def _with_progress(simulation: "Simulation") -> "SimulationResult":
+    """Run a simulation, with a progress bar if standard error is a terminal."""
+    import sys
+
+    from lbmux.tools.simulate.simulation_result import no_progress
+
+    if not sys.stderr.isatty():
+        return simulation(no_progress)
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, shown = bar.add_task("", total=1.0), 0.0
+
+        def tell(share: float) -> None:
+            nonlocal shown
+            if share - shown >= PROGRESS_STEP:
+                shown = share
+                bar.update(task, completed=share)
+
+        return simulation(tell)
+
+
+def _plot(result: "SimulationResult", path: Path) -> None:
+    from lbmux.cli.lab.plot_command import drawing
+    from lbmux.tools.simulate.simulation_plot import draw
+
+    with drawing(path):
+        draw({result.simulation: result.document()["panels"]}, path)
+
+
+def _show(result: "SimulationResult", as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(result.document(), indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    columns = list(dict.fromkeys(name for row in result.rows for name in row))
+    heads = (name.replace("percent", "%").replace("_", " ") for name in columns)
+    table = Table(*heads, title=result.title, title_justify="left")
+    for row in result.rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    for name, column in zip(columns, table.columns, strict=True):
+        column.justify = "left" if isinstance(result.rows[0].get(name), str) else "right"
+    console.print(table)
+    for note in result.notes:
+        console.print(note, soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    from lbmux.tools.simulate.simulation_result import digits
+
+    if value is None:
+        return ""
+    return digits(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,88 @@
+"""Maglev's figure 11 (NSDI 2016, section 5.3): how evenly a table's slots are spread over equal backends.
+
+A method's over-provisioning is the most slots of a backend over the mean, less one: the capacity that backends need
+beyond the mean.  The paper: at 65537 slots 29.7 % for Karger and 49.5 % for rendezvous, at 655373 slots 10.3 % and
+12.3 %, and almost 0 for Maglev.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from lbmux.tables import maglev
+from lbmux.tools.simulate.hash_tables import karger_by_views, karger_ring, rendezvous
+from lbmux.tools.simulate.simulation_result import Line, Panel, Row, SimulationResult, Spread, Tell, no_progress
+
+SIZES = (65537, 655373)
+PAPER_PERCENT = {
+    ("karger", 65537): 29.7, ("rendezvous", 65537): 49.5, ("karger", 655373): 10.3, ("rendezvous", 655373): 12.3,
+}  # fmt: skip
+"""Over-provisioning as the paper states it, for 1000 backends."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """``sizes``: primes.  ``views``: points of each backend, for Karger."""
+
+    backends: int = 1000
+    sizes: Sequence[int] = SIZES
+    views: int = 1000
+    repeats: int = 10
+    seed: int = 1
+
+
+def balance(given: Balance, tell: Tell = no_progress) -> SimulationResult:
+    """Build the tables of each method with new hashes for each repeat."""
+    methods = _methods(given)
+    rows: list[Row] = []
+    shares: dict[tuple[str, int], list[Spread]] = {}
+    steps = len(given.sizes) * len(methods) * given.repeats
+    for size in given.sizes:
+        for method, build in methods.items():
+            rngs = np.random.default_rng([given.seed, size]).spawn(given.repeats)
+            counts = []
+            for rng in rngs:
+                counts.append(np.bincount(build(rng, size), minlength=given.backends))
+                tell(((len(rows) * given.repeats) + len(counts)) / steps)
+            over, low = (
+                Spread.of([float(100 * edge(one) / one.mean()) - back for one in counts])
+                for edge, back in ((np.max, 100.0), (np.min, 0.0))
+            )
+            shares[method, size] = [over, low]
+            paper = PAPER_PERCENT.get((method, size)) if given.backends == 1000 else None
+            rows.append(
+                {
+                    "method": method, "size_slots": size, "over_provisioning_percent": over,
+                    "paper_percent": paper, "least_percent_of_mean": low,
+                }
+            )  # fmt: skip
+    title = f"Load balancing of {given.backends} equal backends"
+    return SimulationResult("balance", title, vars(given) | {"sizes": [*given.sizes]}, rows, [_panel(given, shares)])
+
+
+def _methods(given: Balance) -> dict[str, Callable[[Generator, int], NDArray[np.integer]]]:
+    return {
+        "maglev": lambda rng, size: _maglev(rng, given.backends, size),
+        "karger": lambda rng, size: karger_by_views(rng, given.backends, size, given.views),
+        "karger ring": lambda rng, size: karger_ring(rng, given.backends, size, given.views),
+        "rendezvous": lambda rng, size: rendezvous(rng, given.backends, size),
+    }
+
+
+def _maglev(rng: Generator, backends: int, size: int) -> NDArray[np.uint16]:
+    names = [f"{number:x}" for number in rng.integers(0, 1 << 62, backends)]
+    return maglev.build(names, [1] * backends, size)
+
+
+def _panel(given: Balance, shares: dict[tuple[str, int], list[Spread]]) -> Panel:
+    methods = list(dict.fromkeys(method for method, _ in shares))
+    lines = [Line.of(f"{size} slots", [(m, shares[m, size][0]) for m in methods]) for size in given.sizes]
+    for size in given.sizes if given.backends == 1000 else ():
+        known = [(method, PAPER_PERCENT[method, size]) for method in methods if (method, size) in PAPER_PERCENT]
+        if known:
+            lines.append(Line(f"paper, {size} slots", [method for method, _ in known], [value for _, value in known]))
+    title = f"Over-provisioning, {given.backends} backends, {given.repeats} repeats"
+    return Panel(title, "method", "most slots of a backend over the mean, less one (%)", lines, "bars")

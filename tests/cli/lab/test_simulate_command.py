@@ -1,0 +1,52 @@
+"""`lbmux simulate`: its options, what it prints and writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lbmux.cli.main import run
+
+SMALL = {
+    "balance": ("--size", "211", "--backends", "10", "--views", "20", "--repeats", "2"),
+    "resilience": ("--size", "211", "--backends", "10", "--failures", "1", "--failures", "2", "--repeats", "2"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_table_a_csv_file_and_a_plot(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "x.csv", tmp_path / "x.png"]
+    assert run(["simulate", name, *SMALL[name], "--csv", str(files[0]), "--plot", str(files[1])]) == 0
+    assert "%" in capsys.readouterr().out
+    assert len(files[0].read_text().splitlines()) > 1 and files[1].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", name, *SMALL[name], "-j"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["version"], said["simulation"], said["parameters"]["seed"]) == (1, name, 1)
+    (tmp_path / "x.json").write_text(json.dumps(said))
+    assert run(["plot", str(tmp_path / "x.json"), "-o", str(tmp_path / "x.svg")]) == 0
+    assert (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["balance", "--size", "65536"], "65536 is not a prime number"),
+        (["balance", "--size", "many"], "'many' is not a number"),
+        (["balance", "--repeats", "0"], "--repeats"),
+        (["balance", "--plot", "x.jpeg"], "should end in .png"),
+        (["resilience", *SMALL["resilience"], "--failures", "10"], "from 1 to 9"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", *arguments]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, file in (("--csv", "x.csv"), ("--plot", "x.png")):
+        assert run(["simulate", "balance", *SMALL["balance"], option, str(tmp_path / "none" / file)]) == 1
+        assert "No such file" in capsys.readouterr().err
