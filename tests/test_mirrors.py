@@ -94,6 +94,7 @@ ELSEWHERE = {
     "linux/network_events.py": "daemons/test_interface_watch.py",
     "linux/probe_routes.py": "daemons/test_tunnel_probes.py",
     "linux/reply_interfaces.py": "daemons/test_two_arms.py",
+    "manager/documents.py": "manager/test_pool.py",
     "manager/store/etcd_store.py": "manager/store/test_store.py",
     "metrics/families.py": "test_metrics_files.py",
     "metrics/loop_histograms.py": "daemons/test_metrics.py",

@@ -1,0 +1,93 @@
+"""What the manager stores and answers, as models: revisions, overrides, events, nodes. Times are seconds since 1970."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lbmux.backends.overrides import OverriddenState
+from lbmux.config.field_types import Model, Name
+from lbmux.config.models import Backend
+
+MAX_MESSAGE, MAX_NAME = 500, 128
+Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+
+
+class Revision(Model):
+    """One version of the pool's configuration file."""
+
+    number: int
+    """Counts from 1."""
+    author: str
+    """The name of the token that applied it."""
+    time: float
+    message: str
+    digest: str
+    """The first 16 hexadecimal digits of the file's SHA-256."""
+    services: int
+    backends: int
+    forced: bool = False
+    """It was applied with `--force`."""
+    rollback_of: int | None = None
+    """The revision that it restores."""
+
+
+class StoredOverride(Model):
+    """An operator's override of one backend, with its author, time, reason and end."""
+
+    service: Name
+    backend: Name
+    admin_state: OverriddenState | None = None
+    weight: int | None = None
+    added: Backend | None = None
+    since: float
+    by: str
+    """The name of the token that ordered it."""
+    reason: str = ""
+    until: float | None = None
+    """When it ends by itself; null: never."""
+
+
+class StoredOverrides(Model):
+    """All overrides in force; each change counts `version` up."""
+
+    version: int = 0
+    overrides: tuple[StoredOverride, ...] = ()
+
+
+class Event(Model):
+    """What happened in the pool: the audit log and `lbmux show events`."""
+
+    number: int
+    time: float
+    kind: Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary"]
+    by: str
+    """The name of a token or of a node."""
+    origin: str
+    """The address that the request came from; empty if there was none."""
+    text: str
+    revision: int | None = None
+
+
+class NodeReport(Model):
+    """What a node last said about the state that it was sent."""
+
+    node: str
+    role: str
+    revision: int
+    """The configuration that the report is about."""
+    overrides: int
+    """The version of the overrides that the report is about."""
+    refused: str = ""
+    """Why the node refuses it; empty: it is in force."""
+    time: float
+
+
+class Rollout(Model):
+    """Where a revision is in force."""
+
+    in_force: int
+    nodes: int
+    """All nodes that are known."""
+    refused: Mapping[str, str] = Field(default_factory=dict)
+    """The reason by node."""

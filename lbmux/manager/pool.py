@@ -1,0 +1,278 @@
+"""Changes of the pool's desired state by the primary: apply, roll back, override.
+
+Each change is one commit with a guard on the election and on what it is based on, so a primary that was replaced, or
+one that works from an old state, changes nothing. The event about it is part of the commit.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lbmux.backends.override_commands import Change
+from lbmux.config.changes import changes
+from lbmux.config.loader import parse
+from lbmux.config.models import BackendKey, Config
+from lbmux.errors import LbmuxError
+from lbmux.manager import guard_rails, stored_overrides
+from lbmux.manager.documents import Event, Revision, StoredOverride, StoredOverrides
+from lbmux.manager.guard_rails import GuardRailError, Wanted
+from lbmux.manager.pool_state import (
+    EVENTS,
+    FILES,
+    HEAD,
+    OVERRIDES,
+    REVISIONS,
+    PoolState,
+    load_state,
+    numbered,
+    packed,
+    read_file,
+)
+from lbmux.manager.revisions import (
+    UnknownRevisionError,
+    check_current,
+    new_revision,
+    rollback_target,
+    split_header,
+)
+from lbmux.manager.service_merge import merge_service
+from lbmux.manager.store.store import MAX_VALUE_BYTES, ConflictError, Guard, Store, Write
+
+KEPT_REVISIONS, KEPT_EVENTS = 1000, 5000
+EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary"]
+
+
+class TooLargeError(LbmuxError):
+    """A value that is larger than the store takes; a file counts as compressed."""
+
+    key: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.key} would have {self.size} bytes in the store, which takes {MAX_VALUE_BYTES}"
+
+
+class NotPrimaryError(LbmuxError):
+    """This manager is not, or no longer, the primary: it cannot change anything."""
+
+    primary: str = ""
+
+    def __str__(self) -> str:
+        return "this manager is not the primary" + (f"; the primary is {self.primary}" if self.primary else "")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks for a change: a token's or node's name, and the address that it came from."""
+
+    name: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """``revision`` is None after a dry run, and if nothing changed; ``needs_force``: why a change needs it."""
+
+    revision: Revision | None
+    changes: tuple[str, ...]
+    needs_force: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A file to apply: whole, or one service of it.  ``name`` is used in messages about its lines."""
+
+    text: bytes
+    name: str = "services.yaml"
+    service: str | None = None
+    message: str = ""
+    force: bool = False
+    dry_run: bool = False
+
+
+class Pool:
+    """The primary's view of the store; ``guard`` holds while it is primary.  One change at a time."""
+
+    def __init__(self, store: Store, guard: Guard, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._guard, self._clock = store, guard, clock
+        self._lock = asyncio.Lock()
+        self._next_event, self._is_loaded = 0, False
+        self.state = PoolState()
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """One change at a time, from the state that is in the store."""
+        async with self._lock:
+            if not self._is_loaded:
+                await self.load()
+            yield
+
+    async def load(self) -> None:
+        """Read the state from the store."""
+        self.state = await load_state(self._store, self.state)
+        events = (await self._store.read(EVENTS)).entries
+        self._next_event = 1 + max((int(key.removeprefix(EVENTS)) for key in events), default=0)
+        self._is_loaded = True
+
+    async def apply(self, proposal: Proposal, caller: Caller) -> Applied:
+        """Make a file the current revision.
+
+        Raise StaleRevisionError, ConfigError, MergeError, GuardRailError or TooLargeError, and change nothing.
+        """
+        async with self._changing():
+            expected, text = split_header(proposal.text)
+            check_current(expected, self.state.revision)
+            if proposal.service is not None:
+                self._config()
+                given = self.state.text, proposal.text, proposal.service, Path(proposal.name)
+                text = await asyncio.to_thread(merge_service, *given)
+            whole = proposal.text if proposal.service is None else text  # with its header: lines keep their numbers
+            config = await asyncio.to_thread(parse, whole, Path(proposal.name))
+            return await self._put(text, config, proposal, caller)
+
+    async def rollback(self, number: int | None, proposal: Proposal, caller: Caller) -> Applied:
+        """Make an earlier revision's file the current one, as a new revision; None: the one before the current."""
+        async with self._changing():
+            target = rollback_target(self.state.revision, number)
+            text = await read_file(self._store, target)
+            config = await asyncio.to_thread(parse, text, Path(f"revision {target}"))
+            return await self._put(text, config, proposal, caller, rollback_of=target)
+
+    async def override(
+        self, change: Change, caller: Caller, reason: str = "", until: float | None = None, *, force: bool = False
+    ) -> list[StoredOverride]:
+        """Change overrides of backends, and return those that the command is about."""
+        async with self._changing():
+            config = self._config()
+            stored, keys = stored_overrides.changed(self.state.overrides, config, change, caller.name, reason, until)
+            after = Wanted(config, stored_overrides.as_overrides(stored))
+            if (reasons := guard_rails.check(self.state.wanted, after)) and not force:
+                raise GuardRailError(tuple(reasons))
+            await self._put_overrides("override", caller, stored, keys)
+            return [one for one in stored if (one.service, one.backend) in keys]
+
+    async def expire(self) -> None:
+        """Drop the overrides that have ended."""
+        async with self._changing():
+            remaining = stored_overrides.unexpired(self.state.overrides, self._clock())
+            gone = [(one.service, one.backend) for one in self.state.overrides if one not in remaining]
+            if gone:
+                await self._put_overrides("expiry", Caller("manager"), remaining, gone)
+
+    async def record(self, kind: EventKind, caller: Caller, text: str, *more: Write) -> None:
+        """Add an event, with other writes of which it tells."""
+        async with self._changing():
+            await self._commit([], [*more, *self._event(kind, caller, text)])
+
+    async def _put(
+        self, text: bytes, config: Config, proposal: Proposal, caller: Caller, *, rollback_of: int | None = None
+    ) -> Applied:
+        state = self.state
+        stored = stored_overrides.fitting(state.overrides, config)
+        after = Wanted(config, stored_overrides.as_overrides(stored))
+        reasons = await asyncio.to_thread(guard_rails.check, state.wanted, after)
+        old = state.config or Config(services=())
+        found = tuple(await asyncio.to_thread(changes, old, config))
+        if proposal.dry_run or text == state.text:
+            return Applied(None, found, tuple(reasons))
+        if reasons and not proposal.force:
+            raise GuardRailError(tuple(reasons))
+        revision = new_revision(
+            state.revision + 1, text, config, caller.name, self._clock(), proposal.message,
+            forced=bool(reasons), rollback_of=rollback_of,
+        )  # fmt: skip
+        kind: EventKind = "apply" if rollback_of is None else "rollback"
+        writes = [*self._file(revision, text), *self._event(kind, caller, _told(revision, found), revision.number)]
+        overrides = self._overrides(stored)
+        head = await self._commit([Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)],
+                                  [*writes, *overrides])  # fmt: skip
+        self.state = PoolState(
+            head, revision.number, head, text, config,
+            self._next(stored) if overrides else state.stored, head if overrides else state.overrides_at,
+        )  # fmt: skip
+        return Applied(revision, found, tuple(reasons))
+
+    async def _put_overrides(
+        self, kind: EventKind, caller: Caller, stored: tuple[StoredOverride, ...], keys: Collection[BackendKey]
+    ) -> None:
+        if not (writes := self._overrides(stored)):
+            return
+        state, by_key = self.state, {(one.service, one.backend): one for one in stored}
+        told = [
+            f"{'/'.join(key)}: {stored_overrides.describe(by_key[key]) if key in by_key else 'as in the file'}"
+            for key in keys
+        ]
+        writes += self._event(kind, caller, "; ".join(told))
+        guards = [Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)]
+        at = await self._commit(guards, writes)
+        self.state = PoolState(at, state.revision, state.head_at, state.text, state.config, self._next(stored), at)
+
+    async def _commit(self, guards: Collection[Guard], writes: Collection[Write]) -> int:
+        """Commit as primary; whatever goes wrong, the next change starts from what is in the store."""
+        large = next((one for one in writes if one.value is not None and len(one.value) > MAX_VALUE_BYTES), None)
+        if large is not None and large.value is not None:
+            raise TooLargeError(large.key, len(large.value))
+        self._is_loaded = False
+        try:
+            at = await self._store.commit([self._guard, *guards], writes)
+        except ConflictError as error:
+            if self._guard.key in error.keys:
+                raise NotPrimaryError from error
+            raise
+        self._next_event, self._is_loaded = self._next_event + 1, True
+        return at
+
+    def _config(self) -> Config:
+        if self.state.config is None:
+            raise UnknownRevisionError(0)
+        return self.state.config
+
+    def _next(self, stored: tuple[StoredOverride, ...]) -> StoredOverrides:
+        return StoredOverrides(version=self.state.stored.version + 1, overrides=stored)
+
+    def _overrides(self, stored: tuple[StoredOverride, ...]) -> list[Write]:
+        """Writes for the overrides; none if they stay."""
+        if stored == self.state.overrides:
+            return []
+        return [Write(OVERRIDES, self._next(stored).model_dump_json().encode())]
+
+    def _file(self, revision: Revision, text: bytes) -> list[Write]:
+        number = revision.number
+        old = [numbered(prefix, number - KEPT_REVISIONS) for prefix in (FILES, REVISIONS) if number > KEPT_REVISIONS]
+        return [
+            Write(HEAD, b"%d" % number),
+            Write(numbered(FILES, number), packed(text)),
+            Write(numbered(REVISIONS, number), revision.model_dump_json().encode()),
+            *(Write(key, None) for key in old),
+        ]
+
+    def _event(self, kind: EventKind, caller: Caller, text: str, revision: int | None = None) -> list[Write]:
+        """Writes of an event; the oldest one goes."""
+        number = self._next_event
+        event = Event(
+            number=number, time=self._clock(), kind=kind, by=caller.name, origin=caller.origin, text=text,
+            revision=revision,
+        )  # fmt: skip
+        old = [Write(numbered(EVENTS, number - KEPT_EVENTS), None)] if number > KEPT_EVENTS else []
+        return [Write(numbered(EVENTS, number), event.model_dump_json().encode()), *old]
+
+
+def _told(revision: Revision, found: Collection[str]) -> str:
+    what = revision.message or (f"as revision {revision.rollback_of}" if revision.rollback_of else "")
+    listed = "; ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return ": ".join(filter(None, (what, listed or "the same configuration")))
+
+
+async def list_revisions(store: Store) -> list[Revision]:
+    """Return the revisions that are kept, newest first."""
+    return [Revision.model_validate_json(one.value) for one in (await store.read(REVISIONS)).entries.values()][::-1]
+
+
+async def list_events(store: Store, limit: int) -> list[Event]:
+    """Return the last events, newest first."""
+    entries = [*(await store.read(EVENTS)).entries.values()][-limit:]
+    return [Event.model_validate_json(one.value) for one in entries][::-1]

@@ -1,0 +1,94 @@
+"""The pool's desired state as it is in the store: the current revision's file, and the overrides.
+
+Every manager follows it, and sends it to its nodes. A file and its revision are stored in one commit, so a state never
+mixes two of them.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbmux.config.loader import parse
+from lbmux.config.models import Config
+from lbmux.manager.documents import StoredOverride, StoredOverrides
+from lbmux.manager.guard_rails import Wanted
+from lbmux.manager.revisions import UnknownRevisionError
+from lbmux.manager.store.store import CompactedError, Store
+from lbmux.manager.stored_overrides import as_overrides
+
+STATE = "state/"
+HEAD, OVERRIDES, FILES, REVISIONS, EVENTS = "state/head", "state/overrides", "files/", "revisions/", "events/"
+POOL_ID = "pool/id"
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """``at``: the store's revision; ``head_at`` and ``overrides_at``: when they were last modified there, or 0."""
+
+    at: int = 0
+    revision: int = 0
+    head_at: int = 0
+    text: bytes = b""
+    config: Config | None = None
+    stored: StoredOverrides = field(default_factory=StoredOverrides)
+    overrides_at: int = 0
+
+    @property
+    def overrides(self) -> tuple[StoredOverride, ...]:
+        return self.stored.overrides
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.config, as_overrides(self.overrides))
+
+
+def numbered(prefix: str, number: int) -> str:
+    """Return the key of a numbered entry; keys are in the order of the numbers."""
+    return f"{prefix}{number:012}"
+
+
+async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
+    """Read the state; the file is read only if it is not the one of ``known``."""
+    known = known or PoolState()
+    contents = await store.read(STATE)
+    head, overrides = contents.entries.get(HEAD), contents.entries.get(OVERRIDES)
+    revision = int(head.value) if head else 0
+    text, config = known.text, known.config
+    if revision != known.revision or config is None:
+        text = await read_file(store, revision) if revision else b""
+        config = await asyncio.to_thread(parse, text, Path(f"revision {revision}")) if revision else None
+    return PoolState(
+        at=contents.revision, revision=revision, head_at=head.modified if head else 0, text=text, config=config,
+        stored=StoredOverrides.model_validate_json(overrides.value) if overrides else StoredOverrides(),
+        overrides_at=overrides.modified if overrides else 0,
+    )  # fmt: skip
+
+
+async def follow_state(store: Store, state: PoolState) -> AsyncGenerator[PoolState]:
+    """Yield the state again after each change, without the states in between where it changes faster."""
+    while True:
+        try:
+            async with aclosing(store.watch(STATE, state.at)) as batches:
+                async for batch in batches:
+                    if batch.revision > state.at:
+                        state = await load_state(store, state)
+                        yield state
+        except CompactedError:
+            state = await load_state(store, state)
+            yield state
+
+
+async def read_file(store: Store, revision: int) -> bytes:
+    """Return a revision's file; raise UnknownRevisionError."""
+    entry = await store.get(numbered(FILES, revision))
+    if entry is None:
+        raise UnknownRevisionError(revision)
+    return await asyncio.to_thread(zlib.decompress, entry.value)
+
+
+def packed(text: bytes) -> bytes:
+    """Return a file as it is stored."""
+    return zlib.compress(text)

@@ -1,0 +1,83 @@
+"""Replaces one service of a file by that of another (`lbmux apply FILE --service NAME`); comments stay.  Pure.
+
+The item's lines are replaced. Files where that does not give the intended configuration (items in flow style, aliases)
+are refused.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yaml.nodes import MappingNode, Node, SequenceNode
+
+from lbmux.config.loader import Loader, parse
+from lbmux.errors import LbmuxError
+
+
+class MergeError(LbmuxError):
+    """The service cannot be taken from one file into the other."""
+
+    service: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"service {self.service}: {self.reason}"
+
+
+def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
+    """Return ``current`` with the service of this name from ``new``, which replaces or follows those that it has.
+
+    Raise ConfigError if a file is invalid (``path`` is the name of ``new``), MergeError if they cannot be merged.
+    """
+    before = parse(current, Path("the current revision"))
+    wanted = {one.name: one for one in parse(new, path).services}
+    if name not in wanted:
+        raise MergeError(name, f"{path} has no such service")
+    lines, source = current.decode().splitlines(keepends=True), new.decode().splitlines(keepends=True)
+    places, items = dict(_items(current)), dict(_items(new))
+    first, last, column = places.get(name, (0, 0, 0))
+    if name not in places and places:
+        _, first, column = list(places.values())[-1]
+        last = first
+    start, end, old_column = items.get(name, (0, 0, 0))
+    lines[first:last] = [_shifted(line, column - old_column) for line in source[start:end]]
+    merged = "".join(_ended(line) for line in lines).encode()
+    found = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
+    others = {one.name: one for one in before.services if one.name != name}
+    mine = found.pop(name, None)
+    # Idle times that a file sets for all services are those of the current revision.
+    if mine is None or found != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
+        raise MergeError(name, "cannot be merged, because the files use flow style or aliases: apply the whole file")
+    return merged
+
+
+def _items(text: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Yield name, first line, line behind the last, and the column of the dash, of each service."""
+    root: Any = Loader(text).get_single_node()
+    services = next((value for key, value in root.value if key.value == "services"), None)
+    if not isinstance(services, SequenceNode) or services.flow_style or not services.value:
+        return
+    starts = [item.start_mark.line for item in services.value]
+    ends = [*starts[1:], _line_behind(services)]
+    for item, start, end in zip(services.value, starts, ends, strict=True):
+        yield _name(item), (start, end, services.start_mark.column)
+
+
+def _line_behind(node: Node) -> int:
+    """Return the line behind a node that ends with its line."""
+    return node.end_mark.line + (node.end_mark.column > 0)
+
+
+def _name(item: Node) -> str:
+    assert isinstance(item, MappingNode)  # the models have checked it
+    return next(str(value.value) for key, value in item.value if key.value == "name")
+
+
+def _shifted(line: str, columns: int) -> str:
+    if columns >= 0:
+        return " " * columns + line if line.strip() else line
+    return line[-columns:] if not line[:-columns].strip() else line.lstrip(" ")
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith("\n") else f"{line}\n"

@@ -1,0 +1,64 @@
+"""Overrides as the manager stores them: with author, reason and end, beside the revisions.  Pure."""
+
+from collections.abc import Collection
+
+from lbmux.backends.override_commands import Change, without_obsolete
+from lbmux.backends.overrides import Override, Overrides
+from lbmux.config.models import BackendKey, Config
+from lbmux.manager.documents import StoredOverride
+
+
+def as_overrides(stored: Collection[StoredOverride]) -> Overrides:
+    """Return what nodes and guard rails work with."""
+    return Overrides({
+        (one.service, one.backend): Override(one.since, one.admin_state, one.weight, one.added) for one in stored
+    })  # fmt: skip
+
+
+def changed(
+    stored: Collection[StoredOverride], config: Config, change: Change, by: str, reason: str, until: float | None
+) -> tuple[tuple[StoredOverride, ...], list[BackendKey]]:
+    """Apply a command, and return all overrides and the backends that it is about.
+
+    Raise UnknownBackendError or OverrideError.  Backends whose override changes get the author, reason and end.
+    """
+    before = as_overrides(stored)
+    after, keys = change(config, before)
+    kept = {(one.service, one.backend): one for one in stored}
+    return tuple(
+        kept[key] if before.of.get(key) == override and key not in keys
+        else _stored(key, override, by, reason, until)
+        for key, override in after.of.items()
+    ), keys  # fmt: skip
+
+
+def fitting(stored: Collection[StoredOverride], config: Config) -> tuple[StoredOverride, ...]:
+    """Drop overrides that a new file makes obsolete or invalid."""
+    remaining = without_obsolete(config, as_overrides(stored)).of
+    updates = {key: {"admin_state": one.admin_state, "added": one.added} for key, one in remaining.items()}
+    return tuple(
+        one.model_copy(update=updates[one.service, one.backend])
+        for one in stored if (one.service, one.backend) in remaining
+    )  # fmt: skip
+
+
+def unexpired(stored: Collection[StoredOverride], now: float) -> tuple[StoredOverride, ...]:
+    return tuple(one for one in stored if one.until is None or one.until > now)
+
+
+def next_end(stored: Collection[StoredOverride]) -> float | None:
+    """Return when the next override ends."""
+    return min((one.until for one in stored if one.until is not None), default=None)
+
+
+def describe(one: StoredOverride) -> str:
+    """Return what an override does: `drain`, `weight 5`, `added`."""
+    said = [one.admin_state or "", "" if one.weight is None else f"weight {one.weight}", "added" if one.added else ""]
+    return ", ".join(filter(None, said))
+
+
+def _stored(key: BackendKey, override: Override, by: str, reason: str, until: float | None) -> StoredOverride:
+    return StoredOverride(
+        service=key[0], backend=key[1], admin_state=override.admin_state, weight=override.weight,
+        added=override.added, since=override.since, by=by, reason=reason, until=until,
+    )  # fmt: skip
