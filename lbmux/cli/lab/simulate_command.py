@@ -124,6 +124,38 @@ def resilience(**given: Any) -> "Simulation":
     return lambda tell: simulate(Resilience(**given), tell)
 
 
+@command.command()
+@click.argument("scenarios", metavar="[SCENARIO...]", nargs=-1)
+@click.option(
+    "--policy", "policies", metavar="NAME", multiple=True,
+    help="Policy for flow entries, or `every`; may be repeated. [default: five of them]",
+)  # fmt: skip
+@_repeats(8)
+@SEED
+@_simulation
+def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -> "Simulation":
+    """Compare policies for flow entries: what breaks, and how many entries they need.
+
+    SCENARIO is planned, all, syn, mux, restart or reseed; without one, all run.  Two muxes serve flows of TCP and UDP
+    while backends come and go; every policy gets the same packets.  `base` is the rule that lbmux follows, with an
+    entry only where a slot of the table has changed; `all` tracks every flow; `newest` sends packets without an entry
+    to the table before.  While it runs, `base` is checked: each flow is where the rule says.
+    """
+    from lbmux.tools.simulate.flow_experiment import USUAL, FlowComparison, compare_flows
+    from lbmux.tools.simulate.flow_policies import POLICIES
+    from lbmux.tools.simulate.flow_scenarios import KINDS
+
+    for one in scenarios:
+        if one not in KINDS:
+            raise click.BadParameter(f"{one!r} is not one of {', '.join(KINDS)}", param_hint="SCENARIO")
+    for one in policies:
+        if one not in POLICIES and one != "every":
+            names = "; ".join(("every", *POLICIES))
+            raise click.BadParameter(f"{one!r} is not one of: {names}", param_hint="--policy")
+    chosen = tuple(POLICIES) if "every" in policies else policies or USUAL
+    return lambda tell: compare_flows(FlowComparison(scenarios or tuple(KINDS), chosen, **given), tell)
+
+
 def _with_progress(simulation: "Simulation") -> "SimulationResult":
     """Run a simulation, with a progress bar if standard error is a terminal."""
     import sys

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from lbmux.plurals import counted
 from lbmux.tables import maglev
 from lbmux.tools.simulate.hash_tables import karger_by_views, karger_ring, rendezvous
 from lbmux.tools.simulate.simulation_result import Line, Panel, Row, SimulationResult, Spread, Tell, no_progress
@@ -84,5 +85,5 @@ def _panel(given: Balance, shares: dict[tuple[str, int], list[Spread]]) -> Panel
         known = [(method, PAPER_PERCENT[method, size]) for method in methods if (method, size) in PAPER_PERCENT]
         if known:
             lines.append(Line(f"paper, {size} slots", [method for method, _ in known], [value for _, value in known]))
-    title = f"Over-provisioning, {given.backends} backends, {given.repeats} repeats"
+    title = f"Over-provisioning, {given.backends} backends, {counted(given.repeats, 'repeat')}"
     return Panel(title, "method", "most slots of a backend over the mean, less one (%)", lines, "bars")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled_nogil
 from lbmux.datapath.memory import step, u64
+from lbmux.tools.simulate.random_numbers import GOLDEN, mix
 
 FREE = 0xFFFFFFFF
 
@@ -48,11 +49,8 @@ def rendezvous(rng: Generator, backends: int, size: int) -> NDArray[np.uint32]:
 
 @step
 def score(seed, slot):  # type: ignore[no-untyped-def]
-    """Return a backend's score in a slot: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
-    mixed = u64(seed) ^ (u64(slot) * u64(0x9E3779B97F4A7C15))
-    mixed = (mixed ^ (mixed >> u64(30))) * u64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> u64(27))) * u64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> u64(31))
+    """Return a backend's score in a slot."""
+    return mix(u64(seed) ^ (u64(slot) * u64(GOLDEN)))
 
 
 @compiled_nogil

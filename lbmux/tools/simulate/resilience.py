@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from lbmux.plurals import counted
 from lbmux.tables import maglev
 from lbmux.tools.simulate.balance import SIZES
 from lbmux.tools.simulate.simulation_result import Line, Panel, Row, SimulationResult, Spread, Tell, no_progress
@@ -54,7 +55,9 @@ def resilience(given: Resilience, tell: Tell = no_progress) -> SimulationResult:
         lines.append(Line.of(f"{size} slots", list(zip(failed_percent, spreads, strict=True))))
     lines.append(Line("slots of the failed backends", failed_percent, failed_percent))
     title = f"Resilience of Maglev tables, {given.backends} backends"
-    panel = Panel(f"{title}, {given.repeats} repeats", "backends that fail at once (%)", "slots that change (%)", lines)
+    panel = Panel(
+        f"{title}, {counted(given.repeats, 'repeat')}", "backends that fail at once (%)", "slots that change (%)", lines
+    )
     parameters = vars(given) | {"sizes": [*given.sizes], "failures": [*given.failures]}
     return SimulationResult("resilience", title, parameters, rows, [panel])
 

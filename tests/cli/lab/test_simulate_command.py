@@ -10,6 +10,7 @@ from lbmux.cli.main import run
 SMALL = {
     "balance": ("--size", "211", "--backends", "10", "--views", "20", "--repeats", "2"),
     "resilience": ("--size", "211", "--backends", "10", "--failures", "1", "--failures", "2", "--repeats", "2"),
+    "flows": ("planned", "--policy", "base", "--policy", "newest", "--repeats", "1"),
 }
 
 
@@ -38,6 +39,8 @@ def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.Captu
         (["balance", "--size", "many"], "'many' is not a number"),
         (["balance", "--repeats", "0"], "--repeats"),
         (["balance", "--plot", "x.jpeg"], "should end in .png"),
+        (["flows", "unplanned"], "'unplanned' is not one of planned, all"),
+        (["flows", "--policy", "none"], "'none' is not one of: every; all"),
         (["resilience", *SMALL["resilience"], "--failures", "10"], "from 1 to 9"),
     ],
 )
