@@ -26,6 +26,13 @@ COMMANDS = {
         "Run a host agent: deliver tunnelled packets to the local servers.",
     ),
     "edge": ("lbmux.cli.run.edge_command:command", "Run an edge: the host announces its VIPs itself, without a mux."),
+    "manager": (
+        "lbmux.cli.pool.manager_command:command",
+        "Run a manager, which holds the pool's configuration; make a pool.",
+    ),
+    "join": ("lbmux.cli.pool.join_command:command", "Join a pool: get a certificate from its manager."),
+    "apply": ("lbmux.cli.pool.apply_command:apply", "Apply a configuration file to the pool."),
+    "rollback": ("lbmux.cli.pool.apply_command:rollback", "Restore an earlier configuration of the pool."),
     "reload": ("lbmux.cli.operate.reload_command:command", "Reload the configuration of a running mux or agent."),
     "drain": (
         "lbmux.cli.operate.backend_command:drain",
@@ -45,8 +52,8 @@ COMMANDS = {
         "Announce the VIPs of a mux again after `lbmux withdraw`.",
     ),
     "show": (
-        "lbmux.cli.inspect.show_command:command",
-        "Show services, backends, flows and counters of a running mux or agent.",
+        "lbmux.cli.inspect.show_pool_command:command",
+        "Show services, backends, flows and counters of a mux or agent, or the pool's revisions.",
     ),
     "explain": (
         "lbmux.cli.inspect.explain_command:command",

@@ -31,7 +31,9 @@ services:
 
 FILES = {
     "/etc/lbmux/services.yaml": "The configuration, as the systemd units use it; see lbmux.yaml(5).",
-    "/etc/lbmux/mux.env, /etc/lbmux/agent.env": "Per-host settings as LBMUX_... variables, read by the systemd units.",
+    "/etc/lbmux/mux.env, agent.env, manager.env": "Per-host settings as LBMUX_... variables for the systemd units.",
+    "/var/lib/lbmux/": "Store of a manager without etcd; certificate, key and CA of a manager or node.",
+    "~/.config/lbmux/token, ca.crt": "Token and CA with which commands reach the manager.",
     "/run/lbmux/mux.sock, agent.sock, edge.sock": "Control sockets (--control).",
     "/run/lbmux/mux.overrides, agent.overrides, edge.overrides": "Overrides by command; they survive a restart.",
     "/run/lbmux/mux.found": "The last health states, for the next start.",
@@ -49,6 +51,11 @@ EXAMPLES = {
         "lbmux agent -c services.yaml -i eth0 --mode local",
     ),
     "See what a new file would move, then reload it:": ("lbmux config diff new.yaml", "lbmux reload"),
+    "Make a pool, run its manager, and apply a file:": (
+        "lbmux manager init",
+        "lbmux manager",
+        "lbmux apply services.yaml -m 'first file' --manager https://m1.example.net:7443",
+    ),
     "Give a backend no new flows, and follow its health:": ("lbmux drain web1", "lbmux show health"),
     "Find out where a packet goes, and why others are dropped:": (
         "lbmux explain '198.51.100.2:40000 > 192.0.2.1:80/tcp'",

@@ -1,14 +1,17 @@
 """Options that several commands share, with their environment variables."""
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import click
 
 from lbmux.addresses import Address, endpoint
 
 PATH = click.Path(path_type=Path)
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class AddressType(click.ParamType[Address]):
@@ -26,7 +29,8 @@ class AddressType(click.ParamType[Address]):
 ADDRESS = AddressType()
 
 
-def _endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse an option that is not `[HOST:]PORT`."""
     if value is not None:
         try:
             endpoint(value, "")
@@ -44,9 +48,49 @@ interface = click.option(
 control = click.option(
     "--control", type=PATH, envvar="LBMUX_CONTROL", show_envvar=True, help="Control socket. [default: /run/lbmux/]"
 )
+managers = click.option(
+    "--manager", "managers", metavar="URL", multiple=True, envvar="LBMUX_MANAGER", show_envvar=True,
+    help="Manager, https://HOST[:PORT]; may be repeated: the next one is asked if one does not answer. "
+    "[default PORT: 7443]",
+)  # fmt: skip
+token_file = click.option(
+    "--token-file", type=PATH, default="~/.config/lbmux/token", show_default=True, envvar="LBMUX_TOKEN_FILE",
+    show_envvar=True, help="File with the token for the manager.",
+)  # fmt: skip
+manager_ca = click.option(
+    "--manager-ca", type=PATH, default="~/.config/lbmux/ca.crt", show_default=True, envvar="LBMUX_MANAGER_CA",
+    show_envvar=True, help="Certificate of the pool's CA.",
+)  # fmt: skip
+state = click.option(
+    "--state", type=PATH, default="/var/lib/lbmux", show_default=True, envvar="LBMUX_STATE", show_envvar=True,
+    help="Directory of this node's certificate and key.",
+)  # fmt: skip
+
+
+def manager_access(command: Decorated) -> Decorated:
+    """Add the options with which a command reaches a manager; ``manager_access.client`` takes them."""
+    return managers(token_file(manager_ca(command)))
+
+
+class DurationType(click.ParamType[float]):
+    """A time span with its unit, in seconds: 30s, 10m, 2h, 7d."""
+
+    name = "duration"
+    units = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400})
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isdecimal() or unit not in self.units or not 0 < int(number) * self.units[unit] <= 366 * 86400:
+            self.fail(f"{value!r} is not a time such as 30s, 10m, 2h or 7d, of at most 366d", param, ctx)
+        return float(int(number) * self.units[unit])
+
+
+DURATION = DurationType()
 json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 metrics = click.option(
-    "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=_endpoint,
+    "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=check_endpoint,
     help="Serve Prometheus metrics at /metrics on this address. [default HOST: 127.0.0.1]",
 )  # fmt: skip
 health_token = click.option(

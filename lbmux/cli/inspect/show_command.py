@@ -1,19 +1,17 @@
 """`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lbmux.cli import options
 from lbmux.cli.operate import completion_names
+from lbmux.cli.text_table import cell, print_table
 from lbmux.plurals import counted
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FLOWS_SHOWN = 50
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
@@ -110,11 +108,11 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
         click.echo(json.dumps(answer))
         return
     lines = [line for line in answer["verdicts"] if everything or line["packets"]]
-    _print(_table(lines, {name: name for name in ("verdict", "kind", "packets", "bytes")}))
+    print_table(lines, {name: name for name in ("verdict", "kind", "packets", "bytes")})
     others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
     for part in ("ring", "pending_neighbours", "slowpath"):
         others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
-    _print(_table([{"counter": name, "count": count} for name, count in others.items()], _same("counter", "count")))
+    print_table([{"counter": name, "count": count} for name, count in others.items()], _same("counter", "count"))
 
 
 @command.command()
@@ -134,17 +132,17 @@ def bgp(control: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer))
         return
-    click.echo(f"{answer['speaker']} announces {_text(answer['prefixes']) or 'nothing'}")
+    click.echo(f"{answer['speaker']} announces {cell(answer['prefixes']) or 'nothing'}")
     if answer["last_resort"]:
-        click.echo(f"with a longer AS path, because no backend is available: {_text(answer['last_resort'])}")
+        click.echo(f"with a longer AS path, because no backend is available: {cell(answer['last_resort'])}")
     neighbours = [
         line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"]), "reason": line["reason"] or None}
         for line in answer["neighbours"]
     ]
-    _print(_table(neighbours, {
+    print_table(neighbours, {
         "neighbour": "address", "AS": "number", "state": "state", "up for": "uptime", "prefixes": "prefixes",
         "BFD": "bfd", "reason": "reason",
-    }))  # fmt: skip
+    })  # fmt: skip
 
 
 @command.command()
@@ -183,12 +181,7 @@ def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, cou
             click.echo(json.dumps(line))
         return
     shown = [_flow_line(line) for line in lines]
-    _print(
-        _table(
-            shown,
-            _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"),
-        )
-    )
+    print_table(shown, _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"))
     if most is not None and len(shown) == most:
         total = _ask(control, "flow_count", filter=expression)["flows"]
         click.echo(f"{most} of {counted(total, 'flow')}; --limit 0 shows all")
@@ -257,7 +250,7 @@ def _print_list(
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        _print(_table(answer[what], columns))
+        print_table(answer[what], columns)
 
 
 def _print_plain(answer: Mapping[str, Any], as_json: bool) -> None:
@@ -265,7 +258,7 @@ def _print_plain(answer: Mapping[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(answer))
         return
     lines = [{"what": name, "value": value} for name, value in _flat(answer) if name != "version"]
-    _print(_table(lines, {"": "what", " ": "value"}))
+    print_table(lines, {"": "what", " ": "value"})
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -275,39 +268,3 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield from _flat(inner, f"{before}{name} ")
         else:
             yield f"{before}{name}", inner
-
-
-def _table(lines: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> "Table":
-    """Format lines as a table; ``columns`` maps each title to its field."""
-    from rich import box
-    from rich.table import Table
-
-    table, lines = Table(box=box.SIMPLE_HEAD), list(lines)
-    for title, name in columns.items():
-        is_number = any(isinstance(line[name], int) and not isinstance(line[name], bool) for line in lines)
-        table.add_column(title, justify="right" if is_number else "left", no_wrap=name != "backends", overflow="fold")
-    for line in lines:
-        table.add_row(*(_text(line[name]) for name in columns.values()))
-    return table
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return (
-            ", ".join(map(_text, value))
-            if len(value) < 5
-            else f"{', '.join(map(_text, value[:3]))} and {len(value) - 3} more"
-        )
-    return str(value)
-
-
-def _print(table: "Table") -> None:
-    """Print a table; without a terminal, no line is wrapped or cut."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(width=1000, highlight=False).print(table)

@@ -1,10 +1,13 @@
-"""Overrides of backends at running daemons: `lbmux drain`, `enable`, `disable`, `remove`, `weight` and `add`."""
+"""Overrides of backends: `lbmux drain`, `enable`, `disable`, `remove`, `weight` and `add`.
+
+They go to the pool's manager where one is configured, and else to the daemon on this machine.
+"""
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -12,27 +15,47 @@ from lbmux.cli import options
 from lbmux.cli.operate import completion_names
 
 PERSISTENT = "This survives a restart."
-EVERYWHERE = "Give a --control for each mux that has it, and for its host's agent."
+EVERYWHERE = "Without a manager, give a --control for each mux that has it, and for its host's agent."
 ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
 SERVICE = click.option(
     "--service", metavar="NAME", help="Only in this service. [default: in all services that have it]",
     shell_complete=completion_names.services,
 )  # fmt: skip
 BACKEND = click.argument("backend", shell_complete=completion_names.backends)
+Action = Literal["drain", "disable", "remove", "enable"]
+MANAGED = ("managers", "token_file", "manager_ca", "force", "reason", "for_s")
 CONTROL = click.option(
     "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket; may be repeated. [default: the daemon on this machine: mux, agent or edge]",
 )  # fmt: skip
 
 
-def _override(name: str, override: str | None, text: str) -> click.Command:
+def _managed(command: options.Decorated) -> options.Decorated:
+    """Add the options of an override that the pool's manager stores."""
+    command = options.manager_access(command)
+    command = click.option("--force", is_flag=True, help="At the manager: although a guard rail is against it.")(
+        command
+    )
+    command = click.option("--reason", default="", help="At the manager: why; `lbmux show overrides` lists it.")(
+        command
+    )
+    return click.option(
+        "--for", "for_s", type=options.DURATION, help="At the manager: how long it lasts. [default: until revoked]"
+    )(command)
+
+
+def _override(name: Action, override: str | None, text: str) -> click.Command:
     @click.command(name=name, help=text)
     @BACKEND
     @SERVICE
     @CONTROL
+    @_managed
     @options.json
-    def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool) -> None:
-        _send(controls, as_json, "override", backend=backend, override=override, service=service)
+    def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any) -> None:
+        if managed["managers"] and not controls:
+            _send_to_manager(managed, as_json, action=name, backend=backend, service=service)
+        else:
+            _send(controls, as_json, "override", backend=backend, override=override, service=service)
 
     return command
 
@@ -52,14 +75,18 @@ remove = _override(
 @click.argument("weight", type=click.IntRange(0, 65535), required=False)
 @SERVICE
 @CONTROL
+@_managed
 @options.json
 def weight(
-    backend: str, weight: int | None, service: str | None, controls: tuple[Path, ...], as_json: bool
+    backend: str, weight: int | None, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any
 ) -> None:  # fmt: skip
     """Set the WEIGHT of BACKEND, its share of new flows; without WEIGHT, the file's weight applies again.
 
-    Existing flows stay. This survives a restart. Give a --control for each mux.
+    Existing flows stay. This survives a restart. Without a manager, give a --control for each mux.
     """
+    if managed["managers"] and not controls:
+        _send_to_manager(managed, as_json, action="weight", backend=backend, weight=weight, service=service)
+        return
     _send(controls, as_json, "weight", backend=backend, weight=weight, service=service)
 
 
@@ -74,15 +101,20 @@ def weight(
 @click.option("--tunnel", metavar="KIND", help="Encapsulation of packets to its host. [default: the service's]")
 @click.option("--server-id", metavar="HEX", help="Server ID in QUIC connection IDs.")
 @CONTROL
+@_managed
 @options.json
 def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **more: Any) -> None:
     """Add a backend to SERVICE until it is removed or the file has it. The options correspond to the file's fields.
 
-    This survives a restart. Give a --control for its host's agent, then one for each mux.
+    This survives a restart. Without a manager, give a --control for its host's agent, then one for each mux.
     """
     address, port = _ends(dip)
+    managed = {name: more.pop(name) for name in MANAGED}
     given = {"dip": address, "port": port, **more}
     backend = {name: value for name, value in given.items() if value is not None}
+    if managed["managers"] and not controls:
+        _send_to_manager(managed, as_json, action="add", service=service, added=backend)
+        return
     _send(controls, as_json, "add", service=service, backend=backend)
 
 
@@ -92,6 +124,25 @@ def _ends(text: str) -> tuple[str, int | None]:
     assert found is not None  # the last alternative matches anything
     port = found["port6"] or found["port4"]
     return found["v6"] or found["v4"] or found["bare"] or "", None if port is None else int(port)
+
+
+def _send_to_manager(managed: dict[str, Any], as_json: bool, **request: Any) -> None:
+    """Order an override of the whole pool, and print how it is stored."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.manager.api_models import OverrideRequest, OverridesAnswer
+    from lbmux.manager.stored_overrides import describe
+
+    managers, token_file, manager_ca = (managed.pop(name) for name in ("managers", "token_file", "manager_ca"))
+    body = OverrideRequest.model_validate({**request, **managed})
+    answer = client(managers, token_file, manager_ca).post("/v1/overrides", body, OverridesAnswer)
+    if as_json:
+        click.echo(json.dumps({"version": 1, **answer.model_dump(mode="json")}))
+        return
+    for one in answer.overrides:
+        until = "" if one.until is None else f", until {stamp(one.until)}"
+        click.echo(f"{one.service}/{one.backend}: {describe(one)}{until}")
+    if not answer.overrides:
+        click.echo("as in the file")
 
 
 def _send(controls: tuple[Path, ...], as_json: bool, command: str, **arguments: Any) -> None:

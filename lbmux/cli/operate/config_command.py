@@ -1,4 +1,4 @@
-"""`lbmux config check`, `lbmux config diff` and `lbmux config schema`."""
+"""`lbmux config check`, `diff`, `get` and `schema`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ NOT_USABLE = 3
 
 @click.group(name="config")
 def command() -> None:
-    """Check a configuration file, compare two, or print the schema."""
+    """Check a configuration file, compare two, print the pool's, or print the schema."""
 
 
 @command.command()
@@ -44,6 +44,7 @@ def check(file: Path) -> int:
 
 @command.command()
 @click.argument("new", type=click.Path(path_type=Path))
+@click.argument("later", metavar="[REVISION]", type=click.IntRange(1), required=False)
 @click.option(
     "-c", "--config", "current", type=options.PATH, envvar="LBMUX_CONFIG", show_envvar=True,
     help="Old configuration file. [default: the configuration in force at --control]",
@@ -52,11 +53,15 @@ def check(file: Path) -> int:
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
     help="Control socket of a mux, to count flows that would move. [default without -c: the daemon on this machine]",
 )  # fmt: skip
+@options.manager_access
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -> None:
+def diff(
+    new: Path, later: int | None, current: Path | None, control: Path | None,
+    managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Print the services and backends that NEW changes, and the share of Maglev slots and of live flows that move.
 
-    NEW may be - for standard input.
+    NEW may be - for standard input. With two arguments, NEW and REVISION are revisions of the pool (--manager).
 
     A slot decides where new flows go. Flows that a mux remembers stay with their backend while it is up; a removed
     backend goes when its last flow has ended.
@@ -66,8 +71,13 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
     from lbmux.backends.reload_cost import flows
     from lbmux.config.models import Config
 
-    after = _load(new)
-    if current is not None:
+    if later is not None:
+        before, after = _revisions((new, later), (managers, token_file, manager_ca))
+    else:
+        after = _load(new)
+    if later is not None:
+        control = None
+    elif current is not None:
         before = _load(current)
     else:
         control = meant_path(control)
@@ -79,6 +89,37 @@ def diff(new: Path, current: Path | None, control: Path | None, as_json: bool) -
         return
     for line in _as_text(found, counts):
         click.echo(line)
+
+
+@command.command()
+@click.argument("revision", type=click.IntRange(1), required=False)
+@options.manager_access
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def get(revision: int | None, managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Print the pool's configuration file, with its revision in the first line. [default: the current revision]
+
+    `lbmux apply` refuses the changed file if another revision is current by then.
+    """
+    from lbmux.cli.pool.manager_access import client
+    from lbmux.manager.api_models import ConfigAnswer
+
+    answer = client(managers, token_file, manager_ca).get("/v1/config", ConfigAnswer, revision=revision)
+    text = json.dumps({"version": 1, **answer.model_dump(mode="json")}) if as_json else answer.file
+    click.echo(text, nl=not text.endswith("\n"))
+
+
+def _revisions(given: tuple[Path, int], access: tuple[tuple[str, ...], Path, Path]) -> "Iterator[Config]":
+    """Yield the configurations of two revisions at the manager."""
+    from lbmux.cli.pool.manager_access import client
+    from lbmux.config.loader import parse
+    from lbmux.manager.api_models import ConfigAnswer
+
+    if not str(given[0]).isdecimal():
+        raise click.UsageError(f"{given[0]} is not a revision")
+    manager = client(*access)
+    for number in map(int, map(str, given)):
+        answer = manager.get("/v1/config", ConfigAnswer, revision=number)
+        yield parse(answer.file.encode(), Path(f"revision {number}"))
 
 
 def _load(path: Path) -> "Config":

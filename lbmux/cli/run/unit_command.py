@@ -8,7 +8,7 @@ import click
 
 
 @click.command(name="unit")
-@click.argument("program", type=click.Choice(["mux", "agent"]))
+@click.argument("program", type=click.Choice(["mux", "agent", "manager"]))
 def command(program: str) -> None:
     """Print a systemd unit that runs PROGRAM of this installation.
 

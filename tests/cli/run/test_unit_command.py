@@ -8,7 +8,7 @@ import pytest
 from lbmux.cli.main import run
 
 
-@pytest.mark.parametrize("program", ["mux", "agent"])
+@pytest.mark.parametrize("program", ["mux", "agent", "manager"])
 def test_unit_runs_the_program_and_waits_for_it_to_be_ready(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["unit", program]) == 0
     unit = configparser.ConfigParser(strict=False)

@@ -1,0 +1,95 @@
+"""`lbmux show revisions`, `events` and `overrides`: what the pool's manager knows."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lbmux.cli import options
+from lbmux.cli.inspect.show_command import command
+
+if TYPE_CHECKING:
+    from lbmux.config.field_types import Model
+
+__all__ = ["command"]
+
+
+@command.command()
+@options.manager_access
+@options.json
+def revisions(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Show the revisions of the pool's configuration, newest first, and where each is in force (--manager)."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.text_table import print_table
+    from lbmux.manager.api_models import RevisionsAnswer
+
+    answer = client(managers, token_file, manager_ca).get("/v1/revisions", RevisionsAnswer)
+    if as_json:
+        _print_json(answer)
+        return
+    lines = [
+        {
+            "revision": one.revision.number, "time": stamp(one.revision.time), "author": one.revision.author,
+            "services": one.revision.services, "backends": one.revision.backends,
+            "in force": f"{one.rollout.in_force} of {one.rollout.nodes}",
+            "refused": "; ".join(f"{node}: {why}" for node, why in one.rollout.refused.items()) or None,
+            "message": one.revision.message or None,
+        }
+        for one in answer.revisions
+    ]  # fmt: skip
+    names = ("revision", "time", "author", "services", "backends", "in force", "refused", "message")
+    print_table(lines, {name: name for name in names})
+
+
+@command.command()
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, from the newest.")
+@options.manager_access
+@options.json
+def events(limit: int, managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Show what happened in the pool, newest first: who did what, when, and from where (--manager)."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.text_table import print_table
+    from lbmux.manager.api_models import EventsAnswer
+
+    answer = client(managers, token_file, manager_ca).get("/v1/events", EventsAnswer, limit=limit)
+    if as_json:
+        _print_json(answer)
+        return
+    lines = [
+        {
+            "time": stamp(one.time), "kind": one.kind, "by": one.by, "from": one.origin or None,
+            "revision": one.revision, "what": one.text,
+        }
+        for one in answer.events
+    ]  # fmt: skip
+    print_table(lines, {name: name for name in ("time", "kind", "by", "from", "revision", "what")})
+
+
+@command.command()
+@options.manager_access
+@options.json
+def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Show the overrides in force in the pool: who ordered them, when, why, and until when (--manager)."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.text_table import print_table
+    from lbmux.manager.api_models import OverridesAnswer
+    from lbmux.manager.stored_overrides import describe
+
+    answer = client(managers, token_file, manager_ca).get("/v1/overrides", OverridesAnswer)
+    if as_json:
+        _print_json(answer)
+        return
+    lines = [
+        {
+            "service": one.service, "backend": one.backend, "override": describe(one), "by": one.by,
+            "since": stamp(one.since), "until": None if one.until is None else stamp(one.until),
+            "reason": one.reason or None,
+        }
+        for one in answer.overrides
+    ]  # fmt: skip
+    print_table(lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "reason")})
+
+
+def _print_json(answer: "Model") -> None:
+    click.echo(json.dumps({"version": 1, **answer.model_dump(mode="json")}))

@@ -1,0 +1,44 @@
+"""The manager as a process: opens the store, listens, and takes part in the elections until SIGTERM."""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbmux.addresses import endpoint
+from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.manager.http_server import HttpServer
+from lbmux.manager.identity import Identity
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.store.open_store import EtcdTls, open_store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagerOptions:
+    """Settings of one manager; ``advertise``: the URL under which others reach it, None: by its name."""
+
+    store: str
+    state: Path
+    listen: str
+    advertise: str | None = None
+    etcd_tls: EtcdTls | None = None
+
+
+async def serve(options: ManagerOptions) -> None:
+    """Run until SIGTERM; a primary gives up its lease at once."""
+    identity = Identity(options.state)
+    host, port = endpoint(options.listen, "0.0.0.0")
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(options.store, options.etcd_tls))
+        manager = Manager(store, identity, "")
+        port = await stack.enter_async_context(HttpServer(manager).listening(host, port))
+        manager.url = options.advertise or f"https://{identity.subject.name}:{port}"
+        await stack.enter_async_context(manager.running())
+        stop = stop_event()
+        log.info("manager %s of pool %s: %s", identity.subject.name, manager.pool_id, manager.url)
+        ready()
+        await stop.wait()
+        notify("STOPPING=1")
+    log.info("stopped; goodbye")

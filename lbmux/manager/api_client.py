@@ -1,0 +1,132 @@
+"""A client of the manager's API for the command line: one request after the other, with the standard library."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from pydantic import ValidationError
+
+from lbmux.config.field_types import Model
+from lbmux.errors import LbmuxError
+from lbmux.manager.api_models import ErrorAnswer
+
+PORT, TIMEOUT_S, MOST_REDIRECTS = 7443, 15.0, 2
+Answer = TypeVar("Answer", bound=Model)
+
+
+class ApiError(LbmuxError):
+    """A manager refused a request, or none could be reached (``status`` is 0).
+
+    ``problems`` holds its reasons, one per line, if there is more than one.
+    """
+
+    url: str
+    reason: str
+    problems: tuple[str, ...] = ()
+    status: int = 0
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.url}: {self.reason}", *self.problems])
+
+
+class ApiClient:
+    """``urls``: managers, tried in order until one answers; ``token`` may be empty for public requests."""
+
+    def __init__(self, urls: Sequence[str], token: str, context: ssl.SSLContext) -> None:
+        self._urls, self._token, self._context = urls, token, context
+
+    def get(self, path: str, answer: type[Answer], **query: object) -> Answer:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, b"", answer)
+
+    def post(self, path: str, body: Model, answer: type[Answer]) -> Answer:
+        return self._ask("POST", path, body.model_dump_json().encode(), answer)
+
+    def delete(self, path: str, answer: type[Answer], **query: object) -> Answer:
+        return self._ask("DELETE", f"{path}?{urlencode(query)}", b"", answer)
+
+    def read(self, path: str) -> bytes:
+        """Return an answer that is not a model."""
+        return self._request("GET", path, b"")[1]
+
+    def _ask(self, method: str, path: str, body: bytes, answer: type[Answer]) -> Answer:
+        url, text = self._request(method, path, body)
+        try:
+            return answer.model_validate_json(text)
+        except ValidationError as error:
+            raise ApiError(url, "the answer is not one of this version's; is it another version?") from error
+
+    def _request(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
+        """Ask the first manager that can be reached, and return its URL and answer."""
+        unreachable = []
+        for url in self._urls:
+            try:
+                connection = self._connect(url)
+            except ssl.SSLError as error:
+                raise ApiError(url, f"TLS: {error.reason or error}; is it the CA of this pool?") from error
+            except OSError as error:
+                unreachable.append(ApiError(url, error.strerror or str(error)))
+                continue
+            return self._send(url, connection, (method, path, body))
+        raise (
+            unreachable[0]
+            if len(unreachable) == 1
+            else ApiError("no manager can be reached", "tried all", tuple(map(str, unreachable)))
+        )
+
+    def _connect(self, url: str) -> HTTPSConnection:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        if parts.scheme != "https" or not parts.hostname:
+            raise ApiError(url, "is not https://HOST:PORT")
+        connection = HTTPSConnection(parts.hostname, parts.port or PORT, timeout=TIMEOUT_S, context=self._context)
+        connection.connect()
+        return connection
+
+    def _send(
+        self, url: str, connection: HTTPSConnection, what: tuple[str, str, bytes], redirects: int = 0
+    ) -> tuple[str, bytes]:
+        method, path, body = what
+        headers: Mapping[str, str] = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            connection.request(method, path, body or None, {**headers, "Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read()
+        except (OSError, HTTPException) as error:
+            may = "" if method == "GET" else "; the change may have been made"
+            raise ApiError(url, f"no answer: {error or type(error).__name__}{may}") from error
+        finally:
+            connection.close()
+        if response.status == 307 and redirects < MOST_REDIRECTS:
+            return self._follow(response.getheader("Location", ""), what, redirects + 1)
+        if response.status != 200:
+            raise _refused(url, response, text)
+        return url, text
+
+    def _follow(self, url: str, what: tuple[str, str, bytes], redirects: int) -> tuple[str, bytes]:
+        """Ask the primary."""
+        parts = urlsplit(url)
+        primary = f"{parts.scheme}://{parts.netloc}"
+        try:
+            connection = self._connect(primary)
+        except OSError as error:
+            raise ApiError(primary, f"the primary cannot be reached: {error.strerror or error}") from error
+        return self._send(primary, connection, what, redirects)
+
+
+def _refused(url: str, response: HTTPResponse, text: bytes) -> ApiError:
+    try:
+        answer = ErrorAnswer.model_validate_json(text)
+    except ValidationError:
+        return ApiError(url, f"{response.status} {response.reason}", status=response.status)
+    return ApiError(url, answer.error, answer.problems, response.status)
+
+
+def trusting(ca: str | None) -> ssl.SSLContext:
+    """Return TLS settings that trust the pool's CA, in PEM; None: any server, for the CA's certificate itself."""
+    context = ssl.create_default_context(cadata=ca)
+    if ca is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,170 @@
+"""Requests and answers of the manager's API."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lbmux.config.field_types import Model, Name
+from lbmux.manager.documents import Event, Message, NodeReport, Revision, Rollout, StoredOverride
+from lbmux.manager.tokens import AccessRole
+
+Duration = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
+"""Seconds."""
+
+
+class ApplyRequest(Model):
+    """A configuration file to put in force."""
+
+    file: str
+    """The file in YAML; a revision in its first line must be the current one."""
+    name: Message = "services.yaml"
+    """The file's name, for messages about its lines."""
+    service: Name | None = None
+    """Only this service of the file; null: the whole file."""
+    message: Message = ""
+    force: bool = False
+    """Make the change although a guard rail is against it."""
+    dry_run: bool = False
+    """Say what would change, and change nothing."""
+
+
+class RollbackRequest(Model):
+    revision: Annotated[int, Field(ge=1)] | None = None
+    """The revision to restore; null: the one before the current."""
+    message: Message = ""
+    force: bool = False
+    dry_run: bool = False
+
+
+class ApplyAnswer(Model):
+    revision: Revision | None
+    """The new revision; null: nothing was changed."""
+    changes: tuple[str, ...]
+    needs_force: tuple[str, ...]
+    """Guard rails that are against the change."""
+
+
+class ConfigAnswer(Model):
+    revision: Revision
+    file: str
+    """With the revision in the first line."""
+
+
+class RevisionLine(Model):
+    revision: Revision
+    rollout: Rollout
+
+
+class RevisionsAnswer(Model):
+    revisions: tuple[RevisionLine, ...]
+    """Newest first."""
+
+
+class EventsAnswer(Model):
+    events: tuple[Event, ...]
+    """Newest first."""
+
+
+class OverrideRequest(Model):
+    """A command about a backend."""
+
+    action: Literal["drain", "disable", "remove", "enable", "weight", "add"]
+    backend: Name | None = None
+    """The backend's name; null for `add`."""
+    service: Name | None = None
+    """Only in this service; null: in all services that have the backend."""
+    weight: int | None = None
+    """For `weight`: the new weight; null: the file's."""
+    added: dict[str, Any] | None = None
+    """For `add`: the backend's fields, as in the file."""
+    reason: Message = ""
+    for_s: Duration | None = None
+    """How long the override lasts; null: until another command."""
+    force: bool = False
+
+
+class OverridesAnswer(Model):
+    version: int
+    overrides: tuple[StoredOverride, ...]
+
+
+class NodesAnswer(Model):
+    nodes: tuple[NodeReport, ...]
+    """Nodes that are connected to this manager."""
+
+
+class StatusAnswer(Model):
+    pool: str
+    name: str
+    version: str
+    is_primary: bool
+    primary: str
+    """The primary's URL; empty: there is none."""
+    epoch: int | None
+    revision: int
+    overrides: int
+
+
+class TokenRequest(Model):
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    role: AccessRole
+    services: tuple[Name, ...] = ()
+    for_s: Duration | None = None
+
+
+class TokenAnswer(Model):
+    id: str
+    token: str
+    """It is not stored; this is the only time that it is shown."""
+
+
+class TokenLine(Model):
+    id: str
+    name: str
+    role: AccessRole
+    services: tuple[str, ...]
+    created: float
+    until: float | None
+
+
+class TokensAnswer(Model):
+    tokens: tuple[TokenLine, ...]
+
+
+class JoinTokenRequest(Model):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")]
+    """The node's name."""
+    role: Literal["manager", "node"] = "node"
+    for_s: Duration = 3600.0
+
+
+class JoinRequest(Model):
+    token: Message
+    request: Annotated[str, Field(max_length=16384)]
+    """Certificate signing request in PEM."""
+
+
+class RenewRequest(Model):
+    request: Annotated[str, Field(max_length=16384)]
+
+
+class CertificateAnswer(Model):
+    pool: str
+    name: str
+    certificate: str
+    ca: str
+
+
+class CaAnswer(Model):
+    pool: str
+    ca: str
+
+
+class Done(Model):
+    done: Literal[True] = True
+
+
+class ErrorAnswer(Model):
+    error: str
+    problems: tuple[str, ...] = ()
+    """Lines of the error, if it has several."""

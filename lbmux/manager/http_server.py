@@ -1,0 +1,206 @@
+"""The manager's HTTPS server: checks who asks and what, calls the handler, and answers in JSON."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from lbmux.config.field_types import Model, error_message
+from lbmux.errors import ConfigError, LbmuxError, SetupError
+from lbmux.manager.api_handlers import Call
+from lbmux.manager.api_models import ErrorAnswer
+from lbmux.manager.connection_limits import ConnectionLimits
+from lbmux.manager.endpoints import ENDPOINTS, LARGE_BYTES, Endpoint
+from lbmux.manager.guard_rails import GuardRailError
+from lbmux.manager.manager_metrics import ManagerMetrics
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.openapi import document
+from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
+from lbmux.manager.request_access import node_of, token_of
+from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
+from lbmux.manager.store.backup import back_up
+from lbmux.manager.store.store import ConflictError, UnavailableError
+from lbmux.manager.tokens import AccessError, AccessRole, check_role
+
+log = logging.getLogger(__name__)
+BODY_S, HANDSHAKE_S, KEEP_ALIVE_S, STOP_S = 20.0, 5.0, 30.0, 1.0
+STATUSES: tuple[tuple[type[LbmuxError], int], ...] = (
+    (UnknownRevisionError, 404),
+    (StaleRevisionError, 409),
+    (ConflictError, 409),
+    (GuardRailError, 409),
+    (TooLargeError, 413),
+    (UnavailableError, 503),
+    (NotPrimaryError, 503),
+)
+"""The status of an error's answer; else 400."""
+
+
+class HttpServer:
+    """Serves a manager within ``listening``."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager, self._metrics = manager, ManagerMetrics()
+        self._limits: ConnectionLimits | None = None
+        self._application = web.Application(client_max_size=LARGE_BYTES)
+        for endpoint in ENDPOINTS:
+            self._application.router.add_route(endpoint.method, endpoint.path, self._handler(endpoint))
+        self._application.add_routes([
+            web.get("/v1/openapi.json", self._openapi),
+            web.get("/v1/watch", self._watch),
+            web.get("/v1/backup", self._backup),
+            web.get("/metrics", self._scrape),
+        ])  # fmt: skip
+
+    @asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[int]:
+        """Listen and yield the port; raise SetupError if the address cannot be used."""
+        runner = web.AppRunner(
+            self._application, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=STOP_S
+        )
+        await runner.setup()
+        try:
+            assert runner.server is not None  # after setup
+            self._limits = ConnectionLimits(runner.server, self._metrics)
+            loop, tls = asyncio.get_running_loop(), self._manager.identity.server_context()
+            try:
+                server = await loop.create_server(
+                    self._limits.connection, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S
+                )
+            except OSError as error:
+                hint = "give another address with --listen"
+                raise SetupError(f"{host} port {port}", error.strerror or str(error), hint) from error
+            async with server:
+                yield server.sockets[0].getsockname()[1]
+        finally:
+            await runner.cleanup()
+
+    def _handler(self, endpoint: Endpoint) -> Any:
+        async def handle(request: web.Request) -> web.Response:
+            started = perf_counter()
+            try:
+                answer = _json(await endpoint.handle(await self._call(endpoint, request)))
+            except web.HTTPException:
+                raise
+            except LbmuxError as error:
+                answer = _error(error, request)
+            except Exception:
+                log.exception("%s %s failed", request.method, request.path)
+                answer = _json(ErrorAnswer(error="internal error; the manager's log has the reason"), 500)
+            self._metrics.requests.labels(endpoint.path, answer.status).inc()
+            self._metrics.seconds.labels(endpoint.path).observe(perf_counter() - started)
+            return answer
+
+        return handle
+
+    async def _call(self, endpoint: Endpoint, request: web.Request) -> Call:
+        """Check a request in the order in which it costs: size, who, role, primary, body."""
+        manager, origin = self._manager, request.remote or ""
+        if not manager.pool_id:
+            raise UnavailableError("manager", "it is starting")
+        if (request.content_length or 0) > endpoint.most_bytes:
+            raise AccessError(f"the request has over {endpoint.most_bytes} bytes", 413)
+        token = node = None
+        name = ""
+        if endpoint.access == "node":
+            node = node_of(request, manager.pool_id)
+            name = node.name
+            self.admit(request)
+        elif endpoint.access != "public":
+            token = await self._admit(request, endpoint.access)
+            name = token.name
+        if endpoint.writes and not manager.is_primary:
+            raise NotPrimaryError(manager.primary.url)
+        body = await _body(endpoint.request, request, endpoint.most_bytes) if endpoint.request else None
+        return Call(manager, Caller(name, origin), request.query, body, token, node)
+
+    async def _admit(self, request: web.Request, role: AccessRole) -> Any:
+        """Return the token of a request; raise AccessError."""
+        try:
+            token = await token_of(request, self._manager.store, self._manager.clock)
+            check_role(token, role)
+        except AccessError as error:
+            log.warning("%s %s from %s refused: %s", request.method, request.path, request.remote, error)
+            raise
+        self.admit(request)
+        return token
+
+    def admit(self, request: web.Request) -> None:
+        """Stop to count a request's connection as unknown."""
+        if self._limits is not None:
+            self._limits.admit(request.protocol)
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response(document())
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        """Send the manager's status as a server-sent event, and again when it changes."""
+        try:
+            await self._admit(request, "viewer")
+        except LbmuxError as error:
+            return _error(error, request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        while True:
+            await response.write(f"data: {self._manager.status().model_dump_json()}\n\n".encode())
+            await self._manager.changed.wait()
+
+    async def _backup(self, request: web.Request) -> web.Response:
+        try:
+            await self._admit(request, "admin")
+            return web.Response(body=await back_up(self._manager.store), content_type="application/octet-stream")
+        except LbmuxError as error:
+            return _error(error, request)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        try:
+            await self._admit(request, "viewer")
+        except LbmuxError as error:
+            return _error(error, request)
+        text = self._metrics.text(self._manager)
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def _body(model: type[Model], request: web.Request, most_bytes: int) -> Model:
+    """Read and check a request's body; raise AccessError with the status of its fault."""
+    text = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.content.iter_any():
+                text += part
+                if len(text) > most_bytes:
+                    raise AccessError(f"the request has over {most_bytes} bytes", 413)
+    except TimeoutError:
+        raise AccessError(f"the request's body did not arrive within {BODY_S:g} s", 408) from None
+    try:
+        return await asyncio.to_thread(model.model_validate_json, bytes(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise AccessError(f"{field or 'the request'}: {error_message(first, model)}", 400) from error
+
+
+def _json(answer: Model, status: int = 200) -> web.Response:
+    return web.Response(body=answer.model_dump_json().encode(), status=status, content_type="application/json")
+
+
+def _error(error: LbmuxError, request: web.Request) -> web.Response:
+    """Answer with an error; a request for the primary is sent on to it."""
+    first, *more = str(error).splitlines()
+    if isinstance(error, ConfigError):
+        first, more = "the configuration is invalid", error.lines()
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), 400)
+    if isinstance(error, AccessError):
+        status = error.status
+    answer = _json(ErrorAnswer(error=first, problems=tuple(more)), status)
+    if isinstance(error, NotPrimaryError) and error.primary:
+        answer.set_status(307)
+        answer.headers["Location"] = f"{error.primary}{request.path_qs}"
+    if answer.status in (408, 413):
+        answer.force_close()  # what is left of the body is not read
+    return answer

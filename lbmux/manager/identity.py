@@ -1,0 +1,105 @@
+"""A manager's or node's identity on its disk: certificate, key, the pool's CA, and the TLS settings made from them.
+
+Files in PEM: `ca.crt`, `node.crt`, `node.key`; a manager that may sign certificates also has `ca.key`. `init` makes it
+on the first manager. Others need it only if they are to admit and renew nodes too: copy it by hand. A pool without any
+`ca.key` goes on working until certificates end; nodes renew theirs after two thirds of their life.
+"""
+
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from lbmux.errors import SetupError
+from lbmux.manager.authority import KeyPair, Subject, ends_at, subject_of
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The files of one directory."""
+
+    directory: Path
+
+    @property
+    def ca(self) -> bytes:
+        return self._read("ca.crt")
+
+    @property
+    def subject(self) -> Subject:
+        return subject_of(self._read("node.crt"))
+
+    @property
+    def certificate(self) -> bytes:
+        return self._read("node.crt")
+
+    @property
+    def key(self) -> bytes:
+        return self._read("node.key")
+
+    @property
+    def authority(self) -> KeyPair | None:
+        """The CA with its key; None if another manager has the key."""
+        return KeyPair(self.ca, self._read("ca.key")) if (self.directory / "ca.key").exists() else None
+
+    def exists(self) -> bool:
+        return (self.directory / "node.crt").exists()
+
+    def write(self, ca: bytes, own: KeyPair, ca_key: bytes | None = None) -> None:
+        """Write all files; keys can be read by their owner only."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if ca_key is not None:
+                self._replace("ca.key", ca_key)
+            self._replace("ca.crt", ca)
+            self._replace("node.key", own.key)
+            self._replace("node.crt", own.certificate)
+        except OSError as error:
+            hint = "give another directory with --state"
+            raise SetupError(f"identity in {self.directory}", error.strerror or str(error), hint) from error
+
+    def server_context(self) -> ssl.SSLContext:
+        """TLS of a manager: clients may have a certificate of this pool, and need none to use tokens."""
+        context = self._context(ssl.Purpose.CLIENT_AUTH)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS of a node that dials a manager."""
+        return self._context(ssl.Purpose.SERVER_AUTH)
+
+    def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        """TLS with this identity; raise SetupError, also if the certificate has expired: peers would just hang up."""
+        if (ended := ends_at(self.certificate)) <= datetime.now(UTC):
+            hint = "remove its files, and get a new certificate with `lbmux join`"
+            raise SetupError(f"identity in {self.directory}", f"the certificate has expired at {ended}", hint)
+        try:
+            context = ssl.create_default_context(purpose, cadata=self.ca.decode())
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(self.directory / "node.crt", self.directory / "node.key")
+        except (OSError, ValueError) as error:
+            hint = "get a certificate with `lbmux join`"
+            raise SetupError(f"identity in {self.directory}", str(error), hint) from error
+        return context
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            hint = "run `lbmux manager init`, or `lbmux join` with a token"
+            raise SetupError(str(self.directory / name), error.strerror or str(error), hint) from error
+
+    def _replace(self, name: str, text: bytes) -> None:
+        new = self.directory / f"{name}.new"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.directory / name)
+
+
+def fingerprint(ca: bytes) -> str:
+    """Return the SHA-256 of a CA's certificate in hexadecimal; ``ca`` is PEM."""
+    return sha256(ssl.PEM_cert_to_DER_cert(ca.decode())).hexdigest()

@@ -1,0 +1,179 @@
+"""One manager: it takes part in the elections, follows the desired state, and knows its nodes' reports."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from lbmux import __version__
+from lbmux.errors import LbmuxError, SetupError
+from lbmux.manager.api_models import StatusAnswer
+from lbmux.manager.documents import NodeReport
+from lbmux.manager.identity import Identity
+from lbmux.manager.pool import Caller, NotPrimaryError, Pool
+from lbmux.manager.pool_state import POOL_ID, PoolState, follow_state, load_state
+from lbmux.manager.store.election import ELECTION, Leadership, campaign, epoch_now, hold, resign
+from lbmux.manager.store.store import CompactedError, Store, UnavailableError
+from lbmux.manager.stored_overrides import next_end
+
+log = logging.getLogger(__name__)
+RETRY_S, EXPIRY_S, RESIGN_S = 0.5, 0.5, 1.0
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The primary in office: its URL, and the epoch of its messages."""
+
+    url: str = ""
+    epoch: int | None = None
+
+
+class Signal:
+    """Wakes all who wait for the next change."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def send(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+@dataclass
+class Manager:
+    """The parts that requests use; ``running`` keeps them up to date.  ``url`` is where others reach this manager."""
+
+    store: Store
+    identity: Identity
+    url: str
+    clock: Callable[[], float] = time.time
+    state: PoolState = field(default_factory=PoolState)
+    primary: Primary = field(default_factory=Primary)
+    reports: dict[str, NodeReport] = field(default_factory=dict)
+    """By node, for those that are connected here."""
+    changed: Signal = field(default_factory=Signal)
+    """Sent when the state or the primary changed."""
+    pool_id: str = ""
+    _pool: Pool | None = None
+
+    @property
+    def is_primary(self) -> bool:
+        return self._pool is not None
+
+    @property
+    def pool(self) -> Pool:
+        """What the primary changes; raise NotPrimaryError elsewhere."""
+        if self._pool is None:
+            raise NotPrimaryError(self.primary.url)
+        return self._pool
+
+    def status(self) -> StatusAnswer:
+        return StatusAnswer(
+            pool=self.pool_id, name=self.identity.subject.name, version=__version__, is_primary=self.is_primary,
+            primary=self.primary.url, epoch=self.primary.epoch, revision=self.state.revision,
+            overrides=self.state.stored.version,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the store and stand for election; a primary that stops gives up its lease at once."""
+        await self._check_pool()
+        self.state = await load_state(self.store)
+        works = (self._follow_state, self._follow_primary, self._stand)
+        tasks = [asyncio.create_task(self._keep_on(work)) for work in works]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _check_pool(self) -> None:
+        entry, own = await self.store.get(POOL_ID), self.identity.subject
+        if entry is None:
+            raise SetupError("store", "it has no pool", "run `lbmux manager init` once, on the first manager")
+        self.pool_id = entry.value.decode()
+        if own.pool != self.pool_id or own.role != "manager":
+            what = f"{own.role} {own.name} of pool {own.pool}"
+            hint = "join this pool with a token for a manager"
+            raise SetupError(f"identity in {self.identity.directory}", f"it is of {what}, not {self.pool_id}", hint)
+
+    async def _keep_on(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start work again when the store did not answer, or when it ended."""
+        while True:
+            try:
+                await work()
+            except UnavailableError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(RETRY_S)
+            except LbmuxError as error:
+                log.error("%s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow_state(self) -> None:
+        async with aclosing(follow_state(self.store, self.state)) as states:
+            async for state in states:
+                self.state = state
+                self.changed.send()
+
+    async def _follow_primary(self) -> None:
+        seen = await self.store.read(ELECTION)
+        await self._see_primary()
+        with suppress(CompactedError):
+            async with aclosing(self.store.watch(ELECTION, seen.revision)) as batches:
+                async for _ in batches:
+                    await self._see_primary()
+
+    async def _see_primary(self) -> None:
+        entry = await self.store.get(ELECTION)
+        epoch = await epoch_now(self.store)
+        found = Primary(json.loads(entry.value)["url"], epoch) if entry and epoch is not None else Primary()
+        if found != self.primary:
+            self.primary = found
+            self.changed.send()
+
+    async def _stand(self) -> None:
+        """Be elected, and be primary until the lease is lost."""
+        leadership = await campaign(self.store, json.dumps({"url": self.url}).encode())
+        try:
+            await self._lead(leadership)
+        finally:
+            self._pool = None
+            log.info("no longer primary (epoch %d)", leadership.epoch)
+            self.changed.send()
+            with suppress(LbmuxError, TimeoutError):
+                async with asyncio.timeout(RESIGN_S):
+                    await resign(self.store, leadership)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        holding = asyncio.create_task(hold(self.store, leadership))
+        expiring: asyncio.Task[None] | None = None
+        try:
+            pool = Pool(self.store, leadership.guard, self.clock)
+            await pool.load()
+            await pool.record("primary", Caller(self.identity.subject.name), f"primary of epoch {leadership.epoch}")
+            self._pool = pool
+            log.info("primary (epoch %d)", leadership.epoch)
+            self.changed.send()
+            expiring = asyncio.create_task(self._expire(pool))
+            await asyncio.wait((holding, expiring), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in filter(None, (holding, expiring)):
+                task.cancel()
+            await asyncio.gather(*filter(None, (holding, expiring)), return_exceptions=True)
+
+    async def _expire(self, pool: Pool) -> None:
+        """Drop overrides that have ended."""
+        while True:
+            end = next_end(pool.state.overrides)
+            if end is not None and end <= self.clock():
+                with suppress(UnavailableError):
+                    await pool.expire()
+            await asyncio.sleep(EXPIRY_S)

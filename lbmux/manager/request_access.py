@@ -1,0 +1,37 @@
+"""Who makes a request: the holder of a token, or a node with a certificate."""
+
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from lbmux.manager.authority import CertificateError, Subject, subject_of
+from lbmux.manager.store.store import Store
+from lbmux.manager.tokens import TOKENS, AccessError, Token, check_secret, token_id
+
+
+async def token_of(request: web.Request, store: Store, clock: Callable[[], float]) -> Token:
+    """Return the token in the header `Authorization: Bearer TOKEN`; raise AccessError."""
+    kind, _, text = request.headers.get("Authorization", "").partition(" ")
+    if kind != "Bearer" or not text:
+        raise AccessError("a token is needed: Authorization: Bearer TOKEN", 401)
+    entry = await store.get(f"{TOKENS}{token_id(text)}")
+    stored = None if entry is None else Token.model_validate_json(entry.value)
+    check_secret(text, stored, clock())
+    assert stored is not None  # else refused
+    return stored
+
+
+def node_of(request: web.Request, pool: str) -> Subject:
+    """Return what the client's certificate says, which TLS has checked; raise AccessError."""
+    tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+    certificate = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
+    if certificate is None:
+        raise AccessError("a node's certificate is needed; `lbmux join` gets one", 401)
+    try:
+        subject = subject_of(certificate)
+    except CertificateError as error:
+        raise AccessError(str(error), 401) from error
+    if subject.pool != pool:
+        raise AccessError(f"node {subject.name} is of pool {subject.pool}; this is pool {pool}")
+    return subject

@@ -1,0 +1,88 @@
+"""A manager on SQLite and a loopback port, in a thread of its own."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lbmux.manager.admission import make_pool
+from lbmux.manager.api_client import ApiClient, trusting
+from lbmux.manager.http_server import HttpServer
+from lbmux.manager.identity import Identity
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.store.open_store import open_store
+
+WAIT_S = 10
+
+
+@dataclass(frozen=True)
+class Running:
+    """A primary; ``token`` is an admin's."""
+
+    manager: Manager
+    url: str
+    token: str
+    directory: Path
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.crt"
+
+    def client(self, token: str | None = None) -> ApiClient:
+        return ApiClient([self.url], self.token if token is None else token, trusting(self.ca.read_text()))
+
+    def options(self) -> list[str]:
+        """The command line's options for this manager."""
+        (self.directory / "token").write_text(self.token)
+        return ["--manager", self.url, "--manager-ca", str(self.ca), "--token-file", str(self.directory / "token")]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def running_manager(directory: Path) -> Iterator[Running]:
+    """A new pool's manager, once it is primary."""
+    started, stop, found = threading.Event(), asyncio.Event(), list[Running]()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(_serve(directory, found, started, stop))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert started.wait(WAIT_S) and found, errors
+        wait_for(lambda: found[0].manager.is_primary and found[0].manager.primary.url)
+        yield found[0]
+    finally:
+        if found:
+            found[0].loop.call_soon_threadsafe(stop.set)
+        thread.join(WAIT_S)
+    assert not errors and not thread.is_alive()
+
+
+async def _serve(directory: Path, found: list[Running], started: threading.Event, stop: asyncio.Event) -> None:
+    identity = Identity(directory / "identity")
+    async with open_store(str(directory / "store")) as store:
+        _, token = await make_pool(store, identity, "localhost", ["127.0.0.1"], time.time())
+        manager = Manager(store, identity, "")
+        async with HttpServer(manager).listening("127.0.0.1", 0) as port:
+            manager.url = f"https://127.0.0.1:{port}"
+            async with manager.running():
+                found.append(Running(manager, manager.url, token, identity.directory, asyncio.get_running_loop()))
+                started.set()
+                await stop.wait()
