@@ -10,12 +10,18 @@ import click
 from lbmux.cli import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lbmux.backends.override_commands import Change
     from lbmux.tools.simulate.simulation_result import SimulationResult, Tell
 
     Simulation = Callable[[Tell], SimulationResult]
 
 PROGRESS_STEP = 0.005
 """Progress is shown after this share of the work."""
+
+FILE_COLUMNS = 200
+"""Width of a table that does not go to a terminal."""
 
 
 class PrimeType(click.ParamType[int]):
@@ -156,6 +162,64 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
     return lambda tell: compare_flows(FlowComparison(scenarios or tuple(KINDS), chosen, **given), tell)
 
 
+@command.command()
+@options.config
+@click.option("--to", "target", metavar="FILE", type=options.PATH, help="The new file. [default: the same]")
+@click.option("--drain", "drained", metavar="BACKEND", multiple=True, help="Drain a backend, or SERVICE/BACKEND.")
+@click.option("--disable", "disabled", metavar="BACKEND", multiple=True, help="Disable a backend: its flows move.")
+@click.option("--remove", "removed", metavar="BACKEND", multiple=True, help="Remove a backend.")
+@click.option("--weight", "weights", metavar="BACKEND=WEIGHT", multiple=True, help="Change the weight of a backend.")
+@click.option("--add", "added", metavar="SERVICE=DIP[:PORT]", multiple=True, help="Add a backend.")
+@click.option(
+    "--connections", type=click.IntRange(1, 1 << 40), default=100_000, show_default=True,
+    help="Live connections of each service.",
+)  # fmt: skip
+@_repeats(100)
+@SEED
+@_simulation
+def change(
+    config: Path, target: Path | None, drained: tuple[str, ...], disabled: tuple[str, ...], removed: tuple[str, ...],
+    weights: tuple[str, ...], added: tuple[str, ...], **given: Any,
+) -> "Simulation":  # fmt: skip
+    """Show what a change of your configuration would move: slots, and live connections.
+
+    The change is a new file, or edits to the file, or both; edits may be repeated.  Connections in moved slots need a
+    flow entry to stay with their backend, those of a disabled backend lose it.  `lbmux config diff` counts the live
+    flows of a running mux.
+    """
+    from lbmux.config.loader import load
+    from lbmux.tools.simulate.config_change import ConfigChange
+    from lbmux.tools.simulate.config_change import change as simulate
+
+    edits = [_edit("drain", one) for one in drained] + [_edit("disable", one) for one in disabled]
+    edits += [_edit("remove", one) for one in removed] + [_edit("weight", one) for one in weights]
+    edits += [_edit("add", one) for one in added]
+    if target is None and not edits:
+        raise click.UsageError("needs a change: --to FILE, or an edit such as --drain BACKEND")
+    before = load(config)
+    return lambda tell: simulate(ConfigChange(before, load(target) if target else before, edits, **given), tell)
+
+
+def _edit(what: str, text: str) -> "Change":
+    """Parse the value of an option for an edit; raise BadParameter if it has no name or number."""
+    from lbmux.backends import override_commands as commands
+    from lbmux.cli.operate.backend_command import ends
+
+    name, _, value = text.partition("=")
+    if what == "add":
+        address, port = ends(value)
+        backend = {"dip": address} if port is None else {"dip": address, "port": port}
+        if not value:
+            raise click.BadParameter(f"{text!r} should be SERVICE=DIP[:PORT]", param_hint="--add")
+        return commands.add(name, backend, 0.0)
+    service, _, backend_name = name.rpartition("/")
+    if what == "weight":
+        if not value.isdecimal():
+            raise click.BadParameter(f"{text!r} should be BACKEND=WEIGHT", param_hint="--weight")
+        return commands.set_weight(int(value), backend_name, service or None, 0.0)
+    return commands.set_admin_state(what, backend_name, service or None, 0.0)  # type: ignore[arg-type]
+
+
 def _with_progress(simulation: "Simulation") -> "SimulationResult":
     """Run a simulation, with a progress bar if standard error is a terminal."""
     import sys
@@ -195,9 +259,19 @@ def _show(result: "SimulationResult", as_json: bool) -> None:
         click.echo(json.dumps(result.document(), indent=1))
         return
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_COLUMNS
+    if result.rows:
+        console.print(_table(result))
+    for note in result.notes or ([] if result.rows else ["no differences"]):
+        console.print(note, soft_wrap=True)
+
+
+def _table(result: "SimulationResult") -> "Table":
+    from rich.table import Table
+
     columns = list(dict.fromkeys(name for row in result.rows for name in row))
     heads = (name.replace("percent", "%").replace("_", " ") for name in columns)
     table = Table(*heads, title=result.title, title_justify="left")
@@ -205,9 +279,7 @@ def _show(result: "SimulationResult", as_json: bool) -> None:
         table.add_row(*(_text(row.get(name)) for name in columns))
     for name, column in zip(columns, table.columns, strict=True):
         column.justify = "left" if isinstance(result.rows[0].get(name), str) else "right"
-    console.print(table)
-    for note in result.notes:
-        console.print(note, soft_wrap=True)
+    return table
 
 
 def _text(value: Any) -> str:

@@ -108,7 +108,7 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
 
     This survives a restart. Without a manager, give a --control for its host's agent, then one for each mux.
     """
-    address, port = _ends(dip)
+    address, port = ends(dip)
     managed = {name: more.pop(name) for name in MANAGED}
     given = {"dip": address, "port": port, **more}
     backend = {name: value for name, value in given.items() if value is not None}
@@ -118,7 +118,7 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
     _send(controls, as_json, "add", service=service, backend=backend)
 
 
-def _ends(text: str) -> tuple[str, int | None]:
+def ends(text: str) -> tuple[str, int | None]:
     """Split text into address and port; an IPv6 address before a port is in brackets.  The daemon validates both."""
     found = ENDS.fullmatch(text)
     assert found is not None  # the last alternative matches anything

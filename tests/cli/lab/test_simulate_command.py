@@ -7,7 +7,9 @@ import pytest
 
 from lbmux.cli.main import run
 
+SERVICES = Path(__file__).parents[3] / "pcaps" / "services.yaml"
 SMALL = {
+    "change": ("-c", str(SERVICES), "--drain", "h1"),
     "balance": ("--size", "211", "--backends", "10", "--views", "20", "--repeats", "2"),
     "resilience": ("--size", "211", "--backends", "10", "--failures", "1", "--failures", "2", "--repeats", "2"),
     "flows": ("planned", "--policy", "base", "--policy", "newest", "--repeats", "1"),
@@ -39,6 +41,9 @@ def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.Captu
         (["balance", "--size", "many"], "'many' is not a number"),
         (["balance", "--repeats", "0"], "--repeats"),
         (["balance", "--plot", "x.jpeg"], "should end in .png"),
+        (["change", "-c", str(SERVICES)], "needs a change"),
+        (["change", "-c", str(SERVICES), "--weight", "h1"], "should be BACKEND=WEIGHT"),
+        (["change", "-c", str(SERVICES), "--add", "web"], "should be SERVICE=DIP[:PORT]"),
         (["flows", "unplanned"], "'unplanned' is not one of planned, all"),
         (["flows", "--policy", "none"], "'none' is not one of: every; all"),
         (["resilience", *SMALL["resilience"], "--failures", "10"], "from 1 to 9"),
@@ -53,3 +58,22 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     for option, file in (("--csv", "x.csv"), ("--plot", "x.png")):
         assert run(["simulate", "balance", *SMALL["balance"], option, str(tmp_path / "none" / file)]) == 1
         assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("edit", [("--drain", "nope"), ("--add", "web=10.1.9"), ("--weight", "h1=70000")])
+def test_an_edit_that_does_not_apply(edit: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "change", "-c", str(SERVICES), *edit]) == 1
+    assert capsys.readouterr().err.startswith("lbmux: ")
+
+
+def test_a_change_that_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "change", "-c", str(SERVICES), "--to", str(SERVICES)]) == 0
+    assert "without a change" in capsys.readouterr().out
+
+
+def test_edits_may_name_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["simulate", "change", "-c", str(SERVICES), "--weight", "web/h1=3", "--add", "web=10.1.9.2:81", "-j"]) == 0
+    )
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["service"] == "web" and row["need_entries"] > 0
