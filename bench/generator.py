@@ -7,9 +7,11 @@ it rewrites every header. A second program on the same interface counts and drop
 from lbmux.datapath.checksums import fold
 from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, TCP_PROTOCOL, TYPE_IPV4, ethernet, ipv4, tcp
+from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_TX
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 PATTERN = layout(
     ("next", "u8"),

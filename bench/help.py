@@ -29,11 +29,12 @@ from lbmux.linux.sock_diag import Connections
 from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import MuxContext, MuxSlowPath, vips_of
-from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
-from lbmux.wire.packet import ETHERNET_BYTES, ip_packet
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.numbers import ACK, IPIP_PROTOCOL, TCP_PROTOCOL
+from lbmux.wire.packet import ip_packet, tcp_header
 
 PACKETS, FLOWS, CONNECTIONS = 5000, 4096, 96
 NO_LIMIT = 1_000_000
@@ -78,8 +79,7 @@ def _cpu_us(work: Callable[[], None], times: int) -> float:
 
 
 def _segment(port: int) -> bytes:
-    header = HEADER.pack(port, PORT, 1, 1, TCP_BYTES // 4 << 4, ACK, 0, 0, 0)
-    return ip_packet(ip_address(CLIENT), ip_address(VIP), TCP, header)
+    return ip_packet(ip_address(CLIENT), ip_address(VIP), TCP_PROTOCOL, tcp_header(port, PORT, ACK, 1, 1))
 
 
 def _flow(port: int) -> Flow:
@@ -138,7 +138,7 @@ def _mux_us(backends: int) -> float:
         owner = forwarder.owner(_flow(port))
         assert owner is not None
         (_, frame) = forwarder.tunnel(_segment(port), owner)[0]
-        back = ip_packet(hosts[owner], LOCAL[0], 4, _segment(port))
+        back = ip_packet(hosts[owner], LOCAL[0], IPIP_PROTOCOL, _segment(port))
         frames.append(frame[:ETHERNET_BYTES] + back)
 
     def work() -> None:

@@ -24,7 +24,6 @@ from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
 from lbmux.datapath.context import TABLE_SYMBOL
-from lbmux.datapath.headers import ACK, SYN
 from lbmux.datapath.tables import Sizes
 from lbmux.frames.tap_reader import TapReader
 from lbmux.frames.xdp import Kernel
@@ -38,6 +37,7 @@ from lbmux.targets.bpf.test_runs import TestRunner, run_live
 from lbmux.targets.regions import Tables
 from lbmux.tracing.prefilter_builder import prefilter_of
 from lbmux.tracing.trace_budget import FRAMES_A_SECOND
+from lbmux.wire.numbers import ACK, SYN
 
 SECONDS = 1.5
 FIRST_FRAMES = 200_000

@@ -8,11 +8,12 @@ from lbmux.datapath import mux
 from lbmux.datapath.context import current_worker, frame, frame_end, grow, settings, worker_limit, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import bucket_at, first_way, flow_hash
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TYPE_IPV4, ethernet, ipv4
+from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
 from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import CLOSING, flow_row, settings_row
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES
 
 
 def drop(ctx):

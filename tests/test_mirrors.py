@@ -57,7 +57,7 @@ ELSEWHERE = {
     "daemons/tunnel_sockets.py": "daemons/test_agent_daemon.py",
     "datapath/access.py": "datapath/test_mux.py",
     "datapath/context.py": "datapath/test_mux.py",
-    "datapath/headers.py": "datapath/test_parse.py",
+    "datapath/headers.py": "wire/test_header_layouts.py",
     "datapath/match.py": "tables/test_address_map.py",
     "datapath/memory.py": "datapath/test_branchless.py",
     "datapath/prefilter.py": "targets/bpf/test_tapped_programs.py",
@@ -156,6 +156,8 @@ ELSEWHERE = {
     "tools/web/table_view.py": "tools/web/test_web_server.py",
     "tools/web/web_access.py": "tools/web/test_web_server.py",
     "tools/web/web_routers.py": "tools/web/test_pool_status.py",
+    "wire/icmp_types.py": "slowpath/test_icmp_errors.py",
+    "wire/numbers.py": "wire/test_header_layouts.py",
 }
 
 

@@ -46,7 +46,7 @@ def _root() -> Path:
 def digest() -> str:
     """Return a digest of the sources of every layer with compiled code and of the compilers' versions."""
     state = hashlib.sha256(" ".join((sys.version, version("numba"), version("llvmlite"), version("numpy"))).encode())
-    for layer in ("codegen", "datapath", "targets", "frames", "tables"):
+    for layer in ("wire", "codegen", "datapath", "targets", "frames", "tables"):
         for path in sorted((PACKAGE / layer).rglob("*.py")):
             state.update(path.read_bytes())
     return state.hexdigest()[:16]

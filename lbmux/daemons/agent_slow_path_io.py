@@ -3,7 +3,6 @@
 import ctypes
 import os
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.datapath.context import KNOWN_LOCAL
-from lbmux.datapath.headers import ACK, ETHERNET_BYTES
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
@@ -30,12 +28,11 @@ from lbmux.tables.upkeep import Upkeep, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, by_route, note_slow_path
-from lbmux.wire.packet import ip_packet, read_frame
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.numbers import ACK
+from lbmux.wire.packet import ethernet_header, ip_packet, read_frame, tcp_header
 
 BUFFER_BYTES = 1 << 17
-LEAST_TRANSPORT = struct.pack("!IIBBHHH", 0, 0, 0x50, ACK, 0, 0, 0)
-"""The TCP header after the ports; read as UDP it is a datagram whose length is never checked."""
-BLANK_LINK = bytes(ETHERNET_BYTES - 2)
 MOST_TURNS = 2
 """A reassembled packet may itself carry an inner fragment, so it passes the slow path twice at most."""
 _INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
@@ -158,9 +155,8 @@ class SlowAgent:
 
     def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
         """VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
-        ports = struct.pack("!HH", flow.vip_port, flow.client_port)
-        packet = ip_packet(flow.vip, flow.client, flow.protocol, ports + LEAST_TRANSPORT)
-        self._load(BLANK_LINK + (b"\x08\x00" if flow.vip.version == 4 else b"\x86\xdd") + packet)
+        segment = tcp_header(flow.vip_port, flow.client_port, ACK)  # UDP's length and checksum are not checked
+        self._load(ethernet_header(flow.vip.version) + ip_packet(flow.vip, flow.client, flow.protocol, segment))
         self._worker.outbound(self._one, now_ticks())
         if self._one.verdict[0] != Verdict.REPLIED:
             return None

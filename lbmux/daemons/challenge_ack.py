@@ -22,7 +22,7 @@ from lbmux.slowpath.resets import outside_of_window
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.lost_flows import Backends, lost_flows
 from lbmux.tables.snapshot import Snapshot
-from lbmux.wire.internet_checksum import TCP
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ChallengeAckProbe:
         found = await asyncio.to_thread(lambda: list(lost_flows(before, lost)))
         at_once = max(1, round(per_s * PAUSE_S))
         for first in range(0, len(found), at_once):
-            segments = (outside_of_window(Flow(TCP, *ends)) for ends in found[first : first + at_once])
+            segments = (outside_of_window(Flow(TCP_PROTOCOL, *ends)) for ends in found[first : first + at_once])
             self._send([Sent(BY_ROUTE, segment) for segment in segments])
             await asyncio.sleep(at_once / per_s)
         if found:

@@ -10,7 +10,6 @@ import logging
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,14 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.fragment_owner import CARRIES
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
 from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import TraceEvent, by_route, note_slow_path
+from lbmux.wire.numbers import IP_IN_IP
+from lbmux.wire.packet import destination_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Sender:
             self._silence = [
                 socket.socket(family, socket.SOCK_RAW, protocol)
                 for family in (socket.AF_INET, socket.AF_INET6)
-                for protocol in CARRIES.values()
+                for protocol in IP_IN_IP.values()
             ]
         except PermissionError as error:
             raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
@@ -92,9 +92,7 @@ class Sender:
         return taken
 
     def _by_route(self, packet: bytes) -> None:
-        version = packet[0] >> 4
-        destination = ip_address(packet[16:20] if version == 4 else packet[24:40])
-        self._packets[version].sendto(packet, (str(destination), 0))
+        self._packets[version_of(packet)].sendto(packet, (str(destination_of(packet)), 0))
 
     def _name(self, index: int) -> str:
         if index not in self._names:

@@ -20,7 +20,6 @@ from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.datapath.context import backends, context_at, frame, frame_end, settings
 from lbmux.datapath.encapsulate import encapsulate
-from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.memory import at_address, int64, swap16, u32
 from lbmux.datapath.parse import PARSED, parse, source_port
 from lbmux.datapath.tables import backend_row, settings_row
@@ -34,6 +33,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker, context_row, enter
 from lbmux.targets.regions import Tables
+from lbmux.wire.numbers import UDP_PROTOCOL
 
 DEVICE = "lbmux-probe%d"
 CAPACITY = 64

@@ -37,20 +37,7 @@ from lbmux.datapath.context import (
 from lbmux.datapath.decapsulate import Tunnel, combine_ecn, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
-from lbmux.datapath.headers import (
-    ACK,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    RST,
-    SYN,
-    TCP_PROTOCOL,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    ethernet,
-    icmp,
-    ipv4,
-    ipv6,
-)
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, icmp, ipv4, ipv6
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32, u64
 from lbmux.datapath.mux import merge_verifier_paths, run_counted
@@ -70,6 +57,8 @@ from lbmux.datapath.parse import (
 from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
+from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES
+from lbmux.wire.numbers import ACK, RST, SYN, TCP_PROTOCOL
 
 DELIVERED, REPLIED, NO_HEADROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_HEADROOM)
 HAIRPIN = int(Verdict.HAIRPIN)

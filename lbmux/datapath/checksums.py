@@ -4,8 +4,10 @@ Sums are over words as loaded. Ones' complement addition gives the same result i
 2B), so nothing is swapped.
 """
 
-from lbmux.datapath.headers import IPV6_BYTES, TCP_PROTOCOL, ipv4, ipv6, tcp, udp
+from lbmux.datapath.headers import ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import advance, int64, layout, rows, step, swap16, u16, u32, u64
+from lbmux.wire.header_layouts import IPV6_BYTES
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 word_row, byte_row = rows(layout(("value", "u2"))), rows(layout(("value", "u1")))
 

@@ -10,32 +10,15 @@ from collections import namedtuple
 from lbmux.datapath.checksums import replace
 from lbmux.datapath.context import frame, frame_end, frame_length, grow, is_plain
 from lbmux.datapath.encapsulate import type_at, write_ethernet
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
-    GENEVE,
-    GRE,
-    GRE_PROTOCOL,
-    GUE,
-    IPIP_PROTOCOL,
-    IPV6_PROTOCOL,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    UDP_BYTES,
-    UDP_PROTOCOL,
-    ethernet,
-    geneve,
-    gre,
-    gue,
-    ipv4,
-    ipv6,
-    udp,
-)
+from lbmux.datapath.headers import GENEVE, GRE, GUE, TYPE_IPV4, TYPE_IPV6, ethernet, geneve, gre, gue, ipv4, ipv6, udp
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import advance, beyond, int64, step, swap32, u16, u32, u64
 from lbmux.datapath.parse import PARSED, destination_port, headers_at, mapped, network_offset
 from lbmux.datapath.quic import byte
 from lbmux.datapath.tables import ENTROPY_MUX, MUX, TUNNEL_ADDRESS
 from lbmux.datapath.verdicts import Verdict
+from lbmux.wire.header_layouts import ETHERNET_BYTES, UDP_BYTES
+from lbmux.wire.numbers import GRE_PROTOCOL, IPIP_PROTOCOL, IPV6_PROTOCOL, UDP_PROTOCOL
 
 NOT_TUNNELLED, NOT_A_MUX, FRAGMENT = int(Verdict.NOT_TUNNELLED), int(Verdict.NOT_A_MUX), int(Verdict.FRAGMENT)
 GRE_BYTES, GUE_BYTES, GENEVE_BYTES = GRE.itemsize, GUE.itemsize, GENEVE.itemsize

@@ -15,16 +15,9 @@ from lbmux.datapath.flows import flow_hash, second_hash
 from lbmux.datapath.headers import (
     DONT_FRAGMENT,
     GENEVE,
-    GRE_PROTOCOL,
     GUE,
-    IPIP_PROTOCOL,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    IPV6_PROTOCOL,
     TYPE_IPV4,
     TYPE_IPV6,
-    UDP_BYTES,
-    UDP_PROTOCOL,
     ethernet,
     geneve,
     gre,
@@ -53,6 +46,8 @@ from lbmux.datapath.parse import unmapped
 from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_MASK, OUTER_IPV6
 from lbmux.datapath.tables import GENEVE as GENEVE_KIND
 from lbmux.datapath.verdicts import Verdict
+from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES, UDP_BYTES
+from lbmux.wire.numbers import GRE_PROTOCOL, IPIP_PROTOCOL, IPV6_PROTOCOL, UDP_PROTOCOL
 
 FORWARDED, TOO_BIG, NO_HEADROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_HEADROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)

@@ -12,7 +12,6 @@ Every worker has its own table, so there are no locks. User space reads all of t
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
 from lbmux.datapath.context import bucket_limit, current_worker, flows, lookups, settings
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.headers import FIN, RST, SYN
 from lbmux.datapath.memory import advance, int32, int64, prefetch, step, u8, u16, u32, u64, unlikely
 from lbmux.datapath.tables import (
     BUCKET_BYTES,
@@ -32,6 +31,7 @@ from lbmux.datapath.tables import (
     lookup_row,
     settings_row,
 )
+from lbmux.wire.numbers import FIN, RST, SYN
 
 ALL_WAYS = (1 << WAYS) - 1
 SECOND = 0x9E3779B9

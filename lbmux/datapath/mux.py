@@ -31,7 +31,6 @@ from lbmux.datapath.context import (
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
-from lbmux.datapath.headers import ACK, ETHERNET_BYTES, IPV4_BYTES, SYN, TCP_PROTOCOL
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
@@ -57,6 +56,8 @@ from lbmux.datapath.tables import (
     traffic_row,
 )
 from lbmux.datapath.verdicts import VERDICTS, Verdict
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES
+from lbmux.wire.numbers import ACK, SYN, TCP_PROTOCOL
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)

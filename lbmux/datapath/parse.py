@@ -11,27 +11,12 @@ from collections import namedtuple
 
 from lbmux.datapath.context import frame_length, is_plain
 from lbmux.datapath.headers import (
-    AUTHENTICATION,
-    DESTINATION_OPTIONS,
-    ETHERNET_BYTES,
-    FRAGMENT_HEADER,
     FRAGMENTED,
-    HOP_BY_HOP,
-    ICMP_PROTOCOL,
-    ICMPV6_PROTOCOL,
-    IPV4_BYTES,
-    IPV6_BYTES,
     MORE_OR_OFFSET,
-    ROUTING,
-    TAG_BYTES,
-    TCP_BYTES,
-    TCP_PROTOCOL,
     TYPE_IPV4,
     TYPE_IPV6,
     TYPE_QINQ,
     TYPE_VLAN,
-    UDP_BYTES,
-    UDP_PROTOCOL,
     ethernet,
     extension,
     ipv4,
@@ -42,12 +27,32 @@ from lbmux.datapath.headers import (
 )
 from lbmux.datapath.memory import advance, beyond, int64, step, swap16, u16, u32, u64
 from lbmux.datapath.verdicts import Verdict
+from lbmux.wire.header_layouts import (
+    ETHERNET_BYTES,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    MOST_EXTENSIONS,
+    MOST_TAGS,
+    TAG_BYTES,
+    TCP_BYTES,
+    UDP_BYTES,
+)
+from lbmux.wire.numbers import (
+    AUTHENTICATION,
+    DESTINATION_OPTIONS,
+    FRAGMENT_HEADER,
+    HOP_BY_HOP,
+    ICMP_PROTOCOL,
+    ICMPV6_PROTOCOL,
+    ROUTING,
+    TCP_PROTOCOL,
+    UDP_PROTOCOL,
+)
 
 TRUNCATED, NOT_IP, VLAN = int(Verdict.TRUNCATED), int(Verdict.NOT_IP), int(Verdict.VLAN)
 MALFORMED, OPTIONS, FRAGMENT = int(Verdict.MALFORMED), int(Verdict.OPTIONS), int(Verdict.FRAGMENT)
 ICMP, PROTOCOL = int(Verdict.ICMP), int(Verdict.PROTOCOL)
 PARSED = 0
-MOST_EXTENSIONS, MOST_TAGS = 8, 2
 
 Packet = namedtuple(
     "Packet",

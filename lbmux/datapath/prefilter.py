@@ -5,19 +5,10 @@ It runs only while a trace client is connected. A prefilter is coarser than the 
 """
 
 from lbmux.datapath.context import frame, frame_end
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    ethernet,
-    ipv4,
-    ipv6,
-    tcp,
-)
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
 from lbmux.datapath.parse import mapped
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES
 
 PREFILTER = layout(
     ("source_high", "u8"), ("source_low", "u8"), ("source_high_mask", "u8"), ("source_low_mask", "u8"),

@@ -4,10 +4,11 @@ This is the plaintext form of draft-ietf-quic-load-balancers: a connection id be
 bits name the configuration, followed by the server id of up to eight bytes.
 """
 
-from lbmux.datapath.headers import UDP_BYTES, UDP_PROTOCOL
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, u16, u64, unlikely
 from lbmux.datapath.tables import SERVER_ID
+from lbmux.wire.header_layouts import UDP_BYTES
+from lbmux.wire.numbers import UDP_PROTOCOL
 
 byte, wide = header(layout(("value", "u1"))), header(layout(("value", "u8")))
 

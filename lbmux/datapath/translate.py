@@ -8,9 +8,11 @@ from numba.extending import overload
 
 from lbmux.datapath.checksums import replace, replace_wide
 from lbmux.datapath.context import frame, frame_end, replace_transport_checksum
-from lbmux.datapath.headers import IPV6_BYTES, TCP, TCP_BYTES, TCP_PROTOCOL, UDP, ipv4, ipv6, tcp, udp
+from lbmux.datapath.headers import TCP, UDP, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, layout, step, swap16, u16, u32, u64
 from lbmux.datapath.parse import unmapped
+from lbmux.wire.header_layouts import IPV6_BYTES, TCP_BYTES
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 TCP_CHECKSUM, UDP_CHECKSUM = TCP.fields["checksum"][1], UDP.fields["checksum"][1]  # type: ignore[index]
 """Offsets in the transport header."""

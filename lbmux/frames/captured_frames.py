@@ -14,10 +14,11 @@ from numba import types
 from numpy.typing import NDArray
 
 from lbmux.datapath.context import CUT
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES, ethernet
+from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import Pointer, at_address, int64, step, swap32, u8, u16, u32, u64
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.links import ETHERNET, link_header
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES
 
 CAPACITY = 1024
 ARENA_BYTES = 1 << 20

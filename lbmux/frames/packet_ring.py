@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
-from lbmux.datapath.headers import TAG_BYTES, TYPE_VLAN
+from lbmux.datapath.headers import TYPE_VLAN
 from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rows, step, swap16, u64, unlikely
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
@@ -44,6 +44,7 @@ from lbmux.frames.super_frames import (
     super_row,
     vnet_row,
 )
+from lbmux.wire.header_layouts import TAG_BYTES
 
 log = logging.getLogger(__name__)
 

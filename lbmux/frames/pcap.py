@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.memory import at_address, int64, layout, rows, u32, u64
 from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.captured_frames import (
@@ -29,6 +28,7 @@ from lbmux.frames.captured_frames import (
     put,
 )
 from lbmux.frames.links import KNOWN_LINKS, LINK_ETHERNET, LINK_RAW, LINKS, is_bare
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 MICROSECONDS, NANOSECONDS, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 """The file's first four bytes, which give its byte order and its unit of time."""

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6
 from lbmux.datapath.memory import at_address, layout, rows
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.sendmmsg import MESSAGE, Messages, sendmmsg, vector_row
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 SOCKADDR_IN = layout(("family", "u2"), ("port", "u2"), ("address", "u4"), *((f"pad{i}", "u8") for i in range(3)))
 SOCKADDR_IN6 = layout(

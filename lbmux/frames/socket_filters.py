@@ -5,13 +5,27 @@ import struct
 
 import numpy as np
 
+from lbmux.wire.header_layouts import ETHERNET, ETHERNET_BYTES, IPV4, IPV6_BYTES, PORTS, PROTOCOL_AT
+from lbmux.wire.numbers import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    FRAGMENT_HEADER,
+    GRE_PROTOCOL,
+    ICMP_BY_VERSION,
+    IPIP_PROTOCOL,
+    IPV6_PROTOCOL,
+    MF,
+    OFFSET_MASK,
+    TCP_PROTOCOL,
+    UDP_PROTOCOL,
+)
+
 SO_ATTACH_FILTER = 26
 WHOLE = 0x40000
 LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
 ABOVE, AT_LEAST = 0x25, 0x35
-TCP, ICMP = 6, {4: 1, 6: 58}
-TUNNEL_PROTOCOLS, UDP = (4, 41, 47, 44), 17  # IP in IP, IPv6 in IP, GRE, and a fragment in IPv6
-FRAGMENT_AT, MORE_OR_OFFSET, OFFSET = 20, 0x3FFF, 0x1FFF
+TUNNEL_PROTOCOLS = (IPIP_PROTOCOL, IPV6_PROTOCOL, GRE_PROTOCOL, FRAGMENT_HEADER)  # the last in IPv6 only
+FRAGMENT_AT, PORT_AT = ETHERNET_BYTES + IPV4.at("fragment"), PORTS.at("destination_port")
 
 Line = tuple[int, int, int, int]
 """(code, instructions to skip if true, if false, number)"""
@@ -24,29 +38,31 @@ def tunnels(*udp_ports: int) -> tuple[Line, ...]:
 
     Only the first fragment has the port, so all UDP fragments are accepted.
     """
-    over_ipv4 = _of_protocol((LOAD_BYTE, 23), ((HEADER_LENGTH, 14), (LOAD_HALF_BEHIND, 16)), udp_ports, FRAGMENT_AT)
-    over_ipv6 = _of_protocol((LOAD_BYTE, 20), ((LOAD_HALF, 56),), udp_ports)
+    port = (HEADER_LENGTH, ETHERNET_BYTES), (LOAD_HALF_BEHIND, ETHERNET_BYTES + PORT_AT)
+    port6 = ((LOAD_HALF, ETHERNET_BYTES + IPV6_BYTES + PORT_AT),)
+    over_ipv4 = _of_protocol((LOAD_BYTE, ETHERNET_BYTES + PROTOCOL_AT[4]), port, udp_ports, FRAGMENT_AT)
+    over_ipv6 = _of_protocol((LOAD_BYTE, ETHERNET_BYTES + PROTOCOL_AT[6]), port6, udp_ports)
     return (
-        (LOAD_HALF, 0, 0, 12),
-        (EQUAL, 0, len(over_ipv4), 0x0800), *over_ipv4,
-        (EQUAL, 0, len(over_ipv6), 0x86DD), *over_ipv6,
+        (LOAD_HALF, 0, 0, ETHERNET.at("type")),
+        (EQUAL, 0, len(over_ipv4), ETHERTYPE_IPV4), *over_ipv4,
+        (EQUAL, 0, len(over_ipv6), ETHERTYPE_IPV6), *over_ipv6,
         *NOTHING,
     )  # fmt: skip
 
 
 def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
     """Accept ICMP, and TCP and UDP to one of these ports. The socket must deliver no link header."""
-    port: tuple[Line, ...] = ((LOAD_HALF, 0, 0, 42),)
+    port: tuple[Line, ...] = ((LOAD_HALF, 0, 0, IPV6_BYTES + PORT_AT),)
     whole: tuple[Line, ...] = ()
     if version == 4:
-        port = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, 2))
-        whole = ((LOAD_HALF, 0, 0, 6), (ANY_BIT, len(port) + 2, 0, OFFSET))
+        port = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, PORT_AT))
+        whole = ((LOAD_HALF, 0, 0, IPV4.at("fragment")), (ANY_BIT, len(port) + 2, 0, OFFSET_MASK))
     judged = len(whole) + len(port) + 2
     return (
-        (LOAD_BYTE, 0, 0, 9 if version == 4 else 6),
-        (EQUAL, judged + 3, 0, ICMP[version]),
-        (EQUAL, 1, 0, TCP),
-        (EQUAL, 0, judged, UDP),
+        (LOAD_BYTE, 0, 0, PROTOCOL_AT[version]),
+        (EQUAL, judged + 3, 0, ICMP_BY_VERSION[version]),
+        (EQUAL, 1, 0, TCP_PROTOCOL),
+        (EQUAL, 0, judged, UDP_PROTOCOL),
         *whole,
         *port,
         (AT_LEAST, 0, 1, first_port),
@@ -58,7 +74,9 @@ def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
 
 def tcp_to(port: int, version: int) -> tuple[Line, ...]:
     """Accept TCP segments to a port, for a raw socket. It delivers the IPv4 header, but not the IPv6 header."""
-    load = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, 2)) if version == 4 else ((LOAD_HALF, 0, 0, 2),)
+    load = (
+        ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, PORT_AT)) if version == 4 else ((LOAD_HALF, 0, 0, PORT_AT),)
+    )
     return (*load, (EQUAL, 0, 1, port), (RETURN, 0, 0, WHOLE), *NOTHING)
 
 
@@ -70,10 +88,10 @@ def _of_protocol(
     program: list[Line] = [(protocol[0], 0, 0, protocol[1])]
     for number in TUNNEL_PROTOCOLS:
         program.append((EQUAL, lines - len(program) - 1, 0, number))
-    program.append((EQUAL, 0, lines - len(program) - 2, UDP))
+    program.append((EQUAL, 0, lines - len(program) - 2, UDP_PROTOCOL))
     if fragment_at:
         program.append((LOAD_HALF, 0, 0, fragment_at))
-        program.append((ANY_BIT, lines - len(program) - 1, 0, MORE_OR_OFFSET))
+        program.append((ANY_BIT, lines - len(program) - 1, 0, MF | OFFSET_MASK))
     program += [(code, 0, 0, offset) for code, offset in port]
     for number in udp_ports:
         program.append((EQUAL, lines - len(program) - 1, 0, number))

@@ -13,24 +13,7 @@ which another balancer may have added, are corrected too.
 from numba import types
 
 from lbmux.datapath.checksums import fold, sum_of
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
-    FIN,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    TAG_BYTES,
-    TCP_PROTOCOL,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    UDP_BYTES,
-    UDP_PROTOCOL,
-    ethernet,
-    ipv4,
-    ipv6,
-    tag,
-    tcp,
-    udp,
-)
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6, tag, tcp, udp
 from lbmux.datapath.memory import (
     Pointer,
     advance,
@@ -46,8 +29,10 @@ from lbmux.datapath.memory import (
     u32,
     u64,
 )
-from lbmux.datapath.parse import MOST_TAGS, is_extension, is_tag
+from lbmux.datapath.parse import is_extension, is_tag
 from lbmux.frames.batch import HEADROOM_BYTES
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, MOST_TAGS, TAG_BYTES, UDP_BYTES
+from lbmux.wire.numbers import FIN, TCP_PROTOCOL, UDP_PROTOCOL
 
 VNET = layout(
     ("flags", "u1"), ("kind", "u1"), ("header_bytes", "u2"), ("size", "u2"), ("checksum_start", "u2"),

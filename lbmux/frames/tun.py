@@ -14,10 +14,11 @@ from numba import types
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, ethernet, ipv4
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4
 from lbmux.datapath.memory import Pointer, at_address, u64
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 TUNSETIFF, TUNSETPERSIST, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x400454CB, 0x0001, 0x1000
 STRIDE_BYTES = 65536 + 256

@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from lbmux.addresses import FAMILIES
 from lbmux.health.probe import ProbeError, Target
 from lbmux.plurals import counted
+from lbmux.wire.header_layouts import ICMP_ECHO
+from lbmux.wire.icmp_types import ECHO_REPLIES, ECHO_REQUESTS
+from lbmux.wire.internet_checksum import checksum
+from lbmux.wire.numbers import ICMP_BY_VERSION
+from lbmux.wire.packet import ipv4_header_bytes
 
 MAX_BYTES = 65535
 RECURSION, RESPONSE = 0x0100, 0x8000
 """Bits of the flags in a DNS header."""
 TYPE_A, TYPE_NS, CLASS_IN = 1, 2, 1
-ECHO = {4: (socket.IPPROTO_ICMP, 8, 0), 6: (socket.IPPROTO_ICMPV6, 128, 129)}
-"""Maps the IP version to the protocol, the type of an echo request and the type of a reply."""
 _numbers = itertools.count()
 
 
@@ -65,25 +68,18 @@ async def dns(target: Target) -> str:
     return "answered"
 
 
-def checksum(packet: bytes) -> int:
-    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
 async def icmp(target: Target) -> str:
     """Ping with a raw socket: a new network namespace does not allow ping sockets."""
     loop, version = asyncio.get_running_loop(), target.dip.version
-    protocol, request, reply = ECHO[version]
-    end = struct.pack("!2H", os.getpid() & 0xFFFF, next(_numbers) & 0xFFFF)
-    packet = struct.pack("!BBH", request, 0, 0) + end
-    if version == 4:  # the kernel computes it for IPv6
-        packet = struct.pack("!BBH", request, 0, checksum(packet)) + end
-    with _socket(target, socket.SOCK_RAW, protocol) as sock:
-        await loop.sock_sendall(sock, packet)
+    identifier, number = os.getpid() & 0xFFFF, next(_numbers) & 0xFFFF
+    request = ICMP_ECHO.pack(type=ECHO_REQUESTS[version], identifier=identifier, sequence=number)
+    request = ICMP_ECHO.replace(request, checksum=checksum(request))  # for IPv6 the kernel replaces it
+    with _socket(target, socket.SOCK_RAW, ICMP_BY_VERSION[version]) as sock:
+        await loop.sock_sendall(sock, request)
         while True:
             answer = await loop.sock_recv(sock, MAX_BYTES)
-            at = (answer[0] & 0xF) * 4 if version == 4 else 0  # IPv4 raw sockets include the IP header
-            if answer[at] == reply and answer[at + 4 : at + 8] == end:
-                return "answered"
+            start = ipv4_header_bytes(answer) if version == 4 else 0  # IPv4 raw sockets include the IP header
+            if len(answer) >= start + ICMP_ECHO.size:
+                reply = ICMP_ECHO.unpack(answer, start)
+                if (reply.type, reply.identifier, reply.sequence) == (ECHO_REPLIES[version], identifier, number):
+                    return "answered"

@@ -12,7 +12,6 @@ import math
 import select
 import signal
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +29,8 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import byte_counters, set_route
 from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, WEB_PORT, Route
+from lbmux.wire.numbers import TCP_PROTOCOL
+from lbmux.wire.packet import read_ip
 
 TRANSFER_BYTES = 50_000_000
 MEGABYTES = TRANSFER_BYTES // 10**6
@@ -39,7 +40,7 @@ HELD_CONNECTIONS = 50
 SETTLE_S = 2.0
 """Seconds that connections are watched after a change."""
 DEVIATIONS = 4.0
-ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
+ETH_P_ALL = 0x0003
 COMPILING = "; compiling (once)…"
 MUXES, HOSTS = ("mux1", "mux2"), ("host1", "host2", "host3")
 KILLED, LEFT = MUXES
@@ -206,10 +207,9 @@ def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int
         while (left := deadline - time.monotonic()) > 0:
             if select.select([sock], [], [], left)[0]:
                 packet, origin = sock.recvfrom(65536)
-                length = 4 * (packet[0] & 15)
-                sent = origin[2] == socket.PACKET_OUTGOING and origin[1] == ETH_P_IP
-                if sent and packet[9] == socket.IPPROTO_TCP:
-                    source, destination = struct.unpack_from("!HH", packet, length)
+                tcp = read_ip(packet) if origin[2] == socket.PACKET_OUTGOING else None
+                if tcp is not None and tcp.protocol == TCP_PROTOCOL and tcp.ports is not None:
+                    source, destination = tcp.ports
                     if destination == destination_port:
                         found.add(source)
     return found

@@ -23,8 +23,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.datapath.headers import ICMP_PROTOCOL, ICMPV6_PROTOCOL, TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import AGENT_MARK
+from lbmux.wire.numbers import ICMP_PROTOCOL, ICMPV6_PROTOCOL, TCP_PROTOCOL, UDP_PROTOCOL
 
 TABLE = 9118
 PROTOCOL = 140

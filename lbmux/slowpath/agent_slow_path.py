@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES
 from lbmux.slowpath.icmp_errors import is_error
 from lbmux.slowpath.icmp_quotes import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
@@ -25,6 +24,8 @@ from lbmux.slowpath.second_chance import returned_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import inside
+from lbmux.wire.header_layouts import IP_BYTES
+from lbmux.wire.numbers import IP_IN_IP
 from lbmux.wire.packet import Packet, ip_packet, read_frame
 
 INBOUND = (Verdict.ICMP, Verdict.FRAGMENT, Verdict.NOT_TUNNELLED, Verdict.UNKNOWN_CONNECTION)
@@ -159,10 +160,10 @@ class AgentSlowPath:
         whole = self._tunnelled.add(packet, now)
         if whole is None:
             return NOTHING
-        if len(whole) + OUTER_BYTES[outer.version] > LARGEST_BYTES:
+        if len(whole) + IP_BYTES[outer.version] > LARGEST_BYTES:
             return self._dropped("reassembly_malformed")
         again = ip_packet(
-            outer.source, outer.destination, CARRIES[packet.version], whole, traffic_class=outer.traffic_class,
+            outer.source, outer.destination, IP_IN_IP[packet.version], whole, traffic_class=outer.traffic_class,
             hops=outer.hops,
         )  # fmt: skip
         return Inbound([], [outer.link + again])

@@ -40,7 +40,10 @@ from lbmux.slowpath.candidates import host_keys
 from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.targets.native import HEADROOM_BYTES, Worker, context_row
-from lbmux.wire.packet import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6, Packet, read_ip, with_hops
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.numbers import ETHERTYPE_IPV4 as TYPE_IPV4
+from lbmux.wire.numbers import ETHERTYPE_IPV6 as TYPE_IPV6
+from lbmux.wire.packet import Packet, read_ip, with_hops
 
 BUFFER_BYTES = 1 << 17
 FRAME_AT = 128

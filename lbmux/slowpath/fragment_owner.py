@@ -10,11 +10,8 @@ from collections.abc import Collection, Sequence
 import mmh3
 
 from lbmux.addresses import Address
+from lbmux.wire.numbers import IP_IN_IP
 from lbmux.wire.packet import Packet, ip_packet
-
-CARRIES = {4: 4, 6: 41}
-"""The protocol number of IP in IP by the inner packet's IP version (RFC 2003, RFC 2473)."""
-OUTER_BYTES = {4: 20, 6: 40}
 
 
 def sharing(muxes: Collection[Address], own: Collection[Address]) -> list[Address]:
@@ -34,9 +31,9 @@ def owner_of(fragment: Packet, muxes: Sequence[Address]) -> Address:
 
 def to_mux(fragment: Packet, source: Address, mux: Address) -> bytes:
     """Encapsulate the fragment in IP in IP, to the mux that owns it."""
-    return ip_packet(source, mux, CARRIES[fragment.version], fragment.data, traffic_class=fragment.traffic_class)
+    return ip_packet(source, mux, IP_IN_IP[fragment.version], fragment.data, traffic_class=fragment.traffic_class)
 
 
 def is_from_mux(packet: Packet, muxes: Collection[Address]) -> bool:
     """Return whether a packet to our own address is a fragment from another mux."""
-    return packet.protocol in CARRIES.values() and not packet.is_fragment and packet.source in muxes
+    return packet.protocol in IP_IN_IP.values() and not packet.is_fragment and packet.source in muxes

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from lbmux.addresses import Address
 from lbmux.config.slowpath_models import Fragments as Limits
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.wire.internet_checksum import TCP, UDP
+from lbmux.wire.header_layouts import TCP_BYTES, UDP_BYTES
+from lbmux.wire.numbers import OFFSET_UNIT_BYTES, TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.wire.packet import Packet
 
-LEAST_BYTES = {TCP: 20, UDP: 8}
+LEAST_BYTES = {TCP_PROTOCOL: TCP_BYTES, UDP_PROTOCOL: UDP_BYTES}
 """The minimum transport header in a first fragment. Fragments of other protocols belong to no service."""
 FLAGS_AT = 8
 """A TCP fragment that begins here or earlier could overwrite flags that a filter has checked."""
-UNIT_BYTES, MOST_BYTES, MOST_FRAGMENTS = 8, 65535, 256
+MOST_BYTES, MOST_FRAGMENTS = 65535, 256
 
 Key = tuple[Address, Address, int, int]
 
@@ -165,10 +166,10 @@ def _fault(packet: Packet) -> str:
     length = len(packet.payload)
     if packet.protocol not in LEAST_BYTES:
         return "fragment_protocol"
-    if packet.offset_bytes + length > MOST_BYTES or length == 0 or (packet.more and length % UNIT_BYTES):
+    if packet.offset_bytes + length > MOST_BYTES or length == 0 or (packet.more and length % OFFSET_UNIT_BYTES):
         return "fragment_malformed"
     if packet.offset_bytes == 0 and length < LEAST_BYTES[packet.protocol]:
         return "fragment_tiny"
-    if packet.protocol == TCP and 0 < packet.offset_bytes <= FLAGS_AT:
+    if packet.protocol == TCP_PROTOCOL and 0 < packet.offset_bytes <= FLAGS_AT:
         return "fragment_tiny"
     return ""

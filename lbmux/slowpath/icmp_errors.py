@@ -5,18 +5,23 @@ if no error may be sent: about an ICMP error, about a later fragment, and about 
 not a single host's (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). The caller limits the rate.
 """
 
-import struct
-
 from lbmux.addresses import Address
-from lbmux.wire.packet import IPV4_BYTES, IPV6_BYTES, Packet, icmp_packet
+from lbmux.wire.header_layouts import ICMP_BYTES, ICMP_ERROR, IP_BYTES
+from lbmux.wire.icmp_types import (
+    ERRORS,
+    HOST,
+    NEEDS_FRAGMENTATION,
+    TIME_EXCEEDED,
+    UNREACHABLE,
+    V6_LAST_ERROR,
+    V6_REDIRECT,
+    V6_TIME_EXCEEDED,
+    V6_TOO_BIG,
+    V6_UNREACHABLE,
+)
+from lbmux.wire.packet import Packet, icmp_packet
 
-UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM, SOURCE_QUENCH, REDIRECT = 3, 11, 12, 4, 5
-V6_UNREACHABLE, V6_TOO_BIG, V6_TIME_EXCEEDED, V6_PARAMETER_PROBLEM = 1, 2, 3, 4
-ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM, SOURCE_QUENCH, REDIRECT)
-V6_LAST_ERROR, V6_REDIRECT = 127, 137
-NEEDS_FRAGMENTATION = 4
-ICMP_BYTES = 8
-IPV4_MOST_BYTES, IPV6_MOST_BYTES = 576, 1280
+MOST_BYTES = {4: 576, 6: 1280}
 """The largest packet that carries an error (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c)."""
 IPV4_LEAST_MTU, IPV6_LEAST_MTU = 68, 1280
 PRECEDENCE = 0xC0
@@ -38,7 +43,7 @@ def time_exceeded(packet: Packet, source: Address) -> bytes | None:
     return _error(packet, source, TIME_EXCEEDED if packet.version == 4 else V6_TIME_EXCEEDED, 0)
 
 
-def unreachable(packet: Packet, source: Address, code: int = 1) -> bytes | None:
+def unreachable(packet: Packet, source: Address, code: int = HOST) -> bytes | None:
     """Build "unreachable". ``code`` depends on the family: 1 is "host" in IPv4, "prohibited" in IPv6."""
     return _error(packet, source, UNREACHABLE if packet.version == 4 else V6_UNREACHABLE, code)
 
@@ -70,7 +75,6 @@ def _is_one_machine(address: Address) -> bool:
 def _error(packet: Packet, source: Address, kind: int, code: int, value: int = 0) -> bytes | None:
     if not may_have_error(packet):
         return None
-    most = IPV4_MOST_BYTES - IPV4_BYTES if packet.version == 4 else IPV6_MOST_BYTES - IPV6_BYTES
-    quoted = packet.data[: most - ICMP_BYTES]
-    message = struct.pack("!BBHI", kind, code, 0, value) + quoted
+    quoted = packet.data[: MOST_BYTES[packet.version] - IP_BYTES[packet.version] - ICMP_BYTES]
+    message = ICMP_ERROR.pack(type=kind, code=code, value=value) + quoted
     return icmp_packet(source, packet.source, message, traffic_class=PRECEDENCE if packet.version == 4 else 0)

@@ -4,12 +4,12 @@ A router that could not forward a server's packet (VIP -> client) quotes its beg
 transport header. That identifies the flow, and so the backend that sent the packet.
 """
 
-import struct
-
 from lbmux.addresses import Address
-from lbmux.slowpath.icmp_errors import ICMP_BYTES, is_error
+from lbmux.slowpath.icmp_errors import is_error
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.wire.internet_checksum import CHECKSUM_AT, UDP, adjusted, is_valid
+from lbmux.wire.header_layouts import ICMP_BYTES, IP, IPV4, PORTS
+from lbmux.wire.internet_checksum import CHECKSUM_AT, adjusted, is_valid
+from lbmux.wire.numbers import UDP_PROTOCOL
 from lbmux.wire.packet import Packet, icmp_packet, read_ip
 
 
@@ -41,7 +41,7 @@ def translate_error(error: Packet, dip: Address, dip_port: int) -> bytes | None:
     quote = quote_in(error)
     if quote is None or quote.ports is None or dip.version != error.version:
         return None
-    message = _translated(error, quote, 0, dip, dip_port or quote.ports[0])
+    message = _translated(error, quote, "source", dip, dip_port or quote.ports[0])
     return icmp_packet(error.source, dip, message, traffic_class=error.traffic_class, hops=error.hops)
 
 
@@ -58,29 +58,32 @@ def translate_own_error(error: Packet, vip: Address, vip_port: int) -> bytes | N
     quote = quote_in(error)
     if quote is None or quote.ports is None or vip.version != error.version:
         return None
-    message = _translated(error, quote, 1, vip, vip_port)
+    message = _translated(error, quote, "destination", vip, vip_port)
     return icmp_packet(vip, error.destination, message, traffic_class=error.traffic_class, hops=error.hops)
 
 
-def _translated(error: Packet, quote: Packet, end: int, address: Address, port: int) -> bytes:
-    """Return the ICMP message with another source (``end`` 0) or destination (1) in its quote."""
-    assert quote.ports is not None
-    old = (quote.source, quote.destination)[end].packed
-    before, after = old + struct.pack("!H", quote.ports[end]), address.packed + struct.pack("!H", port)
-    data = bytearray(quote.data)
-    at = (12 if quote.version == 4 else 8) + end * len(old)
-    data[at : at + len(old)] = address.packed
-    data[quote.transport + 2 * end : quote.transport + 2 * end + 2] = after[-2:]
+def _translated(error: Packet, quote: Packet, end: str, address: Address, port: int) -> bytes:
+    """Return the ICMP message with another source or destination, as ``end`` names it, in its quote."""
+    data, at, port_at = bytearray(quote.data), IP[quote.version].at(end), quote.transport + PORTS.at(f"{end}_port")
+    changed_port = port.to_bytes(2, "big")
+    old, old_port = _put(data, at, address.packed), _put(data, port_at, changed_port)
     if quote.version == 4:
-        _adjust(data, 10, old, address.packed)
+        _adjust(data, IPV4.at("checksum"), old, address.packed)
     covered = quote.transport + CHECKSUM_AT[quote.protocol]
-    is_absent = quote.protocol == UDP and data[covered : covered + 2] == b"\0\0"
+    is_absent = quote.protocol == UDP_PROTOCOL and data[covered : covered + 2] == b"\0\0"
     if len(data) >= covered + 2 and not is_absent:
-        _adjust(data, covered, before, after)
+        _adjust(data, covered, old + old_port, address.packed + changed_port)
     behind = error.payload[ICMP_BYTES + len(quote.data) :]  # extensions (RFC 4884)
     return error.payload[:ICMP_BYTES] + bytes(data) + behind
 
 
+def _put(data: bytearray, at: int, value: bytes) -> bytes:
+    """Overwrite bytes, and return those that were there."""
+    old = bytes(data[at : at + len(value)])
+    data[at : at + len(value)] = value
+    return old
+
+
 def _adjust(data: bytearray, at: int, before: bytes, after: bytes) -> None:
     value = int.from_bytes(data[at : at + 2], "big")
-    data[at : at + 2] = adjusted(value, before, after).to_bytes(2, "big")
+    _put(data, at, adjusted(value, before, after).to_bytes(2, "big"))

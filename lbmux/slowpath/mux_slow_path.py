@@ -21,7 +21,7 @@ from lbmux.slowpath import icmp_errors
 from lbmux.slowpath.candidates import host_key
 from lbmux.slowpath.echo import echo_reply, is_echo_request
 from lbmux.slowpath.fragment_out import fragment_packet
-from lbmux.slowpath.fragment_owner import CARRIES, OUTER_BYTES, is_from_mux, owner_of, sharing, to_mux
+from lbmux.slowpath.fragment_owner import is_from_mux, owner_of, sharing, to_mux
 from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
@@ -30,7 +30,8 @@ from lbmux.slowpath.second_chance import Stage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import IANA_PORTS, Carrier, Ports, carrier, inside
-from lbmux.wire.internet_checksum import TCP, UDP
+from lbmux.wire.header_layouts import ICMP_ECHO, IP_BYTES
+from lbmux.wire.numbers import IP_IN_IP, TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.wire.packet import Packet, read_frame, read_ip, reversed_link
 
 PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
@@ -120,9 +121,9 @@ class MuxSlowPath:
         flow = None if packet is None else _flow(packet)
         if packet is None or flow is None or not self.forwarder.rejects(flow):
             return []
-        if packet.protocol == TCP and not opens_connection(packet):
+        if packet.protocol == TCP_PROTOCOL and not opens_connection(packet):
             return self._dropped("no_backend_in_mid_connection")
-        if packet.protocol == TCP:
+        if packet.protocol == TCP_PROTOCOL:
             what, answer = "rejected_reset", reset(packet) if icmp_errors.may_have_error(packet) else None
         else:
             code = PORT_UNREACHABLE[packet.version]
@@ -138,7 +139,7 @@ class MuxSlowPath:
                 return self._fragment(inner, now, from_mux=True)
             if not is_from_host:
                 return self._dropped("from_mux_unusable")
-        if packet.protocol in CARRIES.values() and not packet.is_fragment and is_from_host:
+        if packet.protocol in IP_IN_IP.values() and not packet.is_fragment and is_from_host:
             return self._returned(packet, now)
         return self._outer_error(packet, now) if icmp_errors.is_error(packet) else []
 
@@ -215,7 +216,7 @@ class MuxSlowPath:
         if self.context.settings.echo == "answer":
             return self._answer(packet, echo_reply(packet), "echo_answered", now)
         asked = self.context.vips[packet.destination]
-        number = int.from_bytes(packet.payload[4:6], "big")
+        number = ICMP_ECHO.unpack(packet.payload).identifier
         backend = self.forwarder.owner(asked._replace(client=packet.source, client_port=number))
         if backend is None or packet.hops <= 1:
             return self._dropped("echo_dropped")
@@ -235,7 +236,7 @@ class MuxSlowPath:
 
     def _sent_to(self, mux: Address, packet: Packet) -> list[Sent]:
         source = next(address for address in self.own if address.version == mux.version)
-        room = LINK_BYTES - OUTER_BYTES[mux.version]
+        room = LINK_BYTES - IP_BYTES[mux.version]
         pieces = [packet.data]
         if packet.version == 4 and packet.length_bytes > room:
             pieces = fragment_packet(packet.data, room, packet.identification)  # as a router may
@@ -327,4 +328,7 @@ def _flow(packet: Packet) -> Flow | None:
 
 def vips_of(services: Iterable[tuple[Address, str, int]]) -> dict[Address, Flow]:
     """Return MuxContext.vips, from (VIP, protocol, port) of each service."""
-    return {vip: Flow(TCP if protocol == "tcp" else UDP, vip, 0, vip, port) for vip, protocol, port in services}
+    return {
+        vip: Flow(TCP_PROTOCOL if protocol == "tcp" else UDP_PROTOCOL, vip, 0, vip, port)
+        for vip, protocol, port in services
+    }

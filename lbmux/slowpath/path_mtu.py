@@ -4,13 +4,13 @@ The ICMP errors are about outer packets, which the mux sent. They quote the oute
 client's packet to send the client an error (RFC 2003, section 4).
 """
 
-import struct
 from collections.abc import Container
 from dataclasses import dataclass
 
 from lbmux.addresses import Address
-from lbmux.slowpath.icmp_errors import (
-    ICMP_BYTES,
+from lbmux.slowpath.icmp_quotes import quote_in
+from lbmux.wire.header_layouts import ICMP_BYTES, ICMP_ERROR
+from lbmux.wire.icmp_types import (
     NEEDS_FRAGMENTATION,
     TIME_EXCEEDED,
     UNREACHABLE,
@@ -18,7 +18,6 @@ from lbmux.slowpath.icmp_errors import (
     V6_TOO_BIG,
     V6_UNREACHABLE,
 )
-from lbmux.slowpath.icmp_quotes import quote_in
 from lbmux.wire.packet import Packet, read_ip
 
 LIFETIME_S = 600.0
@@ -54,16 +53,17 @@ def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | N
     quote = quote_in(error)
     if quote is None or quote.source != error.destination or quote.offset_bytes:
         return None
-    kind, code = error.payload[:2]
+    message = ICMP_ERROR.unpack(error.payload)
+    kind, code = message.type, message.code
     if error.version == 4:
         if kind not in (UNREACHABLE, TIME_EXCEEDED):
             return None
         if kind != UNREACHABLE or code != NEEDS_FRAGMENTATION:
             return OuterError(None, quote)
-        (said,) = struct.unpack_from("!H", error.payload, 6)
+        said = message.value & 0xFFFF  # the upper half is unused (RFC 1191, section 4)
         return OuterError(said or next((one for one in PLATEAUS if one < quote.length_bytes), LEAST_BYTES[4]), quote)
     if kind == V6_TOO_BIG:
-        return OuterError(int.from_bytes(error.payload[4:8], "big"), quote)
+        return OuterError(message.value, quote)
     return OuterError(None, quote) if kind in (V6_UNREACHABLE, V6_TIME_EXCEEDED) else None
 
 

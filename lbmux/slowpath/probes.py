@@ -4,9 +4,9 @@ Both ports are the same. The reset acknowledges the SYN; so does a SYN-ACK, if a
 """
 
 from lbmux.addresses import Address
-from lbmux.slowpath.resets import ACK, HEADER, RST, SYN, TCP_BYTES
-from lbmux.wire.internet_checksum import TCP, with_checksum
-from lbmux.wire.packet import IPV4_BYTES, ip_packet
+from lbmux.wire.header_layouts import IPV4_BYTES, TCP, TCP_BYTES
+from lbmux.wire.numbers import ACK, RST, SYN, TCP_PROTOCOL
+from lbmux.wire.packet import ipv4_header_bytes, tcp_header, transport_packet
 
 SEGMENT_BYTES = 128
 """How much of an answer is read: the longest IPv4 header and a TCP header without options."""
@@ -14,8 +14,7 @@ NO_ANSWER = -1
 
 
 def probe(source: Address, vip: Address, port: int, sequence: int) -> bytes:
-    header = HEADER.pack(port, port, sequence, 0, TCP_BYTES // 4 << 4, SYN, 0, 0, 0)
-    return ip_packet(source, vip, TCP, with_checksum(source, vip, TCP, header))
+    return transport_packet(source, vip, TCP_PROTOCOL, tcp_header(port, port, SYN, sequence))
 
 
 def acknowledged(data: bytes, version: int) -> int:
@@ -27,10 +26,10 @@ def acknowledged(data: bytes, version: int) -> int:
     if version == 4:
         if len(data) < IPV4_BYTES:
             return NO_ANSWER
-        at = (data[0] & 15) * 4
+        at = ipv4_header_bytes(data)
     if len(data) < at + TCP_BYTES:
         return NO_ANSWER
-    _, _, _, acknowledgment, _, flags, *_ = HEADER.unpack_from(data, at)
-    if not flags & ACK or not flags & (RST | SYN):
+    tcp = TCP.unpack(data, at)
+    if not tcp.flags & ACK or not tcp.flags & (RST | SYN):
         return NO_ANSWER
-    return int(acknowledgment - 1 & 0xFFFFFFFF)
+    return int(tcp.acknowledgement - 1 & 0xFFFFFFFF)

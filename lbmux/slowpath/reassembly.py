@@ -4,16 +4,17 @@ Packets, bytes and time are bounded (RFC 791, RFC 8200 section 4.5). A packet wh
 5722); exact duplicates are ignored.
 """
 
-import struct
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
-from lbmux.wire.packet import FRAGMENT_BYTES, IPV6_BYTES, Packet, with_header_checksum
+from lbmux.wire.header_layouts import EXTENSION, FRAGMENT_BYTES, IPV4, IPV6, IPV6_BYTES, PROTOCOL_AT
+from lbmux.wire.internet_checksum import with_header_checksum
+from lbmux.wire.numbers import OFFSET_UNIT_BYTES
+from lbmux.wire.packet import Packet, extension_bytes
 
 MOST_PACKETS, MOST_BYTES, TIMEOUT_S = 256, 4 << 20, 2.0
-LARGEST_BYTES, UNIT_BYTES = 65535, 8
-NEXT_HEADER_AT = 6
+LARGEST_BYTES = 65535
 
 Key = tuple[Address, Address, int, int]
 
@@ -44,7 +45,7 @@ class Reassembly:
         """Add a fragment. Return the whole packet if the fragment completes it."""
         self._expire(now)
         length, end = len(fragment.payload), fragment.offset_bytes + len(fragment.payload)
-        if length == 0 or end > LARGEST_BYTES - IPV6_BYTES or (fragment.more and length % UNIT_BYTES):
+        if length == 0 or end > LARGEST_BYTES - IPV6_BYTES or (fragment.more and length % OFFSET_UNIT_BYTES):
             self._counts["reassembly_malformed"] += 1
             return None
         key = (fragment.source, fragment.destination, fragment.identification, fragment.protocol)
@@ -116,13 +117,11 @@ def _whole(first: Packet, payload: bytes) -> bytes | None:
     if first.version == 4:
         if length > LARGEST_BYTES:
             return None
-        middle = struct.pack("!HHH", length, first.identification, 0)
-        return with_header_checksum(header[:2] + middle + header[8:]) + payload
+        return with_header_checksum(IPV4.replace(header, length=length, fragment=0)) + payload
     head = bytearray(header)
-    next_at, at = NEXT_HEADER_AT, IPV6_BYTES
+    next_at, at = PROTOCOL_AT[6], IPV6_BYTES
     while at < first.fragment_at:  # the preceding header must name the header after the fragment header
-        next_at, at = at, at + (head[at + 1] + 1) * 8
-    head[next_at] = head[first.fragment_at]
+        next_at, at = at + EXTENSION.at("next"), at + extension_bytes(head[next_at], header, at)
+    head[next_at] = EXTENSION.unpack(header, first.fragment_at).next
     del head[first.fragment_at : first.fragment_at + FRAGMENT_BYTES]
-    head[4:6] = struct.pack("!H", len(head) - IPV6_BYTES + len(payload))
-    return bytes(head) + payload
+    return IPV6.replace(bytes(head), length=len(head) - IPV6_BYTES + len(payload)) + payload

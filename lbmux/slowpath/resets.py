@@ -1,19 +1,15 @@
 """TCP resets for connections that no host has, and probes that make a client state its sequence numbers."""
 
-import struct
-
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.wire.internet_checksum import TCP, with_checksum
-from lbmux.wire.packet import Packet, ip_packet
-
-TCP_BYTES, FLAGS_AT, FIN, SYN, RST, ACK = 20, 13, 1, 2, 4, 16
-HEADER = struct.Struct("!HHIIBBHHH")
+from lbmux.wire.header_layouts import TCP, TCP_BYTES
+from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL
+from lbmux.wire.packet import Packet, tcp_header, transport_packet
 
 
 def opens_connection(packet: Packet) -> bool:
     """Whether a TCP packet, which has its ports, is a client's first: a SYN without ACK."""
-    flags = packet.payload[FLAGS_AT] if len(packet.payload) > FLAGS_AT else 0
-    return flags & (SYN | ACK) == SYN
+    flags_at = TCP.at("flags")
+    return len(packet.payload) > flags_at and packet.payload[flags_at] & (SYN | ACK) == SYN
 
 
 def reset(packet: Packet) -> bytes | None:
@@ -22,17 +18,16 @@ def reset(packet: Packet) -> bytes | None:
     Return None for a reset, and for anything that is not a whole TCP segment.
     """
     segment = packet.payload
-    if packet.protocol != TCP or packet.is_fragment or len(segment) < TCP_BYTES:
+    if packet.protocol != TCP_PROTOCOL or packet.is_fragment or len(segment) < TCP_BYTES:
         return None
-    source, destination, sequence, acknowledged, offset, flags, *_ = HEADER.unpack_from(segment)
-    if flags & RST:
+    tcp = TCP.unpack(segment)
+    if tcp.flags & RST:
         return None
-    length = len(segment) - (offset >> 4) * 4 + bool(flags & SYN) + bool(flags & FIN)
-    end = sequence + max(length, 0) & 0xFFFFFFFF
-    ours, theirs, kind = (acknowledged, 0, RST) if flags & ACK else (0, end, RST | ACK)
-    header = HEADER.pack(destination, source, ours, theirs, TCP_BYTES // 4 << 4, kind, 0, 0, 0)
-    answer = with_checksum(packet.destination, packet.source, TCP, header)
-    return ip_packet(packet.destination, packet.source, TCP, answer)
+    length = len(segment) - (tcp.offset >> 4) * 4 + bool(tcp.flags & SYN) + bool(tcp.flags & FIN)
+    end = tcp.sequence + max(length, 0) & 0xFFFFFFFF
+    sequence, acknowledgement, flags = (tcp.acknowledgement, 0, RST) if tcp.flags & ACK else (0, end, RST | ACK)
+    header = tcp_header(tcp.destination_port, tcp.source_port, flags, sequence, acknowledgement)
+    return transport_packet(packet.destination, packet.source, TCP_PROTOCOL, header)
 
 
 def outside_of_window(flow: Flow) -> bytes:
@@ -42,5 +37,4 @@ def outside_of_window(flow: Flow) -> bytes:
     certainly outside: a window covers at most a small part of the sequence space. A client that is still opening the
     connection answers with a reset and continues.
     """
-    header = HEADER.pack(flow.vip_port, flow.client_port, 0, 0, TCP_BYTES // 4 << 4, ACK, 0, 0, 0)
-    return ip_packet(flow.vip, flow.client, TCP, with_checksum(flow.vip, flow.client, TCP, header))
+    return transport_packet(flow.vip, flow.client, TCP_PROTOCOL, tcp_header(flow.vip_port, flow.client_port, ACK))

@@ -18,8 +18,8 @@ the next candidate, so the mux keeps no state:
 from collections.abc import Collection
 from enum import IntEnum
 
-from lbmux.slowpath.fragment_owner import CARRIES
 from lbmux.slowpath.slow_path_flow import Candidates
+from lbmux.wire.numbers import IP_IN_IP
 from lbmux.wire.packet import Packet, ip_packet
 
 
@@ -62,7 +62,7 @@ def next_candidate(
 
 def returned_packet(outer: Packet, inner: Packet) -> bytes:
     """Build the packet with which an agent returns ``inner``, which came in ``outer``, to the mux in IP in IP."""
-    protocol, hops = CARRIES[inner.version], Stage.of(outer.hops)
+    protocol, hops = IP_IN_IP[inner.version], Stage.of(outer.hops)
     return ip_packet(
         outer.destination, outer.source, protocol, inner.data, traffic_class=inner.traffic_class, hops=hops
     )

@@ -1,16 +1,13 @@
 """Tunnelled packets of every kind that a mux makes (lbmux.datapath.encapsulate): their headers and inner packets."""
 
-import struct
 from typing import NamedTuple
 
 from lbmux.addresses import Address, port_from_wire
 from lbmux.config.models import Config, kind_of
 from lbmux.targets.regions import Tables
-from lbmux.wire.internet_checksum import UDP
-from lbmux.wire.packet import TYPE_IPV4, TYPE_IPV6, Packet, read_frame, read_ip
-
-IPIP, IPV6, GRE = 4, 41, 47
-GRE_BYTES, UDP_BYTES, GUE_BYTES, GENEVE_BYTES = 4, 8, 4, 8
+from lbmux.wire.header_layouts import GENEVE, GRE, GUE, UDP, UDP_BYTES
+from lbmux.wire.numbers import ETHERTYPES, GRE_PROTOCOL, IP_IN_IP, UDP_PROTOCOL
+from lbmux.wire.packet import Packet, read_frame, read_ip, with_ethertype
 
 
 class Ports(NamedTuple):
@@ -41,9 +38,9 @@ def carriers(config: Config) -> dict[Address, set[Carrier]]:
     tunnel = config.tunnel
     for service in config.services:
         kinds: dict[str, Carrier] = {
-            "ipip": Carrier(IPIP if service.vip.version == 4 else IPV6), "gre": Carrier(GRE),
-            "gue0": Carrier(UDP, tunnel.gue_port), "gue1": Carrier(UDP, tunnel.gue_port),
-            "geneve": Carrier(UDP, tunnel.geneve_port),
+            "ipip": Carrier(IP_IN_IP[service.vip.version]), "gre": Carrier(GRE_PROTOCOL),
+            "gue0": Carrier(UDP_PROTOCOL, tunnel.gue_port), "gue1": Carrier(UDP_PROTOCOL, tunnel.gue_port),
+            "geneve": Carrier(UDP_PROTOCOL, tunnel.geneve_port),
         }  # fmt: skip
         for backend in service.backends:
             of_host, kind = found.setdefault(backend.tunnel_to, set()), kind_of(config, service, backend)
@@ -53,7 +50,7 @@ def carriers(config: Config) -> dict[Address, set[Carrier]]:
 
 
 def carrier(outer: Packet) -> Carrier:
-    return Carrier(outer.protocol, outer.ports[1] if outer.protocol == UDP and outer.ports else 0)
+    return Carrier(outer.protocol, outer.ports[1] if outer.protocol == UDP_PROTOCOL and outer.ports else 0)
 
 
 def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = False) -> Packet | None:
@@ -68,19 +65,26 @@ def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = 
     def read(data: bytes) -> Packet | None:
         return read_ip(data, truncated=is_quoted, link=outer.link)
 
-    if outer.protocol in (IPIP, IPV6):
+    if outer.protocol in IP_IN_IP.values():
         return read(payload)
-    if outer.protocol == GRE and payload[:2] == b"\0\0" and payload[2:4] in map(_type, (TYPE_IPV4, TYPE_IPV6)):
-        return read(payload[GRE_BYTES:])
-    if outer.protocol != UDP or len(payload) < UDP_BYTES + GENEVE_BYTES:
+    if outer.protocol == GRE_PROTOCOL and len(payload) >= GRE.size:
+        gre = GRE.unpack(payload)
+        return read(payload[GRE.size :]) if not gre.flags_version and gre.protocol in ETHERTYPES.values() else None
+    if outer.protocol != UDP_PROTOCOL or len(payload) < UDP_BYTES + GENEVE.size:
         return None
-    port, first = int.from_bytes(payload[2:4], "big"), payload[UDP_BYTES]
-    if port == gue_port:
-        shim = 0 if first >> 6 == 1 else GUE_BYTES + (first & 31) * 4
-        return read(payload[UDP_BYTES + shim :])
-    if port == geneve_port:
-        return read(payload[UDP_BYTES + GENEVE_BYTES + (first & 63) * 4 :])
-    return None
+    port = UDP.unpack(payload).destination_port
+    start = _gue_bytes(payload) if port == gue_port else _geneve_bytes(payload) if port == geneve_port else None
+    return None if start is None else read(payload[UDP_BYTES + start :])
+
+
+def _gue_bytes(datagram: bytes) -> int:
+    """Return the length of the GUE header in a UDP datagram. Variant 1 has none."""
+    first = GUE.unpack(datagram, UDP_BYTES).version_length
+    return 0 if first >> 6 == 1 else GUE.size + int(first & 31) * 4
+
+
+def _geneve_bytes(datagram: bytes) -> int:
+    return GENEVE.size + int(GENEVE.unpack(datagram, UDP_BYTES).version_length & 63) * 4
 
 
 def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
@@ -89,8 +93,4 @@ def inner_frame(frame: bytes, ports: Ports) -> bytes | None:
     packet = None if outer is None else inside(outer, *ports)
     if packet is None:
         return None
-    return packet.link[:-2] + _type(TYPE_IPV4 if packet.version == 4 else TYPE_IPV6) + packet.data
-
-
-def _type(number: int) -> bytes:
-    return struct.pack("!H", number)
+    return with_ethertype(packet.link, packet.version) + packet.data

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.headers import UDP_PROTOCOL
 from lbmux.datapath.match import PROBES, address_hash
 from lbmux.datapath.memory import at_address, int64
 from lbmux.datapath.tables import ADDRESS_ENTRY, SERVER_ID, address_entry_row, settings_row
 from lbmux.errors import TableError
 from lbmux.targets.regions import Tables
+from lbmux.wire.numbers import UDP_PROTOCOL
 
 SALTS = 32
 """Number of salts to try before the table counts as too small."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
 from lbmux.datapath.encapsulate import overhead_bytes_of
-from lbmux.datapath.headers import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.datapath.tables import (
     DIP,
     ENDPOINT,
@@ -33,6 +32,7 @@ from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power
 from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.table_limits import limits_told
 from lbmux.targets.regions import Tables
+from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 
 ENDPOINTS = 2048
 """One for each service, one for each VIP's probes (host_probes.MOST_VIPS), one for connections straight to a DIP."""

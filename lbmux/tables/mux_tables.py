@@ -14,7 +14,6 @@ from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import Backend, Config, Service, kind_of
 from lbmux.config.traffic_models import TunnelKind
 from lbmux.datapath.encapsulate import constant_sum, overhead_bytes_of
-from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.tables import (
     BACKEND,
     DRAINING,
@@ -41,6 +40,7 @@ from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.slot_allocation import Range, allocate
 from lbmux.tables.table_limits import limits_told
 from lbmux.targets.regions import Tables, now_ticks
+from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500

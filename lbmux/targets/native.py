@@ -13,22 +13,13 @@ from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, backends, context_at
 from lbmux.datapath.flows import anticipate
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    TYPE_IPV6,
-    UDP_BYTES,
-    ethernet,
-    ipv4,
-    ipv6,
-    udp,
-)
+from lbmux.datapath.headers import TYPE_IPV6, ethernet, ipv4, ipv6, udp
 from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
 from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.regions import Tables
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, UDP_BYTES
 
 HEADROOM_BYTES = 64
 """The most bytes that a frame may grow by: two outer headers and options of the largest encapsulation."""

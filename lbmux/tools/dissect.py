@@ -7,7 +7,7 @@ imports this module.
 import logging
 from typing import Any
 
-from lbmux.datapath.headers import ETHERNET_BYTES
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 LOAD_BYTES = 16
 """The first bytes of a payload that are shown."""

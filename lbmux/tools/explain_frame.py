@@ -18,7 +18,7 @@ from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
 from lbmux.tools.explain_mux import Explanation, Step, explain_configuration, explain_live
 from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from lbmux.tracing.header_summary import NAMES, HeaderSummary
 from lbmux.wire.packet import read_frame
 
@@ -33,7 +33,7 @@ def explain_frame(frame: bytes, mux: Path | Config) -> Explanation:
     if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: the missing bytes are payload
         header_summary = HeaderSummary.read(frame)
         frame = frame.ljust(header_summary.start + header_summary.length, b"\0")
-    explanation = _explain(Packet.of_frame(frame), mux)
+    explanation = _explain(ClientPacket.of_frame(frame), mux)
     if explanation.verdict not in (Verdict.FRAGMENT, Verdict.ICMP):
         return explanation
     found, flow = _slow_path(frame)
@@ -59,11 +59,11 @@ def frame_of(path: Path, number: int) -> bytes:
         raise CaptureError(path, looped.offset, f"ends after {counted(before, 'packet')}: there is no packet {number}")
 
 
-def _explain(packet: Packet, mux: Path | Config) -> Explanation:
+def _explain(packet: ClientPacket, mux: Path | Config) -> Explanation:
     return explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)
 
 
-def _slow_path(frame: bytes) -> tuple[str, Packet | None]:
+def _slow_path(frame: bytes) -> tuple[str, ClientPacket | None]:
     """What the slow path does with the frame, and a packet of the frame's flow where the frame identifies one."""
     packet = read_frame(frame)
     if packet is None:
@@ -83,5 +83,5 @@ def _slow_path(frame: bytes) -> tuple[str, Packet | None]:
     return f"an ICMP error about {flow}: it goes to the flow's backend", flow
 
 
-def _packet_of(protocol: int, client: Address, client_port: int, vip: Address, vip_port: int) -> Packet:
-    return Packet(client, client_port, vip, vip_port, NAMES[protocol])
+def _packet_of(protocol: int, client: Address, client_port: int, vip: Address, vip_port: int) -> ClientPacket:
+    return ClientPacket(client, client_port, vip, vip_port, NAMES[protocol])

@@ -16,13 +16,7 @@ from lbmux.addresses import from_pair, mac_from_int
 from lbmux.api.control_socket import ask_list
 from lbmux.api.status_tables import STATES as BACKEND_STATES
 from lbmux.config.models import Config, Service
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
-    IPIP_PROTOCOL,
-    IPV4,
-    IPV6,
-    IPV6_PROTOCOL,
-)
+from lbmux.datapath.headers import IPV4, IPV6
 from lbmux.datapath.parse import PARSED
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
@@ -35,9 +29,11 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.backend_states import BackendState, states_of, summary, to_have_one
 from lbmux.tools.dry_run import ENTRY, FOUND, bucket_offsets, dry_run
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.table_copy import LiveCopy, of_configuration
 from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.numbers import IPIP_PROTOCOL, IPV6_PROTOCOL
 
 TRIES = 3
 """How often to retry if the mux's configuration changes while it is read."""
@@ -69,7 +65,7 @@ class Step:
 class Explanation:
     """The whole run.  ``hint``: what to do where the packet is not forwarded."""
 
-    packet: Packet
+    packet: ClientPacket
     source: str
     steps: list[Step]
     verdict: Verdict
@@ -93,12 +89,12 @@ class Explanation:
         }
 
 
-def explain_configuration(packet: Packet, config: Config) -> Explanation:
+def explain_configuration(packet: ClientPacket, config: Config) -> Explanation:
     """Explain what a mux with this configuration and no flows would do."""
     return _Run(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
-def explain_live(packet: Packet, path: Path) -> Explanation:
+def explain_live(packet: ClientPacket, path: Path) -> Explanation:
     """Explain what the mux that listens at ``path`` would do now.  ControlError, or SetupError if it keeps changing."""
     for _ in range(TRIES):
         copy = LiveCopy.of(path, str(packet.vip))
@@ -118,7 +114,9 @@ def explain_live(packet: Packet, path: Path) -> Explanation:
 class _Run:
     """One packet on one private copy of the tables."""
 
-    def __init__(self, packet: Packet, snapshot: Snapshot, now: int, interfaces: dict[int, str] | None = None) -> None:
+    def __init__(
+        self, packet: ClientPacket, snapshot: Snapshot, now: int, interfaces: dict[int, str] | None = None
+    ) -> None:
         """``interfaces``: the mux's interface names by index; None for a configuration without a mux."""
         self.packet, self.snapshot, self.now = packet, snapshot, now
         self.is_live, self.interfaces = interfaces is not None, interfaces or {}

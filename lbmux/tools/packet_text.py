@@ -2,15 +2,15 @@
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 
-import numpy as np
-
-from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.datapath.headers import ACK, ETHERNET, ETHERNET_BYTES, IPV4, IPV6, SYN, TCP, TYPE_IPV4, TYPE_IPV6, UDP
+from lbmux.addresses import Address
 from lbmux.errors import LbmuxError
 from lbmux.tables.mux_tables import PROTOCOLS
 from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.wire.header_layouts import IP_BYTES, TCP_BYTES, UDP_BYTES
+from lbmux.wire.numbers import ACK, SYN
+from lbmux.wire.packet import ethernet_header, ip_packet, tcp_header, udp_header
 
 TEXT = re.compile(
     r"\s*(?P<source>[\d.]+|\[[\da-fA-F:.]+\]):(?P<source_port>\d+)\s*>\s*"
@@ -30,7 +30,7 @@ class PacketError(LbmuxError):
 
 
 @dataclass(frozen=True)
-class Packet:
+class ClientPacket:
     """A client's packet.  ``length``: bytes of the IP packet, None for the shortest possible."""
 
     source: Address
@@ -45,7 +45,7 @@ class Packet:
     """The frame itself, if it was captured.  A captured frame without ports has ports 0."""
 
     @classmethod
-    def of_frame(cls, frame: bytes) -> "Packet":
+    def of_frame(cls, frame: bytes) -> "ClientPacket":
         """The packet of a captured frame.  PacketError if it is not IP."""
         found = HeaderSummary.read(frame)
         if found.source is None or found.destination is None:
@@ -54,7 +54,7 @@ class Packet:
         return cls(*ends, found.name, bool(found.flags & SYN), caught=frame)
 
     @classmethod
-    def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "Packet":
+    def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "ClientPacket":
         found = TEXT.fullmatch(text)
         if found is None:
             raise PacketError(text, f"should be {FORM}, as in '198.51.100.7:40000 > 192.0.2.1:80/tcp'")
@@ -69,41 +69,25 @@ class Packet:
         if max(ports) > 65535:
             raise PacketError(text, "a port must be 0 to 65535")
         packet = cls(source, ports[0], vip, ports[1], found["protocol"] or "tcp", opens, length)
-        least = len(packet.frame(minimal=True)) - ETHERNET_BYTES
-        if length is not None and not least <= length <= 65535:
-            raise PacketError(text, f"length {length}: must be {least} to 65535 bytes")
+        if length is not None and not packet.least_bytes <= length <= 65535:
+            raise PacketError(text, f"length {length}: must be {packet.least_bytes} to 65535 bytes")
         return packet
 
-    def frame(self, minimal: bool = False) -> bytes:
-        """The frame as a mux would receive it.  Checksums, which the data path ignores, are 0."""
+    @property
+    def least_bytes(self) -> int:
+        """The length of the shortest IP packet: its headers."""
+        return IP_BYTES[self.vip.version] + (TCP_BYTES if self.protocol == "tcp" else UDP_BYTES)
+
+    def frame(self) -> bytes:
+        """Build the frame as a mux would receive it. The transport checksum, which the data path ignores, is zero."""
         if self.caught is not None:
             return self.caught
-        eth = np.zeros(1, ETHERNET)
-        transport = np.zeros(1, TCP if self.protocol == "tcp" else UDP)
-        transport["ports"] = port_to_wire(self.source_port) | port_to_wire(self.port) << 16
-        if self.protocol == "tcp":
-            transport["offset"], transport["flags"] = 0x50, SYN if self.opens else ACK
-        is_ipv4 = isinstance(self.vip, IPv4Address)
-        least = (IPV4 if is_ipv4 else IPV6).itemsize + transport.itemsize
-        length = least if minimal else self.length or least
-        eth["type"] = TYPE_IPV4 if is_ipv4 else TYPE_IPV6
-        ip = self._ipv4(length) if is_ipv4 else self._ipv6(length)
-        return eth.tobytes()[:ETHERNET_BYTES] + ip + transport.tobytes() + bytes(length - least)
-
-    def _ipv4(self, length: int) -> bytes:
-        ip = np.zeros(1, IPV4)
-        ip["version_ihl"], ip["ttl"], ip["protocol"] = 0x45, 64, PROTOCOLS[self.protocol]
-        ip["length"] = port_to_wire(length)  # 16 bits in network byte order, like a port
-        ip["source"], ip["destination"] = (int.from_bytes(a.packed, "little") for a in (self.source, self.vip))
-        return ip.tobytes()
-
-    def _ipv6(self, length: int) -> bytes:
-        ip = np.zeros(1, IPV6)
-        ip["version_class_label"], ip["hops"], ip["next"] = 0x60, 64, PROTOCOLS[self.protocol]
-        ip["length"] = port_to_wire(length - IPV6.itemsize)
-        ip["source_high"], ip["source_low"] = to_pair(self.source)
-        ip["destination_high"], ip["destination_low"] = to_pair(self.vip)
-        return ip.tobytes()
+        payload = bytes((self.length or self.least_bytes) - self.least_bytes)
+        ports = self.source_port, self.port
+        is_tcp = self.protocol == "tcp"
+        header = tcp_header(*ports, SYN if self.opens else ACK) if is_tcp else udp_header(*ports, len(payload))
+        ends, number = (self.source, self.vip), PROTOCOLS[self.protocol]
+        return ethernet_header(self.vip.version) + ip_packet(*ends, number, header + payload, dont_fragment=False)
 
     def __str__(self) -> str:
         if self.caught is not None:

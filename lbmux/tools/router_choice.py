@@ -16,7 +16,7 @@ from lbmux.addresses import Address
 from lbmux.api.control_socket import ask
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import Explanation, Step
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.router_twin import Hashing, choice
 
 HERE = "."
@@ -54,7 +54,7 @@ def _with(explanation: Explanation, step: Step, mux: Path | None) -> Explanation
     return replace(explanation, steps=[first, step, *others])
 
 
-def _choice(router: str, packet: Packet) -> Step:
+def _choice(router: str, packet: ClientPacket) -> Step:
     data: dict[str, Any] = {"router": router}
     try:
         back = _route(router, str(packet.source))["dev"]
@@ -67,7 +67,7 @@ def _choice(router: str, packet: Packet) -> Step:
         return Step("router", f"{router} has no route: {error.why}", data)
 
 
-def _choice6(router: str, packet: Packet, route: dict[str, Any]) -> Step:
+def _choice6(router: str, packet: ClientPacket, route: dict[str, Any]) -> Step:
     """The next hop that a replica of the router chooses."""
     hops = _next_hops(router, route)
     if not hops:
@@ -87,7 +87,7 @@ def _next_hops(router: str, route: dict[str, Any]) -> list[dict[str, Any]]:
     return [hop for hop in whole.get("nexthops", ()) if not {"dead", "linkdown"} & set(hop["flags"])]
 
 
-def _sends(router: str, packet: Packet, hop: dict[str, Any]) -> Step:
+def _sends(router: str, packet: ClientPacket, hop: dict[str, Any]) -> Step:
     via = hop.get("gateway") or hop.get("via", {}).get("host") or str(packet.vip)
     data = {"router": router, "via": via, "interface": hop["dev"]}
     return Step("router", f"{router} sends it by {hop['dev']} to {via}", data)

@@ -15,16 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lbmux.datapath.headers import ETHERNET_BYTES, IPV4_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.tun import Tun
-from lbmux.tools.packet_text import Packet
-from lbmux.wire.internet_checksum import checksum
+from lbmux.tools.packet_text import ClientPacket
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 CLONE_NEWNET = 0x40000000
 PATIENCE_S = 2.0
 LONGEST = 2048
-CHECKSUM_AT = 10
 LINK_LOCAL = "fe80::1"
 """The gateway on each device.  IPv6 multipath routes need one."""
 ROUTER = {
@@ -47,7 +45,7 @@ class Hashing:
         return both | {"net.ipv4.fib_multipath_hash_seed": self.seed}
 
 
-def choice(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
+def choice(packet: ClientPacket, hashing: Hashing, weights: Sequence[int]) -> int:
     """The index of the next hop that the packet takes.  ``weights``: those of the next hops, in the route's order.
 
     SetupError if no namespace can be made, or if the kernel lacks the settings.
@@ -56,13 +54,13 @@ def choice(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
         return thread.submit(_ask, packet, hashing, weights).result()
 
 
-def _ask(packet: Packet, hashing: Hashing, weights: Sequence[int]) -> int:
+def _ask(packet: ClientPacket, hashing: Hashing, weights: Sequence[int]) -> int:
     _leave()
     _set(ROUTER | hashing.settings())
     with ExitStack() as stack:
         client, *muxes = [stack.enter_context(Tun(f"hop{number}", 1)) for number in range(len(weights) + 1)]
         _connect(packet, client, muxes, weights)
-        os.write(client.fileno(), _bytes(packet))
+        os.write(client.fileno(), replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:])
         while ready := select.select(muxes, [], [], PATIENCE_S)[0]:
             for mux in ready:
                 if packet.vip.packed in os.read(mux.fileno(), LONGEST):  # skip the kernel's own IPv6 packets
@@ -87,7 +85,7 @@ def _set(settings: dict[str, int]) -> None:
             raise SetupError(f"sysctl {name}={value}", reason, "hash seeds need Linux 6.11 or newer") from error
 
 
-def _connect(packet: Packet, client: Tun, muxes: Sequence[Tun], weights: Sequence[int]) -> None:
+def _connect(packet: ClientPacket, client: Tun, muxes: Sequence[Tun], weights: Sequence[int]) -> None:
     from pyroute2 import IPRoute  # slow to import
 
     is_ipv6 = packet.vip.version == 6
@@ -102,12 +100,3 @@ def _connect(packet: Packet, client: Tun, muxes: Sequence[Tun], weights: Sequenc
         how = {"multipath": hops} if len(hops) > 1 else {"oif": index[muxes[0]]}
         family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
         ip.route("add", family=family, dst=f"{packet.vip}/{packet.vip.max_prefixlen}", **how)
-
-
-def _bytes(packet: Packet) -> bytes:
-    """A short IP packet with a correct header checksum, which routers verify."""
-    data = replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:]
-    if packet.vip.version == 6:
-        return data
-    right = checksum(data[:IPV4_BYTES]).to_bytes(2, "big")
-    return data[:CHECKSUM_AT] + right + data[CHECKSUM_AT + 2 :]

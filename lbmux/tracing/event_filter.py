@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address
-from lbmux.datapath.headers import ICMP_PROTOCOL, ICMPV6_PROTOCOL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, Network, Parser, is_address
 from lbmux.tables.snapshot import Snapshot
 from lbmux.tracing.trace_event import TraceEvent
+from lbmux.wire.numbers import ICMP_PROTOCOL, ICMPV6_PROTOCOL
 
 Test = Callable[[TraceEvent], np.bool_]
 

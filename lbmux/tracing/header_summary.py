@@ -3,36 +3,24 @@
 This is off the packet path.  The reader takes any bytes: what a truncated or malformed frame lacks stays unset.
 """
 
-import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from lbmux.addresses import Address
-from lbmux.datapath.headers import (
-    ETHERNET_BYTES,
+from lbmux.plurals import counted
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4, IPV6, PORTS, TAG_BYTES, TCP
+from lbmux.wire.numbers import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
     ICMP_PROTOCOL,
     ICMPV6_PROTOCOL,
-    IPV4_BYTES,
-    IPV6_BYTES,
-    TAG_BYTES,
-    TCP_BYTES,
+    OFFSET_MASK,
+    TAG_ETHERTYPES,
     TCP_PROTOCOL,
-    TYPE_IPV4,
-    TYPE_IPV6,
-    TYPE_QINQ,
-    TYPE_VLAN,
     UDP_PROTOCOL,
 )
-from lbmux.plurals import counted
+from lbmux.wire.packet import ethertype, ipv4_header_bytes
 
-IPV4_TYPE, IPV6_TYPE, *TAGS = (kind.to_bytes(2, "little") for kind in (TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ))
-TYPE_AT, FLAGS_AT = 12, 13
-"""Offsets in bytes: the type in Ethernet's header, the flags in TCP's (RFC 9293, 3.1)."""
-IPV4_FIELDS, IPV6_FIELDS, PORTS = struct.Struct("!BxH2xHxB2x4s4s"), struct.Struct("!4xHBx16s16s"), struct.Struct("!HH")
-"""RFC 791, 3.1: version and header length, total length, fragment, protocol, addresses.  RFC 8200, 3: payload length,
-next header, addresses.  RFC 9293, 3.1 and RFC 768: source and destination port.  Network byte order."""
-OFFSET = 0x1FFF
-"""The bits of ``fragment`` with the fragment's offset in its datagram."""
 NAMES = {ICMP_PROTOCOL: "icmp", ICMPV6_PROTOCOL: "icmp6", TCP_PROTOCOL: "tcp", UDP_PROTOCOL: "udp"}
 FLAGS = "FSRP.U"
 """TCP flags as tcpdump writes them, from the lowest bit."""
@@ -56,18 +44,19 @@ class HeaderSummary:
     @classmethod
     def read(cls, frame: bytes) -> "HeaderSummary":
         """Read as many headers as are valid; a truncated or malformed frame raises no error."""
-        at, kind = ETHERNET_BYTES, frame[TYPE_AT:ETHERNET_BYTES]
-        while kind in TAGS:
-            kind, at = frame[at + 2 : at + TAG_BYTES], at + TAG_BYTES
-        if kind == IPV4_TYPE and len(frame) >= at + IPV4_BYTES:
-            version_ihl, length, fragment, protocol, source, destination = IPV4_FIELDS.unpack_from(frame, at)
-            ends: tuple[Address, Address] = IPv4Address(source), IPv4Address(destination)
-            behind = None if fragment & OFFSET else at + (version_ihl & 15) * 4
-            return cls._of(frame, ends, protocol, behind, length, at)
-        if kind == IPV6_TYPE and len(frame) >= at + IPV6_BYTES:
-            length, protocol, source, destination = IPV6_FIELDS.unpack_from(frame, at)
-            ends = IPv6Address(source), IPv6Address(destination)
-            return cls._of(frame, ends, protocol, at + IPV6_BYTES, IPV6_BYTES + length, at)
+        at = ETHERNET_BYTES
+        while len(frame) >= at and ethertype(frame[:at]) in TAG_ETHERTYPES:
+            at += TAG_BYTES
+        kind = ethertype(frame[:at]) if len(frame) >= at else 0
+        if kind == ETHERTYPE_IPV4 and len(frame) >= at + IPV4.size:
+            ip = IPV4.unpack(frame, at)
+            ends: tuple[Address, Address] = IPv4Address(ip.source), IPv4Address(ip.destination)
+            behind = None if ip.fragment & OFFSET_MASK else at + ipv4_header_bytes(frame[at:])
+            return cls._of(frame, ends, ip.protocol, behind, ip.length, at)
+        if kind == ETHERTYPE_IPV6 and len(frame) >= at + IPV6.size:
+            ip = IPV6.unpack(frame, at)
+            ends = IPv6Address(ip.source), IPv6Address(ip.destination)
+            return cls._of(frame, ends, ip.next, at + IPV6.size, IPV6.size + ip.length, at)
         return cls(length=len(frame))
 
     @classmethod
@@ -77,9 +66,9 @@ class HeaderSummary:
         """``at``: offset of the transport header, None in a later fragment."""
         if protocol not in (TCP_PROTOCOL, UDP_PROTOCOL) or at is None or len(frame) < at + PORTS.size:
             return cls(*ends, protocol, length=length, start=start)
-        flags = frame[at + FLAGS_AT] if protocol == TCP_PROTOCOL and len(frame) >= at + TCP_BYTES else 0
-        source_port, port = PORTS.unpack_from(frame, at)
-        return cls(*ends, protocol, source_port, port, flags, length, start)
+        flags = TCP.unpack(frame, at).flags if protocol == TCP_PROTOCOL and len(frame) >= at + TCP.size else 0
+        ports = PORTS.unpack(frame, at)
+        return cls(*ends, protocol, ports.source_port, ports.destination_port, flags, length, start)
 
     @property
     def name(self) -> str:

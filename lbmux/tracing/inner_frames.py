@@ -2,10 +2,11 @@
 
 from ipaddress import IPv6Address
 
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.tunnels import Ports, inner_frame
 from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.packet import with_ethertype
 
 
 def without_tunnel(came: bytes, left: bytes) -> bytes:
@@ -16,8 +17,8 @@ def without_tunnel(came: bytes, left: bytes) -> bytes:
     inner, outer = HeaderSummary.read(came), HeaderSummary.read(left)
     end = outer.start + outer.length  # behind it there may be padding
     packet = left[end - inner.length : end]
-    kind = TYPE_IPV6 if isinstance(inner.source, IPv6Address) else TYPE_IPV4
-    return left[: ETHERNET_BYTES - 2] + kind.to_bytes(2, "little") + packet
+    version = 6 if isinstance(inner.source, IPv6Address) else 4
+    return with_ethertype(left[:ETHERNET_BYTES], version) + packet
 
 
 def flow_at_agent(came: bytes, left: bytes | None, verdict: Verdict, ports: Ports) -> bytes | None:

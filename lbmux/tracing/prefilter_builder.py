@@ -7,9 +7,9 @@ A filter with `or`, `not` or parentheses has a prefilter that lets everything th
 from ipaddress import ip_network
 
 from lbmux.addresses import port_to_wire
-from lbmux.datapath.headers import TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.flow_filter import DIRECTIONS, END, TYPES, is_address, masked, tokens
+from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
 Prefilter = dict[str, int]
 """Fields of lbmux.datapath.prefilter.PREFILTER."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.slowpath.mux_slow_path import BY_ROUTE
 from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.wire.packet import ethernet_header, version_of
 
 NO_DROPS = frozenset(
     ("from_mux", "reassembled", "path_mtu_learned", "fragment_timeout", "fragment_evicted", "reassembly_timeout",
@@ -69,6 +69,5 @@ class TraceEvent:
 
 def by_route(packet: bytes) -> FrameCopy:
     """Copy a packet that the kernel routes, with a blank Ethernet header: its interface is not known."""
-    kind = TYPE_IPV4 if packet[0] >> 4 == 4 else TYPE_IPV6
-    frame = bytes(ETHERNET_BYTES - 2) + kind.to_bytes(2, "little") + packet
+    frame = ethernet_header(version_of(packet)) + packet
     return FrameCopy(frame, len(frame), BY_ROUTE, time.time_ns())

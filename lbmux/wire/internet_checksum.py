@@ -6,9 +6,11 @@ The slow path uses it for packets that it builds or changes. The data path has i
 import struct
 
 from lbmux.addresses import Address
+from lbmux.wire.header_layouts import ICMP, IPV4, TCP, UDP
+from lbmux.wire.numbers import ICMP_PROTOCOL, ICMPV6_PROTOCOL, TCP_PROTOCOL, UDP_PROTOCOL
 
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
-CHECKSUM_AT = {ICMP: 2, TCP: 16, UDP: 6, ICMPV6: 2}
+TRANSPORTS = {ICMP_PROTOCOL: ICMP, TCP_PROTOCOL: TCP, UDP_PROTOCOL: UDP, ICMPV6_PROTOCOL: ICMP}
+CHECKSUM_AT = {protocol: header.at("checksum") for protocol, header in TRANSPORTS.items()}
 """The checksum's offset in the transport header, in bytes, by protocol."""
 
 
@@ -33,16 +35,21 @@ def with_checksum(source: Address, destination: Address, protocol: int, segment:
     """Return the whole segment or ICMP message with the correct checksum."""
     at = CHECKSUM_AT[protocol]
     blank = segment[:at] + b"\0\0" + segment[at + 2 :]
-    before = b"" if protocol == ICMP else pseudo_header(source, destination, protocol, len(segment))
+    before = b"" if protocol == ICMP_PROTOCOL else pseudo_header(source, destination, protocol, len(segment))
     value = checksum(before + blank)
-    if protocol == UDP:
+    if protocol == UDP_PROTOCOL:
         value = value or 0xFFFF  # RFC 768: zero means no checksum
     return blank[:at] + value.to_bytes(2, "big") + blank[at + 2 :]
 
 
+def with_header_checksum(header: bytes) -> bytes:
+    """Return an IPv4 header, including its options, with the correct checksum."""
+    return IPV4.replace(header, checksum=checksum(IPV4.replace(header, checksum=0)))
+
+
 def is_valid(source: Address, destination: Address, protocol: int, segment: bytes) -> bool:
     """Return whether the segment's checksum is correct."""
-    before = b"" if protocol == ICMP else pseudo_header(source, destination, protocol, len(segment))
+    before = b"" if protocol == ICMP_PROTOCOL else pseudo_header(source, destination, protocol, len(segment))
     return checksum(before + segment) == 0
 
 

@@ -4,21 +4,48 @@
 cannot parse. ``read_ip`` also accepts truncated packets, as ICMP errors quote them. The data path has its own parser.
 """
 
-import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from lbmux.addresses import Address
-from lbmux.wire.internet_checksum import ICMP, ICMPV6, TCP, UDP, checksum, with_checksum
+from lbmux.wire.header_layouts import (
+    ETHERNET,
+    ETHERNET_BYTES,
+    EXTENSION,
+    EXTENSION_LEAST_BYTES,
+    FRAGMENT,
+    FRAGMENT_BYTES,
+    IPV4,
+    IPV4_BYTES,
+    IPV6,
+    IPV6_BYTES,
+    MOST_EXTENSIONS,
+    MOST_TAGS,
+    PORTS,
+    TAG_BYTES,
+    TCP,
+    TCP_BYTES,
+    UDP,
+    UDP_BYTES,
+)
+from lbmux.wire.internet_checksum import with_checksum, with_header_checksum
+from lbmux.wire.numbers import (
+    AUTHENTICATION,
+    DF,
+    ETHERTYPES,
+    EXTENSIONS,
+    FRAGMENT_HEADER,
+    ICMP_BY_VERSION,
+    MF,
+    OFFSET_MASK,
+    OFFSET_UNIT_BYTES,
+    TAG_ETHERTYPES,
+    TCP_PROTOCOL,
+    UDP_PROTOCOL,
+    V6_MF,
+    V6_OFFSET_MASK,
+)
 
-ETHERNET_BYTES, TAG_BYTES, MOST_TAGS = 14, 4, 2
-IPV4_BYTES, IPV6_BYTES, FRAGMENT_BYTES = 20, 40, 8
-TYPE_IPV4, TYPE_IPV6, TAG_TYPES = 0x0800, 0x86DD, (0x8100, 0x88A8)
-HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
-EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
-MOST_EXTENSIONS = 8
-"""The same bound as in the data path. An unbounded chain would let a sender keep us busy."""
-DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK = 0x4000, 0x2000, 0x1FFF
 HOPS = 64
 
 
@@ -60,111 +87,176 @@ class Packet:
 
     @property
     def is_icmp(self) -> bool:
-        return self.protocol == (ICMP if self.version == 4 else ICMPV6)
+        return self.protocol == ICMP_BY_VERSION[self.version]
 
     @property
     def ports(self) -> tuple[int, int] | None:
         """Source and destination port, or None if the packet does not contain them."""
-        if self.protocol not in (TCP, UDP) or self.offset_bytes or len(self.data) < self.transport + 4:
+        if self.protocol not in (TCP_PROTOCOL, UDP_PROTOCOL) or self.offset_bytes:
             return None
-        source, destination = struct.unpack_from("!HH", self.data, self.transport)
-        return source, destination
+        if len(self.data) < self.transport + PORTS.size:
+            return None
+        ports = PORTS.unpack(self.data, self.transport)
+        return ports.source_port, ports.destination_port
 
 
 def read_frame(frame: bytes) -> Packet | None:
     """Parse the IP packet in an Ethernet frame with at most MOST_TAGS VLAN tags."""
     at = ETHERNET_BYTES
     while len(frame) >= at + TAG_BYTES and at < ETHERNET_BYTES + MOST_TAGS * TAG_BYTES:
-        if int.from_bytes(frame[at - 2 : at], "big") not in TAG_TYPES:
+        if ethertype(frame[:at]) not in TAG_ETHERTYPES:
             break
         at += TAG_BYTES
-    version = {TYPE_IPV4: 4, TYPE_IPV6: 6}.get(int.from_bytes(frame[at - 2 : at], "big"))
     packet = read_ip(frame[at:], link=frame[:at])
-    return packet if packet is not None and packet.version == version else None
+    return packet if packet is not None and ETHERTYPES[packet.version] == ethertype(packet.link) else None
 
 
 def read_ip(data: bytes, *, truncated: bool = False, link: bytes = b"") -> Packet | None:
     """Parse the IP packet at the start of ``data``. ``truncated``: its end may be missing, as in an ICMP error."""
-    if len(data) >= IPV4_BYTES and data[0] >> 4 == 4:
+    if len(data) >= IPV4_BYTES and version_of(data) == 4:
         return _read_ipv4(data, truncated, link)
-    if len(data) >= IPV6_BYTES and data[0] >> 4 == 6:
+    if len(data) >= IPV6_BYTES and version_of(data) == 6:
         return _read_ipv6(data, truncated, link)
     return None
 
 
+def version_of(packet: bytes) -> int:
+    """Return the IP version that a packet's first byte states."""
+    return packet[0] >> 4
+
+
+def ipv4_header_bytes(packet: bytes) -> int:
+    """Return the length of an IPv4 header with its options, as its first byte states."""
+    return (packet[0] & 15) * 4
+
+
+def destination_of(packet: bytes) -> Address:
+    """Return the destination of a packet whose IP header is complete."""
+    if version_of(packet) == 4:
+        return IPv4Address(IPV4.unpack(packet).destination)
+    return IPv6Address(IPV6.unpack(packet).destination)
+
+
 def _read_ipv4(data: bytes, truncated: bool, link: bytes) -> Packet | None:
-    tos, length, identification, fragment, hops, protocol = struct.unpack_from("!xBHHHBB", data)
-    size = (data[0] & 15) * 4
-    if not IPV4_BYTES <= size <= min(length, len(data)) or (length > len(data) and not truncated):
+    ip, size = IPV4.unpack(data), ipv4_header_bytes(data)
+    if not IPV4_BYTES <= size <= min(ip.length, len(data)) or (ip.length > len(data) and not truncated):
         return None
     return Packet(
-        data[:length], IPv4Address(data[12:16]), IPv4Address(data[16:20]), protocol, size, length, hops, tos,
-        identification, (fragment & OFFSET_MASK) * 8, bool(fragment & MORE_FRAGMENTS), bool(fragment & DONT_FRAGMENT),
-        link=link,
+        data[: ip.length], IPv4Address(ip.source), IPv4Address(ip.destination), ip.protocol, size, ip.length, ip.ttl,
+        ip.tos, ip.identification, (ip.fragment & OFFSET_MASK) * OFFSET_UNIT_BYTES, bool(ip.fragment & MF),
+        bool(ip.fragment & DF), link=link,
     )  # fmt: skip
 
 
 def _read_ipv6(data: bytes, truncated: bool, link: bytes) -> Packet | None:
-    first, payload_bytes, protocol, hops = struct.unpack_from("!IHBB", data)
-    length, at = payload_bytes + IPV6_BYTES, IPV6_BYTES
+    ip = IPV6.unpack(data)
+    protocol, length, at = ip.next, ip.length + IPV6_BYTES, IPV6_BYTES
     if length > len(data) and not truncated:
         return None
     identification, offset_bytes, more, fragment_at = 0, 0, False, 0
     for _ in range(MOST_EXTENSIONS):
         if protocol not in EXTENSIONS or offset_bytes:  # a later fragment has no header after the fragment header
             break
-        if at + 8 > min(length, len(data)):
+        if at + EXTENSION_LEAST_BYTES > min(length, len(data)):
             return None
-        following, size = data[at], (data[at + 1] + 1) * 8
-        if protocol == FRAGMENT:
-            size, fragment_at = FRAGMENT_BYTES, at
-            field, identification = struct.unpack_from("!HI", data, at + 2)
-            offset_bytes, more = field & 0xFFF8, bool(field & 1)
-        elif protocol == AUTHENTICATION:
-            size = (data[at + 1] + 2) * 4
-        protocol, at = following, at + size
+        size = extension_bytes(protocol, data, at)
+        if protocol == FRAGMENT_HEADER:
+            fragment, fragment_at = FRAGMENT.unpack(data, at), at
+            identification, more = fragment.identification, bool(fragment.fragment & V6_MF)
+            offset_bytes = fragment.fragment & V6_OFFSET_MASK
+        protocol, at = EXTENSION.unpack(data, at).next, at + size
     if at > min(length, len(data)) or (protocol in EXTENSIONS and not offset_bytes):
         return None
     return Packet(
-        data[:length], IPv6Address(data[8:24]), IPv6Address(data[24:40]), protocol, at, length, hops,
-        first >> 20 & 0xFF, identification, offset_bytes, more, True, fragment_at, link,
+        data[:length], IPv6Address(ip.source), IPv6Address(ip.destination), protocol, at, length, ip.hops,
+        ip.version_class_label >> 20 & 0xFF, identification, offset_bytes, more, True, fragment_at, link,
     )  # fmt: skip
 
 
+def extension_bytes(protocol: int, data: bytes, at: int) -> int:
+    """Return the length of the IPv6 extension header at ``at`` (RFC 8200, section 4; RFC 4302, section 2.2)."""
+    if protocol == FRAGMENT_HEADER:
+        return FRAGMENT_BYTES
+    units = EXTENSION.unpack(data, at).length
+    return int((units + 2) * 4 if protocol == AUTHENTICATION else (units + 1) * 8)
+
+
 def ip_packet(
-    source: Address, destination: Address, protocol: int, payload: bytes, *, traffic_class: int = 0, hops: int = HOPS
+    source: Address,
+    destination: Address,
+    protocol: int,
+    payload: bytes,
+    *,
+    traffic_class: int = 0,
+    hops: int = HOPS,
+    dont_fragment: bool = True,
 ) -> bytes:
     """Build a packet, with the IPv4 header's checksum. ``payload`` is complete, including its own checksum."""
+    ends = {"source": source.packed, "destination": destination.packed}
     if source.version == 6:
-        head = struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(payload), protocol, hops)
-        return head + source.packed + destination.packed + payload
-    length = IPV4_BYTES + len(payload)
-    fields = struct.pack("!BBHHHBBH", 0x45, traffic_class, length, 0, DONT_FRAGMENT, hops, protocol, 0)
-    return with_header_checksum(fields + source.packed + destination.packed) + payload
+        first = 6 << 28 | traffic_class << 20
+        return IPV6.pack(version_class_label=first, length=len(payload), next=protocol, hops=hops, **ends) + payload
+    header = IPV4.pack(
+        version_ihl=0x45, tos=traffic_class, length=IPV4_BYTES + len(payload), fragment=DF if dont_fragment else 0,
+        ttl=hops, protocol=protocol, **ends,
+    )  # fmt: skip
+    return with_header_checksum(header) + payload
+
+
+def tcp_header(
+    source_port: int, destination_port: int, flags: int, sequence: int = 0, acknowledgement: int = 0, window: int = 0
+) -> bytes:
+    """Build a TCP header without options. Its checksum is zero."""
+    return TCP.pack(
+        source_port=source_port, destination_port=destination_port, sequence=sequence, acknowledgement=acknowledgement,
+        offset=TCP_BYTES // 4 << 4, flags=flags, window=window,
+    )  # fmt: skip
+
+
+def udp_header(source_port: int, destination_port: int, payload_bytes: int) -> bytes:
+    """Build the header of a UDP datagram. Its checksum is zero."""
+    length = UDP_BYTES + payload_bytes
+    return UDP.pack(source_port=source_port, destination_port=destination_port, length=length)
+
+
+def transport_packet(source: Address, destination: Address, protocol: int, segment: bytes) -> bytes:
+    """Build a packet with a TCP segment or UDP datagram. This computes the checksum of both headers."""
+    return ip_packet(source, destination, protocol, with_checksum(source, destination, protocol, segment))
 
 
 def icmp_packet(
     source: Address, destination: Address, message: bytes, *, traffic_class: int = 0, hops: int = HOPS
 ) -> bytes:
     """Build a packet with an ICMP message of the addresses' family. This computes the message's checksum."""
-    protocol = ICMP if source.version == 4 else ICMPV6
+    protocol = ICMP_BY_VERSION[source.version]
     message = with_checksum(source, destination, protocol, message)
     return ip_packet(source, destination, protocol, message, traffic_class=traffic_class, hops=hops)
 
 
-def with_header_checksum(header: bytes) -> bytes:
-    """Return an IPv4 header, including its options, with the correct checksum."""
-    return header[:10] + checksum(header[:10] + b"\0\0" + header[12:]).to_bytes(2, "big") + header[12:]
-
-
 def with_hops(packet: bytes, hops: int) -> bytes:
     """Return the packet with another TTL (hop limit)."""
-    if packet[0] >> 4 == 6:
-        return packet[:7] + bytes([hops]) + packet[8:]
-    size = (packet[0] & 15) * 4
-    return with_header_checksum(packet[:8] + bytes([hops]) + packet[9:size]) + packet[size:]
+    if version_of(packet) == 6:
+        return IPV6.replace(packet, hops=hops)
+    size = ipv4_header_bytes(packet)
+    return with_header_checksum(IPV4.replace(packet[:size], ttl=hops)) + packet[size:]
+
+
+def ethernet_header(version: int) -> bytes:
+    """Return an Ethernet header for IPv4 or IPv6, with zeros for addresses."""
+    return ETHERNET.pack(type=ETHERTYPES[version])
+
+
+def ethertype(link: bytes) -> int:
+    """Return the Ethernet type of the packet behind a link header, which may have tags."""
+    return int.from_bytes(link[-2:], "big")
+
+
+def with_ethertype(link: bytes, version: int) -> bytes:
+    """Return a link header, with its tags, for a packet of this IP version."""
+    return link[:-2] + ETHERTYPES[version].to_bytes(2, "big")
 
 
 def reversed_link(link: bytes) -> bytes:
     """Return the link header of an answer: back to the frame's sender, in the same VLAN."""
-    return link[6:12] + link[:6] + link[12:]
+    ends = ETHERNET.unpack(link)
+    return ETHERNET.replace(link, destination=ends.source, source=ends.destination)

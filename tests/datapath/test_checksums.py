@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from lbmux.datapath import checksums
-from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.parse import Packet
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 from tests.datapath import plain_packet
 from tests.datapath.craft import Craft
 from tests.datapath.plain_packet import TCP, UDP, checksum, finish_checksum, parse, sum16

@@ -10,11 +10,11 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, UDP
 
-from lbmux.datapath.headers import ETHERNET_BYTES
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.tun import Tun
+from lbmux.wire.header_layouts import ETHERNET_BYTES
 from tests.frames.pair import Pair
 
 pytestmark = pytest.mark.root

@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, fragment6
 from scapy.packet import Raw
 
 from lbmux.slowpath.reassembly import MOST_BYTES, MOST_PACKETS, TIMEOUT_S, Reassembly
-from lbmux.wire.packet import Packet
+from lbmux.wire.packet import Packet, read_ip
 from tests.slowpath.golden import CLIENT, VIP, datagram, dissect, ip, read
 
 
@@ -39,6 +39,18 @@ def test_in_any_order(family: int) -> None:
 def test_headers_before_the_fragment_header_stay() -> None:
     parts = fragment6(ip(6) / IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(id=7) / datagram(3000), 1400)
     assert feed([read(part) for part in parts]) == [bytes(ip(6) / IPv6ExtHdrHopByHop() / datagram(3000))]
+
+
+def test_an_authentication_header_counts_in_units_of_four_bytes() -> None:
+    def packet(authentication: bytes, *layers: Any) -> bytes:
+        return bytes(ip(6, nh=51) / Raw(authentication + b"".join(map(bytes, layers))))
+
+    body, rest = bytes(range(16)), bytes([1]) + bytes(10)  # 12 bytes with the next header
+    parts = [
+        packet(bytes([44]) + rest, IPv6ExtHdrFragment(nh=17, id=7, offset=offset, m=offset == 0), Raw(body))
+        for offset in (0, 2)
+    ]
+    assert feed([one for part in parts if (one := read_ip(part))]) == [packet(bytes([17]) + rest, Raw(body + body))]
 
 
 def test_one_missing() -> None:

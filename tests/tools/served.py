@@ -14,7 +14,7 @@ from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_mux import Explanation, explain_live
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from tests.linux.inside import Inside
 
 
@@ -64,7 +64,7 @@ class Served(Inside):
         self.now = now_ticks()
 
     def explain(self, text: str, **how: bool) -> Explanation:
-        return explain_live(Packet.parse(text, **how), self.path)  # type: ignore[arg-type]
+        return explain_live(ClientPacket.parse(text, **how), self.path)  # type: ignore[arg-type]
 
 
 def step(explanation: Explanation, name: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_frame import explain_frame
 from lbmux.tools.explain_mux import Explanation
-from lbmux.tools.packet_text import Packet, PacketError
+from lbmux.tools.packet_text import ClientPacket, PacketError
 from tests.datapath.craft import ETHERNET, Stream, quic, tag
 from tests.datapath.harness import Frames
 from tests.linux.inside import CONFIG, client, dns
@@ -111,7 +111,7 @@ def test_of_a_long_frame_the_kernel_records_the_beginning(mux: Served) -> None:
 
 def test_what_is_not_ip_is_no_packet() -> None:
     with pytest.raises(PacketError, match="not IP"):
-        Packet.of_frame(ETHERNET + b"\x08\x06" + bytes(28))
+        ClientPacket.of_frame(ETHERNET + b"\x08\x06" + bytes(28))
 
 
 def test_a_caught_packet_is_called_what_it_is(mux: Served) -> None:

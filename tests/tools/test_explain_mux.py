@@ -14,7 +14,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.tools import explain_mux
 from lbmux.tools.explain_mux import Explanation, explain_configuration
-from lbmux.tools.packet_text import Packet, PacketError
+from lbmux.tools.packet_text import ClientPacket, PacketError
 from lbmux.tools.table_copy import LiveCopy
 from tests.datapath.craft import ACK, SYN
 from tests.linux.inside import CONFIG, Inside, client
@@ -47,7 +47,7 @@ def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
     inside = Inside()
     for port in range(2000, 2010):
         sent = inside.send(client(port))
-        explanation = explain_configuration(Packet.parse(asked(port)), READ)
+        explanation = explain_configuration(ClientPacket.parse(asked(port)), READ)
         assert explanation.backend == inside.snapshot.owners[int(sent.target[0])][1].name
         assert step(explanation, "slot")["backend"] == explanation.backend
         assert explanation.verdict == Verdict.FORWARDED
@@ -203,7 +203,8 @@ def test_a_neighbour_that_is_not_known_is_named(tmp_path: Path) -> None:
 
 def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
     stranger, other = (
-        explain_configuration(Packet.parse(asked(1, to)), READ) for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
+        explain_configuration(ClientPacket.parse(asked(1, to)), READ)
+        for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
     )
     assert (stranger.verdict, other.verdict) == (Verdict.NOT_VIP, Verdict.NOT_VIP)
     assert "no service has the VIP 203.0.113.1" in stranger.hint
@@ -211,7 +212,9 @@ def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
 
 
 def test_a_packet_that_does_not_fit_the_tunnel() -> None:
-    fits, too_big = (explain_configuration(Packet.parse(asked(1), length=length), READ) for length in (1480, 1481))
+    fits, too_big = (
+        explain_configuration(ClientPacket.parse(asked(1), length=length), READ) for length in (1480, 1481)
+    )
     assert fits.verdict == Verdict.FORWARDED
     assert too_big.verdict == Verdict.TOO_BIG and "1480 bytes" in too_big.hint
 
@@ -222,7 +225,7 @@ def test_a_service_of_many_ports_is_named(mux: Served, ports: dict[str, Any]) ->
     mux.reload(CONFIG | {"services": [web | ports, dns | {"vip": web["vip"], "port": 100}]})
     assert mux.wanted is not None
     text = asked(1, "192.0.2.1:1234/tcp")
-    for explanation in (mux.explain(text), explain_configuration(Packet.parse(text), mux.wanted)):
+    for explanation in (mux.explain(text), explain_configuration(ClientPacket.parse(text), mux.wanted)):
         assert (explanation.service, step(explanation, "service")["service"]) == ("web", "web")
         assert explanation.verdict == Verdict.FORWARDED
     said = "any" if ports["port"] == "any" else "1000-1999"
@@ -284,7 +287,9 @@ def test_without_a_backend_that_serves_the_hint_covers_each_reason(mux: Served) 
 
 
 def test_a_configuration_alone_says_what_it_cannot_know() -> None:
-    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED)))
+    explanation = explain_configuration(
+        ClientPacket.parse(asked(1)), Config.model_validate(weighted(0, 1, health=PROBED))
+    )
     assert backends_step(explanation) == (
         "1 of 2 take new flows; h1 is draining: weight 0 (only a live mux has health checks)"
     )
@@ -298,7 +303,7 @@ def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
         allow, deny = (pick.sample(prefixes, pick.randrange(4)) for _ in range(2))
         config = Config.model_validate(weighted(1, 1, allow=allow, deny=deny))
         for source in ("198.51.100.7", "198.51.100.8", "198.51.1.1", "203.0.113.1"):
-            explanation = explain_configuration(Packet.parse(f"{source}:1 > 192.0.2.1:80/tcp"), config)
+            explanation = explain_configuration(ClientPacket.parse(f"{source}:1 > 192.0.2.1:80/tcp"), config)
             if not allow and not deny:
                 assert "access" not in [line.step for line in explanation.steps]
                 continue
@@ -309,7 +314,9 @@ def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
 
 def test_a_service_without_backends_drops() -> None:
     services = [{**CONFIG["services"][0], "backends": []}]
-    explanation = explain_configuration(Packet.parse(asked(1)), Config.model_validate(CONFIG | {"services": services}))
+    explanation = explain_configuration(
+        ClientPacket.parse(asked(1)), Config.model_validate(CONFIG | {"services": services})
+    )
     assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.hint
 
 
@@ -334,7 +341,7 @@ def test_an_ipv6_packet(host: str) -> None:
     backend = {"name": "h1", "dip": "2001:db8:1::9", "host": host}
     web = CONFIG["services"][0] | {"vip": "2001:db8::1", "backends": [backend]}
     config = Config.model_validate(CONFIG | {"muxes": ["10.0.1.2", "2001:db8:0:1::2"], "services": [web]})
-    packet = Packet.parse("[2001:db8:7::7]:4000 > [2001:db8::1]:80/tcp", opens=True)
+    packet = ClientPacket.parse("[2001:db8:7::7]:4000 > [2001:db8::1]:80/tcp", opens=True)
     explanation = explain_configuration(packet, config)
     assert (explanation.verdict, explanation.service, explanation.backend) == (Verdict.FORWARDED, "web", "h1")
     assert step(explanation, "next hop")["host"] == step(explanation, "outer header")["destination"] == host
@@ -342,7 +349,7 @@ def test_an_ipv6_packet(host: str) -> None:
 
 
 def test_json_is_versioned_and_plain() -> None:
-    data = explain_configuration(Packet.parse(asked(1)), READ).as_json()
+    data = explain_configuration(ClientPacket.parse(asked(1)), READ).as_json()
     assert (data["version"], data["verdict"], data["kind"], data["hint"]) == (1, "forwarded", "send", None)
     assert [line["step"] for line in data["steps"]] == [
         "packet", "service", "backends", "flow", "slot", "backend", "next hop", "outer header", "verdict",
@@ -362,9 +369,9 @@ def test_an_agent_or_another_version_is_not_read(mux: Served, monkeypatch: pytes
 )  # fmt: skip
 def test_a_text_that_names_no_packet(text: str) -> None:
     with pytest.raises(PacketError):
-        Packet.parse(text)
+        ClientPacket.parse(text)
 
 
 def test_a_length_that_no_packet_has() -> None:
     with pytest.raises(PacketError, match="40 to 65535"):
-        Packet.parse(asked(1), length=39)
+        ClientPacket.parse(asked(1), length=39)

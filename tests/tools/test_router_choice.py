@@ -17,7 +17,7 @@ from lbmux.lab import namespaces
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6, ananta
 from lbmux.tools.explain_mux import Step, explain_configuration
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.router_choice import with_router, with_seed
 from tests.labs import built
 from tests.linux.inside import CONFIG
@@ -39,7 +39,7 @@ def lab() -> Iterator[Lab]:
 
 
 def asked(router: str, flow: str) -> Step:
-    explanation = explain_configuration(Packet.parse(flow), READ)
+    explanation = explain_configuration(ClientPacket.parse(flow), READ)
     packet, step, *_ = with_router(explanation, router, None).steps
     assert (packet.step, step.step) == ("packet", "router")
     return step
@@ -116,7 +116,7 @@ def test_with_a_seed_the_router_and_its_twin_say_to_which_mux_packets_come(
     text = f"[{vip}]" if ":" in vip else vip
     twin = dict[int, str]()
     for port in PORTS:
-        explanation = explain_configuration(Packet.parse(f"{client}:{port} > {text}:80/tcp"), READ)
+        explanation = explain_configuration(ClientPacket.parse(f"{client}:{port} > {text}:80/tcp"), READ)
         data = with_seed(explanation, seed, ways, None).steps[1].data
         twin[port] = MUXES[ways.index(ip_address(data["via"]))]
     assert arrivals(lab, vip) == of_router(lab, client, text) == twin
@@ -135,7 +135,7 @@ def test_weights_count_in_a_twin_as_at_the_router(lab: Lab, seed: int) -> None:
 def test_a_twin_leaves_nothing_behind() -> None:
     before = os.readlink("/proc/self/ns/net"), set(netns.listnetns()), len(os.listdir("/proc/self/fd"))
     way = [ip_address("10.0.1.2"), ip_address("10.0.2.2")]
-    with_seed(explain_configuration(Packet.parse(f"{CLIENT}:1 > {VIP}:80/tcp"), READ), 7, way, None)
+    with_seed(explain_configuration(ClientPacket.parse(f"{CLIENT}:1 > {VIP}:80/tcp"), READ), 7, way, None)
     assert before == (os.readlink("/proc/self/ns/net"), set(netns.listnetns()), len(os.listdir("/proc/self/fd")))
 
 

@@ -4,7 +4,7 @@ import random
 from ipaddress import ip_address
 
 import pytest
-from scapy.layers.inet import IP, TCP, IPOption_NOP
+from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
     IPv6,
     IPv6ExtHdrDestOpt,
@@ -15,7 +15,22 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
-from lbmux.wire.packet import MOST_EXTENSIONS, ip_packet, read_frame, read_ip, reversed_link
+from lbmux.wire.header_layouts import MOST_EXTENSIONS
+from lbmux.wire.internet_checksum import is_valid
+from lbmux.wire.numbers import ACK, TCP_PROTOCOL, UDP_PROTOCOL
+from lbmux.wire.packet import (
+    destination_of,
+    ethernet_header,
+    ip_packet,
+    read_frame,
+    read_ip,
+    reversed_link,
+    tcp_header,
+    transport_packet,
+    udp_header,
+    version_of,
+    with_ethertype,
+)
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, datagram, dissect, ip, read, segment
 
 
@@ -28,14 +43,14 @@ def test_tcp(family: int) -> None:
     assert packet.payload[-100:] == bytes(100)
 
 
-def test_padding_of_the_link_is_no_part_of_the_packet() -> None:
+def test_link_padding_is_not_part_of_the_packet() -> None:
     packet = read(Ether(**ETHER) / ip(4) / segment(0) / Raw(b""))
     padded = read_frame(bytes(Ether(**ETHER) / ip(4) / segment(0)) + bytes(6))
     assert padded == packet
 
 
 @pytest.mark.parametrize("tags", [Dot1Q(vlan=7), Dot1AD(vlan=3) / Dot1Q(vlan=7)], ids=["802.1Q", "QinQ"])
-def test_vlan_tags_are_in_the_link_header_and_turn_with_it(tags: object) -> None:
+def test_a_reversed_link_header_keeps_its_vlan_tags(tags: object) -> None:
     frame = Ether(**ETHER) / tags / ip(4) / segment()  # type: ignore[operator]
     packet = read(frame)
     assert packet.ports == (40000, 80)
@@ -47,11 +62,11 @@ def test_a_third_tag_is_not_followed() -> None:
     assert read_frame(bytes(Ether(**ETHER) / Dot1Q() / Dot1Q() / Dot1Q() / ip(4) / segment())) is None
 
 
-def test_arp_is_nothing() -> None:
+def test_arp_is_not_an_ip_packet() -> None:
     assert read_frame(bytes(Ether(**ETHER) / ARP())) is None
 
 
-def test_ethernet_type_of_the_other_family() -> None:
+def test_an_ethernet_type_of_the_other_family_is_refused() -> None:
     assert read_frame(bytes(Ether(**ETHER, type=0x86DD) / Raw(bytes(ip(4) / segment())))) is None
 
 
@@ -118,3 +133,28 @@ def test_a_packet_of_our_own(source: str, destination: str) -> None:
     found = IP(data) if data[0] >> 4 == 4 else IPv6(data)
     assert (found.src, found.dst, found[TCP].dport) == (source, destination, 2)
     assert dissect(ip_packet(ip_address(source), ip_address(destination), 59, b"")).src == source
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+def test_a_built_segment_reads_back_with_valid_checksums(family: int, protocol: int) -> None:
+    source, destination = (ip_address(one) for one in ((CLIENT, VIP) if family == 4 else (CLIENT6, VIP6)))
+    header = tcp_header(40000, 80, ACK, 7, 9, 512) if protocol == TCP_PROTOCOL else udp_header(40000, 80, 4)
+    packet = transport_packet(source, destination, protocol, header + b"data")
+    found = read_frame(ethernet_header(family) + packet)
+    assert found is not None and found.ports == (40000, 80) and found.payload[-4:] == b"data"
+    assert is_valid(source, destination, protocol, found.payload)
+    assert (version_of(packet), destination_of(packet)) == (family, destination)
+    seen = dissect(packet)
+    assert seen[TCP].ack == 9 if protocol == TCP_PROTOCOL else seen[UDP].len == 12
+
+
+def test_a_built_ipv4_packet_may_allow_fragments() -> None:
+    source, destination = ip_address(CLIENT), ip_address(VIP)
+    kept = [read_ip(ip_packet(source, destination, 17, bytes(8), dont_fragment=df)) for df in (True, False)]
+    assert [packet is not None and packet.dont_fragment for packet in kept] == [True, False]
+
+
+def test_another_ethernet_type_behind_the_tags() -> None:
+    tagged = bytes(Ether(**ETHER) / Dot1Q(vlan=7) / ip(4))[:18]
+    assert with_ethertype(tagged, 6) == bytes(Ether(**ETHER) / Dot1Q(vlan=7) / ip(6))[:18]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.config.models import Config
     from lbmux.tools.explain_mux import Explanation
-    from lbmux.tools.packet_text import Packet
+    from lbmux.tools.packet_text import ClientPacket
 
 
 @click.command(name="explain")
@@ -102,16 +102,16 @@ def _explain(
     from lbmux.tools.dissect import dissect
     from lbmux.tools.explain_frame import explain_frame, frame_of
     from lbmux.tools.explain_mux import explain_configuration, explain_live
-    from lbmux.tools.packet_text import Packet
+    from lbmux.tools.packet_text import ClientPacket
 
     if number is not None:
         frame = frame_of(Path(words[0]), number)
         return explain_frame(frame, mux), dissect(frame)
-    packet = Packet.parse(" ".join(words), syn, length)
+    packet = ClientPacket.parse(" ".join(words), syn, length)
     return (explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)), []
 
 
-def _ways(text: str | None, config: "Config | None", packet: "Packet") -> "list[Address]":
+def _ways(text: str | None, config: "Config | None", packet: "ClientPacket") -> "list[Address]":
     """Return the given next hops, or else the configuration's muxes, of the VIP's address family."""
     from ipaddress import ip_address
 

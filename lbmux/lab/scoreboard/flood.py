@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
-from lbmux.slowpath.resets import ACK, HEADER, TCP_BYTES
-from lbmux.wire.internet_checksum import TCP, with_checksum
-from lbmux.wire.packet import ip_packet
+from lbmux.wire.numbers import ACK, TCP_PROTOCOL
+from lbmux.wire.packet import tcp_header, transport_packet
 
 PACKETS, SECONDS = 20_000, 3.0
 FIRST_PORT = 1024
@@ -20,8 +19,8 @@ def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKE
     """IP packets with a bare ACK, each from the client's next port.  At most 31,744 flows differ."""
     for n in range(count):
         source_port = FIRST_PORT + n % (32768 - FIRST_PORT)
-        header = HEADER.pack(source_port, port, 1000 + n, 2000 + n, TCP_BYTES // 4 << 4, ACK, 1024, 0, 0)
-        yield ip_packet(client, vip, TCP, with_checksum(client, vip, TCP, header))
+        header = tcp_header(source_port, port, ACK, 1000 + n, 2000 + n, window=1024)
+        yield transport_packet(client, vip, TCP_PROTOCOL, header)
 
 
 def flood(vip: str, port: int, count: int = PACKETS, seconds: float = SECONDS) -> None:

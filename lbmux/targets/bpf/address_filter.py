@@ -4,9 +4,13 @@ It runs at tcx ingress: after XDP and packet sockets, before the kernel's own re
 mux in user space does not wait for one.
 """
 
+import socket
 import struct
 
 from lbmux.targets.bpf.syscall import Attach, Loaded, load_program
+from lbmux.wire.header_layouts import IPV4, IPV6, IPV6_BYTES, TAG, TAG_BYTES
+from lbmux.wire.icmp_types import V6_ADVERTISEMENT, V6_SOLICITATION
+from lbmux.wire.numbers import ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6_PROTOCOL, TAG_ETHERTYPES
 
 NEXT, DROP = -1, 2
 """TCX_NEXT and TCX_DROP."""
@@ -17,10 +21,8 @@ Offsets from the start of the frame are wrong behind a generic XDP program that 
 a copy whose mac_len is 0.
 """
 PROTOCOL_AT = 16  # struct __sk_buff
-IPV4, IPV6, VLAN, QINQ = 0x0008, 0xDD86, 0x0081, 0xA888
+TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ = map(socket.htons, (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *TAG_ETHERTYPES))
 """Ethernet types as loaded."""
-TAG_BYTES, IPV6_BYTES = 4, 40
-ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 KEY, SCRATCH = -16, -24
 """Offsets on the stack, relative to its end in r10."""
 
@@ -74,21 +76,22 @@ def _program(addresses: int, counter: int) -> list[Line]:
     """Return the program. r6 is the context, r7 the Ethernet type, r8 the IP header's offset."""
     return [
         (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, 0),
-        (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6),
-        (EQUAL, 7, 0, "tagged", VLAN), (NOT_EQUAL, 7, 0, "pass", QINQ),
+        (EQUAL, 7, 0, "ipv4", TYPE_IPV4), (EQUAL, 7, 0, "ipv6", TYPE_IPV6),
+        (EQUAL, 7, 0, "tagged", TYPE_VLAN), (NOT_EQUAL, 7, 0, "pass", TYPE_QINQ),
         "tagged",  # the inner of two tags: the kernel has removed the outer one
-        *_bytes(2, SCRATCH, 2), (LOAD_HALF, 7, 10, SCRATCH, 0), (ADD_NUMBER, 8, 0, 0, TAG_BYTES),
-        (EQUAL, 7, 0, "ipv4", IPV4), (EQUAL, 7, 0, "ipv6", IPV6), (JUMP, 0, 0, "pass", 0),
+        *_bytes(TAG.at("type"), SCRATCH, 2), (LOAD_HALF, 7, 10, SCRATCH, 0), (ADD_NUMBER, 8, 0, 0, TAG_BYTES),
+        (EQUAL, 7, 0, "ipv4", TYPE_IPV4), (EQUAL, 7, 0, "ipv6", TYPE_IPV6), (JUMP, 0, 0, "pass", 0),
         "ipv4",
-        (STORE_DOUBLE, 10, 0, KEY, 0), (STORE_WORD, 10, 0, KEY + 8, -0x10000), *_bytes(16, KEY + 12, 4),
-        (JUMP, 0, 0, "look", 0),
+        (STORE_DOUBLE, 10, 0, KEY, 0), (STORE_WORD, 10, 0, KEY + 8, -0x10000),
+        *_bytes(IPV4.at("destination"), KEY + 12, 4), (JUMP, 0, 0, "look_up", 0),
         "ipv6",  # neighbour discovery stays on the link and is never forwarded
-        *_bytes(6, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0), (NOT_EQUAL, 7, 0, "address", ICMPV6),
+        *_bytes(IPV6.at("next"), SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0),
+        (NOT_EQUAL, 7, 0, "address", ICMPV6_PROTOCOL),
         *_bytes(IPV6_BYTES, SCRATCH, 1), (LOAD_BYTE, 7, 10, SCRATCH, 0),
-        (EQUAL, 7, 0, "pass", SOLICITATION), (EQUAL, 7, 0, "pass", ADVERTISEMENT),
+        (EQUAL, 7, 0, "pass", V6_SOLICITATION), (EQUAL, 7, 0, "pass", V6_ADVERTISEMENT),
         "address",
-        *_bytes(24, KEY, 16),
-        "look",
+        *_bytes(IPV6.at("destination"), KEY, 16),
+        "look_up",
         (LOAD_64, 1, MAP, 0, addresses), (0, 0, 0, 0, 0), (MOV, 2, 10, 0, 0), (ADD_NUMBER, 2, 0, 0, KEY),
         (CALL, 0, 0, 0, LOOKUP), (EQUAL, 0, 0, "pass", 0),
         (LOAD_64, 2, MAP_VALUE, 0, counter), (0, 0, 0, 0, 0), (MOV_NUMBER, 1, 0, 0, 1), (ATOMIC_ADD, 2, 1, 0, 0),

@@ -11,18 +11,18 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.config.models import Config
 from lbmux.daemons.tunnel_probes import PORTS, bare, towards
-from lbmux.datapath.headers import ETHERNET_BYTES, TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
+from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.packet import ethernet_header
 
 LONGEST = 65535
 SOMEWHERE = NextHop(0, 1, 1, LONGEST)
 """A placeholder for hosts whose packets the kernel routes: the MAC address is not used."""
-ETHERNET = {4: bytes(12) + TYPE_IPV4.to_bytes(2, "little"), 6: bytes(12) + TYPE_IPV6.to_bytes(2, "little")}
 Key = tuple[str, str]
 """Service and backend, by name."""
 
@@ -55,7 +55,7 @@ class Tunnels:
 
     def wrap(self, packet: bytes, version: int, port: int, key: Key) -> tuple[bytes, int] | None:
         """Encapsulate an IP packet sent from ``port``: the frame and its interface index; None without a next hop."""
-        frame, batch = ETHERNET[version] + packet, self._batch
+        frame, batch = ethernet_header(version) + packet, self._batch
         self._memory[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
         self._rows[:, port] = self._mux.rows[key]
         batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, len(frame)

@@ -4,7 +4,6 @@ It sends ARP requests (RFC 826) or, for IPv6, neighbour solicitations (RFC 4861,
 """
 
 import socket
-import struct
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
@@ -13,19 +12,18 @@ from pyroute2 import IPRoute
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.errors import SetupError
-from lbmux.wire.internet_checksum import with_checksum
+from lbmux.wire.header_layouts import ARP, ETHERNET, ETHERNET_BYTES, IPV6, IPV6_BYTES, LINK_OPTION, NEIGHBOUR
+from lbmux.wire.icmp_types import V6_ADVERTISEMENT, V6_SOLICITATION
+from lbmux.wire.numbers import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6_PROTOCOL
+from lbmux.wire.packet import icmp_packet
 
-ETHERTYPES = {4: 0x0806, 6: 0x86DD}
+CARRIED_IN = {4: ETHERTYPE_ARP, 6: ETHERTYPE_IPV6}
+"""The Ethernet type of requests and replies, by the IP version."""
 REQUEST, REPLY = 1, 2
-ARP = struct.Struct("!HHBBH6s4s6s4s")
-IPV6 = struct.Struct("!IHBB16s16s")
-DISCOVERY = struct.Struct("!BBHI16s")
-OPTION = struct.Struct("!BB6s")
-SOLICITATION, ADVERTISEMENT = 135, 136
+ETHERNET_HARDWARE, MAC_BYTES, IPV4_ADDRESS_BYTES = 1, 6, 4
 SOURCE_MAC, TARGET_MAC = 1, 2
 HOPS = 255
 """A lower hop limit means that the packet may come from another link (RFC 4861, section 7.1)."""
-HEADER_BYTES = 14
 BROADCAST = b"\xff" * 6
 WAIT_S, TRIES = 0.25, 2
 ReplyParser = Callable[[bytes], str | None]
@@ -35,7 +33,7 @@ ReplyParser = Callable[[bytes], str | None]
 def who_has(interface: str, address: Address, source: Address | None = None) -> set[str]:
     """The MAC addresses that answer for an address; none where it is unspecified's."""
     asker = source or first_address(interface, address.version)
-    kind = ETHERTYPES[address.version]
+    kind = CARRIED_IN[address.version]
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as sock:
             sock.bind((interface, kind))
@@ -54,42 +52,46 @@ def who_has(interface: str, address: Address, source: Address | None = None) -> 
 def request_for(own: bytes, asker: Address, address: Address) -> tuple[bytes, ReplyParser]:
     """The request frame with source MAC address ``own``, and the function that parses replies."""
     if isinstance(address, IPv4Address):
-        request = ARP.pack(1, 0x0800, 6, 4, REQUEST, own, asker.packed, bytes(6), address.packed)
+        request = ARP.pack(
+            hardware=ETHERNET_HARDWARE, protocol=ETHERTYPE_IPV4, hardware_bytes=MAC_BYTES,
+            protocol_bytes=IPV4_ADDRESS_BYTES, operation=REQUEST, sender_mac=own, sender=asker.packed,
+            target=address.packed,
+        )  # fmt: skip
         return _ethernet(BROADCAST, own, 4) + request, lambda frame: parse_arp_reply(frame, address)
     # The solicited-node multicast address (RFC 4291, section 2.7.1) and its MAC address (RFC 2464, section 7).
     group = IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
-    message = DISCOVERY.pack(SOLICITATION, 0, 0, 0, address.packed)
+    message = NEIGHBOUR.pack(type=V6_SOLICITATION, target=address.packed)
     if asker != IPv6Address(0):  # else it is a probe whether the address is free, and names unspecified
-        message += OPTION.pack(SOURCE_MAC, 1, own)
-    message = with_checksum(asker, group, socket.IPPROTO_ICMPV6, message)
-    header = IPV6.pack(6 << 28, len(message), socket.IPPROTO_ICMPV6, HOPS, asker.packed, group.packed)
-    return _ethernet(b"\x33\x33" + group.packed[12:], own, 6) + header + message, lambda f: parse_advertisement(
-        f, address
-    )
+        message += LINK_OPTION.pack(type=SOURCE_MAC, length=1, mac=own)
+    frame = _ethernet(b"\x33\x33" + group.packed[12:], own, 6) + icmp_packet(asker, group, message, hops=HOPS)
+    return frame, lambda reply: parse_advertisement(reply, address)
 
 
 def _ethernet(destination: bytes, source: bytes, version: int) -> bytes:
-    return destination + source + ETHERTYPES[version].to_bytes(2, "big")
+    return ETHERNET.pack(destination=destination, source=source, type=CARRIED_IN[version])
 
 
 def parse_arp_reply(frame: bytes, address: Address) -> str | None:
-    if len(frame) < HEADER_BYTES + ARP.size:
+    if len(frame) < ETHERNET_BYTES + ARP.size:
         return None
-    *_, operation, mac, sender, _, _ = ARP.unpack_from(frame, HEADER_BYTES)
-    return mac.hex(":") if (operation, sender) == (REPLY, address.packed) else None
+    reply = ARP.unpack(frame, ETHERNET_BYTES)
+    return reply.sender_mac.hex(":") if (reply.operation, reply.sender) == (REPLY, address.packed) else None
 
 
 def parse_advertisement(frame: bytes, address: Address) -> str | None:
-    if len(frame) < HEADER_BYTES + IPV6.size + DISCOVERY.size:
+    message_at = ETHERNET_BYTES + IPV6_BYTES
+    option_at = message_at + NEIGHBOUR.size
+    if len(frame) < option_at:
         return None
-    _, _, protocol, hops, _, _ = IPV6.unpack_from(frame, HEADER_BYTES)
-    kind, _, _, _, target = DISCOVERY.unpack_from(frame, HEADER_BYTES + IPV6.size)
-    if (protocol, hops, kind, target) != (socket.IPPROTO_ICMPV6, HOPS, ADVERTISEMENT, address.packed):
+    ip, message = IPV6.unpack(frame, ETHERNET_BYTES), NEIGHBOUR.unpack(frame, message_at)
+    found = ip.next, ip.hops, message.type, message.target
+    if found != (ICMPV6_PROTOCOL, HOPS, V6_ADVERTISEMENT, address.packed):
         return None
-    option = frame[HEADER_BYTES + IPV6.size + DISCOVERY.size :]
-    if len(option) >= OPTION.size and option[0] == TARGET_MAC:
-        return option[2:8].hex(":")
-    return frame[6:12].hex(":")
+    if len(frame) >= option_at + LINK_OPTION.size:
+        option = LINK_OPTION.unpack(frame, option_at)
+        if option.type == TARGET_MAC:
+            return str(option.mac.hex(":"))
+    return str(ETHERNET.unpack(frame).source.hex(":"))
 
 
 def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:

@@ -11,34 +11,43 @@ import contextlib
 import errno
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.traffic_models import TunnelKind
-from lbmux.datapath.headers import ETHERNET_BYTES, TCP_BYTES
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import answers, attach
 from lbmux.tools.doctor.probe_tunnels import Key, Tunnels
+from lbmux.wire import icmp_types as icmp
+from lbmux.wire.header_layouts import (
+    ETHERNET_BYTES,
+    ICMP_ERROR,
+    IP,
+    IP_BYTES,
+    PORTS,
+    PROTOCOL_AT,
+    TCP,
+    TCP_BYTES,
+    UDP_BYTES,
+)
+from lbmux.wire.numbers import ETHERTYPES, RST, SYN
+from lbmux.wire.packet import read_ip, version_of
 
 FIRST_PORT, LAST_PORT = 61001, 65535
 """Source ports of probes.  Each probe has its own, which identifies its answer."""
-ETHERTYPES = {4: 0x0800, 6: 0x86DD}
-SHORTEST = 8
-"""Bytes of a UDP or ICMP header, the shortest payload that is parsed."""
 WAIT_S, TRIES = 1.1, 3
 """Together longer than the 3 s that a router waits for a neighbour before it sends host unreachable."""
-SYN, RST = 0x02, 0x04
-HEADER_BYTES = {4: 20, 6: 40}
-QUOTED_BYTES = 64
-"""Bytes of a quoted packet that are compared.  Later bytes may be ICMP extensions (RFC 4884)."""
+QUOTED_LEAST_BYTES, QUOTED_BYTES = 8, 64
+"""Bytes of the transport header that every quote has, and bytes of a quoted packet that are compared.
+
+Later bytes may be ICMP extensions (RFC 4884).
+"""
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-PROTOCOL_AT = {4: 9, 6: 6}
-ICMP = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+LEAST_BYTES = {"tcp": TCP_BYTES, "udp": UDP_BYTES}
+"""The shortest segment or datagram that is parsed."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +95,20 @@ Targets = Mapping[int, Target]
 Sent = Mapping[int, bytes]
 """The outer packets, likewise."""
 ERRORS: dict[tuple[int, int, int], tuple[str, str]] = {
-    (4, 3, 0): ("unreachable", "network unreachable"),
-    (4, 3, 1): ("unreachable", "host unreachable"),
-    (4, 3, 2): ("refused", "protocol unreachable"),
-    (4, 3, 3): ("refused", "port unreachable"),
-    (4, 3, 4): ("too_big", "too big"),
-    (4, 3, 9): ("unreachable", "forbidden"),
-    (4, 3, 10): ("unreachable", "forbidden"),
-    (4, 3, 13): ("unreachable", "forbidden"),
-    (6, 1, 0): ("unreachable", "network unreachable"),
-    (6, 1, 1): ("unreachable", "forbidden"),
-    (6, 1, 3): ("unreachable", "host unreachable"),
-    (6, 1, 4): ("refused", "port unreachable"),
-    (6, 2, 0): ("too_big", "too big"),
-    (6, 4, 1): ("refused", "protocol unreachable"),
+    (4, icmp.UNREACHABLE, icmp.NETWORK): ("unreachable", "network unreachable"),
+    (4, icmp.UNREACHABLE, icmp.HOST): ("unreachable", "host unreachable"),
+    (4, icmp.UNREACHABLE, icmp.PROTOCOL): ("refused", "protocol unreachable"),
+    (4, icmp.UNREACHABLE, icmp.PORT): ("refused", "port unreachable"),
+    (4, icmp.UNREACHABLE, icmp.NEEDS_FRAGMENTATION): ("too_big", "too big"),
+    (4, icmp.UNREACHABLE, icmp.NETWORK_FORBIDDEN): ("unreachable", "forbidden"),
+    (4, icmp.UNREACHABLE, icmp.HOST_FORBIDDEN): ("unreachable", "forbidden"),
+    (4, icmp.UNREACHABLE, icmp.FORBIDDEN): ("unreachable", "forbidden"),
+    (6, icmp.V6_UNREACHABLE, icmp.V6_NO_ROUTE): ("unreachable", "network unreachable"),
+    (6, icmp.V6_UNREACHABLE, icmp.V6_FORBIDDEN): ("unreachable", "forbidden"),
+    (6, icmp.V6_UNREACHABLE, icmp.V6_ADDRESS): ("unreachable", "host unreachable"),
+    (6, icmp.V6_UNREACHABLE, icmp.V6_PORT): ("refused", "port unreachable"),
+    (6, icmp.V6_TOO_BIG, 0): ("too_big", "too big"),
+    (6, icmp.V6_PARAMETER_PROBLEM, icmp.V6_UNKNOWN_NEXT_HEADER): ("refused", "protocol unreachable"),
 }
 """IP version, ICMP type and code (RFC 792, 1812 and 4443): kind and reason."""
 
@@ -150,21 +159,15 @@ def listening_socket(version: int) -> socket.socket:
 
 def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
     """The probe's port and the answer that an IP packet carries; None if it answers no probe."""
-    version = packet[0] >> 4 if packet else 0
-    if version not in HEADER_BYTES or len(packet) < HEADER_BYTES[version]:
+    ip = read_ip(packet)
+    if ip is None or ip.is_fragment:
         return None
-    if version == 4:
-        start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-        sender: Address = IPv4Address(packet[12:16])
-    else:
-        start, end = HEADER_BYTES[6], HEADER_BYTES[6] + int.from_bytes(packet[4:6], "big")
-        sender = IPv6Address(packet[8:24])
-    protocol, message = packet[PROTOCOL_AT[version]], packet[start:end]
-    if protocol == ICMP[version]:
-        return parse_icmp_error(sender, message, targets, sent) if len(message) >= SHORTEST else None
-    name = next((name for name, number in PROTOCOLS.items() if number == protocol), "")
-    least = TCP_BYTES if name == "tcp" else SHORTEST
-    return parse_server_answer(sender, name, message, targets) if len(message) >= least else None
+    if ip.is_icmp:
+        is_whole = len(ip.payload) >= ICMP_ERROR.size
+        return parse_icmp_error(ip.source, ip.payload, targets, sent) if is_whole else None
+    name = next((name for name, number in PROTOCOLS.items() if number == ip.protocol), "")
+    is_whole = name != "" and len(ip.payload) >= LEAST_BYTES[name]
+    return parse_server_answer(ip.source, name, ip.payload, targets) if is_whole else None
 
 
 def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:
@@ -232,12 +235,12 @@ def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: T
 
 def parse_server_answer(sender: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
     """The answer that a segment or datagram carries; None if it answers no probe."""
-    source_port, port = struct.unpack_from("!HH", segment)
-    target = targets.get(port)
-    if target is None or (sender, source_port, protocol) != (target.vip, target.port, target.protocol):
+    ports = PORTS.unpack(segment)
+    target = targets.get(ports.destination_port)
+    if target is None or (sender, ports.source_port, protocol) != (target.vip, target.port, target.protocol):
         return None
-    is_closed = protocol == "tcp" and segment[13] & RST
-    return port, Answer("closed" if is_closed else "open", str(target.vip))
+    is_closed = protocol == "tcp" and TCP.unpack(segment).flags & RST
+    return ports.destination_port, Answer("closed" if is_closed else "open", str(target.vip))
 
 
 def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
@@ -245,19 +248,19 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
 
     Routers may quote only 8 bytes of the outer packet, which can match another probe to the same host.
     """
-    kind, code, _, mtu = struct.unpack_from("!BBHI", message)
-    known, quoted = ERRORS.get((sender.version, kind, code)), message[8:]
-    length = HEADER_BYTES[sender.version]
-    if known is None or len(quoted) < length + 8:
+    error = ICMP_ERROR.unpack(message)
+    known, quoted = ERRORS.get((sender.version, error.type, error.code)), message[ICMP_ERROR.size :]
+    length = IP_BYTES[sender.version]
+    if known is None or len(quoted) < length + QUOTED_LEAST_BYTES:
         return None
-    answer = Answer(known[0], str(sender), mtu & 0xFFFF if known[0] == "too_big" else 0, known[1])
+    answer = Answer(known[0], str(sender), error.value & 0xFFFF if known[0] == "too_big" else 0, known[1])
     port = next((port for port in targets if port in sent and _quotes(quoted, sent[port], sender.version)), None)
     if port is not None and targets[port].kind != "direct":
         return port, answer
     if port is None and answer.kind == "too_big":
         return None  # the mux's own error, sent to the probe as to a client after the router's error about the tunnel
     # The host's own error about what the agent delivered: the packet to the VIP, or the translated one to the DIP.
-    port = port or struct.unpack_from("!H", quoted, length)[0]
+    port = port or PORTS.unpack(quoted, length).source_port
     if port not in targets or quoted[PROTOCOL_AT[sender.version]] != PROTOCOLS[targets[port].protocol]:
         return None
     return port, replace(answer, kind="closed") if answer.kind == "refused" else answer
@@ -265,6 +268,6 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
 
 def _quotes(quoted: bytes, sent: bytes, version: int) -> bool:
     """Whether a quote is the beginning of this packet.  Fields that routers change are not compared."""
-    destination = slice(16, 20) if version == 4 else slice(24, 40)
-    behind = slice(HEADER_BYTES[version], min(len(quoted), len(sent), QUOTED_BYTES))
-    return sent[0] >> 4 == version and quoted[destination] == sent[destination] and quoted[behind] == sent[behind]
+    header, behind = IP[version], slice(IP_BYTES[version], min(len(quoted), len(sent), QUOTED_BYTES))
+    is_same_host = version_of(sent) == version and header.unpack(quoted).destination == header.unpack(sent).destination
+    return is_same_host and quoted[behind] == sent[behind]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lbmux.tables import maglev
 from lbmux.tables.mux_tables import PROTOCOLS
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 
 SEED = 1
 """`maglev.seed` of a configuration that does not set it."""
@@ -55,7 +55,7 @@ class Maglev:
 
     def hash_of(self, flow: str) -> int:
         """Return the flow's hash: MurmurHash3 x86 32-bit of addresses, ports and protocol in network byte order."""
-        packet = Packet.parse(flow)
+        packet = ClientPacket.parse(flow)
         ports = packet.source_port.to_bytes(2, "big") + packet.port.to_bytes(2, "big")
         fields = packet.source.packed + packet.vip.packed + ports + bytes([PROTOCOLS[packet.protocol], 0, 0, 0])
         return int(mmh3.hash(fields, self.seed, signed=False))

@@ -20,7 +20,7 @@ from aiohttp import web
 from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.results import read_result
 from lbmux.tools.web.mux_status import MuxStatus, names, poll
 from lbmux.tools.web.pool_status import document
@@ -134,7 +134,7 @@ class Site:
     async def explain(self, request: web.Request) -> web.Response:
         path = names(self.controls).get(request.query.get("mux", ""), self.controls[0])
         try:
-            packet = Packet.parse(request.query.get("packet", ""))
+            packet = ClientPacket.parse(request.query.get("packet", ""))
             explanation = await asyncio.to_thread(explain_live, packet, path)
         except LbmuxError as error:
             return _refused(str(error))

@@ -26,7 +26,7 @@ from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.node_state import NodeState, Role
 from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.explain_mux import explain_live
-from lbmux.tools.packet_text import Packet
+from lbmux.tools.packet_text import ClientPacket
 
 SOON_S = 5.0
 CLIENT = "198.51.100.2"
@@ -58,7 +58,7 @@ class Broken:
         return str(self.lab.run(node, ["sh", "-ec", command], capture_output=True, text=True, check=True).stdout)
 
     def explain(self, packet: str, length: int | None = None, node: str = "mux1") -> str:
-        found = explain_live(Packet.parse(packet, length=length), self.socket(node))
+        found = explain_live(ClientPacket.parse(packet, length=length), self.socket(node))
         return "\n".join([*(step.found for step in found.steps), found.hint])
 
     @contextlib.contextmanager

@@ -32,10 +32,10 @@ def test_the_table_is_what_a_mux_builds() -> None:
     ids=["tcp", "udp", "IPv6"],
 )
 def test_a_flow_has_the_backend_that_a_mux_picks(flows: list[str], vip: str, protocol: str, port: int) -> None:
-    from lbmux.tools.packet_text import Packet
+    from lbmux.tools.packet_text import ClientPacket
 
     table, mux = lbmux.Maglev(NAMES, size=251, seed=7), lbmux.Mux(config(vip, protocol, port))
-    picked = {flow: mux.forward(Packet.parse(flow, opens=True).frame()).backend for flow in flows}
+    picked = {flow: mux.forward(ClientPacket.parse(flow, opens=True).frame()).backend for flow in flows}
     assert picked == {flow: table.backend_of(flow) for flow in flows}
     assert len(set(picked.values())) > 2
 
