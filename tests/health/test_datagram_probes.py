@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from scapy.layers.dns import DNS
-from scapy.layers.inet import ICMP
 
-from lbmux.health.datagram_probes import checksum, query
+from lbmux.health.datagram_probes import query
 from tests.frames.pair import Pair
 from tests.health.servers import datagram_server, probe
 
@@ -67,11 +66,6 @@ def test_dns_passes_over_another_answer() -> None:
 
 def test_dns_error() -> None:
     assert against(lambda data: [dns_answer(data, 2)], kind="dns") == (False, "DNS error code 2")
-
-
-def test_checksum_as_scapy_makes_it() -> None:
-    built = bytes(ICMP(type=8, id=0xFFFE, seq=0xF0F1))
-    assert checksum(built[:2] + b"\0\0" + built[4:]) == int.from_bytes(built[2:4])
 
 
 @pytest.mark.root
