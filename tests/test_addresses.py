@@ -38,7 +38,7 @@ def test_mapped_ipv6_text_is_the_ipv4_address() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0", "10.0.0.256", "2001:db8::g", "web"])
-def test_text_that_is_no_address_is_a_value_error(text: str) -> None:
+def test_text_that_is_not_an_address_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         to_pair(text)
 
@@ -78,7 +78,7 @@ def test_mac_round_trip(mac: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "02:00:00:00:00", "02:00:00:00:00:0g", "0200.0000.0001", "2:0:0:0:0:1"])
-def test_text_that_is_no_mac_is_a_value_error(text: str) -> None:
+def test_text_that_is_not_a_mac_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         mac_to_int(text)
 
@@ -96,6 +96,6 @@ def test_endpoint(text: str, wanted: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["99999", "65536", "-1", "", "localhost:", "localhost:http", "8_0", "٨٠", " 80"])
-def test_port_that_is_none_is_no_endpoint(text: str) -> None:
+def test_an_invalid_port_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="with a port of 0 to 65535"):
         endpoint(text, "127.0.0.1")

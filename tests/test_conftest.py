@@ -31,11 +31,11 @@ def test_a_skip_fails_where_all_must_run(tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", SUITES.values(), ids=SUITES)
-def test_a_skip_is_only_a_skip_elsewhere(tmp_path: Path, source: str) -> None:
+def test_outside_ci_a_skip_is_only_a_skip(tmp_path: Path, source: str) -> None:
     ran = run_suite(tmp_path, source, "0")
     assert "1 skipped" in ran.stdout
 
 
-def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
+def test_an_expected_failure_is_not_a_skip(tmp_path: Path) -> None:
     source = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
     assert run_suite(tmp_path, source, "1").returncode == 0

@@ -33,7 +33,7 @@ def test_a_relaxed_file_has_compiled_steps(module: str) -> None:
     assert any(given.annotation is None for one in steps for given in parameters(one))
 
 
-def test_elsewhere_only_compiled_functions_are_without_types() -> None:
+def test_outside_the_listed_files_only_compiled_functions_are_untyped() -> None:
     wrong = []
     for path in files("lbmux"):
         lines = (ROOT / path).read_text().splitlines()

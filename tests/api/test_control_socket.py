@@ -80,7 +80,7 @@ def test_a_stream_comes_line_by_line_and_ends(path: Path) -> None:
     assert with_server(path, lambda: list(ask_stream(path, "count", until=0))) == []
 
 
-def test_a_client_that_leaves_a_stream_does_no_harm(path: Path) -> None:
+def test_a_client_may_leave_a_stream(path: Path) -> None:
     def client() -> Any:
         next(ask_stream(path, "count", until=10_000_000))
         return ask(path, "double", number=1)
@@ -95,7 +95,7 @@ def test_a_refusal_says_every_problem(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "reason"), [("break", "a bug"), ("unsayable", "not JSON serializable")])
-def test_a_bug_in_a_handler_is_answered_and_the_server_goes_on(path: Path, command: str, reason: str) -> None:
+def test_a_bug_in_a_handler_is_answered_and_the_server_continues(path: Path, command: str, reason: str) -> None:
     def client() -> Any:
         with pytest.raises(ControlError, match=f"internal error.*{reason}"):
             ask(path, command)
@@ -175,7 +175,7 @@ def test_a_path_that_cannot_be_a_socket(tmp_path: Path) -> None:
         asyncio.run(ControlServer(tmp_path / ("x" * 200), HANDLERS).start())
 
 
-def test_asking_where_nobody_listens(path: Path) -> None:
+def test_a_request_without_a_listener(path: Path) -> None:
     with pytest.raises(ControlError, match="is the daemon running"):
         ask(path, "double", number=1)
 

@@ -17,7 +17,7 @@ def weights(config: Config, down: str = "", tracker: dict[str, AdminState] | Non
     return {backend.name: backend.weight for backend in made.services[0].backends}
 
 
-def test_nothing_to_say_is_the_same_service() -> None:
+def test_no_override_is_the_same_service() -> None:
     config = configured({})
     assert effective(config, set(), {}).services[0] is config.services[0]
 

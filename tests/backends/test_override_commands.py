@@ -144,7 +144,7 @@ def test_the_name_of_a_removed_one_is_not_given_away() -> None:
         told(set_admin_state("remove", "b2", None, 0), add("web", backend(9, name="b2"), 0))
 
 
-def test_enabled_whose_host_has_another_now() -> None:
+def test_enable_of_a_backend_whose_host_has_another_now() -> None:
     overrides = told(set_admin_state("remove", "b2", None, 0), add("web", backend(2, name="b9", port=8081), 0))
     assert wanted(overrides) == {"b1": 1, "b9": 1} and not overrides.removals  # cannot be told apart
     with pytest.raises(OverrideError, match="cannot share a host address"):

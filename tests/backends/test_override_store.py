@@ -73,7 +73,7 @@ def is_full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_orders_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = keep(tmp_path / "orders", TWO, told(set_admin_state("drain", "b2", "web", 1)))
     before = (tmp_path / "orders").read_bytes()
     monkeypatch.setattr(os, "fsync", is_full)
@@ -86,7 +86,7 @@ def test_orders_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["orders"]
 
 
-def test_what_was_prepared_and_discarded_leaves_nothing(tmp_path: Path) -> None:
+def test_a_discarded_change_leaves_nothing(tmp_path: Path) -> None:
     book = OverrideStore(tmp_path / "orders", TWO)
     book.discard(book.prepare(DRAINED))
     assert not list(tmp_path.iterdir())

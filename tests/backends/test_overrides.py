@@ -30,7 +30,7 @@ def test_without_orders_it_is_the_file() -> None:
     assert with_overrides(TWO, Overrides()).services[0] is TWO.services[0]
 
 
-def test_who_drains_or_is_disabled_is_wanted_as_he_was() -> None:
+def test_a_draining_or_disabled_backend_keeps_its_settings() -> None:
     assert with_overrides(TWO, Overrides({WEB1: Override(0, "drain"), ("web", "b2"): Override(0, "disable")})) == TWO
 
 

@@ -30,18 +30,18 @@ def test_removed_leaves_without_weight_and_says_why_and_since_when() -> None:
     assert overrides.removals.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
 
 
-def test_nobody_leaves_where_all_stay() -> None:
+def test_no_backend_is_removed_while_all_stay() -> None:
     assert left(TWO) == {}
     assert left(configured(backend(1, name="other"), backend(2, weight=9))) == {}  # a name and a weight are no address
 
 
-def test_who_leaves_stays_who_he_is_over_the_next_change() -> None:
+def test_a_backend_being_removed_keeps_its_identity_over_the_next_change() -> None:
     overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
     again = with_removals(ONE, overrides, with_overrides(ONE, overrides), overrides.admin_states, 9, "another")
     assert again == overrides
 
 
-def test_who_is_added_again_leaves_no_more() -> None:
+def test_a_backend_added_again_is_no_longer_removed() -> None:
     overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
     assert left(TWO, with_overrides(ONE, overrides), overrides) == {}
 

@@ -47,7 +47,7 @@ def test_a_reload_keeps_what_is_known() -> None:
     assert made.down == set()
 
 
-def test_a_backend_that_was_not_in_force_is_down_until_it_is_heard_of() -> None:
+def test_a_backend_that_was_not_in_force_is_down_until_it_answers() -> None:
     made = BackendTracker(clock=lambda: 0.0)
     config = configured({"rise": 2, "fall": 2})
     assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == []  # before the first probe
@@ -76,7 +76,7 @@ def test_below_the_watermark_the_reason_says_so() -> None:
     assert line(made)["reason"] == "refused; kept: fewer backends than the watermark are healthy"
 
 
-def test_what_was_found_is_there_for_who_adopts_the_tables(tmp_path: Path) -> None:
+def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
     made = tracker(path=tmp_path / "found")
     for _ in range(2):
         made.record(KEY, False, "refused")
@@ -121,7 +121,7 @@ ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
     ("b1", Overrides({KEY: Override(86400, weight=0)}), "draining", "weight 0 by command"),
     ("b1", Overrides({KEY: Override(86400, "drain", 7)}), "draining", "by command"),
 ])  # fmt: skip
-def test_ordered_says_by_whom_and_since_when(name: str, overrides: Overrides, state: str, reason: str) -> None:
+def test_an_override_says_its_source_and_its_time(name: str, overrides: Overrides, state: str, reason: str) -> None:
     found = line(tracker(), overrides, name)
     assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
 
@@ -143,7 +143,7 @@ def test_without_weight_in_the_file_it_drains() -> None:
     assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
 
 
-def test_down_is_said_also_of_one_that_leaves() -> None:
+def test_a_backend_being_removed_may_be_down() -> None:
     made = tracker()
     made.record(KEY, False, "refused")
     made.record(KEY, False, "refused")

@@ -62,7 +62,7 @@ def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
     assert speaker.told == [VIPS] and speaker.starts == 1
 
 
-def test_a_mux_that_does_not_get_on_loses_its_speaker_until_it_does(tmp_path: Path) -> None:
+def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path) -> None:
     speaker, made_progress = FakeSpeaker(), True
 
     async def run() -> None:
@@ -120,7 +120,7 @@ def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
     assert session["reason"] == "the speaker is not running: no such option"
 
 
-def test_a_speaker_that_ends_by_itself_is_started_again_and_told_again(tmp_path: Path) -> None:
+def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: Path) -> None:
     mark = tmp_path / "was-here"
     ends_once = f"import os, time; p = {str(mark)!r}; os.path.exists(p) and time.sleep(60); open(p, 'w').close()"
     speaker = FakeSpeaker(ends_once)

@@ -43,7 +43,7 @@ def test_a_router_id_is_there_without_ipv4_and_is_each_muxs_own() -> None:
 
 
 @pytest.mark.parametrize("text", BAD_PEERS)
-def test_what_is_no_peer_is_refused(text: str) -> None:
+def test_an_invalid_peer_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text))):
         Peer.parse(text)
 

@@ -37,7 +37,7 @@ def test_a_session_has_its_settings() -> None:
         assert part in text
 
 
-def test_without_bfd_there_is_none() -> None:
+def test_no_bfd_section_without_bfd() -> None:
     assert "bfd" not in configuration(Bgp(BGP.local, BGP.peers), Path("/run/x"))
 
 
@@ -53,14 +53,14 @@ def test_a_last_resort_has_a_longer_path() -> None:
     assert text.count("bgp_path.prepend(65009);") == 3 and text.endswith(" };\n")
 
 
-def test_ipv6_has_a_channel_and_a_next_hop_of_its_own() -> None:
+def test_ipv6_has_its_own_channel_and_next_hop() -> None:
     text = configuration(replace(BGP, local6=IPv6Address("2001:db8::2")), Path("/run/x"))
     assert "ipv6 { import none; next hop address 2001:db8::2; export filter" in text
     assert '\ninclude "/run/x/vips6.conf";\n' in text
     assert "ipv6" not in configuration(BGP, Path("/run/x"))
 
 
-def test_an_ipv6_peer_without_an_own_ipv4_address_is_told_of_ipv6_alone() -> None:
+def test_an_ipv6_peer_without_an_own_ipv4_address_gets_ipv6_only() -> None:
     peers = (Peer(IPv6Address("2001:db8::1")),)
     text = configuration(replace(BGP, local=None, local6=IPv6Address("2001:db8::2"), peers=peers), Path("/run/x"))
     assert "local 2001:db8::2 as 65001; neighbor 2001:db8::1 as 64512;" in text

@@ -21,7 +21,7 @@ def test_routes_carry_metric_and_communities() -> None:
     ]
 
 
-def test_ipv6_prefixes_have_a_next_hop_of_their_own() -> None:
+def test_ipv6_prefixes_have_their_own_next_hop() -> None:
     both = [IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")]
     given = Bgp(BGP.local, BGP.peers, local6=IPv6Address("2001:db8:9::1"))
     assert commands("announce", both, given) == [
@@ -32,7 +32,7 @@ def test_ipv6_prefixes_have_a_next_hop_of_their_own() -> None:
     assert "ipv6 unicast;" in configuration(given, Path("/run/x"))
 
 
-def test_an_ipv6_peer_without_an_own_ipv4_address_is_told_of_ipv6_alone() -> None:
+def test_an_ipv6_peer_without_an_own_ipv4_address_gets_ipv6_only() -> None:
     given = Bgp(None, (Peer(IPv6Address("2001:db8::1")),), local6=IPv6Address("2001:db8::2"))
     text = configuration(given, Path("/run/x"))
     for part in ("neighbor 2001:db8::1 {", "local-address 2001:db8::2;", "family { ipv6 unicast; }"):
@@ -85,7 +85,7 @@ def test_a_notification_is_the_reason_and_stays_it_while_the_peer_takes_no_conne
     assert (session.state, session.up_since) == ("idle", None)
 
 
-def test_an_operators_text_is_told() -> None:
+def test_an_operators_text_is_logged() -> None:
     text = b"maintenance"
     session = heard(notification(6, 2, "0x" + (bytes([len(text)]) + text).hex().upper()))
     assert session.reason == 'notification received: cease: administrative shutdown ("maintenance")'
@@ -105,5 +105,5 @@ def test_a_session_that_is_up_has_no_reason() -> None:
     assert (session.up_since, session.reason) == (None, "connection refused, closed or lost")
 
 
-def test_nothing_to_say_is_no_line() -> None:
+def test_no_change_writes_no_line() -> None:
     assert commands("announce", [], BGP) == []

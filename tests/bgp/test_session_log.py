@@ -9,14 +9,14 @@ REFUSED = replace(DOWN, reason="Received: Bad peer AS")
 UP = replace(DOWN, state="established", uptime_s=1.0)
 
 
-def test_a_reason_is_told_once_and_at_once() -> None:
+def test_a_reason_is_logged_once_and_at_once() -> None:
     log = SessionLog("bird")
     told = [line for now in range(10) for line in log.changes([REFUSED], now)]
     why = "BGP session with 10.0.1.1 (AS 64512) is not established (active): Received: Bad peer AS"
     assert told == [(logging.WARNING, why)]
 
 
-def test_a_session_that_begins_has_time_and_then_is_told_without_a_reason() -> None:
+def test_a_new_session_has_time_and_is_then_logged_without_a_reason() -> None:
     log = SessionLog("exabgp")
     assert list(log.changes([DOWN], 0)) == [] and list(log.changes([DOWN], PATIENCE_S - 1)) == []
     ((level, line),) = log.changes([DOWN], PATIENCE_S)

@@ -80,6 +80,6 @@ def test_a_killed_keeper_takes_the_speaker_with_it() -> None:
         assert ended(speaker, 2)
 
 
-def test_a_speaker_that_ends_by_itself_is_told_of() -> None:
+def test_a_speaker_that_exits_is_logged() -> None:
     with kept(30, ["/bin/true"]) as process:
         assert process.wait(5) == speaker_watchdog.ENDED

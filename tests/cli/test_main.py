@@ -81,8 +81,6 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("program", ["mux", "agent"])
 @pytest.mark.parametrize("given", ["99999", "localhost:70000", "localhost:"])
-def test_a_metrics_port_that_is_none_is_wrong_usage(
-    program: str, given: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_metrics_port_is_a_usage_error(program: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([program, "-c", "x.yaml", "-i", "eth0", "--metrics", given]) == 2
     assert f"{given!r} is not [HOST:]PORT, with a port of 0 to 65535" in capsys.readouterr().err

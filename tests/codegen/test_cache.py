@@ -111,7 +111,7 @@ def test_what_is_ready_on_a_read_only_file_system_is_used(tmp_path: Path, monkey
     assert ready is not None and cache.directory() == ready
 
 
-def test_a_place_that_cannot_be_made_leaves_nothing_behind(
+def test_a_directory_that_cannot_be_made_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -28,7 +28,7 @@ def test_the_first_line_says_that_it_is_once_and_later_ones_how_far_it_is() -> N
     assert said == "still compiling: native.forward, mux_xdp for the kernel (1 function done, 6 s)"
 
 
-def test_the_last_line_is_behind_a_pause_that_nothing_breaks() -> None:
+def test_the_last_line_follows_a_pause() -> None:
     made = Progress()
     made.begin("a", 10.0)
     assert made.line(11.0)
@@ -63,7 +63,7 @@ while progress._reporter is not None and time.monotonic() < deadline:
 """
 
 
-def test_a_first_start_tells_and_a_second_has_nothing_to_tell(tmp_path: Path) -> None:
+def test_a_first_start_reports_progress_and_a_second_does_not(tmp_path: Path) -> None:
     def started(how: str, cache: Path) -> list[str]:
         environment = os.environ | {"LBMUX_CACHE": str(cache)}
         command = [sys.executable, "-c", START, how]

@@ -25,7 +25,7 @@ def test_what_is_written_is_read_by_its_owner_alone(kept: Path) -> None:
     assert list(kept.parent.iterdir()) == [kept]
 
 
-def test_what_is_not_there_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert sealed.read(tmp_path / "none") is None
     assert not caplog.records
 
@@ -57,7 +57,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_cannot_be_used_is_told_and_replaced(name: str, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unusable_file_is_reported_and_replaced(name: str, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage, why = DAMAGE[name]
     damage(kept)
     assert sealed.read(kept) is None and sealed.read(kept) is None

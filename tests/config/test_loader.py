@@ -124,13 +124,13 @@ def said(text: str) -> list[str]:
         ("    port: 80", "    port: 80\n    health: {intervall_s: 1}", "lbmux.yaml:7: services[0].health.intervall_s"),
     ],
 )  # fmt: skip
-def test_unknown_key_like_a_known_one_is_told_with_it(known: str, typo: str, place: str) -> None:
+def test_an_unknown_key_like_a_known_one_is_reported_with_it(known: str, typo: str, place: str) -> None:
     meant = {"protocl": "protocol", "wieght": "weight", "muxs": "muxes", "fin-s": "fin_s"}
     wanted = meant.get(place.rpartition(".")[2].rpartition(" ")[2], "interval_s")
     assert f"{place}: is not a known field: did you mean `{wanted}`?" in said(GOOD.replace(known, typo))
 
 
-def test_unknown_key_like_none_is_told_without_a_guess() -> None:
+def test_an_unknown_key_like_no_other_is_reported_without_a_guess() -> None:
     assert said(GOOD + "zzz: 1\n") == ["lbmux.yaml:11: zzz: is not a known field"]
 
 

@@ -77,7 +77,7 @@ def test_any_port_and_a_range() -> None:
         ({"port": 80, "quic": {"rotation": 7}}, "quic", "should be less than or equal to 6"),
     ],
 )
-def test_is_said_of(fields: dict[str, Any], field: str, why: str) -> None:
+def test_the_error_names_the_field(fields: dict[str, Any], field: str, why: str) -> None:
     found = faults(service(**fields))
     ((at, said),) = found.items()
     assert at[:3] == ("services", 0, field)
@@ -89,7 +89,7 @@ def test_ports_of_two_services_must_not_overlap() -> None:
     assert found == {("services", 1, "port"): "is in the port range of service web"}
 
 
-def test_server_ids_are_unique_and_of_the_said_length() -> None:
+def test_server_ids_are_unique_and_have_the_configured_length() -> None:
     backends = [{"dip": f"10.1.1.{at}", "server_id": one} for at, one in enumerate(["0a", "0a", "0b0c", "zz"], 1)]
     found = faults(service(protocol="udp", quic={}, backends=backends))
     assert found["services", 0, "backends", 1, "server_id"] == "another backend has 0a"
@@ -122,7 +122,7 @@ def test_service_without_backends_is_allowed() -> None:
     assert config(service()).services[0].backends == ()
 
 
-def test_nobody_changes_a_configuration() -> None:
+def test_a_configuration_is_immutable() -> None:
     with pytest.raises(ValidationError):
         config(service()).services[0].port = 81  # type: ignore[misc]
 
@@ -132,7 +132,7 @@ def test_nobody_changes_a_configuration() -> None:
     ["192.0.2", "web", "", "224.0.0.1", "0.0.0.0", "0.1.2.3", "255.255.255.255", "240.0.0.1", "ff02::1", "::",
      "::ffff:10.0.0.1", "fe80::1%eth0", 3221225985, True, None, ["192.0.2.1"]],
 )  # fmt: skip
-def test_vip_that_is_no_unicast_address(vip: object) -> None:
+def test_a_vip_that_is_not_a_unicast_address(vip: object) -> None:
     assert list(faults(service(vip=vip))) == [("services", 0, "vip")]
 
 
@@ -171,7 +171,7 @@ def test_addresses_by_which_packets_would_go_round_in_circles(vip: str, other: s
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, "80", 80.0, True, None])
-def test_port_that_is_none(port: object) -> None:
+def test_an_invalid_port(port: object) -> None:
     assert list(faults(service(backend(), port=port))) == [("services", 0, "port")]
 
 
@@ -181,12 +181,12 @@ def test_weight_out_of_bounds(weight: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two words", "line\n", "\x00", "n" * 129, 7])
-def test_name_that_is_none(name: object) -> None:
+def test_an_invalid_name(name: object) -> None:
     assert list(faults(service(name=name))) == [("services", 0, "name")]
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, 65536, 65535, 2_000_004, 7.0])
-def test_maglev_size_that_is_no_prime_in_bounds(size: object) -> None:
+def test_a_maglev_size_that_is_not_a_prime_in_bounds(size: object) -> None:
     assert list(faults(maglev={"size": size})) == [("maglev", "size")]
 
 
@@ -229,7 +229,7 @@ def test_second_backend_of_a_name_is_at_fault() -> None:
     assert found == {("services", 0, "backends", 1, "name"): "another backend has the name h1"}
 
 
-def test_two_backends_behind_one_host_cannot_be_told_apart() -> None:
+def test_two_backends_behind_one_host_are_refused() -> None:
     found = faults(service(backend(), backend("10.1.1.3", host="10.1.1.2")))
     assert list(found) == [("services", 0, "backends", 1)]
     assert "remove `host`" in found["services", 0, "backends", 1]

@@ -84,7 +84,7 @@ def test_other_traffic_of_the_dip_passes_untouched(lab: Lab, node: str, mode: st
 
 
 @MODES
-def test_only_muxes_that_it_was_told_of_may_tunnel(lab: Lab, node: str, mode: str, dip: str, port: int) -> None:
+def test_only_configured_muxes_may_tunnel(lab: Lab, node: str, mode: str, dip: str, port: int) -> None:
     serve(lab, dip, port)
     with running(lab, node, "agent", "--mode", mode), Wire(lab, "client") as wire:
         send(lab, "mux2", tunnelled(STRANGER, dip, 4001))

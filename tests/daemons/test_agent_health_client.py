@@ -152,7 +152,7 @@ def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:
         pass
 
 
-def test_an_agent_that_accepts_and_stays_silent_is_said_once(
+def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
     token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_health_client, "SILENCE_S", 0.05)

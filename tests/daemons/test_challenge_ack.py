@@ -74,7 +74,7 @@ def walk_is_compiled() -> None:
     assert mux.prompted(1)
 
 
-def test_clients_of_a_backend_that_died_are_made_to_speak_and_no_others() -> None:
+def test_only_clients_of_a_dead_backend_are_probed() -> None:
     mux = Mux()
     mux.send(dns())
     lost = mux.ports_at_h1(range(40000, 40060))
@@ -101,13 +101,13 @@ def test_one_that_is_about_to_end_or_idle_for_long_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("of_web", [{"on_down": "rehash"}, {"protocol": "udp"}])
-def test_where_no_reset_is_wanted_or_none_is_there_nobody_is_made_to_speak(of_web: dict[str, Any]) -> None:
+def test_no_client_is_probed_without_on_down_reset_or_without_flows(of_web: dict[str, Any]) -> None:
     mux = Mux(**of_web)
     mux.send(*(client(port, flags=ACK, protocol=17 if "protocol" in of_web else 6) for port in range(40000, 40020)))
     assert mux.prompted() == []
 
 
-def test_where_hosts_do_not_help_nobody_could_tell_that_a_connection_is_gone() -> None:
+def test_no_client_is_probed_without_second_chance() -> None:
     mux = Mux()
     assert mux.ports_at_h1(range(40000, 40020))
     assert mux.prompted(second_chance=False) == []

@@ -34,7 +34,7 @@ def pool(lab: Lab, options: tuple[str, ...], **health: Any) -> Iterator[tuple[Da
 
 @MODES
 @DRIVERS
-def test_a_dead_agent_is_no_black_hole(lab: Lab, kernel: bool, health: dict[str, str]) -> None:
+def test_a_dead_agent_does_not_become_a_black_hole(lab: Lab, kernel: bool, health: dict[str, str]) -> None:
     options = ("--driver", "xdp", "--detach-on-exit") if kernel else ()
     with pool(lab, options, **health) as (mux, first):
         wait_for_rows(mux, "h1", "h2")
@@ -76,7 +76,7 @@ def test_where_no_host_answers_all_are_kept(lab: Lab) -> None:
         assert states(mux) == {"h1": "up", "h2": "up"}
 
 
-def test_an_agent_in_the_kernel_that_is_killed_is_no_reason_to_leave_its_host(lab: Lab) -> None:
+def test_a_host_stays_when_its_agent_in_the_kernel_is_killed(lab: Lab) -> None:
     """Its programs forward on, and answer the probes."""
     lab.write_config(configuration())
     to_one_mux(lab)

@@ -86,7 +86,7 @@ def test_with_weight_again_it_is_drained_no_more() -> None:
 
 
 @pytest.mark.parametrize("flows", [set(), {B1}], ids=["no flow", "a flow"])
-def test_who_leaves_goes_without_a_flow(flows: set[BackendKey]) -> None:
+def test_a_backend_without_a_flow_is_removed(flows: set[BackendKey]) -> None:
     tables = Tables(configured(backend(1), backend(2), idle={"tcp_s": 1}), flows)
     watcher, reloader = of(tables)
     asyncio.run(reloader.change(set_admin_state("remove", "b1", "web", 1000.0)))  # long ago
@@ -95,7 +95,7 @@ def test_who_leaves_goes_without_a_flow(flows: set[BackendKey]) -> None:
     assert (B1 in tables.rows) == bool(flows) == (B1 in reloader.overrides.removals)
 
 
-def test_who_is_out_of_the_tables_has_left() -> None:
+def test_a_backend_out_of_the_tables_has_left() -> None:
     tables = Tables(configured(backend(1), backend(2)), {B1})
     watcher, reloader = of(tables)
     asyncio.run(reloader.change(set_admin_state("remove", "b1", "web", 1000.0)))

@@ -66,7 +66,7 @@ def test_an_interface_that_is_down_or_of_another_making_is_not_able(
 
 
 @pytest.mark.parametrize(("insists", "wanted"), [(True, False), (False, True)])
-def test_without_its_program_a_mux_goes_on_in_user_space_unless_it_insists(
+def test_a_mux_without_its_program_continues_in_user_space_unless_it_insists(
     pair: Pair, insists: bool, wanted: bool
 ) -> None:
     driver = FakeDriver()

@@ -85,7 +85,7 @@ def test_last_fragment_first(lab: Lab) -> None:
         assert counters(mux)["fragment_forwarded"] == 7
 
 
-def test_overlapping_fragments_come_to_nobody(lab: Lab) -> None:
+def test_overlapping_fragments_are_dropped(lab: Lab) -> None:
     with balanced(lab) as mux, served(lab, 4, "udp", echo), client_socket(lab, 4, "udp") as sock:
         sock.connect((VIPS[4], PORT["udp"]))
         port = sock.getsockname()[1]

@@ -74,7 +74,7 @@ def test_trace(lab: Lab, family: int) -> None:
         assert found["time_exceeded"] >= 1 and found["too_big_answered"] >= 1
 
 
-def test_an_error_about_no_flow_of_ours_goes_nowhere(lab: Lab) -> None:
+def test_an_error_about_an_unknown_flow_is_dropped(lab: Lab) -> None:
     quote = bytes(IP(src=VIPS[4], dst=CLIENT, proto=6) / Raw(bytes([0, 99, 1, 1, 0, 0, 0, 0])))
     with balanced(lab, hosts=(1,)) as mux:
         send(lab, "client", bytes(IP(src=CLIENT, dst=VIPS[4]) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(quote)))

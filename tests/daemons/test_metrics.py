@@ -94,7 +94,7 @@ def test_a_backend_without_weight_is_not_up() -> None:
     assert (ups, weights) == ([1, 1, 0], [1, 2, 0])
 
 
-def test_a_backend_that_is_down_is_told_of_though_it_is_not_in_force() -> None:
+def test_a_backend_that_is_down_has_a_health_metric() -> None:
     web, dns_service = CONFIG["services"]
     inside = Inside(CONFIG | {"services": [web | {"backends": web["backends"][1:]}, dns_service | {"backends": []}]})
     value = scraped(Reading(inside.snapshot, wanted=Config.model_validate(CONFIG).services))
@@ -283,6 +283,6 @@ def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: P
     assert not any(line for line in (tmp_path / "prometheus.log").read_text().splitlines() if "level=error" in line)
 
 
-def test_a_port_that_is_none_is_refused() -> None:
+def test_an_invalid_port_is_refused() -> None:
     with pytest.raises(SetupError, match=r"99999.*with a port of 0 to 65535"):
         serve_and(lambda port: None, "127.0.0.1:99999")

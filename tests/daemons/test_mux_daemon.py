@@ -89,7 +89,7 @@ def test_forwards_inside_ipip(lab: Lab, wires: dict[str, Wire], transport: Any, 
     assert bytes(packet) == bytes(inner)
 
 
-def test_names_its_outer_source_as_told(lab: Lab, wires: dict[str, Wire]) -> None:
+def test_the_outer_source_is_the_configured_one(lab: Lab, wires: dict[str, Wire]) -> None:
     lab.write_config(configuration(service("web", 80, [H1])))
     with running(lab, "mux1", "mux", "--address", "10.0.1.99"):
         send(lab, "client", syn(4000))
@@ -128,7 +128,7 @@ def test_a_good_reload_takes_new_flows_along_and_leaves_old_ones(lab: Lab, wires
         assert list(fresh.values()).count("host3") > len(fresh) / 2
 
 
-def test_flows_of_a_removed_backend_stay_and_new_ones_go_elsewhere(lab: Lab, wires: dict[str, Wire]) -> None:
+def test_flows_of_a_removed_backend_stay_and_new_ones_go_to_others(lab: Lab, wires: dict[str, Wire]) -> None:
     lab.write_config(configuration(service("web", 80, [H1, H2, H3])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
@@ -141,9 +141,7 @@ def test_flows_of_a_removed_backend_stay_and_new_ones_go_elsewhere(lab: Lab, wir
     assert set(fresh.values()) == {"host1", "host3"}
 
 
-def test_flows_of_a_removed_backend_that_is_not_waited_for_go_elsewhere_and_no_other(
-    lab: Lab, wires: dict[str, Wire]
-) -> None:
+def test_only_flows_of_a_backend_removed_at_once_move(lab: Lab, wires: dict[str, Wire]) -> None:
     lab.write_config(configuration(service("web", 80, [H1, H2, H3], on_down="rehash")))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
@@ -316,7 +314,7 @@ def forget_neighbours() -> None:
                 ip.neigh("del", dst=address, ifindex=ip.link_lookup(ifname="eth0")[0])
 
 
-def test_frames_wait_until_the_mac_of_their_own_neighbour_is_known(lab: Lab, link: Link) -> None:
+def test_frames_wait_until_their_neighbours_mac_is_known(lab: Lab, link: Link) -> None:
     services = (service(f"s{port}", port, [{"dip": address}]) for port, (address, _) in NEIGHBOURS.items())
     lab.write_config(configuration(*services))
     with running(lab, "mux1", "mux") as mux:

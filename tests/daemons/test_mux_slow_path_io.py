@@ -100,13 +100,13 @@ def test_it_is_there_again_after_the_next_hop_has_changed(case: Case) -> None:
     assert case.mtus == [9000, 1500]
 
 
-def test_the_client_is_told(case: Case) -> None:
+def test_the_client_gets_an_icmp_error(case: Case) -> None:
     case.learn()
     (sent,) = case.sender.sent
     assert IP(sent.data)[ICMP].nexthopmtu == 1380
 
 
-def test_who_watches_is_told_what_was_done_because_of_a_frame(case: Case) -> None:
+def test_a_trace_client_sees_what_was_done_with_a_frame(case: Case) -> None:
     ping, bare = ip(4) / ICMP(id=7), ip(4) / ICMP(type=3, code=1)
     seen = [TraceEvent(FrameCopy(b"", 0, 0, 0), Verdict.ICMP) for _ in range(3)]
     case.arrive(ping, seen[0])
@@ -129,7 +129,7 @@ def test_a_packet_that_leaves_by_route_is_shown_as_a_frame(family: int) -> None:
     assert shown.length == len(shown.data)
 
 
-def test_frames_that_nobody_looks_at_are_sent_all_the_same(case: Case) -> None:
+def test_frames_are_sent_without_a_trace_client(case: Case) -> None:
     case.arrive(ip(4) / ICMP())
     assert len(case.sender.sent) == 1
 

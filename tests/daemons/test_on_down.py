@@ -47,9 +47,7 @@ def test_a_client_of_a_host_that_died_is_reset_though_it_says_nothing(lab: Lab, 
 
 
 @DRIVERS
-def test_while_all_hosts_are_silent_no_connection_is_reset_and_those_that_come_back_go_on(
-    lab: Lab, kernel: bool
-) -> None:
+def test_no_connection_is_reset_while_all_hosts_are_silent(lab: Lab, kernel: bool) -> None:
     """A host that stays away is another matter: its client is reset once there is a host that can be asked."""
     options = ("--driver", "xdp") if kernel else ()
     with (

@@ -111,7 +111,7 @@ def test_backend_is_added_weighed_and_removed_by_command(lab: Lab, kernel: bool)
             assert states(again) == {"h1": "up"}
 
 
-def test_what_cannot_be_ordered_says_why_and_changes_nothing(lab: Lab) -> None:
+def test_a_refused_override_says_why_and_changes_nothing(lab: Lab) -> None:
     with balanced(lab, services=[web()]) as mux:
         refused = {
             ("add", "mail", "10.1.3.2"): "mail: there is no such service",

@@ -38,11 +38,11 @@ def loop(ring: Ring) -> PacketLoop:
     return PacketLoop(given, nothing)
 
 
-def test_a_loop_that_has_nothing_to_read_gets_on(loop: PacketLoop) -> None:
+def test_an_idle_loop_makes_progress(loop: PacketLoop) -> None:
     assert loop.made_progress() and loop.made_progress()
 
 
-def test_a_loop_that_reads_gets_on_whatever_waits(loop: PacketLoop, ring: Ring) -> None:
+def test_a_busy_loop_makes_progress_whatever_waits(loop: PacketLoop, ring: Ring) -> None:
     for _ in range(2):
         loop.read()
         ring.waiting = True

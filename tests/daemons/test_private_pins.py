@@ -24,7 +24,7 @@ def attached(lab: Lab) -> bool:
 
 
 @pytest.mark.parametrize(("by", "ends"), [("ip", True), ("nsenter", False)])
-def test_a_file_system_that_ends_with_the_process_is_told(lab: Lab, by: str, ends: bool) -> None:
+def test_a_bpffs_that_ends_with_the_process_is_reported(lab: Lab, by: str, ends: bool) -> None:
     lab.write_config(configuration(service("web", 80, [{"dip": "10.1.1.2"}])))
     name = lab.namespace("mux1")
     prefix = {"ip": ("ip", "netns", "exec", name), "nsenter": ("nsenter", f"--net=/run/netns/{name}")}[by]
@@ -46,7 +46,7 @@ def test_a_file_system_that_ends_with_the_process_is_told(lab: Lab, by: str, end
         lab.inside("mux1", lambda: detach("eth0"))
 
 
-def test_a_container_s_own_file_system_is_told() -> None:
+def test_a_containers_own_bpffs_is_reported() -> None:
     """In a PID namespace of its own, as a container has."""
     code = "from lbmux.targets.bpf import pins; pins.mount(); print(repr(pins.lifetime_limit()))"
     command = 'umount -l /sys/fs/bpf; exec "$1" -c "$0"'

@@ -53,7 +53,7 @@ def test_clients_are_refused_at_once(lab: Lab, options: tuple[str, ...]) -> None
 
 
 @DRIVERS
-def test_with_drop_clients_hear_nothing(lab: Lab, options: tuple[str, ...]) -> None:
+def test_with_drop_clients_get_no_answer(lab: Lab, options: tuple[str, ...]) -> None:
     with without_backends(lab, options, "drop") as mux:
         assert outcome(lab, 4, "tcp", 0.5) == outcome(lab, 4, "udp", 0.5) == "silence"
         assert "rejected_reset" not in counters(mux)

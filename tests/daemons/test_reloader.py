@@ -146,7 +146,7 @@ def test_an_order_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "orders").exists()
 
 
-def test_who_is_no_longer_in_the_file_leaves(tmp_path: Path) -> None:
+def test_a_backend_that_is_no_longer_in_the_file_is_removed(tmp_path: Path) -> None:
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
@@ -195,9 +195,7 @@ def test_an_order_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: 
     assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 
-def test_an_order_in_force_whose_file_cannot_be_replaced_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_override_that_cannot_be_stored_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     (tmp_path / "orders").mkdir()
@@ -216,7 +214,7 @@ def test_an_order_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["lbmux.yaml"]
 
 
-def test_a_reload_goes_on_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reload_succeeds_if_overrides_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = TapRecord()
     made, _ = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))

@@ -38,7 +38,7 @@ def held(lab: Lab) -> int:
 
 
 @pytest.mark.parametrize("agents", [("--driver", "tun"), ("--driver", "xdp", "--detach-on-exit")], ids=["tun", "xdp"])
-def test_all_hosts_are_asked_before_a_client_hears_that_its_connection_is_gone(
+def test_all_hosts_are_asked_before_a_client_gets_a_reset(
     lab: Lab, listeners: list[socket.socket], agents: tuple[str, ...]
 ) -> None:
     with balanced(lab, agent_options=agents) as mux, client_socket(lab, 4, "tcp") as client:

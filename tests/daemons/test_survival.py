@@ -219,7 +219,7 @@ def test_a_start_works_with_what_was_left(lab: Lab, leave: Callable[[Path], None
     assert not directory(lab).exists()
 
 
-def test_a_link_of_an_interface_that_is_gone_is_not_taken_for_ours(lab: Lab) -> None:
+def test_a_pinned_link_of_a_removed_interface_is_not_reused(lab: Lab) -> None:
     with running(lab, "mux1", "mux", *XDP) as first:
         ended(first, signal.SIGKILL)
 

@@ -32,7 +32,7 @@ def test_once_on_a_running_mux(lab: Lab, tmp_path: Path, capsys: pytest.CaptureF
     assert list(asked.muted) == ["gone"] and "is the daemon running?" in asked.muted["gone"]
 
 
-def test_nobody_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["top", "--control", str(tmp_path / "none.sock"), "--once"]) == 1
     assert "is the daemon running?" in capsys.readouterr().err
 

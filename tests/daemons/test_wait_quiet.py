@@ -77,7 +77,7 @@ def test_a_mux_leaves_when_no_packet_comes_any_more(lab: Lab) -> None:
 @pytest.mark.root
 @speaks
 @pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)], ids=["twice", "interrupt"])
-def test_a_mux_that_is_told_again_or_interrupted_leaves_at_once(lab: Lab, signals: tuple[signal.Signals, ...]) -> None:
+def test_a_second_signal_ends_the_wait_at_once(lab: Lab, signals: tuple[signal.Signals, ...]) -> None:
     lab.write_config(CONFIG)
     with running(lab, "mux1", "mux", *PEER) as mux, knocking(lab):
         for number in signals:
@@ -88,7 +88,7 @@ def test_a_mux_that_is_told_again_or_interrupted_leaves_at_once(lab: Lab, signal
 
 @pytest.mark.root
 @speaks
-def test_by_command_a_mux_withdraws_and_goes_on_forwarding_and_comes_back(lab: Lab) -> None:
+def test_a_mux_withdrawn_by_command_keeps_forwarding_and_comes_back(lab: Lab) -> None:
     lab.write_config(CONFIG)
     with running(lab, "mux1", "mux", *PEER) as mux, knocking(lab):
         mux.wait_for("1 prefix announced")

@@ -265,7 +265,7 @@ def test_a_tunnelled_packet_from_no_mux_is_dropped() -> None:
     assert Verdict.NOT_A_MUX.kind == "drop"
 
 
-def test_a_tunnelled_packet_to_somebody_else_is_left_to_the_kernel() -> None:
+def test_a_tunnelled_packet_to_another_address_passes_to_the_kernel() -> None:
     frame = tunnelled(Craft(destination=WEB).packet(), MUXES[0], STRANGER)
     assert Pair().inbound([frame], 1) == [(Verdict.NOT_TUNNELLED, -1, frame)]
 
@@ -364,7 +364,7 @@ def test_a_datagram_without_an_entry_leaves_as_it_is() -> None:
     pair.check_tables()
 
 
-def test_fragments_and_icmp_errors_of_a_backend_are_told_from_others() -> None:
+def test_fragments_and_icmp_errors_of_a_backend_differ_from_others() -> None:
     pair = Pair()
     kinds = {3: True, 4: True, 5: True, 11: True, 12: True, 0: False, 8: False, 13: False}
     for source, is_backend in ((DIP, True), (STRANGER, False)):
@@ -385,7 +385,7 @@ def icmp_from(source: bytes, message: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "is_error"), [(1, True), (2, True), (4, True), (128, False), (129, False), (136, False)]
 )
-def test_icmpv6_errors_of_a_backend_are_told_from_neighbour_discovery(kind: int, is_error: bool) -> None:
+def test_icmpv6_errors_of_a_backend_differ_from_neighbour_discovery(kind: int, is_error: bool) -> None:
     vip, dip = bytes([0x20, 1, *bytes(13), 1]), bytes([0x20, 1, *bytes(13), 2])
     machine = Machine.make(64)
     served = [Endpoint(vip, 80, dip, 8080, TCP, owner=3)]

@@ -197,7 +197,7 @@ def test_the_flow_label_spreads_ipv4_flows_in_ipv6() -> None:
     assert len({outer.fl for outer in outer_headers(64, **OVER6)}) > 50
 
 
-def test_the_source_address_spreads_flows_where_it_is_told_to() -> None:
+def test_the_source_address_spreads_flows_if_configured() -> None:
     outer = outer_headers(64, spread=True, local=bytes([172, 16, 0, 0]))
     assert len({one.src for one in outer}) > 50
     assert all(one.src.startswith("172.16.") and one.chksum == right_checksum(one) for one in outer)

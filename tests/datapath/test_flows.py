@@ -29,7 +29,7 @@ def test_a_flow_keeps_its_backend_when_the_table_changes() -> None:
     assert set(send(machine, clients(50, seed=2))) == {4, 5}
 
 
-def test_flows_of_one_client_are_told_apart_by_port() -> None:
+def test_flows_of_one_client_differ_by_port() -> None:
     machine = mux()
     frames = [Craft(source_port=port).frame() for port in range(1, 200)]
     assert set(send(machine, frames)) == {0, 1, 2, 3}
@@ -194,7 +194,7 @@ def test_idle_time(packets: int, last_flags: int, limit: int, start: int) -> Non
     assert not known_after(limit + 1)
 
 
-def test_every_packet_starts_the_idle_time_anew() -> None:
+def test_every_packet_restarts_the_idle_time() -> None:
     machine = mux(slots=(0,))
     send(machine, [Craft().frame()], 1)
     re_slot(machine, 5)

@@ -62,7 +62,7 @@ def test_cooked_frame_keeps_its_vlan_tag(tmp_path: Path, link: int, header: Pack
     ("link", "size"),
     [(NULL, 4), (LOOP, 4), (SLL, 16), (SLL2, 20), (PPP_LINK, 4), (PPPOE, 10), (PPP_WITH_DIRECTION, 5), (PPPD, 6)],
 )
-def test_header_that_is_cut_is_no_packet(tmp_path: Path, link: int, size: int) -> None:
+def test_a_truncated_header_is_not_a_packet(tmp_path: Path, link: int, size: int) -> None:
     for length in range(size):
         assert only(tmp_path, link, bytes([2] * length)) == AS_OTHER
 

@@ -111,7 +111,7 @@ def test_what_a_killed_process_left_half_made_is_not_adopted(pair: Pair) -> None
     assert len(generations(pair)) == 1
 
 
-def test_an_interface_of_the_same_name_made_anew_is_attached_to(pair: Pair) -> None:
+def test_attaches_to_a_recreated_interface(pair: Pair) -> None:
     in_kernel(pair, attach)
     pair.netlink("b", lambda ip, index: ip.link("del", index=index))
     pair.inside("b", make_b0)
@@ -163,7 +163,7 @@ def test_generic_mode_where_it_is_asked_for(pair: Pair) -> None:
     assert in_kernel(pair, generic) == {Attach.XDP: "generic"}
 
 
-def test_a_program_that_is_not_ours_stays_and_is_named_as_the_reason(pair: Pair) -> None:
+def test_a_foreign_program_stays_and_is_named_as_the_reason(pair: Pair) -> None:
     code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
     program = syscall.load_program(Attach.XDP, code, "other").descriptor
     link = pair.inside("b", lambda: syscall.create_link(program, socket.if_nametoindex("b0"), Attach.XDP))

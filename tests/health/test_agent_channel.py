@@ -55,7 +55,7 @@ def test_messages_come_in_order() -> None:
     assert between(tell_two, hear_two) == [None, [["a"], []]]
 
 
-def test_a_mux_with_another_token_is_told_nothing() -> None:
+def test_a_mux_with_another_token_gets_no_health() -> None:
     agent, mux = between(tell_two, lambda *streams: hear_two(*streams, token=OTHER))
     assert isinstance(agent, ChannelError) and "another token" in str(agent)
     assert isinstance(mux, ChannelError) and "ended" in str(mux)
@@ -68,7 +68,7 @@ async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.write(b"00" * 32 + b' {"n": 0, "backends": []}\n')
 
 
-def test_an_agent_with_another_token_is_not_heard() -> None:
+def test_an_agent_with_another_token_is_ignored() -> None:
     _, mux = between(pretend, hear_two)
     assert isinstance(mux, ChannelError) and "agent has another token" in str(mux)
 
@@ -88,7 +88,7 @@ def test_what_is_changed_on_the_way_is_noticed(change: str, why: str) -> None:
     assert isinstance(mux, ChannelError) and why in str(mux)
 
 
-def test_what_is_no_agent_is_told() -> None:
+def test_a_peer_that_is_not_an_agent_is_reported() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"x" * (1 << 20))
         await writer.drain()
@@ -112,7 +112,7 @@ def test_a_token_s_file(tmp_path: Path) -> None:
         (b"x" * 5000, 0o600, "longer than 4096 bytes"),
     ],
 )
-def test_a_token_that_is_none(tmp_path: Path, contents: bytes, mode: int, why: str) -> None:
+def test_an_invalid_token(tmp_path: Path, contents: bytes, mode: int, why: str) -> None:
     path = tmp_path / "token"
     path.write_bytes(contents)
     path.chmod(mode)

@@ -11,7 +11,7 @@ def checks() -> HostChecks:
     return made
 
 
-def test_a_host_that_was_heard_and_falls_silent_is_cut_off_and_comes_back() -> None:
+def test_a_host_that_answered_and_falls_silent_is_cut_off_and_comes_back() -> None:
     made = checks()
     assert made.record(ONE, True, 6.0) and made.record(TWO, True, 6.0)
     for _ in range(FALL):
@@ -33,7 +33,7 @@ def test_a_host_that_never_answered_is_cut_off_once_another_has() -> None:
     assert made.cut_off == {ONE: 7.0} and not made.unprobed
 
 
-def test_where_none_answers_the_fault_may_be_ours() -> None:
+def test_no_host_is_cut_off_if_none_answers() -> None:
     made = checks()
     made.record(ONE, True, 6.0)
     for host in (ONE, TWO):

@@ -40,7 +40,7 @@ def test_probes_again_and_again_until_the_backend_goes() -> None:
     asyncio.run(run())
 
 
-def test_a_reload_that_changes_nothing_goes_on_with_the_same_probe() -> None:
+def test_a_reload_without_changes_keeps_the_same_probe() -> None:
     async def run() -> None:
         async with Prober(lambda *result: None) as prober:
             prober.configure(configured(9))

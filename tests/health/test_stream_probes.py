@@ -56,7 +56,7 @@ def test_http(settings: dict[str, Any], expected: tuple[bool, str]) -> None:
     assert against(PAGE, kind="http", **settings) == expected
 
 
-def test_http_of_a_server_that_speaks_something_else() -> None:
+def test_http_to_a_server_of_another_protocol() -> None:
     assert against(b"SSH-2.0-test\r\n", kind="http") == (False, "the answer is not HTTP")
 
 
@@ -81,7 +81,7 @@ def test_tls_of_a_server_without_it() -> None:
     assert not against(PAGE, kind="tls")[0]
 
 
-def test_https_by_a_certificate_that_nobody_trusts(context: ssl.SSLContext) -> None:
+def test_https_with_an_untrusted_certificate(context: ssl.SSLContext) -> None:
     assert against(PAGE, context, kind="https") == (True, "status 200")
     healthy, why = against(PAGE, context, kind="https", verify=True, host="backend.example")
     assert not healthy and "certificate" in why.lower()

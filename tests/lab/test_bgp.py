@@ -117,7 +117,7 @@ def test_a_password_must_be_the_routers(lab: Lab, speaker: str) -> None:
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
-def test_a_wrong_as_is_told_everywhere(lab: Lab, speaker: str) -> None:
+def test_a_wrong_as_is_reported_everywhere(lab: Lab, speaker: str) -> None:
     with routing(lab), announcing(lab, "mux1", speaker, "--bgp-as", "65009") as mux:
 
         def reason() -> str:
@@ -134,7 +134,7 @@ def test_a_wrong_as_is_told_everywhere(lab: Lab, speaker: str) -> None:
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
-def test_a_router_that_does_not_listen_is_told_and_forgotten_once_it_does(lab: Lab, speaker: str) -> None:
+def test_a_router_that_does_not_listen_is_reported_until_it_does(lab: Lab, speaker: str) -> None:
     with announcing(lab, "mux1", speaker) as mux:
         mux.wait_for("is not established", 15)
         assert "refused" in ask(mux.control, "bgp")["neighbours"][0]["reason"]

@@ -42,7 +42,7 @@ KEEPALIVE_S = HOLD_S / 3
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
-def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab, speaker: str) -> None:
+def test_two_muxes_are_two_next_hops_until_one_stops_or_is_killed(lab: Lab, speaker: str) -> None:
     attributes = ("--bgp-med", "7", "--bgp-community", "64512:9")
     with routing(lab) as router, announcing(lab, "mux1", speaker, *attributes) as one:
         until(lambda: ways(router) == {VIP: {WAY["mux1"]}})

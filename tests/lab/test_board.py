@@ -37,13 +37,13 @@ def test_nothing_noticed() -> None:
     assert found.normal_ms == 0 and found.reasons == {}
 
 
-def test_broken_are_told_from_those_that_nobody_could_save() -> None:
+def test_broken_connections_differ_from_unavoidable_losses() -> None:
     reset = "Connection reset by peer"
     found = judged(report(connection(1, 20, broken=reset), connection(2, 20, broken=reset), connection(3, 40)), {2})
     assert (found.broken, found.own, found.reasons) == (2, 1, {reset: 2})
 
 
-def test_one_that_has_had_no_answer_since_is_stuck_and_its_wait_is_no_stall_of_the_others() -> None:
+def test_a_connection_without_an_answer_is_stuck_and_does_not_count_as_a_stall() -> None:
     found = judged(report(connection(1, 10, 3900.0), connection(2, 35, 1300.0)))
     assert (found.broken, found.reasons, found.stall_ms) == (1, {"stuck": 1}, 1300.0)
 

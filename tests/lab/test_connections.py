@@ -64,7 +64,7 @@ async def black_hole() -> tuple[dict[str, Any], dict[str, Any], float]:
         return before, json.loads(traffic.report()), begun
 
 
-def test_new_connections_that_nobody_answers_are_seen_before_they_time_out() -> None:
+def test_unanswered_new_connections_are_seen_before_they_time_out() -> None:
     before, after, begun = asyncio.run(black_hole())
     assert before["short"]["answered"] and before["short"]["waiting"] == 0 and before["trouble"] is None
     assert after["short"]["waiting"] > 10 and after["short"]["failed"] == {}
@@ -112,7 +112,7 @@ async def silent(silence: Silence, until_lines: int) -> tuple[dict[str, Any], di
     return during, after
 
 
-def test_a_server_that_speaks_after_a_silence_is_answered() -> None:
+def test_a_server_that_sends_after_a_silence_is_answered() -> None:
     during, after = asyncio.run(silent(Silence("idle-push", 0.3), 3))
     assert during["broken"] == after["broken"] == "" and after["lines"] >= during["lines"] + 3
 

@@ -66,7 +66,7 @@ def ways(lab: Lab, family: str = "-4") -> dict[str, set[str]]:
 @pytest.mark.root
 @installed
 @pytest.mark.parametrize("speaker", ["exabgp", "bird"])
-def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab, speaker: str) -> None:
+def test_two_muxes_are_two_next_hops_until_one_stops_or_is_killed(lab: Lab, speaker: str) -> None:
     with announcing(lab, "mux1", speaker) as one:
         until(lambda: ways(lab) == {VIP: {WAY["mux1"]}})
         took_s = []
@@ -86,7 +86,7 @@ def test_two_muxes_are_two_ways_and_one_that_ends_or_is_killed_is_none(lab: Lab,
 @pytest.mark.root
 @installed
 @pytest.mark.parametrize("speaker", ["exabgp", "bird"])
-def test_a_wrong_as_is_told_with_frrs_notification(lab: Lab, speaker: str) -> None:
+def test_a_wrong_as_is_reported_with_frrs_notification(lab: Lab, speaker: str) -> None:
     with announcing(lab, "mux1", speaker, "--bgp-as", "65009") as mux:
         until(lambda: "bad peer as" in ask(mux.control, "bgp")["neighbours"][0]["reason"].lower())
         mux.wait_for("BGP session with 10.0.1.1 (AS 64512) is not established")

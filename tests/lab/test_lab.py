@@ -311,7 +311,7 @@ def test_a_lab_cut_off_half_way_is_repaired(lab: Lab, monkeypatch: pytest.Monkey
     assert reaches(again, "client", again.topology.port("host1").ip)
 
 
-def test_a_lab_that_lost_a_program_is_built_anew(lab: Lab) -> None:
+def test_a_lab_that_lost_a_program_is_rebuilt(lab: Lab) -> None:
     lab.up(programs=False)
     process = lab.start(lab.topology.node("client"), SLEEPER)
     assert lab.is_up and Lab(ananta(), lab.name).is_up
@@ -370,7 +370,7 @@ def test_an_unknown_topology_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../etc", "/etc", "a/b", "-a", "a b", "a" * 65])
-def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+def test_a_name_that_leads_out_of_the_directory_is_refused(name: str) -> None:
     with pytest.raises(LabError, match="is not a valid lab name"):
         Lab(ananta(), name)
 

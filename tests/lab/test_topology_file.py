@@ -70,7 +70,7 @@ def test_a_mistake_is_named_with_its_place(mistake: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\0"])
-def test_what_is_no_topology_at_all_is_said_in_terms_of_the_file(text: str, path: Path) -> None:
+def test_a_file_without_a_topology_is_reported_with_its_name(text: str, path: Path) -> None:
     path.write_text(text)
     with pytest.raises(LabError, match=str(path)):
         topology_file.load(path)

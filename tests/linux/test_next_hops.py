@@ -85,7 +85,7 @@ def run(pair: Pair) -> Run:
 
 
 @pytest.mark.root
-def test_a_host_on_the_link_is_resolved_without_a_packet_of_ours(run: Run) -> None:
+def test_a_host_on_the_link_is_resolved_without_a_packet_from_the_mux(run: Run) -> None:
     async def scenario(watch: Watch) -> None:
         index = watch.pair.netlink("b", lambda ip, index: index)
         await watch.hops.watch([PEER])
@@ -182,7 +182,7 @@ def test_a_neighbour_with_another_mac_is_followed(run: Run) -> None:
 
 
 @pytest.mark.root
-def test_a_neighbour_that_nobody_is_gets_asked_for_until_it_is_there(run: Run) -> None:
+def test_an_absent_neighbour_is_solicited_until_it_appears(run: Run) -> None:
     late = ip_address("10.9.0.77")
 
     async def scenario(watch: Watch) -> None:
@@ -232,7 +232,7 @@ def test_an_address_of_our_own_has_no_next_hop(run: Run) -> None:
 
 
 @pytest.mark.root
-def test_what_is_no_longer_watched_is_not_told_of(run: Run) -> None:
+def test_a_destination_that_is_no_longer_watched_is_not_reported(run: Run) -> None:
     async def scenario(watch: Watch) -> None:
         watch.route(gateway=str(PEER))
         await watch.hops.watch([PEER, BEHIND])
@@ -273,7 +273,7 @@ def test_a_route_that_concerns_no_host_costs_no_lookup(run: Run) -> None:
 
 
 @pytest.mark.root
-def test_after_lost_events_everything_is_read_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_after_lost_events_everything_is_read_again(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(watch: Watch) -> None:
         watch.route(gateway=str(PEER))
         await watch.hops.watch([PEER, BEHIND])
@@ -365,7 +365,7 @@ def test_a_neighbour_is_used_in_every_state_that_has_a_mac(state: int) -> None:
     assert not learn_neighbour(macs, message), "nothing new"
 
 
-def test_a_bridges_forwarding_entry_is_no_neighbour() -> None:
+def test_a_bridges_forwarding_entry_is_not_a_neighbour() -> None:
     macs: dict[tuple[int, Address], int] = {}
     fields = {"family": socket.AF_BRIDGE, "ifindex": 2, "state": 0x80}
     assert not learn_neighbour(macs, Message("RTM_NEWNEIGH", fields, NDA_DST=str(PEER), NDA_LLADDR=SECOND_MAC))
@@ -381,7 +381,7 @@ def test_addresses_of_an_interface_and_of_the_machine(pair: Pair) -> None:
 
 
 @pytest.mark.root
-def test_an_interface_without_an_address_or_a_name_is_told(pair: Pair) -> None:
+def test_an_interface_without_an_address_or_a_name_is_an_error(pair: Pair) -> None:
     pair.netlink("b", lambda ip, index: ip.flush_addr(index=index))
     with pytest.raises(SetupError, match=r"^interface b0: has no IP address "):
         pair.inside("b", lambda: first_addresses("b0"))

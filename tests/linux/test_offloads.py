@@ -42,7 +42,7 @@ def test_features_have_ethtools_short_names_or_else_the_kernels(pair: Pair) -> N
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["gro", "tx", "tso", "gso", "sg", "rx-gro-list", "tx-checksum-ip-generic"])
-def test_a_feature_is_switched_and_what_it_was_is_told_once(pair: Pair, name: str) -> None:
+def test_a_feature_is_switched_and_its_former_state_returned_once(pair: Pair, name: str) -> None:
     was = pair.inside("b", lambda: state(name))
     assert pair.inside("b", lambda: set_features("b0", {name: not was})) == {name: was}
     assert pair.inside("b", lambda: state(name)) is not was
@@ -140,6 +140,6 @@ def test_an_unknown_interface_is_named() -> None:
 
 
 @pytest.mark.root
-def test_the_driver_is_told(pair: Pair) -> None:
+def test_the_driver_is_reported(pair: Pair) -> None:
     assert pair.inside("b", lambda: device_driver("b0")) == "veth"
     assert pair.inside("b", lambda: device_driver("lo")) == ""

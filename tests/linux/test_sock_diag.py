@@ -62,7 +62,7 @@ def test_a_server_with_both_families_has_the_connections_of_either(connections: 
             assert connections.has(local, port, local, client.getsockname()[1])
 
 
-def test_one_who_listens_has_no_connection_yet(connections: Connections) -> None:
+def test_a_listening_socket_has_no_connection_yet(connections: Connections) -> None:
     local = ip_address("127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert not connections.has(local, listener.getsockname()[1], local, 1)
@@ -89,7 +89,7 @@ def test_a_service_has_some_from_the_opening_of_one_to_its_end(connections: Conn
         assert not connections.any(local, range(port, port + 1))
 
 
-def test_one_that_only_waits_is_none(connections: Connections) -> None:
+def test_a_socket_in_time_wait_is_not_a_connection(connections: Connections) -> None:
     local = ip_address("127.91.18.4")
     with socket.create_server((str(local), 0)) as listener:
         port = listener.getsockname()[1]

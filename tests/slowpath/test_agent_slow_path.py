@@ -107,7 +107,7 @@ def test_error_about_no_service_here() -> None:
     assert case.slow.counts == {"icmp_no_flow": 1}
 
 
-def test_nothing_from_anybody_else() -> None:
+def test_packets_from_other_hosts_are_ignored() -> None:
     case = Case()
     frame = bytes(Ether(**ETHER) / IP(src="10.0.0.66", dst=HOST) / error(4))
     assert case.inbound(Verdict.ICMP, frame, 0.0) == ([], [])

@@ -44,7 +44,7 @@ def test_owner_is_the_backend_that_has_the_flow_whoever_forwards_it_and_after_a_
     assert [mux.forwarder.owner(flow(family, port)) for port in range(40000, 40050)] == targets
 
 
-def test_owner_enters_nothing_and_enter_does() -> None:
+def test_owner_does_not_enter_a_flow_and_enter_does() -> None:
     mux = Mux()
     asked = mux.forwarder.owner(flow(4, 40000))
     assert not mux.tables.flows["state"].any()
@@ -52,7 +52,7 @@ def test_owner_enters_nothing_and_enter_does() -> None:
     assert int((mux.tables.flows["state"] != 0).sum()) == 1
 
 
-def test_no_owner_where_there_is_no_service() -> None:
+def test_a_flow_without_a_service_has_no_owner() -> None:
     assert Mux().forwarder.owner(flow(4, 40000, 81)) is None
 
 
@@ -166,7 +166,7 @@ def test_tunnel_of_an_icmp_error_takes_a_hop_from_it() -> None:
     assert (outer.src, outer.proto, outer.payload.ttl, outer.payload[ICMP].code) == (MUX, 4, 8, 4)
 
 
-def test_too_big_for_the_path_is_cut_outside_each_with_an_identification_of_its_own() -> None:
+def test_outer_packets_too_big_for_the_path_are_fragmented_with_distinct_identifications() -> None:
     mux = Mux()
     parts = [IP(src=CLIENT, dst=VIP, id=5, flags="MF", frag=at * 185, proto=17) / Raw(bytes(1480)) for at in range(2)]
     frames = [frame for part in parts for _, frame in mux.forwarder.tunnel(bytes(part), 0)]
@@ -179,7 +179,7 @@ def test_too_big_for_the_path_is_cut_outside_each_with_an_identification_of_its_
 
 
 @pytest.mark.parametrize("kind", ["gue1", "gue0", "geneve", "direct"])
-def test_too_big_is_cut_inside_where_a_host_could_not_tell_outer_fragments(kind: str) -> None:
+def test_inner_packets_are_fragmented_where_a_host_cannot_recognise_outer_fragments(kind: str) -> None:
     """Of tunnels by UDP only the first outer fragment has the port; and without a tunnel there is no outer packet."""
     mux = Mux(mtu=1400, tunnel={"kind": kind})
     packet = ip(4, id=5) / datagram(1472)
@@ -190,7 +190,7 @@ def test_too_big_is_cut_inside_where_a_host_could_not_tell_outer_fragments(kind:
     assert bytes(whole[UDP]) == bytes(packet[UDP])
 
 
-def test_without_a_tunnel_nothing_is_cut_that_may_not_be() -> None:
+def test_without_a_tunnel_df_packets_are_not_fragmented() -> None:
     mux = Mux(mtu=1400, tunnel={"kind": "direct"})
     assert mux.forwarder.tunnel(bytes(ip(4, flags="DF") / datagram(1472)), 0) == []
     assert mux.forwarder.unsent == 1

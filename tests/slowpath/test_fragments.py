@@ -53,7 +53,7 @@ def test_in_order(family: int) -> None:
 
 
 @FAMILIES
-def test_in_any_order_all_go_on_as_they_came(family: int) -> None:
+def test_fragments_in_any_order_are_forwarded_in_order_of_arrival(family: int) -> None:
     for order in permutations(pieces(family)):
         case = Case()
         sent = [one for part in order for one in case.arrive(part)]
@@ -91,7 +91,7 @@ def test_a_fragment_that_waits_is_given_up_after_a_while() -> None:
     assert case.table.counts["fragment_timeout"] == 1
 
 
-def test_a_fragment_that_waits_behind_a_datagram_that_is_heard_of_is_given_up_too() -> None:
+def test_a_waiting_fragment_behind_an_active_datagram_expires_too() -> None:
     case, (first, second, third, *_) = Case(buffered_s=2.0), pieces(4)
     case.arrive(first, 0.0)
     case.arrive(pieces(4, identification=8)[1], 0.0)

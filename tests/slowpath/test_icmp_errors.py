@@ -87,7 +87,7 @@ def test_about_the_first_fragment_there_is_one_about_later_ones_none() -> None:
 
 
 @pytest.mark.parametrize("source", ["0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255", "::", "::1", "ff02::1"])
-def test_none_to_what_is_no_single_machine(source: str) -> None:
+def test_no_error_to_an_address_that_is_not_a_single_hosts(source: str) -> None:
     packet = ip(6, source, VIP6) if ":" in source else ip(4, source, VIP)
     assert not may_have_error(read(packet / segment()))
 

@@ -60,11 +60,11 @@ def test_flow_behind_extension_headers() -> None:
     assert found == Flow(6, ip_address(CLIENT6), 40000, ip_address(VIP6), 80)
 
 
-def test_quote_with_fewer_than_the_ports_tells_nothing() -> None:
+def test_a_quote_without_ports_has_no_flow() -> None:
     assert flow_of(read(error(4, reply(4, tcp()), 3))) is None
 
 
-def test_quote_of_a_later_fragment_tells_nothing() -> None:
+def test_a_quote_of_a_later_fragment_has_no_flow() -> None:
     later = IP(src=VIP, dst=CLIENT, frag=10, proto=17) / Raw(bytes(64))
     assert flow_of(read(error(4, later))) is None
     later6 = back(6) / IPv6ExtHdrFragment(offset=10, nh=17) / Raw(bytes(64))
@@ -85,7 +85,7 @@ def test_damaged_error() -> None:
     assert flow_of(read(IP(bytes(whole)))) is None
 
 
-def test_a_reply_or_a_segment_is_no_error() -> None:
+def test_a_reply_or_a_segment_is_not_an_error() -> None:
     assert flow_of(read(ip(4) / ICMP(type=0) / bytes(reply(4, tcp())))) is None
     assert flow_of(read(ip(4) / tcp())) is None
 
@@ -107,7 +107,7 @@ def test_translated_error_quotes_what_the_server_sent(family: int, carried: Any,
     assert (made[ICMP].nexthopmtu if family == 4 else made[ICMPv6PacketTooBig].mtu) == 1400
 
 
-def test_the_port_stays_where_the_backend_has_none_of_its_own() -> None:
+def test_the_port_stays_if_the_backend_has_none() -> None:
     data = translate_error(read(error(4, reply(4, tcp()))), ip_address(DIP), 0)
     assert data is not None and data[28:] == bytes(server_reply(4, tcp()))[: len(data) - 28]
 

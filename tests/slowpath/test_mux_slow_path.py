@@ -63,7 +63,7 @@ def test_ping_forwarded_by_setting_always_to_the_same_backend(family: int) -> No
     assert len(hosts) == 1
 
 
-def test_ping_of_somebody_else_is_left_alone() -> None:
+def test_a_ping_of_another_address_is_ignored() -> None:
     case = Case()
     assert case.arrive(ip(4, destination="203.0.113.99") / ICMP()) == []
     assert case.arrive(ip(4, destination=MUX) / ICMP()) == []
@@ -190,7 +190,7 @@ def two_muxes() -> tuple[Case, Case]:
     return ours, theirs
 
 
-def test_fragments_that_arrive_at_two_muxes_go_on_from_one() -> None:
+def test_fragments_that_arrive_at_two_muxes_leave_from_one() -> None:
     """Each of them sends the other what is the other's, once, and that one what it got."""
     ours, theirs = two_muxes()
     for number in range(20):
@@ -252,7 +252,7 @@ def not_believed(case: Case, error: Any) -> None:
     assert case.slow.mtus.known(0.0) == {} and not case.slow.mtus.changed
 
 
-def test_a_narrow_path_to_the_host_is_learned_and_told_to_the_client() -> None:
+def test_a_smaller_path_mtu_is_learned_and_reported_to_the_client() -> None:
     case = Case()
     (sent,) = case.arrive(outer_error(case))
     error = IP(sent.data)
@@ -263,7 +263,7 @@ def test_a_narrow_path_to_the_host_is_learned_and_told_to_the_client() -> None:
     assert case.slow.counts == {"path_mtu_learned": 1, "outer_error_relayed": 1}
 
 
-def test_a_host_out_of_reach_is_told_to_the_client() -> None:
+def test_an_unreachable_host_is_reported_to_the_client() -> None:
     case = Case()
     for kind, code in ((3, 0), (3, 1), (11, 0)):
         (sent,) = case.arrive(outer_error(case, kind, code, 0))
@@ -363,7 +363,7 @@ def test_errors_about_other_tunnels_are_read_to_the_inner_packet(kind: str) -> N
     assert list(case.slow.mtus.known(0.0).values()) == [1280]
 
 
-def test_a_narrow_path_s_error_is_told_to_the_table_once() -> None:
+def test_a_smaller_path_mtu_is_written_to_the_table_once() -> None:
     case = Case()
     case.arrive(outer_error(case))
     assert len(case.slow.mtus.changed) == 1

@@ -94,7 +94,7 @@ def test_the_answer_stays_in_the_vlan() -> None:
     assert Ether(sent.data)[Dot1Q].vlan == 7
 
 
-def test_a_flood_gets_few_answers_and_leaves_pings_theirs() -> None:
+def test_a_flood_gets_few_answers_and_does_not_suppress_pings() -> None:
     dead = case(rejects_per_s=100)
     answered = sum(bool(dead.arrive(datagram())) for _ in range(200))
     assert answered == 10, "a tenth of a second's at once"
@@ -105,7 +105,7 @@ def test_a_flood_gets_few_answers_and_leaves_pings_theirs() -> None:
 
 
 @pytest.mark.parametrize(("action", "rejects"), [("reject", 1), ("withdraw", 1), ("drop", 0)])
-def test_the_kernel_is_told_which_services_reject_and_how_many_it_may_punt(action: str, rejects: int) -> None:
+def test_the_kernel_gets_the_rejecting_services_and_a_punt_rate(action: str, rejects: int) -> None:
     tables = case(action, rejects_per_s=1000).mux.tables
     rows = tables.services[tables.active][:4]
     assert rows["rejects"].tolist() == [rejects] * 4

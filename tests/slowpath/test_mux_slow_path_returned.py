@@ -190,7 +190,7 @@ def test_a_host_that_is_a_mux_too_gives_packets_back() -> None:
     assert len(search(case, 4, case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A")))) == 4
 
 
-def test_a_connection_that_was_reset_is_no_flow_any_more() -> None:
+def test_a_reset_connection_has_no_flow_entry() -> None:
     """A new one from the client's same port goes where the table says, as on every other mux."""
     case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
     first = case.host_of(packet)
@@ -198,7 +198,7 @@ def test_a_connection_that_was_reset_is_no_flow_any_more() -> None:
     assert case.slow.counts["returned_reset"] == 1 and case.host_of(packet) == first
 
 
-def test_a_reset_that_nobody_knows_is_not_answered() -> None:
+def test_a_reset_of_an_unknown_connection_is_not_answered() -> None:
     case = Case()
     last = IP(ttl=255)
     (order,) = [case.mux.forwarder.candidates(FLOW, 9)]
@@ -211,7 +211,7 @@ def test_only_hosts_give_packets_back() -> None:
     assert case.arrive(returned(4, "10.1.0.77")) == [] and not case.slow.counts
 
 
-def test_what_is_no_connection_of_a_vip_is_dropped() -> None:
+def test_a_packet_that_is_not_of_a_vip_is_dropped() -> None:
     case = Case()
     assert case.arrive(IP(src="10.1.0.1", dst=MUX) / IP(src=CLIENT, dst="203.0.113.9") / TCP()) == []
     assert case.arrive(IP(src="10.1.0.1", dst=MUX) / IP(src=CLIENT, dst=VIP) / ICMP()) == []
@@ -234,7 +234,7 @@ def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_the
     assert case.slow.counts == {"returned_forwarded": 2, "returned_reset": 1}
 
 
-def test_a_host_that_may_not_be_asked_does_not_begin_the_search_anew() -> None:
+def test_a_host_that_may_not_be_asked_does_not_restart_the_search() -> None:
     """It had the flow by an entry from before; the likeliest are asked all the same."""
     case = Case(second_chance_max_hosts=2)
     order = case.mux.forwarder.candidates(FLOW, 9)

@@ -65,7 +65,7 @@ def test_a_packet_that_would_have_fitted() -> None:
     assert found is not None and found.least(1280) is None and found.least(0) == 600
 
 
-def test_somebody_elses_packet() -> None:
+def test_an_error_about_a_packet_of_another_source() -> None:
     assert said(error(IP(src="10.0.0.9", dst=HOST) / ip(4) / segment(1400))) is None
     assert said(error(IP(src=MUX, dst="10.1.0.77") / ip(4) / segment(1400))) is None
 
@@ -100,7 +100,7 @@ def test_the_smaller_one_counts() -> None:
     assert mtus.of(host, 1500, LIFETIME_S + 30) == 1400
 
 
-def test_what_has_changed_is_told_once() -> None:
+def test_a_change_is_reported_once() -> None:
     mtus, host = PathMtus(), ip_address(HOST)
     mtus.learn(host, 1400, 0.0)
     assert mtus.changed == {host}

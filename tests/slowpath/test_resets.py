@@ -38,7 +38,7 @@ def test_one_that_does_not_is_acknowledged(flags: str, length: int, end: int) ->
     assert (tcp.flags, tcp.seq, tcp.ack) == ("RA", 0, end)
 
 
-def test_options_are_no_payload() -> None:
+def test_options_do_not_count_as_payload() -> None:
     packet = ip(4) / TCP(flags="S", seq=0xFFFFFFFF, options=[("MSS", 1460), ("NOP", None)])
     assert answer(packet)[TCP].ack == 0
 
@@ -59,7 +59,7 @@ def test_no_answer(packet: Any) -> None:
 
 
 @FAMILIES
-def test_what_makes_a_client_speak_has_the_flow_s_ends_and_a_right_checksum(family: int) -> None:
+def test_a_challenge_ack_probe_has_the_flows_ends_and_a_valid_checksum(family: int) -> None:
     vip, client = (VIP, CLIENT) if family == 4 else (VIP6, CLIENT6)
     packet = outside_of_window(Flow(6, ip_address(client), 40000, ip_address(vip), 80))
     made, parsed = dissect(packet), read_ip(packet)

@@ -36,22 +36,22 @@ def test_the_stage_is_known_whatever_routers_are_on_the_way(stage: Stage, router
     assert Stage.of(stage - routers) == stage
 
 
-def test_the_backend_before_is_asked_where_the_slot_s_was_first_and_then_the_rest() -> None:
+def test_the_former_backend_is_asked_after_the_slots_backend_then_the_rest() -> None:
     assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 5) == [3, 1, 7, 9]
     assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 3) == [5, 1, 7, 9]
 
 
-def test_all_are_asked_where_an_old_entry_named_the_first() -> None:
+def test_all_are_asked_if_an_old_entry_named_the_first() -> None:
     assert asked(Candidates([5, 3], [1, 7, 9], [1, 7, 9]), 9) == [5, 3, 1, 7, 9]
     assert asked(Candidates([5], [1, 7, 9], [1, 7, 9]), 8) == [5, 1, 7, 9]
 
 
-def test_where_nobody_is_left_the_search_ends() -> None:
+def test_the_search_ends_without_candidates() -> None:
     assert asked(Candidates([5], [], []), 5) == []
     assert asked(Candidates([], [], []), 5) == []
 
 
-def test_a_host_that_has_gone_in_the_meantime_does_not_begin_the_search_anew() -> None:
+def test_a_host_that_has_gone_meanwhile_does_not_restart_the_search() -> None:
     found = Candidates([5], [1, 9], [1, 9])
     assert next_candidate(found, Stage.REST, [], 7) == (9, Stage.REST)
     assert next_candidate(found, Stage.REST, [], 10) is None

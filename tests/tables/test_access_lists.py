@@ -52,7 +52,7 @@ def test_none_means_one_row() -> None:
     assert [tuple(row) for row in access_rows([], True)] == [(0, 0, 1)]
 
 
-def test_a_hundred_thousand_prefixes_fit_what_a_look_up_can_tell_apart() -> None:
+def test_a_hundred_thousand_prefixes_fit_the_look_up() -> None:
     pick = random.Random(3)
     rules = {ip_network((pick.getrandbits(24) << 8, pick.randint(24, 28))): pick.random() < 0.5 for _ in range(100_000)}
     rows = access_rows(rules.items(), True)

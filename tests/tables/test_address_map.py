@@ -66,7 +66,7 @@ def test_every_name_is_found_and_no_other(number: int) -> None:
     assert {find(tables, name) for name in some_names(number + 1)} == {-1}
 
 
-def test_names_that_differ_in_one_part_are_told_apart() -> None:
+def test_entries_that_differ_in_one_field_are_distinct() -> None:
     address = IPv4Address("192.0.2.1")
     names = [
         Name(VIP, address, 80, 6, 0),
@@ -95,7 +95,7 @@ def test_the_copy_in_force_is_the_one_that_counts() -> None:
     assert (find(tables, first), find(tables, second)) == (0, -1)
 
 
-def test_a_name_lies_near_its_place_even_where_the_table_ends() -> None:
+def test_an_entry_is_near_its_place_at_the_end_of_the_table() -> None:
     """Over many salts some name wraps round; a quarter full is always possible."""
     tables, names = some_tables(), some_names(16)
     for _ in range(50):

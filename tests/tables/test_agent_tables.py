@@ -92,7 +92,7 @@ def test_only_what_this_host_serves_is_taken() -> None:
     assert [(s.name, str(b.dip)) for s, b in agent.control.served] == [("s1", HOST)]
 
 
-def test_a_dip_of_its_own_behind_the_host_address() -> None:
+def test_a_dip_behind_another_host_address() -> None:
     """As of a virtual machine: tunnelled to the host, delivered to the DIP."""
     agent = Agent(config(service(1, dip="10.7.0.1", host=HOST)))
     assert agent.inbound(1) == (Verdict.DELIVERED, packed("10.7.0.1"), 8080)
@@ -177,7 +177,7 @@ def test_a_new_process_on_the_same_tables_keeps_flows() -> None:
     ],
     ids=["services", "endpoints", "addresses"],
 )
-def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
+def test_a_configuration_that_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     agent = Agent(config(service(1)), sizes=sizes)
     before = {name: memory.copy() for name, memory in agent.tables.memory.items()}
     with pytest.raises(TableError) as caught:

@@ -153,7 +153,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="weight"):
             build(["a"], [0])
 
-    def test_size_that_is_no_prime(self) -> None:
+    def test_a_size_that_is_not_prime(self) -> None:
         with pytest.raises(ValueError, match="prime"):
             build(["a"], [1], 65536)
 

@@ -96,7 +96,7 @@ def test_new_flows_go_to_all_backends_by_weight() -> None:
     assert set(seen) == {1, 2, 3}
 
 
-def test_services_are_told_apart_by_port_protocol_and_vip() -> None:
+def test_services_differ_by_port_protocol_and_vip() -> None:
     mux = Mux(
         config(
             web(1),
@@ -121,7 +121,7 @@ def test_rows_stay_over_a_reload() -> None:
     assert len({mux.row(number) for number in (1, 2, 3, 4, 5)} | {mux.row(9, "first")}) == 6
 
 
-def test_an_unchanged_service_keeps_its_slots_and_nothing_is_built() -> None:
+def test_an_unchanged_service_keeps_its_slots_without_a_build() -> None:
     mux = Mux(THREE)
     before = mux.tables.services[mux.tables.active, 0].copy()
     plan = mux.control.plan(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
@@ -188,7 +188,7 @@ def test_another_service_comes_first_and_flows_stay() -> None:
     assert mux.send() == before
 
 
-def test_a_removed_backend_is_gone_and_its_flows_go_elsewhere() -> None:
+def test_a_removed_backends_flows_go_to_other_backends() -> None:
     mux = Mux(THREE)
     before, row = mux.send(), mux.row(2)
     mux.load(config(web(1, 3)))
@@ -224,7 +224,7 @@ def test_weight_zero_drains() -> None:
     assert set(mux.send(range(2000, 3000))) == {1, 2, 3}
 
 
-def test_a_removed_service_is_no_more_and_its_backends_are_gone() -> None:
+def test_a_removed_service_takes_its_backends_along() -> None:
     mux = Mux(config(web(1), service("other", "192.0.2.2", backend(4))))
     mux.send(range(5))
     row = mux.row(1)
@@ -272,7 +272,7 @@ def test_a_backend_with_another_address_or_host_is_another_backend() -> None:
     ],
     ids=["services", "backends", "slots", "addresses"],
 )
-def test_what_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
+def test_a_configuration_that_does_not_fit_changes_nothing(sizes: Sizes, table: str) -> None:
     mux = Mux(THREE, sizes)
     mux.send()
     before = {name: memory.copy() for name, memory in mux.tables.memory.items()}

@@ -46,7 +46,7 @@ def test_affinity_to_the_source_holds_for_two_services_of_equal_backends() -> No
         assert (first == second) == same
 
 
-def test_any_port_and_a_range_and_a_port_of_its_own() -> None:
+def test_any_port_a_range_and_a_single_port() -> None:
     anything = service("any", "192.0.2.1", backend(1)) | {"port": "any"}
     some = service("some", "192.0.2.1", backend(2)) | {"port": 1000, "port_to": 1999}
     one = service("one", "192.0.2.1", backend(3), port=443)
@@ -161,7 +161,7 @@ def test_the_table_before_stays_beside_the_new_one() -> None:
         second = mux.slots().copy()
 
 
-def test_where_there_is_no_room_for_it_the_table_before_is_given_up() -> None:
+def test_the_previous_table_is_dropped_if_it_does_not_fit() -> None:
     loaded = config(web(1, 2))
     size = loaded.maglev.size
     sizes = sizes_for(loaded)

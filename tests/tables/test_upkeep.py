@@ -111,7 +111,7 @@ def test_a_connection_straight_to_the_dip_stays_one() -> None:
     assert host.reply(in_s=800) == (Verdict.NOT_TRANSLATED, packed(HOST))
 
 
-def test_a_mux_that_probes_the_dip_is_no_client_of_the_vip() -> None:
+def test_a_mux_that_probes_the_dip_is_not_a_client_of_the_vip() -> None:
     host = AgentHost(service(1))
     assert host.pass_over(socket(remote=MUX)) == 1
     reply = Craft(packed(HOST), packed(MUX), source_port=8080, destination_port=40000).frame()

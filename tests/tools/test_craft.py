@@ -105,7 +105,7 @@ def test_anything_but_layers_and_literals_is_refused(expression: str, reason: st
         ("IP()/UDP(dport=[])", "stands for no packet"),
     ],
 )
-def test_what_scapy_cannot_build_is_said(expression: str, reason: str) -> None:
+def test_a_packet_that_scapy_cannot_build_is_reported(expression: str, reason: str) -> None:
     with pytest.raises(CraftError, match=reason):
         next(craft([expression], 1))
 

@@ -223,7 +223,7 @@ def test_asking_changes_nothing(host: AgentHost) -> None:
     assert before == {name: memory.tobytes() for name, memory in host.agent.tables.memory.items()}
 
 
-def test_a_mux_is_no_agent(host: AgentHost, tmp_path: Path) -> None:
+def test_a_mux_is_not_an_agent(host: AgentHost, tmp_path: Path) -> None:
     passage, _ = host.pass_(by_mux(opened()))
     with pytest.raises(ControlError, match="nothing listens there"):
         explain_at_agent(passage, tmp_path / "other.sock")

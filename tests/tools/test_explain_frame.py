@@ -83,7 +83,7 @@ def test_the_first_fragment_has_the_steps_of_its_flow(mux: Served) -> None:
     assert names(explanation)[0] == "packet" and names(explanation)[-1] == "verdict"
 
 
-def test_a_later_fragment_is_said_to_follow_the_first(mux: Served) -> None:
+def test_a_later_fragment_follows_the_first(mux: Served) -> None:
     explanation = explain_frame(client(4000, fragment=0x0010).frame(), mux.path)
     assert names(explanation) == ["packet", "slow path", "verdict"]
     assert "it follows the first" in explanation.steps[1].found
@@ -109,7 +109,7 @@ def test_of_a_long_frame_the_kernel_records_the_beginning(mux: Served) -> None:
     assert explain_frame(whole[:2048], mux.path).verdict == Verdict.TOO_BIG
 
 
-def test_what_is_not_ip_is_no_packet() -> None:
+def test_a_frame_that_is_not_ip_is_refused() -> None:
     with pytest.raises(PacketError, match="not IP"):
         ClientPacket.of_frame(ETHERNET + b"\x08\x06" + bytes(28))
 

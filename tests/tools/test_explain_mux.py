@@ -160,7 +160,7 @@ def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop:
     assert {"hit", "new", "previous", "gone", "limited"} <= set(chosen), chosen
 
 
-def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> None:
+def test_a_service_over_its_rate_is_reported(tmp_path: Path, stop: Stop) -> None:
     mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1), workers=1)
     stop(mux)
     try:
@@ -173,7 +173,7 @@ def test_a_service_over_its_rate_is_said_to_be(tmp_path: Path, stop: Stop) -> No
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_says_whose_share_of_the_rate_was_asked_where_no_entry_tells(tmp_path: Path, stop: Stop, limited: bool) -> None:
+def test_names_the_worker_whose_share_of_the_rate_was_used(tmp_path: Path, stop: Stop, limited: bool) -> None:
     mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
     stop(mux)
     known = "by worker 0's share of new_flows_per_s"
@@ -201,7 +201,7 @@ def test_a_neighbour_that_is_not_known_is_named(tmp_path: Path) -> None:
     assert "10.1.1.2" in explanation.hint and "ARP" in explanation.hint
 
 
-def test_an_address_that_is_no_vip_and_a_vip_with_other_ports() -> None:
+def test_an_address_that_is_not_a_vip_and_a_vip_with_other_ports() -> None:
     stranger, other = (
         explain_configuration(ClientPacket.parse(asked(1, to)), READ)
         for to in ("203.0.113.1:80/tcp", "192.0.2.1:443/tcp")
@@ -255,7 +255,7 @@ def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
     assert "up (takes new flows; connected)" in found.found
 
 
-def test_a_backend_that_the_watermark_keeps_is_said_to_be_down(mux: Served) -> None:
+def test_a_backend_that_the_watermark_keeps_is_shown_as_down(mux: Served) -> None:
     mux.reload(weighted(1, 1, health=PROBED | {"watermark": 1.0}))
     for name in ("h1", "h2"):
         mux.tracker.record(("web", name), False, "timed out")
@@ -320,7 +320,7 @@ def test_a_service_without_backends_drops() -> None:
     assert explanation.verdict == Verdict.NO_BACKEND and "the service has no backend: add one" in explanation.hint
 
 
-def test_a_live_access_list_denies_whom_it_should(tmp_path: Path) -> None:
+def test_a_live_access_list_denies_the_listed_clients(tmp_path: Path) -> None:
     web, dns = CONFIG["services"]
     config = CONFIG | {"services": [web | {"deny": ["198.51.100.7/32"]}, dns | {"deny": ["203.0.113.0/24"]}]}
     served = Served(tmp_path / "mux.sock", config=config)

@@ -29,7 +29,7 @@ def test_once_is_as_it_was_captured(tmp_path: Path) -> None:
     assert times_us(capture(tmp_path / "a", 5, 7, 10), 1) == [5, 7, 10]
 
 
-def test_later_rounds_go_on_where_the_one_before_ended(tmp_path: Path) -> None:
+def test_each_round_continues_where_the_previous_one_ended(tmp_path: Path) -> None:
     assert times_us(capture(tmp_path / "a", 5, 7, 10), 3) == [5, 7, 10, 10, 12, 15, 15, 17, 20]
 
 

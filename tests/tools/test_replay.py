@@ -133,7 +133,7 @@ class TestWritten:
 
 
 class TestClock:
-    def test_flow_that_goes_on_is_known(self, tmp_path: Path) -> None:
+    def test_a_flow_that_continues_is_known(self, tmp_path: Path) -> None:
         assert lookups(tmp_path, record(frame(), 100), record(frame(), 109)) == ["hit", "new"]
 
     def test_flow_idle_for_too_long_by_the_captures_time_is_new(self, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_router_that_has_no_route_says_so(lab: Lab) -> None:
     assert asked(client, f"{CLIENT}:40000 > {VIP}:80/tcp").found.startswith(f"{client} has no route")
 
 
-def test_says_that_it_cannot_tell_for_ipv6_without_a_seed(lab: Lab) -> None:
+def test_ipv6_without_a_seed_is_unknown(lab: Lab) -> None:
     assert "cannot tell IPv6's next hop" in asked(lab.namespace("router"), f"{CLIENT6}:40000 > [{VIP6}]:80/tcp").found
 
 

@@ -29,7 +29,7 @@ def due(pace: Pace, *times_ns: int) -> list[int]:
 
 
 class TestPace:
-    def test_rate_goes_on_over_batches(self) -> None:
+    def test_the_rate_holds_across_batches(self) -> None:
         pace = Pace(1000)
         assert due(pace, 5, 5, 5) == [0, 1_000_000, 2_000_000]
         assert due(pace, 5) == [3_000_000]

@@ -131,7 +131,7 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.root
-def test_a_filter_that_is_wrong_is_said_with_its_place(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_filter_is_reported_with_its_position(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["show", "flows", "--control", str(socket_of(lab, "mux1")), "port http"]) == 1
     assert "'http' is no number" in capsys.readouterr().err
 
@@ -151,7 +151,7 @@ def test_explain_of_a_configuration_alone(tmp_path: Path, capsys: pytest.Capture
     assert "10.0.0.1:80 by its slot" in out and "forwarded (send)" in out
 
 
-def test_nobody_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_daemon_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["show", "services"], ["show", "flows"], ["explain", "1.2.3.4:1 > 1.2.3.5:2"]):
         assert main.run([*command, "--control", str(tmp_path / "none.sock")]) == 1
         assert "is the daemon running?" in capsys.readouterr().err

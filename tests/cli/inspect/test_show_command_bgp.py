@@ -33,13 +33,13 @@ def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert table[3] == ["10.0.1.9", "4200000000", "active", "-", "0", "-", "Received:", "Bad", "peer", "AS"]
 
 
-def test_nothing_announced_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_announcement_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(tmp_path / "mux.sock", {"bgp": said(describe("exabgp", [], []))}):
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
     assert capsys.readouterr().out.startswith("exabgp announces nothing\n")
 
 
-def test_json_is_what_the_daemon_said_with_its_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_daemons_answer_with_its_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
         assert run(["show", "bgp", "-j", "--control", str(tmp_path / "mux.sock")]) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -55,7 +55,7 @@ def test_json_is_what_the_daemon_said_with_its_version(tmp_path: Path, capsys: p
         (OF_AN_EDGE, "flows", "use `lbmux show health` or `lbmux show bgp`"),
     ],
 )
-def test_who_has_nothing_to_say_tells_what_to_do(
+def test_a_daemon_without_bgp_says_what_to_do(
     reasons: dict[str, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(tmp_path / "lbmux.sock", refuse_requests(reasons)):

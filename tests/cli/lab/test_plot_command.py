@@ -63,7 +63,7 @@ def test_the_bench_has_no_table_of_a_page(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"results": []}', '{"outcomes": []}'])
-def test_what_is_no_result_is_said(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_result_is_reported(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "r.json"
     source.write_text(text)
     assert run(["plot", str(source)]) == 1
@@ -78,7 +78,9 @@ WRONG_FILES = [
 
 
 @pytest.mark.parametrize("content", WRONG_FILES, ids=["binary", "number", "numbers", "object", "7", "brackets"])
-def test_a_wrong_file_is_said_in_one_line(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_file_is_reported_in_one_line(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "r.json"
     source.write_bytes(content)
     for ending in ("png", "md"):
@@ -133,7 +135,7 @@ def test_runs_of_two_kinds_do_not_go_together(tmp_path: Path, capsys: pytest.Cap
     "said",
     [{"results": [{"part": "x"}]}, {"outcomes": [{"event": "x"}]}, {"outcomes": [{"scenario": 1, "event": []}]}],
 )  # fmt: skip
-def test_lines_without_their_fields_are_said(tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_without_their_fields_are_reported(tmp_path: Path, said: Any, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "r.json"
     source.write_text(json.dumps(said | {"more": 1}))
     code = run(["plot", str(source)])

@@ -75,7 +75,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert said["packets_per_second"] > 0
 
 
-def test_packets_of_foreign_link_types_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_packets_of_foreign_link_types_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", FOREIGN, *CONFIG]) == 0
     out = capsys.readouterr().out.replace("\n", "")
     assert "4 packets in " in out

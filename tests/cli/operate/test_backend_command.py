@@ -93,7 +93,7 @@ def test_json_is_a_line_a_daemon_also_of_one_that_refuses(
     ]
 
 
-def test_each_daemon_is_told_also_after_one_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_daemon_gets_the_command_after_one_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked: Asked = []
     paths = [tmp_path / name for name in ("none.sock", "agent.sock", "mux.sock")]
     with listening(paths[1], asked, refuses=True), listening(paths[2], asked):

@@ -29,7 +29,7 @@ def test_changes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"{path}: service web: backend h4 added\n{path}: maglev: changed\n"
 
 
-def test_overrides_are_printed_also_where_nothing_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_are_printed_even_without_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def handler() -> dict[str, list[str]]:
         return {"changes": [], "overrides": ["override: service web: backend h1: drained by command"]}
 
@@ -49,7 +49,7 @@ def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == said
 
 
-def test_no_change_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_change_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def handler() -> dict[str, list[str]]:
         return {"changes": []}
 

@@ -45,13 +45,13 @@ def status(link: str) -> int:
         return error.code
 
 
-def test_on_this_machine_alone_there_is_no_token(tmp_path: Path) -> None:
+def test_on_loopback_no_token_is_required(tmp_path: Path) -> None:
     with serving(tmp_path) as link:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", link)
         assert status(link) == 200
 
 
-def test_elsewhere_a_token_is_made_up_and_asked_for(tmp_path: Path) -> None:
+def test_on_another_address_a_token_is_generated_and_required(tmp_path: Path) -> None:
     tokens = set()
     for _ in range(2):
         with serving(tmp_path, "--host", "0.0.0.0") as link:
@@ -65,7 +65,7 @@ def test_elsewhere_a_token_is_made_up_and_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "environment"), [(("--token", "of-ours"), {}), ((), {"LBMUX_WEB_TOKEN": "of-ours"})]
 )
-def test_a_token_that_is_given_is_asked_for_here_too(
+def test_a_given_token_is_required_on_loopback_too(
     options: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
     with serving(tmp_path, *options, **environment) as link:
@@ -80,7 +80,7 @@ def test_a_token_that_no_header_carries_is_wrong_usage(token: str, capsys: pytes
 
 
 @pytest.mark.parametrize("content", [b"\xd4\xc3\xb2\xa1\xff", b"{}", b"7", b"[" * 100_000, b'{"outcomes": 7}'])
-def test_a_scoreboard_that_is_none_is_said_at_the_start(
+def test_an_invalid_scoreboard_is_reported_at_the_start(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     board = tmp_path / "board.json"

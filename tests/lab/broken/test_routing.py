@@ -28,7 +28,7 @@ def test_a_router_that_does_not_forward(pool: Broken) -> None:
         assert pool.doctor("router").says("forwarding", "this router does not forward IPv")
 
 
-def test_a_mux_whose_kernel_forwards_is_none_that_is_broken(pool: Broken) -> None:
+def test_a_mux_whose_kernel_forwards_is_not_broken(pool: Broken) -> None:
     with pool.sysctl("mux1", "net.ipv4.ip_forward", "1"):
         found = [finding for finding in pool.doctor("mux1").findings if finding.check == "forwarding"]
         assert {finding.state for finding in found} == {"ok"}

@@ -49,7 +49,7 @@ def test_a_number_may_be_below_zero() -> None:
     assert struct.unpack("<BBhIBBhI", code) == (LOAD, 0x01, 0, 0xFFFFFFFE, 0, 0, 0, 0xFFFFFFFF)
 
 
-def test_a_symbol_that_nobody_knows_is_an_error() -> None:
+def test_an_unknown_symbol_is_an_error() -> None:
     with pytest.raises(KeyError, match="memcpy"):
         object_of(load(), [(0, "memcpy")]).program("lbmux", {}, {})
 

@@ -30,7 +30,7 @@ def test_native_code_in_this_process_makes_no_difference(tmp_path: Path) -> None
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
+def test_a_compile_error_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"^no_such_thing cannot be compiled for the kernel: .*no_such_thing"):
         compiled("no_such_thing")
     assert list(tmp_path.iterdir()) == []

@@ -39,5 +39,5 @@ def test_what_is_not_pinned_cannot_be_opened() -> None:
         open_pinned("/sys/fs/bpf/lbmux/nothing")
 
 
-def test_a_right_that_is_missing_is_told_with_a_hint() -> None:
+def test_a_missing_capability_is_reported_with_a_hint() -> None:
     assert "CAP_BPF" in str(BpfError("map flows", errno.EPERM))

@@ -131,7 +131,7 @@ def test_records_no_more_than_is_allowed(mux: Watched) -> None:
     assert (int(mux.beside.budget["left"][0]), int(mux.beside.budget["skipped"][0])) == (0, 7)
 
 
-def test_a_full_ring_is_no_harm(mux: Watched) -> None:
+def test_a_full_ring_loses_records_only(mux: Watched) -> None:
     mux.beside.prefilter["sent"] = 1
     mux.beside.budget["left"] = 1 << 20
     frame = Craft(destination=destinations()[0][0], source_port=4000).frame()

@@ -14,7 +14,7 @@ def config(dip: str) -> Config:
 
 
 @pytest.mark.parametrize(("dip", "state"), [("10.1.0.1", "ok"), ("172.17.0.2", "warning")])
-def test_a_dip_in_another_namespace_is_said(dip: str, state: str) -> None:
+def test_a_dip_in_another_namespace_is_reported(dip: str, state: str) -> None:
     known = node("agent", runtime={"mode": "nat", "addresses": ["10.1.0.1"]}, config=config(dip))
     (finding,) = flow_entries.sockets(known)
     assert finding.state == state

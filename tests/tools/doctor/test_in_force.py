@@ -56,7 +56,7 @@ def mux(tmp_path: Path) -> Mux:
     ],
     ids=["weight", "add", "remove", "drain"],
 )
-def test_what_was_ordered_is_no_reason_to_reload(mux: Mux, change: Change) -> None:
+def test_an_override_is_not_a_reason_to_reload(mux: Mux, change: Change) -> None:
     mux.override(change)
     assert mux.finding().state == "ok"
 

@@ -78,7 +78,7 @@ def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: 
     assert not [finding for finding in found if "cannot be looked at" in finding.seen]
 
 
-def test_a_broken_file_is_told_line_by_line(tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     path.write_text("services:\n- name: web\n  vip: nonsense\n")
     every = examine(NodeState("host", tmp_path / "x", path))

@@ -40,7 +40,7 @@ def advertisement(target: str = str(ADDRESS6), hops: int = 255, option: str | No
     return bytes(Ether(dst=OWN, src="02:00:00:00:00:03") / IPv6(src=target, dst="2001:db8::1", hlim=hops) / message)
 
 
-def test_who_advertises_the_address_has_it() -> None:
+def test_the_host_that_advertises_the_address_owns_it() -> None:
     assert parse_advertisement(advertisement(), ADDRESS6) == THEIRS
     assert parse_advertisement(advertisement(option=None), ADDRESS6) == "02:00:00:00:00:03"
 

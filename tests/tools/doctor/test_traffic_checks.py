@@ -23,7 +23,7 @@ def test_user_space_forwards(role: str, driver: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["router", "host"])
-def test_who_has_no_daemon_has_no_driver(role: str) -> None:
+def test_a_node_without_a_daemon_has_no_driver(role: str) -> None:
     assert [*daemon_checks.driver(node(role, runtime={"driver": "xdp", "modes": {}}))] == []  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ def test_a_table_that_is_full_or_was(used: int, evicted: int, full: int, state: 
 
 
 @pytest.mark.parametrize("verdict", traffic_checks.VERDICTS)
-def test_every_verdict_that_tells_of_a_fault(verdict: str) -> None:
+def test_every_verdict_that_indicates_a_fault(verdict: str) -> None:
     known = node("mux", counters={"verdicts": {"forwarded": 9, verdict: 2}})
     (finding,) = traffic_checks.verdicts(known)
     assert (finding.check, finding.state) == (verdict, traffic_checks.VERDICTS[verdict][0])

@@ -73,7 +73,7 @@ def test_a_datagram_is_an_answer_whatever_it_says() -> None:
     assert parse_server_answer(VIP, "tcp", datagram + bytes(20), TARGETS) is None
 
 
-def test_segments_of_others_are_none() -> None:
+def test_segments_from_other_senders_are_not_answers() -> None:
     for source, sport, dport in (("192.0.2.2", 80, FIRST_PORT), ("192.0.2.1", 81, FIRST_PORT), ("192.0.2.1", 80, 5)):
         segment = bytes(TCP(sport=sport, dport=dport, flags="SA"))
         assert parse_server_answer(ip_address(source), "tcp", segment, TARGETS) is None
@@ -135,7 +135,7 @@ def test_without_an_outer_header_a_port_that_is_unreachable_is_closed() -> None:
     assert answer is not None and (answer[0], answer[1].kind) == (DIRECT, "closed")
 
 
-def test_errors_about_other_packets_are_none() -> None:
+def test_errors_about_other_packets_are_not_answers() -> None:
     echo = bytes([8, 0]) + bytes(30)
     stranger = bytes([3, 1]) + bytes(6) + bytes(IP(dst="10.9.9.9", proto=4)) + bytes(8)
     other_port = error(3, 3, bytes(IP(src=OWN, dst=str(VIP)) / UDP(sport=999, dport=53)))
@@ -150,11 +150,11 @@ def answer(port: int, **tcp: object) -> bytes:
 
 
 @pytest.mark.parametrize("port", [FIRST_PORT, FIRST_PORT + 3])
-def test_a_packet_from_the_link_is_heard_without_its_padding(port: int) -> None:
+def test_a_packet_from_the_link_is_read_without_its_padding(port: int) -> None:
     assert parse_answer(answer(port) + bytes(20), TARGETS, SENT) == (port, Answer("open", str(TARGETS[port].vip)))
 
 
-def test_an_error_from_the_link_is_heard() -> None:
+def test_an_error_from_the_link_is_read() -> None:
     packet = bytes(IP(src=str(ROUTER), dst=OWN) / error(3, 1, SENT[FIRST_PORT]))
     packet = packet[:9] + b"\x01" + packet[10:]
     assert parse_answer(packet, TARGETS, SENT) == (

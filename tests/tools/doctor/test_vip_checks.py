@@ -60,7 +60,7 @@ def test_without_a_source_address_a_vip_is_unchecked(claimed: set[Address], monk
     assert [one.state for one in found(VIPS[0], VIPS6[0])] == ["unchecked"]
 
 
-def test_without_vips_nothing_is_said(claimed: set[Address]) -> None:
+def test_without_vips_there_is_no_finding(claimed: set[Address]) -> None:
     assert found() == []
 
 

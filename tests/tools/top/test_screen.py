@@ -55,7 +55,7 @@ def test_the_help_line_is_on_every_level() -> None:
         made.press(key)
 
 
-def test_a_flow_has_its_backend_state_and_idle_time_and_it_is_said_that_it_has_no_rates() -> None:
+def test_a_flow_has_a_backend_a_state_an_idle_time_and_no_rates() -> None:
     made = view(flows=3)
     for key in ("down", "enter", "enter"):
         made.press(key)
@@ -82,7 +82,7 @@ def test_ports_and_weights_are_whole_numbers_and_quantities_are_short() -> None:
     assert text(made)[3].split()[3:5] == ["65000", "42.5k"]
 
 
-def test_drops_of_several_muxes_are_told_by_mux() -> None:
+def test_drops_of_several_muxes_are_shown_by_mux() -> None:
     assert text(view())[1] == "drops/s: denied 15"
     made = View()
     made.take(together(reading(10.0, 0, 0, denied=100), reading(10.0, 0, 0)))
@@ -90,7 +90,7 @@ def test_drops_of_several_muxes_are_told_by_mux() -> None:
     assert text(made)[1] == "drops/s: denied 15 (mux1 10, mux2 5)"
 
 
-def test_the_socket_that_is_asked_is_the_agent_s_where_there_is_no_mux(
+def test_without_a_mux_the_agents_socket_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")

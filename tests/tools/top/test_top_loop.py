@@ -66,7 +66,7 @@ NO_READING = json.dumps({"version": 1, "time": 1.0, "muxes": {"a": {
     ],
     ids=["binary", "brackets", "wrong fields"],
 )
-def test_a_file_that_is_no_recording_is_said_in_one_line(
+def test_a_file_that_is_not_a_recording_is_reported_in_one_line(
     tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "r.jsonl"

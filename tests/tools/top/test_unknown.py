@@ -51,7 +51,7 @@ class TestOneOfTwo:
     def test_a_note_says_why(self) -> None:
         assert text(self.made)[-2] == "?: the rates of mux2 are unknown; its kernel program may still forward"
 
-    def test_programs_are_told(self) -> None:
+    def test_the_drivers_programs_are_shown(self) -> None:
         said = document(self.made)
         assert (said["unknown"], said["services"][0]["packets_s"]) == (["mux2"], 300)
 

@@ -58,11 +58,11 @@ def test_rates_are_by_the_second_the_largest_first() -> None:
     assert (second["service"], second["packets_s"], second["up"]) == ("web", 1000, "1/2")
 
 
-def test_drops_are_by_reason_and_only_those_that_go_on() -> None:
+def test_drops_are_by_reason_and_only_while_they_continue() -> None:
     assert view().drops() == {"denied": {"mux1": 15}}
 
 
-def test_counters_that_began_anew_are_no_negative_rates() -> None:
+def test_restarted_counters_give_no_negative_rates() -> None:
     assert drops(reading(10.0, 0, 0, denied=900), reading(12.0, 0, 0, denied=10)) == {"denied": {"mux1": 5}}
     made = View()
     made.take(reading(10.0, 1000, 0))
@@ -70,7 +70,7 @@ def test_counters_that_began_anew_are_no_negative_rates() -> None:
     assert made.rows()[0]["packets_s"] == 50
 
 
-def test_muxes_are_summed_and_one_that_began_anew_distorts_no_other() -> None:
+def test_muxes_are_summed_and_a_restarted_mux_distorts_no_other() -> None:
     made = View()
     made.take(together(reading(10.0, 9000, 0, denied=900), reading(10.0, 1000, 0)))
     made.take(together(reading(11.0, 50, 0, denied=10), reading(11.0, 1300, 0, denied=5)))
@@ -86,7 +86,7 @@ def test_a_mux_that_comes_later_has_no_rates_before_its_second_reading() -> None
     assert made.rows()[0]["packets_s"] == 100 and made.drops() == {}
 
 
-def test_what_muxes_do_not_agree_on_is_said() -> None:
+def test_disagreement_of_muxes_is_shown() -> None:
     one, other = reading(11.0, 0, 0), reading(11.0, 0, 0)
     other.muxes["mux1"].backends[0]["reachable"] = False
     made = View(service="web")
@@ -94,7 +94,7 @@ def test_what_muxes_do_not_agree_on_is_said() -> None:
     assert {row["backend"]: row["state"] for row in made.rows()} == {"h1": "up; up, no next hop", "h2": "down"}
 
 
-def test_an_agent_counts_no_traffic_and_sends_to_nobody() -> None:
+def test_an_agent_counts_no_traffic_and_has_no_targets() -> None:
     made = view()
     for counts in made.after.muxes.values() if made.after else ():
         for row in counts.backends:
@@ -187,7 +187,7 @@ def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"version": 2}', '{"version": 1}', '{"version": 1, "muxes": {"a": {}}}'])
-def test_a_line_that_is_no_reading_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_not_a_reading_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(reading(10.0, 1, 2).line() + f"\n{line}\n")
     with pytest.raises(LbmuxError, match=f"^{path}:2: "):

@@ -36,7 +36,7 @@ def test_packets_a_second_are_what_came_between_two_looks(muxes: list[Served]) -
     assert [(vip["vip"], vip["packets_per_s"]) for vip in seen["vips"]] == [("192.0.2.1", 20.0), ("192.0.2.2", 0.0)]
 
 
-def test_rates_are_unknown_at_first_and_0_when_a_counter_began_anew(muxes: list[Served]) -> None:
+def test_rates_are_unknown_at_first_and_0_after_a_counter_restarts(muxes: list[Served]) -> None:
     fresh = poll("mux1", muxes[0].path)
     muxes[0].send(client(3000))
     busy = poll("mux1", muxes[0].path)
@@ -118,7 +118,7 @@ def test_a_router_that_no_mux_knows_is_a_plain_one(muxes: list[Served]) -> None:
     assert seen["vips"][0]["routers"] == ["10.0.1.1", ROUTER]
 
 
-def test_a_vip_that_is_told_to_nobody_has_no_router(muxes: list[Served]) -> None:
+def test_a_vip_without_an_announcement_has_no_router(muxes: list[Served]) -> None:
     for mux in muxes:
         mux.neighbours = (replace(UP, state="idle"),)
     seen = document(statuses(muxes), [])

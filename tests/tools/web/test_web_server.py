@@ -29,7 +29,7 @@ def unpacked(text: str) -> "np.ndarray[Any, Any]":
     return np.frombuffer(base64.b64decode(text), "<u2")
 
 
-def test_every_file_of_the_page_is_served_and_asks_for_nothing_elsewhere(site: Site) -> None:
+def test_every_file_of_the_page_is_served_and_needs_no_other_host(site: Site) -> None:
     async def poll(client: Client) -> None:
         for path in FILES:
             answer = await client.get(path)
@@ -85,7 +85,7 @@ async def raw_status(client: Client, head: bytes) -> int:
 
 
 @pytest.mark.parametrize("host", ["exam[ple", "a b", ""])
-def test_a_host_that_is_none_is_refused(site: Site, host: str) -> None:
+def test_an_invalid_host_is_refused(site: Site, host: str) -> None:
     async def poll(client: Client) -> None:
         assert await raw_status(client, f"GET / HTTP/1.1\r\nHost: {host}".encode()) in (400, 403)
 
@@ -153,7 +153,7 @@ def test_a_table_is_the_mux_s_own(site: Site, muxes: list[Any]) -> None:
     visit(site, poll)
 
 
-def test_a_proposal_tells_how_much_it_would_move(site: Site) -> None:
+def test_a_proposal_says_how_much_it_would_move(site: Site) -> None:
     proposed = json.loads(json.dumps(CONFIG))
     backends = proposed["services"][0]["backends"]
     backends[0]["weight"] = 0
