@@ -67,7 +67,7 @@ def test_an_error_is_a_frozen_dataclass(error: LbmuxError) -> None:
             setattr(error, field.name, None)
 
 
-def test_an_error_takes_what_python_notes_on_it() -> None:
+def test_an_error_accepts_pythons_notes() -> None:
     """A context manager sets the traceback; ExitStack sets the context too."""
     error = LabError("mux1", "gone")
     with pytest.raises(LabError) as caught, passing(), ExitStack() as stack:

@@ -178,7 +178,7 @@ def test_no_other_module_is_named_here() -> None:
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
-def test_what_covers_a_module_exists(test: str) -> None:
+def test_the_test_that_covers_a_module_exists(test: str) -> None:
     assert "def test_" in (ROOT / "tests" / test).read_text()
 
 

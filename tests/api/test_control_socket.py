@@ -147,7 +147,7 @@ def test_a_server_stops_though_a_client_is_connected(path: Path) -> None:
         assert connection.recv(1) == b""
 
 
-def test_what_a_dead_daemon_left_is_replaced(path: Path) -> None:
+def test_a_dead_daemons_socket_is_replaced(path: Path) -> None:
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -180,7 +180,7 @@ def test_a_request_without_a_listener(path: Path) -> None:
         ask(path, "double", number=1)
 
 
-def test_asking_what_hangs_up(path: Path) -> None:
+def test_a_request_to_a_daemon_that_closes_the_connection(path: Path) -> None:
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

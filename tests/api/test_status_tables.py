@@ -12,7 +12,7 @@ def verdicts(inside: Inside, in_kernel: bool) -> dict[str, int]:
     return {line["verdict"]: line["packets"] for line in lines if line["packets"]}
 
 
-def test_the_ports_of_a_service_as_people_say_them() -> None:
+def test_the_ports_of_a_service_as_text() -> None:
     web, dns = CONFIG["services"]
     services = [web | {"port": "any"}, dns | {"port": 53, "port_to": 60}, dns | {"name": "one", "port": 80}]
     assert [line["ports"] for line in status_tables.services(Inside(CONFIG | {"services": services}).snapshot)] == [
@@ -71,7 +71,7 @@ def test_a_pass_that_kernel_and_user_space_both_counted_is_shown_once() -> None:
     assert verdicts(inside, in_kernel=False) == {"not_vip": 2, "forwarded": 1}
 
 
-def test_what_user_space_sends_and_drops_counts_beside_the_kernel() -> None:
+def test_user_space_counters_add_to_the_kernels() -> None:
     inside = Inside()
     inside.send(client(), worker=0)
     inside.send(client(), worker=1)

@@ -46,7 +46,7 @@ def test_enable_takes_it_back(admin_state: Any) -> None:
     assert told(set_admin_state(None, "b2", None, 0), overrides=overrides) == Overrides()
 
 
-def test_an_order_that_says_the_same_is_not_new() -> None:
+def test_a_repeated_override_is_not_new() -> None:
     once = told(set_admin_state("drain", "b2", None, 1))
     assert told(set_admin_state("drain", "b2", None, 2), overrides=once) == once
 
@@ -82,7 +82,7 @@ def test_weight_outlives_a_drain() -> None:
     assert wanted(overrides) == {"b1": 1, "b2": 9}
 
 
-def test_added_fills_in_what_it_leaves_out_and_is_removed_again() -> None:
+def test_an_added_backend_gets_defaults_and_can_be_removed() -> None:
     overrides = told(add("web", {"dip": "10.0.2.9"}, 3))
     assert wanted(overrides) == {"b1": 1, "b2": 2, "10.0.2.9:80": 1}
     overrides = told(set_admin_state("remove", "10.0.2.9:80", None, 4), overrides=overrides)
@@ -116,7 +116,7 @@ def test_one_that_leaves_by_the_file_is_not_enabled() -> None:
     (add("web", backend(9, colour="red"), 0), "web: colour: is not a known field"),
     (set_weight(0, "b1", "mail", 0), "mail: backends: at least one backend should have a weight above 0"),
 ])  # fmt: skip
-def test_what_a_file_may_not_say_an_order_may_not(change: Change, said: str) -> None:
+def test_an_override_is_checked_like_a_file(change: Change, said: str) -> None:
     with pytest.raises(OverrideError) as caught:
         change(TWO, Overrides())
     assert str(caught.value).startswith(said)

@@ -25,6 +25,6 @@ def test_another_weight_than_the_file_s() -> None:
     assert len(both) == 1 and "disabled by command" in both[0] and said in both[0]
 
 
-def test_what_the_file_says_too_or_does_not_have_is_not_mentioned() -> None:
+def test_overrides_that_the_file_repeats_or_lacks_are_not_listed() -> None:
     overrides = Overrides({H1: Override(1.0, weight=WEIGHT), ("web", "gone"): Override(1.0, admin_state="drain")})
     assert precedences(FILE, overrides) == []

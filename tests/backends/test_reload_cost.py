@@ -15,7 +15,7 @@ def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Confi
 FOUR = {"a": 1, "b": 1, "c": 1, "d": 1}
 
 
-def test_nothing_differs() -> None:
+def test_equal_configurations_have_no_difference() -> None:
     assert diff(configured(FOUR), configured(FOUR)) == []
 
 
@@ -39,7 +39,7 @@ def test_backend_drained() -> None:
     assert found.changed == ("d",) and found.slots_moved == removed.slots_moved
 
 
-def test_what_moves_no_slot() -> None:
+def test_changes_that_move_no_slot() -> None:
     (found,) = diff(configured(FOUR), configured(FOUR, idle={"tcp_s": 7}))
     assert found.slots_moved == 0.0 and not found.changed
 

@@ -102,7 +102,7 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
-def test_what_was_found_and_cannot_be_used(tmp_path: Path, text: str) -> None:
+def test_an_unusable_state_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
     made = tracker(path=tmp_path / "found")
     made.restore()
@@ -126,7 +126,7 @@ def test_an_override_says_its_source_and_its_time(name: str, overrides: Override
     assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
 
 
-def test_added_and_weighed_are_up_and_say_so() -> None:
+def test_an_added_or_weighted_backend_is_up_and_says_so() -> None:
     overrides = Overrides({KEY: Override(0, weight=7), ("web", "b9"): Override(0, weight=3, added=ADDED)})
     found = [line(tracker(), overrides, name) for name in ("b1", "b9")]
     assert [one["state"] for one in found] == ["up", "up"]

@@ -15,7 +15,7 @@ def test_a_peer_has_the_default_as_or_its_own() -> None:
     assert Peer.parse("10.0.0.1:65000").number == 65000
 
 
-def test_an_ipv6_peer_has_brackets_before_an_as_alone() -> None:
+def test_an_ipv6_peer_has_brackets_only_before_an_as() -> None:
     router = IPv6Address("2001:db8::1")
     assert Peer.parse("2001:db8::1") == Peer(router, 64512)
     assert Peer.parse("[2001:db8::1]:65000") == Peer(router, 65000)

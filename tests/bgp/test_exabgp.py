@@ -46,7 +46,7 @@ def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
     assert {IPv4Network(name) for line in lines for name in line.partition("nlri ")[2].split()} == prefixes
 
 
-def test_a_last_resort_has_a_longer_path_and_replaces_what_was_announced() -> None:
+def test_a_last_resort_has_a_longer_path_and_replaces_the_announcement() -> None:
     vip, given = IPv4Network("192.0.2.1"), Bgp(BGP.local, BGP.peers)
     plain, last = frozenset({Route(vip)}), frozenset({Route(vip, True)})
     assert change_commands(plain, last, given) == [

@@ -39,7 +39,7 @@ def test_else_it_is_the_user_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert cache.directory().parent == tmp_path / ".cache" / "lbmux"
 
 
-def test_directories_are_our_own_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_this_user_may_enter_the_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "above" / "kept"))
     here = cache.directory()
     assert here is not None
@@ -102,7 +102,7 @@ def _read_only(*_: object) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-def test_what_is_ready_on_a_read_only_file_system_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ready_code_on_a_read_only_file_system_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "kept"))
     ready = cache.directory()
     cache.directory.cache_clear()

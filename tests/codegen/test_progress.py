@@ -8,7 +8,7 @@ from pathlib import Path
 from lbmux.codegen.progress import IDLE_S, LONGEST_S, SAY_EVERY_S, Progress
 
 
-def test_what_takes_no_second_is_not_worth_a_word() -> None:
+def test_a_quick_step_is_not_reported() -> None:
     made = Progress()
     made.begin("pcap.scan", 10.0)
     assert made.line(10.9) is None
@@ -16,7 +16,7 @@ def test_what_takes_no_second_is_not_worth_a_word() -> None:
     assert made.line(10.9 + IDLE_S) is None and made.is_over(10.9 + IDLE_S)
 
 
-def test_the_first_line_says_that_it_is_once_and_later_ones_how_far_it_is() -> None:
+def test_the_first_line_says_once_and_later_lines_the_progress() -> None:
     made = Progress()
     made.begin("pcap.scan", 10.0)
     assert made.line(11.0) == "compiling (once per version and machine): pcap.scan (0 functions done, 1 s)"

@@ -19,7 +19,7 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path / "code"
 
 
-def test_what_is_written_is_read_by_its_owner_alone(kept: Path) -> None:
+def test_only_its_owner_may_read_the_file(kept: Path) -> None:
     assert sealed.read(kept) == DATA
     assert kept.stat().st_mode & 0o777 == 0o600
     assert list(kept.parent.iterdir()) == [kept]

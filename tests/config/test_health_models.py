@@ -53,7 +53,7 @@ def test_any_port_needs_one_to_probe() -> None:
         ({"port": "any"}, {}, "the service has `port: any`"),
     ],
 )
-def test_what_does_not_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any], why: str) -> None:
+def test_packets_that_do_not_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any], why: str) -> None:
     backends = [{"name": "b", "dip": "10.0.2.2", "port": 80}]
     named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     with pytest.raises(ValidationError, match=why):
@@ -64,7 +64,7 @@ def test_what_does_not_go_through_the_tunnel(service: dict[str, Any], health: di
     ("service", "health"),
     [({}, {}), ({"port": 80, "port_to": 89}, {"port": 85}), ({"port": "any"}, {"port": 85}), ({}, {"port": 80})],
 )
-def test_what_goes_through_the_tunnel(service: dict[str, Any], health: dict[str, Any]) -> None:
+def test_packets_that_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any]) -> None:
     backends = [{"name": "b", "dip": "10.0.2.2"}]
     named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     made = Config(services=[named | service | {"health": health | {"through": "tunnel"}}]).services[0]

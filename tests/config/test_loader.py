@@ -45,7 +45,7 @@ def test_unknown_key_is_named_at_its_own_line() -> None:
     assert problems(GOOD + "        colour: red\n") == [(11, "services[0].backends[1].colour")]
 
 
-def test_missing_key_is_named_at_what_it_is_missing_from() -> None:
+def test_a_missing_key_is_reported_at_its_parent() -> None:
     assert problems(GOOD.replace("    protocol: tcp\n", "")) == [(3, "services[0].protocol")]
 
 

@@ -156,7 +156,7 @@ def test_backend_of_this_machine() -> None:
 @pytest.mark.parametrize(
     ("vip", "other", "dip"), [("192.0.2.1", "192.0.2.2", "10.1.1.2"), ("2001:db8::1", "2001:db8::2", "2001:db8:1::2")]
 )
-def test_addresses_by_which_packets_would_go_round_in_circles(vip: str, other: str, dip: str) -> None:
+def test_addresses_that_would_loop_packets(vip: str, other: str, dip: str) -> None:
     by_dip = service(backend(vip), backend(other), vip=vip)
     by_host = service(backend(dip, host=vip), backend(dip + "9", host=other), name="hosts", vip=vip, port=81)
     found = faults(by_dip, by_host, service(name="other", vip=other), muxes=[other, dip])
@@ -263,7 +263,7 @@ def test_too_many_backends_in_all() -> None:
     assert list(found) == [("services",)]
 
 
-def test_a_broken_backend_does_not_hide_what_else_is_wrong() -> None:
+def test_a_broken_backend_does_not_hide_other_faults() -> None:
     twins = backend("10.1.1.3", name="x"), backend("10.1.1.4", name="x")
     broken = service(backend(weight=-1), *twins, vip="no")
     found = faults(broken, service(name="a"), service(name="a", port=81))
@@ -284,7 +284,7 @@ def test_schema_describes_every_field() -> None:
     assert all(described(Config.model_json_schema()))
 
 
-def test_what_is_written_is_read_again_as_it_was() -> None:
+def test_a_written_result_is_read_back() -> None:
     service = {"vip": "192.0.2.1", "protocol": "tcp", "backends": [{"dip": "10.0.2.1"}]}
     config = Config.model_validate(
         {

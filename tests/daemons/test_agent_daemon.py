@@ -153,7 +153,7 @@ def test_sigterm_leaves_nothing_behind(lab: Lab, stranger_rule: None) -> None:
     assert lab.inside("host1", traces) == before
 
 
-def test_what_a_killed_run_left_is_gone_after_the_next(lab: Lab, stranger_rule: None) -> None:
+def test_leftovers_of_a_killed_run_are_removed_by_the_next(lab: Lab, stranger_rule: None) -> None:
     serve(lab, "10.1.1.2", 8080)
     before = lab.inside("host1", traces)
     with running(lab, "host1", "agent") as first:

@@ -106,7 +106,7 @@ def test_an_agent_with_another_token_is_not_believed(lab: Lab, token: Path, tmp_
         assert states(mux)["h1"] == "down" and "nothing heard" in reasons(mux)["h1"]
 
 
-def test_a_mux_that_starts_does_not_take_a_backend_for_up_whose_agent_is_dead(lab: Lab, token: Path) -> None:
+def test_a_starting_mux_does_not_take_a_backend_with_a_dead_agent_as_up(lab: Lab, token: Path) -> None:
     configured(lab)
     option = ("--health-token", str(token))
     with running(lab, "host2", "agent", *option), server(lab, 1), server(lab, 2):

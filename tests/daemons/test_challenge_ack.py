@@ -91,7 +91,7 @@ def test_a_flow_that_several_workers_know_is_one() -> None:
     assert mux.prompted(1).count(first) == 1
 
 
-def test_one_that_is_about_to_end_or_idle_for_long_is_left_alone() -> None:
+def test_a_closing_or_long_idle_connection_is_not_probed() -> None:
     mux = Mux(idle={"tcp_s": 1, "untrusted_s": 1, "fin_s": 1})
     closing, idle, *others = mux.ports_at_h1(range(40000, 40060))
     mux.send(client(closing, flags=FIN | ACK))

@@ -58,7 +58,7 @@ def test_a_mux_that_starts_beside_a_dead_agent_does_not_use_its_host(lab: Lab) -
         wait(lambda: states(mux) == {"h1": "down", "h2": "up"}, mux, 5)
 
 
-def test_hosts_of_ipv6_and_udp_alone_answer_too(lab: Lab) -> None:
+def test_hosts_with_only_ipv6_or_udp_answer_too(lab: Lab) -> None:
     six = [one for one in configuration()["services"] if one["name"] == "udp6"]
     lab.write_config(configuration(services=six))
     to_one_mux(lab)

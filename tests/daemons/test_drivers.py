@@ -54,7 +54,7 @@ def connect(lab: Lab, address: str, port: int) -> socket.socket:
     return lab.inside("client", lambda: socket.create_connection((address, port), 3))
 
 
-def test_what_drivers_in_user_space_say(lab: Lab) -> None:
+def test_status_of_user_space_drivers(lab: Lab) -> None:
     serve(lab)
     with running(lab, "mux1", "mux") as mux, running(lab, "host1", "agent") as agent:
         assert runtime(mux) == ("packet", {}, False)
@@ -62,7 +62,7 @@ def test_what_drivers_in_user_space_say(lab: Lab) -> None:
         assert ask(mux.control, "runtime")["instructions"] == {}
 
 
-def test_what_drivers_in_the_kernel_say(lab: Lab) -> None:
+def test_status_of_kernel_drivers(lab: Lab) -> None:
     serve(lab)
     both = {"xdp": "native", "tcx_egress": "tcx"}
     for adopted in (False, True):

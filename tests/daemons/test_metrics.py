@@ -64,7 +64,7 @@ def test_flows_are_counted_by_service_and_state() -> None:
     assert sum(value("flows", service="web", state=state) for state in ("untrusted", "trusted", "closing")) == 1
 
 
-def test_verdicts_are_counted_by_what_became_of_the_packet() -> None:
+def test_verdicts_are_counted_by_outcome() -> None:
     inside = Inside()
     inside.send(client(), client(destination=bytes([203, 0, 113, 1])))
     inside.snapshot.tables.services["size"] = 0
@@ -127,7 +127,7 @@ def test_one_batch_of_a_sample_is_timed() -> None:
     assert timed == 2
 
 
-def test_what_is_not_in_the_tables() -> None:
+def test_metrics_from_outside_the_tables() -> None:
     why = "notification received: OPEN message error: bad peer AS"
     peers, loop_histograms = {"10.0.1.1": ("established", ""), "2001:db8::1": ("active", why)}, LoopHistograms()
     inside = Inside()
@@ -197,7 +197,7 @@ def head(port: int) -> tuple[int, str, bytes]:
     return int(top.split()[1]), top.decode().lower(), body
 
 
-def test_head_has_the_headers_alone() -> None:
+def test_head_has_only_the_headers() -> None:
     status, top, body = serve_and(head)
     assert (status, body) == (200, b"")
     assert "content-type: text/plain" in top and "content-length: 0" not in top

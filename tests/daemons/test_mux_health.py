@@ -57,7 +57,7 @@ def wait_for_tunnelled(wire: Wire) -> None:
         assert time.monotonic() < deadline
 
 
-def test_a_mux_that_starts_gives_a_dead_backend_nothing(lab: Lab) -> None:
+def test_a_starting_mux_sends_a_dead_backend_no_packets(lab: Lab) -> None:
     with server(lab, 2), Wire(lab, "host1") as first, Wire(lab, "host2") as second, knocking(lab):
         with balanced(lab, services=[web(kind="tcp", interval_s=1.0)]) as mux:
             assert states(mux) == {"h1": "down", "h2": "up"}
@@ -104,7 +104,7 @@ def test_all_seem_dead_and_the_watermark_keeps_them(lab: Lab) -> None:
 
 
 @pytest.mark.skipif(find_spec("exabgp") is None, reason="ExaBGP is not installed")
-def test_a_mux_that_is_alone_never_withdraws_a_vip_for_health(lab: Lab) -> None:
+def test_the_only_mux_never_withdraws_a_vip_for_health(lab: Lab) -> None:
     dead = web(kind="tcp") | {"on_no_backend": "withdraw"}
     with balanced(lab, options=("--bgp-peer", "10.0.1.1"), services=[dead]) as mux:  # nobody serves
 
@@ -118,7 +118,7 @@ def test_a_mux_that_is_alone_never_withdraws_a_vip_for_health(lab: Lab) -> None:
             assert ask(mux.control, "bgp")["prefixes"] == [f"{VIPS[4]}/32"]
 
 
-def test_the_option_of_old_says_what_took_its_place(lab: Lab) -> None:
+def test_a_removed_option_names_its_replacement(lab: Lab) -> None:
     lab.write_config({"muxes": ["10.0.1.2"], "services": [web()]})
     with started(lab, "mux1", "mux", "--bgp-withdraw-without-backends") as mux:
         assert mux.process.wait(20) == 2

@@ -12,7 +12,7 @@ from lbmux.daemons.mux_health import Health
 from lbmux.daemons.status_handlers import LINES_AN_ANSWER
 
 
-def test_many_backends_come_in_parts_with_what_the_file_says_of_them() -> None:
+def test_many_backends_come_in_parts_with_their_settings() -> None:
     count = 2 * LINES_AN_ANSWER + 1
     backends = [{"name": f"b{n}", "dip": str(IPv4Address("10.1.0.1") + n), "weight": n} for n in range(count)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}

@@ -38,7 +38,7 @@ def first_host_dead(
 
 
 @DRIVERS
-def test_a_client_of_a_host_that_died_is_reset_though_it_says_nothing(lab: Lab, kernel: bool) -> None:
+def test_an_idle_client_of_a_dead_host_is_reset(lab: Lab, kernel: bool) -> None:
     with first_host_dead(lab, kernel, web(kind="tcp")) as (mux, lost, kept):
         with pytest.raises(ConnectionResetError):
             lost.recv(100)  # which would wait for three seconds
@@ -76,7 +76,7 @@ def test_no_connection_is_reset_while_all_hosts_are_silent(lab: Lab, kernel: boo
 
 
 @DRIVERS
-def test_by_rehash_another_host_gets_what_a_dead_ones_clients_send(lab: Lab, kernel: bool) -> None:
+def test_with_rehash_another_host_gets_the_packets_of_a_dead_ones_clients(lab: Lab, kernel: bool) -> None:
     """And answers for itself: its kernel resets what it does not know, and no connection is taken from anybody."""
     with first_host_dead(lab, kernel, web(kind="tcp") | {"on_down": "rehash"}) as (mux, lost, kept):
         with Wire(lab, "host2") as wire:

@@ -49,7 +49,7 @@ def test_a_busy_loop_makes_progress_whatever_waits(loop: PacketLoop, ring: Ring)
         assert loop.made_progress()
 
 
-def test_a_loop_that_does_not_read_what_waits_is_stuck(loop: PacketLoop, ring: Ring) -> None:
+def test_a_loop_that_does_not_read_waiting_frames_is_stuck(loop: PacketLoop, ring: Ring) -> None:
     loop.read()
     ring.waiting = True
     assert [loop.made_progress(), loop.made_progress()] == [True, False]

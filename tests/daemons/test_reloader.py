@@ -167,7 +167,7 @@ def test_an_added_one_that_the_file_has_now_is_the_files(tmp_path: Path) -> None
     assert names(tables.config) == {"10.0.2.1:80": 1, "new": 5} and book.overrides == Overrides()
 
 
-def test_a_file_that_cannot_be_used_leaves_orders_alone(tmp_path: Path) -> None:
+def test_an_unusable_file_leaves_overrides_in_force(tmp_path: Path) -> None:
     made, book = with_orders(tmp_path, TapRecord())
     asyncio.run(made.change(NEW))
     asyncio.run(made.change(set_admin_state("remove", "new", None, 0)))
@@ -224,7 +224,7 @@ def test_a_reload_succeeds_if_overrides_cannot_be_stored(tmp_path: Path, monkeyp
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
 
 
-def test_what_has_left_goes_where_orders_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_ends_even_if_overrides_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = TapRecord()
     made, _ = with_orders(tmp_path, tables)
     asyncio.run(made.change(NEW))

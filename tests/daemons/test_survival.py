@@ -131,7 +131,7 @@ def test_detach_on_exit_takes_it_off(lab: Lab) -> None:
     assert not directory(lab).exists()
 
 
-def test_detach_takes_off_what_a_killed_one_left(lab: Lab) -> None:
+def test_detach_removes_programs_of_a_killed_daemon(lab: Lab) -> None:
     with running(lab, "mux1", "mux", *XDP) as mux:
         ended(mux, signal.SIGKILL)
     assert attached(lab)
@@ -204,7 +204,7 @@ def names_that_are_none(pinned: Path) -> None:
 
 
 @pytest.mark.parametrize("leave", [half_the_tables, no_description, an_unfinished_generation, names_that_are_none])
-def test_a_start_works_with_what_was_left(lab: Lab, leave: Callable[[Path], None]) -> None:
+def test_a_start_copes_with_damaged_pins(lab: Lab, leave: Callable[[Path], None]) -> None:
     with running(lab, "mux1", "mux", *XDP) as first, Stream(lab) as stream:
         ended(first, signal.SIGKILL)
         leave(directory(lab))
@@ -261,7 +261,7 @@ def configure(address: str) -> None:
             os.close(program)
 
 
-def test_a_start_in_user_space_takes_off_what_was_left(lab: Lab) -> None:
+def test_a_start_in_user_space_detaches_leftover_programs(lab: Lab) -> None:
     with running(lab, "mux1", "mux", *XDP) as first:
         ended(first, signal.SIGKILL)
     lab.write_config(configuration(service("web", 80, [{"name": "b9", "dip": "10.1.0.9"}])))

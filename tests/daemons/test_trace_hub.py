@@ -53,7 +53,7 @@ def test_traces_only_what_is_dropped(lab: Lab, mux: Daemon) -> None:
     assert f"keep {CLIENT} out" in frame["steps"][-1]["found"]
 
 
-def test_traces_what_is_left_to_the_kernel_by_verdict(lab: Lab, mux: Daemon) -> None:
+def test_traces_passed_frames_by_verdict(lab: Lab, mux: Daemon) -> None:
     dns = bytes(IP(src=CLIENT, dst=VIP) / UDP(sport=4200, dport=53))
     (frame,) = trace(lab, mux, ["-n", "1", "verdict", "not_vip", "and", "udp"], [syn(4200), dns])
     assert (frame["verdict"], frame["kind"], frame["service"]) == ("not_vip", "pass", None)

@@ -100,7 +100,7 @@ def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp
 
 
 @pytest.mark.parametrize("driver", ["tun", "xdp"])
-def test_traces_what_the_slow_path_of_an_agent_sends(lab: Lab, driver: str) -> None:
+def test_traces_packets_sent_by_an_agents_slow_path(lab: Lab, driver: str) -> None:
     """A connection that no host has goes back to the mux, which resets it; fragments are put together for the stack."""
     lab.write_config(configuration(service("web", 80, [H1]), service("dns", 53, [H1], protocol="udp")))
     ack = bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=4900, dport=80, flags="A", ack=77))

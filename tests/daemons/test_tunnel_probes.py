@@ -135,7 +135,7 @@ def rules(lab: Lab) -> list[dict[str, Any]]:
     return [rule for rule in json.loads(said) if rule["priority"] == PRIORITY]
 
 
-def test_what_a_killed_mux_left_is_taken_over_and_removed(lab: Lab) -> None:
+def test_leftovers_of_a_killed_mux_are_taken_over_and_removed(lab: Lab) -> None:
     with probed(lab) as mux:
         wait_for(mux, "up", "up")
         mux.tell(signal.SIGKILL)

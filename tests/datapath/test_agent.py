@@ -320,7 +320,7 @@ def test_a_syn_ack_offers_no_more_than_fits_the_tunnel(options: bytes, after: by
     assert int.from_bytes(clamped[50:52]) == transport_checksum(clamped, packet)
 
 
-def test_what_only_looks_like_an_mss_behind_the_packet_s_end_is_left_alone() -> None:
+def test_bytes_behind_the_packet_that_look_like_an_mss_stay() -> None:
     """A header that claims to be longer than its packet, in a frame with padding."""
     pair = Pair()
     pair.inbound([way_in(WEB, SYN)], 1)

@@ -36,7 +36,7 @@ def through(frame: bytes) -> tuple[Verdict, int, bytes]:
 
 
 @pytest.mark.parametrize("padding", [b"", bytes(30)], ids=["bare", "padded"])
-def test_what_is_left_is_the_inner_packet_behind_the_same_ethernet_header(padding: bytes) -> None:
+def test_decapsulation_keeps_the_ethernet_header_and_the_inner_packet(padding: bytes) -> None:
     frame = tunnelled(INNER.packet(), MUX, HOST) + padding
     assert through(frame) == (Verdict.DELIVERED, 0, ETHERNET + b"\x08\x00" + INNER.packet() + padding)
 
@@ -102,7 +102,7 @@ BAD: dict[str, tuple[bytes, Verdict]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_is_left_alone(case: str) -> None:
+def test_passes_to_the_kernel_unchanged(case: str) -> None:
     frame, verdict = BAD[case]
     assert through(frame) == (verdict, -1, frame)
 

@@ -171,7 +171,7 @@ def test_every_encapsulation_layer_by_layer(kind: str, over: dict[str, bytes], i
 
 
 @pytest.mark.parametrize("inner", [INNER4, INNER6], ids=["IPv4", "IPv6"])
-def test_direct_rewrites_the_addresses_of_the_link_alone(inner: Packet) -> None:
+def test_direct_rewrites_only_the_mac_addresses(inner: Packet) -> None:
     verdict, after = through(INBOUND / inner, kind="direct")
     assert verdict == Verdict.FORWARDED
     sent = Ether(after)

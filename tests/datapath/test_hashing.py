@@ -59,7 +59,9 @@ def test_murmur3_of_ipv6_is_mmh3_hash(seed: int, key: bytes, protocol: int) -> N
 
 @given(st.lists(longs, min_size=7, max_size=7), st.just(0) | words, st.just(0) | longs, longs, words, words)
 @settings(deadline=None)
-def test_keyed_is_its_twin(keys: list[int], salt: int, high: int, low: int, ports: int, owner: int) -> None:
+def test_the_keyed_hash_equals_its_plain_twin(
+    keys: list[int], salt: int, high: int, low: int, ports: int, owner: int
+) -> None:
     row = np.zeros(1, SETTINGS)
     for index, key in enumerate(keys):
         row[f"key{index}"] = key
@@ -70,7 +72,7 @@ def test_keyed_is_its_twin(keys: list[int], salt: int, high: int, low: int, port
 
 @given(words)
 @settings(deadline=None)
-def test_second_hash_is_its_twin(hashed: int) -> None:
+def test_the_second_hash_equals_its_plain_twin(hashed: int) -> None:
     assert int(compiled_second(np.uint32(hashed))) == second_hash(hashed)
 
 

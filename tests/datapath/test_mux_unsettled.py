@@ -13,7 +13,7 @@ from tests.datapath.plain_mux import Backend, Service
 from tests.datapath.plain_packet import UDP
 
 
-def test_the_kernel_hands_up_a_packet_whose_slot_has_another_backend_than_before() -> None:
+def test_the_kernel_punts_a_packet_whose_slot_changed_its_backend() -> None:
     """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
     machine = mux(slots=(0,), workers=KERNEL_TABLES + 3)
     numbers = (0, KERNEL_TABLES + 1, KERNEL_TABLES + 2)

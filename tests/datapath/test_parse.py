@@ -122,7 +122,7 @@ def mux() -> Machine:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_is_left_alone_and_counted(case: str) -> None:
+def test_passes_to_the_kernel_unchanged_and_is_counted(case: str) -> None:
     frame, verdict = CASES[case]
     machine, batch = mux(), Frames([frame])
     machine.worker.forward(batch, 1)

@@ -75,7 +75,7 @@ class TestBoth:
             read_bytes(tmp_path, bytes(damaged))
         assert raised.value.offset == 0
 
-    def test_what_is_whole_before_the_damage_is_read(self, tmp_path: Path, compress: Compress) -> None:
+    def test_intact_packets_before_the_damage_are_read(self, tmp_path: Path, compress: Compress) -> None:
         damaged = compress(PCAP[:104]) + compress(PCAP[104:])[:-1] + b"\xff" * PIECE_BYTES
         found, error = read_bytes(tmp_path, damaged)
         assert found[:1] == TWO[:1]

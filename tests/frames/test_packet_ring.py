@@ -182,7 +182,7 @@ def test_only_frames_with_a_verdict_that_sends_leave(wire: socket.socket, ring: 
 
 
 @pytest.mark.root
-def test_what_is_sent_is_not_read_back(wire: socket.socket, ring: PacketRing) -> None:
+def test_sent_frames_are_not_read_back(wire: socket.socket, ring: PacketRing) -> None:
     batch, _memory = batch_of([frame(1)])
     assert ring.send(batch) == 1
     assert number(arrived(wire)) == 1
@@ -338,7 +338,7 @@ def test_frames_that_find_the_ring_full_are_counted(wire: socket.socket, ring: P
 
 
 @pytest.mark.root
-def test_an_agents_ring_reads_what_may_be_tunnelled_to_it(pair: Pair, wire: socket.socket) -> None:
+def test_an_agents_ring_reads_frames_that_may_be_tunnelled_to_it(pair: Pair, wire: socket.socket) -> None:
     inner, inner6 = IP(dst="192.0.2.1") / TCP() / b"x", IPv6(dst="2001:db8::1") / TCP() / b"x"
     outer, outer6 = IP(dst="10.9.0.2"), IPv6(dst="2001:db8::2")
     read = [

@@ -161,7 +161,9 @@ class TestDamage:
 class TestWrite:
     @pytest.mark.parametrize(("link", "written_link"), [(1, 1), (101, 101), (228, 101)])
     @pytest.mark.parametrize("magic", [MICRO, NANO])
-    def test_what_was_read(self, tmp_path: Path, link: int, written_link: int, magic: int) -> None:
+    def test_packets_that_were_read_are_written_back(
+        self, tmp_path: Path, link: int, written_link: int, magic: int
+    ) -> None:
         records = [record(IPV4, 1, 2), record(IPV4 + FRAME, 0xFFFFFFFE, 999_999, original=1500), record(IPV4[:20])]
         (tmp_path / "in").write_bytes(pcap(*records, link=link, magic=magic))
         copy(tmp_path / "in", tmp_path / "out")
@@ -178,7 +180,7 @@ class TestWrite:
         assert writer.frames == 2
         assert [read.data for read in read_all(tmp_path / "out")[0]] == [FRAME[:1], FRAME[:3]]
 
-    def test_grown_frames_keep_what_the_capture_lacks(self, tmp_path: Path) -> None:
+    def test_grown_frames_keep_the_uncaptured_length(self, tmp_path: Path) -> None:
         (tmp_path / "in").write_bytes(pcap(record(FRAME, original=100)))
         frames = CapturedFrames()
         with CaptureReader(tmp_path / "in") as reader, PcapWriter(tmp_path / "out") as writer:

@@ -112,7 +112,9 @@ class TestInterfaces:
          (interface(105) + enhanced(FRAME) + interface(101), True, False),
          (block(UNKNOWN, bytes(2_000_000)) + interface(101), True, False)],
     )  # fmt: skip
-    def test_the_first_says_how_to_write(self, tmp_path: Path, content: bytes, raw: bool, nanoseconds: bool) -> None:
+    def test_the_first_interface_decides_the_output_format(
+        self, tmp_path: Path, content: bytes, raw: bool, nanoseconds: bool
+    ) -> None:
         (tmp_path / "capture").write_bytes(section() + content + interface(229) + enhanced(FRAME))
         with CaptureReader(tmp_path / "capture") as reader:
             assert (reader.raw, reader.nanoseconds) == (raw, nanoseconds)
@@ -143,7 +145,7 @@ class TestForeignLinkTypes:
             assert sum(batch.count for batch in reader.batches(CapturedFrames(7))) == 4000
             assert reader.skipped == {105: 4000}
 
-    def test_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_capture_of_only_foreign_packets(self, tmp_path: Path) -> None:
         assert read_bytes(tmp_path, section() + interface(105) + enhanced(FRAME) * 3) == ([], None)
 
     def test_cut_short(self, tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ class TestDamage:
             (block(1, struct.pack("<HHIHH", 1, 0, 0, 2, 99)), "an interface with invalid options"),
         ],
     )
-    def test_what_is_whole_before_it_is_read(self, tmp_path: Path, bad: bytes, reason: str) -> None:
+    def test_intact_packets_before_it_are_read(self, tmp_path: Path, bad: bytes, reason: str) -> None:
         good = START + enhanced(FRAME, 1)
         found, error = read_bytes(tmp_path, good + bad + enhanced(FRAME, 2))
         assert found == [Read(FRAME, 1000)]

@@ -54,7 +54,7 @@ def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet, link:
 
 
 @pytest.mark.parametrize("packet", IN.values(), ids=IN)
-def test_what_may_be_tunnelled_is_read(packet: Packet) -> None:
+def test_frames_that_may_be_tunnelled_are_read(packet: Packet) -> None:
     assert passes(tunnels(*PORTS), packet)
 
 
@@ -63,7 +63,7 @@ def test_other_packets_are_not(packet: Packet) -> None:
     assert not passes(tunnels(*PORTS), packet)
 
 
-def test_nothing_is_nothing() -> None:
+def test_the_empty_program_accepts_no_packet() -> None:
     assert not passes(NOTHING, IP() / IP() / UDP())
 
 

@@ -136,5 +136,5 @@ def test_without_a_hint_the_transport_header_follows_the_ip_header() -> None:
     ],
     ids=["no size", "no payload", "before the IP header", "no IP header before it", "behind the end", "no IP", "short"],
 )
-def test_what_is_not_understood_is_left(frame: Packet, size: int, transport: int) -> None:
+def test_frames_that_cannot_be_segmented(frame: Packet, size: int, transport: int) -> None:
     assert pieces(bytes(frame), TCP_OVER_IPV4, size, transport) is None

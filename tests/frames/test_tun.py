@@ -70,7 +70,7 @@ def receive(tun: Tun, wanted: int) -> list[bytes]:
     return found
 
 
-def test_what_the_stack_sends_comes_as_a_frame_with_a_blank_ethernet_header(tun: Tun, udp: socket.socket) -> None:
+def test_packets_from_the_stack_get_a_blank_ethernet_header(tun: Tun, udp: socket.socket) -> None:
     udp.sendto(b"hello", (BEYOND, 5000))
     (data,) = receive(tun, 1)
     assert data[:ETHERNET_BYTES] == bytes(12) + b"\x08\x00"
@@ -111,7 +111,7 @@ def test_packets_with_a_lower_verdict_reach_the_stack_and_no_others(tun: Tun, ud
     assert [udp.recvfrom(100) for _ in range(2)] == [(b"\0", (BEYOND, 5000)), (b"\3", (BEYOND, 5000))]
 
 
-def test_what_the_stack_refuses_is_not_counted_as_taken(tun: Tun) -> None:
+def test_frames_that_the_stack_refuses_are_not_counted_as_taken(tun: Tun) -> None:
     batch, junk = Batch(CAPACITY), np.full(64, 0xEE, np.uint8)  # its first half-byte is no IP version
     batch.address[0], batch.length[0], batch.count = junk.ctypes.data, 64, 1
     assert tun.send(batch, PASSES) == 0

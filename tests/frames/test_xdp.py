@@ -98,7 +98,7 @@ def test_other_sizes_make_new_tables_and_show_the_old_ones(pair: Pair) -> None:
     assert len(generations(pair)) == 1
 
 
-def test_what_a_killed_process_left_half_made_is_not_adopted(pair: Pair) -> None:
+def test_half_made_pins_of_a_killed_process_are_not_adopted(pair: Pair) -> None:
     in_kernel(pair, attach_with_a_flow)
 
     def die_before_the_link(kernel: Kernel) -> None:

@@ -74,7 +74,7 @@ def test_an_agent_with_another_token_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(("change", "why"), [("again", "out of sequence"), ("altered", "another token")])
-def test_what_is_changed_on_the_way_is_noticed(change: str, why: str) -> None:
+def test_a_change_on_the_way_is_noticed(change: str, why: str) -> None:
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         written: list[bytes] = []
         publisher = await HealthPublisher.opened(reader, writer, TOKEN)

@@ -53,7 +53,7 @@ def test_a_lag_is_measured_while_it_lasts_and_afterwards() -> None:
     assert 0.4 < during_s <= after_s
 
 
-def test_what_is_not_measured_does_not_lag() -> None:
+def test_an_unmeasured_loop_does_not_lag() -> None:
     lag = LoopLag()
     lag.measure(False)
     assert lag.total_s() == 0

@@ -53,7 +53,7 @@ def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab, speaker: str) 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 @pytest.mark.parametrize("peer", [f"{PEER6}", f"[{PEER6}]:64512"])
-def test_a_session_over_a_link_of_ipv6_alone(lab: Lab, speaker: str, peer: str) -> None:
+def test_a_session_over_an_ipv6_only_link(lab: Lab, speaker: str, peer: str) -> None:
     six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
     lab.write_config(services(1) | {"muxes": [WAY6], "services": [six]})
     options = ("--bgp-peer", peer, "--bgp-speaker", speaker, "--drain", "0.1")

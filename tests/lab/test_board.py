@@ -31,7 +31,7 @@ def judged(after: dict[str, Any], lost: set[int] = frozenset()) -> Outcome:  # t
     return judge("ananta", "kill-mux", lost, 100.0, before, after)
 
 
-def test_nothing_noticed() -> None:
+def test_unharmed_connections() -> None:
     found = judged(report(connection(1, 40), connection(2, 40, 7.5), answered={"h1": 20}))
     assert (found.connections, found.broken, found.stall_ms, found.new, found.refused) == (2, 0, 7.5, 20, 0)
     assert found.normal_ms == 0 and found.reasons == {}
@@ -79,7 +79,7 @@ def test_an_event_that_a_system_cannot_have_is_not_known() -> None:
     assert not knows(SCENARIOS["ananta"], "lose-pop")
 
 
-def test_what_has_no_end_ends_at_the_deadline() -> None:
+def test_an_endless_experiment_ends_at_the_deadline() -> None:
     begun = time.monotonic()
     with pytest.raises(LabError, match="not done within 0 s"), deadline(0.1):
         time.sleep(5)
@@ -127,7 +127,7 @@ def test_an_experiment_that_fails_or_hangs_is_a_row_with_its_reason_and_the_next
     ]  # fmt: skip
 
 
-def test_none_is_begun_when_the_time_for_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_experiment_begins_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     over = "not started: the time limit for all experiments has passed"
     found = begun(monkeypatch, {"nothing": lambda: time.sleep(0.1), "reload": int}, most_s=0.05)
     assert found == ["nothing", ("ananta", "reload", over), 1]
@@ -142,7 +142,7 @@ def test_the_table_has_what_was_measured_and_why_something_was_not(capsys: pytes
     assert "0 / 5 / 0 / 0" in killed and "not measured" in reloaded and lines[-1] == "seesaw: reload: no keepalived"
 
 
-def test_what_is_written_has_every_outcome_and_failure() -> None:
+def test_the_written_result_has_every_outcome_and_failure() -> None:
     outcome = judged(report(connection(1, 40)))
     said = document([outcome], [("ananta", "reload", "no")], Load(), 12.34)
     assert said["outcomes"][0]["scenario"] == "ananta" and said["seconds"] == 12.3

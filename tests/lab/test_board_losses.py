@@ -44,7 +44,7 @@ def test_a_connection_is_found_among_more_hosts_than_a_few(
 
 @pytest.mark.root
 @needs("keepalived")
-def test_the_other_of_two_muxes_takes_over_what_has_lost_its_link(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_mux_takes_over_when_the_first_loses_its_link(capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4").values()
     assert found["broken"] == 0 < found["stall_ms"] < 3500
 
@@ -60,6 +60,6 @@ def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(caps
 @pytest.mark.root
 @needs("bird")
 @pytest.mark.parametrize("driver", ["packet", "xdp"])
-def test_packets_that_belong_to_no_connection_break_none(capsys: pytest.CaptureFixture[str], driver: str) -> None:
+def test_packets_without_a_connection_break_none(capsys: pytest.CaptureFixture[str], driver: str) -> None:
     """20,000 in three seconds; each is looked for at every host, and then answered with a reset or dropped."""
     assert not broken(measured(capsys, "ananta", "flood-ack", "--driver", driver, "--seconds", "5"))

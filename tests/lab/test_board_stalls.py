@@ -18,9 +18,7 @@ LOST = ("kill-mux+add-backend", "lose-mux+drain-backend")
 
 @pytest.mark.root
 @needs("bird")
-def test_connections_survive_what_happens_to_muxes_and_backends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_connections_survive_changes_of_muxes_and_backends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
     path = tmp_path / "board.json"
     found = measured(capsys, "ananta", *PLANNED, *LOST, "kill-backend", "--seconds", "1.2", "-w", str(path))

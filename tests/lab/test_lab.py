@@ -203,7 +203,7 @@ def test_exec_passes_output_and_exit_code(network: Lab) -> None:
         (("client", "no-such-command"), "lbmux: client: no-such-command: not found"),
     ],
 )
-def test_exec_says_in_a_line_what_is_not_there(network: Lab, arguments: tuple[str, ...], said: str) -> None:
+def test_exec_reports_a_missing_program_in_one_line(network: Lab, arguments: tuple[str, ...], said: str) -> None:
     ran = lbmux("lab", "exec", "--name", network.name, *arguments)
     assert ran.returncode == 1
     assert ran.stderr.startswith(said) and ran.stderr.count("\n") == 1

@@ -55,7 +55,7 @@ def switches(topology: Topology) -> set[str]:
     return {node.name for node in topology.nodes if node.switches}
 
 
-def test_what_is_on_a_switch_is_on_one_subnet_and_the_switch_is_not(topology: Topology) -> None:
+def test_nodes_on_a_switch_share_a_subnet(topology: Topology) -> None:
     for switch in switches(topology):
         links = [link for link in topology.links if link.a.node == switch]
         here = [interface for link in links for interface in interfaces(link.b)]
@@ -97,7 +97,7 @@ def test_the_router_spreads_the_vips_over_all_muxes() -> None:
     assert [*to_vip6.via] == [str(mux[1].ip) for mux in muxes]
 
 
-def test_what_hosts_offer_clients_fits_the_tunnel() -> None:
+def test_the_mss_that_hosts_offer_fits_the_tunnel() -> None:
     topology = ananta()
     smallest = min(link.mtu for link in topology.links)
     assert smallest >= TUNNEL_ADVMSS + TCP_HEADER_BYTES + 2 * IP_HEADER_BYTES

@@ -24,7 +24,7 @@ def topology(request: pytest.FixtureRequest) -> Topology:
     return TOPOLOGIES[request.param]()
 
 
-def test_a_topology_comes_back_from_yaml_and_from_json_as_it_was(topology: Topology, path: Path) -> None:
+def test_a_topology_survives_a_round_trip_through_yaml_and_json(topology: Topology, path: Path) -> None:
     data = topology_file.plain(topology)
     path.write_text(yaml.safe_dump(data))
     assert topology_file.load(path) == topology

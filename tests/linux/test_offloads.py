@@ -58,7 +58,7 @@ def test_only_the_interface_of_this_namespace_is_switched(pair: Pair) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_joins_frames_is_off_and_put_back_whatever_happens(pair: Pair, fails: bool) -> None:
+def test_receive_offloads_are_off_and_restored_whatever_happens(pair: Pair, fails: bool) -> None:
     def scenario() -> None:
         set_features("b0", VETH_JOINS)
         before = joins()
@@ -74,7 +74,7 @@ def test_what_joins_frames_is_off_and_put_back_whatever_happens(pair: Pair, fail
 
 
 @pytest.mark.root
-def test_what_was_off_stays_off(pair: Pair) -> None:
+def test_a_feature_that_was_off_stays_off(pair: Pair) -> None:
     def scenario() -> None:
         set_features("b0", {"gro": False})
         with without_super_frames("b0") as changed:
@@ -95,7 +95,7 @@ def test_an_interface_that_goes_away_meanwhile_raises_nothing(pair: Pair) -> Non
 
 
 @pytest.mark.root
-def test_what_is_on_for_good_is_warned_of(
+def test_a_fixed_feature_is_logged(
     pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the interface of many a virtual machine has it, which no namespace here has."""

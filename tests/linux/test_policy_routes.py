@@ -110,7 +110,7 @@ def test_any_port_is_every_port(inside: Inside[Any]) -> None:
     assert inside(lambda: (device_of_reply(DIP, 1), device_of_reply(DIP, 65535))) == (DEVICE, DEVICE)
 
 
-def test_another_set_leaves_the_rules_that_it_alone_would_make(inside: Inside[Any]) -> None:
+def test_another_set_replaces_the_rules_of_the_first(inside: Inside[Any]) -> None:
     """Whatever an earlier process, or an earlier configuration of the same one, left."""
 
     def set_by(*sets: set[ReplySource]) -> set[tuple[Any, ...]]:

@@ -206,7 +206,7 @@ def test_asking_has_a_budget_of_cpu_time() -> None:
     assert case.slow.counts["unknown_returned"] == 7
 
 
-def test_a_mux_whose_own_address_is_not_known_is_believed() -> None:
+def test_a_mux_without_a_known_address_is_trusted() -> None:
     case, (frame,) = Case(), tunnelled(segment(4))
     case.slow.configure(replace(case.slow.context, muxes=frozenset()))
     assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0).known_local

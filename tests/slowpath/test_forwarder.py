@@ -107,7 +107,7 @@ def test_the_entry_is_the_flow_table_s(family: int) -> None:
 
 
 @FAMILIES
-def test_which_of_them_are_at_a_host(family: int) -> None:
+def test_candidates_at_a_host(family: int) -> None:
     forwarder = Mux().forwarder
     candidates = forwarder.candidates(flow(family, 40000), 9)
     found = candidates.likely + candidates.rest

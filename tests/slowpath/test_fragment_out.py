@@ -9,7 +9,7 @@ from lbmux.slowpath.fragment_out import fragment_packet
 from tests.slowpath.golden import datagram, dissect, ip
 
 
-def test_what_fits_is_whole() -> None:
+def test_a_packet_that_fits_is_not_fragmented() -> None:
     packet = bytes(ip(4) / datagram(1000))
     assert fragment_packet(packet, len(packet), 7) == [packet]
 

@@ -27,7 +27,7 @@ def test_datagrams_spread_over_the_muxes() -> None:
     assert all(900 < share < 1100 for share in shares.values())
 
 
-def test_a_mux_that_the_configuration_does_not_name_shares_with_none() -> None:
+def test_an_unlisted_mux_shares_no_fragments() -> None:
     assert sharing(MUXES, [ip_address("10.0.0.1")]) == []
     assert sharing([], MUXES) == []
 

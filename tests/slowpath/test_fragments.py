@@ -84,7 +84,7 @@ def test_no_backend_drops_all_of_it() -> None:
     assert case.table.counts["fragment_no_backend"] == len(pieces(4))
 
 
-def test_a_fragment_that_waits_is_given_up_after_a_while() -> None:
+def test_a_waiting_fragment_expires() -> None:
     case, (first, second, *_) = Case(buffered_s=2.0), pieces(4)
     case.arrive(second, 0.0)
     assert case.arrive(first, 2.5) == [first]

@@ -78,7 +78,7 @@ def test_about_a_ping_there_is_one() -> None:
     assert time_exceeded(read(ip(6) / ICMPv6EchoRequest()), SOURCE6) is not None
 
 
-def test_about_the_first_fragment_there_is_one_about_later_ones_none() -> None:
+def test_only_the_first_fragment_gets_an_error() -> None:
     first = IP(src=CLIENT, dst=VIP, id=1, flags="MF", proto=17) / Raw(bytes(64))
     later = IP(src=CLIENT, dst=VIP, id=1, frag=8, proto=17) / Raw(bytes(64))
     assert time_exceeded(read(first), SOURCE) is not None
@@ -93,7 +93,7 @@ def test_no_error_to_an_address_that_is_not_a_single_hosts(source: str) -> None:
 
 
 @pytest.mark.parametrize("destination", ["224.0.0.5", "255.255.255.255", "ff02::1"])
-def test_none_about_what_went_to_many(destination: str) -> None:
+def test_no_error_about_a_multicast_packet(destination: str) -> None:
     packet = ip(6, CLIENT6, destination) if ":" in destination else ip(4, CLIENT, destination)
     assert not may_have_error(read(packet / segment()))
 

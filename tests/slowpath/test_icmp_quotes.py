@@ -93,7 +93,7 @@ def test_a_reply_or_a_segment_is_not_an_error() -> None:
 @pytest.mark.parametrize("length_bytes", LENGTHS)
 @pytest.mark.parametrize("carried", [tcp, udp])
 @pytest.mark.parametrize("family", [4, 6])
-def test_translated_error_quotes_what_the_server_sent(family: int, carried: Any, length_bytes: int) -> None:
+def test_a_translated_error_quotes_the_servers_packet(family: int, carried: Any, length_bytes: int) -> None:
     """Byte by byte, checksums included: what a router would quote, had it seen the server's own packet."""
     dip = DIP if family == 4 else DIP6
     before = read(error(family, reply(family, carried()), length_bytes))

@@ -81,7 +81,7 @@ def test_no_icmp_at_all_by_setting() -> None:
     assert case.arrive(ip(4) / ICMP()) == []
 
 
-def test_what_is_looked_at_is_limited() -> None:
+def test_the_number_of_examined_frames_is_limited() -> None:
     case = Case(packets_per_s=100, icmp_per_s=1000)
     assert sum(len(case.arrive(ip(4) / ICMP(seq=at))) for at in range(50)) == 10
     assert case.slow.counts["over_packets_per_s"] == 40
@@ -210,7 +210,7 @@ def test_fragments_that_arrive_at_two_muxes_leave_from_one() -> None:
         assert len(set(forwarded[0] + forwarded[1])) == 1
 
 
-def test_what_another_mux_sent_goes_to_no_third_even_if_that_one_should_have_it() -> None:
+def test_a_fragment_from_another_mux_never_goes_to_a_third() -> None:
     ours, theirs = two_muxes()
     sent = [one for number in range(20) for one in ours.arrive(fragment(ip(4, id=number) / datagram(4000), 1400)[0])]
     passed = [one for one in sent if one.interface == BY_ROUTE]
@@ -283,7 +283,7 @@ def test_an_error_about_an_invented_host_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("protocol", [1, 6, 17, 41, 47])
-def test_an_error_about_what_no_tunnel_carries_is_not_believed(protocol: int) -> None:
+def test_an_error_about_a_packet_outside_a_tunnel_is_ignored(protocol: int) -> None:
     """The mux sends IP in IP to that host."""
     quote = bytes(IP(src=MUX, dst=HOST, flags="DF", proto=protocol, len=1400) / Raw(bytes(100)))
     not_believed(Case(), ip(4, "10.0.9.1", MUX) / ICMP(type=3, code=4, nexthopmtu=1300) / Raw(quote))
@@ -309,7 +309,7 @@ def test_an_error_about_a_flow_that_another_host_has_is_not_believed(family: int
             not_believed(case, forged)
 
 
-def test_an_error_about_what_is_for_no_vip_is_not_believed() -> None:
+def test_an_error_about_an_address_that_is_not_a_vip_is_ignored() -> None:
     quote = bytes(IP(src=MUX, dst=HOST, flags="DF") / ip(4, destination="203.0.113.99") / segment(1400))[:528]
     not_believed(Case(), ip(4, "10.0.9.1", MUX) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote))
 

@@ -77,7 +77,7 @@ def test_a_datagram_of_ipv6_gets_port_unreachable() -> None:
 
 
 @FAMILIES
-def test_with_drop_the_client_gets_nothing(family: int) -> None:
+def test_with_drop_the_client_gets_no_answer(family: int) -> None:
     dead = case("drop")
     assert dead.arrive(syn(family)) == [] and dead.arrive(datagram(family)) == []
     assert dead.verdict == Verdict.NO_BACKEND and not dead.slow.counts

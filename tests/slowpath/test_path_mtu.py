@@ -44,7 +44,7 @@ def test_router_that_does_not_say_the_mtu_gets_the_next_plateau() -> None:
     assert found is not None and found.mtu_bytes == 1492
 
 
-def test_unreachable_and_time_exceeded_say_nothing_of_the_mtu() -> None:
+def test_unreachable_and_time_exceeded_do_not_change_the_mtu() -> None:
     for kind, code in ((3, 1), (11, 0)):
         found = said(error(outer(), kind=kind, code=code, mtu=0))
         assert found is not None and found.mtu_bytes is None

@@ -27,10 +27,10 @@ def test_a_reset_and_a_syn_ack_answer_a_probe(version: int, flags: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x45", bytes(39), bytes([0x4F]) + bytes(60), bytes(19)])
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_is_too_short_or_no_answer(data: bytes, version: int) -> None:
+def test_a_packet_that_is_too_short_or_not_an_answer(data: bytes, version: int) -> None:
     assert acknowledged(data, version) == NO_ANSWER
 
 
 @pytest.mark.parametrize("flags", ["R", "A", "S", "FA"])
-def test_other_segments_answer_nothing(flags: str) -> None:
+def test_other_segments_are_not_answers(flags: str) -> None:
     assert acknowledged(bytes(TCP(ack=8, flags=flags)), 6) == NO_ANSWER

@@ -43,7 +43,7 @@ def test_ports_are_the_configurations() -> None:
 
 @KINDS
 @FAMILIES
-def test_what_the_slow_path_sends(family: int, kind: str) -> None:
+def test_frames_that_the_slow_path_sends(family: int, kind: str) -> None:
     """Fragments of clients, too, whose outer packets are whole."""
     mux, ports = made(kind)
     backend = mux.control.rows[f"dns{family}", "b0"]
@@ -69,7 +69,7 @@ def test_tags_stay() -> None:
     assert frame is not None and bytes(Ether(frame)[Dot1Q].payload) == bytes(inner)
 
 
-def test_fragments_of_a_tunnels_packet_and_what_is_in_no_tunnel_have_nothing_inside() -> None:
+def test_outer_fragments_and_untunnelled_packets_have_no_inner_packet() -> None:
     mux, ports = made("ipip")
     pieces = mux.forwarder.tunnel(bytes(ip(4) / datagram(1460)), mux.control.rows["dns4", "b0"])
     assert len(pieces) == 2 and [bare(frame, ports) for _, frame in pieces] == [None, None]
@@ -78,7 +78,7 @@ def test_fragments_of_a_tunnels_packet_and_what_is_in_no_tunnel_have_nothing_ins
 
 
 @KINDS
-def test_what_came_to_an_agent_that_kept_it_is_known_by_its_tunnel(kind: str) -> None:
+def test_a_packet_that_an_agent_kept_is_known_by_its_tunnel(kind: str) -> None:
     mux, ports = made(kind)
     ((_, came),) = mux.forwarder.tunnel(bytes(ip(4) / segment()), mux.control.rows["web4", "b0"])
     flow = flow_at_agent(came, None, Verdict.UNKNOWN_CONNECTION, ports)

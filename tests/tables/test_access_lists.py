@@ -48,7 +48,7 @@ def test_the_longest_prefix_counts(rules: dict[Network, bool], otherwise: bool, 
         assert looked_up(rows, address) == plainly(list(rules.items()), otherwise, address)
 
 
-def test_none_means_one_row() -> None:
+def test_an_empty_access_list_is_one_row() -> None:
     assert [tuple(row) for row in access_rows([], True)] == [(0, 0, 1)]
 
 

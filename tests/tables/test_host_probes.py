@@ -50,7 +50,7 @@ def test_a_service_that_has_the_port_itself_answers_where_it_is() -> None:
     assert list(asked(given, (4,))) == [HOST], "at the other host nobody would answer"
 
 
-def test_an_agents_tables_have_the_port_and_what_it_serves_stays_the_same() -> None:
+def test_an_agents_tables_have_the_port_and_the_same_services() -> None:
     given = config(service("dns"))
     agent = AgentTables(Tables.allocate(sizes_for(given)), [HOST], [], "nat")
     agent.commit(agent.plan(given))

@@ -31,7 +31,7 @@ def backends_of(mux: Mux, **fields: object) -> set[int]:
     "hashed, of_client, of_all",
     [("five_fields", 3, 3), ("source", 1, 3), ("source_destination", 1, 3), ("destination_port", 1, 1)],
 )
-def test_what_is_hashed(hashed: str, of_client: int, of_all: int) -> None:
+def test_the_hashed_fields(hashed: str, of_client: int, of_all: int) -> None:
     mux = Mux(config(web(1, 2, 3, hash=hashed)))
     assert len(backends_of(mux)) == of_client
     assert len(set(mux.send(MANY))) == of_all

@@ -170,7 +170,7 @@ def test_ipv6_in_ipv4(host: AgentHost) -> None:
     assert host.explain(passage)["translation"] == f"[{VIP6}]:80 to [2001:db8:1:1::2]:8080"
 
 
-def test_where_the_vip_is_on_the_host_nothing_is_translated(tmp_path: Path) -> None:
+def test_with_the_vip_on_the_host_no_address_is_translated(tmp_path: Path) -> None:
     host = AgentHost(tmp_path / "agent.sock", "local")
     passage, _ = host.pass_(by_mux(dns()))
     found = host.explain(passage)

@@ -114,7 +114,7 @@ def test_a_frame_that_is_not_ip_is_refused() -> None:
         ClientPacket.of_frame(ETHERNET + b"\x08\x06" + bytes(28))
 
 
-def test_a_caught_packet_is_called_what_it_is(mux: Served) -> None:
+def test_a_captured_packet_is_described_by_its_headers(mux: Served) -> None:
     explanation = explain_frame(client(4000).frame(), mux.path)
     assert str(explanation.packet) == f"{CLIENT}:4000 > {VIP}:80 tcp [.]"
     assert "caught" not in explanation.as_json()["packet"]

@@ -43,7 +43,7 @@ def asked(port: int, destination: str = "192.0.2.1:80/tcp") -> str:
     return f"198.51.100.7:{port} > {destination}"
 
 
-def test_the_configuration_alone_gives_the_backend_that_packets_go_to() -> None:
+def test_the_configuration_suffices_to_find_the_backend() -> None:
     inside = Inside()
     for port in range(2000, 2010):
         sent = inside.send(client(port))

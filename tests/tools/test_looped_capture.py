@@ -25,7 +25,7 @@ def times_us(path: Path, loop: int) -> list[int]:
     return found
 
 
-def test_once_is_as_it_was_captured(tmp_path: Path) -> None:
+def test_one_round_equals_the_capture(tmp_path: Path) -> None:
     assert times_us(capture(tmp_path / "a", 5, 7, 10), 1) == [5, 7, 10]
 
 
@@ -38,7 +38,7 @@ def test_rounds_larger_than_a_batch_are_shifted_as_a_whole(tmp_path: Path) -> No
     assert found == [*range(3000), *range(2999, 5999)]
 
 
-def test_rounds_of_nothing(tmp_path: Path) -> None:
+def test_rounds_of_an_empty_capture(tmp_path: Path) -> None:
     assert times_us(capture(tmp_path / "a"), 3) == []
 
 

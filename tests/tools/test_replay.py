@@ -90,7 +90,7 @@ class TestResult:
         result, written = run(tmp_path, pcap())
         assert (result.packets, result.verdicts, written) == (0, {}, [])
 
-    def test_damage_comes_with_what_was_whole(self, tmp_path: Path) -> None:
+    def test_intact_packets_come_with_the_damage(self, tmp_path: Path) -> None:
         whole = pcap(record(frame()), record(frame()))
         result, written = run(tmp_path, whole + record(frame())[:-1])
         assert result.packets == len(written) == 2

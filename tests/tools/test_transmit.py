@@ -117,7 +117,7 @@ class TestWire:
         sent = self.send(tmp_path, pcap(record(frame), record(frame + bytes(1500)), record(frame)))
         assert (sent.packets, sent.sent) == (3, 2)
 
-    def test_damage_comes_after_what_was_whole(self, far: socket.socket, tmp_path: Path) -> None:
+    def test_intact_packets_come_before_the_damage(self, far: socket.socket, tmp_path: Path) -> None:
         whole = pcap(record(CAPTURED + b"\x08\x00" + PACKET))
         sent = self.send(tmp_path, whole + b"cut")
         assert sent.sent == 1 and sent.damage and sent.damage.offset == len(whole)

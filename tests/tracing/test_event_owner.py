@@ -31,7 +31,7 @@ def test_names_a_service_of_many_ports() -> None:
     assert owner.find(snapshot, to_vip(17, 80), -1) == (None, None)
 
 
-def test_names_no_service_of_a_port_that_none_has() -> None:
+def test_an_unserved_port_has_no_service() -> None:
     web, dns = CONFIG["services"]
     snapshot = Inside(CONFIG | {"services": [web | {"port_to": 89}, dns]}).snapshot
     for port, name in ((79, None), (80, "web"), (89, "web"), (90, None)):

@@ -84,5 +84,5 @@ def test_keeps_others_out(worker: Worker, text: str, names: set[str]) -> None:
     [("tcp", 1, 1), ("drop", 0, 1), ("verdict denied and tcp", 0, 1), ("verdict forwarded", 1, 0), ("not drop", 1, 1),
      ("verdict not_vip", 0, 0)],
 )  # fmt: skip
-def test_asks_for_what_became_of_a_frame(text: str, sent: int, dropped: int) -> None:
+def test_verdicts_select_sent_or_dropped_frames(text: str, sent: int, dropped: int) -> None:
     assert {name: prefilter_of(text)[name] for name in EVERYTHING} == {"sent": sent, "dropped": dropped}

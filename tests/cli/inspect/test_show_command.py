@@ -94,7 +94,7 @@ def test_live_flows_are_listed_counted_and_explained(lab: Lab, capsys: pytest.Ca
 
 
 @pytest.mark.root
-def test_flows_whose_backend_another_file_lacks_are_counted(
+def test_flows_of_backends_that_a_new_file_lacks_are_counted(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new, control = tmp_path / "new.yaml", ("--control", str(socket_of(lab, "mux1")))

@@ -53,7 +53,9 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
         ),
     ],
 )
-def test_one_line_for_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_replay_is_a_one_line_error(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["replay", *arguments]) == 1
     assert capsys.readouterr().err == said + "\n"
 

@@ -90,6 +90,6 @@ def test_the_file_before_by_environment(
     assert capsys.readouterr().out.splitlines()[1:] == ["  backend c: added", "  backend b: removed"]
 
 
-def test_with_nothing_to_compare_with_it_says_so(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_running_daemon_it_says_so(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", files[0], "--control", "/nowhere/mux.sock"]) == 1
     assert "/nowhere/mux.sock: nothing listens there" in capsys.readouterr().err

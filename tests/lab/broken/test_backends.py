@@ -44,7 +44,7 @@ table inet stateful {
 END"""
 
 
-def test_behind_a_stateful_firewall_on_the_mux_nothing_is_at_fault(either: Broken) -> None:
+def test_a_stateful_firewall_on_the_mux_is_not_a_fault(either: Broken) -> None:
     """It knows neither the mux's packets to hosts nor the answers to them: frames pass it by."""
     with either.changed("mux1", FIREWALL, "nft delete table inet stateful"):
         found = either.doctor("mux1")

@@ -38,7 +38,7 @@ def test_a_table_becomes_a_descriptor_and_its_offset_stays() -> None:
     assert struct.unpack("<BBhIBBhI", code) == (LOAD, 0x21, 0, 7, 0, 0, 0, 40)
 
 
-def test_a_limit_becomes_a_number_to_which_what_stood_there_is_added() -> None:
+def test_a_limit_relocation_adds_the_addend() -> None:
     minus_one = load(0xFFFFFFFF, 0xFFFFFFFF)
     code = object_of(minus_one, [(0, "lbmux_limit_names")]).program("lbmux", {}, {"lbmux_limit_names": 1 << 33})
     assert struct.unpack("<BBhIBBhI", code) == (LOAD, 0x01, 0, 0xFFFFFFFF, 0, 0, 0, 1)

@@ -34,7 +34,7 @@ def test_a_map_that_is_too_large_is_named_with_its_size() -> None:
         create_array("flows", 0xFFFFFFFF)
 
 
-def test_what_is_not_pinned_cannot_be_opened() -> None:
+def test_an_unpinned_object_cannot_be_opened() -> None:
     with pytest.raises(BpfError, match="/sys/fs/bpf/lbmux/nothing"):
         open_pinned("/sys/fs/bpf/lbmux/nothing")
 

@@ -97,7 +97,7 @@ def test_loads_for_many_cpus(name: str, place: Attach) -> None:
     beside.close()
 
 
-def test_does_what_the_usual_program_does_and_records_it(mux: Watched) -> None:
+def test_acts_like_the_usual_program_and_records_it(mux: Watched) -> None:
     mux.beside.prefilter["sent"] = mux.beside.prefilter["dropped"] = 1
     met, frames = set[Verdict](), some_frames(4000)
     for start in range(0, len(frames), 200):

@@ -93,7 +93,7 @@ def test_the_larger_of_two_filters_holds(settings: Settings, everywhere: int, ow
 
 
 @pytest.mark.parametrize(("state", "expected"), [(0, "ok"), (4, "ok"), (5, "warning"), (-1, "warning")])
-def test_a_clock_that_nothing_sets(monkeypatch: pytest.MonkeyPatch, state: int, expected: str) -> None:
+def test_an_unsynchronised_clock(monkeypatch: pytest.MonkeyPatch, state: int, expected: str) -> None:
     monkeypatch.setattr(kernel_checks, "clock_state", lambda: state)
     assert states(kernel_checks.clock, "mux") == [expected]
 

@@ -31,7 +31,7 @@ def test_without_a_daemon_the_machine_is_a_router(bare: Path) -> None:
 
 @pytest.mark.parametrize("role", ["mux", "agent"])
 @pytest.mark.parametrize("trace", ["{}.overrides", "{}.found", "etc/{}.env", "bpf/1-eth0-{}"])
-def test_a_daemon_that_is_down_is_known_by_what_it_left(role: str, trace: str, bare: Path) -> None:
+def test_a_daemon_that_is_down_is_known_by_its_files(role: str, trace: str, bare: Path) -> None:
     left = bare / trace.format(role)
     left.parent.mkdir(exist_ok=True)
     left.touch()

@@ -78,7 +78,7 @@ def test_without_a_tunnel_the_mac_address_must_be_known() -> None:
     assert ways.wrap(packet_of(OWN, ways, FIRST_PORT, target), 4, FIRST_PORT, target.key) is None
 
 
-def test_what_cannot_be_probed_is_left_for_a_reason() -> None:
+def test_a_service_that_cannot_be_probed_has_a_reason() -> None:
     anything = service("anything", port="any")
     named = service("named", port="any", vip="192.0.2.2", health={"port": 8081})
     found, left = targets(of(service(), anything, named))

@@ -55,7 +55,7 @@ def test_the_host_that_advertises_the_address_owns_it() -> None:
         b"",
     ],
 )
-def test_other_frames_say_nothing_of_it(frame: bytes) -> None:
+def test_other_frames_are_not_replies(frame: bytes) -> None:
     assert parse_advertisement(frame, ADDRESS6) is None
 
 

@@ -105,7 +105,7 @@ def test_an_error_that_quotes_8_bytes_is_known_by_its_host() -> None:
     assert found(ROUTER, message) == (FIRST_PORT + 1, Answer("too_big", "10.0.1.1", 1400, "too big"))
 
 
-def test_what_routers_change_and_what_they_add_does_not_matter() -> None:
+def test_fields_that_routers_change_are_not_compared() -> None:
     packet = outer(DATAGRAM)
     packet.ttl, packet.tos = 3, 1
     assert found(ROUTER, error(3, 1, bytes(packet).ljust(128, b"\0") + b"extension"))[0] == DATAGRAM  # type: ignore[index]

@@ -34,7 +34,7 @@ def test_at_first_all_is_written() -> None:
     assert Screen().changed("one", "two") == {1: "one", 2: "two"}
 
 
-def test_then_only_what_is_another() -> None:
+def test_later_only_changed_lines_are_written() -> None:
     screen = Screen()
     screen.changed("one", "two", "three")
     assert screen.changed("one", "TWO", "three") == {2: "TWO"}

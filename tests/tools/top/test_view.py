@@ -173,14 +173,14 @@ def test_other_keys_do_nothing() -> None:
     assert made.ended
 
 
-def test_without_a_reading_there_is_nothing_to_press() -> None:
+def test_without_a_reading_keys_have_no_effect() -> None:
     made = View()
     for key in ("up", "down", "enter", "backspace", "s", "r"):
         made.press(key)
     assert made.rows() == [] and made.drops() == {}
 
 
-def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
+def test_a_recording_is_read_back(tmp_path: Path) -> None:
     path, given = tmp_path / "r.jsonl", [reading(10.0, 1, 2), reading(11.0, 3, 4, flows=1)]
     path.write_text("".join(f"{one.line()}\n" for one in given))
     assert list(recorded(path)) == given

@@ -167,7 +167,7 @@ async def looks_right(page: Page, path: Path, width: int, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
-def test_the_page_shows_what_is_fits_and_can_be_read(
+def test_the_page_shows_the_pool_fits_and_is_legible(
     site: Site, muxes: list[Served], tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     assert site.scoreboard is not None

@@ -21,7 +21,7 @@ def of_web(seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {backend["backend"]: backend for backend in web["backends"]}
 
 
-def test_packets_a_second_are_what_came_between_two_looks(muxes: list[Served]) -> None:
+def test_packets_per_second_are_the_difference_of_two_readings(muxes: list[Served]) -> None:
     before = statuses(muxes)
     for port in range(3000, 3040):
         muxes[0].send(client(port))
@@ -89,7 +89,7 @@ def test_a_backend_that_is_out_is_among_the_service_s_with_state_reason_and_weig
                    ("mux2", "h4", "disabled", "by command")}  # fmt: skip
 
 
-def test_an_edge_to_a_host_all_of_whose_backends_are_out_serves_none(muxes: list[Served]) -> None:
+def test_an_edge_whose_backends_are_all_out_serves_none(muxes: list[Served]) -> None:
     edges = {(edge["mux"], edge["host"]): edge["serves"] for edge in document(statuses(muxes), [])["edges"]}
     assert {at for at, serves in edges.items() if not serves} == {
         ("mux1", "10.1.3.2"), ("mux2", "10.1.3.2"), ("mux2", "10.1.4.2")

@@ -121,7 +121,7 @@ def test_requests_of_the_page_itself_and_of_programs_are_answered(site: Site) ->
     visit(site, poll)
 
 
-def test_what_is_this_machine_alone() -> None:
+def test_loopback_addresses() -> None:
     assert all(map(is_local, ("127.0.0.1", "::1", "[::1]", "localhost")))
     assert not any(map(is_local, ("0.0.0.0", "10.0.0.1", "localhost.example", "")))
 
@@ -269,7 +269,7 @@ def test_a_packet_is_explained_by_the_mux_that_was_asked_for(site: Site) -> None
     visit(site, poll)
 
 
-def test_the_scoreboard_is_the_file_s_or_nothing(site: Site) -> None:
+def test_the_scoreboard_is_the_files_or_empty(site: Site) -> None:
     async def poll(client: Client) -> None:
         answer = await (await client.get("/api/scoreboard")).json()
         assert answer["result"] == json.loads(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
