@@ -25,7 +25,6 @@ from lbmux.datapath.verdicts import PASSES
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import (
     ETH_P_ALL,
-    HEADER,
     PACKET_IGNORE_OUTGOING,
     PACKET_QDISC_BYPASS,
     PACKET_RESERVE,
@@ -33,8 +32,8 @@ from lbmux.frames.packet_ring import (
     PACKET_VERSION,
     SOL_PACKET,
     PacketRing,
-    header_row,
 )
+from lbmux.frames.ring_slots import HEADER, header_row
 from lbmux.frames.socket_filters import NOTHING, attach
 from lbmux.targets.native import HEADROOM_BYTES
 

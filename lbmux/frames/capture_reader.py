@@ -19,7 +19,8 @@ from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.captured_frames import REASONS, CapturedFrames, Found
 from lbmux.frames.compressed import Decompressed, compression_of
 from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
-from lbmux.frames.pcapng import LARGEST_BLOCK_BYTES, Pcapng, is_pcapng
+from lbmux.frames.pcapng import Pcapng, is_pcapng
+from lbmux.frames.pcapng_blocks import LARGEST_BLOCK_BYTES
 
 CHUNK_BYTES = 1 << 19
 """Bytes per read: small enough to stay in the CPU's cache until they are parsed."""

@@ -19,41 +19,21 @@ import struct
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
-from lbmux.datapath.headers import TYPE_VLAN
-from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rows, step, swap16, u64, unlikely
-from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
-from lbmux.frames.memory_fences import acquire, release
-from lbmux.frames.sendmmsg import MESSAGE, Messages, sendmmsg, vector_row
+from lbmux.frames.ring_slots import HEADER, SOCKADDR_LL, SOCKADDR_LL_BYTES, receive_frames, release_frames, send_frames
+from lbmux.frames.sendmmsg import Messages
 from lbmux.frames.socket_filters import Line, attach
 from lbmux.frames.super_frames import (
     ARENA_BYTES,
     SUPER,
     VNET_BYTES,
     WHOLE_BYTES,
-    cut,
-    keep,
-    memcpy,
-    open_super,
-    super_row,
-    vnet_row,
 )
-from lbmux.wire.header_layouts import TAG_BYTES
 
 log = logging.getLogger(__name__)
-
-HEADER = layout(
-    ("status", "u4"), ("length", "u4"), ("captured", "u4"), ("mac", "u2"), ("net", "u2"), ("seconds", "u4"),
-    ("nanoseconds", "u4"), ("tag", "u2"), ("tag_type", "u2"), ("pad", "u4"),
-)  # fmt: skip
-"""struct tpacket2_hdr"""
-header_row = rows(HEADER)
 
 ETH_P_ALL, SOL_PACKET = 3, 263
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_COPY_THRESH, PACKET_VERSION, PACKET_RESERVE = 5, 6, 7, 10, 12
@@ -61,26 +41,12 @@ PACKET_VNET_HDR, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 15, 20, 23
 SO_RCVBUFFORCE = 33
 TPACKET_V2 = 1
 SIOCGIFMTU = 0x8921
-STATUS_USER, STATUS_COPY, STATUS_UNFINISHED, STATUS_TAGGED, STATUS_TAG_TYPE = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 6
-
-SOCKADDR_LL_BYTES = 20
-SOCKADDR_LL = layout(
-    ("family", "u2"), ("protocol", "u2"), ("interface", "i4"), ("pad0", "u8"), ("pad1", "u8"), ("frame", "u8")
-)
-"""struct sockaddr_ll, padded to the length of a Messages name. ``frame`` (the batch index) follows the kernel part."""
-name_row = rows(SOCKADDR_LL)
 
 FRAMES = 4096
 SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES = 8 << 20, 16 << 20
 RESERVE_BYTES = HEADROOM_BYTES + 16 - VNET_BYTES
 """The bytes that the kernel leaves before virtio_net_hdr and frame, so that the IP header is aligned to 16 bytes."""
-WHOLE_AT = HEADROOM_BYTES + 16
-"""The offset of a super-frame's virtio_net_hdr in its buffer."""
 MOST_FRAMES = 4096
-TRIES = 3
-MESSAGE_BYTES = MESSAGE.itemsize
-UNSENT, MSG_DONTWAIT = int(Verdict.UNSENT), int(socket.MSG_DONTWAIT)
-recv = types.ExternalFunction("recv", types.int64(types.int32, Pointer, types.uint64, types.int32))
 
 
 class PacketRing:
@@ -163,7 +129,7 @@ class PacketRing:
     def receive(self, batch: Batch) -> int:
         """Fill the batch with waiting frames. Return how many. They stay in the ring until ``release``."""
         batch.count = int(
-            _receive(
+            receive_frames(
                 _address(self._ring), self._stride, self.frames, self._next, self.index, self._socket.fileno(),
                 _address(self._super), _address(self._whole), _address(self._arena), batch.address, batch.length,
                 batch.flags, batch.interface, self._arrived, self._wire,
@@ -199,7 +165,7 @@ class PacketRing:
         """Send the frames with a sending verdict. Return how many. Those that the kernel refused become UNSENT."""
         messages = self._messages
         sent, unsent = (
-            _send(
+            send_frames(
                 self._out.fileno(), self.index, batch.address, batch.length, batch.verdict, batch.interface,
                 batch.count, _address(messages.vectors), _address(messages.names), _address(messages.messages),
             )
@@ -210,7 +176,7 @@ class PacketRing:
     def release(self, batch: Batch) -> None:
         """Return the frames of the last ``receive`` to the kernel."""
         taken = int(self._super["taken"][0])
-        _release(_address(self._ring), self._stride, self.frames, self._next, taken)
+        release_frames(_address(self._ring), self._stride, self.frames, self._next, taken)
         self._next = (self._next + taken) % self.frames
         self._super["taken"] = 0
 
@@ -247,134 +213,3 @@ def _stride(sock: socket.socket, interface: str) -> int:
 
 def _address(array: NDArray[Any]) -> np.uint64:
     return np.uint64(array.ctypes.data)
-
-
-macs_row = header(layout(("first", "u8"), ("second", "u4")))
-tag_row = header(layout(("type", "u2"), ("control", "u2")))
-
-
-@step
-def _restore_tag(start, head):  # type: ignore[no-untyped-def]
-    """Restore the VLAN tag that the kernel removed: the MAC addresses move forward to make space for it."""
-    macs = macs_row(start, TAG_BYTES)
-    first, second = macs.first, macs.second
-    macs = macs_row(start, 0)
-    macs.first, macs.second = first, second
-    tag = tag_row(start, 12)
-    tag.type = swap16(head.tag_type) if (head.status & STATUS_TAG_TYPE) != 0 else TYPE_VLAN
-    tag.control = swap16(head.tag)
-
-
-@compiled
-def _receive(  # type: ignore[no-untyped-def]  # noqa: C901 -- compiled: the loop over the ring
-    ring, stride, frames, first, index, descriptor, state, whole, arena,
-    address, length, flags, interface, arrived, wire, capacity,
-):  # fmt: skip
-    record = super_row(at_address(state), 0)
-    record.used = record.taken = 0
-    count, place = 0, first
-    while count < capacity:
-        head = header_row(at_address(ring + u64(place * stride)), 0)
-        status = head.status
-        if (status & STATUS_USER) == 0:
-            break
-        acquire()
-        start, captured = ring + u64(place * stride) + u64(head.mac), int64(head.captured)
-        came, mark = int64(head.seconds) * 1_000_000_000 + int64(head.nanoseconds), 0
-        kind = vnet_row(at_address(start - u64(VNET_BYTES)), 0).kind
-        if unlikely(kind != 0 or (status & STATUS_COPY) != 0):
-            if record.size == 0:
-                start, captured = _whole_frame(record, descriptor, whole, arena, start, captured, head, kind)
-            if record.size != 0:
-                while record.size != 0 and count < capacity:
-                    address[count], length[count] = cut(record, arena)
-                    if length[count] == 0:
-                        break
-                    arrived[count], wire[count], flags[count], interface[count] = came, length[count], 0, index
-                    count += 1
-                if record.size != 0:  # its place is still taken, so that the descriptor stays readable
-                    break
-                place, record.taken = place + 1 if place + 1 < frames else 0, record.taken + 1
-                continue
-        if (status & STATUS_UNFINISHED) != 0:
-            mark |= UNFINISHED_CHECKSUM
-        if captured < int64(head.length):
-            mark |= CUT
-        wire[count] = head.length
-        if (status & STATUS_TAGGED) != 0:
-            start -= u64(TAG_BYTES)
-            captured += TAG_BYTES
-            wire[count] += TAG_BYTES
-            _restore_tag(at_address(start), head)
-        address[count], length[count], arrived[count] = start, captured, came
-        flags[count] = mark
-        interface[count] = index
-        count += 1
-        record.taken += 1
-        place += 1
-        if place == frames:
-            place = 0
-    return count
-
-
-@step
-def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):  # type: ignore[no-untyped-def]
-    """Open a super-frame for segmentation, or pass another large frame unchanged. Return (address, bytes present)."""
-    begin = whole + u64(WHOLE_AT)
-    frame, wanted = begin + u64(VNET_BYTES), int64(head.length)
-    if (head.status & STATUS_COPY) != 0:
-        got = int64(recv(descriptor, at_address(begin), WHOLE_BYTES - WHOLE_AT, MSG_DONTWAIT))
-        is_whole = got == wanted + VNET_BYTES
-    else:
-        memcpy(at_address(begin), at_address(start - u64(VNET_BYTES)), u64(captured + VNET_BYTES))
-        is_whole = captured == wanted
-    if not is_whole:
-        record.lost += 1
-        return start, captured
-    vnet = vnet_row(at_address(begin), 0)
-    mark, size, checksum_start, more = vnet.flags, int64(vnet.size), int64(vnet.checksum_start), int64(0)
-    if kind == 0:  # longer than a place, as its interface's MTU was raised
-        kept = keep(record, arena, frame, wanted)
-        return (kept, wanted) if kept != u64(0) else (start, captured)
-    if (head.status & STATUS_TAGGED) != 0:
-        more = int64(TAG_BYTES)
-        _restore_tag(at_address(frame - u64(TAG_BYTES)), head)
-    if open_super(record, frame - u64(more), wanted + more, mark, kind, size, checksum_start + more):
-        record.split += 1
-        return frame, wanted
-    record.lost += 1
-    return start, captured
-
-
-@compiled
-def _release(ring, stride, frames, first, count):  # type: ignore[no-untyped-def]
-    release()
-    place = first
-    for _ in range(count):
-        header_row(at_address(ring + u64(place * stride)), 0).status = 0
-        place += 1
-        if place == frames:
-            place = 0
-
-
-@compiled
-def _send(descriptor, own, address, length, verdict, interface, count, vectors, names, messages):  # type: ignore[no-untyped-def]
-    wanted = int64(0)
-    for index in range(count):
-        if verdict[index] < PASSES:
-            vector = vector_row(at_address(vectors), wanted)
-            vector.base, vector.length = address[index], length[index]
-            name = name_row(at_address(names), wanted)
-            name.interface, name.frame = interface[index] if interface[index] != 0 else own, index
-            wanted += 1
-    tried, sent, tries = int64(0), int64(0), 0
-    while tried < wanted:
-        taken = sendmmsg(descriptor, at_address(messages + u64(MESSAGE_BYTES * tried)), wanted - tried, MSG_DONTWAIT)
-        if taken > 0:
-            sent, tried, tries = sent + taken, tried + taken, 0
-        else:
-            tries += 1
-            if tries == TRIES:
-                verdict[name_row(at_address(names), tried).frame] = UNSENT
-                tried, tries = tried + 1, 0
-    return sent, wanted - sent

@@ -6,14 +6,8 @@ It writes the minimum from which Wireshark shows all of this. The reader is pcap
 import struct
 from typing import BinaryIO
 
-from lbmux.frames.pcapng import (
-    BLOCK_BYTES,
-    BYTE_ORDER_MAGIC,
-    ENHANCED_BLOCK,
-    INTERFACE_BLOCK,
-    OPTION_RESOLUTION,
-    SECTION_BLOCK,
-)
+from lbmux.frames.pcapng import BYTE_ORDER_MAGIC, OPTION_RESOLUTION
+from lbmux.frames.pcapng_blocks import BLOCK_BYTES, ENHANCED_BLOCK, INTERFACE_BLOCK, SECTION_BLOCK
 
 LINK_ETHERNET = 1
 NANOSECONDS = 9
