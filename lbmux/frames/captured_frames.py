@@ -65,6 +65,10 @@ REASONS = {
 }
 
 
+COLUMNS = ("address", "length", "verdict", "flags", "interface", "target", "time_ns", "missing")
+"""The arrays of a batch."""
+
+
 class CapturedFrames(Batch):
     """A batch that owns the frames' memory, with their times and the number of padded bytes."""
 
@@ -80,10 +84,22 @@ class CapturedFrames(Batch):
 
     def part(self, first: int, end: int) -> Self:
         """Return the frames ``first`` to ``end`` as a batch on the same memory."""
+        return self._selected(slice(first, end), end - first)
+
+    def pick(self, which: NDArray[np.int64]) -> Self:
+        """Return these frames as a batch with arrays of its own."""
+        return self._selected(which, len(which))
+
+    def put_back(self, which: NDArray[np.int64], picked: Self) -> None:
+        """Take over what the data path wrote to a batch that ``pick`` returned."""
+        for name in COLUMNS:
+            getattr(self, name)[which] = getattr(picked, name)
+
+    def _selected(self, which: "slice | NDArray[np.int64]", count: int) -> Self:
         part = copy(self)
-        for name in ("address", "length", "verdict", "flags", "interface", "target", "time_ns", "missing"):
-            setattr(part, name, getattr(self, name)[first:end])
-        part.capacity = part.count = end - first
+        for name in COLUMNS:
+            setattr(part, name, getattr(self, name)[which])
+        part.capacity = part.count = count
         return part
 
 

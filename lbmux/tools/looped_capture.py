@@ -7,14 +7,15 @@ from typing import Self
 
 from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
+from lbmux.tools.destination_map import DestinationMap
 
 
 class LoopedCapture:
     """A capture's frames, ``loop`` times.  Each round's times continue where the previous round ended."""
 
-    def __init__(self, path: Path, loop: int = 1) -> None:
-        """CaptureError and SetupError as for CaptureReader."""
-        self.path, self.loop = path, loop
+    def __init__(self, path: Path, loop: int = 1, destinations: DestinationMap | None = None) -> None:
+        """``destinations`` replaces destinations of packets.  CaptureError and SetupError as for CaptureReader."""
+        self.path, self.loop, self._destinations = path, loop, destinations
         self.frames = CapturedFrames()
         self.packets = self.bytes = 0
         self._reader = CaptureReader(path)
@@ -43,6 +44,11 @@ class LoopedCapture:
         """Packets of unknown link types, by link type, in all rounds."""
         return dict(self._skipped + Counter(self._reader.skipped))
 
+    @property
+    def mapped(self) -> int | None:
+        """Packets whose destination was replaced; None without a map."""
+        return None if self._destinations is None else self._destinations.packets
+
     def batches(self) -> Iterator[CapturedFrames]:
         """Yield the same batch, refilled, until the last round ends.  CaptureError as for CaptureReader.read."""
         for number in range(self.loop):
@@ -59,4 +65,6 @@ class LoopedCapture:
                 self._latest_ns = int(times[-1])
                 self.packets += frames.count
                 self.bytes += int(frames.length[: frames.count].sum())
+                if self._destinations is not None:
+                    self._destinations.apply(frames)
                 yield frames

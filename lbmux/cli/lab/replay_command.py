@@ -7,35 +7,121 @@ import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from lbmux.addresses import Address
 from lbmux.cli import options
-from lbmux.plurals import noun
+from lbmux.cli.capture_progress import progress
+from lbmux.cli.lab.replay_output import as_json, print_tables
+from lbmux.errors import LbmuxError, SetupError
 
 if TYPE_CHECKING:
+    from lbmux.frames.pcap import PcapWriter
+    from lbmux.tools.destination_map import Mapping
     from lbmux.tools.looped_capture import LoopedCapture
-    from lbmux.tools.replay import Count, Result
+    from lbmux.tools.replay import Result
     from lbmux.tools.transmit import Sent
 
 OWN = ("10.0.0.1", "fd00::1")
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-REPORT_EVERY_BYTES = 1 << 22
-"""Progress is reported after this much of the capture."""
+MOST_MUXES = 64
 
 
-class MacType(click.ParamType[int]):
-    name = "mac"
+class TextType(click.ParamType[Any]):
+    """Text that a function parses; the function raises ValueError for text that it refuses."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def parse(self, text: str) -> Any:
+        from lbmux.addresses import mac_to_int
+        from lbmux.tools.destination_map import Mapping
+        from lbmux.tools.replay_changes import parse_loss, parse_reload
+
+        parsers = {"mac": mac_to_int, "reload": parse_reload, "loss": parse_loss, "mapping": Mapping.parse}
+        return parsers[self.name](text)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ReplayOptions:
+    """What the command line asks for: one attribute for each option of the command."""
+
+    capture: Path
+    config: Path | None
+    write: Path | None
+    reloads: tuple[tuple[int, Path], ...]
+    muxes: int
+    losses: tuple[tuple[int, int], ...]
+    flows_csv: Path | None
+    mappings: tuple["Mapping", ...]
+    loop: int
+    interface: str | None
+    pps: int | None
+    addresses: tuple[Address, ...]
+    source_mac: int | None
+    destination_mac: int | None
+    as_json: bool
+
+    def __init__(self, **options: Any) -> None:
+        vars(self).update(options)
+
+    @property
+    def needs_pool(self) -> bool:
+        return bool(self.reloads or self.losses or self.muxes > 1 or self.flows_csv)
+
+    @property
+    def macs(self) -> tuple[int, int]:
+        """Source and destination MAC address as integers."""
         from lbmux.addresses import mac_to_int
 
-        try:
-            return value if isinstance(value, int) else mac_to_int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a MAC address", param, ctx)
+        given = ((self.source_mac, SOURCE_MAC), (self.destination_mac, DESTINATION_MAC))
+        first, second = (mac_to_int(default) if mac is None else mac for mac, default in given)
+        return first, second
+
+    def check(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.interface is None and self.config is None:
+            raise click.UsageError("needs a configuration: -c FILE, or --to INTERFACE")
+        if self.interface is not None and self.write is not None:
+            raise click.UsageError("-w and --to exclude each other")
+        if self.interface is not None and self.needs_pool:
+            raise click.UsageError("--at, --muxes, --lose and --flows-csv need a mux: they exclude --to")
+        if self.interface is None and self.pps is not None:
+            raise click.UsageError("--pps needs --to")
+        if str(self.capture) == "-" and self.loop > 1:
+            raise click.UsageError("--loop cannot read standard input twice")
+        self._check_files()
+        self._check_losses()
+
+    def _check_files(self) -> None:
+        """Raise UsageError if two files, or standard output, are the same."""
+        outputs = [path for path in (self.write, self.flows_csv) if path is not None]
+        if len({path.resolve() for path in outputs}) < len(outputs):
+            raise click.UsageError("-w and --flows-csv need different files")
+        for output in outputs:
+            if output.exists() and self.capture.exists() and os.path.samefile(output, self.capture):
+                raise click.UsageError(f"{output} is both input and output")
+
+    def _check_losses(self) -> None:
+        """Raise UsageError for a mux that does not exist or is lost twice, and if no mux is left."""
+        from lbmux.tools.replay_changes import name_of
+
+        known = ", ".join(map(name_of, range(self.muxes)))
+        lost = [mux for _, mux in self.losses]
+        for mux in lost:
+            if mux >= self.muxes:
+                raise click.UsageError(f"--lose: unknown mux {name_of(mux)}: --muxes {self.muxes} makes {known}")
+            if lost.count(mux) > 1:
+                raise click.UsageError(f"--lose: {name_of(mux)} can be lost only once")
+        if len(lost) >= self.muxes:
+            raise click.UsageError(f"--lose: one mux at least must remain of {known}")
 
 
 @click.command(name="replay")
@@ -47,6 +133,28 @@ class MacType(click.ParamType[int]):
 @click.option(
     "-w", "--write", metavar="OUT", type=options.PATH, help="Write the frames that a mux would send, as pcap."
 )
+@click.option(
+    "--at", "reloads", metavar="TIME=FILE", type=TextType("reload"), multiple=True,
+    help="Reload the configuration from FILE at this time of the capture (5s, 200ms, 2m), and count the flows that the "
+    "change breaks.  May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--muxes", type=click.IntRange(1, MOST_MUXES), default=1, show_default=True,
+    help="Number of muxes with the same tables; the hash of the five fields spreads flows over them.",
+)  # fmt: skip
+@click.option(
+    "--lose", "losses", metavar="MUX@TIME", type=TextType("loss"), multiple=True,
+    help="Lose a mux (mux1, mux2, ...) at this time: its flows go to the others.  May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--flows-csv", metavar="FILE", type=options.PATH,
+    help="Write the flows as CSV (- is standard output): addresses, ports, service, backends, times, packets, bytes, "
+    "broken or not.",
+)  # fmt: skip
+@click.option(
+    "--map", "mappings", metavar="DESTINATION=VIP", type=TextType("mapping"), multiple=True,
+    help="Replace a destination: ADDRESS=VIP, or ADDRESS:PORT=VIP:PORT.  Checksums are updated.  May be repeated.",
+)  # fmt: skip
 @click.option("--loop", type=click.IntRange(min=1), default=1, show_default=True, help="Number of passes.")
 @click.option("--to", "interface", metavar="INTERFACE", help="Send the frames to this interface instead.  Needs root.")
 @click.option("--pps", type=click.IntRange(min=1), help="Packets per second with --to. [default: the recorded times]")
@@ -58,156 +166,128 @@ class MacType(click.ParamType[int]):
     help="Source address of outer headers, one per family. [default: 10.0.0.1 and fd00::1]",
 )
 @click.option(
-    "--source-mac", type=MacType(), metavar="MAC", help=f"Source MAC address of sent frames. [default: {SOURCE_MAC}]"
-)
+    "--source-mac", type=TextType("mac"), metavar="MAC",
+    help=f"Source MAC address of sent frames. [default: {SOURCE_MAC}]",
+)  # fmt: skip
 @click.option(
-    "--destination-mac",
-    type=MacType(),
-    metavar="MAC",
+    "--destination-mac", type=TextType("mac"), metavar="MAC",
     help=f"Their destination MAC address. [default: {DESTINATION_MAC}]",
-)
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None,
-    addresses: tuple[Address, ...], source_mac: int | None, destination_mac: int | None, as_json: bool,
-) -> None:  # fmt: skip
+)  # fmt: skip
+@options.json
+def command(**given: Any) -> None:
     """Send the capture IN (- is standard input) through the data path of a mux.
 
     IN is a pcap or pcapng file, plain or compressed with gzip or zstd.  Its link type is Ethernet, raw IP, Linux cooked
     (tcpdump -i any), loopback or PPP; packets of other link types in a pcapng file are skipped and counted.
 
-    The output counts packets by verdict and by backend.  A damaged capture is read up to the damage; the exit code is
-    then 1.
+    The output counts packets by verdict and by backend, and look-ups in the flow table by result.  A damaged capture is
+    read up to the damage; the exit code is then 1.
 
-    With --to, frames are sent to an interface unchanged, except that frames without an Ethernet header get one with the
-    MAC addresses of the options.  If a MAC option is given, all frames get these addresses.
+    With --at and --lose the output counts, for each change, the flows that began before it and went on (continued),
+    that it broke (broken: a later packet goes to another backend although the former one is still in the tables), whose
+    backend left the tables (lost), and that stay with a removed backend (draining).  Times count from the first packet.
+
+    With --to, frames are sent to an interface unchanged, except for --map, and except that frames without an Ethernet
+    header get one with the MAC addresses of the options.  If a MAC option is given, all frames get these addresses.
     """
-    _check(capture, config, write, loop, interface, pps)
+    wanted = ReplayOptions(**given)
+    wanted.check()
     from lbmux.tools.looped_capture import LoopedCapture
 
-    macs = (_mac(source_mac, SOURCE_MAC), _mac(destination_mac, DESTINATION_MAC))
     result: Result | Sent
-    with LoopedCapture(capture, loop) as looped:
-        if interface:
-            every = source_mac is not None or destination_mac is not None
-            result = _onto_wire(looped, interface, pps, macs, every)
+    error: LbmuxError | None = None
+    with LoopedCapture(wanted.capture, wanted.loop, _destinations(wanted)) as looped:
+        if wanted.interface:
+            result = _onto_wire(looped, wanted)
+        elif wanted.needs_pool:
+            result, error = _through_pool(looped, wanted)
         else:
-            assert config is not None
-            result = _through_mux(looped, config, write, addresses, macs)
-    to_stderr = str(write) == "-"
-    if as_json:
-        click.echo(json.dumps(_as_json(capture, result), indent=1), err=to_stderr)
+            result = _through_mux(looped, wanted)
+    to_stderr = "-" in (str(wanted.write), str(wanted.flows_csv))
+    if wanted.as_json:
+        click.echo(json.dumps(as_json(wanted.capture, result), indent=1), err=to_stderr)
     else:
-        _print(capture, result, to_stderr)
-    if result.damage:
-        raise result.damage
+        print_tables(wanted.capture, result, to_stderr)
+    if found := result.damage or error:
+        raise found
 
 
-def _check(
-    capture: Path, config: Path | None, write: Path | None, loop: int, interface: str | None, pps: int | None
-) -> None:
-    """Raise UsageError for options that exclude each other."""
-    if interface is None and config is None:
-        raise click.UsageError("needs a configuration: -c FILE, or --to INTERFACE")
-    if interface is not None and write is not None:
-        raise click.UsageError("-w and --to exclude each other")
-    if interface is None and pps is not None:
-        raise click.UsageError("--pps needs --to")
-    if str(capture) == "-" and loop > 1:
-        raise click.UsageError("--loop cannot read standard input twice")
-    if write is not None and write.exists() and capture.exists() and os.path.samefile(write, capture):
-        raise click.UsageError(f"{write} is both input and output")
+def _destinations(wanted: ReplayOptions) -> Any:
+    if not wanted.mappings:
+        return None
+    from lbmux.tools.destination_map import DestinationMap
+
+    try:
+        return DestinationMap(wanted.mappings)
+    except ValueError as error:
+        raise click.UsageError(f"--map: {error}") from error
 
 
-def _mac(given: int | None, default: str) -> int:
-    from lbmux.addresses import mac_to_int
-
-    return mac_to_int(default) if given is None else given
-
-
-def _through_mux(
-    looped: "LoopedCapture", config: Path, write: Path | None, addresses: tuple[Address, ...], macs: tuple[int, int]
-) -> "Result":
+def _mux_arguments(wanted: ReplayOptions) -> tuple[Any, Any, Any]:
+    """The configuration, the outer source addresses and the next hop."""
     from lbmux.config.loader import load
-    from lbmux.frames.pcap import PcapWriter
     from lbmux.linux.next_hops import NextHop
     from lbmux.tables.mux_tables import ETHERNET_MTU
-    from lbmux.tools.replay import ReplayMux, replay
 
-    mux = ReplayMux(load(config), (*addresses, *map(ip_address, OWN)), NextHop(0, *macs, ETHERNET_MTU))
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(PcapWriter(write, looped.raw, looped.nanoseconds)) if write else None
-        update = stack.enter_context(_progress(looped))
-        return replay(looped, mux, writer, update)
-
-
-def _onto_wire(looped: "LoopedCapture", interface: str, pps: int | None, macs: tuple[int, int], every: bool) -> "Sent":
-    from lbmux.tools.transmit import Macs, Wire, put_on_wire
-
-    with Wire(interface, Macs(*macs, every)) as wire, _progress(looped) as update:
-        return put_on_wire(looped, wire, pps, update)
+    assert wanted.config is not None
+    return load(wanted.config), (*wanted.addresses, *map(ip_address, OWN)), NextHop(0, *wanted.macs, ETHERNET_MTU)
 
 
 @contextlib.contextmanager
-def _progress(looped: "LoopedCapture") -> Iterator[Callable[[int], None] | None]:
-    """Show a progress bar if standard error is a terminal; yield the function that updates it, or None."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+def _outputs(
+    looped: "LoopedCapture", write: Path | None
+) -> "Iterator[tuple[PcapWriter | None, Callable[[int], None] | None]]":
+    """The writer of sent frames, if any, and the function that shows progress, if any."""
+    from lbmux.frames.pcap import PcapWriter
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, shown = bar.add_task("", total=looped.size_bytes), 0
-
-        def update(offset: int) -> None:
-            nonlocal shown
-            if offset - shown >= REPORT_EVERY_BYTES:
-                shown = offset
-                bar.update(task, completed=offset)
-
-        yield update
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(PcapWriter(write, looped.raw, looped.nanoseconds)) if write else None
+        yield writer, stack.enter_context(progress(looped))
 
 
-def _as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
-    from dataclasses import asdict, replace
+def _through_mux(looped: "LoopedCapture", wanted: ReplayOptions) -> "Result":
+    from lbmux.tools.replay import ReplayMux, replay
 
-    document: dict[str, Any] = {"version": 1, "capture": str(capture), **asdict(replace(result, damage=None))}
-    document["packets_per_second"] = round(result.packets_per_second)
-    damage = result.damage
-    document["damage"] = {"offset": damage.offset, "reason": damage.reason} if damage else None
-    return document
+    mux = ReplayMux(*_mux_arguments(wanted))
+    with _outputs(looped, wanted.write) as outputs:
+        return replay(looped, mux, *outputs)
 
 
-def _print(capture: Path, result: "Result | Sent", to_stderr: bool) -> None:
-    from rich.console import Console
+def _through_pool(looped: "LoopedCapture", wanted: ReplayOptions) -> "tuple[Result, LbmuxError | None]":
+    """Return the result, and the error about changes that did not come into force, if any."""
+    from lbmux.tools import flows_csv
+    from lbmux.tools.replay_changes import Loss, Timeline, TooLateError, load_reloads
+    from lbmux.tools.replay_pool import ReplayPool, replay_pool
 
-    from lbmux.frames.links import KNOWN_LINKS
-    from lbmux.tools.replay import Result
-
-    console = Console(stderr=to_stderr, highlight=False)
-    if isinstance(result, Result):
-        _print_counts(console, "verdict", result.verdicts, result.packets)
-        _print_counts(console, "backend", result.backends, sum(each.packets for each in result.backends.values()))
-        more = "" if result.written is None else f"; {result.written:,} written"
-    else:
-        unsent = result.packets - result.sent
-        more = f"; {unsent:,} not accepted by the interface" if unsent else ""
-    for link, packets in sorted(result.skipped.items()):
-        more += f"; {packets:,} skipped (link type {link} is not {KNOWN_LINKS})"
-    speed = f"{result.packets_per_second:,.0f} packets per second"
-    count = f"{result.packets:,} {noun(result.packets, 'packet')}"
-    console.print(f"{capture}: {count} in {result.seconds:.3f} s: {speed}{more}", soft_wrap=True)
+    arguments = _mux_arguments(wanted)
+    timeline = Timeline([*load_reloads(wanted.reloads), *(Loss(*each) for each in wanted.losses)])
+    pool, error = ReplayPool(*arguments, wanted.muxes), None
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_csv(wanted.flows_csv)) if wanted.flows_csv else None
+        outputs = stack.enter_context(_outputs(looped, wanted.write))
+        result = replay_pool(looped, pool, timeline, *outputs)
+        if file is not None:
+            flows_csv.write(file, pool, timeline.start_ns)
+    try:
+        timeline.check()
+    except TooLateError as late:
+        error = late
+    return result, error
 
 
-def _print_counts(console: Any, what: str, counts: "dict[str, Count]", total: int) -> None:
-    from rich.table import Table
+def _csv(path: Path) -> contextlib.AbstractContextManager[TextIO]:
+    if str(path) == "-":
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return path.open("w", newline="")
+    except OSError as error:
+        raise SetupError(str(path), error.strerror or str(error), "name another file to write") from error
 
-    table = Table(what, "packets", "share", "bytes")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, count in counts.items():
-        share = f"{count.packets / total:.1%}" if total else ""
-        table.add_row(name, f"{count.packets:,}", share, f"{count.bytes:,}")
-    console.print(table)
+
+def _onto_wire(looped: "LoopedCapture", wanted: ReplayOptions) -> "Sent":
+    from lbmux.tools.transmit import Macs, Wire, put_on_wire
+
+    assert wanted.interface is not None
+    every = wanted.source_mac is not None or wanted.destination_mac is not None
+    with Wire(wanted.interface, Macs(*wanted.macs, every)) as wire, progress(looped) as update:
+        return put_on_wire(looped, wire, wanted.pps, update)

@@ -1,4 +1,4 @@
-"""`lbmux config check`, `diff`, `get` and `schema`."""
+"""`lbmux config check`, `diff`, `from-capture`, `get` and `schema`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from lbmux.config.models import Config
 
 NOT_USABLE = 3
+MOST_BACKENDS = 1000
 
 
 @click.group(name="config")
 def command() -> None:
-    """Check a configuration file, compare two, print the pool's, or print the schema."""
+    """Check a configuration file, compare two, make one from a capture, print the pool's, or print the schema."""
 
 
 @command.command()
@@ -169,6 +170,40 @@ def _flows(*counts: "Flows") -> str:
     share = f" ({move / every:.1%})" if every else ""
     rest = f"; {remain} {noun(remain, 'remains', 'remain')} with removed backends" if remain else ""
     return f"{move} of {counted(every, 'live flow')} {noun(move, 'moves', 'move')}{share}{rest}"
+
+
+@command.command(name="from-capture")
+@click.argument("capture", metavar="IN", type=options.PATH)
+@click.option(
+    "--backends", type=click.IntRange(1, MOST_BACKENDS), default=4, show_default=True,
+    help="Number of invented backends of each service.",
+)  # fmt: skip
+@click.option(
+    "--services", "most", type=click.IntRange(1), metavar="N",
+    help="Keep the N services with most flows. [default: as many as a file may have]",
+)  # fmt: skip
+def from_capture(capture: Path, backends: int, most: int | None) -> None:
+    """Print a configuration for a capture: its services, with invented backends, for `lbmux replay IN -c FILE`.
+
+    IN is a capture as for `lbmux replay` (- is standard input).  A service is a destination that got TCP SYNs or UDP
+    requests; the services with most flows come first.  The backends' addresses are from 198.18.0.0/15 and 2001:2::/48.
+    A damaged capture is read up to the damage; the exit code is then 1.
+    """
+    from lbmux.cli.capture_progress import progress
+    from lbmux.config.models import MAX_SERVICES
+    from lbmux.tools.captured_services import as_yaml, services_in
+    from lbmux.tools.looped_capture import LoopedCapture
+
+    with LoopedCapture(capture) as looped, progress(looped) as update:
+        found, damage = services_in(looped, update)
+        packets = counted(looped.packets, "packet")
+    kept = found[: most or MAX_SERVICES]
+    title = f"{counted(len(kept), 'service')} of {capture} ({packets}), by `lbmux config from-capture`"
+    click.echo(as_yaml(kept, backends, title), nl=False)
+    if len(found) > len(kept):
+        click.echo(f"{capture}: {counted(len(found) - len(kept), 'more service')} left out: see --services", err=True)
+    if damage:
+        raise damage
 
 
 @command.command()

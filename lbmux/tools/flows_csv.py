@@ -1,0 +1,50 @@
+"""The flows of a replay as CSV: one row for each flow to a VIP, in the order of their first packets."""
+
+import csv
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, TextIO
+
+from lbmux.addresses import from_pair, port_from_wire
+from lbmux.datapath.headers import TCP_PROTOCOL
+from lbmux.tools.captured_flows import BROKEN, LOST
+from lbmux.tools.replay_pool import ReplayPool
+
+COLUMNS = (
+    "protocol", "source", "source_port", "vip", "port", "service", "backends", "first_s", "last_s", "packets", "bytes",
+    "broken", "lost",
+)  # fmt: skip
+"""``backends``: names in the order in which the flow had them, separated by spaces. ``first_s`` and ``last_s`` count
+from the capture's first packet. ``bytes`` are those of the captured frames. ``broken`` and ``lost``: true or false."""
+
+
+def write(file: TextIO, pool: ReplayPool, start_ns: int) -> None:
+    """Write a header and the flows. ``start_ns``: the time of the capture's first packet."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_rows(pool, start_ns))
+
+
+def _rows(pool: ReplayPool, start_ns: int) -> Iterator[tuple[Any, ...]]:
+    address = lru_cache(1 << 16)(lambda high, low: str(from_pair(high, low)))
+    names = [backend for _, backend in pool.outcomes.names]
+    for flow, backends in zip(pool.flows.records, pool.outcomes.backends(), strict=True):
+        ports = int(flow["ports"])
+        yield (
+            "tcp" if flow["protocol"] == TCP_PROTOCOL else "udp",
+            address(int(flow["source_high"]), int(flow["source_low"])),
+            port_from_wire(ports & 0xFFFF),
+            address(int(flow["destination_high"]), int(flow["destination_low"])),
+            port_from_wire(ports >> 16),
+            pool.services[flow["service"]],
+            " ".join(names[backend] for backend in backends),
+            _seconds(int(flow["first_ns"]) - start_ns),
+            _seconds(int(flow["last_ns"]) - start_ns),
+            int(flow["packets"]),
+            int(flow["bytes"]),
+            *("true" if flow["seen"] & bit else "false" for bit in (BROKEN, LOST)),
+        )
+
+
+def _seconds(time_ns: int) -> str:
+    return f"{time_ns / 1e9:.6f}"
