@@ -33,7 +33,11 @@ def print_tables(capture: Path, result: "Result | Sent", to_stderr: bool) -> Non
         _print_lookups(console, result.lookups)
         _print_pool(console, result)
         more = "" if result.written is None else f"; {result.written:,} written"
-        more += "" if result.mapped is None else f"; {result.mapped:,} with another destination"
+        more += (
+            ""
+            if result.mapped is None
+            else f"; {result.mapped:,} {noun(result.mapped, 'packet')} with another destination"
+        )
     else:
         unsent = result.packets - result.sent
         more = f"; {unsent:,} not accepted by the interface" if unsent else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.cli.main import run
+from lbmux.datapath.tables import LOOKUPS
 
 PCAPS = Path(__file__).parents[3] / "pcaps"
 CONFIG = ("-c", str(PCAPS / "services.yaml"))
@@ -25,6 +26,17 @@ TCP, CUT, FOREIGN = (str(PCAPS / name) for name in ("tcp.pcap", "cut.pcap", "for
         [TCP, *CONFIG, "-w", TCP],
         [TCP, *CONFIG, "--address", "2001:db8::1::"],
         [TCP, *CONFIG, "--source-mac", "02:00"],
+        [TCP, *CONFIG, "--at", "5=new.yaml"],
+        [TCP, *CONFIG, "--muxes", "0"],
+        [TCP, *CONFIG, "--lose", "mux1@1s"],
+        [TCP, *CONFIG, "--muxes", "2", "--lose", "mux3@1s"],
+        [TCP, *CONFIG, "--muxes", "3", "--lose", "mux1@1s", "--lose", "mux1@2s"],
+        [TCP, *CONFIG, "--muxes", "2", "--lose", "web1@1s"],
+        [TCP, *CONFIG, "--map", "192.0.2.7"],
+        [TCP, *CONFIG, "--map", "192.0.2.7=192.0.2.1", "--map", "192.0.2.7=192.0.2.2"],
+        [TCP, *CONFIG, "--flows-csv", TCP],
+        [TCP, *CONFIG, "--flows-csv", "out", "-w", "./out"],
+        [TCP, "--to", "lo", "--muxes", "2"],
     ],
 )
 def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +96,66 @@ def test_packets_of_foreign_link_types_are_reported(capsys: pytest.CaptureFixtur
     assert "; 3 skipped (link type 220 is not Ethernet, raw IP, Linux cooked, loopback or PPP)" in out
     assert run(["replay", FOREIGN, *CONFIG, "--json", "--loop", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["skipped"] == {"220": 6}
+
+
+def test_unknown_mux_is_named_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--muxes", "2", "--lose", "mux3@1s"]) == 2
+    assert "--lose: unknown mux mux3: --muxes 2 makes mux1, mux2" in capsys.readouterr().err
+
+
+def test_lookups_by_result(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG]) == 0
+    out = capsys.readouterr().out
+    assert "look-up" in out and "limited" not in out  # only those that occurred
+    assert run(["replay", TCP, *CONFIG, "--json"]) == 0
+    assert {*LOOKUPS} == {*json.loads(capsys.readouterr().out)["lookups"]}
+
+
+def test_changes_flows_and_muxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new, flows = tmp_path / "new.yaml", tmp_path / "flows.csv"
+    new.write_text(Path(CONFIG[1]).read_text().replace("10.1.1.2, port: 8080}", "10.1.1.2, port: 8081}"))
+    at = ["--at", f"1ms={new}", "--muxes", "2", "--lose", "mux1@2ms", "--flows-csv", str(flows)]
+    assert run(["replay", TCP, *CONFIG, *at]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("mux2", "change", "continued", "draining", "mux1 lost", "0.001 s"))
+    assert " to VIPs: " in out
+    assert run(["replay", TCP, *CONFIG, *at, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(each["at_s"], each["change"]) for each in said["changes"]] == [(0.001, str(new)), (0.002, "mux1 lost")]
+    assert {*said["changes"][0]["effect"]} == {"continued", "broken", "lost", "draining"}
+    assert sum(mux["packets"] for mux in said["muxes"].values()) == said["packets"] == 18
+    rows = flows.read_text().splitlines()
+    assert rows[0].startswith("protocol,source,source_port,vip,") and len(rows) == 1 + said["flows"]["all"]
+
+
+def test_flows_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--flows-csv", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("protocol,source,") and "verdict" not in out and "verdict" in err
+
+
+def test_change_after_the_end_is_named_after_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--at", f"1h={CONFIG[1]}"]) == 1
+    out, err = capsys.readouterr()
+    assert f"{TCP}: 18 packets in " in out
+    assert err.startswith(f"lbmux: {CONFIG[1]} at 3600 s: the capture ends at ")
+
+
+def test_invalid_change_is_found_before_the_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = tmp_path / "new.yaml"
+    new.write_text(Path(CONFIG[1]).read_text().replace("port: 53", "port: 0"))
+    assert run(["replay", TCP, *CONFIG, "--at", f"1s={new}"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"lbmux: {new}:15: services[1].port: should be 1 to 65535, or `any`\n"
+        f"lbmux: {new}: cannot come into force at 1 s of the capture\n",
+    )
+
+
+def test_destination_is_mapped_to_a_vip(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", TCP, *CONFIG, "--map", "192.0.2.1=192.0.2.9"]) == 0
+    out = capsys.readouterr().out
+    assert "not_vip" in out and "packets with another destination" in out.replace("\n", " ")
 
 
 def test_loop(capsys: pytest.CaptureFixture[str]) -> None:

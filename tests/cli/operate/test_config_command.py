@@ -8,6 +8,8 @@ import pytest
 
 from lbmux.cli.main import run
 
+PCAPS = Path(__file__).parents[3] / "pcaps"
+CAPTURE, SEVERAL = (str(PCAPS / name) for name in ("tcp.pcap", "sll.pcap"))
 GOOD = """\
 services:
   - name: web
@@ -61,6 +63,29 @@ def test_standard_input_is_compared(
 def test_a_file_that_does_not_exist_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "check", str(tmp_path / "none.yaml")]) == 3
     assert capsys.readouterr().out == f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_a_capture_gives_a_configuration_that_replay_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "made.yaml"
+    assert run(["config", "from-capture", CAPTURE, "--backends", "2"]) == 0
+    file.write_text(capsys.readouterr().out)
+    assert run(["config", "check", str(file)]) == 0
+    assert run(["replay", CAPTURE, "-c", str(file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert said["verdicts"]["forwarded"]["packets"] == said["packets"]
+    assert {name.rpartition("/")[2] for name in said["backends"]} == {"h1", "h2"}
+
+
+def test_services_that_are_left_out_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "from-capture", SEVERAL, "--services", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.count("- name: "), out.count("dip: ")) == (1, 4)
+    assert "1 more service left out: see --services" in err
+
+
+def test_a_capture_without_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "from-capture", str(PCAPS / "empty.pcap")]) == 1
+    assert "no TCP SYN and no UDP request to an address that can be a VIP in 0 packets" in capsys.readouterr().err
 
 
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
