@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import context_at, frame, frame_end, service_limit, settings
 from lbmux.datapath.hashing import murmur3_wide
-from lbmux.datapath.headers import ACK, FIN, RST, SYN, TCP_PROTOCOL, tcp
+from lbmux.datapath.headers import tcp
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u32, u64
 from lbmux.datapath.mux import service_of
 from lbmux.datapath.parse import PARSED, parse
@@ -21,6 +21,7 @@ from lbmux.datapath.tables import Sizes, settings_row
 from lbmux.frames.captured_frames import CapturedFrames, address_of
 from lbmux.targets.native import Worker, context_row, enter
 from lbmux.targets.regions import Tables
+from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL
 
 CAPTURED_FLOW = layout(
     ("source_high", "u8"),

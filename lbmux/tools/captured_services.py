@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, from_pair
 from lbmux.config.models import Service, over_limits
-from lbmux.datapath.headers import TCP_PROTOCOL
 from lbmux.errors import CaptureError, LbmuxError
 from lbmux.plurals import counted
 from lbmux.tools.captured_flows import OPENED, REPLY, CapturedFlows, plain_worker
 from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 DIPS = {4: ip_network("198.18.0.0/15"), 6: ip_network("2001:2::/48")}
 """The invented backends' addresses are from these networks, which are for benchmarks (RFC 2544, RFC 5180)."""

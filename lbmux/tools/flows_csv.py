@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any, TextIO
 
 from lbmux.addresses import from_pair, port_from_wire
-from lbmux.datapath.headers import TCP_PROTOCOL
 from lbmux.tools.captured_flows import BROKEN, LOST
 from lbmux.tools.replay_pool import ReplayPool
+from lbmux.wire.numbers import TCP_PROTOCOL
 
 COLUMNS = (
     "protocol", "source", "source_port", "vip", "port", "service", "backends", "first_s", "last_s", "packets", "bytes",
