@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 
 ETH_P_ALL, ETH_P_IP = 3, (0x0800).to_bytes(2)
@@ -92,6 +93,22 @@ def started(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon
     finally:
         daemon.process.kill()
         daemon.process.wait()
+
+
+def wait_for_hosts(mux: Daemon, *hosts: str, seconds: float = 20.0) -> None:
+    """Wait until the mux has heard from these hosts, and all backends that are up are in its tables.
+
+    On a busy machine even the probes of a host whose agent is ready are late at times.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        backends = ask(mux.control, "health")["health"]
+        silent = [one for one in backends if one["host"] in hosts and "does not answer through" in one["reason"]]
+        rows = {(row["service"], row["backend"]) for row in ask(mux.control, "backends")["backends"]}
+        if not silent and {(one["service"], one["backend"]) for one in backends if one["state"] == "up"} <= rows:
+            return
+        assert time.monotonic() < deadline, f"{backends}\n{mux.log}"
+        time.sleep(0.02)
 
 
 class Wire:

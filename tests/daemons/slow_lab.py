@@ -10,7 +10,7 @@ from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route
-from tests.daemons.running_daemons import READY, START_S, Daemon, started
+from tests.daemons.running_daemons import READY, START_S, Daemon, running, started, wait_for_hosts
 
 CLIENT, CLIENT6 = "198.51.100.2", "2001:db8:100::2"
 VIPS = {4: VIP, 6: VIP6}
@@ -56,16 +56,19 @@ def balanced(
     agent_options: tuple[str, ...] = (),
     **more: Any,
 ) -> Iterator[Daemon]:
-    """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it."""
+    """The mux, ``options`` its own, with its hosts' agents beside it; the router sends both VIPs to it.
+
+    The agents first: a mux gives no traffic to a host that has not answered its probes for a while.
+    """
     lab.write_config(configuration(hosts, **more))
     to_one_mux(lab)
     forget_path_mtus(lab)
     with contextlib.ExitStack() as stack:
-        mux = stack.enter_context(started(lab, "mux1", "mux", *options))
         agents = [stack.enter_context(started(lab, f"host{n}", "agent", *agent_options)) for n in hosts]
-        mux.wait_for(READY["mux"], START_S)
         for agent in agents:
             agent.wait_for(READY["agent"], START_S)
+        mux = stack.enter_context(running(lab, "mux1", "mux", *options))
+        wait_for_hosts(mux, *(dip.format(n) for dip in DIPS.values() for n in hosts))
         yield mux
 
 

@@ -108,7 +108,7 @@ def test_across_two_muxes(lab: Lab) -> None:
         send(lab, "client", packet)
 
     with (
-        balanced(lab, muxes=list(muxes)) as mux1,
+        balanced(lab, muxes=[*muxes, "2001:db8:0:1::2", "2001:db8:0:2::2"]) as mux1,
         running(lab, "mux2", "mux") as mux2,
         served(lab, 4, "udp", echo),
         client_socket(lab, 4, "udp") as sock,

@@ -11,6 +11,7 @@ from lbmux.lab.lab import Lab
 from tests.daemons.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
 
 pytestmark = pytest.mark.root
+GATEWAY = "198.51.100.1"
 TCP_REPAIR = 19
 """linux/tcp.h: a socket that is closed so goes without a word, as if it had never been."""
 
@@ -26,6 +27,15 @@ def listeners(lab: Lab) -> Iterator[list[socket.socket]]:
         sock.close()
 
 
+@pytest.fixture
+def patient_client(lab: Lab) -> Iterator[None]:
+    """The client repeats a segment after a second: all hosts have been asked about the one before by then."""
+    way = ["ip", "route", "add", f"{VIPS[4]}/32", "via", GATEWAY, "rto_min", "1s"]
+    lab.run("client", way, check=True, timeout=10)
+    yield
+    lab.run("client", ["ip", "route", "del", f"{VIPS[4]}/32"], check=True, timeout=10)
+
+
 def accepted(listeners: list[socket.socket]) -> socket.socket:
     """The connection, at whichever host it came to."""
     ready, _, _ = select.select(listeners, [], [], 5)
@@ -39,7 +49,7 @@ def held(lab: Lab) -> int:
 
 @pytest.mark.parametrize("agents", [("--driver", "tun"), ("--driver", "xdp", "--detach-on-exit")], ids=["tun", "xdp"])
 def test_all_hosts_are_asked_before_a_client_gets_a_reset(
-    lab: Lab, listeners: list[socket.socket], agents: tuple[str, ...]
+    lab: Lab, listeners: list[socket.socket], patient_client: None, agents: tuple[str, ...]
 ) -> None:
     with balanced(lab, agent_options=agents) as mux, client_socket(lab, 4, "tcp") as client:
         client.connect((VIPS[4], PORT["tcp"]))

@@ -47,10 +47,10 @@ def test_traces_a_forwarded_frame_with_its_steps(lab: Lab, mux: Daemon) -> None:
 
 
 def test_traces_only_what_is_dropped(lab: Lab, mux: Daemon) -> None:
-    (frame,) = trace(lab, mux, ["-n", "1", "drop"], [syn(4100), syn(4101, 81), syn(4102)])
+    (frame,) = trace(lab, mux, ["-n", "1", f"drop and src host {CLIENT}"], [syn(4100), syn(4101, 81), syn(4102)])
     assert frame["line"].startswith(f"{CLIENT}:4101 > {VIP}:81")
     assert (frame["verdict"], frame["kind"], frame["service"], frame["left"]) == ("denied", "drop", "closed", None)
-    assert f"keep {CLIENT} out" in frame["steps"][-1]["found"]
+    assert f"exclude {CLIENT}" in frame["steps"][-1]["found"]
 
 
 def test_traces_passed_frames_by_verdict(lab: Lab, mux: Daemon) -> None:
@@ -172,7 +172,7 @@ def test_traces_what_the_kernel_forwards_and_drops(lab: Lab, kernel_mux: Daemon)
     assert (frame["verdict"], frame["service"], frame["backend"]) == ("forwarded", "web", "h1")
     assert (frame["interface"], frame["left_by"]) == ("eth0", "eth0")
     assert 0 < time.time() - frame["time_ns"] / 1e9 < 60
-    (dropped,) = trace(lab, kernel_mux, ["-n", "1", "drop"], [syn(4100), syn(4101, 81)])
+    (dropped,) = trace(lab, kernel_mux, ["-n", "1", f"drop and src host {CLIENT}"], [syn(4100), syn(4101, 81)])
     assert (dropped["line"].split()[0], dropped["verdict"]) == (f"{CLIENT}:4101", "denied")
     counted = {row["verdict"]: row["packets"] for row in ask(kernel_mux.control, "counters")["verdicts"]}
     assert counted["denied"] == 2, "by the programs that record, too"

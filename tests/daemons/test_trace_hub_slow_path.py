@@ -12,15 +12,17 @@ from tests.daemons.running_daemons import READY, START_S, configuration, service
 from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, trace, trace_hub, tshark, way
 
 pytestmark = pytest.mark.root
+ICMP_OF_CLIENT = f"icmp and src host {CLIENT}"
+"""A host without an agent sends ICMP errors about the probes of its mux."""
 
 
 @DRIVERS
 def test_traces_a_ping_and_its_answer(lab: Lab, driver: str, tmp_path: Path) -> None:
     ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
     with mux_with(lab, driver) as mux:
-        (frame,) = trace(lab, mux, ["-n", "1", "icmp"], [ping])
-        capture(lab, mux, tmp_path / "x", ["-n", "1", "icmp"], [ping])
-        capture(lab, mux, tmp_path / "y", ["-n", "1", "--at", "out", "icmp"], [ping])
+        (frame,) = trace(lab, mux, ["-n", "1", ICMP_OF_CLIENT], [ping])
+        capture(lab, mux, tmp_path / "x", ["-n", "1", ICMP_OF_CLIENT], [ping])
+        capture(lab, mux, tmp_path / "y", ["-n", "1", "--at", "out", ICMP_OF_CLIENT], [ping])
     assert (frame["verdict"], frame["kind"]) == ("icmp", "pass")
     assert way(frame) == [
         ("parse", "ICMP has no ports, so the slow path handles it"),
@@ -31,7 +33,7 @@ def test_traces_a_ping_and_its_answer(lab: Lab, driver: str, tmp_path: Path) -> 
     came, answer = tshark(tmp_path / "x", *fields)
     said = "verdict icmp (pass), slow path: echo_answered"
     assert came == [f"in: {said}", "eth0", "8", "0x00000001"]
-    assert answer[:3] == [f"out: {said}, in answer to {CLIENT} > {VIP} icmp, 36 bytes", "eth0", "0"]
+    assert answer[:3] == [f"out: {said}, in response to {CLIENT} > {VIP} icmp, 36 bytes", "eth0", "0"]
     assert tshark(tmp_path / "y", *fields) == [answer], "what was sent is out, also alone"
 
 
@@ -41,9 +43,9 @@ def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, dri
     error = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / quote)
     large = bytes(IP(src=CLIENT, dst=VIP, flags="DF") / TCP(sport=4701, dport=80) / bytes(1460))
     with mux_with(lab, driver) as mux:
-        (forwarded,) = trace(lab, mux, ["-n", "1", "icmp"], [error])
+        (forwarded,) = trace(lab, mux, ["-n", "1", ICMP_OF_CLIENT], [error])
         (too_big,) = trace(lab, mux, ["-n", "1", "src port 4701"], [large])
-        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [error])
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", ICMP_OF_CLIENT], [error])
     assert dict(way(forwarded))["backend"].startswith("h1 by its slot: 10.1.1.2"), "of the flow that is meant"
     assert way(forwarded)[-2:] == [
         ("slow path", "icmp_forwarded"), ("sent", "10.0.1.2 > 10.1.1.2 protocol 4, 88 bytes, eth0"),
@@ -58,7 +60,7 @@ def test_traces_an_error_about_a_flow_and_a_packet_that_is_too_big(lab: Lab, dri
 def test_captures_what_the_slow_path_sent_without_its_tunnel(lab: Lab, tmp_path: Path) -> None:
     error = IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=4700)
     with mux_with(lab, "packet", tunnel={"kind": "gue1", "gue_port": 7000}) as mux:
-        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", "icmp"], [bytes(error)])
+        capture(lab, mux, tmp_path / "x", ["-n", "1", "--inner", "--at", "out", ICMP_OF_CLIENT], [bytes(error)])
     (inner,) = rdpcap(str(tmp_path / "x"))
     assert (inner[IP].src, inner[IP].dst, inner[IP].ttl) == (CLIENT, VIP, 62) and len(inner[IP]) == len(error)
     assert bytes(inner[ICMP]) == bytes(error[ICMP])
@@ -89,7 +91,7 @@ def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp
     over = bytes(IP(src=CLIENT, dst=VIP, id=81, proto=17, frag=180) / bytes(64))
     packets = [ping, about_nothing, last, over]
     with mux_with(lab, driver) as mux:
-        dropped = trace(lab, mux, ["-n", "2", "drop"], packets)
+        dropped = trace(lab, mux, ["-n", "2", f"drop and src host {CLIENT}"], packets)
         capture(lab, mux, file, ["-n", "2", "--at", "drop", f"src host {CLIENT}"], packets)
     assert [(frame["verdict"], frame["kind"], frame["dropped"], way(frame)[-1][1]) for frame in dropped] == [
         ("icmp", "pass", True, "icmp_no_flow: dropped"), ("fragment", "pass", True, "fragment_overlap: dropped"),
@@ -120,6 +122,6 @@ def test_traces_packets_sent_by_an_agents_slow_path(lab: Lab, driver: str) -> No
     assert way(returned)[1:] == [
         ("slow path", "returned_reset"), ("sent", f"{VIP}:80 > {CLIENT}:4900 tcp [R], 40 bytes, route"),
     ]  # fmt: skip
-    assert way(one)[-1] == ("slow path", "nothing yet: a fragment that waits for others, or left to the kernel's stack")
+    assert way(one)[-1] == ("slow path", "nothing yet: a fragment is held, or the packet is left to the kernel's stack")
     assert [step for step, _ in way(other)[-2:]] == ["slow path", "sent"]
     assert way(other)[-1][1].startswith(f"{CLIENT}:4901 > 10.1.1.2:8080 udp, 2028 bytes, lbmux")

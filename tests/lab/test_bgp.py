@@ -169,14 +169,14 @@ def test_a_mux_without_backends_is_a_last_resort_and_never_withdraws_for_that(la
         until(lambda: ways(router) == {VIP: {WAY["mux1"]}})
         with announcing(lab, "mux2", speaker):
             until(lambda: ways(router) == {VIP: set(WAY.values())})
-            ask(mux.control, "override", order="disable", backend="h1")
+            ask(mux.control, "override", override="disable", backend="h1")
             until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
             said = ask(mux.control, "bgp")
             assert said["prefixes"] == said["last_resort"] == [f"{VIP}/32"]
         until(lambda: ways(router) == {VIP: {WAY["mux1"]}})
         with announcing(lab, "mux2", speaker):
             until(lambda: ways(router) == {VIP: {WAY["mux2"]}})
-            ask(mux.control, "override", order=None, backend="h1")
+            ask(mux.control, "override", override=None, backend="h1")
             until(lambda: ways(router) == {VIP: set(WAY.values())})
             assert ask(mux.control, "bgp")["last_resort"] == []
 
