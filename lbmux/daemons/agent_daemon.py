@@ -27,7 +27,7 @@ from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.reply_hold import release_if_unused
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
-from lbmux.daemons.socket_upkeep import SocketUpkeep
+from lbmux.daemons.socket_sync_task import SocketSyncTask
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.tunnel_sockets import tunnel_sockets
 from lbmux.linux.next_hops import addresses
@@ -36,7 +36,7 @@ from lbmux.linux.sock_diag import Connections
 from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.snapshot import Snapshot
-from lbmux.tables.upkeep import Upkeep
+from lbmux.tables.socket_sync import SocketSync
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.native import Worker
 from lbmux.tracing.trace_hub import TraceHub
@@ -101,13 +101,13 @@ class AgentDaemon(Daemon[Options]):
 
     async def _build_packet_path(self) -> None:
         options, driver, stack, interface = self.options, self.driver, self.stack, self.options.interface
-        upkeep = Upkeep(self.agent, Worker(driver.tables, driver.worker))
-        self.path: AgentPath = PuntPath(interface, self.agent, upkeep, stack)
+        socket_sync = SocketSync(self.agent, Worker(driver.tables, driver.worker))
+        self.path: AgentPath = PuntPath(interface, self.agent, socket_sync, stack)
         if driver.kernel is None:
-            self.path = TunPath(interface, self.agent, upkeep, stack, detach_on_exit=options.detach_on_exit)
+            self.path = TunPath(interface, self.agent, socket_sync, stack, detach_on_exit=options.detach_on_exit)
         await self.path.open(driver.worker)
         connections = stack.enter_context(Connections())
-        self.socket_upkeep = SocketUpkeep(self.agent, upkeep, connections, self.path.slow.counts)
+        self.socket_sync_task = SocketSyncTask(self.agent, socket_sync, connections, self.path.slow.counts)
 
     def _build_health(self) -> None:
         self.health = AgentHealth(self.options.health_token)
@@ -133,15 +133,15 @@ class AgentDaemon(Daemon[Options]):
 
     async def start(self) -> None:
         enter, driver = self.stack.enter_async_context, self.driver
-        await self.socket_upkeep.run_once()
+        await self.socket_sync_task.run_once()
         self.path.start()
         await self.path.configure(self.reloader.running.effective)
         if driver.kernel is not None:
             await enter(Egress(driver.kernel, self.about).running())
         start(driver, is_agent=True)
         await enter(self.interface_watch.running())
-        await self.socket_upkeep.run_once()  # for connections that opened before a program saw their first packets
-        await enter(self.socket_upkeep.running())
+        await self.socket_sync_task.run_once()  # for connections that opened before a program saw their first packets
+        await enter(self.socket_sync_task.running())
         if driver.kernel is not None:
             await asyncio.to_thread(release_if_unused)
         if driver.stays:  # super-frames must stay off while the kernel forwards without this process

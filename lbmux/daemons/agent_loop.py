@@ -86,4 +86,4 @@ class AgentLoop:
         hairpin = verdicts == Verdict.HAIRPIN
         if hairpin.any():
             self._tun.send(self._batch, Verdict.HAIRPIN + 1, least=Verdict.HAIRPIN)
-            verdicts[hairpin] = Verdict.NOT_HERE  # the raw sender must not send them
+            verdicts[hairpin] = Verdict.NO_LOCAL_BACKEND  # the raw sender must not send them

@@ -22,7 +22,7 @@ from lbmux.frames.tun import Tun
 from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
 from lbmux.linux.sock_diag import Connections
 from lbmux.tables.agent_tables import AgentTables, advmss, ports_of
-from lbmux.tables.upkeep import Upkeep
+from lbmux.tables.socket_sync import SocketSync
 from lbmux.targets.native import Worker
 
 PUNT_DEVICE = "lbmux-up%d"
@@ -41,9 +41,11 @@ class AgentPath:
     is_beside_kernel = False
     device = DEVICE
 
-    def __init__(self, interface: str, agent: AgentTables, upkeep: Upkeep, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(
+        self, interface: str, agent: AgentTables, socket_sync: SocketSync, stack: contextlib.AsyncExitStack
+    ) -> None:
         """``stack`` closes what ``open`` opens."""
-        self._agent, self._upkeep, self._stack = agent, upkeep, stack
+        self._agent, self._socket_sync, self._stack = agent, socket_sync, stack
         self._interface = interface
 
     async def open(self, worker: int) -> None:
@@ -53,7 +55,7 @@ class AgentPath:
         self.tun = enter(Tun(self.device, CAPACITY))
         await asyncio.to_thread(_bring_up, self.tun.name)
         sender, connections = enter(RawSender(MARK, CAPACITY)), enter(Connections())
-        self.slow = SlowAgent(agent, Worker(tables, worker), self.tun, sender, connections, self._upkeep)
+        self.slow = SlowAgent(agent, Worker(tables, worker), self.tun, sender, connections, self._socket_sync)
         self.loop = AgentLoop(
             self.ring, self.tun, sender, Worker(tables, worker), self.slow, beside=self.is_beside_kernel
         )
@@ -78,12 +80,12 @@ class TunPath(AgentPath):
         self,
         interface: str,
         agent: AgentTables,
-        upkeep: Upkeep,
+        socket_sync: SocketSync,
         stack: contextlib.AsyncExitStack,
         *,
         detach_on_exit: bool,
     ) -> None:
-        super().__init__(interface, agent, upkeep, stack)
+        super().__init__(interface, agent, socket_sync, stack)
         self._detach_on_exit, self._is_nat = detach_on_exit, agent.mode != LOCAL
 
     async def open(self, worker: int) -> None:

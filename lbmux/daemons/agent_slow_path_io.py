@@ -24,7 +24,7 @@ from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
-from lbmux.tables.upkeep import Upkeep, one_socket
+from lbmux.tables.socket_sync import SocketSync, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, by_route, note_slow_path
@@ -54,11 +54,17 @@ class SlowAgent:
     """The agent loop calls it with every batch."""
 
     def __init__(
-        self, agent: AgentTables, worker: Worker, tun: Tun, sender: RawSender, connections: Connections, upkeep: Upkeep
+        self,
+        agent: AgentTables,
+        worker: Worker,
+        tun: Tun,
+        sender: RawSender,
+        connections: Connections,
+        socket_sync: SocketSync,
     ) -> None:
         """``worker``: its own, on the agent's tables; it runs between two batches of the loop."""
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
-        self._connections, self._upkeep = connections, upkeep
+        self._connections, self._socket_sync = connections, socket_sync
         self._slow = AgentSlowPath(self._host())
         self._one, self._room = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
         self._identification = 0
@@ -84,7 +90,7 @@ class SlowAgent:
         for index in np.flatnonzero(others).tolist():
             packet = read_frame(_frame(batch, index)) if batch.verdict[index] == Verdict.NOT_TRANSLATED else None
             if packet is None or not any(source.dip == packet.source for source in self._agent.sources):
-                batch.verdict[index] = Verdict.NOT_HERE
+                batch.verdict[index] = Verdict.NO_LOCAL_BACKEND
 
     def counters(self) -> dict[str, int]:
         return dict(sorted(self._slow.counts.items()))
@@ -106,7 +112,7 @@ class SlowAgent:
         now = time.monotonic()
         for index in np.flatnonzero(_OUTBOUND[batch.verdict[: batch.count]]).tolist():
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
-            batch.verdict[index] = Verdict.NOT_HERE  # the raw sender must not send it
+            batch.verdict[index] = Verdict.NO_LOCAL_BACKEND  # the raw sender must not send it
             if index >= len(event):
                 self._reply(verdict, frame, now)
                 continue
@@ -125,7 +131,7 @@ class SlowAgent:
             found = self._slow.without_entry(frame, now)
             if found == Adopted.KNOWN:
                 self._again(frame)
-            elif found == Adopted.UNSEEN:
+            elif found == Adopted.UNCHECKED:
                 self._send(frame)
 
     def _again(self, frame: bytes) -> None:
@@ -141,17 +147,17 @@ class SlowAgent:
     def _adopt(self, flow: Flow) -> Adopted:
         """Make a flow entry if this host has the connection; ``flow`` has the DIP in place of the VIP."""
         if not self._agent.knows_sockets_of(flow.vip):
-            return Adopted.UNSEEN
+            return Adopted.UNCHECKED
         try:
             if not self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port):
                 return Adopted.GONE
         except OSError:  # the kernel cannot list its sockets
-            return Adopted.UNSEEN
+            return Adopted.UNCHECKED
         socket_ = one_socket(
             to_pair(flow.vip), port_to_wire(flow.vip_port), to_pair(flow.client), port_to_wire(flow.client_port),
             flow.protocol,
         )  # fmt: skip
-        return Adopted.HELD if self._upkeep.adopt(socket_) is None else Adopted.KNOWN
+        return Adopted.AMBIGUOUS if self._socket_sync.adopt(socket_) is None else Adopted.KNOWN
 
     def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
         """VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
@@ -200,7 +206,7 @@ class SlowAgent:
         try:
             return self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
         except OSError:  # the kernel cannot list its sockets: trust the mux and the table
-            self._slow.counts["unknown_not_told"] += 1
+            self._slow.counts["unknown_unchecked"] += 1
             return True
 
     def _load(self, frame: bytes, flags: int = 0) -> None:

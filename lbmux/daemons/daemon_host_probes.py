@@ -25,7 +25,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
-from lbmux.tables.host_probes import asked
+from lbmux.tables.host_probes import probe_paths
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
@@ -86,7 +86,7 @@ class HostProbes:
             self._port = config.tunnel.probe_port
             for version, sock in self._sockets.items():
                 attach(sock, tcp_to(self._port, version))
-        self._ways = asked(config, tuple(self._local))
+        self._ways = probe_paths(config, tuple(self._local))
         if self._ways:
             await self._write(config.model_copy(update={"services": tuple(map(bare, config.services))}))
         self._checks.configure(self._ways, time.time())

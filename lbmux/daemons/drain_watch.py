@@ -73,7 +73,7 @@ class DrainWatch(Generic[State]):
             try:
                 await self._poll(self._clock())
             except LbmuxError as error:
-                log.error("backends that have left are still in force: %s", error)
+                log.error("removed backends are still in force: %s", error)
 
     async def _poll(self, now: float) -> None:
         """``now``: seconds since 1970."""
@@ -89,7 +89,7 @@ class DrainWatch(Generic[State]):
         if gone := removal.finished(overrides, wanted, here.rows, without_flows, now):
             await self._reloader.follow(lambda _, current: (removal.without(current, gone), sorted(gone)))
             for key in sorted(gone):
-                log.info("backend %s of service %s has left", key[1], key[0])
+                log.info("backend %s of service %s is removed", key[1], key[0])
 
     def _without_weight(self, services: Sequence[Service]) -> set[BackendKey]:
         """Searched once per configuration: thousands of backends every second would cost packets their turn."""

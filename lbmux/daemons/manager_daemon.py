@@ -41,4 +41,4 @@ async def serve(options: ManagerOptions) -> None:
         ready()
         await stop.wait()
         notify("STOPPING=1")
-    log.info("stopped; goodbye")
+    log.info("stopped")

@@ -40,6 +40,6 @@ class NextHopUpdates:
     def _changed(self, destination: Address, hop: NextHop | None) -> None:
         for one in self._tables:
             one.set_next_hop(destination, hop)
-        log.info("next hop of %s: %s", destination, hop or "not known")
+        log.info("next hop of %s: %s", destination, hop or "unknown")
         if hop is not None:
             self._loop.retry()

@@ -105,4 +105,4 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
         await daemon.stopping.wait()
         notify("STOPPING=1")
         await daemon.stop()
-    log.info("stopped; goodbye")
+    log.info("stopped")

@@ -62,9 +62,9 @@ from lbmux.wire.numbers import ACK, RST, SYN, TCP_PROTOCOL
 
 DELIVERED, REPLIED, NO_HEADROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_HEADROOM)
 HAIRPIN = int(Verdict.HAIRPIN)
-NOT_HERE, CONGESTED = int(Verdict.NOT_HERE), int(Verdict.CONGESTED)
+NO_LOCAL_BACKEND, CONGESTED = int(Verdict.NO_LOCAL_BACKEND), int(Verdict.CONGESTED)
 NOT_TRANSLATED, OUT_OF_TABLE = int(Verdict.NOT_TRANSLATED), int(Verdict.OUT_OF_TABLE)
-UNKNOWN_CONNECTION, RESET_HELD = int(Verdict.UNKNOWN_CONNECTION), int(Verdict.RESET_HELD)
+UNKNOWN_CONNECTION, RESET_SUPPRESSED = int(Verdict.UNKNOWN_CONNECTION), int(Verdict.RESET_SUPPRESSED)
 UNKNOWN_REPLY, UNTRACKED = int(Verdict.UNKNOWN_REPLY), int(Verdict.UNTRACKED)
 REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
 V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3, 5, 11, 12
@@ -112,7 +112,7 @@ def inbound(context, worker, now):
         context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol
     )
     if target < 0:
-        return NOT_HERE, int64(-1)
+        return NO_LOCAL_BACKEND, int64(-1)
     if target >= endpoint_limit(context):
         return OUT_OF_TABLE, int64(-1)
     if not combine_ecn(start, packet, tunnel.ecn):
@@ -253,7 +253,7 @@ def outbound(context, worker, now):
         return NOT_TRANSLATED, int64(-1)
     if is_refused and endpoint.checks_sockets != 0:
         count_lookup(context, worker, LOST)
-        return RESET_HELD, target
+        return RESET_SUPPRESSED, target
     count_lookup(context, worker, HIT)
     vip_port = endpoint.vip_port if endpoint.vip_port != 0 else port
     verdict = translate_reply(context, start, packet, endpoint, vip_port)
@@ -356,7 +356,7 @@ def reset_from_vip(context, setting, worker, packet, port, now):
     if find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, True, now) < 0:
         return NOT_TRANSLATED, int64(-1)
     count_lookup(context, worker, LOST)
-    return RESET_HELD, target
+    return RESET_SUPPRESSED, target
 
 
 @step

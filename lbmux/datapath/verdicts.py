@@ -58,11 +58,14 @@ class Verdict(IntEnum):
     DENIED = DROPS + 1, "the access list denies the source"
     NO_HEADROOM = DROPS + 2, "the frame could not grow or shrink"
     NOT_A_MUX = DROPS + 3, "agent: a tunnel packet from an address that is not a mux"
-    NOT_HERE = DROPS + 4, "agent: a tunnel packet for a VIP without a backend on this host"
+    NO_LOCAL_BACKEND = DROPS + 4, "agent: a tunnel packet for a VIP without a backend on this host"
     UNSENT = DROPS + 5, "the interface accepted no more frames"
     OUT_OF_TABLE = DROPS + 6, "an index beyond its table; never happens, but proves the bound to the kernel's verifier"
     CONGESTED = DROPS + 7, "agent: a router marked congestion, and the sender does not support ECN (RFC 6040)"
-    RESET_HELD = DROPS + 8, "agent: a RST for a connection that this host does not have; the next packet is asked about"
+    RESET_SUPPRESSED = (
+        DROPS + 8,
+        "agent: a RST for a connection that this host does not have; the next packet is asked about",
+    )
 
     @property
     def kind(self) -> Kind:

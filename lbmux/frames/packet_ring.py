@@ -202,7 +202,7 @@ def _interface_index(interface: str) -> int:
     try:
         return socket.if_nametoindex(interface)
     except OSError as error:
-        raise SetupError(f"interface {interface}", "there is none of that name", "`ip link` lists them") from error
+        raise SetupError(f"interface {interface}", "not found", "`ip link` lists them") from error
 
 
 def _stride(sock: socket.socket, interface: str) -> int:

@@ -301,7 +301,7 @@ def addresses(interface: str | None = None) -> list[Address]:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=interface) if interface else [None]
         if not index:
-            raise SetupError(f"interface {interface}", "there is none of that name", "`ip link` lists them")
+            raise SetupError(f"interface {interface}", "not found", "`ip link` lists them")
         selected = {"index": index[0]} if interface else {}
         found = [*ip.get_addr(family=socket.AF_INET, **selected), *ip.get_addr(family=socket.AF_INET6, **selected)]
     texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)

@@ -39,7 +39,7 @@ def set_features(interface: str, wanted: Mapping[str, bool]) -> dict[str, bool]:
     before = _every_feature(interface)
     hint = f"`ethtool -k {interface}` lists the features and which are fixed"
     for name in wanted.keys() - before.keys():
-        raise SetupError(f"interface {interface}", f"offloads: this kernel knows no {name}", hint)
+        raise SetupError(f"interface {interface}", f"offloads: this kernel has no feature {name}", hint)
     changed = {name: before[name] for name, value in wanted.items() if before[name] != value}
     for name in changed:
         if name == "lro":

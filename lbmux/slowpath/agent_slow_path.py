@@ -48,9 +48,9 @@ class Adopted(Enum):
     """The outcome of checking the host's sockets for a reply without a flow entry. The value is its counter."""
 
     KNOWN = "reply_adopted"  # the connection has been entered again
-    HELD = "reply_held"  # several VIPs lead to its port: its sender retransmits until a client's packet names one
+    AMBIGUOUS = "reply_ambiguous"  # several VIPs map to its port: dropped until a packet from the client names one
     GONE = "reply_without_connection"  # no socket has this connection
-    UNSEEN = "reply_unseen"  # its sockets are in another namespace: it leaves unchanged
+    UNCHECKED = "reply_unchecked"  # its sockets are in another namespace: it leaves unchanged
 
 
 @dataclass(frozen=True)

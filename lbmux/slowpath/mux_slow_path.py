@@ -261,16 +261,16 @@ class MuxSlowPath:
         """Handle an ICMP error about an outer packet that we sent to a host, if it is credible."""
         said = read_outer_error(packet, self.context.hosts)
         if said is None or carrier(said.quote) not in self.context.hosts[said.host]:
-            return self._dropped("outer_error_not_believed")
+            return self._dropped("outer_error_ignored")
         inner = inside(said.quote, *self.context.ports, is_quoted=True)
         flow = None if inner is None else _flow(inner)
         backend, is_known = (None, False) if flow is None else self._backend_at(flow, said.host)
         if inner is not None and (inner.destination not in self.context.vips or (flow and backend is None)):
-            return self._dropped("outer_error_not_believed")
+            return self._dropped("outer_error_ignored")
         if said.mtu_bytes is not None:
             mtu_bytes = said.least(0 if is_known else self.context.settings.path_mtu_floor)
             if mtu_bytes is None:
-                return self._dropped("outer_error_not_believed")
+                return self._dropped("outer_error_ignored")
             self.mtus.learn(said.host, mtu_bytes, now)
             self.counts["path_mtu_learned"] += 1
         return [] if inner is None or backend is None else self._relay_error(said, inner, backend, now)

@@ -1,4 +1,4 @@
-"""Fills one copy of the address map, which has every address that the data path knows.
+"""Fills one copy of the address map, which holds every address that the data path looks up.
 
 The data path's own hash function (datapath.match) places the entries, so the two cannot disagree.
 """
@@ -24,7 +24,7 @@ SALTS = 32
 """Number of salts to try before the table counts as too small."""
 
 FULLEST = 4
-"""One place in four may be taken: at one in two no salt puts every name within PROBES places of its own."""
+"""One place in four may be taken. At one in two, no salt puts every entry within PROBES places of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ServerId:
 
 
 def fill(tables: Tables, names: Sequence[Name | ServerId]) -> tuple[NDArray[Any], int]:
-    """A copy of the name table with these names in it, and the salt that goes with it."""
+    """Return a copy of the address map with these entries, and its salt. Raise TableError if they do not fit."""
     size = tables.sizes.addresses
     limit = size // FULLEST
     if len(names) > limit:
@@ -73,7 +73,7 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 @compiled
 def _place(settings, salt, table, size, entries, count):  # type: ignore[no-untyped-def]
-    """False where a name would lie more than PROBES places from its own."""
+    """Write the entries. Return False if one would be more than PROBES places from its own."""
     setting = settings_row(at_address(settings), 0)
     copy, given = at_address(table), at_address(entries)
     for index in range(count):

@@ -27,18 +27,18 @@ from lbmux.datapath.tables import (
     Sizes,
 )
 from lbmux.tables.address_map import Name, fill
-from lbmux.tables.host_probes import answered
+from lbmux.tables.host_probes import probe_services
 from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
 from lbmux.tables.row_identities import assign, identity
-from lbmux.tables.table_limits import limits_told
+from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables
 from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 
 ENDPOINTS = 2048
-"""One for each service, one for each VIP's probes (host_probes.MOST_VIPS), one for connections straight to a DIP."""
+"""One for each service, one for the probes of each VIP (host_probes.MOST_VIPS), one for direct connections to a DIP."""
 NAMES = 32768
-"""Over four times the most that a configuration can name (control.config): of each service a VIP, and a DIP with and
-without its port; and the muxes."""
+"""Over four times the largest number of addresses of a configuration: a VIP for each service, a DIP with and without
+its port, and the muxes."""
 
 
 def sizes_for(config: Config, workers: int = 1) -> Sizes:
@@ -47,7 +47,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     return Sizes(
         addresses=max(NAMES, power_of_two(8 * sum(len(service.ports) for service in config.services))),
         slots=16,
-        services=ENDPOINTS,  # an agent's rows here are owners: as many as endpoints at most
+        services=ENDPOINTS,  # an agent's rows here are owners, at most as many as endpoints
         backends=ENDPOINTS,
         buckets=power_of_two(-(-2 * flows // WAYS)),
         endpoints=ENDPOINTS,
@@ -77,11 +77,11 @@ def advmss(config: Config) -> dict[int, int]:
 
 
 DIRECT = identity("direct")
-"""Identity of the endpoint for connections that clients open straight to a DIP, without translation."""
+"""The identity of the endpoint for connections that clients open to a DIP itself, without translation."""
 
 
 class Source(NamedTuple):
-    """The source of a backend's replies; port 0: any."""
+    """The source of a backend's replies. Port 0 means any port."""
 
     protocol: int
     dip: Address
@@ -89,7 +89,7 @@ class Source(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """``owner``: the source's number in the flow table; ``endpoints``: rows through which its connections may come."""
+    """A source's number in the flow table, and the endpoints through which its connections may come."""
 
     owner: int
     endpoints: tuple[int, ...]
@@ -114,7 +114,7 @@ class AgentTables:
     """Plans and commits the contents of one agent's tables."""
 
     def __init__(self, tables: Tables, own: Iterable[Address], muxes: Iterable[Address], mode: str) -> None:
-        """``own``: addresses where tunnels may end; ``muxes``: accepted besides the file's; ``mode``: nat or local."""
+        """``own``: where tunnels end. ``muxes``: accepted besides the file's. ``mode``: nat or local."""
         self.tables = tables
         self.own = frozenset(own)
         self.muxes = frozenset(muxes)
@@ -124,7 +124,7 @@ class AgentTables:
         self.probed: tuple[tuple[Service, Backend], ...] = ()
         """Services and backends that answer the muxes' probes of this host."""
         self.sources: dict[Source, Owned] = {}
-        """The sources of this host's backends in nat mode; empty otherwise."""
+        """The sources of this host's backends in nat mode, else empty."""
         self.direct = NONE
 
     @property
@@ -132,18 +132,18 @@ class AgentTables:
         return self.muxes | frozenset(self.config.muxes if self.config else ())
 
     def knows_sockets_of(self, dip: Address) -> bool:
-        """Return whether a DIP's sockets are in this namespace, not in that of a container, for example."""
+        """Return whether a DIP's sockets are in this network namespace, and not in a container's, for example."""
         return dip in self.own
 
     def plan(self, config: Config) -> Plan:
-        """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
-        with limits_told(self.tables.sizes, config, sizes_for):
+        """Compute the contents for ``config`` without writing them. Raise TableError if they do not fit."""
+        with with_limit_after_restart(self.tables.sizes, config, sizes_for):
             return self._plan(config)
 
     def _plan(self, config: Config) -> Plan:
         tables = self.tables
         served = tuple((s, b) for s in config.services for b in s.backends if b.tunnel_to in self.own)
-        probed = answered(config, served)
+        probed = probe_services(config, served)
         owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in (*served, *probed)}
         owner_rows = assign("services", tables.service_identities, owners, set())
         wanted = {identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)}

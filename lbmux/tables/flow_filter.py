@@ -46,12 +46,12 @@ PROTOCOLS, OTHERS = ("tcp", "udp", "ip", "ip6"), ("service", "backend", "state",
 WORDS = (*DIRECTIONS, *TYPES, *PROTOCOLS, *OTHERS, "and", "or", "not")
 END = ""
 MOST_WORDS = 256
-"""Of a filter: each may be a level of nesting, and of the call stack."""
+"""The most words of a filter: each may be a level of nesting, and of the call stack."""
 MOST_SHOWN = 60
 
 
 class FilterError(LbmuxError):
-    """A filter that says nothing we understand, ``at`` a place of its ``text``."""
+    """A filter with an error at offset ``at`` of its ``text``."""
 
     text: str
     at: int
@@ -119,7 +119,7 @@ class Parser:
             if self._peek() == END:
                 raise self._error("the filter ends too early")
             if not is_address(self._peek()):
-                raise self._error(f"{self._peek()!r} is not understood: there are {', '.join(WORDS)}")
+                raise self._error(f"unknown word {self._peek()!r}: use one of {', '.join(WORDS)}")
             self._kind = ("", "host")
         direction, kind = self._kind
         source, destination = getattr(self, f"_{kind}")()
@@ -211,7 +211,12 @@ class Parser:
         name = self._value(f"a {what}")
         if name not in names:
             listed = ", ".join(dict.fromkeys(names[:10])) + (", …" if len(names) > 10 else "")
-            raise self._error(f"there is no {what} {name!r}: there are {listed or 'none'}", back=1)
+            raise self._error(
+                f"unknown {what} {name!r}: use one of {listed}"
+                if listed
+                else f"unknown {what} {name!r}: there is none",
+                back=1,
+            )
         return name
 
     def _number(self, text: str, most: int) -> int:
@@ -248,10 +253,10 @@ def tokens(text: str) -> list[tuple[str, int]]:
         match = TOKEN.match(text, at)
         if match is None:
             wrong = text[at:].split()[0]
-            raise FilterError(text, text.index(wrong, at), f"{wrong!r} is not understood")
+            raise FilterError(text, text.index(wrong, at), f"unexpected {wrong!r}")
         found.append((match[1], match.start(1)))
         if len(found) > MOST_WORDS:
-            raise FilterError(text[:MOST_SHOWN] + "…", 0, f"more than {MOST_WORDS} words, the most that there may be")
+            raise FilterError(text[:MOST_SHOWN] + "…", 0, f"more than {MOST_WORDS} words")
         at = match.end()
     return [*found, (END, end)]
 
@@ -277,7 +282,7 @@ def masked(network: Network) -> tuple[int, int, int, int]:
 
 
 def _client_in(network: Network) -> Test:
-    """By the loaded halves of the address and of the prefix' mask."""
+    """Test an address by the loaded halves of it and of the prefix's mask."""
     high, low, mask_high, mask_low = map(np.uint64, masked(network))
 
     def inside(flows: Flows) -> Mask:

@@ -1,6 +1,6 @@
-"""Selects the probes that test a tunnel, its host and the agent there, for all services.  Pure.
+"""Selects the probes that test a tunnel, its host and the agent there, for all services.
 
-A mux sends a SYN through the tunnel, to a port of the VIP where nothing listens (``tunnel.probe_port``).  The agent
+A mux sends a SYN through the tunnel, to a port of the VIP without a listener (``tunnel.probe_port``).  The agent
 delivers it to its host like traffic of the VIP, in the kernel as in user space, and the host's reset returns.  No
 server sees the probe.
 """
@@ -12,7 +12,7 @@ from lbmux.addresses import Address
 from lbmux.config.models import Backend, Config, Service
 
 MOST_VIPS = 256
-"""That an agent passes probes on for: each is a row of its tables."""
+"""The VIPs for which an agent delivers probes. Each takes a row of its tables."""
 Pair = tuple[Service, Backend]
 
 
@@ -20,7 +20,7 @@ def _has_port(service: Service, port: int) -> bool:
     return service.protocol == "tcp" and (port in service.ports or service.port == 0)
 
 
-def answered(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
+def probe_services(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
     """Return the services that an agent adds to ``served``: one per VIP, on the probe port, with the local backend.
 
     A VIP whose own service has that port needs none.
@@ -35,7 +35,7 @@ def answered(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(found.values())
 
 
-def asked(config: Config, versions: Sequence[int]) -> dict[Address, list[tuple[str, str]]]:
+def probe_paths(config: Config, versions: Sequence[int]) -> dict[Address, list[tuple[str, str]]]:
     """Return by host the (service, backend) names through which a mux can probe it, one for each VIP.
 
     ``versions``: IP versions of the mux's own addresses, from which it probes.

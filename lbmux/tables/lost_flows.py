@@ -18,7 +18,7 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import now_ticks
 
 Ends = tuple[Address, int, Address, int]
-"""Client and its port, VIP and its port."""
+"""The client's address and port, the VIP and its port."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Backends:
         return np.flatnonzero(self.there & ~(now.there & (now.generations == self.generations))).tolist()
 
     def of_services(self, rows: list[int], names: set[str]) -> list[int]:
-        """Those of some rows whose service has one of these names."""
+        """Return the rows whose service has one of these names."""
         owners = self.snapshot.owners
         return [row for row in rows if row in owners and owners[row][0].name in names]
 
     def only(self, rows: list[int]) -> "Backends":
-        """As if no others had been there."""
+        """Return a copy in which only these rows are in use."""
         there = np.zeros_like(self.there)
         there[rows] = True
         return replace(self, there=there)

@@ -34,9 +34,9 @@ SEED = 0x6C626D75
 
 
 def build(names: Sequence[str], weights: Sequence[int], size: int = DEFAULT_SIZE) -> NDArray[np.uint16]:
-    """Build a table of ``size`` slots, each an index into ``names``; the order of names does not change the result.
+    """Build a table of ``size`` slots, each an index into ``names``. The order of names does not change the result.
 
-    ``size`` is a prime above the number of names; a weight of 0 gets no slot.  Raises ValueError if ``size`` is not
+    ``size`` is a prime above the number of names. A weight of 0 gets no slot. Raise ValueError if ``size`` is not
     prime or no weight is above 0.
     """
     if not is_prime(size):
@@ -51,7 +51,7 @@ def build(names: Sequence[str], weights: Sequence[int], size: int = DEFAULT_SIZE
 
 
 def permutations(names: Sequence[str], size: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Offset and skip of each name: slot j of its permutation is ``(offset + j * skip) % size``."""
+    """Return each name's offset and skip: slot j of its permutation is ``(offset + j * skip) % size``."""
     hashes = np.array([mmh3.hash64(name, SEED, signed=False) for name in names], np.uint64)
     offsets, skips = hashes[:, 0] % np.uint64(size), hashes[:, 1] % np.uint64(size - 1) + np.uint64(1)
     return offsets.astype(np.uint32), skips.astype(np.uint32)
@@ -60,7 +60,7 @@ def permutations(names: Sequence[str], size: int) -> tuple[NDArray[np.uint32], N
 def fill(
     offsets: NDArray[np.uint32], skips: NDArray[np.uint32], weights: NDArray[np.int64], size: int
 ) -> NDArray[np.uint16]:
-    """The table of the backends, all of weight 1 or more, that have these permutations."""
+    """Return the table of backends with these permutations. All weights are 1 or more."""
     turns, table = np.empty(size, np.uint16), np.empty(size, np.uint16)
     _turns(weights, weights.sum(), apportion(weights, size), np.zeros(size + 1, np.int32), turns)
     taken = np.zeros((size >> 5) + 1, np.uint32)  # bits: they stay in the fastest cache, the table does not
@@ -114,7 +114,7 @@ def _take(
 
 
 def disruption(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """The share of slots, 0 to 1, that are not the same."""
+    """Return the share of slots that differ, from 0 to 1."""
     return float(np.mean(before != after))
 
 

@@ -38,7 +38,7 @@ from lbmux.tables.access_lists import Network, access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
 from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.slot_allocation import Range, allocate
-from lbmux.tables.table_limits import limits_told
+from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
@@ -146,7 +146,7 @@ class MuxTables:
 
     def plan(self, config: Config) -> Plan:
         """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
-        with limits_told(self.tables.sizes, config, sizes_for):
+        with with_limit_after_restart(self.tables.sizes, config, sizes_for):
             return self._plan(config)
 
     def _plan(self, config: Config) -> Plan:

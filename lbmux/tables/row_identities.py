@@ -13,7 +13,7 @@ from lbmux.errors import TableError
 
 
 def identity(*parts: object) -> int:
-    """64 bits, never zero."""
+    """Return a hash of the parts: 64 bits, never zero."""
     return int(mmh3.hash64(" ".join(map(str, parts)), signed=False)[0]) | 1
 
 

@@ -1,7 +1,7 @@
 """A snapshot of the services in force at a mux or an agent, and the rows of their backends.
 
-It connects the tables, which have only row numbers, with everything that is shown to people.  The event loop takes it
-between two packets, at almost no cost; a thread can read it while the configuration is reloaded.
+The tables have only row numbers; a snapshot has the names that commands, metrics and traces show. The event loop takes
+it between two packets, at almost no cost. A thread can read it while the configuration is reloaded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from lbmux.targets.regions import Tables
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``rows``: (service, backend) by names to a row of ``backends``, or at an agent of ``endpoints``."""
+    """``rows`` maps (service name, backend name) to a row of ``backends`` or, at an agent, of ``endpoints``."""
 
     tables: Tables
     services: tuple[Service, ...]
@@ -51,7 +51,7 @@ class Snapshot:
         return "agent" if self.is_agent else "mux"
 
     def backends(self) -> Iterator[tuple[int, Service, Backend]]:
-        """Each with its row."""
+        """Yield each backend with its row and service."""
         for service in self.services:
             for backend in service.backends:
                 yield self.rows[service.name, backend.name], service, backend
@@ -63,7 +63,7 @@ class Snapshot:
 
     @cached_property
     def ranks(self) -> NDArray[np.int32]:
-        """The place of each row's backend in the configuration; -1 for rows of none."""
+        """The position of each row's backend in the configuration, or -1 for a row without a backend."""
         targets = self.tables.endpoints if self.is_agent else self.tables.backends
         ranks = np.full(len(targets), -1, np.int32)
         for rank, row in enumerate(self.owners):

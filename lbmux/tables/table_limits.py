@@ -13,8 +13,8 @@ from lbmux.tables.address_map import FULLEST
 
 
 @contextlib.contextmanager
-def limits_told(now: Sizes, config: Config, sizes_for: Callable[[Config, int], Sizes]) -> Iterator[None]:
-    """Have a TableError name the limit after a restart with ``config``, too."""
+def with_limit_after_restart(now: Sizes, config: Config, sizes_for: Callable[[Config, int], Sizes]) -> Iterator[None]:
+    """Make a TableError also name the limit after a restart with ``config``."""
     try:
         yield
     except TableError as error:

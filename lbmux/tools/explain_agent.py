@@ -39,7 +39,7 @@ TRIES = 3
 """How often to retry if the agent's configuration changes while it is read."""
 NO_ENTRY = {
     Verdict.UNKNOWN_REPLY: "no entry, so user space checks the host's sockets: a live connection with one possible VIP"
-    " gets its entry back; with several, the reply is held until the client sends a packet (reply_held)",
+    " gets its entry back; with several, the reply is held until the client sends a packet (reply_ambiguous)",
     Verdict.UNTRACKED: "no entry: a datagram without one leaves unchanged",
 }
 NO_TUNNEL = {
@@ -48,10 +48,10 @@ NO_TUNNEL = {
 }
 HINT = {
     Verdict.NOT_A_MUX: "if its source is a mux, add it to `muxes` in the configuration, then run `lbmux reload`",
-    Verdict.NOT_HERE: "the mux has a backend here that this host's configuration lacks: run `lbmux reload` on both",
+    Verdict.NO_LOCAL_BACKEND: "the mux has a backend here that this host's file lacks: run `lbmux reload` on both",
     Verdict.CONGESTED: "a router marked it, and its sender does not use ECN: look for a full queue on the path",
     Verdict.UNTRACKED: "normal if the client addressed the DIP; if the reply was late, raise the service's idle.udp_s",
-    Verdict.RESET_HELD: "the mux tries other hosts with the client's next packet, and sends a reset if none has it",
+    Verdict.RESET_SUPPRESSED: "the mux tries other hosts with the next packet; if none has the flow, it sends a reset",
 }
 
 
@@ -146,7 +146,7 @@ class _Run:
     def _reply_steps(self) -> Iterator[Step]:
         packet = HeaderSummary.read(self._passage.came)
         dip = f"{_source(packet)}/{packet.name}"
-        if self._passage.verdict == Verdict.RESET_HELD:
+        if self._passage.verdict == Verdict.RESET_SUPPRESSED:
             whose = "DIP {} is a backend's of this host" if self.found("index") >= 0 else "VIP {} is on this host"
             yield Step("match", whose.format(dip))
             yield Step("flow", "removed from every worker's table: the host's stack has no such connection")

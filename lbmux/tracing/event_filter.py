@@ -46,7 +46,7 @@ class _FrameParser(Parser):
             return getattr(self, f"_{word}")()
         word = self._peek()
         if word not in (*self.WORDS, END) and not (self._kind or is_address(word)):
-            raise self._error(f"{word!r} is not understood of frames: there are {', '.join(self.WORDS)}")
+            raise self._error(f"{word!r} does not apply to frames: use one of {', '.join(self.WORDS)}")
         return super()._primitive()
 
     def _icmp(self) -> Any:

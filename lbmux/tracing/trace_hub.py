@@ -37,7 +37,7 @@ PAUSE_S = 0.02
 HEARTBEAT_S = 0.5
 """Longest time between two messages, after which a client that has gone is noticed."""
 
-OF_REPLIES = (Verdict.REPLIED, Verdict.HAIRPIN, Verdict.RESET_HELD)
+OF_REPLIES = (Verdict.REPLIED, Verdict.HAIRPIN, Verdict.RESET_SUPPRESSED)
 """Verdicts that an agent's kernel programs give replies; all others are for packets to the host."""
 NO_COPIES: list[FrameCopy] = []
 NO_EVENTS: list[TraceEvent] = []

@@ -148,7 +148,7 @@ def test_sigterm_leaves_nothing_behind(lab: Lab, stranger_rule: None) -> None:
     with running(lab, "host1", "agent") as agent:
         assert lab.inside("host1", traces) != before
         assert agent.end() == 0
-        assert agent.log.endswith("goodbye\n")
+        assert agent.log.endswith("stopped\n")
         assert not agent.control.exists()
     assert lab.inside("host1", traces) == before
 

@@ -179,7 +179,7 @@ def test_sigterm_ends_it_well(lab: Lab) -> None:
     lab.write_config(configuration(service("web", 80, [H1])))
     with running(lab, "mux1", "mux") as mux:
         assert mux.end() == 0
-        assert mux.log.endswith("goodbye\n")
+        assert mux.log.endswith("stopped\n")
         assert not mux.control.exists()
 
 

@@ -59,7 +59,7 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
         kept.close()
         wait(lambda: rows(mux.control) == {"h2"}, mux)
         wait(lambda: not rows(agent(lab, 1)), mux)
-        mux.wait_for("backend h1 of service web has left")
+        mux.wait_for("backend h1 of service web is removed")
         assert states(mux) == ({"h1": "removed", "h2": "up"} if how == "by command" else {"h2": "up"})
         assert hosts(lab) == {2}
 

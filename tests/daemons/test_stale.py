@@ -44,7 +44,7 @@ def accepted(listeners: list[socket.socket]) -> socket.socket:
 
 def held(lab: Lab) -> int:
     lines = [line for n in HOSTS for line in ask(lab.directory / f"host{n}-test.sock", "counters")["verdicts"]]
-    return sum(line["packets"] for line in lines if line["verdict"] == "reset_held")
+    return sum(line["packets"] for line in lines if line["verdict"] == "reset_suppressed")
 
 
 @pytest.mark.parametrize("agents", [("--driver", "tun"), ("--driver", "xdp", "--detach-on-exit")], ids=["tun", "xdp"])

@@ -92,7 +92,7 @@ def test_every_way_carries_a_connection(lab: Lab, driver: tuple[str, str], sourc
             assert asked(lab, port, vip, "PUT", "/digest", body) == digest(LENGTH_BYTES), way
         counted = {line["verdict"]: line["packets"] for line in ask(agent.control, "counters")["verdicts"]}
         assert counted["delivered"] > 1000 and counted["replied"] > 1000
-        assert (counted["not_a_mux"], counted["not_here"]) == (0, 0)
+        assert (counted["not_a_mux"], counted["no_local_backend"]) == (0, 0)
         flows = ask(mux.control, "runtime")
         assert flows["driver"] == driver[0]
 

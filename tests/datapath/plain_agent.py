@@ -84,7 +84,7 @@ class PlainAgent:
         if target is None:
             target = names.get((packet.destination, packet.protocol, 0))
         if target is None:
-            return Verdict.NOT_HERE, -1, frame
+            return Verdict.NO_LOCAL_BACKEND, -1, frame
         marked = tunnels.carry_mark(frame, packet, tunnel.ecn)
         if marked is None:
             return Verdict.CONGESTED, target, frame
@@ -156,7 +156,7 @@ class PlainAgent:
             return Verdict.NOT_TRANSLATED, -1, frame
         if endpoint.checks_sockets and packet.flags & (RST | ACK) == RST:
             self.flows.forget(place, "gone")
-            return Verdict.RESET_HELD, target, frame
+            return Verdict.RESET_SUPPRESSED, target, frame
         self.flows.refresh(place, endpoint, endpoint.idle, now)
         after = packets.translate(frame, packet, endpoint.vip, endpoint.vip_port or port, "source")
         if endpoint.mss and packet.flags & SYN:
@@ -219,7 +219,7 @@ class PlainAgent:
         if place is None or not self.flows.is_alive(place, endpoint, endpoint.idle, now):
             return untouched
         self.flows.forget(place, "gone")
-        return Verdict.RESET_HELD, target, frame
+        return Verdict.RESET_SUPPRESSED, target, frame
 
 
 def clamp_mss(frame: bytes, packet: packets.Packet, most: int) -> bytes:

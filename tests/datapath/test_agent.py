@@ -125,11 +125,20 @@ def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None
         if pick.random() < 0.2:
             pair.machine.tables.endpoints[2]["generation"] = pair.endpoints[2].generation = turn
     pair.check_tables()
-    wanted = {"DELIVERED", "REPLIED", "HAIRPIN", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NOT_HERE", "FRAGMENT"}
+    wanted = {
+        "DELIVERED",
+        "REPLIED",
+        "HAIRPIN",
+        "NOT_TUNNELLED",
+        "NOT_TRANSLATED",
+        "NOT_A_MUX",
+        "NO_LOCAL_BACKEND",
+        "FRAGMENT",
+    }
     assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
     assert (
         (Verdict.UNKNOWN_CONNECTION in pair.plain.verdicts)
-        == (Verdict.RESET_HELD in pair.plain.verdicts)
+        == (Verdict.RESET_SUPPRESSED in pair.plain.verdicts)
         == checks_sockets
     )
 
@@ -220,7 +229,7 @@ def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_ba
     assert pair.inbound([opening, later], 1)[1][0] == Verdict.DELIVERED
     refusal = reset.frame()
     held, next_one = pair.outbound([refusal] * 2, 2)
-    assert [held, next_one[0]] == [(Verdict.RESET_HELD, target, refusal), Verdict.NOT_TRANSLATED]
+    assert [held, next_one[0]] == [(Verdict.RESET_SUPPRESSED, target, refusal), Verdict.NOT_TRANSLATED]
     assert pair.inbound([later], 3)[0][0] == Verdict.UNKNOWN_CONNECTION
     pair.check_tables()
 
@@ -243,7 +252,7 @@ def test_all_workers_forget_a_connection_that_the_stack_denies() -> None:
         Worker(machine.tables, number).inbound(Frames([way_in(WEB, SYN)]), 1)
     assert (machine.tables.flows["state"] != 0).sum() == 2
     Worker(machine.tables, 1).outbound(batch := Frames([RESET.frame()]), 2)
-    assert batch.results()[0][0] == Verdict.RESET_HELD
+    assert batch.results()[0][0] == Verdict.RESET_SUPPRESSED
     assert not machine.tables.flows["state"].any()
 
 

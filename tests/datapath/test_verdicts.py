@@ -8,8 +8,8 @@ def test_kinds() -> None:
         "forwarded", "delivered", "replied", "hairpin",
     }  # fmt: skip
     assert {verdict.label for verdict in Verdict if verdict.kind == "drop"} == {
-        "no_backend", "denied", "congested", "no_headroom", "not_a_mux", "not_here", "unsent", "out_of_table",
-        "reset_held",
+        "no_backend", "denied", "congested", "no_headroom", "not_a_mux", "no_local_backend", "unsent", "out_of_table",
+        "reset_suppressed",
     }  # fmt: skip
     assert Verdict.NOT_VIP.kind == Verdict.NO_NEIGHBOUR.kind == Verdict.TOO_BIG.kind == Verdict.TTL.kind == "pass"
 

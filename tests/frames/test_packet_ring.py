@@ -403,9 +403,7 @@ def test_a_frame_that_the_interface_refuses_does_not_hold_up_the_next(wire: sock
 
 @pytest.mark.root
 def test_an_unknown_interface_is_named() -> None:
-    with pytest.raises(
-        SetupError, match=r"^interface nowhere0: there is none of that name [(]`ip link` lists them[)]$"
-    ):
+    with pytest.raises(SetupError, match=r"^interface nowhere0: not found [(]`ip link` lists them[)]$"):
         PacketRing("nowhere0")
 
 

@@ -327,7 +327,7 @@ def test_a_program_that_cannot_start_takes_the_lab_down_and_says_why(lab: Lab) -
     lab.topology = type(lab.topology)(
         lab.topology.name, (type(client)("client", "client", programs=(broken,)),), (), lab.topology.config
     )
-    with pytest.raises(LabError, match=r"(?s)client: broken ended with 1:.*eth9: there is none of that name"):
+    with pytest.raises(LabError, match=r"(?s)client: broken ended with 1:.*eth9: not found"):
         lab.up()
     assert not namespaces.exists(lab.namespace("client"))
     assert not lab.directory.exists()

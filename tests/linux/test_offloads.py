@@ -127,7 +127,7 @@ def test_a_feature_that_the_device_cannot_have_is_an_error(pair: Pair, name: str
 @pytest.mark.root
 def test_an_unknown_feature_is_named_and_nothing_switched(pair: Pair) -> None:
     pair.inside("b", lambda: set_features("b0", {"gro": True}))
-    said = "^interface b0: offloads: this kernel knows no teleport [(]`ethtool -k b0` lists "
+    said = "^interface b0: offloads: this kernel has no feature teleport [(]`ethtool -k b0` lists "
     with pytest.raises(SetupError, match=said):
         pair.inside("b", lambda: set_features("b0", {"gro": False, "teleport": True}))
     assert pair.inside("b", lambda: features("b0"))["gro"]

@@ -248,7 +248,7 @@ def outer_error(
 
 def not_believed(case: Case, error: Any) -> None:
     case.slow.counts.clear()
-    assert case.arrive(error) == [] and case.slow.counts == {"outer_error_not_believed": 1}
+    assert case.arrive(error) == [] and case.slow.counts == {"outer_error_ignored": 1}
     assert case.slow.mtus.known(0.0) == {} and not case.slow.mtus.changed
 
 

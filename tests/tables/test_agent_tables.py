@@ -88,7 +88,7 @@ def test_mode_local_leaves_addresses_alone() -> None:
 
 def test_only_what_this_host_serves_is_taken() -> None:
     agent = Agent(config(service(1), service(2, dip="10.1.0.3")))
-    assert agent.inbound(2)[0] == Verdict.NOT_HERE
+    assert agent.inbound(2)[0] == Verdict.NO_LOCAL_BACKEND
     assert [(s.name, str(b.dip)) for s, b in agent.control.served] == [("s1", HOST)]
 
 
@@ -135,7 +135,7 @@ def test_a_removed_service_is_gone_for_packets_and_replies() -> None:
     agent = Agent(config(service(1), service(2)))
     agent.inbound(1)
     agent.load(config(service(2)))
-    assert agent.inbound(1)[0] == Verdict.NOT_HERE
+    assert agent.inbound(1)[0] == Verdict.NO_LOCAL_BACKEND
     assert agent.outbound()[0] == Verdict.UNKNOWN_REPLY
     assert sorted(agent.tables.endpoints["state"][:2].tolist()) == [GONE, UP]
 

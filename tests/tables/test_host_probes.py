@@ -6,7 +6,7 @@ from typing import Any
 from lbmux.config.models import Config
 from lbmux.datapath.tables import VIP as VIP_NAME
 from lbmux.tables.agent_tables import AgentTables, sizes_for
-from lbmux.tables.host_probes import answered, asked
+from lbmux.tables.host_probes import probe_paths, probe_services
 from lbmux.targets.regions import Tables
 
 HOST, OTHER = ip_address("10.1.1.2"), ip_address("10.1.2.2")
@@ -30,24 +30,24 @@ def served(given: Config, host: Any = HOST) -> Any:
 
 def test_a_host_is_asked_by_one_backend_of_each_vip() -> None:
     given = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
-    assert asked(given, (4, 6))[HOST] == [("dns", "h1"), ("six", "h1")]
-    assert asked(given, (4,))[HOST] == [("dns", "h1")], "without an own IPv6 address"
-    assert asked(config(service("dns"), probes=False), (4, 6)) == {}
+    assert probe_paths(given, (4, 6))[HOST] == [("dns", "h1"), ("six", "h1")]
+    assert probe_paths(given, (4,))[HOST] == [("dns", "h1")], "without an own IPv6 address"
+    assert probe_paths(config(service("dns"), probes=False), (4, 6)) == {}
 
 
 def test_an_agent_answers_for_each_of_its_vips() -> None:
     given = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
-    pairs = answered(given, served(given))
+    pairs = probe_services(given, served(given))
     assert [(str(s.vip), s.protocol, s.port, str(b.dip), b.port) for s, b in pairs] == [
         (VIP, "tcp", PORT, "10.1.1.2", PORT), (VIP6, "tcp", PORT, "2001:db8:1:1::2", PORT)
     ]  # fmt: skip
-    assert answered(config(service("dns"), probes=False), served(given)) == ()
+    assert probe_services(config(service("dns"), probes=False), served(given)) == ()
 
 
 def test_a_service_that_has_the_port_itself_answers_where_it_is() -> None:
     given = config(service("dns"), service("any", "tcp", "any", hosts=(1,)))
-    assert answered(given, served(given)) == ()
-    assert list(asked(given, (4,))) == [HOST], "at the other host nobody would answer"
+    assert probe_services(given, served(given)) == ()
+    assert list(probe_paths(given, (4,))) == [HOST], "at the other host nobody would answer"
 
 
 def test_an_agents_tables_have_the_port_and_the_same_services() -> None:

@@ -139,7 +139,7 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
         client_end = {"destination": bytes([198, 51, 100, 7]), "destination_port": 40000}
         refusal = Craft(source=source, source_port=port, flags=RST, **client_end).frame()  # type: ignore[arg-type]
         passage, _ = host.pass_(refusal, is_reply=True)
-        assert passage.verdict == Verdict.RESET_HELD
+        assert passage.verdict == Verdict.RESET_SUPPRESSED
         found = host.explain(passage)
     finally:
         host.close()
@@ -184,7 +184,7 @@ def test_with_the_vip_on_the_host_no_address_is_translated(tmp_path: Path) -> No
     [
         (by_mux(opened(), bytes([10, 0, 9, 9])), Verdict.NOT_A_MUX, "outer header", "its source is not a mux"),
         (opened().frame(), Verdict.NOT_TUNNELLED, "outer header", "not a tunnel packet"),
-        (by_mux(client(destination_port=99)), Verdict.NOT_HERE, "match", "no backend of this host has the VIP"),
+        (by_mux(client(destination_port=99)), Verdict.NO_LOCAL_BACKEND, "match", "no backend of this host has the VIP"),
         (by_mux(client(protocol=1)), Verdict.ICMP, "parse", PARSE_REASONS[Verdict.ICMP]),
         (by_mux(client(fragment=0x2000)), Verdict.FRAGMENT, "parse", PARSE_REASONS[Verdict.FRAGMENT]),
         (by_mux(opened())[:20], Verdict.TRUNCATED, "outer header", PARSE_REASONS[Verdict.TRUNCATED]),
@@ -210,9 +210,9 @@ def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
         elif target >= 0:
             assert found["match"].endswith(f"is endpoint {target}")
             assert ("translation" in found) == (passage.left is not None)
-        elif passage.verdict == Verdict.NOT_HERE:
+        elif passage.verdict == Verdict.NO_LOCAL_BACKEND:
             assert found["match"].startswith("no backend of this host has the VIP")
-    assert {Verdict.DELIVERED, Verdict.NOT_HERE, Verdict.MALFORMED} <= met
+    assert {Verdict.DELIVERED, Verdict.NO_LOCAL_BACKEND, Verdict.MALFORMED} <= met
 
 
 def test_asking_changes_nothing(host: AgentHost) -> None:

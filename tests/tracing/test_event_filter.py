@@ -68,12 +68,12 @@ def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("verdict lost", "there is no verdict 'lost'"),
-        ("idle > 5", "'idle' is not understood of frames"),
-        ("state trusted", "'state' is not understood of frames"),
+        ("verdict lost", "unknown verdict 'lost'"),
+        ("idle > 5", "'idle' does not apply to frames"),
+        ("state trusted", "'state' does not apply to frames"),
         ("net 192.0.2.1/8", "host bits"),
         ("tcp and", "ends too early"),
-        ("service nothing", "there is no service 'nothing'"),
+        ("service nothing", "unknown service 'nothing'"),
     ],
 )
 def test_refuses(inside: Inside, text: str, reason: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.daemons.reply_hold import DEVICE, is_held
+from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState
 
@@ -19,9 +20,9 @@ def sockets(node: NodeState) -> Iterator[Finding]:
         return
     own = set(map(ip_address, node.runtime["addresses"]))
     backends = [backend for service in node.config.services for backend in service.backends]
-    elsewhere = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
-    if elsewhere:
-        named = ", ".join(elsewhere[:MOST_NAMED]) + (", ..." if len(elsewhere) > MOST_NAMED else "")
+    hidden = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
+    if hidden:
+        named = ", ".join(hidden[:MOST_NAMED]) + (", ..." if len(hidden) > MOST_NAMED else "")
         seen = f"the sockets of {named} are in another network namespace, which this agent cannot inspect:"
         hint = "raise `idle: {tcp_s}` of its service, or run the agent in that namespace"
         yield warning("sockets", f"{seen} a connection that is idle for longer than its timeout breaks", hint)
@@ -33,17 +34,17 @@ def replies(node: NodeState) -> Iterator[Finding]:
     """Report replies without a flow entry, counted since the agent started."""
     if node.counters is None:
         return
-    counted, slow = node.counters["verdicts"], node.counters["slowpath"] or {}
-    if held := slow.get("reply_held"):
-        seen = f"{held} replies were held: their flow entry was lost, and several VIPs map to their port"
+    verdicts, slow = node.counters["verdicts"], node.counters["slowpath"] or {}
+    if ambiguous := slow.get("reply_ambiguous"):
+        seen = f"{counted(ambiguous, 'reply', 'replies')} dropped: no flow entry, and several VIPs map to the port"
         yield warning("flow entries", seen, "give each VIP its own port on the server")
-    if unseen := slow.get("reply_unseen"):
-        seen = f"{unseen} replies without a flow entry left with the DIP as their source: their sockets cannot be seen"
-        yield warning("flow entries", seen, "see `sockets` above")
-    if late := counted.get("untracked"):
-        seen = f"{late} datagrams from backends left with the DIP as their source: their clients addressed the DIP, or"
-        hint = "if the replies were late, raise `idle: {udp_s}` of the service"
-        yield warning("flow entries", f"{seen} had been idle for longer than the timeout", hint)
+    if unchecked := slow.get("reply_unchecked"):
+        seen = f"{counted(unchecked, 'reply', 'replies')} without a flow entry left with the DIP as source"
+        yield warning("flow entries", seen, "the agent cannot inspect their sockets: see `sockets` above")
+    if late := verdicts.get("untracked"):
+        seen = f"{counted(late, 'datagram')} left with the DIP as source: the client addressed the DIP, or the flow"
+        hint = "if replies were late, raise `idle: {udp_s}` of the service"
+        yield warning("flow entries", f"{seen} was idle for longer than its timeout", hint)
 
 
 def held(node: NodeState) -> Iterator[Finding]:

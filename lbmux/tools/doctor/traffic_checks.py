@@ -27,7 +27,7 @@ VERDICTS: Mapping[str, tuple[State, str, str]] = {
         "fault", "were tunnelled from an address that is not a mux",
         "add the mux's address (its --address) to `muxes` in the configuration, then run `lbmux reload` on the agents",
     ),
-    "not_here": (
+    "no_local_backend": (
         "fault", "were tunnelled here for a VIP that has no backend here",
         "the mux has a different configuration: give both the same file and reload both",
     ),

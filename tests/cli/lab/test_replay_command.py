@@ -58,7 +58,7 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
             [TCP, *CONFIG, "-w", "/nope/out.pcap"],
             "lbmux: /nope/out.pcap: No such file or directory (name another file to write)",
         ),
-        ([TCP, "--to", "nope0"], "lbmux: interface nope0: there is none of that name (`ip link` lists them)"),
+        ([TCP, "--to", "nope0"], "lbmux: interface nope0: not found (`ip link` lists them)"),
         (
             [*CONFIG, CONFIG[1]],
             f"lbmux: {CONFIG[1]}: at byte 0: neither pcap nor pcapng, plain or compressed by gzip or zstd",

@@ -217,9 +217,9 @@ def test_a_stream_through_the_agent_and_its_replies_back() -> None:
             went = assert_agent_agrees(twins, "agent_tc", [*leaving, *odd_frames, *islice(frames, 50)])
             met |= {verdict for verdict, *_ in came + went}
             twins.assert_same_tables()
-    wanted = {"DELIVERED", "REPLIED", "UNKNOWN_CONNECTION", "RESET_HELD", "NOT_TUNNELLED", "NOT_TRANSLATED"}
+    wanted = {"DELIVERED", "REPLIED", "UNKNOWN_CONNECTION", "RESET_SUPPRESSED", "NOT_TUNNELLED", "NOT_TRANSLATED"}
     wanted |= {"NOT_A_MUX"}
-    wanted |= {"NOT_HERE", "FRAGMENT", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP"}
+    wanted |= {"NO_LOCAL_BACKEND", "FRAGMENT", "HAIRPIN", "UNKNOWN_REPLY", "UNTRACKED", "REPLY_FRAGMENT", "REPLY_ICMP"}
     assert wanted <= {verdict.name for verdict in met}
 
 

@@ -31,8 +31,8 @@ def test_nothing_is_translated_in_mode_local() -> None:
     [
         ({}, {}, []),
         ({}, None, []),
-        ({"untracked": 3}, {}, ["3 datagrams from backends left"]),
-        ({}, {"reply_held": 2, "reply_unseen": 1}, ["2 replies were held", "1 replies without a flow entry left"]),
+        ({"untracked": 3}, {}, ["3 datagrams left"]),
+        ({}, {"reply_ambiguous": 2, "reply_unchecked": 1}, ["2 replies dropped", "1 reply without a flow entry left"]),
     ],
 )
 def test_replies_without_an_entry(verdicts: dict[str, int], slowpath: dict[str, int] | None, said: list[str]) -> None:

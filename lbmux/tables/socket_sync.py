@@ -1,9 +1,9 @@
-"""Keeps an agent's flow table in step with its host's sockets, so that no connection of the host is forgotten.
+"""Keeps an agent's flow table in step with its host's sockets: every live connection keeps its entry.
 
-A pass reads all sockets.  It refreshes the entry of each connection, however long the connection has been idle, and
-creates an entry that is missing, because the tables are new or a flood displaced it.  A socket does not name the VIP of
-its connection: if several VIPs lead to its address and port, it gets no entry until the client's next packet.  A pass
-remembers the VIP of each connection, so that an entry that is lost later is restored.
+A pass reads all sockets. It refreshes the entry of each connection, however long the connection has been idle, and
+creates a missing entry: the tables may be new, or a flood may have displaced it. A socket does not name the VIP of its
+connection: if several VIPs map to its address and port, it gets no entry until the client's next packet. A pass
+remembers the VIP of each connection, so that a later pass can restore a lost entry.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
 AMBIGUOUS = 0xFFFF
-"""Target of a flow whose socket does not say by which VIP it came."""
+"""The target of a flow whose socket does not determine the VIP."""
 KEY = np.dtype([("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2")])
 LOCAL_END = np.dtype([("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1")])
 AT_ONCE = 512
@@ -33,15 +33,15 @@ AT_ONCE = 512
 
 
 class Found(NamedTuple):
-    """``flows`` with the target that each must have, or AMBIGUOUS, and the low halves of their DIPs."""
+    """Flows with the target that each must have, or AMBIGUOUS, and the low halves of their DIPs."""
 
     flows: NDArray[Any]
     dips: NDArray[np.uint64]
 
 
 @dataclass
-class Upkeep:
-    """``worker``: a worker on the tables; nothing else may write its part of the flow table."""
+class SocketSync:
+    """Writes the flow table through ``worker``. Nothing else may write that worker's part of the table."""
 
     agent: AgentTables
     worker: Worker
@@ -55,7 +55,7 @@ class Upkeep:
         self._listens = frozenset(zip(listening["protocol"].tolist(), listening["local_port"].tolist(), strict=True))
 
     def find(self, sockets: NDArray[Any]) -> Found:
-        """Those of ``sockets`` (Connections.all) that are a backend's; their targets are what can be known of them."""
+        """Return the flows of the sockets (as from Connections.all) that belong to a backend."""
         sockets = sockets[(sockets["state"] != LISTEN) & (sockets["state"] != SYN_SENT)]
         locals_, which = np.unique(_local_ends(sockets), return_inverse=True)
         places = [self._place(end) for end in locals_.view(LOCAL_END).tolist()]
@@ -78,11 +78,11 @@ class Upkeep:
         if owned is None:
             return -1, AMBIGUOUS
         if Source(protocol, dip, number) not in sources and (protocol, port) not in self._listens:
-            return owned.owner, self.agent.direct  # of a service of any port: one that the host itself has opened
+            return owned.owner, self.agent.direct  # the host opened it, and the service has any port
         return owned.owner, owned.endpoints[0] if len(owned.endpoints) == 1 else AMBIGUOUS
 
     def _recall(self, flows: NDArray[Any]) -> None:
-        """What the last pass knew goes before what would be concluded now; a mux that speaks to a DIP probes it."""
+        """Give flows the targets of the last pass; connections from a mux are its probes of a DIP."""
         muxes = np.array([to_pair(mux) for mux in self.agent.mux_addresses], np.uint64).reshape(-1, 2)
         for high, low in muxes:
             flows["target"][(flows["high"] == high) & (flows["low"] == low)] = self.agent.direct
@@ -92,30 +92,32 @@ class Upkeep:
             same = self._keys[places] == keys
             flows["target"][same] = self._targets[places[same]]
 
-    def keep(self, found: Found, first: int = 0, most: int | None = None) -> int:
-        """Look up some of the flows, from the ``first`` on: entries count as used; how many were missing and entered.
+    def refresh(self, found: Found, first: int = 0, most: int | None = None) -> int:
+        """Refresh the entries of ``most`` flows from ``first`` on, and make missing ones. Return how many were made.
 
-        Targets become those of the entries that there are.
+        The flows get the targets of their entries.
         """
         part = slice(first, len(found.flows) if most is None else first + most)
         flows, dips = found.flows[part], found.dips[part]
         return int(
-            _keep(self.worker.address, _address(flows), _address(dips), len(flows), self.worker.number, now_ticks())
+            _refresh_all(
+                self.worker.address, _address(flows), _address(dips), len(flows), self.worker.number, now_ticks()
+            )
         )
 
     def remember(self, found: Found) -> None:
-        """A whole pass is done."""
+        """Remember the targets of a whole pass for the next one."""
         known = found.flows[found.flows["target"] != AMBIGUOUS]
         keys = _keys(known)
         order = np.argsort(keys)
         self._keys, self._targets = keys[order], known["target"][order]
 
     def adopt(self, socket: NDArray[Any]) -> int | None:
-        """Enter the flow of one socket; its target, or None where that is not known."""
+        """Enter the flow of one socket. Return its target, or None if it is not known."""
         found = self.find(socket)
         if not len(found.flows):
             return None
-        self.keep(found)
+        self.refresh(found)
         target = int(found.flows["target"][0])
         return None if target == AMBIGUOUS else target
 
@@ -147,7 +149,7 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 @step
 def _is_valid(context, flow):  # type: ignore[no-untyped-def]
-    """Whether an entry is of an endpoint that is there, however long it has been idle."""
+    """Return whether an entry's endpoint is in use, however long the flow has been idle."""
     if int64(flow.target) >= endpoint_limit(context):
         return False
     row = endpoint_row(endpoints(context), int64(flow.target))
@@ -156,7 +158,7 @@ def _is_valid(context, flow):  # type: ignore[no-untyped-def]
 
 @step
 def _newest(context, hashed, given, now):  # type: ignore[no-untyped-def]
-    """The worker whose part has the flow's latest entry, or -1."""
+    """Return the worker whose part of the table has the flow's latest entry, or -1."""
     newest, least = int64(-1), int64(0)
     for part in range(worker_limit(context)):
         bucket, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
@@ -170,7 +172,7 @@ def _newest(context, hashed, given, now):  # type: ignore[no-untyped-def]
 
 @step
 def _refresh(context, setting, hashed, given, newest, now):  # type: ignore[no-untyped-def]
-    """The latest entry counts as used; older ones that name another VIP go."""
+    """Mark the latest entry as used, and remove older entries that name another VIP."""
     bucket, way = lookup(context, newest, hashed, given.high, given.low, given.ports, int64(given.owner))
     if way < 0:
         return
@@ -187,7 +189,7 @@ def _refresh(context, setting, hashed, given, newest, now):  # type: ignore[no-u
 
 
 @compiled
-def _keep(context_address, flows, dips, count, who, now):  # type: ignore[no-untyped-def]
+def _refresh_all(context_address, flows, dips, count, worker, now):  # type: ignore[no-untyped-def]
     context, entered = context_at(context_address), 0
     setting = settings_row(settings(context), 0)
     for index in range(count):
@@ -200,5 +202,5 @@ def _keep(context_address, flows, dips, count, who, now):  # type: ignore[no-unt
             row = endpoint_row(endpoints(context), int64(given.target))
             if row.state != GONE:
                 given.generation, given.seen = row.generation, u32(now)
-                entered += enter_as(context, setting, who, given, dip, row, now)
+                entered += enter_as(context, setting, worker, given, dip, row, now)
     return entered

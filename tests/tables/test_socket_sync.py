@@ -12,7 +12,7 @@ from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS
 from lbmux.tables.agent_tables import AgentTables, sizes_for
-from lbmux.tables.upkeep import Upkeep
+from lbmux.tables.socket_sync import SocketSync
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import ACK, RST, SYN, Craft, tunnelled
@@ -32,15 +32,15 @@ class AgentHost:
         self.agent = AgentTables(self.tables, [ip_address(HOST)], [], "nat")
         self.agent.commit(self.agent.plan(made))
         self.worker, self.other = Worker(self.tables), Worker(self.tables, 1)
-        self.upkeep = Upkeep(self.agent, self.other)
+        self.socket_sync = SocketSync(self.agent, self.other)
         self.now = now_ticks()
 
     def pass_over(self, *sockets: tuple[Any, ...]) -> int:
         given = np.array(list(sockets), SOCKETS)
-        self.upkeep.note_listeners(given)
-        found = self.upkeep.find(given)
-        entered = self.upkeep.keep(found)
-        self.upkeep.remember(found)
+        self.socket_sync.note_listeners(given)
+        found = self.socket_sync.find(given)
+        entered = self.socket_sync.refresh(found)
+        self.socket_sync.remember(found)
         return entered
 
     def request(self, vip: int, flags: int = ACK, worker: Worker | None = None, ago_s: int = 0) -> Verdict:
@@ -140,7 +140,7 @@ def test_of_two_entries_the_latest_counts_and_the_other_goes() -> None:
 
 def test_a_single_connection_is_adopted() -> None:
     host = AgentHost(service(1))
-    assert host.upkeep.adopt(np.array([socket()], SOCKETS)) is not None
+    assert host.socket_sync.adopt(np.array([socket()], SOCKETS)) is not None
     assert host.reply() == (Verdict.REPLIED, VIPS[1])
-    assert host.upkeep.adopt(np.array([socket(port=9999)], SOCKETS)) is None, "no backend's"
+    assert host.socket_sync.adopt(np.array([socket(port=9999)], SOCKETS)) is None, "no backend's"
     assert host.reply(flags=RST, port=9999)[0] == Verdict.NOT_TRANSLATED
