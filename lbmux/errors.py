@@ -127,7 +127,7 @@ class TableError(LbmuxError):
     def __str__(self) -> str:
         message = f"{self.table}: {counted(self.wanted, 'entry', 'entries')} needed, capacity {self.limit}"
         if self.wanted <= self.limit:
-            message += ", but the free space is fragmented"
+            message += ", but too little of it is free"
         if self.after_restart > self.limit:
             return f"{message}; a restart raises the capacity to {self.after_restart}"
         return f"{message}; a restart does not raise the capacity" if self.after_restart else message

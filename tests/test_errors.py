@@ -43,7 +43,7 @@ SAID = [
     (TableError("rows", 20, 10, 10), "rows: 20 entries needed, capacity 10; a restart does not raise the capacity"),
     (
         TableError("slots", 9, 10, 10),
-        "slots: 9 entries needed, capacity 10, but the free space is fragmented; a restart does not raise the capacity",
+        "slots: 9 entries needed, capacity 10, but too little of it is free; a restart does not raise the capacity",
     ),
 ]
 
