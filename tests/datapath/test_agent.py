@@ -94,6 +94,11 @@ def reply_to(delivered: bytes, payload: bytes) -> bytes:
     ).frame()
 
 
+ALWAYS_MET = {
+    "DELIVERED", "REPLIED", "HAIRPIN", "NOT_TUNNELLED", "NOT_TRANSLATED", "NOT_A_MUX", "NO_LOCAL_BACKEND", "FRAGMENT",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("checks_sockets", [False, True])
 @pytest.mark.parametrize("buckets", [1, 8, 512])
 def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None:
@@ -125,22 +130,9 @@ def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None
         if pick.random() < 0.2:
             pair.machine.tables.endpoints[2]["generation"] = pair.endpoints[2].generation = turn
     pair.check_tables()
-    wanted = {
-        "DELIVERED",
-        "REPLIED",
-        "HAIRPIN",
-        "NOT_TUNNELLED",
-        "NOT_TRANSLATED",
-        "NOT_A_MUX",
-        "NO_LOCAL_BACKEND",
-        "FRAGMENT",
-    }
-    assert wanted <= {verdict.name for verdict in pair.plain.verdicts}
-    assert (
-        (Verdict.UNKNOWN_CONNECTION in pair.plain.verdicts)
-        == (Verdict.RESET_SUPPRESSED in pair.plain.verdicts)
-        == checks_sockets
-    )
+    met = {verdict.name for verdict in pair.plain.verdicts}
+    assert met >= ALWAYS_MET
+    assert ("UNKNOWN_CONNECTION" in met) == ("RESET_SUPPRESSED" in met) == checks_sockets
 
 
 def own_connection(pick: random.Random, dip: bytes = DIP, vips: tuple[bytes, ...] = (WEB, SECOND)) -> bytes:
