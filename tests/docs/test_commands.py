@@ -45,6 +45,7 @@ PARSED_ONLY = {
     "lbmux lab run": "over 10 s an event; tests/lab/test_board.py runs it",
     "lbmux simulate balance": "half a minute; tests/cli runs it in small",
     "lbmux simulate resilience": "two minutes; tests/cli runs it in small",
+    "lbmux simulate jet": "a minute; tests/cli runs it in small",
     "lbmux simulate flows": "minutes; tests/cli runs it in small",
     "lbmux lab up": "these run in a lab; the tutorial's test brings up another",
     "lbmux plot": "needs results of an experiment or the bench; tests/cli runs it",

@@ -163,6 +163,58 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
 
 
 @command.command()
+@click.option("--servers", type=click.IntRange(2, 5000), default=468, show_default=True, help="Servers at the start.")
+@click.option(
+    "--horizon", type=click.IntRange(1, 5000), default=70, show_default=True,
+    help="Servers that JET knows to join next.",
+)  # fmt: skip
+@click.option(
+    "--connections", type=click.IntRange(1, 100_000_000), default=4_687_530, show_default=True,
+    help="Connections in all.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(1, 100_000), default=1000.0, show_default=True, help="Length of the trace."
+)
+@click.option(
+    "--removals-per-min", type=click.FloatRange(0), default=10.0, show_default=True,
+    help="Servers that leave a minute; each comes back.",
+)  # fmt: skip
+@click.option(
+    "--gap", "gap_s", type=click.FloatRange(0.1, 60), default=5.0, show_default=True,
+    help="Mean seconds between packets of a connection.",
+)  # fmt: skip
+@click.option("--entries", type=click.IntRange(min=1), default=25_000, show_default=True, help="Most entries.")
+@click.option(
+    "--idle", "idle_s", type=click.FloatRange(1), default=300.0, show_default=True,
+    help="Seconds that a connection may be silent, for lbmux's rule.",
+)  # fmt: skip
+@click.option(
+    "--size", type=PrimeType(), default=65537, show_default=True, metavar="SLOTS", help="Slots of the table, a prime."
+)
+@_repeats(1)
+@SEED
+@_simulation
+def jet(
+    servers: int, horizon: int, connections: int, seconds: float, removals_per_min: float, gap_s: float, seed: int,
+    **given: Any,
+) -> "Simulation":  # fmt: skip
+    """Run JET's example (CoNEXT 2021): full tracking, JET's rule, and lbmux's.
+
+    Servers leave and join under live connections; the defaults have the size of the example in JET's repository.  JET
+    tracks connections that a server of the horizon would take, lbmux those of slots that have changed.  A connection
+    breaks if a packet reaches a server that does not have it.
+    """
+    from lbmux.tools.simulate.jet import Jet
+    from lbmux.tools.simulate.jet import jet as simulate
+    from lbmux.tools.simulate.jet_trace import JetTrace
+
+    if removals_per_min * seconds / 60 > servers / 2:
+        raise click.UsageError("more than half of the servers would leave: fewer --removals-per-min or --seconds")
+    trace = JetTrace(servers, horizon, connections, seconds, removals_per_min, gap_s, seed)
+    return lambda tell: simulate(Jet(trace, **given), tell)
+
+
+@command.command()
 @options.config
 @click.option("--to", "target", metavar="FILE", type=options.PATH, help="The new file. [default: the same]")
 @click.option("--drain", "drained", metavar="BACKEND", multiple=True, help="Drain a backend, or SERVICE/BACKEND.")

@@ -32,17 +32,13 @@ from lbmux.tools.simulate.slot_rule import (
     find,
     guess,
     is_idle,
-    is_settling,
     mark,
+    sweep,
     tracks,
 )
 
 MUX = np.dtype([("live", "u1"), ("tables", "i4"), ("changed", "f8")], align=True)
 """``tables``: how many earlier tables there are.  ``changed``: the time of the last change."""
-
-
-SETTLED, DEVIATING = 2, 3
-"""Marks during a sweep: settled without an entry that deviates, and with one."""
 
 
 class Count(IntEnum):
@@ -328,49 +324,7 @@ def _candidate(slot, earlier, mux, at, known, rank):  # type: ignore[no-untyped-
 
 @compiled_nogil
 def _sweep(setting, slots, entries, flows, now):  # type: ignore[no-untyped-def]
-    """Forget idle entries; settle slots, and unmark those in which nothing deviates any more."""
-    for index in range(len(entries)):
-        if entries[index].target != NONE and is_idle(setting[0], entries[index], now):
-            entries[index].target = NONE
-    if setting[0].tracks_all:
-        return
-    for at in range(len(slots)):
-        if slots[at].marked and not is_settling(setting[0], slots[at], now):
-            slots[at].marked = SETTLED
-    _find_deviating(slots, entries, flows)
-    if not setting[0].tracks_udp:
-        _drop_entries(setting, slots, entries, flows)
-    for at in range(len(slots)):
-        _settle(setting[0], slots[at])
-
-
-@step
-def _settle(setting, slot):  # type: ignore[no-untyped-def]
-    """Turn a mark of this sweep into a steady slot, or into one with exceptions."""
-    if slot.marked == SETTLED:
-        slot.marked, slot.base = 0, slot.current
-    elif slot.marked == DEVIATING:
-        slot.marked = 1
-        if setting.exceptions:
-            slot.base = NONE
-
-
-@step
-def _find_deviating(slots, entries, flows):  # type: ignore[no-untyped-def]
-    for index in range(len(entries)):
-        at = flows[index].slot
-        if entries[index].target != NONE and slots[at].marked == SETTLED and entries[index].target != slots[at].current:
-            slots[at].marked = DEVIATING
-
-
-@step
-def _drop_entries(setting, slots, entries, flows):  # type: ignore[no-untyped-def]
-    """Drop entries that say what their settled slot says."""
-    for index in range(len(entries)):
-        slot = slots[flows[index].slot]
-        is_settled = slot.marked == SETTLED or (slot.marked == DEVIATING and setting[0].exceptions)
-        if is_settled and entries[index].target == slot.current:
-            entries[index].target = NONE
+    sweep(setting[0], slots, entries, flows, now)
 
 
 @compiled_nogil

@@ -38,6 +38,8 @@ class Spread:
         return cls(float(median(values)), float(min(values)), float(max(values)))
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return digits(self.median)
         return f"{digits(self.median)} ({digits(self.low)}..{digits(self.high)})"
 
 

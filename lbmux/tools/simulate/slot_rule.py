@@ -38,6 +38,8 @@ SETTINGS = np.dtype(
 SLOT = np.dtype([("current", "i4"), ("base", "i4"), ("marked", "u1"), ("marked_at", "f8")], align=True)
 ENTRY = np.dtype([("target", "i4"), ("kind", "u1"), ("closing", "u1"), ("seen", "f8")], align=True)
 """Of one flow; without an entry the target is NONE."""
+SETTLED, DEVIATING = 2, 3
+"""Marks during a sweep: settled without an entry that deviates, and with one."""
 
 
 @step
@@ -122,3 +124,53 @@ def mark(slot, now):  # type: ignore[no-untyped-def]
 def is_settling(setting, slot, now):  # type: ignore[no-untyped-def]
     """Return whether flows without an entry may still be at the slot's base."""
     return slot.base != NONE and slot.base != slot.current and now - slot.marked_at <= setting.settle_s
+
+
+@step
+def sweep(setting, slots, entries, flows, now):  # type: ignore[no-untyped-def]
+    """Forget idle entries; settle slots, and unmark those in which nothing deviates any more.
+
+    ``flows``: with the ``slot`` of the flow of each entry.
+    """
+    for index in range(len(entries)):
+        if entries[index].target != NONE and is_idle(setting, entries[index], now):
+            entries[index].target = NONE
+    if setting.tracks_all:
+        return
+    for at in range(len(slots)):
+        if slots[at].marked and not is_settling(setting, slots[at], now):
+            slots[at].marked = SETTLED
+    _find_deviating(slots, entries, flows)
+    if not setting.tracks_udp:
+        _drop_entries(setting, slots, entries, flows)
+    for at in range(len(slots)):
+        _settle(setting, slots[at])
+
+
+@step
+def _settle(setting, slot):  # type: ignore[no-untyped-def]
+    """Turn a mark of this sweep into a steady slot, or into one with exceptions."""
+    if slot.marked == SETTLED:
+        slot.marked, slot.base = 0, slot.current
+    elif slot.marked == DEVIATING:
+        slot.marked = 1
+        if setting.exceptions:
+            slot.base = NONE
+
+
+@step
+def _find_deviating(slots, entries, flows):  # type: ignore[no-untyped-def]
+    for index in range(len(entries)):
+        at = flows[index].slot
+        if entries[index].target != NONE and slots[at].marked == SETTLED and entries[index].target != slots[at].current:
+            slots[at].marked = DEVIATING
+
+
+@step
+def _drop_entries(setting, slots, entries, flows):  # type: ignore[no-untyped-def]
+    """Drop entries that say what their settled slot says."""
+    for index in range(len(entries)):
+        slot = slots[flows[index].slot]
+        is_settled = slot.marked == SETTLED or (slot.marked == DEVIATING and setting.exceptions)
+        if is_settled and entries[index].target == slot.current:
+            entries[index].target = NONE

@@ -12,6 +12,7 @@ SMALL = {
     "change": ("-c", str(SERVICES), "--drain", "h1"),
     "balance": ("--size", "211", "--backends", "10", "--views", "20", "--repeats", "2"),
     "resilience": ("--size", "211", "--backends", "10", "--failures", "1", "--failures", "2", "--repeats", "2"),
+    "jet": ("--servers", "20", "--horizon", "4", "--connections", "2000", "--seconds", "60", "--size", "251"),
     "flows": ("planned", "--policy", "base", "--policy", "newest", "--repeats", "1"),
 }
 
@@ -44,6 +45,7 @@ def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.Captu
         (["change", "-c", str(SERVICES)], "needs a change"),
         (["change", "-c", str(SERVICES), "--weight", "h1"], "should be BACKEND=WEIGHT"),
         (["change", "-c", str(SERVICES), "--add", "web"], "should be SERVICE=DIP[:PORT]"),
+        (["jet", "--servers", "20"], "more than half of the servers would leave"),
         (["flows", "unplanned"], "'unplanned' is not one of planned, all"),
         (["flows", "--policy", "none"], "'none' is not one of: every; all"),
         (["resilience", *SMALL["resilience"], "--failures", "10"], "from 1 to 9"),

@@ -17,6 +17,7 @@ RESULT = SimulationResult(
 def test_spread_is_the_median_and_the_range() -> None:
     assert Spread.of([3, 1, 2, 10]) == Spread(2.5, 1.0, 10.0)
     assert str(Spread(1.2345, 0.5, 12345.6)) == "1.23 (0.5..12,346)"
+    assert str(Spread(2.0, 2.0, 2.0)) == "2"
 
 
 @pytest.mark.parametrize(

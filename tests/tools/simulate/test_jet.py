@@ -1,0 +1,29 @@
+"""`lbmux simulate jet` in small."""
+
+from dataclasses import replace
+
+import pytest
+
+from lbmux.tools.simulate.jet import Jet, jet
+from lbmux.tools.simulate.jet_trace import JetTrace
+
+SMALL = Jet(JetTrace(30, 6, 4000, 120.0, 6.0), size=1009, entries=400, repeats=2)
+
+
+def test_rows_and_panels_have_every_rule() -> None:
+    told: list[float] = []
+    found = jet(SMALL, told.append)
+    names = ["full tracking", "JET", "lbmux", "lbmux, rendezvous"]
+    assert [row["rule"] for row in found.rows] == names
+    assert all(row["paper_broken"] is None for row in found.rows)
+    for panel in found.panels:
+        assert [line.label for line in panel.lines] == names and panel.lines[0].x[-1] == 120
+        assert all(
+            low <= y <= high for line in panel.lines for low, y, high in zip(line.low, line.y, line.high, strict=True)
+        )
+    assert told == sorted(told) and told[-1] == pytest.approx(1)
+
+
+def test_one_seed_gives_one_result() -> None:
+    one = replace(SMALL, repeats=1)
+    assert jet(one).rows == jet(one).rows != jet(replace(one, trace=replace(one.trace, seed=2))).rows
