@@ -103,6 +103,7 @@ ELSEWHERE = {
     "linux/network_events.py": "daemons/test_interface_watch.py",
     "linux/probe_routes.py": "daemons/test_tunnel_probes.py",
     "linux/reply_interfaces.py": "daemons/test_two_arms.py",
+    "manager/node_client.py": "manager/test_nodes.py",
     "manager/request_access.py": "manager/test_http_server.py",
     "manager/api_client.py": "manager/test_http_server.py",
     "manager/api_handlers.py": "manager/test_http_server.py",

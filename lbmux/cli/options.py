@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from lbmux.addresses import Address, endpoint
 
@@ -40,8 +41,9 @@ def check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 config = click.option(
-    "-c", "--config", type=PATH, required=True, envvar="LBMUX_CONFIG", show_envvar=True, help="Configuration file."
-)
+    "-c", "--config", type=PATH, envvar="LBMUX_CONFIG", show_envvar=True,
+    help="Configuration file; in place of it: --manager.",
+)  # fmt: skip
 interface = click.option(
     "-i", "--interface", required=True, envvar="LBMUX_INTERFACE", show_envvar=True, help="Network interface."
 )
@@ -65,6 +67,27 @@ state = click.option(
     "--state", type=PATH, default="/var/lib/lbmux", show_default=True, envvar="LBMUX_STATE", show_envvar=True,
     help="Directory of this node's certificate and key.",
 )  # fmt: skip
+
+
+def node(command: Decorated) -> Decorated:
+    """Add the options that say where a daemon has its configuration from; ``source`` takes them."""
+    return config(managers(state(command)))
+
+
+def source(role: str, given: Path | None, urls: tuple[str, ...], directory: Path) -> dict[str, Any]:
+    """Return the daemon's settings for the options of ``node``: a file, or managers.
+
+    An option on the command line takes precedence over a variable of the other kind.
+    """
+    is_explicit = click.get_current_context().get_parameter_source
+    if given is not None and urls and is_explicit("config") != is_explicit("managers"):
+        if is_explicit("config") is ParameterSource.COMMANDLINE:
+            urls = ()
+        else:
+            given = None
+    if (given is None) == (not urls):
+        raise click.UsageError("give either a file with -c or the managers with --manager")
+    return {"config": given or directory / f"{role}.yaml", "managers": urls, "identity": directory}
 
 
 def manager_access(command: Decorated) -> Decorated:

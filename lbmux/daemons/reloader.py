@@ -109,6 +109,15 @@ class Reloader:
         log.info("configuration %s in force: %s", self.path, "; ".join([*said, *override_lines]) or "nothing changed")
         return {"changes": said, "overrides": override_lines}
 
+    async def follow_manager(self, config: Config, overrides: Overrides) -> None:
+        """Put the pool's configuration and overrides in force, at once; they replace the file's and the local ones."""
+        async with self._lock:
+            before, now = self.overrides, self._clock()
+            overrides = with_removals(
+                config, Overrides(overrides.of, before.removals), self.wanted, before.admin_states, now, BY_FILE
+            )
+            await self._enforce(config, overrides, await self._prepared(overrides))
+
     async def update_states(self) -> None:
         """Write changed backend states to the tables; the configuration stays, so its listeners are not called."""
         async with self._lock:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from lbmux.addresses import Address
 from lbmux.api.control_socket import ControlServer, default_path
@@ -26,6 +26,9 @@ from lbmux.daemons.config_listeners import Listener
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 
+if TYPE_CHECKING:
+    from lbmux.daemons.manager_link import ManagerLink
+
 log = logging.getLogger(__name__)
 
 
@@ -34,9 +37,14 @@ class DaemonOptions:
     """Settings of one host; the configuration file is shared by all hosts."""
 
     config: Path
+    """The file; with managers, where the current revision is written."""
     interface: str
     addresses: tuple[Address, ...] = ()
     control: Path | None = None
+    managers: tuple[str, ...] = ()
+    """Managers to follow, in place of a file."""
+    identity: Path = Path("/var/lib/lbmux")
+    """Directory of the certificate with which the daemon dials them."""
 
 
 Settings = TypeVar("Settings", bound=DaemonOptions)
@@ -45,7 +53,7 @@ Settings = TypeVar("Settings", bound=DaemonOptions)
 class Daemon(ABC, Generic[Settings]):
     """One daemon in one process; ``run_daemon`` calls its steps."""
 
-    role: ClassVar[str]
+    role: ClassVar[Literal["mux", "agent", "edge"]]
     refusals: ClassVar[Mapping[str, str]]
     """Control requests that this role cannot answer, with the reason."""
 
@@ -57,6 +65,7 @@ class Daemon(ABC, Generic[Settings]):
         self.options, self.config, self.stack = options, config, stack
         self.control = options.control or default_path(self.role)
         self.overrides = OverrideStore(self.control.with_suffix(".overrides"), config)
+        self.link: ManagerLink | None = None
         self.stop_now = asyncio.Event()
         """Set by SIGINT and by a second SIGTERM: do not wait for traffic to stop."""
 
@@ -87,6 +96,8 @@ class Daemon(ABC, Generic[Settings]):
     async def listen(self) -> None:
         """Open the control socket and the metrics server; from now on signals reload and stop the daemon."""
         handlers = {**refuse_requests(self.refusals), **self.reloader.handlers(), **self.handlers()}
+        if self.link is not None:
+            handlers = self.link.handlers(handlers)
         await self.stack.enter_async_context(ControlServer(self.control, handlers))
         await self.stack.enter_async_context(self.metrics())
         self.stopping = stop_event(on_reload=self.reloader.soon, at_once=self.stop_now)
@@ -94,15 +105,30 @@ class Daemon(ABC, Generic[Settings]):
 
 async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     """Run a daemon until SIGTERM."""
-    config = await asyncio.to_thread(load, options.config)
+    link = _link(role, options)
+    config = await asyncio.to_thread(load, options.config) if link is None else await link.first_config()
     async with contextlib.AsyncExitStack() as stack:
         daemon = role(options, config, stack)
+        if link is not None:
+            daemon.link = link
+            link.adopt(daemon.overrides)
         await daemon.build()
         daemon.reloader.listeners = daemon.on_config()
         await daemon.start()
+        if link is not None:
+            await stack.enter_async_context(link.following(daemon.reloader))
         ready()
         await daemon.announce()
         await daemon.stopping.wait()
         notify("STOPPING=1")
         await daemon.stop()
     log.info("stopped")
+
+
+def _link(role: type[Daemon[Settings]], options: DaemonOptions) -> "ManagerLink | None":
+    """Return the link to the managers; a daemon with a file does without what it loads."""
+    if not options.managers:
+        return None
+    from lbmux.daemons.manager_link import ManagerLink
+
+    return ManagerLink(options.managers, options.identity, role.role, options.config)

@@ -19,6 +19,7 @@ from lbmux.manager.endpoints import ENDPOINTS, LARGE_BYTES, Endpoint
 from lbmux.manager.guard_rails import GuardRailError
 from lbmux.manager.manager_metrics import ManagerMetrics
 from lbmux.manager.manager_state import Manager
+from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
 from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
 from lbmux.manager.request_access import node_of, token_of
@@ -46,6 +47,7 @@ class HttpServer:
 
     def __init__(self, manager: Manager) -> None:
         self._manager, self._metrics = manager, ManagerMetrics()
+        self._nodes = NodeConnections(manager)
         self._limits: ConnectionLimits | None = None
         self._application = web.Application(client_max_size=LARGE_BYTES)
         for endpoint in ENDPOINTS:
@@ -54,6 +56,7 @@ class HttpServer:
             web.get("/v1/openapi.json", self._openapi),
             web.get("/v1/watch", self._watch),
             web.get("/v1/backup", self._backup),
+            web.get("/v1/node", self._node),
             web.get("/metrics", self._scrape),
         ])  # fmt: skip
 
@@ -147,8 +150,9 @@ class HttpServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         while True:
+            changed = self._manager.changed.next
             await response.write(f"data: {self._manager.status().model_dump_json()}\n\n".encode())
-            await self._manager.changed.wait()
+            await changed.wait()
 
     async def _backup(self, request: web.Request) -> web.Response:
         try:
@@ -156,6 +160,16 @@ class HttpServer:
             return web.Response(body=await back_up(self._manager.store), content_type="application/octet-stream")
         except LbmuxError as error:
             return _error(error, request)
+
+    async def _node(self, request: web.Request) -> web.StreamResponse:
+        """Serve a node, over a WebSocket."""
+        try:
+            node = node_of(request, self._manager.pool_id)
+        except LbmuxError as error:
+            log.warning("node from %s refused: %s", request.remote, error)
+            return _error(error, request)
+        self.admit(request)
+        return await self._nodes.serve(request, node)
 
     async def _scrape(self, request: web.Request) -> web.Response:
         try:

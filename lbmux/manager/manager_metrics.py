@@ -25,6 +25,9 @@ class ManagerMetrics:
         self._epoch = Gauge("lbmux_manager_epoch", "Epoch of the primary in office; 0: none.", registry=registry)
         self._revision = Gauge("lbmux_manager_revision", "The current revision.", registry=registry)
         self._overrides = Gauge("lbmux_manager_overrides", "Overrides in force.", registry=registry)
+        self._stale = Gauge(
+            "lbmux_manager_stale_refusals", "Messages that nodes refused because of their epoch.", registry=registry
+        )
         self._nodes = Gauge("lbmux_manager_nodes", "Nodes that are connected here, by state.", ("state",),
                             registry=registry)  # fmt: skip
 
@@ -35,6 +38,7 @@ class ManagerMetrics:
         self._epoch.set(manager.primary.epoch or 0)
         self._revision.set(state.revision)
         self._overrides.set(len(state.overrides))
+        self._stale.set(manager.stale_refusals)
         current = [one for one in reports if one.revision == state.revision]
         refused = sum(bool(one.refused) for one in current)
         self._nodes.labels("in_force").set(len(current) - refused)

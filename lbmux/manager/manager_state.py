@@ -15,9 +15,9 @@ from lbmux.manager.api_models import StatusAnswer
 from lbmux.manager.documents import NodeReport
 from lbmux.manager.identity import Identity
 from lbmux.manager.pool import Caller, NotPrimaryError, Pool
-from lbmux.manager.pool_state import POOL_ID, PoolState, follow_state, load_state
+from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
 from lbmux.manager.store.election import ELECTION, Leadership, campaign, epoch_now, hold, resign
-from lbmux.manager.store.store import CompactedError, Store, UnavailableError
+from lbmux.manager.store.store import CompactedError, Store, UnavailableError, Write
 from lbmux.manager.stored_overrides import next_end
 
 log = logging.getLogger(__name__)
@@ -33,17 +33,14 @@ class Primary:
 
 
 class Signal:
-    """Wakes all who wait for the next change."""
+    """Wakes all who wait: take ``next``, look at what may change, then wait for it, and no change is missed."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self.next = asyncio.Event()
 
     def send(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
+        self.next.set()
+        self.next = asyncio.Event()
 
 
 @dataclass
@@ -61,7 +58,10 @@ class Manager:
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
     pool_id: str = ""
+    stale_refusals: int = 0
+    """Messages of this manager that a node refused because of their epoch."""
     _pool: Pool | None = None
+    _holding: "asyncio.Task[None] | None" = None
 
     @property
     def is_primary(self) -> bool:
@@ -80,6 +80,12 @@ class Manager:
             primary=self.primary.url, epoch=self.primary.epoch, revision=self.state.revision,
             overrides=self.state.stored.version,
         )  # fmt: skip
+
+    def step_down(self, epoch: int) -> None:
+        """A node has seen a primary of a higher epoch: give up the office, and read the state again."""
+        self.stale_refusals += 1
+        if self._holding is not None and epoch > (self.primary.epoch or 0):
+            self._holding.cancel()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -153,18 +159,20 @@ class Manager:
                     await resign(self.store, leadership)
 
     async def _lead(self, leadership: Leadership) -> None:
-        holding = asyncio.create_task(hold(self.store, leadership))
+        holding = self._holding = asyncio.create_task(hold(self.store, leadership))
         expiring: asyncio.Task[None] | None = None
         try:
             pool = Pool(self.store, leadership.guard, self.clock)
             await pool.load()
-            await pool.record("primary", Caller(self.identity.subject.name), f"primary of epoch {leadership.epoch}")
+            text, write = f"primary of epoch {leadership.epoch}", Write(EPOCH, b"%d" % leadership.epoch)
+            await pool.record("primary", Caller(self.identity.subject.name), text, write)
             self._pool = pool
             log.info("primary (epoch %d)", leadership.epoch)
             self.changed.send()
             expiring = asyncio.create_task(self._expire(pool))
             await asyncio.wait((holding, expiring), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._holding = None
             for task in filter(None, (holding, expiring)):
                 task.cancel()
             await asyncio.gather(*filter(None, (holding, expiring)), return_exceptions=True)

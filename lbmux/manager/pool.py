@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -191,8 +191,8 @@ class Pool:
         head = await self._commit([Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)],
                                   [*writes, *overrides])  # fmt: skip
         self.state = PoolState(
-            head, revision.number, head, text, config,
-            self._next(stored) if overrides else state.stored, head if overrides else state.overrides_at,
+            head, revision.number, head, text, config, self._next(stored) if overrides else state.stored,
+            head if overrides else state.overrides_at, state.epoch,
         )  # fmt: skip
         return Applied(revision, found, tuple(reasons))
 
@@ -209,7 +209,7 @@ class Pool:
         writes += self._event(kind, caller, "; ".join(told))
         guards = [Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)]
         at = await self._commit(guards, writes)
-        self.state = PoolState(at, state.revision, state.head_at, state.text, state.config, self._next(stored), at)
+        self.state = replace(state, at=at, stored=self._next(stored), overrides_at=at)
 
     async def _commit(self, guards: Collection[Guard], writes: Collection[Write]) -> int:
         """Commit as primary; whatever goes wrong, the next change starts from what is in the store."""

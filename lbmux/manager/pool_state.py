@@ -20,7 +20,8 @@ from lbmux.manager.store.store import CompactedError, Store
 from lbmux.manager.stored_overrides import as_overrides
 
 STATE = "state/"
-HEAD, OVERRIDES, FILES, REVISIONS, EVENTS = "state/head", "state/overrides", "files/", "revisions/", "events/"
+HEAD, OVERRIDES, EPOCH = "state/head", "state/overrides", "state/epoch"
+FILES, REVISIONS, EVENTS = "files/", "revisions/", "events/"
 POOL_ID = "pool/id"
 
 
@@ -35,6 +36,8 @@ class PoolState:
     config: Config | None = None
     stored: StoredOverrides = field(default_factory=StoredOverrides)
     overrides_at: int = 0
+    epoch: int = 0
+    """The epoch of the last primary that took office."""
 
     @property
     def overrides(self) -> tuple[StoredOverride, ...]:
@@ -54,7 +57,7 @@ async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
     """Read the state; the file is read only if it is not the one of ``known``."""
     known = known or PoolState()
     contents = await store.read(STATE)
-    head, overrides = contents.entries.get(HEAD), contents.entries.get(OVERRIDES)
+    head, overrides, epoch = (contents.entries.get(key) for key in (HEAD, OVERRIDES, EPOCH))
     revision = int(head.value) if head else 0
     text, config = known.text, known.config
     if revision != known.revision or config is None:
@@ -63,7 +66,7 @@ async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
     return PoolState(
         at=contents.revision, revision=revision, head_at=head.modified if head else 0, text=text, config=config,
         stored=StoredOverrides.model_validate_json(overrides.value) if overrides else StoredOverrides(),
-        overrides_at=overrides.modified if overrides else 0,
+        overrides_at=overrides.modified if overrides else 0, epoch=int(epoch.value) if epoch else 0,
     )  # fmt: skip
 
 

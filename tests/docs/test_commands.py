@@ -37,6 +37,7 @@ PARSED_ONLY = {
     "lbmux config diff 3": "needs a manager; tests/cli/pool runs it",
     "lbmux show revisions": "needs a manager; tests/cli/pool runs it",
     "lbmux show events": "needs a manager; tests/cli/pool runs it",
+    "lbmux show nodes": "needs a manager; tests/daemons runs it",
     "lbmux show overrides": "needs a manager; tests/cli/pool runs it",
     "lbmux drain web1 --for": "needs a manager; tests/cli/pool runs it",
     "lbmux web": "a daemon; tests/daemons and tests/tools run it",

@@ -1,4 +1,4 @@
-"""`lbmux show revisions`, `events` and `overrides`: what the pool's manager knows."""
+"""`lbmux show revisions`, `events`, `overrides` and `nodes`: what the pool's manager knows."""
 
 import json
 from pathlib import Path
@@ -89,6 +89,29 @@ def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
         for one in answer.overrides
     ]  # fmt: skip
     print_table(lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "reason")})
+
+
+@command.command()
+@options.manager_access
+@options.json
+def nodes(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Show the nodes that are connected to the manager, and what is in force or refused there (--manager)."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.text_table import print_table
+    from lbmux.manager.api_models import NodesAnswer
+
+    answer = client(managers, token_file, manager_ca).get("/v1/nodes", NodesAnswer)
+    if as_json:
+        _print_json(answer)
+        return
+    lines = [
+        {
+            "node": one.node, "role": one.role, "revision": one.revision, "overrides": one.overrides,
+            "state": f"refused: {one.refused}" if one.refused else "in force", "since": stamp(one.time),
+        }
+        for one in answer.nodes
+    ]  # fmt: skip
+    print_table(lines, {name: name for name in ("node", "role", "revision", "overrides", "state", "since")})
 
 
 def _print_json(answer: "Model") -> None:

@@ -9,7 +9,7 @@ from lbmux.cli import options
 
 
 @click.command(name="agent")
-@options.config
+@options.node
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
@@ -36,7 +36,9 @@ from lbmux.cli import options
 @options.metrics
 @options.health_token
 def command(
-    config: Path,
+    config: Path | None,
+    managers: tuple[str, ...],
+    state: Path,
     interface: str,
     addresses: tuple[Address, ...],
     mode: str,
@@ -56,7 +58,7 @@ def command(
     from lbmux.daemons.process import run
 
     settings = Options(
-        config=config,
+        **options.source("agent", config, managers, state),
         interface=interface,
         addresses=addresses,
         mode=mode,

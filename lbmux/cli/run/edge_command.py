@@ -11,7 +11,7 @@ from lbmux.cli.run import bgp_options
 
 
 @click.command(name="edge")
-@options.config
+@options.node
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
@@ -20,7 +20,15 @@ from lbmux.cli.run import bgp_options
 )  # fmt: skip
 @options.control
 @bgp_options.bgp
-def command(config: Path, interface: str, addresses: tuple[Address, ...], control: Path | None, **bgp: Any) -> None:
+def command(
+    config: Path | None,
+    managers: tuple[str, ...],
+    state: Path,
+    interface: str,
+    addresses: tuple[Address, ...],
+    control: Path | None,
+    **bgp: Any,
+) -> None:
     """Run an edge: the host announces a VIP itself, without a mux, while its own backends of the VIP are healthy.
 
     The VIP must be an address of this host.  SIGHUP reloads the configuration; SIGTERM withdraws the VIPs and stops the
@@ -32,4 +40,5 @@ def command(config: Path, interface: str, addresses: tuple[Address, ...], contro
     more = bgp_options.settings(bgp)
     if more["bgp"] is None:
         raise click.UsageError("an edge needs a router to announce its VIPs to: --bgp-peer")
-    run(serve(Options(config=config, interface=interface, **more, addresses=addresses, control=control)))
+    more |= options.source("edge", config, managers, state)
+    run(serve(Options(interface=interface, **more, addresses=addresses, control=control)))

@@ -11,7 +11,7 @@ from lbmux.cli.run import bgp_options
 
 
 @click.command(name="mux")
-@options.config
+@options.node
 @options.interface
 @click.option(
     "--address", "addresses", type=options.ADDRESS, multiple=True, envvar="LBMUX_ADDRESS", show_envvar=True,
@@ -31,7 +31,9 @@ from lbmux.cli.run import bgp_options
 @options.health_token
 @bgp_options.bgp
 def command(
-    config: Path,
+    config: Path | None,
+    managers: tuple[str, ...],
+    state: Path,
     interface: str,
     addresses: tuple[Address, ...],
     driver: str,
@@ -51,7 +53,7 @@ def command(
 
     more = bgp_options.settings(bgp) | {"metrics": metrics, "health_token": health_token}
     settings = Options(
-        config=config,
+        **options.source("mux", config, managers, state),
         interface=interface,
         addresses=addresses,
         control=control,

@@ -1,0 +1,88 @@
+"""A daemon that follows the pool's managers in place of a file of its own."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lbmux.backends.override_commands import OverrideError
+from lbmux.backends.override_store import NotStoredError, OverrideStore
+from lbmux.backends.overrides import Overrides
+from lbmux.config.loader import parse
+from lbmux.config.models import Config
+from lbmux.daemons.reloader import Reloader
+from lbmux.manager.held_state import NodeState
+from lbmux.manager.identity import Identity
+from lbmux.manager.node_client import NodeClient
+from lbmux.manager.stored_overrides import as_overrides
+
+log = logging.getLogger(__name__)
+PATIENCE_S = 10.0
+"""How long a start waits for a manager before it uses the stored state, in seconds."""
+LOCAL_OVERRIDES = ("override", "weight", "add")
+
+
+class ManagerLink:
+    """``path``: where the current revision's file is written, for `lbmux reload` and for people."""
+
+    def __init__(self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path) -> None:
+        self._path = path
+        self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
+
+    async def first_config(self) -> Config:
+        """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other."""
+        state = await self._client.first(PATIENCE_S, self._check)
+        self._write(state)
+        return await self._parse(state)
+
+    def adopt(self, store: OverrideStore) -> None:
+        """Replace a daemon's own overrides by the pool's, before its tables are filled."""
+        assert self._client.held is not None  # since `first_config`
+        overrides = Overrides(as_overrides(self._client.held.stored.overrides).of, store.overrides.removals)
+        try:
+            store.commit(overrides, store.prepare(overrides))
+        except NotStoredError as error:
+            log.warning("%s", NotStoredError(error.path, error.reason, in_force=True))
+            store.commit(overrides, None)
+
+    @contextlib.asynccontextmanager
+    async def following(self, reloader: Reloader) -> AsyncIterator[None]:
+        """Put in force what managers send, as long as the block lasts."""
+
+        async def accept(state: NodeState) -> None:
+            await reloader.follow_manager(await self._parse(state), as_overrides(state.stored.overrides))
+            self._write(state)
+            log.info("revision %d with overrides %d in force", state.revision, state.stored.version)
+
+        async with self._client.following(accept):
+            yield
+
+    def handlers(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the control socket's handlers, which refuse overrides while a manager is connected."""
+        return {name: self._guarded(name, one) if name in LOCAL_OVERRIDES else one for name, one in own.items()}
+
+    def _guarded(self, name: str, handler: Any) -> Any:
+        @functools.wraps(handler)
+        async def guarded(**arguments: Any) -> Any:
+            if self._client.manager:
+                raise OverrideError(name, f"this node follows the manager {self._client.manager}: use --manager")
+            return await handler(**arguments)
+
+        return guarded
+
+    async def _check(self, state: NodeState) -> None:
+        await self._parse(state)
+
+    async def _parse(self, state: NodeState) -> Config:
+        return await asyncio.to_thread(parse, state.text.encode(), Path(f"revision {state.revision}"))
+
+    def _write(self, state: NodeState) -> None:
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            new.write_text(state.text)
+            new.replace(self._path)
+        except OSError as error:
+            log.warning("%s: %s", self._path, error.strerror)

@@ -1,0 +1,93 @@
+"""What a node has from its managers: the desired state, and which messages it accepts.
+
+The last state is stored on the node's disk, so that it starts from it when no manager answers. An epoch lower than the
+highest that was seen is refused: it comes from a primary that was replaced (the outage in Ananta, section 6).
+"""
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from lbmux.config.field_types import Model
+from lbmux.manager.documents import StoredOverrides
+from lbmux.manager.node_messages import ProtocolError, State, unpack_file
+from lbmux.manager.revisions import digest
+
+log = logging.getLogger(__name__)
+Judgement = Literal["new", "same", "behind", "stale", "other_pool"]
+
+
+class NodeState(Model):
+    """The state that is in force at a node; ``epoch`` is the highest that it has seen."""
+
+    pool: str
+    epoch: int
+    revision: int
+    text: str
+    stored: StoredOverrides
+
+    @property
+    def digest(self) -> str:
+        return digest(self.text.encode())
+
+
+def judge(held: NodeState | None, state: State) -> Judgement:
+    """Say what a message is to a node.
+
+    A manager may be behind another one under the same primary; its state is not accepted, and it will catch up. Under a
+    new epoch numbers may be lower, if a backup was restored.
+    """
+    if held is None:
+        return "new"
+    if state.pool != held.pool:
+        return "other_pool"
+    if state.epoch < held.epoch:
+        return "stale"
+    mine, given = (held.revision, held.stored.version), (state.revision, state.overrides.version)
+    if mine == given and state.digest == held.digest and state.overrides == held.stored:
+        return "same"
+    if state.epoch == held.epoch and (given[0] < mine[0] or given[1] < mine[1]):
+        return "behind"
+    return "new"
+
+
+def taken_over(held: NodeState | None, state: State) -> NodeState:
+    """Return the node's state with what a message says; raise ProtocolError if its file is missing or damaged."""
+    if state.file is not None:
+        text = unpack_file(state.file).decode(errors="replace")
+    elif held is not None and held.digest == state.digest:
+        text = held.text
+    else:
+        raise ProtocolError(f"the message lacks the file of revision {state.revision}")
+    return NodeState(pool=state.pool, epoch=state.epoch, revision=state.revision, text=text, stored=state.overrides)
+
+
+def read_state(path: Path) -> NodeState | None:
+    """Return the stored state; None if there is none that can be used."""
+    try:
+        return NodeState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("%s is not valid: starting without the last state (%s)", path, type(error).__name__)
+        return None
+
+
+def write_state(path: Path, state: NodeState) -> None:
+    """Replace the stored state; a failure is logged, for the state is in force all the same."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(state.model_dump_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        log.warning("%s: %s; a restart without a manager would use an older state", path, error.strerror)
+        with suppress(OSError):
+            new.unlink()

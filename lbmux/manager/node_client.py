@@ -1,0 +1,198 @@
+"""A node's connection to its managers: dials out, hands over states, and reports what became of them.
+
+The states are handed over one at a time, and only the last one of several that arrived meanwhile. A connection that
+ends, or falls silent, is followed by one to the next manager.
+"""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+
+from lbmux import __version__
+from lbmux.errors import LbmuxError
+from lbmux.manager.held_state import NodeState, judge, read_state, taken_over, write_state
+from lbmux.manager.identity import Identity
+from lbmux.manager.node_messages import (
+    MAX_STATE_BYTES,
+    SILENCE_S,
+    Alive,
+    Hello,
+    Message,
+    ProtocolError,
+    Refused,
+    Report,
+    Stale,
+    State,
+    parse_message,
+)
+
+log = logging.getLogger(__name__)
+RECONNECT_S = 1.0
+Accept = Callable[[NodeState], Awaitable[None]]
+"""Puts a state in force, or raises LbmuxError with the reason why it cannot be."""
+Check = Callable[[NodeState], Awaitable[None]]
+"""Raises LbmuxError if a state cannot be put in force."""
+
+
+class NodeClient:
+    """``path``: where the last state is stored; ``role``: what this node is."""
+
+    def __init__(
+        self, urls: Sequence[str], identity: Identity, role: Literal["mux", "agent", "edge"], path: Path
+    ) -> None:
+        self._urls = [url if "://" in url else f"https://{url}" for url in urls]
+        self._identity, self._role, self._path = identity, role, path
+        self.held = read_state(path)
+        self.manager = ""
+        """The manager that is connected; empty: none."""
+        self._latest: State | None = None
+        self._arrived = asyncio.Event()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._last_error = ""
+        # Nodes spread over the managers.
+        self._next = zlib.crc32(identity.subject.name.encode()) % len(self._urls)
+
+    async def first(self, patience_s: float, check: Check) -> NodeState:
+        """Return the state to start with: a manager's, or after ``patience_s`` without one the stored state.
+
+        Without either, wait for a manager.  A state that ``check`` refuses is not used if there is a stored one.
+        """
+        async with self._connecting():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s if self.held is not None else None):
+                    await self._arrived.wait()
+        message, self._latest = self._latest, None
+        self._arrived.clear()
+        if message is None:
+            assert self.held is not None  # else there was no time limit
+            log.warning("no manager answers: starting with revision %d as stored", self.held.revision)
+            return self.held
+        try:
+            state = taken_over(self.held, message)
+            await check(state)
+        except LbmuxError as error:
+            if self.held is None:
+                raise
+            log.error("revision %d refused: %s; starting with the stored one", message.revision, error)
+            return self.held
+        self._keep(state)
+        return state
+
+    @asynccontextmanager
+    async def following(self, accept: Accept) -> AsyncIterator[None]:
+        """Hand over the states of managers until the block ends."""
+        accepting = asyncio.create_task(self._accept(accept))
+        try:
+            async with self._connecting():
+                yield
+        finally:
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _connecting(self) -> AsyncIterator[None]:
+        connecting = asyncio.create_task(self._connect())
+        try:
+            yield
+        finally:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            self.manager, self._socket = "", None
+
+    async def _connect(self) -> None:
+        """Talk to one manager after the other."""
+        while True:
+            url = self._urls[self._next % len(self._urls)]
+            try:
+                await self._talk(url)
+                reason = "the connection ended"
+            except TimeoutError:
+                reason = "it is silent"
+            except (aiohttp.ClientError, OSError, LbmuxError) as error:
+                reason = str(error) or type(error).__name__
+            self.manager, self._socket = "", None
+            if reason != self._last_error:
+                log.warning("manager %s: %s", url, reason)
+            self._last_error = reason
+            self._next += 1
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _talk(self, url: str) -> None:
+        tls = self._identity.client_context()
+        async with aiohttp.ClientSession() as session:
+            async with asyncio.timeout(SILENCE_S):
+                self._socket = await session.ws_connect(f"{url}/v1/node", ssl=tls, max_msg_size=MAX_STATE_BYTES)
+            await self._send(self._hello())
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    received = await self._socket.receive()
+                if received.type is not aiohttp.WSMsgType.TEXT:
+                    return
+                message = parse_message(received.data)
+                if not self.manager:
+                    log.info("manager %s: connected", url)
+                    self.manager, self._last_error = url, ""
+                if isinstance(message, State):
+                    await self._take(message)
+                elif isinstance(message, Refused):
+                    raise ProtocolError(message.reason)
+                else:
+                    await self._send(Alive())
+
+    def _hello(self) -> Hello:
+        held = self.held
+        return Hello(
+            role=self._role, version=__version__, epoch=held.epoch if held else 0,
+            revision=held.revision if held else 0, overrides=held.stored.version if held else 0,
+            digest=held.digest if held else "",
+        )  # fmt: skip
+
+    async def _take(self, state: State) -> None:
+        """Hand a state to the task that puts it in force, unless it is not to be accepted."""
+        judgement = judge(self.held, state)
+        if judgement == "other_pool":
+            raise ProtocolError(f"it is of pool {state.pool}; this node's state is of another one")
+        if judgement == "stale" and self.held is not None:
+            log.error("refused epoch %d: %d has been seen", state.epoch, self.held.epoch)
+            await self._send(Stale(epoch=self.held.epoch))
+        if judgement in ("new", "same"):
+            self._latest = state
+            self._arrived.set()
+
+    async def _accept(self, accept: Accept) -> None:
+        """Put the latest state in force, and report."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            message, self._latest = self._latest, None
+            if message is None:
+                continue
+            refused = ""
+            try:
+                state = taken_over(self.held, message)
+                if judge(self.held, message) != "same":
+                    await accept(state)
+                self._keep(state)
+            except LbmuxError as error:
+                refused = str(error)
+                if self.held is not None:
+                    self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
+            report = Report(revision=message.revision, overrides=message.overrides.version, refused=refused)
+            with suppress(ConnectionError, aiohttp.ClientError):
+                await self._send(report)
+
+    def _keep(self, state: NodeState) -> None:
+        """Store what is in force, and the highest epoch."""
+        if state != self.held:
+            write_state(self._path, state)
+        self.held = state
+
+    async def _send(self, message: Message) -> None:
+        if self._socket is not None and not self._socket.closed:
+            await self._socket.send_str(message.model_dump_json())

@@ -1,0 +1,128 @@
+"""Messages between a manager and a node, one JSON object each, over a WebSocket.
+
+    node:     hello                          the versions it speaks, and the state that it has
+    manager:  state                          a snapshot, and again after each change
+    node:     report                         the state is in force, or refused with the reason (as xDS does)
+    node:     stale                          the state's epoch is lower than one that the node has seen
+    manager:  alive     node: alive          each second without anything else
+    manager:  refused                        why the node is not served; the connection ends
+
+Both sides ignore fields that they do not know, so that a version and the one before it understand each other. A change
+that this does not cover needs a new protocol version; the highest one that both speak is used.
+"""
+
+import zlib
+from base64 import b64decode, b64encode
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from lbmux.config.loader import MAX_BYTES
+from lbmux.errors import LbmuxError
+from lbmux.manager.documents import StoredOverrides
+
+PROTOCOLS = (1,)
+"""The protocol versions that this version speaks."""
+ALIVE_S, SILENCE_S = 1.0, 3.0
+"""How often a manager sends something, and after which silence a node looks for another one, in seconds."""
+MAX_HELLO_BYTES, MAX_STATE_BYTES = 64 * 1024, 64 * 1024 * 1024
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Hello(Message):
+    kind: Literal["hello"] = "hello"
+    protocols: tuple[int, ...] = PROTOCOLS
+    role: Literal["mux", "agent", "edge"]
+    version: str
+    """The version of lbmux, for people."""
+    epoch: int
+    revision: int
+    """The revision that the node has, with the epoch under which it got it; 0: none."""
+    overrides: int
+    digest: str = ""
+    """Of the revision's file (`revisions.digest`); empty: none."""
+
+
+class State(Message):
+    kind: Literal["state"] = "state"
+    pool: str
+    epoch: int
+    revision: int
+    digest: str
+    """Of the revision's file."""
+    file: str | None
+    """The file, compressed (zlib) and in base64, so that it is encoded once for all nodes; null: the node has it."""
+    overrides: StoredOverrides
+
+
+class Report(Message):
+    kind: Literal["report"] = "report"
+    revision: int
+    overrides: int
+    refused: str = ""
+    """Why the node refuses the state; empty: it is in force."""
+
+
+class Stale(Message):
+    kind: Literal["stale"] = "stale"
+    epoch: int
+    """The highest that the node has seen."""
+
+
+class Alive(Message):
+    kind: Literal["alive"] = "alive"
+
+
+class Refused(Message):
+    kind: Literal["refused"] = "refused"
+    reason: str
+
+
+AnyMessage = Annotated[Hello | State | Report | Stale | Alive | Refused, Field(discriminator="kind")]
+ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
+
+
+class ProtocolError(LbmuxError):
+    """The peer sent something that is not a message, or refuses to go on."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def parse_message(text: str | bytes) -> AnyMessage:
+    """Return the message; raise ProtocolError."""
+    try:
+        return ADAPTER.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ProtocolError(f"not a message: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+
+
+def pack_file(text: bytes) -> str:
+    """Return a file as it is sent."""
+    return b64encode(zlib.compress(text)).decode()
+
+
+def unpack_file(packed: str) -> bytes:
+    """Return a file that was sent; raise ProtocolError, also if it is longer than a configuration may be."""
+    try:
+        text = zlib.decompressobj().decompress(b64decode(packed, validate=True), MAX_BYTES + 1)
+    except (ValueError, zlib.error) as error:
+        raise ProtocolError(f"the file is damaged: {error}") from error
+    if len(text) > MAX_BYTES:
+        raise ProtocolError(f"the file is longer than the limit of {MAX_BYTES} bytes")
+    return text
+
+
+def common_protocol(theirs: tuple[int, ...]) -> int:
+    """Return the highest version that both sides speak; raise ProtocolError."""
+    common = set(theirs) & set(PROTOCOLS)
+    if not common:
+        spoken = ", ".join(map(str, PROTOCOLS))
+        raise ProtocolError(f"no common protocol: this side speaks {spoken}, the other {', '.join(map(str, theirs))}")
+    return max(common)

@@ -1,0 +1,144 @@
+"""The manager's side of its connections to nodes: it sends the state after each change, and takes reports."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from aiohttp import WSMsgType, web
+
+from lbmux.manager.authority import Subject
+from lbmux.manager.documents import NodeReport
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.node_messages import (
+    ALIVE_S,
+    MAX_HELLO_BYTES,
+    SILENCE_S,
+    Alive,
+    AnyMessage,
+    Hello,
+    ProtocolError,
+    Refused,
+    Report,
+    Stale,
+    State,
+    common_protocol,
+    pack_file,
+    parse_message,
+)
+from lbmux.manager.pool_state import PoolState
+from lbmux.manager.revisions import digest
+
+log = logging.getLogger(__name__)
+NODE_SILENCE_S = 3 * SILENCE_S
+"""After which silence a node is taken for dead, in seconds: it may be busy with a large state."""
+
+
+class NodeConnections:
+    """All nodes that are connected to this manager."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._encoded: tuple[PoolState, str, tuple[str, str], str] | None = None
+        self._sockets: dict[str, web.WebSocketResponse] = {}
+
+    async def serve(self, request: web.Request, node: Subject) -> web.WebSocketResponse:
+        """Serve one node until its connection ends."""
+        socket = web.WebSocketResponse(max_msg_size=MAX_HELLO_BYTES)
+        await socket.prepare(request)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                hello = parse_message(await socket.receive_str())
+            if not isinstance(hello, Hello):
+                raise ProtocolError(f"{hello.kind} came before hello")
+            common_protocol(hello.protocols)
+            await self._exchange(socket, node, hello)
+        except ProtocolError as error:
+            log.warning("node %s: %s", node.name, error)
+            with suppress(ConnectionError):
+                await socket.send_str(Refused(reason=str(error)).model_dump_json())
+        except (TimeoutError, TypeError, ConnectionError):  # TypeError: it closed, or sent no text
+            log.info("node %s: the connection ended or fell silent", node.name)
+        await socket.close()
+        return socket
+
+    async def _exchange(self, socket: web.WebSocketResponse, node: Subject, hello: Hello) -> None:
+        """Send and receive until either ends; the node is known while its connection lasts."""
+        reports = self._manager.reports
+        reports[node.name] = self._report(node, hello, hello.revision, hello.overrides, "")
+        self._sockets[node.name] = socket
+        sending = asyncio.create_task(self._send(socket, hello))
+        receiving = asyncio.create_task(self._receive(socket, node, hello))
+        try:
+            done, _ = await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (sending, receiving):
+                task.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+            if self._sockets.get(node.name) is socket:  # else it has connected again
+                del self._sockets[node.name], reports[node.name]
+
+    async def _send(self, socket: web.WebSocketResponse, hello: Hello) -> None:
+        """Send the state whenever it changes, and a sign of life each second."""
+        manager, sent, file = self._manager, None, hello.digest
+        while True:
+            changed, state = manager.changed.next, manager.state
+            now = (state.epoch, state.revision, state.stored.version)
+            if state.revision and now != sent:
+                text, digest = self._encode(state)
+                await socket.send_str(text[file == digest])
+                sent, file = now, digest
+            else:
+                await socket.send_str(ALIVE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ALIVE_S):
+                    await changed.wait()
+
+    async def _receive(self, socket: web.WebSocketResponse, node: Subject, hello: Hello) -> None:
+        while True:
+            async with asyncio.timeout(NODE_SILENCE_S):
+                received = await socket.receive()
+            if received.type is not WSMsgType.TEXT:
+                return
+            message: AnyMessage = parse_message(received.data)
+            if isinstance(message, Report):
+                self._take(node, hello, message)
+            elif isinstance(message, Stale):
+                log.error("node %s refuses the epoch of this manager: it has seen %d", node.name, message.epoch)
+                self._manager.step_down(message.epoch)
+            elif not isinstance(message, Alive):
+                raise ProtocolError(f"a node does not send {message.kind}")
+
+    def _take(self, node: Subject, hello: Hello, message: Report) -> None:
+        known = self._manager.reports.get(node.name)
+        if message.refused and (known is None or known.refused != message.refused):
+            log.warning("node %s refuses revision %d: %s", node.name, message.revision, message.refused)
+        report = self._report(node, hello, message.revision, message.overrides, message.refused)
+        self._manager.reports[node.name] = report
+
+    def _report(self, node: Subject, hello: Hello, revision: int, overrides: int, refused: str) -> NodeReport:
+        return NodeReport(
+            node=node.name, role=hello.role, revision=revision, overrides=overrides, refused=refused,
+            time=self._manager.clock(),
+        )  # fmt: skip
+
+    def _encode(self, state: PoolState) -> tuple[tuple[str, str], str]:
+        """Return the messages about a state, with and without its file, and the file's digest; once for all nodes."""
+        if self._encoded is None or self._encoded[0] is not state:
+            old = self._encoded
+            same_file = old is not None and old[0].text is state.text
+            file = old[1] if old is not None and same_file else pack_file(state.text)
+            found = old[3] if old is not None and same_file else digest(state.text)
+            texts = tuple(
+                State(
+                    pool=self._manager.pool_id, epoch=state.epoch, revision=state.revision, digest=found,
+                    file=one, overrides=state.stored,
+                ).model_dump_json()
+                for one in (file, None)
+            )  # fmt: skip
+            self._encoded = state, file, (texts[0], texts[1]), found
+        return self._encoded[2], self._encoded[3]
+
+
+ALIVE = Alive().model_dump_json()

@@ -1,0 +1,133 @@
+"""A daemon's configuration comes from managers: at the start, with each change, and with its refusals."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbmux.api.control_socket import ControlServer, ask
+from lbmux.backends.override_commands import set_admin_state, set_weight
+from lbmux.backends.override_store import OverrideStore
+from lbmux.backends.overrides import Override, Overrides
+from lbmux.config.models import Config
+from lbmux.daemons import manager_link
+from lbmux.daemons.manager_link import ManagerLink
+from lbmux.daemons.reloader import Reloader
+from lbmux.errors import ControlError
+from lbmux.manager.pool import Proposal
+from tests.daemons.test_reloader import TapRecord
+from tests.manager.test_nodes import Lab, run, until
+from tests.manager.test_pool import ALICE, file
+
+
+def link(lab: Lab, name: str = "mux1") -> ManagerLink:
+    directory = lab.path / name
+    if not directory.exists():
+        lab.identity(name)
+    return ManagerLink([lab.managers[0].url], directory, "mux", directory / "mux.yaml")
+
+
+async def started(lab: Lab) -> tuple[ManagerLink, Reloader, TapRecord]:
+    """A daemon's parts as `run_daemon` puts them together."""
+    made, tables = link(lab), TapRecord()
+    config = await made.first_config()
+    store = OverrideStore(lab.path / "mux1" / "mux.overrides", config)
+    made.adopt(store)
+    return made, Reloader(lab.path / "mux1" / "mux.yaml", tables, config, store), tables
+
+
+def weights(config: Config | None) -> dict[str, int]:
+    assert config is not None
+    return {backend.name: backend.weight for service in config.services for backend in service.backends}
+
+
+def test_changes_reach_the_tables(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        await lab.pool.override(set_weight(5, "b1", None, 1.0), ALICE)
+        await until(lambda: lab.managers[0].state.stored.version == 1)
+        made, reloader, tables = await started(lab)
+        assert weights(reloader.wanted) == {"b1": 5, "b2": 1}  # before anything is forwarded
+        async with made.following(reloader):
+            await lab.pool.apply(Proposal(file(1, 2, 3)), ALICE)
+            await until(lambda: weights(tables.config) == {"b1": 5, "b2": 1, "b3": 1})
+            await lab.pool.override(set_weight(None, "b1", None, 1.0), ALICE)
+            await until(lambda: weights(tables.config) == {"b1": 1, "b2": 1, "b3": 1})
+            await lab.pool.apply(Proposal(file(2, 3)), ALICE)
+            await until(lambda: weights(tables.config) == {"b1": 0, "b2": 1, "b3": 1})  # until its flows end
+            await until(lambda: lab.managers[0].reports["mux1"].revision == 3)
+        assert (lab.path / "mux1" / "mux.yaml").read_bytes() == file(2, 3)
+        assert (await reloader.reload())["changes"] == []  # the file is the one in force
+
+    run(tmp_path, scenario)
+
+
+def test_tables_that_are_full_refuse_a_revision(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, tables = await started(lab)
+        tables.__dict__["_fits"] = False
+        async with made.following(reloader):
+            await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+            reports = lab.managers[0].reports
+            await until(lambda: "mux1" in reports and "capacity 1" in reports["mux1"].refused)
+        assert weights(reloader.config) == {"b1": 1} and (lab.path / "mux1" / "mux.yaml").read_bytes() == file(1)
+
+    run(tmp_path, scenario)
+
+
+def test_the_pools_overrides_replace_those_of_the_daemon(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        await lab.pool.override(set_admin_state("drain", "b2", None, 1.0), ALICE)
+        await until(lambda: lab.managers[0].state.stored.version == 1)
+        made = link(lab)
+        config = await made.first_config()
+        store = OverrideStore(lab.path / "mux1" / "mux.overrides", config)
+        store.commit(Overrides({("web", "b1"): Override(1.0, "disable")}), None)
+        made.adopt(store)
+        again = OverrideStore(lab.path / "mux1" / "mux.overrides", config)
+        assert store.overrides.admin_states == again.overrides.admin_states == {("web", "b2"): "drain"}
+
+    run(tmp_path, scenario)
+
+
+def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
+    async def weight(backend: str, weight: int | None = None) -> str:
+        return f"{backend} {weight}"
+
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, _ = await started(lab)
+        path = lab.path / "mux.sock"
+
+        async def order(**arguments: Any) -> Any:
+            return await asyncio.to_thread(ask, path, "weight", **arguments)
+
+        async with ControlServer(path, made.handlers({"weight": weight})):
+            async with made.following(reloader):
+                await until(lambda: lab.managers[0].reports)
+                with pytest.raises(ControlError, match="follows the manager https://"):
+                    await order(backend="b1", weight=5)
+            assert await order(backend="b1", weight=5) == "b1 5"
+            with pytest.raises(ControlError, match="valid integer"):  # arguments are checked as ever
+                await order(backend="b1", weight="5")
+
+    run(tmp_path, scenario)
+
+
+def test_a_start_without_a_manager_uses_the_stored_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_link, "PATIENCE_S", 0.05)
+
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, weight=7)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        await link(lab).first_config()
+        path = lab.path / "mux1"
+        gone = ManagerLink(["https://127.0.0.1:1"], path, "mux", path / "mux.yaml")
+        assert weights(await gone.first_config()) == {"b1": 7}
+
+    run(tmp_path, scenario)

@@ -1,0 +1,73 @@
+"""Messages between managers and nodes: their form, and versions that differ."""
+
+from pathlib import Path
+
+import pytest
+
+from lbmux.manager import node_messages
+from lbmux.manager.documents import StoredOverride, StoredOverrides
+from lbmux.manager.node_messages import (
+    Alive,
+    Hello,
+    Message,
+    ProtocolError,
+    Refused,
+    Report,
+    Stale,
+    State,
+    common_protocol,
+    pack_file,
+    parse_message,
+    unpack_file,
+)
+
+RECORDED = Path(__file__).with_name("messages_1.jsonl")
+"""Messages of protocol 1, as this version sent them when it was the only one."""
+DRAIN = StoredOverride(service="web", backend="b1", admin_state="drain", since=1.0, by="alice", until=2.5)
+MESSAGES: list[Message] = [
+    Hello(role="mux", version="0.1", epoch=3, revision=2, overrides=1, digest="00ff"),
+    State(pool="p", epoch=3, revision=2, digest="00ff", file="eJwDAAAAAAE=", overrides=StoredOverrides(version=1)),
+    State(
+        pool="p", epoch=3, revision=2, digest="00ff", file=None,
+        overrides=StoredOverrides(version=2, overrides=(DRAIN,)),
+    ),
+    Report(revision=2, overrides=1),
+    Report(revision=2, overrides=1, refused="table full"),
+    Stale(epoch=9),
+    Alive(),
+    Refused(reason="no common protocol"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), [*zip(RECORDED.read_text().splitlines(), MESSAGES, strict=True)])
+def test_recorded_messages_are_understood(text: str, message: Message) -> None:
+    assert parse_message(text) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_of_a_newer_version_is_understood(message: Message) -> None:
+    text = message.model_dump_json()
+    assert parse_message(text) == parse_message(text[:-1] + ', "a_new_field": [1]}') == message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "order"}', '{"kind": "report"}', "\\x00"])
+def test_what_is_not_a_message(text: str) -> None:
+    with pytest.raises(ProtocolError, match="not a message"):
+        parse_message(text)
+
+
+def test_the_highest_common_protocol_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_messages, "PROTOCOLS", (1, 2))
+    assert (common_protocol((1,)), common_protocol((1, 2, 3))) == (1, 2)
+    with pytest.raises(ProtocolError, match="this side speaks 1, 2, the other 3"):
+        common_protocol((3,))
+
+
+def test_a_file_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unpack_file(pack_file(b"services: []\n")) == b"services: []\n"
+    for damaged in ("?", "AAAA"):
+        with pytest.raises(ProtocolError, match="is damaged"):
+            unpack_file(damaged)
+    monkeypatch.setattr(node_messages, "MAX_BYTES", 10)
+    with pytest.raises(ProtocolError, match="longer than the limit of 10"):
+        unpack_file(pack_file(b"x" * 11))
