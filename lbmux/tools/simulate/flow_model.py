@@ -170,15 +170,12 @@ class Run:
             _change(self._setting, self._slots[mux], self._earlier[mux], self._muxes[mux : mux + 1], table, event.time)
 
     def _sweep(self, now: float) -> None:
-        live = np.flatnonzero(self._muxes["live"])
-        for mux in live:
-            _sweep(self._setting, self._slots[mux], self._entries[mux], self._flows, now)
+        found = np.zeros(3, np.int64)
+        _sweep(self._setting, self._slots, self._entries, self._flows, self._muxes, now, found)
         if now >= WARM_S:
-            entries = int((self._entries[live]["target"] != NONE).sum())
-            recent = now - self._flows["seen"] < self._setting["idle_tcp_s"]
-            flows = int((recent & (self._flows["gone"] == 0) & (self._flows["owner"] != NONE)).sum())
-            marked = 1.0 if self.policy.tracking == "all" else float(self._slots[live]["marked"].mean())
-            self._samples.append((now, entries / max(flows, 1), marked))
+            entries, marked, flows = found.tolist()
+            share = marked / SLOTS / int(self._muxes["live"].sum())
+            self._samples.append((now, entries / max(flows, 1), 1.0 if self.policy.tracking == "all" else share))
         if self.policy.is_checked and not self.scenario.moves_flows:
             self._check(now)
 
@@ -323,8 +320,19 @@ def _candidate(slot, earlier, mux, at, known, rank):  # type: ignore[no-untyped-
 
 
 @compiled_nogil
-def _sweep(setting, slots, entries, flows, now):  # type: ignore[no-untyped-def]
-    sweep(setting[0], slots, entries, flows, now)
+def _sweep(setting, slots, entries, flows, muxes, now, found):  # type: ignore[no-untyped-def]
+    """Sweep each mux; add its entries and its marked slots, and then the live flows, to ``found``."""
+    for mux in range(len(muxes)):
+        if not muxes[mux].live:
+            continue
+        sweep(setting[0], slots[mux], entries[mux], flows, now)
+        for index in range(len(flows)):
+            found[0] += entries[mux, index].target != NONE
+        for at in range(slots.shape[1]):
+            found[1] += slots[mux, at].marked != 0
+    for index in range(len(flows)):
+        is_live = flows[index].owner != NONE and not flows[index].gone
+        found[2] += is_live and now - flows[index].seen < setting[0].idle_tcp_s
 
 
 @compiled_nogil
