@@ -1,7 +1,7 @@
 """Reads the configuration from YAML and reports every problem with its line.
 
-PyYAML first composes a tree of nodes, which know their lines. The models (`models`) check the values; the location of
-each error is then looked up in the tree of nodes.
+The models (`models`) check the values. If there is an error, or anything that `plain_yaml` leaves, PyYAML composes a
+tree of nodes, which know their lines; the location of each error is looked up there.
 """
 
 import contextlib
@@ -16,10 +16,9 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 
 from lbmux.config.field_types import error_message
 from lbmux.config.models import Config, over_limits
+from lbmux.config.plain_yaml import Loader, UnusualYamlError, load_plain
 from lbmux.errors import ConfigError, Problem
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The libyaml loader if PyYAML has it: a file of 10,000 backends then takes one second, not ten."""
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read; the largest pool with the longest access lists needs less."""
 
@@ -57,28 +56,62 @@ def _without_collector() -> Iterator[None]:
 
 def _parse(text: bytes, path: Path) -> Config:
     try:
+        data = load_plain(text)
+        if not _is_oversized(data):
+            return Config.model_validate(data)
+    except UnusualYamlError:
+        pass
+    except ValidationError as error:
+        root, *_ = _composed(text, path)
+        raise ConfigError(path, _in_order(_problems(root, error))) from error
+    root, problems, data = _composed(text, path)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        problems += _problems(root, error)
+    if problems:
+        raise ConfigError(path, _in_order(problems))
+    return config
+
+
+def _composed(text: bytes, path: Path) -> tuple[Node, list[Problem], Any]:
+    """Return the tree of nodes, its repeated keys, and its value.
+
+    Raise ConfigError for invalid YAML and for too many services.
+    """
+    try:
         loader = Loader(text)
         root = loader.get_single_node()
         if root is None:
             raise ConfigError(path, (Problem(1, "", "is empty: `services` is missing"),))
         if oversized := list(_oversized(root)):
             raise ConfigError(path, tuple(oversized))
-        problems = list(_repeated_keys(root))
-        data = loader.construct_document(root)
+        repeated = list(_repeated_keys(root))  # before the construction, which merges `<<` into the nodes
+        return root, repeated, loader.construct_document(root)
     except yaml.YAMLError as error:
         raise ConfigError(path, (_syntax_problem(error, text),)) from error
     except (ValueError, RecursionError) as error:  # an impossible date; brackets nested too deep
         raise ConfigError(path, (Problem(1, "", f"is not valid YAML: {error}"),)) from error
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        problems += [
-            Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, Config))
-            for one in error.errors(include_url=False, include_input=False)
-        ]
-    if problems:
-        raise ConfigError(path, tuple(sorted(problems, key=lambda problem: problem.line or 0)))
-    return config
+
+
+def _problems(root: Node, error: ValidationError) -> list[Problem]:
+    return [
+        Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, Config))
+        for one in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+
+
+def _is_oversized(data: Any) -> bool:
+    """Whether there are too many services or backends, before each of them is checked."""
+    services = data.get("services") if isinstance(data, dict) else None
+    if not isinstance(services, list):
+        return False
+    backends = [service.get("backends") for service in services if isinstance(service, dict)]
+    return any(over_limits(len(services), sum(len(each) for each in backends if isinstance(each, list))))
 
 
 def _syntax_problem(error: yaml.YAMLError, text: bytes) -> Problem:

@@ -10,7 +10,8 @@ from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.config.loader import Loader, parse
+from lbmux.config.loader import parse
+from lbmux.config.plain_yaml import Loader
 from lbmux.errors import LbmuxError
 
 

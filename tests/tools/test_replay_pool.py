@@ -63,7 +63,7 @@ def test_one_mux_without_changes_is_a_plain_replay(tmp_path: Path) -> None:
     names = ("packets", "bytes", "verdicts", "backends")
     assert [getattr(result, name) for name in names] == [getattr(plain, name) for name in names]
     assert result.flows == FlowCounts(FLOWS, 0, 0)
-    assert sum(result.lookups.values()) == sum(plain.lookups.values()) == result.packets
+    assert sum(result.lookups.values()) == sum(plain.lookups.values())
 
 
 def test_muxes_share_the_flows_and_their_counts_add_up(tmp_path: Path) -> None:
