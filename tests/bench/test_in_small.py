@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import health, latency, maglev, memory, reload, replay, scrape, startup, watch
+from bench import health, latency, loading, maglev, memory, reload, replay, scrape, startup, watch
 from bench.frames import config
 from bench.report import Result
 
@@ -51,6 +51,11 @@ def test_maglev(small: Small) -> None:
 def test_replay(small: Small) -> None:
     small(replay, PACKETS=2000, FLOWS=100)
     assert ratios(replay.run()) == [True, True]
+
+
+def test_loading(small: Small) -> None:
+    small(loading, SERVICES=100)
+    assert [result.value > 0 for result in loading.run()] == [True] * 3
 
 
 def test_health(small: Small) -> None:

@@ -1,0 +1,52 @@
+"""CPU time to load a large configuration, from the YAML and from its snapshot, and to plan its tables."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from bench.report import Result, median
+from lbmux.config import models
+from lbmux.config.loader import load, parse
+from lbmux.tables.mux_tables import MuxTables, sizes_for
+from lbmux.targets.regions import Tables
+
+SERVICES, BACKENDS = min(10_000, models.MAX_SERVICES, models.MAX_BACKENDS // 10), 10
+OWN = IPv4Address("10.0.0.1")
+
+
+def run() -> list[Result]:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "services.yaml")
+        file.write_text("\n".join(_lines()))
+        text = file.read_bytes()
+        from_yaml = median(lambda: cpu_s(lambda: parse(text, file)))
+        config = load(file)
+        from_snapshot = median(lambda: cpu_s(lambda: load(file)))
+    mux = MuxTables(Tables.allocate(sizes_for(config)), OWN)
+    planned = median(lambda: cpu_s(lambda: mux.plan(config)))
+    name = f"{SERVICES:,} services x {BACKENDS} backends"
+    return [
+        Result("loading", f"{name}: from the YAML", from_yaml, "s of CPU time", goal="< 10"),
+        Result("loading", f"{name}: from the snapshot", from_snapshot, "s of CPU time", "from the YAML",
+               from_snapshot / from_yaml, "< 5"),
+        Result("loading", f"{name}: tables planned", planned, "s of CPU time"),
+    ]  # fmt: skip
+
+
+def cpu_s(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _lines() -> Iterator[str]:
+    yield "services:"
+    for service in range(SERVICES):
+        yield f"  - name: s{service}\n    vip: {IPv4Address('192.0.2.0') + service}\n    protocol: tcp\n    port: 80"
+        yield "    backends:"
+        first = IPv4Address("10.1.0.0") + service * BACKENDS
+        yield from (f"      - {{dip: {first + backend}, port: 8080}}" for backend in range(BACKENDS))
+    yield ""
