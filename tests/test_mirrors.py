@@ -113,7 +113,6 @@ ELSEWHERE = {
     "manager/endpoints.py": "manager/test_openapi.py",
     "manager/identity.py": "manager/test_admission.py",
     "manager/manager_metrics.py": "manager/test_http_server.py",
-    "manager/manager_state.py": "manager/test_http_server.py",
     "manager/store/etcd_store.py": "manager/store/test_store.py",
     "metrics/families.py": "test_metrics_files.py",
     "metrics/loop_histograms.py": "daemons/test_metrics.py",

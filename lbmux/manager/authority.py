@@ -120,6 +120,20 @@ def ends_at(certificate: bytes) -> datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
+def is_renewal_due(certificate: bytes, now: datetime) -> bool:
+    """Return whether two thirds of a certificate's life are over; ``certificate`` is PEM."""
+    loaded = x509.load_pem_x509_certificate(certificate)
+    begin = loaded.not_valid_before_utc
+    return now >= begin + (loaded.not_valid_after_utc - begin) * 2 / 3
+
+
+def names_in(certificate: bytes) -> list[str]:
+    """Return the host names and addresses in a certificate in PEM."""
+    extensions = x509.load_pem_x509_certificate(certificate).extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
 UNIT = NameOID.ORGANIZATIONAL_UNIT_NAME
 
 

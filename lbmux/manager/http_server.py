@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -22,6 +23,7 @@ from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
 from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
+from lbmux.manager.renewal import keep_valid
 from lbmux.manager.request_access import node_of, token_of
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
 from lbmux.manager.store.backup import back_up
@@ -78,10 +80,19 @@ class HttpServer:
             except OSError as error:
                 hint = "give another address with --listen"
                 raise SetupError(f"{host} port {port}", error.strerror or str(error), hint) from error
-            async with server:
-                yield server.sockets[0].getsockname()[1]
+            renewing = asyncio.create_task(self._keep_valid(tls))
+            try:
+                async with server:
+                    yield server.sockets[0].getsockname()[1]
+            finally:
+                renewing.cancel()
         finally:
             await runner.cleanup()
+
+    async def _keep_valid(self, tls: ssl.SSLContext) -> None:
+        """Renew this manager's own certificate; new connections get the new one."""
+        identity, manager = self._manager.identity, self._manager
+        await keep_valid(identity, lambda: [manager.primary.url], lambda: identity.load_into(tls))
 
     def _handler(self, endpoint: Endpoint) -> Any:
         async def handle(request: web.Request) -> web.Response:

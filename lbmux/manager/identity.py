@@ -69,6 +69,10 @@ class Identity:
         """TLS of a node that dials a manager."""
         return self._context(ssl.Purpose.SERVER_AUTH)
 
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Use the present certificate for new connections."""
+        context.load_cert_chain(self.directory / "node.crt", self.directory / "node.key")
+
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         """TLS with this identity; raise SetupError, also if the certificate has expired: peers would just hang up."""
         if (ended := ends_at(self.certificate)) <= datetime.now(UTC):
@@ -77,7 +81,7 @@ class Identity:
         try:
             context = ssl.create_default_context(purpose, cadata=self.ca.decode())
             context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.load_cert_chain(self.directory / "node.crt", self.directory / "node.key")
+            self.load_into(context)
         except (OSError, ValueError) as error:
             hint = "get a certificate with `lbmux join`"
             raise SetupError(f"identity in {self.directory}", str(error), hint) from error

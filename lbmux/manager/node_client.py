@@ -31,6 +31,7 @@ from lbmux.manager.node_messages import (
     State,
     parse_message,
 )
+from lbmux.manager.renewal import keep_valid
 
 log = logging.getLogger(__name__)
 RECONNECT_S = 1.0
@@ -87,13 +88,17 @@ class NodeClient:
     @asynccontextmanager
     async def following(self, accept: Accept) -> AsyncIterator[None]:
         """Hand over the states of managers until the block ends."""
-        accepting = asyncio.create_task(self._accept(accept))
+        tasks = [
+            asyncio.create_task(self._accept(accept)),
+            asyncio.create_task(keep_valid(self._identity, lambda: self._urls)),
+        ]
         try:
             async with self._connecting():
                 yield
         finally:
-            accepting.cancel()
-            await asyncio.gather(accepting, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def _connecting(self) -> AsyncIterator[None]:
