@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 from signal import SIGKILL
-from typing import Any
 
 from bench.frames import LOCAL, PORT, VIP, config, tables
 from bench.report import Result, median
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetCounters
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.xdp import detach
@@ -246,5 +246,5 @@ def _replace_mux(lab: Lab) -> None:
 
 def _asked(lab: Lab) -> int:
     """Return how many returned packets the mux has forwarded to another host."""
-    counters: dict[str, Any] = ask(lab.directory / "mux1.sock", "counters")
-    return int(counters["slowpath"].get("returned_forwarded", 0))
+    slow_path = ControlClient(lab.directory / "mux1.sock").ask(GetCounters()).slowpath or {}
+    return slow_path.get("returned_forwarded", 0)

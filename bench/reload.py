@@ -8,7 +8,8 @@ import time
 from bench.latency import PPS, SAMPLES
 from bench.live import Bed, topology
 from bench.report import Result
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import Reload
 from lbmux.lab.processes import python
 
 BACKENDS = 1000
@@ -45,7 +46,7 @@ def _measure(bed: Bed, reload: bool) -> tuple[dict[str, float], int]:
             time.sleep(PAUSE_S)
             if reload and ping.poll() is None:
                 bed.lab.write_config(_config(BACKENDS - reloads % 2))
-                ask(bed.lab.directory / "mux.sock", "reload")
+                ControlClient(bed.lab.directory / "mux.sock").ask(Reload())
                 reloads += 1
         assert ping.stdout is not None
         return json.loads(ping.stdout.read()), reloads

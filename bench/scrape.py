@@ -15,7 +15,8 @@ from bench.health import cpu_s
 from bench.latency import PPS
 from bench.live import Bed
 from bench.report import REPETITIONS, Result
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import CountFlows
 from lbmux.lab.processes import python
 
 SERVICES, BACKENDS_EACH, FLOWS = 1000, 10, (131_072, 1_048_576)
@@ -34,7 +35,7 @@ def _results(bed: Bed, flows: int) -> list[Result]:
     bed.lab.write_config(_config(flows))
     bed.start_mux("packet", "--metrics", METRICS)
     bed.generate(2 * flows / FILL_PPS + 0.5, flows, FILL_PPS)
-    have = ask(bed.lab.directory / "mux.sock", "flow_count")["flows"]
+    have = ControlClient(bed.lab.directory / "mux.sock").ask(CountFlows()).flows
     _scrape(bed)  # the first imports; those after it are what a running mux has every few seconds
     cpu = cpu_s(bed.process.pid)
     times, texts = zip(*(_scrape(bed) for _ in range(SCRAPES)), strict=True)

@@ -15,18 +15,20 @@ from typing import Any
 
 from bench.live import Bed, topology
 from bench.report import Result
-from lbmux.api.control_socket import ask, ask_stream
+from lbmux.api.answers import Flows
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import CountFlows, GetFlows, Request
 from lbmux.lab.processes import python
 
 FLOWS, OFFERED = 1_000_000, 1 << 20
 FILLING_S, MOST_FILLINGS = 5.0, 12
 SAMPLES, PPS, PAUSE_S = 3000, 1000, 0.1
-QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "all counted": ("flow_count", {}),
-    "counted by a filter": ("flow_count", {"filter": "src net 198.18.0.0/20 and not port 1025"}),
-    "the 50 idlest": ("flows", {"sort": "-idle", "limit": 50}),
-    "filtered, by source": ("flows", {"filter": "idle > 0.5 and port 1024", "sort": "source", "limit": 50}),
-    "all sorted, 10,000 read": ("flows", {"sort": "backend"}),
+QUESTIONS: dict[str, Request[Any]] = {
+    "all counted": CountFlows(),
+    "counted by a filter": CountFlows("src net 198.18.0.0/20 and not port 1025"),
+    "the 50 idlest": GetFlows(sort="-idle", limit=50),
+    "filtered, by source": GetFlows("idle > 0.5 and port 1024", "source", 50),
+    "all sorted, 10,000 read": GetFlows(sort="backend"),
 }
 MOST_READ = 10_000
 
@@ -38,7 +40,7 @@ def run() -> list[Result]:
         control = bed.lab.directory / "mux.sock"
         flows = _fill(bed, control)
         quiet, _ = _measure(bed, lambda: None)
-        found = {name: _measure(bed, lambda asked=asked: _ask(control, *asked)) for name, asked in QUESTIONS.items()}
+        found = {name: _measure(bed, lambda asked=asked: _ask(control, asked)) for name, asked in QUESTIONS.items()}
     results = [
         Result("show", f"longest wait in {SAMPLES} packets, no request", quiet["longest_us"] / 1000, "ms",
                note=f"99 of 100: {quiet['p99_us'] / 1000:.2g} ms"),
@@ -64,16 +66,16 @@ def _fill(bed: Bed, control: Path) -> int:
     """Fill the flow table with packets. The generator is faster than the mux, so this takes several rounds."""
     for _ in range(MOST_FILLINGS):
         bed.generate(FILLING_S, OFFERED)
-        flows: int = ask(control, "flow_count")["flows"]
+        flows = ControlClient(control).ask(CountFlows()).flows
         if flows >= FLOWS:
             return flows
     raise RuntimeError(f"only {flows} flows were entered")
 
 
-def _ask(control: Path, what: str, arguments: dict[str, Any]) -> None:
+def _ask(control: Path, request: Request[Any]) -> None:
     read = 0
-    for answer in ask_stream(control, what, **arguments):
-        read += len(answer["flows"]) if what == "flows" else 0
+    for answer in ControlClient(control, timeout_s=None).stream(request):
+        read += len(answer.flows) if isinstance(answer, Flows) else 0
         if read >= MOST_READ:
             return
 

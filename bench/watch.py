@@ -16,6 +16,7 @@ from bench.frames import LOCAL, Frames, config, tables
 from bench.kernel import Stage
 from bench.live import Bed
 from bench.report import Result
+from lbmux.api.requests import Trace
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.datapath.verdicts import PASSES
@@ -136,7 +137,7 @@ async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub
     """Measure the loops, with a trace client whose filter never matches."""
     for loop in loops.values():
         await nanoseconds(loop, count)  # compile, and enter each flow
-    stream = trace_hub.watch(MATCHES_NOTHING)
+    stream = trace_hub.watch(Trace(MATCHES_NOTHING))
     await anext(stream)
     found: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(ROUNDS):

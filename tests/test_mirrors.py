@@ -9,7 +9,10 @@ from tests.source_tree import ROOT, files
 
 MODULES = [path for path in files("lbmux") if path.name != "__init__.py"]
 ELSEWHERE = {
+    "api/answers.py": "api/test_control_client.py",
+    "api/protocol.py": "api/test_control_client.py",
     "api/refusals.py": "cli/inspect/test_show_command_bgp.py",
+    "api/requests.py": "api/test_control_client.py",
     "backends/state_file.py": "backends/test_override_store.py",
     "bgp/exabgp_relay.py": "bgp/test_exabgp.py",
     "bgp/speaker.py": "bgp/test_announcer.py",
@@ -153,8 +156,8 @@ ELSEWHERE = {
     "tools/simulate/slot_rule.py": "tools/simulate/test_flow_model.py",
     "tools/slow_path_counters.py": "docs/test_metrics.py",
     "tools/table_copy.py": "tools/test_explain_mux.py",
-    "tools/top/rates.py": "tools/top/test_view.py",
     "tools/top/readings.py": "tools/top/test_view.py",
+    "tools/top/top_rows.py": "tools/top/test_view.py",
     "tools/web/mux_status.py": "tools/web/test_pool_status.py",
     "tools/web/service_status.py": "tools/web/test_pool_status.py",
     "tools/web/table_view.py": "tools/web/test_web_server.py",

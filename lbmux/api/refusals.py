@@ -3,28 +3,39 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lbmux.api.control_socket import Handler
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.requests import (
+    CountFlows,
+    GetBackends,
+    GetBgp,
+    GetCounters,
+    GetFlows,
+    GetNeighbours,
+    GetRuntime,
+    GetServices,
+    Request,
+)
 from lbmux.errors import LbmuxError
 
-OF_A_MUX = {
-    "bgp": "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS",
+OF_A_MUX: dict[Kind, str] = {
+    GetBgp: "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS",
 }
-OF_AN_AGENT = {
-    "bgp": "an agent does not use BGP; use --control with the socket of a mux or an edge",
+OF_AN_AGENT: dict[Kind, str] = {
+    GetBgp: "an agent does not use BGP; use --control with the socket of a mux or an edge",
 }
-OF_AN_EDGE = dict.fromkeys(
-    ("services", "backends", "neighbours", "counters", "runtime", "flows", "flow_count"),
+OF_AN_EDGE: dict[Kind, str] = dict.fromkeys(
+    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows),
     "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",
 )
 
 
-def refuse_requests(reasons: Mapping[str, str]) -> dict[str, Handler]:
-    """Return handlers that refuse requests; ``reasons`` maps commands to reasons."""
-    return {command: _refuse(reason) for command, reason in reasons.items()}
+def refuse_requests(reasons: Mapping[Kind, str]) -> dict[Kind, Handler]:
+    """Return handlers that refuse requests; ``reasons`` maps requests to reasons."""
+    return {kind: _refuse(reason) for kind, reason in reasons.items()}
 
 
 def _refuse(reason: str) -> Handler:
-    async def handler(**arguments: Any) -> None:
+    async def handler(request: Request[Any]) -> None:
         raise LbmuxError(reason)
 
     return handler

@@ -1,4 +1,4 @@
-"""The status of a running mux or agent as plain JSON: services, backends, counters, neighbours.
+"""The status of a running mux or agent: services, backends, counters, neighbours.
 
 Everything here is a pure function of a Snapshot, and runs in a thread.  The tables are read on request; the packet path
 keeps no extra state for it.
@@ -9,12 +9,12 @@ import socket
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, mac_from_int
+from lbmux.api.answers import BackendLine, NeighbourLine, ServiceLine, TableSize, VerdictLine
 from lbmux.config.models import Service
 from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNTRUSTED, UP
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
@@ -25,33 +25,35 @@ from lbmux.tables.snapshot import Snapshot
 STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
 
 
-def services(snapshot: Snapshot) -> list[dict[str, Any]]:
+def services(snapshot: Snapshot) -> list[ServiceLine]:
     """Return for each service what clients see, its Maglev table, and the sums over its backends."""
     found = []
-    lines = {(line["service"], line["backend"]): line for line in backends(snapshot)}
+    lines = {line.key: line for line in backends(snapshot)}
     for service in snapshot.services:
         own = [lines[service.name, backend.name] for backend in service.backends]
         table = slot_table(snapshot, service)
         found.append(
-            {
-                "service": service.name,
-                "vip": str(service.vip),
-                "protocol": service.protocol,
-                "port": service.port,
-                "ports": service.port_text,
-                "slots": len(table),
-                "digest": digest(snapshot, service, table),
-                "idle": service.idle.model_dump(),
-                "backends": len(own),
-                "backends_up": sum(line["state"] == "up" for line in own),
-                "live_flows": sum(line["live_flows"] for line in own),
-                **{key: _sum([line[key] for line in own]) for key in ("packets", "bytes", "new_flows")},
-            }
+            ServiceLine(
+                service=service.name,
+                vip=str(service.vip),
+                protocol=service.protocol,
+                port=service.port,
+                ports=service.port_text,
+                slots=len(table),
+                digest=digest(snapshot, service, table),
+                idle=service.idle.model_dump(),
+                backends=len(own),
+                backends_up=sum(line.state == "up" for line in own),
+                live_flows=sum(line.live_flows for line in own),
+                packets=_sum([line.packets for line in own]),
+                bytes=_sum([line.bytes for line in own]),
+                new_flows=_sum([line.new_flows for line in own]),
+            )
         )
     return found
 
 
-def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
+def backends(snapshot: Snapshot) -> list[BackendLine]:
     """Return for each backend its state, next hop, traffic (with outer headers) and flows.
 
     An agent does not count traffic by backend.
@@ -62,21 +64,21 @@ def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
     traffic = None if snapshot.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
     targets = (tables.endpoints if snapshot.is_agent else tables.backends)[rows]
     for at, (service, backend) in enumerate(snapshot.owners.values()):
-        line = {
-            "service": service.name,
-            "backend": backend.name,
-            "dip": str(backend.dip),
-            "port": backend.port,
-            "host": str(backend.tunnel_to),
-            "weight": backend.weight,
-            "state": STATES[int(targets["state"][at])],
-            "reachable": None if snapshot.is_agent else bool(targets["destination_mac"][at]),
+        line = BackendLine(
+            service=service.name,
+            backend=backend.name,
+            dip=str(backend.dip),
+            port=backend.port,
+            host=str(backend.tunnel_to),
+            weight=backend.weight,
+            state=STATES[int(targets["state"][at])],
+            reachable=None if snapshot.is_agent else bool(targets["destination_mac"][at]),
             **{name: None if traffic is None else int(traffic[key][at]) for key, name in TRAFFIC_FIELDS.items()},
-            "live_flows": int(flows[at].sum()),
-            "trusted_flows": int(flows[at, TRUSTED]),
-            "untrusted_flows": int(flows[at, UNTRUSTED]),
-            "closing_flows": int(flows[at, CLOSING]),
-        }
+            live_flows=int(flows[at].sum()),
+            trusted_flows=int(flows[at, TRUSTED]),
+            untrusted_flows=int(flows[at, UNTRUSTED]),
+            closing_flows=int(flows[at, CLOSING]),
+        )
         found.append(line)
     return found
 
@@ -113,8 +115,8 @@ def digest(snapshot: Snapshot, service: Service, table: NDArray[np.uint16]) -> s
     return hashed.hexdigest()
 
 
-def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
-    """Return verdicts and look-ups, summed over the workers.
+def verdicts(snapshot: Snapshot, in_kernel: bool) -> list[VerdictLine]:
+    """Return packets and bytes by verdict, summed over the workers.
 
     ``in_kernel``: kernel programs process frames before user space, the last worker.  A frame that they pass also
     reaches user space, which runs the same function on it, so both count it as passed.  Therefore the passes of user
@@ -127,16 +129,16 @@ def counters(snapshot: Snapshot, in_kernel: bool) -> dict[str, Any]:
         for name in ("packets", "bytes"):
             rows[name][-1, PASSES:DROPS] = 0
     packets, length = rows["packets"].sum(0), rows["bytes"].sum(0)
-    lookups = snapshot.tables.lookups.sum(0)
-    return {
-        "verdicts": [
-            {"verdict": v.label, "kind": v.kind, "packets": int(packets[v]), "bytes": int(length[v])} for v in Verdict
-        ],
-        "lookups": {name: int(lookups[at]) for at, name in enumerate(LOOKUPS)},
-    }
+    return [VerdictLine(v.label, v.kind, int(packets[v]), int(length[v])) for v in Verdict]
 
 
-def neighbours(snapshot: Snapshot) -> list[dict[str, Any]]:
+def lookups(snapshot: Snapshot) -> dict[str, int]:
+    """Return the look-ups in the flow table by result, summed over the workers."""
+    counts = snapshot.tables.lookups.sum(0)
+    return {name: int(counts[at]) for at, name in enumerate(LOOKUPS)}
+
+
+def neighbours(snapshot: Snapshot) -> list[NeighbourLine]:
     """Return the hosts that a mux tunnels to, and their next hops; empty at an agent."""
     if snapshot.is_agent:
         return []
@@ -149,14 +151,14 @@ def neighbours(snapshot: Snapshot) -> list[dict[str, Any]]:
         row = table[rows[0]]
         mac = int(row["destination_mac"])
         found.append(
-            {
-                "host": str(from_pair(*pair)),
-                "mac": mac_from_int(mac) if mac else None,
-                "source_mac": mac_from_int(int(row["source_mac"])) if mac else None,
-                "interface": interface_name(int(row["interface"])) if mac else None,
-                "mtu": int(row["mtu"]) if mac else None,
-                "backends": ["/".join((s.name, b.name)) for s, b in (snapshot.owners[at] for at in rows)],
-            }
+            NeighbourLine(
+                host=str(from_pair(*pair)),
+                mac=mac_from_int(mac) if mac else None,
+                source_mac=mac_from_int(int(row["source_mac"])) if mac else None,
+                interface=interface_name(int(row["interface"])) if mac else None,
+                mtu=int(row["mtu"]) if mac else None,
+                backends=["/".join((s.name, b.name)) for s, b in (snapshot.owners[at] for at in rows)],
+            )
         )
     return found
 
@@ -167,8 +169,8 @@ def interface_name(index: int) -> str:
     return str(index)
 
 
-def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the number of rows and used rows of each table, and the memory of the regions."""
+def table_sizes(snapshot: Snapshot) -> tuple[dict[str, TableSize], int]:
+    """Return the size of each table, and the memory of all regions in bytes."""
     tables, sizes = snapshot.tables, snapshot.tables.sizes
     used_slots = 0 if snapshot.is_agent else int(tables.services[tables.active]["size"].sum())
     places = sizes.workers * sizes.buckets * tables.flows.shape[-1]
@@ -180,7 +182,5 @@ def table_sizes(snapshot: Snapshot) -> dict[str, Any]:
         "flows": (live_flows.count(snapshot), places),
     }
     memory = sizes.regions()
-    return {
-        "tables": {name: {"used": have, "rows": rows, "bytes": memory[name]} for name, (have, rows) in used.items()},
-        "memory_bytes": sum(memory.values()),
-    }
+    found = {name: TableSize(have, rows, memory[name]) for name, (have, rows) in used.items()}
+    return found, sum(memory.values())

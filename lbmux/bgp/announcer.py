@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from lbmux.bgp import speaker_watchdog
-from lbmux.bgp.bgp_settings import Bgp, Neighbour, Route, describe, sorted_prefixes
+from lbmux.bgp.bgp_settings import Bgp, BgpState, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
 from lbmux.bgp.session_log import SessionLog
@@ -100,19 +100,15 @@ class Announcer:
     async def withdraw(self) -> None:
         await self.announce(NOTHING)
 
-    async def hold(self, held: bool) -> dict[str, Any]:
+    async def hold(self, held: bool) -> BgpState:
         """Withdraw all routes by command, or announce them again; returns the state when the speaker has the change."""
         self._held = held
         log.info("BGP: %s by command", "withdrawn" if held else "announced again")
         await self._update()
         return await self.state()
 
-    async def state(self) -> dict[str, Any]:
-        return describe(self._speaker.name, self._announced, await self._sessions()) | {"held": self._held}
-
-    def handlers(self) -> dict[str, Any]:
-        """Return the handlers for the control socket."""
-        return {"bgp": self.state, "hold": self.hold}
+    async def state(self) -> BgpState:
+        return BgpState(self._speaker.name, self._announced, await self._sessions(), self._held)
 
     async def _sessions(self) -> list[Neighbour]:
         """Return the sessions; while no speaker runs, all are down, with the reason for its end."""

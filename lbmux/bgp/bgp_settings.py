@@ -4,10 +4,10 @@ A mux announces each VIP as a /32 or /128, with itself as the next hop (RFC 4271
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
@@ -150,13 +150,20 @@ def sorted_prefixes(prefixes: Iterable[Prefix], version: int | None = None) -> l
     return [str(prefix) for prefix in sorted(chosen, key=lambda one: (one.version, one.network_address.packed))]
 
 
-def describe(speaker: str, routes: Iterable[Route], neighbours: Iterable[Neighbour]) -> dict[str, Any]:
-    """Return the answer of the control socket."""
-    routes = [*routes]
-    return {
-        "version": 1,
-        "speaker": speaker,
-        "prefixes": sorted_prefixes(route.prefix for route in routes),
-        "last_resort": sorted_prefixes(route.prefix for route in routes if route.is_last_resort),
-        "neighbours": [vars(neighbour) for neighbour in neighbours],
-    }
+@dataclass(frozen=True)
+class BgpState:
+    """What a speaker announces, and its sessions; ``is_held``: the routes are withdrawn by command."""
+
+    speaker: str
+    routes: Collection[Route]
+    neighbours: Sequence[Neighbour]
+    is_held: bool = False
+
+    @property
+    def prefixes(self) -> list[str]:
+        return sorted_prefixes(route.prefix for route in self.routes)
+
+    @property
+    def last_resort(self) -> list[str]:
+        """The prefixes that are announced with a longer AS path."""
+        return sorted_prefixes(route.prefix for route in self.routes if route.is_last_resort)

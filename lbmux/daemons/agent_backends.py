@@ -5,14 +5,16 @@ Muxes decide which backend gets new flows, so drain, disable and weights are the
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
+from lbmux.api.answers import BackendHealth, Health, HealthLine
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import GetHealth
 from lbmux.backends.tracker import states
 from lbmux.daemons.agent_health import AgentHealth
 from lbmux.daemons.drain_watch import DrainWatch
 from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
-from lbmux.daemons.status_handlers import FORMAT
 from lbmux.tables.live_flows import without_flows
 from lbmux.tables.snapshot import Snapshot
 
@@ -29,16 +31,17 @@ class AgentBackends:
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         return self._drained.running()
 
-    def handlers(self) -> dict[str, Any]:
-        overrides = OverrideHandlers(self._reloader, "agent", self._lines, self._drained.forget, AGENT_OVERRIDES)
-        return {"health": self.health, **overrides.handlers()}
+    def handlers(self) -> dict[Kind, Handler]:
+        overrides = OverrideHandlers(self._reloader, "agent", self._states, self._drained.forget, AGENT_OVERRIDES)
+        return {GetHealth: self.health, **overrides.handlers()}
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self, request: GetHealth) -> Health:
         """The states of the backends that are in the tables."""
         rows = self._snapshot().rows
-        keyed = [((line["service"], line["backend"]), line) for line in self._lines()]
-        health = [line | {"drained": key in self._drained} for key, line in keyed if key in rows]
-        return {"version": FORMAT, "program": "agent", "health": health}
+        found = [state for state in self._states() if state.key in rows]
+        return Health(VERSION, "agent", [HealthLine(**vars(one), drained=one.key in self._drained) for one in found])
 
-    def _lines(self) -> list[dict[str, Any]]:
-        return states(self._reloader.config, self._reloader.wanted, self._reloader.overrides, self._health.checkers)
+    def _states(self) -> list[BackendHealth]:
+        reloader = self._reloader
+        lines = states(reloader.config, reloader.wanted, reloader.overrides, self._health.checkers)
+        return [BackendHealth(**line) for line in lines]

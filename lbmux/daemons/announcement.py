@@ -9,8 +9,11 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from lbmux.addresses import Address
+from lbmux.api import answers, requests
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.protocol import VERSION
 from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
-from lbmux.bgp.bgp_settings import Bgp
+from lbmux.bgp.bgp_settings import Bgp, BgpState
 from lbmux.bgp.speaker import Speaker
 
 SIOCGIFFLAGS = 0x8913
@@ -50,6 +53,29 @@ def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control:
     speaker = SPEAKERS[name](bgp, directory)
     speaker.command()  # raises where it is not installed, before anything else is opened
     return SpeakerSetup(speaker, directory, bgp.stall_s)
+
+
+def bgp_handlers(announcer: Announcer) -> dict[Kind, Handler]:
+    """Return the handlers of requests about BGP."""
+
+    async def state(request: requests.GetBgp) -> answers.Bgp:
+        return bgp_answer(await announcer.state())
+
+    async def hold(request: requests.HoldRoutes) -> answers.Bgp:
+        return bgp_answer(await announcer.hold(request.held))
+
+    return {requests.GetBgp: state, requests.HoldRoutes: hold}
+
+
+def bgp_answer(state: BgpState) -> answers.Bgp:
+    return answers.Bgp(
+        VERSION,
+        state.speaker,
+        prefixes=state.prefixes,
+        last_resort=state.last_resort,
+        neighbours=[answers.BgpNeighbour(**vars(neighbour)) for neighbour in state.neighbours],
+        held=state.is_held,
+    )
 
 
 def is_up(interface: str) -> bool:

@@ -119,7 +119,8 @@ class Driver:
         if self.stored is not None:
             self.stored.close(remove=self.detach_on_exit)
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> dict[str, Any]:
+        """Return the driver's fields of `lbmux show runtime`."""
         kernel = self.kernel
         modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
         said = {

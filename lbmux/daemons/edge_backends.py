@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection
-from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.api.answers import BackendHealth
 from lbmux.backends.effective import effective
 from lbmux.backends.override_store import OverrideStore
 from lbmux.backends.tracker import BackendTracker
@@ -85,10 +85,11 @@ class EdgeBackends:
         services = effective(self.config, frozenset(), self._overrides.overrides.admin_states).services
         return EdgeSnapshot(services, connections)
 
-    def lines(self, file: Config) -> list[dict[str, Any]]:
-        """The states of this host's backends, for the control socket; ``file``: the file's configuration."""
+    def states(self, file: Config) -> list[BackendHealth]:
+        """The states of this host's backends; ``file``: the file's configuration."""
         assert self.config is not None
-        return self._tracker.lines(services_of_host(file, self._own), self.config, self._overrides.overrides)
+        lines = self._tracker.lines(services_of_host(file, self._own), self.config, self._overrides.overrides)
+        return [BackendHealth(**line) for line in lines]
 
     def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
         changed = self._tracker.record(key, healthy, reason)

@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.api.answers import BackendHealth, Health, HealthLine
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.protocol import VERSION
 from lbmux.api.refusals import OF_AN_EDGE
+from lbmux.api.requests import GetHealth
 from lbmux.bgp.bgp_settings import Bgp
-from lbmux.daemons.announcement import is_up, speaker_setup
+from lbmux.daemons.announcement import bgp_handlers, is_up, speaker_setup
 from lbmux.daemons.config_listeners import Listener, on_config
 from lbmux.daemons.drain_watch import DrainWatch
 from lbmux.daemons.edge_backends import EdgeBackends
@@ -22,7 +25,6 @@ from lbmux.daemons.edge_vips import EdgeSnapshot, services_of_host, without_conn
 from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
-from lbmux.daemons.status_handlers import FORMAT
 from lbmux.errors import SetupError
 from lbmux.linux.next_hops import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections
@@ -85,17 +87,17 @@ class EdgeDaemon(Daemon[Options]):
         await self.backends.withdraw()
         await asyncio.sleep(self.options.drain_s)
 
-    def handlers(self) -> dict[str, Any]:
-        overrides = OverrideHandlers(self.reloader, "edge", self._lines, self.drain_watch.forget)
-        return {**self.announcer.handlers(), "health": self.health, **overrides.handlers()}
+    def handlers(self) -> dict[Kind, Handler]:
+        overrides = OverrideHandlers(self.reloader, "edge", self._states, self.drain_watch.forget)
+        return {**bgp_handlers(self.announcer), GetHealth: self.health, **overrides.handlers()}
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self, request: GetHealth) -> Health:
         """The states of this host's backends."""
-        lines = [line | {"drained": (line["service"], line["backend"]) in self.drain_watch} for line in self._lines()]
-        return {"version": FORMAT, "program": "edge", "health": lines}
+        lines = [HealthLine(**vars(state), drained=state.key in self.drain_watch) for state in self._states()]
+        return Health(VERSION, "edge", lines)
 
-    def _lines(self) -> list[dict[str, Any]]:
-        return self.backends.lines(self.reloader.config)
+    def _states(self) -> list[BackendHealth]:
+        return self.backends.states(self.reloader.config)
 
     def _snapshot(self) -> EdgeSnapshot:
         return self.backends.snapshot(self.connections)

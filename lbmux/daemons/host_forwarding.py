@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lbmux.addresses import Address
+from lbmux.api import answers
 from lbmux.config.models import Config
 from lbmux.errors import LbmuxError
 from lbmux.frames.vip_filter import VipFilter
@@ -58,12 +59,12 @@ class HostForwarding:
             log.warning("this host forwards %s and will also forward packets for VIPs: %s", which, reason)
         self._refusal = reason
 
-    def describe(self) -> dict[str, object]:
-        """For `lbmux show runtime`: whether VIPs are hidden, how many frames were dropped, and why not."""
+    def describe(self) -> answers.HostForwarding:
+        """Return whether VIPs are hidden, how many frames were dropped, and why not."""
         found = self._filter
         kept = found is not None and found.is_attached()
         reason = "" if kept else self._refusal or "the filter is not attached"
-        return {"vips_filtered": kept, "dropped": found.dropped() if found else 0, "reason": reason}
+        return answers.HostForwarding(kept, found.dropped() if found else 0, reason)
 
 
 def forwards(interface: str, version: int) -> bool:

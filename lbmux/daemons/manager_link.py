@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lbmux.api.control_server import Handler, Handlers, Kind
+from lbmux.api.requests import AddBackend, Override, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
@@ -22,7 +23,7 @@ from lbmux.manager.stored_overrides import as_overrides
 log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
 """How long a start waits for a manager before it uses the stored state, in seconds."""
-LOCAL_OVERRIDES = ("override", "weight", "add")
+LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
 
 
 class ManagerLink:
@@ -60,16 +61,16 @@ class ManagerLink:
         async with self._client.following(accept):
             yield
 
-    def handlers(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    def handlers(self, own: Handlers) -> dict[Kind, Handler]:
         """Return the control socket's handlers, which refuse overrides while a manager is connected."""
-        return {name: self._guarded(name, one) if name in LOCAL_OVERRIDES else one for name, one in own.items()}
+        return {kind: self._guarded(one) if kind in LOCAL_OVERRIDES else one for kind, one in own.items()}
 
-    def _guarded(self, name: str, handler: Any) -> Any:
-        @functools.wraps(handler)
-        async def guarded(**arguments: Any) -> Any:
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: Request[Any]) -> Any:
             if self._client.manager:
-                raise OverrideError(name, f"this node follows the manager {self._client.manager}: use --manager")
-            return await handler(**arguments)
+                reason = f"this node follows the manager {self._client.manager}: use --manager"
+                raise OverrideError(request.command, reason)
+            return await handler(request)
 
         return guarded
 

@@ -47,5 +47,5 @@ async def _peers(announcer: Announcer) -> dict[str, tuple[str, str]]:
     """Session state and reason by peer address; empty where the speaker does not answer."""
     with contextlib.suppress(OSError, TimeoutError):
         state = await asyncio.wait_for(announcer.state(), SPEAKER_S)
-        return {peer["address"]: (peer["state"], peer["reason"]) for peer in state["neighbours"]}
+        return {peer.address: (peer.state, peer.reason) for peer in state.neighbours}
     return {}

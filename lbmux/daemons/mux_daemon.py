@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_A_MUX
+from lbmux.api.requests import Trace
 from lbmux.backends.overrides import with_overrides
 from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.announcer import Announcer
 from lbmux.bgp.bgp_settings import Bgp
-from lbmux.daemons.announcement import SpeakerSetup, speaker_setup
+from lbmux.daemons.announcement import SpeakerSetup, bgp_handlers, speaker_setup
 from lbmux.daemons.challenge_ack import ChallengeAckProbe
 from lbmux.daemons.config_listeners import Listener, RunningConfig, on_commit, on_config
 from lbmux.daemons.daemon_host_probes import HostProbes
@@ -175,7 +177,7 @@ class MuxDaemon(Daemon[Options]):
             loop.pending_neighbours,
             self.slow.counters,
         )
-        self.status.more["host_forwarding"] = self.host_forwarding.describe
+        self.status.host_forwarding = self.host_forwarding.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
 
@@ -223,9 +225,9 @@ class MuxDaemon(Daemon[Options]):
             await wait_quiet(self._forwarded, self.options.drain_s, self.stop_now)
         self.loop.read()
 
-    def handlers(self) -> dict[str, Any]:
-        handlers = {**self.status.handlers(), **self.health.handlers(), "trace": self.trace_hub.watch}
-        return handlers | (self.announcer.handlers() if self.announcer is not None else {})
+    def handlers(self) -> dict[Kind, Handler]:
+        handlers = {**self.status.handlers(), **self.health.handlers(), Trace: self.trace_hub.watch}
+        return handlers | (bgp_handlers(self.announcer) if self.announcer is not None else {})
 
     def metrics(self) -> AbstractAsyncContextManager[object]:
         histograms = self.loop.loop_histograms

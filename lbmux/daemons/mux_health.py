@@ -5,17 +5,22 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lbmux.addresses import Address
+from lbmux.api import answers
+from lbmux.api.answers import BackendHealth
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import GetHealth
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.daemon_host_probes import HostProbes
 from lbmux.daemons.drain_watch import DrainWatch
 from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
-from lbmux.daemons.status_handlers import FORMAT, LINES_AN_ANSWER
+from lbmux.daemons.status_handlers import parts
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.health.agent_health_client import AgentHealthClient
 from lbmux.health.prober import Bind, Prober
@@ -85,30 +90,31 @@ class Health:
         self._unsettled = set()
         await self._enforce()
 
-    def handlers(self) -> dict[str, Any]:
-        ordering = OverrideHandlers(self._reloader, "mux", self._lines, self._drained.forget)
-        return {"health": self.health, **ordering.handlers()}
+    def handlers(self) -> dict[Kind, Handler]:
+        overrides = OverrideHandlers(self._reloader, "mux", self._states, self._drained.forget)
+        return {GetHealth: self.health, **overrides.handlers()}
 
-    async def health(self) -> AsyncIterator[dict[str, Any]]:
+    async def health(self, request: GetHealth) -> AsyncIterator[answers.Health]:
         """A stream: one answer with 10,000 backends would delay packets."""
-        lines = await asyncio.to_thread(self._lines)
-        for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
-            some = lines[first : first + LINES_AN_ANSWER]
-            health = [self._with_silence(line) | {"drained": _key(line) in self._drained} for line in some]
-            yield {"version": FORMAT, "program": "mux", "health": health}
+        for part in parts(await asyncio.to_thread(self._states)):
+            states = map(self._with_silence, part)
+            lines = [answers.HealthLine(**vars(one), drained=one.key in self._drained) for one in states]
+            yield answers.Health(VERSION, "mux", lines)
 
-    def _lines(self) -> list[dict[str, Any]]:
-        return self._tracker.lines(self._reloader.config, self._reloader.wanted, self._reloader.overrides)
+    def _states(self) -> list[BackendHealth]:
+        reloader = self._reloader
+        lines = self._tracker.lines(reloader.config, reloader.wanted, reloader.overrides)
+        return [BackendHealth(**line) for line in lines]
 
-    def _with_silence(self, line: dict[str, Any]) -> dict[str, Any]:
+    def _with_silence(self, state: BackendHealth) -> BackendHealth:
         """Add to the reason how long the backend's agent has been silent: its last state may be old."""
-        silent_s = self._agent_health_client.silent_s(_key(line))
+        silent_s = self._agent_health_client.silent_s(state.key)
         if silent_s is None:
-            return line
+            return state
         said = "nothing heard from its agent yet"
         if not math.isinf(silent_s):
             said = f"its agent has said nothing for {silent_s:.0f} s"
-        return line | {"reason": f"{line['reason']}; {said}"}
+        return replace(state, reason=f"{state.reason}; {said}")
 
     def _cut_off(self) -> None:
         """The set of hosts that do not answer through the tunnel has changed."""
@@ -143,7 +149,3 @@ class Health:
         except LbmuxError as error:
             log.error("changed backend states are not in force: %s", error)
         self._tracker.save()
-
-
-def _key(line: dict[str, Any]) -> BackendKey:
-    return line["service"], line["backend"]

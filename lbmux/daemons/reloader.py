@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lbmux.api import requests
+from lbmux.api.answers import Reloaded
+from lbmux.api.control_server import Handler, Kind
 from lbmux.backends.override_commands import Change, without_obsolete
 from lbmux.backends.override_precedence import precedences
 from lbmux.backends.override_store import NotStoredError, OverrideStore
@@ -81,15 +84,15 @@ class Reloader:
         assert self._tables.config is not None
         return RunningConfig(self.wanted, self._tables.config)
 
-    def handlers(self) -> dict[str, Any]:
-        return {"reload": self.reload, "config": self.loaded}
+    def handlers(self) -> dict[Kind, Handler]:
+        return {requests.Reload: lambda request: self.reload(), requests.GetConfig: self.loaded}
 
-    async def loaded(self) -> str:
+    async def loaded(self, request: requests.GetConfig) -> str:
         """The file's configuration as it was loaded, in JSON."""
         return await asyncio.to_thread(self.config.model_dump_json)
 
-    async def reload(self) -> dict[str, Any]:
-        """What changed, and which overrides take precedence over the file.
+    async def reload(self) -> Reloaded:
+        """Load the file; return what changed, and which overrides take precedence over the file.
 
         A file that cannot be used raises, and the running configuration stays in force.
         """
@@ -107,7 +110,7 @@ class Reloader:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         override_lines = precedences(config, self.overrides)
         log.info("configuration %s in force: %s", self.path, "; ".join([*said, *override_lines]) or "nothing changed")
-        return {"changes": said, "overrides": override_lines}
+        return Reloaded(said, override_lines)
 
     async def follow_manager(self, config: Config, overrides: Overrides) -> None:
         """Put the pool's configuration and overrides in force, at once; they replace the file's and the local ones."""

@@ -14,10 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from lbmux.addresses import Address
-from lbmux.api.control_socket import ControlServer, default_path
+from lbmux.api.control_paths import default_path
+from lbmux.api.control_server import ControlServer, Handler, Kind
 from lbmux.api.refusals import refuse_requests
 from lbmux.backends.override_store import OverrideStore
 from lbmux.config.loader import load
@@ -54,7 +55,7 @@ class Daemon(ABC, Generic[Settings]):
     """One daemon in one process; ``run_daemon`` calls its steps."""
 
     role: ClassVar[Literal["mux", "agent", "edge"]]
-    refusals: ClassVar[Mapping[str, str]]
+    refusals: ClassVar[Mapping[Kind, str]]
     """Control requests that this role cannot answer, with the reason."""
 
     reloader: Reloader
@@ -86,7 +87,7 @@ class Daemon(ABC, Generic[Settings]):
         return
 
     @abstractmethod
-    def handlers(self) -> dict[str, Any]:
+    def handlers(self) -> dict[Kind, Handler]:
         """The control socket's handlers besides those of the reloader."""
 
     def metrics(self) -> contextlib.AbstractAsyncContextManager[object]:

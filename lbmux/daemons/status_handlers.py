@@ -8,29 +8,30 @@ import base64
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lbmux import __version__
-from lbmux.api import status_tables
+from lbmux.api import answers, requests, status_tables
+from lbmux.api.control_server import Handler, Kind
+from lbmux.api.protocol import VERSION
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.pending_neighbours import PendingNeighbours
-from lbmux.datapath.tables import VERSION
+from lbmux.datapath.tables import VERSION as TABLES_VERSION
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.tables import flow_filter, live_flows
 from lbmux.tables.snapshot import Snapshot
 
-FORMAT = 1
-"""Version of all answers: it changes when a field goes or changes its meaning, not when a field is added."""
 LINES_AN_ANSWER = 128
 """Less than a millisecond of work before packets get their turn."""
 MOST_BYTES = 1 << 16
 """Most bytes of a table in one answer."""
+Line = TypeVar("Line")
 
 
 class LayoutError(LbmuxError):
@@ -55,8 +56,7 @@ class StatusHandlers:
     ring: PacketRing | None = None
     waiting: PendingNeighbours | None = None
     slow: Callable[[], dict[str, int]] | None = None
-    more: dict[str, Callable[[], dict[str, object]]] = field(default_factory=dict)
-    """More parts of `runtime`, by name."""
+    host_forwarding: Callable[[], answers.HostForwarding] | None = None
     started: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
 
@@ -67,98 +67,107 @@ class StatusHandlers:
         """A configuration has come into force."""
         self.loaded_at = time.time()
 
-    def handlers(self) -> dict[str, Any]:
+    def handlers(self) -> dict[Kind, Handler]:
         return {
-            "services": self._list("services", status_tables.services),
-            "backends": self._list("backends", status_tables.backends),
-            "neighbours": self._list("neighbours", status_tables.neighbours),
-            "counters": self.counters,
-            "runtime": self.runtime,
-            "flows": self.flows,
-            "flow_count": self.flow_count,
-            "layout": self.layout,
-            "memory": self.memory,
+            requests.GetServices: self._list(answers.Services, status_tables.services),
+            requests.GetBackends: self._list(answers.Backends, status_tables.backends),
+            requests.GetNeighbours: self._list(answers.Neighbours, status_tables.neighbours),
+            requests.GetCounters: self.counters,
+            requests.GetRuntime: self.runtime,
+            requests.GetFlows: self.flows,
+            requests.CountFlows: self.flow_count,
+            requests.GetLayout: self.layout,
+            requests.ReadMemory: self.memory,
         }
 
-    def _envelope(self, content: dict[str, Any]) -> dict[str, Any]:
-        return {"version": FORMAT, "program": self.snapshot().program, **content}
-
-    def _list(self, name: str, read: Callable[[Snapshot], list[dict[str, Any]]]) -> Callable[[], Any]:
-        async def answer() -> AsyncIterator[dict[str, Any]]:
+    def _list(
+        self, answer: Callable[[int, str, list[Line]], object], read: Callable[[Snapshot], list[Line]]
+    ) -> Handler:
+        async def handler(request: requests.Request[Any]) -> AsyncIterator[object]:
             """A stream of one or more answers, each with a part of the list."""
-            lines = await asyncio.to_thread(read, self.snapshot())
-            for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
-                yield self._envelope({name: lines[first : first + LINES_AN_ANSWER]})
+            for part in parts(await asyncio.to_thread(read, self.snapshot())):
+                yield answer(VERSION, self.driver.role, part)
 
-        return answer
+        return handler
 
-    async def counters(self) -> dict[str, Any]:
-        ring, waiting = self.ring, self.waiting
-        lost = {
-            # Not in a thread: reading the kernel's counter resets it.
-            "ring": ring and _ring_counters(ring),
-            "pending_neighbours": None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
-            "slowpath": self.slow and self.slow(),
-        }
-        found = await asyncio.to_thread(status_tables.counters, self.snapshot(), self.driver.kernel is not None)
-        return self._envelope(found | lost)
+    async def counters(self, request: requests.GetCounters) -> answers.Counters:
+        snapshot, waiting = self.snapshot(), self.waiting
+        # Not in a thread: reading the kernel's counter resets it.
+        ring = _ring_counters(self.ring) if self.ring else None
+        return answers.Counters(
+            VERSION,
+            self.driver.role,
+            await asyncio.to_thread(status_tables.verdicts, snapshot, self.driver.kernel is not None),
+            await asyncio.to_thread(status_tables.lookups, snapshot),
+            ring,
+            None if waiting is None else {"frames": len(waiting), "dropped": waiting.dropped},
+            self.slow() if self.slow else None,
+        )
 
-    async def runtime(self) -> dict[str, Any]:
+    async def runtime(self, request: requests.GetRuntime) -> answers.Runtime:
         kernel = self.driver.kernel
         loaded = kernel.loaded if kernel else {}
-        return self._envelope(
-            self.driver.describe()
-            | {
-                "instructions": {self.driver.programs[place]: code.instructions for place, code in loaded.items()},
-                **self.about,
-                **{name: describe() for name, describe in self.more.items()},
-                "pid": os.getpid(),
-                "uptime_s": round(time.monotonic() - self.started, 3),
-                "cpus": os.cpu_count(),
-                "workers": self.driver.tables.sizes.workers,
-                "config": str(self.config.absolute()),
-                "config_loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at)),
-                "versions": _versions(),
-            }
-            | await asyncio.to_thread(status_tables.table_sizes, self.snapshot())
+        tables, memory_bytes = await asyncio.to_thread(status_tables.table_sizes, self.snapshot())
+        return answers.Runtime(
+            version=VERSION,
+            program=self.driver.role,
+            **self.driver.describe(),
+            **self.about,
+            instructions={self.driver.programs[place]: code.instructions for place, code in loaded.items()},
+            host_forwarding=self.host_forwarding() if self.host_forwarding else None,
+            pid=os.getpid(),
+            uptime_s=round(time.monotonic() - self.started, 3),
+            cpus=os.cpu_count(),
+            workers=self.driver.tables.sizes.workers,
+            config=str(self.config.absolute()),
+            config_loaded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at)),
+            versions=_versions(),
+            tables=tables,
+            memory_bytes=memory_bytes,
         )
 
-    async def flow_count(self, filter: str = "") -> dict[str, Any]:
+    async def flow_count(self, request: requests.CountFlows) -> answers.FlowCount:
         snapshot = self.snapshot()
-        return self._envelope(
-            {"flows": await asyncio.to_thread(lambda: live_flows.count(snapshot, _test(filter, snapshot)))}
-        )
+        count = await asyncio.to_thread(lambda: live_flows.count(snapshot, _test(request.filter, snapshot)))
+        return answers.FlowCount(VERSION, self.driver.role, count)
 
-    async def flows(self, filter: str = "", sort: str = "", limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """A stream of {"flows": [...]}, each with LINES_AN_ANSWER flows at most."""
-        snapshot = self.snapshot()
-        picked = await asyncio.to_thread(lambda: live_flows.select(snapshot, _test(filter, snapshot), sort, limit))
+    async def flows(self, request: requests.GetFlows) -> AsyncIterator[answers.Flows]:
+        """Stream the flows, LINES_AN_ANSWER at a time."""
+        snapshot, sort, limit = self.snapshot(), request.sort, request.limit
+        picked = await asyncio.to_thread(
+            lambda: live_flows.select(snapshot, _test(request.filter, snapshot), sort, limit)
+        )
         lines = await asyncio.to_thread(live_flows.describe, picked)
         while some := await asyncio.to_thread(lambda: list(islice(lines, LINES_AN_ANSWER))):
-            yield {"flows": [{"version": FORMAT, **line} for line in some]}
+            yield answers.Flows([answers.FlowLine(VERSION, **line) for line in some])
 
-    async def layout(self, vip: str) -> dict[str, Any]:
-        """The tables' layout, for clients that read it by `memory`, and the services of a VIP."""
+    async def layout(self, request: requests.GetLayout) -> answers.Layout:
         snapshot = self.snapshot()
-        services = [service for service in snapshot.services if str(service.vip) == vip]
+        services = [service for service in snapshot.services if str(service.vip) == request.vip]
         names = [(service.name, backend.name) for service in services for backend in service.backends]
-        return self._envelope(
-            {
-                "tables": VERSION,
-                "sizes": asdict(snapshot.tables.sizes),
-                "in_kernel": self.driver.kernel is not None,
-                "services": [service.model_dump(mode="json") for service in services],
-                "rows": [[*name, snapshot.rows[name]] for name in names],
-                "interfaces": _interfaces(snapshot, [snapshot.rows[name] for name in names]),
-            }
+        return answers.Layout(
+            VERSION,
+            self.driver.role,
+            tables=TABLES_VERSION,
+            sizes=asdict(snapshot.tables.sizes),
+            in_kernel=self.driver.kernel is not None,
+            services=[service.model_dump(mode="json") for service in services],
+            rows=[(*name, snapshot.rows[name]) for name in names],
+            interfaces=_interfaces(snapshot, [snapshot.rows[name] for name in names]),
         )
 
-    async def memory(self, region: str, at: int, length: int) -> str:
+    async def memory(self, request: requests.ReadMemory) -> str:
         """Bytes of a table, as base64.  They include secret keys; the socket's mode keeps other users out."""
-        memory = self.snapshot().tables.memory.get(region)
+        memory, at, length = self.snapshot().tables.memory.get(request.region), request.at, request.length
         if memory is None or not 0 <= at <= at + length <= len(memory) or length > MOST_BYTES:
-            raise LayoutError(region, at, length)
+            raise LayoutError(request.region, at, length)
         return base64.b64encode(memory[at : at + length].tobytes()).decode()
+
+
+def parts(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Split the lines of an answer; one empty part if there are none."""
+    for first in range(0, max(1, len(lines)), LINES_AN_ANSWER):
+        yield [*lines[first : first + LINES_AN_ANSWER]]
 
 
 def _ring_counters(ring: PacketRing) -> dict[str, int]:

@@ -21,7 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import Reload
 from lbmux.errors import ControlError, LabError
 from lbmux.lab import processes
 from lbmux.lab.connections import Client, traffic
@@ -184,10 +185,9 @@ def add_a_backend(lab: Lab, client: Client) -> Iterator[Row]:
 def reload(lab: Lab, node: str) -> list[str]:
     """The changes that a node's daemon reports for a reload."""
     try:
-        changes: list[str] = ask(lab.directory / f"{node}.sock", "reload")["changes"]
+        return ControlClient(lab.directory / f"{node}.sock").ask(Reload()).changes
     except ControlError as error:
         return str(error).splitlines()
-    return changes
 
 
 def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:

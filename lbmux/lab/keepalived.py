@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetHealth
 from lbmux.bgp.speaker_watchdog import dies_with_parent
 from lbmux.daemons.process import notify
 from lbmux.errors import ControlError
@@ -60,7 +61,7 @@ def command(program: str, directory: Path) -> list[str]:
 
 def answers(control: Path) -> bool:
     try:
-        ask(control, "health", timeout_s=ANSWER_TIMEOUT_S)
+        ControlClient(control, ANSWER_TIMEOUT_S).ask(GetHealth())
     except ControlError:
         return False
     return True

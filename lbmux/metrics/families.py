@@ -76,11 +76,12 @@ class Families(Collector):
         build = GaugeMetricFamily("lbmux_build_info", "Always 1.", labels=["version", "program"])
         build.add_metric([__version__, reading.snapshot.program], 1)
         yield build
-        counters = status_tables.counters(reading.snapshot, reading.in_kernel)
+        verdicts = status_tables.verdicts(reading.snapshot, reading.in_kernel)
         for kind, (name, help, label) in KINDS.items():
-            lines = {line["verdict"]: line["packets"] for line in counters["verdicts"] if line["kind"] == kind}
+            lines = {line.verdict: line.packets for line in verdicts if line.kind == kind}
             yield _counter(name, help, label, lines)
-        yield _counter("lbmux_lookups_total", "Look-ups in the flow table.", "result", counters["lookups"])
+        lookups = status_tables.lookups(reading.snapshot)
+        yield _counter("lbmux_lookups_total", "Look-ups in the flow table.", "result", lookups)
         yield CounterMetricFamily(
             "lbmux_ring_dropped_frames_total", "Frames lost because the packet ring was full.", reading.ring_dropped
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lbmux.api.answers import BackendHealth
 from lbmux.api.status_tables import STATES
 from lbmux.config.models import Service
 from lbmux.datapath.tables import DRAINING, GONE, UP
@@ -46,18 +47,18 @@ class BackendState:
         return f"{self.name} is {self.state}: {self.reason or 'no reason given'}{since}"
 
 
-def states_of(service: Service, snapshot: Snapshot, health: Sequence[dict[str, Any]]) -> list[BackendState]:
+def states_of(service: Service, snapshot: Snapshot, health: Sequence[BackendHealth]) -> list[BackendState]:
     """The states of a service's backends.  ``health``: the mux's health list; empty for a configuration alone."""
-    lines = {line["backend"]: line for line in health if line["service"] == service.name}
+    lines = {line.backend: line for line in health if line.service == service.name}
     found = []
     for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
         row = snapshot.rows.get((service.name, name))
         in_table = GONE if row is None else int(snapshot.tables.backends[row]["state"])
-        line = lines.get(name) or {"state": STATES[in_table], "reason": "", "since": None}
-        state, reason = line["state"], line["reason"]
+        line = lines.get(name)
+        state, reason, since = (line.state, line.reason, line.since) if line else (STATES[in_table], "", None)
         if in_table == DRAINING and state in ("up", "draining") and reason != BY_COMMAND:
             state, reason = "draining", NO_WEIGHT
-        found.append(BackendState(name, state, reason, line["since"], in_table == UP))
+        found.append(BackendState(name, state, reason, since, in_table == UP))
     return found
 
 

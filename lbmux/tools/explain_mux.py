@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
-from lbmux.api.control_socket import ask_list
+from lbmux.api.answers import BackendHealth
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetHealth
 from lbmux.api.status_tables import STATES as BACKEND_STATES
 from lbmux.config.models import Config, Service
 from lbmux.datapath.headers import IPV4, IPV6
@@ -105,7 +107,7 @@ def explain_live(packet: ClientPacket, path: Path) -> Explanation:
             for at in run.buckets():
                 copy.read_bucket(at)
             run.dry_run()
-        health = ask_list(path, "health")
+        health = ControlClient(path).whole(GetHealth()).health
         if copy.is_current():
             return run.explanation("mux", health)
     raise SetupError(str(path), "its configuration kept changing while it was read", "try again later")
@@ -156,7 +158,7 @@ class _Run:
         ]
         return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
 
-    def explanation(self, source: str, health: Sequence[dict[str, Any]]) -> Explanation:
+    def explanation(self, source: str, health: Sequence[BackendHealth]) -> Explanation:
         """``health``: the mux's health list of all backends."""
         service = self._service()
         states = states_of(service, self.snapshot, health) if service else []

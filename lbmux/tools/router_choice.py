@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.api.control_socket import ask
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetRuntime
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import Explanation, Step
 from lbmux.tools.packet_text import ClientPacket
@@ -47,7 +48,7 @@ def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux
 
 def _with(explanation: Explanation, step: Step, mux: Path | None) -> Explanation:
     if mux is not None and "via" in step.data:
-        is_ours = step.data["via"] in ask(mux, "runtime")["addresses"]
+        is_ours = step.data["via"] in ControlClient(mux).ask(GetRuntime()).addresses
         said = "this mux" if is_ours else "not this mux: ask that one as well"
         step = replace(step, found=f"{step.found}: {said}", data=step.data | {"this_mux": is_ours})
     first, *others = explanation.steps

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lbmux.api.control_socket import ask
+from lbmux.api.answers import Layout
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetLayout, ReadMemory
 from lbmux.config.models import Backend, Config, Service
 from lbmux.datapath.tables import BUCKET_BYTES, PADDING, PREVIOUS_LOST, RATE, RULE, SLOT, VERSION, Sizes
 from lbmux.errors import ControlError
@@ -47,22 +49,21 @@ class LiveCopy:
     snapshot: Snapshot
     interfaces: dict[int, str]
     vip: str
-    layout: dict[str, Any]
+    layout: Layout
     """The layout before the tables were read."""
 
     @classmethod
     def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
         """ControlError if no daemon answers, if it is another program, or if its tables have another version."""
-        layout = ask(path, "layout", vip=vip)
-        if layout["program"] != program:
-            raise ControlError(path, f"{ONE[layout['program']]} listens there: give {ONE[program]}'s socket")
-        if layout["tables"] != VERSION:
+        layout = ControlClient(path).ask(GetLayout(vip))
+        if layout.program != program:
+            raise ControlError(path, f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
+        if layout.tables != VERSION:
             raise ControlError(path, f"the {program} runs another version: use the lbmux of that version")
-        services = tuple(_service(service) for service in layout["services"])
-        rows = {(service, backend): row for service, backend, row in layout["rows"]}
-        interfaces = {int(index): name for index, name in layout["interfaces"].items()}
-        snapshot = Snapshot(Tables.allocate(Sizes(**layout["sizes"])), services, rows, is_agent=program == "agent")
-        return cls(path, snapshot, interfaces, vip, layout)
+        services = tuple(_service(service) for service in layout.services)
+        rows = {(service, backend): row for service, backend, row in layout.rows}
+        snapshot = Snapshot(Tables.allocate(Sizes(**layout.sizes)), services, rows, is_agent=program == "agent")
+        return cls(path, snapshot, layout.interfaces, vip, layout)
 
     def read_configuration(self) -> None:
         """Read the settings, the address map, and the services and backends or, of an agent, the endpoints."""
@@ -91,7 +92,7 @@ class LiveCopy:
         settings = self.snapshot.tables.memory["settings"]
         length = self.snapshot.tables.settings.nbytes
         same = self._ask("settings", 0, length) == settings[:length].tobytes()
-        return same and ask(self.path, "layout", vip=self.vip) == self.layout
+        return same and ControlClient(self.path).ask(GetLayout(self.vip)) == self.layout
 
     def _read(self, region: str, at: int, length: int) -> None:
         memory = self.snapshot.tables.memory[region]
@@ -100,8 +101,7 @@ class LiveCopy:
             memory[first : first + len(data)] = np.frombuffer(data, np.uint8)
 
     def _ask(self, region: str, at: int, length: int) -> bytes:
-        text: Any = ask(self.path, "memory", region=region, at=at, length=length)
-        return base64.b64decode(text)
+        return base64.b64decode(ControlClient(self.path).ask(ReadMemory(region, at, length)))
 
 
 def _service(said: dict[str, Any]) -> Service:

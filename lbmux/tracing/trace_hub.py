@@ -10,8 +10,11 @@ import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from lbmux.api.answers import SentFrame, SlowPathReport, TraceBatch, TracedFrame, TraceStart
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import Trace
 from lbmux.api.status_tables import interface_name
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
@@ -159,23 +162,23 @@ class TraceHub:
     def _skipped(self, frames: int) -> None:
         self._budget.skipped += frames
 
-    async def watch(self, filter: str = "") -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, request: Trace) -> AsyncIterator[TraceStart | TraceBatch]:
         """Stream first what is traced, then matches as they come, with the number of frames that were not examined."""
-        client = TraceClient(parse(filter, self._snapshot()), self._prefilter(filter))
+        client = TraceClient(parse(request.filter, self._snapshot()), self._prefilter(request.filter))
         self._clients.add(client)
         if not self._pausing:
             self._switch(self)
         skipped = self._budget.skipped
         try:
             unseen = await self._record()
-            yield {"version": 1, "program": self._program, "interface": self._interface, "unseen": unseen}
+            yield TraceStart(VERSION, self._program, self._interface, unseen)
             while True:
                 with contextlib.suppress(TimeoutError):  # then send an empty message: it fails if the client has gone
                     await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
                 found, lost = client.take()
                 more = self._budget.skipped - skipped
                 skipped += more
-                yield {"frames": [self._describe(event) for event in found], "skipped": more, "lost": lost}
+                yield TraceBatch([self._describe(event) for event in found], more, lost)
         finally:
             self._clients.discard(client)
             if not self._clients:
@@ -191,36 +194,33 @@ class TraceHub:
         """Record what the clients want; return why the kernel's programs cannot be recorded, or ""."""
         return await self._recording.follow(client.prefilter for client in self._clients) if self._recording else ""
 
-    def _describe(self, event: TraceEvent) -> dict[str, Any]:
-        came, left, slow = self._show(event.came), event.left and self._show(event.left), event.slow
-        return {
-            "program": self._program,
-            "time_ns": came["time_ns"],
-            "interface": came["interface"],
-            "line": str(event.header_summary),
-            "frame": came["frame"],
-            "length": came["length"],
-            "verdict": event.verdict.label,
-            "kind": event.verdict.kind,
-            "dropped": event.is_drop,
-            "service": event.service,
-            "backend": event.backend,
-            "left": left and left["frame"],
-            "left_by": left and left["interface"],
-            "left_ns": left and left["time_ns"],
-            "left_length": left and left["length"],
-            "is_reply": event.is_reply,
-            "tunnel_ports": Ports.of(self._snapshot().tables)._asdict(),
-            "slowpath": slow and {"did": slow.did, "sent": [self._show(one) for one in slow.sent]},
-        }
+    def _describe(self, event: TraceEvent) -> TracedFrame:
+        came, slow = self._shown(event.came), event.slow
+        left = None if event.left is None else self._shown(event.left)
+        return TracedFrame(
+            program=self._program,
+            time_ns=came.time_ns,
+            interface=came.interface,
+            line=str(event.header_summary),
+            frame=came.frame,
+            length=came.length,
+            verdict=event.verdict.label,
+            kind=event.verdict.kind,
+            dropped=event.is_drop,
+            service=event.service,
+            backend=event.backend,
+            left=left.frame if left else None,
+            left_by=left.interface if left else None,
+            left_ns=left.time_ns if left else None,
+            left_length=left.length if left else None,
+            is_reply=event.is_reply,
+            tunnel_ports=Ports.of(self._snapshot().tables)._asdict(),
+            slowpath=None if slow is None else SlowPathReport(slow.did, [self._shown(one) for one in slow.sent]),
+        )
 
-    def _show(self, frame_copy: FrameCopy) -> dict[str, Any]:
-        return {
-            "time_ns": frame_copy.time_ns,
-            "interface": self._named(frame_copy.interface),
-            "frame": base64.b64encode(frame_copy.data).decode(),
-            "length": frame_copy.length,
-        }
+    def _shown(self, frame: FrameCopy) -> SentFrame:
+        data = base64.b64encode(frame.data).decode()
+        return SentFrame(frame.time_ns, self._named(frame.interface), data, frame.length)
 
     def _named(self, index: int) -> str:
         if index == BY_ROUTE:

@@ -2,25 +2,26 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lbmux.api.control_socket import ControlServer, Handler
+from lbmux.api.control_server import ControlServer, Handler, Handlers
+from lbmux.api.requests import Request
 
 
 def said(answer: Any) -> Handler:
     """A handler that always answers this."""
 
-    async def handler(**arguments: Any) -> Any:
+    async def handler(request: Request[Any]) -> Any:
         return answer
 
     return handler
 
 
 @contextmanager
-def answering(path: Path, handlers: Mapping[str, Handler]) -> Iterator[None]:
+def answering(path: Path, handlers: Handlers) -> Iterator[None]:
     loop, server = asyncio.new_event_loop(), ControlServer(path, handlers)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

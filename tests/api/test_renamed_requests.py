@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.api.control_socket import ControlServer, ask
+from lbmux.api.control_server import ControlServer
 from lbmux.api.renamed_requests import RENAMED
 from lbmux.errors import ControlError
+from tests.api.asking import ask
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 from lbmux.bgp.announcer import AGAIN_S, Announcer
-from lbmux.bgp.bgp_settings import Neighbour, Route
+from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route
 
 SILENCE_S, STALL_S = 0.2, 2.0
 VIPS = frozenset({Route(ip_network("192.0.2.1"))})
@@ -72,7 +71,7 @@ def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path)
             await announcer.announce(VIPS)
             made_progress = False
             await asyncio.sleep(3 * SILENCE_S + 2 * AGAIN_S)
-            assert (await announcer.state())["prefixes"] == []
+            assert (await announcer.state()).prefixes == []
             assert speaker.starts == 1 and speaker.told == [VIPS]
             made_progress = True
             await until(lambda: speaker.told == [VIPS, VIPS])
@@ -95,9 +94,9 @@ def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(t
             await asyncio.sleep(0.2)
             made_progress = False
             await asyncio.sleep(STALL_S / 2)
-            assert (await announcer.state())["prefixes"] == ["192.0.2.1/32"]
+            assert (await announcer.state()).prefixes == ["192.0.2.1/32"]
             async with asyncio.timeout(3 * STALL_S):
-                while (await announcer.state())["prefixes"]:
+                while (await announcer.state()).prefixes:
                     await asyncio.sleep(0.05)
             made_progress = True
             await until(lambda: speaker.starts == 2)
@@ -109,15 +108,15 @@ def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
     speaker = FakeSpeaker("raise SystemExit('no such option')")
     speaker.sessions = [Neighbour("10.0.1.1", 64512, "established", 3.0, 1)]
 
-    async def run() -> dict[str, Any]:
+    async def run() -> BgpState:
         async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
             async with asyncio.timeout(10):
-                while (state := await announcer.state())["neighbours"][0]["state"] != "down":
+                while (state := await announcer.state()).neighbours[0].state != "down":
                     await asyncio.sleep(0.01)
             return state
 
-    (session,) = asyncio.run(run())["neighbours"]
-    assert session["reason"] == "the speaker is not running: no such option"
+    (session,) = asyncio.run(run()).neighbours
+    assert session.reason == "the speaker is not running: no such option"
 
 
 def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: P
             await until(lambda: speaker.starts == 2)
             await until(lambda: speaker.told[-1:] == [VIPS] and len(speaker.told) == 2)
             await asyncio.sleep(2 * AGAIN_S)
-            assert (await announcer.state())["prefixes"] == ["192.0.2.1/32"]
+            assert (await announcer.state()).prefixes == ["192.0.2.1/32"]
 
     asyncio.run(run())
     assert speaker.starts == 2

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 
 ETH_P_ALL, ETH_P_IP = 3, (0x0800).to_bytes(2)
 PROBE_PORT = (6083).to_bytes(2)

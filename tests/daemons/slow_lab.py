@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, VIP6, Route
+from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, running, started, wait_for_hosts
 
 CLIENT, CLIENT6 = "198.51.100.2", "2001:db8:100::2"

@@ -13,9 +13,9 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard.flood import acknowledgments
+from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, started
 from tests.daemons.slow_lab import CLIENT, HOSTS, PORT, VIPS, client_socket, configuration, served, to_one_mux
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.config.models import Config
 from lbmux.health import agent_health_client
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import VIPS, to_one_mux
 from tests.daemons.web_lab import server, wait_for_rows, web

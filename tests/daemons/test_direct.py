@@ -12,13 +12,13 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.processes import kill
 from lbmux.lab.topology import VIP_ON_LOOPBACK, Link, Node, Port, Program, Route, Topology
 from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.run_checks import examine
+from tests.api.asking import ask
 from tests.labs import built
 
 pytestmark = pytest.mark.root

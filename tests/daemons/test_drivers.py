@@ -10,7 +10,6 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
-from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import PASS
@@ -18,6 +17,7 @@ from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
 from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, load_program
+from tests.api.asking import ask
 from tests.daemons.at_hosts import CLIENT, LOCAL, MODES, MUX, NAT, STRANGER, dns, serve, serving, whoami
 from tests.daemons.running_daemons import STAY, Daemon, Wire, configuration, running, send, service
 

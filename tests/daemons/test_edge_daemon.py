@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.drain_watch import POLL_S
 from lbmux.daemons.edge_vips import served_vips, services_of_host
@@ -27,6 +26,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
 from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
+from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, service
 from tests.health.servers import stream_server
 from tests.lab.routed import Router, until, ways

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import Link, Topology
+from tests.api.asking import ask
 from tests.daemons.test_two_interfaces import send_and_receive, topology
 
 pytestmark = pytest.mark.root

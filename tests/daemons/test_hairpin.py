@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.slow_lab import DIPS, PORT, VIPS, balanced, served
 from tests.daemons.test_two_arms import DRIVERS
 

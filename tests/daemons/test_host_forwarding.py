@@ -14,7 +14,6 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 
-from lbmux.api.control_socket import ask
 from lbmux.config.models import Config
 from lbmux.daemons import host_forwarding
 from lbmux.daemons.host_forwarding import HostForwarding
@@ -22,6 +21,7 @@ from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.targets.bpf.syscall import BpfError
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, running, service
 
 root = pytest.mark.root
@@ -199,5 +199,5 @@ def test_a_start_says_where_it_cannot_be_ensured(
     messages = [record.getMessage() for record in caplog.records]
     expected = f"this host forwards {said} and will also forward packets for VIPs: attach to interface 2"
     assert [message.startswith(expected) for message in messages] == ([True] if said else [])
-    assert host.describe()["vips_filtered"] is False
-    assert "Invalid argument" in str(host.describe()["reason"])
+    assert host.describe().vips_filtered is False
+    assert "Invalid argument" in host.describe().reason

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute, NetNS
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import configure, set_route
 from lbmux.lab.topology import Topology, ananta
+from tests.api.asking import ask
 from tests.daemons.at_hosts import serve, serving, whoami
 from tests.daemons.running_daemons import Daemon, running
 from tests.lab.routed import until

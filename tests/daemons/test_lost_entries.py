@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
+from tests.api.asking import ask
 from tests.daemons.at_hosts import dns
 from tests.daemons.running_daemons import STAY, Daemon, Wire, configuration, running, service
 

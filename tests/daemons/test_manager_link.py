@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ControlServer, ask
+from lbmux.api.control_server import ControlServer
+from lbmux.api.requests import SetWeight
 from lbmux.backends.override_commands import set_admin_state, set_weight
 from lbmux.backends.override_store import OverrideStore
 from lbmux.backends.overrides import Override, Overrides
@@ -16,6 +17,7 @@ from lbmux.daemons.manager_link import ManagerLink
 from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ControlError
 from lbmux.manager.pool import Proposal
+from tests.api.asking import ask
 from tests.daemons.test_reloader import TapRecord
 from tests.manager.test_nodes import Lab, run, until
 from tests.manager.test_pool import ALICE, file
@@ -58,7 +60,7 @@ def test_changes_reach_the_tables(tmp_path: Path) -> None:
             await until(lambda: weights(tables.config) == {"b1": 0, "b2": 1, "b3": 1})  # until its flows end
             await until(lambda: lab.managers[0].reports["mux1"].revision == 3)
         assert (lab.path / "mux1" / "mux.yaml").read_bytes() == file(2, 3)
-        assert (await reloader.reload())["changes"] == []  # the file is the one in force
+        assert (await reloader.reload()).changes == []  # the file is the one in force
 
     run(tmp_path, scenario)
 
@@ -95,8 +97,8 @@ def test_the_pools_overrides_replace_those_of_the_daemon(tmp_path: Path) -> None
 
 
 def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
-    async def weight(backend: str, weight: int | None = None) -> str:
-        return f"{backend} {weight}"
+    async def weight(request: SetWeight) -> str:
+        return f"{request.backend} {request.weight}"
 
     async def scenario(lab: Lab) -> None:
         await lab.pool.apply(Proposal(file(1)), ALICE)
@@ -107,7 +109,7 @@ def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
         async def order(**arguments: Any) -> Any:
             return await asyncio.to_thread(ask, path, "weight", **arguments)
 
-        async with ControlServer(path, made.handlers({"weight": weight})):
+        async with ControlServer(path, made.handlers({SetWeight: weight})):
             async with made.following(reloader):
                 await until(lambda: lab.managers[0].reports)
                 with pytest.raises(ControlError, match="follows the manager https://"):

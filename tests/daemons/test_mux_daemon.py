@@ -14,11 +14,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Route
 from lbmux.linux.offloads import features, set_features
+from tests.api.asking import ask
 from tests.daemons.running_daemons import (
     PROBE_PORT,
     Daemon,

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.daemons.mux_health import FIRST_S
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Wire, running, started
 from tests.daemons.slow_lab import VIPS, balanced
 from tests.daemons.web_lab import (

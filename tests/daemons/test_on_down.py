@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, Wire
 from tests.daemons.slow_lab import balanced
 from tests.daemons.web_lab import DRIVERS, echo, server, to_host, wait_for_rows, wait_until, web, without_a_way

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.tools.doctor import daemon_checks
+from tests.api.asking import ask
 from tests.daemons.running_daemons import START_S, Daemon, configuration, service
 from tests.lab.routed import until
 from tests.tools.doctor.node_states import node

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
+from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, running, service
 
 pytestmark = pytest.mark.root

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import PORT, VIPS, client_socket, configuration, counters, to_one_mux
 from tests.daemons.web_lab import wait

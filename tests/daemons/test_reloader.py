@@ -130,7 +130,7 @@ def test_a_reload_names_the_overrides_that_the_file_does_not_change(
     made.path.write_text(FILE.replace("{dip: 10.0.2.1}", "{dip: 10.0.2.1, weight: 3}"))
     with caplog.at_level("INFO"):
         said = asyncio.run(made.reload())
-    (line,) = said["overrides"]
+    (line,) = said.overrides
     assert "backend 10.0.2.1:80: weight 7 by command, not the file's 3" in line
     assert line in caplog.text
 
@@ -150,7 +150,7 @@ def test_a_backend_that_is_no_longer_in_the_file_is_removed(tmp_path: Path) -> N
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
-    assert asyncio.run(made.reload())["changes"] == [
+    assert asyncio.run(made.reload()).changes == [
         "service web: backend 10.0.2.1:80 removed", "service web: backend 10.0.2.2:80 added"
     ]  # fmt: skip
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
@@ -219,7 +219,7 @@ def test_a_reload_succeeds_if_overrides_cannot_be_stored(tmp_path: Path, monkeyp
     made, _ = with_orders(tmp_path, tables)
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     monkeypatch.setattr(os, "fsync", is_full)
-    *_, last = asyncio.run(made.reload())["changes"]
+    *_, last = asyncio.run(made.reload()).changes
     assert last == f"overrides: not stored in {tmp_path}/orders: changes are in force until a restart"
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
 

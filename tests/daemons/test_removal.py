@@ -2,8 +2,8 @@
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import running
 from tests.daemons.slow_lab import balanced, configuration
 from tests.daemons.web_lab import (

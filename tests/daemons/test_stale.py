@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, client_socket, counters
 
 pytestmark = pytest.mark.root

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.linux.offloads import set_features
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, running, service
 
 pytestmark = pytest.mark.root

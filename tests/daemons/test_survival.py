@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from lbmux.api.control_socket import ask
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
 from lbmux.frames.xdp import Kernel, detach
@@ -22,6 +21,7 @@ from lbmux.lab.topology import Link, Node, Port, Route, Topology
 from lbmux.linux.offloads import features, set_features
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach
+from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, configuration, running, service
 from tests.daemons.stream import Stream
 from tests.labs import built

@@ -28,7 +28,7 @@ def test_once_on_a_running_mux(lab: Lab, tmp_path: Path, capsys: pytest.CaptureF
     assert [(row["service"], row["up"], row["packets_s"]) for row in said["services"]] == [("web", "1/1", 0)]
     assert len(list(recorded(record))) == 2
     (counts,) = asked.muxes.values()
-    assert counts.flows == [] and [row["backend"] for row in counts.backends] == ["h1"]
+    assert counts.flows == [] and [line.backend for line in counts.backends] == ["h1"]
     assert list(asked.muted) == ["gone"] and "is the daemon running?" in asked.muted["gone"]
 
 

@@ -14,10 +14,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
 
-from lbmux.api.control_socket import ask
+from lbmux.api.answers import TracedFrame
 from lbmux.cli.inspect.trace_command import _steps
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, configuration, running, send, service, started
 from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, trace_hub, tshark
 
@@ -72,7 +73,11 @@ def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
 def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
     link = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     data = bytes(link / IPv6(src="2001:db8::7", dst="2001:db8::1") / TCP(sport=4000, dport=80, flags="S"))
-    frame = {"program": "mux", "verdict": "not_vip", "slowpath": None, "frame": base64.b64encode(data).decode()}
+    frame = TracedFrame(
+        program="mux", time_ns=0, interface="eth0", line="", frame=base64.b64encode(data).decode(), length=len(data),
+        verdict="not_vip", kind="pass", dropped=False, service=None, backend=None, left=None, left_by=None,
+        left_ns=None, left_length=None, is_reply=False, tunnel_ports={}, slowpath=None,
+    )  # fmt: skip
     assert [step["step"] for step in _steps(mux.control, frame)] == ["service", "hint"]
 
 

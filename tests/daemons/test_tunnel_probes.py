@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.linux.probe_routes import PRIORITY
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, configuration, served, to_one_mux
 

@@ -14,7 +14,6 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
-from lbmux.api.control_socket import ask
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.xdp import detach
@@ -24,6 +23,7 @@ from lbmux.lab.namespaces import link_mac
 from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.tables.mux_tables import TUNNEL_KINDS
+from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, running, service
 from tests.daemons.slow_lab import forget_path_mtus
 

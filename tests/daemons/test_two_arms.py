@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from pyroute2 import IPRoute, NetNS
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
 from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.run_checks import examine
+from tests.api.asking import ask
 from tests.daemons.slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served
 from tests.lab.routed import until
 

@@ -8,9 +8,9 @@ from itertools import count
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.daemons.wait_quiet import QUIET_S, wait_quiet
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running, service
 from tests.daemons.test_drivers import verdicts
 from tests.daemons.web_lab import knocking, tell

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.test_two_interfaces import send_and_receive, topology
 from tests.labs import built
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon
 from tests.daemons.slow_lab import DIPS, SERVER, VIPS
 

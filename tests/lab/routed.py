@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.bird_router import configuration as router_configuration
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, running, service
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"

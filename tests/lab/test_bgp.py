@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
@@ -15,6 +14,7 @@ from lbmux.tools.doctor import bgp_checks
 from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.web.mux_status import poll
 from lbmux.tools.web.pool_status import document
+from tests.api.asking import ask
 from tests.daemons.running_daemons import running, service
 from tests.lab.routed import NEEDS, PEER, SPEAKERS, WAY, announcing, routing, routing6, services, until, ways
 

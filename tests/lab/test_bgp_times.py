@@ -10,11 +10,11 @@ from statistics import median
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab import processes
 from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
+from tests.api.asking import ask
 from tests.lab.routed import (
     BFD_S,
     KILLED_S,

@@ -9,11 +9,11 @@ from statistics import median
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab import frr_router
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import start_time
 from lbmux.lab.topology import VIP, VIP6, ananta_frr
+from tests.api.asking import ask
 from tests.daemons.running_daemons import service
 from tests.lab.routed import (
     BFD_S,

@@ -5,7 +5,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lbmux.api.control_socket import ControlServer
+from lbmux.api.answers import Health, HealthLine
+from lbmux.api.control_server import ControlServer
+from lbmux.api.requests import GetHealth
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides, with_overrides
 from lbmux.backends.tracker import BackendTracker
@@ -31,7 +33,7 @@ class Served(Inside):
         if self.wanted is not None:
             self.tracker.configure(self.wanted)
         showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
-        self._server = ControlServer(path, showing.handlers() | {"health": self._health})
+        self._server = ControlServer(path, showing.handlers() | {GetHealth: self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
 
     def close(self) -> None:
@@ -40,9 +42,10 @@ class Served(Inside):
         self._thread.join()
         self._loop.close()
 
-    async def _health(self) -> dict[str, Any]:
+    async def _health(self, request: GetHealth) -> Health:
         assert self.wanted is not None
-        return {"health": self.tracker.lines(self.wanted, with_overrides(self.wanted, self.overrides), self.overrides)}
+        lines = self.tracker.lines(self.wanted, with_overrides(self.wanted, self.overrides), self.overrides)
+        return Health(1, "mux", [HealthLine(**line, drained=False) for line in lines])
 
     def reload(self, config: dict[str, Any]) -> None:
         """Put another configuration in force."""

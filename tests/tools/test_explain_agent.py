@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from lbmux.api.control_socket import ControlServer
+from lbmux.api.control_server import ControlServer
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lbmux.api.requests import Trace
 from lbmux.daemons.drivers import Driver
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
@@ -51,9 +52,9 @@ def loop() -> Loop:
 @contextmanager
 def watched(loop: Loop) -> Iterator[tuple[asyncio.Runner, Any]]:
     with asyncio.Runner() as runner:
-        stream = loop.trace_hub.watch("udp and port 9")
+        stream = loop.trace_hub.watch(Trace("udp and port 9"))
 
-        async def answer() -> dict[str, Any]:
+        async def answer() -> Any:
             return await anext(stream)
 
         runner.run(answer())
@@ -75,7 +76,7 @@ def test_a_loop_is_not_asked_once_all_were_looked_at_and_again_after_a_pause(loo
 
         runner.run(busy())
         said = runner.run(answer())
-        assert (said["skipped"], said["frames"]) == (256 - looked_at[0] + 3000, [])
+        assert (said.skipped, said.frames) == (256 - looked_at[0] + 3000, [])
 
 
 def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begin_another(loop: Loop) -> None:
@@ -83,7 +84,7 @@ def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begi
 
         async def busy() -> None:
             loop.batch(2 * FRAMES_A_SECOND)
-            second = loop.trace_hub.watch("")
+            second = loop.trace_hub.watch(Trace())
             await anext(second)
             assert loop.told == [loop.trace_hub, None]
             await second.aclose()

@@ -12,6 +12,7 @@ from lbmux.cli import options
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
+    from lbmux.api.answers import SentFrame, TracedFrame
     from lbmux.frames.pcapng_writer import PcapngWriter
 
 PLACES = ("in", "out", "drop")
@@ -53,12 +54,12 @@ def command(
     forwarded frame is written twice: as it arrived and as it left.  Frames that the slow path sent in response (answers
     to pings, ICMP errors, fragments, resets) follow it, and their comments name it.  FILTER is as in `lbmux trace`.
     """
-    from lbmux.api.control_socket import meant_path
+    from lbmux.api.control_paths import meant_path
     from lbmux.cli.inspect.trace_stream import traced
     from lbmux.errors import SetupError
     from lbmux.frames.pcapng_writer import PcapngWriter
 
-    def wanted(frame: dict[str, Any]) -> bool:
+    def wanted(frame: "TracedFrame") -> bool:
         return any(True for _ in _shots(frame, places, inner))
 
     written = 0
@@ -87,52 +88,52 @@ class Shot(NamedTuple):
         return self._replace(data=data, length=self.length - len(self.data) + len(data))
 
 
-def _write(writer: "PcapngWriter", frame: dict[str, Any], places: frozenset[str], inner: bool) -> int:
+def _write(writer: "PcapngWriter", frame: "TracedFrame", places: frozenset[str], inner: bool) -> int:
     from lbmux.cli.inspect.trace_stream import slow_path_text
     from lbmux.frames.pcapng_writer import INBOUND, OUTBOUND
 
-    owner = "".join(f", {what} {frame[what]}" for what in ("service", "backend") if frame[what])
-    slow = f", slow path: {slow_path_text(frame)}" if frame["slowpath"] else ""
+    owner = "".join(
+        f", {what} {name}" for what, name in (("service", frame.service), ("backend", frame.backend)) if name
+    )
+    slow = f", slow path: {slow_path_text(frame.slowpath, frame.dropped)}" if frame.slowpath else ""
     written = 0
     for shot in _shots(frame, places, inner):
-        comment = f"{shot.place}: verdict {frame['verdict']} ({frame['kind']}){owner}{slow}"
+        comment = f"{shot.place}: verdict {frame.verdict} ({frame.kind}){owner}{slow}"
         if slow and shot.place == "out":
-            comment += f", in response to {frame['line']}"
+            comment += f", in response to {frame.line}"
         direction = OUTBOUND if shot.place == "out" else INBOUND
         writer.write(shot.time_ns, shot.interface, shot.data, shot.length, comment, direction)
         written += 1
     return written
 
 
-def _shots(frame: dict[str, Any], places: frozenset[str], inner: bool) -> Iterator[Shot]:
+def _shots(frame: "TracedFrame", places: frozenset[str], inner: bool) -> Iterator[Shot]:
     """Yield a frame at each of the places where it was, and the frames that the slow path sent in response."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.slowpath.tunnels import Ports, inner_frame
     from lbmux.tracing.inner_frames import flow_at_agent, without_tunnel
 
-    came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame["verdict"].upper()]
-    sent = [_shot("out", one) for one in (frame["slowpath"] or {"sent": []})["sent"]]
-    ports = Ports(**frame["tunnel_ports"])
+    came, left, verdict = _shot("in", frame), _left(frame), Verdict[frame.verdict.upper()]
+    sent = [_shot("out", one) for one in frame.slowpath.sent] if frame.slowpath else []
+    ports = Ports(**frame.tunnel_ports)
     if inner and verdict == Verdict.FORWARDED and left is not None:
         left = left.without(lambda data: without_tunnel(came.data, data))
-    elif inner and frame["program"] == "agent" and verdict not in (Verdict.REPLIED, Verdict.HAIRPIN):
+    elif inner and frame.program == "agent" and verdict not in (Verdict.REPLIED, Verdict.HAIRPIN):
         came = came.without(lambda data: flow_at_agent(data, left and left.data, verdict, ports))
     if "in" in places:
         yield came
-    elif "drop" in places and frame["dropped"]:
+    elif "drop" in places and frame.dropped:
         yield came._replace(place="drop")
     if "out" in places:
         yield from [left] if left else []
         yield from (one.without(lambda data: inner_frame(data, ports)) for one in sent) if inner else sent
 
 
-def _left(frame: dict[str, Any]) -> Shot | None:
-    if frame["left"] is None:
+def _left(frame: "TracedFrame") -> Shot | None:
+    if frame.left is None or frame.left_ns is None or frame.left_by is None or frame.left_length is None:
         return None
-    data = base64.b64decode(frame["left"])
-    return Shot("out", frame["left_ns"], frame["left_by"], data, frame["left_length"])
+    return Shot("out", frame.left_ns, frame.left_by, base64.b64decode(frame.left), frame.left_length)
 
 
-def _shot(place: str, shown: dict[str, Any]) -> Shot:
-    data = base64.b64decode(shown["frame"])
-    return Shot(place, shown["time_ns"], shown["interface"], data, shown["length"])
+def _shot(place: str, shown: "TracedFrame | SentFrame") -> Shot:
+    return Shot(place, shown.time_ns, shown.interface, base64.b64decode(shown.frame), shown.length)

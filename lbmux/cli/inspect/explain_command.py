@@ -62,7 +62,7 @@ def command(
     router picks depends on its seed.  --router asks the kernel of a Linux router on this machine.  --seed asks a
     temporary router in a network namespace.
     """
-    from lbmux.api.control_socket import default_path
+    from lbmux.api.control_paths import default_path
     from lbmux.config.loader import load
     from lbmux.tools.router_choice import with_router, with_seed
 

@@ -1,10 +1,9 @@
 """`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,7 +12,13 @@ from lbmux.cli.operate import completion_names
 from lbmux.cli.text_table import cell, print_table
 from lbmux.plurals import counted
 
+if TYPE_CHECKING:
+    from lbmux.api.answers import FlowLine
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.requests import ListRequest
+
 FLOWS_SHOWN = 50
+Line = TypeVar("Line")
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 CONTROL = click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
@@ -52,15 +57,17 @@ def command() -> None:
 @click.option("--ipvs", is_flag=True, help="Use the format of `ipvsadm -L -n`.")
 def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
     """Show VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
+    from lbmux.api.requests import GetBackends, GetHealth, GetRuntime, GetServices
+
     if ipvs:
         from lbmux.cli.inspect.ipvs_listing import listing
 
-        own, there, health = (_whole(control, what)[what] for what in ("services", "backends", "health"))
-        own = _matching(own, wanted)
-        places = _ask(control, "runtime")["tables"]["flows"]["rows"]
+        own = _matching(_client(control).whole(GetServices()).services, wanted)
+        there, health = _client(control).whole(GetBackends()).backends, _client(control).whole(GetHealth()).health
+        places = _client(control).ask(GetRuntime()).tables["flows"].rows
         click.echo("\n".join(listing(own, there, health, places)))
         return
-    _print_list(control, "services", as_json, {
+    _print_list(control, GetServices(), as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
         "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows",
@@ -73,7 +80,9 @@ def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | No
 @_filter("service", "backend", "dip", "host", "state")
 def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
     """Show backends: state, weight, whether the next hop is known, traffic and flows."""
-    _print_list(control, "backends", as_json, {
+    from lbmux.api.requests import GetBackends
+
+    _print_list(control, GetBackends(), as_json, {
         "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
         "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows", "trusted": "trusted_flows",
@@ -85,7 +94,9 @@ def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
 @JSON
 def health(control: Path | None, as_json: bool) -> None:
     """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
-    _print_list(control, "health", as_json, _same("service", "backend", "state", "reason", "since", "drained"))
+    from lbmux.api.requests import GetHealth
+
+    _print_list(control, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
 
 
 @command.command()
@@ -93,8 +104,10 @@ def health(control: Path | None, as_json: bool) -> None:
 @JSON
 def neighbours(control: Path | None, as_json: bool) -> None:
     """Show the hosts that a mux tunnels to, and the next hop to each."""
+    from lbmux.api.requests import GetNeighbours
+
     columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}
-    _print_list(control, "neighbours", as_json, columns)
+    _print_list(control, GetNeighbours(), as_json, columns)
 
 
 @command.command()
@@ -103,15 +116,18 @@ def neighbours(control: Path | None, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Include verdicts without packets.")
 def counters(control: Path | None, as_json: bool, everything: bool) -> None:
     """Show counters of verdicts, of flow table look-ups, and of frames that the ring lost."""
-    answer = _ask(control, "counters")
+    from lbmux.api.protocol import to_json
+    from lbmux.api.requests import GetCounters
+
+    answer = _client(control).ask(GetCounters())
     if as_json:
-        click.echo(json.dumps(answer))
+        click.echo(to_json(answer))
         return
-    lines = [line for line in answer["verdicts"] if everything or line["packets"]]
-    print_table(lines, {name: name for name in ("verdict", "kind", "packets", "bytes")})
-    others = {f"lookup {name}": count for name, count in answer["lookups"].items()}
+    lines = [vars(line) for line in answer.verdicts if everything or line.packets]
+    print_table(lines, _same("verdict", "kind", "packets", "bytes"))
+    others = {f"lookup {name}": count for name, count in answer.lookups.items()}
     for part in ("ring", "pending_neighbours", "slowpath"):
-        others |= {f"{part} {name}": count for name, count in (answer[part] or {}).items()}
+        others |= {f"{part} {name}": count for name, count in (getattr(answer, part) or {}).items()}
     print_table([{"counter": name, "count": count} for name, count in others.items()], _same("counter", "count"))
 
 
@@ -120,7 +136,15 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
 @JSON
 def runtime(control: Path | None, as_json: bool) -> None:
     """Show the process: driver, modes, versions, configuration, and the sizes and memory of tables."""
-    _print_plain(_ask(control, "runtime"), as_json)
+    from lbmux.api.protocol import to_json, to_plain
+    from lbmux.api.requests import GetRuntime
+
+    answer = _client(control).ask(GetRuntime())
+    if as_json:
+        click.echo(to_json(answer))
+        return
+    lines = [{"what": name, "value": value} for name, value in _flat(to_plain(answer)) if name != "version"]
+    print_table(lines, {"": "what", " ": "value"})
 
 
 @command.command()
@@ -128,16 +152,19 @@ def runtime(control: Path | None, as_json: bool) -> None:
 @JSON
 def bgp(control: Path | None, as_json: bool) -> None:
     """Show the routes that a mux or an edge announces, its sessions, and why a session is not established."""
-    answer = _ask(control, "bgp")
+    from lbmux.api.protocol import to_json
+    from lbmux.api.requests import GetBgp
+
+    answer = _client(control).ask(GetBgp())
     if as_json:
-        click.echo(json.dumps(answer))
+        click.echo(to_json(answer))
         return
-    click.echo(f"{answer['speaker']} announces {cell(answer['prefixes']) or 'nothing'}")
-    if answer["last_resort"]:
-        click.echo(f"with a longer AS path, because no backend is available: {cell(answer['last_resort'])}")
+    click.echo(f"{answer.speaker} announces {cell(answer.prefixes) or 'nothing'}")
+    if answer.last_resort:
+        click.echo(f"with a longer AS path, because no backend is available: {cell(answer.last_resort)}")
     neighbours = [
-        line | {"bfd": line["bfd"] or None, "uptime": _age(line["uptime_s"]), "reason": line["reason"] or None}
-        for line in answer["neighbours"]
+        vars(line) | {"bfd": line.bfd or None, "uptime": _age(line.uptime_s), "reason": line.reason or None}
+        for line in answer.neighbours
     ]
     print_table(neighbours, {
         "neighbour": "address", "AS": "number", "state": "state", "up for": "uptime", "prefixes": "prefixes",
@@ -168,28 +195,34 @@ def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, cou
     """
     from itertools import chain
 
-    expression = " ".join(words)
+    from lbmux.api.protocol import to_json
+    from lbmux.api.requests import CountFlows, GetFlows
+
+    # A daemon may take any time to sort millions of flows.
+    client, expression = _client(control, timeout_s=None), " ".join(words)
     if count:
-        answer = _ask(control, "flow_count", filter=expression)
-        click.echo(json.dumps(answer) if as_json else answer["flows"])
+        answer = client.ask(CountFlows(expression))
+        click.echo(to_json(answer) if as_json else answer.flows)
         return
     most = (None if as_json else FLOWS_SHOWN) if limit is None else limit or None
-    answers = _stream(control, "flows", filter=expression, sort=sort, limit=most)
-    lines = chain.from_iterable(answer["flows"] for answer in answers)
+    lines = chain.from_iterable(answer.flows for answer in client.stream(GetFlows(expression, sort, most)))
     if as_json:
         for line in lines:
-            click.echo(json.dumps(line))
+            click.echo(to_json(line))
         return
     shown = [_flow_line(line) for line in lines]
     print_table(shown, _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"))
     if most is not None and len(shown) == most:
-        total = _ask(control, "flow_count", filter=expression)["flows"]
+        total = client.ask(CountFlows(expression)).flows
         click.echo(f"{most} of {counted(total, 'flow')}; --limit 0 shows all")
 
 
-def _flow_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    ends = {end: f"{line[end]}:{line[f'{end}_port']}" for end in ("source", "destination")}
-    return {**line, **ends, "idle s": f"{line['idle_s']:.1f}"}
+def _flow_line(line: "FlowLine") -> dict[str, Any]:
+    ends = {
+        "source": f"{line.source}:{line.source_port}",
+        "destination": f"{line.destination}:{line.destination_port}",
+    }
+    return {**vars(line), **ends, "idle s": f"{line.idle_s:.1f}"}
 
 
 def _age(seconds: float | None) -> str | None:
@@ -203,33 +236,21 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _ask(control: Path | None, what: str, **arguments: Any) -> Any:
-    from lbmux.api.control_socket import ask, meant_path
+def _client(control: Path | None, timeout_s: float | None = 30.0) -> "ControlClient":
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import meant_path
 
-    return ask(meant_path(control), what, **arguments)
-
-
-def _stream(control: Path | None, what: str, **arguments: Any) -> Iterator[Any]:
-    from lbmux.api.control_socket import ask_stream, meant_path
-
-    return ask_stream(meant_path(control), what, **arguments)
+    return ControlClient(meant_path(control), timeout_s)
 
 
-def _whole(control: Path | None, what: str) -> dict[str, Any]:
-    """Ask for a list that arrives in parts, and join them."""
-    first, *others = _stream(control, what)
-    for other in others:
-        first[what] += other[what]
-    whole: dict[str, Any] = first
-    return whole
-
-
-def _matching(lines: Sequence[dict[str, Any]], wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def _matching(lines: Sequence[Line], wanted: Mapping[str, str | None]) -> list[Line]:
     """Return the lines whose fields match all patterns; an address matches in any notation."""
     from fnmatch import fnmatchcase
 
     patterns = {field: _plain(pattern) for field, pattern in wanted.items() if pattern is not None}
-    return [line for line in lines if all(fnmatchcase(str(line[field]), one) for field, one in patterns.items())]
+    return [
+        line for line in lines if all(fnmatchcase(str(getattr(line, field)), one) for field, one in patterns.items())
+    ]
 
 
 def _plain(pattern: str) -> str:
@@ -242,23 +263,17 @@ def _plain(pattern: str) -> str:
 
 
 def _print_list(
-    control: Path | None, what: str, as_json: bool, columns: Mapping[str, str],
+    control: Path | None, request: "ListRequest[Any]", as_json: bool, columns: Mapping[str, str],
     wanted: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    answer = _whole(control, what)
-    answer[what] = _matching(answer[what], wanted)
+    from lbmux.api.protocol import to_json
+
+    answer = _client(control).whole(request)
+    lines = _matching(getattr(answer, request.command), wanted)
     if as_json:
-        click.echo(json.dumps(answer))
+        click.echo(to_json({**vars(answer), request.command: lines}))
     else:
-        print_table(answer[what], columns)
-
-
-def _print_plain(answer: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(answer))
-        return
-    lines = [{"what": name, "value": value} for name, value in _flat(answer) if name != "version"]
-    print_table(lines, {"": "what", " ": "value"})
+        print_table(map(vars, lines), columns)
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,7 +41,7 @@ def command(
     """
     from rich.console import Console
 
-    from lbmux.api.control_socket import meant_path
+    from lbmux.api.control_paths import meant_path
     from lbmux.errors import LbmuxError
     from lbmux.tools.top import top_loop
     from lbmux.tools.top.screen import render

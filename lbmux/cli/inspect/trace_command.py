@@ -1,14 +1,17 @@
 """`lbmux trace`: shows single frames of a running mux or agent, with their steps and verdicts."""
 
 import base64
-import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lbmux.cli import options
+
+if TYPE_CHECKING:
+    from lbmux.api.answers import TracedFrame
 
 
 @click.command(name="trace")
@@ -28,32 +31,32 @@ def command(control: Path | None, count: int, verbose: bool, as_json: bool, filt
     afterwards, so a flow that the frame has created exists by then.  For frames that take the slow path (ICMP,
     fragments, packets that are too big), all frames sent in response are shown.
     """
-    from lbmux.api.control_socket import meant_path
+    from lbmux.api.control_paths import meant_path
+    from lbmux.api.protocol import VERSION, to_json
     from lbmux.cli.inspect.trace_stream import traced
 
     path = meant_path(control)
     for frame in traced(path, " ".join(filter), count):
-        frame["steps"] = _steps(path, frame)
-        if verbose:
-            frame["layers"] = _dissected(frame)
+        steps, layers = _steps(path, frame), _dissected(frame) if verbose else []
         if as_json:
-            click.echo(json.dumps({"version": 1, **frame}))
+            more = {"steps": steps, "layers": layers} if verbose else {"steps": steps}
+            click.echo(to_json({"version": VERSION, **vars(frame), **more}))
         else:
-            _print(frame)
+            _print(frame, steps, layers)
 
 
-def _steps(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _steps(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame's path: the result of each step that it reached, and what the slow path did."""
-    asked = _asked_mux(path, frame) if frame["program"] == "mux" else _asked_agent(path, frame)
+    asked = _asked_mux(path, frame) if frame.program == "mux" else _asked_agent(path, frame)
     return asked + _slow_path_note(frame)
 
 
-def _dissected(frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _dissected(frame: "TracedFrame") -> list[dict[str, Any]]:
     """Each copy of the frame (as it came, as it left, what the slow path sent), and a line for each of its headers."""
     from lbmux.tools.dissect import dissect
 
-    sent = frame["slowpath"]["sent"] if frame["slowpath"] else []
-    copies = [("came", frame["frame"]), ("left", frame.get("left")), *(("sent", one["frame"]) for one in sent)]
+    sent = frame.slowpath.sent if frame.slowpath else []
+    copies = [("came", frame.frame), ("left", frame.left), *(("sent", one.frame) for one in sent)]
     return [{"copy": name, "headers": dissect(base64.b64decode(data))} for name, data in copies if data]
 
 
@@ -62,7 +65,7 @@ def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
     return {"step": step, "found": found, "afterwards": afterwards}
 
 
-def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _asked_mux(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return why a frame could not be parsed, if so, and the steps with which explain describes it now."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
@@ -70,47 +73,49 @@ def _asked_mux(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
     from lbmux.tools.packet_text import PacketError
     from lbmux.tools.parse_reasons import PARSE_REASONS
 
-    verdict = Verdict[frame["verdict"].upper()]
+    verdict = Verdict[frame.verdict.upper()]
     parsed = [_step("parse", PARSE_REASONS[verdict])] if verdict in PARSE_REASONS else []
     try:
-        explanation = explain_frame(base64.b64decode(frame["frame"]), path)
+        explanation = explain_frame(base64.b64decode(frame.frame), path)
     except PacketError:  # not IP
         return parsed
     except LbmuxError as error:  # the mux has stopped, or explain cannot build such a packet
         return [*parsed, _step("not explained", str(error))]
-    shown_elsewhere = ("packet", "verdict") if frame["slowpath"] is None else ("packet", "verdict", "slow path")
+    shown_elsewhere = ("packet", "verdict") if frame.slowpath is None else ("packet", "verdict", "slow path")
     found = [(step.step, step.found) for step in explanation.steps if step.step not in shown_elsewhere]
     if explanation.hint:
         found.append(("hint", explanation.hint))
     return parsed + [_step(*one, afterwards=True) for one in found]
 
 
-def _asked_agent(path: Path, frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _asked_agent(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame that an agent got, the results of the agent's steps now, and the frame that left."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
     from lbmux.slowpath.tunnels import Ports
     from lbmux.tools.explain_agent import Passage, explain_at_agent
 
-    came, left = (frame[name] and base64.b64decode(frame[name]) for name in ("frame", "left"))
-    steps = [_copy_step("came", came, frame["interface"])]
+    came = base64.b64decode(frame.frame)
+    left = None if frame.left is None else base64.b64decode(frame.left)
+    steps = [_copy_step("came", came, frame.interface)]
     try:
-        verdict, ports = Verdict[frame["verdict"].upper()], Ports(**frame["tunnel_ports"])
-        passage = Passage(came, verdict, left, frame["is_reply"], ports)
+        verdict, ports = Verdict[frame.verdict.upper()], Ports(**frame.tunnel_ports)
+        passage = Passage(came, verdict, left, frame.is_reply, ports)
         steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
     except LbmuxError as error:
         steps.append(_step("not explained", str(error)))
-    return steps + ([_copy_step("left", left, frame["left_by"])] if left else [])
+    return steps + ([_copy_step("left", left, frame.left_by or "")] if left else [])
 
 
-def _slow_path_note(frame: dict[str, Any]) -> list[dict[str, Any]]:
+def _slow_path_note(frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return what the slow path did with the frame, if it got it, and each frame that it sent in response."""
     from lbmux.cli.inspect.trace_stream import slow_path_text
 
-    if frame["slowpath"] is None:
+    slow = frame.slowpath
+    if slow is None:
         return []
-    sent = [_copy_step("sent", base64.b64decode(one["frame"]), one["interface"]) for one in frame["slowpath"]["sent"]]
-    return [_step("slow path", slow_path_text(frame)), *sent]
+    sent = [_copy_step("sent", base64.b64decode(one.frame), one.interface) for one in slow.sent]
+    return [_step("slow path", slow_path_text(slow, frame.dropped)), *sent]
 
 
 def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
@@ -119,14 +124,14 @@ def _copy_step(step: str, data: bytes, interface: str) -> dict[str, Any]:
     return _step(step, f"{HeaderSummary.read(data)}, {interface}")
 
 
-def _print(frame: dict[str, Any]) -> None:
-    seconds, rest = divmod(frame["time_ns"], 1_000_000_000)
+def _print(frame: "TracedFrame", steps: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -> None:
+    seconds, rest = divmod(frame.time_ns, 1_000_000_000)
     at = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1000:06}"
-    click.echo(f"{click.style(at, bold=True)} {frame['interface']} {frame['line']}")
-    for copy in frame.get("layers", ()):
+    click.echo(f"{click.style(at, bold=True)} {frame.interface} {frame.line}")
+    for copy in layers:
         for line in copy["headers"]:
             click.echo(f"  {copy['copy']:13} {line}")
-    for step in frame["steps"]:
+    for step in steps:
         click.echo(f"  {step['step']:13} {step['found']}{' (asked afterwards)' if step['afterwards'] else ''}")
-    owner = "/".join(name for name in (frame["service"], frame["backend"]) if name)
-    click.echo(f"  {'verdict':13} {frame['verdict']} ({frame['kind']}){f', {owner}' if owner else ''}")
+    owner = "/".join(name for name in (frame.service, frame.backend) if name)
+    click.echo(f"  {'verdict':13} {frame.verdict} ({frame.kind}){f', {owner}' if owner else ''}")

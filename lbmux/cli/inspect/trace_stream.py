@@ -2,27 +2,32 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lbmux.plurals import counted
 
+if TYPE_CHECKING:
+    from lbmux.api.answers import SlowPathReport, TracedFrame, TraceStart
+
 
 def traced(
-    path: Path, expression: str, most: int | None, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True
-) -> Iterator[dict[str, Any]]:
+    path: Path, expression: str, most: int | None, wanted: "Callable[[TracedFrame], bool]" = lambda frame: True
+) -> "Iterator[TracedFrame]":
     """Yield up to ``most`` matching frames; report the start, and frames that were skipped, on standard error."""
-    from lbmux.api.control_socket import ask_stream
+    from lbmux.api.answers import TraceStart
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.requests import Trace
 
     found = skipped = lost = 0
     try:
-        for answer in ask_stream(path, "trace", filter=expression):
-            if "frames" not in answer:
+        for answer in ControlClient(path, timeout_s=None).stream(Trace(expression)):
+            if isinstance(answer, TraceStart):
                 _begin(answer)
                 continue
-            skipped, lost = skipped + answer["skipped"], lost + answer["lost"]
-            for frame in filter(wanted, answer["frames"]):
+            skipped, lost = skipped + answer.skipped, lost + answer.lost
+            for frame in filter(wanted, answer.frames):
                 yield frame
                 found += 1
                 if found == most:
@@ -33,22 +38,19 @@ def traced(
             click.echo(f"lbmux: {frames} skipped (rate limit), {matches} lost", err=True)
 
 
-def slow_path_text(frame: dict[str, Any]) -> str:
-    """Describe what the slow path did, by the names of its counters (`lbmux show counters`)."""
-    slow = frame["slowpath"]
-    if slow["did"]:
-        return " and ".join(slow["did"]) + (": dropped" if frame["dropped"] else "")
-    return (
-        "forwarded" if slow["sent"] else "nothing yet: a fragment is held, or the packet is left to the kernel's stack"
-    )
+def slow_path_text(slow: "SlowPathReport", is_dropped: bool) -> str:
+    """Describe what the slow path did with a frame, by the names of its counters (`lbmux show counters`)."""
+    if slow.did:
+        return " and ".join(slow.did) + (": dropped" if is_dropped else "")
+    return "forwarded" if slow.sent else "nothing yet: a fragment is held, or the packet is left to the kernel's stack"
 
 
-def _begin(answer: dict[str, Any]) -> None:
-    where = f"{answer['program']} on {answer['interface']}"
+def _begin(answer: "TraceStart") -> None:
+    where = f"{answer.program} on {answer.interface}"
     click.echo(f"lbmux: tracing the {where}; press Ctrl-C to stop", err=True)
-    if answer["unseen"]:
+    if answer.unseen:
         click.echo(
-            f"lbmux: frames that the kernel program forwards or drops are not shown: {answer['unseen']} (use `--driver"
+            f"lbmux: frames that the kernel program forwards or drops are not shown: {answer.unseen} (use `--driver"
             " packet` on a mux or `--driver tun` on an agent to see all frames)",
             err=True,
         )

@@ -16,13 +16,15 @@ def _command(name: str, held: bool, text: str) -> click.Command:
     )  # fmt: skip
     @options.json
     def command(control: Path | None, as_json: bool) -> None:
-        from lbmux.api.control_socket import ask, default_path
+        from lbmux.api.control_client import ControlClient
+        from lbmux.api.control_paths import default_path
+        from lbmux.api.requests import HoldRoutes
 
-        state = ask(control or default_path("mux"), "hold", held=held)
+        prefixes = ControlClient(control or default_path("mux")).ask(HoldRoutes(held)).prefixes
         if as_json:
-            click.echo(json.dumps({"version": 1, "held": held, "prefixes": state["prefixes"]}))
+            click.echo(json.dumps({"version": 1, "held": held, "prefixes": prefixes}))
             return
-        click.echo(f"announced: {' '.join(state['prefixes']) or 'nothing'}")
+        click.echo(f"announced: {' '.join(prefixes) or 'nothing'}")
 
     return command
 

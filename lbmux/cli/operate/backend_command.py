@@ -7,12 +7,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lbmux.cli import options
 from lbmux.cli.operate import completion_names
+
+if TYPE_CHECKING:
+    from lbmux.api.answers import BackendHealth, Overridden
+    from lbmux.api.requests import Request
+    from lbmux.backends.overrides import OverriddenState
 
 PERSISTENT = "This survives a restart."
 EVERYWHERE = "Without a manager, give a --control for each mux that has it, and for its host's agent."
@@ -44,7 +49,7 @@ def _managed(command: options.Decorated) -> options.Decorated:
     )(command)
 
 
-def _override(name: Action, override: str | None, text: str) -> click.Command:
+def _override(name: Action, override: "OverriddenState | None", text: str) -> click.Command:
     @click.command(name=name, help=text)
     @BACKEND
     @SERVICE
@@ -52,10 +57,12 @@ def _override(name: Action, override: str | None, text: str) -> click.Command:
     @_managed
     @options.json
     def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any) -> None:
+        from lbmux.api.requests import Override
+
         if managed["managers"] and not controls:
             _send_to_manager(managed, as_json, action=name, backend=backend, service=service)
         else:
-            _send(controls, as_json, "override", backend=backend, override=override, service=service)
+            _send(controls, as_json, Override(backend, override, service))
 
     return command
 
@@ -84,10 +91,12 @@ def weight(
 
     Existing flows stay. This survives a restart. Without a manager, give a --control for each mux.
     """
+    from lbmux.api.requests import SetWeight
+
     if managed["managers"] and not controls:
         _send_to_manager(managed, as_json, action="weight", backend=backend, weight=weight, service=service)
         return
-    _send(controls, as_json, "weight", backend=backend, weight=weight, service=service)
+    _send(controls, as_json, SetWeight(backend, weight, service))
 
 
 @click.command(name="add")
@@ -108,6 +117,8 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
 
     This survives a restart. Without a manager, give a --control for its host's agent, then one for each mux.
     """
+    from lbmux.api.requests import AddBackend
+
     address, port = ends(dip)
     managed = {name: more.pop(name) for name in MANAGED}
     given = {"dip": address, "port": port, **more}
@@ -115,7 +126,7 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
     if managed["managers"] and not controls:
         _send_to_manager(managed, as_json, action="add", service=service, added=backend)
         return
-    _send(controls, as_json, "add", service=service, backend=backend)
+    _send(controls, as_json, AddBackend(service, backend))
 
 
 def ends(text: str) -> tuple[str, int | None]:
@@ -145,32 +156,34 @@ def _send_to_manager(managed: dict[str, Any], as_json: bool, **request: Any) -> 
         click.echo("as in the file")
 
 
-def _send(controls: tuple[Path, ...], as_json: bool, command: str, **arguments: Any) -> None:
+def _send(controls: tuple[Path, ...], as_json: bool, request: "Request[Overridden]") -> None:
     """Send a request to each daemon, even after one refuses; raise the first ControlError.  JSON has a line each."""
-    from lbmux.api.control_socket import ask, meant_path
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import meant_path
+    from lbmux.api.protocol import to_json
     from lbmux.errors import ControlError
 
     refused: list[ControlError] = []
     for path in controls or (meant_path(None),):
         try:
-            lines = ask(path, command, **arguments)["health"]
+            states = ControlClient(path).ask(request).health
         except ControlError as error:
             refused.append(error)
             if as_json:
-                click.echo(json.dumps({"version": 1, "control": str(path), "error": error.reason}))
+                click.echo(to_json({"version": 1, "control": str(path), "error": error.reason}))
             continue
         if as_json:
-            click.echo(json.dumps({"version": 1, "control": str(path), "health": lines}))
+            click.echo(to_json({"version": 1, "control": str(path), "health": states}))
         else:
-            _print(f"{path}: " if len(controls) > 1 else "", lines)
+            _print(f"{path}: " if len(controls) > 1 else "", states)
     for more in refused[1:]:
         click.echo(f"lbmux: {more}", err=True)
     if refused:
         raise refused[0]
 
 
-def _print(where: str, lines: Sequence[dict[str, Any]]) -> None:
-    for line in lines:
-        click.echo(f"{where}{line['service']}/{line['backend']}: {line['state']}: {line['reason']}")
-    if not lines:
+def _print(where: str, states: "Sequence[BackendHealth]") -> None:
+    for one in states:
+        click.echo(f"{where}{one.service}/{one.backend}: {one.state}: {one.reason}")
+    if not states:
         click.echo(f"{where}no longer configured")

@@ -4,9 +4,9 @@ A shell asks for them while a user types, so functions return quickly and never 
 names.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,18 +27,19 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
 
 def _lines(ctx: click.Context) -> list[tuple[str, str]]:
     """Return service and backend of all backends in force, else of the file in LBMUX_CONFIG."""
-    from lbmux.api.control_socket import ask_list, meant_path
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import meant_path
+    from lbmux.api.requests import GetBackends, GetHealth
     from lbmux.errors import ControlError
 
     given = ctx.params.get("controls") or ctx.params.get("control")
-    path = meant_path(Path(given[0]) if isinstance(given, tuple) else given)
-    found: list[dict[str, Any]] = []
-    for what in ("backends", "health"):  # only health has backends that are out
-        try:
-            found += ask_list(path, what, timeout_s=TIMEOUT_S)
-        except ControlError:
-            continue
-    return [(line["service"], line["backend"]) for line in found] or _configured()
+    client = ControlClient(meant_path(Path(given[0]) if isinstance(given, tuple) else given), TIMEOUT_S)
+    found: list[tuple[str, str]] = []
+    with contextlib.suppress(ControlError):
+        found += [line.key for line in client.whole(GetBackends()).backends]
+    with contextlib.suppress(ControlError):  # only health has backends that are out
+        found += [line.key for line in client.whole(GetHealth()).health]
+    return found or _configured()
 
 
 def _configured() -> list[tuple[str, str]]:

@@ -67,7 +67,9 @@ def diff(
     A slot decides where new flows go. Flows that a mux remembers stay with their backend while it is up; a removed
     backend goes when its last flow has ended.
     """
-    from lbmux.api.control_socket import ask, meant_path
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import meant_path
+    from lbmux.api.requests import GetConfig
     from lbmux.backends.reload_cost import diff as compare
     from lbmux.backends.reload_cost import flows
     from lbmux.config.models import Config
@@ -82,7 +84,7 @@ def diff(
         before = _load(current)
     else:
         control = meant_path(control)
-        before = Config.model_validate_json(ask(control, "config"))
+        before = Config.model_validate_json(ControlClient(control).ask(GetConfig()))
     counts = flows(before, after, _live(control)) if control is not None else None
     found = compare(before, after)
     if as_json:
@@ -134,10 +136,10 @@ def _load(path: Path) -> "Config":
 
 def _live(control: Path) -> dict[tuple[str, str], int]:
     """Return the number of live flows by service and backend at a running daemon."""
-    from lbmux.api.control_socket import ask_stream
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.requests import GetBackends
 
-    answers = ask_stream(control, "backends")
-    return {(one["service"], one["backend"]): one["live_flows"] for answer in answers for one in answer["backends"]}
+    return {line.key: line.live_flows for line in ControlClient(control).whole(GetBackends()).backends}
 
 
 def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> dict[str, Any]:

@@ -22,17 +22,18 @@ def command(control: Path | None, as_json: bool) -> None:
     If the file is invalid, the running configuration stays in force; the reason is printed, and the exit code is 1.
     Overrides by command that take precedence over the file are listed.
     """
-    from lbmux.api.control_socket import ask, default_path
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import default_path
+    from lbmux.api.requests import Reload
     from lbmux.errors import ControlError
 
     paths = [control] if control else [path for path in map(default_path, ("mux", "agent")) if path.exists()]
     if not paths:
         raise ControlError(default_path("mux").parent, "no mux or agent runs here; use --control")
     for path in paths:
-        result = ask(path, "reload")
-        answer = {name: result.get(name, []) if isinstance(result, dict) else [] for name in ("changes", "overrides")}
+        answer = ControlClient(path).ask(Reload())
         if as_json:
-            click.echo(json.dumps({"version": 1, "control": str(path), **answer}))
+            click.echo(json.dumps({"version": 1, "control": str(path), **vars(answer)}))
             continue
-        for line in [*(answer["changes"] or ["nothing changed"]), *answer["overrides"]]:
+        for line in [*(answer.changes or ["nothing changed"]), *answer.overrides]:
             click.echo(f"{path}: {line}")

@@ -30,7 +30,7 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
     """
     import secrets
 
-    from lbmux.api.control_socket import default_path
+    from lbmux.api.control_paths import default_path
     from lbmux.daemons.process import run
     from lbmux.tools.results import read_result
     from lbmux.tools.web.web_access import is_local

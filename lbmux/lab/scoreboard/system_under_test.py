@@ -13,7 +13,9 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from lbmux.api.control_socket import ask, ask_stream
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetFlows, GetHealth, Override, Reload
+from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
@@ -143,24 +145,24 @@ class SystemUnderTest:
     def ports_at_backend(self) -> set[int]:
         """The client ports of the flows that the muxes send to the backend."""
         return {
-            flow["source_port"]
+            flow.source_port
             for node in self._reachable(self.scenario.forwarder)
-            for answer in ask_stream(self._socket(node), "flows")
-            for flow in answer["flows"] if flow["backend"] == self.backend
+            for answer in self._client(node).stream(GetFlows())
+            for flow in answer.flows if flow.backend == self.backend
         }  # fmt: skip
 
-    def override(self, what: str | None) -> None:
+    def override(self, what: OverriddenState | None) -> None:
         """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
         asked = [self._hit] if self.forwarder_is_backend else self._reachable(self.scenario.forwarder)
         for node in asked:
-            ask(self._socket(node), "override", backend=self.backend, override=what, service=None)
+            self._client(node).ask(Override(self.backend, what))
 
     def change(self, changed: Callable[[Config], Config]) -> None:
         """Rewrite the file with ``changed``, which gets a copy; then reload agents first, muxes second."""
         self.lab.write_config(changed(copy.deepcopy(self.lab.config_in_force)))
         for program in ("agent", self.scenario.forwarder):
             for node in self._reachable(program):
-                ask(self._socket(node), "reload")
+                self._client(node).ask(Reload())
 
     def change_backends(self, changed: Callable[[Backends], Backends]) -> None:
         """Change the backends of the first service in the file."""
@@ -195,10 +197,10 @@ class SystemUnderTest:
 
     def _healthy(self, node: str) -> bool:
         try:
-            lines = ask(self._socket(node), "health")["health"]
+            lines = self._client(node).ask(GetHealth()).health
         except ControlError:
             return False
-        return all(line["state"] in ("up", "removing") for line in lines)
+        return all(line.state in ("up", "removing") for line in lines)
 
     def _filter(self, node: str, program: bytes) -> None:
         """Attach an XDP program to the far end of each of a node's links."""
@@ -233,8 +235,8 @@ class SystemUnderTest:
         found = self.lab.topology.node(node)
         self.lab.start(found, next(one for one in found.programs if one.name == self.scenario.forwarder))
 
-    def _socket(self, node: str) -> Path:
-        return self.lab.directory / f"{node}.sock"
+    def _client(self, node: str) -> ControlClient:
+        return ControlClient(self.lab.directory / f"{node}.sock")
 
     def _wait(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + NORMAL_TIMEOUT_S

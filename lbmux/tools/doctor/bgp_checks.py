@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from lbmux.api.control_socket import ask
+from lbmux.api.requests import GetBgp
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
+from lbmux.tools.doctor.node_state import NodeState
 
 HINT = "compare both ends: addresses, AS numbers, password, and whether the router has this mux as a neighbour"
 NO_REASON = "the speaker gives no reason"
@@ -18,18 +18,18 @@ def sessions(node: NodeState) -> Iterator[Finding]:
     if node.runtime is None or not node.has_daemon:
         return
     try:
-        said = ask(node.control, "bgp", timeout_s=TIMEOUT_S)
+        said = node.client.ask(GetBgp())
     except ControlError:  # the daemon answers other requests, so it runs without BGP
         return
-    for peer in said["neighbours"]:
-        name = f"{peer['address']} (AS {peer['number']})"
-        if peer["state"] != ESTABLISHED:
-            seen = f"no session with {name}: {peer['state']}: {peer['reason'] or NO_REASON}"
+    for peer in said.neighbours:
+        name = f"{peer.address} (AS {peer.number})"
+        if peer.state != ESTABLISHED:
+            seen = f"no session with {name}: {peer.state}: {peer.reason or NO_REASON}"
             yield fault("BGP", seen, HINT)
-        elif peer["bfd"] not in ("", UP):
-            seen = f"BFD with {name} is {peer['bfd']}: the router detects a dead mux only by the hold timer"
+        elif peer.bfd not in ("", UP):
+            seen = f"BFD with {name} is {peer.bfd}: the router detects a dead mux only by the hold timer"
             yield warning("BGP", seen, "enable BFD for this neighbour on the router")
         else:
-            yield ok("BGP", f"{name}: established, {peer['prefixes']} prefixes announced")
-    if said["held"]:
+            yield ok("BGP", f"{name}: established, {peer.prefixes} prefixes announced")
+    if said.held:
         yield warning("BGP", "withdrawn by command: routers send no packets here", "run `lbmux announce`")

@@ -29,7 +29,7 @@ def rights(node: NodeState) -> Iterator[Finding]:
 
 
 def _has_programs(node: NodeState) -> bool:
-    return node.runtime is not None and node.runtime["driver"] == "xdp"
+    return node.runtime is not None and node.runtime.driver == "xdp"
 
 
 def capabilities(process: str) -> int:

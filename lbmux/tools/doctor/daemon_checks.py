@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
-from lbmux.api.control_socket import ask
+from lbmux.api.requests import GetConfig, GetRuntime
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
-from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
+from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.route_checks import route_to
 
 MOST_NAMED = 5
@@ -26,32 +26,32 @@ def answers(node: NodeState) -> Iterator[Finding]:
             )
         return
     try:
-        runtime = ask(node.control, "runtime", timeout_s=TIMEOUT_S)
+        runtime = node.client.ask(GetRuntime())
     except ControlError as error:
         hint = f"start `lbmux {node.role}`, or give its socket with --control"
         if node.guessed:
             hint += f"; the role {node.role} is assumed because {node.guessed} (set another with --role)"
         yield fault("daemon", str(error), hint)
         return
-    if runtime["program"] != node.role:
+    if runtime.program != node.role:
         yield fault(
-            "daemon", f"{node.control} is the socket of the {runtime['program']}", "give another socket with --control"
+            "daemon", f"{node.control} is the socket of the {runtime.program}", "give another socket with --control"
         )
-    yield ok("daemon", f"{runtime['program']} on {runtime['interface']}, process {runtime['pid']}")
+    yield ok("daemon", f"{runtime.program} on {runtime.interface}, process {runtime.pid}")
 
 
 def driver(node: NodeState) -> Iterator[Finding]:
     """Check the driver.  Forwarding in user space is about ten times slower than in the kernel."""
     if node.runtime is None or not node.has_daemon:
         return
-    name, modes = node.runtime["driver"], node.runtime["modes"]
+    name, modes = node.runtime.driver, node.runtime.modes
     if name == "xdp":
         yield ok("driver", f"kernel programs forward ({', '.join(f'{p} {m}' for p, m in modes.items())})")
-        if node.runtime.get("native_refused"):
-            seen = f"XDP is generic, not native, and slower: {node.runtime['native_refused']}"
+        if node.runtime.native_refused:
+            seen = f"XDP is generic, not native, and slower: {node.runtime.native_refused}"
             yield warning("XDP mode", seen, "lower the MTU, or use a network driver with native XDP; fine for a lab")
-        if node.runtime.get("pins_end_with"):
-            seen = f"pins disappear with {node.runtime['pins_end_with']}: its /sys/fs/bpf is not the host's"
+        if node.runtime.pins_end_with:
+            seen = f"pins disappear with {node.runtime.pins_end_with}: its /sys/fs/bpf is not the host's"
             yield warning(
                 "pins",
                 seen,
@@ -85,18 +85,18 @@ def configuration(node: NodeState) -> Iterator[Finding]:
 
 def health(node: NodeState) -> Iterator[Finding]:
     """Report backends that are down by health checks, or out of service by command."""
-    unreachable = _unreachable({ip_address(line[end]) for line in node.not_serving for end in ("dip", "host")})
+    unreachable = _unreachable({ip_address(end) for line in node.not_serving for end in (line.dip, line.host)})
     for line in node.not_serving:
-        name = f"{line['service']}/{line['backend']}"
-        seen = f"{name} is {line['state']}: {line['reason']}"
-        without_route = [end for end in (line["host"], line["dip"]) if ip_address(end) in unreachable]
-        if line["state"] == "down" and without_route:
+        name = f"{line.service}/{line.backend}"
+        seen = f"{name} is {line.state}: {line.reason}"
+        without_route = [end for end in (line.host, line.dip) if ip_address(end) in unreachable]
+        if line.state == "down" and without_route:
             seen += f"; this mux has no route to {without_route[0]}"
             yield fault("health", seen, f"ip route add {without_route[0]} via ROUTER, on this mux")
-        elif line["state"] == "down":
+        elif line.state == "down":
             yield fault("health", seen, "check the server: the health check brings it back when it answers")
         else:
-            yield warning("health", seen, f"run `lbmux enable {line['backend']}` to return it to service")
+            yield warning("health", seen, f"run `lbmux enable {line.backend}` to return it to service")
 
 
 def _unreachable(ends: set[Address]) -> set[Address]:
@@ -108,7 +108,7 @@ def in_force(node: NodeState) -> Iterator[Finding]:
     """Compare the configuration that the mux runs with its file.  Operator overrides are not compared."""
     if node.runtime is None or node.config is None or node.role != "mux":
         return
-    loaded = Config.model_validate_json(ask(node.control, "config", timeout_s=TIMEOUT_S))
+    loaded = Config.model_validate_json(node.client.ask(GetConfig()))
     differ = changes(loaded, node.config)
     if differ:
         seen = f"{node.config_path} differs from the running configuration: {'; '.join(differ[:MOST_NAMED])}"

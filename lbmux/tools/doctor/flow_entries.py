@@ -16,9 +16,9 @@ def sockets(node: NodeState) -> Iterator[Finding]:
 
     sock_diag lists only the sockets of the agent's own network namespace.
     """
-    if node.runtime is None or node.config is None or node.runtime["mode"] != "nat":
+    if node.runtime is None or node.config is None or node.runtime.mode != "nat":
         return
-    own = set(map(ip_address, node.runtime["addresses"]))
+    own = set(map(ip_address, node.runtime.addresses))
     backends = [backend for service in node.config.services for backend in service.backends]
     hidden = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
     if hidden:

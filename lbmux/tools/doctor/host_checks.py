@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from socket import if_nametoindex
-from typing import Any
 
 from lbmux.addresses import Address, mac_to_int
+from lbmux.api.answers import NeighbourLine
 from lbmux.linux.next_hops import NextHop
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
 from lbmux.tools.doctor.node_state import NodeState
@@ -30,7 +30,7 @@ def next_hops(node: NodeState) -> Iterator[Finding]:
     asked: dict[tuple[str, Address], set[str]] = {}
     wrong = 0
     for line in node.neighbours:
-        host = ip_address(line["host"])
+        host = ip_address(line.host)
         found = route_to(host)
         if found is None:
             wrong += 1
@@ -39,7 +39,7 @@ def next_hops(node: NodeState) -> Iterator[Finding]:
             key = found.interface, found.via
             if key not in asked:
                 asked[key] = who_has(*key)
-            finding = _neighbour(str(host), line["mac"], found.via, found.interface, asked[key])
+            finding = _neighbour(str(host), line.mac, found.via, found.interface, asked[key])
             if finding:
                 wrong += 1
                 yield finding
@@ -80,17 +80,15 @@ def tunnels(node: NodeState) -> Iterator[Finding]:
 
 def _hops(node: NodeState, found: list[Target]) -> dict[Address, NextHop | None]:
     """Next hops by host: for hosts without an outer header always, for others where the mux knows them."""
-    known = {ip_address(line["host"]): line for line in node.neighbours if line["mac"]}
+    known = {ip_address(line.host): line for line in node.neighbours if line.mac}
     direct = {target.host for target in found if target.kind == "direct"}
     return {host: _hop(host, known.get(host)) for host in direct | known.keys()}
 
 
-def _hop(host: Address, line: dict[str, Any] | None) -> NextHop | None:
+def _hop(host: Address, line: NeighbourLine | None) -> NextHop | None:
     """The next hop as the mux has it.  A host with all backends down is not in the mux's tables: resolve it here."""
-    if line is not None:
-        return NextHop(
-            if_nametoindex(line["interface"]), mac_to_int(line["source_mac"]), mac_to_int(line["mac"]), LONGEST
-        )
+    if line is not None and line.interface and line.source_mac and line.mac:
+        return NextHop(if_nametoindex(line.interface), mac_to_int(line.source_mac), mac_to_int(line.mac), LONGEST)
     found = route_to(host)
     if found is None or found.mac is None:
         return None

@@ -37,7 +37,7 @@ def super_frames(node: NodeState) -> Iterator[Finding]:
     ring = (node.counters or {}).get("ring") or {}
     came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
     hint = f"ethtool -K PORT tso off gso off, where frames are sent to {name} (the far end of a veth)"
-    in_kernel = (node.runtime or {}).get("driver") == "xdp"
+    in_kernel = node.runtime is not None and node.runtime.driver == "xdp"
     if lost:
         seen = f"{lost} of {came + lost} super-frames arrived faster than user space could read them"
         yield warning("offloads", seen, hint)

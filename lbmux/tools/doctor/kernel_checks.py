@@ -39,20 +39,20 @@ def number(name: str) -> int:
 
 def forwarding(node: NodeState) -> Iterator[Finding]:
     """Check IP forwarding.  A router needs it.  On a mux it loops VIP packets, unless the mux filters VIPs."""
-    host = (node.runtime or {}).get("host_forwarding", {})
+    host = node.runtime.host_forwarding if node.runtime else None
     for version in versions(node):
         name = FORWARDING[version]
         is_on, said = bool(number(name)), name.replace("/", ".")
         if node.role == "router" and not is_on:
             seen = f"{said} is 0: this router does not forward IPv{version}"
             yield fault("forwarding", seen, f"sysctl {said}=1")
-        elif node.role == "mux" and is_on and host.get("vips_filtered"):
+        elif node.role == "mux" and is_on and host is not None and host.vips_filtered:
             yield ok(
                 "forwarding",
-                f"{said} is 1, but the mux keeps VIP packets from the kernel ({host['dropped']} frames so far)",
+                f"{said} is 1, but the mux keeps VIP packets from the kernel ({host.dropped} frames so far)",
             )
         elif node.role == "mux" and is_on:
-            reason = f" ({host['reason']})" if host.get("reason") else ""
+            reason = f" ({host.reason})" if host and host.reason else ""
             seen = f"{said} is 1: the kernel sends VIP packets back to the router, a forwarding loop{reason}"
             yield warning("forwarding", seen, f"sysctl {said}=0")
         else:

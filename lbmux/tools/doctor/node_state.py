@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lbmux.addresses import Address
-from lbmux.api.control_socket import ask, ask_list, default_path
+from lbmux.api.answers import HealthLine, NeighbourLine, Runtime
+from lbmux.api.control_client import ControlClient
+from lbmux.api.control_paths import default_path
+from lbmux.api.requests import GetCounters, GetHealth, GetNeighbours, GetRuntime
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.errors import LbmuxError
@@ -64,14 +67,17 @@ class NodeState:
     def has_daemon(self) -> bool:
         return self.role in PROGRAMS
 
+    @property
+    def client(self) -> ControlClient:
+        return ControlClient(self.control, TIMEOUT_S)
+
     @cached_property
-    def runtime(self) -> dict[str, Any] | None:
+    def runtime(self) -> Runtime | None:
         """The daemon's answer to `runtime`; None if no daemon answers."""
         try:
-            answer: dict[str, Any] = ask(self.control, "runtime", timeout_s=TIMEOUT_S)
+            return self.client.ask(GetRuntime())
         except LbmuxError:
             return None
-        return answer
 
     @cached_property
     def pid(self) -> int | None:
@@ -88,7 +94,7 @@ class NodeState:
 
     @cached_property
     def config_path(self) -> Path | None:
-        return self.file or (Path(self.runtime["config"]) if self.has_daemon and self.runtime else None)
+        return self.file or (Path(self.runtime.config) if self.has_daemon and self.runtime else None)
 
     @cached_property
     def config(self) -> Config | None:
@@ -101,27 +107,27 @@ class NodeState:
     @cached_property
     def interface(self) -> str | None:
         """The daemon's interface."""
-        return str(self.runtime["interface"]) if self.has_daemon and self.runtime else None
+        return self.runtime.interface if self.has_daemon and self.runtime else None
 
     @cached_property
-    def neighbours(self) -> list[dict[str, Any]]:
-        return ask_list(self.control, "neighbours") if self.has_daemon and self.runtime else []
+    def neighbours(self) -> list[NeighbourLine]:
+        return self.client.whole(GetNeighbours()).neighbours if self.has_daemon and self.runtime else []
 
     @cached_property
-    def not_serving(self) -> list[dict[str, Any]]:
+    def not_serving(self) -> list[HealthLine]:
         """Backends that are down by health checks, or drained, disabled or removed by an operator."""
         if self.role != "mux" or not self.runtime:
             return []
-        return [line for line in ask_list(self.control, "health") if line["state"] != "up"]
+        return [line for line in self.client.whole(GetHealth()).health if line.state != "up"]
 
     @cached_property
     def counters(self) -> dict[str, Any] | None:
         """The daemon's counters at the first reading: packets by verdict, look-ups by result, ring, slow path."""
         if not self.has_daemon or not self.runtime:
             return None
-        answer = ask(self.control, "counters", timeout_s=TIMEOUT_S)
-        verdicts = {line["verdict"]: line["packets"] for line in answer["verdicts"]}
-        return {"verdicts": verdicts, **{name: answer.get(name) for name in ("lookups", "ring", "slowpath")}}
+        answer = self.client.ask(GetCounters())
+        verdicts = {line.verdict: line.packets for line in answer.verdicts}
+        return {"verdicts": verdicts, "lookups": answer.lookups, "ring": answer.ring, "slowpath": answer.slowpath}
 
     @cached_property
     def vips(self) -> list[Address]:
@@ -130,6 +136,6 @@ class NodeState:
 
 def _program(control: Path) -> str:
     try:
-        return str(ask(control, "runtime", timeout_s=TIMEOUT_S)["program"])
+        return ControlClient(control, TIMEOUT_S).ask(GetRuntime()).program
     except LbmuxError:
         return ""

@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lbmux.api.control_socket import ask_list
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetServices
 from lbmux.errors import ControlError
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
-from lbmux.tools.doctor.node_state import NodeState
+from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
 
 
 def digests(path: Path) -> dict[str, str | None]:
     """The digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
     return {
-        f"{line['service']} ({line['vip']} {line['protocol']} {line['port']})": line["digest"]
-        for line in ask_list(path, "services")
+        f"{line.service} ({line.vip} {line.protocol} {line.port})": line.digest
+        for line in ControlClient(path, TIMEOUT_S).whole(GetServices()).services
     }
 
 

@@ -14,7 +14,7 @@ DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 
 def sources(node: NodeState) -> dict[int, Address]:
     """The mux's own addresses, by IP version."""
-    found = map(ip_address, (node.runtime or {}).get("addresses", []))
+    found = map(ip_address, node.runtime.addresses if node.runtime else ())
     return {address.version: address for address in found}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lbmux.addresses import Address
-from lbmux.api.control_socket import default_path
+from lbmux.api.control_paths import default_path
 from lbmux.config.models import Config
 from lbmux.targets.bpf.pins import directory_of
 

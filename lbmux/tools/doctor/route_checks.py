@@ -88,7 +88,7 @@ def replies(node: NodeState) -> Iterator[Finding]:
 def _own_dips(node: NodeState) -> list[Address]:
     """One DIP of this host for each IP version, since routes may depend on the source address."""
     assert node.config is not None
-    own = set(map(ip_address, (node.runtime or {}).get("addresses", []))) or set(addresses())
+    own = set(map(ip_address, node.runtime.addresses if node.runtime else ())) or set(addresses())
     backends = [backend for service in node.config.services for backend in service.backends]
     return list({backend.dip.version: backend.dip for backend in backends if backend.tunnel_to in own}.values())
 
@@ -96,7 +96,7 @@ def _own_dips(node: NodeState) -> list[Address]:
 def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> Finding:
     far = FAR[dip.version if dip is not None else 4]
     runtime = node.runtime if node.role == "agent" else None
-    in_kernel = runtime is not None and runtime["driver"] == "xdp"
+    in_kernel = runtime is not None and runtime.driver == "xdp"
     # In user space, replies are routed by the main table, and the DIP may belong to another namespace.
     found = (route_to(far, dip) if in_kernel else None) or route_to(far)
     if found is None:
@@ -106,10 +106,11 @@ def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> F
         seen = f"the route to clients goes through {found.via}, a mux: replies do not bypass it"
         return fault("replies", seen, "ip route replace default via ROUTER")
     straight = f"leave by {found.via} on {found.interface}, bypassing the muxes"
-    if runtime is None or not in_kernel or runtime["mode"] != "nat":
+    if runtime is None or not in_kernel or runtime.mode != "nat":
         return ok("replies", straight)
-    if found.interface not in runtime["egress"]:
-        reason = runtime["egress_missing"].get(found.interface, "the agent's egress program is not attached there")
+    egress, missing = runtime.egress or [], runtime.egress_missing or {}
+    if found.interface not in egress:
+        reason = missing.get(found.interface, "the agent's egress program is not attached there")
         seen = f"{straight}, but untranslated, with the DIP as their source: {reason}"
         return fault("replies", seen, "restart the agent, or run it with --driver tun")
-    return ok("replies", f"{straight}; translated at {', '.join(runtime['egress'])}")
+    return ok("replies", f"{straight}; translated at {', '.join(egress)}")

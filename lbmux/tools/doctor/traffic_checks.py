@@ -53,11 +53,11 @@ def flow_table(node: NodeState) -> Iterator[Finding]:
     """Check the flow table.  Without an entry a flow follows the Maglev table, and moves when backends change."""
     if node.runtime is None or node.counters is None:
         return
-    flows, lookups = node.runtime["tables"]["flows"], node.counters["lookups"]
+    flows, lookups = node.runtime.tables["flows"], node.counters["lookups"]
     evicted, full = lookups["evicted"], lookups["full"]
     packets = counted(full, "packet")
-    seen = f"{flows['used']} of {flows['rows']} flows; {packets} found the table full, {evicted} evicted a live flow"
-    if evicted or full or flows["used"] > FULL_SHARE * flows["rows"]:
+    seen = f"{flows.used} of {flows.rows} flows; {packets} found the table full, {evicted} evicted a live flow"
+    if evicted or full or flows.used > FULL_SHARE * flows.rows:
         hint = "check for a SYN flood; otherwise raise flows.limit and restart the mux"
         yield warning("flow table", f"full now or earlier: {seen}", hint)
     else:

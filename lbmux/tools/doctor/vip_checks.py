@@ -22,7 +22,7 @@ UP, LOOPBACK, NO_ARP = 0x1, 0x8, 0x80  # IFF_UP, IFF_LOOPBACK, IFF_NOARP
 def ownership(node: NodeState) -> Iterator[Finding]:
     """Check that this machine has the VIP only where its role and mode need it."""
     own = [vip for vip in node.vips if vip in set(addresses())]
-    mode = (node.runtime or {}).get("mode")
+    mode = node.runtime.mode if node.runtime else None
     if node.role in ("mux", "router") and own:
         yield from (_own(node, vip) for vip in own)
     elif mode == "local" and set(_served(node)) - set(own):
@@ -40,7 +40,7 @@ def _own(node: NodeState, vip: Address) -> Finding:
     """Report a VIP that this mux or router has.  Suggest removing it, unless it is the machine's main address."""
     role = node.role
     seen = f"this {role} has the VIP {vip} as an address: its kernel answers instead of the backends"
-    muxes = {*map(str, (node.runtime or {}).get("addresses", ()))}
+    muxes = set(node.runtime.addresses if node.runtime else ())
     muxes |= {str(mux) for mux in node.config.muxes} if node.config else set()
     length, name = prefix_of(vip)
     if str(vip) in muxes:

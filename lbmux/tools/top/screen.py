@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lbmux.tools.top.readings import MOST_FLOWS, Row
+from lbmux.tools.top.readings import MOST_FLOWS
+from lbmux.tools.top.top_rows import Row
 from lbmux.tools.top.view import COLUMNS, FLOWS, KEYS, View
 
 HEADINGS = {"packets_s": "packets/s", "bits_s": "bit/s", "new_flows_s": "new flows/s", "idle_s": "idle, s"}

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lbmux.errors import ControlError, LbmuxError
+from lbmux.errors import ControlError
 from lbmux.tools.top.readings import Reading, recorded
 from lbmux.tools.top.screen import keys, raw, render
 from lbmux.tools.top.terminal_writer import TerminalWriter
@@ -33,23 +33,8 @@ def live(controls: Sequence[Path], record: TextIO | None = None) -> Source:
 
 def replayed(path: Path) -> Source:
     """A source that plays a recording.  The whole file is checked first.  A paused view stops the playback."""
-    found = list(recorded(path))
-    for number, reading in enumerate(found, 1):
-        _check(path, number, reading)
-    readings = iter(found)
+    readings = iter(list(recorded(path)))
     return lambda view: view.after if view.paused and view.after else next(readings, None)
-
-
-def _check(path: Path, number: int, reading: Reading) -> None:
-    """LbmuxError if a reading lacks a field that is shown."""
-    view = View()
-    view.take(reading)
-    try:
-        view.drops()
-        for row in view.rows():
-            replace(view, service=row["service"]).rows()
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise LbmuxError(f"{path}:{number}: not a reading of `lbmux top`: {error!r}") from error
 
 
 def views(source: Source, interval_s: float) -> Iterator[View]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbmux.tools.top.rates import backend_rates, drops, flow_rows, service_rates, unknown
-from lbmux.tools.top.readings import Reading, Row
+from lbmux.tools.top.readings import Reading
+from lbmux.tools.top.top_rows import Row, backend_rows, drops, flow_rows, service_rows, unknown
 
 SERVICES, BACKENDS, FLOWS = "services", "backends", "flows"
 COLUMNS = {
@@ -59,9 +59,9 @@ class View:
         if self.level == FLOWS:
             found = flow_rows(self.after, self.service, self.backend)
         elif self.level == BACKENDS:
-            found = backend_rates(before, self.after, self.service)
+            found = backend_rows(before, self.after, self.service)
         else:
-            found = service_rates(before, self.after)
+            found = service_rows(before, self.after)
         return sorted(found, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
 
     def drops(self) -> dict[str, dict[str, float]]:

@@ -1,19 +1,20 @@
-"""Poll the muxes of a pool over their control sockets, and compute rates between two polls.
+"""Poll the muxes of a pool over their control sockets.
 
 Only control sockets are used, so polling does not touch the data path.
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lbmux.api.control_socket import ask, ask_list
+from lbmux.api.answers import BackendLine, Bgp, BgpNeighbour, HealthLine, Runtime, ServiceLine, VerdictLine
+from lbmux.api.control_client import ControlClient
+from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates
+from lbmux.api.requests import GetBackends, GetBgp, GetCounters, GetHealth, GetRuntime, GetServices
 from lbmux.errors import ControlError
 
 TIMEOUT_S = 5.0
-COUNTED = ("packets", "bytes", "new_flows")
 
 
 @dataclass(frozen=True)
@@ -24,57 +25,54 @@ class MuxStatus:
     path: Path
     at: float
     error: str = ""
-    runtime: dict[str, Any] = field(default_factory=dict)
-    services: list[dict[str, Any]] = field(default_factory=list)
-    backends: list[dict[str, Any]] = field(default_factory=list)
-    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    health: list[dict[str, Any]] = field(default_factory=list)
+    runtime: Runtime | None = None
+    services: Sequence[ServiceLine] = ()
+    backends: Sequence[BackendLine] = ()
+    verdicts: Sequence[VerdictLine] = ()
+    health: Sequence[HealthLine] = ()
     """Health of all backends in the file.  ``backends`` has only those in the tables."""
-    bgp: dict[str, Any] = field(default_factory=dict)
-    """The BGP status; empty if the mux does not use BGP."""
+    bgp: Bgp | None = None
+    """The BGP status; None if the mux does not use BGP."""
 
+    @property
+    def neighbours(self) -> Sequence[BgpNeighbour]:
+        """The sessions; empty if the mux does not use BGP."""
+        return self.bgp.neighbours if self.bgp else ()
 
-def names(paths: Sequence[Path]) -> dict[str, Path]:
-    """The muxes' names on the page: the socket's stem, or its full path if two stems are the same."""
-    stems = [path.stem for path in paths]
-    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+    @property
+    def counters(self) -> CounterSnapshot:
+        return CounterSnapshot(self.at, self.backends, self.verdicts)
 
 
 def poll(name: str, path: Path) -> MuxStatus:
     """Poll one mux."""
-    now = time.monotonic()
+    now, client = time.monotonic(), ControlClient(path, TIMEOUT_S)
     try:
-        runtime = ask(path, "runtime", timeout_s=TIMEOUT_S)
-        if runtime["program"] != "mux":
-            return MuxStatus(name, path, now, f"is the socket of the {runtime['program']}, not of a mux")
-        services = ask_list(path, "services")
+        runtime = client.ask(GetRuntime())
+        if runtime.program != "mux":
+            return MuxStatus(name, path, now, f"is the socket of the {runtime.program}, not of a mux")
+        services = client.whole(GetServices()).services
         now = time.monotonic()  # the time of the counters, which are read next
-        backends, counters = ask_list(path, "backends"), ask(path, "counters", timeout_s=TIMEOUT_S)
-        verdicts = {line["verdict"]: line for line in counters["verdicts"]}
-        return MuxStatus(
-            name, path, now, "", runtime, services, backends, verdicts, ask_list(path, "health"), _bgp(path)
-        )
+        backends, verdicts = client.whole(GetBackends()).backends, client.ask(GetCounters()).verdicts
+        health = client.whole(GetHealth()).health
+        return MuxStatus(name, path, now, "", runtime, services, backends, verdicts, health, _bgp(client))
     except ControlError as error:
         return MuxStatus(name, path, now, error.reason)
 
 
-def _bgp(path: Path) -> dict[str, Any]:
+def _bgp(client: ControlClient) -> Bgp | None:
     try:
-        said: dict[str, Any] = ask(path, "bgp", timeout_s=TIMEOUT_S)
+        return client.ask(GetBgp())
     except ControlError:  # it answers other requests, so it runs without BGP
-        return {}
-    return said
+        return None
 
 
-def rate(now: MuxStatus, before: MuxStatus | None, count: int | None, last: int | None) -> float:
-    """A rate per second; 0 without an earlier poll, or if the counter was reset."""
-    if before is None or count is None or last is None or now.at <= before.at:
-        return 0.0
-    return round(max(0, count - last) / (now.at - before.at), 1)
-
-
-def backend_rates(now: MuxStatus, before: MuxStatus | None) -> Iterable[tuple[dict[str, Any], dict[str, float]]]:
-    last = {(line["service"], line["backend"]): line for line in before.backends} if before else {}
+def traffic(now: MuxStatus, before: MuxStatus | None) -> Iterator[tuple[BackendLine, dict[str, float]]]:
+    """Yield each backend with its rates, rounded; 0 without an earlier poll."""
+    rates = backend_rates((before or now).counters, now.counters)
     for line in now.backends:
-        old = last.get((line["service"], line["backend"]))
-        yield line, {f"{key}_per_s": rate(now, before, line[key], old[key] if old else None) for key in COUNTED}
+        yield line, _shown(rates[line.key])
+
+
+def _shown(rates: TrafficRates) -> dict[str, float]:
+    return {f"{name}_per_s": round(rate or 0.0, 1) for name, rate in vars(rates).items()}

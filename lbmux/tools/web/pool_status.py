@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.mux_status import MuxStatus, backend_rates, rate
+from lbmux.api.counter_rates import drop_rates
+from lbmux.tools.web.mux_status import MuxStatus, traffic
 from lbmux.tools.web.service_status import services_of
 from lbmux.tools.web.web_routers import sessions_of, vips_of
 
@@ -27,53 +28,45 @@ def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str,
         "edges": [edge for one, last in pairs for edge in _edges(one, last)],
         "services": services,
         "out": [
-            {"mux": one.name} | {key: line[key] for key in ("service", "backend", "state", "reason")}
+            {"mux": one.name} | {key: getattr(line, key) for key in ("service", "backend", "state", "reason")}
             for one in now
             for line in one.health
-            if line["state"] != "up"
+            if line.state != "up"
         ],
     }
 
 
 def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
     line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error, "packets_per_s": None}
-    if now.error:
+    if now.runtime is None:
         return line
-    drops = {
-        name: per_s
-        for name, verdict in now.verdicts.items()
-        if verdict["kind"] == "drop" and (per_s := rate(now, before, _verdict(now, name), _verdict(before, name)))
-    }
-    flows = now.runtime["tables"]["flows"]
+    drops = drop_rates((before or now).counters, now.counters)
+    flows = now.runtime.tables["flows"]
     return line | {
-        "addresses": now.runtime["addresses"],
-        "driver": now.runtime["driver"],
-        "uptime_s": now.runtime["uptime_s"],
-        "flows": flows["used"],
-        "flow_rows": flows["rows"],
+        "addresses": now.runtime.addresses,
+        "driver": now.runtime.driver,
+        "uptime_s": now.runtime.uptime_s,
+        "flows": flows.used,
+        "flow_rows": flows.rows,
         # The sum of the backends, not the verdict's counter, which is read at another time: the figures then agree.
-        "packets_per_s": before and round(sum(rates["packets_per_s"] for _, rates in backend_rates(now, before)), 1),
-        "drops_per_s": drops,
+        "packets_per_s": before and round(sum(rates["packets_per_s"] for _, rates in traffic(now, before)), 1),
+        "drops_per_s": {verdict: round(rate, 1) for verdict, rate in drops.items()},
     }
-
-
-def _verdict(of: MuxStatus | None, name: str) -> int:
-    return int(of.verdicts.get(name, {}).get("packets", 0)) if of else 0
 
 
 def _edges(now: MuxStatus, before: MuxStatus | None) -> list[dict[str, Any]]:
     """Edges from this mux to each host, summed over its backends.  ``serves``: whether one of them is in the tables."""
     found: dict[str, dict[str, Any]] = {
-        line["host"]: {
-            "mux": now.name, "host": line["host"], "serves": False, "reachable": True, "packets_per_s": 0.0,
+        host: {
+            "mux": now.name, "host": host, "serves": False, "reachable": True, "packets_per_s": 0.0,
             "bytes_per_s": 0.0,
         }
-        for line in [*now.backends, *now.health]
+        for host in [*(line.host for line in now.backends), *(line.host for line in now.health)]
     }  # fmt: skip
-    for line, rates in backend_rates(now, before):
-        edge = found[line["host"]]
+    for line, rates in traffic(now, before):
+        edge = found[line.host]
         edge["serves"] = True
-        edge["reachable"] &= bool(line["reachable"])
+        edge["reachable"] &= bool(line.reachable)
         for key in ("packets_per_s", "bytes_per_s"):
             edge[key] = round(edge[key] + rates[key], 1)
     return list(found.values())

@@ -3,26 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.tools.web.mux_status import COUNTED, MuxStatus, backend_rates
+from lbmux.api.answers import BackendLine, HealthLine
+from lbmux.api.counter_rates import NAMES
+from lbmux.tools.web.mux_status import MuxStatus, traffic
 
 
 def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dict[str, Any]]:
     """Each service once, summed over the muxes.  ``agree``: whether all muxes have the same Maglev table."""
     found: dict[str, dict[str, Any]] = {}
     for now, before in pairs:
-        for line in now.services:
+        for shown in now.services:
             service = found.setdefault(
-                line["service"],
-                {key: line[key] for key in ("service", "vip", "protocol", "port", "slots")}
+                shown.service,
+                {key: getattr(shown, key) for key in ("service", "vip", "protocol", "port", "slots")}
                 | {"digests": [], "live_flows": 0, "backends": {}},
             )
-            service["digests"].append(line["digest"])
-            service["live_flows"] += line["live_flows"]
-        for line in now.health:
-            if line["service"] in found:  # the service may be new since the first answer
-                _add_health(found[line["service"]]["backends"], now.name, line)
-        for line, rates in backend_rates(now, before):
-            backend = found[line["service"]]["backends"].get(line["backend"])
+            service["digests"].append(shown.digest)
+            service["live_flows"] += shown.live_flows
+        for state in now.health:
+            if state.service in found:  # the service may be new since the first answer
+                _add_health(found[state.service]["backends"], now.name, state)
+        for line, rates in traffic(now, before):
+            backend = found[line.service]["backends"].get(line.backend)
             if backend is not None:
                 _add_traffic(backend, line, rates)
     return [
@@ -31,24 +33,24 @@ def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dic
     ]
 
 
-def _add_health(backends: dict[str, dict[str, Any]], mux: str, line: dict[str, Any]) -> None:
+def _add_health(backends: dict[str, dict[str, Any]], mux: str, line: HealthLine) -> None:
     """Add a mux's health state of a backend, grouped with muxes that report the same."""
     same = ("backend", "dip", "port", "host", "weight")
     backend = backends.setdefault(
-        line["backend"],
-        {key: line[key] for key in same}
+        line.backend,
+        {key: getattr(line, key) for key in same}
         | {"health": [], "reachable": True, "live_flows": 0}
-        | {f"{key}_per_s": 0.0 for key in COUNTED},
+        | {f"{key}_per_s": 0.0 for key in NAMES},
     )
     for said in backend["health"]:
-        if (said["state"], said["reason"]) == (line["state"], line["reason"]):
+        if (said["state"], said["reason"]) == (line.state, line.reason):
             said["muxes"].append(mux)
             return
-    backend["health"].append({"state": line["state"], "reason": line["reason"], "muxes": [mux]})
+    backend["health"].append({"state": line.state, "reason": line.reason, "muxes": [mux]})
 
 
-def _add_traffic(backend: dict[str, Any], line: dict[str, Any], rates: dict[str, float]) -> None:
-    backend["reachable"] &= bool(line["reachable"])
-    backend["live_flows"] += line["live_flows"]
+def _add_traffic(backend: dict[str, Any], line: BackendLine, rates: dict[str, float]) -> None:
+    backend["reachable"] &= bool(line.reachable)
+    backend["live_flows"] += line.live_flows
     for key, rate in rates.items():
         backend[key] = round(backend[key] + rate, 1)

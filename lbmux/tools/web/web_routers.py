@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.tools.web.mux_status import MuxStatus
 
 ROUTER = "router"
@@ -13,18 +14,18 @@ def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
     """The sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
     found = [
         {
-            "router": peer["address"],
+            "router": peer.address,
             "mux": one.name,
-            "up": peer["state"] == "established",
-            "state": peer["state"],
-            "reason": peer["reason"],
+            "up": peer.state == ESTABLISHED,
+            "state": peer.state,
+            "reason": peer.reason,
         }
         for one in statuses
-        for peer in one.bgp.get("neighbours", ())
+        for peer in one.neighbours
     ]
     known = list(dict.fromkeys(session["router"] for session in found))
     for one in statuses:
-        if not one.bgp.get("neighbours"):
+        if not one.neighbours:
             routers = known if one.error and known else [ROUTER]
             found += [
                 {"router": router, "mux": one.name, "up": not one.error, "state": "", "reason": one.error}
@@ -37,10 +38,10 @@ def vips_of(services: Sequence[dict[str, Any]], statuses: Sequence[MuxStatus]) -
     """Each VIP once.  ``routers``: those that a mux announces it to, and ROUTER for muxes without BGP."""
     announced: dict[str, list[str]] = {}
     for one in statuses:
-        peers = [peer["address"] for peer in one.bgp.get("neighbours", ()) if peer["state"] == "established"]
-        for prefix in one.bgp.get("prefixes", ()):
+        peers = [peer.address for peer in one.neighbours if peer.state == ESTABLISHED]
+        for prefix in one.bgp.prefixes if one.bgp else ():
             announced.setdefault(prefix.partition("/")[0], []).extend(peers)
-    unknown = [ROUTER] if any(not one.error and not one.bgp.get("neighbours") for one in statuses) else []
+    unknown = [ROUTER] if any(not one.error and not one.neighbours for one in statuses) else []
     found: dict[str, dict[str, Any]] = {}
     for service in services:
         vip = service["vip"]

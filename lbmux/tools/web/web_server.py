@@ -17,12 +17,13 @@ from typing import Any
 
 from aiohttp import web
 
+from lbmux.api.control_paths import named_paths
 from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.results import read_result
-from lbmux.tools.web.mux_status import MuxStatus, names, poll
+from lbmux.tools.web.mux_status import MuxStatus, poll
 from lbmux.tools.web.pool_status import document
 from lbmux.tools.web.table_view import Weights, moves
 from lbmux.tools.web.web_access import add_headers, guard
@@ -72,7 +73,7 @@ class Site:
             now = asyncio.get_running_loop().time()
             if now - self._polled_at >= self.interval_s * 0.9:
                 statuses = await asyncio.gather(
-                    *(asyncio.to_thread(poll, *mux) for mux in names(self.controls).items())
+                    *(asyncio.to_thread(poll, *mux) for mux in named_paths(self.controls).items())
                 )
                 scoreboard = await asyncio.to_thread(self._stamp)
                 self._document = json.dumps(document(statuses, self._statuses) | {"scoreboard": scoreboard})
@@ -111,10 +112,10 @@ class Site:
         found = next((one for one in self._statuses if not one.error), None)
         if found is None:
             return {}
-        weights: dict[str, dict[str, int]] = {service["service"]: {} for service in found.services}
+        weights: dict[str, dict[str, int]] = {service.service: {} for service in found.services}
         for line in found.backends:
-            weights.get(line["service"], {})[line["backend"]] = line["weight"]
-        return {one["service"]: Weights(weights[one["service"]], one["slots"]) for one in found.services}
+            weights.get(line.service, {})[line.backend] = line.weight
+        return {one.service: Weights(weights[one.service], one.slots) for one in found.services}
 
     async def proposal(self, request: web.Request) -> web.Response:
         """Compare a proposal, one request at a time to bound memory."""
@@ -132,7 +133,7 @@ class Site:
             return web.json_response({"version": 1, "services": found})
 
     async def explain(self, request: web.Request) -> web.Response:
-        path = names(self.controls).get(request.query.get("mux", ""), self.controls[0])
+        path = named_paths(self.controls).get(request.query.get("mux", ""), self.controls[0])
         try:
             packet = ClientPacket.parse(request.query.get("packet", ""))
             explanation = await asyncio.to_thread(explain_live, packet, path)

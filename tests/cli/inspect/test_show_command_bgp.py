@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.control_server import Kind
+from lbmux.api.protocol import to_plain
 from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refuse_requests
-from lbmux.bgp.bgp_settings import Neighbour, Route, describe
+from lbmux.api.requests import GetBgp, GetFlows
+from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route
 from lbmux.cli.main import run
+from lbmux.daemons.announcement import bgp_answer
 from lbmux.errors import LbmuxError
 from tests.api.answering import answering, said
 
@@ -19,11 +23,11 @@ NEIGHBOURS = [
     Neighbour("10.0.1.9", 4200000000, "active", reason="Received: Bad peer AS"),
 ]
 ROUTES = [Route(ip_network("192.0.2.1/32")), Route(ip_network("2001:db8::1/128"), is_last_resort=True)]
-STATE = describe("bird", ROUTES, NEIGHBOURS)
+STATE = bgp_answer(BgpState("bird", ROUTES, NEIGHBOURS))
 
 
 def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
+    with answering(tmp_path / "mux.sock", {GetBgp: said(STATE)}):
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
     first, second, *table = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
     assert " ".join(first) == "bird announces 192.0.2.1/32, 2001:db8::1/128"
@@ -34,16 +38,16 @@ def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_an_empty_announcement_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(tmp_path / "mux.sock", {"bgp": said(describe("exabgp", [], []))}):
+    with answering(tmp_path / "mux.sock", {GetBgp: said(bgp_answer(BgpState("exabgp", [], [])))}):
         assert run(["show", "bgp", "--control", str(tmp_path / "mux.sock")]) == 0
     assert capsys.readouterr().out.startswith("exabgp announces nothing\n")
 
 
 def test_json_is_the_daemons_answer_with_its_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(tmp_path / "mux.sock", {"bgp": said(STATE)}):
+    with answering(tmp_path / "mux.sock", {GetBgp: said(STATE)}):
         assert run(["show", "bgp", "-j", "--control", str(tmp_path / "mux.sock")]) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert answer == STATE and answer["version"] == 1
+    assert answer == to_plain(STATE) and answer["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_json_is_the_daemons_answer_with_its_version(tmp_path: Path, capsys: pyt
     ],
 )
 def test_a_daemon_without_bgp_says_what_to_do(
-    reasons: dict[str, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reasons: dict[Kind, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(tmp_path / "lbmux.sock", refuse_requests(reasons)):
         assert run(["show", what, "--control", str(tmp_path / "lbmux.sock")]) == 1
@@ -66,4 +70,4 @@ def test_a_daemon_without_bgp_says_what_to_do(
 
 def test_a_refusal_takes_any_arguments() -> None:
     with pytest.raises(LbmuxError, match="has no tables"):
-        asyncio.run(refuse_requests(OF_AN_EDGE)["flows"](filter="tcp", sort="", limit=1))
+        asyncio.run(refuse_requests(OF_AN_EDGE)[GetFlows](GetFlows("tcp")))

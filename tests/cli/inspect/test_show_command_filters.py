@@ -10,6 +10,7 @@ from lbmux.cli.main import run
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
 from tests.api.answering import answering
+from tests.api.lines import service_line
 from tests.linux.inside import CONFIG, Inside
 
 
@@ -53,6 +54,6 @@ def test_tables_have_the_same_lines(control: str, capsys: pytest.CaptureFixture[
 def test_ipv6_in_any_form() -> None:
     from lbmux.cli.inspect.show_command import _matching
 
-    lines = [{"vip": "2001:db8::80"}, {"vip": "2001:db8::81"}]
+    lines = [service_line(vip="2001:db8::80"), service_line(vip="2001:db8::81")]
     assert _matching(lines, {"vip": "2001:DB8:0::80"}) == lines[:1]
     assert _matching(lines, {"vip": "2001:db8::*", "service": None}) == lines

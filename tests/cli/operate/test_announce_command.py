@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lbmux.api.answers import Bgp
+from lbmux.api.requests import HoldRoutes
 from lbmux.cli.main import run
 from lbmux.frames import xdp
 from tests.api.answering import answering
@@ -17,10 +18,10 @@ def test_json_of_a_mux_that_leaves_or_comes_back(
 ) -> None:
     prefixes = [] if held else ["192.0.2.1/32"]
 
-    async def hold(held: bool) -> dict[str, Any]:
-        return {"prefixes": [] if held else prefixes}
+    async def hold(request: HoldRoutes) -> Bgp:
+        return Bgp(1, "bird", [] if request.held else prefixes, [], [], request.held)
 
-    with answering(tmp_path / "mux.sock", {"hold": hold}):
+    with answering(tmp_path / "mux.sock", {HoldRoutes: hold}):
         assert run([verb, "-j", "--control", str(tmp_path / "mux.sock")]) == 0
         assert json.loads(capsys.readouterr().out) == {"version": 1, "held": held, "prefixes": prefixes}
         assert run([verb, "--control", str(tmp_path / "mux.sock")]) == 0

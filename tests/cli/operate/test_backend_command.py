@@ -1,54 +1,38 @@
 """What the commands about backends ask daemons, and what they say of the answers."""
 
-import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lbmux.api import control_socket
-from lbmux.api.control_socket import ControlServer
+from lbmux.api import control_paths
+from lbmux.api.answers import Overridden
+from lbmux.api.protocol import to_plain
+from lbmux.api.requests import AddBackend, Override, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.cli.main import run
+from tests.api.answering import answering
+from tests.api.lines import backend_health
 
 Asked = list[tuple[str, dict[str, Any]]]
-HEALTH = {"health": [{"service": "web", "backend": "h1", "state": "up", "reason": "fine"}]}
+HEALTH = to_plain([backend_health()])
 
 
 @contextlib.contextmanager
 def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]:
     """A daemon that only writes down what it is asked."""
 
-    async def answer(command: str, **arguments: Any) -> dict[str, Any]:
+    async def handle(request: Request[Overridden]) -> Overridden:
         if refuses:
             raise OverrideError("web", "not here")
-        asked.append((command, arguments))
-        return HEALTH
+        asked.append((request.command, vars(request)))
+        return Overridden(1, "mux", [backend_health()])
 
-    def handler(command: str) -> Any:
-        async def handle(**arguments: Any) -> dict[str, Any]:
-            return await answer(command, **arguments)
-
-        return handle
-
-    async def listen() -> None:
-        async with ControlServer(path, {command: handler(command) for command in ("override", "weight", "add")}):
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(listen()))
-    thread.start()
-    assert ready.wait(10)
-    try:
+    with answering(path, {Override: handle, SetWeight: handle, AddBackend: handle}):
         yield
-    finally:
-        done.set()
-        thread.join(10)
 
 
 @pytest.mark.parametrize(("words", "command", "arguments"), [
@@ -89,7 +73,7 @@ def test_json_is_a_line_a_daemon_also_of_one_that_refuses(
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said == [
         {"version": 1, "control": str(paths[0]), "error": "web: not here"},
-        {"version": 1, "control": str(paths[1]), **HEALTH},
+        {"version": 1, "control": str(paths[1]), "health": HEALTH},
     ]
 
 
@@ -106,7 +90,7 @@ def test_each_daemon_gets_the_command_after_one_refuses(tmp_path: Path, capsys: 
 
 
 def test_without_a_socket_the_daemon_that_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
+    monkeypatch.setattr(control_paths, "default_path", lambda program: tmp_path / f"{program}.sock")
     asked: Asked = []
     with listening(tmp_path / "agent.sock", asked):
         assert run(["remove", "h1"]) == 0

@@ -8,12 +8,15 @@ import pytest
 import yaml
 from click.shell_completion import ShellComplete
 
+from lbmux.api.answers import Backends, Health
+from lbmux.api.requests import GetBackends, GetHealth
 from lbmux.cli.main import group
-from tests.api.answering import answering
+from tests.api.answering import answering, said
+from tests.api.lines import backend_line, health_line
 from tests.linux.inside import CONFIG
 
-LINES = [{"service": "web", "backend": "h1"}, {"service": "web", "backend": "h2"}, {"service": "dns", "backend": "n1"}]
-OUT = [{"service": "web", "backend": "removed1"}]
+KEYS = [("web", "h1"), ("web", "h2"), ("dns", "n1")]
+OUT = [("web", "removed1")]
 
 
 def offered(*words: str) -> list[str]:
@@ -23,14 +26,10 @@ def offered(*words: str) -> list[str]:
 
 @pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    async def backends() -> dict[str, Any]:
-        return {"backends": LINES}
-
-    async def health() -> dict[str, Any]:
-        return {"health": LINES + OUT}
-
+    backends = Backends(1, "mux", [backend_line(service=service, backend=name) for service, name in KEYS])
+    health = Health(1, "mux", [health_line(service=service, backend=name) for service, name in KEYS + OUT])
     monkeypatch.delenv("LBMUX_CONFIG", raising=False)
-    with answering(tmp_path / "mux.sock", {"backends": backends, "health": health}):
+    with answering(tmp_path / "mux.sock", {GetBackends: said(backends), GetHealth: said(health)}):
         yield str(tmp_path / "mux.sock")
 
 

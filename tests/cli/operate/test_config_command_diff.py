@@ -1,15 +1,15 @@
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ControlServer
+from lbmux.api.answers import Backends
+from lbmux.api.requests import GetBackends, GetConfig
 from lbmux.cli.main import run
 from lbmux.config.loader import load
+from tests.api.answering import answering, said
+from tests.api.lines import backend_line
 
 FILE = """
 services:
@@ -47,25 +47,11 @@ def test_the_same_file(files: list[str], capsys: pytest.CaptureFixture[str]) -> 
 def mux(files: list[str], tmp_path: Path) -> Iterator[Path]:
     """What answers as a mux with the current file and some flows."""
 
-    async def config() -> str:
-        return load(files[2]).model_dump_json()
-
-    async def backends() -> dict[str, Any]:
-        flows = {"a": 30, "b": 10}
-        return {"backends": [{"service": "web", "backend": name, "live_flows": n} for name, n in flows.items()]}
-
-    async def listen() -> None:
-        async with ControlServer(path, {"config": config, "backends": backends}):
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    path, ready, done = tmp_path / "mux.sock", threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(listen()))
-    thread.start()
-    assert ready.wait(10)
-    yield path
-    done.set()
-    thread.join(10)
+    lines = [backend_line(backend=name, live_flows=flows) for name, flows in {"a": 30, "b": 10}.items()]
+    config = load(Path(files[2])).model_dump_json()
+    path = tmp_path / "mux.sock"
+    with answering(path, {GetConfig: said(config), GetBackends: said(Backends(1, "mux", lines))}):
+        yield path
 
 
 def test_against_the_mux_that_runs(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:

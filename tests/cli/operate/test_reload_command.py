@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.api.control_socket import ControlServer
+from lbmux.api.answers import Reloaded
+from lbmux.api.control_server import ControlServer
+from lbmux.api.requests import Reload
 from lbmux.cli.main import run
 from lbmux.errors import ConfigError, Problem
 
 
-def reload(path: Path, handler: Callable[[], Awaitable[object]], *options: str) -> int:
+def reload(path: Path, handler: Callable[[Reload], Awaitable[object]], *options: str) -> int:
     async def both() -> int:
-        async with ControlServer(path, {"reload": handler}):
+        async with ControlServer(path, {Reload: handler}):
             return await asyncio.to_thread(run, ["reload", "--control", str(path), *options])
 
     return asyncio.run(both())
 
 
 def test_changes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def handler() -> dict[str, list[str]]:
-        return {"changes": ["service web: backend h4 added", "maglev: changed"]}
+    async def handler(request: Reload) -> Reloaded:
+        return Reloaded(["service web: backend h4 added", "maglev: changed"], [])
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 0
@@ -30,8 +32,8 @@ def test_changes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_overrides_are_printed_even_without_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def handler() -> dict[str, list[str]]:
-        return {"changes": [], "overrides": ["override: service web: backend h1: drained by command"]}
+    async def handler(request: Reload) -> Reloaded:
+        return Reloaded([], ["override: service web: backend h1: drained by command"])
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 0
@@ -40,8 +42,8 @@ def test_overrides_are_printed_even_without_changes(tmp_path: Path, capsys: pyte
 
 
 def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def handler() -> dict[str, list[str]]:
-        return {"changes": ["maglev: changed"], "overrides": ["x"]}
+    async def handler(request: Reload) -> Reloaded:
+        return Reloaded(["maglev: changed"], ["x"])
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler, "-j") == 0
@@ -50,15 +52,15 @@ def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_no_change_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def handler() -> dict[str, list[str]]:
-        return {"changes": []}
+    async def handler(request: Reload) -> Reloaded:
+        return Reloaded([], [])
 
     assert reload(tmp_path / "mux.sock", handler) == 0
     assert "nothing changed" in capsys.readouterr().out
 
 
 def test_a_refusal_is_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def handler() -> None:
+    async def handler(request: Reload) -> None:
         raise ConfigError(Path("lbmux.yaml"), (Problem(3, "services[0].vip", "is no address"),))
 
     path = tmp_path / "mux.sock"

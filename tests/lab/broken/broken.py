@@ -17,7 +17,6 @@ from typing import Any
 from scapy.layers.inet import IP, TCP
 
 from lbmux.addresses import mac_from_int
-from lbmux.api.control_socket import ask
 from lbmux.lab import namespaces, processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
@@ -27,6 +26,7 @@ from lbmux.tools.doctor.node_state import NodeState, Role
 from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
+from tests.api.asking import ask
 
 SOON_S = 5.0
 CLIENT = "198.51.100.2"

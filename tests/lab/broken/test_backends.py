@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.control_socket import ask
 from lbmux.lab.topology import VIP
+from tests.api.asking import ask
 from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root

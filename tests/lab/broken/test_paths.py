@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.api.control_socket import ask_list
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetNeighbours
 from tests.lab.broken.broken import WEB, Broken, until
 
 pytestmark = pytest.mark.root
@@ -28,7 +29,8 @@ def test_wrong_mac_of_ipv6(pool: Broken) -> None:
         "ip neighbour del 2001:db8:0:1::1 dev eth0",
     ):
         known = pool.socket("mux1")
-        until(lambda: "02:00:00:00:00:99" in {line["mac"] for line in ask_list(known, "neighbours")})
+        asked = GetNeighbours()
+        until(lambda: "02:00:00:00:00:99" in {line.mac for line in ControlClient(known).whole(asked).neighbours})
         seen = "wrong MAC: frames for host 2001:db8:1:1::2 go to 02:00:00:00:00:99"
         assert pool.doctor("mux1").says("next hop", seen)
 

@@ -13,6 +13,7 @@ import pytest
 from lbmux.tools.doctor import capability_checks
 from lbmux.tools.doctor.finding import Finding
 from lbmux.tools.doctor.node_state import NodeState
+from tests.api.lines import runtime
 from tests.tools.doctor.node_states import node
 
 ALL = (1 << 41) - 1
@@ -47,7 +48,9 @@ def without(*names: str) -> int:
 
 def found(driver: str | None = None) -> Finding:
     """Of a daemon with that driver, process 7; or of nobody."""
-    known = node("mux" if driver else "router", pid=7 if driver else None, runtime=driver and {"driver": driver})
+    known = node(
+        "mux" if driver else "router", pid=7 if driver else None, runtime={"driver": driver} if driver else None
+    )
     (finding,) = capability_checks.rights(known)
     return finding
 
@@ -99,13 +102,13 @@ def test_the_daemons_process_is_the_sockets(tmp_path: Path) -> None:
     path = tmp_path / "mux.sock"
     with listening(path) as pid:
         known = NodeState("mux", path)
-        known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
+        known.__dict__["runtime"] = runtime(pid=1)
         assert known.pid == pid != os.getpid()
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as own:
         own.bind(str(tmp_path / "own.sock"))
         own.listen()
         known = NodeState("mux", tmp_path / "own.sock")
-        known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
+        known.__dict__["runtime"] = runtime(pid=1)
         assert known.pid == os.getpid()
     assert NodeState("mux", tmp_path / "none.sock").pid is None
 
@@ -115,6 +118,6 @@ def test_a_process_that_was_started_without_one(tmp_path: Path) -> None:
     path = tmp_path / "mux.sock"
     with listening(path, "setpriv", "--bounding-set", "-net_raw") as pid:
         known = NodeState("mux", path)
-        known.__dict__["runtime"] = {"pid": 1, "driver": "packet"}
+        known.__dict__["runtime"] = runtime(pid=1)
         (finding,) = capability_checks.rights(known)
     assert (finding.state, finding.seen) == ("fault", f"the daemon (process {pid}) lacks CAP_NET_RAW")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.api.answers import HostForwarding
 from lbmux.config.models import Config
 from lbmux.tools.doctor import kernel_checks
 from lbmux.tools.doctor.finding import Finding
@@ -51,15 +52,19 @@ def test_a_router_forwards_and_a_mux_does_not(settings: Settings, role: Role, va
     ("host", "state", "said"),
     [
         (
-            {"vips_filtered": True, "dropped": 7, "reason": ""},
+            HostForwarding(vips_filtered=True, dropped=7, reason=""),
             "ok",
             "the mux keeps VIP packets from the kernel (7 frames so far)",
         ),
-        ({"vips_filtered": False, "dropped": 0, "reason": "no tcx here"}, "warning", "a forwarding loop (no tcx here)"),
+        (
+            HostForwarding(vips_filtered=False, dropped=0, reason="no tcx here"),
+            "warning",
+            "a forwarding loop (no tcx here)",
+        ),
     ],
 )
 def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
-    settings: Settings, host: dict[str, object], state: str, said: str
+    settings: Settings, host: HostForwarding, state: str, said: str
 ) -> None:
     settings(ipv4__ip_forward=1)
     (finding,) = kernel_checks.forwarding(node("mux", runtime={"host_forwarding": host}, config=None))

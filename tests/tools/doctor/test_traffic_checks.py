@@ -4,6 +4,7 @@ import pytest
 
 from lbmux.tools.doctor import daemon_checks, traffic_checks
 from lbmux.tools.doctor.finding import Finding
+from tests.api.lines import flow_table
 from tests.tools.doctor.node_states import node
 
 
@@ -45,7 +46,7 @@ def test_a_ring_that_lost_none_and_no_ring() -> None:
 )
 def test_a_table_that_is_full_or_was(used: int, evicted: int, full: int, state: str) -> None:
     known = node(
-        "mux", runtime={"tables": {"flows": {"used": used, "rows": 100}}},
+        "mux", runtime={"tables": flow_table(used, 100)},
         counters={"lookups": {"evicted": evicted, "full": full}},
     )  # fmt: skip
     assert [finding.state for finding in traffic_checks.flow_table(known)] == [state]

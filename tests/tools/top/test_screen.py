@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lbmux.api import control_socket
+from lbmux.api import control_paths
 from lbmux.cli.main import run
 from lbmux.tools.top.screen import SEQUENCES, render
 from lbmux.tools.top.view import KEYS, View
-from tests.tools.top.test_view import reading, together, view
+from tests.api.lines import flow_line
+from tests.tools.top.test_view import reading, together, view, with_backends
 
 LABELS = {"up": "↑", "down": "↓"}
 SHOWN = {word for label in KEYS for word in label.split()}
@@ -72,13 +73,10 @@ def test_ports_and_weights_are_whole_numbers_and_quantities_are_short() -> None:
     for key in ("down", "enter", "enter"):
         made.press(key)
     assert made.after is not None
-    (counts,) = made.after.muxes.values()
-    for row in counts.flows:
-        row["source_port"] = 42_500
+    made.after.muxes["mux1"].flows[:] = [flow_line(source_port=42_500)]
     assert text(made)[3].split()[1] == "42500"
     made.press("backspace")
-    for row in counts.backends:
-        row |= {"weight": 65_000, "live_flows": 42_500}
+    made.after = with_backends(made.after, weight=65_000, live_flows=42_500)
     assert text(made)[3].split()[3:5] == ["65000", "42.5k"]
 
 
@@ -93,7 +91,7 @@ def test_drops_of_several_muxes_are_shown_by_mux() -> None:
 def test_without_a_mux_the_agents_socket_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
+    monkeypatch.setattr(control_paths, "default_path", lambda program: tmp_path / f"{program}.sock")
     (tmp_path / "agent.sock").touch()
     assert run(["top", "--once"]) == 1
     assert "agent.sock" in capsys.readouterr().err

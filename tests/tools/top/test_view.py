@@ -6,36 +6,46 @@ from typing import Any
 
 import pytest
 
+from lbmux.api.answers import VerdictLine
 from lbmux.errors import LbmuxError
-from lbmux.tools.top.rates import drops
 from lbmux.tools.top.readings import Counts, Reading, recorded
+from lbmux.tools.top.top_rows import drops
 from lbmux.tools.top.view import BACKENDS, FLOWS, SERVICES, View
+from tests.api.lines import backend_line, flow_line, service_line
 
 
-def counted(packets: int, **more: Any) -> dict[str, Any]:
-    return {"packets": packets, "bytes": 100 * packets, "new_flows": packets // 10, "live_flows": 5} | more
+def counted(packets: int) -> dict[str, Any]:
+    return {"packets": packets, "bytes": 100 * packets, "new_flows": packets // 10, "live_flows": 5}
+
+
+def with_backends(of: Reading, **changed: Any) -> Reading:
+    """A reading in which all backends have other values."""
+    muxes = {
+        mux: replace(counts, backends=[replace(line, **changed) for line in counts.backends])
+        for mux, counts in of.muxes.items()
+    }
+    return replace(of, muxes=muxes)
 
 
 def reading(at: float, web: int, dns: int, denied: int = 0, flows: int = 0) -> Reading:
     services = [
-        counted(web, service="web", vip="192.0.2.1", protocol="tcp", port=80, backends=2, backends_up=1),
-        counted(dns, service="dns", vip="192.0.2.1", protocol="udp", port=53, backends=1, backends_up=1),
+        service_line(**counted(web), service="web", backends=2, backends_up=1),
+        service_line(**counted(dns), service="dns", protocol="udp", port=53, backends=1, backends_up=1),
     ]
     backends = [
-        counted(web, service="web", backend="h1", dip="10.1.1.2", state="up", weight=1, reachable=True),
-        counted(0, service="web", backend="h2", dip="10.1.2.2", state="down", weight=3, reachable=True),
-        counted(dns, service="dns", backend="h1", dip="10.1.1.2", state="up", weight=1, reachable=False),
+        backend_line(**counted(web), service="web", backend="h1"),
+        backend_line(**counted(0), service="web", backend="h2", dip="10.1.2.2", state="down", weight=3),
+        backend_line(**counted(dns), service="dns", backend="h1", reachable=False),
     ]
     verdicts = [
-        {"verdict": "forwarded", "kind": "send", "packets": web + dns},
-        {"verdict": "denied", "kind": "drop", "packets": denied},
-        {"verdict": "no_backend", "kind": "drop", "packets": 7},
+        VerdictLine("forwarded", "send", web + dns, 0),
+        VerdictLine("denied", "drop", denied, 0),
+        VerdictLine("no_backend", "drop", 7, 0),
     ]
     entries = [
-        {"source": "198.51.100.2", "source_port": n, "state": "trusted", "idle_s": n / 10, "service": "web",
-         "backend": "h1" if n < flows else "h2"}
+        flow_line(source_port=n, idle_s=n / 10, backend="h1" if n < flows else "h2")
         for n in range(flows + 1 if flows else 0)
-    ]  # fmt: skip
+    ]
     return Reading(at, {"mux1": Counts(services, backends, verdicts, entries)}, {})
 
 
@@ -87,18 +97,18 @@ def test_a_mux_that_comes_later_has_no_rates_before_its_second_reading() -> None
 
 
 def test_disagreement_of_muxes_is_shown() -> None:
-    one, other = reading(11.0, 0, 0), reading(11.0, 0, 0)
-    other.muxes["mux1"].backends[0]["reachable"] = False
+    one, other = reading(11.0, 0, 0), with_backends(reading(11.0, 0, 0), reachable=False)
     made = View(service="web")
     made.take(together(one, other))
-    assert {row["backend"]: row["state"] for row in made.rows()} == {"h1": "up; up, no next hop", "h2": "down"}
+    assert {row["backend"]: row["state"] for row in made.rows()} == {
+        "h1": "up; up, no next hop", "h2": "down; down, no next hop",
+    }  # fmt: skip
 
 
 def test_an_agent_counts_no_traffic_and_has_no_targets() -> None:
     made = view()
-    for counts in made.after.muxes.values() if made.after else ():
-        for row in counts.backends:
-            row |= {"packets": None, "bytes": None, "new_flows": None, "reachable": None}
+    assert made.after is not None
+    made.after = with_backends(made.after, packets=None, bytes=None, new_flows=None, reachable=None)
     made.service = "web"
     assert [(row["state"], row["packets_s"]) for row in made.rows()] == [("up", None), ("down", None)]
     for _ in range(8):

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from lbmux.api.answers import Bgp, Health, HealthLine
+from lbmux.api.requests import GetBgp, GetHealth
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides
 from lbmux.backends.tracker import BackendTracker
-from lbmux.bgp.bgp_settings import Neighbour, describe, routes_of
+from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route, routes_of
 from lbmux.config.models import Config
+from lbmux.daemons.announcement import bgp_answer
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.lab.scoreboard import scoreboard_report
@@ -58,7 +61,7 @@ class Served(Inside):
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
         about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
         self.handlers = StatusHandlers(lambda: self.snapshot, driver, path, about).handlers()
-        self.handlers |= {"health": self.health, "bgp": self.bgp}
+        self.handlers |= {GetHealth: self.health, GetBgp: self.bgp}
 
     def override(self, admin_state: OverriddenState | None, backend: str) -> None:
         self.overrides, _ = set_admin_state(admin_state, backend, None, 0)(self.config, self.overrides)
@@ -68,11 +71,13 @@ class Served(Inside):
         for destination in self.mux.destinations():
             self.mux.set_next_hop(destination, NextHop(1, MAC, MAC, 1500))
 
-    async def health(self) -> dict[str, Any]:
-        return {"version": 1, "program": "mux", "health": self.tracker.lines(self.config, self.config, self.overrides)}
+    async def health(self, request: GetHealth) -> Health:
+        lines = self.tracker.lines(self.config, self.config, self.overrides)
+        return Health(1, "mux", [HealthLine(**line, drained=False) for line in lines])
 
-    async def bgp(self) -> dict[str, Any]:
-        return describe("bird", routes_of(self.config) if self.neighbours else [], self.neighbours)
+    async def bgp(self, request: GetBgp) -> Bgp:
+        routes = routes_of(self.config) if self.neighbours else frozenset[Route]()
+        return bgp_answer(BgpState("bird", routes, self.neighbours))
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lbmux.api.requests import GetBgp
 from lbmux.bgp.bgp_settings import Neighbour
-from lbmux.tools.web.mux_status import MuxStatus, names, poll
+from lbmux.tools.web.mux_status import MuxStatus, poll
 from lbmux.tools.web.pool_status import document
 from lbmux.tools.web.web_routers import ROUTER
 from tests.linux.inside import client, dns
@@ -69,11 +70,6 @@ def test_muxes_with_other_tables_disagree(muxes: list[Served]) -> None:
     assert [service["agree"] for service in document(statuses(muxes), [])["services"]] == [True, True]
 
 
-def test_sockets_of_one_name_are_called_by_their_paths() -> None:
-    one, same, other = Path("/run/a/mux.sock"), Path("/run/b/mux.sock"), Path("/run/b/mux2.sock")
-    assert names([one, same, other]) == {str(one): one, str(same): same, "mux2": other}
-
-
 def test_a_backend_that_is_out_is_among_the_service_s_with_state_reason_and_weight(muxes: list[Served]) -> None:
     seen = document(statuses(muxes), [])
     found = of_web(seen)
@@ -109,7 +105,7 @@ def test_routers_are_the_muxes_bgp_neighbours(muxes: list[Served]) -> None:
 
 
 def test_a_router_that_no_mux_knows_is_a_plain_one(muxes: list[Served]) -> None:
-    muxes[1].handlers.pop("bgp")
+    muxes[1].handlers.pop(GetBgp)
     seen = document(statuses(muxes), [])
     assert seen["routers"] == ["10.0.1.1", ROUTER]
     assert [tuple(one.values())[:3] for one in seen["sessions"]] == [

@@ -1,43 +1,70 @@
-"""The control channel, from a client's bytes to a handler and back."""
+"""The control server, from a client's bytes to a handler and back."""
 
 import asyncio
 import json
 import socket
 import stat
-import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from lbmux.api import control_socket
-from lbmux.api.control_socket import MAX_REQUEST_BYTES, ControlServer, ask, ask_stream, meant_path
+from lbmux.api.control_server import MAX_REQUEST_BYTES, ControlServer
+from lbmux.api.requests import Request
 from lbmux.errors import ConfigError, ControlError, Problem, SetupError
+from tests.api.asking import ask
 
 
-async def double(number: int) -> int:
-    return 2 * number
+@dataclass(frozen=True)
+class Double(Request[int], command="double"):
+    number: int
 
 
-async def reload() -> None:
+@dataclass(frozen=True)
+class Reload(Request[None], command="reload"):
+    pass
+
+
+@dataclass(frozen=True)
+class Break(Request[None], command="break"):
+    pass
+
+
+@dataclass(frozen=True)
+class Unsayable(Request[set[int]], command="unsayable"):
+    pass
+
+
+@dataclass(frozen=True)
+class Count(Request[int], command="count"):
+    until: int
+
+
+async def double(request: Double) -> int:
+    return 2 * request.number
+
+
+async def reload(request: Reload) -> None:
     raise ConfigError(Path("lbmux.yaml"), (Problem(3, "services[0].vip", "no"), Problem(4, "idle", "no")))
 
 
-async def break_down() -> None:
+async def break_down(request: Break) -> None:
     raise RuntimeError("a bug")
 
 
-async def unsayable() -> set[int]:
+async def unsayable(request: Unsayable) -> set[int]:
     return {1}
 
 
-async def count(until: int) -> AsyncIterator[int]:
-    for number in range(until):
+async def count(request: Count) -> AsyncIterator[int]:
+    for number in range(request.until):
         yield number
 
 
-HANDLERS = {"double": double, "reload": reload, "break": break_down, "unsayable": unsayable, "count": count}
+VERSIONS = "the request has version 2 of the control protocol, this daemon has version 1"
+HANDLERS = {Double: double, Reload: reload, Break: break_down, Unsayable: unsayable, Count: count}
 
 
 @pytest.fixture
@@ -72,17 +99,19 @@ def test_a_command_is_answered(path: Path) -> None:
 def test_several_requests_on_one_connection(path: Path) -> None:
     request = b'{"command": "double", "number": 1}\n'
     answers = with_server(path, lambda: send(path, request * 3))
-    assert answers == [{"ok": True, "result": 2}] * 3
+    assert answers == [{"version": 1, "ok": True, "result": 2}] * 3
 
 
-def test_a_stream_comes_line_by_line_and_ends(path: Path) -> None:
-    assert with_server(path, lambda: list(ask_stream(path, "count", until=3))) == [0, 1, 2]
-    assert with_server(path, lambda: list(ask_stream(path, "count", until=0))) == []
+def test_a_stream_has_a_line_for_each_value_and_one_for_its_end(path: Path) -> None:
+    value, end = {"version": 1, "ok": True, "more": True}, {"version": 1, "ok": True, "end": True}
+    answers = with_server(path, lambda: send(path, b'{"command": "count", "until": 2}\n'))
+    assert answers == [value | {"result": 0}, value | {"result": 1}, end]
+    assert with_server(path, lambda: send(path, b'{"command": "count", "until": 0}\n')) == [end]
 
 
 def test_a_client_may_leave_a_stream(path: Path) -> None:
     def client() -> Any:
-        next(ask_stream(path, "count", until=10_000_000))
+        ask(path, "count", until=10_000_000)
         return ask(path, "double", number=1)
 
     assert with_server(path, client) == 2
@@ -113,6 +142,7 @@ def test_a_bug_in_a_handler_is_answered_and_the_server_continues(path: Path, com
         (b"[]\n", 'the request is not an object with "command"'),
         (b'{"command": 1}\n', 'the request is not an object with "command"'),
         (b'{"command": "nope"}\n', "unknown command 'nope'; use one of double, reload, break, unsayable, count"),
+        (b'{"command": "double", "version": 2}\n', f"{VERSIONS}: use the lbmux of the daemon's version"),
         (b'{"command": "double"}\n', "double: missing a required argument: 'number'"),
         (b'{"command": "reload", "x": 1}\n', "reload: got an unexpected keyword argument 'x'"),
         (b" " * (MAX_REQUEST_BYTES + 1), f"a request may have at most {MAX_REQUEST_BYTES} bytes"),
@@ -175,40 +205,17 @@ def test_a_path_that_cannot_be_a_socket(tmp_path: Path) -> None:
         asyncio.run(ControlServer(tmp_path / ("x" * 200), HANDLERS).start())
 
 
-def test_a_request_without_a_listener(path: Path) -> None:
-    with pytest.raises(ControlError, match="is the daemon running"):
-        ask(path, "double", number=1)
+@dataclass(frozen=True)
+class Take(Request[str], command="take"):
+    name: str
+    number: int | None = None
+    order: Literal["drain", "remove"] | None = None
+    given: dict[str, Any] | None = None
+    is_long: bool = False
 
 
-def test_a_request_to_a_daemon_that_closes_the_connection(path: Path) -> None:
-    path.parent.mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        hanging_up = threading.Thread(target=lambda: listener.accept()[0].close())
-        hanging_up.start()
-        with pytest.raises(ControlError):
-            ask(path, "double", number=1, timeout_s=10)
-        hanging_up.join(timeout=10)
-
-
-@pytest.mark.parametrize(
-    ("running", "meant"),
-    [("", "mux"), ("mux", "mux"), ("agent", "agent"), ("edge", "edge"), ("agent mux", "mux"), ("edge agent", "agent")],
-)
-def test_the_socket_that_is_meant(running: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_socket, "default_path", lambda program: tmp_path / f"{program}.sock")
-    for program in running.split():
-        (tmp_path / f"{program}.sock").touch()
-    assert meant_path(None) == tmp_path / f"{meant}.sock"
-    assert meant_path(Path("x.sock")) == Path("x.sock")
-
-
-async def take(
-    name: str, number: int | None = None, order: Literal["drain", "remove"] | None = None,
-    given: dict[str, Any] | None = None, is_long: bool = False,
-) -> str:  # fmt: skip
-    return f"{name} {number} {order} {given} {is_long}"
+async def take(request: Take) -> str:
+    return str(request)
 
 
 ODD: list[Any] = [None, True, -1, 1.5, 10**400, "text", "\ud800", [], [[]], {}, {"a": []}]
@@ -219,7 +226,7 @@ def test_no_type_of_an_argument_is_an_internal_error(path: Path, caplog: pytest.
     requests = [{"command": "take", "name": "a"} | {name: value} for name in names for value in ODD]
 
     async def both() -> list[dict[str, Any]]:
-        async with ControlServer(path, {"take": take}):
+        async with ControlServer(path, {Take: take}):
             lines = "\n".join(map(json.dumps, requests)) + "\n"
             return await asyncio.to_thread(send, path, lines.encode())
 

@@ -1,11 +1,6 @@
-"""The control channel of a running daemon: a Unix stream socket, one JSON object a line each way.
+"""The server of the control protocol (lbmux.api.protocol) in a daemon.
 
-    {"command": "reload"}                          a request: the command and its arguments
-    {"ok": true, "result": ...}                    the answer
-    {"ok": false, "error": "...", "problems": []}  the answer if the request fails
-
-A handler that is an async generator streams: each value comes with `"more": true`, followed by `{"ok": true, "end":
-true}`. Everyone who can open the socket controls the daemon, so its mode is 0600.
+A handler that is an async generator streams.  Whoever can open the socket controls the daemon, so its mode is 0600.
 """
 
 import asyncio
@@ -16,40 +11,29 @@ import os
 import socket
 import stat
 import typing
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from lbmux.api.protocol import VERSION, adapter, to_json
 from lbmux.api.renamed_requests import RENAMED
+from lbmux.api.requests import Request
 from lbmux.errors import ConfigError, ControlError, LbmuxError, SetupError
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024
 
-Handler = Callable[..., Any]
-"""A coroutine function or an async generator function; it gets a request's arguments as keyword arguments."""
-
-
-def default_path(program: str) -> Path:
-    """Return the default socket of a program (`mux`, `agent`, `edge`)."""
-    return Path("/run/lbmux") / f"{program}.sock"
-
-
-def meant_path(given: Path | None) -> Path:
-    """Return the given socket, or else the first existing one of mux, agent and edge."""
-    paths = [default_path(program) for program in ("mux", "agent", "edge")]
-    return given or next((path for path in paths if path.exists()), paths[0])
+Kind = type[Request[Any]]
+Handler = Callable[[Any], Any]
+"""A coroutine function or an async generator function; it gets the request."""
+Handlers = Mapping[Kind, Handler]
 
 
 class ControlServer:
-    """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` maps commands to handlers."""
+    """Listens at `path` from `start` to `stop` (or in an `async with`); `handlers` maps requests to their handlers."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler], mode: int = 0o600) -> None:
+    def __init__(self, path: Path, handlers: Handlers, mode: int = 0o600) -> None:
         self.path = path
         self.handlers = handlers
         self.mode = mode
@@ -103,10 +87,10 @@ class ControlServer:
         except ConnectionError:
             pass  # the client has gone
 
-    async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
+    async def _answers(self, line: bytes) -> AsyncIterator[bytes]:
         try:
-            handler, arguments = self._understand(request)
-            answer = handler(**arguments)
+            handler, request = self._understand(line)
+            answer = handler(request)
             if inspect.isasyncgen(answer):
                 async for value in answer:
                     yield _line({"ok": True, "result": value, "more": True})
@@ -120,89 +104,50 @@ class ControlServer:
         except LbmuxError as error:
             yield _line({"ok": False, "error": str(error)})
         except Exception as error:  # a bug must neither stop the daemon nor leave the client waiting
-            log.exception("control socket: %r failed", request[:200])
+            log.exception("control socket: %r failed", line[:200])
             yield _line({"ok": False, "error": f"internal error: {error!r}"})
 
-    def _understand(self, request: bytes) -> tuple[Handler, dict[str, Any]]:
+    def _understand(self, line: bytes) -> tuple[Handler, Request[Any]]:
         try:
-            arguments = json.loads(request)
+            arguments = json.loads(line)
         except (ValueError, RecursionError):
             raise ControlError(self.path, "the request is not JSON") from None
         if not isinstance(arguments, dict) or not isinstance(arguments.get("command"), str):
             raise ControlError(self.path, 'the request is not an object with "command"')
-        command = arguments.pop("command")
-        handler = self.handlers.get(command)
-        if handler is None and command in RENAMED:
-            raise ControlError(self.path, f"`{command}` was renamed to `{RENAMED[command]}`")
-        if handler is None:
-            raise ControlError(self.path, f"unknown command {command!r}; use one of {', '.join(self.handlers)}")
+        command, version = arguments.pop("command"), arguments.pop("version", VERSION)
+        if version != VERSION:
+            reason = f"the request has version {version!r} of the control protocol, this daemon has version {VERSION}"
+            raise ControlError(self.path, f"{reason}: use the lbmux of the daemon's version")
+        kind, handler = self._known(command)
         try:
-            inspect.signature(handler).bind(**arguments)
-            return handler, {name: _checked(handler, name, value) for name, value in arguments.items()}
+            inspect.signature(kind).bind(**arguments)
+            return handler, kind(**{name: _checked(kind, name, value) for name, value in arguments.items()})
         except (TypeError, ValueError) as error:
             raise ControlError(self.path, f"{command}: {error}") from None
 
+    def _known(self, command: str) -> tuple[Kind, Handler]:
+        for kind, handler in self.handlers.items():
+            if kind.command == command:
+                return kind, handler
+        if command in RENAMED:
+            raise ControlError(self.path, f"`{command}` was renamed to `{RENAMED[command]}`")
+        known = ", ".join(kind.command for kind in self.handlers)
+        raise ControlError(self.path, f"unknown command {command!r}; use one of {known}")
 
-def _checked(handler: Handler, name: str, value: Any) -> Any:
-    """Validate an argument by the handler's annotation; raise ValueError if its type is wrong."""
+
+def _checked(kind: Kind, name: str, value: Any) -> Any:
+    """Validate an argument by the request's annotation; raise ValueError if its type is wrong."""
     from pydantic import ValidationError
 
-    adapter = _types(handler).get(name)
     try:
-        return value if adapter is None else adapter.validate_python(value, strict=True)
+        return adapter(typing.get_type_hints(kind)[name]).validate_python(value, strict=True)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].removeprefix("Input ")
         raise ValueError(f"argument {name!r} {reason}") from None
 
 
-@lru_cache
-def _types(handler: Handler) -> "dict[str, TypeAdapter[Any]]":
-    from pydantic import TypeAdapter
-
-    wanted = typing.get_type_hints(handler)
-    return {name: TypeAdapter(kind) for name, kind in wanted.items() if name != "return"}
-
-
 def _line(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer).encode() + b"\n"
-
-
-def ask(path: Path, command: str, *, timeout_s: float = 30.0, **arguments: Any) -> Any:
-    """Send a command and return its result; raise ControlError if it fails or no daemon answers."""
-    for result in ask_stream(path, command, timeout_s=timeout_s, **arguments):
-        return result
-    return None
-
-
-def ask_stream(path: Path, command: str, *, timeout_s: float | None = None, **args: Any) -> Iterator[Any]:
-    """Send a command that streams and yield its results as they arrive; raise ControlError as `ask` does."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"command": command, **args}).encode() + b"\n")
-            with connection.makefile("rb") as lines:
-                for line in lines:
-                    answer = json.loads(line)
-                    if not answer["ok"]:
-                        raise ControlError(path, answer["error"], tuple(answer.get("problems", ())))
-                    if answer.get("end"):
-                        return
-                    yield answer["result"]
-                    if not answer.get("more"):
-                        return
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(path, "nothing listens there; is the daemon running?") from None
-    except OSError as error:
-        raise ControlError(path, error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ControlError(path, "the process that listens there is not an lbmux daemon") from error
-    raise ControlError(path, "the daemon closed the connection")
-
-
-def ask_list(path: Path, what: str, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
-    """Return a list that is streamed in parts; raise ControlError as `ask` does."""
-    return [line for part in ask_stream(path, what, timeout_s=timeout_s) for line in part[what]]
+    return to_json({"version": VERSION, **answer}).encode() + b"\n"
 
 
 def _listen(path: Path, mode: int) -> socket.socket:
