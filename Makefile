@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-# The environment is made anew where the package's needs, the interpreter or the place of the tree have changed.
+# The environment is made again where the package's needs, the interpreter or the place of the tree have changed.
 READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --version; pwd; } | sha256sum | cut -c1-16)
 
 .PHONY: demo test check fast bench setup packages clean

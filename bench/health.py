@@ -123,11 +123,11 @@ async def _measure(port: int) -> tuple[float, float, int]:
     tracker = BackendTracker()
     tracker.configure(config)
 
-    def heard(key: tuple[str, str], healthy: bool, reason: str) -> None:
+    def on_result(key: tuple[str, str], healthy: bool, reason: str) -> None:
         tracker.record(key, healthy, reason)
         results.append(healthy)
 
-    async with Prober(heard) as prober:
+    async with Prober(on_result) as prober:
         prober.configure(config)
         await asyncio.sleep(WARM_UP_S)
         results.clear()

@@ -44,7 +44,7 @@ FIRST_FRAMES = 200_000
 FLOWS = (100, 1000, 10_000, 100_000, 1_000_000)
 SIZES = (64, 128, 256, 512, 1024, 1400)
 NEW = 1 << 40
-"""So many flows that none repeats."""
+"""Enough flows that none repeats."""
 TEST_RUNS = 2_000_000
 PROGRAMS = {Attach.XDP: "mux_xdp"}
 LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
@@ -98,7 +98,7 @@ class Stage:
 
     @contextlib.contextmanager
     def watched(self, kernel: Kernel, filter: str) -> Iterator[None]:
-        """The mux while somebody watches, with a filter."""
+        """The mux with a trace client and its filter."""
         recorder = inside(self._mux, lambda: TapReader(kernel, PROGRAMS))
         try:
             recorder.set_prefilter(prefilter_of(filter))

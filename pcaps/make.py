@@ -74,7 +74,7 @@ def block(kind: int, body: bytes) -> bytes:
 
 
 def pcapng(frames: Sequence[Packet], packets: Sequence[Packet]) -> bytes:
-    """Nanoseconds; Ethernet frames on one interface, raw IP packets on another, and a block that nobody knows."""
+    """Nanoseconds; Ethernet frames on one interface, raw IP packets on another, and a block of an unknown type."""
     resolution = struct.pack("<HHBxxxHH", 9, 1, 9, 0, 0)
     content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
     content += block(1, struct.pack("<HHI", ETHERNET, 0, 65535) + resolution)

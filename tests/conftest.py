@@ -11,7 +11,7 @@ from lbmux.cli import logs
 
 STARTS_DAEMONS = tuple(f"tests/{folder}/" for folder in ("bgp", "cli", "daemons", "docs", "lab", "tools"))
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
-# Hundreds of daemons are started, and each would compile all that it imports anew.
+# Hundreds of daemons are started, and each would compile all imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 

@@ -56,7 +56,7 @@ class Overrides:
         return admin_states | dict.fromkeys(self.removals, "removing")
 
     def without_removals(self) -> "Overrides":
-        """Without backends that are being removed."""
+        """Return the overrides without backends that are being removed."""
         return Overrides(self.of)
 
 

@@ -6,4 +6,4 @@ RENAMED = {
     "trusted_s": "`tcp_s` (of UDP flows: `udp_s`)",
     "closing_s": "`fin_s`",
 }
-"""By old name, the new one as an error gives it."""
+"""Maps the old name to the new one, as an error gives it."""

@@ -46,11 +46,11 @@ class AgentHealth:
 
     def __init__(self, token: Path | None) -> None:
         self._token = read_token(token) if token is not None else None
-        self._prober = Prober(self._heard, by="agent", is_known=self._is_settled)
+        self._prober = Prober(self._on_result, by="agent", is_known=self._is_settled)
         self._checkers: dict[BackendKey, Checker] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._connections = HealthConnections()
-        self._told: set[asyncio.Event] = set()
+        self._subscribers: set[asyncio.Event] = set()
         self._refused: dict[tuple[str, str], float] = {}
 
     @property
@@ -99,18 +99,18 @@ class AgentHealth:
             except OSError as error:
                 raise SetupError(f"port {port}", error.strerror or str(error), "health.agent_port names it") from error
 
-    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
+    def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         checker = self._checkers.get(key)
         if checker is not None and checker.record(healthy, reason, time.time()):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
-            for event in self._told:
+            for event in self._subscribers:
                 event.set()
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
         connection = self._connections.open(ip_address(peer), writer.transport.abort)
         if connection is None:
-            self._refuse(peer, "it is none of the configuration's `muxes`")
+            self._refuse(peer, "it is not one of the configuration's `muxes`")
             writer.transport.abort()
             return
         try:
@@ -118,7 +118,7 @@ class AgentHealth:
             async with asyncio.timeout(OPENING_S):
                 publisher = await HealthPublisher.opened(reader, writer, self._token)
             self._connections.authenticated(connection)
-            self._told.add(changed)
+            self._subscribers.add(changed)
             while True:
                 changed.clear()
                 await publisher.send({"backends": self._states()})
@@ -129,7 +129,7 @@ class AgentHealth:
         except (OSError, TimeoutError):
             pass  # the mux has gone, or did not authenticate in time
         finally:
-            self._told.discard(changed)
+            self._subscribers.discard(changed)
             self._connections.closed(connection)
             writer.close()
 

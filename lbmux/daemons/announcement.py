@@ -34,7 +34,7 @@ class SpeakerSetup:
         alive: Callable[[], bool] = always,
         forwards: Callable[[], bool] = never,
     ) -> Announcer:
-        """Not started yet; ``forwards``: whether the kernel forwards without this process."""
+        """Prepare without starting. ``forwards``: whether the kernel forwards without this process."""
         return Announcer(self.speaker, self.directory, can_forward, alive, stall_s=self.stall_s, forwards=forwards)
 
 

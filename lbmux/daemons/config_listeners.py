@@ -1,4 +1,4 @@
-"""What follows a commit of the tables: an ordered list of listeners, called with the configuration that is in force.
+"""Listeners that a commit of the tables calls, in order, with the configuration that is in force.
 
 A listener of the configuration runs after a reload or an operator's override.  A listener of commits also runs when
 only backend states changed (a health check failed or recovered).

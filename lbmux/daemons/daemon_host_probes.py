@@ -154,7 +154,7 @@ class HostProbes:
         """Count a missing answer to the host's last probe, and use another VIP for its next one."""
         if host in self._asked and host in self._ways and host not in self._answered:
             self._turn[host] = self._turn.get(host, 0) + 1
-            self._heard(host, False)
+            self._record(host, False)
         self._answered.discard(host)
 
     def _ask(self, host: Address) -> None:
@@ -188,9 +188,9 @@ class HostProbes:
             host = self._hosts.get(acknowledged(data, version))
             if host is not None:
                 self._answered.add(host)
-                self._heard(host, True)
+                self._record(host, True)
 
-    def _heard(self, host: Address, is_answer: bool) -> None:
+    def _record(self, host: Address, is_answer: bool) -> None:
         if self._checks.record(host, is_answer, time.time()):
             self._follow()
 

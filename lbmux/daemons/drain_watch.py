@@ -18,7 +18,7 @@ POLL_S = 1.0
 
 
 class InForce(Protocol):
-    """What is in force: a snapshot of tables, or of an edge."""
+    """The state in force: a snapshot of tables, or of an edge."""
 
     @property
     def services(self) -> tuple[Service, ...]: ...

@@ -69,11 +69,11 @@ class Driver:
 
     @property
     def stays(self) -> bool:
-        """Whether the kernel goes on forwarding without this process."""
+        """Whether the kernel keeps forwarding without this process."""
         return self.kernel is not None and not self.detach_on_exit and not self.kernel.pins_end_with
 
     def begin(self) -> None:
-        """Compile and verify the programs in a thread, while the start goes on."""
+        """Compile and verify the programs in a thread, during the rest of the start."""
         if self.kernel is not None:
             beside = ThreadPoolExecutor(1)
             self._loading = beside.submit(self.kernel.load, self.programs)
@@ -198,7 +198,7 @@ async def with_fallback(
 
 @dataclass(frozen=True)
 class DriverChoice:
-    """Which driver a role is to run with.
+    """The driver that a role runs with.
 
     ``wanted``: a driver's name, or ``auto`` for the best that works; ``fallback``: the one in user space; ``store``:
     the file that keeps the tables of user space, if any does.

@@ -28,7 +28,7 @@ class EdgeBackends:
         self.config: Config | None = None
         self._tracker = BackendTracker()
         self._overrides, self._announcer, self._own = overrides, announcer, own
-        self._prober = Prober(self._heard)
+        self._prober = Prober(self._on_result)
         self._probed: set[BackendKey] = set()
         """Backends that were healthy at least once."""
         self._changed = asyncio.Event()
@@ -91,7 +91,7 @@ class EdgeBackends:
         lines = self._tracker.lines(services_of_host(file, self._own), self.config, self._overrides.overrides)
         return [BackendHealth(**line) for line in lines]
 
-    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
+    def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         changed = self._tracker.record(key, healthy, reason)
         if changed:
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)

@@ -1,4 +1,4 @@
-"""What an edge announces, as pure functions: the services of its host, and the VIPs that they serve."""
+"""Selects what an edge announces: the services of its host, and their VIPs."""
 
 import contextlib
 from collections.abc import Collection, Mapping
@@ -48,7 +48,7 @@ def served_vips(
 
 @dataclass(frozen=True)
 class EdgeSnapshot:
-    """What is in force at an edge, for the drain watch."""
+    """The state in force at an edge, for the drain watch."""
 
     services: tuple[Service, ...]
     connections: Connections

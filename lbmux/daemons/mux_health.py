@@ -44,8 +44,8 @@ class Health:
     ) -> None:  # fmt: skip
         """``token``: the file with the secret that agents and muxes share; ``local``: the mux's own addresses."""
         self._tracker, self._reloader = tracker, reloader
-        self._prober = Prober(self._heard, into_tunnel=into_tunnel, is_known=tracker.was_probed)
-        self._agent_health_client = AgentHealthClient(self._heard, token, local)
+        self._prober = Prober(self._on_result, into_tunnel=into_tunnel, is_known=tracker.was_probed)
+        self._agent_health_client = AgentHealthClient(self._on_result, token, local)
         self._hosts = hosts or HostProbes((), list)
         self._hosts.changed = self._cut_off
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
@@ -111,7 +111,7 @@ class Health:
         silent_s = self._agent_health_client.silent_s(state.key)
         if silent_s is None:
             return state
-        said = "nothing heard from its agent yet"
+        said = "no report from its agent yet"
         if not math.isinf(silent_s):
             said = f"its agent has said nothing for {silent_s:.0f} s"
         return replace(state, reason=f"{state.reason}; {said}")
@@ -125,7 +125,7 @@ class Health:
             log.info("host %s answers through the tunnel again", host)
         self._changed.set()
 
-    def _heard(self, key: BackendKey, healthy: bool, reason: str) -> None:
+    def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         if self._tracker.record(key, healthy, reason):
             if not (healthy and self._unsettled):  # at the start most come up
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)

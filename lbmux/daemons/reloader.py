@@ -94,7 +94,7 @@ class Reloader:
     async def reload(self) -> Reloaded:
         """Load the file; return what changed, and which overrides take precedence over the file.
 
-        A file that cannot be used raises, and the running configuration stays in force.
+        An invalid file raises ConfigError, and the running configuration stays in force.
         """
         async with self._lock:
             config = await asyncio.to_thread(load, self.path)

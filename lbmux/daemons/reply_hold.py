@@ -28,7 +28,7 @@ def release() -> bool:
 
 
 def release_if_unused() -> None:
-    """For the kernel's driver, which has taken over; an agent that has the device open keeps it."""
+    """Remove the device once the kernel's driver has taken over. An agent that has it open keeps it."""
     try:
         release()
     except SetupError:

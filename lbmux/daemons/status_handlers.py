@@ -28,7 +28,7 @@ from lbmux.tables import flow_filter, live_flows
 from lbmux.tables.snapshot import Snapshot
 
 LINES_AN_ANSWER = 128
-"""Less than a millisecond of work before packets get their turn."""
+"""The size of a chunk: less than a millisecond of work before packets are processed."""
 MOST_BYTES = 1 << 16
 """Most bytes of a table in one answer."""
 Line = TypeVar("Line")

@@ -78,7 +78,7 @@ class TunnelProbes:
             self._mux.set_next_hop(destination, hop)
 
     async def configure(self, config: Config) -> None:
-        """Take the backends of ``config`` that are probed through the tunnel; running probes of the others go on.
+        """Take the backends of ``config`` that are probed through the tunnel. Running probes of others continue.
 
         SetupError where no TUN device can be made, or no own address fits an outer header.
         """

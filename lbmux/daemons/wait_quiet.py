@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 QUIET_S = 0.5
-"""Without a packet for this long, the routers use other paths."""
+"""After this long without a packet, the routers use other paths."""
 POLL_S = 0.05
 
 
 async def wait_quiet(forwarded: Callable[[], int], most_s: float, at_once: asyncio.Event) -> None:
-    """Wait until ``forwarded``, a count of packets, stands still; ``most_s`` at most, or until ``at_once`` is set."""
+    """Wait until ``forwarded``, a count of packets, stops growing: ``most_s`` at most, or until ``at_once`` is set."""
     clock = asyncio.get_running_loop().time
     count, since = forwarded(), clock()
     end = since + most_s

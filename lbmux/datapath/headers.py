@@ -39,7 +39,7 @@ TYPE_VLAN, TYPE_QINQ = as_loaded(numbers.ETHERTYPE_VLAN), as_loaded(numbers.ETHE
 """Ethernet types as loaded."""
 
 DONT_FRAGMENT, FRAGMENTED = as_loaded(numbers.DF), as_loaded(numbers.MF | numbers.OFFSET_MASK)
-"""As loaded: the DF bit; the bits of ``fragment`` of which every fragment has at least one set (MF and offset)."""
+"""Loaded values: the DF bit; the bits of ``fragment`` of which every fragment has at least one set (MF and offset)."""
 
 MORE_OR_OFFSET = as_loaded(numbers.V6_MF | numbers.V6_OFFSET_MASK)
 """Bits of an IPv6 fragment header that are all zero in an atomic fragment, a whole datagram (RFC 6946)."""

@@ -10,7 +10,7 @@ from typing import Literal
 Kind = Literal["send", "pass", "drop"]
 
 PASSES, DROPS = 16, 64
-"""Where the numbers of the second and the third kind begin."""
+"""The first numbers of the second and the third kind."""
 
 
 class Verdict(IntEnum):

@@ -36,7 +36,7 @@ interface_at = rows(INTERFACE)
 MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(found) for found in list(Found)[:5])
 ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (int(found) for found in list(Found)[5:10])
 IS_PACKET, IS_FOREIGN, IS_OTHER = -1, -2, -3
-"""Blocks that are no reason to stop: a packet, a packet of an unknown link type, any other block."""
+"""Blocks after which scanning continues: a packet, a packet of an unknown link type, any other block."""
 SECOND_NS = 1_000_000_000
 COARSEST_BINARY = 32
 

@@ -1,7 +1,7 @@
 """How far the event loop lags behind its timers, and a time limit that does not count the lag.
 
 A process that gets no CPU, or that a flood of packets keeps busy, sees answers late that came in time.  Where a limit
-is a judgement on somebody else, as a probe's is, our own lag must not be part of it.
+judges another host, as a probe's does, our own lag must not count.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ class ProbeError(LbmuxError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a probe goes, and its settings."""
+    """The destination of a probe, and its settings."""
 
     dip: Address
     """The backend's address; through the tunnel, the VIP."""

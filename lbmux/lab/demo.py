@@ -1,6 +1,6 @@
 """The demo: real TCP through router, muxes and agents, with expected against observed results.
 
-It stands on a lab of the built-in topology, which it builds anew and takes down again.
+It builds a lab of the built-in topology, and takes it down afterwards.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ from lbmux.lab.bird_router import AS, MUX_AS, options
 
 SEARCH = "/usr/lib/frr"
 DAEMONS = ("zebra", "bfdd", "bgpd")
-"""In start order: all need zebra's socket, and bgpd needs bfdd."""
+"""The daemons in start order: all need zebra's socket, and bgpd needs bfdd."""
 USER = "frr"
 """The daemons refuse to run as root.  The kernel clears a process's parent-death signal when it changes its user, so
 they survive if this process is killed: end it with SIGTERM."""

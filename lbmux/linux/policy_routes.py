@@ -36,7 +36,7 @@ ANY_SOURCE_PORT = "1:65534"
 MAIN_TABLE, SCOPE_LINK = 254, 253
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ICMP_ERRORS = {4: (ICMP_PROTOCOL, "768:3327"), 6: (ICMPV6_PROTOCOL, "256:1279")}
-"""By IP version: types 3 to 12 of ICMP, 1 to 4 of ICMPv6, each with any code."""
+"""ICMP errors by IP version: types 3 to 12 of ICMP, 1 to 4 of ICMPv6, each with any code."""
 TO_TABLE = 1
 """The rule action FR_ACT_TO_TBL (linux/fib_rules.h)."""
 Rule = dict[str, Any]

@@ -54,7 +54,7 @@ class Manager:
     state: PoolState = field(default_factory=PoolState)
     primary: Primary = field(default_factory=Primary)
     reports: dict[str, NodeReport] = field(default_factory=dict)
-    """By node, for those that are connected here."""
+    """The last report of each node that is connected here."""
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
     pool_id: str = ""

@@ -186,7 +186,7 @@ class Pool:
             forced=bool(reasons), rollback_of=rollback_of,
         )  # fmt: skip
         kind: EventKind = "apply" if rollback_of is None else "rollback"
-        writes = [*self._file(revision, text), *self._event(kind, caller, _told(revision, found), revision.number)]
+        writes = [*self._file(revision, text), *self._event(kind, caller, _summary(revision, found), revision.number)]
         overrides = self._overrides(stored)
         head = await self._commit([Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)],
                                   [*writes, *overrides])  # fmt: skip
@@ -261,7 +261,7 @@ class Pool:
         return [Write(numbered(EVENTS, number), event.model_dump_json().encode()), *old]
 
 
-def _told(revision: Revision, found: Collection[str]) -> str:
+def _summary(revision: Revision, found: Collection[str]) -> str:
     what = revision.message or (f"as revision {revision.rollback_of}" if revision.rollback_of else "")
     listed = "; ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return ": ".join(filter(None, (what, listed or "the same configuration")))

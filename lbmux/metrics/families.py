@@ -50,8 +50,7 @@ class Reading:
     peers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The state of each BGP session, and the reason if it is not established."""
     wanted: Sequence[Service] = ()
-    """As in the configuration file; in force, and so in ``snapshot``, are only backends that are not down or "
-    "disabled."""
+    """The services of the configuration file. ``snapshot`` has only backends that are neither down nor disabled."""
 
 
 def exposition(reading: Reading) -> bytes:

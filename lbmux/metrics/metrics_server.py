@@ -1,4 +1,4 @@
-"""The HTTP server for Prometheus, in threads of its own.
+"""The HTTP server for Prometheus, in its own threads.
 
 The event loop, which handles packets, only takes the reading.  A thread formats it and serves the connection, one
 scrape at a time.

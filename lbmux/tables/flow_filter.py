@@ -193,7 +193,7 @@ class Parser:
         try:
             ticks = float(text.removesuffix("s")) / TICK_S
         except ValueError:
-            raise self._error(f"{text!r} is no number of seconds", back=1) from None
+            raise self._error(f"{text!r} is not a number of seconds", back=1) from None
         return lambda flows: np.asarray(compare(flows.idle_ticks(), ticks))
 
     def _worker(self) -> Test:
@@ -221,7 +221,7 @@ class Parser:
 
     def _number(self, text: str, most: int) -> int:
         if not text.isdecimal() or int(text) > most:
-            raise self._error(f"{text!r} is no number from 0 to {most}", back=1)
+            raise self._error(f"{text!r} is not a number from 0 to {most}", back=1)
         return int(text)
 
     def _value(self, what: str) -> str:

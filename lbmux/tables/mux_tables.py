@@ -48,7 +48,7 @@ CLOCKS_APART = 16
 """Ticks; more than a step of the kernel's clock."""
 TUNNEL_KINDS = get_args(TunnelKind)
 PORTS, DESTINATION_PORT = 0xFFFFFFFF, 0xFFFF0000
-"""Of both ports as loaded."""
+"""Masks of both ports as loaded."""
 HASHED = {
     "five_fields": (HASH_SOURCE | HASH_DESTINATION, PORTS),
     "source": (HASH_SOURCE, 0),

@@ -92,5 +92,5 @@ class Tables:
 
     @property
     def active(self) -> int:
-        """Which copy of the address map and the services is in force: 0 or 1."""
+        """The number of the copy of the address map and the services that is in force: 0 or 1."""
         return int(self.settings[0]["active"]) & 1

@@ -64,7 +64,7 @@ def _explain(packet: ClientPacket, mux: Path | Config) -> Explanation:
 
 
 def _slow_path(frame: bytes) -> tuple[str, ClientPacket | None]:
-    """What the slow path does with the frame, and a packet of the frame's flow where the frame identifies one."""
+    """Return what the slow path does with the frame, and a packet of its flow if the frame identifies one."""
     packet = read_frame(frame)
     if packet is None:
         return "not readable: passed to the kernel", None

@@ -45,7 +45,7 @@ ANY_WORKER = 0
 NO_SELECTION = (Verdict.DENIED, Verdict.TTL)
 """Verdicts of packets that match a service but reach no backend selection."""
 BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
-"""Which look-up result selected the backend by what.  Without any of them the slot did."""
+"""Maps a look-up result to what selected the backend. Without any of them the slot did."""
 WHY = {
     "server_id": "by the server id in its connection id",
     "flow": "by its flow entry",

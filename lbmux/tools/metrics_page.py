@@ -100,7 +100,7 @@ def _families() -> Iterator[tuple[str, ...]]:
 
 
 def _of(reading: Reading) -> dict[str, tuple[str, str, str]]:
-    """By name: the help, the type, the labels of its first line (a histogram's `le` is part of its type)."""
+    """Return by name: the help, the type, the labels of its first line (a histogram's `le` is part of its type)."""
     return {
         name: (text, kind, ", ".join(f"`{label}`" for label in LABEL.findall(labels) if label != "le"))
         for name, text, kind, labels in FAMILY.findall(exposition(reading).decode())

@@ -12,4 +12,4 @@ PARSE_REASONS = {
     Verdict.ICMP: "ICMP has no ports, so the slow path handles it",
     Verdict.PROTOCOL: "neither TCP nor UDP nor ICMP",
 }
-"""By verdict.  Any other verdict comes from a later step."""
+"""The reason for each verdict of the parser. Other verdicts come from later steps."""

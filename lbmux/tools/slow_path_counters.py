@@ -1,4 +1,4 @@
-"""What each counter of the slow path means: the names under ``slowpath`` in ``lbmux show counters``."""
+"""The meaning of each slow path counter, named as under ``slowpath`` in ``lbmux show counters``."""
 
 _LIMITS = {
     "over_packets_per_s": "dropped: over `slowpath.packets_per_s`",
@@ -77,4 +77,4 @@ _NOT_ALLOWED = {
     )
 }  # fmt: skip
 MEANINGS = {"mux": _LIMITS | _MUX | _ICMP | _NOT_ALLOWED, "agent": _LIMITS | _AGENT | _ICMP}
-"""By program: name and meaning."""
+"""Maps the program to its counters and their meanings."""

@@ -34,7 +34,7 @@ IPV6_BYTES = IPV6.size
 IP = {4: IPV4, 6: IPV6}
 IP_BYTES = {4: IPV4_BYTES, 6: IPV6_BYTES}
 PROTOCOL_AT = {4: IPV4.at("protocol"), 6: IPV6.at("next")}
-"""By the IP version: the fixed header, its length, and the offset of the field that names the next header."""
+"""Maps the IP version to the fixed header, its length, and the offset of the field that names the next header."""
 
 EXTENSION = Layout(("next", "u1"), ("length", "u1"))
 """RFC 8200, section 4: ``length`` in units of 8 bytes, the first not counted."""

@@ -16,7 +16,7 @@ from lbmux.config.models import BackendKey, Config
 from tests.backends.test_overrides import TWO, backend, configured, weights
 
 
-def told(*changes: Change, file: Config = TWO, overrides: Overrides | None = None) -> Overrides:
+def overridden(*changes: Change, file: Config = TWO, overrides: Overrides | None = None) -> Overrides:
     overrides = overrides or Overrides()
     for change in changes:
         overrides, _ = change(file, overrides)
@@ -41,18 +41,18 @@ def test_in_every_service_or_in_one() -> None:
 
 @pytest.mark.parametrize("admin_state", ["drain", "disable", "remove"])
 def test_enable_takes_it_back(admin_state: Any) -> None:
-    overrides = told(set_admin_state(admin_state, "b2", None, 0))
+    overrides = overridden(set_admin_state(admin_state, "b2", None, 0))
     assert overrides.admin_states
-    assert told(set_admin_state(None, "b2", None, 0), overrides=overrides) == Overrides()
+    assert overridden(set_admin_state(None, "b2", None, 0), overrides=overrides) == Overrides()
 
 
 def test_a_repeated_override_is_not_new() -> None:
-    once = told(set_admin_state("drain", "b2", None, 1))
-    assert told(set_admin_state("drain", "b2", None, 2), overrides=once) == once
+    once = overridden(set_admin_state("drain", "b2", None, 1))
+    assert overridden(set_admin_state("drain", "b2", None, 2), overrides=once) == once
 
 
 def test_removed_leaves() -> None:
-    overrides = told(set_admin_state("remove", "b2", None, 7))
+    overrides = overridden(set_admin_state("remove", "b2", None, 7))
     assert wanted(overrides) == {"b1": 1}
     assert [(key, one.since, one.reason) for key, one in overrides.removals.items()] == [
         (("web", "b2"), 7, "removed by command")
@@ -60,50 +60,50 @@ def test_removed_leaves() -> None:
 
 
 def test_disabled_while_it_leaves_is_gone_and_still_removed() -> None:
-    overrides = told(set_admin_state("remove", "b2", None, 0), set_admin_state("disable", "b2", None, 0))
+    overrides = overridden(set_admin_state("remove", "b2", None, 0), set_admin_state("disable", "b2", None, 0))
     assert not overrides.removals and overrides.of["web", "b2"].admin_state == "remove"
 
 
 def test_drained_while_it_leaves_is_there_again() -> None:
-    overrides = told(set_admin_state("remove", "b2", None, 0), set_admin_state("drain", "b2", None, 0))
+    overrides = overridden(set_admin_state("remove", "b2", None, 0), set_admin_state("drain", "b2", None, 0))
     assert states(overrides) == {("web", "b2"): "drain"}
 
 
 def test_weight_and_back() -> None:
-    overrides = told(set_weight(9, "b2", None, 0))
+    overrides = overridden(set_weight(9, "b2", None, 0))
     assert wanted(overrides) == {"b1": 1, "b2": 9} and not overrides.removals
-    assert told(set_weight(None, "b2", None, 0), overrides=overrides) == Overrides()
+    assert overridden(set_weight(None, "b2", None, 0), overrides=overrides) == Overrides()
 
 
 def test_weight_outlives_a_drain() -> None:
-    overrides = told(
+    overrides = overridden(
         set_weight(9, "b2", None, 0), set_admin_state("drain", "b2", None, 0), set_admin_state(None, "b2", None, 0)
     )
     assert wanted(overrides) == {"b1": 1, "b2": 9}
 
 
 def test_an_added_backend_gets_defaults_and_can_be_removed() -> None:
-    overrides = told(add("web", {"dip": "10.0.2.9"}, 3))
+    overrides = overridden(add("web", {"dip": "10.0.2.9"}, 3))
     assert wanted(overrides) == {"b1": 1, "b2": 2, "10.0.2.9:80": 1}
-    overrides = told(set_admin_state("remove", "10.0.2.9:80", None, 4), overrides=overrides)
+    overrides = overridden(set_admin_state("remove", "10.0.2.9:80", None, 4), overrides=overrides)
     assert wanted(overrides) == {"b1": 1, "b2": 2}
     assert states(overrides) == {("web", "10.0.2.9:80"): "removing"} and not overrides.of
 
 
 def test_added_again_leaves_no_more() -> None:
-    overrides = told(NINE, set_admin_state("remove", "b9", None, 4), NINE)
+    overrides = overridden(NINE, set_admin_state("remove", "b9", None, 4), NINE)
     assert not overrides.removals and wanted(overrides)["b9"] == 1
 
 
 def test_added_drains_and_is_weighed_as_others() -> None:
-    overrides = told(NINE, set_weight(4, "b9", None, 0), set_admin_state("drain", "b9", None, 0))
+    overrides = overridden(NINE, set_weight(4, "b9", None, 0), set_admin_state("drain", "b9", None, 0))
     assert wanted(overrides)["b9"] == 4 and states(overrides) == {("web", "b9"): "drain"}
-    assert not told(set_admin_state("remove", "b9", None, 0), overrides=overrides).of
+    assert not overridden(set_admin_state("remove", "b9", None, 0), overrides=overrides).of
 
 
 def test_one_that_leaves_by_the_file_is_not_enabled() -> None:
-    overrides = told(NINE, set_admin_state("remove", "b9", None, 4))
-    assert told(set_admin_state(None, "b9", None, 5), overrides=overrides) == overrides
+    overrides = overridden(NINE, set_admin_state("remove", "b9", None, 4))
+    assert overridden(set_admin_state(None, "b9", None, 5), overrides=overrides) == overrides
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -136,19 +136,19 @@ def test_no_order() -> None:
 def test_too_many_for_the_maglev_table() -> None:
     few = TWO.model_copy(update={"maglev": TWO.maglev.model_copy(update={"size": 3})})
     with pytest.raises(OverrideError, match=r"do not fit maglev\.size"):
-        told(NINE, file=few)
+        overridden(NINE, file=few)
 
 
 def test_the_name_of_a_removed_one_is_not_given_away() -> None:
     with pytest.raises(OverrideError, match="lbmux enable"):
-        told(set_admin_state("remove", "b2", None, 0), add("web", backend(9, name="b2"), 0))
+        overridden(set_admin_state("remove", "b2", None, 0), add("web", backend(9, name="b2"), 0))
 
 
 def test_enable_of_a_backend_whose_host_has_another_now() -> None:
-    overrides = told(set_admin_state("remove", "b2", None, 0), add("web", backend(2, name="b9", port=8081), 0))
-    assert wanted(overrides) == {"b1": 1, "b9": 1} and not overrides.removals  # cannot be told apart
+    overrides = overridden(set_admin_state("remove", "b2", None, 0), add("web", backend(2, name="b9", port=8081), 0))
+    assert wanted(overrides) == {"b1": 1, "b9": 1} and not overrides.removals  # cannot be distinguished
     with pytest.raises(OverrideError, match="cannot share a host address"):
-        told(set_admin_state(None, "b2", None, 0), overrides=overrides)
+        overridden(set_admin_state(None, "b2", None, 0), overrides=overrides)
 
 
 @pytest.mark.parametrize(("name", "service"), [("b7", None), ("b2", "mail"), ("b1", "nope")])
@@ -160,11 +160,11 @@ def test_unknown_backend(name: str, service: str | None) -> None:
 
 def test_a_service_of_ranges_takes_another() -> None:
     file = configured(backend(1), port="any")
-    assert wanted(told(NINE, file=file), file) == {"b1": 1, "b9": 1}
+    assert wanted(overridden(NINE, file=file), file) == {"b1": 1, "b9": 1}
 
 
 def test_file_that_has_made_the_orders_good() -> None:
-    overrides = told(NINE, set_admin_state("remove", "b2", None, 0))
+    overrides = overridden(NINE, set_admin_state("remove", "b2", None, 0))
     assert without_obsolete(configured(backend(1), backend(9)), overrides).of == {}
     assert without_obsolete(TWO, overrides) == overrides
 
@@ -174,4 +174,4 @@ def test_file_that_has_made_the_orders_good() -> None:
     configured({"dip": "2001:db8::1"}, vip="2001:db8::80"),
 ], ids=["host taken", "no such service", "other family"])  # fmt: skip
 def test_file_that_an_added_one_does_not_fit(file: Config) -> None:
-    assert without_obsolete(file, told(NINE)).of == {}
+    assert without_obsolete(file, overridden(NINE)).of == {}

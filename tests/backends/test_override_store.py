@@ -9,7 +9,7 @@ from lbmux.backends.override_commands import add, set_admin_state, set_weight
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
 from lbmux.config.models import Config
-from tests.backends.test_override_commands import told
+from tests.backends.test_override_commands import overridden
 from tests.backends.test_overrides import TWO, backend, configured
 
 
@@ -20,7 +20,7 @@ def keep(path: Path, file: Config, overrides: Overrides) -> OverrideStore:
 
 
 def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
-    overrides = told(
+    overrides = overridden(
         set_admin_state("drain", "b1", "web", 1), set_weight(9, "b2", None, 2), add("web", backend(9, weight=0), 3),
         set_admin_state("remove", "b2", None, 4),
     )  # fmt: skip
@@ -31,13 +31,13 @@ def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
 
 def test_port_that_is_the_services(tmp_path: Path) -> None:
     file = configured({"name": "b1", "dip": "10.0.2.1"}, port="any")
-    overrides = told(add("web", {"name": "b9", "dip": "10.0.2.9"}, 3), file=file)
+    overrides = overridden(add("web", {"name": "b9", "dip": "10.0.2.9"}, 3), file=file)
     keep(tmp_path / "orders", file, overrides)
     assert OverrideStore(tmp_path / "orders", file).overrides == overrides
 
 
 def test_a_file_changed_meanwhile_ends_orders(tmp_path: Path) -> None:
-    keep(tmp_path / "orders", TWO, told(add("web", backend(9), 3), set_admin_state("remove", "b2", None, 4)))
+    keep(tmp_path / "orders", TWO, overridden(add("web", backend(9), 3), set_admin_state("remove", "b2", None, 4)))
     after = OverrideStore(tmp_path / "orders", configured(backend(1), backend(9)))
     assert not after.overrides.of and after.overrides.removals.keys() == {("web", "b2")}
     assert OverrideStore(tmp_path / "orders", configured(backend(1), name="other")).overrides == Overrides()
@@ -66,7 +66,7 @@ def test_file_that_cannot_be_used(tmp_path: Path, text: str, caplog: pytest.LogC
     assert "is not valid" in caplog.text
 
 
-DRAINED = told(set_admin_state("drain", "b1", "web", 1))
+DRAINED = overridden(set_admin_state("drain", "b1", "web", 1))
 
 
 def is_full(*_: object) -> None:
@@ -74,7 +74,7 @@ def is_full(*_: object) -> None:
 
 
 def test_overrides_that_cannot_be_written_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    book = keep(tmp_path / "orders", TWO, told(set_admin_state("drain", "b2", "web", 1)))
+    book = keep(tmp_path / "orders", TWO, overridden(set_admin_state("drain", "b2", "web", 1)))
     before = (tmp_path / "orders").read_bytes()
     monkeypatch.setattr(os, "fsync", is_full)
     with pytest.raises(NotStoredError) as caught:
@@ -103,7 +103,7 @@ def test_orders_that_are_not_stored_are_stored_by_the_next(tmp_path: Path) -> No
 def test_a_full_disk_at_the_start_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(tmp_path / "orders", TWO, told(set_admin_state("remove", "b2", None, 1)))
+    keep(tmp_path / "orders", TWO, overridden(set_admin_state("remove", "b2", None, 1)))
     monkeypatch.setattr(os, "fsync", is_full)
     assert not OverrideStore(tmp_path / "orders", configured(backend(1))).is_stored
     assert "the change is in force until a restart" in caplog.text

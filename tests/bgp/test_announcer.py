@@ -24,7 +24,7 @@ class FakeSpeaker:
         self._code, self._slow_s = code, slow_s
         self.starts = 0
         self.sessions = list[Neighbour]()
-        self.told: list[frozenset[Route]] = []
+        self.announced: list[frozenset[Route]] = []
 
     def command(self) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", self._code]
@@ -34,7 +34,7 @@ class FakeSpeaker:
 
     async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         await asyncio.sleep(self._slow_s)
-        self.told.append(after)
+        self.announced.append(after)
 
     async def neighbours(self) -> list[Neighbour]:
         return self.sessions
@@ -58,7 +58,7 @@ def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
             await asyncio.sleep(2 * SILENCE_S + AGAIN_S)
 
     asyncio.run(run())
-    assert speaker.told == [VIPS] and speaker.starts == 1
+    assert speaker.announced == [VIPS] and speaker.starts == 1
 
 
 def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path)
             made_progress = False
             await asyncio.sleep(3 * SILENCE_S + 2 * AGAIN_S)
             assert (await announcer.state()).prefixes == []
-            assert speaker.starts == 1 and speaker.told == [VIPS]
+            assert speaker.starts == 1 and speaker.announced == [VIPS]
             made_progress = True
-            await until(lambda: speaker.told == [VIPS, VIPS])
+            await until(lambda: speaker.announced == [VIPS, VIPS])
 
     asyncio.run(run())
     assert speaker.starts == 2
@@ -128,7 +128,7 @@ def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: P
         async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
             await announcer.announce(VIPS)
             await until(lambda: speaker.starts == 2)
-            await until(lambda: speaker.told[-1:] == [VIPS] and len(speaker.told) == 2)
+            await until(lambda: speaker.announced[-1:] == [VIPS] and len(speaker.announced) == 2)
             await asyncio.sleep(2 * AGAIN_S)
             assert (await announcer.state()).prefixes == ["192.0.2.1/32"]
 

@@ -1,4 +1,4 @@
-"""What BIRD is told, and what it says."""
+"""BIRD's configuration, and its answers."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network

@@ -1,4 +1,4 @@
-"""What ExaBGP is told."""
+"""ExaBGP's configuration, and its events."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -66,7 +66,7 @@ def notification(code: int, subcode: int, data: str) -> dict[str, object]:
     return event("notification", direction="receive", notification=said)
 
 
-def heard(*events: dict[str, object]) -> Session:
+def after(*events: dict[str, object]) -> Session:
     session = Session()
     for one in events:
         session.update(one, 7.0)
@@ -77,7 +77,7 @@ REFUSED = event("state", state="down", reason="closing connection")
 
 
 def test_a_notification_is_the_reason_and_stays_it_while_the_peer_takes_no_connection() -> None:
-    session = heard(
+    session = after(
         event("fsm", state="OPENCONFIRM"), notification(2, 2, "0x0000FDE9"),
         event("state", state="down", reason="notification received (2,2)"), event("fsm", state="ACTIVE"), REFUSED,
     )  # fmt: skip
@@ -87,17 +87,17 @@ def test_a_notification_is_the_reason_and_stays_it_while_the_peer_takes_no_conne
 
 def test_an_operators_text_is_logged() -> None:
     text = b"maintenance"
-    session = heard(notification(6, 2, "0x" + (bytes([len(text)]) + text).hex().upper()))
+    session = after(notification(6, 2, "0x" + (bytes([len(text)]) + text).hex().upper()))
     assert session.reason == 'notification received: cease: administrative shutdown ("maintenance")'
 
 
 def test_our_own_notification_is_a_reason() -> None:
-    session = heard(event("state", state="down", reason="notification sent (4,0)"))
+    session = after(event("state", state="down", reason="notification sent (4,0)"))
     assert session.reason == "notification sent: hold timer expired"
 
 
 def test_a_session_that_is_up_has_no_reason() -> None:
-    session = heard(REFUSED)
+    session = after(REFUSED)
     assert session.reason == "connection refused, closed or lost"
     session.update(event("state", state="up"), 9.0)
     assert (session.state, session.up_since, session.reason) == ("established", 9.0, "")

@@ -11,9 +11,9 @@ UP = replace(DOWN, state="established", uptime_s=1.0)
 
 def test_a_reason_is_logged_once_and_at_once() -> None:
     log = SessionLog("bird")
-    told = [line for now in range(10) for line in log.changes([REFUSED], now)]
+    lines = [line for now in range(10) for line in log.changes([REFUSED], now)]
     why = "BGP session with 10.0.1.1 (AS 64512) is not established (active): Received: Bad peer AS"
-    assert told == [(logging.WARNING, why)]
+    assert lines == [(logging.WARNING, why)]
 
 
 def test_a_new_session_has_time_and_is_then_logged_without_a_reason() -> None:

@@ -62,7 +62,7 @@ def test_fish_completes(words: tuple[str, ...], expected: set[str]) -> None:
 
 
 class Terminal:
-    """A shell that believes somebody types."""
+    """A shell that believes it is interactive."""
 
     def __init__(self, *command: str) -> None:
         ours, theirs = pty.openpty()

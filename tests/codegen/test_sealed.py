@@ -10,7 +10,7 @@ import pytest
 from lbmux.codegen import sealed
 
 DATA = bytes(range(256)) * 4
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another name": (_of_another_name, "is damaged"),
     "writable by all": (lambda path: path.chmod(0o602), "is writable by others (mode 0602)"),
     "writable by the group": (lambda path: path.chmod(0o660), "is writable by others (mode 0660)"),
-    "owner": (lambda path: os.chown(path, NOBODY, -1), f"belongs to user {NOBODY}"),
+    "owner": (lambda path: os.chown(path, OTHER_USER, -1), f"belongs to user {OTHER_USER}"),
     "link": (lambda path: (path.rename(path.with_name("a")), path.symlink_to("a")), "Too many levels"),
     "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
     "directory": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
@@ -61,7 +61,7 @@ def test_an_unusable_file_is_reported_and_replaced(name: str, kept: Path, caplog
     damage, why = DAMAGE[name]
     damage(kept)
     assert sealed.read(kept) is None and sealed.read(kept) is None
-    assert len(caplog.records) == 1  # told once
+    assert len(caplog.records) == 1  # logged once
     assert f"{kept} {why}" in caplog.text and caplog.text.strip().endswith("recompiling")
     if name != "directory":
         sealed.write(kept, DATA)

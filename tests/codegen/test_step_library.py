@@ -1,4 +1,4 @@
-"""How steps are compiled: each once, and put together anew for everyone who calls them."""
+"""How steps are compiled: each once, and linked again for every caller."""
 
 from numba import njit
 

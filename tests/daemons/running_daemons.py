@@ -84,7 +84,7 @@ def running(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon
 
 @contextlib.contextmanager
 def started(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon]:
-    """Like ``running``, and nobody has waited for it yet: several start faster at a time."""
+    """Like ``running``, but without waiting for it: several start faster at once."""
     daemon = Daemon(lab, node, program, *options)
     try:
         yield daemon
@@ -96,7 +96,7 @@ def started(lab: Lab, node: str, program: str, *options: str) -> Iterator[Daemon
 
 
 def wait_for_hosts(mux: Daemon, *hosts: str, seconds: float = 20.0) -> None:
-    """Wait until the mux has heard from these hosts, and all backends that are up are in its tables.
+    """Wait until these hosts have answered the mux, and all backends that are up are in its tables.
 
     On a busy machine even the probes of a host whose agent is ready are late at times.
     """

@@ -42,7 +42,7 @@ def to_one_mux(lab: Lab) -> None:
 
 
 def forget_path_mtus(lab: Lab) -> None:
-    """What an earlier test taught: of a path that is wider again, a host would have to be told once more."""
+    """What an earlier test left: a host would have to learn again that a path's MTU has grown."""
     for node in ("client", "mux1", *(f"host{n}" for n in HOSTS)):
         for family in ("-4", "-6"):
             lab.run(node, ["ip", family, "route", "flush", "cache"], check=True, timeout=10)

@@ -131,7 +131,7 @@ def foreign_rule() -> None:
 
 @pytest.fixture
 def stranger_rule(lab: Lab) -> Iterator[None]:
-    """Somebody else's rule, at the very priority of the agent's."""
+    """A foreign rule with the same priority as the agent's."""
     lab.inside("host1", foreign_rule)
     yield
 

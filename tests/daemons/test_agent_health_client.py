@@ -44,10 +44,10 @@ def reasons(mux: Daemon) -> dict[str, str]:
     return {line["backend"]: line["reason"] for line in ask(mux.control, "health")["health"]}
 
 
-def heard_of(mux: Daemon) -> dict[str, str]:
+def reported(mux: Daemon) -> dict[str, str]:
     """The states of those backends of which an agent spoke."""
-    told = reasons(mux)
-    return {backend: state for backend, state in states(mux).items() if "its agent: " in told[backend]}
+    why = reasons(mux)
+    return {backend: state for backend, state in states(mux).items() if "its agent: " in why[backend]}
 
 
 def configured(lab: Lab) -> None:
@@ -67,12 +67,12 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
     ):
         with server(lab, 1):
             # An agent may ask before its server listens, and say "down" first: what holds is what stays.
-            until(lambda: heard_of(mux) == {"h1": "up", "h2": "up"}, 15)
+            until(lambda: reported(mux) == {"h1": "up", "h2": "up"}, 15)
         until(lambda: states(mux) == {"h1": "down", "h2": "up"}, 15)
         assert "refused" in reasons(mux)["h1"]
         first.tell(signal.SIGKILL)
         until(lambda: "has said nothing for" in reasons(mux)["h1"], 15)
-        assert states(mux) == {"h1": "down", "h2": "up"}  # a mux that hears nothing keeps what it knew
+        assert states(mux) == {"h1": "down", "h2": "up"}  # a mux without reports keeps the known states
         with server(lab, 1), running(lab, "host1", "agent", *option):
             until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 20)
 
@@ -87,7 +87,7 @@ def test_an_agent_in_mode_local_probes_the_vip_where_the_server_has_it(lab: Lab,
         running(lab, "host3", "agent", "--mode", "local", *option),
     ):
         with lab.inside("host3", lambda: socket.create_server((VIPS[4], 80))):
-            until(lambda: heard_of(mux) == {"h3": "up"}, 15)
+            until(lambda: reported(mux) == {"h3": "up"}, 15)
         until(lambda: states(mux) == {"h3": "down"}, 15)
         assert "refused" in reasons(mux)["h3"]
 
@@ -103,7 +103,7 @@ def test_an_agent_with_another_token_is_not_believed(lab: Lab, token: Path, tmp_
     ):
         agent.wait_for("the mux has another token")
         mux.wait_for("no health from the agent at 10.1.1.2, port 6082")
-        assert states(mux)["h1"] == "down" and "nothing heard" in reasons(mux)["h1"]
+        assert states(mux)["h1"] == "down" and "no report" in reasons(mux)["h1"]
 
 
 def test_a_starting_mux_does_not_take_a_backend_with_a_dead_agent_as_up(lab: Lab, token: Path) -> None:
@@ -112,9 +112,9 @@ def test_a_starting_mux_does_not_take_a_backend_with_a_dead_agent_as_up(lab: Lab
     with running(lab, "host2", "agent", *option), server(lab, 1), server(lab, 2):
         for _ in range(2):  # the second time, too: tables in user space end with the mux
             with running(lab, "mux1", "mux", *option) as mux:
-                until(lambda mux=mux: heard_of(mux) == {"h2": "up"}, 15)
+                until(lambda mux=mux: reported(mux) == {"h2": "up"}, 15)
                 assert states(mux) == {"h1": "down", "h2": "up"}
-                assert reasons(mux)["h1"] == "not probed yet; nothing heard from its agent yet"
+                assert reasons(mux)["h1"] == "not probed yet; no report from its agent yet"
                 wait_for_rows(mux, "h2")
         with running(lab, "mux1", "mux", *option) as mux, running(lab, "host1", "agent", *option):
             until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 15)
@@ -138,7 +138,7 @@ def test_silent_connections_do_not_lock_a_mux_out(lab: Lab, token: Path, node: s
         held = silent(lab, node, 300)
         try:
             with running(lab, "mux1", "mux", *option) as mux:
-                until(lambda: heard_of(mux) == {"h1": "up"}, 5)
+                until(lambda: reported(mux) == {"h1": "up"}, 5)
             said = "is none of the configuration's `muxes`" in agent.log
             assert said == (node == "client")
         finally:
@@ -171,8 +171,8 @@ def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
         backend = {"name": "h1", "dip": "10.1.1.10", "host": "127.0.0.1"}
         service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
         service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
-        async with silent, agent_health_client.AgentHealthClient(lambda *_: None, token) as heard:
-            heard.configure(Config.model_validate({"services": [service]}))
+        async with silent, agent_health_client.AgentHealthClient(lambda *_: None, token) as client:
+            client.configure(Config.model_validate({"services": [service]}))
             async with asyncio.timeout(10):
                 while connected < 4:
                     await asyncio.sleep(0.01)

@@ -68,7 +68,7 @@ class Mux(Inside):
 
 @pytest.fixture(scope="module", autouse=True)
 def walk_is_compiled() -> None:
-    """So that where nobody is to be made to speak, somebody could have been in the time that is waited."""
+    """Wait long enough for a probe to be sent, to show that none is."""
     mux = Mux()
     mux.ports_at_h1(range(40000, 40020))
     assert mux.prompted(1)

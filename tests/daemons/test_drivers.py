@@ -223,7 +223,7 @@ def test_a_connection_outlives_agent_and_mux(lab: Lab, limit: int, number: signa
         assert exchanged(client, accepted, b"before")
         for daemon in (mux, agent):
             daemon.end(number)
-        assert exchanged(accepted, client, b"while nobody is there")
+        assert exchanged(accepted, client, b"without a daemon")
         lab.write_config(configuration(echo) | {"flows": {"limit": limit}})
         with running(lab, "host1", "agent", *XDP) as later, running(lab, "mux1", "mux", *XDP):
             assert runtime(later)[2] == (limit == 1 << 18)

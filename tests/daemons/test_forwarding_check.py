@@ -39,7 +39,7 @@ def can_forward(pair: Pair, driver: Any, insists: bool = False) -> ForwardingChe
         return ForwardingCheck(ring, driver, insists)
 
 
-def made_anew(pair: Pair) -> None:
+def recreate(pair: Pair) -> None:
     def again(ip: Any, index: int) -> None:
         ip.link("del", index=index)
         ip.link("add", ifname="a0", kind="veth", peer={"ifname": "a1"})
@@ -58,7 +58,7 @@ def test_an_interface_that_is_down_or_of_another_making_is_not_able(
     assert not pair.inside("a", able_to_forward)
     pair.set_link("a", state="up")
     until(lambda: pair.inside("a", able_to_forward))
-    made_anew(pair)
+    recreate(pair)
     until(lambda: pair.inside("a", lambda: is_up("a0")))
     with caplog.at_level(logging.ERROR):
         assert [pair.inside("a", able_to_forward) for _ in range(3)] == [False] * 3

@@ -33,7 +33,7 @@ def echo(sock: socket.socket, host: int) -> None:
 def test_9000_bytes_there_and_back(lab: Lab, family: int, options: tuple[str, ...]) -> None:
     """In fragments of the inner packet, and for IPv4 of the outer ones too: they fill the client's link.
 
-    IPv6 fragments that do not fit cannot be cut: the client hears of it by its first datagram, and sends smaller ones.
+    IPv6 fragments cannot be fragmented again: the client gets an error for its first datagram, and sends smaller ones.
     """
     with (
         balanced(lab, options=options) as mux,

@@ -85,7 +85,7 @@ def unacknowledged(end: socket.socket) -> int:
 
 
 def pushed(client: socket.socket, server: socket.socket) -> None:
-    """The server speaks, the client hears it."""
+    """The server sends, the client receives it."""
     server.sendall(b"pushed")
     assert client.recv(6) == b"pushed"
 
@@ -160,7 +160,7 @@ def test_an_entry_that_is_pushed_out_comes_back_with_the_next_reply(lab: Lab, dr
     configure(lab, PORT, idle=SHORT)
     with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
         first.tell(signal.SIGSTOP)
-        time.sleep(3 * SHORT_S)  # nobody keeps the entry
+        time.sleep(3 * SHORT_S)  # no agent keeps the entry
         server.sendall(b"pushed")
         first.tell(signal.SIGCONT)
         assert client.recv(6) == b"pushed"

@@ -106,7 +106,7 @@ def test_all_seem_dead_and_the_watermark_keeps_them(lab: Lab) -> None:
 @pytest.mark.skipif(find_spec("exabgp") is None, reason="ExaBGP is not installed")
 def test_the_only_mux_never_withdraws_a_vip_for_health(lab: Lab) -> None:
     dead = web(kind="tcp") | {"on_no_backend": "withdraw"}
-    with balanced(lab, options=("--bgp-peer", "10.0.1.1"), services=[dead]) as mux:  # nobody serves
+    with balanced(lab, options=("--bgp-peer", "10.0.1.1"), services=[dead]) as mux:  # no server
 
         def is_last_resort() -> bool:
             said = ask(mux.control, "bgp")

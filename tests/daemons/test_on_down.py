@@ -77,11 +77,11 @@ def test_no_connection_is_reset_while_all_hosts_are_silent(lab: Lab, kernel: boo
 
 @DRIVERS
 def test_with_rehash_another_host_gets_the_packets_of_a_dead_ones_clients(lab: Lab, kernel: bool) -> None:
-    """And answers for itself: its kernel resets what it does not know, and no connection is taken from anybody."""
+    """The host answers for itself: its kernel resets unknown connections, and no other connection breaks."""
     with first_host_dead(lab, kernel, web(kind="tcp") | {"on_down": "rehash"}) as (mux, lost, kept):
         with Wire(lab, "host2") as wire:
-            lost.sendall(b"anybody?")
-            assert any(b"anybody?" in frame for frame in wire.frames(100, 0.5))
+            lost.sendall(b"hello?")
+            assert any(b"hello?" in frame for frame in wire.frames(100, 0.5))
         with pytest.raises(ConnectionResetError):
             lost.recv(100)
         echo(kept)

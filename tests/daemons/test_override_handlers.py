@@ -126,5 +126,5 @@ def test_a_refused_override_says_why_and_changes_nothing(lab: Lab) -> None:
             assert done.returncode == 1 and why in done.stderr, done
         done = tell(mux, "drain", "h1", "--control", str(agent(lab, 1)))
         assert done.returncode == 1 and "drain: is for muxes" in done.stderr
-        assert done.stdout == f"{mux.control}: web/h1: draining: by command\n"  # told all the same
+        assert done.stdout == f"{mux.control}: web/h1: draining: by command\n"  # reported nevertheless
         assert states(mux) == {"h1": "draining", "h2": "up"}

@@ -27,7 +27,7 @@ def without_backends(lab: Lab, options: tuple[str, ...], action: str, **more: An
 
 
 def outcome(lab: Lab, family: int, protocol: str, timeout_s: float = 3.0) -> str:
-    """What a client's socket hears."""
+    """Return what a client's socket receives."""
     with client_socket(lab, family, protocol) as sock:
         sock.settimeout(timeout_s)
         try:

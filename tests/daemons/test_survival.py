@@ -33,7 +33,7 @@ SENDER, MUX = "10.9.0.1", "10.9.0.2"
 
 
 def topology() -> Topology:
-    """One who sends and to whom all backends' packets come, and a mux."""
+    """A peer that sends and receives the packets of all backends, and a mux."""
     nodes = (Node("sender", "client"), Node("mux1", "mux", routes=(Route("10.1.0.0/16", (SENDER,)),)))
     ports = Port("sender", "eth0", f"{SENDER}/24", {"gro": False}, takes_xdp=True), Port("mux1", "eth0", f"{MUX}/24")
     return Topology("survival", nodes, (Link(*ports),), with_backends(2))
@@ -107,7 +107,7 @@ def test_flows_keep_their_backends_though_the_file_has_changed(lab: Lab, limit: 
 
 @pytest.mark.parametrize("limit", [4096, 65536], ids=["same-sizes", "other-sizes"])
 def test_a_next_hop_that_the_kernel_has_forgotten_meanwhile(lab: Lab, limit: int) -> None:
-    """As nobody but the kernel's program uses it, it may go; ARP asks for it again."""
+    """Only the kernel program uses the entry, so it may expire; ARP resolves it again."""
 
     def forget() -> None:
         with IPRoute() as ip:
@@ -242,7 +242,7 @@ def test_a_pinned_link_of_a_removed_interface_is_not_reused(lab: Lab) -> None:
 
 
 def connect(mux_namespace: str) -> None:
-    """The link anew, under the same names."""
+    """Create the link again, under the same names."""
     with IPRoute() as ip:
         ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth0", "net_ns_fd": mux_namespace})
     configure(f"{SENDER}/24")

@@ -229,7 +229,7 @@ def test_traces_and_captures_both_ways_of_an_agent(lab: Lab, driver: str, tmp_pa
     with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
         mux.wait_for(READY["mux"], START_S)
         agent.wait_for(READY["agent"], START_S)
-        # Nobody listens at the backend: its host answers with a reset.
+        # The backend's host has no listener and answers with a reset.
         came, reply = trace(lab, agent, ["-n", "2", f"host {CLIENT} and port 4700"], [syn(4699), syn(4700)])
         for options in ([], ["--inner"]):
             capture(lab, agent, tmp_path / f"x{len(options)}", ["-n", "2", *options, "port 4800"], [syn(4800)])

@@ -18,7 +18,7 @@ ICMP_OF_CLIENT = f"icmp and src host {CLIENT}"
 
 @DRIVERS
 def test_traces_a_ping_and_its_answer(lab: Lab, driver: str, tmp_path: Path) -> None:
-    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
+    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"payload!")
     with mux_with(lab, driver) as mux:
         (frame,) = trace(lab, mux, ["-n", "1", ICMP_OF_CLIENT], [ping])
         capture(lab, mux, tmp_path / "x", ["-n", "1", ICMP_OF_CLIENT], [ping])
@@ -85,7 +85,7 @@ def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> 
 def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp_path: Path) -> None:
     """And not what waits, nor what is answered."""
     file = tmp_path / "x.pcapng"
-    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"to whom?")
+    ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"payload!")
     about_nothing = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=99))
     _, last = map(bytes, fragment(IP(src=CLIENT, dst=VIP, id=81) / UDP(sport=4850, dport=53) / bytes(2000), 1400))
     over = bytes(IP(src=CLIENT, dst=VIP, id=81, proto=17, frag=180) / bytes(64))

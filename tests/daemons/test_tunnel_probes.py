@@ -1,4 +1,4 @@
-"""Probes that go through the tunnel: what they find of servers, agents and the way there, and whom they reach."""
+"""Probes through the tunnel: faults of servers, agents and paths that they find, and the backends that they reach."""
 
 import contextlib
 import json

@@ -66,7 +66,7 @@ def server(lab: Lab, n: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def knocking(lab: Lab) -> Iterator[None]:
-    """A client that opens connections all the time, whether anybody answers or not."""
+    """A client that opens connections all the time, whether it gets answers or not."""
     ended = threading.Event()
 
     def knock() -> None:

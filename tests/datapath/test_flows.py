@@ -158,7 +158,7 @@ def test_a_flow_of_a_backend_that_is_gone_goes_to_another() -> None:
 
 
 def test_a_flow_whose_backend_s_row_has_a_new_owner_is_not_used() -> None:
-    """The row lives, but for somebody else: its generation tells."""
+    """The row is in use for another backend: its generation differs."""
     machine, frame = mux(slots=(0,)), clients(1)
     send(machine, frame)
     machine.tables.backends[0]["generation"] = 1

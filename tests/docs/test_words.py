@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -12,9 +13,16 @@ from tests.docs.pages import PAGES, ROOT, TUTORIAL
 
 WORDS = Path(__file__).with_name("old_words.yaml")
 OLD = yaml.safe_load(WORDS.read_text())
-EXEMPT = {"CHANGELOG.md", str(WORDS.relative_to(ROOT))}
+EXEMPT = {"CHANGELOG.md", str(WORDS.relative_to(ROOT)), str(Path(__file__).relative_to(ROOT))}
 """What has to name the old words."""
 TEXT = {".py", ".md", ".yaml", ".yml", ".json", ".service", ".js", ".html", ".css", ".cfg", ".toml", ".8", ".5", ""}
+NEVER = re.compile(r"\b(anew|nobody|somebody|whom)\b", re.IGNORECASE)
+"""Words that no text of the tree has; a test's name has none of the next either."""
+NOT_IN_TEST_NAMES = re.compile(
+    r"(^|_)(told|heard|hears|gets_on|goes_on|mended|is_said|are_said)(_|$)|(?<!there)_(is|are)_(no|none)(?!_longer)(_|$)"
+)
+FRAGMENT = re.compile(r"(Of|By|As|To|In|Less|Likewise)\b")
+"""How a docstring does not begin."""
 STILTED = re.compile(r"\b(anew|nobody|somebody|gets on|hears of|so many|mend|at hand|stands in for)\b", re.IGNORECASE)
 
 
@@ -24,10 +32,22 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed if name and name not in EXEMPT and Path(name).suffix in TEXT]
 
 
+@cache
+def texts() -> dict[Path, str]:
+    return {path: path.read_text(errors="replace") for path in tracked() if path.is_file()}
+
+
 def defined(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name.strip("_")
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """Yield the texts of all statements that are only a string: of modules, classes, functions and attributes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value.strip()
 
 
 def plain(text: str) -> str:
@@ -52,9 +72,45 @@ def test_no_name_is_an_old_one() -> None:
 
 def test_no_text_has_an_old_phrase() -> None:
     phrases = [plain(phrase) for phrase in OLD["phrases"]]
-    texts = {path: plain(path.read_text(errors="replace")) for path in tracked() if path.is_file()}
+    plain_texts = {path: plain(text) for path, text in texts().items()}
     found = [
-        f"{path.relative_to(ROOT)}: {phrase}" for path, text in texts.items() for phrase in phrases if phrase in text
+        f"{path.relative_to(ROOT)}: {phrase}"
+        for path, text in plain_texts.items()
+        for phrase in phrases
+        if phrase in text
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_text_has_an_old_label() -> None:
+    labels = re.compile(rf"\b({'|'.join(OLD['labels'])})\b")
+    found = [f"{path.relative_to(ROOT)}: {label}" for path, text in texts().items() for label in labels.findall(text)]
+    assert not found, "\n".join(found)
+
+
+def test_no_text_has_a_word_that_an_engineer_would_not_say() -> None:
+    found = [f"{path.relative_to(ROOT)}: {word}" for path, text in texts().items() for word in NEVER.findall(text)]
+    assert not found, "\n".join(found)
+
+
+def test_no_test_has_a_riddle_for_a_name() -> None:
+    sources = [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
+    names = [(path, name) for path in sources for name in defined(path.read_text()) if name.startswith("test_")]
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, name in names
+        if NOT_IN_TEST_NAMES.search(name) or NEVER.search(name.replace("_", " "))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_docstring_begins_as_a_fragment() -> None:
+    sources = [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(ROOT / "lbmux")]
+    found = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in sources
+        for text in docstrings(path.read_text())
+        if FRAGMENT.match(text)
     ]
     assert not found, "\n".join(found)
 

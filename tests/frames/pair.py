@@ -31,7 +31,7 @@ class Pair:
         return namespaces.inside(self._name + node, work)
 
     def netlink(self, node: str, work: Callable[[Any, int], Result]) -> Result:
-        """Do something with pyroute2 in a node, which is told the index of the node's interface."""
+        """Call ``change`` with pyroute2 in a node and the index of the node's interface."""
 
         def inside() -> Result:
             with IPRoute() as ip:

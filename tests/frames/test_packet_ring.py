@@ -128,7 +128,7 @@ def test_frames_stay_in_order_while_the_ring_goes_round(wire: socket.socket, rin
 
 @pytest.mark.root
 def test_each_frame_of_a_batch_has_its_own_time(wire: socket.socket, ring: PacketRing) -> None:
-    """Also where the ring begins anew within the batch."""
+    """Also where the ring wraps around within the batch."""
     batch, places = Batch(), ring.frames
     for value in range(places - 3):
         wire.send(frame(value))

@@ -43,7 +43,7 @@ def _cut(state, arena):  # type: ignore[no-untyped-def]
 
 
 def pieces(frame: bytes, kind: int, size: int, transport: int, flags: int = NEEDS_CHECKSUM) -> list[bytes] | None:
-    """What a super-frame is cut into; None where it is not understood."""
+    """Return the segments of a super-frame, or None if it cannot be segmented."""
     state, arena = np.zeros(1, SUPER), np.zeros(ARENA_BYTES, np.uint8)
     memory = np.frombuffer(frame + bytes(64), np.uint8).copy()
     at = np.uint64(state.ctypes.data)

@@ -83,7 +83,7 @@ def test_more_packets_than_the_batch_holds_come_in_order(tun: Tun, udp: socket.s
     for value in range(3 * CAPACITY):
         udp.sendto(bytes([value]), (BEYOND, 5000))
     assert [data[-1] for data in receive(tun, 3 * CAPACITY)] == list(range(3 * CAPACITY))
-    assert tun.receive(Batch(CAPACITY)) == 0, "nothing waits, and nobody is held up"
+    assert tun.receive(Batch(CAPACITY)) == 0, "no frame waits, and the call does not block"
 
 
 def test_headroom_before_each_frame_may_be_written(tun: Tun, udp: socket.socket) -> None:

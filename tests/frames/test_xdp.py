@@ -60,7 +60,7 @@ def generations(pair: Pair) -> list[Path]:
 
 
 def attached_program(pair: Pair) -> int | None:
-    """The id of the interface's XDP program, as the kernel tells anybody."""
+    """Return the id of the interface's XDP program, as the kernel reports it."""
 
     def ask(ip, index):  # type: ignore[no-untyped-def]
         return ip.get_links(index)[0].get_attr("IFLA_XDP").get_attr("IFLA_XDP_PROG_ID")

@@ -22,7 +22,7 @@ def test_the_corpus_is_judged_alike(kernel: bool) -> None:
 
 
 def test_the_corpus_has_more_than_the_seeds() -> None:
-    """And the seeds among it, so that a fuzzer that starts anew has them."""
+    """The corpus has the seeds too, so that a new fuzzer has them."""
     held = {path.read_bytes() for path in CORPUS}
     seeds = {bytes([way]) + frame for way, frame in frames()}
     assert len(held) > len(seeds)

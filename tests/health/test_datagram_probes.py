@@ -12,7 +12,7 @@ from tests.frames.pair import Pair
 from tests.health.servers import datagram_server, probe
 
 OTHER, SILENT, UNROUTED = (IPv4Address(text) for text in ("10.9.0.2", "10.9.0.77", "192.0.2.77"))
-"""Of a Pair's other end, of nobody on its link, and beyond its link."""
+"""Addresses: a Pair's other end, an unused one on its link, and one beyond its link."""
 
 
 def against(answers: Callable[[bytes], list[bytes]], **settings: Any) -> tuple[bool, str]:

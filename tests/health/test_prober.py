@@ -104,13 +104,13 @@ def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_ea
         tracker, settled, down = BackendTracker(tmp_path / "orders"), asyncio.Event(), asyncio.Event()
         tracker.configure(config)
 
-        def heard(key: BackendKey, healthy: bool, reason: str) -> None:
+        def record(key: BackendKey, healthy: bool, reason: str) -> None:
             if tracker.record(key, healthy, reason) and len(tracker.down) == MANY:
                 down.set()
             if not settled.is_set() and not tracker.unprobed():
                 settled.set()
 
-        async with Prober(heard, is_known=tracker.was_probed) as prober:
+        async with Prober(record, is_known=tracker.was_probed) as prober:
             prober.configure(config)
             await asyncio.wait_for(settled.wait(), 10)
             silent_since = asyncio.get_running_loop().time()

@@ -82,7 +82,7 @@ main()
 
 
 def test_a_packet_loop_that_raises_is_withdrawn_and_comes_back(lab: Lab, tmp_path: Path) -> None:
-    """The event loop goes on: it is the packets that nobody forwards any more."""
+    """The event loop runs, but packets are no longer forwarded."""
     flag, control = tmp_path / "broken", tmp_path / "mux.sock"
     options = ["mux", "-c", str(lab.config), "-i", "eth0", "--driver", "packet", "--control", str(control)]
     options += ["--bgp-peer", PEER["mux1"], "--bgp-speaker", "bird", "--drain", "0.1"]

@@ -49,11 +49,11 @@ def test_two_muxes_are_two_next_hops_until_one_stops_or_is_killed(lab: Lab, spea
         said = ask(one.control, "bgp")
         assert said["prefixes"] == [f"{VIP}/32"] and said["speaker"] == speaker
         assert [(n["state"], n["prefixes"]) for n in said["neighbours"]] == [("established", 1)]
-        told = lab.run(
+        received = lab.run(
             "router", ["/usr/sbin/birdc", "-s", str(lab.directory / "router/bird.ctl"), "show", "route", "all"],
             capture_output=True, text=True,
         ).stdout  # fmt: skip
-        assert "BGP.med: 7" in told and "(64512,9)" in told
+        assert "BGP.med: 7" in received and "(64512,9)" in received
         took_s = []
         for _ in range(SEVERAL):
             with announcing(lab, "mux2", speaker, *attributes) as two:  # alike, or the router takes the better alone

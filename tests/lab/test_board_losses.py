@@ -13,7 +13,7 @@ from tests.lab.measured import broken, measured, needs
 @needs("bird")
 @needs("haproxy")
 def test_connections_of_a_dead_host_are_reset_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody answers for it, so it is the mux that tells the clients."""
+    """No host answers for it, so the mux resets the clients."""
     (found,) = measured(capsys, "facebook", "kill-host", "--seconds", "3").values()
     assert 0 < found["broken"] == found["own"] < 60
     assert found["reasons"].get("Connection reset by peer") == found["broken"]

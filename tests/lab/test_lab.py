@@ -43,7 +43,7 @@ def lbmux(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def fresh() -> Lab:
-    """A lab that is not up yet, under a name that nobody has."""
+    """A lab that is not up yet, under an unused name."""
     return Lab(ananta(), f"t{os.getpid()}x{next(_numbers)}")
 
 
@@ -199,7 +199,7 @@ def test_exec_passes_output_and_exit_code(network: Lab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nobody", "true"), "lbmux: nobody: no such node; nodes are client, router,"),
+        (("absent", "true"), "lbmux: absent: no such node; nodes are client, router,"),
         (("client", "no-such-command"), "lbmux: client: no-such-command: not found"),
     ],
 )
@@ -302,7 +302,7 @@ def test_a_namespace_that_was_there_before_is_refused_and_stays(lab: Lab) -> Non
 def test_a_lab_cut_off_half_way_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(namespaces, "_address_and_route", lambda node: os.kill(os.getpid(), signal.SIGINT))
-        patched.setattr(lab, "down", lambda: False)  # as after kill -9: nobody tidies up
+        patched.setattr(lab, "down", lambda: False)  # as after kill -9: nothing is cleaned up
         lab.up(programs=False)
     again = Lab(ananta(), lab.name)
     assert namespaces.exists(again.namespace("client")) and not again.is_up

@@ -39,7 +39,7 @@ def up(system: str) -> Iterator[Lab]:
 
 
 def answering(lab: Lab, connections: int = 24) -> set[str]:
-    """Who answers new connections of the client; a connection that fails is answered by nobody, whose name is empty."""
+    """Return the names of the servers that answer new connections, or an empty name for a connection that fails."""
     with traffic(lab, "client", VIP, ECHO_PORT, "--connections", str(connections)) as client:
         return {one["backend"] for one in client.first["connections"]}
 

@@ -33,16 +33,16 @@ NUD_PERMANENT, IFA_F_NODAD = 0x80, 2
 
 
 class Watch:
-    """NextHops in node b, and what was told last of each destination."""
+    """NextHops in node b, and the last report for each destination."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self.told: dict[Address, NextHop | None] = {}
-        self.hops = NextHops(self.told.__setitem__)
+        self.reported: dict[Address, NextHop | None] = {}
+        self.hops = NextHops(self.reported.__setitem__)
 
     async def until(self, destination: Address, holds: Callable[[NextHop | None], bool], seconds: float = 8.0) -> Any:
         deadline = time.monotonic() + seconds
-        while not holds(hop := self.told.get(destination)):
+        while not holds(hop := self.reported.get(destination)):
             assert time.monotonic() < deadline, f"{destination}: still {hop}"
             await asyncio.sleep(0.01)
         return hop
@@ -145,7 +145,7 @@ def test_ipv6_neighbours_are_resolved_as_well(run: Run, destination: str, route:
 def test_a_host_without_a_route_is_found_once_there_is_one(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(watch: Watch) -> None:
         await watch.hops.watch([BEHIND])
-        assert BEHIND not in watch.told
+        assert BEHIND not in watch.reported
         assert caplog.messages == [f"no route to host {BEHIND}: Network is unreachable"]
         watch.route(gateway=str(PEER))
         await watch.known(BEHIND)
@@ -188,7 +188,7 @@ def test_an_absent_neighbour_is_solicited_until_it_appears(run: Run) -> None:
     async def scenario(watch: Watch) -> None:
         await watch.hops.watch([late])
         await asyncio.sleep(3.5)  # three probes, and the kernel gives up
-        assert late not in watch.told
+        assert late not in watch.reported
         watch.pair.netlink("a", lambda ip, index: ip.addr("add", index=index, address=str(late), prefixlen=24))
         assert (await watch.known(late)).destination_mac == watch.mac("a")
 
@@ -216,7 +216,7 @@ def test_the_mtu_is_the_routes_or_else_the_links(run: Run) -> None:
         assert [(await watch.known(host)).mtu for host in (PEER, BEHIND)] == [1500, 1400]
         watch.pair.set_link("b", mtu=9000)
         await watch.until(PEER, lambda hop: hop is not None and hop.mtu == 9000)
-        assert watch.told[BEHIND] is not None and watch.told[BEHIND].mtu == 1400
+        assert watch.reported[BEHIND] is not None and watch.reported[BEHIND].mtu == 1400
 
     run(scenario)
 
@@ -226,7 +226,7 @@ def test_an_address_of_our_own_has_no_next_hop(run: Run) -> None:
     async def scenario(watch: Watch) -> None:
         await watch.hops.watch([OURS, PEER])
         await watch.known(PEER)
-        assert OURS not in watch.told
+        assert OURS not in watch.reported
 
     run(scenario)
 
@@ -238,10 +238,10 @@ def test_a_destination_that_is_no_longer_watched_is_not_reported(run: Run) -> No
         await watch.hops.watch([PEER, BEHIND])
         await watch.known(BEHIND)
         await watch.hops.watch([PEER])
-        watch.told.clear()
+        watch.reported.clear()
         watch.neighbour(str(PEER), SECOND_MAC)
         await watch.known(PEER)
-        assert BEHIND not in watch.told
+        assert BEHIND not in watch.reported
 
     run(scenario)
 
@@ -287,7 +287,7 @@ def test_after_lost_events_everything_is_read_again(run: Run, caplog: pytest.Log
                 ip.neigh("replace", dst="10.9.0.99", ifindex=index, lladdr=mac, state=NUD_PERMANENT)
 
         watch.pair.netlink("b", flood)
-        watch.neighbour(str(PEER), SECOND_MAC)  # of this no event can be heard
+        watch.neighbour(str(PEER), SECOND_MAC)  # this causes no event
         go_on.set()
         for host in (PEER, BEHIND):
             await watch.until(host, lambda hop: hop is not None and hop.destination_mac == mac_to_int(SECOND_MAC))

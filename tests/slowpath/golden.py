@@ -42,17 +42,17 @@ def read(packet: Any) -> Packet:
 
 
 def dissect(data: bytes) -> Any:
-    """As scapy reads it, having checked the checksums by making them anew."""
+    """Parse with scapy, and check the checksums by computing them again."""
     kind = IP if data[0] >> 4 == 4 else IPv6
     found = kind(data)
-    anew = kind(data)
-    for layer in (anew, *anew.iterpayloads()):
+    rebuilt = kind(data)
+    for layer in (rebuilt, *rebuilt.iterpayloads()):
         if layer.name.endswith("in ICMP") or layer.name.startswith("ICMPv6 Extension"):
             break  # what is quoted has the checksums that it had
         for name in ("chksum", "cksum"):
             if name in layer.fields:
                 del layer.fields[name]
-    assert bytes(anew) == data, "checksum"
+    assert bytes(rebuilt) == data, "checksum"
     return found
 
 

@@ -316,7 +316,7 @@ def test_an_error_about_an_address_that_is_not_a_vip_is_ignored() -> None:
 
 @pytest.mark.parametrize(("quoted", "learned"), [(28, 1280), (40, 1280), (44, 552), (528, 552)])
 def test_a_short_quote_lowers_the_mtu_to_the_floor_only(quoted: int, learned: int) -> None:
-    """Of an eight-byte quote, and of one that ends before the ports, nobody can say that it was sent."""
+    """A quote of eight bytes, or one that ends before the ports, does not prove that the packet was sent."""
     case = Case()
     case.arrive(outer_error(case, mtu=68, quoted=quoted))
     assert list(case.slow.mtus.known(0.0).values()) == [learned]

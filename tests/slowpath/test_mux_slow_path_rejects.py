@@ -1,4 +1,4 @@
-"""What a client is told of a service that has no backend: a TCP reset, ICMP port unreachable, or nothing."""
+"""Answers to a client of a service without a backend: a TCP reset, ICMP port unreachable, or none."""
 
 from typing import Any
 

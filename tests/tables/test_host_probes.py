@@ -47,7 +47,7 @@ def test_an_agent_answers_for_each_of_its_vips() -> None:
 def test_a_service_that_has_the_port_itself_answers_where_it_is() -> None:
     given = config(service("dns"), service("any", "tcp", "any", hosts=(1,)))
     assert probe_services(given, served(given)) == ()
-    assert list(probe_paths(given, (4,))) == [HOST], "at the other host nobody would answer"
+    assert list(probe_paths(given, (4,))) == [HOST], "the other host would not answer"
 
 
 def test_an_agents_tables_have_the_port_and_the_same_services() -> None:

@@ -171,5 +171,5 @@ def test_the_previous_table_is_dropped_if_it_does_not_fit() -> None:
     try:
         mux.load(config(web(1, 2, 3, 4)))
     except TableError:
-        pytest.fail("a table that nobody needs was in the way")
+        pytest.fail("a table that is no longer used took the space")
     assert Counter(mux.send(range(300))).keys() == {1, 2, 3, 4}

@@ -30,7 +30,7 @@ def test_drivers_leave_the_headroom_that_the_data_path_takes() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 300])
 def test_a_batch_of_any_size(count: int) -> None:
-    """The last frames of a batch have nobody to be anticipated."""
+    """The last frames of a batch have no frame to prefetch for."""
     batch = Frames([Craft(source_port=1 + at).frame() for at in range(count)])
     mux().worker.forward(batch, 1)
     assert (batch.verdict == Verdict.FORWARDED).all()

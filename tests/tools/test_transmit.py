@@ -54,7 +54,7 @@ def test_packets_per_second() -> None:
 
 
 def cable() -> socket.socket:
-    """Inside a namespace: a veth pair without IPv6, so that nobody else talks on it; what reads its far end."""
+    """Inside a namespace: a veth pair without IPv6, so that it carries no other traffic; a reader of its far end."""
     namespaces.set_sysctls({"net.ipv6.conf.default.disable_ipv6": "1"})
     with IPRoute() as route:
         route.link("add", ifname="near", kind="veth", peer={"ifname": "far"})

@@ -24,14 +24,14 @@ FRAME = np.zeros(60, np.uint8)
 
 
 class Loop:
-    """Whom it was told of, as a packet loop is."""
+    """A packet loop: it records the trace hub that was switched on, or None."""
 
     def __init__(self) -> None:
         self.tables = Inside(CONFIG)
-        self.told: list[TraceHub | None] = []
+        self.switched: list[TraceHub | None] = []
         snapshot: Snapshot = self.tables.snapshot
         self.trace_hub = TraceHub(
-            lambda: snapshot, self.told.append, Driver("mux", "eth0", snapshot.tables, 0, "packet")
+            lambda: snapshot, self.switched.append, Driver("mux", "eth0", snapshot.tables, 0, "packet")
         )
         self.counted = snapshot.tables.verdicts[0]["packets"]
 
@@ -67,12 +67,12 @@ def test_a_loop_is_not_asked_once_all_were_looked_at_and_again_after_a_pause(loo
     with watched(loop) as (runner, answer):
 
         async def busy() -> None:
-            assert [loop.batch(FRAMES_A_SECOND - 100), loop.told] == [FRAMES_A_SECOND - 100, [loop.trace_hub]]
+            assert [loop.batch(FRAMES_A_SECOND - 100), loop.switched] == [FRAMES_A_SECOND - 100, [loop.trace_hub]]
             looked_at.append(loop.batch(256))  # 100, and what the time since has brought
-            assert 100 <= looked_at[0] < 256 and loop.told == [loop.trace_hub, None]
+            assert 100 <= looked_at[0] < 256 and loop.switched == [loop.trace_hub, None]
             loop.counted[Verdict.FORWARDED] += 3000  # meanwhile, unasked
             await asyncio.sleep(1.5 * PAUSE_S)
-            assert loop.told == [loop.trace_hub, None, loop.trace_hub]
+            assert loop.switched == [loop.trace_hub, None, loop.trace_hub]
 
         runner.run(busy())
         said = runner.run(answer())
@@ -86,10 +86,10 @@ def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begi
             loop.batch(2 * FRAMES_A_SECOND)
             second = loop.trace_hub.watch(Trace())
             await anext(second)
-            assert loop.told == [loop.trace_hub, None]
+            assert loop.switched == [loop.trace_hub, None]
             await second.aclose()
             await asyncio.sleep(1.5 * PAUSE_S)
-            assert loop.told == [loop.trace_hub, None, loop.trace_hub]
+            assert loop.switched == [loop.trace_hub, None, loop.trace_hub]
             loop.batch(2 * FRAMES_A_SECOND)
 
         runner.run(busy())
@@ -98,4 +98,4 @@ def test_a_second_watcher_does_not_end_the_pause_nor_the_last_one_s_leaving_begi
         await asyncio.sleep(1.5 * PAUSE_S)
 
     asyncio.run(quiet())
-    assert loop.told[-1] is None
+    assert loop.switched[-1] is None

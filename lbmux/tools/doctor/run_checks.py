@@ -54,7 +54,7 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
     "host": (kernel_checks.reverse_path, vip_checks.arp_silence, route_checks.replies, kernel_checks.wrong_checksums,
     flow_entries.held),
 }  # fmt: skip
-"""By role, in the order of the report: causes before their consequences."""
+"""The checks of each role in the order of the report: causes before their consequences."""
 
 
 def examine(node: NodeState) -> Iterator[Finding]:

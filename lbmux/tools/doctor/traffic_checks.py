@@ -33,7 +33,7 @@ VERDICTS: Mapping[str, tuple[State, str, str]] = {
     ),
     "out_of_table": ("fault", "met an index beyond its table", "a bug in lbmux: save the counters and report it"),
 }  # fmt: skip
-"""By verdict: severity, what happened to the packets, and a hint."""
+"""Maps a verdict to severity, what happened to the packets, and a hint."""
 
 
 def verdicts(node: NodeState) -> Iterator[Finding]:

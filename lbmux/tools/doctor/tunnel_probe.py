@@ -91,9 +91,9 @@ class Answer:
 
 
 Targets = Mapping[int, Target]
-"""By the port that their probe comes from."""
+"""Targets by the source port of their probe."""
 Sent = Mapping[int, bytes]
-"""The outer packets, likewise."""
+"""Outer packets by the source port of their probe."""
 ERRORS: dict[tuple[int, int, int], tuple[str, str]] = {
     (4, icmp.UNREACHABLE, icmp.NETWORK): ("unreachable", "network unreachable"),
     (4, icmp.UNREACHABLE, icmp.HOST): ("unreachable", "host unreachable"),
@@ -127,9 +127,9 @@ class Wire:
         self._in = [stack.enter_context(listening_socket(version)) for version in versions]
 
     def send(self, frame: bytes, interface: int, target: Target) -> None:
-        """By the kernel's routes; a frame without an outer header, which only the MAC address leads, as it is.
+        """Send by the kernel's routes, or as a frame if there is no outer header or a local firewall blocks the packet.
 
-        So is one that a firewall of this machine forbids: the mux's frames pass it by.
+        A frame without an outer header depends on its MAC address. The mux's own frames bypass the firewall.
         """
         if target.kind != "direct":
             try:

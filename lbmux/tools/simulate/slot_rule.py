@@ -37,7 +37,7 @@ SETTINGS = np.dtype(
 """A policy as numbers (flow_policies.Policy says what they mean)."""
 SLOT = np.dtype([("current", "i4"), ("base", "i4"), ("marked", "u1"), ("marked_at", "f8")], align=True)
 ENTRY = np.dtype([("target", "i4"), ("kind", "u1"), ("closing", "u1"), ("seen", "f8")], align=True)
-"""Of one flow; without an entry the target is NONE."""
+"""The entry of one flow; without an entry the target is NONE."""
 SETTLED, DEVIATING = 2, 3
 """Marks during a sweep: settled without an entry that deviates, and with one."""
 

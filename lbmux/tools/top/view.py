@@ -1,4 +1,4 @@
-"""What `lbmux top` shows of the readings, and how keys change it.  Pure code without a terminal."""
+"""The state of `lbmux top`: what it shows of the readings, and how keys change that. It needs no terminal."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -51,7 +51,7 @@ def test_json_is_the_daemons_answer_with_its_version(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("reasons", "what", "told"),
+    ("reasons", "what", "message"),
     [
         (OF_A_MUX, "bgp", "to announce its VIPs, start it with --bgp-peer ADDRESS"),
         (OF_AN_AGENT, "bgp", "use --control with the socket of a mux or an edge"),
@@ -60,12 +60,12 @@ def test_json_is_the_daemons_answer_with_its_version(tmp_path: Path, capsys: pyt
     ],
 )
 def test_a_daemon_without_bgp_says_what_to_do(
-    reasons: dict[Kind, str], what: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reasons: dict[Kind, str], what: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(tmp_path / "lbmux.sock", refuse_requests(reasons)):
         assert run(["show", what, "--control", str(tmp_path / "lbmux.sock")]) == 1
     error = capsys.readouterr().err
-    assert told in error and "unknown command" not in error
+    assert message in error and "unknown command" not in error
 
 
 def test_a_refusal_takes_any_arguments() -> None:

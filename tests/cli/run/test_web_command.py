@@ -1,4 +1,4 @@
-"""`lbmux web` as a process: where it listens, and whom it asks for a token."""
+"""`lbmux web` as a process: where it listens, and which clients need a token."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Files and muxes that do not agree, and control sockets that nobody answers."""
+"""Files and muxes that do not agree, and control sockets without a daemon."""
 
 import json
 from pathlib import Path

@@ -32,14 +32,14 @@ def test_unfinished_checksums(kernel: Broken) -> None:
 
         return kernel.lab.inside("client", connect)
 
-    def told() -> set[str]:
+    def findings() -> set[str]:
         found = [kernel.doctor(host) for host in ("host1", "host2", "host3")]
         return {one.seen for each in found for one in each.findings if one.check == "checksums"}
 
-    before = told()
-    assert connects() and told() == before
+    before = findings()
+    assert connects() and findings() == before
     with kernel.offload("router", "to-mux1", tx=True), kernel.offload("router", "to-mux2", tx=True):
         assert not connects()
-        (seen,) = told() - before
+        (seen,) = findings() - before
         assert "packets dropped for a wrong checksum since boot" in seen
         assert kernel.doctor("router").says("checksums", "tx offload is on at the veth to-mux1, to-mux2", "warning")

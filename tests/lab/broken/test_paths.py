@@ -85,7 +85,7 @@ def test_a_narrow_way_and_no_agent_by_other_tunnels(
 
 
 def test_a_mux_that_the_agents_do_not_know(pool: Broken) -> None:
-    """At a host that tells of it ever after, and that nobody else asks."""
+    """At a host that keeps reporting it, and that no other test uses."""
     with pool.config(lambda config: config.update(muxes=["10.0.2.2"]), "host2"):
         assert pool.doctor("mux1").says("backend", "web/h2 at 10.1.2.2: no answer through the tunnel")
         assert pool.doctor("host2").says("not_a_mux", "packets were tunnelled from an address that is not a mux")

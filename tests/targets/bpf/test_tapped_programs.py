@@ -26,7 +26,7 @@ PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Att
 RING = tapped_programs.RING_SYMBOL + "frames"
 RING_BYTES = 1 << 22
 LEAST_BYTES, MOST = 14 + 20 + 4, tapped_programs.MOST_BYTES
-"""Of what has no ports yet nobody can say what it is: it is not recorded."""
+"""A packet without ports cannot match: it is not recorded."""
 
 
 class Beside:

@@ -1,6 +1,6 @@
 """The two targets side by side: native tables and kernel tables with the same contents, and the same frames.
 
-The kernel's program gets a clock that stands still: it is loaded anew for each time.
+The kernel's program gets a constant clock: it is loaded again for each time.
 """
 
 import os

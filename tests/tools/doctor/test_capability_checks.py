@@ -47,7 +47,7 @@ def without(*names: str) -> int:
 
 
 def found(driver: str | None = None) -> Finding:
-    """Of a daemon with that driver, process 7; or of nobody."""
+    """The check of a daemon with that driver, process 7, or of a node without one."""
     known = node(
         "mux" if driver else "router", pid=7 if driver else None, runtime={"driver": driver} if driver else None
     )

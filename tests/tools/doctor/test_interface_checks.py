@@ -45,8 +45,8 @@ def test_super_frames_that_came(
 ) -> None:
     monkeypatch.setattr(interface_checks, "features", lambda interface: {})
     counters = {"ring": {"super_frames": came, "super_frames_lost": lost}}
-    told = node("mux", interface="lo", runtime={"driver": driver}, counters=counters)
-    (finding,) = interface_checks.super_frames(told)
+    state_of_node = node("mux", interface="lo", runtime={"driver": driver}, counters=counters)
+    (finding,) = interface_checks.super_frames(state_of_node)
     assert finding.state == state
     assert said in finding.seen
 
@@ -54,8 +54,8 @@ def test_super_frames_that_came(
 @pytest.mark.parametrize(("driver", "state"), [("packet", "ok"), ("xdp", "warning")])
 def test_an_interface_that_joins_frames(monkeypatch: pytest.MonkeyPatch, driver: str, state: str) -> None:
     monkeypatch.setattr(interface_checks, "features", lambda interface: {"gro": True})
-    told = node("mux", interface="lo", runtime={"driver": driver}, counters=None)
-    assert [finding.state for finding in interface_checks.super_frames(told)] == [state]
+    state_of_node = node("mux", interface="lo", runtime={"driver": driver}, counters=None)
+    assert [finding.state for finding in interface_checks.super_frames(state_of_node)] == [state]
 
 
 @pytest.fixture

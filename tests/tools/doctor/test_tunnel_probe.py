@@ -1,4 +1,4 @@
-"""What comes back for a probe, told apart: answers of servers, and errors of hosts and routers."""
+"""Packets that come back for a probe: answers of servers, and errors of hosts and routers."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 

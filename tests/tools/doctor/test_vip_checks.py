@@ -18,7 +18,7 @@ VIPS6: list[Address] = [IPv6Address("2001:db8::") + n for n in range(8)]
 
 @pytest.fixture
 def claimed(monkeypatch: pytest.MonkeyPatch) -> set[Address]:
-    """Those that somebody answers for, on every link."""
+    """VIPs for which a host answers, on every link."""
     answered = set[Address]()
     monkeypatch.setattr(vip_checks, "who_has", lambda name, vip: {MAC} if vip in answered else set())
     monkeypatch.setattr(vip_checks, "first_address", lambda name, version: IPv4Address("10.0.0.1"))

@@ -21,9 +21,9 @@ def test_the_seed_decides_the_result() -> None:
 
 
 def test_progress_reaches_one() -> None:
-    told: list[float] = []
-    balance(SMALL, told.append)
-    assert told == sorted(told) and len(told) == 12 and told[-1] == 1
+    progress: list[float] = []
+    balance(SMALL, progress.append)
+    assert progress == sorted(progress) and len(progress) == 12 and progress[-1] == 1
 
 
 def test_the_papers_karger_and_rendezvous() -> None:

@@ -1,4 +1,4 @@
-"""The page's server: what it answers, and to whom."""
+"""The page's server: its answers, and the clients that get them."""
 
 import asyncio
 import base64
@@ -148,7 +148,7 @@ def test_a_table_is_the_mux_s_own(site: Site, muxes: list[Any]) -> None:
     async def poll(client: Client) -> None:
         answer = await (await client.get("/api/table?service=web")).json()
         assert [answer["names"][at] for at in unpacked(answer["slots"])] == want
-        assert (await client.get("/api/table?service=nobody")).status == 400
+        assert (await client.get("/api/table?service=unknown")).status == 400
 
     visit(site, poll)
 
@@ -187,7 +187,7 @@ def test_a_proposal_that_is_not_usable_says_line_and_field(site: Site) -> None:
 
 def test_a_proposal_of_one_service_has_that_one_s_table(site: Site) -> None:
     async def poll(client: Client) -> None:
-        for name, found in (("web", ["web"]), ("nobody", [])):
+        for name, found in (("web", ["web"]), ("absent", [])):
             answer = await client.post(f"/api/proposal?service={name}", data=yaml.safe_dump(CONFIG))
             assert [one["service"] for one in (await answer.json())["services"]] == found
 
