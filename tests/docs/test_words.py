@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -37,15 +37,21 @@ def texts() -> dict[Path, str]:
     return {path: path.read_text(errors="replace") for path in tracked() if path.is_file()}
 
 
-def defined(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+@cache
+def parsed(path: Path) -> list[ast.AST]:
+    """Return all nodes of a Python file."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+def defined(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name.strip("_")
 
 
-def docstrings(source: str) -> Iterator[str]:
+def docstrings(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the texts of all statements that are only a string: of modules, classes, functions and attributes."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value.value.strip()
 
@@ -56,7 +62,7 @@ def plain(text: str) -> str:
 
 
 def test_names_are_found_in_source() -> None:
-    assert {*defined("class A:\n  def _b(self): pass\nasync def c(): pass\n")} == {"A", "b", "c"}
+    assert {*defined(ast.walk(ast.parse("class A:\n  def _b(self): pass\nasync def c(): pass\n")))} == {"A", "b", "c"}
     assert plain("# two\n  # Lines") == "two lines"
 
 
@@ -65,7 +71,7 @@ def test_no_name_is_an_old_one() -> None:
     sources = [path for path in tracked() if path.suffix == ".py" and path.exists()]
     found = [f"{path.relative_to(ROOT)}: module" for path in sources if path.stem in modules]
     found += [
-        f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(path.read_text()) if name in names
+        f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(parsed(path)) if name in names
     ]
     assert not found, "\n".join(found)
 
@@ -95,7 +101,7 @@ def test_no_text_has_a_word_that_an_engineer_would_not_say() -> None:
 
 def test_no_test_has_a_riddle_for_a_name() -> None:
     sources = [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
-    names = [(path, name) for path in sources for name in defined(path.read_text()) if name.startswith("test_")]
+    names = [(path, name) for path in sources for name in defined(parsed(path)) if name.startswith("test_")]
     found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, name in names
@@ -109,7 +115,7 @@ def test_no_docstring_begins_as_a_fragment() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
         for path in sources
-        for text in docstrings(path.read_text())
+        for text in docstrings(parsed(path))
         if FRAGMENT.match(text)
     ]
     assert not found, "\n".join(found)
