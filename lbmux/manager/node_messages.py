@@ -43,7 +43,7 @@ class Hello(Message):
     """The revision that the node has, with the epoch under which it got it; 0: none."""
     overrides: int
     digest: str = ""
-    """Of the revision's file (`revisions.digest`); empty: none."""
+    """Digest of the revision's file (`revisions.digest`); empty: none."""
 
 
 class State(Message):
@@ -52,7 +52,7 @@ class State(Message):
     epoch: int
     revision: int
     digest: str
-    """Of the revision's file."""
+    """Digest of the revision's file."""
     file: str | None
     """The file, compressed (zlib) and in base64, so that it is encoded once for all nodes; null: the node has it."""
     overrides: StoredOverrides
