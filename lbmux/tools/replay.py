@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
@@ -109,8 +110,16 @@ class ReplayMux:
     def reload(self, config: Config, time_ns: int) -> None:
         """Put a configuration in force at a time of the capture.  TableError if it does not fit."""
         self.backends()
+        former = self._tables.services[self._tables.active].copy()
         self._commit(config)
-        self._tables.settings[0]["tables_changed"] = time_ns >> TICK_SHIFT & TICKS_MASK
+        self._date_changes(former, time_ns >> TICK_SHIFT & TICKS_MASK)
+
+    def _date_changes(self, former: NDArray[Any], now: int) -> None:
+        """Give the times of a commit, which are this machine's, the capture's clock.  ``former``: services before."""
+        self._tables.settings[0]["tables_changed"] = now
+        services = self._tables.services[self._tables.active]
+        if "changed" in (services.dtype.names or ()):  # tables that track flows by change have a time for each service
+            services["changed"][services["changed"] != former["changed"]] = now
 
     def forward(self, frames: CapturedFrames) -> None:
         """Forward a batch at the times of its frames.  Like a mux's clock, time never goes back."""
