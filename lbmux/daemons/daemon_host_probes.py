@@ -19,7 +19,7 @@ from lbmux.addresses import FAMILIES, Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.tunnel_probes import bare
 from lbmux.errors import SetupError, TableError
-from lbmux.frames.socket_filters import attach, tcp_to
+from lbmux.frames.socket_filters import attach, ignore_path_mtus, tcp_to
 from lbmux.health.hosts import FALL, HostChecks
 from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
@@ -209,4 +209,5 @@ def _raw(version: int, port: int) -> socket.socket:
         raise SetupError("raw socket", "not permitted", "needs CAP_NET_RAW: run as root") from error
     sock.setblocking(False)
     attach(sock, tcp_to(port, version))
+    ignore_path_mtus(sock)
     return sock

@@ -22,7 +22,7 @@ from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
-from lbmux.frames.socket_filters import NOTHING, attach
+from lbmux.frames.socket_filters import NOTHING, attach, ignore_path_mtus
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
 from lbmux.slowpath.tunnels import Ports, carriers
@@ -68,6 +68,7 @@ class Sender:
             sock.setblocking(False)
         for sock in self._silence:
             attach(sock, NOTHING)
+            ignore_path_mtus(sock)
 
     def __enter__(self) -> "Sender":
         return self

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 
 from lbmux.errors import SetupError
-from lbmux.frames.socket_filters import NOTHING, attach
+from lbmux.frames.socket_filters import NOTHING, attach, ignore_path_mtus
 
 TUNNEL_PROTOCOLS = (socket.IPPROTO_IPIP, socket.IPPROTO_IPV6, socket.IPPROTO_GRE)
 
@@ -24,6 +24,7 @@ def tunnel_sockets(*udp_ports: int) -> Iterator[None]:
             try:
                 sock = stack.enter_context(socket.socket(family, kind, protocol))
                 attach(sock, NOTHING)
+                ignore_path_mtus(sock)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 if port:

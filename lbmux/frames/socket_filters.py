@@ -1,4 +1,4 @@
-"""Classic BPF programs that select the frames that a socket receives (socket(7), SO_ATTACH_FILTER)."""
+"""Options of packet and raw sockets: classic BPF filters (socket(7), SO_ATTACH_FILTER), and path MTUs ignored."""
 
 import socket
 import struct
@@ -21,6 +21,8 @@ from lbmux.wire.numbers import (
 )
 
 SO_ATTACH_FILTER = 26
+IP_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 5
+"""linux/in.h."""
 WHOLE = 0x40000
 LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
 ABOVE, AT_LEAST = 0x25, 0x35
@@ -102,3 +104,13 @@ def attach(sock: socket.socket, program: tuple[Line, ...]) -> None:
     """Attach the program to a socket, which then receives only the frames that the program accepts."""
     code = np.frombuffer(b"".join(struct.pack("HBBI", *line) for line in program), np.uint8)
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(program), code.ctypes.data))
+
+
+def ignore_path_mtus(sock: socket.socket) -> None:
+    """Keep the kernel from setting route MTUs by ICMP errors that quote a packet of this raw socket's protocol.
+
+    The kernel compares nothing else, so anyone could narrow the path to any address, down to 552 bytes.  IPv6 has no
+    such option for raw sockets, and no path there gets narrower than 1280 bytes.
+    """
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)

@@ -98,6 +98,19 @@ def send(lab: Lab, packets: list[bytes]) -> None:
     lab.inside("client", work)
 
 
+def wait_for_the_end(daemons: list[Daemon]) -> None:
+    """Until the last packet of the bursts has been handled: on a busy machine many wait in queues."""
+    deadline, before = time.monotonic() + START_S, list[dict[str, int]]()
+    while True:
+        now = counted(daemons)
+        met = Counter(now[0])
+        if met["outer_error_ignored"] >= 3000 and met["returned_reset"] >= 100 and now == before:
+            return
+        assert time.monotonic() < deadline, now
+        before = now
+        time.sleep(0.5)
+
+
 @pytest.mark.parametrize("driver", [("packet", "tun"), ("xdp", "xdp")], ids=["user space", "kernel"])
 def test_five_seconds_after_a_burst_all_is_as_before(lab: Lab, driver: tuple[str, str]) -> None:
     lab.write_config(configuration())
@@ -119,16 +132,13 @@ def test_five_seconds_after_a_burst_all_is_as_before(lab: Lab, driver: tuple[str
         usual = [after - before for before, after in zip(usual, cpu_s(daemons), strict=True)]
         for burst in bursts:
             send(lab, burst)
-        deadline, met = time.monotonic() + START_S, Counter[str]()
-        while not (met["outer_error_ignored"] >= 3000 and met["returned_reset"] >= 100):
-            assert time.monotonic() < deadline, counted(daemons)
-            time.sleep(0.1)
-            met = Counter(counted(daemons)[0])
+        wait_for_the_end(daemons)
         time.sleep(AFTER_S)
         then, counters = cpu_s(daemons), counted(daemons)
         time.sleep(WINDOW_S)
         later = [after - before for before, after in zip(then, cpu_s(daemons), strict=True)]
         assert counted(daemons) == counters
+        assert "mtu" not in lab.run("mux1", ["ip", "route", "show", "cache"], capture_output=True, text=True).stdout
         print(f"CPU over {WINDOW_S:.0f} s: {usual} before, {later} after")
         assert all(after < before + MOST_CPU_S for before, after in zip(usual, later, strict=True)), (usual, later)
         after_s = request_s(lab)

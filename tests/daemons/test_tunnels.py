@@ -24,7 +24,7 @@ from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
 from lbmux.tables.mux_tables import TUNNEL_KINDS
 from tests.api.asking import ask
-from tests.daemons.running_daemons import configuration, running, service
+from tests.daemons.running_daemons import Daemon, configuration, running, service
 from tests.daemons.slow_lab import forget_path_mtus
 
 pytestmark = pytest.mark.root
@@ -73,6 +73,10 @@ def asked(lab: Lab, port: int, vip: str, method: str, path: str, body: bytes | N
     return lab.inside("client", work)
 
 
+def verdicts(agent: Daemon) -> dict[str, int]:
+    return {line["verdict"]: line["packets"] for line in ask(agent.control, "counters")["verdicts"]}
+
+
 def digest(length: int) -> str:
     return hashlib.sha256((PATTERN * (length // len(PATTERN) + 1))[:length]).hexdigest()
 
@@ -86,12 +90,14 @@ def test_every_way_carries_a_connection(lab: Lab, driver: tuple[str, str], sourc
     options = [("--driver", name, *(["--detach-on-exit"] if name == "xdp" else [])) for name in driver]
     # The agent first: a mux gives no traffic to a host that has not answered its probes for a while.
     with running(lab, "host1", "agent", *options[1]) as agent, running(lab, "mux1", "mux", *options[0]) as mux:
+        counted = verdicts(agent)
         for port, way in WAYS.items():
-            vip = VIPS[way[1]]
+            vip, before = VIPS[way[1]], counted
             assert asked(lab, port, vip, "GET", "/whoami") == "h1", way
             assert asked(lab, port, vip, "PUT", "/digest", body) == digest(LENGTH_BYTES), way
-        counted = {line["verdict"]: line["packets"] for line in ask(agent.control, "counters")["verdicts"]}
-        assert counted["delivered"] > 1000 and counted["replied"] > 1000
+            counted = verdicts(agent)
+            assert counted["delivered"] - before["delivered"] > LENGTH_BYTES // 1500, way
+            assert counted["replied"] - before["replied"] >= 4, "SYN-ACK and response, twice"
         assert (counted["not_a_mux"], counted["no_local_backend"]) == (0, 0)
         flows = ask(mux.control, "runtime")
         assert flows["driver"] == driver[0]
