@@ -17,8 +17,10 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     """By event, what was measured with 60 connections, each of which was there at the end."""
-    assert lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    status = lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"])
+    out, errors = capsys.readouterr()
+    assert status == 0, (errors, out)
+    said = json.loads(out)
     assert said["failures"] == []
     found = {one["event"]: one for one in said["outcomes"]}
     assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())
