@@ -1,5 +1,6 @@
 """Packets and the flows that they are numbered as."""
 
+import random
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP, UDP
@@ -100,3 +101,44 @@ def test_more_flows_than_at_first_fit(tmp_path: Path) -> None:
     flows = of_records(tmp_path, frames + frames)
     assert len(flows.records) == wanted
     assert flows.records["packets"].tolist() == [2] * wanted
+
+
+def plainly_numbered(packets: list[tuple[int, bytes]], idle_s: int) -> list[int]:
+    """What the compiled code does, for TCP and UDP over IPv4 without options."""
+    latest: dict[bytes, int] = {}
+    flows: list[dict[str, int]] = []
+    numbers = []
+    for time, data in packets:
+        key, is_tcp = data[23:24] + data[26:38], data[23] == 6
+        sequence, flags = (int.from_bytes(data[38:42], "big"), data[47]) if is_tcp else (0, 0)
+        flow = flows[latest[key]] if key in latest else None
+        is_syn = is_tcp and flags & 0x12 == 0x02
+        if is_tcp:
+            differs = flow is not None and (flow["ended"] or flow["sequence"] != sequence)
+            begins = is_syn and not flags & 0x04 and differs
+        else:
+            begins = flow is not None and time - flow["last"] > idle_s
+        if flow is None or begins:
+            latest[key] = len(flows)
+            flow = {"sequence": sequence if is_syn else -1, "ended": 0}
+            flows.append(flow)
+        flow["last"] = time
+        flow["ended"] |= flags & 0x05
+        numbers.append(latest[key])
+    return numbers
+
+
+def test_random_packets_are_numbered_as_plain_code_does(tmp_path: Path) -> None:
+    pick = random.Random(7)
+    segment, datagram = bytes(ETHER / tcp("S")), bytes(ETHER / udp())
+    packets: list[tuple[int, bytes]] = []
+    for time in range(1000):
+        data = bytearray(pick.choice((segment, datagram)))
+        data[PORT + 1] = pick.randrange(12)
+        if data[23] == 6:
+            data[41], data[47] = pick.randrange(2), pick.choice((0x02, 0x02, 0x10, 0x10, 0x18, 0x11, 0x04, 0x12, 0x06))
+        packets.append((time, bytes(data)))
+    flows = of_records(tmp_path, [record(data, time) for time, data in packets], idle_s=20)
+    expected = plainly_numbered(packets, 20)
+    assert flows.numbers[: len(packets)].tolist() == expected
+    assert flows.records["packets"].tolist() == [expected.count(number) for number in range(max(expected) + 1)]

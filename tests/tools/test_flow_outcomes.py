@@ -1,5 +1,6 @@
 """Flows whose backends change: which are broken, lost or draining, and by which change."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,56 @@ def test_more_moves_than_at_first_fit(tmp_path: Path) -> None:
     for packet in range(FIRST_CAPACITY + 1):
         replayed.send(packet % 2)
     assert replayed.outcomes.backends() == [[packet % 2 for packet in range(FIRST_CAPACITY + 1)]]
+
+
+class Plain:
+    """What the compiled code counts, for flows that each send one packet a batch."""
+
+    def __init__(self, flows: int) -> None:
+        self.effects = [[0, 0, 0, 0]]
+        self.backends: list[list[int]] = [[] for _ in range(flows)]
+        self.held, self.changes = [-1] * flows, [0] * flows
+        self.gone, self.removing = [0] * len(KEYS), [0] * len(KEYS)
+
+    def change(self, without: tuple[int, ...], removing: tuple[int, ...]) -> None:
+        self.effects.append([0, 0, 0, 0])
+        now = len(self.effects) - 1
+        self.gone = [(was or now) if at in without else 0 for at, was in enumerate(self.gone)]
+        self.removing = [(was or now) if at in removing else 0 for at, was in enumerate(self.removing)]
+
+    def send(self, *backends: int) -> None:
+        now = len(self.effects) - 1
+        for flow, target in enumerate(backends):
+            held, self.held[flow] = self.held[flow], target
+            for change in range(self.changes[flow] + 1, now + 1):
+                self.effects[change][0] += 1
+            if held >= 0 and target != held and self.gone[held]:
+                self.effects[self.gone[held]][2] += 1
+            elif held >= 0 and target not in (held, -1):
+                self.effects[now][1] += 1
+            elif held >= 0 and target == -1:
+                self.held[flow] = held
+            elif held >= 0 and self.removing[held] > self.changes[flow]:
+                self.effects[self.removing[held]][3] += 1
+            self.changes[flow] = now
+            if target not in (-1, held):
+                self.backends[flow].append(target)
+
+
+def test_random_changes_are_counted_as_plain_code_does(tmp_path: Path) -> None:
+    pick, flows = random.Random(5), 20
+    replayed, plain = Replayed(tmp_path, flows), Plain(flows)
+    backends = [pick.randrange(4) for _ in range(flows)]
+    replayed.send(*backends)
+    plain.send(*backends)
+    for _ in range(200):
+        if pick.random() < 0.3:
+            without, removing = (tuple(at for at in range(4) if pick.random() < 0.3) for _ in range(2))
+            removing = tuple({*removing} - {*without})
+            replayed.change(without, removing)
+            plain.change(without, removing)
+        backends = [pick.randrange(-1, 4) if pick.random() < 0.2 else backend for backend in backends]
+        replayed.send(*backends)
+        plain.send(*backends)
+    assert [[*vars(effect).values()] for effect in replayed.outcomes.effects()] == plain.effects[1:]
+    assert replayed.outcomes.backends() == plain.backends
