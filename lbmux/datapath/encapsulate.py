@@ -47,7 +47,7 @@ from lbmux.datapath.tables import DIRECT, ENTROPY, GRE, GUE0, GUE1, IPIP, KIND_M
 from lbmux.datapath.tables import GENEVE as GENEVE_KIND
 from lbmux.datapath.verdicts import Verdict
 from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES, UDP_BYTES
-from lbmux.wire.numbers import GRE_PROTOCOL, IPIP_PROTOCOL, IPV6_PROTOCOL, UDP_PROTOCOL
+from lbmux.wire.numbers import GRE_PROTOCOL, IPIP_PROTOCOL, IPV4_WITHOUT_OPTIONS, IPV6_PROTOCOL, UDP_PROTOCOL
 
 FORWARDED, TOO_BIG, NO_HEADROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_HEADROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)
@@ -150,7 +150,7 @@ def write_ipv4(start, at, backend, inner, kind, tunnel, length, entropy):
     outer = ipv4(start, at)
     protocol = outer_protocol(kind, inner)
     spread = u16(entropy) if (tunnel & ENTROPY) != 0 else u16(0)
-    outer.version_ihl, outer.tos, outer.length = 0x45, u8(inner.tos), swap16(u16(length))
+    outer.version_ihl, outer.tos, outer.length = IPV4_WITHOUT_OPTIONS, u8(inner.tos), swap16(u16(length))
     outer.identification, outer.fragment = inner.identification, inner.fragment
     outer.ttl, outer.protocol = TTL, protocol
     outer.source, outer.destination = (
@@ -230,7 +230,7 @@ def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each wa
 def constant_sum(source: int, destination: int) -> int:
     """Return the sum of the outer IPv4 header's constant words, for a backend's row. Addresses are 32-bit values."""
     words = (source >> 16) + (source & 0xFFFF) + (destination >> 16) + (destination & 0xFFFF)
-    return words + 0x4500 + (TTL << 8)
+    return words + (IPV4_WITHOUT_OPTIONS << 8) + (TTL << 8)
 
 
 def overhead_bytes_of(kind: int, is_ipv6: bool) -> int:

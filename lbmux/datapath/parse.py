@@ -44,6 +44,7 @@ from lbmux.wire.numbers import (
     HOP_BY_HOP,
     ICMP_PROTOCOL,
     ICMPV6_PROTOCOL,
+    IPV4_WITHOUT_OPTIONS,
     ROUTING,
     TCP_PROTOCOL,
     UDP_PROTOCOL,
@@ -119,7 +120,7 @@ def ipv4_headers(context, start, offset, end, bytes_left):
         return _no_headers(TRUNCATED)
     ip = ipv4(start, offset)
     size = int64(IPV4_BYTES)
-    if ip.version_ihl != 0x45:
+    if ip.version_ihl != IPV4_WITHOUT_OPTIONS:
         if (ip.version_ihl >> 4) != 4 or (ip.version_ihl & 15) < 5:
             return _no_headers(MALFORMED)
         if is_plain(context):

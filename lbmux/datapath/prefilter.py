@@ -9,6 +9,7 @@ from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6, t
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
 from lbmux.datapath.parse import mapped
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES
+from lbmux.wire.numbers import IPV4_WITHOUT_OPTIONS
 
 PREFILTER = layout(
     ("source_high", "u8"), ("source_low", "u8"), ("source_high_mask", "u8"), ("source_low_mask", "u8"),
@@ -21,7 +22,7 @@ PREFILTER = layout(
 loaded (lbmux.addresses); ``either`` matches source or destination. ``sent`` and ``dropped``: whether frames with such a
 verdict are wanted."""
 prefilter_row = rows(PREFILTER)
-PORTS_BYTES, PLAIN_IPV4 = 4, 0x45
+PORTS_BYTES = 4
 
 
 @step
@@ -62,7 +63,7 @@ def passes(context, prefilter):
     if beyond(advance(start, int64(ETHERNET_BYTES + IPV4_BYTES + PORTS_BYTES)), end):
         return False
     kind = ethernet(start, 0).type
-    if kind == TYPE_IPV4 and ipv4(start, ETHERNET_BYTES).version_ihl == PLAIN_IPV4:
+    if kind == TYPE_IPV4 and ipv4(start, ETHERNET_BYTES).version_ihl == IPV4_WITHOUT_OPTIONS:
         ip = ipv4(start, ETHERNET_BYTES)
         ports = tcp(start, ETHERNET_BYTES + IPV4_BYTES).ports
         return fits(prefilter, u64(0), mapped(ip.source), u64(0), mapped(ip.destination), ports, ip.protocol)

@@ -32,6 +32,7 @@ from lbmux.frames.super_frames import (
     VNET_BYTES,
     WHOLE_BYTES,
 )
+from lbmux.wire.numbers import ETHERTYPE_IPV4
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class PacketRing:
         self._arrived, self._wire = np.zeros(MOST_FRAMES, np.int64), np.zeros(MOST_FRAMES, np.uint32)
         self._messages = Messages(MOST_FRAMES, SOCKADDR_LL_BYTES)
         names = self._messages.names.view(SOCKADDR_LL)
-        names["family"], names["protocol"] = socket.AF_PACKET, socket.htons(0x0800)
+        names["family"], names["protocol"] = socket.AF_PACKET, socket.htons(ETHERTYPE_IPV4)
         self.unsent = 0
         """Frames that the kernel refused to send."""
         self.outages = 0

@@ -32,7 +32,7 @@ from lbmux.datapath.memory import (
 from lbmux.datapath.parse import is_extension, is_tag
 from lbmux.frames.batch import HEADROOM_BYTES
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, MOST_TAGS, TAG_BYTES, UDP_BYTES
-from lbmux.wire.numbers import FIN, TCP_PROTOCOL, UDP_PROTOCOL
+from lbmux.wire.numbers import FIN, IPV4_WITHOUT_OPTIONS, TCP_PROTOCOL, UDP_PROTOCOL
 
 VNET = layout(
     ("flags", "u1"), ("kind", "u1"), ("header_bytes", "u2"), ("size", "u2"), ("checksum_start", "u2"),
@@ -96,7 +96,7 @@ def open_super(record, start, length, flags, kind, size, checksum_start):
 def inner_header(frame, length, transport):
     """Return the offset of the IP header directly before the transport header, if its packet fills the frame, or -1."""
     at = transport - IPV4_BYTES
-    if ipv4(frame, at).version_ihl == 0x45 and int64(swap16(ipv4(frame, at).length)) == length - at:
+    if ipv4(frame, at).version_ihl == IPV4_WITHOUT_OPTIONS and int64(swap16(ipv4(frame, at).length)) == length - at:
         return at
     at = transport - IPV6_BYTES
     if at < ETHERNET_BYTES or (ipv6(frame, at).version_class_label & u32(0xF0)) != u32(0x60):

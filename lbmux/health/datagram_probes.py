@@ -8,21 +8,20 @@ import contextlib
 import itertools
 import os
 import socket
-import struct
 from collections.abc import Iterator
 
 from lbmux.addresses import FAMILIES
 from lbmux.health.probe import ProbeError, Target
 from lbmux.plurals import counted
-from lbmux.wire.header_layouts import ICMP_ECHO
+from lbmux.wire.header_layouts import DNS, DNS_QUESTION, ICMP_ECHO
 from lbmux.wire.icmp_types import ECHO_REPLIES, ECHO_REQUESTS
 from lbmux.wire.internet_checksum import checksum
 from lbmux.wire.numbers import ICMP_BY_VERSION
 from lbmux.wire.packet import ipv4_header_bytes
 
 MAX_BYTES = 65535
-RECURSION, RESPONSE = 0x0100, 0x8000
-"""Bits of the flags in a DNS header."""
+RECURSION, RESPONSE, RESPONSE_CODE = 0x0100, 0x8000, 0x000F
+"""Bits of the flags in a DNS header (RFC 1035, section 4.1.1)."""
 TYPE_A, TYPE_NS, CLASS_IN = 1, 2, 1
 _numbers = itertools.count()
 
@@ -51,8 +50,8 @@ def query(number: int, name: str) -> bytes:
     """Build a DNS query for the A record of a name, or for the NS records of the root."""
     labels = [label.encode() for label in name.split(".") if label]
     wire = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
-    header = struct.pack("!6H", number, RECURSION, 1, 0, 0, 0)
-    return header + wire + struct.pack("!2H", TYPE_A if labels else TYPE_NS, CLASS_IN)
+    question = DNS_QUESTION.pack(**{"type": TYPE_A if labels else TYPE_NS, "class": CLASS_IN})
+    return DNS.pack(identifier=number, flags=RECURSION, questions=1) + wire + question
 
 
 async def dns(target: Target) -> str:
@@ -61,9 +60,12 @@ async def dns(target: Target) -> str:
         await loop.sock_sendall(sock, query(number, target.health.query))
         while True:  # ignore anything that does not answer this query
             answer = await loop.sock_recv(sock, MAX_BYTES)
-            if len(answer) >= 12 and answer[:2] == number.to_bytes(2) and answer[2] & RESPONSE >> 8:
+            if len(answer) < DNS.size:
+                continue
+            header = DNS.unpack(answer)
+            if header.identifier == number and header.flags & RESPONSE:
                 break
-    if code := answer[3] & 0xF:
+    if code := header.flags & RESPONSE_CODE:
         raise ProbeError(f"DNS error code {code}")
     return "answered"
 

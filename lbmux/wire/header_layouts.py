@@ -70,6 +70,14 @@ NEIGHBOUR = Layout(*ICMP.fields, ("flags", "u4"), ("target", "S16"))
 LINK_OPTION = Layout(("type", "u1"), ("length", "u1"), ("mac", "S6"))
 """RFC 4861, section 4.6.1: the option that gives an Ethernet address; ``length`` is in units of 8 bytes."""
 
+DNS = Layout(
+    ("identifier", "u2"), ("flags", "u2"), ("questions", "u2"), ("answers", "u2"), ("authorities", "u2"),
+    ("additional", "u2"),
+)  # fmt: skip
+"""RFC 1035, section 4.1.1; the lowest four bits of ``flags`` are the response code."""
+DNS_QUESTION = Layout(("type", "u2"), ("class", "u2"))
+"""RFC 1035, section 4.1.2: the fields after the name."""
+
 GRE = Layout(("flags_version", "u2"), ("protocol", "u2"))
 """RFC 2784, without checksum; ``protocol`` is an Ethernet type."""
 GUE = Layout(("version_length", "u1"), ("protocol", "u1"), ("flags", "u2"))

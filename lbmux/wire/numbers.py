@@ -17,6 +17,8 @@ HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, DESTINATION_OPTIONS = 0, 4
 EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, DESTINATION_OPTIONS)
 """IPv6 extension headers (RFC 8200, section 4; RFC 4302)."""
 
+IPV4_WITHOUT_OPTIONS = 0x45
+"""IPv4's ``version_ihl``: version 4, and a header of five words of 4 bytes (RFC 791)."""
 DF, MF, OFFSET_MASK, OFFSET_UNIT_BYTES = 0x4000, 0x2000, 0x1FFF, 8
 """IPv4's ``fragment`` field: don't fragment, more fragments, and the offset in units of 8 bytes (RFC 791)."""
 V6_MF, V6_OFFSET_MASK = 0x0001, 0xFFF8

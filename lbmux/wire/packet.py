@@ -36,6 +36,7 @@ from lbmux.wire.numbers import (
     EXTENSIONS,
     FRAGMENT_HEADER,
     ICMP_BY_VERSION,
+    IPV4_WITHOUT_OPTIONS,
     MF,
     OFFSET_MASK,
     OFFSET_UNIT_BYTES,
@@ -197,8 +198,8 @@ def ip_packet(
         first = 6 << 28 | traffic_class << 20
         return IPV6.pack(version_class_label=first, length=len(payload), next=protocol, hops=hops, **ends) + payload
     header = IPV4.pack(
-        version_ihl=0x45, tos=traffic_class, length=IPV4_BYTES + len(payload), fragment=DF if dont_fragment else 0,
-        ttl=hops, protocol=protocol, **ends,
+        version_ihl=IPV4_WITHOUT_OPTIONS, tos=traffic_class, length=IPV4_BYTES + len(payload),
+        fragment=DF if dont_fragment else 0, ttl=hops, protocol=protocol, **ends,
     )  # fmt: skip
     return with_header_checksum(header) + payload
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scapy.contrib.geneve import GENEVE as ScapyGeneve
-from scapy.layers import inet, inet6, l2
+from scapy.layers import dns, inet, inet6, l2
 
 from lbmux.datapath import headers as loaded
 from lbmux.wire import header_layouts as headers
@@ -34,6 +34,7 @@ SAMPLES = [
     (headers.ICMP_ERROR, inet6.ICMPv6PacketTooBig(cksum=2, mtu=70000), {"type": 2, "checksum": 2, "value": 70000}),
     (headers.NEIGHBOUR, inet6.ICMPv6ND_NS(cksum=2, tgt="2001:db8::1"), {"type": 135, "checksum": 2, "flags": 0}),
     (headers.LINK_OPTION, inet6.ICMPv6NDOptDstLLAddr(lladdr=MACS["src"]), {"type": 2, "mac": b"\2\0\0\0\0\1"}),
+    (headers.DNS, dns.DNS(id=7, qr=1, rcode=3, qd=[]), {"identifier": 7, "flags": 0x8103, "questions": 0}),
     (headers.GRE, l2.GRE(proto=0x86DD), {"flags_version": 0, "protocol": 0x86DD}),
     (headers.GENEVE, ScapyGeneve(vni=7, proto=0x6558), {"protocol": 0x6558, "network": 7 << 8}),
 ]  # fmt: skip
