@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from lbmux.addresses import Address
 from lbmux.cli import options
@@ -48,6 +49,19 @@ class TextType(click.ParamType[Any]):
             return self.parse(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class LossType(TextType):
+    """A mux and a time; the shell completes the muxes that `--muxes` makes."""
+
+    def __init__(self) -> None:
+        super().__init__("loss")
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from lbmux.tools.replay_changes import name_of
+
+        names = [f"{name_of(mux)}@" for mux in range(ctx.params.get("muxes") or 1)]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 class ReplayOptions:
@@ -143,7 +157,7 @@ class ReplayOptions:
     help="Number of muxes with the same tables; the hash of the five fields spreads flows over them.",
 )  # fmt: skip
 @click.option(
-    "--lose", "losses", metavar="MUX@TIME", type=TextType("loss"), multiple=True,
+    "--lose", "losses", metavar="MUX@TIME", type=LossType(), multiple=True,
     help="Lose a mux (mux1, mux2, ...) at this time: its flows go to the others.  May be repeated.",
 )  # fmt: skip
 @click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.cli.main import run
+from lbmux.cli.main import group, run
 from lbmux.datapath.tables import LOOKUPS
 
 PCAPS = Path(__file__).parents[3] / "pcaps"
@@ -101,6 +101,15 @@ def test_packets_of_foreign_link_types_are_reported(capsys: pytest.CaptureFixtur
 def test_unknown_mux_is_named_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", TCP, *CONFIG, "--muxes", "2", "--lose", "mux3@1s"]) == 2
     assert "--lose: unknown mux mux3: --muxes 2 makes mux1, mux2" in capsys.readouterr().err
+
+
+def test_muxes_are_completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"COMP_WORDS": "lbmux replay --muxes 3 --lose m", "COMP_CWORD": "5", "_LBMUX_COMPLETE": "bash_complete"}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        group.main([], prog_name="lbmux", complete_var="_LBMUX_COMPLETE")
+    assert capsys.readouterr().out == "plain,mux1@\nplain,mux2@\nplain,mux3@\n"
 
 
 def test_lookups_by_result(capsys: pytest.CaptureFixture[str]) -> None:
