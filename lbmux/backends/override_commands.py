@@ -89,7 +89,9 @@ def add(service: str, given: Mapping[str, Any], now: float) -> Change:
         if key in _keys(file):
             raise OverrideError(backend.name, "was removed by command; `lbmux enable` brings it back")
         of = {**overrides.of, key: Override(now, added=backend)}
-        return _apply(file, overrides, Overrides(of, overrides.removals), [key], now), [key]
+        after = Overrides(of, overrides.removals)
+        _check(with_overrides(file, after.without_removals()), service)
+        return _apply(file, overrides, after, [key], now), [key]
 
     return change
 
@@ -116,9 +118,11 @@ def without_obsolete(file: Config, overrides: Overrides) -> Overrides:
 
 
 def _apply(file: Config, before: Overrides, after: Overrides, keys: Collection[BackendKey], now: float) -> Overrides:
-    wanted = with_overrides(file, after.without_removals())
-    for service in {service for service, _ in keys}:
-        _check(wanted, service)
+    """Check the changed services by themselves: what spans services concerns only backends that are added."""
+    changed = {service for service, _ in keys}
+    for service in with_overrides(file, after.without_removals()).services:
+        if service.name in changed:
+            _service(service)
     return with_removals(file, after, with_overrides(file, before), before.admin_states, now, BY_COMMAND)
 
 
@@ -137,10 +141,12 @@ def _keys(config: Config) -> set[BackendKey]:
 
 def _known(file: Config, overrides: Overrides, backend: str, service: str | None) -> list[BackendKey]:
     """Return the keys of all backends of this name, in the file or added by command; raise UnknownBackendError."""
-    keys = sorted(key for key in _keys(file) | _keys(with_overrides(file, overrides)) if key[1] == backend)
-    if not (keys := [key for key in keys if service in (None, key[0])]):
+    both = (*file.services, *with_overrides(file, overrides).services)
+    services = both if service is None else [one for one in both if one.name == service]
+    keys = {(one.name, backend) for one in services if any(known.name == backend for known in one.backends)}
+    if not keys:
         raise UnknownBackendError(backend, service)
-    return keys
+    return sorted(keys)
 
 
 def _check(config: Config, changed: str) -> None:

@@ -24,8 +24,9 @@ def with_removals(
     after = {_key(service): service for service in with_overrides(file, overrides.without_removals()).services}
     removals: dict[BackendKey, Removal] = {}
     for service in before.services:
-        new, earlier = after.get(_key(service)), _removals_of(service, overrides)
-        if new is not None:
+        new = after.get(_key(service))
+        if new is not None and new.backends is not service.backends:  # one of the same file: most of a large pool
+            earlier = _removals_of(service, overrides)
             enabled = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
             for backend in _removed(enabled, new.backends):
                 key = service.name, backend.name

@@ -31,6 +31,7 @@ class ManagerLink:
 
     def __init__(self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path) -> None:
         self._path = path
+        self._parsed: tuple[str, Config] | None = None
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
 
     async def first_config(self) -> Config:
@@ -78,7 +79,11 @@ class ManagerLink:
         await self._parse(state)
 
     async def _parse(self, state: NodeState) -> Config:
-        return await asyncio.to_thread(parse, state.text.encode(), Path(f"revision {state.revision}"))
+        """Return a revision's configuration; the last one is remembered, for changes of overrides only."""
+        if self._parsed is None or self._parsed[0] != state.text:
+            name = Path(f"revision {state.revision}")
+            self._parsed = state.text, await asyncio.to_thread(parse, state.text.encode(), name)
+        return self._parsed[1]
 
     def _write(self, state: NodeState) -> None:
         new = self._path.with_name(f"{self._path.name}.new")

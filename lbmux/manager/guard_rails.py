@@ -54,14 +54,18 @@ def check(before: Wanted, after: Wanted, moved: float | None = None, most_moved:
 
 def _services(before: Wanted, after: Wanted) -> Iterator[str]:
     old, new = before.services, after.services
+    overridden = {service for service, _ in (*before.overrides.of, *after.overrides.of)}
     for name, service in new.items():
         was = old.get(name)
+        if was is service and name not in overridden:  # most of a large pool
+            continue
         if not after.usable(service) and (was is None or before.usable(was)):
             yield f"service {name}: no usable backend would be left"
     for name, service in old.items():
-        remaining = {one.name for one in new[name].backends} if name in new else set()
-        gone = sum(one.name not in remaining for one in service.backends)
         if name not in new and service.backends:
-            yield f"service {name}: removed, with {counted(gone, 'backend')}"
-        elif 2 * gone > len(service.backends) and after.usable(new[name]):
-            yield f"service {name}: {gone} of {counted(len(service.backends), 'backend')} would be removed"
+            yield f"service {name}: removed, with {counted(len(service.backends), 'backend')}"
+        elif name in new and new[name] is not service:
+            remaining = {one.name for one in new[name].backends}
+            gone = sum(one.name not in remaining for one in service.backends)
+            if 2 * gone > len(service.backends) and after.usable(new[name]):
+                yield f"service {name}: {gone} of {counted(len(service.backends), 'backend')} would be removed"

@@ -167,6 +167,9 @@ class NodeClient:
             log.error("refused epoch %d: %d has been seen", state.epoch, self.held.epoch)
             await self._send(Stale(epoch=self.held.epoch))
         if judgement in ("new", "same"):
+            waiting = self._latest
+            if state.file is None and waiting is not None and waiting.digest == state.digest:
+                state = state.model_copy(update={"file": waiting.file})  # it is not sent twice
             self._latest = state
             self._arrived.set()
 

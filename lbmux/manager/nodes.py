@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 
 from aiohttp import WSMsgType, web
 
@@ -33,13 +34,23 @@ NODE_SILENCE_S = 3 * SILENCE_S
 """After which silence a node is taken for dead, in seconds: it may be busy with a large state."""
 
 
+@dataclass
+class Session:
+    """One node's connection; ``file``: the digest of the file that it has, as far as is known."""
+
+    socket: web.WebSocketResponse
+    node: Subject
+    hello: Hello
+    file: str
+
+
 class NodeConnections:
     """All nodes that are connected to this manager."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._encoded: tuple[PoolState, str, tuple[str, str], str] | None = None
-        self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._sessions: dict[str, Session] = {}
 
     async def serve(self, request: web.Request, node: Subject) -> web.WebSocketResponse:
         """Serve one node until its connection ends."""
@@ -51,7 +62,7 @@ class NodeConnections:
             if not isinstance(hello, Hello):
                 raise ProtocolError(f"{hello.kind} came before hello")
             common_protocol(hello.protocols)
-            await self._exchange(socket, node, hello)
+            await self._exchange(Session(socket, node, hello, hello.digest))
         except ProtocolError as error:
             log.warning("node %s: %s", node.name, error)
             with suppress(ConnectionError):
@@ -61,65 +72,66 @@ class NodeConnections:
         await socket.close()
         return socket
 
-    async def _exchange(self, socket: web.WebSocketResponse, node: Subject, hello: Hello) -> None:
+    async def _exchange(self, session: Session) -> None:
         """Send and receive until either ends; the node is known while its connection lasts."""
-        reports = self._manager.reports
-        reports[node.name] = self._report(node, hello, hello.revision, hello.overrides, "")
-        self._sockets[node.name] = socket
-        sending = asyncio.create_task(self._send(socket, hello))
-        receiving = asyncio.create_task(self._receive(socket, node, hello))
+        name, hello, reports = session.node.name, session.hello, self._manager.reports
+        reports[name] = self._report(session, hello.revision, hello.overrides, "")
+        self._sessions[name] = session
+        tasks = [asyncio.create_task(work) for work in (self._send(session), self._receive(session))]
         try:
-            done, _ = await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (sending, receiving):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
-            if self._sockets.get(node.name) is socket:  # else it has connected again
-                del self._sockets[node.name], reports[node.name]
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._sessions.get(name) is session:  # else it has connected again
+                del self._sessions[name], reports[name]
 
-    async def _send(self, socket: web.WebSocketResponse, hello: Hello) -> None:
+    async def _send(self, session: Session) -> None:
         """Send the state whenever it changes, and a sign of life each second."""
-        manager, sent, file = self._manager, None, hello.digest
+        manager, sent = self._manager, None
         while True:
             changed, state = manager.changed.next, manager.state
             now = (state.epoch, state.revision, state.stored.version)
             if state.revision and now != sent:
-                text, digest = self._encode(state)
-                await socket.send_str(text[file == digest])
-                sent, file = now, digest
+                texts, digest = self._encode(state)
+                await session.socket.send_str(texts[session.file == digest])
+                sent, session.file = now, digest
             else:
-                await socket.send_str(ALIVE)
+                await session.socket.send_str(ALIVE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ALIVE_S):
                     await changed.wait()
 
-    async def _receive(self, socket: web.WebSocketResponse, node: Subject, hello: Hello) -> None:
+    async def _receive(self, session: Session) -> None:
+        name = session.node.name
         while True:
             async with asyncio.timeout(NODE_SILENCE_S):
-                received = await socket.receive()
+                received = await session.socket.receive()
             if received.type is not WSMsgType.TEXT:
                 return
             message: AnyMessage = parse_message(received.data)
             if isinstance(message, Report):
-                self._take(node, hello, message)
+                self._take(session, message)
             elif isinstance(message, Stale):
-                log.error("node %s refuses the epoch of this manager: it has seen %d", node.name, message.epoch)
+                log.error("node %s refuses the epoch of this manager: it has seen %d", name, message.epoch)
                 self._manager.step_down(message.epoch)
             elif not isinstance(message, Alive):
                 raise ProtocolError(f"a node does not send {message.kind}")
 
-    def _take(self, node: Subject, hello: Hello, message: Report) -> None:
-        known = self._manager.reports.get(node.name)
-        if message.refused and (known is None or known.refused != message.refused):
-            log.warning("node %s refuses revision %d: %s", node.name, message.revision, message.refused)
-        report = self._report(node, hello, message.revision, message.overrides, message.refused)
-        self._manager.reports[node.name] = report
+    def _take(self, session: Session, message: Report) -> None:
+        name, reports = session.node.name, self._manager.reports
+        if message.refused:
+            session.file = ""  # it did not keep the file
+            if (known := reports.get(name)) is None or known.refused != message.refused:
+                log.warning("node %s refuses revision %d: %s", name, message.revision, message.refused)
+        reports[name] = self._report(session, message.revision, message.overrides, message.refused)
 
-    def _report(self, node: Subject, hello: Hello, revision: int, overrides: int, refused: str) -> NodeReport:
+    def _report(self, session: Session, revision: int, overrides: int, refused: str) -> NodeReport:
         return NodeReport(
-            node=node.name, role=hello.role, revision=revision, overrides=overrides, refused=refused,
+            node=session.node.name, role=session.hello.role, revision=revision, overrides=overrides, refused=refused,
             time=self._manager.clock(),
         )  # fmt: skip
 

@@ -167,6 +167,33 @@ def test_a_busy_node_gets_the_last_of_many_changes(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_file_that_waits_or_was_refused_is_not_lost(tmp_path: Path) -> None:
+    """A change of overrides is sent without the file, to a node that has not put the file in force yet."""
+
+    async def scenario(lab: Lab) -> None:
+        node, slow, held = lab.node("mux1"), lab.node("mux2"), asyncio.Event()
+        node.refuse.add(2)
+
+        async def accept(state: NodeState) -> None:
+            await slow.accept(state)
+            await held.wait()
+
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        async with node.client.following(node.accept), slow.client.following(accept):
+            await until(lambda: node.seen == slow.seen == [(1, 0)])
+            await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+            await until(lambda: lab.managers[0].reports["mux1"].refused == "table full")
+            waiting = slow.client.__dict__
+            await until(lambda: waiting["_latest"] and waiting["_latest"].revision == 2)
+            node.refuse.clear()
+            await lab.pool.override(set_weight(5, "b1", None, 1.0), ALICE)
+            await until(lambda: waiting["_latest"].overrides.version == 1)
+            held.set()
+            await until(lambda: node.seen == slow.seen == [(1, 0), (2, 1)])
+
+    run(tmp_path, scenario)
+
+
 def test_a_node_starts_with_what_it_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(state: NodeState) -> None:
         if state.revision == 2:
