@@ -54,7 +54,7 @@ def test_an_error_says_one_clear_thing(error: LbmuxError, text: str) -> None:
 
 
 @pytest.mark.parametrize("error", [error for error, _ in SAID])
-def test_an_error_survives_the_way_between_processes(error: LbmuxError) -> None:
+def test_an_error_survives_pickling(error: LbmuxError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), vars(copy)) == (type(error), vars(error))
 

@@ -53,5 +53,5 @@ def test_lines_and_parameters_are_counted(source: str, found: list[str]) -> None
     assert [*beyond(source)] == found
 
 
-def test_the_whole_tree_is_looked_at() -> None:
+def test_the_whole_tree_is_checked() -> None:
     assert Path("lbmux/daemons/mux_daemon.py") in TREE and len(TREE) > 500

@@ -147,7 +147,7 @@ def test_the_dashboards_expressions_are_valid(tmp_path: Path) -> None:
     promtool("check", "rules", str(tmp_path / "panels.yml"))
 
 
-def test_panels_lie_beside_each_other_and_have_their_own_numbers() -> None:
+def test_panels_are_side_by_side_with_their_own_scales() -> None:
     places = [panel["gridPos"] for panel in panels()]
     cells = [
         (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])

@@ -28,7 +28,7 @@ def test_a_counter_that_went_back_counts_from_0() -> None:
     assert drop_rates(snapshot(10, denied=900), snapshot(12, denied=10)) == {"denied": 5}
 
 
-def test_a_backend_that_comes_has_no_rate_yet_and_one_that_goes_has_none_any_more() -> None:
+def test_a_new_backend_has_no_rate_yet_and_a_removed_one_none() -> None:
     only, both = snapshot(10, h1(100)), snapshot(11, h1(200), backend_line(backend="h2", packets=10**6))
     assert backend_rates(only, both) == {H1: TrafficRates(100, 0, 0), ("web", "h2"): UNKNOWN}
     assert backend_rates(both, snapshot(12, h1(250))) == {H1: TrafficRates(50, 0, 0)}
@@ -48,6 +48,6 @@ def test_drops_are_those_that_go_on() -> None:
     assert drop_rates(snapshot(10, denied=5, unsent=3), snapshot(11, denied=9, unsent=3)) == {"denied": 4}
 
 
-def test_a_sum_leaves_out_what_is_unknown() -> None:
+def test_a_sum_skips_unknown_values() -> None:
     assert total([TrafficRates(1, 2, None), TrafficRates(3, None, None)]) == TrafficRates(4, 2, None)
     assert total([]) == UNKNOWN

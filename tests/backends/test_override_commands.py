@@ -51,7 +51,7 @@ def test_a_repeated_override_is_not_new() -> None:
     assert overridden(set_admin_state("drain", "b2", None, 2), overrides=once) == once
 
 
-def test_removed_leaves() -> None:
+def test_a_removed_backend_becomes_a_removal() -> None:
     overrides = overridden(set_admin_state("remove", "b2", None, 7))
     assert wanted(overrides) == {"b1": 1}
     assert [(key, one.since, one.reason) for key, one in overrides.removals.items()] == [
@@ -59,12 +59,12 @@ def test_removed_leaves() -> None:
     ]  # fmt: skip
 
 
-def test_disabled_while_it_leaves_is_gone_and_still_removed() -> None:
+def test_a_backend_disabled_during_its_removal_is_gone_and_removed() -> None:
     overrides = overridden(set_admin_state("remove", "b2", None, 0), set_admin_state("disable", "b2", None, 0))
     assert not overrides.removals and overrides.of["web", "b2"].admin_state == "remove"
 
 
-def test_drained_while_it_leaves_is_there_again() -> None:
+def test_a_backend_drained_during_its_removal_is_kept() -> None:
     overrides = overridden(set_admin_state("remove", "b2", None, 0), set_admin_state("drain", "b2", None, 0))
     assert states(overrides) == {("web", "b2"): "drain"}
 
@@ -90,7 +90,7 @@ def test_an_added_backend_gets_defaults_and_can_be_removed() -> None:
     assert states(overrides) == {("web", "10.0.2.9:80"): "removing"} and not overrides.of
 
 
-def test_added_again_leaves_no_more() -> None:
+def test_a_backend_that_is_added_again_stays() -> None:
     overrides = overridden(NINE, set_admin_state("remove", "b9", None, 4), NINE)
     assert not overrides.removals and wanted(overrides)["b9"] == 1
 
@@ -101,7 +101,7 @@ def test_added_drains_and_is_weighed_as_others() -> None:
     assert not overridden(set_admin_state("remove", "b9", None, 0), overrides=overrides).of
 
 
-def test_one_that_leaves_by_the_file_is_not_enabled() -> None:
+def test_a_backend_removed_by_the_file_is_not_enabled() -> None:
     overrides = overridden(NINE, set_admin_state("remove", "b9", None, 4))
     assert overridden(set_admin_state(None, "b9", None, 5), overrides=overrides) == overrides
 
@@ -128,7 +128,7 @@ def test_no_weight(weight: Any) -> None:
         set_weight(weight, "b1", None, 0)
 
 
-def test_no_order() -> None:
+def test_an_unknown_override_is_refused() -> None:
     with pytest.raises(OverrideError, match="explode"):
         set_admin_state("explode", "b1", None, 0)  # type: ignore[arg-type]
 
@@ -163,7 +163,7 @@ def test_a_service_of_ranges_takes_another() -> None:
     assert wanted(overridden(NINE, file=file), file) == {"b1": 1, "b9": 1}
 
 
-def test_file_that_has_made_the_orders_good() -> None:
+def test_a_file_that_includes_the_overrides() -> None:
     overrides = overridden(NINE, set_admin_state("remove", "b2", None, 0))
     assert without_obsolete(configured(backend(1), backend(9)), overrides).of == {}
     assert without_obsolete(TWO, overrides) == overrides

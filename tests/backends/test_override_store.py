@@ -36,14 +36,14 @@ def test_port_that_is_the_services(tmp_path: Path) -> None:
     assert OverrideStore(tmp_path / "orders", file).overrides == overrides
 
 
-def test_a_file_changed_meanwhile_ends_orders(tmp_path: Path) -> None:
+def test_a_file_that_changes_ends_obsolete_overrides(tmp_path: Path) -> None:
     keep(tmp_path / "orders", TWO, overridden(add("web", backend(9), 3), set_admin_state("remove", "b2", None, 4)))
     after = OverrideStore(tmp_path / "orders", configured(backend(1), backend(9)))
     assert not after.overrides.of and after.overrides.removals.keys() == {("web", "b2")}
     assert OverrideStore(tmp_path / "orders", configured(backend(1), name="other")).overrides == Overrides()
 
 
-def test_no_file_before_there_is_an_order(tmp_path: Path) -> None:
+def test_no_file_before_the_first_override(tmp_path: Path) -> None:
     keep(tmp_path / "orders", TWO, Overrides())
     assert not (tmp_path / "orders").exists()
 

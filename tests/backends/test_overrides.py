@@ -25,7 +25,7 @@ B9 = Backend.model_validate(backend(9))
 WEB1 = ("web", "b1")
 
 
-def test_without_orders_it_is_the_file() -> None:
+def test_without_overrides_it_is_the_file() -> None:
     assert with_overrides(TWO, Overrides()) == TWO
     assert with_overrides(TWO, Overrides()).services[0] is TWO.services[0]
 
@@ -53,7 +53,7 @@ def test_added_with_another_weight() -> None:
     }
 
 
-def test_leaving_are_there_without_weight_and_not_wanted() -> None:
+def test_backends_being_removed_have_no_weight_and_are_not_wanted() -> None:
     overrides = Overrides({}, {("web", "b9"): Removal(0, B9.model_copy(update={"weight": 0}), "")})
     assert weights(with_overrides(TWO, overrides)) == {"b1": 1, "b2": 2, "b9": 0}
     assert with_overrides(TWO, overrides.without_removals()) == TWO

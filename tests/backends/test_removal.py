@@ -24,7 +24,7 @@ def left(after: Config, before: Config = TWO, overrides: Overrides | None = None
     return {name: str(one.backend.dip) for (service, name), one in found.removals.items() if service == "web"}
 
 
-def test_removed_leaves_without_weight_and_says_why_and_since_when() -> None:
+def test_a_removed_backend_has_no_weight_a_reason_and_a_time() -> None:
     overrides = with_removals(ONE, Overrides(), TWO, {}, 5, "why")
     (one,) = overrides.removals.values()
     assert overrides.removals.keys() == {WEB2} and (one.since, one.reason, one.backend.weight) == (5, "why", 0)
@@ -46,11 +46,11 @@ def test_a_backend_added_again_is_no_longer_removed() -> None:
     assert left(TWO, with_overrides(ONE, overrides), overrides) == {}
 
 
-def test_one_that_moved_leaves_under_his_address() -> None:
+def test_a_backend_that_moved_is_removed_under_its_old_address() -> None:
     assert left(configured(backend(1), backend(2, dip="10.0.2.7"))) == {"10.0.2.2:8080": "10.0.2.2"}
 
 
-def test_another_in_his_place_has_his_place() -> None:
+def test_a_replacement_takes_the_row() -> None:
     assert left(configured(backend(1), backend(2, port=8081))) == {}
 
 

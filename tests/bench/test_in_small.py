@@ -37,7 +37,7 @@ def test_memory(small: Small) -> None:
 
 
 @pytest.mark.parametrize("way", memory.WAYS)
-def test_other_ways_in_memory(small: Small, way: str) -> None:
+def test_other_variants_in_memory(small: Small, way: str) -> None:
     small(memory, PACKETS=100)
     version, more = memory.WAYS[way]
     assert memory.measured(config(version=version, **more), 16, version)[0] > 0  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def _forget() -> Iterator[None]:
     cache.directory.cache_clear()
 
 
-def test_the_place_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_selects_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "kept"))
     assert cache.directory() == tmp_path / "kept" / cache.digest()
     assert cache.directory().is_dir()

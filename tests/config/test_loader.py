@@ -144,7 +144,7 @@ def many(services: int, backends: int) -> str:
     return "\n".join(lines)
 
 
-def test_far_too_many_services_are_refused_without_a_look_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_too_many_services_are_refused_without_checking_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Config, "model_validate", None)
     said_of = said(many(4000, 10))
     assert said_of == [

@@ -71,6 +71,6 @@ def test_files_of_the_tree(page: Path) -> None:
         "a: \xff\x00",
     ],
 )
-def test_unusual_documents_are_left_to_pyyaml(text: str) -> None:
+def test_unusual_documents_are_parsed_by_pyyaml(text: str) -> None:
     with pytest.raises(UnusualYamlError):
         load_plain(text.encode("latin-1"))

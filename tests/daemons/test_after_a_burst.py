@@ -112,7 +112,7 @@ def wait_for_the_end(daemons: list[Daemon]) -> None:
 
 
 @pytest.mark.parametrize("driver", [("packet", "tun"), ("xdp", "xdp")], ids=["user space", "kernel"])
-def test_five_seconds_after_a_burst_all_is_as_before(lab: Lab, driver: tuple[str, str]) -> None:
+def test_five_seconds_after_a_burst_no_trace_remains(lab: Lab, driver: tuple[str, str]) -> None:
     lab.write_config(configuration())
     to_one_mux(lab)
     options = [("--driver", name, *(["--detach-on-exit"] if name == "xdp" else [])) for name in driver]

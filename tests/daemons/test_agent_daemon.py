@@ -49,7 +49,7 @@ def test_a_connection_to_the_vip_works_and_the_reply_comes_from_it(
     assert {(packet.src, packet.dst) for packet in through} == {(CLIENT, VIP)}, "no reply through the mux"
 
 
-def test_udp_is_translated_both_ways(lab: Lab) -> None:
+def test_udp_is_translated_in_both_directions(lab: Lab) -> None:
     server, client = dns(lab)
     with running(lab, "mux1", "mux"), running(lab, "host1", "agent"), server, client:
         client.send(b"question")

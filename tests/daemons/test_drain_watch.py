@@ -76,7 +76,7 @@ def test_as_long_as_there_is_a_flow_it_is_not() -> None:
     assert B1 not in watcher
 
 
-def test_with_weight_again_it_is_drained_no_more() -> None:
+def test_a_backend_with_weight_again_is_not_drained() -> None:
     tables = Tables(configured(backend(1, weight=0), backend(2)), set())
     watcher, _ = of(tables)
     asyncio.run(looked(watcher))

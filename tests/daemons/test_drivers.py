@@ -192,7 +192,7 @@ def finished_by_hand(lab: Lab) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mux_driver", ["packet", "xdp"])
-def test_udp_both_ways_with_right_checksums(lab: Lab, finished_by_hand: None, mux_driver: str) -> None:
+def test_udp_in_both_directions_with_valid_checksums(lab: Lab, finished_by_hand: None, mux_driver: str) -> None:
     server, client = dns(lab)
     mux_options = XDP if mux_driver == "xdp" else ()
     with running(lab, "mux1", "mux", *mux_options), running(lab, "host1", "agent", *XDP), server, client:

@@ -144,7 +144,7 @@ def test_it_follows_reloads(lab: Lab, router: Router) -> None:
 
 
 @root
-def test_a_killed_mux_leaves_the_filter_only_beside_a_program_that_forwards_on(lab: Lab, router: Router) -> None:
+def test_a_killed_mux_leaves_the_filter_only_if_its_program_forwards(lab: Lab, router: Router) -> None:
     lab.write_config(configuration(*SERVICES))
     with running(lab, "mux1", "mux") as mux:
         mux.end(signal.SIGKILL)

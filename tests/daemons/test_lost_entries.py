@@ -156,7 +156,7 @@ def test_a_reply_that_may_be_of_two_vips_waits_until_the_client_names_one(lab: L
 
 
 @DRIVERS
-def test_an_entry_that_is_pushed_out_comes_back_with_the_next_reply(lab: Lab, driver: str) -> None:
+def test_a_displaced_entry_returns_with_the_next_reply(lab: Lab, driver: str) -> None:
     configure(lab, PORT, idle=SHORT)
     with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
         first.tell(signal.SIGSTOP)

@@ -110,7 +110,7 @@ def test_leaves_other_traffic_to_the_kernel(lab: Lab, wires: dict[str, Wire]) ->
 
 
 @pytest.mark.parametrize("how", ["command", "SIGHUP"])
-def test_a_good_reload_takes_new_flows_along_and_leaves_old_ones(lab: Lab, wires: dict[str, Wire], how: str) -> None:
+def test_a_good_reload_moves_new_flows_and_keeps_old_ones(lab: Lab, wires: dict[str, Wire], how: str) -> None:
     lab.write_config(configuration(service("web", 80, [H1, H2])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)

@@ -31,7 +31,7 @@ def test_many_backends_come_in_parts_with_their_settings() -> None:
     assert [(line["backend"], line["weight"]) for line in lines] == [(f"b{n}", n) for n in range(count)]
 
 
-def test_of_no_backend_there_is_an_empty_part() -> None:
+def test_without_backends_there_is_one_empty_part() -> None:
     config = Config(services=())
     reloader: Any = SimpleNamespace(config=config, wanted=config, overrides=Overrides())
     unused: Any = None

@@ -134,7 +134,7 @@ def test_frames_are_sent_without_a_trace_client(case: Case) -> None:
     assert len(case.sender.sent) == 1
 
 
-def test_frames_with_other_verdicts_are_left_alone(case: Case) -> None:
+def test_frames_with_other_verdicts_stay_unchanged(case: Case) -> None:
     batch = Batch(4)
     batch.count = 4
     batch.verdict[:] = [Verdict.FORWARDED, Verdict.NOT_IP, Verdict.NO_NEIGHBOUR, Verdict.DENIED]

@@ -7,7 +7,7 @@ import pytest
 from lbmux.daemons.pending_neighbours import LIMIT_S, PendingNeighbours
 
 
-def test_a_frame_that_waited_came_when_it_came() -> None:
+def test_a_waiting_frame_keeps_its_time_of_arrival() -> None:
     waiting, now, wall_ns = PendingNeighbours(), time.monotonic(), time.time_ns()
     for age_s, frame in ((0.5, bytes(60)), (0.25, bytes(100))):
         waiting.add(frame, 0, now - age_s)

@@ -113,7 +113,7 @@ def names(config: Config | None) -> dict[str, int]:
 NEW = add("web", {"name": "new", "dip": "10.0.2.9"}, 0)
 
 
-def test_an_order_is_in_force_and_kept_over_reloads(tmp_path: Path) -> None:
+def test_an_override_is_in_force_and_survives_reloads(tmp_path: Path) -> None:
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     assert asyncio.run(made.change(NEW)) == [("web", "new")]
@@ -135,7 +135,7 @@ def test_a_reload_names_the_overrides_that_the_file_does_not_change(
     assert line in caplog.text
 
 
-def test_an_order_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:
+def test_an_override_that_does_not_fit_is_not_kept(tmp_path: Path) -> None:
     tables = TapRecord(fits=False)
     made, book = with_orders(tmp_path, tables)
     with pytest.raises(TableError):
@@ -158,7 +158,7 @@ def test_a_backend_that_is_no_longer_in_the_file_is_removed(tmp_path: Path) -> N
     assert one.reason == "no longer in the configuration"
 
 
-def test_an_added_one_that_the_file_has_now_is_the_files(tmp_path: Path) -> None:
+def test_an_added_backend_that_the_file_has_now_belongs_to_the_file(tmp_path: Path) -> None:
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     asyncio.run(made.change(NEW))
@@ -182,7 +182,7 @@ def is_full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_an_order_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_that_cannot_be_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     before = tables.config
@@ -207,7 +207,7 @@ def test_an_override_that_cannot_be_stored_is_reported(tmp_path: Path, monkeypat
     assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 
-def test_an_order_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None:
+def test_an_override_that_does_not_fit_is_not_stored_either(tmp_path: Path) -> None:
     made, _ = with_orders(tmp_path, TapRecord(fits=False))
     with pytest.raises(TableError):
         asyncio.run(made.change(NEW))

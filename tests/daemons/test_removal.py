@@ -64,7 +64,7 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
         assert hosts(lab) == {2}
 
 
-def test_removed_backend_is_taken_back_while_it_leaves_and_after(lab: Lab) -> None:
+def test_a_removed_backend_can_be_enabled_during_and_after_its_removal(lab: Lab) -> None:
     with server(lab, 1), server(lab, 2), balanced(lab, services=[web() | SHORT]) as mux, to_host(lab, 1) as kept:
         where = ("--control", str(agent(lab, 1)))
         assert tell(mux, "remove", "h1", *where).returncode == 0
@@ -79,7 +79,7 @@ def test_removed_backend_is_taken_back_while_it_leaves_and_after(lab: Lab) -> No
         assert hosts(lab) == {1, 2}
 
 
-def test_backend_that_dies_while_it_leaves_is_gone(lab: Lab) -> None:
+def test_a_backend_that_dies_during_its_removal_is_gone(lab: Lab) -> None:
     with server(lab, 2), balanced(lab, services=[web(kind="tcp") | SHORT]) as mux:
         with server(lab, 1):
             wait_until(mux, "h1", "up", 5)

@@ -213,7 +213,7 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
         time.sleep(0.1)
 
 
-def test_the_programs_may_be_taken_off_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
+def test_the_programs_may_be_detached_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
     with trace_hub(kernel_mux, "trace", "drop"):
         assert lab.inside("mux1", lambda: detach("eth0"))
     with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # in user space all are seen now
@@ -224,7 +224,7 @@ def test_the_programs_may_be_taken_off_meanwhile(lab: Lab, kernel_mux: Daemon) -
 
 
 @pytest.mark.parametrize("driver", ["tun", "xdp"])
-def test_traces_and_captures_both_ways_of_an_agent(lab: Lab, driver: str, tmp_path: Path) -> None:
+def test_traces_and_captures_both_directions_of_an_agent(lab: Lab, driver: str, tmp_path: Path) -> None:
     lab.write_config(configuration(service("web", 80, [H1])))
     with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
         mux.wait_for(READY["mux"], START_S)

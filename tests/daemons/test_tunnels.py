@@ -83,7 +83,7 @@ def digest(length: int) -> str:
 
 @pytest.mark.parametrize("sources", [(), ("172.16.0.0/16", "2001:db8:ffff::/112")], ids=["own", "by hash"])
 @pytest.mark.parametrize("driver", [("packet", "tun"), ("xdp", "xdp")], ids=["user space", "kernel"])
-def test_every_way_carries_a_connection(lab: Lab, driver: tuple[str, str], sources: tuple[str, ...]) -> None:
+def test_every_kind_of_tunnel_carries_a_connection(lab: Lab, driver: tuple[str, str], sources: tuple[str, ...]) -> None:
     """A question, and an upload of full-sized segments."""
     lab.write_config(services(tunnel={"sources": list(sources)}))
     body = (PATTERN * (LENGTH_BYTES // len(PATTERN) + 1))[:LENGTH_BYTES]

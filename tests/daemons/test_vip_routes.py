@@ -38,7 +38,7 @@ def routes(*vips: str) -> tuple[VipRoutes, Announcer]:
     return VipRoutes(*given), announcer
 
 
-def test_a_vip_that_leaves_is_withdrawn_before_the_commit() -> None:
+def test_a_removed_vip_is_withdrawn_before_the_commit() -> None:
     made, announcer = routes(FIRST, SECOND)
     assert asyncio.run(made.withdraw_removed(config(SECOND)))
     assert announcer.announced == [{SECOND}]

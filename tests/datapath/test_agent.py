@@ -253,7 +253,7 @@ def test_an_unknown_connection_s_frame_stays_in_its_tunnel() -> None:
     assert Pair(checks_sockets=True).inbound([frame], 1) == [(Verdict.UNKNOWN_CONNECTION, 0, frame)]
 
 
-def test_other_traffic_of_the_dip_is_left_alone() -> None:
+def test_other_traffic_of_the_dip_passes() -> None:
     pair = Pair()
     pair.inbound([way_in(WEB)], 1)
     other_port = Craft(source=DIP, source_port=22, destination=Craft().source, destination_port=40000).frame()
@@ -278,7 +278,7 @@ def test_an_inner_packet_longer_than_the_outer_one_is_malformed() -> None:
     assert Pair().inbound([frame], 1) == [(Verdict.MALFORMED, -1, frame)]
 
 
-def test_mode_local_leaves_the_inner_packet_as_it_is() -> None:
+def test_mode_local_keeps_the_inner_packet() -> None:
     inner = Craft(destination=WEB, destination_port=443, check="wrong").packet()
     pair = Pair()
     (verdict, target, frame), *_ = pair.inbound([tunnelled(inner, MUXES[1], OWN[1])], 1)
@@ -286,7 +286,7 @@ def test_mode_local_leaves_the_inner_packet_as_it_is() -> None:
     assert (pair.machine.tables.flows["state"] != 0).sum() == 0
 
 
-def test_the_reply_finds_a_flow_that_came_in_at_another_worker() -> None:
+def test_a_reply_finds_a_flow_of_another_worker() -> None:
     """As in the kernel, where the CPU that a reply leaves by may be another."""
     machine = Machine.make(workers=4)
     machine.install_agent(OWN, MUXES, endpoints())
@@ -358,7 +358,7 @@ def test_a_connection_straight_to_the_dip_is_known_by_its_syn_ack() -> None:
     pair.check_tables()
 
 
-def test_a_datagram_without_an_entry_leaves_as_it_is() -> None:
+def test_a_datagram_without_an_entry_leaves_unchanged() -> None:
     pair = Pair()
     reply = replace(RESET, source=LONE_DIP, source_port=53, protocol=UDP).frame()
     assert pair.outbound([reply], 1) == [(Verdict.UNTRACKED, -1, reply)]

@@ -107,7 +107,7 @@ def test_a_super_frame_is_counted_and_not_sent() -> None:
     assert through(frame) == (Verdict.TOO_BIG, bytes(frame))
 
 
-def test_without_a_mac_address_the_frame_stays_as_it_is() -> None:
+def test_without_a_mac_address_the_frame_stays_unchanged() -> None:
     frame = Ether(bytes(INBOUND / IP(src=CLIENT, dst=VIP) / TCP(sport=40000, dport=80)))
     machine = Machine.make(16)
     machine.install_mux([Service(Craft().destination, 6, 80, (0,))], [Backend(bytes(4), bytes(6))])

@@ -209,7 +209,7 @@ def test_a_clock_that_steps_back_a_little_expires_nothing() -> None:
     assert send(machine, [Craft().frame()], 995) == [0]
 
 
-def test_an_idle_flow_s_place_is_free() -> None:
+def test_an_idle_flows_place_is_free() -> None:
     machine = mux(buckets=1)
     send(machine, clients(WAYS), now=1)
     send(machine, clients(WAYS, seed=2), now=1 + IDLE.untrusted + 1)
@@ -254,7 +254,7 @@ def test_a_repeated_syn_is_the_same_connection() -> None:
     assert send(machine, [Craft(flags=SYN).frame()]) == [0]
 
 
-def test_another_worker_has_its_own_part() -> None:
+def test_each_worker_has_its_own_table() -> None:
     machine = Machine.make(workers=2)
     machine.install_mux([Service(VIP, TCP, 80, (0,), IDLE)], [Backend(bytes(4))])
     machine.at(1).forward(Frames(clients(5)), 1)

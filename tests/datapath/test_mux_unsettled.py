@@ -53,7 +53,7 @@ def test_a_datagram_goes_by_the_table_in_force() -> None:
     assert send(machine, [Craft(protocol=UDP, destination_port=53).frame()], 1000) == [5]
 
 
-def test_the_kernel_itself_looks_through_the_parts_of_some_cpus() -> None:
+def test_the_kernel_searches_the_tables_of_some_cpus() -> None:
     """So a flow that changes its CPU is found while user space is away, too."""
     machine = mux(slots=(0,), workers=KERNEL_TABLES + 1)
     first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_TABLES - 1))

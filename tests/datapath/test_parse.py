@@ -156,7 +156,7 @@ FOR_USER_SPACE = {
 
 
 @pytest.mark.parametrize("case", FOR_USER_SPACE)
-def test_the_kernel_hands_up(case: str) -> None:
+def test_the_kernel_punts(case: str) -> None:
     """And the same mux in user space forwards it."""
     craft, verdict = FOR_USER_SPACE[case]
     machine, batch, again = mux(), Frames([craft.frame()]), Frames([craft.frame()])

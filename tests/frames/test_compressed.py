@@ -63,7 +63,7 @@ class TestBoth:
                 error = raised
             assert error is not None and "data is truncated" in error.reason
 
-    def test_capture_cut_inside(self, tmp_path: Path, compress: Compress) -> None:
+    def test_a_capture_truncated_inside_a_packet(self, tmp_path: Path, compress: Compress) -> None:
         found, error = read_bytes(tmp_path, compress(PCAP[:-1]))
         assert found == TWO[:1]
         assert error is not None and (error.offset, error.reason) == (24 + 80, "truncated")

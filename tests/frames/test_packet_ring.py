@@ -102,7 +102,7 @@ def batch_of(frames: list[bytes]) -> tuple[Batch, np.ndarray]:
 
 @pytest.mark.root
 @pytest.mark.parametrize(("mtu", "length"), [(1500, 60), (1500, 1514), (9000, 9014)])
-def test_a_frame_up_to_the_mtu_comes_whole(pair: Pair, mtu: int, length: int) -> None:
+def test_a_frame_up_to_the_mtu_is_read_whole(pair: Pair, mtu: int, length: int) -> None:
     for node in ("a", "b"):
         pair.set_link(node, mtu=mtu)
     with pair.inside("b", lambda: PacketRing("b0", frames=64)) as ring, pair.wire("a") as wire:
@@ -206,9 +206,7 @@ def test_an_unfinished_checksum_is_marked(pair: Pair, ring: PacketRing) -> None:
 
 
 @pytest.mark.root
-def test_a_frame_longer_than_a_place_of_the_ring_is_read_whole(
-    pair: Pair, wire: socket.socket, ring: PacketRing
-) -> None:
+def test_a_frame_larger_than_a_ring_slot_is_read_whole(pair: Pair, wire: socket.socket, ring: PacketRing) -> None:
     for node in ("a", "b"):
         pair.set_link(node, mtu=9000)
     wire.send(frame(3, 8000))
@@ -218,7 +216,7 @@ def test_a_frame_longer_than_a_place_of_the_ring_is_read_whole(
 
 
 @pytest.mark.root
-def test_a_frame_longer_than_a_place_of_the_ring_and_not_read_in_time_is_marked_as_cut(
+def test_an_oversized_frame_that_is_not_read_in_time_is_marked_as_truncated(
     pair: Pair, wire: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packet_ring, "RECEIVE_BUFFER_BYTES", 2304)  # room for one
@@ -260,7 +258,7 @@ def checked(frame: bytes) -> IP:
 
 @pytest.mark.root
 @pytest.mark.parametrize("size", [10, 700, 1400])
-def test_a_super_frame_of_udp_is_cut_into_its_datagrams(pair: Pair, ring: PacketRing, size: int) -> None:
+def test_a_udp_super_frame_is_segmented_into_datagrams(pair: Pair, ring: PacketRing, size: int) -> None:
     """Also one that fits a place of the ring; the last datagram is shorter."""
     payload = bytes(range(256)) * ((40 * size + 5) // 256 + 1)
     payload = payload[: 40 * size + 5]
@@ -282,7 +280,7 @@ def test_a_super_frame_of_udp_is_cut_into_its_datagrams(pair: Pair, ring: Packet
 
 
 @pytest.mark.root
-def test_super_frames_of_tcp_are_cut_into_segments(pair: Pair, ring: PacketRing) -> None:
+def test_tcp_super_frames_are_segmented(pair: Pair, ring: PacketRing) -> None:
     payload = bytes(range(251)) * 1000
 
     def upload() -> None:

@@ -64,7 +64,7 @@ class TestRead:
         (read,), _ = read_bytes(tmp_path, pcap(record(FRAME, original=1514)))
         assert read == Read(FRAME + bytes(1450), 0, missing=1450)
 
-    def test_cut_within_the_headers_stays_cut(self, tmp_path: Path) -> None:
+    def test_a_frame_truncated_within_the_headers_stays_truncated(self, tmp_path: Path) -> None:
         (read,), _ = read_bytes(tmp_path, pcap(record(FRAME[:53], original=1514)))
         assert read == Read(FRAME[:53], 0)
 

@@ -26,14 +26,14 @@ def read(*records: bytes) -> tuple[list[TapRecord], Pairs]:
     return [one for one in found if one is not None], pairs
 
 
-def test_a_frame_that_left_has_the_time_of_both_places() -> None:
+def test_a_sent_frame_has_the_times_of_arrival_and_departure() -> None:
     (one,), _ = read(record(1000, b"came"), record(3500, b"and left", after=1, target=5, leaves_by=9))
     assert one.came == FrameCopy(b"came", 4, 7, AHEAD_NS + 1000)
     assert one.left == FrameCopy(b"and left", 8, 9, AHEAD_NS + 3500)
     assert (one.verdict, one.target) == (FORWARDED, 5)
 
 
-def test_a_frame_that_was_dropped_has_the_time_when_it_came_if_that_is_known() -> None:
+def test_a_dropped_frame_has_its_time_of_arrival_if_known() -> None:
     end = record(3500, b"came", verdict=DENIED, after=1, target=-1)
     assert [one.came.time_ns - AHEAD_NS for one in read(record(1000, b"came"), end)[0]] == [1000]
     assert [one.came.time_ns - AHEAD_NS for one in read(end)[0]] == [3500], "a filter of drops: nothing else is there"

@@ -24,7 +24,7 @@ def test_only_configured_sources_come_in() -> None:
     assert door.comes(MUX, 0) and door.comes(OTHER, 1) and len(door.connections) == 2
 
 
-def test_the_oldest_silent_one_of_a_source_goes_and_one_that_proved_itself_stays() -> None:
+def test_the_oldest_silent_connection_of_a_source_is_closed_first() -> None:
     door = Door()
     door.connections.authenticated(door.comes(MUX, 0))
     for number in range(1, 301):
@@ -35,14 +35,14 @@ def test_the_oldest_silent_one_of_a_source_goes_and_one_that_proved_itself_stays
     assert door.ended[-1] == 300 - MAX_PER_SOURCE, "another source is not limited by it"
 
 
-def test_a_mux_that_starts_again_and_again_leaves_few_behind() -> None:
+def test_a_mux_that_restarts_often_keeps_few_connections() -> None:
     door = Door()
     for number in range(10):
         door.connections.authenticated(door.comes(MUX, number))
     assert door.ended == list(range(10 - MAX_PER_SOURCE))
 
 
-def test_a_source_that_is_configured_no_more_is_sent_away() -> None:
+def test_a_source_that_was_removed_from_the_file_is_disconnected() -> None:
     door = Door()
     door.comes(MUX, 0)
     stays = door.comes(OTHER, 1)

@@ -142,7 +142,7 @@ def test_a_new_backend_is_settled_without_a_pause(monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(run()) == [False, False, False]
 
 
-def test_probes_come_aside_by_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_are_spread_by_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Earlier and later by turns: the gaps are then of twice the interval's, and of none."""
     interval_s, times = 0.2, list[float]()
 

@@ -235,7 +235,7 @@ def test_up_status_down_as_commands_are_idempotent(lab: Lab) -> None:
     assert lbmux("lab", "status", "--name", lab.name).returncode == 1
 
 
-def test_down_leaves_other_namespaces_and_processes(lab: Lab) -> None:
+def test_down_keeps_other_namespaces_and_processes(lab: Lab) -> None:
     other = f"{lab.name}-other"
     netns.create(other)
     stranger = subprocess.Popen(["sleep", "60"])
@@ -287,7 +287,7 @@ def test_a_program_started_by_another_process_stays_recorded(lab: Lab) -> None:
     assert set(Lab(ananta(), lab.name).processes) == started
 
 
-def test_a_namespace_that_was_there_before_is_refused_and_stays(lab: Lab) -> None:
+def test_an_existing_namespace_is_refused_and_stays(lab: Lab) -> None:
     foreign = lab.namespace("mux1")
     netns.create(foreign)
     try:
@@ -299,7 +299,7 @@ def test_a_namespace_that_was_there_before_is_refused_and_stays(lab: Lab) -> Non
         netns.remove(foreign)
 
 
-def test_a_lab_cut_off_half_way_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_lab_start_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(namespaces, "_address_and_route", lambda node: os.kill(os.getpid(), signal.SIGINT))
         patched.setattr(lab, "down", lambda: False)  # as after kill -9: nothing is cleaned up
@@ -347,7 +347,7 @@ def test_a_lab_from_a_file_is_used_and_taken_down_by_its_name_alone(lab: Lab, tm
     assert own_names(lab) == set()
 
 
-def test_a_lab_that_is_up_is_not_taken_for_one_of_another_driver_or_topology(lab: Lab) -> None:
+def test_a_running_lab_of_another_driver_or_topology_is_refused(lab: Lab) -> None:
     lab.up(programs=False)
     for other in (Lab(lab.topology, lab.name, "packet"), Lab(replace(lab.topology, name="other"), lab.name)):
         with pytest.raises(LabError, match="is up with another topology or driver"):

@@ -335,7 +335,7 @@ def test_a_link_says_something_new_once() -> None:
     assert links == {}
 
 
-def test_a_port_that_leaves_its_bridge_is_still_a_link() -> None:
+def test_a_port_removed_from_its_bridge_is_still_a_link() -> None:
     links = {2: Link(1, 1500, 1)}
     assert not learn_link(links, Message("RTM_DELLINK", {"family": socket.AF_BRIDGE}, **ETHERNET))
     assert links == {2: Link(1, 1500, 1)}

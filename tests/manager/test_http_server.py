@@ -82,7 +82,7 @@ def test_a_file_goes_through_its_life(manager: Running) -> None:
         "apply", "admin", "127.0.0.1")]  # fmt: skip
 
 
-def test_overrides_are_ordered_listed_and_end(manager: Running) -> None:
+def test_overrides_are_set_listed_and_expire(manager: Running) -> None:
     client = manager.client()
     apply(client, file(1, 2))
     drain = api.OverrideRequest(action="drain", backend="b1", reason="new disk", for_s=0.2)
@@ -151,7 +151,7 @@ def test_bad_requests_change_nothing(manager: Running, monkeypatch: pytest.Monke
     assert manager.manager.state.revision == 0
 
 
-def test_slow_connections_cost_only_their_own_places(manager: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_connections_take_only_their_own_slots(manager: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_limits, "MOST_UNKNOWN", 20)
     host, _, port = manager.url.removeprefix("https://").rpartition(":")
     tls = trusting(manager.ca.read_text())

@@ -42,7 +42,7 @@ def test_a_service_is_replaced() -> None:
     assert "  - name: web   # moved\n    vip: 192" in merged and "10.1.1.2" not in merged and "name: mail" in merged
 
 
-def test_a_service_is_added_behind_the_others() -> None:
+def test_a_service_is_added_after_the_others() -> None:
     merged = merge_service(CURRENT, WEB.replace(b"web", b"shop").replace(b"80", b"81"), "shop", NEW).decode()
     assert merged.index("name: mail") < merged.index("  - name: shop") < merged.index("idle:")
 

@@ -78,7 +78,7 @@ def without(mux: Mux, name: str) -> None:
     mux.control.commit(mux.control.plan(mux.config.model_copy(update={"services": tuple(services)})))
 
 
-def test_the_order_of_the_rest_outlives_a_change_and_just_after_it_the_likely_ones_are_in_it(
+def test_the_order_of_the_rest_survives_a_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A search may have begun before the change, with another likely one."""
@@ -116,7 +116,7 @@ def test_candidates_at_a_host(family: int) -> None:
 
 
 @FAMILIES
-def test_a_flow_that_is_forgotten_has_no_entry_in_any_worker_s_part(family: int) -> None:
+def test_a_forgotten_flow_has_no_entry_in_any_workers_table(family: int) -> None:
     mux, frame = Mux(), bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80))
     for worker in (0, 1):
         mux.forward(frame, by=worker)

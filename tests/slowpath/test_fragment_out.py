@@ -35,7 +35,7 @@ def test_ipv6_fragments_fit_and_make_the_packet_again(mtu: int) -> None:
     assert bytes(whole[UDP]) == bytes(packet[UDP])
 
 
-def test_a_fragment_cut_further_keeps_its_place() -> None:
+def test_a_fragment_of_a_fragment_keeps_its_offset() -> None:
     middle = IP(src="10.0.0.1", dst="10.0.0.2", id=7, flags="MF", frag=185, proto=17) / Raw(bytes(1480))
     parts = [IP(piece) for piece in fragment_packet(bytes(middle), 800, 7)]
     assert [(part.frag, int(part.flags.MF)) for part in parts] == [(185, 1), (185 + 97, 1)]

@@ -168,7 +168,7 @@ def test_fragments_go_where_the_flow_goes(family: int) -> None:
         assert len(sent) == len(parts)
 
 
-def test_the_whole_way_of_a_9000_byte_datagram() -> None:
+def test_a_9000_byte_datagram_end_to_end() -> None:
     case, packet = Case(), ip(4, id=3) / datagram(9000)  # six full fragments, and one that fits
     outer = [one for part in fragment(packet, 1480) for _, one in case.tunnelled(part)]
     assert len(outer) == 13 and all(len(one) <= 1500 for one in outer)
@@ -221,7 +221,7 @@ def test_a_fragment_from_another_mux_never_goes_to_a_third() -> None:
         assert [onward.interface for onward in theirs.arrive(IP(one.data))] == [INTERFACE]
 
 
-def test_ip_in_ip_from_no_mux_is_left_alone() -> None:
+def test_ip_in_ip_from_another_address_passes() -> None:
     case = Case(muxes=(MUX, OTHER_MUX))
     part = fragment(ip(4, id=1) / datagram(4000), 1400)[0]
     assert case.arrive(IP(src="10.0.0.66", dst=MUX) / part) == [] and not case.slow.counts
@@ -336,7 +336,7 @@ def test_the_floor_can_be_set() -> None:
     assert list(case.slow.mtus.known(0.0).values()) == [1000]
 
 
-def test_an_error_about_a_flow_s_backend_before_the_last_change_is_believed() -> None:
+def test_an_error_about_a_flows_former_backend_is_accepted() -> None:
     case = Case()
     error = outer_error(case, mtu=1400)
     case.mux.tables.flows["state"] = 0

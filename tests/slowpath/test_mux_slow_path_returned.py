@@ -41,7 +41,7 @@ def search(case: Case, family: int, first: str) -> list[str]:
 
 
 @FAMILIES
-def test_a_connection_is_looked_for_host_by_host_and_then_reset(family: int) -> None:
+def test_a_connection_is_searched_host_by_host_then_reset(family: int) -> None:
     case, packet = Case(), ip(family) / TCP(sport=40000, dport=80, flags="A")
     asked, outer = [case.host_of(packet)], None
     for _ in range(3):
@@ -111,7 +111,7 @@ def reweight(case: Case, host: str, config: Config) -> None:
 
 @pytest.mark.parametrize("hops", [0, 1])
 @FAMILIES
-def test_a_packet_without_hops_left_is_dropped(family: int, hops: int) -> None:
+def test_a_packet_whose_ttl_reaches_zero_is_dropped(family: int, hops: int) -> None:
     case = Case()
     first = case.host_of(ip(family) / TCP(sport=40000, dport=80, flags="A"))
     left = {"ttl": hops} if family == 4 else {"hlim": hops}
@@ -140,7 +140,7 @@ def test_returns_have_a_budget_of_cpu_time() -> None:
     assert case.slow.counts["returned_forwarded"] == 7
 
 
-def test_packets_of_one_connection_do_not_set_back_where_it_is_looked_for() -> None:
+def test_packets_of_one_connection_do_not_set_its_search_back() -> None:
     case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
     first = case.host_of(packet)
     ((second, outer),) = case.tunnelled(returned(4, first))
@@ -162,7 +162,7 @@ def test_an_old_entry_that_a_host_refuses_is_replaced() -> None:
 
 
 @FAMILIES
-def test_an_icmp_error_is_looked_for_as_the_connection_that_it_is_about(family: int) -> None:
+def test_an_icmp_error_follows_the_search_of_its_connection(family: int) -> None:
     """An agent returns it where its host does not have that connection; the flow's entry stays as it is."""
     case, packet = Case(), ip(family) / TCP(sport=40000, dport=80, flags="A")
     first = case.host_of(packet)
@@ -218,7 +218,7 @@ def test_a_packet_that_is_not_of_a_vip_is_dropped() -> None:
     assert case.slow.counts == {"returned_unusable": 2}
 
 
-def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
+def test_a_flow_is_reassigned_in_every_workers_table() -> None:
     case, packet = Case(), bytes(Ether(**ETHER) / ip(4) / TCP(sport=40000, dport=80, flags="S"))
     was = {case.mux.forward(packet, by=worker)[0][1] for worker in (0, 1)}
     ((host, _),) = case.tunnelled(returned(4, case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A"))))
@@ -227,7 +227,7 @@ def test_a_flow_is_given_to_another_backend_in_every_worker_s_part() -> None:
     assert case.mux.forwarder.host(now.pop()) == ip_address(host)
 
 
-def test_a_connection_is_looked_for_at_as_many_hosts_as_the_setting_says_and_then_reset() -> None:
+def test_a_connection_is_searched_at_the_configured_number_of_hosts_then_reset() -> None:
     case, packet = Case(second_chance_max_hosts=3), ip(4) / TCP(sport=40000, dport=80, flags="A")
     asked = search(case, 4, case.host_of(packet))
     assert len(set(asked)) == len(asked) == 3

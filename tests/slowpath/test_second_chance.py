@@ -32,7 +32,7 @@ def test_ordinary_packets_have_the_first_stage() -> None:
 
 @pytest.mark.parametrize("stage", Stage)
 @pytest.mark.parametrize("routers", [0, 1, 62])
-def test_the_stage_is_known_whatever_routers_are_on_the_way(stage: Stage, routers: int) -> None:
+def test_the_stage_survives_any_number_of_routers(stage: Stage, routers: int) -> None:
     assert Stage.of(stage - routers) == stage
 
 
@@ -86,7 +86,7 @@ def test_keys_are_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize(("family", "host", "mux"), [(4, HOST, MUX), (6, HOST6, MUX6)])
-def test_an_agent_gives_a_packet_back_with_the_stage_that_it_came_with(family: int, host: str, mux: str) -> None:
+def test_an_agent_returns_a_packet_with_its_search_stage(family: int, host: str, mux: str) -> None:
     inner = read(ip(family) / segment(20))
     for stage in Stage:
         protocol = 4 if family == 4 else 41

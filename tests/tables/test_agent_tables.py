@@ -80,7 +80,7 @@ def test_there_and_back() -> None:
     assert agent.outbound() == (Verdict.REPLIED, VIPS[1], 80)
 
 
-def test_mode_local_leaves_addresses_alone() -> None:
+def test_mode_local_keeps_addresses() -> None:
     agent = Agent(config(service(1)), mode="local")
     assert agent.inbound(1) == (Verdict.DELIVERED, VIPS[1], 80)
     assert agent.outbound()[0] == Verdict.NOT_TRANSLATED

@@ -143,7 +143,7 @@ class TestDisruption:
     def test_all_weights_doubled_moves_nothing(self) -> None:
         assert moved(self.hundred, dict.fromkeys(self.hundred, 2)) == 0
 
-    def test_heaviest_weight_changed_leaves_the_others_where_they_are(self) -> None:
+    def test_a_change_of_the_largest_weight_keeps_the_others_slots(self) -> None:
         weights = {name: 1 + at % 5 for at, name in enumerate(self.hundred)} | {"10.1.0.7:80": 90}
         assert moved(weights, weights | {"10.1.0.7:80": 91}) < 0.012
 

@@ -189,7 +189,7 @@ def test_a_layout_that_lacks_a_field_leaves_flows_behind(field: str, caplog: pyt
     second.send()
 
 
-def test_a_flow_of_a_row_that_never_was_is_left_out() -> None:
+def test_a_flow_of_a_nonexistent_row_is_skipped() -> None:
     first = Mux(config(1, 2, 3))
     before, left = first.send(), Left(first.tables)
     flows = left.rows("flows").copy()
@@ -199,7 +199,7 @@ def test_a_flow_of_a_row_that_never_was_is_left_out() -> None:
     assert Mux(config(1, 2, 3), after=left).moved == len(before) - 2
 
 
-def test_a_flow_of_a_rows_former_owner_is_left_out() -> None:
+def test_a_flow_of_a_rows_former_owner_is_skipped() -> None:
     """Its backend is gone; the row has another one now."""
     first = Mux(config(1, 2, 3))
     before = first.send()

@@ -141,7 +141,7 @@ def test_a_changed_service_never_overwrites_slots_in_force() -> None:
         assert {mux.row(number) for number in numbers} == set(mux.slots().tolist())
 
 
-def test_slots_just_left_are_not_used_by_the_next_reload() -> None:
+def test_freed_slots_are_not_used_by_the_next_reload() -> None:
     """Two reloads may come while one batch of packets is under way."""
     mux = Mux(THREE)
     place, held = mux.tables.services[mux.tables.active, 0].copy(), mux.slots()

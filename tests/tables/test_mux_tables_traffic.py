@@ -144,7 +144,7 @@ def previous(mux: Mux) -> int:
     return int(mux.tables.services[mux.tables.active, 0]["previous"])
 
 
-def test_the_table_before_stays_beside_the_new_one() -> None:
+def test_the_previous_table_stays_beside_the_new_one() -> None:
     mux = Mux(config(web(1, 2)))
     first = mux.slots().copy()
     assert previous(mux) == NONE

@@ -102,7 +102,7 @@ def test_a_damaged_file_is_made_again(path: Path, content: bytes) -> None:
     assert StoredTables(path, SMALL).adopted
 
 
-def test_a_file_that_was_cut_is_made_again(path: Path) -> None:
+def test_a_truncated_file_is_written_again(path: Path) -> None:
     leave_a_flow(path)
     os.truncate(path, path.stat().st_size - 4096)
     stored = StoredTables(path, SMALL)

@@ -57,7 +57,7 @@ def test_ipv6(tmp_path: Path) -> None:
     assert services(tmp_path, packet) == ["tcp-2001:db8::80-80 1"]
 
 
-def test_addresses_that_cannot_be_vips_are_left_out(tmp_path: Path) -> None:
+def test_addresses_that_cannot_be_vips_are_skipped(tmp_path: Path) -> None:
     others = [udp(CLIENT, 5353, "224.0.0.251", 5353), udp(CLIENT, 68, "255.255.255.255", 67), udp(CLIENT, 9, WEB, 0)]
     assert services(tmp_path, *others, udp(CLIENT, 9000, WEB, 9)) == ["udp-192.0.2.1-9 1"]
     with pytest.raises(NoServicesError) as caught:

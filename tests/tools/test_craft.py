@@ -110,7 +110,7 @@ def test_a_packet_that_scapy_cannot_build_is_reported(expression: str, reason: s
         next(craft([expression], 1))
 
 
-def test_no_name_is_looked_up_and_no_address_of_this_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_is_resolved_and_no_local_address_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a look-up in DNS"))
     with pytest.raises(CraftError):
         craft(['IP(dst="example.com")'])

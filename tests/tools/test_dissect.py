@@ -18,7 +18,7 @@ def test_each_header_is_a_line_with_its_fields() -> None:
     assert lines[4] == "Raw 20 bytes: 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f ..."
 
 
-def test_a_frame_cut_in_a_header_is_shown_as_far_as_it_goes() -> None:
+def test_a_frame_truncated_in_a_header_is_shown_in_part() -> None:
     whole = bytes(Ether() / IP() / UDP(sport=1, dport=2))
     for length in range(len(whole)):
         assert dissect(whole[:length]) or not length

@@ -68,7 +68,7 @@ def test_any_frame_ends_as_on_the_tables_themselves(mux: Served) -> None:
     assert {"forwarded", "not_vip", "malformed", "too_big", "ttl", "fragment", "no packet"} <= set(verdicts), verdicts
 
 
-def test_a_vlan_tag_is_in_nobodys_way(mux: Served) -> None:
+def test_a_vlan_tag_does_not_matter(mux: Served) -> None:
     explanation = explain_frame(client(tags=tag(7)).frame(), mux.path)
     outer = step(explanation, "outer header")
     assert (explanation.verdict, outer["ttl"], outer["length"]) == (Verdict.FORWARDED, 64, 60)

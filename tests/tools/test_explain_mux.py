@@ -117,7 +117,7 @@ def with_previous_table(mux: Served) -> list[int]:
     return [port for port in before if (before[port], after[port]) == ("h1", "h2")]
 
 
-def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Served) -> None:
+def test_after_a_change_an_unknown_connection_uses_the_previous_table(mux: Served) -> None:
     for port in with_previous_table(mux):
         explanation = mux.explain(asked(port))
         assert (explanation.backend, step(explanation, "slot")["backend"]) == ("h1", "h2")
@@ -127,7 +127,7 @@ def test_after_a_change_an_unknown_connection_goes_by_the_table_before(mux: Serv
         assert int(mux.send(client(port)).target[0]) == mux.snapshot.rows["web", "h1"]
 
 
-def test_the_table_before_is_that_of_the_backend_that_went(mux: Served) -> None:
+def test_the_previous_table_has_the_removed_backend(mux: Served) -> None:
     """Rows of backends that are gone have no name any more: the slot's backend of today has the packet."""
     ports = [port for port in range(2000, 2040) if mux.explain(asked(port)).backend == "h1"]
     mux.reload(without_h1())
@@ -295,7 +295,7 @@ def test_a_configuration_alone_says_what_it_cannot_know() -> None:
     )
 
 
-def test_the_prefix_is_the_one_that_the_data_path_goes_by() -> None:
+def test_the_prefix_is_the_one_that_the_data_path_uses() -> None:
     """Nested prefixes of both lists, the same one in both, and sources in and beside all of them."""
     pick = random.Random(7)
     prefixes = ["198.51.0.0/16", "198.51.0.0/17", "198.51.100.0/22", "198.51.100.0/24", "198.51.100.7/32"]

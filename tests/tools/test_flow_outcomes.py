@@ -111,7 +111,7 @@ def test_flow_that_stays_with_a_removed_backend_is_draining_once(tmp_path: Path)
     assert replayed.outcomes.effects() == [Effect(2, 0, 0, 1), Effect(2, 0, 0, 0)]
 
 
-def test_flow_that_leaves_a_removed_backend_is_broken(tmp_path: Path) -> None:
+def test_a_flow_of_a_removed_backend_that_moves_is_broken(tmp_path: Path) -> None:
     replayed = Replayed(tmp_path)
     replayed.send(0)
     replayed.change(removing=(0,))

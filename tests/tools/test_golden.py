@@ -165,7 +165,7 @@ class TestGolden:
             else:
                 assert (packet.src, packet.dst) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
-    def test_inner_packets_and_times_are_those_that_came(self, name: str) -> None:
+    def test_inner_packets_and_times_are_those_of_arrival(self, name: str) -> None:
         came = [(network_layer(packet), packet.time) for packet in packets(PCAPS / name)]
         if name == "nanoseconds.pcapng":  # its last one, in a simple block, has no time of its own
             came[-1] = came[-1][0], came[-2][1]
@@ -176,7 +176,7 @@ class TestGolden:
             start = packet.original.index(bytes(outer)[:head]) + head
             assert (packet.original[start:], packet.time) in left  # behind the one before
 
-    def test_vlan_tags_are_those_that_came(self, name: str) -> None:
+    def test_vlan_tags_are_those_of_arrival(self, name: str) -> None:
         came, sent = packets(PCAPS / name), packets(PCAPS / make.golden(name))
         assert len(sent) < len(came) or [*map(tags, sent)] == [*map(tags, came)]
 

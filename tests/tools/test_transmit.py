@@ -42,7 +42,7 @@ class TestPace:
     def test_time_that_goes_back_does_not_wait(self) -> None:
         assert due(Pace(None), 1000, 400, 410) == [0, 0, 10]
 
-    def test_long_silence_is_cut_down(self) -> None:
+    def test_a_long_silence_is_shortened(self) -> None:
         pace = Pace(None)
         assert due(pace, 0, 3600 * 10**9) == [0, LONGEST_SILENCE_NS]
         assert due(pace, 7200 * 10**9, 7200 * 10**9 + 7) == [2 * LONGEST_SILENCE_NS, 2 * LONGEST_SILENCE_NS + 7]
@@ -98,7 +98,7 @@ class TestWire:
         self.send(tmp_path, pcap(record(PACKET), link=101))
         assert far.recv(2048) == ADDRESSED + b"\x08\x00" + PACKET
 
-    def test_all_get_them_where_wanted(self, far: socket.socket, tmp_path: Path) -> None:
+    def test_all_frames_get_new_mac_addresses_if_requested(self, far: socket.socket, tmp_path: Path) -> None:
         self.send(tmp_path, pcap(record(CAPTURED + b"\x08\x00" + PACKET)), every=True)
         assert far.recv(2048) == ADDRESSED + b"\x08\x00" + PACKET
 

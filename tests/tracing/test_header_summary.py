@@ -24,7 +24,7 @@ def test_describes(name: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("frame", [SYN, TAGGED, WEB6, OPTIONS, PING])
-def test_reads_a_frame_cut_anywhere(frame: Packet) -> None:
+def test_reads_a_frame_truncated_anywhere(frame: Packet) -> None:
     whole = bytes(frame)
     for length in range(len(whole)):
         assert HeaderSummary.read(whole[:length]).source in (None, HeaderSummary.read(whole).source)

@@ -62,7 +62,7 @@ def watched(loop: Loop) -> Iterator[tuple[asyncio.Runner, Any]]:
         runner.run(stream.aclose())
 
 
-def test_a_loop_is_not_asked_once_all_were_looked_at_and_again_after_a_pause(loop: Loop) -> None:
+def test_a_loop_is_not_traced_after_the_budget_until_a_pause(loop: Loop) -> None:
     looked_at = list[int]()
     with watched(loop) as (runner, answer):
 

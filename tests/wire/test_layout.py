@@ -34,6 +34,6 @@ def test_a_field_that_the_header_lacks() -> None:
         HEADER.pack(hops=1)
 
 
-def test_a_header_that_is_cut_off() -> None:
+def test_a_truncated_header_is_an_error() -> None:
     with pytest.raises(struct.error):
         HEADER.unpack(bytes(17))

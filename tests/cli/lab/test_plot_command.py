@@ -29,7 +29,7 @@ OUTCOMES = [
     [{"results": CURVES}, {"results": [result("live", "mux", 423.0, 0.94)]}, {"outcomes": OUTCOMES}],
     ids=["kernel", "ratios", "scoreboard"],
 )
-def test_a_picture_of_each_kind(tmp_path: Path, said: Any, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plot_of_each_kind(tmp_path: Path, said: Any, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     source, picture = tmp_path / "r.json", tmp_path / f"r{ending}"
     source.write_text(json.dumps(said))
     assert run(["plot", str(source), "-o", str(picture)]) == 0
@@ -100,7 +100,7 @@ def test_another_format_is_wrong_usage(tmp_path: Path) -> None:
     [{"results": CURVES}, {"results": [result("live", "mux", 423.0, 0.94)]}, {"outcomes": OUTCOMES}],
     ids=["kernel", "ratios", "scoreboard"],
 )
-def test_several_runs_are_in_one_picture_by_their_names(tmp_path: Path, said: Any) -> None:
+def test_several_runs_are_in_one_plot_by_their_names(tmp_path: Path, said: Any) -> None:
     sources = [tmp_path / f"{name}.json" for name in ("before", "after")]
     for source in sources:
         source.write_text(json.dumps(said))
@@ -120,7 +120,7 @@ def test_runs_of_one_file_name_go_by_their_paths(tmp_path: Path) -> None:
     assert all(str(source) in picture.read_text() for source in sources)
 
 
-def test_several_runs_need_a_place_for_the_picture(tmp_path: Path) -> None:
+def test_several_runs_need_an_output_file(tmp_path: Path) -> None:
     assert run(["plot", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
 
 

@@ -13,7 +13,7 @@ from tests.api.answering import answering
 
 
 @pytest.mark.parametrize(("verb", "held"), [("withdraw", True), ("announce", False)])
-def test_json_of_a_mux_that_leaves_or_comes_back(
+def test_json_of_withdraw_and_announce(
     verb: str, held: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefixes = [] if held else ["192.0.2.1/32"]

@@ -63,7 +63,7 @@ def test_strict_reverse_path_filter(either: Broken) -> None:
         ("geneve", "Geneve", "port unreachable"),
     ],
 )
-def test_a_narrow_way_and_no_agent_by_other_tunnels(
+def test_a_small_path_mtu_and_a_missing_agent_with_other_tunnels(
     pool: Broken, tmp_path: Path, kind: str, name: str, refused: str
 ) -> None:
     path = tmp_path / "services.yaml"

@@ -40,7 +40,7 @@ def test_without_a_daemon_interface_checks_report_nothing() -> None:
         ("packet", 7, 3, "warning", "3 of 10 super-frames arrived faster than user space could read them"),
     ],
 )
-def test_super_frames_that_came(
+def test_super_frames_that_arrived(
     monkeypatch: pytest.MonkeyPatch, driver: str, came: int, lost: int, state: str, said: str
 ) -> None:
     monkeypatch.setattr(interface_checks, "features", lambda interface: {})

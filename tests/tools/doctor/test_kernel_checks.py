@@ -72,7 +72,7 @@ def test_a_mux_whose_host_forwards_filters_vips_or_says_why_not(
     assert finding.seen.endswith(said)
 
 
-def test_each_version_of_ip_that_vips_have_is_looked_at(settings: Settings) -> None:
+def test_each_ip_version_of_the_vips_is_checked(settings: Settings) -> None:
     settings(ipv4__ip_forward=1, ipv6__conf__all__forwarding=0)
     assert states(kernel_checks.forwarding, "router", "192.0.2.1", "2001:db8::1") == ["ok", "fault"]
     assert states(kernel_checks.forwarding, "router", "192.0.2.1") == ["ok"]

@@ -163,7 +163,7 @@ def test_an_error_from_the_link_is_read() -> None:
     )
 
 
-def test_no_packet_is_too_short_to_be_looked_at() -> None:
+def test_packets_of_any_length_can_be_checked() -> None:
     packets = [answer(FIRST_PORT), answer(FIRST_PORT + 3), bytes(IP(src=OWN, dst=OWN) / ICMP(type=3))]
     for packet in packets:
         for length in range(len(packet)):

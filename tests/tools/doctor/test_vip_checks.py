@@ -73,7 +73,7 @@ def owned(monkeypatch: pytest.MonkeyPatch, vip: Address, length: int, role: Role
 
 
 @pytest.mark.parametrize(("vip", "length"), [(VIPS[1], 32), (VIPS6[1], 128)])
-def test_a_vip_beside_the_machines_own_addresses_is_to_be_removed(
+def test_a_vip_among_the_machines_addresses_is_reported(
     vip: Address, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = owned(monkeypatch, vip, length)

@@ -6,7 +6,7 @@ import pytest
 from lbmux.tools.simulate.jet_trace import ADD, REMOVE, JetTrace, mean_length_s
 
 
-def test_arrivals_are_exactly_so_many_in_order() -> None:
+def test_arrivals_have_the_exact_number_in_order() -> None:
     times = JetTrace(connections=5000, seconds=50).arrivals()
     assert len(times) == 5000 and (np.diff(times) >= 0).all() and times[0] >= 0 and times[-1] < 50
 

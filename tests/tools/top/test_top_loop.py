@@ -98,7 +98,7 @@ def test_a_pause_holds_a_recording(recording: Path) -> None:
     assert later is not None and later.time == 11.0
 
 
-def test_an_arrow_that_comes_in_parts_is_one_key() -> None:
+def test_an_arrow_key_in_several_reads_is_one_key() -> None:
     ours, theirs = os.pipe()
     os.write(theirs, b"s\x1b")
     threading.Timer(0.05, os.write, (theirs, b"[B")).start()

@@ -116,7 +116,7 @@ def test_an_agent_counts_no_traffic_and_has_no_targets() -> None:
         assert len(made.rows()) == 2
 
 
-def test_a_pause_takes_the_flows_that_were_not_asked_for_before() -> None:
+def test_a_pause_reads_the_flows_once() -> None:
     made = view()
     for key in ("p", "down", "enter", "enter"):
         made.press(key)

@@ -55,7 +55,7 @@ def test_a_mux_that_does_not_answer_is_named_and_the_others_are_shown(muxes: lis
     assert there["error"] == "" and there["driver"] == "packet"
 
 
-def test_a_mux_that_is_back_is_unknown_for_one_look(muxes: list[Served], tmp_path: Path) -> None:
+def test_a_mux_that_is_back_is_unknown_for_one_reading(muxes: list[Served], tmp_path: Path) -> None:
     lost = poll("mux1", tmp_path / "gone.sock")
     back = replace(poll("mux1", muxes[0].path), path=lost.path)
     seen = document([back], [lost])
