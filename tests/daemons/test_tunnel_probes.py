@@ -139,6 +139,7 @@ def test_leftovers_of_a_killed_mux_are_taken_over_and_removed(lab: Lab) -> None:
     with probed(lab) as mux:
         wait_for(mux, "up", "up")
         mux.tell(signal.SIGKILL)
+        mux.process.wait(5)
     assert len(rules(lab)) == 1
     with probed(lab) as mux:
         wait_for(mux, "up", "up")
