@@ -42,7 +42,7 @@ def check_endpoint(ctx: click.Context, param: click.Parameter, value: str | None
 
 config = click.option(
     "-c", "--config", type=PATH, envvar="LBMUX_CONFIG", show_envvar=True,
-    help="Configuration file; in place of it: --manager.",
+    help="Configuration file; alternatively, use --manager.",
 )  # fmt: skip
 interface = click.option(
     "-i", "--interface", required=True, envvar="LBMUX_INTERFACE", show_envvar=True, help="Network interface."
@@ -52,7 +52,7 @@ control = click.option(
 )
 managers = click.option(
     "--manager", "managers", metavar="URL", multiple=True, envvar="LBMUX_MANAGER", show_envvar=True,
-    help="Manager, https://HOST[:PORT]; may be repeated: the next one is asked if one does not answer. "
+    help="Manager, https://HOST[:PORT]; may be repeated: if one does not answer, the next is tried. "
     "[default PORT: 7443]",
 )  # fmt: skip
 token_file = click.option(

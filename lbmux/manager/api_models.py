@@ -23,7 +23,7 @@ class ApplyRequest(Model):
     """Only this service of the file; null: the whole file."""
     message: Message = ""
     force: bool = False
-    """Make the change although a guard rail is against it."""
+    """Make the change even if it violates a guard rail."""
     dry_run: bool = False
     """Say what would change, and change nothing."""
 

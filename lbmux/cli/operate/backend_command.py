@@ -38,9 +38,7 @@ CONTROL = click.option(
 def _managed(command: options.Decorated) -> options.Decorated:
     """Add the options of an override that the pool's manager stores."""
     command = options.manager_access(command)
-    command = click.option("--force", is_flag=True, help="At the manager: although a guard rail is against it.")(
-        command
-    )
+    command = click.option("--force", is_flag=True, help="At the manager: even if it violates a guard rail.")(command)
     command = click.option("--reason", default="", help="At the manager: why; `lbmux show overrides` lists it.")(
         command
     )

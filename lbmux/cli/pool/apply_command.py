@@ -12,7 +12,7 @@ from lbmux.cli import options
 if TYPE_CHECKING:
     from lbmux.manager.api_models import ApplyAnswer
 
-FORCE = click.option("--force", is_flag=True, help="Make the change although a guard rail is against it.")
+FORCE = click.option("--force", is_flag=True, help="Make the change even if it violates a guard rail.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
 MESSAGE = click.option("-m", "--message", default="", help="Why; `lbmux show revisions` lists it.")
 

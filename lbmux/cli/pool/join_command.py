@@ -21,7 +21,7 @@ from lbmux.cli import options
 def command(managers: tuple[str, ...], join_token_file: Path, addresses: tuple[str, ...], state: Path) -> None:
     """Join a pool: store a certificate, its key and the pool's CA in the --state directory.
 
-    The token recognizes the pool's CA, so nothing else need be known of the manager.
+    The token identifies the pool's CA, so the manager's certificate can be verified without any other file.
     """
     import socket
     import sys
