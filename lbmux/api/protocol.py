@@ -49,7 +49,9 @@ def from_plain(kind: Any, value: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value).__name__} is not JSON serializable")
-    omitted = getattr(value, "OMITTED_IF_NONE", frozenset[str]())
+    omitted = getattr(value, "OMITTED_IF_NONE", ())
+    if not omitted:
+        return vars(value)
     return {name: field for name, field in vars(value).items() if field is not None or name not in omitted}
 
 
