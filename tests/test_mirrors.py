@@ -51,6 +51,7 @@ ELSEWHERE = {
     "daemons/announcement.py": "daemons/test_forwarding_check.py",
     "daemons/edge_backends.py": "daemons/test_edge_daemon.py",
     "daemons/edge_vips.py": "daemons/test_edge_daemon.py",
+    "daemons/probe_tables.py": "daemons/test_tunnel_probes.py",
     "daemons/egress.py": "daemons/test_two_arms.py",
     "daemons/manager_daemon.py": "cli/pool/test_manager_command.py",
     "daemons/metrics_endpoint.py": "daemons/test_metrics.py",

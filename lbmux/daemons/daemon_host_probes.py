@@ -7,7 +7,6 @@ the probe can answer.
 
 import asyncio
 import contextlib
-import dataclasses
 import secrets
 import socket
 import time
@@ -17,18 +16,17 @@ from typing import Any
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.models import BackendKey, Config
-from lbmux.daemons.tunnel_probes import bare
-from lbmux.errors import SetupError, TableError
+from lbmux.daemons.background_task import background_task
+from lbmux.daemons.probe_tables import ProbeTables, bare
+from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import attach, ignore_path_mtus, tcp_to
 from lbmux.health.hosts import FALL, HostChecks
-from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
 from lbmux.tables.host_probes import probe_paths
-from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables, now_ticks
+from lbmux.targets.regions import now_ticks
 
 ROUND_S, FIRST_ROUND_S = 1.0, 0.2
 """Seconds between two probes of a host: usually, and until it is settled whether the host answers."""
@@ -53,9 +51,8 @@ class HostProbes:
         self._checks, self._settled = HostChecks(), asyncio.Event()
         self._cut_off: Mapping[Address, float] = {}
         self._config: Config | None = None
-        self._mux: MuxTables | None = None
+        self.tables = ProbeTables(self._local.values())
         self._forwarder: TableForwarder | None = None
-        self._hops: dict[Address, NextHop | None] = {}
         self._ways: dict[Address, list[BackendKey]] = {}
         self._turn: dict[Address, int] = {}
         self._asked: dict[Address, deque[int]] = {}
@@ -69,14 +66,6 @@ class HostProbes:
     def cut_off(self) -> Mapping[Address, float]:
         return self._cut_off
 
-    def destinations(self) -> set[Address]:
-        return self._mux.destinations() if self._mux is not None else set()
-
-    def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
-        self._hops[destination] = hop
-        if self._mux is not None:
-            self._mux.set_next_hop(destination, hop)
-
     async def configure(self, config: Config) -> None:
         """Probe the hosts of ``config`` and no others."""
         if config == self._config:
@@ -88,31 +77,14 @@ class HostProbes:
                 attach(sock, tcp_to(self._port, version))
         self._ways = probe_paths(config, tuple(self._local))
         if self._ways:
-            await self._write(config.model_copy(update={"services": tuple(map(bare, config.services))}))
+            mux = await self.tables.fill(config.model_copy(update={"services": tuple(map(bare, config.services))}))
+            if mux is not self.tables.mux:
+                self.tables.mux, self._forwarder = mux, TableForwarder(Worker(mux.tables), now_ticks)
         self._checks.configure(self._ways, time.time())
         for gone in self._asked.keys() - self._ways.keys():
             for sequence in self._asked.pop(gone):
                 self._hosts.pop(sequence, None)
         self._follow()
-
-    async def _write(self, config: Config) -> None:
-        mux = self._mux or self._new(config)
-        try:
-            plan = await asyncio.to_thread(mux.plan, config)
-        except TableError:
-            mux = self._new(config)
-            plan = await asyncio.to_thread(mux.plan, config)
-        mux.commit(plan)
-        if mux is not self._mux:
-            self._mux, self._forwarder = mux, TableForwarder(Worker(mux.tables), now_ticks)
-
-    def _new(self, config: Config) -> MuxTables:
-        """Tables with rows of backends only: no flows, no slots."""
-        sizes = dataclasses.replace(sizes_for(config), buckets=1, slots=1)
-        mux = MuxTables(Tables.allocate(sizes), *self._local.values())
-        for destination, hop in self._hops.items():
-            mux.set_next_hop(destination, hop)
-        return mux
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -122,12 +94,10 @@ class HostProbes:
                 sock = self._sockets[version] = stack.enter_context(_raw(version, self._port))
                 loop.add_reader(sock.fileno(), self._read, version)
                 stack.callback(loop.remove_reader, sock.fileno())
-            task = asyncio.create_task(self._probe())
             try:
-                yield
+                async with background_task(self._probe()):
+                    yield
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
                 self._sockets = {}
 
     async def settled(self, within_s: float) -> None:
@@ -158,7 +128,7 @@ class HostProbes:
         self._answered.discard(host)
 
     def _ask(self, host: Address) -> None:
-        ways, mux, forwarder = self._ways.get(host), self._mux, self._forwarder
+        ways, mux, forwarder = self._ways.get(host), self.tables.mux, self._forwarder
         if not ways or mux is None or forwarder is None or mux.config is None:
             return
         key = ways[self._turn.get(host, 0) % len(ways)]

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from lbmux.backends import removal
 from lbmux.config.models import BackendKey, Service
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.reloader import Reloader
 from lbmux.errors import LbmuxError
 
@@ -58,14 +59,8 @@ class DrainWatch(Generic[State]):
         """Their overrides have changed: report them again when they are drained."""
         self._drained -= set(keys)
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.watch())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return background_task(self.watch())
 
     async def watch(self) -> None:
         while True:

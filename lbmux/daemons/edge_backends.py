@@ -13,6 +13,7 @@ from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.announcer import Announcer
 from lbmux.bgp.bgp_settings import Prefix, Route
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.edge_vips import EdgeSnapshot, served_vips, services_of_host
 from lbmux.health.prober import Prober
 from lbmux.linux.sock_diag import Connections
@@ -49,14 +50,9 @@ class EdgeBackends:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Announce the served VIPs now and whenever a state changes."""
-        async with self._prober:
-            self._changed.set()
-            task = asyncio.create_task(self._follow())
-            try:
-                yield
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        self._changed.set()
+        async with self._prober, background_task(self._follow()):
+            yield
 
     async def _follow(self) -> None:
         while True:

@@ -133,7 +133,7 @@ class MuxDaemon(Daemon[Options]):
         self.loop.warm_up()
         self.tunnel_probes = TunnelProbes(self.local, self.ring.send)
         self.host_probes = HostProbes(self.local, sender.send)
-        self.next_hops = NextHopUpdates((self.mux, self.tunnel_probes, self.host_probes), self.loop)
+        self.next_hops = NextHopUpdates((self.mux, self.tunnel_probes.tables, self.host_probes.tables), self.loop)
 
     def _build_announcer(self, speaker: SpeakerSetup | None) -> None:
         kernel = self.driver.kernel

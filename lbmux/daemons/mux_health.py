@@ -16,6 +16,7 @@ from lbmux.api.protocol import VERSION
 from lbmux.api.requests import GetHealth
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.daemon_host_probes import HostProbes
 from lbmux.daemons.drain_watch import DrainWatch
 from lbmux.daemons.override_handlers import OverrideHandlers
@@ -62,15 +63,13 @@ class Health:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._follow())
         async with self._prober, self._agent_health_client, self._hosts.running(), self._drained.running():
             self._agent_health_client.configure(self._reloader.wanted)  # a missing token fails the start
             self.configure(self._reloader.wanted)
             try:
-                yield
+                async with background_task(self._follow()):
+                    yield
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
                 self._tracker.save()
 
     async def settled(self) -> None:

@@ -8,8 +8,8 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 
+from lbmux.daemons.background_task import background_task
 from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted
 from lbmux.tables.agent_tables import AgentTables
@@ -32,14 +32,8 @@ class SocketSyncTask:
         self._agent, self._socket_sync, self._connections, self._counts = agent, socket_sync, connections, counts
         self._is_warned = False
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return background_task(self._follow())
 
     async def _follow(self) -> None:
         while True:

@@ -7,7 +7,6 @@ directly, from the VIP.
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -18,21 +17,18 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
+from lbmux.daemons.probe_tables import ProbeTables, bare
 from lbmux.datapath.context import backends, context_at, frame, frame_end, settings
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.memory import at_address, int64, swap16, u32
 from lbmux.datapath.parse import PARSED, parse, source_port
 from lbmux.datapath.tables import backend_row, settings_row
 from lbmux.datapath.verdicts import Verdict
-from lbmux.errors import TableError
 from lbmux.frames.batch import Batch
 from lbmux.frames.tun import Tun
 from lbmux.health.probe import ProbeError
 from lbmux.linux import probe_routes
-from lbmux.linux.next_hops import NextHop
-from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker, context_row, enter
-from lbmux.targets.regions import Tables
 from lbmux.wire.numbers import UDP_PROTOCOL
 
 DEVICE = "lbmux-probe%d"
@@ -57,9 +53,8 @@ class TunnelProbes:
         self._stack = contextlib.AsyncExitStack()
         self._tun: Tun | None = None
         self._batch = Batch(CAPACITY)
-        self._mux: MuxTables | None = None
+        self.tables = ProbeTables(self._local)
         self._worker: Worker | None = None
-        self._hops: dict[Address, NextHop | None] = {}
         self._targets = np.full((2, PORTS), -1, np.int32)
         """Row of the backend under test by protocol (0 TCP, 1 UDP) and source port; -1 without a probe."""
 
@@ -68,15 +63,6 @@ class TunnelProbes:
         async with self._stack:
             yield
 
-    def destinations(self) -> set[Address]:
-        """The hosts of all backends that are probed through the tunnel, up or down."""
-        return self._mux.destinations() if self._mux is not None else set()
-
-    def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
-        self._hops[destination] = hop
-        if self._mux is not None:
-            self._mux.set_next_hop(destination, hop)
-
     async def configure(self, config: Config) -> None:
         """Take the backends of ``config`` that are probed through the tunnel. Running probes of others continue.
 
@@ -84,30 +70,18 @@ class TunnelProbes:
         """
         services = tuple(bare(service) for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
-        if (self._mux is None and not services) or (self._mux is not None and self._mux.config == config):
+        before = self.tables.mux
+        if (before is None and not services) or (before is not None and before.config == config):
             return
         if self._tun is None:
             await self._open()
-        try:
-            await self._commit(self._mux or self._new(config), config)
-        except TableError:
-            await self._commit(self._new(config), config)
-
-    def _new(self, config: Config) -> MuxTables:
-        """Tables with rows of backends only: no flows, no slots."""
-        mux = MuxTables(Tables.allocate(dataclasses.replace(sizes_for(config), buckets=1, slots=1)), *self._local)
-        for destination, hop in self._hops.items():
-            mux.set_next_hop(destination, hop)
-        return mux
-
-    async def _commit(self, mux: MuxTables, config: Config) -> None:
-        mux.commit(await asyncio.to_thread(mux.plan, config))
-        if mux is not self._mux:
+        mux = await self.tables.fill(config)
+        if mux is not before:
             worker = Worker(mux.tables)
             # Compile before the first packet, in a thread: the mux has packets to forward meanwhile.
             await asyncio.to_thread(self._encapsulate, worker, Batch(1))
             self._targets[:] = -1
-            self._mux, self._worker = mux, worker
+            self.tables.mux, self._worker = mux, worker
 
     def bind(self, key: BackendKey, protocol: str, sock: socket.socket) -> None:
         """Tunnel what ``sock`` sends to the backend ``key``; call it before the socket connects to the VIP.
@@ -118,7 +92,7 @@ class TunnelProbes:
         own = next((address for address in self._local if address.version == version), None)
         if own is None:
             raise ProbeError(f"the mux has no own IPv{version} address to probe from: name one by --address")
-        row = self._mux.rows.get(key) if self._mux is not None else None
+        row = self.tables.mux.rows.get(key) if self.tables.mux is not None else None
         if row is None:
             raise ProbeError("there is no tunnel for probes: the mux's log says why")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, probe_routes.MARK)
@@ -152,14 +126,6 @@ class TunnelProbes:
             worker.address, self._targets, batch.address, batch.length, batch.verdict, batch.interface, batch.flags,
             batch.target, batch.count,
         )  # fmt: skip
-
-
-def bare(service: Service) -> Service:
-    """A service with only its backends' rows: without weights no Maglev table is built."""
-    backends = tuple(backend.model_copy(update={"weight": 0}) for backend in service.backends)
-    return service.model_copy(
-        update={"backends": backends, "allow": (), "deny": (), "quic": None, "port_to": None, "health": None}
-    )
 
 
 @compiled

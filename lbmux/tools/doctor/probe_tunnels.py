@@ -10,7 +10,8 @@ import numpy as np
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
-from lbmux.daemons.tunnel_probes import PORTS, bare, towards
+from lbmux.daemons.probe_tables import bare
+from lbmux.daemons.tunnel_probes import PORTS, towards
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
