@@ -11,7 +11,7 @@ from bench.report import Result, print_table, write_json
 
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "rings",
-    "health", "trace", "scrape", "show", "help",
+    "health", "trace", "scrape", "show", "help", "manager",
 )  # fmt: skip
 
 # Measure programs as they run when installed, with cached bytecode.
