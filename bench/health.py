@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.live import LAB
 from bench.report import Result
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
@@ -67,8 +68,7 @@ def _mux(through: str) -> tuple[float, float]:
     count = int(BACKENDS * interval_s / len(names))
     services = [service | {"name": f"web{n}", "port": 9000 + n} for n in range(count)]
     pool = ananta(mux_count=1)
-    lab = Lab(dataclasses.replace(pool, config=pool.config | {"services": services}), "lbmux-bench")
-    lab.down()
+    lab = Lab(dataclasses.replace(pool, config=pool.config | {"services": services}), LAB)
     lab.up()
     try:
         pid = lab.process("mux1", "mux").pid

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from signal import SIGKILL
 
 from bench.frames import LOCAL, PORT, VIP, config, tables
+from bench.live import LAB
 from bench.report import Result, median
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetCounters
@@ -182,8 +183,7 @@ def _unpacked(said: bytes) -> tuple[Flow, int]:
 
 def _take_over() -> list[Result]:
     """Measure a connection's first request after a take-over, by the number of hosts that were tried in vain."""
-    lab = Lab(wide(mux_count=1), "lbmux-bench")
-    lab.down()
+    lab = Lab(wide(mux_count=1), LAB)
     lab.up()
     try:
         ours = [_connected(lab) for _ in range(CONNECTIONS)]

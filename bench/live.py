@@ -20,6 +20,8 @@ GENERATOR_CORE, MUX_CORE = 0, 1
 SECONDS = 3.0
 OURS, PEER = "10.9.0.2", "10.9.0.1"
 FLOWS = 1000
+LAB = f"lbmux-bench-{os.getpid()}"
+"""The lab's name; two runs at the same time do not meet."""
 
 
 def topology(takes_xdp: bool = False) -> Topology:
@@ -38,11 +40,10 @@ class Bed:
     """The two namespaces, and the program that forwards between them."""
 
     def __init__(self, takes_xdp: bool = False) -> None:
-        self.lab = Lab(topology(takes_xdp), "lbmux-bench")
+        self.lab = Lab(topology(takes_xdp), LAB)
         self._process: Process | None = None
 
     def __enter__(self) -> "Bed":
-        self.lab.down()
         self.lab.up(programs=False)
         self.lab.inside("mux", lambda: namespaces.set_route(Route("10.1.0.0/16", (PEER,))))
         return self
