@@ -20,7 +20,8 @@ def identity(*parts: object) -> int:
 def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: set[int]) -> dict[int, int]:
     """Return a row for each wanted identity: its present row, else an unused one, else one that is not ``in_use``.
 
-    ``rows`` has the present identities and does not change.  Raises TableError if there are too few rows.
+    ``rows`` has the present identities and does not change. Raises TableError if there are too few rows: those
+    ``in_use`` stay until the change is complete.
     """
     wanted = list(wanted)
     held = {int(value): row for row, value in enumerate(rows.tolist()) if value}
@@ -31,6 +32,6 @@ def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: set[in
         fresh = [row for row, value in enumerate(rows.tolist()) if not value]
         reused = [row for row in held.values() if row not in kept]
         if len(missing) > len(fresh) + len(reused):
-            raise TableError(table, len(wanted), len(rows))
+            raise TableError(table, len(kept) + len(missing), len(rows))
         places.update(zip(missing, fresh + reused, strict=False))
     return places

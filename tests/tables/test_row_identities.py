@@ -37,7 +37,7 @@ def test_a_row_that_is_wanted_is_not_given_away() -> None:
 def test_a_row_in_use_is_not_given_away() -> None:
     with pytest.raises(TableError) as caught:
         assign("backends", rows(5, 7), [11], {0, 1})
-    assert (caught.value.table, caught.value.wanted, caught.value.limit) == ("backends", 1, 2)
+    assert (caught.value.table, caught.value.wanted, caught.value.limit) == ("backends", 3, 2)
 
 
 def test_more_than_there_are_rows() -> None:

@@ -47,8 +47,8 @@ def test_a_write_to_a_view_is_in_the_memory_at_once() -> None:
 def test_tables_fit_their_own_sizes_only() -> None:
     tables = Tables.allocate(SMALL)
     fewer = Sizes(64, services=4, slots=50, backends=8, buckets=4, endpoints=2, workers=3)
-    assert Tables(SMALL, tables.memory).fit
-    assert not Tables(fewer, tables.memory).fit
+    assert Tables(SMALL, tables.memory).is_initialised
+    assert not Tables(fewer, tables.memory).is_initialised
 
 
 @pytest.mark.parametrize("field", ["magic", "version"])
@@ -59,7 +59,7 @@ def test_tables_of_another_kind_do_not_fit(field: str) -> None:
 
 
 def test_zero_memory_does_not_fit() -> None:
-    assert not Tables(SMALL, {name: np.zeros(size, np.uint8) for name, size in SMALL.regions().items()}).fit
+    assert not Tables(SMALL, {name: np.zeros(size, np.uint8) for name, size in SMALL.regions().items()}).is_initialised
 
 
 def test_memory_may_be_longer_than_needed() -> None:
