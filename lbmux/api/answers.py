@@ -22,8 +22,9 @@ class ProgramAnswer:
 class ServiceLine:
     """A service, its Maglev table, and the sums over its backends.
 
-    ``digest`` is equal on all muxes with the same table; None without a table, as at an agent.  ``idle``: idle times in
-    seconds by the state of a flow.
+    ``digest`` is equal on all muxes with the same table; None without a table, as at an agent.  ``flows``: which flows
+    get an entry; ``marked_slots``: slots whose flows are looked up.  ``idle``: idle times in seconds by the state of a
+    flow.
     """
 
     service: str
@@ -33,6 +34,8 @@ class ServiceLine:
     ports: str
     slots: int
     digest: str | None
+    flows: str
+    marked_slots: int
     idle: dict[str, Any]
     backends: int
     backends_up: int

@@ -9,6 +9,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.api.answers import BackendLine, NeighbourLine, ServiceLine, TableSize, VerdictLine
 from lbmux.config.models import Service
-from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, TRUSTED, UNTRUSTED, UP
+from lbmux.datapath.tables import CLOSING, DRAINING, GONE, LOOKUPS, SLOT, TRUSTED, UNTRUSTED, UP
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.tables import live_flows
 from lbmux.tables.row_identities import identity
+from lbmux.tables.slot_pairs import is_marked
 from lbmux.tables.snapshot import Snapshot
 
 STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
@@ -41,6 +43,8 @@ def services(snapshot: Snapshot) -> list[ServiceLine]:
                 ports=service.port_text,
                 slots=len(table),
                 digest=digest(snapshot, service, table),
+                flows=service.flows,
+                marked_slots=marked_slots(snapshot, service),
                 idle=service.idle.model_dump(),
                 backends=len(own),
                 backends_up=sum(line.state == "up" for line in own),
@@ -93,13 +97,23 @@ def _sum(values: Sequence[int | None]) -> int | None:
 
 def slot_table(snapshot: Snapshot, service: Service) -> NDArray[np.uint16]:
     """Return a service's Maglev table: rows of backends.  Empty at an agent, and if no backend has a weight."""
+    table: NDArray[np.uint16] = _pairs(snapshot, service)["backend"].copy()
+    return table
+
+
+def marked_slots(snapshot: Snapshot, service: Service) -> int:
+    """Return the number of a service's slots whose flows are looked up (docs/flow-state.md)."""
+    return int(np.count_nonzero(is_marked(_pairs(snapshot, service))))
+
+
+def _pairs(snapshot: Snapshot, service: Service) -> NDArray[Any]:
     tables = snapshot.tables
     value = identity(service.vip, service.protocol, service.port)
     held = np.flatnonzero(tables.service_identities == np.uint64(value))
     if snapshot.is_agent or not len(held):
-        return np.empty(0, np.uint16)
+        return np.empty(0, SLOT)
     row = tables.services[tables.active][held[0]]
-    return tables.slots[int(row["slots"]) : int(row["slots"]) + int(row["size"])].copy()
+    return tables.slots[int(row["slots"]) : int(row["slots"]) + int(row["size"])]
 
 
 def digest(snapshot: Snapshot, service: Service, table: NDArray[np.uint16]) -> str | None:

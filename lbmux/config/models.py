@@ -131,6 +131,9 @@ class Backend(Model):
         return self.model_copy(update={"port": port, "name": self.name or f"{self.dip}:{port}"})
 
 
+FlowTracking = Literal["changed", "all", "none"]
+
+
 class Service(Model):
     """A VIP, a protocol and a port, and the backends that serve them."""
 
@@ -156,6 +159,10 @@ class Service(Model):
     new_flows_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     """Maximum number of new flow entries per second. Flows beyond it are forwarded by the Maglev table, without an
     entry."""
+    flows: FlowTracking = "all"
+    """Which flows get an entry in the flow table. `all`: every flow. `changed`: only flows whose Maglev slot has
+    recently got another backend. The others need no look-up, so the cost does not grow with their number. `none`: no
+    flow; a connection survives a change of its slot only by the second chance (see `slowpath.second_chance`)."""
     quic: Quic | None = None
     """Layout of server IDs in QUIC connection IDs (draft-ietf-quic-load-balancers, plaintext)."""
     idle: Idle = Idle()

@@ -31,16 +31,14 @@ class ManagerLink:
 
     def __init__(self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path) -> None:
         self._path = path
-        self._written = ""
         self._parsed: tuple[str, Config] | None = None
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
 
     async def first_config(self) -> Config:
         """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other."""
         state = await self._client.first(PATIENCE_S, self._check)
-        config = await self._parse(state)
-        await asyncio.to_thread(self._write, state.text)
-        return config
+        self._write(state)
+        return await self._parse(state)
 
     def adopt(self, store: OverrideStore) -> None:
         """Replace a daemon's own overrides by the pool's, before its tables are filled."""
@@ -58,8 +56,7 @@ class ManagerLink:
 
         async def accept(state: NodeState) -> None:
             await reloader.follow_manager(await self._parse(state), as_overrides(state.stored.overrides))
-            if state.text != self._written:
-                await asyncio.to_thread(self._write, state.text)
+            self._write(state)
             log.info("revision %d with overrides %d in force", state.revision, state.stored.version)
 
         async with self._client.following(accept):
@@ -88,11 +85,10 @@ class ManagerLink:
             self._parsed = state.text, await asyncio.to_thread(parse, state.text.encode(), name)
         return self._parsed[1]
 
-    def _write(self, text: str) -> None:
+    def _write(self, state: NodeState) -> None:
         new = self._path.with_name(f"{self._path.name}.new")
         try:
-            new.write_text(text)
+            new.write_text(state.text)
             new.replace(self._path)
-            self._written = text
         except OSError as error:
             log.warning("%s: %s", self._path, error.strerror)

@@ -36,15 +36,19 @@ from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
-    BY_PREVIOUS,
+    BY_BASE,
     BY_SERVER_ID,
     ELSEWHERE,
+    FORMER_TABLE,
     GONE,
     HASH_DESTINATION,
     HASH_SOURCE,
     LIMITED,
+    NO_BASE,
     NONE,
-    PREVIOUS_LOST,
+    TICK_SHIFT,
+    TRACK_ALL,
+    TRACK_NONE,
     VIP,
     WAYS,
     backend_row,
@@ -66,8 +70,9 @@ PUNT = -2
 KERNEL_TABLES = 4
 """How many CPUs' flow tables the kernel program searches itself."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
-NO_SLOT = 0xFFFF
-"""The backend of an empty slot."""
+SYN_GRACE = 3 * 1_000_000_000 >> TICK_SHIFT
+"""Ticks after a change in which SYNs go to the base of a changed slot: the connection may have begun there, and this
+may be a retransmission, after 1 s or 3 s (RFC 6298)."""
 
 
 @step
@@ -99,19 +104,27 @@ def slot_hash(service, packet):
 @step
 def select(context, service, packet):
     """Return the backend of the packet's Maglev slot, or -1."""
-    if service.size == 0:
-        return int64(-1)
-    return slot_at(context, service.slots, service, packet)
+    backend, _ = slot_pair(context, service, packet)
+    return backend
 
 
 @step
-def slot_at(context, first, service, packet):
-    """Return the backend of the packet's slot in the Maglev table that begins at ``first``, or -1."""
-    slot = int64(first) + scale(slot_hash(service, packet), service.size)
+def slot_pair(context, service, packet):
+    """Return (backend, base) of the packet's Maglev slot, or (-1, -1). They differ if the slot has changed."""
+    if service.size == 0:
+        return int64(-1), int64(-1)
+    return pair_at(context, service.slots, service.size, slot_hash(service, packet))
+
+
+@step
+def pair_at(context, first, size, hashed):
+    """Return (backend, base) of the slot of ``hashed`` in the Maglev table that begins at ``first``, or (-1, -1)."""
+    slot = int64(first) + scale(hashed, size)
     if slot >= slot_limit(context):
-        return int64(-1)
-    backend = int64(slot_row(slots(context), slot).backend)
-    return backend if backend < backend_limit(context) else int64(-1)
+        return int64(-1), int64(-1)
+    row = slot_row(slots(context), slot)
+    backend = int64(row.backend)
+    return (backend, int64(row.base)) if backend < backend_limit(context) else (int64(-1), int64(-1))
 
 
 @step
@@ -126,6 +139,8 @@ def flow_backend(context, setting, worker, hashed, packet, index, service, now, 
     target = int64(flow.target)
     if target >= backend_limit(context):
         return int64(-1)
+    if service.tracking != TRACK_ALL and (packet.flags & SYN) == 0:
+        flow.seen = now  # an entry that is idle for too long still knows more than the slot's base
     backend = backend_row(backends(context), target)
     good = still_good(context, setting, worker, worker, hashed, bucket, flow, backend, service, packet.flags, now)
     return target if good else int64(-1)
@@ -160,35 +175,39 @@ def in_other_tables(context, worker, hashed, packet, index, service, now):
 
 
 @step
-def slot_has_changed(context, setting, service, packet, target, now):
-    """Return whether a packet without a flow entry may belong to a flow whose slot has since got another backend.
+def base_of(context, service, packet, base):
+    """Return the backend of the flows of a changed slot that have no entry, or -1 if they are at the slot's backend.
 
-    The slot's backend is ``target``; the former one is in the service's previous Maglev table. A flow may change its
-    worker (its CPU) at any time.
+    After a change of the table's size the base is that of the slot in the former table.
     """
-    if (
-        (packet.flags & SYN) != 0
-        or service.previous == NONE
-        or u32(now - setting.tables_changed) > setting.longest_idle
-    ):
-        return False
-    return service.previous == PREVIOUS_LOST or slot_at(context, service.previous, service, packet) != target
+    if base == FORMER_TABLE:
+        if service.former == NONE:
+            return int64(-1)
+        backend, base = pair_at(context, service.former, service.former_size, slot_hash(service, packet))
+        if base == NO_BASE or base == FORMER_TABLE:
+            base = backend
+    return if_in_use(context, base)
 
 
 @step
-def previous_backend(context, worker, service, packet, target):
-    """Return the backend of a TCP connection that no worker knows, after a change of the Maglev table.
+def without_entry(context, worker, service, packet, target, base, now):
+    """Return the backend of a packet in a changed slot whose flow has no entry. ``target`` is the slot's backend.
 
-    The connection came from another mux. Most connections that are open when a table changes are older than the
-    change, so it gets its slot's former backend if that is in use. It then survives the loss of a mux together with a
-    change of backends.
+    Every flow that began since the slot changed has an entry. A flow without one therefore began before and is at the
+    base, however many changes came since. A SYN begins a flow, or is a retransmission for a while. A datagram may
+    begin a flow or not: it goes to the base until a flow of that time would have been idle for too long.
     """
-    if packet.protocol != TCP_PROTOCOL or service.previous == PREVIOUS_LOST:
-        return target
-    before = slot_at(context, service.previous, service, packet)
-    if before < 0 or backend_row(backends(context), before).state == GONE:
-        return target
-    count_lookup(context, worker, BY_PREVIOUS)
+    before, age = base_of(context, service, packet, base), u32(now - service.changed)
+    is_syn, is_tcp = (packet.flags & SYN) != 0, packet.protocol == TCP_PROTOCOL
+    if service.tracking == TRACK_ALL:
+        is_new = is_syn or not is_tcp  # another mux may have had a connection in progress
+    elif is_tcp:
+        is_new = is_syn and age > u32(SYN_GRACE)
+    else:
+        is_new = age > service.idle_trusted
+    if before < 0 or is_new:
+        return int64(target)
+    count_lookup(context, worker, BY_BASE)
     return before
 
 
@@ -201,32 +220,15 @@ def if_in_use(context, backend):
 
 
 @step
-def choose(context, setting, worker, start, end, packet, index, service, now):
-    """Return the backend of a packet: by its connection id, else by its flow entry, else by its slot.
-
-    A new flow is entered with the backend. Return -1 if there is none, and PUNT if user space must search for the flow.
-    """
-    named = if_in_use(context, named_server(context, setting, start, end, packet, index, service))
-    if unlikely(named >= 0):
-        count_lookup(context, worker, BY_SERVER_ID)
+def tracked(context, setting, worker, packet, index, service, now, named):
+    """Return the backend of a packet whose flow is looked up. A flow without an entry gets one."""
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     target = flow_backend(context, setting, worker, hashed, packet, index, service, now, named)
     if target >= 0:
         return target
-    target = select(context, service, packet)
-    if unlikely(named >= 0):
-        target = named
-    elif slot_has_changed(context, setting, service, packet, target, now):
-        before = in_other_tables(context, worker, hashed, packet, index, service, now)
-        if before >= 0:
-            target = before
-            count_lookup(context, worker, ELSEWHERE)
-        elif is_plain(context) and worker != worker_limit(context) - 1:
-            return int64(PUNT)
-        else:
-            target = previous_backend(context, worker, service, packet, target)
+    target = named if named >= 0 else not_in_own_table(context, worker, hashed, packet, index, service, now)
     if target < 0:
-        return int64(-1)
+        return target
     if not admit(context, worker, index, service, now):
         count_lookup(context, worker, LIMITED)
         return target
@@ -236,6 +238,50 @@ def choose(context, setting, worker, start, end, packet, index, service, now):
     )  # fmt: skip
     traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
     return target
+
+
+@step
+def not_in_own_table(context, worker, hashed, packet, index, service, now):
+    """Return the backend of a packet whose flow this worker's table does not have, -1 or PUNT.
+
+    Another worker may have the flow of a changed slot, since a flow may change its worker (its CPU) at any time.
+    """
+    target, base = slot_pair(context, service, packet)
+    if target == base:
+        return target
+    if (packet.flags & SYN) == 0:
+        before = in_other_tables(context, worker, hashed, packet, index, service, now)
+        if before >= 0:
+            count_lookup(context, worker, ELSEWHERE)
+            return before
+        if is_plain(context) and worker != worker_limit(context) - 1:
+            return int64(PUNT)
+    return without_entry(context, worker, service, packet, target, base, now)
+
+
+@step
+def untracked(context, worker, packet, target):
+    """Count a new TCP connection that gets no entry. Return its backend."""
+    if target >= 0 and (packet.flags & SYN) != 0:
+        traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
+    return target
+
+
+@step
+def choose(context, setting, worker, start, end, packet, index, service, now):
+    """Return the backend of a packet: by its connection id, else by its flow entry, else by its slot.
+
+    The flow of a steady slot needs no entry, unless the service tracks all flows. Return -1 if there is no backend,
+    and PUNT if user space must search for the flow.
+    """
+    named = if_in_use(context, named_server(context, setting, start, end, packet, index, service))
+    if unlikely(named >= 0):
+        count_lookup(context, worker, BY_SERVER_ID)
+    if service.tracking != TRACK_ALL:
+        target, base = slot_pair(context, service, packet)
+        if target == base or service.tracking == TRACK_NONE:
+            return untracked(context, worker, packet, named if named >= 0 else target)
+    return tracked(context, setting, worker, packet, index, service, now, named)
 
 
 @step

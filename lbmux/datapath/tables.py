@@ -68,19 +68,25 @@ SERVICE = layout(
     ("quic_bytes", "u1"),
     ("quic_rotation", "u1"),
     ("rejects", "u1"),
-    ("unused", "u1"),
-    ("previous", "u4"),
-    ("unused2", "u4"),
-    ("unused3", "u8"),
+    ("tracking", "u1"),
+    ("former", "u4"),
+    ("former_size", "u4"),
+    ("changed", "u4"),
+    ("unused", "u4"),
 )
-"""One cache line. ``slots`` and ``size`` locate its Maglev table in the slot region, ``previous`` the former one, or
-NONE; ``rules`` and ``rule_count`` locate its access list. ``hashed`` and ``port_mask`` select the fields that pick the
-slot. ``rate`` is the number of new flows that one worker enters in 1024 ticks, 0 for no limit. ``quic_bytes`` is the
-length of a server id in a connection id. ``rejects``: clients get a reset or an ICMP error while the service has no
-backend; ``rate`` then limits the packets that the kernel punts for that. Two copies of ``services`` rows."""
+"""One cache line. ``slots`` and ``size`` locate its Maglev table in the slot region, ``former`` and ``former_size`` the
+one before a change of its size, or NONE; ``rules`` and ``rule_count`` locate its access list. ``changed``: when its
+table last changed, in ticks; ``tracking``: which flows get an entry. ``hashed`` and ``port_mask`` select the fields
+that pick the slot. ``rate`` is the number of new flows that one worker enters in 1024 ticks, 0 for no limit.
+``quic_bytes`` is the length of a server id in a connection id. ``rejects``: clients get a reset or an ICMP error while
+the service has no backend; ``rate`` then limits the packets that the kernel punts for that. Two copies of ``services``
+rows."""
 
-NONE, PREVIOUS_LOST = 0xFFFFFFFF, 0xFFFFFFFE
-"""Values of ``previous``: there is no former Maglev table; there was one, but it is no longer available."""
+NONE = 0xFFFFFFFF
+"""The value of ``former`` if the table has not changed its size, or the former table is no longer available."""
+
+TRACK_CHANGED, TRACK_ALL, TRACK_NONE = 0, 1, 2
+"""Values of ``tracking``: flows of slots that have changed get an entry, as in JET (CoNEXT 2021); all flows; none."""
 
 HASH_SOURCE, HASH_DESTINATION = 1, 2
 """Bits of ``hashed``: the addresses that pick the slot."""
@@ -94,7 +100,13 @@ MOST_RULES = 1 << RULE_STEPS
 RATE = layout(("tokens", "u4"), ("at", "u4"))
 """A worker's token bucket for a service's new flows: 1024 tokens are a flow."""
 
-SLOT = layout(("backend", "u2"))
+SLOT = layout(("backend", "u2"), ("base", "u2"))
+"""A slot of a Maglev table: its backend, and the backend of those of its flows that have no entry. A slot is steady
+if the two are the same; else it has changed, and its flows have entries or are at the base (docs/flow-state.md)."""
+
+NO_BACKEND_ROW, NO_BASE, FORMER_TABLE = 0xFFFF, 0xFFFF, 0xFFFE
+"""``backend``: the slot is empty. ``base``: flows without an entry are at the slot's backend, others have an entry;
+the former table, whose size was another one, has the base."""
 
 BACKEND = layout(
     ("local_high", "u8"),
@@ -195,10 +207,10 @@ LOOKUPS = {
     "elsewhere": "found in another worker's part of the table, and entered in this worker's",
     "limited": "not found, and not entered: the service is over `new_flows_per_s`",
     "server_id": "a QUIC connection id named the backend",
-    "previous": "not found, and entered with the backend that the slot had before the last change",
+    "base": "not found, and entered with the backend that the slot had before it changed",
 }
 """What a look-up in the flow table found, and what that means, in the order of the counters."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_PREVIOUS = range(len(LOOKUPS))
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64

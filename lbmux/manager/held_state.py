@@ -7,7 +7,6 @@ highest that was seen is refused: it comes from a primary that was replaced (the
 import logging
 import os
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +30,7 @@ class NodeState(Model):
     text: str
     stored: StoredOverrides
 
-    @cached_property
+    @property
     def digest(self) -> str:
         return digest(self.text.encode())
 

@@ -82,8 +82,7 @@ class NodeClient:
                 raise
             log.error("revision %d refused: %s; starting with the stored one", message.revision, error)
             return self.held
-        before, self.held = self.held, state
-        await self._store(before)
+        self._keep(state)
         return state
 
     @asynccontextmanager
@@ -182,25 +181,25 @@ class NodeClient:
             message, self._latest = self._latest, None
             if message is None:
                 continue
-            refused, before = "", self.held
+            refused = ""
             try:
                 state = taken_over(self.held, message)
                 if judge(self.held, message) != "same":
                     await accept(state)
-                self.held = state
+                self._keep(state)
             except LbmuxError as error:
                 refused = str(error)
                 if self.held is not None:
-                    self.held = self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)})
+                    self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
             report = Report(revision=message.revision, overrides=message.overrides.version, refused=refused)
             with suppress(ConnectionError, aiohttp.ClientError):
                 await self._send(report)
-            await self._store(before)
 
-    async def _store(self, before: NodeState | None) -> None:
-        """Store what is in force, and the highest epoch; in a thread, for a disk is slower than a packet."""
-        if self.held is not None and self.held != before:
-            await asyncio.to_thread(write_state, self._path, self.held)
+    def _keep(self, state: NodeState) -> None:
+        """Store what is in force, and the highest epoch."""
+        if state != self.held:
+            write_state(self._path, state)
+        self.held = state
 
     async def _send(self, message: Message) -> None:
         if self._socket is not None and not self._socket.closed:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from lbmux import __version__
 from lbmux.api import status_tables
+from lbmux.api.status_tables import marked_slots
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
 from lbmux.datapath.tables import UP
@@ -128,8 +129,15 @@ def _by_backend(reading: Reading) -> Iterator[str]:
     if not snapshot.is_agent:
         for key, (name, help) in TRAFFIC.items():
             yield _family(name, "counter", help, labels, tables.traffic[key][:, rows].sum(0))
+        yield _marked_slots(snapshot)
     yield from _states(snapshot, reading.wanted or snapshot.services)
     yield _flows(snapshot)
+
+
+def _marked_slots(snapshot: Snapshot) -> str:
+    labels = [f'{{service="{_text(service.name)}"}} ' for service in snapshot.services]
+    values = np.array([marked_slots(snapshot, service) for service in snapshot.services], np.int64)
+    return _family("lbmux_marked_slots", "gauge", "Maglev slots whose flows are looked up.", labels, values)
 
 
 def _states(snapshot: Snapshot, wanted: Iterable[Service]) -> Iterator[str]:

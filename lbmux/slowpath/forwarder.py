@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed
-from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, worker_limit
+from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, slots, worker_limit
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.flows import flow_hash, lookup, remember
+from lbmux.datapath.hashing import scale
 from lbmux.datapath.memory import at_address, int64, step, u16, u32, u64
-from lbmux.datapath.mux import active_service, choose, in_worker_table, select, service_of, slot_at
+from lbmux.datapath.mux import active_service, base_of, choose, in_worker_table, service_of, slot_hash, slot_pair
 from lbmux.datapath.parse import PARSED
 from lbmux.datapath.parse import Packet as Parsed
 from lbmux.datapath.tables import (
@@ -28,12 +29,14 @@ from lbmux.datapath.tables import (
     GRE,
     IPIP,
     KIND_MASK,
+    NO_BASE,
     OUTER_IPV6,
-    PREVIOUS_LOST,
     TICK_SHIFT,
+    TRACK_NONE,
     backend_row,
     flow_row,
     settings_row,
+    slot_row,
 )
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.candidates import host_keys
@@ -80,6 +83,12 @@ class TableForwarder:
     def owner(self, flow: Flow) -> int | None:
         return self._choose(flow, enter=False)
 
+    def owners(self, flow: Flow) -> list[int]:
+        if self.owner(flow) is None:
+            return []
+        entry = self.entry(flow)
+        return [entry] if entry is not None else self.likely(flow)
+
     def enter(self, flow: Flow) -> int | None:
         """Like ``owner``, and the flow keeps the backend from now on."""
         return self._choose(flow, enter=True)
@@ -92,7 +101,7 @@ class TableForwarder:
         return self._likely(flow)[1]
 
     def _likely(self, flow: Flow) -> tuple[int, list[int]]:
-        """Return the flow's service, or -1, and the backends of its slot: the current and the former one."""
+        """Return the flow's service, or -1, and the backends of its slot: the current one and the base."""
         service, *slots = map(int, _slots(self._worker.address, *_key_of(flow)))
         states = self._tables.backends["state"]
         return service, list(dict.fromkeys(row for row in slots if row >= 0 and states[row] != GONE))
@@ -243,7 +252,7 @@ def _service_of(context, setting, packet):  # type: ignore[no-untyped-def]
 def _slots(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
-    """Return (the flow's service, its slot's backend, the slot's former backend); each may be -1."""
+    """Return (the flow's service, its slot's backend, the slot's base); each may be -1."""
     context = context_at(context_address)
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     setting = settings_row(settings(context), 0)
@@ -251,10 +260,8 @@ def _slots(  # type: ignore[no-untyped-def]
     if index < 0:
         return int64(-1), int64(-1), int64(-1)
     service = active_service(context, setting, index)
-    before = int64(-1)
-    if service.previous < PREVIOUS_LOST:
-        before = slot_at(context, service.previous, service, packet)
-    return index, select(context, service, packet), before
+    target, base = slot_pair(context, service, packet)
+    return index, target, base_of(context, service, packet, base)
 
 
 @compiled
@@ -284,6 +291,16 @@ def _assign(  # type: ignore[no-untyped-def]
             service,
             u32(now),
         )  # fmt: skip
+    target, base = slot_pair(context, service, packet)
+    if service.tracking != TRACK_NONE and target == base and target >= 0 and target != backend:
+        mark(context, service, packet)
+
+
+@step
+def mark(context, service, packet):  # type: ignore[no-untyped-def]
+    """Have the flows of the packet's steady slot looked up: one of them is at another backend now."""
+    slot = int64(service.slots) + scale(slot_hash(service, packet), service.size)
+    slot_row(slots(context), slot).base = u16(NO_BASE)
 
 
 @compiled
@@ -324,7 +341,9 @@ def _owner(  # type: ignore[no-untyped-def]
         nothing = at_address(context_address)  # an empty frame, without a connection id
         return max(choose(context, setting, worker, nothing, nothing, packet, index, service, u32(now)), int64(-1))
     target = _entry_backend(context, setting, packet, index, service, now)
-    return target if target >= 0 else select(context, service, packet)
+    if target < 0:
+        target, _ = slot_pair(context, service, packet)
+    return target
 
 
 @step

@@ -204,11 +204,11 @@ class MuxSlowPath:
         flow = flow_of(packet)
         if flow is None:
             return self._dropped("icmp_unusable")
-        backend = self.forwarder.owner(flow)
-        if backend is None:
+        owners = self.forwarder.owners(flow)
+        if not owners:
             return self._dropped("icmp_no_flow")
         self.counts["icmp_forwarded"] += 1
-        return self._tunnelled(packet, backend)
+        return [sent for backend in owners for sent in self._tunnelled(packet, backend)]
 
     def _echo(self, packet: Packet, now: float) -> list[Sent]:
         if self.context.settings.echo == "drop" or not self.is_up(packet.destination):

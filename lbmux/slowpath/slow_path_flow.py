@@ -44,6 +44,9 @@ class Forwarder(Protocol):
     def owner(self, flow: Flow) -> int | None:
         """Return the backend that has the flow or would get it. The flow is not entered."""
 
+    def owners(self, flow: Flow) -> list[int]:
+        """Return the backends that may have the flow: its entry's, else those of its slot, at most two."""
+
     def enter(self, flow: Flow) -> int | None:
         """Like ``owner``, but enter the flow with this backend."""
 
@@ -51,7 +54,7 @@ class Forwarder(Protocol):
         """Return the backend in the flow's entry, if it has one."""
 
     def likely(self, flow: Flow) -> list[int]:
-        """Return the Maglev tables' backends for the flow: its slot's current and former one."""
+        """Return the Maglev tables' backends for the flow: its slot's current one and its base."""
 
     def candidates(self, flow: Flow, most: int) -> Candidates:
         """Return at most ``most`` backends that may have the flow."""

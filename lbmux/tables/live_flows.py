@@ -20,7 +20,9 @@ from lbmux.datapath.memory import at_address, int64, step, u64
 from lbmux.datapath.tables import (
     CLOSING,
     FLOW,
+    NONE,
     TICK_SHIFT,
+    TRACK_CHANGED,
     TRUSTED,
     UNTRUSTED,
     backend_row,
@@ -29,6 +31,7 @@ from lbmux.datapath.tables import (
     service_row,
 )
 from lbmux.errors import LbmuxError
+from lbmux.tables import slot_pairs
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import Tables, now_ticks
 
@@ -134,9 +137,25 @@ def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
 
 
 def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
-    """Return which of these backends, all of which are in the tables, have no live flow."""
-    flows = by_backend(snapshot)
-    return {key for key in asked if not np.any(flows[snapshot.rows[key]])}
+    """Return which of these backends, all of which are in the tables, have no live flow.
+
+    The flows of a changing slot's base may have no entry until the slot is settled.
+    """
+    flows, bases = by_backend(snapshot), set() if snapshot.is_agent else _bases(snapshot.tables)
+    return {key for key in asked if not np.any(flows[snapshot.rows[key]]) and snapshot.rows[key] not in bases}
+
+
+def _bases(tables: Tables) -> set[int]:
+    """Return the rows of backends that are the base of changing slots, in services that track changes only."""
+    found = set[int]()
+    for service in tables.services[tables.active]:
+        if service["size"] and service["tracking"] == TRACK_CHANGED:
+            pairs = tables.slots[int(service["slots"]) :][: int(service["size"])]
+            former = tables.slots[:0]
+            if service["former"] != NONE:
+                former = tables.slots[int(service["former"]) :][: int(service["former_size"])]
+            found |= slot_pairs.bases(pairs, former)
+    return found
 
 
 @compiled_nogil

@@ -20,7 +20,7 @@ from lbmux.datapath.tables import (
     DIP,
     FLOW,
     GONE,
-    PREVIOUS_LOST,
+    NO_BASE,
     TRUSTED,
     VIP,
     endpoint_row,
@@ -130,7 +130,8 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
         tables.settings[0]["tables_changed"] = changed_now()
-        tables.services["previous"] = PREVIOUS_LOST
+        for service in tables.services[tables.active]:
+            tables.slots["base"][int(service["slots"]) : int(service["slots"]) + int(service["size"])] = NO_BASE
     return moved
 
 

@@ -18,14 +18,19 @@ from lbmux.datapath.tables import (
     BACKEND,
     DRAINING,
     ENTROPY,
+    FORMER_TABLE,
     GONE,
     HASH_DESTINATION,
     HASH_SOURCE,
+    NO_BACKEND_ROW,
     NONE,
     OUTER_IPV6,
-    PREVIOUS_LOST,
     SERVICE,
+    SLOT,
     TICK_SHIFT,
+    TRACK_ALL,
+    TRACK_CHANGED,
+    TRACK_NONE,
     UP,
     VIP,
     WAYS,
@@ -33,7 +38,7 @@ from lbmux.datapath.tables import (
 )
 from lbmux.errors import SetupError, TableError
 from lbmux.linux.next_hops import NextHop
-from lbmux.tables import maglev
+from lbmux.tables import maglev, slot_pairs
 from lbmux.tables.access_lists import Network, access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
 from lbmux.tables.row_identities import assign, identity
@@ -44,6 +49,8 @@ from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500
+KERNEL_SLOT_BYTES = 1 << 29
+"""Slots that a kernel program can address."""
 CLOCKS_APART = 16
 """Ticks; more than a step of the kernel's clock."""
 TUNNEL_KINDS = get_args(TunnelKind)
@@ -55,8 +62,13 @@ HASHED = {
     "source_destination": (HASH_SOURCE | HASH_DESTINATION, 0),
     "destination_port": (0, DESTINATION_PORT),
 }
+TRACKING = {"changed": TRACK_CHANGED, "all": TRACK_ALL, "none": TRACK_NONE}
 ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
 """What a backend's row has from its next hop."""
+
+
+Mark = tuple[int, NDArray[np.uint32]]
+"""When slots began to change, in ticks, and their numbers in the service's table."""
 
 
 def ticks(seconds: float) -> int:
@@ -86,13 +98,16 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     The flow table has two places a flow, so that nearly all of the limit can be used (see datapath.flows).
     """
     backends = sum(len(service.backends) for service in config.services)
+    tables = power_of_two(2 * len(config.services) + 8)
+    if tables * config.maglev.size * SLOT.itemsize > KERNEL_SLOT_BYTES:
+        tables = 2 * len(config.services) + 8
     names = sum(len(service.ports) for service in config.services)
     names += sum(backend.server_id is not None for service in config.services for backend in service.backends)
     prefixes = sum(len(service.allow) + len(service.deny) + 1 for service in config.services)
     return Sizes(
         addresses=power_of_two(max(4096, 4 * names)),
         services=power_of_two(max(1024, len(config.services))),
-        slots=power_of_two(2 * len(config.services) + 8) * config.maglev.size,
+        slots=tables * config.maglev.size,
         backends=min(power_of_two(max(4096, 2 * backends)), 32768),
         buckets=power_of_two(-(-2 * config.flows.limit // (WAYS * workers))),
         workers=workers,
@@ -108,11 +123,12 @@ class Plan:
     names: NDArray[Any]
     salt: int
     services: NDArray[Any]
-    slots: list[tuple[int, NDArray[np.uint16]]] = field(default_factory=list)
+    slots: list[tuple[int, slot_pairs.Pairs]] = field(default_factory=list)
     backends: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)  # row: (identity, contents)
     identities: dict[int, int] = field(default_factory=dict)  # service row: identity
     tables: dict[int, tuple[Any, Range]] = field(default_factory=dict)  # service row: (what its table is of, where)
-    previous: dict[int, Range] = field(default_factory=dict)  # service row: where the table before lies
+    former: dict[int, Range] = field(default_factory=dict)  # service row: its table before a change of size
+    marks: dict[int, NDArray[np.uint32]] = field(default_factory=dict)  # service row: slots that begin to change
     rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)  # where, rows of an access list
     lists: dict[int, Range] = field(default_factory=dict)  # service row: where its access list lies
     rows: dict[tuple[str, str], int] = field(default_factory=dict)  # (service, backend) names: row
@@ -130,7 +146,8 @@ class MuxTables:
         self._built: dict[int, tuple[Any, Range]] = {}
         self._hops: dict[Address, NextHop | None] = {}
         self._freed: list[Range] = []
-        self._previous: dict[int, Range] = {}
+        self._former: dict[int, Range] = {}
+        self._marks: dict[int, list[Mark]] = {}
         self._lists: dict[int, Range] = {}
         self._adopt()
 
@@ -139,10 +156,61 @@ class MuxTables:
         for row, service in enumerate(self.tables.services[self.tables.active]):
             if service["size"]:
                 self._built[row] = (None, (int(service["slots"]), int(service["size"])))
-                if service["previous"] < PREVIOUS_LOST:
-                    self._previous[row] = (int(service["previous"]), int(service["size"]))
+                if service["former"] != NONE:
+                    self._former[row] = (int(service["former"]), int(service["former_size"]))
+                slots = slot_pairs.changing(self.pairs(row))
+                self._marks[row] = [(now_ticks(), slots)] if len(slots) else []
             if service["rule_count"]:
                 self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
+
+    def pairs(self, index: int) -> slot_pairs.Pairs:
+        """Return a view of the slots in force of the service in that row."""
+        at, size = self._built[index][1] if index in self._built else (0, 0)
+        return self.tables.slots[at : at + size]
+
+    def settle(self, now: int) -> None:
+        """Give exceptions to slots that have been changing for their service's idle time. ``now`` is in ticks.
+
+        Every flow without an entry began before its slot changed, and would have been idle for too long by now.
+        """
+        for index, marks in self._marks.items():
+            limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
+            over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
+            if not over:
+                continue
+            marks[:] = marks[len(over) :]
+            later = np.concatenate([slots for _, slots in marks]) if marks else np.empty(0, np.uint32)
+            due = np.setdiff1d(np.concatenate([slots for _, slots in over]), later)
+            slot_pairs.settle(self.pairs(index), due)
+            self._drop_former(index)
+
+    def _drop_former(self, index: int) -> None:
+        if index in self._former and not np.any(self.pairs(index)["base"] == FORMER_TABLE):
+            self.tables.services[self.tables.active, index]["former"] = NONE
+            self._freed.append(self._former.pop(index))
+
+    def end_exceptions(self, deviates: NDArray[np.bool_]) -> int:
+        """Make slots steady that have exceptions without an entry. Return the number of slots that are still marked.
+
+        ``deviates``: for each slot of the region, whether an entry names another backend (tables.flow_sweep).
+        """
+        left = 0
+        for index, (_, (at, size)) in self._built.items():
+            slot_pairs.end_exceptions(self.pairs(index), deviates[at : at + size])
+            left += int(np.count_nonzero(slot_pairs.is_marked(self.pairs(index))))
+        return left
+
+    def forget_changes(self) -> None:
+        """Make every slot steady: no flow has begun yet that a change of the tables could have moved."""
+        for index in self._built:
+            pairs = self.pairs(index)
+            pairs["base"] = pairs["backend"]
+            self._marks[index] = []
+            self._drop_former(index)
+
+    def is_marked(self) -> bool:
+        """Return whether any slot is not steady."""
+        return any(bool(slot_pairs.is_marked(self.pairs(index)).any()) for index in self._built)
 
     def plan(self, config: Config) -> Plan:
         """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
@@ -186,7 +254,8 @@ class MuxTables:
     def _plan_service(self, plan: Plan, index: int, service: Service) -> None:
         config, row = plan.config, plan.services[index]
         row["slots"], row["size"] = self._plan_slots(plan, index, service)
-        row["previous"] = plan.previous[index][0] if index in plan.previous else NONE
+        row["former"], row["former_size"] = plan.former.get(index, (NONE, 0))
+        row["tracking"], row["changed"] = TRACKING[service.flows], self._changed(plan, index)
         row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
         row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
         row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
@@ -198,28 +267,61 @@ class MuxTables:
             row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
 
     def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
-        """Return the range for the service's Maglev table; its former table stays for flows that started with it."""
+        """Return the range for the service's Maglev table."""
         live = [(b.name, b.weight, plan.rows[service.name, b.name]) for b in service.backends if b.weight]
         what, built = (tuple(sorted(live)), plan.config.maglev.size), self._built.get(index)
-        place, before = (0, 0), self._previous.get(index)
+        place = (0, 0)
         if live and built is not None and built[0] == what:
             place = built[1]
         elif live:
             names, weights, rows = zip(*live, strict=True)
             table = np.array(rows, np.uint16)[maglev.build(names, weights, plan.config.maglev.size)]
             place = (self._gap(plan, len(table)), len(table))
-            plan.slots.append((place[0], table))
-            before = built[1] if built is not None else None
+            plan.slots.append((place[0], self._pairs_after(plan, index, table)))
         plan.tables[index] = (what, place)
-        if before is not None and before[1] == place[1] and not self._taken(plan, before):
-            plan.previous[index] = before
+        self._plan_former(plan, index, built[1] if built is not None else (0, 0), place)
         return place
+
+    def _pairs_after(self, plan: Plan, index: int, table: NDArray[np.uint16]) -> slot_pairs.Pairs:
+        """Return the pairs of a service's new table, and note in the plan which slots begin to change."""
+        before = self.pairs(index)
+        if not len(before):
+            return slot_pairs.steady(table)
+        if len(before) != len(table):
+            pairs = slot_pairs.resized(table)
+            plan.marks[index] = np.arange(len(table), dtype=np.uint32)
+            return pairs
+        pairs = slot_pairs.changed(before, table, self._removed(plan))
+        plan.marks[index] = slot_pairs.began(before, pairs)
+        return pairs
+
+    def _removed(self, plan: Plan) -> NDArray[np.bool_]:
+        """Return for each row of backends whether its present backend is not in the plan."""
+        identities = self.tables.backend_identities
+        kept = [row for row, (value, _) in plan.backends.items() if int(identities[row]) == value]
+        removed = np.ones(len(self.tables.backends), np.bool_)
+        removed[kept] = False
+        return removed
+
+    def _plan_former(self, plan: Plan, index: int, before: Range, place: Range) -> None:
+        """Keep the table before a change of size as long as slots have their bases there."""
+        former = self._former.get(index)
+        if former is None and place[1] and before[1] and before[1] != place[1]:
+            former = before
+        if former is not None and not self._taken(plan, former):
+            plan.former[index] = former
+
+    def _changed(self, plan: Plan, index: int) -> int:
+        """Return when the service's table last changed, in ticks."""
+        if len(plan.marks.get(index, ())):
+            return changed_now()
+        return int(self.tables.services[self.tables.active, index]["changed"])
 
     def _gap(self, plan: Plan, size: int) -> int:
         """Return the first slot of a free range; if space is short, former tables are given up."""
         taken = [at for _, at in (*self._built.values(), *plan.tables.values())] + self._freed
         try:
-            return allocate(self.tables.sizes.slots, [*taken, *self._previous.values()], size)
+            return allocate(self.tables.sizes.slots, [*taken, *self._former.values()], size)
         except TableError:
             return allocate(self.tables.sizes.slots, taken, size)
 
@@ -279,6 +381,8 @@ class MuxTables:
         for at, rules in plan.rules:
             tables.rules[at : at + len(rules)] = rules
         for index, (value, contents) in plan.backends.items():
+            if int(tables.backend_identities[index]) not in (0, value):
+                self._forget_base(index)
             tables.backends[index], tables.backend_identities[index] = contents, value
         for index, value in plan.identities.items():
             tables.service_identities[index] = value
@@ -297,11 +401,31 @@ class MuxTables:
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE
-        kept = {place for _, place in plan.tables.values()} | set(plan.previous.values())
-        left = {place for _, place in self._built.values()} | set(self._previous.values())
+        kept = {place for _, place in plan.tables.values()} | set(plan.former.values())
+        left = {place for _, place in self._built.values()} | set(self._former.values())
         self._freed = list(left - kept)
-        self._previous, self._lists = plan.previous, plan.lists
+        self._former, self._lists = plan.former, plan.lists
+        self._note_marks(plan)
         self._built, self.config, self.rows = plan.tables, plan.config, plan.rows
+
+    def _forget_base(self, row: int) -> None:
+        """Have no slot name a backend's row as its base before another backend gets the row."""
+        service = int(self.tables.backends[row]["service"])
+        slot_pairs.forget_row(self.pairs(service), row)
+        at, size = self._former.get(service, (0, 0))
+        former = self.tables.slots[at : at + size]
+        former["backend"][former["backend"] == row] = NO_BACKEND_ROW
+        slot_pairs.forget_row(former, row)
+
+    def _note_marks(self, plan: Plan) -> None:
+        """Record when which slots began to change. A table of another size has none of the former one's marks."""
+        now, marks = now_ticks(), dict[int, list[Mark]]()
+        for index, (_, place) in plan.tables.items():
+            before = self._built[index][1][1] if index in self._built else 0
+            marks[index] = self._marks.get(index, []) if before == place[1] else []
+            if len(plan.marks.get(index, ())):
+                marks[index] = [*marks[index], (now, plan.marks[index])]
+        self._marks = marks
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
         """Set the next hop for packets to a host; None: its MAC address is not known."""

@@ -56,7 +56,7 @@ class Tables:
         self.settings: NDArray[Any] = view["settings"]
         self.addresses = view["addresses"].reshape(2, sizes.addresses)
         self.services = view["services"].reshape(2, sizes.services)
-        self.slots: NDArray[np.uint16] = view["slots"]["backend"]
+        self.slots: NDArray[Any] = view["slots"]
         self.rules: NDArray[Any] = view["rules"]
         self.rates = view["rates"].reshape(sizes.workers, sizes.services)
         self.backends: NDArray[Any] = view["backends"]

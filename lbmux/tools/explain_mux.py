@@ -20,7 +20,7 @@ from lbmux.api.status_tables import STATES as BACKEND_STATES
 from lbmux.config.models import Config, Service
 from lbmux.datapath.headers import IPV4, IPV6
 from lbmux.datapath.parse import PARSED
-from lbmux.datapath.tables import LOOKUPS
+from lbmux.datapath.tables import LOOKUPS, NO_BASE, TRACK_ALL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
@@ -44,12 +44,12 @@ ANY_WORKER = 0
 
 NO_SELECTION = (Verdict.DENIED, Verdict.TTL)
 """Verdicts of packets that match a service but reach no backend selection."""
-BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "previous": "previous"}
+BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "base": "base"}
 """Maps a look-up result to what selected the backend. Without any of them the slot did."""
 WHY = {
     "server_id": "by the server id in its connection id",
     "flow": "by its flow entry",
-    "previous": "by its slot in the previous Maglev table, since the connection may be older than the last change",
+    "base": "by the backend that its slot had before it changed, since the connection may be older than the change",
     "slot": "by its slot",
 }
 
@@ -103,7 +103,7 @@ def explain_live(packet: ClientPacket, path: Path) -> Explanation:
         copy.read_configuration()
         run = _Run(packet, copy.snapshot, now_ticks(), copy.interfaces)
         if run.service_row >= 0:
-            copy.read_service(run.service_row, run.found("slot"))
+            copy.read_service(run.service_row, run.found("hash"))
             for at in run.buckets():
                 copy.read_bucket(at)
             run.dry_run()
@@ -244,6 +244,8 @@ class _Run:
         ]
         data = {"lookup": looked_up, "entries": described}
         if not entries:
+            if self.snapshot.tables.services[self.snapshot.tables.active][self.service_row]["tracking"] != TRACK_ALL:
+                return Step("flow", "no entry: the service tracks only flows of changed slots", data)
             said = "no entry" if self.is_live else "no entry: only a live mux has flows"
             return Step("flow", f"{said}, so the slot decides{self._rate(looked_up)}", data)
         said = "; ".join(
@@ -268,8 +270,11 @@ class _Run:
         if not size:
             return Step("slot", "no Maglev table: no backend takes new flows", data)
         name = self._name(self.found("selected"))
+        pair = self.snapshot.tables.slots[int(row["slots"]) + slot]
+        state = "steady" if pair["base"] == pair["backend"] else "exceptions" if pair["base"] == NO_BASE else "changing"
         said = f"hash {hashed:#010x} (seed {data['seed']}) is slot {slot} of {size}, backend {name}"
-        return Step("slot", said, data | {"backend": name})
+        said += f", {state}" if row["tracking"] != TRACK_ALL else ""
+        return Step("slot", said, data | {"backend": name, "state": state})
 
     def _backend_step(self, target: int, looked_up: list[str], states: list[BackendState]) -> Step:
         row = self.snapshot.tables.backends[target]

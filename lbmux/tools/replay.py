@@ -118,8 +118,7 @@ class ReplayMux:
         """Give the times of a commit, which are this machine's, the capture's clock.  ``former``: services before."""
         self._tables.settings[0]["tables_changed"] = now
         services = self._tables.services[self._tables.active]
-        if "changed" in (services.dtype.names or ()):  # tables that track flows by change have a time for each service
-            services["changed"][services["changed"] != former["changed"]] = now
+        services["changed"][services["changed"] != former["changed"]] = now
 
     def forward(self, frames: CapturedFrames) -> None:
         """Forward a batch at the times of its frames.  Like a mux's clock, time never goes back."""

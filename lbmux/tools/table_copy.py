@@ -16,7 +16,7 @@ from lbmux.api.answers import Layout
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetLayout, ReadMemory
 from lbmux.config.models import Backend, Config, Service
-from lbmux.datapath.tables import BUCKET_BYTES, PADDING, PREVIOUS_LOST, RATE, RULE, SLOT, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, NONE, PADDING, RATE, RULE, SLOT, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
@@ -70,16 +70,17 @@ class LiveCopy:
         for region in WHOLE[self.snapshot.program]:
             self._read(region, 0, self.snapshot.tables.sizes.regions()[region] - PADDING)
 
-    def read_service(self, row: int, slot: int) -> None:
-        """Read the rest of a service: identity, access list, rate state, and one slot of its Maglev table and of the
-        previous one."""
+    def read_service(self, row: int, hashed: int) -> None:
+        """Read the rest of a service: identity, access list, rate state, and the slot of a hash in its Maglev table and
+        in the former one."""
         tables = self.snapshot.tables
         service = tables.services[tables.active][row]
         self._read("identities", row * tables.service_identities.itemsize, tables.service_identities.itemsize)
         self._read("rules", int(service["rules"]) * RULE.itemsize, int(service["rule_count"]) * RULE.itemsize)
-        for first in (int(service["slots"]), int(service["previous"])):
-            if service["size"] and first < PREVIOUS_LOST:
-                self._read("slots", (first + slot) * SLOT.itemsize, SLOT.itemsize)
+        for table, size in (("slots", "size"), ("former", "former_size")):
+            if service[size] and service[table] != NONE:
+                slot = int(service[table]) + (hashed * int(service[size]) >> 32)
+                self._read("slots", slot * SLOT.itemsize, SLOT.itemsize)
         for worker in range(tables.sizes.workers if service["rate"] else 0):
             self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
 

@@ -17,8 +17,8 @@ from lbmux.api.answers import (
 def service_line(**given: Any) -> ServiceLine:
     known: dict[str, Any] = {
         "service": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "ports": "80", "slots": 251,
-        "digest": "0f", "idle": {}, "backends": 1, "backends_up": 1, "live_flows": 0, "packets": 0, "bytes": 0,
-        "new_flows": 0,
+        "digest": "0f", "flows": "all", "marked_slots": 0, "idle": {}, "backends": 1, "backends_up": 1,
+        "live_flows": 0, "packets": 0, "bytes": 0, "new_flows": 0,
     }  # fmt: skip
     return ServiceLine(**known | given)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import health, latency, loading, maglev, manager, memory, reload, replay, scrape, startup, watch
+from bench import health, latency, loading, maglev, memory, reload, replay, scrape, startup, watch
 from bench.frames import config
 from bench.report import Result
 
@@ -100,8 +100,3 @@ def test_reload(small: Small) -> None:
 def test_latency(small: Small) -> None:
     small(latency, SAMPLES=300)
     assert ratios(latency.run()) == [True, True]
-
-
-def test_manager(small: Small) -> None:
-    small(manager, SIZES=((3, 2, 3, 25),))
-    assert [result.value > 0 for result in manager.run() if result.unit != "ms a change"] == [True] * 3

@@ -29,6 +29,7 @@ from lbmux.datapath.tables import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.access_lists import access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
+from lbmux.tables.mux_tables import TRACKING
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 from tests.datapath.plain_agent import Endpoint
@@ -37,7 +38,7 @@ from tests.datapath.plain_hash import halves
 from tests.datapath.plain_mux import Backend, Service
 from tests.datapath.plain_tunnel import KINDS
 
-RARE = {"elsewhere", "limited", "server_id", "previous"}
+RARE = {"elsewhere", "limited", "server_id", "base"}
 GUARD = 0xA5
 """Fills the memory around frames, so that a byte written outside of one is seen."""
 
@@ -134,10 +135,12 @@ class Machine:
         tables, at, rules_at = self.tables, 0, 0
         names: list[Name | ServerId] = []
         for index, service in enumerate(services):
-            tables.slots[at : at + len(service.slots)] = service.slots
+            bases = service.bases or service.slots
+            tables.slots[at : at + len(service.slots)] = [*zip(service.slots, bases, strict=True)]
+            tables.services[0, index]["changed"] = service.changed
             row = tables.services[0, index]
             row["slots"], row["size"], row["seed"], row["rate"] = at, len(service.slots), service.seed, service.rate
-            row["previous"], row["rejects"] = NONE, service.rejects
+            row["former"], row["tracking"], row["rejects"] = NONE, TRACKING[service.tracking], service.rejects
             row["idle_untrusted"], row["idle_trusted"], row["idle_closing"] = _ticks(service.idle)
             row["hashed"] = HASH_SOURCE * ("source" in service.hashed) | HASH_DESTINATION * (
                 "destination" in service.hashed

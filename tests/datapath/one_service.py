@@ -2,7 +2,10 @@
 
 import random
 
+import numpy as np
+
 from lbmux.datapath.verdicts import Verdict
+from lbmux.tables.slot_pairs import steady
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, Craft
 from tests.datapath.harness import Frames, Machine
@@ -12,7 +15,6 @@ from tests.datapath.plain_packet import TCP
 
 VIP = Craft().destination
 IDLE = Idle(untrusted=100, trusted=1000, closing=10)
-PREVIOUS = 1000
 
 
 def mux(buckets: int = 256, slots: tuple[int, ...] = (0, 1, 2, 3), **ways: int) -> Machine:
@@ -36,16 +38,17 @@ def clients(number: int, seed: int = 1, flags: int = ACK) -> list[bytes]:
     ]
 
 
-def re_slot(machine: Machine, *slots: int, keep: bool = False) -> None:
-    """Another Maglev table, as after a change of backends: only remembered flows stay where they were.
+def re_slot(machine: Machine, *slots: int, changed: int | None = None) -> None:
+    """Another Maglev table, as after a change of backends: only flows with entries stay where they were.
 
-    ``keep``: the table before stays known.
+    ``changed``: the slots' former backends stay known as their bases, since that time in ticks.
     """
-    tables, size = machine.tables, int(machine.tables.services[0, 0]["size"])
-    if keep:
-        tables.slots[PREVIOUS : PREVIOUS + size] = tables.slots[:size]
-        tables.services[0, 0]["previous"] = PREVIOUS
-    tables.slots[: len(slots)] = slots
+    tables = machine.tables
+    pairs = steady(np.array(slots, np.uint16))
+    if changed is not None:
+        pairs["base"] = tables.slots["backend"][: len(slots)]
+        tables.services[0, 0]["changed"] = changed & 0xFFFFFFFF
+    tables.slots[: len(slots)] = pairs
     tables.services[0, 0]["size"] = len(slots)
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.mux import SYN_GRACE
 from lbmux.datapath.verdicts import Verdict
+from lbmux.wire.numbers import SYN
 from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels
 from tests.datapath.plain_flows import Idle, Key, PlainFlows
@@ -31,6 +33,11 @@ class Service:
     rate: int = 0
     rejects: bool = False
     quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, bytes, backend by server id
+    tracking: str = "all"
+    bases: tuple[int, ...] = ()
+    """Each slot's base; empty where all are steady."""
+    changed: int = 0
+    """When the slots last changed, in ticks."""
 
     def allows(self, source: bytes) -> bool:
         matching = [(net.prefixlen, allowed) for net, allowed in self.rules if ip_address(source) in net]
@@ -138,6 +145,11 @@ class PlainMux:
             named = None
         if named is not None:
             self.flows.lookups["server_id"] += 1
+        current, base = self._slot(packet, service)
+        if service.tracking == "none" or (service.tracking == "changed" and current == base):
+            target = current if named is None else named
+            self.counters.flows[target] += bool(packet.flags & SYN) and 0 <= target < len(self.backends)
+            return target if 0 <= target < len(self.backends) else -1
         high, low = halves(packet.source)
         ports, destination = self._ports_and_vip(packet)
         key = Key(low, ports, index, high)
@@ -147,9 +159,11 @@ class PlainMux:
                 self.flows.flow(place).target = named
                 self.flows.flow(place).generation = self.backends[named].generation
             target = self.flows.flow(place).target
+            if service.tracking != "all" and not packet.flags & SYN:
+                self.flows.flow(place).seen = now
             if self.flows.use(place, destination, self.backends[target], service.idle, packet.flags, now):
                 return target
-        target = self._slot(packet, service) if named is None else named
+        target = self._without_entry(packet, service, current, base, now) if named is None else named
         if not 0 <= target < len(self.backends):
             return -1
         if service.rate and not self._admitted(index, now):
@@ -159,11 +173,27 @@ class PlainMux:
         self.counters.flows[target] += 1
         return target
 
-    def _slot(self, packet: packets.Packet, service: Service) -> int:
-        """The backend that stands in the packet's slot, or -1."""
+    def _slot(self, packet: packets.Packet, service: Service) -> tuple[int, int]:
+        """(the backend that stands in the packet's slot, its base), or (-1, -1)."""
         if not service.slots:
-            return -1
-        return service.slots[self._hashed(packet, service) * len(service.slots) >> 32]
+            return -1, -1
+        slot = self._hashed(packet, service) * len(service.slots) >> 32
+        return service.slots[slot], service.bases[slot] if service.bases else service.slots[slot]
+
+    def _without_entry(self, packet: packets.Packet, service: Service, current: int, base: int, now: int) -> int:
+        is_syn, is_tcp = bool(packet.flags & SYN), packet.protocol == packets.TCP
+        if current == base or not 0 <= base < len(self.backends) or not self.backends[base].state:
+            return current
+        if service.tracking == "all":
+            is_new = is_syn or not is_tcp
+        elif is_tcp:
+            is_new = is_syn and (now - service.changed) & 0xFFFFFFFF > SYN_GRACE
+        else:
+            is_new = (now - service.changed) & 0xFFFFFFFF > service.idle.trusted
+        if is_new:
+            return current
+        self.flows.lookups["base"] += 1
+        return base
 
     def _hashed(self, packet: packets.Packet, service: Service) -> int:
         def kept(name: str, value: bytes) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.tables import LOOKUPS
+from lbmux.datapath.tables import LOOKUPS, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath.craft import Craft, Stream, tag
 from tests.datapath.harness import Frames, Machine
@@ -32,15 +32,27 @@ def services() -> list[Service]:
     pick = random.Random(5)
     return [
         Service(WEB, TCP, 80, tuple(pick.choices(range(6), k=251)), IDLE, seed=1),
-        Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), seed=0xFFFFFFFF),
+        half_changed(Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), 0xFFFFFFFF)),
         Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7, rate=3, rejects=True),
         Service(EMPTY, TCP, 80, (), IDLE, rejects=True),
         Service(WEB6, TCP, 80, tuple(pick.choices(range(9), k=251)), IDLE, seed=1),
         Service(DNS6, UDP, 53, tuple(pick.choices(range(9), k=31)), IDLE, hashed=frozenset({"source"})),
-        Service(WEB, UDP, 0, tuple(pick.choices(range(9), k=65)), IDLE, hashed=FIELDS - PORTS, rules=RULES),
+        half_changed(
+            Service(WEB, UDP, 0, tuple(pick.choices(range(9), k=65)), IDLE, hashed=FIELDS - PORTS, rules=RULES)
+        ),
         Service(DNS, TCP, 0, tuple(pick.choices(range(9), k=65)), IDLE, rate=3, hashed=frozenset({"destination_port"})),
-        Service(DNS6, UDP, 443, tuple(pick.choices(range(9), k=65)), IDLE, quic=(2, 1, {b"\0": 7, b"\x01": 1})),
+        half_changed(
+            Service(DNS6, UDP, 443, tuple(pick.choices(range(9), k=65)), IDLE, quic=(2, 1, {b"\0": 7, b"\x01": 1}))
+        ),
+        Service(WEB6, TCP, 443, tuple(pick.choices(range(9), k=65)), IDLE, tracking="none"),
     ]
+
+
+def half_changed(service: Service) -> Service:
+    """Track changed slots only: a third is steady, a third is changing, and a third has exceptions."""
+    pick = random.Random(9)
+    bases = tuple(pick.choice((backend, pick.randrange(9), NO_BASE)) for backend in service.slots)
+    return replace(service, tracking="changed", bases=bases, changed=200)
 
 
 PORTS = frozenset({"source_port", "destination_port"})
@@ -145,7 +157,7 @@ def test_the_stream_meets_every_case() -> None:
         pair.change_backend(turn % 9, turn % 2, 1)
     of_the_mux = {v for v in Verdict if v.name not in AGENT_ONLY | {"NO_HEADROOM", "UNSENT", "OUT_OF_TABLE", "REJECT"}}
     assert set(pair.plain.counters.verdicts) == of_the_mux
-    assert set(pair.plain.flows.lookups) == set(LOOKUPS) - {"elsewhere", "previous"}
+    assert set(pair.plain.flows.lookups) == set(LOOKUPS) - {"elsewhere"}
     pair.check_tables()
 
 

@@ -18,7 +18,7 @@ from lbmux.tables.mux_tables import MuxTables, sizes_for, ticks
 from lbmux.tables.row_identities import identity
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
-from tests.datapath.craft import Craft
+from tests.datapath.craft import SYN, Craft
 from tests.datapath.harness import Frames
 
 SIZE = 251
@@ -83,7 +83,7 @@ class Mux:
     def slots(self, row: int = 0) -> np.ndarray:
         """The Maglev table in force of a service."""
         place = self.tables.services[self.tables.active, row]
-        return self.tables.slots[place["slots"] : place["slots"] + place["size"]].copy()
+        return self.tables.slots["backend"][place["slots"] : place["slots"] + place["size"]].copy()
 
 
 def test_new_flows_go_to_all_backends_by_weight() -> None:
@@ -137,7 +137,7 @@ def test_a_changed_service_never_overwrites_slots_in_force() -> None:
         before = mux.tables.services[mux.tables.active, 0].copy()
         held = mux.slots()
         mux.load(config(web(*numbers)))
-        assert (mux.tables.slots[before["slots"] : before["slots"] + before["size"]] == held).all()
+        assert (mux.tables.slots["backend"][before["slots"] : before["slots"] + before["size"]] == held).all()
         assert {mux.row(number) for number in numbers} == set(mux.slots().tolist())
 
 
@@ -147,7 +147,7 @@ def test_freed_slots_are_not_used_by_the_next_reload() -> None:
     place, held = mux.tables.services[mux.tables.active, 0].copy(), mux.slots()
     mux.load(config(web(4, 5)))
     mux.load(config(web(6, 7)))
-    assert (mux.tables.slots[place["slots"] : place["slots"] + place["size"]] == held).all()
+    assert (mux.tables.slots["backend"][place["slots"] : place["slots"] + place["size"]] == held).all()
 
 
 def test_hundred_reloads_find_room() -> None:
@@ -169,7 +169,7 @@ def test_the_order_of_backends_does_not_matter() -> None:
     aged = Mux(config(web(9, 3, 8)))
     aged.load(config(web(1, 2, 3, 4)))
     assert names(plain) == names(turned) == names(aged)
-    assert plain.send() == turned.send() == aged.send()
+    assert plain.send(flags=SYN) == turned.send(flags=SYN) == aged.send(flags=SYN)
 
 
 def test_a_reload_between_two_packets_keeps_flows() -> None:
@@ -177,7 +177,7 @@ def test_a_reload_between_two_packets_keeps_flows() -> None:
     before = mux.send()
     mux.load(config(web(1, 2, 3, 4, 5)))
     assert mux.send() == before
-    assert {4, 5} < set(mux.send(range(1000, 2000)))
+    assert {4, 5} < set(mux.send(range(1000, 2000), flags=SYN))
 
 
 def test_another_service_comes_first_and_flows_stay() -> None:
@@ -207,7 +207,7 @@ def test_a_backend_that_comes_back_has_its_row() -> None:
     assert (mux.row(2), mux.tables.backends[row]["generation"], mux.tables.backends[row]["state"]) == (
         row, generation, UP,
     )  # fmt: skip
-    assert set(mux.send(range(2000, 3000))) == {1, 2, 3}
+    assert set(mux.send(range(2000, 3000), flags=SYN)) == {1, 2, 3}
 
 
 def test_weight_zero_drains() -> None:
@@ -219,9 +219,9 @@ def test_weight_zero_drains() -> None:
     assert mux.tables.backends[mux.row(2)]["state"] == DRAINING
     assert mux.send() == before
     assert 2 in before
-    assert set(mux.send(range(1000, 2000))) == {1, 3}
+    assert set(mux.send(range(1000, 2000), flags=SYN)) == {1, 3}
     mux.load(THREE)
-    assert set(mux.send(range(2000, 3000))) == {1, 2, 3}
+    assert set(mux.send(range(2000, 3000), flags=SYN)) == {1, 2, 3}
 
 
 def test_a_removed_service_takes_its_backends_along() -> None:
@@ -249,7 +249,7 @@ def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
     mux.load(config(web(1, 4, 5)))  # takes one of those that are gone
     assert mux.row(5) in rows
     assert mux.tables.backends[mux.row(5)]["generation"] == 1
-    after = mux.send()
+    after = mux.send(flags=SYN)
     assert mux.tables.lookups[0][4] == len(before) - before.count(1)
     assert set(after) == {1, 4, 5}
 
@@ -347,7 +347,7 @@ def test_a_new_process_does_not_write_over_slots_in_force() -> None:
     place, held = mux.tables.services[mux.tables.active, 0].copy(), mux.slots()
     mux.restart()
     mux.load(config(web(4, 5)))
-    assert (mux.tables.slots[place["slots"] : place["slots"] + place["size"]] == held).all()
+    assert (mux.tables.slots["backend"][place["slots"] : place["slots"] + place["size"]] == held).all()
 
 
 def test_limits_and_times_are_those_of_the_configuration() -> None:

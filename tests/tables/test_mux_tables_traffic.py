@@ -3,16 +3,18 @@
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Network
 
+import numpy as np
 import pytest
 
-from lbmux.datapath.tables import LIMITED, LOOKUPS, NEW, NONE, PREVIOUS_LOST
+from lbmux.datapath.tables import FORMER_TABLE, LIMITED, LOOKUPS, NEW, NO_BASE, NONE
 from lbmux.datapath.verdicts import Verdict
-from lbmux.errors import SetupError, TableError
+from lbmux.errors import SetupError
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.regions import Tables
-from tests.datapath.craft import Craft
+from tests.datapath.craft import ACK, Craft
 from tests.datapath.harness import Frames
 from tests.tables.test_mux_tables import LOCAL, Mux, backend, config, service, web
 
@@ -31,7 +33,7 @@ def backends_of(mux: Mux, **fields: object) -> set[int]:
     "hashed, of_client, of_all",
     [("five_fields", 3, 3), ("source", 1, 3), ("source_destination", 1, 3), ("destination_port", 1, 1)],
 )
-def test_the_hashed_fields(hashed: str, of_client: int, of_all: int) -> None:
+def test_what_is_hashed(hashed: str, of_client: int, of_all: int) -> None:
     mux = Mux(config(web(1, 2, 3, hash=hashed)))
     assert len(backends_of(mux)) == of_client
     assert len(set(mux.send(MANY))) == of_all
@@ -46,7 +48,7 @@ def test_affinity_to_the_source_holds_for_two_services_of_equal_backends() -> No
         assert (first == second) == same
 
 
-def test_any_port_a_range_and_a_single_port() -> None:
+def test_any_port_and_a_range_and_a_port_of_its_own() -> None:
     anything = service("any", "192.0.2.1", backend(1)) | {"port": "any"}
     some = service("some", "192.0.2.1", backend(2)) | {"port": 1000, "port_to": 1999}
     one = service("one", "192.0.2.1", backend(3), port=443)
@@ -140,36 +142,72 @@ def test_without_an_own_address_of_the_host_s_family_the_plan_is_refused() -> No
     assert mux.send(ONE_CLIENT) == [1]
 
 
-def previous(mux: Mux) -> int:
-    return int(mux.tables.services[mux.tables.active, 0]["previous"])
+def bases(mux: Mux) -> Counter[tuple[int, int | str]]:
+    """Count the slots by the numbers of their backend and their base."""
+    number = {row: int(name.removeprefix("h")) for (_, name), row in mux.control.rows.items()}
+    special: dict[int, int | str] = {NO_BASE: "exceptions", FORMER_TABLE: "former"}
+    pairs = mux.control.pairs(0)
+    return Counter((number[backend], special.get(base) or number.get(base, "gone")) for backend, base in pairs.tolist())
 
 
-def test_the_previous_table_stays_beside_the_new_one() -> None:
+def test_a_fresh_table_is_steady() -> None:
+    assert set(bases(Mux(config(web(1, 2))))) == {(1, 1), (2, 2)}
+
+
+def test_changed_slots_keep_the_first_backend_as_their_base() -> None:
     mux = Mux(config(web(1, 2)))
-    first = mux.slots().copy()
-    assert previous(mux) == NONE
+    before = mux.control.pairs(0)["backend"].copy()
     mux.load(config(web(1, 2, 3)))
-    kept = mux.tables.slots[previous(mux) : previous(mux) + len(first)].copy()
-    assert (kept == first).all()
+    assert (mux.control.pairs(0)["base"] == before).all()
     mux.load(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
-    assert previous(mux) < PREVIOUS_LOST, "a change of another service leaves it there"
-    second = mux.slots().copy()
-    for number in (4, 5, 6, 7):
-        mux.load(config(web(1, 2, number), service("other", "192.0.2.2", backend(4))))
-        kept = mux.tables.slots[previous(mux) : previous(mux) + len(second)].copy()
-        assert (kept == second).all()
-        second = mux.slots().copy()
+    assert (mux.control.pairs(0)["base"] == before).all(), "another service's change leaves them"
+    changed = mux.control.pairs(0)["backend"] != before
+    mux.load(config(web(1, 2, 3, 4)))
+    after = mux.control.pairs(0)
+    assert (
+        after["base"][changed & (after["backend"] != before)] == before[changed & (after["backend"] != before)]
+    ).all()
 
 
-def test_the_previous_table_is_dropped_if_it_does_not_fit() -> None:
-    loaded = config(web(1, 2))
-    size = loaded.maglev.size
-    sizes = sizes_for(loaded)
-    mux = Mux(loaded, type(sizes)(**{**sizes.__dict__, "slots": 2 * size}))
+def test_slots_that_get_their_base_back_have_exceptions() -> None:
+    mux = Mux(config(web(1, 2)))
+    before = mux.control.pairs(0)["backend"].copy()
     mux.load(config(web(1, 2, 3)))
-    assert previous(mux) < PREVIOUS_LOST
-    try:
-        mux.load(config(web(1, 2, 3, 4)))
-    except TableError:
-        pytest.fail("a table that is no longer used took the space")
-    assert Counter(mux.send(range(300))).keys() == {1, 2, 3, 4}
+    changed = mux.control.pairs(0)["backend"] != before
+    mux.load(config(web(1, 2) | {"backends": [backend(1), backend(2), backend(3, weight=0)]}))
+    after = mux.control.pairs(0)
+    assert (after["backend"] == before).all()
+    assert (after["base"] == np.where(changed, NO_BASE, before)).all()
+
+
+def test_a_removed_backend_is_not_a_base() -> None:
+    """Its flows end with it, so its slots are steady at once."""
+    mux = Mux(config(web(1, 2, 3)))
+    mux.load(config(web(1, 2)))
+    assert all(number == base for number, base in bases(mux)) or set(bases(mux)) <= {(1, 1), (2, 2), (1, 2), (2, 1)}
+    mux.load(config(web(1)))
+    assert {base for _, base in bases(mux)} <= {1, "exceptions"}
+
+
+def test_after_a_change_of_size_the_former_table_has_the_bases() -> None:
+    mux = Mux(config(web(1, 2)))
+    before = mux.control.pairs(0).copy()
+    mux.load(config(web(1, 2, 3), maglev={"size": 509}))
+    assert {base for _, base in bases(mux)} == {"former"}
+    row = mux.tables.services[mux.tables.active, 0]
+    kept = mux.tables.slots[row["former"] : row["former"] + row["former_size"]]
+    assert (kept == before).all()
+    mux.load(config(web(1, 2), maglev={"size": 509}))
+    row = mux.tables.services[mux.tables.active, 0]
+    assert (mux.tables.slots[row["former"] : row["former"] + row["former_size"]] == before).all()
+
+
+def test_where_there_is_no_room_for_it_the_former_table_is_given_up() -> None:
+    loaded = config(web(1, 2), maglev={"size": 509})
+    mux = Mux(loaded, replace(sizes_for(loaded), slots=509 + 2 * 251 + 100))
+    for numbers in ((1, 2, 3), (1, 2, 3, 4)):
+        mux.load(config(web(*numbers)))
+        assert mux.tables.services[mux.tables.active, 0]["former"] == 0
+    mux.load(config(web(1, 2, 3, 4, 5)))
+    assert mux.tables.services[mux.tables.active, 0]["former"] == NONE
+    assert set(mux.send(range(300), flags=ACK)) == {1, 2, 3, 4, 5}

@@ -69,8 +69,8 @@ def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | No
         return
     _print_list(control, GetServices(), as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
-        "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets", "bytes": "bytes",
-        "new flows": "new_flows", "live flows": "live_flows",
+        "marked": "marked_slots", "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets",
+        "bytes": "bytes", "new flows": "new_flows", "live flows": "live_flows",
     }, wanted)  # fmt: skip
 
 

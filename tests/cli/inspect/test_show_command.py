@@ -133,7 +133,7 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.root
 def test_an_invalid_filter_is_reported_with_its_position(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["show", "flows", "--control", str(socket_of(lab, "mux1")), "port http"]) == 1
-    assert "'http' is no number" in capsys.readouterr().err
+    assert "'http' is not a number" in capsys.readouterr().err
 
 
 @pytest.mark.root
