@@ -33,6 +33,7 @@ from lbmux.daemons.next_hop_updates import NextHopUpdates
 from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
+from lbmux.daemons.slot_sweep import SlotSweep
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.tunnel_probes import TunnelProbes
 from lbmux.daemons.vip_routes import VipRoutes
@@ -155,6 +156,7 @@ class MuxDaemon(Daemon[Options]):
             self.tracker.effective,
             self.routes.withdraw_removed,
         )
+        self.slot_sweep = SlotSweep(self.mux, self.reloader)
         self.health = Health(
             self.tracker,
             self.reloader,
@@ -205,11 +207,13 @@ class MuxDaemon(Daemon[Options]):
         await enter(self.health.running())
         if not self.has_flows:  # adopted tables forward already
             await self.health.settled()
+            self.mux.forget_changes()
         await self._hide_vips()
         start(self.driver)
         if self.driver.stays:  # super-frames must stay off while the kernel forwards without this process
             self.offloads.clear()
         await enter(self.interface_watch.running())
+        await enter(self.slot_sweep.running())
         services = counted(len(self.config.services), "service")
         log.info("mux %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
 

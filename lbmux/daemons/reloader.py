@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,6 +121,11 @@ class Reloader:
                 config, Overrides(overrides.of, before.removals), self.wanted, before.admin_states, now, BY_FILE
             )
             await self._enforce(config, overrides, await self._prepared(overrides))
+
+    @property
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """A context in which no change is planned or committed."""
+        return self._lock
 
     async def update_states(self) -> None:
         """Write changed backend states to the tables; the configuration stays, so its listeners are not called."""

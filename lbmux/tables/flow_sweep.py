@@ -1,0 +1,140 @@
+"""Compares the flow table with the slots of the Maglev tables, off the packet path.
+
+A slot with exceptions is steady again once no entry deviates from its backend, and a service that tracks changes only
+needs no entry in a steady slot. This runs in a thread, in compiled code that releases the interpreter's lock.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.codegen.compiled import compiled_nogil
+from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, slots
+from lbmux.datapath.flows import idle_for
+from lbmux.datapath.hashing import scale
+from lbmux.datapath.memory import at_address, int64, layout, rows, step, u64
+from lbmux.datapath.mux import active_service, slot_hash
+from lbmux.datapath.parse import PARSED, Packet
+from lbmux.datapath.tables import (
+    CLOSING,
+    GONE,
+    TRACK_ALL,
+    VIP,
+    backend_row,
+    flow_row,
+    settings_row,
+    slot_row,
+)
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import Tables
+
+DESTINATION = layout(("high", "u8"), ("low", "u8"), ("protocol", "u8"), ("family", "u8"))
+"""What a flow's entry does not have: its VIP, from the service's row. ``family`` 0: the service has no VIP."""
+destination_row, flag_row = rows(DESTINATION), rows(layout(("value", "u1")))
+
+
+def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:
+    """Return for each slot of the region whether a live flow's entry names another backend than the slot.
+
+    ``now`` is in ticks. The array's memory is used only where a flow deviates.
+    """
+    found = np.zeros(len(tables.slots), np.bool_)
+    worker, destinations = Worker(tables), _destinations(tables)
+    for part in tables.flows:
+        entries = part.reshape(-1)
+        _find_deviating(
+            worker.address, _address(entries), len(entries), _address(destinations), now, _address(found), len(found)
+        )
+    return found
+
+
+def drop_needless(tables: Tables) -> int:
+    """Delete the entries in steady slots of services that track changes only. Return their number."""
+    worker, destinations = Worker(tables), _destinations(tables)
+    parts = (part.reshape(-1) for part in tables.flows)
+    return sum(int(_drop(worker.address, _address(part), len(part), _address(destinations))) for part in parts)
+
+
+def warm_up(tables: Tables) -> None:
+    """Compile the functions, or load them from the cache."""
+    worker, destinations, found = Worker(tables), _destinations(tables), np.zeros(1, np.bool_)
+    _find_deviating(worker.address, np.uint64(0), 0, _address(destinations), 0, _address(found), 0)
+    _drop(worker.address, np.uint64(0), 0, _address(destinations))
+
+
+def _destinations(tables: Tables) -> NDArray[Any]:
+    found = np.zeros(tables.sizes.services, DESTINATION)
+    names = tables.addresses[tables.active]
+    names = names[names["kind"] == VIP]
+    at = names["index"]
+    for field in ("high", "low", "protocol"):
+        found[field][at] = names[field]
+    found["family"][at] = np.where((names["high"] == 0) & (names["low"] & np.uint64(0xFFFFFFFF) == MAPPED), 4, 6)
+    return found
+
+
+MAPPED = np.uint64(0xFFFF0000)
+"""The first half of the lower 64 bits of an IPv4-mapped address, as loaded (RFC 4291, section 2.5.5.2)."""
+
+
+def _address(array: NDArray[Any]) -> np.uint64:
+    return np.uint64(array.ctypes.data)
+
+
+@step
+def _slot_of(service, entry, ends):  # type: ignore[no-untyped-def]
+    """Return the slot of the flow of an entry, or -1 if its service has no table."""
+    if ends.family == u64(0) or service.size == 0:
+        return int64(-1)
+    packet = Packet(
+        int64(PARSED), int64(ends.family), entry.high, entry.low, ends.high, ends.low, entry.ports,
+        int64(ends.protocol), int64(0), int64(0), int64(0),
+    )  # fmt: skip
+    return int64(service.slots) + scale(slot_hash(service, packet), service.size)
+
+
+@step
+def _may_be_alive(entry, backend, service, now):  # type: ignore[no-untyped-def]
+    """Return whether a packet of the flow may still come. A single packet makes an entry untrusted, not short-lived."""
+    if backend.state == GONE or backend.generation != entry.generation:
+        return False
+    limit = service.idle_closing if entry.state == CLOSING else service.idle_trusted
+    return idle_for(entry, now) <= int64(limit)
+
+
+@compiled_nogil
+def _find_deviating(context_address, flows, count, destinations, now, found, slot_count):  # type: ignore[no-untyped-def]
+    context = context_at(context_address)
+    setting = settings_row(settings(context), 0)
+    for place in range(count):
+        entry = flow_row(at_address(flows), place)
+        owner, target = int64(entry.owner), int64(entry.target)
+        if entry.state == 0 or owner >= service_limit(context) or target >= backend_limit(context):
+            continue
+        service = active_service(context, setting, owner)
+        slot = _slot_of(service, entry, destination_row(at_address(destinations), owner))
+        if slot < 0 or slot >= slot_count or slot_row(slots(context), slot).backend == entry.target:
+            continue
+        if _may_be_alive(entry, backend_row(backends(context), target), service, u64(now)):
+            flag_row(at_address(found), slot).value = 1
+
+
+@compiled_nogil
+def _drop(context_address, flows, count, destinations):  # type: ignore[no-untyped-def]
+    context, dropped = context_at(context_address), 0
+    setting = settings_row(settings(context), 0)
+    for place in range(count):
+        entry = flow_row(at_address(flows), place)
+        owner = int64(entry.owner)
+        if entry.state == 0 or owner >= service_limit(context):
+            continue
+        service = active_service(context, setting, owner)
+        slot = _slot_of(service, entry, destination_row(at_address(destinations), owner))
+        if slot < 0 or service.tracking == TRACK_ALL:
+            continue
+        pair = slot_row(slots(context), slot)
+        if pair.backend == pair.base:
+            entry.state = 0
+            dropped += 1
+    return dropped

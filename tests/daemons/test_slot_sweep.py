@@ -1,0 +1,52 @@
+"""The sweep of a running mux's slots: no change of the tables meanwhile, and nothing to do in a steady pool."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lbmux.daemons import slot_sweep
+from lbmux.daemons.slot_sweep import SlotSweep
+from lbmux.tables import flow_sweep, slot_pairs
+from lbmux.targets.regions import now_ticks
+from tests.tables.test_flow_sweep import IDLE_TICKS, tracked
+from tests.tables.test_mux_tables import Mux
+
+
+def sweeper(mux: Mux, lock: asyncio.Lock | None = None) -> SlotSweep:
+    return SlotSweep(mux.control, cast(Any, SimpleNamespace(exclusive=lock)))
+
+
+def test_a_steady_pool_s_flows_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    mux = Mux(tracked(1, 2))
+    monkeypatch.setattr(flow_sweep, "deviating", lambda *_: pytest.fail("the flow table was read"))
+    sweeper(mux).sweep(now_ticks())
+
+
+def test_changed_slots_are_steady_after_two_sweeps() -> None:
+    mux = Mux(tracked(1, 2))
+    mux.load(tracked(1, 2, 3))
+    for turn in (1, 2):
+        sweeper(mux).sweep(now_ticks() + IDLE_TICKS + turn)
+        assert slot_pairs.is_marked(mux.control.pairs(0)).any() == (turn == 1)
+
+
+def test_it_waits_for_a_change_that_is_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(slot_sweep, "SWEEP_S", 0.001)
+    mux, swept = Mux(tracked(1, 2)), asyncio.Event()
+    monkeypatch.setattr(mux.control, "is_marked", lambda: loop.call_soon_threadsafe(swept.set) and False)
+
+    async def run() -> None:
+        nonlocal loop
+        loop, lock = asyncio.get_running_loop(), asyncio.Lock()
+        await lock.acquire()
+        async with sweeper(mux, lock).running():
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(swept.wait(), 0.1)
+            lock.release()
+            await asyncio.wait_for(swept.wait(), 10)
+
+    loop: asyncio.AbstractEventLoop
+    asyncio.run(run())

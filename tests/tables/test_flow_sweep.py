@@ -1,0 +1,190 @@
+"""Entries compared with slots, and the whole rule on real tables: which flows keep their backend over changes."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lbmux.datapath.tables import NO_BASE
+from lbmux.tables import flow_sweep, mux_tables, slot_pairs
+from tests.datapath.craft import ACK, FIN, SYN
+from tests.tables.test_mux_tables import Mux, config, web
+
+IDLE_TICKS = 900 * 1000 * 1000 * 1000 >> 20
+
+
+class Clock:
+    now = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(mux_tables, "now_ticks", clock)
+    yield clock
+
+
+def tracked(*numbers: int, weights: dict[int, int] | None = None, flows: str = "changed") -> Any:
+    given = web(*numbers, flows=flows)
+    for backend in given["backends"]:
+        backend["weight"] = (weights or {}).get(int(backend["name"][1:]), 1)
+    return config(given)
+
+
+def sweep(mux: Mux, now: int) -> None:
+    mux.control.end_exceptions(flow_sweep.deviating(mux.tables, now))
+    mux.control.settle(now)
+    flow_sweep.drop_needless(mux.tables)
+
+
+def entries(mux: Mux) -> int:
+    return int(np.count_nonzero(mux.tables.flows["state"]))
+
+
+def test_a_steady_slot_s_flows_have_no_entry(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, 3))
+    first = mux.send(range(200), clock.now, flags=SYN)
+    assert mux.send(range(200), clock.now + 1) == first
+    assert entries(mux) == 0
+    assert int(mux.tables.traffic["flows"].sum()) == 200, "new connections are counted by their SYN"
+
+
+def test_connections_keep_their_backend_over_changes_without_having_had_an_entry(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, 3))
+    first = mux.send(range(300), clock.now, flags=SYN)
+    for numbers in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 3, 5, 4, 6)):
+        mux.load(tracked(*numbers))
+        clock.now += 10
+    assert mux.send(range(300), clock.now) == first
+    assert 0 < entries(mux) < 300, "only those whose slots have changed"
+
+
+def test_a_syn_goes_to_the_base_for_as_long_as_it_may_be_a_retransmission(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    before = mux.send(range(300), clock.now, flags=SYN)
+    mux.load(tracked(1, 2, 3))
+    assert mux.send(range(300), clock.now, flags=SYN) == before
+    mux.tables.flows["state"] = 0
+    assert 3 in mux.send(range(300), clock.now + 3000, flags=SYN)
+
+
+def test_slots_are_steady_again_after_one_idle_time(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    mux.send(range(300), clock.now, flags=SYN)
+    mux.load(tracked(1, 2, 3))
+    mux.send(range(300), clock.now)
+    sweep(mux, clock.now + IDLE_TICKS // 2)
+    assert slot_pairs.changing(mux.control.pairs(0)).size
+    alive = mux.send(range(20), clock.now + IDLE_TICKS // 2)
+    for _ in range(2):
+        sweep(mux, clock.now + IDLE_TICKS + 1)
+    pairs = mux.control.pairs(0)
+    assert set(pairs["base"][slot_pairs.is_marked(pairs)].tolist()) == {NO_BASE}
+    assert mux.send(range(20), clock.now + IDLE_TICKS + 2) == alive
+    for _ in range(2):
+        sweep(mux, clock.now + 3 * IDLE_TICKS)
+    assert not slot_pairs.is_marked(mux.control.pairs(0)).any()
+    assert entries(mux) == 0
+
+
+def test_after_a_change_of_size_connections_keep_their_backend(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, 3))
+    before = mux.send(range(300), clock.now, flags=SYN)
+    mux.load(tracked(1, 2, 3, 4))
+    given = tracked(1, 2, 3, 4)
+    mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
+    assert mux.send(range(300), clock.now) == before
+    for _ in range(2):
+        sweep(mux, clock.now + IDLE_TICKS + 1)
+    assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF
+
+
+def test_changes_before_the_first_packet_leave_every_slot_steady(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    mux.load(tracked(1, 2, 3))
+    given = tracked(1, 2, 3, 4)
+    mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
+    mux.control.forget_changes()
+    assert not mux.control.is_marked()
+    assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF
+
+
+def test_a_service_that_tracks_all_flows_keeps_its_entries(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, flows="all"))
+    mux.send(range(100), clock.now, flags=SYN)
+    assert flow_sweep.drop_needless(mux.tables) == 0
+    assert entries(mux) == 100
+    mux.load(tracked(1, 2))
+    assert flow_sweep.drop_needless(mux.tables) == 100
+
+
+def test_a_process_that_adopts_the_tables_adopts_the_bases(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, 3))
+    before = mux.send(range(300), clock.now, flags=SYN)
+    mux.load(tracked(1, 2, 3, 4))
+    mux.restart()
+    mux.load(tracked(1, 2, 3, 4))
+    assert mux.send(range(300), clock.now) == before
+    sweep(mux, clock.now + 2 * IDLE_TICKS)
+    assert not slot_pairs.changing(mux.control.pairs(0)).size
+
+
+@dataclass
+class Flows:
+    """Connections with packets at random times, and the backend that each began with."""
+
+    mux: Mux
+    pick: random.Random
+    live: dict[int, int] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
+    moved: int = 0
+    packets: int = 0
+    number: int = 0
+
+    def turn(self, now: int, up: set[int]) -> None:
+        """Begin some connections, end some, and send a packet of many; those of a removed backend are forgotten."""
+        for client in [c for c, number in self.live.items() if number not in up]:
+            del self.live[client]
+        for client in self.pick.sample(sorted(self.live), min(60, len(self.live))):
+            flags = FIN | ACK if self.pick.random() < 0.1 else ACK
+            (number,) = self.mux.send(range(client, client + 1), now, flags=flags)
+            self.packets += 1
+            self.moved += number != self.live[client]
+            self.seen[client] = now
+            if flags & FIN:
+                del self.live[client]
+        for client in range(self.number, self.number + 20):
+            (self.live[client],) = self.mux.send(range(client, client + 1), now, flags=SYN)
+            assert self.mux.send(range(client, client + 1), now) == [self.live[client]]
+            self.seen[client] = now
+        self.number += 20
+        for client in [c for c in self.live if now - self.seen[c] > IDLE_TICKS * 9 // 10]:
+            del self.live[client]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_connection_moves_over_random_changes_and_sweeps(clock: Clock, seed: int) -> None:
+    """The model of docs/flow-state.md, on the tables and the steps themselves: without a second chance."""
+    pick, numbers = random.Random(seed), [1, 2, 3, 4, 5]
+    mux = Mux(tracked(*numbers))
+    flows, marked = Flows(mux, pick), 0
+    for _ in range(60):
+        clock.now += pick.choice((1_000, 5_000, 60_000, 200_000))
+        if pick.random() < 0.4:
+            what, number = pick.choice(("add", "remove", "weight")), pick.choice(numbers)
+            if what == "add" and len(numbers) < 8:
+                numbers.append(next(n for n in range(1, 10) if n not in numbers))
+            elif what == "remove" and len(numbers) > 3:
+                numbers.remove(number)
+            mux.load(tracked(*numbers, weights={number: pick.choice((0, 1, 2, 5))}))
+        flows.turn(clock.now, set(numbers))
+        sweep(mux, clock.now)
+        marked = max(marked, int(slot_pairs.is_marked(mux.control.pairs(0)).sum()))
+    assert flows.packets > 1000 and marked > 50
+    assert flows.moved == 0
