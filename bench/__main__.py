@@ -10,8 +10,8 @@ from pathlib import Path
 from bench.report import Result, print_table, write_json
 
 PARTS = (
-    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "rings",
-    "health", "trace", "scrape", "show", "help", "manager",
+    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "flow_state",
+    "rings", "health", "trace", "scrape", "show", "help",
 )  # fmt: skip
 
 # Measure programs as they run when installed, with cached bytecode.

@@ -146,9 +146,11 @@ class Stage:
         return inside(self._generator, work)
 
 
-def fill(tables: Tables, macs: tuple[int, int]) -> None:
+def fill(tables: Tables, macs: tuple[int, int], flows: str = "all") -> None:
     given = config().model_copy()
-    services = tuple(s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE)}) for s in given.services)
+    services = tuple(
+        s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE), "flows": flows}) for s in given.services
+    )
     mux = MuxTables(tables, IPv4Address("10.9.0.2"))
     mux.commit(mux.plan(given.model_copy(update={"services": services})))
     for destination in mux.destinations():

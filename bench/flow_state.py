@@ -1,0 +1,105 @@
+"""What flow state costs in the kernel: CPU time a frame by number of flows, tracking and share of marked slots.
+
+Each case is compared with an empty XDP_TX program in the same turn. The figures are medians of three turns.
+"""
+
+import contextlib
+import os
+import statistics
+from collections.abc import Iterator
+from socket import if_nametoindex
+
+import numpy as np
+
+from bench.cpu_time import CpuTime
+from bench.frames import VIP, tcp_frame
+from bench.kernel import FIRST_FRAMES, NEW, Stage, fill
+from bench.live import GENERATOR_CORE, Bed
+from bench.report import REPETITIONS, Result
+from lbmux.addresses import port_to_wire, to_wire32
+from lbmux.lab.namespaces import inside
+from lbmux.targets.bpf.test_runs import run_live
+from lbmux.targets.regions import Tables
+from lbmux.wire.numbers import ACK, SYN
+
+FLOWS = {
+    "1000 flows": 1000,
+    "100,000 flows": 100_000,
+    "1,000,000 flows": 1_000_000,
+    "10,000,000 flows": 10_000_000,
+    "new flows": NEW,
+}
+CASES = {"all": ("all", 0), "changed, steady": ("changed", 0), "changed, 1 slot in 8": ("changed", 8)}
+"""By name: which flows the service tracks, and one slot in how many is changing; 0: none."""
+GOALS = {
+    ("changed, steady", "1000 flows"): ">= 0.84",
+    ("changed, steady", "100,000 flows"): ">= 0.76",
+    ("changed, steady", "1,000,000 flows"): ">= 0.76",
+    ("changed, steady", "10,000,000 flows"): ">= 0.76",
+    ("changed, steady", "new flows"): ">= 0.72",
+    ("changed, 1 slot in 8", "100,000 flows"): ">= 0.65",
+    ("changed, 1 slot in 8", "1,000,000 flows"): ">= 0.65",
+}
+FRAMES = 1_500_000
+
+
+class Timed(Stage):
+    def frame_ns(self, flows: int) -> float:
+        """Return the CPU time of a frame that came back, in ns, once every flow has been seen twice."""
+        row = self._row[0]
+        row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
+        row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(80)
+        frame = tcp_frame()
+
+        def run(count: int, clock: CpuTime, flags: int) -> float:
+            row["next"], row["flags"], back = 0, flags, int(row["back"])
+            before = clock.ns()
+            run_live(self._program, frame, count, if_nametoindex("a0"))
+            return (clock.ns() - before) / (int(row["back"]) - back)
+
+        def work() -> float:
+            os.sched_setaffinity(0, {GENERATOR_CORE})
+            clock = CpuTime()
+            if flows == NEW:
+                run(FIRST_FRAMES, clock, SYN)
+                return run(FRAMES, clock, SYN)
+            run(flows, clock, SYN)
+            run(max(FIRST_FRAMES, flows), clock, ACK)
+            return run(FRAMES, clock, ACK)
+
+        return inside(self._generator, work)
+
+    @contextlib.contextmanager
+    def tracking(self, case: str) -> Iterator[None]:
+        """Test the mux with a service that tracks these flows, with so many of its slots changing."""
+        flows, one_in = CASES[case]
+        with self.mux() as kernel:
+            fill(kernel.tables, self.macs, flows)
+            mark(kernel.tables, one_in)
+            yield
+
+
+def mark(tables: Tables, one_in: int) -> None:
+    """Make one slot in so many of each service changing: its base is another slot's backend."""
+    for service in tables.services[tables.active]:
+        pairs = tables.slots[int(service["slots"]) :][: int(service["size"])]
+        if one_in and len(pairs):
+            pairs["base"][::one_in] = np.roll(pairs["backend"], 1)[::one_in]
+
+
+def run() -> list[Result]:
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    with Bed() as bed:
+        stage = Timed(bed)
+        for _ in range(REPETITIONS):
+            for name, flows in FLOWS.items():
+                with stage.program("send_back"):
+                    limit = stage.frame_ns(flows)
+                for case in CASES:
+                    with stage.tracking(case):
+                        found.setdefault((case, name), []).append((stage.frame_ns(flows), limit))
+    return [
+        Result("flow_state", f"{case}: {name}", statistics.median(ns for ns, _ in pairs), "ns of CPU", "XDP_TX",
+               statistics.median(limit / ns for ns, limit in pairs), GOALS.get((case, name), ""))
+        for (case, name), pairs in found.items()
+    ]  # fmt: skip
