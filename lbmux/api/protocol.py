@@ -26,7 +26,7 @@ Both sides state it.  A request or an answer without a version has version 1.
 
 
 def to_json(value: Any) -> str:
-    """Return an answer, or plain data with answers in it, as JSON; TypeError if something in it has no JSON form."""
+    """Return an answer, or plain data with answers in it, as JSON; raise TypeError if a part has no JSON form."""
     return json.dumps(value, default=_fields)
 
 

@@ -38,7 +38,7 @@ class UnusualYamlError(LbmuxError):
 
 
 def load_plain(text: bytes) -> Any:
-    """Return the document's value. UnusualYamlError if PyYAML's own loader has to read it."""
+    """Return the document's value. Raise UnusualYamlError if PyYAML's own loader has to read it."""
     try:
         loader = Loader(text)
         following: Next = loader.get_event

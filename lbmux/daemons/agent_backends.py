@@ -1,6 +1,6 @@
 """The backends of an agent's host: overrides add and remove them, and a removed one stays until its last flow ends.
 
-Muxes decide which backend gets new flows, so drain, disable and weights are theirs.
+Muxes decide which backend gets new flows, so drain, disable and weights apply there.
 """
 
 import contextlib

@@ -61,7 +61,7 @@ class Options(DaemonOptions):
 
 
 async def serve(options: Options) -> None:
-    """Run until SIGTERM; what was set up is removed, also what a killed run left."""
+    """Run until SIGTERM. Remove everything that was set up, including leftovers of a killed run."""
 
     async def with_driver(driver: str) -> None:
         await run_daemon(AgentDaemon, dataclasses.replace(options, driver=driver))

@@ -70,7 +70,7 @@ class AgentHealth:
     async def configure(self, config: Config, muxes: Iterable[Address]) -> None:
         """``config``: from ``own_backends``; ``muxes``: addresses that may connect.
 
-        SetupError where a port cannot be opened.
+        Raise SetupError if a port cannot be opened.
         """
         self._connections.allow(frozenset(muxes))
         if config.services and self._token is None:

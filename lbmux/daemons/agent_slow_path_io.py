@@ -73,7 +73,7 @@ class SlowAgent:
         """The note of the current frame while a trace client watches."""
 
     def configure(self) -> None:
-        """A configuration has come into force."""
+        """Follow a configuration that has come into force."""
         self._slow.configure(self._host())
 
     @property

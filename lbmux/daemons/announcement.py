@@ -39,7 +39,7 @@ class SpeakerSetup:
 
 
 def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control: Path) -> SpeakerSetup | None:
-    """None without peers.  SetupError where the speaker is not installed or a local address is missing."""
+    """None without peers.  Raise SetupError if the speaker is not installed or a local address is missing."""
     if bgp is None or not bgp.peers:
         return None
     for address in local:
@@ -79,7 +79,7 @@ def bgp_answer(state: BgpState) -> answers.Bgp:
 
 
 def is_up(interface: str) -> bool:
-    """Whether an interface is there, up, and has a carrier."""
+    """Return whether an interface exists, is up, and has a carrier."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             answer = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16s24x", interface.encode()))

@@ -51,7 +51,7 @@ class ChallengeAckProbe:
     def on_commit(self, settings: SlowPath) -> None:
         """Probe the flows of backends that left the tables, once their service has a backend that takes flows.
 
-        Not without second chance: no host would say that a connection is gone.
+        This needs second chance: without it, no host reports that a connection is gone.
         """
         lately, self._backends = self._backends, Backends.of(self._snapshot())
         past, self._waiting = [*self._waiting, lately], []

@@ -143,8 +143,8 @@ def start(driver: Driver, is_agent: bool = False) -> None:
 def alone(role: str, interface: str) -> Iterator[None]:
     """Hold a lock on an interface: a second mux or agent there would take over the first one's tables.
 
-    SetupError where another one holds it.  The lock is an abstract socket: it belongs to the network namespace and ends
-    with the process.
+    Raise SetupError if another one holds it. The lock is an abstract socket: it belongs to the network namespace, and
+    ends with the process.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
@@ -164,7 +164,7 @@ MOST_CPUS = {"mux": 256, "agent": 48}
 
 
 def cpus(role: str) -> int:
-    """The number of possible CPUs, each of which may run the kernel's program.  SetupError for too many."""
+    """The number of possible CPUs, each of which may run the kernel's program.  Raise SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
     if count > MOST_CPUS[role]:
         reason = f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most"

@@ -1,4 +1,4 @@
-"""The edge daemon: no mux; a host announces a VIP itself while its own service there is healthy.
+"""The edge daemon: a host announces a VIP itself, without a mux, while its own service is healthy.
 
 It forwards nothing: the VIP is an address of this host (on lo), and the kernel's sockets answer.  The routers withdraw
 the VIP when the host dies, and spread a VIP's flows over several edges (ECMP).  When one edge goes they may move flows
@@ -43,7 +43,7 @@ class Options(DaemonOptions):
 
 
 async def serve(options: Options) -> None:
-    """Run until SIGTERM: withdraw, wait for the time to drain, end."""
+    """Run until SIGTERM; then withdraw, wait for the drain time, and stop."""
     await run_daemon(EdgeDaemon, options)
 
 

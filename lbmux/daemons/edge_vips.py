@@ -59,7 +59,7 @@ class EdgeSnapshot:
 
 
 def without_connections(snapshot: EdgeSnapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
-    """Those of ``asked`` whose service has no connection on this host; UDP services never have one.
+    """Return the backends of ``asked`` whose service has no connection on this host; UDP services never have one.
 
     While the kernel cannot list its sockets no TCP backend counts as drained.
     """

@@ -21,7 +21,7 @@ FORWARDING = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/all/forwarding"}
 
 
 class HostForwarding:
-    """``outlives``: the filter stays attached when this process ends, since the kernel's driver goes on punting."""
+    """``outlives``: the filter stays attached when this process ends, since the kernel program keeps punting."""
 
     def __init__(self, interface: str, outlives: bool) -> None:
         self._interface, self._outlives = interface, outlives

@@ -71,7 +71,7 @@ class Options(DaemonOptions):
 
 
 async def serve(options: Options) -> None:
-    """Run until SIGTERM: withdraw, forward what still comes, end.
+    """Run until SIGTERM; then withdraw, forward the remaining packets, and stop.
 
     A second SIGTERM, or SIGINT, ends the mux at once.
     """
@@ -218,7 +218,7 @@ class MuxDaemon(Daemon[Options]):
         log.info("mux %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
 
     async def announce(self) -> None:
-        """Last of all: routers send packets at once."""
+        """Announce the VIPs, as the last step: routers send packets at once."""
         if self.announcer is not None:
             await self.stack.enter_async_context(self.announcer)
             await self.routes.announce(self.mux.config or self.config)

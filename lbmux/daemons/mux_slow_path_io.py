@@ -116,7 +116,7 @@ class SlowFrames:
         """Hosts whose rows hold a path MTU: the link's MTU and the written one, in bytes."""
 
     def configure(self) -> None:
-        """A configuration has come into force."""
+        """Follow a configuration that has come into force."""
         self._slow.configure(self._place())
         self.refresh()
 

@@ -134,7 +134,7 @@ class Reloader:
             await self._enforce(self.config, self.overrides, new, only_states=True)
 
     async def change(self, change: Change) -> list[BackendKey]:
-        """Put an override in force and store it; returns its backends.  NotStoredError if it cannot be stored."""
+        """Put an override in force and store it; returns its backends.  Raise NotStoredError if it cannot be stored."""
         async with self._lock:
             overrides, keys = await asyncio.to_thread(change, self.config, self.overrides)
             await self._enforce(self.config, overrides, await asyncio.to_thread(self._book.prepare, overrides))

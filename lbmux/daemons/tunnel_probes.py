@@ -66,7 +66,7 @@ class TunnelProbes:
     async def configure(self, config: Config) -> None:
         """Take the backends of ``config`` that are probed through the tunnel. Running probes of others continue.
 
-        SetupError where no TUN device can be made, or no own address fits an outer header.
+        Raise SetupError if no TUN device can be made, or no own address fits an outer header.
         """
         services = tuple(bare(service) for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
@@ -86,7 +86,7 @@ class TunnelProbes:
     def bind(self, key: BackendKey, protocol: str, sock: socket.socket) -> None:
         """Tunnel what ``sock`` sends to the backend ``key``; call it before the socket connects to the VIP.
 
-        ProbeError where the mux has no address of the socket's family, or no TUN device.
+        Raise ProbeError if the mux has no address of the socket's family, or no TUN device.
         """
         version = 6 if sock.family == socket.AF_INET6 else 4
         own = next((address for address in self._local if address.version == version), None)

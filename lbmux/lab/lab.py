@@ -38,7 +38,7 @@ class Lab:
     """A lab by name.  ``up`` builds ``topology``.  Other processes may build and remove it too."""
 
     def __init__(self, topology: Topology, name: str = DEFAULT_NAME, driver: str = "auto") -> None:
-        """``driver`` of muxes and agents: auto, packet (tun for agents) or xdp.  LabError for an invalid name."""
+        """``driver`` of muxes and agents: auto, packet (tun for agents) or xdp.  Raise LabError for an invalid name."""
         if not NAME.fullmatch(name):
             raise LabError(
                 "",

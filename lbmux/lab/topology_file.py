@@ -40,7 +40,7 @@ def load(path: Path) -> Topology:
 
 
 def parse(given: Any) -> Topology:
-    """A topology from plain data.  ValidationError if the data has another shape."""
+    """A topology from plain data.  Raise ValidationError if the data has another shape."""
     return _TOPOLOGY.validate_python(given)
 
 

@@ -12,7 +12,7 @@ Results = Sequence[dict[str, Any]]
 def draw(runs: Mapping[str, Results], path: Path) -> None:
     """``runs``: by name, each as `make bench` writes it; the file's ending says which format.
 
-    ValueError where there is nothing to draw.
+    Raise ValueError if there is nothing to draw.
     """
     import matplotlib as mpl
 

@@ -58,7 +58,7 @@ def services_in(
     """Read a capture. Return its services, those with most flows first, and the error that ended a damaged capture.
 
     Destinations that cannot be VIPs, such as multicast addresses, are left out. ``tell`` is called with the offset in
-    the capture, in bytes. NoServicesError if there is no service.
+    the capture, in bytes. Raise NoServicesError if there is no service.
     """
     flows, damage = CapturedFlows(plain_worker(), every=True), None
     try:
@@ -103,7 +103,7 @@ def _can_be_a_service(service: CapturedService) -> bool:
 
 
 def as_yaml(services: Sequence[CapturedService], backends: int, title: str) -> str:
-    """Return a configuration. ``backends``: how many each service gets. LbmuxError if it exceeds a limit."""
+    """Return a configuration. ``backends``: how many each service gets. Raise LbmuxError if it exceeds a limit."""
     for reason in over_limits(len(services), backends * len(services)):
         raise LbmuxError(f"{reason}: use fewer --services or --backends")
     taken = {service.vip for service in services}

@@ -60,7 +60,7 @@ class Expression:
     """One expression, evaluated to a scapy packet that may stand for several."""
 
     def __init__(self, text: str) -> None:
-        """CraftError where it is refused."""
+        """Raise CraftError if it is refused."""
         self.text = text
         self._layers = _layers()
         self._packet = self._evaluate(self._parse())
@@ -153,7 +153,7 @@ class Expression:
             layer = layer.payload
 
     def frames(self, most: int | None = None) -> Iterator[bytes]:
-        """Each packet of the ranges as a frame; CraftError where scapy cannot build one, or after ``most``."""
+        """Each packet of the ranges as a frame; raise CraftError if scapy cannot build one, or after ``most``."""
         packets = 0
         for packet in self._packet:
             if packets == most:

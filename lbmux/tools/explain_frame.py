@@ -28,7 +28,7 @@ CHOICE_STEPS = ("service", "access", "backends", "flow", "slot", "backend", "nex
 def explain_frame(frame: bytes, mux: Path | Config) -> Explanation:
     """Explain by the mux that listens at a control socket, or by a configuration alone.
 
-    PacketError for a frame that is not IP.
+    Raise PacketError for a frame that is not IP.
     """
     if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: the missing bytes are payload
         header_summary = HeaderSummary.read(frame)
@@ -47,7 +47,8 @@ def explain_frame(frame: bytes, mux: Path | Config) -> Explanation:
 def frame_of(path: Path, number: int) -> bytes:
     """The ``number``th frame of a capture, from 1; a frame without an Ethernet header has one made for it.
 
-    CaptureError where the capture is damaged before that frame or has fewer frames; SetupError where it does not open.
+    Raise CaptureError if the capture is damaged before that frame or has fewer frames, SetupError if it
+    does not open.
     """
     with LoopedCapture(path) as looped:
         before = 0

@@ -46,7 +46,7 @@ class ClientPacket:
 
     @classmethod
     def of_frame(cls, frame: bytes) -> "ClientPacket":
-        """The packet of a captured frame.  PacketError if it is not IP."""
+        """The packet of a captured frame.  Raise PacketError if it is not IP."""
         found = HeaderSummary.read(frame)
         if found.source is None or found.destination is None:
             raise PacketError(str(found), "not an IP packet")

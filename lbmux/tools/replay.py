@@ -94,7 +94,7 @@ class ReplayMux:
     """A mux's tables and data path, with the same next hop for every backend."""
 
     def __init__(self, config: Config, local: Iterable[Address], hop: NextHop) -> None:
-        """``local``: outer source addresses, one of each family.  TableError if the configuration does not fit."""
+        """``local``: outer source addresses, one per family. Raise TableError if the configuration does not fit."""
         self._tables, self._hop = Tables.allocate(sizes_for(config)), hop
         self.control = MuxTables(self._tables, *local)
         self._commit(config)
@@ -108,7 +108,7 @@ class ReplayMux:
             self.control.set_next_hop(destination, self._hop)
 
     def reload(self, config: Config, time_ns: int) -> None:
-        """Put a configuration in force at a time of the capture.  TableError if it does not fit."""
+        """Put a configuration in force at a time of the capture.  Raise TableError if it does not fit."""
         self.backends()
         former = self._tables.services[self._tables.active].copy()
         self._commit(config)

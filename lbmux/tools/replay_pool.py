@@ -62,7 +62,7 @@ class ReplayPool:
         self.outcomes.add(frames, self._backend_numbers[frames.target[: frames.count]])
 
     def change(self, change: Change, time_ns: int) -> None:
-        """Put a change in force.  UnusableChangeError if a configuration does not fit the tables."""
+        """Put a change in force.  Raise UnusableChangeError if a configuration does not fit the tables."""
         self._changes.append(change)
         if isinstance(change, Loss):
             self._lose(change.mux)

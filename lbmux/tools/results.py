@@ -12,7 +12,7 @@ MOST_BYTES = 1 << 26
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A file's object, with a list of objects in a field of KINDS.  LbmuxError if it is anything else."""
+    """A file's object, with a list of objects in a field of KINDS.  Raise LbmuxError if it is anything else."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)

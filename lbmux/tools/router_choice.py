@@ -32,7 +32,7 @@ def with_router(explanation: Explanation, router: str, mux: Path | None) -> Expl
     """Add a step with the choice of a router on this machine, after the packet.
 
     ``router``: the name of a network namespace (`ip netns`).  ``mux``: the control socket of the mux that explained the
-    packet, if any.  SetupError if there is no such namespace.
+    packet, if any.  Raise SetupError if there is no such namespace.
     """
     return _with(explanation, _choice(router, explanation.packet), mux)
 

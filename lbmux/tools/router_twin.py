@@ -48,7 +48,7 @@ class Hashing:
 def choice(packet: ClientPacket, hashing: Hashing, weights: Sequence[int]) -> int:
     """The index of the next hop that the packet takes.  ``weights``: those of the next hops, in the route's order.
 
-    SetupError if no namespace can be made, or if the kernel lacks the settings.
+    Raise SetupError if no namespace can be made, or if the kernel lacks the settings.
     """
     with ThreadPoolExecutor(1) as thread:  # the thread enters the namespace, which ends with it
         return thread.submit(_ask, packet, hashing, weights).result()

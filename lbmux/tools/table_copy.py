@@ -54,7 +54,7 @@ class LiveCopy:
 
     @classmethod
     def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
-        """ControlError if no daemon answers, if it is another program, or if its tables have another version."""
+        """Raise ControlError if no daemon answers, if it is another program, or if its tables have another version."""
         layout = ControlClient(path).ask(GetLayout(vip))
         if layout.program != program:
             raise ControlError(path, f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")

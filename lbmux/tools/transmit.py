@@ -72,7 +72,7 @@ class Pace:
 
 
 class Wire:
-    """An interface to send frames on.  SetupError if it cannot be opened."""
+    """An interface to send frames on.  Raise SetupError if it cannot be opened."""
 
     def __init__(self, interface: str, macs: Macs) -> None:
         self._macs = macs

@@ -49,7 +49,7 @@ class Outcome:
 
 
 def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
-    """Run an event, watch its effect, and undo it.  LabError if the system does not recover.
+    """Run an event, watch its effect, and undo it.  Raise LabError if the system does not recover.
 
     For events that make connections silent, the watch begins when the servers speak again.
     """

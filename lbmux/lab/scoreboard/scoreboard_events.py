@@ -182,7 +182,7 @@ EVENTS = {
 
 
 def events_of(name: str) -> list[Event]:
-    """The events of ``A`` or ``A+B``.  LabError for an unknown name."""
+    """The events of ``A`` or ``A+B``.  Raise LabError for an unknown name."""
     found = [EVENTS.get(part) for part in name.split("+")]
     if any(event is None for event in found):
         raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or two joined by +")

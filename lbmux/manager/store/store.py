@@ -125,12 +125,12 @@ class Store(ABC):
     async def commit(self, guards: Collection[Guard], writes: Collection[Write]) -> int:
         """Make all writes at once if all guards hold, and return the new revision; else raise ConflictError.
 
-        LeaseExpiredError if a write's lease has ended.
+        Raise LeaseExpiredError if a write's lease has ended.
         """
 
     @abstractmethod
     def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch]:
-        """Yield what later commits change below ``prefix``, in order and without gaps; CompactedError if it cannot."""
+        """Yield what later commits change below ``prefix``, in order and without gaps, or raise CompactedError."""
 
     @abstractmethod
     async def grant(self, ttl_s: int) -> int:

@@ -173,7 +173,7 @@ def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answ
 def probe(own: Mapping[int, Address], targets: Iterable[Target], tunnels: Tunnels) -> dict[Target, Answer]:
     """Send all probes and collect the answers.
 
-    ``own``: this mux's addresses by IP version.  SetupError without CAP_NET_RAW.
+    ``own``: this mux's addresses by IP version.  Raise SetupError without CAP_NET_RAW.
     """
     ports = {FIRST_PORT + at: target for at, target in enumerate(targets)}
     answers: dict[int, Answer] = {}

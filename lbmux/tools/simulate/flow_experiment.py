@@ -25,7 +25,7 @@ class FlowComparison:
 
 
 def compare_flows(given: FlowComparison, tell: Tell = no_progress) -> SimulationResult:
-    """Run every policy through every repeat of every scenario; InvariantError if the rule does not hold."""
+    """Run every policy through every repeat of every scenario; raise InvariantError if the rule does not hold."""
     rows: list[Row] = []
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     done, steps = 0, len(given.scenarios) * given.repeats * len(given.policies)

@@ -17,7 +17,7 @@ MOST_LABELLED = 12
 def draw(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the panels of each run, as `SimulationResult.document` has them.  The file's extension selects the format.
 
-    ValueError if there is nothing to draw.
+    Raise ValueError if there is nothing to draw.
     """
     import matplotlib as mpl
 

@@ -95,7 +95,7 @@ class SimulationResult:
         }  # fmt: skip
 
     def write_csv(self, path: Path) -> None:
-        """Write the rows with a header line; LbmuxError if the file cannot be written."""
+        """Write the rows with a header line; raise LbmuxError if the file cannot be written."""
         rows = [*map(plain, self.rows)]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         try:

@@ -32,7 +32,7 @@ class Counts:
 
     @classmethod
     def of(cls, control: Path, flows: str | None) -> "Counts":
-        """``flows``: a filter as for `show flows`, None for no flows.  ControlError if the mux does not answer."""
+        """``flows``: a filter as for `show flows`, None for no flows. Raise ControlError if the mux does not answer."""
         client = ControlClient(control, TIMEOUT_S)
         parts = () if flows is None else client.stream(GetFlows(flows, limit=MOST_FLOWS))
         entries = [flow for part in parts for flow in part.flows]
@@ -51,7 +51,7 @@ class Reading:
 
     @classmethod
     def of(cls, controls: Sequence[Path], flows: str | None = None) -> "Reading":
-        """ControlError if none of them answers."""
+        """Raise ControlError if none of them answers."""
         muxes: dict[str, Counts] = {}
         muted: dict[str, ControlError] = {}
         with ThreadPoolExecutor(len(controls)) as threads:

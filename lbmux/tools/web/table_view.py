@@ -89,9 +89,10 @@ def read(text: bytes) -> Config:
 
 
 def moves(now: dict[str, Weights], text: bytes, name: str | None) -> list[dict[str, Any]]:
-    """What a proposed configuration moves in each service, or in the service ``name``.
+    """Return what a proposed configuration moves in each service, or in the service ``name``.
 
-    ``now``: the current weights by service.  ConfigError if the text is invalid; LbmuxError if the answer is too large.
+    ``now``: the current weights by service.  Raise ConfigError if the text is invalid, LbmuxError if the answer is
+    too large.
     """
     config = read(text)
     size = config.maglev.size
