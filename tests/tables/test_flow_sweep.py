@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lbmux.datapath.tables import NO_BASE
-from lbmux.tables import flow_sweep, mux_tables, slot_pairs
+from lbmux.tables import flow_sweep, live_flows, mux_tables, slot_pairs
+from lbmux.tables.snapshot import Snapshot
 from tests.datapath.craft import ACK, FIN, SYN
 from tests.tables.test_mux_tables import Mux, config, web
 
@@ -113,6 +114,15 @@ def test_changes_before_the_first_packet_leave_every_slot_steady(clock: Clock) -
     mux.control.forget_changes()
     assert not mux.control.is_marked()
     assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF
+
+
+def test_a_drained_backend_has_flows_until_its_slots_are_settled(clock: Clock) -> None:
+    """Its connections have no entry, so the base of the changing slots is what says that there may be some."""
+    mux = Mux(tracked(1, 2, 3))
+    mux.load(tracked(1, 2, 3, weights={3: 0}))
+    assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == set()
+    sweep(mux, clock.now + IDLE_TICKS + 1)
+    assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == {("web", "h3")}
 
 
 def test_a_service_that_tracks_all_flows_keeps_its_entries(clock: Clock) -> None:
