@@ -36,7 +36,7 @@ async def make_pool(
         writes = [Write(POOL_ID, pool.encode()), Write(f"{TOKENS}{token.id}", token.model_dump_json().encode())]
         await store.commit([Guard(POOL_ID, 0)], writes)
     except BaseException as error:
-        for file in ("node.crt", "node.key", "ca.crt", "ca.key"):
+        for file in ("node.pem", "ca.crt", "ca.key"):
             with suppress(OSError):
                 (identity.directory / file).unlink()
         if isinstance(error, ConflictError):

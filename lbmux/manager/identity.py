@@ -1,8 +1,9 @@
 """A manager's or node's identity on its disk: certificate, key, the pool's CA, and the TLS settings made from them.
 
-Files in PEM: `ca.crt`, `node.crt`, `node.key`; a manager that may sign certificates also has `ca.key`. `init` makes it
-on the first manager. Others need it only if they are to admit and renew nodes too: copy it by hand. A pool without any
-`ca.key` goes on working until certificates end; nodes renew theirs after two thirds of their life.
+Files in PEM: `ca.crt`, and `node.pem` with certificate and key, which are replaced together. A manager that may sign
+certificates also has `ca.key`. `init` makes it on the first manager. Others need it only if they are to admit and renew
+nodes too: copy it by hand. A pool without any `ca.key` goes on working until certificates end; nodes renew theirs after
+two thirds of their life.
 """
 
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from lbmux.errors import SetupError
 from lbmux.manager.authority import KeyPair, Subject, ends_at, subject_of
+
+OWN, KEY = "node.pem", b"-----BEGIN PRIVATE KEY"
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,12 @@ class Identity:
 
     @property
     def subject(self) -> Subject:
-        return subject_of(self._read("node.crt"))
+        return subject_of(self.certificate)
 
     @property
     def certificate(self) -> bytes:
-        return self._read("node.crt")
-
-    @property
-    def key(self) -> bytes:
-        return self._read("node.key")
+        """Without its key."""
+        return self._read(OWN).partition(KEY)[0]
 
     @property
     def authority(self) -> KeyPair | None:
@@ -44,7 +44,7 @@ class Identity:
         return KeyPair(self.ca, self._read("ca.key")) if (self.directory / "ca.key").exists() else None
 
     def exists(self) -> bool:
-        return (self.directory / "node.crt").exists()
+        return (self.directory / OWN).exists()
 
     def write(self, ca: bytes, own: KeyPair, ca_key: bytes | None = None) -> None:
         """Write all files; keys can be read by their owner only."""
@@ -53,8 +53,7 @@ class Identity:
             if ca_key is not None:
                 self._replace("ca.key", ca_key)
             self._replace("ca.crt", ca)
-            self._replace("node.key", own.key)
-            self._replace("node.crt", own.certificate)
+            self._replace(OWN, own.certificate + own.key)
         except OSError as error:
             hint = "give another directory with --state"
             raise SetupError(f"identity in {self.directory}", error.strerror or str(error), hint) from error
@@ -71,7 +70,7 @@ class Identity:
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Use the present certificate for new connections."""
-        context.load_cert_chain(self.directory / "node.crt", self.directory / "node.key")
+        context.load_cert_chain(self.directory / OWN)
 
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         """TLS with this identity; raise SetupError, also if the certificate has expired: peers would just hang up."""

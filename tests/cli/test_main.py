@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -84,3 +85,27 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_an_invalid_metrics_port_is_a_usage_error(program: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([program, "-c", "x.yaml", "-i", "eth0", "--metrics", given]) == 2
     assert f"{given!r} is not [HOST:]PORT, with a port of 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["mux", "agent", "edge"])
+@pytest.mark.parametrize(
+    ("words", "variables", "status", "said"),
+    [
+        ([], {}, 2, "give either a file with -c or the managers with --manager"),
+        (["-c", "no.yaml", "--manager", "https://m1"], {}, 2, "give either a file"),
+        (["-c", "no.yaml"], {"LBMUX_MANAGER": "https://m1"}, 1, "no.yaml: cannot be read"),
+        (["--manager", "https://m1"], {"LBMUX_CONFIG": "no.yaml"}, 1, "node.pem: No such file"),
+        (["--manager", "https://m1"], {}, 1, "run `lbmux manager init`, or `lbmux join`"),
+    ],
+)
+def test_a_daemon_has_a_file_or_managers(
+    program: str, words: list[str], variables: dict[str, str], status: int, said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What the command line says takes precedence over the other kind's variable."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    peer = ["--bgp-peer", "192.0.2.1:64512"] if program == "edge" else []
+    assert main.run([program, "-i", "lo", *peer, "--state", str(tmp_path), *words]) == status
+    assert said in capsys.readouterr().err

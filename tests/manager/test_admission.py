@@ -34,7 +34,8 @@ def test_a_node_joins_and_renews(manager: Running, tmp_path: Path) -> None:
     identity, token = Identity(tmp_path / "mux1"), invited(manager)
     join([manager.url], token, identity, ["192.0.2.1"], "host1")
     assert identity.subject == Subject(manager.manager.pool_id, "node", "mux1")
-    assert (identity.directory / "node.key").stat().st_mode & 0o777 == 0o600 and identity.authority is None
+    assert (identity.directory / "node.pem").stat().st_mode & 0o777 == 0o600 and identity.authority is None
+    assert b"PRIVATE" not in identity.certificate and b"PRIVATE" in (identity.directory / "node.pem").read_bytes()
     client = manager.client("")
     client.__dict__["_context"] = identity.client_context()
     key = new_key()
@@ -77,7 +78,7 @@ def test_a_node_of_another_pool_or_with_an_old_certificate_is_refused(manager: R
     old = own(manager.manager.pool_id, 0)
     with pytest.raises(SetupError, match="has expired"):
         old.client_context()
-    client.__dict__["_context"].load_cert_chain(old.directory / "node.crt", old.directory / "node.key")
+    client.__dict__["_context"].load_cert_chain(old.directory / "node.pem")
     with pytest.raises(ApiError, match="no answer"):  # where a client does not check its own
         client.post("/v1/renew", api.RenewRequest(request=""), api.CertificateAnswer)
 
@@ -98,6 +99,6 @@ def test_a_pool_is_made_once(tmp_path: Path) -> None:
                 await make_pool(store, identity, "m1", [], time.time())
             with pytest.raises(SetupError, match="has a pool already"):
                 await make_pool(store, Identity(tmp_path / "m2"), "m2", [], time.time())
-            assert not (tmp_path / "m2" / "node.crt").exists() and identity.authority is not None
+            assert not (tmp_path / "m2" / "node.pem").exists() and identity.authority is not None
 
     asyncio.run(scenario())

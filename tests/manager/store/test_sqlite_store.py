@@ -1,6 +1,8 @@
 """What is particular to the store in a file: one process, and a count of its starts."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,34 @@ def test_a_watch_from_before_the_start(tmp_path: Path) -> None:
                 await anext(store.watch("a", before))
 
     asyncio.run(scenario())
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from lbmux.manager.store.sqlite_store import SqliteStore
+from lbmux.manager.store.store import Write
+
+async def run():
+    async with SqliteStore(Path(sys.argv[1])) as store:
+        for number in range(10**6):
+            await store.commit([], [Write(f"a/{number:09}", b"x" * 1000)])
+            print(number, flush=True)
+
+asyncio.run(run())
+"""
+
+
+def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
+    async def numbers() -> list[int]:
+        async with SqliteStore(tmp_path) as store:
+            return [int(key.removeprefix("a/")) for key in (await store.read("a/")).entries]
+
+    for acknowledged in (3, 40):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            for _ in range(acknowledged):
+                last = int(writer.stdout.readline())
+            writer.kill()
+        found = asyncio.run(numbers())
+        assert found == [*range(len(found))] and len(found) > last
