@@ -154,7 +154,6 @@ ELSEWHERE = {
     "tools/router_twin.py": "tools/test_router_choice.py",
     "tools/simulate/flow_policies.py": "tools/simulate/test_flow_model.py",
     "tools/simulate/random_numbers.py": "tools/simulate/test_flow_scenarios.py",
-    "tools/simulate/slot_rule.py": "tools/simulate/test_flow_model.py",
     "tools/slow_path_counters.py": "docs/test_metrics.py",
     "tools/table_copy.py": "tools/test_explain_mux.py",
     "tools/top/readings.py": "tools/top/test_view.py",

@@ -1,7 +1,7 @@
 """The slots of a Maglev table as pairs (backend, base), and what a change makes of them: pure functions on arrays.
 
 ``base`` is the backend of those of the slot's flows that have no entry in the flow table. A slot is in one of three
-states (docs/flow-state.md; the idea is from JET, Brosh Giladi et al., CoNEXT 2021):
+states (docs/flow-state.md; the idea is from JET, Mendelson et al., CoNEXT 2021):
 
 - **steady**: base and backend are the same. All flows are there, and none needs an entry.
 - **changing**: base is the backend before the first of the recent changes. A flow that began since has an entry.
