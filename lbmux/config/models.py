@@ -3,28 +3,23 @@
 Settings of one machine (interface, own address, driver) are command-line options instead. A reload makes a new
 `Config` and compares; a `Config` never changes. `loader` reads it from YAML; `lbmux.tables` writes tables from it.
 These models fill in defaults that depend on other fields (names, ports, idle times).
-
-Checks that span several items, such as unique names, report the item at fault. They check the valid items of a list
-even if others are invalid, so that one run reports all problems.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_serializer,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from lbmux.addresses import Address
-from lbmux.config.address_loops import Fault, find_loops
+from lbmux.config.address_loops import find_loops
 from lbmux.config.field_types import (
     Model,
     Name,
@@ -32,19 +27,17 @@ from lbmux.config.field_types import (
     PortOrAny,
     Prefix,
     Routed,
-    Seconds,
-    Share,
     Unicast,
-    error_message,
 )
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
+from lbmux.config.item_faults import repeated, sound_items, tuple_of
+from lbmux.config.service_checks import nothing_to_probe, of_other_families, overlapping_ports, server_ids
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
+from lbmux.config.table_models import FlowLimits, Idle, Maglev
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
-from lbmux.plurals import counted
 
 MAX_SERVICES = 1024
 MAX_BACKENDS = 16384
-MAX_SLOTS = 2_000_003
 MAX_PREFIXES = 131_072
 """Limit of prefixes in all access lists together; each prefix takes at most two rows."""
 MAX_PORTS = 131_072
@@ -52,48 +45,6 @@ MAX_PORTS = 131_072
 
 BackendKey = tuple[str, str]
 """The name of a service, and the name of one of its backends."""
-Item = TypeVar("Item")
-
-
-class Maglev(Model):
-    """The Maglev table, which spreads new flows over backends (Maglev paper, section 3.4)."""
-
-    size: Annotated[int, Field(strict=True, gt=2, le=MAX_SLOTS)] = 65537
-    """Slots per service: a prime number, ideally over 100 times the backends of the largest service."""
-    seed: Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)] = 1
-    """Seed of the hash that picks a slot; the same on all muxes."""
-
-    @field_validator("size")
-    @classmethod
-    def _prime(cls, size: int) -> int:
-        if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
-            raise PydanticCustomError("prime", "should be a prime number, such as 65537")
-        return size
-
-
-class FlowLimits(Model):
-    """The size of the flow table, and the share of it that each class of flows may fill."""
-
-    limit: Annotated[int, Field(strict=True, ge=1024, le=16_777_216)] = 1_048_576
-    """Maximum number of flows that a mux remembers; the memory is allocated at the start."""
-    trusted_share: Share = 0.75
-    """Share of the table for flows with two or more packets."""
-    untrusted_share: Share = 1.0
-    """Share of the table for flows with one packet, such as those of a SYN flood; they never displace trusted
-    flows."""
-
-
-class Idle(Model):
-    """Idle timeouts: how long a flow is remembered after its last packet."""
-
-    untrusted_s: Seconds = 10
-    """Idle timeout of a flow with only one packet so far, in seconds."""
-    tcp_s: Seconds = 900
-    """Idle timeout of a TCP connection, in seconds."""
-    fin_s: Seconds = 120
-    """Idle timeout of a TCP connection after a FIN or RST from its client, in seconds."""
-    udp_s: Seconds = 300
-    """Idle timeout of a UDP flow with two or more packets, in seconds."""
 
 
 class Backend(Model):
@@ -188,22 +139,22 @@ class Service(Model):
     def _consistent(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Backend, ...]:
-        sound, faults = _sound_items(value, handler, Backend)
+        sound, faults = sound_items(value, handler, Backend)
         port = 0 if info.data.get("port_to") else info.data.get("port", 0)
         sound = {at: backend.filled(port) for at, backend in sound.items()}
-        faults += _repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
-        faults += _repeated(
+        faults += repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
+        faults += repeated(
             sound,
             lambda backend: backend.tunnel_to,
             None,
             "two backends of one service cannot share a host address ({}): remove `host`",
         )
-        faults += _of_other_families(sound, info.data.get("vip"))
-        faults += _server_ids(sound, info.data.get("quic"))
-        faults += _nothing_to_probe(sound, info.data.get("health"))
+        faults += of_other_families(sound, info.data.get("vip"))
+        faults += server_ids(sound, info.data.get("quic"))
+        faults += nothing_to_probe(sound, info.data.get("health"))
         if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
             faults.append(((), "at least one backend should have a weight above 0"))
-        return _tuple_of(sound, faults)
+        return tuple_of(sound, faults)
 
     @field_validator("health")
     @classmethod
@@ -269,9 +220,9 @@ class Config(Model):
     def _consistent(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Service, ...]:
-        sound, faults = _sound_items(value, handler, Service)
-        faults += _repeated(sound, lambda service: service.name, "name", "another service has the name {}")
-        faults += _repeated(
+        sound, faults = sound_items(value, handler, Service)
+        faults += repeated(sound, lambda service: service.name, "name", "another service has the name {}")
+        faults += repeated(
             sound,
             lambda service: f"{service.vip} {service.protocol} {service.port}",
             None,
@@ -285,7 +236,7 @@ class Config(Model):
                 for at, service in sound.items()
                 if len(service.backends) >= size
             ]
-        faults += _overlapping_ports(sound)
+        faults += overlapping_ports(sound)
         faults += find_loops(info.data.get("muxes", ()), sound)
         if sum(len(service.ports) for service in sound.values()) > MAX_PORTS:
             faults.append(((), f"more than {MAX_PORTS} ports in all services: use `port: any`"))
@@ -294,7 +245,7 @@ class Config(Model):
         faults += [
             ((), why) for why in over_limits(len(value), sum(len(service.backends) for service in sound.values()))
         ]
-        services = _tuple_of(sound, faults)
+        services = tuple_of(sound, faults)
         defaults = info.data.get("idle", Idle())
         return tuple(
             service.model_copy(update={"idle": defaults.model_copy(update=service.idle.model_dump(exclude_unset=True))})
@@ -310,85 +261,6 @@ def over_limits(services: int, backends: int) -> Iterator[str]:
         yield f"{backends} backends in all: the limit is {MAX_BACKENDS}"
 
 
-def _of_other_families(backends: dict[int, Backend], vip: Address | None) -> Iterator[Fault]:
-    for at, backend in backends.items():
-        if vip is not None and backend.dip.version != vip.version:
-            yield (at, "dip"), f"is IPv{backend.dip.version}, but the VIP is IPv{vip.version} (only `host` may differ)"
-
-
-def _nothing_to_probe(backends: dict[int, Backend], health: Health | None) -> Iterator[Fault]:
-    if health is None or health.through == "tunnel":
-        return  # probes go to the service's port
-    if health.port is None and health.kind not in ("icmp", "command"):
-        for at, backend in backends.items():
-            if backend.port == 0:
-                yield (at, "port"), "is missing: set it or `health.port`, so that there is a port to probe"
-
-
-def _server_ids(backends: dict[int, Backend], quic: Quic | None) -> Iterator[Fault]:
-    for at, backend in backends.items():
-        if backend.server_id is not None and quic is None:
-            yield (at, "server_id"), "does not apply: the service has no `quic`"
-        elif backend.server_id is not None and quic is not None and len(backend.server_id) != 2 * quic.id_bytes:
-            yield (at, "server_id"), f"should have {counted(quic.id_bytes, 'byte')} (`quic.id_bytes`)"
-    named = {at: backend for at, backend in backends.items() if backend.server_id is not None}
-    yield from _repeated(named, lambda backend: backend.server_id, "server_id", "another backend has {}")
-
-
-def _overlapping_ports(services: dict[int, Service]) -> Iterator[Fault]:
-    """Yield ranges of one VIP and protocol that overlap; `_repeated` reports equal first ports."""
-    before: dict[Hashable, Service] = {}
-    key = lambda at: (str(services[at].vip), services[at].protocol, services[at].port)  # noqa: E731 -- a function of three lines would say no more
-    for at in sorted(services, key=key):
-        service = services[at]
-        last = before.get((service.vip, service.protocol))
-        if last is not None and last.port < service.port <= last.ports[-1]:
-            yield (at, "port"), f"is in the port range of service {last.name}"
-        if last is None or service.ports[-1] > last.ports[-1]:
-            before[service.vip, service.protocol] = service
-
-
 def kind_of(config: Config, service: Service, backend: Backend) -> TunnelKind:
     """Return the encapsulation of packets to a backend."""
     return backend.tunnel or service.tunnel or config.tunnel.kind
-
-
-def _sound_items(
-    value: Any, handler: ValidatorFunctionWrapHandler, model: type[Model]
-) -> tuple[dict[int, Any], list[Fault]]:
-    """Return the items of a list that are valid by themselves, by index, and the faults of the others."""
-    if not isinstance(value, list | tuple):
-        raise PydanticCustomError("list", "should be a list")
-    sound: dict[int, Any] = {}
-    faults: list[Fault] = []
-    for at, item in enumerate(value):
-        try:
-            (sound[at],) = handler([item])
-        except ValidationError as error:
-            for one in error.errors(include_url=False):
-                one["loc"] = one["loc"][1:]
-                faults.append(((at, *one["loc"]), error_message(one, model)))
-    return sound, faults
-
-
-def _repeated(
-    items: dict[int, Item], key: Callable[[Item], Hashable], field: str | None, message: str
-) -> Iterator[Fault]:
-    """Yield a fault at each item whose key an earlier item has."""
-    indexes: dict[Hashable, list[int]] = defaultdict(list)
-    for at, item in items.items():
-        indexes[key(item)].append(at)
-    for repeated, (_, *later) in indexes.items():
-        for at in later:
-            yield ((at,) if field is None else (at, field)), message.format(repeated)
-
-
-def _tuple_of(sound: dict[int, Item], faults: Iterable[Fault]) -> tuple[Item, ...]:
-    """Return the items; raise one ValidationError with all faults if there are any."""
-    details = [
-        InitErrorDetails(type=PydanticCustomError("fault", "{why}", {"why": why}), loc=at, input=None)
-        for at, why in faults
-    ]
-    if details:
-        raise ValidationError.from_exception_data("config", details)
-    return tuple(sound.values())

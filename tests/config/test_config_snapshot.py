@@ -125,7 +125,7 @@ def test_forged_snapshot_runs_nothing(file: Path, content: object, monkeypatch: 
 
 
 def test_only_models_and_addresses_are_made() -> None:
-    for name in ("lbmux.config.loader load", "lbmux.config.models Callable", "os system", "ipaddress ip_address"):
+    for name in ("lbmux.config.loader load", "lbmux.config.models Iterator", "os system", "ipaddress ip_address"):
         module, _, attribute = name.partition(" ")
         with pytest.raises(pickle.UnpicklingError, match="is not part of a configuration"):
             ModelUnpickler(io.BytesIO()).find_class(module, attribute)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.config.field_types import Model
 from lbmux.config.loader import parse
-from lbmux.config.models import Idle, Model, SlowPath
 from lbmux.config.renamed_keys import RENAMED
+from lbmux.config.slowpath_models import SlowPath
+from lbmux.config.table_models import Idle
 from lbmux.errors import ConfigError
 
 SECTIONS: dict[str, type[Model]] = {"slowpath": SlowPath, "idle": Idle}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.config.models import Idle
+from lbmux.config.table_models import Idle
 from lbmux.daemons.socket_sync_task import SocketSyncTask
 
 

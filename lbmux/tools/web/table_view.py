@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.config.loader import parse
-from lbmux.config.models import MAX_SLOTS, Config
+from lbmux.config.models import Config
+from lbmux.config.table_models import MAX_SLOTS
 from lbmux.errors import LbmuxError
 from lbmux.plurals import counted
 from lbmux.tables.maglev import build, disruption

@@ -1,0 +1,51 @@
+"""Models of a mux's tables: the Maglev table, the size of the flow table, and idle timeouts."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from lbmux.config.field_types import Model, Seconds, Share
+
+MAX_SLOTS = 2_000_003
+
+
+class Maglev(Model):
+    """The Maglev table, which spreads new flows over backends (Maglev paper, section 3.4)."""
+
+    size: Annotated[int, Field(strict=True, gt=2, le=MAX_SLOTS)] = 65537
+    """Slots per service: a prime number, ideally over 100 times the backends of the largest service."""
+    seed: Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)] = 1
+    """Seed of the hash that picks a slot; the same on all muxes."""
+
+    @field_validator("size")
+    @classmethod
+    def _prime(cls, size: int) -> int:
+        if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
+            raise PydanticCustomError("prime", "should be a prime number, such as 65537")
+        return size
+
+
+class FlowLimits(Model):
+    """The size of the flow table, and the share of it that each class of flows may fill."""
+
+    limit: Annotated[int, Field(strict=True, ge=1024, le=16_777_216)] = 1_048_576
+    """Maximum number of flows that a mux remembers; the memory is allocated at the start."""
+    trusted_share: Share = 0.75
+    """Share of the table for flows with two or more packets."""
+    untrusted_share: Share = 1.0
+    """Share of the table for flows with one packet, such as those of a SYN flood; they never displace trusted
+    flows."""
+
+
+class Idle(Model):
+    """Idle timeouts: how long a flow is remembered after its last packet."""
+
+    untrusted_s: Seconds = 10
+    """Idle timeout of a flow with only one packet so far, in seconds."""
+    tcp_s: Seconds = 900
+    """Idle timeout of a TCP connection, in seconds."""
+    fin_s: Seconds = 120
+    """Idle timeout of a TCP connection after a FIN or RST from its client, in seconds."""
+    udp_s: Seconds = 300
+    """Idle timeout of a UDP flow with two or more packets, in seconds."""
