@@ -213,7 +213,7 @@ OF_VIP = replace(RESET, source=WEB, source_port=443)
     [(way_in(WEB, SYN), way_in(WEB), RESET, 0), (local(SYN), local(ACK), OF_VIP, 3)],
     ids=["translated", "local"],
 )
-def test_a_connection_that_the_stack_denies_is_asked_about_and_its_reset_held_back(
+def test_the_reset_of_a_connection_that_the_stack_denies_is_suppressed(
     opening: bytes, later: bytes, reset: Craft, target: int
 ) -> None:
     """The entry was of an older connection of the same ends, and the mux that had it sends to the wrong host."""

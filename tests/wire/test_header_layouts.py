@@ -1,5 +1,6 @@
 """Layouts of headers: against scapy's, and as the data path loads them."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lbmux.datapath import headers as loaded
 from lbmux.wire import header_layouts as headers
 from lbmux.wire import numbers
 from lbmux.wire.layout import Layout
+from tests.source_tree import ROOT, files
 
 ENDS = {"src": "192.0.2.1", "dst": "192.0.2.2"}
 ENDS6 = {"src": "2001:db8::1", "dst": "2001:db8::2"}
@@ -66,3 +68,9 @@ def test_the_data_path_loads_addresses_and_ports_whole() -> None:
 def test_numbers_as_loaded() -> None:
     frame = np.frombuffer(headers.ETHERNET.pack(type=numbers.ETHERTYPE_IPV6) + bytes(2), loaded.ETHERNET)
     assert frame["type"][0] == loaded.TYPE_IPV6
+
+
+def test_formats_in_network_byte_order_are_only_here() -> None:
+    network_format = re.compile(r"""["'][!>][0-9xcbBhHiIlLqQs]+["']""")
+    found = {str(path.relative_to(ROOT)) for path in files("lbmux") if network_format.search(path.read_text())}
+    assert {path for path in found if not path.startswith("lbmux/wire/")} <= {"lbmux/slowpath/forwarder.py"}
