@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+import numpy as np
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment
 from scapy.layers.inet6 import IPv6
@@ -11,6 +12,7 @@ from scapy.packet import Raw
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.candidates import host_key
 from lbmux.slowpath.slow_path_flow import Candidates, Flow
+from lbmux.tables.slot_pairs import is_marked
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, VIP, VIP6, datagram, ip, segment
 from tests.slowpath.tables import INTERFACE, Mux
 
@@ -221,3 +223,47 @@ def test_no_frame_without_a_neighbour_or_a_backend() -> None:
     assert mux.forwarder.tunnel(bytes(ip(4) / segment()), 0) == []
     assert mux.forwarder.tunnel(bytes(ip(4) / segment()), 4000) == []
     assert mux.forwarder.unsent == 2
+
+
+def tracking_changes() -> Mux:
+    mux = Mux()
+    services = tuple(service.model_copy(update={"flows": "changed"}) for service in mux.config.services)
+    mux.config = mux.config.model_copy(update={"services": services})
+    mux.control.commit(mux.control.plan(mux.config))
+    return mux
+
+
+@FAMILIES
+def test_a_connection_that_is_found_elsewhere_marks_its_steady_slot(family: int) -> None:
+    """Else the data path would not look at the entry that the second chance made."""
+    mux, one = tracking_changes(), flow(family, 40000)
+    frame = bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80, flags="A"))
+    owner = mux.forwarder.owner(one)
+    other = mux.forwarder.candidates(one, 9).rest[0]
+    assert [target for _, target, _ in mux.forward(frame)] == [owner]
+    mux.forwarder.assign(one, other)
+    assert mux.control.is_marked()
+    assert [target for _, target, _ in mux.forward(frame, frame)] == [other, other]
+    mux.forwarder.assign(flow(family, 40001), mux.forwarder.owner(flow(family, 40001)) or 0)
+    assert sum(len(np.flatnonzero(is_marked(mux.control.pairs(row)))) for row in range(4)) == 1
+
+
+@FAMILIES
+def test_the_owners_of_a_flow_without_an_entry_are_its_slot_s_backend_and_base(family: int) -> None:
+    mux = tracking_changes()
+    ports = range(40000, 40100)
+    before = [mux.forwarder.owner(flow(family, port)) for port in ports]
+    services = []
+    for service in mux.config.services:
+        backends = tuple(b.model_copy(update={"weight": 1 + 5 * (b.name == "b3")}) for b in service.backends)
+        services.append(service.model_copy(update={"backends": backends}))
+    mux.control.commit(mux.control.plan(mux.config.model_copy(update={"services": tuple(services)})))
+    moved = 0
+    for port, base in zip(ports, before, strict=True):
+        now = mux.forwarder.owner(flow(family, port))
+        assert mux.forwarder.owners(flow(family, port)) == list(dict.fromkeys([now, base]))
+        moved += now != base
+    assert moved > 10
+    mux.forwarder.enter(flow(family, ports[0]))
+    assert len(mux.forwarder.owners(flow(family, ports[0]))) == 1
+    assert mux.forwarder.owners(flow(family, 40000, 81)) == []
