@@ -139,7 +139,7 @@ def test_silent_connections_do_not_lock_a_mux_out(lab: Lab, token: Path, node: s
         try:
             with running(lab, "mux1", "mux", *option) as mux:
                 until(lambda: reported(mux) == {"h1": "up"}, 5)
-            said = "is none of the configuration's `muxes`" in agent.log
+            said = "is not one of the configuration's `muxes`" in agent.log
             assert said == (node == "client")
         finally:
             for sock in held:

@@ -85,7 +85,7 @@ def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
     line = [sys.executable, "-m", "lbmux.cli.main", "trace", "--control", str(mux.control), "verdict lost"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert "there is no verdict 'lost'" in done.stderr
+    assert "unknown verdict 'lost'" in done.stderr
 
 
 def test_captures_frames_with_verdict_interface_and_time(lab: Lab, mux: Daemon, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_foreign_program_stays_and_is_named_as_the_reason(pair: Pair) -> None:
 
 
 def test_no_such_interface(pair: Pair) -> None:
-    with pytest.raises(SetupError, match="none of that name"):
+    with pytest.raises(SetupError, match="interface nowhere: not found"):
         pair.inside("b", lambda: Kernel("nowhere", SIZES))
 
 

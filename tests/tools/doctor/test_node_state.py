@@ -75,7 +75,7 @@ def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: 
     faults = [finding for finding in found if finding.check == "daemon"]
     assert [finding.state for finding in faults] == ["fault"]
     assert "nothing listens there" in faults[0].seen and "lbmux mux" in faults[0].hint
-    assert not [finding for finding in found if "cannot be looked at" in finding.seen]
+    assert not [finding for finding in found if "check failed" in finding.seen]
 
 
 def test_an_invalid_file_is_reported_line_by_line(tmp_path: Path) -> None:
