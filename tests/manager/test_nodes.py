@@ -119,7 +119,7 @@ def test_a_node_gets_a_snapshot_and_then_changes(tmp_path: Path) -> None:
             assert node.states[-1].text.encode() == file(1, 2, 3) and node.states[-1].stored.overrides[0].weight == 5
             assert (reports["mux1"].role, reports["mux1"].overrides, reports["mux1"].refused) == ("mux", 1, "")
         await until(lambda: not reports)
-        assert read_state(lab.path / "mux1" / "pool") == node.states[-1]
+        await until(lambda: read_state(lab.path / "mux1" / "pool") == node.states[-1])  # stored after the report
         again = lab.node("mux1")
         async with again.client.following(again.accept):
             await until(lambda: "mux1" in reports and reports["mux1"].revision == 2)
