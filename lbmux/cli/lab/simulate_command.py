@@ -143,9 +143,9 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
     """Compare policies for flow entries: what breaks, and how many entries they need.
 
     SCENARIO is planned, all, syn, mux, restart or reseed; without one, all run.  Two muxes serve flows of TCP and UDP
-    while backends come and go; every policy gets the same packets.  `base` is the rule that lbmux follows, with an
-    entry only where a slot of the table has changed; `all` tracks every flow; `newest` sends packets without an entry
-    to the table before.  While it runs, `base` is checked: each flow is where the rule says.
+    while backends come and go; every policy gets the same packets.  `base` is the rule of `flows: changed`, with
+    an entry only where a slot of the table has changed; `all` tracks every flow; `newest` sends packets without an
+    entry to the table before.  While it runs, `base` is checked: each flow is where the rule says.
     """
     from lbmux.tools.simulate.flow_experiment import USUAL, FlowComparison, compare_flows
     from lbmux.tools.simulate.flow_policies import POLICIES

@@ -99,7 +99,7 @@ class Mux:
     def flows(self) -> list[Flow]:
         """Return the live entries of the flow table.
 
-        A service with `flows: changed`, the default, has entries only for flows whose slot a reload has changed.
+        A service with `flows: changed` has entries only for flows whose slot a reload has changed.
         """
         found = live_flows.describe(live_flows.select(Snapshot.of_mux(self._control)))
         return [Flow(**{name: one[name] for name in Flow.__dataclass_fields__}) for one in found]

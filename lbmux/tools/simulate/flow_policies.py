@@ -54,7 +54,7 @@ class Policy:
 
 
 BASE = Policy("base")
-"""The rule that lbmux follows."""
+"""The rule of `flows: changed`."""
 NEWEST = Policy("newest", guess="newest", grace_s=0.0)
 EVERY = (
     Policy("all", "all"),
