@@ -4,7 +4,6 @@
 the first fragment, not from the packet's own header.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -44,9 +43,8 @@ from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.targets.native import HEADROOM_BYTES, Worker, context_row
 from lbmux.wire.header_layouts import ETHERNET_BYTES
-from lbmux.wire.numbers import ETHERTYPE_IPV4 as TYPE_IPV4
-from lbmux.wire.numbers import ETHERTYPE_IPV6 as TYPE_IPV6
-from lbmux.wire.packet import Packet, read_ip, with_hops
+from lbmux.wire.numbers import IPV4_WITHOUT_OPTIONS
+from lbmux.wire.packet import Packet, ethernet_header, read_ip, version_of, with_hops
 
 BUFFER_BYTES = 1 << 17
 FRAME_AT = 128
@@ -78,7 +76,7 @@ class TableForwarder:
         self.entry(flow)
         self.assign(flow, -1)
         self.forget(flow)
-        self._encapsulate(bytes([0x45]) + bytes(39), -1, 0)
+        self._encapsulate(bytes([IPV4_WITHOUT_OPTIONS]) + bytes(39), -1, 0)
 
     def owner(self, flow: Flow) -> int | None:
         return self._choose(flow, enter=False)
@@ -185,9 +183,8 @@ class TableForwarder:
         return target if target >= 0 else None
 
     def _encapsulate(self, packet: bytes, backend: int, transport: int, key: "Key | None" = None) -> bytes | None:
-        is_ipv4 = packet[0] >> 4 == 4
-        link = bytes(12) + struct.pack("!H", TYPE_IPV4 if is_ipv4 else TYPE_IPV6)
-        frame = np.frombuffer(link + packet, np.uint8)
+        version = version_of(packet)
+        frame = np.frombuffer(ethernet_header(version) + packet, np.uint8)
         if FRAME_AT + len(frame) > BUFFER_BYTES:
             return None
         self._buffer[FRAME_AT : FRAME_AT + len(frame)] = frame
@@ -196,7 +193,7 @@ class TableForwarder:
         moved = int(
             _encapsulate_frame(
                 self._worker.address, _address(self._buffer) + np.uint64(FRAME_AT), len(frame), _address(row),
-                ETHERNET_BYTES + transport, 4 if is_ipv4 else 6, *(key or _NO_KEY),
+                ETHERNET_BYTES + transport, version, *(key or _NO_KEY),
             )
         )  # fmt: skip
         if moved < 0:
