@@ -5,6 +5,9 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
+from lbmux.api import answers
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import GetHealth
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
@@ -21,14 +24,14 @@ def test_many_backends_come_in_parts_with_their_settings() -> None:
     unused: Any = None
     health = Health(BackendTracker(), reloader, unused, unused)
 
-    async def parts() -> list[dict[str, Any]]:
-        return [part async for part in health.health()]
+    async def parts() -> list[answers.Health]:
+        return [part async for part in health.health(GetHealth())]
 
     found = asyncio.run(parts())
-    assert [len(part["health"]) for part in found] == [LINES_AN_ANSWER, LINES_AN_ANSWER, 1]
-    assert {(part["version"], part["program"]) for part in found} == {(1, "mux")}
-    lines = [line for part in found for line in part["health"]]
-    assert [(line["backend"], line["weight"]) for line in lines] == [(f"b{n}", n) for n in range(count)]
+    assert [len(part.health) for part in found] == [LINES_AN_ANSWER, LINES_AN_ANSWER, 1]
+    assert {(part.version, part.program) for part in found} == {(VERSION, "mux")}
+    lines = [line for part in found for line in part.health]
+    assert [(line.backend, line.weight) for line in lines] == [(f"b{n}", n) for n in range(count)]
 
 
 def test_without_backends_there_is_one_empty_part() -> None:
@@ -37,7 +40,7 @@ def test_without_backends_there_is_one_empty_part() -> None:
     unused: Any = None
     health = Health(BackendTracker(), reloader, unused, unused)
 
-    async def first() -> dict[str, Any]:
-        return await anext(health.health())
+    async def first() -> answers.Health:
+        return await anext(health.health(GetHealth()))
 
-    assert asyncio.run(first()) == {"version": 1, "program": "mux", "health": []}
+    assert asyncio.run(first()) == answers.Health(VERSION, "mux", [])
