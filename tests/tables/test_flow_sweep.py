@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,12 @@ import pytest
 
 from lbmux.datapath.tables import NO_BASE
 from lbmux.tables import flow_sweep, live_flows, mux_tables, slot_pairs
+from lbmux.tables.mux_tables import sizes_for
 from lbmux.tables.snapshot import Snapshot
+from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, FIN, SYN
-from tests.tables.test_mux_tables import Mux, config, web
+from tests.datapath.plain_packet import TCP, UDP
+from tests.tables.test_mux_tables import Mux, backend, config, web
 
 IDLE_TICKS = 900 * 1000 * 1000 * 1000 >> 20
 
@@ -33,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 def tracked(*numbers: int, weights: dict[int, int] | None = None, flows: str = "changed") -> Any:
     given = web(*numbers, flows=flows)
-    for backend in given["backends"]:
-        backend["weight"] = (weights or {}).get(int(backend["name"][1:]), 1)
+    for one in given["backends"]:
+        one["weight"] = (weights or {}).get(int(one["name"][1:]), 1)
     return config(given)
 
 
@@ -123,6 +126,26 @@ def test_a_drained_backend_has_flows_until_its_slots_are_settled(clock: Clock) -
     assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == set()
     sweep(mux, clock.now + IDLE_TICKS + 1)
     assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == {("web", "h3")}
+
+
+@pytest.mark.parametrize("flows", ["all", "changed"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_flows_of_a_drained_backend_keep_it_on_another_cpu(clock: Clock, protocol: str, flows: str) -> None:
+    """However long after the drain: the interrupts of a network card may be moved to another CPU at any time."""
+    three = web(1, 2, 3, flows=flows) | {"protocol": protocol}
+    first, drained = config(three), config(three | {"backends": [backend(1), backend(2), backend(3, 0)]})
+    mux = Mux(first, replace(sizes_for(first), workers=3))
+    number = {"tcp": TCP, "udp": UDP}[protocol]
+    before = mux.send(range(60), clock.now, flags=SYN, protocol=number)
+    mux.send(range(60), clock.now, protocol=number)
+    mux.load(drained)
+    for _ in range(5):
+        clock.now += 250_000
+        assert mux.send(range(60), clock.now, protocol=number) == before
+        sweep(mux, clock.now)
+    mux.worker = Worker(mux.tables, 1)
+    assert mux.send(range(60), clock.now, protocol=number) == before
+    assert 3 in before
 
 
 def test_a_service_that_tracks_all_flows_keeps_its_entries(clock: Clock) -> None:
