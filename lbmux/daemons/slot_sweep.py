@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.reloader import Reloader
 from lbmux.tables import flow_sweep
+from lbmux.tables.flow_sweep import SWEEP_S
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.regions import now_ticks
-
-SWEEP_S = 5.0
-"""Between two sweeps."""
 
 
 class SlotSweep:
@@ -22,27 +21,11 @@ class SlotSweep:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         await asyncio.to_thread(flow_sweep.warm_up, self._mux.tables)
-        task = asyncio.create_task(self._run())
-        try:
+        async with background_task(self._run()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             async with self._reloader.exclusive:
-                await asyncio.to_thread(self.sweep, now_ticks())
-
-    def sweep(self, now: int) -> None:
-        """Settle the slots whose time is over, and make those steady that have no exceptions. ``now`` is in ticks.
-
-        A slot gets exceptions in one sweep and is steady in the next one at the earliest: an entry that the data path
-        makes by the slot's base at this moment is found then.
-        """
-        if not self._mux.is_marked():
-            return
-        self._mux.end_exceptions(flow_sweep.deviating(self._mux.tables, now))
-        self._mux.settle(now)
-        flow_sweep.drop_needless(self._mux.tables)
+                await asyncio.to_thread(flow_sweep.sweep, self._mux, now_ticks())

@@ -26,12 +26,28 @@ from lbmux.datapath.tables import (
     settings_row,
     slot_row,
 )
+from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 
+SWEEP_S = 5.0
+"""Between two sweeps."""
 DESTINATION = layout(("high", "u8"), ("low", "u8"), ("protocol", "u8"), ("family", "u8"))
 """What a flow's entry does not have: its VIP, from the service's row. ``family`` 0: the service has no VIP."""
 destination_row, flag_row = rows(DESTINATION), rows(layout(("value", "u1")))
+
+
+def sweep(mux: MuxTables, now: int) -> None:
+    """Settle the slots whose time is over, and make those steady that have no exceptions. ``now`` is in ticks.
+
+    A slot gets exceptions in one sweep and is steady in the next one at the earliest: an entry that the data path makes
+    by the slot's base at this moment is found then.
+    """
+    if not mux.is_marked():
+        return
+    mux.end_exceptions(deviating(mux.tables, now))
+    mux.settle(now)
+    drop_needless(mux.tables)
 
 
 def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from lbmux.datapath.tables import (
     service_row,
     settings_row,
 )
-from lbmux.tables.mux_tables import changed_now
+from lbmux.tables.mux_tables import changed_at
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks
 
@@ -129,7 +129,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         arguments = (destinations.ctypes.data, given.ctypes.data)
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
     if moved:  # they may have other backends than their slots now, and come to other workers than before
-        tables.settings[0]["tables_changed"] = changed_now()
+        tables.settings[0]["tables_changed"] = changed_at(now_ticks())
         for service in tables.services[tables.active]:
             tables.slots["base"][int(service["slots"]) : int(service["slots"]) + int(service["size"])] = NO_BASE
     return moved

@@ -4,6 +4,7 @@
 result into the inactive copies and then switches.  Rows keep their owners, so the flow table stays valid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -75,9 +76,9 @@ def ticks(seconds: float) -> int:
     return int(seconds * 1e9) >> TICK_SHIFT
 
 
-def changed_now() -> int:
+def changed_at(now: int) -> int:
     """Return a time for a change that no CPU sees in the future, even if its clock is a step behind."""
-    return (now_ticks() - CLOCKS_APART) & 0xFFFFFFFF
+    return (now - CLOCKS_APART) & 0xFFFFFFFF
 
 
 def rate_of(per_s: int | None, workers: int) -> int:
@@ -137,9 +138,12 @@ class Plan:
 class MuxTables:
     """Plans and commits the contents of one mux's tables."""
 
-    def __init__(self, tables: Tables, *local: Address) -> None:
-        """``local``: the source of the outer headers, one of each family that hosts have."""
-        self.tables = tables
+    def __init__(self, tables: Tables, *local: Address, clock: Callable[[], int] = now_ticks) -> None:
+        """``local``: the source of the outer headers, one of each family that hosts have.
+
+        ``clock``: the clock by which packets are forwarded, in ticks; by default the machine's.
+        """
+        self.tables, self._clock = tables, clock
         self.local = {address.version: address for address in reversed(local)}
         self.config: Config | None = None
         self.rows: dict[tuple[str, str], int] = {}
@@ -159,7 +163,7 @@ class MuxTables:
                 if service["former"] != NONE:
                     self._former[row] = (int(service["former"]), int(service["former_size"]))
                 slots = slot_pairs.changing(self.pairs(row))
-                self._marks[row] = [(now_ticks(), slots)] if len(slots) else []
+                self._marks[row] = [(self._clock(), slots)] if len(slots) else []
             if service["rule_count"]:
                 self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
 
@@ -314,7 +318,7 @@ class MuxTables:
     def _changed(self, plan: Plan, index: int) -> int:
         """Return when the service's table last changed, in ticks."""
         if len(plan.marks.get(index, ())):
-            return changed_now()
+            return changed_at(self._clock())
         return int(self.tables.services[self.tables.active, index]["changed"])
 
     def _gap(self, plan: Plan, size: int) -> int:
@@ -394,7 +398,8 @@ class MuxTables:
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["longest_idle"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
         in_force = bool(self._built)  # else there is no flow yet that a change could have moved
-        row["tables_changed"] = changed_now() if in_force else (now_ticks() - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
+        now = self._clock()
+        row["tables_changed"] = changed_at(now) if in_force else (now - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
         tunnel = plan.config.tunnel
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
         row["any_port"] = any(service.port == 0 for service in plan.config.services)
@@ -419,7 +424,7 @@ class MuxTables:
 
     def _note_marks(self, plan: Plan) -> None:
         """Record when which slots began to change. A table of another size has none of the former one's marks."""
-        now, marks = now_ticks(), dict[int, list[Mark]]()
+        now, marks = self._clock(), dict[int, list[Mark]]()
         for index, (_, place) in plan.tables.items():
             before = self._built[index][1][1] if index in self._built else 0
             marks[index] = self._marks.get(index, []) if before == place[1] else []

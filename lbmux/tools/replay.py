@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
@@ -21,6 +20,7 @@ from lbmux.errors import CaptureError
 from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables import flow_sweep
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
@@ -28,6 +28,7 @@ from lbmux.tools.flow_outcomes import Effect
 from lbmux.tools.looped_capture import LoopedCapture
 
 STEP_SHIFT = 6
+SWEEP_TICKS = int(flow_sweep.SWEEP_S * 1e9) >> TICK_SHIFT
 """Frames whose ticks differ only in this many low bits (67 ms) run through the data path as one batch."""
 TICKS_MASK = 0xFFFFFFFF
 
@@ -96,10 +97,10 @@ class ReplayMux:
     def __init__(self, config: Config, local: Iterable[Address], hop: NextHop) -> None:
         """``local``: outer source addresses, one per family. Raise TableError if the configuration does not fit."""
         self._tables, self._hop = Tables.allocate(sizes_for(config)), hop
-        self.control = MuxTables(self._tables, *local)
+        self._now, self._swept = np.int64(np.iinfo(np.int64).min), np.int64(0)
+        self.control = MuxTables(self._tables, *local, clock=lambda: int(self._now) & TICKS_MASK)
         self._commit(config)
         self.worker = Worker(self._tables)
-        self._now = np.int64(np.iinfo(np.int64).min)
         self._sent: dict[str, Count] = {}
 
     def _commit(self, config: Config) -> None:
@@ -110,15 +111,8 @@ class ReplayMux:
     def reload(self, config: Config, time_ns: int) -> None:
         """Put a configuration in force at a time of the capture.  Raise TableError if it does not fit."""
         self.backends()
-        former = self._tables.services[self._tables.active].copy()
+        self._now = np.maximum(self._now, np.int64(time_ns >> TICK_SHIFT))
         self._commit(config)
-        self._date_changes(former, time_ns >> TICK_SHIFT & TICKS_MASK)
-
-    def _date_changes(self, former: NDArray[Any], now: int) -> None:
-        """Give the times of a commit, which are this machine's, the capture's clock.  ``former``: services before."""
-        self._tables.settings[0]["tables_changed"] = now
-        services = self._tables.services[self._tables.active]
-        services["changed"][services["changed"] != former["changed"]] = now
 
     def forward(self, frames: CapturedFrames) -> None:
         """Forward a batch at the times of its frames.  Like a mux's clock, time never goes back."""
@@ -131,6 +125,9 @@ class ReplayMux:
         cuts = np.flatnonzero(np.diff(ticks >> STEP_SHIFT)) + 1
         for first, end in pairwise((0, *cuts.tolist(), frames.count)):
             self.worker.forward(frames.part(first, end), int(ticks[first]) & TICKS_MASK)
+        if self._now - self._swept > SWEEP_TICKS:
+            self._swept = self._now
+            flow_sweep.sweep(self.control, int(self._now) & TICKS_MASK)
 
     def verdicts(self) -> dict[str, Count]:
         """Packets and bytes by verdict, without verdicts that did not occur."""

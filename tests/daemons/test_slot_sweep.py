@@ -9,28 +9,12 @@ import pytest
 
 from lbmux.daemons import slot_sweep
 from lbmux.daemons.slot_sweep import SlotSweep
-from lbmux.tables import flow_sweep, slot_pairs
-from lbmux.targets.regions import now_ticks
-from tests.tables.test_flow_sweep import IDLE_TICKS, tracked
+from tests.tables.test_flow_sweep import tracked
 from tests.tables.test_mux_tables import Mux
 
 
 def sweeper(mux: Mux, lock: asyncio.Lock | None = None) -> SlotSweep:
     return SlotSweep(mux.control, cast(Any, SimpleNamespace(exclusive=lock)))
-
-
-def test_a_steady_pool_s_flows_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    mux = Mux(tracked(1, 2))
-    monkeypatch.setattr(flow_sweep, "deviating", lambda *_: pytest.fail("the flow table was read"))
-    sweeper(mux).sweep(now_ticks())
-
-
-def test_changed_slots_are_steady_after_two_sweeps() -> None:
-    mux = Mux(tracked(1, 2))
-    mux.load(tracked(1, 2, 3))
-    for turn in (1, 2):
-        sweeper(mux).sweep(now_ticks() + IDLE_TICKS + turn)
-        assert slot_pairs.is_marked(mux.control.pairs(0)).any() == (turn == 1)
 
 
 def test_it_waits_for_a_change_that_is_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lbmux.datapath.tables import NO_BASE
-from lbmux.tables import flow_sweep, live_flows, mux_tables, slot_pairs
+from lbmux.tables import flow_sweep, live_flows, slot_pairs
 from lbmux.tables.mux_tables import sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
@@ -30,7 +30,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     clock = Clock()
-    monkeypatch.setattr(mux_tables, "now_ticks", clock)
+    monkeypatch.setattr(Mux, "clock", staticmethod(clock))
     yield clock
 
 
@@ -42,13 +42,17 @@ def tracked(*numbers: int, weights: dict[int, int] | None = None, flows: str = "
 
 
 def sweep(mux: Mux, now: int) -> None:
-    mux.control.end_exceptions(flow_sweep.deviating(mux.tables, now))
-    mux.control.settle(now)
-    flow_sweep.drop_needless(mux.tables)
+    flow_sweep.sweep(mux.control, now)
 
 
 def entries(mux: Mux) -> int:
     return int(np.count_nonzero(mux.tables.flows["state"]))
+
+
+def test_the_flows_of_a_steady_pool_are_not_looked_at(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    mux = Mux(tracked(1, 2))
+    monkeypatch.setattr(flow_sweep, "deviating", lambda *_: pytest.fail("the flow table was read"))
+    sweep(mux, clock.now)
 
 
 def test_a_steady_slot_s_flows_have_no_entry(clock: Clock) -> None:

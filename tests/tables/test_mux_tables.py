@@ -17,7 +17,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_tables import MuxTables, sizes_for, ticks
 from lbmux.tables.row_identities import identity
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables
+from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import SYN, Craft
 from tests.datapath.harness import Frames
 
@@ -49,6 +49,8 @@ THREE = config(web(1, 2, 3))
 class Mux:
     """Tables, the control side's hold on them, and a worker."""
 
+    clock = staticmethod(now_ticks)
+
     def __init__(self, first: Config, sizes: Sizes | None = None) -> None:
         self.tables = Tables.allocate(sizes or sizes_for(first))
         for number in range(7):  # the same secret keys in every run, so that no flow is evicted in some
@@ -59,7 +61,7 @@ class Mux:
 
     def restart(self) -> None:
         """A new process on the same tables."""
-        self.control = MuxTables(self.tables, LOCAL)
+        self.control = MuxTables(self.tables, LOCAL, clock=self.clock)
 
     def load(self, new: Config) -> None:
         self.control.commit(self.control.plan(new))

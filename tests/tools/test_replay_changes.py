@@ -6,6 +6,7 @@ import pytest
 
 from lbmux.errors import TableError
 from lbmux.frames.captured_frames import CapturedFrames
+from lbmux.tools.replay import ReplayMux
 from lbmux.tools.replay_changes import (
     Loss,
     Timeline,
@@ -17,6 +18,7 @@ from lbmux.tools.replay_changes import (
     parse_time,
     text_of,
 )
+from tests.tools.test_replay import HOP, LOCAL, config
 
 SECOND_NS = 10**9
 
@@ -107,3 +109,15 @@ def test_change_after_the_last_packet_is_too_late() -> None:
     with pytest.raises(TooLateError) as caught:
         timeline.check()
     assert str(caught.value) == "mux2 lost at 9 s: the capture ends at 1.5 s"
+
+
+def test_slots_that_a_reload_has_changed_are_steady_again_in_a_long_capture() -> None:
+    """By the capture's clock, as in a mux that runs for so long."""
+    mux = ReplayMux(config(2), [LOCAL], HOP)
+    mux.reload(config(3), 100 * SECOND_NS)
+    assert mux.control.is_marked()
+    mux.forward(batch(500))
+    assert mux.control.is_marked()
+    for second in (1500, 1510):
+        mux.forward(batch(second))
+    assert not mux.control.is_marked()

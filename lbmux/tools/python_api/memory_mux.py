@@ -20,7 +20,7 @@ from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
-from lbmux.tables import live_flows
+from lbmux.tables import flow_sweep, live_flows
 from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
@@ -117,6 +117,7 @@ class Mux:
         return said
 
     def _put_in_force(self, config: Config) -> None:
+        flow_sweep.sweep(self._control, now_ticks())
         self._control.commit(self._control.plan(config))
         for destination in self._control.destinations():
             self._control.set_next_hop(destination, HOP)
