@@ -23,7 +23,7 @@ def first_host_dead(
     lab: Lab, kernel: bool, service: dict[str, Any]
 ) -> Iterator[tuple[Daemon, socket.socket, socket.socket]]:
     """The mux that knows it, a connection of the host that is gone, and one of the other's."""
-    options = ("--driver", "xdp") if kernel else ()
+    options = ("--driver", "xdp", "--detach-on-exit") if kernel else ()
     with (
         server(lab, 1),
         server(lab, 2),
@@ -49,7 +49,7 @@ def test_an_idle_client_of_a_dead_host_is_reset(lab: Lab, kernel: bool) -> None:
 @DRIVERS
 def test_no_connection_is_reset_while_all_hosts_are_silent(lab: Lab, kernel: bool) -> None:
     """A host that stays away is another matter: its client is reset once there is a host that can be asked."""
-    options = ("--driver", "xdp") if kernel else ()
+    options = ("--driver", "xdp", "--detach-on-exit") if kernel else ()
     with (
         server(lab, 1),
         server(lab, 2),
