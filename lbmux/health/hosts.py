@@ -1,7 +1,8 @@
 """Decides which hosts are cut off, from the results of probes through the tunnel.  Pure.
 
 A silent host is cut off only while another host answers.  If none answers, the fault may be the mux's, or a filter may
-drop the probes while traffic still passes.
+drop the probes while traffic still passes.  When the first one answers after that, the fault is gone, or the agents have
+just been started.  The others then have their time to answer, so that one host does not get the flows of all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,9 @@ class HostChecks:
         checker = self._checkers.get(host)
         if checker is None:
             return False
+        if is_answer and not self._any_answers():
+            fresh = {other: Checker(RISE, FALL, now) for other in self._checkers if other != host}
+            self._checkers.update(fresh)
         was_known = checker.was_probed
         changed = checker.record(is_answer, "answers" if is_answer else SILENT, now)
         return changed or checker.was_probed != was_known
@@ -37,6 +41,9 @@ class HostChecks:
     @property
     def cut_off(self) -> Mapping[Address, float]:
         """Hosts that get no traffic, with the time since when in seconds since the epoch."""
-        if not any(checker.was_probed and not checker.is_down for checker in self._checkers.values()):
+        if not self._any_answers():
             return {}
         return {host: checker.since for host, checker in self._checkers.items() if checker.is_down}
+
+    def _any_answers(self) -> bool:
+        return any(checker.was_probed and not checker.is_down for checker in self._checkers.values())

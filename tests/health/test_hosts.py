@@ -24,13 +24,28 @@ def test_a_host_that_answered_and_falls_silent_is_cut_off_and_comes_back() -> No
     assert made.cut_off == {}
 
 
-def test_a_host_that_never_answered_is_cut_off_once_another_has() -> None:
+def test_a_host_that_never_answers_is_cut_off_once_another_has() -> None:
+    """It has its time after the first answer: all agents may have just been started."""
     made = checks()
     for _ in range(FALL):
         made.record(ONE, False, 7.0)
     assert made.cut_off == {} and made.unprobed == {TWO}
     assert made.record(TWO, True, 8.0)
-    assert made.cut_off == {ONE: 7.0} and not made.unprobed
+    for _ in range(FALL):
+        assert made.cut_off == {} and made.unprobed == {ONE}
+        made.record(ONE, False, 9.0)
+    assert made.cut_off == {ONE: 9.0} and not made.unprobed
+
+
+def test_hosts_that_come_back_one_after_the_other_are_not_cut_off() -> None:
+    made = checks()
+    for host in (ONE, TWO):
+        for _ in range(FALL):
+            made.record(host, False, 7.0)
+    for host, is_answer in ((TWO, True), (ONE, False), (ONE, True), (TWO, True)):
+        made.record(host, is_answer, 8.0)
+        assert made.cut_off == {}
+    assert not made.unprobed
 
 
 def test_no_host_is_cut_off_if_none_answers() -> None:
@@ -44,7 +59,7 @@ def test_no_host_is_cut_off_if_none_answers() -> None:
 
 def test_a_reload_keeps_what_is_known() -> None:
     made = checks()
-    made.record(TWO, True, 6.0)
+    assert made.record(TWO, True, 6.0)
     for _ in range(FALL):
         made.record(ONE, False, 7.0)
     made.configure([ONE, TWO, ip_address("10.1.3.2")], 8.0)
