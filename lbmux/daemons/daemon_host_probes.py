@@ -20,7 +20,7 @@ from lbmux.daemons.background_task import background_task
 from lbmux.daemons.probe_tables import ProbeTables, bare
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import attach, ignore_path_mtus, tcp_to
-from lbmux.health.hosts import FALL, HostChecks
+from lbmux.health.hosts import HostChecks
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_slow_path import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
@@ -28,8 +28,10 @@ from lbmux.tables.host_probes import probe_paths
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 
-ROUND_S, FIRST_ROUND_S = 1.0, 0.2
-"""Seconds between two probes of a host: usually, and until it is settled whether the host answers."""
+ROUND_S = 1.0
+"""Seconds between two probes of a host."""
+EARLY_ROUNDS, EARLY_S = 5, 10.0
+"""A host that has not answered yet gets this many probes in a second, until this many seconds after the start."""
 SLICES = 20
 """A round sends its probes in this many portions."""
 REMEMBERED = 4
@@ -106,11 +108,15 @@ class HostProbes:
             await asyncio.wait_for(self._settled.wait(), within_s)
 
     async def _probe(self) -> None:
-        first, loop = FALL, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        started, turn = loop.time(), 0
         while True:
-            round_s = FIRST_ROUND_S if first > 0 and self._checks.unprobed else ROUND_S
-            first -= 1
-            begun, hosts = loop.time(), [*self._ways]
+            begun, hosts, round_s = loop.time(), [*self._ways], ROUND_S
+            new = self._checks.never_answered
+            if new and begun - started < EARLY_S:
+                round_s = ROUND_S / EARLY_ROUNDS
+                hosts = hosts if turn % EARLY_ROUNDS == 0 else [host for host in hosts if host in new]
+                turn += 1
             for at in range(SLICES):
                 self._read_all()  # answers that came while the event loop was busy are not late
                 for host in hosts[at::SLICES]:

@@ -1,8 +1,9 @@
 """Decides which hosts are cut off, from the results of probes through the tunnel.  Pure.
 
 A silent host is cut off only while another host answers.  If none answers, the fault may be the mux's, or a filter may
-drop the probes while traffic still passes.  When the first one answers after that, the fault is gone, or the agents have
-just been started.  The others then have their time to answer, so that one host does not get the flows of all.
+drop the probes while traffic still passes.  When the first one answers after that, the fault is gone, or the agents
+have just been started: the others then have their time to answer, so that one host does not get the flows of all.  A
+host that answers for the first time gets traffic at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,12 @@ SILENT = "no answer through the tunnel"
 class HostChecks:
     def __init__(self) -> None:
         self._checkers: dict[Address, Checker] = {}
+        self._answered = set[Address]()
 
     def configure(self, hosts: Iterable[Address], now: float) -> None:
         """Track exactly these hosts; those that were tracked before keep their state."""
         self._checkers = {host: self._checkers.get(host) or Checker(RISE, FALL, now) for host in hosts}
+        self._answered &= self._checkers.keys()
 
     def record(self, host: Address, is_answer: bool, now: float) -> bool:
         """Record the result of a probe; return whether ``cut_off`` may have changed."""
@@ -30,9 +33,18 @@ class HostChecks:
         if is_answer and not self._any_answers():
             fresh = {other: Checker(RISE, FALL, now) for other in self._checkers if other != host}
             self._checkers.update(fresh)
+        if is_answer and host not in self._answered:
+            self._answered.add(host)
+            checker = self._checkers[host] = Checker(RISE, FALL, now)
+            checker.record(True, "answers", now)
+            return True
         was_known = checker.was_probed
         changed = checker.record(is_answer, "answers" if is_answer else SILENT, now)
         return changed or checker.was_probed != was_known
+
+    @property
+    def never_answered(self) -> set[Address]:
+        return self._checkers.keys() - self._answered
 
     @property
     def unprobed(self) -> set[Address]:

@@ -66,3 +66,14 @@ def test_a_reload_keeps_what_is_known() -> None:
     assert made.cut_off == {ONE: 7.0}
     made.configure([TWO], 9.0)
     assert made.cut_off == {} and not made.record(ONE, False, 10.0)
+
+
+def test_a_host_that_answers_for_the_first_time_is_not_cut_off_any_more() -> None:
+    made = checks()
+    assert made.never_answered == {ONE, TWO}
+    made.record(TWO, True, 8.0)
+    for _ in range(FALL):
+        made.record(ONE, False, 9.0)
+    assert made.cut_off == {ONE: 9.0} and made.never_answered == {ONE}
+    assert made.record(ONE, True, 10.0)
+    assert made.cut_off == {} and not made.never_answered
