@@ -190,7 +190,9 @@ class SlowAgent:
         for packet in found.packets:
             self._deliver(packet)
         for packet in found.back:
+            begun_s = time.thread_time()
             self._send(frame[:ETHERNET_BYTES] + packet)
+            self._slow.spend(time.thread_time() - begun_s)
         for whole in found.frames:
             self._load(whole, KNOWN_LOCAL if found.known_local else 0)
             self._worker.inbound(self._one, now_ticks())

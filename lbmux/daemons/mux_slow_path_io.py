@@ -133,14 +133,23 @@ class SlowFrames:
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
             if index >= len(event):  # not traced
-                self._sender.send(self._slow.handle(verdict, frame, target, now))
+                self._send(verdict, self._slow.handle(verdict, frame, target, now))
                 continue
             with note_slow_path(event[index], self._slow.counts) as note:
-                sent = self._sender.send(self._slow.handle(verdict, frame, target, now))
+                sent = self._send(verdict, self._slow.handle(verdict, frame, target, now))
                 note.sent += map(_frame_copy, sent)
         if self._slow.mtus.changed:
             self._write(self._slow.mtus.changed, now)
             self._slow.mtus.changed.clear()
+
+    def _send(self, verdict: Verdict, frames: Sequence[Sent]) -> list[Sent]:
+        """Send, and charge it to the budget of returned packets where such a packet caused it."""
+        if verdict != Verdict.PROTOCOL or not frames:
+            return self._sender.send(frames)
+        begun_s = time.thread_time()
+        sent = self._sender.send(frames)
+        self._slow.spend(time.thread_time() - begun_s)
+        return sent
 
     def refresh(self) -> None:
         """Write the known path MTUs to the tables, and restore the link's MTU where one has expired."""

@@ -107,6 +107,8 @@ class AgentSlowPath:
         self._check_budget = CpuBudget(context.socket_check_cpu)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
+        if verdict == Verdict.UNKNOWN_CONNECTION and not self._check_budget.is_left(now):
+            return self._dropped("unknown_over_cpu")  # before anything that takes time
         outer = read_frame(frame)
         if verdict == Verdict.UNKNOWN_CONNECTION and outer is not None:
             return self._unknown_connection(outer, frame, now)
@@ -175,12 +177,14 @@ class AgentSlowPath:
         a mux with an unknown address are delivered without a check. Packets over the budget are dropped, so that a
         flood of them leaves time for probes and known connections.
         """
-        if not self._check_budget.is_left(now):
-            return self._dropped("unknown_over_cpu")
         begun_s = self.cpu_s()
         found = self._check_sockets(outer, frame, now)
         self._check_budget.spend(self.cpu_s() - begun_s)
         return found
+
+    def spend(self, seconds: float) -> None:
+        """Charge CPU time to the budget of unknown connections: that of sending a packet back."""
+        self._check_budget.spend(seconds)
 
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         mine = Inbound([], [frame], known_local=True)

@@ -32,7 +32,7 @@ from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import IANA_PORTS, Carrier, Ports, carrier, inside
 from lbmux.wire.header_layouts import ICMP_ECHO, IP_BYTES
 from lbmux.wire.numbers import IP_IN_IP, TCP_PROTOCOL, UDP_PROTOCOL
-from lbmux.wire.packet import Packet, read_frame, read_ip, reversed_link
+from lbmux.wire.packet import Packet, read_frame, read_ip, reversed_link, source_bytes
 
 PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """The verdicts of punted frames; PROTOCOL because of fragments from other muxes and packets that hosts return."""
@@ -89,12 +89,15 @@ class MuxSlowPath:
         self._fragments.limits = settings.fragments
         self.sharing_muxes = sharing(context.muxes, self.own)
         self._returns = CpuBudget(settings.second_chance_cpu)
+        self._returners = {host.packed for host in context.hosts if host not in context.muxes}
         self.mtus.keep(context.hosts)
 
     def handle(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         """Handle one frame. Return what to send. ``target`` is the backend that the data path chose, or -1."""
         if verdict == Verdict.NO_BACKEND:
             return self._reject(frame, now)
+        if verdict == Verdict.PROTOCOL and source_bytes(frame) in self._returners and not self._returns.is_left(now):
+            return self._dropped("returned_over_cpu")  # before anything that takes time
         packet = read_frame(frame)
         if packet is None or not (packet.destination in self.context.vips or packet.destination in self.own):
             return []
@@ -151,6 +154,10 @@ class MuxSlowPath:
         sent = self._second_chance(packet)
         self._returns.spend(self.cpu_s() - begun_s)
         return sent
+
+    def spend(self, seconds: float) -> None:
+        """Charge CPU time to the budget of returned packets: that of sending one to the next candidate."""
+        self._returns.spend(seconds)
 
     def _second_chance(self, outer: Packet) -> list[Sent]:
         """Send the packet to the next candidate. If no candidate is left, send the client a reset."""

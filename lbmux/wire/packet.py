@@ -32,6 +32,8 @@ from lbmux.wire.internet_checksum import with_checksum, with_header_checksum
 from lbmux.wire.numbers import (
     AUTHENTICATION,
     DF,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
     ETHERTYPES,
     EXTENSIONS,
     FRAGMENT_HEADER,
@@ -110,6 +112,17 @@ def read_frame(frame: bytes) -> Packet | None:
         at += TAG_BYTES
     packet = read_ip(frame[at:], link=frame[:at])
     return packet if packet is not None and ETHERTYPES[packet.version] == ethertype(packet.link) else None
+
+
+def source_bytes(frame: bytes) -> bytes:
+    """Return the source address of the packet in an untagged frame, 4 or 16 bytes, without parsing the packet.
+
+    Return no bytes for another frame.
+    """
+    kind = ethertype(frame[:ETHERNET_BYTES])
+    if kind == ETHERTYPE_IPV4:
+        return frame[ETHERNET_BYTES + 12 : ETHERNET_BYTES + 16]
+    return frame[ETHERNET_BYTES + 8 : ETHERNET_BYTES + 24] if kind == ETHERTYPE_IPV6 else b""
 
 
 def read_ip(data: bytes, *, truncated: bool = False, link: bytes = b"") -> Packet | None:

@@ -25,6 +25,7 @@ from lbmux.wire.packet import (
     read_frame,
     read_ip,
     reversed_link,
+    source_bytes,
     tcp_header,
     transport_packet,
     udp_header,
@@ -41,6 +42,15 @@ def test_tcp(family: int) -> None:
     assert str(packet.destination) == (VIP if family == 4 else VIP6)
     assert (packet.protocol, packet.ports, packet.hops, packet.is_fragment) == (6, (40000, 80), 64, False)
     assert packet.payload[-100:] == bytes(100)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_source_without_parsing(family: int) -> None:
+    frame = bytes(Ether(**ETHER) / ip(family) / segment())
+    packet = read_frame(frame)
+    assert packet is not None and source_bytes(frame) == packet.source.packed
+    assert source_bytes(bytes(Ether(**ETHER) / Dot1Q(vlan=5) / ip(family) / segment())) == b""
+    assert source_bytes(b"") == source_bytes(bytes(Ether(**ETHER) / ARP())) == b""
 
 
 def test_link_padding_is_not_part_of_the_packet() -> None:
