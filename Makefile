@@ -12,8 +12,8 @@ READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --versio
 demo: setup
 	@$(VENV)/lbmux lab demo
 
-# Two at a time, but for those who measure how soon routers and connections notice something: these one by one.
-ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_board_stalls.py
+# Two at a time, but for those that measure how soon something is noticed, or that load the whole machine.
+ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_board_stalls.py tests/lab/test_board_losses.py
 
 test: check
 	@$(VENV)/python -m tests.warm_cache
