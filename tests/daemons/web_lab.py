@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -39,7 +40,8 @@ def web(**health: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def server(lab: Lab, n: int) -> Iterator[None]:
-    """On a host: says its number, then echoes."""
+    """On a host: says its number, then echoes. No connection outlives it: the next agent would find its socket."""
+    accepted: list[socket.socket] = []
 
     def listen() -> socket.socket:
         return socket.create_server((DIPS[4].format(n), SERVER["tcp"]))
@@ -53,7 +55,8 @@ def server(lab: Lab, n: int) -> Iterator[None]:
     def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
-                threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+                accepted.append(listener.accept()[0])
+                threading.Thread(target=echo, args=(accepted[-1],), daemon=True).start()
 
     listener = lab.inside(f"host{n}", listen)
     threading.Thread(target=accept, daemon=True).start()
@@ -62,6 +65,10 @@ def server(lab: Lab, n: int) -> Iterator[None]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)  # close alone would leave it listening while accept waits
         listener.close()
+        for connection in accepted:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
