@@ -110,9 +110,13 @@ def select(context, service, packet):
 
 @step
 def slot_pair(context, service, packet):
-    """Return (backend, base) of the packet's Maglev slot, or (-1, -1). They differ if the slot has changed."""
+    """Return (backend, base) of the packet's Maglev slot, or (-1, -1). They differ if the slot has changed.
+
+    A service that has lost its table, because no backend takes new flows, may still have flows by its former one.
+    """
     if service.size == 0:
-        return int64(-1), int64(-1)
+        has_former = service.former != NONE and service.tracking != TRACK_ALL  # else those flows have entries
+        return int64(-1), int64(FORMER_TABLE) if has_former else int64(-1)
     return pair_at(context, service.slots, service.size, slot_hash(service, packet))
 
 
@@ -247,7 +251,7 @@ def not_in_own_table(context, worker, hashed, packet, index, service, now):
     Another worker may have the flow of a changed slot, since a flow may change its worker (its CPU) at any time.
     """
     target, base = slot_pair(context, service, packet)
-    if target == base:
+    if target == base or (target < 0 and base_of(context, service, packet, base) < 0):
         return target
     if (packet.flags & SYN) == 0:
         before = in_other_tables(context, worker, hashed, packet, index, service, now)

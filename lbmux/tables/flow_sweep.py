@@ -43,11 +43,10 @@ def sweep(mux: MuxTables, now: int) -> None:
     A slot gets exceptions in one sweep and is steady in the next one at the earliest: an entry that the data path makes
     by the slot's base at this moment is found then.
     """
-    if not mux.is_marked():
-        return
-    mux.end_exceptions(deviating(mux.tables, now))
+    if mux.slots.has_exceptions():
+        mux.slots.end_exceptions(deviating(mux.tables, now))
+        drop_needless(mux.tables)
     mux.settle(now)
-    drop_needless(mux.tables)
 
 
 def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:

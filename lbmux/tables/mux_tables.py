@@ -4,7 +4,7 @@
 result into the inactive copies and then switches.  Rows keep their owners, so the flow table stays valid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -19,11 +19,9 @@ from lbmux.datapath.tables import (
     BACKEND,
     DRAINING,
     ENTROPY,
-    FORMER_TABLE,
     GONE,
     HASH_DESTINATION,
     HASH_SOURCE,
-    NO_BACKEND_ROW,
     NONE,
     OUTER_IPV6,
     SERVICE,
@@ -44,6 +42,7 @@ from lbmux.tables.access_lists import Network, access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
 from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.slot_allocation import Range, allocate
+from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
@@ -66,10 +65,6 @@ HASHED = {
 TRACKING = {"changed": TRACK_CHANGED, "all": TRACK_ALL, "none": TRACK_NONE}
 ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
 """What a backend's row has from its next hop."""
-
-
-Mark = tuple[int, NDArray[np.uint32]]
-"""When slots began to change, in ticks, and their numbers in the service's table."""
 
 
 def ticks(seconds: float) -> int:
@@ -127,9 +122,11 @@ class Plan:
     slots: list[tuple[int, slot_pairs.Pairs]] = field(default_factory=list)
     backends: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)  # row: (identity, contents)
     identities: dict[int, int] = field(default_factory=dict)  # service row: identity
-    tables: dict[int, tuple[Any, Range]] = field(default_factory=dict)  # service row: (what its table is of, where)
-    former: dict[int, Range] = field(default_factory=dict)  # service row: its table before a change of size
-    marks: dict[int, NDArray[np.uint32]] = field(default_factory=dict)  # service row: slots that begin to change
+    contents: dict[int, Any] = field(default_factory=dict)  # service row: what its Maglev table is built of
+    places: dict[int, Range] = field(default_factory=dict)  # service row: where its Maglev table lies
+    former: dict[int, Range] = field(default_factory=dict)  # service row: the former table, which has bases
+    began: dict[int, NDArray[np.uint32]] = field(default_factory=dict)  # service row: slots that begin to change
+    removed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # by row of backends
     rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)  # where, rows of an access list
     lists: dict[int, Range] = field(default_factory=dict)  # service row: where its access list lies
     rows: dict[tuple[str, str], int] = field(default_factory=dict)  # (service, backend) names: row
@@ -144,77 +141,27 @@ class MuxTables:
         ``clock``: the clock by which packets are forwarded, in ticks; by default the machine's.
         """
         self.tables, self._clock = tables, clock
+        self.slots = SlotStates(tables, clock)
         self.local = {address.version: address for address in reversed(local)}
         self.config: Config | None = None
         self.rows: dict[tuple[str, str], int] = {}
-        self._built: dict[int, tuple[Any, Range]] = {}
+        self._contents: dict[int, Any] = {}
+        """What the Maglev table of each service row was built of; None or missing if unknown."""
         self._hops: dict[Address, NextHop | None] = {}
         self._freed: list[Range] = []
-        self._former: dict[int, Range] = {}
-        self._marks: dict[int, list[Mark]] = {}
-        self._lists: dict[int, Range] = {}
-        self._adopt()
-
-    def _adopt(self) -> None:
-        """Tables that were in force before: where their Maglev tables lie is not to be written to."""
-        for row, service in enumerate(self.tables.services[self.tables.active]):
-            if service["size"]:
-                self._built[row] = (None, (int(service["slots"]), int(service["size"])))
-                if service["former"] != NONE:
-                    self._former[row] = (int(service["former"]), int(service["former_size"]))
-                slots = slot_pairs.changing(self.pairs(row))
-                self._marks[row] = [(self._clock(), slots)] if len(slots) else []
-            if service["rule_count"]:
-                self._lists[row] = (int(service["rules"]), int(service["rule_count"]))
-
-    def pairs(self, index: int) -> slot_pairs.Pairs:
-        """Return a view of the slots in force of the service in that row."""
-        at, size = self._built[index][1] if index in self._built else (0, 0)
-        return self.tables.slots[at : at + size]
+        self._lists = {
+            row: (int(service["rules"]), int(service["rule_count"]))
+            for row, service in enumerate(tables.services[tables.active])
+            if service["rule_count"]
+        }
 
     def settle(self, now: int) -> None:
-        """Give exceptions to slots that have been changing for their service's idle time. ``now`` is in ticks.
-
-        Every flow without an entry began before its slot changed, and would have been idle for too long by now.
-        """
-        for index, marks in self._marks.items():
-            limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
-            over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
-            if not over:
-                continue
-            marks[:] = marks[len(over) :]
-            later = np.concatenate([slots for _, slots in marks]) if marks else np.empty(0, np.uint32)
-            due = np.setdiff1d(np.concatenate([slots for _, slots in over]), later)
-            slot_pairs.settle(self.pairs(index), due)
-            self._drop_former(index)
-
-    def _drop_former(self, index: int) -> None:
-        if index in self._former and not np.any(self.pairs(index)["base"] == FORMER_TABLE):
-            self.tables.services[self.tables.active, index]["former"] = NONE
-            self._freed.append(self._former.pop(index))
-
-    def end_exceptions(self, deviates: NDArray[np.bool_]) -> int:
-        """Make slots steady that have exceptions without an entry. Return the number of slots that are still marked.
-
-        ``deviates``: for each slot of the region, whether an entry names another backend (tables.flow_sweep).
-        """
-        left = 0
-        for index, (_, (at, size)) in self._built.items():
-            slot_pairs.end_exceptions(self.pairs(index), deviates[at : at + size])
-            left += int(np.count_nonzero(slot_pairs.is_marked(self.pairs(index))))
-        return left
+        """See SlotStates.settle."""
+        self._freed += self.slots.settle(now)
 
     def forget_changes(self) -> None:
-        """Make every slot steady: no flow has begun yet that a change of the tables could have moved."""
-        for index in self._built:
-            pairs = self.pairs(index)
-            pairs["base"] = pairs["backend"]
-            self._marks[index] = []
-            self._drop_former(index)
-
-    def is_marked(self) -> bool:
-        """Return whether any slot is not steady."""
-        return any(bool(slot_pairs.is_marked(self.pairs(index)).any()) for index in self._built)
+        """See SlotStates.forget_changes."""
+        self._freed += self.slots.forget_changes()
 
     def plan(self, config: Config) -> Plan:
         """Compute what to write for ``config``, without changes; raise TableError if it does not fit."""
@@ -251,6 +198,7 @@ class MuxTables:
             plan.rows[service.name, backend.name] = row
             kind = kind_of(config, service, backend)
             plan.backends[row] = (value, self._backend(row, value, service_row, backend, kind, config.tunnel.sources))
+        plan.removed = self._removed(plan.backends)
         for value, service in services.items():
             self._plan_service(plan, service_rows[value], service)
         return plan
@@ -273,59 +221,40 @@ class MuxTables:
     def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
         """Return the range for the service's Maglev table."""
         live = [(b.name, b.weight, plan.rows[service.name, b.name]) for b in service.backends if b.weight]
-        what, built = (tuple(sorted(live)), plan.config.maglev.size), self._built.get(index)
-        place = (0, 0)
-        if live and built is not None and built[0] == what:
-            place = built[1]
+        contents, place = (tuple(sorted(live)), plan.config.maglev.size), NO_TABLE
+        if live and self._contents.get(index) == contents:
+            place = self.slots.places[index]
         elif live:
             names, weights, rows = zip(*live, strict=True)
             table = np.array(rows, np.uint16)[maglev.build(names, weights, plan.config.maglev.size)]
             place = (self._gap(plan, len(table)), len(table))
-            plan.slots.append((place[0], self._pairs_after(plan, index, table)))
-        plan.tables[index] = (what, place)
-        self._plan_former(plan, index, built[1] if built is not None else (0, 0), place)
-        return place
-
-    def _pairs_after(self, plan: Plan, index: int, table: NDArray[np.uint16]) -> slot_pairs.Pairs:
-        """Return the pairs of a service's new table, and note in the plan which slots begin to change."""
-        before = self.pairs(index)
-        if not len(before):
-            return slot_pairs.steady(table)
-        if len(before) != len(table):
-            pairs = slot_pairs.resized(table)
-            plan.marks[index] = np.arange(len(table), dtype=np.uint32)
-            return pairs
-        pairs = slot_pairs.changed(before, table, self._removed(plan))
-        plan.marks[index] = slot_pairs.began(before, pairs)
-        return pairs
-
-    def _removed(self, plan: Plan) -> NDArray[np.bool_]:
-        """Return for each row of backends whether its present backend is not in the plan."""
-        identities = self.tables.backend_identities
-        kept = [row for row, (value, _) in plan.backends.items() if int(identities[row]) == value]
-        removed = np.ones(len(self.tables.backends), np.bool_)
-        removed[kept] = False
-        return removed
-
-    def _plan_former(self, plan: Plan, index: int, before: Range, place: Range) -> None:
-        """Keep the table before a change of size as long as slots have their bases there."""
-        former = self._former.get(index)
-        if former is None and place[1] and before[1] and before[1] != place[1]:
-            former = before
+            pairs, plan.began[index] = self.slots.changed_to(index, table, plan.removed)
+            plan.slots.append((place[0], pairs))
+        plan.contents[index], plan.places[index] = contents, place
+        former = self.slots.former_of(index, place)
         if former is not None and not self._taken(plan, former):
             plan.former[index] = former
+        return place
+
+    def _removed(self, backends: Mapping[int, tuple[int, Any]]) -> NDArray[np.bool_]:
+        """Return for each row of backends whether its present backend is not among those of a plan."""
+        identities = self.tables.backend_identities
+        removed = np.ones(len(self.tables.backends), np.bool_)
+        removed[[row for row, (value, _) in backends.items() if int(identities[row]) == value]] = False
+        return removed
 
     def _changed(self, plan: Plan, index: int) -> int:
         """Return when the service's table last changed, in ticks."""
-        if len(plan.marks.get(index, ())):
+        is_lost = plan.places[index] == NO_TABLE and self.slots.places.get(index, NO_TABLE) != NO_TABLE
+        if is_lost or len(plan.began.get(index, ())):
             return changed_at(self._clock())
         return int(self.tables.services[self.tables.active, index]["changed"])
 
     def _gap(self, plan: Plan, size: int) -> int:
         """Return the first slot of a free range; if space is short, former tables are given up."""
-        taken = [at for _, at in (*self._built.values(), *plan.tables.values())] + self._freed
+        taken = [*self.slots.places.values(), *plan.places.values(), *self._freed]
         try:
-            return allocate(self.tables.sizes.slots, [*taken, *self._former.values()], size)
+            return allocate(self.tables.sizes.slots, [*taken, *self.slots.former.values()], size)
         except TableError:
             return allocate(self.tables.sizes.slots, taken, size)
 
@@ -380,13 +309,14 @@ class MuxTables:
     def commit(self, plan: Plan) -> None:
         """Put a plan in force.  Nothing that a packet may be reading is written before the switch."""
         tables, row = self.tables, self.tables.settings[0]
-        for at, table in plan.slots:
-            tables.slots[at : at + len(table)] = table
+        words = tables.slots.view(np.uint32)  # a copy by words is many times as fast as one by fields
+        for at, pairs in plan.slots:
+            words[at : at + len(pairs)] = pairs.view(np.uint32)
         for at, rules in plan.rules:
             tables.rules[at : at + len(rules)] = rules
         for index, (value, contents) in plan.backends.items():
             if int(tables.backend_identities[index]) not in (0, value):
-                self._forget_base(index)
+                self.slots.forget_row(int(tables.backends[index]["service"]), index)
             tables.backends[index], tables.backend_identities[index] = contents, value
         for index, value in plan.identities.items():
             tables.service_identities[index] = value
@@ -397,7 +327,7 @@ class MuxTables:
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["longest_idle"] = max((ticks(s.idle_s) for s in plan.config.services), default=0)
-        in_force = bool(self._built)  # else there is no flow yet that a change could have moved
+        in_force = bool(self.slots.places)  # else there is no flow yet that a change could have moved
         now = self._clock()
         row["tables_changed"] = changed_at(now) if in_force else (now - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
         tunnel = plan.config.tunnel
@@ -406,31 +336,11 @@ class MuxTables:
         row["active"] = other
         gone = np.setdiff1d(np.flatnonzero(tables.backends["state"] != GONE), list(plan.backends))
         tables.backends["state"][gone] = GONE
-        kept = {place for _, place in plan.tables.values()} | set(plan.former.values())
-        left = {place for _, place in self._built.values()} | set(self._former.values())
-        self._freed = list(left - kept)
-        self._former, self._lists = plan.former, plan.lists
-        self._note_marks(plan)
-        self._built, self.config, self.rows = plan.tables, plan.config, plan.rows
-
-    def _forget_base(self, row: int) -> None:
-        """Have no slot name a backend's row as its base before another backend gets the row."""
-        service = int(self.tables.backends[row]["service"])
-        slot_pairs.forget_row(self.pairs(service), row)
-        at, size = self._former.get(service, (0, 0))
-        former = self.tables.slots[at : at + size]
-        former["backend"][former["backend"] == row] = NO_BACKEND_ROW
-        slot_pairs.forget_row(former, row)
-
-    def _note_marks(self, plan: Plan) -> None:
-        """Record when which slots began to change. A table of another size has none of the former one's marks."""
-        now, marks = self._clock(), dict[int, list[Mark]]()
-        for index, (_, place) in plan.tables.items():
-            before = self._built[index][1][1] if index in self._built else 0
-            marks[index] = self._marks.get(index, []) if before == place[1] else []
-            if len(plan.marks.get(index, ())):
-                marks[index] = [*marks[index], (now, plan.marks[index])]
-        self._marks = marks
+        left = {*self.slots.places.values(), *self.slots.former.values()}
+        self._freed = list(left - {*plan.places.values(), *plan.former.values()})
+        self.slots.commit(plan.places, plan.former, plan.began)
+        self._contents, self._lists = plan.contents, plan.lists
+        self.config, self.rows = plan.config, plan.rows
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
         """Set the next hop for packets to a host; None: its MAC address is not known."""

@@ -33,20 +33,29 @@ def resized(table: NDArray[np.uint16]) -> Pairs:
     return pairs
 
 
+def with_exceptions(table: NDArray[np.uint16]) -> Pairs:
+    """Return the pairs of a table that may have flows at other backends, all of which have entries."""
+    pairs = steady(table)
+    pairs["base"] = NO_BASE
+    return pairs
+
+
 def changed(before: Pairs, table: NDArray[np.uint16], removed: NDArray[np.bool_]) -> Pairs:
     """Return the pairs of a table that follows another of its size.
 
     ``removed``: for each row of backends, whether its backend goes away with this change. Its flows end with it, so no
     slot needs it as a base.
     """
-    pairs, was, base = steady(table), before["backend"], before["base"]
-    is_changing, differs = _is_changing(before), was != table
-    pairs["base"] = np.where(is_changing, base, np.where(differs, was, np.where(base == NO_BASE, base, table)))
-    pairs["base"][is_changing & (base == table)] = NO_BASE
-    named = pairs["base"] < len(removed)
-    lost = named & removed[np.where(named, pairs["base"], 0)] & (pairs["base"] != table)
-    was_steady = base == was
-    pairs["base"][lost] = np.where(was_steady, table, NO_BASE)[lost]
+    pairs = steady(table)
+    pairs["base"] = before["base"]
+    moved = np.flatnonzero(before["backend"] != table)  # few as a rule: the rest costs little
+    base = np.where(_is_changing(before[moved]), before["base"][moved], before["backend"][moved])
+    pairs["base"][moved] = np.where(base == table[moved], NO_BASE, base)
+    named = changing(pairs)
+    named = named[pairs["base"][named] != FORMER_TABLE]
+    lost = named[removed[pairs["base"][named]]]
+    was_steady = before["base"][lost] == before["backend"][lost]
+    pairs["base"][lost] = np.where(was_steady, table[lost], NO_BASE)
     return pairs
 
 

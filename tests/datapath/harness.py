@@ -158,6 +158,10 @@ class Machine:
                 row["quic_rotation"], row["quic_bytes"] = rotation, size
                 names += [ServerId(identifier, index, backend) for identifier, backend in servers.items()]
             at += len(service.slots)
+            if service.former:
+                tables.slots[at : at + len(service.former)] = [*service.former]
+                row["former"], row["former_size"] = at, len(service.former)
+                at += len(service.former)
             names.append(Name(VIP, ip_address(service.vip), service.port, service.protocol, index))
         tables.settings[0]["any_port"] = any(service.port == 0 for service in services)
         self._name(names)

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.mux import SYN_GRACE
+from lbmux.datapath.tables import FORMER_TABLE, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.wire.numbers import SYN
 from tests.datapath import plain_packet as packets
@@ -36,6 +37,8 @@ class Service:
     tracking: str = "all"
     bases: tuple[int, ...] = ()
     """Each slot's base; empty where all are steady."""
+    former: tuple[tuple[int, int], ...] = ()
+    """The slots of the former table, with their bases."""
     changed: int = 0
     """When the slots last changed, in ticks."""
 
@@ -176,13 +179,18 @@ class PlainMux:
     def _slot(self, packet: packets.Packet, service: Service) -> tuple[int, int]:
         """(the backend that stands in the packet's slot, its base), or (-1, -1)."""
         if not service.slots:
-            return -1, -1
+            return -1, FORMER_TABLE if service.former and service.tracking != "all" else -1
         slot = self._hashed(packet, service) * len(service.slots) >> 32
         return service.slots[slot], service.bases[slot] if service.bases else service.slots[slot]
 
     def _without_entry(self, packet: packets.Packet, service: Service, current: int, base: int, now: int) -> int:
         is_syn, is_tcp = bool(packet.flags & SYN), packet.protocol == packets.TCP
-        if current == base or not 0 <= base < len(self.backends) or not self.backends[base].state:
+        if current == base:
+            return current
+        if base == FORMER_TABLE and service.former:
+            backend, base = service.former[self._hashed(packet, service) * len(service.former) >> 32]
+            base = backend if base in (NO_BASE, FORMER_TABLE) else base
+        if not 0 <= base < len(self.backends) or not self.backends[base].state:
             return current
         if service.tracking == "all":
             is_new = is_syn or not is_tcp

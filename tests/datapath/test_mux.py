@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.tables import LOOKUPS, NO_BASE
+from lbmux.datapath.tables import FORMER_TABLE, LOOKUPS, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath.craft import Craft, Stream, tag
 from tests.datapath.harness import Frames, Machine
@@ -35,6 +35,7 @@ def services() -> list[Service]:
         half_changed(Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), 0xFFFFFFFF)),
         Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7, rate=3, rejects=True),
         Service(EMPTY, TCP, 80, (), IDLE, rejects=True),
+        half_changed(Service(EMPTY, TCP, 443, (), IDLE, seed=3)),
         Service(WEB6, TCP, 80, tuple(pick.choices(range(9), k=251)), IDLE, seed=1),
         Service(DNS6, UDP, 53, tuple(pick.choices(range(9), k=31)), IDLE, hashed=frozenset({"source"})),
         half_changed(
@@ -49,10 +50,11 @@ def services() -> list[Service]:
 
 
 def half_changed(service: Service) -> Service:
-    """Track changed slots only: a third is steady, a third is changing, and a third has exceptions."""
+    """Track changed slots only: some are steady, some are changing, some have exceptions, some had another size."""
     pick = random.Random(9)
-    bases = tuple(pick.choice((backend, pick.randrange(9), NO_BASE)) for backend in service.slots)
-    return replace(service, tracking="changed", bases=bases, changed=200)
+    bases = tuple(pick.choice((backend, pick.randrange(9), NO_BASE, FORMER_TABLE)) for backend in service.slots)
+    former = tuple((pick.randrange(9), pick.choice((pick.randrange(9), NO_BASE))) for _ in range(31))
+    return replace(service, tracking="changed", bases=bases, former=former, changed=200)
 
 
 PORTS = frozenset({"source_port", "destination_port"})

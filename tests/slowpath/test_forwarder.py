@@ -242,10 +242,10 @@ def test_a_connection_that_is_found_elsewhere_marks_its_steady_slot(family: int)
     other = mux.forwarder.candidates(one, 9).rest[0]
     assert [target for _, target, _ in mux.forward(frame)] == [owner]
     mux.forwarder.assign(one, other)
-    assert mux.control.is_marked()
+    assert mux.control.slots.is_marked()
     assert [target for _, target, _ in mux.forward(frame, frame)] == [other, other]
     mux.forwarder.assign(flow(family, 40001), mux.forwarder.owner(flow(family, 40001)) or 0)
-    assert sum(len(np.flatnonzero(is_marked(mux.control.pairs(row)))) for row in range(4)) == 1
+    assert sum(len(np.flatnonzero(is_marked(mux.control.slots.pairs(row)))) for row in range(4)) == 1
 
 
 @FAMILIES

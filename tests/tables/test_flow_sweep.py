@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lbmux.config.models import Config
 from lbmux.datapath.tables import NO_BASE
 from lbmux.tables import flow_sweep, live_flows, slot_pairs
 from lbmux.tables.mux_tables import sizes_for
@@ -39,6 +40,13 @@ def tracked(*numbers: int, weights: dict[int, int] | None = None, flows: str = "
     for one in given["backends"]:
         one["weight"] = (weights or {}).get(int(one["name"][1:]), 1)
     return config(given)
+
+
+def draining(given: Config) -> Config:
+    """All backends without weight, as overrides may have it."""
+    (service,) = given.services
+    backends = tuple(one.model_copy(update={"weight": 0}) for one in service.backends)
+    return given.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
 
 
 def sweep(mux: Mux, now: int) -> None:
@@ -88,16 +96,16 @@ def test_slots_are_steady_again_after_one_idle_time(clock: Clock) -> None:
     mux.load(tracked(1, 2, 3))
     mux.send(range(300), clock.now)
     sweep(mux, clock.now + IDLE_TICKS // 2)
-    assert slot_pairs.changing(mux.control.pairs(0)).size
+    assert slot_pairs.changing(mux.control.slots.pairs(0)).size
     alive = mux.send(range(20), clock.now + IDLE_TICKS // 2)
     for _ in range(2):
         sweep(mux, clock.now + IDLE_TICKS + 1)
-    pairs = mux.control.pairs(0)
+    pairs = mux.control.slots.pairs(0)
     assert set(pairs["base"][slot_pairs.is_marked(pairs)].tolist()) == {NO_BASE}
     assert mux.send(range(20), clock.now + IDLE_TICKS + 2) == alive
     for _ in range(2):
         sweep(mux, clock.now + 3 * IDLE_TICKS)
-    assert not slot_pairs.is_marked(mux.control.pairs(0)).any()
+    assert not slot_pairs.is_marked(mux.control.slots.pairs(0)).any()
     assert entries(mux) == 0
 
 
@@ -119,7 +127,7 @@ def test_changes_before_the_first_packet_leave_every_slot_steady(clock: Clock) -
     given = tracked(1, 2, 3, 4)
     mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
     mux.control.forget_changes()
-    assert not mux.control.is_marked()
+    assert not mux.control.slots.is_marked()
     assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF
 
 
@@ -130,6 +138,34 @@ def test_a_drained_backend_has_flows_until_its_slots_are_settled(clock: Clock) -
     assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == set()
     sweep(mux, clock.now + IDLE_TICKS + 1)
     assert live_flows.without_flows(Snapshot.of_mux(mux.control), [("web", "h3")]) == {("web", "h3")}
+
+
+def test_connections_outlive_the_table_when_the_last_backend_drains(clock: Clock) -> None:
+    """The former table says where they are; new ones find no backend."""
+    mux = Mux(tracked(1, 2))
+    before = mux.send(range(100), clock.now, flags=SYN)
+    mux.load(draining(tracked(1, 2)))
+    clock.now += 5000
+    assert mux.send(range(100), clock.now) == before
+    assert mux.send(range(100, 200), clock.now, flags=SYN) == [-1] * 100
+    mux.load(tracked(1, 2, 3))
+    assert mux.send(range(100), clock.now + 1) == before
+    assert mux.control.slots.former
+
+
+def test_a_table_that_comes_back_late_is_steady_one_idle_time_later(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    before = mux.send(range(100), clock.now, flags=SYN)
+    mux.load(draining(tracked(1, 2)))
+    for is_drained in (True, False):
+        for _ in range(5):
+            clock.now += 250_000
+            assert mux.send(range(100), clock.now) == before
+            sweep(mux, clock.now)
+        assert bool(mux.control.slots.former) == is_drained
+        mux.load(tracked(1, 2, 3, 4))
+    assert mux.send(range(100), clock.now) == before
+    assert 0 < entries(mux) < 100
 
 
 @pytest.mark.parametrize("flows", ["all", "changed"])
@@ -169,7 +205,7 @@ def test_a_process_that_adopts_the_tables_adopts_the_bases(clock: Clock) -> None
     mux.load(tracked(1, 2, 3, 4))
     assert mux.send(range(300), clock.now) == before
     sweep(mux, clock.now + 2 * IDLE_TICKS)
-    assert not slot_pairs.changing(mux.control.pairs(0)).size
+    assert not slot_pairs.changing(mux.control.slots.pairs(0)).size
 
 
 @dataclass
@@ -222,6 +258,6 @@ def test_no_connection_moves_over_random_changes_and_sweeps(clock: Clock, seed: 
             mux.load(tracked(*numbers, weights={number: pick.choice((0, 1, 2, 5))}))
         flows.turn(clock.now, set(numbers))
         sweep(mux, clock.now)
-        marked = max(marked, int(slot_pairs.is_marked(mux.control.pairs(0)).sum()))
+        marked = max(marked, int(slot_pairs.is_marked(mux.control.slots.pairs(0)).sum()))
     assert flows.packets > 1000 and marked > 50
     assert flows.moved == 0

@@ -146,7 +146,7 @@ def bases(mux: Mux) -> Counter[tuple[int, int | str]]:
     """Count the slots by the numbers of their backend and their base."""
     number = {row: int(name.removeprefix("h")) for (_, name), row in mux.control.rows.items()}
     special: dict[int, int | str] = {NO_BASE: "exceptions", FORMER_TABLE: "former"}
-    pairs = mux.control.pairs(0)
+    pairs = mux.control.slots.pairs(0)
     return Counter((number[backend], special.get(base) or number.get(base, "gone")) for backend, base in pairs.tolist())
 
 
@@ -156,14 +156,14 @@ def test_a_fresh_table_is_steady() -> None:
 
 def test_changed_slots_keep_the_first_backend_as_their_base() -> None:
     mux = Mux(config(web(1, 2)))
-    before = mux.control.pairs(0)["backend"].copy()
+    before = mux.control.slots.pairs(0)["backend"].copy()
     mux.load(config(web(1, 2, 3)))
-    assert (mux.control.pairs(0)["base"] == before).all()
+    assert (mux.control.slots.pairs(0)["base"] == before).all()
     mux.load(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4))))
-    assert (mux.control.pairs(0)["base"] == before).all(), "another service's change leaves them"
-    changed = mux.control.pairs(0)["backend"] != before
+    assert (mux.control.slots.pairs(0)["base"] == before).all(), "another service's change leaves them"
+    changed = mux.control.slots.pairs(0)["backend"] != before
     mux.load(config(web(1, 2, 3, 4)))
-    after = mux.control.pairs(0)
+    after = mux.control.slots.pairs(0)
     assert (
         after["base"][changed & (after["backend"] != before)] == before[changed & (after["backend"] != before)]
     ).all()
@@ -171,11 +171,11 @@ def test_changed_slots_keep_the_first_backend_as_their_base() -> None:
 
 def test_slots_that_get_their_base_back_have_exceptions() -> None:
     mux = Mux(config(web(1, 2)))
-    before = mux.control.pairs(0)["backend"].copy()
+    before = mux.control.slots.pairs(0)["backend"].copy()
     mux.load(config(web(1, 2, 3)))
-    changed = mux.control.pairs(0)["backend"] != before
+    changed = mux.control.slots.pairs(0)["backend"] != before
     mux.load(config(web(1, 2) | {"backends": [backend(1), backend(2), backend(3, weight=0)]}))
-    after = mux.control.pairs(0)
+    after = mux.control.slots.pairs(0)
     assert (after["backend"] == before).all()
     assert (after["base"] == np.where(changed, NO_BASE, before)).all()
 
@@ -191,7 +191,7 @@ def test_a_removed_backend_is_not_a_base() -> None:
 
 def test_after_a_change_of_size_the_former_table_has_the_bases() -> None:
     mux = Mux(config(web(1, 2)))
-    before = mux.control.pairs(0).copy()
+    before = mux.control.slots.pairs(0).copy()
     mux.load(config(web(1, 2, 3), maglev={"size": 509}))
     assert {base for _, base in bases(mux)} == {"former"}
     row = mux.tables.services[mux.tables.active, 0]

@@ -115,9 +115,9 @@ def test_slots_that_a_reload_has_changed_are_steady_again_in_a_long_capture() ->
     """By the capture's clock, as in a mux that runs for so long."""
     mux = ReplayMux(config(2), [LOCAL], HOP)
     mux.reload(config(3), 100 * SECOND_NS)
-    assert mux.control.is_marked()
+    assert mux.control.slots.is_marked()
     mux.forward(batch(500))
-    assert mux.control.is_marked()
+    assert mux.control.slots.is_marked()
     for second in (1500, 1510):
         mux.forward(batch(second))
-    assert not mux.control.is_marked()
+    assert not mux.control.slots.is_marked()

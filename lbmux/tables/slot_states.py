@@ -1,0 +1,144 @@
+"""The states of the slots in force at a mux: where its Maglev tables lie, which slots have changed, and since when.
+
+``changed_to`` and ``former_of`` plan and may run in a thread; the other methods write.  lbmux.tables.slot_pairs has the
+rule for one table, docs/flow-state.md explains it.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.datapath.tables import FORMER_TABLE, NO_BACKEND_ROW, NO_BASE, NONE
+from lbmux.tables import slot_pairs
+from lbmux.tables.slot_allocation import Range
+from lbmux.tables.slot_pairs import Pairs
+from lbmux.targets.regions import Tables
+
+Slots = NDArray[np.uint32]
+"""Numbers of slots in a service's table."""
+NO_TABLE: Range = (0, 0)
+
+
+class SlotStates:
+    """Services are named by the number of their row."""
+
+    def __init__(self, tables: Tables, clock: Callable[[], int]) -> None:
+        """``clock``: the clock by which packets are forwarded, in ticks."""
+        self.tables, self._clock = tables, clock
+        self.places: dict[int, Range] = {}
+        """Where the table of each service lies; NO_TABLE if no backend takes new flows."""
+        self.former: dict[int, Range] = {}
+        """Where the former table lies that has the bases of slots."""
+        self._marks: dict[int, list[tuple[int, Slots]]] = {}
+        """When slots began to change, in ticks, and which, oldest first."""
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over tables that were in force before; no slot has begun to change later than now."""
+        for index, service in enumerate(self.tables.services[self.tables.active]):
+            if service["former_size"] and service["former"] != NONE:
+                self.former[index] = (int(service["former"]), int(service["former_size"]))
+            if service["size"] or index in self.former:
+                self.places[index] = (int(service["slots"]), int(service["size"]))
+                self._marks[index] = [(self._clock(), slot_pairs.changing(self.pairs(index)))]
+
+    def pairs(self, index: int) -> Pairs:
+        """Return a view of a service's slots in force."""
+        at, size = self.places.get(index, NO_TABLE)
+        return self.tables.slots[at : at + size]
+
+    def changed_to(self, index: int, table: NDArray[np.uint16], removed: NDArray[np.bool_]) -> tuple[Pairs, Slots]:
+        """Return (the slots of a service's new table, those that begin to change with it).
+
+        ``removed``: for each row of backends, whether its backend goes away.
+        """
+        before, everything = self.pairs(index), np.arange(len(table), dtype=np.uint32)
+        if len(before) == len(table):
+            pairs = slot_pairs.changed(before, table, removed)
+            return pairs, slot_pairs.began(before, pairs)
+        if len(before) or index in self.former:
+            return slot_pairs.resized(table), everything
+        if index in self.places:  # it had no table, and there was no room for the former one
+            return slot_pairs.with_exceptions(table), everything[:0]
+        return slot_pairs.steady(table), everything[:0]
+
+    def former_of(self, index: int, place: Range) -> Range | None:
+        """Return the table that has the bases once a service's table lies at ``place``.
+
+        That is the table before the first change of size, or before there was none, until a table has settled.
+        """
+        before = self.places.get(index, NO_TABLE)
+        return self.former.get(index) or (before if before[1] and before[1] != place[1] else None)
+
+    def commit(self, places: Mapping[int, Range], former: Mapping[int, Range], began: Mapping[int, Slots]) -> None:
+        """Put planned tables in force.  A table of another size has none of the marks of the one before."""
+        now, marks = self._clock(), dict[int, list[tuple[int, Slots]]]()
+        for index, place in places.items():
+            same_size = self.places.get(index, NO_TABLE)[1] == place[1]
+            marks[index] = self._marks.get(index, []) if same_size else []
+            if len(began.get(index, ())):
+                marks[index] = [*marks[index], (now, began[index])]
+        self.places, self.former, self._marks = dict(places), dict(former), marks
+
+    def settle(self, now: int) -> list[Range]:
+        """Give exceptions to slots that have been changing for their service's idle time.  ``now`` is in ticks.
+
+        Every flow without an entry began before its slot changed, and would have been idle for too long by now.  Return
+        the ranges of former tables that are no longer needed.
+        """
+        freed = []
+        for index, marks in self._marks.items():
+            limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
+            over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
+            if over:
+                marks[:] = marks[len(over) :]
+                later = np.concatenate([np.empty(0, np.uint32), *(slots for _, slots in marks)])
+                due = np.setdiff1d(np.concatenate([slots for _, slots in over]), later)
+                slot_pairs.settle(self.pairs(index), due)
+                freed += self._drop_former(index)
+        return freed
+
+    def _drop_former(self, index: int) -> list[Range]:
+        pairs = self.pairs(index)
+        if index not in self.former or not len(pairs) or np.any(pairs["base"] == FORMER_TABLE):
+            return []
+        self.tables.services[self.tables.active, index]["former"] = NONE
+        return [self.former.pop(index)]
+
+    def end_exceptions(self, deviates: NDArray[np.bool_]) -> None:
+        """Make slots steady that have exceptions without an entry.
+
+        ``deviates``: for each slot of the region, whether an entry names another backend (tables.flow_sweep).
+        """
+        for index, (at, size) in self.places.items():
+            slot_pairs.end_exceptions(self.pairs(index), deviates[at : at + size])
+
+    def forget_changes(self) -> list[Range]:
+        """Make every slot steady: no flow has begun yet that a change could have moved.
+
+        Return the ranges of former tables that are no longer needed.
+        """
+        freed = []
+        for index in self.places:
+            pairs = self.pairs(index)
+            pairs["base"] = pairs["backend"]
+            self._marks[index] = []
+            freed += self._drop_former(index)
+        return freed
+
+    def forget_row(self, index: int, row: int) -> None:
+        """Have no slot of a service name a backend's row as its base, before another backend gets the row."""
+        slot_pairs.forget_row(self.pairs(index), row)
+        at, size = self.former.get(index, NO_TABLE)
+        former = self.tables.slots[at : at + size]
+        former["backend"][former["backend"] == row] = NO_BACKEND_ROW
+        slot_pairs.forget_row(former, row)
+
+    def is_marked(self) -> bool:
+        """Return whether any slot is not steady."""
+        return any(bool(slot_pairs.is_marked(self.pairs(index)).any()) for index in self.places)
+
+    def has_exceptions(self) -> bool:
+        """Return whether any slot has exceptions."""
+        return any(bool((self.pairs(index)["base"] == NO_BASE).any()) for index in self.places)
