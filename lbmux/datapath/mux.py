@@ -112,11 +112,11 @@ def select(context, service, packet):
 def slot_pair(context, service, packet):
     """Return (backend, base) of the packet's Maglev slot, or (-1, -1). They differ if the slot has changed.
 
-    A service that has lost its table, because no backend takes new flows, may still have flows by its former one.
+    A service that has lost its table, because no backend takes new flows, may still have flows: by its former table,
+    and once that has been given up, in entries.
     """
     if service.size == 0:
-        has_former = service.former != NONE and service.tracking != TRACK_ALL  # else those flows have entries
-        return int64(-1), int64(FORMER_TABLE) if has_former else int64(-1)
+        return int64(-1), int64(-1) if service.tracking == TRACK_ALL else int64(FORMER_TABLE)
     return pair_at(context, service.slots, service.size, slot_hash(service, packet))
 
 

@@ -146,15 +146,21 @@ def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[Back
 
 
 def _bases(tables: Tables) -> set[int]:
-    """Return the rows of backends that are the base of changing slots, in services that track changes only."""
+    """Return the rows of backends that may have flows without an entry, in services that track changes only.
+
+    They are the bases of changing slots.  Where no backend is left, they are all in the service's former table.
+    """
     found = set[int]()
     for service in tables.services[tables.active]:
-        if service["size"] and service["tracking"] == TRACK_CHANGED:
-            pairs = tables.slots[int(service["slots"]) :][: int(service["size"])]
-            former = tables.slots[:0]
-            if service["former"] != NONE:
-                former = tables.slots[int(service["former"]) :][: int(service["former_size"])]
-            found |= slot_pairs.bases(pairs, former)
+        if service["tracking"] != TRACK_CHANGED:
+            continue
+        former = tables.slots[:0]
+        if service["former"] != NONE:
+            former = tables.slots[int(service["former"]) :][: int(service["former_size"])]
+        if service["size"]:
+            found |= slot_pairs.bases(tables.slots[int(service["slots"]) :][: int(service["size"])], former)
+        else:
+            found |= slot_pairs.bases_of_table(former)
     return found
 
 

@@ -94,11 +94,14 @@ def is_marked(pairs: Pairs) -> NDArray[np.bool_]:
 
 def bases(pairs: Pairs, former: Pairs) -> set[int]:
     """Return the rows of backends that may have flows without an entry. ``former``: the table of another size."""
-    rows = np.unique(pairs["base"][_is_changing(pairs)])
-    if FORMER_TABLE in rows:
-        kept = np.where(_is_changing(former), former["base"], former["backend"])
-        rows = np.concatenate([rows, np.unique(kept)])
-    return set(rows.tolist()) - {FORMER_TABLE, NO_BASE}
+    rows = set[int](np.unique(pairs["base"][_is_changing(pairs)]).tolist())
+    return rows - {FORMER_TABLE, NO_BASE} | (bases_of_table(former) if FORMER_TABLE in rows else set())
+
+
+def bases_of_table(former: Pairs) -> set[int]:
+    """Return the rows of backends that a former table's flows without an entry have."""
+    rows = np.unique(np.where(_is_changing(former), former["base"], former["backend"]))
+    return set(rows.tolist()) - {FORMER_TABLE, NO_BASE, NO_BACKEND_ROW}
 
 
 def _is_changing(pairs: Pairs) -> NDArray[np.bool_]:

@@ -72,13 +72,17 @@ class SlotStates:
         return self.former.get(index) or (before if before[1] and before[1] != place[1] else None)
 
     def commit(self, places: Mapping[int, Range], former: Mapping[int, Range], began: Mapping[int, Slots]) -> None:
-        """Put planned tables in force.  A table of another size has none of the marks of the one before."""
+        """Put planned tables in force.  A table of another size has none of the marks of the one before.
+
+        A service that loses its table needs the former one for as long as a flow may be without an entry.
+        """
         now, marks = self._clock(), dict[int, list[tuple[int, Slots]]]()
         for index, place in places.items():
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
             marks[index] = self._marks.get(index, []) if same_size else []
-            if len(began.get(index, ())):
-                marks[index] = [*marks[index], (now, began[index])]
+            slots = began.get(index, np.empty(0, np.uint32))
+            if len(slots) or not (place[1] or same_size):
+                marks[index] = [*marks[index], (now, slots)]
         self.places, self.former, self._marks = dict(places), dict(former), marks
 
     def settle(self, now: int) -> list[Range]:
@@ -101,7 +105,7 @@ class SlotStates:
 
     def _drop_former(self, index: int) -> list[Range]:
         pairs = self.pairs(index)
-        if index not in self.former or not len(pairs) or np.any(pairs["base"] == FORMER_TABLE):
+        if index not in self.former or np.any(pairs["base"] == FORMER_TABLE):
             return []
         self.tables.services[self.tables.active, index]["former"] = NONE
         return [self.former.pop(index)]
