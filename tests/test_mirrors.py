@@ -127,6 +127,7 @@ ELSEWHERE = {
     "slowpath/candidates.py": "slowpath/test_second_chance.py",
     "slowpath/slow_path_flow.py": "slowpath/test_icmp_quotes.py",
     "tables/lost_flows.py": "daemons/test_challenge_ack.py",
+    "tables/slot_states.py": "tables/test_flow_sweep.py",
     "tables/snapshot.py": "tools/test_explain_agent.py",
     "tables/table_limits.py": "tables/test_mux_tables.py",
     "targets/bpf/address_filter.py": "daemons/test_host_forwarding.py",
