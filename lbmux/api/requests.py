@@ -100,9 +100,12 @@ class Reload(Request[answers.Reloaded], command="reload"):
 
 @dataclass(frozen=True)
 class Override(Request[answers.Overridden], command="override"):
-    """Drain, disable or remove a backend; None enables it.  Without ``service``, in all services that have it."""
+    """Drain, disable or remove a backend; None enables it.
 
-    backend: str
+    Without ``service``, in all services that have it; with null for ``backend``, all backends of the service.
+    """
+
+    backend: str | None
     override: Literal["drain", "disable", "remove"] | None = None
     service: str | None = None
 

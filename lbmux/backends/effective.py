@@ -16,12 +16,17 @@ def effective(
     down: Set[BackendKey],
     admin_states: Mapping[BackendKey, AdminState],
     cut_off: Collection[Address] = (),
+    kept: Collection[str] = (),
 ) -> Config:
     """Return ``config``, which includes overrides, without backends that get no traffic.
 
-    ``cut_off``: hosts that do not answer through the tunnel.
+    ``cut_off``: hosts that do not answer through the tunnel.  ``kept``: services that keep all backends, whatever
+    probes say (`below_watermarks`).
     """
-    services = tuple(_service(service, down | on_hosts(service, cut_off), admin_states) for service in config.services)
+    services = tuple(
+        _service(one, frozenset() if one.name in kept else down | on_hosts(one, cut_off), admin_states)
+        for one in config.services
+    )
     return config.model_copy(update={"services": services})
 
 
@@ -32,8 +37,28 @@ def on_hosts(service: Service, hosts: Collection[Address]) -> Set[BackendKey]:
     return {(service.name, backend.name) for backend in service.backends if backend.tunnel_to in hosts}
 
 
-def below_watermark(service: Service, down: Set[BackendKey], admin_states: Mapping[BackendKey, AdminState]) -> bool:
-    """Return whether the share of healthy backends is below the watermark, so that probe results are ignored.
+def below_watermarks(
+    config: Config,
+    down: Set[BackendKey],
+    admin_states: Mapping[BackendKey, AdminState],
+    cut_off: Collection[Address] = (),
+    before: Collection[str] = (),
+) -> frozenset[str]:
+    """Return the services that ignore probe results because too few backends are healthy.
+
+    ``before``: the result in force so far.  A service in it stays in it until its high watermark.
+    """
+    return frozenset(
+        one.name
+        for one in config.services
+        if below_watermark(one, down | on_hosts(one, cut_off), admin_states, one.name in before)
+    )
+
+
+def below_watermark(
+    service: Service, down: Set[BackendKey], admin_states: Mapping[BackendKey, AdminState], was_below: bool = False
+) -> bool:
+    """Return whether the share of healthy backends is below the low watermark, or, if it ``was_below``, the high one.
 
     Disabled backends and backends that are being removed do not count.
     """
@@ -41,15 +66,15 @@ def below_watermark(service: Service, down: Set[BackendKey], admin_states: Mappi
         return False
     counted = [b for b in service.backends if admin_states.get((service.name, b.name)) not in ("disable", "removing")]
     healthy = sum((service.name, b.name) not in down for b in counted)
-    return healthy < service.health.watermark * len(counted)
+    watermark = service.health.watermark
+    return healthy < (watermark.high if was_below else watermark.low) * len(counted)
 
 
 def _service(service: Service, down: Set[BackendKey], admin_states: Mapping[BackendKey, AdminState]) -> Service:
-    uses_probes = not below_watermark(service, down, admin_states)
     remaining: list[Backend] = []
     for backend in service.backends:
         key = service.name, backend.name
-        if admin_states.get(key) == "disable" or (uses_probes and key in down):
+        if admin_states.get(key) == "disable" or key in down:
             continue
         remaining.append(backend.model_copy(update={"weight": 0}) if admin_states.get(key) == "drain" else backend)
     backends = tuple(remaining)

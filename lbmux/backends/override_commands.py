@@ -42,8 +42,13 @@ class OverrideError(LbmuxError):
         return f"{self.what}: {self.reason}"
 
 
-def set_admin_state(admin_state: OverriddenState | None, backend: str, service: str | None, now: float) -> Change:
-    """Drain, disable, remove or (None) enable a backend, in one service or in all that have it."""
+def set_admin_state(
+    admin_state: OverriddenState | None, backend: str | None, service: str | None, now: float
+) -> Change:
+    """Drain, disable, remove or (None) enable a backend, in one service or in all that have it.
+
+    Without ``backend``, all backends that the service has.
+    """
     if admin_state not in (None, *get_args(OverriddenState)):
         raise OverrideError(str(admin_state), f"is not an override; use one of {', '.join(get_args(OverriddenState))}")
 
@@ -139,9 +144,16 @@ def _keys(config: Config) -> set[BackendKey]:
     return {(service.name, backend.name) for service in config.services for backend in service.backends}
 
 
-def _known(file: Config, overrides: Overrides, backend: str, service: str | None) -> list[BackendKey]:
-    """Return the keys of all backends of this name, in the file or added by command; raise UnknownBackendError."""
+def _known(file: Config, overrides: Overrides, backend: str | None, service: str | None) -> list[BackendKey]:
+    """Return the keys of all backends of this name, in the file or added by command; raise UnknownBackendError.
+
+    Without ``backend``, all backends of the service; raise OverrideError if there is none.
+    """
     both = (*file.services, *with_overrides(file, overrides).services)
+    if backend is None:
+        if found := {(one.name, known.name) for one in both if one.name == service for known in one.backends}:
+            return sorted(found)
+        raise OverrideError(str(service), "there is no such service with backends; see `lbmux show services`")
     services = both if service is None else [one for one in both if one.name == service]
     keys = {(one.name, backend) for one in services if any(known.name == backend for known in one.backends)}
     if not keys:

@@ -5,14 +5,14 @@ bring back a backend that is down.  With new tables, every backend is probed aga
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 from lbmux.addresses import Address
 from lbmux.backends import state_file
-from lbmux.backends.effective import below_watermark, effective, on_hosts
+from lbmux.backends.effective import below_watermarks, effective
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
 from lbmux.health.checker import Checker, ProbeState
@@ -33,6 +33,8 @@ class BackendTracker:
         """Hosts that do not answer through the tunnel, with the time since when in seconds since the epoch."""
         self._in_force: frozenset[BackendKey] | None = frozenset()
         """All backends of the previous configuration; None: those of adopted tables, which are not known."""
+        self._kept = frozenset[str]()
+        """Services that keep all backends: too few are healthy (`below_watermarks`)."""
 
     def configure(self, config: Config) -> None:
         """Track exactly the backends of ``config``; those that were tracked before keep their state.
@@ -71,7 +73,7 @@ class BackendTracker:
             [*key, checker.state, checker.reason, checker.since]
             for key, checker in self._checkers.items()
             if checker.was_probed
-        ]
+        ] + [[service] for service in sorted(self._kept)]
         if self._path is not None:
             state_file.write(self._path, lines, "after a restart, backends that are down will count as up at first")
 
@@ -80,6 +82,7 @@ class BackendTracker:
         self._in_force = None
         if self._path is not None:
             self._checkers = state_file.read(self._path, _checked, "backends that were down count as up at first")
+            self._kept = frozenset(state_file.read(self._path, _kept, "watermarks count from below"))
 
     @property
     def down(self) -> set[BackendKey]:
@@ -88,7 +91,9 @@ class BackendTracker:
     def effective(self, config: Config, overrides: Overrides) -> Config:
         probed = {service.name for service in config.services if service.health}
         down = {key for key in self.down if key[0] in probed}  # without probes, old results mean nothing
-        return effective(config, down | self._new(config), overrides.admin_states, self.cut_off)
+        down |= self._new(config)
+        self._kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept)
+        return effective(config, down, overrides.admin_states, self.cut_off, self._kept)
 
     def _new(self, config: Config) -> set[BackendKey]:
         """Return the backends that are to be probed and were not in force before."""
@@ -99,21 +104,21 @@ class BackendTracker:
 
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """Return the answer of the control socket; safe to call in a thread while probes run."""
-        return states(file, wanted, overrides, self._checkers.copy(), self.cut_off)
+        return states(file, wanted, overrides, self._checkers.copy(), self.cut_off, self._kept)
 
 
 def states(
     file: Config, wanted: Config, overrides: Overrides, checkers: Mapping[BackendKey, Checker],
-    cut_off: Mapping[Address, float] = MappingProxyType({}),
+    cut_off: Mapping[Address, float] = MappingProxyType({}), kept: Collection[str] = (),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return each backend's state, reason and time, also of backends without a row in the tables.
 
-    ``wanted``: the ``file`` with overrides.
+    ``wanted``: the ``file`` with overrides; ``kept``: the services that were below their watermark.
     """
-    down, admin_states, found = _down(checkers), overrides.admin_states, list[dict[str, Any]]()
+    found = list[dict[str, Any]]()
+    kept = below_watermarks(wanted, _down(checkers), overrides.admin_states, cut_off, kept)
     for service in wanted.services:
-        are_kept = below_watermark(service, down | on_hosts(service, cut_off), admin_states)
-        states = _of_service(service, overrides, checkers, are_kept, cut_off)
+        states = _of_service(service, overrides, checkers, service.name in kept, cut_off)
         found += [_line(wanted, service, *state) for state in states]
     there = {(line["service"], line["backend"]) for line in found}
     for service in file.services:
@@ -193,10 +198,17 @@ def _line(
 
 
 def _checked(lines: Any) -> dict[BackendKey, Checker]:
-    found = {(str(s), str(b)): Checker(1, 1, float(since), state, str(why)) for s, b, state, why, since in lines}
+    found = {
+        (str(s), str(b)): Checker(1, 1, float(since), state, str(why))
+        for s, b, state, why, since in (line for line in lines if len(line) > 1)
+    }
     if not all(checker.state in get_args(ProbeState) for checker in found.values()):
         raise ValueError("unknown state")
     return found
+
+
+def _kept(lines: Any) -> dict[str, bool]:
+    return {str(line[0]): True for line in lines if len(line) == 1}
 
 
 def _text(since: float | None) -> str | None:

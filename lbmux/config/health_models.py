@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from lbmux.config.field_types import Model, Port, Share
@@ -15,6 +15,31 @@ PROBE_PROTOCOLS: Mapping[ProbeKind, str] = {
 """The transport protocol of each probe kind that can go through the tunnel."""
 Count = Annotated[int, Field(strict=True, ge=1, le=100)]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[\x20-\x7e]+$")]
+
+
+class Watermark(Model):
+    """Shares of healthy backends between which the mux does not change its mind."""
+
+    low: Share
+    """If a smaller share of the service's backends seems healthy, all are kept."""
+    high: Share
+    """From this share on, backends that are down are taken out again; at least `low`."""
+
+    @field_validator("high")
+    @classmethod
+    def _not_below_low(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("low", value):
+            raise PydanticCustomError("high", "should be at least `low`")
+        return value
+
+
+def _both(value: object) -> object:
+    """Let a single number stand for both shares."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not 0 < value <= 1:
+        raise PydanticCustomError("watermark", "should be above 0 and at most 1")
+    return {"low": float(value), "high": float(value)}
 
 
 class Health(Model):
@@ -41,9 +66,9 @@ class Health(Model):
     """Consecutive failures before a backend that is up is down."""
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the interval by which each probe is moved at random, so that probes spread out."""
-    watermark: Share | None = None
+    watermark: Annotated[Watermark, BeforeValidator(_both, json_schema_input_type=Share | Watermark)] | None = None
     """If fewer than this share of the service's backends seem healthy, all are kept: the prober is probably at
-    fault."""
+    fault. With `{low: 0.3, high: 0.6}` they are kept from below 0.3 until 0.6 are healthy."""
     path: Annotated[Text, Field(pattern=r"^/[\x21-\x7e]*$")] = "/"
     """Path that http and https request."""
     host: Text | None = None

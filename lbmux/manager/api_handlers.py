@@ -207,9 +207,10 @@ def _change(body: api.OverrideRequest, now: float) -> Change:
         if body.service is None or body.added is None:
             raise OverrideError("add", "`service` and `added` are needed")
         return override_commands.add(body.service, body.added, now)
-    if body.backend is None:
+    if body.backend is None and (body.service is None or body.action == "weight"):
         raise OverrideError(body.action, "`backend` is needed")
     if body.action == "weight":
+        assert body.backend is not None
         return override_commands.set_weight(body.weight, body.backend, body.service, now)
     state = None if body.action == "enable" else body.action
     return override_commands.set_admin_state(state, body.backend, body.service, now)

@@ -70,7 +70,7 @@ class OverrideRequest(Model):
 
     action: Literal["drain", "disable", "remove", "enable", "weight", "add"]
     backend: Name | None = None
-    """The backend's name; null for `add`."""
+    """The backend's name; null for `add`, and for all backends of `service`."""
     service: Name | None = None
     """Only in this service; null: in all services that have the backend."""
     weight: int | None = None

@@ -1,6 +1,6 @@
 from typing import Any
 
-from lbmux.backends.effective import below_watermark, effective
+from lbmux.backends.effective import below_watermark, below_watermarks, effective
 from lbmux.backends.overrides import AdminState
 from lbmux.config.models import BackendKey, Config
 
@@ -13,7 +13,8 @@ def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
 
 def weights(config: Config, down: str = "", tracker: dict[str, AdminState] | None = None) -> dict[str, int]:
     keys: dict[BackendKey, AdminState] = {("web", name): admin_state for name, admin_state in (tracker or {}).items()}
-    made = effective(config, {("web", name) for name in down.split()}, keys)
+    failed = {("web", name) for name in down.split()}
+    made = effective(config, failed, keys, kept=below_watermarks(config, failed, keys))
     return {backend.name: backend.weight for backend in made.services[0].backends}
 
 
@@ -64,3 +65,14 @@ def test_watermark_counts_the_backends_that_are_to_stay() -> None:
     assert not below_watermark(service, down, {})
     assert below_watermark(service, down, {("web", "b3"): "disable"})
     assert below_watermark(service, down, {("web", "b3"): "removing"})
+
+
+def test_between_the_watermarks_nothing_changes() -> None:
+    service = configured({"watermark": {"low": 0.3, "high": 0.6}}, count=10).services[0]
+
+    def below(healthy: int, was_below: bool) -> bool:
+        down = {("web", backend.name) for backend in service.backends[healthy:]}
+        return below_watermark(service, down, {}, was_below)
+
+    assert [below(healthy, False) for healthy in (2, 3, 5, 6)] == [True, False, False, False]
+    assert [below(healthy, True) for healthy in (2, 3, 5, 6)] == [True, True, True, False]

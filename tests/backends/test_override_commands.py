@@ -39,6 +39,16 @@ def test_in_every_service_or_in_one() -> None:
     assert set_admin_state("drain", "b1", "web", 0)(TWO, Overrides())[1] == [("web", "b1")]
 
 
+def test_all_backends_of_a_service() -> None:
+    change = set_admin_state("disable", None, "web", 0)
+    assert change(TWO, Overrides())[1] == [("web", "b1"), ("web", "b2")]
+    disabled = overridden(NINE, change)
+    assert states(disabled) == dict.fromkeys([("web", "b1"), ("web", "b2"), ("web", "b9")], "disable")
+    assert not overridden(set_admin_state(None, None, "web", 0), overrides=disabled).admin_states
+    with pytest.raises(OverrideError, match="gone: there is no such service"):
+        overridden(set_admin_state("disable", None, "gone", 0))
+
+
 @pytest.mark.parametrize("admin_state", ["drain", "disable", "remove"])
 def test_enable_takes_it_back(admin_state: Any) -> None:
     overrides = overridden(set_admin_state(admin_state, "b2", None, 0))

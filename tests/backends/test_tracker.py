@@ -76,6 +76,31 @@ def test_below_the_watermark_the_reason_says_so() -> None:
     assert line(made)["reason"] == "refused; kept: fewer backends than the watermark are healthy"
 
 
+def test_backends_kept_below_the_low_watermark_stay_until_the_high_one(tmp_path: Path) -> None:
+    config = configured({"rise": 1, "fall": 1, "watermark": {"low": 0.3, "high": 0.75}})
+    made = BackendTracker(tmp_path / "found", clock=lambda: 0.0)
+    made.configure(configured(None))
+    made.configure(config)
+
+    def kept(tracker: BackendTracker) -> list[str]:
+        return [backend.name for backend in tracker.effective(config, Overrides()).services[0].backends]
+
+    def now(healthy: str) -> list[str]:
+        for name in ("b1", "b2", "b3", "b4"):
+            made.record(("web", name), name in healthy, "refused")
+        return kept(made)
+
+    assert now("b1 b2") == ["b1", "b2"]
+    assert now("b1") == ["b1", "b2", "b3", "b4"]
+    assert now("b1 b2") == ["b1", "b2", "b3", "b4"]
+    assert "kept" in made.lines(config, config, Overrides())[3]["reason"]
+    made.save()
+    adopting = BackendTracker(tmp_path / "found", clock=lambda: 0.0)
+    adopting.restore()
+    assert kept(adopting) == ["b1", "b2", "b3", "b4"]
+    assert now("b1 b2 b3") == ["b1", "b2", "b3"]
+
+
 def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
     made = tracker(path=tmp_path / "found")
     for _ in range(2):

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lbmux.config.health_models import Health
+from lbmux.config.health_models import Health, Watermark
 from lbmux.config.models import Config
 
 
@@ -18,6 +18,8 @@ from lbmux.config.models import Config
         ({"kind": "http", "host": "a\r\nb"}, "host"),
         ({"rise": 0}, "rise"),
         ({"watermark": 1.5}, "watermark"),
+        ({"watermark": {"low": 0.6, "high": 0.3}}, "watermark"),
+        ({"watermark": {"low": 0.3}}, "watermark"),
         ({"query": "a..b"}, "query"),
         ({"by": "agent", "through": "tunnel"}, "through"),
         ({"through": "tunnel", "kind": "icmp"}, "kind"),
@@ -69,3 +71,11 @@ def test_packets_that_go_through_the_tunnel(service: dict[str, Any], health: dic
     named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     made = Config(services=[named | service | {"health": health | {"through": "tunnel"}}]).services[0]
     assert made.health is not None and made.health.through == "tunnel"
+
+
+@pytest.mark.parametrize("written", [0.5, 1, {"low": 0.3, "high": 0.6}])
+def test_a_watermark_can_be_read_again(written: Any) -> None:
+    made = Health(watermark=written)
+    low, high = (written["low"], written["high"]) if isinstance(written, dict) else (written, written)
+    assert made.watermark == Watermark(low=low, high=high)
+    assert Health.model_validate(made.model_dump(mode="json")) == made

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 PERSISTENT = "This survives a restart."
 EVERYWHERE = "Without a manager, give a --control for each mux that has it, and for its host's agent."
+WHOLE = "Without BACKEND, --service NAME means all backends that this service has at that time."
 ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
 SERVICE = click.option(
     "--service", metavar="NAME", help="Only in this service. [default: in all services that have it]",
     shell_complete=completion_names.services,
 )  # fmt: skip
 BACKEND = click.argument("backend", shell_complete=completion_names.backends)
+BACKEND_OR_ALL = click.argument("backend", shell_complete=completion_names.backends, required=False)
 Action = Literal["drain", "disable", "remove", "enable"]
 MANAGED = ("managers", "token_file", "manager_ca", "force", "reason", "for_s")
 CONTROL = click.option(
@@ -48,15 +50,21 @@ def _managed(command: options.Decorated) -> options.Decorated:
 
 
 def _override(name: Action, override: "OverriddenState | None", text: str) -> click.Command:
-    @click.command(name=name, help=text)
-    @BACKEND
+    one_only = name == "remove"  # a name left out by mistake would take a whole service away
+
+    @click.command(name=name, help=text if one_only else f"{text}\n\n{WHOLE}")
+    @(BACKEND if one_only else BACKEND_OR_ALL)
     @SERVICE
     @CONTROL
     @_managed
     @options.json
-    def command(backend: str, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any) -> None:
+    def command(
+        backend: str | None, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any
+    ) -> None:
         from lbmux.api.requests import Override
 
+        if backend is None and service is None:
+            raise click.UsageError("give a BACKEND, or --service for all backends of a service")
         if managed["managers"] and not controls:
             _send_to_manager(managed, as_json, action=name, backend=backend, service=service)
         else:

@@ -38,6 +38,7 @@ def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]
 @pytest.mark.parametrize(("words", "command", "arguments"), [
     ("drain h1", "override", {"backend": "h1", "override": "drain", "service": None}),
     ("enable h1 --service web", "override", {"backend": "h1", "override": None, "service": "web"}),
+    ("disable --service web", "override", {"backend": None, "override": "disable", "service": "web"}),
     ("remove h1", "override", {"backend": "h1", "override": "remove", "service": None}),
     ("weight h1 7", "weight", {"backend": "h1", "weight": 7, "service": None}),
     ("weight h1", "weight", {"backend": "h1", "weight": None, "service": None}),
@@ -99,3 +100,9 @@ def test_without_a_socket_the_daemon_that_runs_here(tmp_path: Path, monkeypatch:
 
 def test_no_such_weight_is_wrong_usage() -> None:
     assert run(["weight", "h1", "70000"]) == 2
+
+
+@pytest.mark.parametrize("words", ["disable", "remove --service web"])
+def test_a_whole_service_is_named_and_never_removed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words.split()) == 2
+    assert "BACKEND" in capsys.readouterr().err
