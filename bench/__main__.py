@@ -11,7 +11,7 @@ from bench.report import Result, print_table, write_json
 
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "flow_state",
-    "rings", "health", "trace", "scrape", "show", "help",
+    "instructions", "rings", "health", "trace", "scrape", "show", "help",
 )  # fmt: skip
 
 # Measure programs as they run when installed, with cached bytecode.

@@ -20,14 +20,14 @@ SOURCE_AT, PORTS_AT = {4: 26, 6: 34}, {4: 34, 6: 54}
 
 
 def config(
-    flows: int = 1 << 20, backends: int = BACKENDS, version: int = 4, outer: int | None = None, **more: object
+    limit: int = 1 << 20, backends: int = BACKENDS, version: int = 4, outer: int | None = None, **more: object
 ) -> Config:
     """Return a configuration with one service, on hosts of the family ``outer``. ``more`` are further service keys."""
     first = {4: ipaddress.ip_address("10.1.0.1"), 6: ipaddress.ip_address("2001:db8:1::1")}
     dips = [{"dip": str(first[version] + n), "host": str(first[outer or version] + n)} for n in range(backends)]
     vip = {4: VIP, 6: VIP6}[version]
     service = {"name": "web", "vip": vip, "protocol": "tcp", "port": PORT, "backends": dips} | more
-    return Config.model_validate({"flows": {"limit": flows}, "services": [service]})
+    return Config.model_validate({"flows": {"limit": limit}, "services": [service]})
 
 
 def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
@@ -41,15 +41,15 @@ def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tab
     return made
 
 
-def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4) -> bytes:
-    """Build an Ethernet frame of ``length`` bytes with an ACK to the VIP."""
+def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4, flags: str = "A") -> bytes:
+    """Build an Ethernet frame of ``length`` bytes to the VIP."""
     from scapy.layers.inet import IP, TCP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import Ether
 
     ethernet = Ether(dst=destination, src="02:00:00:00:00:02")
     header = IP(src="198.18.0.1", dst=VIP) if version == 4 else IPv6(src="2001:db8:2::1", dst=VIP6)
-    packet = ethernet / header / TCP(dport=PORT, flags="A")
+    packet = ethernet / header / TCP(dport=PORT, flags=flags)
     return bytes(packet / bytes(max(0, length - len(packet))))
 
 

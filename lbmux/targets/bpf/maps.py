@@ -75,10 +75,8 @@ class KernelTables:
         ``clock`` replaces the kernel clock's numbers (context.CLOCK) in tests. ``more`` (by table name) and ``rings``
         (by symbol) are descriptors of further maps that this program uses.
         """
-        sizes = self.tables.sizes
         maps = {TABLE_SYMBOL + name: descriptor for name, descriptor in {**self.descriptors, **(more or {})}.items()}
-        values = {name: getattr(sizes, name) for name in LIMITS} | dict(clock or kernel_clock.numbers())
-        numbers = {LIMIT_SYMBOL + name: value for name, value in values.items()}
+        numbers = numbers_of(self.tables.sizes, clock or kernel_clock.numbers())
         code = objects.compiled(name).program(objects.SECTION, maps, numbers, rings)
         return syscall.load_program(attach, code, f"lbmux_{name.rpartition(':')[2]}")
 
@@ -92,6 +90,12 @@ class KernelTables:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def numbers_of(sizes: Sizes, clock: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers that are patched into a program, by symbol."""
+    values = {name: getattr(sizes, name) for name in LIMITS} | dict(clock)
+    return {LIMIT_SYMBOL + name: value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
