@@ -35,6 +35,8 @@ START_TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
 """A new connection without an answer after this time has failed."""
 LATE_MS = 50.0
+STUCK_MS = 1000.0
+"""A connection that has waited longer than this at the end counts as stuck."""
 
 
 class Silence(NamedTuple):
@@ -216,6 +218,14 @@ class Traffic:
         while not all(connection.lines or connection.broken for connection in self._connections):
             await asyncio.sleep(0.01)
 
+    async def answered(self) -> None:
+        """Wait until no long connection is stuck."""
+        while self.stuck():
+            await asyncio.sleep(0.01)
+
+    def stuck(self) -> bool:
+        return any(connection.waits_ms > STUCK_MS and not connection.broken for connection in self._connections)
+
     async def fall_silent(self, silence: Silence) -> None:
         """Wait until every long connection is silent or broken."""
         self.silence = silence
@@ -253,14 +263,22 @@ async def run(given: argparse.Namespace) -> None:
             loop = asyncio.get_running_loop()
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
             while line := await commands.readline():
-                if silence := Silence.parse(line.decode()):
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(traffic.fall_silent(silence), START_TIMEOUT_S)
+                await obey(traffic, line.decode())
                 print(traffic.report(), flush=True)
     print(traffic.report(), flush=True)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def obey(traffic: Traffic, line: str) -> None:
+    """Do what a command asks for before the report that it gets: ``answered SECONDS``, or a silence."""
+    command, _, seconds = line.strip().partition(" ")
+    with contextlib.suppress(TimeoutError):
+        if silence := Silence.parse(line):
+            await asyncio.wait_for(traffic.fall_silent(silence), START_TIMEOUT_S)
+        elif command == "answered":
+            await asyncio.wait_for(traffic.answered(), float(seconds))
 
 
 class Client:
@@ -272,6 +290,11 @@ class Client:
 
     def report(self) -> dict[str, Any]:
         self._write("report\n")
+        return self._read()
+
+    def report_once_answered(self, most_s: float) -> dict[str, Any]:
+        """Return a report once no long connection is stuck, at most ``most_s`` later."""
+        self._write(f"answered {most_s:g}\n")
         return self._read()
 
     def fall_silent(self, silence: Silence) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.lab.connections import Connection, Silence, Traffic
+from lbmux.lab.connections import Connection, Silence, Traffic, obey
 from lbmux.lab.scoreboard.experiment import judge
 from lbmux.lab.test_server import Server
 
@@ -150,3 +150,40 @@ def test_a_connection_that_ends_during_its_silence_is_broken(kind: str) -> None:
 def test_a_command_on_stdin_is_a_silence_or_asks_for_a_report() -> None:
     assert Silence.parse("half-closed 2.5\n") == Silence("half-closed", 2.5)
     assert Silence.parse("idle-push 4\n") == Silence("idle-push", 4.0) and Silence.parse("report\n") is None
+
+
+async def report_of_stuck(answers_s: float, most_s: float) -> dict[str, Any]:
+    """The report, once a connection is no longer stuck whose second answer takes ``answers_s``."""
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for line in range(2):
+            await reader.readline()
+            await asyncio.sleep(line * answers_s)
+            writer.write(b"h1 %d\n" % line)
+        await reader.read()
+        writer.close()
+
+    echo = await asyncio.start_server(slow, "127.0.0.1", 0)
+    traffic = Traffic("127.0.0.1", echo.sockets[0].getsockname()[1], 0.01)
+    task = asyncio.create_task(traffic.hold(Connection(0)))
+    async with asyncio.timeout(10):
+        await asyncio.sleep(0)  # it has begun
+        await traffic.started()
+        while not traffic.stuck():
+            await asyncio.sleep(0.01)
+        await obey(traffic, f"answered {most_s:g}")
+        found: dict[str, Any] = json.loads(traffic.report())["connections"][0]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    echo.close()
+    return found
+
+
+def test_a_report_waits_for_answers_to_connections_that_are_stuck() -> None:
+    found = asyncio.run(report_of_stuck(answers_s=1.2, most_s=5))
+    assert found["lines"] == 2 and 1000 < found["longest_stall_ms"] < 3000
+
+
+def test_a_report_does_not_wait_for_ever() -> None:
+    found = asyncio.run(report_of_stuck(answers_s=60, most_s=0.1))
+    assert found["lines"] == 1 and found["longest_stall_ms"] > 1000

@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbmux.errors import LabError
-from lbmux.lab.connections import traffic
+from lbmux.lab.connections import STUCK_MS, traffic
 from lbmux.lab.scoreboard.scoreboard_events import events_of
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 from lbmux.lab.topology import ECHO_PORT, VIP
 from lbmux.plurals import counted
 
 CALM_S = 0.7
-STUCK_MS = 1000.0
-"""A connection that has waited longer than this at the end counts as stuck."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ class Outcome:
 def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
     """Run an event, watch its effect, and undo it.  Raise LabError if the system does not recover.
 
-    For events that make connections silent, the watch begins when the servers speak again.
+    For events that make connections silent, the watch begins when the servers speak again.  After an event that took
+    some seconds, TCP may wait as long again before it retransmits (RFC 6298, section 5.5): the watch includes that.
     """
     steps = events_of(event)
     options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
@@ -65,11 +64,12 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
         try:
             for step in steps:
                 step.happen(system)
+            took = time.monotonic() - begun
             for silence in filter(None, (step.silence for step in steps)):
                 before = client.fall_silent(silence)
                 begun = time.monotonic() + silence.seconds
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
-            after = client.report()
+            after = client.report_once_answered(took)
         finally:
             for step in reversed(steps):
                 step.undo(system)
