@@ -43,7 +43,7 @@ def services(snapshot: Snapshot) -> list[ServiceLine]:
                 ports=service.port_text,
                 slots=len(table),
                 digest=digest(snapshot, service, table),
-                flows=service.flows,
+                flows=service.tracking,
                 marked_slots=marked_slots(snapshot, service),
                 idle=service.idle.model_dump(),
                 backends=len(own),

@@ -115,7 +115,8 @@ class Service(Model):
     recently got another backend. The others need no look-up, so the cost does not grow with their number. `none`: no
     flow; a connection survives a change of its slot only by the second chance (see `slowpath.second_chance`)."""
     quic: Quic | None = None
-    """Layout of server IDs in QUIC connection IDs (draft-ietf-quic-load-balancers, plaintext)."""
+    """Layout of server IDs in QUIC connection IDs (draft-ietf-quic-load-balancers, plaintext). A connection ID may name
+    another backend than the slot's, so that `flows: changed` acts as `all`."""
     idle: Idle = Idle()
     """Idle timeouts that differ from the file's."""
     health: Health | None = None
@@ -180,6 +181,11 @@ class Service(Model):
         if value is not None and info.data.get("port") == 0:
             raise PydanticCustomError("port_to", "does not apply to `port: any`")
         return value
+
+    @property
+    def tracking(self) -> FlowTracking:
+        """``flows`` as it is in force: where connection ids name backends, a slot does not say where its flows are."""
+        return "all" if self.quic is not None and self.flows == "changed" else self.flows
 
     @property
     def idle_s(self) -> int:

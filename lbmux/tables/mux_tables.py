@@ -207,7 +207,7 @@ class MuxTables:
         config, row = plan.config, plan.services[index]
         row["slots"], row["size"] = self._plan_slots(plan, index, service)
         row["former"], row["former_size"] = plan.former.get(index, (NONE, 0))
-        row["tracking"], row["changed"] = TRACKING[service.flows], self._changed(plan, index)
+        row["tracking"], row["changed"] = TRACKING[service.tracking], self._changed(plan, index)
         row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
         row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
         row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed

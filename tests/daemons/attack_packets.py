@@ -64,7 +64,7 @@ def about_invented_hosts(family: int) -> Iterator[bytes]:
 
 
 def about_hosts(family: int) -> Iterator[bytes]:
-    """Errors about the mux's own hosts: with eight bytes quoted, and with the client's packet, whose flow is unknown."""
+    """Errors about the mux's own hosts: with eight bytes quoted, and with a client's packet of an unknown flow."""
     for number in HOSTS:
         host = DIPS[family].format(number)
         yield from [forged(family, host, QUOTED_BYTES[family])] * 50

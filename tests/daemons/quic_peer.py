@@ -2,10 +2,12 @@
 
     python -m tests.daemons.quic_peer serve ADDRESS PORT NAME ROTATION SERVER_ID_HEX
     python -m tests.daemons.quic_peer ask ADDRESS PORT MOVES
+    python -m tests.daemons.quic_peer keep ADDRESS PORT
 
 The server answers ``/whoami`` with its name, ``/bytes/N`` with N bytes.  The client asks who it is, then moves and asks
 again, on the one connection, MOVES times; then it downloads, moving in the midst of it.  Without moves it asks once and
-is done.  It prints what it saw as JSON.
+is done.  It prints what it saw as JSON.  With ``keep`` it asks at once and for each line on its input, and moves first
+if the line is ``move``; it prints each answer, and closes the connection at the end of its input.
 """
 
 import asyncio
@@ -135,6 +137,17 @@ async def run_client(address: str, port: int, moves: int) -> None:
         print(json.dumps({"names": names, "ports": ports, "whole": whole}), flush=True)
 
 
+async def keep(address: str, port: int) -> None:
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE)
+    async with connect(address, port, configuration=configuration, create_protocol=Client) as client:
+        line = "ask"
+        while line:
+            if line.strip() == "move":
+                await client.move()
+            print((await asyncio.wait_for(client.ask("/whoami"), 5)).decode(), flush=True)
+            line = await asyncio.to_thread(sys.stdin.readline)
+
+
 async def download(client: Client) -> bool:
     """Whether all of it came, though the client moved in the midst of it."""
     coming = client.ask(f"/bytes/{DOWNLOAD_BYTES}")
@@ -148,5 +161,7 @@ if __name__ == "__main__":
     what, address, port, *more = sys.argv[1:]
     if what == "serve":
         asyncio.run(run_server(address, int(port), more[0], int(more[1]), bytes.fromhex(more[2])))
+    elif what == "keep":
+        asyncio.run(keep(address, int(port)))
     else:
         asyncio.run(run_client(address, int(port), int(more[0])))

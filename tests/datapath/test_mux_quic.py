@@ -22,11 +22,11 @@ IDLE = {"untrusted_s": 600, "udp_s": 600}
 """Longer than it takes to compile between two packets."""
 
 
-def mux() -> Mux:
+def mux(flows: str = "all") -> Mux:
     services: list[dict[str, Any]] = [
         {
             "name": f"h3-{family}", "vip": VIP if family == 4 else VIP6, "protocol": "udp", "port": 443,
-            "quic": {"rotation": 2, "id_bytes": 1}, "idle": IDLE,
+            "quic": {"rotation": 2, "id_bytes": 1}, "idle": IDLE, "flows": flows,
             "backends": [
                 {"name": f"b{n}", "dip": f"10.1.0.{n}" if family == 4 else f"fd00:1::{n}", "server_id": f"0{n}"}
                 for n in range(1, 5)
@@ -57,11 +57,12 @@ UNKNOWN = quic(77)
 
 
 @FAMILIES
+@pytest.mark.parametrize("flows", ["all", "changed"])
 @pytest.mark.parametrize("is_long", [False, True], ids=["short header", "long header"])
-def test_a_packet_that_goes_by_its_id_enters_the_flow(family: int, is_long: bool) -> None:
+def test_a_packet_that_goes_by_its_id_enters_the_flow(family: int, is_long: bool, flows: str) -> None:
     """Where an ICMP error goes, and a packet with an unknown id; what `drain` waits for."""
     for server in range(1, 5):
-        one = mux()
+        one = mux(flows)
         assert target(one, family, quic(server, is_long=is_long)) == row(one, family, server)
         assert one.forwarder.entry(flow(family)) == one.forwarder.owner(flow(family)) == row(one, family, server)
         assert target(one, family, UNKNOWN) == row(one, family, server)
