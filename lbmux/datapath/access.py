@@ -32,6 +32,12 @@ def allowed(context, service, high, low):
 
 
 @step
+def unchecked(context, service, high, low):
+    """Allow every source: for those that look at a service without sending a packet to it."""
+    return True
+
+
+@step
 def admit(context, worker, index, service, now):
     """Return whether the service may have one more new flow. The token bucket holds one second's flows."""
     if not unlikely(service.rate != 0):

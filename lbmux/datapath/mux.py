@@ -1,7 +1,8 @@
 """The mux: frame -> parse -> match the VIP -> access -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
 
-The same functions run in user space and in the kernel. The slow path (lbmux.slowpath.forwarder) and `lbmux explain`
-(lbmux.tools.dry_run) call the single steps: ``service_of``, ``active_service``, ``select``, ``choose``.
+The same functions run in user space and in the kernel. The order of the steps is in ``forward``, ``with_service``,
+``to_backend`` and ``choose``, and nowhere else: the slow path (lbmux.slowpath.flow_steps) and `lbmux explain`
+(lbmux.tools.dry_run) call the same functions with other steps at their ends.
 """
 
 from lbmux.datapath.access import admit, allowed
@@ -76,15 +77,8 @@ may be a retransmission, after 1 s or 3 s (RFC 6298)."""
 
 
 @step
-def service_of(context, setting, packet):
-    """The index of the service that the packet's destination matches, or -1.  May be beyond the table."""
-    port = destination_port(packet.ports)
-    return match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
-
-
-@step
 def active_service(context, setting, index):
-    """The row of a service, in the copy of the table that is in force."""
+    """Return the row of a service, in the copy of the table that is in force."""
     return service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
 
 
@@ -336,6 +330,16 @@ def at_usual_offsets(packet):
 @step
 def forward_parsed(context, worker, now, start, end, packet):
     """Process a parsed packet, from the match on. Return (verdict, backend or -1)."""
+    return with_service(context, packet, allowed, to_backend, (worker, now, start, end))
+
+
+@step
+def with_service(context, packet, check, then, arguments):
+    """Match the packet's destination to a service, check the source, and take the step ``then``.
+
+    ``check`` is ``allowed`` or ``unchecked``. Return what ``then`` returns: (verdict, a number). Return (verdict, -1)
+    of a packet that does not get there.
+    """
     setting = settings_row(settings(context), 0)
     port = destination_port(packet.ports)
     index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
@@ -344,8 +348,15 @@ def forward_parsed(context, worker, now, start, end, packet):
     if unlikely(index >= service_limit(context)):
         return OUT_OF_TABLE, int64(-1)
     service = service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
-    if not allowed(context, service, packet.source_high, packet.source_low):
+    if not check(context, service, packet.source_high, packet.source_low):
         return DENIED, int64(-1)
+    return then(context, setting, packet, index, service, arguments)
+
+
+@step
+def to_backend(context, setting, packet, index, service, arguments):
+    """Choose a backend for the packet and encapsulate it. Return (verdict, backend or -1)."""
+    worker, now, start, end = arguments
     if unlikely(remaining_ttl(start, packet) <= 1):
         return TTL, int64(-1)
     packet = merge_verifier_paths(context, setting, packet)

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import context_at, frame, frame_end, service_limit, settings
+from lbmux.datapath.access import unchecked
+from lbmux.datapath.context import context_at, frame, frame_end
 from lbmux.datapath.hashing import murmur3_wide
 from lbmux.datapath.headers import tcp
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u32, u64
-from lbmux.datapath.mux import service_of
+from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, parse
-from lbmux.datapath.tables import Sizes, settings_row
+from lbmux.datapath.tables import Sizes
 from lbmux.frames.captured_frames import CapturedFrames, address_of
 from lbmux.targets.native import Worker, context_row, enter
 from lbmux.targets.regions import Tables
@@ -191,10 +192,8 @@ def _sequence(start, packet):  # type: ignore[no-untyped-def]
 
 
 @step
-def _service_row(context, setting, packet):  # type: ignore[no-untyped-def]
-    """Return the row of the packet's service, or -1."""
-    row = int64(service_of(context, setting, packet))
-    return row if row < service_limit(context) else int64(-1)
+def _row(context, setting, packet, index, service, arguments):  # type: ignore[no-untyped-def]
+    return int64(PARSED), index
 
 
 @compiled
@@ -217,7 +216,6 @@ def _number(  # type: ignore[no-untyped-def]
     """Write each frame's flow to ``numbers`` and its hash to ``hashes``. Return the number of flows."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     places, flows = at_address(places), at_address(flows)
-    setting = settings_row(settings(context), 0)
     for index in range(count):
         numbers[index], hashes[index], time = -1, 0, time_ns[index]
         enter(record, address[index], length[index], 0, 0)
@@ -226,7 +224,7 @@ def _number(  # type: ignore[no-untyped-def]
         if packet.verdict != PARSED:
             continue
         at, hashes[index] = _place_of(places, mask, flows, packet)
-        number, row = int64(place_row(places, at).number) - 1, _service_row(context, setting, packet)
+        number, row = int64(place_row(places, at).number) - 1, with_service(context, packet, unchecked, _row, ())[1]
         wanted, sequence = row >= 0 or every, _sequence(start, packet)
         limit = idle_ns[max(row, 0)]
         if wanted and (number < 0 or _begins_another(flow_row(flows, number), packet, sequence, time, limit)):

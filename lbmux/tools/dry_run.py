@@ -1,6 +1,7 @@
 """Run the data path's steps up to the selection of a backend without side effects, and record each result.
 
-It is compiled from the functions that ``datapath.mux.forward`` calls, so the results are those of the data path.
+``datapath.mux.with_service`` takes a packet there, as in ``datapath.mux.forward``; a step here records what the next
+steps find.
 """
 
 from typing import Any
@@ -11,22 +12,21 @@ from numba import types
 from numba.extending import intrinsic
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.access import allowed
+from lbmux.datapath.access import allowed, unchecked
 from lbmux.datapath.context import (
     backends,
     context_at,
     flows,
     frame,
     frame_end,
-    settings,
     worker_limit,
 )
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
-from lbmux.datapath.memory import Pointer, at_address, int64, u64
-from lbmux.datapath.mux import active_service, select, service_of, slot_hash
+from lbmux.datapath.memory import Pointer, at_address, int64, step, u64
+from lbmux.datapath.mux import select, slot_hash, with_service
 from lbmux.datapath.parse import PARSED, parse
-from lbmux.datapath.tables import WAYS, backend_row, flow_row, settings_row
+from lbmux.datapath.tables import WAYS, backend_row, flow_row
 from lbmux.targets.native import context_row
 
 FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
@@ -53,15 +53,16 @@ def dry_run(context_address, address, length, now, found, entries):  # type: ign
     record.frame, record.end = address, address + u64(length)
     packet = parse(context, frame(context), frame_end(context))
     found[0] = packet.verdict
-    if packet.verdict != PARSED:
-        return
-    setting = settings_row(settings(context), 0)
+    if packet.verdict == PARSED:
+        with_service(context, packet, unchecked, _record, (found, entries, u64(now)))
+
+
+@step
+def _record(context, setting, packet, index, service, arguments):  # type: ignore[no-untyped-def]
+    """Record what the steps after the match find."""
+    found, entries, now = arguments
     high, low, ports = packet.source_high, packet.source_low, packet.ports
-    index = service_of(context, setting, packet)
     found[1] = index
-    if index < 0:
-        return
-    service = active_service(context, setting, index)
     found[2] = allowed(context, service, high, low)
     found[3] = slot_hash(service, packet)
     found[4] = service.size
@@ -75,8 +76,9 @@ def dry_run(context_address, address, length, now, found, entries):  # type: ign
             flow = flow_row(bucket, way & (WAYS - 1))
             backend = backend_row(backends(context), int64(flow.target))
             entries[table_worker, 0], entries[table_worker, 1] = flow.state, flow.target
-            entries[table_worker, 2] = idle_for(flow, u64(now))
-            entries[table_worker, 3] = is_alive(flow, backend, service, u64(now))
+            entries[table_worker, 2] = idle_for(flow, now)
+            entries[table_worker, 3] = is_alive(flow, backend, service, now)
+    return int64(PARSED), int64(-1)
 
 
 @compiled
