@@ -76,7 +76,7 @@ COMMANDS = {
     "detach": ("lbmux.cli.operate.detach_command:command", "Detach lbmux programs from an interface."),
     "config": (
         "lbmux.cli.operate.config_command:command",
-        "Check a configuration file, compare two, make one from a capture, print the pool's, or print the schema.",
+        "Check a configuration file, compare two, make or import one, print the pool's, or print the schema.",
     ),
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),
     "craft": (

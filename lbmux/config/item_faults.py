@@ -4,7 +4,7 @@ The valid items of a list are checked even if others are invalid, so that one ru
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler
@@ -55,3 +55,13 @@ def tuple_of(sound: dict[int, Item], faults: Iterable[Fault]) -> tuple[Item, ...
     if details:
         raise ValidationError.from_exception_data("config", details)
     return tuple(sound.values())
+
+
+def first_fault(model: type[Model], values: Mapping[str, Any]) -> Fault | None:
+    """Return location and message of the first fault of a model's values; None if they are valid."""
+    try:
+        model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return first["loc"], error_message(first, model)
+    return None

@@ -1,4 +1,4 @@
-"""`lbmux config check`, `diff`, `from-capture`, `get` and `schema`."""
+"""`lbmux config check`, `diff`, `from-capture`, `get`, `import` and `schema`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lbmux.cli import options
-from lbmux.errors import ConfigError
+from lbmux.errors import ConfigError, Problem
 from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
     from lbmux.backends.reload_cost import Flows, ServiceDiff
     from lbmux.config.models import Config
+    from lbmux.tools.import_config.read_file import Format
 
 NOT_USABLE = 3
 MOST_BACKENDS = 1000
@@ -21,7 +22,7 @@ MOST_BACKENDS = 1000
 
 @click.group(name="config")
 def command() -> None:
-    """Check a configuration file, compare two, make one from a capture, print the pool's, or print the schema."""
+    """Check a configuration file, compare two, make or import one, print the pool's, or print the schema."""
 
 
 @command.command()
@@ -206,6 +207,32 @@ def from_capture(capture: Path, backends: int, most: int | None) -> None:
         click.echo(f"{capture}: {counted(len(found) - len(kept), 'more service')} left out: see --services", err=True)
     if damage:
         raise damage
+
+
+@command.command(name="import")
+@click.argument("file", metavar="FILE", type=options.PATH)
+@click.option(
+    "--format", "kind", type=click.Choice(["seesaw", "keepalived", "ipvs"]), help="What FILE is. [default: a guess]"
+)
+def import_(file: Path, kind: "Format | None") -> None:
+    """Print a configuration made from another load balancer's FILE (- is standard input).
+
+    FILE is Seesaw's cluster.pb, a keepalived.conf with virtual_server blocks, or what `ipvsadm -S -n` prints.  Comments
+    at the head of the result list every key that could not be taken over, or not as it was, with its line.
+    """
+    import sys
+
+    from lbmux.tools.import_config.imported import as_yaml
+    from lbmux.tools.import_config.read_file import read
+
+    try:
+        text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(file, (Problem(None, "", f"cannot be read: {error}"),)) from error
+    imported = read(text, file, kind)
+    click.echo(as_yaml(imported, file), nl=False)
+    left, services = counted(len(imported.left), "remark"), counted(len(imported.services), "service")
+    click.echo(f"{file}: {services}; {left} at the head of the result", err=True)
 
 
 @command.command()

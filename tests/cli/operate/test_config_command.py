@@ -91,3 +91,18 @@ def test_a_capture_without_requests(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "schema"]) == 0
     assert json.loads(capsys.readouterr().out)["required"] == ["services"]
+
+
+def test_rules_of_ipvs_are_imported_with_what_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "-A -t 192.0.2.1:80 -s wlc\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g -w 1\n")
+    assert run(["config", "import", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert "#   -:1: add-service.scheduler: wlc: lbmux spreads" in out and "tunnel: direct" in out
+    assert err == "-: 1 service; 1 remark at the head of the result\n"
+
+
+def test_a_file_that_cannot_be_imported_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "import", str(tmp_path / "gone")]) == 1
+    assert "gone: cannot be read" in capsys.readouterr().err

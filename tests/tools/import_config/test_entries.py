@@ -1,0 +1,25 @@
+from lbmux.errors import Problem
+from lbmux.tools.import_config.entries import Block, Entry
+
+
+def block() -> Block:
+    return Block([Entry(1, "a", ("x",)), Entry(2, "a", ("2.0",)), Entry(3, "b"), Entry(4, "c", ("y",))], [], "top.")
+
+
+def test_the_last_of_several_is_in_force() -> None:
+    made = block()
+    assert made.number("a", default=7) == 2
+    assert made.left == [Problem(1, "top.a", "line 2 takes precedence")]
+
+
+def test_a_word_that_is_not_a_number_is_left_out() -> None:
+    made = block()
+    assert made.number("c", default=7) == 7 and made.number("d", default=8) == 8
+    assert made.left == [Problem(4, "top.c", "y is not a number")]
+
+
+def test_what_was_not_taken_is_left_out_with_its_reason() -> None:
+    made = block()
+    made.all("a")
+    made.leave_rest({"b": "why"})
+    assert made.left == [Problem(3, "top.b", "why"), Problem(4, "top.c", "is not a key that lbmux knows")]
