@@ -95,12 +95,13 @@ class ControlError(LbmuxError):
     `problems` holds its reasons, one per line, if there is more than one.
     """
 
-    path: Path
+    place: Path | str
+    """The daemon's socket, or its node's name in the pool."""
     reason: str
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.path}: {self.reason}", *self.problems])
+        return "\n".join([f"{self.place}: {self.reason}", *self.problems])
 
 
 class LabError(LbmuxError):

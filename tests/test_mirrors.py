@@ -9,6 +9,10 @@ from tests.source_tree import ROOT, files
 
 MODULES = [path for path in files("lbmux") if path.name != "__init__.py"]
 ELSEWHERE = {
+    "api/channel.py": "api/test_control_client.py",
+    "manager/relayed_node.py": "manager/test_relay.py",
+    "tools/doctor/whole_pool.py": "cli/test_where.py",
+    "tools/explain_pool.py": "cli/test_where.py",
     "api/answers.py": "api/test_control_client.py",
     "api/protocol.py": "api/test_control_client.py",
     "api/refusals.py": "cli/inspect/test_show_command_bgp.py",

@@ -1,12 +1,11 @@
 """The client of the control protocol (lbmux.api.protocol); the command line, `top`, `web` and the doctor share it."""
 
 import json
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from lbmux.api.channel import Place, answers, place_name
 from lbmux.api.protocol import VERSION, from_plain
 from lbmux.api.requests import Answer, ListRequest, Request
 from lbmux.errors import ControlError
@@ -14,20 +13,20 @@ from lbmux.errors import ControlError
 
 @dataclass(frozen=True)
 class ControlClient:
-    """Sends requests to the daemon that listens at ``path``, each on a connection of its own.
+    """Sends requests to the daemon at ``place``, each on a connection of its own.
 
     ``timeout_s`` limits the wait for each answer; None waits for ever.  All methods raise ControlError if the daemon
     refuses the request, does not answer, or has another version of the protocol.
     """
 
-    path: Path
+    place: Place
     timeout_s: float | None = 30.0
 
     def ask(self, request: Request[Answer]) -> Answer:
         """Return the answer, the first one of a stream."""
         for answer in self.stream(request):
             return answer
-        raise ControlError(self.path, f"the daemon has nothing to answer to `{request.command}`")
+        raise self._error(f"the daemon has nothing to answer to `{request.command}`")
 
     def whole(self, request: ListRequest[Answer]) -> Answer:
         """Return the first answer, with the lines of all answers."""
@@ -44,36 +43,33 @@ class ControlClient:
                 yield from_plain(request.answer, result)
             except ValueError as error:
                 reason = f"the answer to `{request.command}` is not one of this version: {error}"
-                raise ControlError(self.path, reason) from None
+                raise self._error(reason) from None
 
     def _results(self, request: bytes) -> Iterator[Any]:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(self.timeout_s)
-                connection.connect(str(self.path))
-                connection.sendall(request)
-                with connection.makefile("rb") as lines:
-                    for line in lines:
-                        answer = self._understand(line)
-                        if answer.get("end"):
-                            return
-                        yield answer["result"]
-                        if not answer.get("more"):
-                            return
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(self.path, "nothing listens there; is the daemon running?") from None
+            with answers(self.place, request, self.timeout_s) as lines:
+                for line in lines:
+                    answer = self._understand(line)
+                    if answer.get("end"):
+                        return
+                    yield answer["result"]
+                    if not answer.get("more"):
+                        return
         except OSError as error:
-            raise ControlError(self.path, error.strerror or str(error)) from error
+            raise self._error(error.strerror or str(error)) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ControlError(self.path, "the process that listens there is not an lbmux daemon") from error
-        raise ControlError(self.path, "the daemon closed the connection")
+            raise self._error("the process that listens there is not an lbmux daemon") from error
+        raise self._error("the daemon closed the connection")
+
+    def _error(self, reason: str, problems: tuple[str, ...] = ()) -> ControlError:
+        return ControlError(place_name(self.place), reason, problems)
 
     def _understand(self, line: bytes) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(line)
         is_ok, version = answer["ok"], answer.get("version", VERSION)
         if version != VERSION:
             reason = f"the daemon has version {version!r} of the control protocol, this lbmux has version {VERSION}"
-            raise ControlError(self.path, f"{reason}: use the lbmux of the daemon's version")
+            raise self._error(f"{reason}: use the lbmux of the daemon's version")
         if not is_ok:
-            raise ControlError(self.path, answer["error"], tuple(answer.get("problems", ())))
+            raise self._error(answer["error"], tuple(answer.get("problems", ())))
         return answer

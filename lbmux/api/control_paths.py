@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lbmux.api.channel import Place
+
 
 def default_path(program: str) -> Path:
     """Return the default socket of a program (`mux`, `agent`, `edge`)."""
@@ -15,7 +17,10 @@ def meant_path(given: Path | None) -> Path:
     return given or next((path for path in paths if path.exists()), paths[0])
 
 
-def named_paths(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return sockets by name: `mux1` for mux1.sock, the full path if two have the same name."""
-    stems = [path.stem for path in paths]
-    return {str(path) if stems.count(path.stem) > 1 else path.stem: path for path in paths}
+def named_places(places: Sequence[Place]) -> dict[str, Place]:
+    """Return daemons by name: `mux1` for mux1.sock and for the node mux1, the full path if two have the same name."""
+    names = [place.stem if isinstance(place, Path) else place.name for place in places]
+    return {
+        str(place) if names.count(name) > 1 and isinstance(place, Path) else name: place
+        for name, place in zip(names, places, strict=True)
+    }

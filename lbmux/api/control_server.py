@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import typing
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,7 +79,7 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while request := await reader.readline():
-                async for answer in self._answers(request):
+                async for answer in self.answers(request):
                     writer.write(answer)
                     await writer.drain()
         except ValueError:  # from readline: no end of line within the limit
@@ -87,7 +87,8 @@ class ControlServer:
         except ConnectionError:
             pass  # the client has gone
 
-    async def _answers(self, line: bytes) -> AsyncIterator[bytes]:
+    async def answers(self, line: bytes) -> AsyncGenerator[bytes]:
+        """Yield the lines of a request's answers."""
         try:
             handler, request = self._understand(line)
             answer = handler(request)

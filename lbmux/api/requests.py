@@ -14,11 +14,13 @@ class Request(Generic[Answer]):
     command: ClassVar[str]
     answer: ClassVar[Any]
     """The type of the answer, or of each answer of a stream."""
+    changes: ClassVar[bool]
+    """Whether it changes anything at the daemon."""
 
-    def __init_subclass__(cls, command: str = "") -> None:
+    def __init_subclass__(cls, command: str = "", changes: bool = False) -> None:
         super().__init_subclass__()
         if command:
-            cls.command = command
+            cls.command, cls.changes = command, changes
             (cls.answer,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]
 
 
@@ -94,12 +96,12 @@ class GetConfig(Request[str], command="config"):
 
 
 @dataclass(frozen=True)
-class Reload(Request[answers.Reloaded], command="reload"):
+class Reload(Request[answers.Reloaded], command="reload", changes=True):
     """Reload the configuration file."""
 
 
 @dataclass(frozen=True)
-class Override(Request[answers.Overridden], command="override"):
+class Override(Request[answers.Overridden], command="override", changes=True):
     """Drain, disable or remove a backend; None enables it.
 
     Without ``service``, in all services that have it; with null for ``backend``, all backends of the service.
@@ -111,7 +113,7 @@ class Override(Request[answers.Overridden], command="override"):
 
 
 @dataclass(frozen=True)
-class SetWeight(Request[answers.Overridden], command="weight"):
+class SetWeight(Request[answers.Overridden], command="weight", changes=True):
     """Set a backend's weight; None restores the file's."""
 
     backend: str
@@ -120,7 +122,7 @@ class SetWeight(Request[answers.Overridden], command="weight"):
 
 
 @dataclass(frozen=True)
-class AddBackend(Request[answers.Overridden], command="add"):
+class AddBackend(Request[answers.Overridden], command="add", changes=True):
     """Add a backend to a service; ``backend`` has the fields of a backend in the configuration file."""
 
     service: str
@@ -133,7 +135,7 @@ class GetBgp(Request[answers.Bgp], command="bgp"):
 
 
 @dataclass(frozen=True)
-class HoldRoutes(Request[answers.Bgp], command="hold"):
+class HoldRoutes(Request[answers.Bgp], command="hold", changes=True):
     """Withdraw all routes (``held``), or announce them again."""
 
     held: bool
@@ -144,3 +146,11 @@ class Trace(Request[answers.TraceStart | answers.TraceBatch], command="trace"):
     """Stream frames that match the filter of `lbmux trace`."""
 
     filter: str = ""
+
+
+READING = frozenset(
+    one.command
+    for one in [*vars().values()]
+    if isinstance(one, type) and issubclass(one, Request) and not getattr(one, "changes", True)
+)
+"""Commands that change nothing."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lbmux.api.control_server import Handler, Handlers, Kind
+from lbmux.api.control_server import ControlServer, Handler, Handlers, Kind
 from lbmux.api.requests import AddBackend, Override, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
@@ -61,6 +61,10 @@ class ManagerLink:
 
         async with self._client.following(accept):
             yield
+
+    def answer_by(self, server: ControlServer) -> None:
+        """Let the control socket's server answer what managers relay."""
+        self._client.answering = server.answers
 
     def handlers(self, own: Handlers) -> dict[Kind, Handler]:
         """Return the control socket's handlers, which refuse overrides while a manager is connected."""

@@ -99,7 +99,10 @@ class Daemon(ABC, Generic[Settings]):
         handlers = {**refuse_requests(self.refusals), **self.reloader.handlers(), **self.handlers()}
         if self.link is not None:
             handlers = self.link.handlers(handlers)
-        await self.stack.enter_async_context(ControlServer(self.control, handlers))
+        server = ControlServer(self.control, handlers)
+        await self.stack.enter_async_context(server)
+        if self.link is not None:
+            self.link.answer_by(server)
         await self.stack.enter_async_context(self.metrics())
         self.stopping = stop_event(on_reload=self.reloader.soon, at_once=self.stop_now)
 

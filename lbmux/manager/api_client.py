@@ -1,7 +1,7 @@
 """A client of the manager's API for the command line: one request after the other, with the standard library."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -14,6 +14,10 @@ from lbmux.manager.api_models import ErrorAnswer
 
 PORT, TIMEOUT_S, MOST_REDIRECTS = 7443, 15.0, 2
 Answer = TypeVar("Answer", bound=Model)
+Request = tuple[str, str, bytes]
+"""Method, path and body."""
+Opened = tuple[str, HTTPSConnection, HTTPResponse]
+"""A manager's URL, the connection to it, and its answer."""
 
 
 class ApiError(LbmuxError):
@@ -51,6 +55,16 @@ class ApiClient:
         """Return an answer that is not a model."""
         return self._request("GET", path, b"")[1]
 
+    def lines(self, path: str, body: bytes, timeout_s: float | None) -> Iterator[bytes]:
+        """Post a request and yield the lines of its answer as they arrive; ``timeout_s`` limits the wait for each."""
+        url, connection, response = self._open(("POST", path, body), timeout_s)
+        try:
+            yield from response
+        except (OSError, HTTPException) as error:
+            raise ApiError(url, f"no answer: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def _ask(self, method: str, path: str, body: bytes, answer: type[Answer]) -> Answer:
         url, text = self._request(method, path, body)
         try:
@@ -60,6 +74,16 @@ class ApiClient:
 
     def _request(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
         """Ask the first manager that can be reached, and return its URL and answer."""
+        url, connection, response = self._open((method, path, body))
+        try:
+            return url, response.read()
+        except (OSError, HTTPException) as error:
+            raise _cut(url, method, error) from error
+        finally:
+            connection.close()
+
+    def _open(self, what: Request, timeout_s: float | None = TIMEOUT_S) -> Opened:
+        """Ask the first manager that can be reached; the answer is not read yet."""
         unreachable = []
         for url in self._urls:
             try:
@@ -69,7 +93,7 @@ class ApiClient:
             except OSError as error:
                 unreachable.append(ApiError(url, error.strerror or str(error)))
                 continue
-            return self._send(url, connection, (method, path, body))
+            return self._send(url, connection, what, timeout_s)
         raise (
             unreachable[0]
             if len(unreachable) == 1
@@ -85,34 +109,39 @@ class ApiClient:
         return connection
 
     def _send(
-        self, url: str, connection: HTTPSConnection, what: tuple[str, str, bytes], redirects: int = 0
-    ) -> tuple[str, bytes]:
+        self, url: str, connection: HTTPSConnection, what: Request, timeout_s: float | None, redirects: int = 0
+    ) -> Opened:
         method, path, body = what
         headers: Mapping[str, str] = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        connection.sock.settimeout(timeout_s)
         try:
             connection.request(method, path, body or None, {**headers, "Content-Type": "application/json"})
             response = connection.getresponse()
+            if response.status == 200:
+                return url, connection, response
             text = response.read()
         except (OSError, HTTPException) as error:
-            may = "" if method == "GET" else "; the change may have been made"
-            raise ApiError(url, f"no answer: {error or type(error).__name__}{may}") from error
-        finally:
             connection.close()
+            raise _cut(url, method, error) from error
+        connection.close()
         if response.status == 307 and redirects < MOST_REDIRECTS:
-            return self._follow(response.getheader("Location", ""), what, redirects + 1)
-        if response.status != 200:
-            raise _refused(url, response, text)
-        return url, text
+            return self._follow(response.getheader("Location", ""), what, timeout_s, redirects + 1)
+        raise _refused(url, response, text)
 
-    def _follow(self, url: str, what: tuple[str, str, bytes], redirects: int) -> tuple[str, bytes]:
-        """Ask the primary."""
+    def _follow(self, url: str, what: Request, timeout_s: float | None, redirects: int) -> Opened:
+        """Ask the manager that another one names."""
         parts = urlsplit(url)
-        primary = f"{parts.scheme}://{parts.netloc}"
+        other = f"{parts.scheme}://{parts.netloc}"
         try:
-            connection = self._connect(primary)
+            connection = self._connect(other)
         except OSError as error:
-            raise ApiError(primary, f"the primary cannot be reached: {error.strerror or error}") from error
-        return self._send(primary, connection, what, redirects)
+            raise ApiError(other, f"this manager cannot be reached: {error.strerror or error}") from error
+        return self._send(other, connection, what, timeout_s, redirects)
+
+
+def _cut(url: str, method: str, error: Exception) -> ApiError:
+    may = "" if method == "GET" else "; the change may have been made"
+    return ApiError(url, f"no answer: {error or type(error).__name__}{may}")
 
 
 def _refused(url: str, response: HTTPResponse, text: bytes) -> ApiError:

@@ -120,7 +120,7 @@ async def override(call: Call) -> Model:
 
 
 async def nodes(call: Call) -> Model:
-    reports = call.manager.reports
+    reports = {**call.manager.gone, **call.manager.reports}
     return api.NodesAnswer(nodes=tuple(reports[name] for name in sorted(reports)))
 
 

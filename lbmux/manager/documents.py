@@ -78,9 +78,22 @@ class NodeReport(Model):
     """The configuration that the report is about."""
     overrides: int
     """The version of the overrides that the report is about."""
+    in_force: int = 0
+    """The revision in force; 0: none, or a node of an older version refused the last one."""
     refused: str = ""
-    """Why the node refuses it; empty: it is in force."""
+    """Why the node refuses the state that the report is about; empty: it is in force."""
+    refusals: int = 0
+    """How often it refused a state, since it connected."""
     time: float
+    """When it reported."""
+    seen: float = 0.0
+    """When it last sent anything."""
+    connected: bool = True
+    manager: str = ""
+    """The URL of the manager to which it is, or was, connected."""
+    version: str = ""
+    """The version of lbmux."""
+    certificate_until: float | None = None
 
 
 class Rollout(Model):

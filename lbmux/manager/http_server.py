@@ -1,28 +1,32 @@
 """The manager's HTTPS server: checks who asks and what, calls the handler, and answers in JSON."""
 
 import asyncio
+import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from time import perf_counter
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import READING
 from lbmux.config.field_types import Model, error_message
 from lbmux.errors import ConfigError, LbmuxError, SetupError
 from lbmux.manager.api_handlers import Call
 from lbmux.manager.api_models import ErrorAnswer
 from lbmux.manager.connection_limits import ConnectionLimits
-from lbmux.manager.endpoints import ENDPOINTS, LARGE_BYTES, Endpoint
+from lbmux.manager.endpoints import ENDPOINTS, LARGE_BYTES, SMALL_BYTES, Endpoint
 from lbmux.manager.guard_rails import GuardRailError
 from lbmux.manager.manager_metrics import ManagerMetrics
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
 from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
+from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
 from lbmux.manager.request_access import node_of, token_of
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
@@ -31,9 +35,10 @@ from lbmux.manager.store.store import ConflictError, UnavailableError
 from lbmux.manager.tokens import AccessError, AccessRole, check_role
 
 log = logging.getLogger(__name__)
-BODY_S, HANDSHAKE_S, KEEP_ALIVE_S, STOP_S = 20.0, 5.0, 30.0, 1.0
+BODY_S, HANDSHAKE_S, KEEP_ALIVE_S, STOP_S, CLIENT_CHECK_S = 20.0, 5.0, 30.0, 1.0, 1.0
 STATUSES: tuple[tuple[type[LbmuxError], int], ...] = (
     (UnknownRevisionError, 404),
+    (RelayError, 404),
     (StaleRevisionError, 409),
     (ConflictError, 409),
     (GuardRailError, 409),
@@ -59,6 +64,7 @@ class HttpServer:
             web.get("/v1/watch", self._watch),
             web.get("/v1/backup", self._backup),
             web.get("/v1/node", self._node),
+            web.post("/v1/nodes/{node}/ask", self._ask),
             web.get("/metrics", self._scrape),
         ])  # fmt: skip
 
@@ -182,6 +188,22 @@ class HttpServer:
         self.admit(request)
         return await self._nodes.serve(request, node)
 
+    async def _ask(self, request: web.Request) -> web.StreamResponse:
+        """Relay a request of the control protocol to a node, and send the lines of its answers as they come."""
+        try:
+            line, command = await _control_request(request)
+            token = await self._admit(request, "viewer" if command in READING else "operator")
+            if command not in READING:
+                log.warning("%s from %s: %s at %s", token.name, request.remote, command, request.match_info["node"])
+            answers = self._nodes.relay(request.match_info["node"]).ask(line)
+        except LbmuxError as error:
+            return _error(error, request)
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        async with aclosing(answers):
+            await _pass_on(answers, request, response)
+        return response
+
     async def _scrape(self, request: web.Request) -> web.Response:
         try:
             await self._admit(request, "viewer")
@@ -191,8 +213,50 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
+async def _control_request(request: web.Request) -> tuple[str, str]:
+    """Return a request's line, and its command; raise AccessError."""
+    try:
+        text = await _text(request, SMALL_BYTES)
+        command = json.loads(text)["command"]
+        return " ".join(text.decode().splitlines()) + "\n", str(command)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AccessError("the body is not a request of the control protocol", 400) from error
+
+
+async def _pass_on(answers: AsyncGenerator[str], request: web.Request, response: web.StreamResponse) -> None:
+    """Send a node's answers to a client until either ends."""
+    try:
+        waiting: asyncio.Task[str] | None = None
+        while request.transport is not None:
+            waiting = waiting or asyncio.create_task(anext(answers))
+            done, _ = await asyncio.wait((waiting,), timeout=CLIENT_CHECK_S)
+            if done:
+                await response.write(waiting.result().encode())
+                waiting = None
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    except StopAsyncIteration:
+        return
+    except RelayError as error:
+        await response.write(json.dumps({"version": VERSION, "ok": False, "error": error.reason}).encode() + b"\n")
+    except ConnectionError:
+        return
+
+
 async def _body(model: type[Model], request: web.Request, most_bytes: int) -> Model:
     """Read and check a request's body; raise AccessError with the status of its fault."""
+    text = await _text(request, most_bytes)
+    try:
+        return await asyncio.to_thread(model.model_validate_json, text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise AccessError(f"{field or 'the request'}: {error_message(first, model)}", 400) from error
+
+
+async def _text(request: web.Request, most_bytes: int) -> bytes:
+    """Read a request's body; raise AccessError with the status of its fault."""
     text = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
@@ -202,12 +266,7 @@ async def _body(model: type[Model], request: web.Request, most_bytes: int) -> Mo
                     raise AccessError(f"the request has over {most_bytes} bytes", 413)
     except TimeoutError:
         raise AccessError(f"the request's body did not arrive within {BODY_S:g} s", 408) from None
-    try:
-        return await asyncio.to_thread(model.model_validate_json, bytes(text))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise AccessError(f"{field or 'the request'}: {error_message(first, model)}", 400) from error
+    return bytes(text)
 
 
 def _json(answer: Model, status: int = 200) -> web.Response:

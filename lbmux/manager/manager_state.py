@@ -55,6 +55,8 @@ class Manager:
     primary: Primary = field(default_factory=Primary)
     reports: dict[str, NodeReport] = field(default_factory=dict)
     """The last report of each node that is connected here."""
+    gone: dict[str, NodeReport] = field(default_factory=dict)
+    """The last report of each node that was connected here."""
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
     pool_id: str = ""

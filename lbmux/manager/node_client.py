@@ -7,7 +7,7 @@ ends, or falls silent, is followed by one to the next manager.
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -19,11 +19,14 @@ from lbmux.errors import LbmuxError
 from lbmux.manager.held_state import NodeState, judge, read_state, taken_over, write_state
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_messages import (
-    MAX_STATE_BYTES,
+    MAX_MESSAGE_BYTES,
     SILENCE_S,
     Alive,
+    Ask,
+    Forget,
     Hello,
     Message,
+    More,
     ProtocolError,
     Refused,
     Report,
@@ -31,6 +34,7 @@ from lbmux.manager.node_messages import (
     State,
     parse_message,
 )
+from lbmux.manager.relay import Answering, RelayedAnswers
 from lbmux.manager.renewal import keep_valid
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,8 @@ class NodeClient:
         self.held = read_state(path)
         self.manager = ""
         """The manager that is connected; empty: none."""
+        self.answering: Answering = _not_yet
+        """Answers requests that a manager relays."""
         self._latest: State | None = None
         self._arrived = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -132,23 +138,32 @@ class NodeClient:
         tls = self._identity.client_context()
         async with aiohttp.ClientSession() as session:
             async with asyncio.timeout(SILENCE_S):
-                self._socket = await session.ws_connect(f"{url}/v1/node", ssl=tls, max_msg_size=MAX_STATE_BYTES)
-            await self._send(self._hello())
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    received = await self._socket.receive()
-                if received.type is not aiohttp.WSMsgType.TEXT:
-                    return
-                message = parse_message(received.data)
-                if not self.manager:
-                    log.info("manager %s: connected", url)
-                    self.manager, self._last_error = url, ""
-                if isinstance(message, State):
-                    await self._take(message)
-                elif isinstance(message, Refused):
-                    raise ProtocolError(message.reason)
-                else:
-                    await self._send(Alive())
+                self._socket = await session.ws_connect(f"{url}/v1/node", ssl=tls, max_msg_size=MAX_MESSAGE_BYTES)
+            relayed = RelayedAnswers(lambda line: self.answering(line), self._send)
+            try:
+                await self._send(self._hello())
+                await self._listen(url, self._socket, relayed)
+            finally:
+                await relayed.stop()
+
+    async def _listen(self, url: str, socket: aiohttp.ClientWebSocketResponse, relayed: RelayedAnswers) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                received = await socket.receive()
+            if received.type is not aiohttp.WSMsgType.TEXT:
+                return
+            message = parse_message(received.data)
+            if not self.manager:
+                log.info("manager %s: connected", url)
+                self.manager, self._last_error = url, ""
+            if isinstance(message, State):
+                await self._take(message)
+            elif isinstance(message, Refused):
+                raise ProtocolError(message.reason)
+            elif isinstance(message, Ask | More | Forget):
+                relayed.take(message)
+            else:
+                await self._send(Alive())
 
     def _hello(self) -> Hello:
         held = self.held
@@ -191,7 +206,10 @@ class NodeClient:
                 refused = str(error)
                 if self.held is not None:
                     self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
-            report = Report(revision=message.revision, overrides=message.overrides.version, refused=refused)
+            report = Report(
+                revision=message.revision, overrides=message.overrides.version, refused=refused,
+                in_force=self.held.revision if self.held else 0,
+            )  # fmt: skip
             with suppress(ConnectionError, aiohttp.ClientError):
                 await self._send(report)
 
@@ -204,3 +222,8 @@ class NodeClient:
     async def _send(self, message: Message) -> None:
         if self._socket is not None and not self._socket.closed:
             await self._socket.send_str(message.model_dump_json())
+
+
+async def _not_yet(line: bytes) -> AsyncGenerator[bytes]:
+    """Refuse requests of a daemon that is starting."""
+    yield b'{"version": 1, "ok": false, "error": "the daemon is starting"}\n'

@@ -7,6 +7,12 @@
     manager:  alive     node: alive          each second without anything else
     manager:  refused                        why the node is not served; the connection ends
 
+and since protocol 2, requests of the control protocol that a manager relays (lbmux.manager.relay):
+
+    manager:  ask                            a request's line
+    node:     answer                         a line of its answers, or the end
+    manager:  more, forget                   a line was passed on; the rest is not wanted
+
 Both sides ignore fields that they do not know, so that a version and the one before it understand each other. A change
 that this does not cover needs a new protocol version; the highest one that both speak is used.
 """
@@ -21,11 +27,11 @@ from lbmux.config.loader import MAX_BYTES
 from lbmux.errors import LbmuxError
 from lbmux.manager.documents import StoredOverrides
 
-PROTOCOLS = (1,)
+PROTOCOLS = (1, 2)
 """The protocol versions that this version speaks."""
 ALIVE_S, SILENCE_S = 1.0, 3.0
 """How often a manager sends something, and after which silence a node looks for another one, in seconds."""
-MAX_HELLO_BYTES, MAX_STATE_BYTES = 64 * 1024, 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class Message(BaseModel):
@@ -64,6 +70,8 @@ class Report(Message):
     overrides: int
     refused: str = ""
     """Why the node refuses the state; empty: it is in force."""
+    in_force: int | None = None
+    """The revision that is in force; null: the node does not say (protocol 1)."""
 
 
 class Stale(Message):
@@ -81,7 +89,32 @@ class Refused(Message):
     reason: str
 
 
-AnyMessage = Annotated[Hello | State | Report | Stale | Alive | Refused, Field(discriminator="kind")]
+class Ask(Message):
+    kind: Literal["ask"] = "ask"
+    id: int
+    line: str
+
+
+class Answer(Message):
+    kind: Literal["answer"] = "answer"
+    id: int
+    line: str | None
+    """null: there are no more."""
+
+
+class More(Message):
+    kind: Literal["more"] = "more"
+    id: int
+
+
+class Forget(Message):
+    kind: Literal["forget"] = "forget"
+    id: int
+
+
+AnyMessage = Annotated[
+    Hello | State | Report | Stale | Alive | Refused | Ask | Answer | More | Forget, Field(discriminator="kind")
+]
 ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,11 +13,13 @@ from lbmux.manager.documents import NodeReport
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_messages import (
     ALIVE_S,
-    MAX_HELLO_BYTES,
+    MAX_MESSAGE_BYTES,
     SILENCE_S,
     Alive,
+    Answer,
     AnyMessage,
     Hello,
+    Message,
     ProtocolError,
     Refused,
     Report,
@@ -27,6 +30,8 @@ from lbmux.manager.node_messages import (
     parse_message,
 )
 from lbmux.manager.pool_state import PoolState
+from lbmux.manager.relay import Relay, RelayError
+from lbmux.manager.request_access import certificate_end
 from lbmux.manager.revisions import digest
 
 log = logging.getLogger(__name__)
@@ -42,6 +47,10 @@ class Session:
     node: Subject
     hello: Hello
     file: str
+    relay: Relay | None
+    """None: the node speaks protocol 1."""
+    certificate_until: float | None
+    refusals: int = 0
 
 
 class NodeConnections:
@@ -54,15 +63,15 @@ class NodeConnections:
 
     async def serve(self, request: web.Request, node: Subject) -> web.WebSocketResponse:
         """Serve one node until its connection ends."""
-        socket = web.WebSocketResponse(max_msg_size=MAX_HELLO_BYTES)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
         await socket.prepare(request)
         try:
             async with asyncio.timeout(SILENCE_S):
                 hello = parse_message(await socket.receive_str())
             if not isinstance(hello, Hello):
                 raise ProtocolError(f"{hello.kind} came before hello")
-            common_protocol(hello.protocols)
-            await self._exchange(Session(socket, node, hello, hello.digest))
+            relay = Relay(node.name, sender(socket)) if common_protocol(hello.protocols) > 1 else None
+            await self._exchange(Session(socket, node, hello, hello.digest, relay, certificate_end(request)))
         except ProtocolError as error:
             log.warning("node %s: %s", node.name, error)
             with suppress(ConnectionError):
@@ -72,10 +81,20 @@ class NodeConnections:
         await socket.close()
         return socket
 
+    def relay(self, name: str) -> Relay:
+        """Return the way to a node that is connected here; raise RelayError."""
+        session = self._sessions.get(name)
+        if session is None:
+            raise RelayError(name, "no such node is connected; `lbmux show nodes` lists them")
+        if session.relay is None:
+            raise RelayError(name, f"lbmux {session.hello.version} there does not take requests of a manager")
+        return session.relay
+
     async def _exchange(self, session: Session) -> None:
         """Send and receive until either ends; the node is known while its connection lasts."""
         name, hello, reports = session.node.name, session.hello, self._manager.reports
-        reports[name] = self._report(session, hello.revision, hello.overrides, "")
+        reports[name] = self._report(session, Report(revision=hello.revision, overrides=hello.overrides))
+        self._manager.gone.pop(name, None)
         self._sessions[name] = session
         tasks = [asyncio.create_task(work) for work in (self._send(session), self._receive(session))]
         try:
@@ -86,8 +105,11 @@ class NodeConnections:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if session.relay is not None:
+                session.relay.close()
             if self._sessions.get(name) is session:  # else it has connected again
-                del self._sessions[name], reports[name]
+                del self._sessions[name]
+                self._manager.gone[name] = reports.pop(name).model_copy(update={"connected": False})
 
     async def _send(self, session: Session) -> None:
         """Send the state whenever it changes, and a sign of life each second."""
@@ -113,11 +135,15 @@ class NodeConnections:
             if received.type is not WSMsgType.TEXT:
                 return
             message: AnyMessage = parse_message(received.data)
+            reports = self._manager.reports
+            reports[name] = reports[name].model_copy(update={"seen": self._manager.clock()})
             if isinstance(message, Report):
                 self._take(session, message)
             elif isinstance(message, Stale):
                 log.error("node %s refuses the epoch of this manager: it has seen %d", name, message.epoch)
                 self._manager.step_down(message.epoch)
+            elif isinstance(message, Answer) and session.relay is not None:
+                session.relay.take(message)
             elif not isinstance(message, Alive):
                 raise ProtocolError(f"a node does not send {message.kind}")
 
@@ -125,14 +151,19 @@ class NodeConnections:
         name, reports = session.node.name, self._manager.reports
         if message.refused:
             session.file = ""  # it did not keep the file
+            session.refusals += 1
             if (known := reports.get(name)) is None or known.refused != message.refused:
                 log.warning("node %s refuses revision %d: %s", name, message.revision, message.refused)
-        reports[name] = self._report(session, message.revision, message.overrides, message.refused)
+        reports[name] = self._report(session, message)
 
-    def _report(self, session: Session, revision: int, overrides: int, refused: str) -> NodeReport:
+    def _report(self, session: Session, message: Report) -> NodeReport:
+        now, in_force = self._manager.clock(), message.in_force
+        if in_force is None:
+            in_force = 0 if message.refused else message.revision
         return NodeReport(
-            node=session.node.name, role=session.hello.role, revision=revision, overrides=overrides, refused=refused,
-            time=self._manager.clock(),
+            node=session.node.name, role=session.hello.role, revision=message.revision, overrides=message.overrides,
+            in_force=in_force, refused=message.refused, refusals=session.refusals, time=now, seen=now,
+            manager=self._manager.url, version=session.hello.version, certificate_until=session.certificate_until,
         )  # fmt: skip
 
     def _encode(self, state: PoolState) -> tuple[tuple[str, str], str]:
@@ -151,6 +182,15 @@ class NodeConnections:
             )  # fmt: skip
             self._encoded = state, file, (texts[0], texts[1]), found
         return self._encoded[2], self._encoded[3]
+
+
+def sender(socket: web.WebSocketResponse) -> Callable[[Message], Awaitable[None]]:
+    """Return what sends messages to a node."""
+
+    async def send(message: Message) -> None:
+        await socket.send_str(message.model_dump_json())
+
+    return send
 
 
 ALIVE = Alive().model_dump_json()

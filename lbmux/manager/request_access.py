@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from lbmux.manager.authority import CertificateError, Subject, subject_of
+from lbmux.manager.authority import CertificateError, Subject, ends_at, subject_of
 from lbmux.manager.store.store import Store
 from lbmux.manager.tokens import TOKENS, AccessError, Token, check_secret, token_id
 
@@ -24,8 +24,7 @@ async def token_of(request: web.Request, store: Store, clock: Callable[[], float
 
 def node_of(request: web.Request, pool: str) -> Subject:
     """Return what the client's certificate says, which TLS has checked; raise AccessError."""
-    tls = request.transport.get_extra_info("ssl_object") if request.transport else None
-    certificate = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
+    certificate = _certificate(request)
     if certificate is None:
         raise AccessError("a node's certificate is needed; `lbmux join` gets one", 401)
     try:
@@ -35,3 +34,15 @@ def node_of(request: web.Request, pool: str) -> Subject:
     if subject.pool != pool:
         raise AccessError(f"node {subject.name} is of pool {subject.pool}; this is pool {pool}")
     return subject
+
+
+def certificate_end(request: web.Request) -> float | None:
+    """Return when the client's certificate ends, in seconds since 1970; None without one."""
+    certificate = _certificate(request)
+    return None if certificate is None else ends_at(ssl.DER_cert_to_PEM_cert(certificate).encode()).timestamp()
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """Return the client's certificate in DER."""
+    tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+    return tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None

@@ -7,12 +7,12 @@ as it arrived, the verdict, and the frame as it left come from the agent itself.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
+from lbmux.api.channel import Place, place_name
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.agent import as_delivered, inbound_key, outbound_key
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
@@ -70,12 +70,12 @@ class Passage:
         return HeaderSummary.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
-def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
-    """Run the steps of the agent that listens at ``path`` on the frame now.  ControlError, SetupError."""
+def explain_at_agent(passage: Passage, place: Place) -> list[Step]:
+    """Run the steps of the agent at ``place`` on the frame now.  ControlError, SetupError."""
     header_summary = passage.client_and_vip()
     for _ in range(TRIES):
         copy = LiveCopy.of(
-            path, str(header_summary.source if passage.is_reply else header_summary.destination), "agent"
+            place, str(header_summary.source if passage.is_reply else header_summary.destination), "agent"
         )
         copy.read_configuration()
         run = _Run(passage, copy)
@@ -85,7 +85,7 @@ def explain_at_agent(passage: Passage, path: Path) -> list[Step]:
             run.dry_run()
         if copy.is_current():
             return list(run.steps())
-    raise SetupError(str(path), "its configuration kept changing while it was read", "try again later")
+    raise SetupError(str(place_name(place)), "its configuration kept changing while it was read", "try again later")
 
 
 class _Run:

@@ -7,13 +7,13 @@ The result of each step comes from the data path's own functions (tools.dry_run)
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lbmux.addresses import from_pair, mac_from_int
 from lbmux.api.answers import BackendHealth
+from lbmux.api.channel import Place, place_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetHealth
 from lbmux.api.status_tables import STATES as BACKEND_STATES
@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole run.  ``hint``: what to do where the packet is not forwarded."""
+    """The whole run.  ``hint``: what to do where the packet is not forwarded; ``outer``: the frame that leaves."""
 
     packet: ClientPacket
     source: str
@@ -74,6 +74,12 @@ class Explanation:
     service: str | None
     backend: str | None
     hint: str
+    outer: bytes = b""
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the mux has a live entry of the packet's flow."""
+        return any(entry["alive"] for step in self.steps for entry in step.data.get("entries", ()))
 
     def as_json(self) -> dict[str, Any]:
         packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
@@ -96,10 +102,10 @@ def explain_configuration(packet: ClientPacket, config: Config) -> Explanation:
     return _Run(packet, of_configuration(config), 0).explanation("configuration", [])
 
 
-def explain_live(packet: ClientPacket, path: Path) -> Explanation:
-    """Explain what the mux that listens at ``path`` would do now.  ControlError, or SetupError if it keeps changing."""
+def explain_live(packet: ClientPacket, place: Place) -> Explanation:
+    """Explain what the mux that is at ``place`` would do now.  ControlError, or SetupError if it keeps changing."""
     for _ in range(TRIES):
-        copy = LiveCopy.of(path, str(packet.vip))
+        copy = LiveCopy.of(place, str(packet.vip))
         copy.read_configuration()
         run = _Run(packet, copy.snapshot, now_ticks(), copy.interfaces)
         if run.service_row >= 0:
@@ -107,10 +113,10 @@ def explain_live(packet: ClientPacket, path: Path) -> Explanation:
             for at in run.buckets():
                 copy.read_bucket(at)
             run.dry_run()
-        health = ControlClient(path).whole(GetHealth()).health
+        health = ControlClient(place).whole(GetHealth()).health
         if copy.is_current():
             return run.explanation("mux", health)
-    raise SetupError(str(path), "its configuration kept changing while it was read", "try again later")
+    raise SetupError(str(place_name(place)), "its configuration kept changing while it was read", "try again later")
 
 
 class _Run:
@@ -178,7 +184,7 @@ class _Run:
         steps.append(Step("verdict", f"{verdict.label} ({verdict.kind})"))
         hint = "" if verdict.kind == "send" else self._hint(verdict, target, states)
         names = (service.name if service else None, owner[1].name if owner else None)
-        return Explanation(self.packet, source, steps, verdict, *names, hint)
+        return Explanation(self.packet, source, steps, verdict, *names, hint, frame if verdict.kind == "send" else b"")
 
     def _service(self) -> Service | None:
         """The service that the packet matched."""

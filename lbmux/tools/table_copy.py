@@ -7,12 +7,12 @@ daemon only the rows that the packet can reach are read; other pages of the copy
 import base64
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lbmux.api.answers import Layout
+from lbmux.api.channel import Place, place_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetLayout, ReadMemory
 from lbmux.config.models import Backend, Config, Service
@@ -43,9 +43,9 @@ def of_configuration(config: Config) -> Snapshot:
 
 @dataclass
 class LiveCopy:
-    """A copy of what the mux or agent that listens at ``path`` has about one VIP."""
+    """A copy of what the mux or agent that at ``place`` has about one VIP."""
 
-    path: Path
+    place: Place
     snapshot: Snapshot
     interfaces: dict[int, str]
     vip: str
@@ -53,17 +53,17 @@ class LiveCopy:
     """The layout before the tables were read."""
 
     @classmethod
-    def of(cls, path: Path, vip: str, program: str = "mux") -> "LiveCopy":
+    def of(cls, place: Place, vip: str, program: str = "mux") -> "LiveCopy":
         """Raise ControlError if no daemon answers, if it is another program, or if its tables have another version."""
-        layout = ControlClient(path).ask(GetLayout(vip))
+        layout = ControlClient(place).ask(GetLayout(vip))
         if layout.program != program:
-            raise ControlError(path, f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
+            raise ControlError(place_name(place), f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
         if layout.tables != VERSION:
-            raise ControlError(path, f"the {program} runs another version: use the lbmux of that version")
+            raise ControlError(place_name(place), f"the {program} runs another version: use the lbmux of that version")
         services = tuple(_service(service) for service in layout.services)
         rows = {(service, backend): row for service, backend, row in layout.rows}
         snapshot = Snapshot(Tables.allocate(Sizes(**layout.sizes)), services, rows, is_agent=program == "agent")
-        return cls(path, snapshot, layout.interfaces, vip, layout)
+        return cls(place, snapshot, layout.interfaces, vip, layout)
 
     def read_configuration(self) -> None:
         """Read the settings, the address map, and the services and backends or, of an agent, the endpoints."""
@@ -93,7 +93,7 @@ class LiveCopy:
         settings = self.snapshot.tables.memory["settings"]
         length = self.snapshot.tables.settings.nbytes
         same = self._ask("settings", 0, length) == settings[:length].tobytes()
-        return same and ControlClient(self.path).ask(GetLayout(self.vip)) == self.layout
+        return same and ControlClient(self.place).ask(GetLayout(self.vip)) == self.layout
 
     def _read(self, region: str, at: int, length: int) -> None:
         memory = self.snapshot.tables.memory[region]
@@ -102,7 +102,7 @@ class LiveCopy:
             memory[first : first + len(data)] = np.frombuffer(data, np.uint8)
 
     def _ask(self, region: str, at: int, length: int) -> bytes:
-        return base64.b64decode(ControlClient(self.path).ask(ReadMemory(region, at, length)))
+        return base64.b64decode(ControlClient(self.place).ask(ReadMemory(region, at, length)))
 
 
 def _service(said: dict[str, Any]) -> Service:

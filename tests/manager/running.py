@@ -6,13 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from lbmux.manager.admission import make_pool
 from lbmux.manager.api_client import ApiClient, trusting
+from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.http_server import HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
+from lbmux.manager.node_client import NodeClient
+from lbmux.manager.relay import Answering
 from lbmux.manager.store.open_store import open_store
 
 WAIT_S = 10
@@ -39,6 +44,28 @@ class Running:
         """The command line's options for this manager."""
         (self.directory / "token").write_text(self.token)
         return ["--manager", self.url, "--manager-ca", str(self.ca), "--token-file", str(self.directory / "token")]
+
+    @contextlib.contextmanager
+    def joined(self, name: str, role: Literal["mux", "agent", "edge"], answering: Answering) -> Iterator[NodeClient]:
+        """Connect a node that puts nothing in force, but answers requests."""
+        ca, key, own = self.manager.identity.authority, new_key(), Identity(self.directory / name)
+        assert ca is not None
+        subject = Subject(self.manager.pool_id, "node", name)
+        own.write(ca.certificate, KeyPair(issue(ca, new_request(key, name), subject, datetime.now(UTC)), key))
+        client = NodeClient([self.url], own, role, self.directory / name / "state")
+        client.answering = answering
+
+        async def follow() -> None:
+            async with client.following(lambda _: asyncio.sleep(0)):
+                await asyncio.Event().wait()
+
+        following = asyncio.run_coroutine_threadsafe(follow(), self.loop)
+        try:
+            wait_for(lambda: name in self.manager.reports)
+            yield client
+        finally:
+            following.cancel()
+            wait_for(lambda: name not in self.manager.reports)
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -30,8 +30,8 @@ async def pair(etcd: Etcd, path: Path) -> AsyncIterator[tuple[Lab, Manager, Mana
     where, own = f"etcd://{etcd.endpoint}/managers{next(roots)}", Identity(path / "m1")
     stores: list[Store] = [open_store(where, etcd.tls) for _ in range(2)]
     async with asyncio.timeout(30), stores[0], stores[1]:
-        await make_pool(stores[0], own, "localhost", ["127.0.0.1"], time.time())
-        lab = Lab(path, [Manager(stores[0], own, "")])
+        _, token = await make_pool(stores[0], own, "localhost", ["127.0.0.1"], time.time())
+        lab = Lab(path, [Manager(stores[0], own, "")], token)
         async with serving(lab.managers[0]):
             await until(lambda: lab.managers[0].is_primary)
             lab.managers.append(Manager(stores[1], lab.identity("m2", "manager"), ""))

@@ -8,8 +8,12 @@ from lbmux.manager import node_messages
 from lbmux.manager.documents import StoredOverride, StoredOverrides
 from lbmux.manager.node_messages import (
     Alive,
+    Answer,
+    Ask,
+    Forget,
     Hello,
     Message,
+    More,
     ProtocolError,
     Refused,
     Report,
@@ -21,11 +25,12 @@ from lbmux.manager.node_messages import (
     unpack_file,
 )
 
-RECORDED = Path(__file__).with_name("messages_1.jsonl")
-"""Messages of protocol 1, as this version sent them when it was the only one."""
+RECORDED = [Path(__file__).with_name(f"messages_{protocol}.jsonl") for protocol in (1, 2)]
+"""Messages as the first version of each protocol sent them: those of protocol 1, and those that 2 added."""
+RECORDED_LINES = [line for path in RECORDED for line in path.read_text().splitlines()]
 DRAIN = StoredOverride(service="web", backend="b1", admin_state="drain", since=1.0, by="alice", until=2.5)
 MESSAGES: list[Message] = [
-    Hello(role="mux", version="0.1", epoch=3, revision=2, overrides=1, digest="00ff"),
+    Hello(protocols=(1,), role="mux", version="0.1", epoch=3, revision=2, overrides=1, digest="00ff"),
     State(pool="p", epoch=3, revision=2, digest="00ff", file="eJwDAAAAAAE=", overrides=StoredOverrides(version=1)),
     State(
         pool="p", epoch=3, revision=2, digest="00ff", file=None,
@@ -36,10 +41,16 @@ MESSAGES: list[Message] = [
     Stale(epoch=9),
     Alive(),
     Refused(reason="no common protocol"),
+    Report(revision=3, overrides=1, refused="table full", in_force=2),
+    Ask(id=7, line='{"command": "runtime", "version": 1}\n'),
+    Answer(id=7, line='{"version": 1, "ok": true}\n'),
+    Answer(id=7, line=None),
+    More(id=7),
+    Forget(id=7),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "message"), [*zip(RECORDED.read_text().splitlines(), MESSAGES, strict=True)])
+@pytest.mark.parametrize(("text", "message"), [*zip(RECORDED_LINES, MESSAGES, strict=True)])
 def test_recorded_messages_are_understood(text: str, message: Message) -> None:
     assert parse_message(text) == message
 

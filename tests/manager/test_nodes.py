@@ -15,6 +15,7 @@ from lbmux.backends.override_commands import set_weight
 from lbmux.errors import LbmuxError
 from lbmux.manager import node_client, nodes
 from lbmux.manager.admission import make_pool
+from lbmux.manager.api_client import ApiClient, trusting
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.held_state import NodeState, read_state
 from lbmux.manager.http_server import HttpServer
@@ -59,6 +60,12 @@ class Lab:
 
     path: Path
     managers: list[Manager]
+    token: str
+    """An admin's."""
+
+    def client(self, token: str = "") -> ApiClient:
+        ca = self.managers[0].identity.ca.decode()
+        return ApiClient([self.managers[0].url], token or self.token, trusting(ca))
 
     @property
     def pool(self) -> Pool:
@@ -92,8 +99,8 @@ def run(tmp_path: Path, scenario: Callable[[Lab], Awaitable[None]], count: int =
     async def running() -> None:
         async with asyncio.timeout(3 * WAIT_S), open_store(str(tmp_path / "store")) as store:
             own = Identity(tmp_path / "m1")
-            await make_pool(store, own, "localhost", ["127.0.0.1"], time.time())
-            lab = Lab(tmp_path, [Manager(store, own, "")])
+            _, token = await make_pool(store, own, "localhost", ["127.0.0.1"], time.time())
+            lab = Lab(tmp_path, [Manager(store, own, "")], token)
             async with serving(lab.managers[0]):
                 await until(lambda: lab.managers[0].is_primary)
                 if count == 2:
@@ -270,7 +277,7 @@ def test_peers_that_are_not_nodes(tmp_path: Path) -> None:
         for texts, reason in [
             (["hello"], "not a message"),
             ([Report(revision=1, overrides=1).model_dump_json()], "report came before hello"),
-            ([newer], "this side speaks 1, the other 8, 9"),
+            ([newer], "this side speaks 1, 2, the other 8, 9"),
             ([hello.model_dump_json(), Refused(reason="x").model_dump_json()], "a node does not send refused"),
         ]:
             answer = parse_message((await dialogue(lab, own, *texts))[-1])

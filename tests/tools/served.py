@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_mux import Explanation, explain_live
 from lbmux.tools.packet_text import ClientPacket
-from tests.linux.inside import Inside
+from tests.linux.inside import LOCAL, Inside
 
 
 class Served(Inside):
@@ -32,9 +33,14 @@ class Served(Inside):
         self.tracker, self.wanted, self.overrides = BackendTracker(), self.mux.config, Overrides()
         if self.wanted is not None:
             self.tracker.configure(self.wanted)
-        showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, {})
+        runtime = {"interface": "eth0", "addresses": [str(LOCAL)]}
+        showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, runtime)
         self._server = ControlServer(path, showing.handlers() | {GetHealth: self._health})
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    def answers(self, line: bytes) -> AsyncGenerator[bytes]:
+        """Answer a request that a manager relays."""
+        return self._server.answers(line)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)

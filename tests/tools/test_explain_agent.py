@@ -3,7 +3,7 @@
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from pathlib import Path
@@ -52,9 +52,14 @@ class AgentHost:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         driver = Driver("agent", "eth0", self.agent.tables, 0, "tun")
-        showing = StatusHandlers(lambda: Snapshot.of_agent(self.agent), driver, path, {})
+        runtime = {"interface": "eth0", "addresses": [str(IPv4Address(OWN))]}
+        showing = StatusHandlers(lambda: Snapshot.of_agent(self.agent), driver, path, runtime)
         self._server = ControlServer(path, showing.handlers())
         asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
+
+    def answers(self, line: bytes) -> AsyncGenerator[bytes]:
+        """Answer a request that a manager relays."""
+        return self._server.answers(line)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from lbmux.cli import options
+from lbmux.cli.where import Where, where
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Places(click.ParamType[frozenset[str]]):
 
 
 @click.command(name="capture")
-@options.control
+@where()
 @click.option(
     "--at", "places", type=Places(), default="in,out,drop", show_default=True,
     help="in: frames as they arrived; out: frames as they left, and frames that the slow path sent; drop: dropped"
@@ -46,7 +47,7 @@ class Places(click.ParamType[frozenset[str]]):
 @click.option("-w", "--write", "file", type=options.PATH, required=True, help="The pcapng file to write.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
 def command(
-    control: Path | None, places: frozenset[str], inner: bool, count: int | None, file: Path, filter: tuple[str, ...]
+    where: Where, places: frozenset[str], inner: bool, count: int | None, file: Path, filter: tuple[str, ...]
 ) -> None:
     """Write matching frames of a running mux or agent to a file for Wireshark or tshark.
 
@@ -54,7 +55,6 @@ def command(
     forwarded frame is written twice: as it arrived and as it left.  Frames that the slow path sent in response (answers
     to pings, ICMP errors, fragments, resets) follow it, and their comments name it.  FILTER is as in `lbmux trace`.
     """
-    from lbmux.api.control_paths import meant_path
     from lbmux.cli.inspect.trace_stream import traced
     from lbmux.errors import SetupError
     from lbmux.frames.pcapng_writer import PcapngWriter
@@ -66,7 +66,7 @@ def command(
     try:
         with file.open("wb") as opened, contextlib.suppress(KeyboardInterrupt):  # the usual end of a capture
             writer = PcapngWriter(opened)
-            for frame in traced(meant_path(control), " ".join(filter), count, wanted):
+            for frame in traced(where.one(), " ".join(filter), count, wanted):
                 written += _write(writer, frame, places, inner)
     except OSError as error:
         raise SetupError(str(file), error.strerror or str(error), "name another file") from error

@@ -28,25 +28,37 @@ FORMAT = 1
     multiple=True,
     help="Control socket of another mux, to compare tables; may be repeated.",
 )
+@options.manager_access
 @click.option("-q", "--quiet", is_flag=True, help="Print only findings that are not ok.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    control: Path | None, config: Path | None, role: str | None, peers: tuple[Path, ...], quiet: bool, as_json: bool
-) -> int:
+    control: Path | None, config: Path | None, role: str | None, peers: tuple[Path, ...],
+    managers: tuple[str, ...], token_file: Path, manager_ca: Path, quiet: bool, as_json: bool,
+) -> int:  # fmt: skip
     """Diagnose this node and suggest fixes.  The exit code is 1 if there is a fault.
 
     On a mux, doctor sends a probe through the tunnel to each backend, and ARP or ND requests for VIPs and next hops.
     Otherwise it only reads settings and counters, and changes nothing.  A check that cannot be made is reported as
     unchecked.  On a router or host without a daemon, -c gives the configuration.
+
+    With --manager, doctor checks the whole pool instead: every node connected, the current revision in force
+    everywhere, every certificate valid for a week, and equal tables on all muxes.
     """
     from lbmux.tools.doctor.node_state import NodeState
     from lbmux.tools.doctor.run_checks import examine
 
-    node = NodeState.here(role, control, config, peers)  # type: ignore[arg-type]
-    found = [finding for finding in examine(node) if not (quiet and finding.state == "ok")]
+    if managers and not (control or config or role):
+        from lbmux.cli.pool.manager_access import client
+        from lbmux.tools.doctor.whole_pool import examine_pool
+
+        examined, findings = "pool", examine_pool(client(managers, token_file, manager_ca))
+    else:
+        node = NodeState.here(role, control, config, peers)  # type: ignore[arg-type]
+        examined, findings = node.role, examine(node)
+    found = [finding for finding in findings if not (quiet and finding.state == "ok")]
     if as_json:
         lines = [finding.as_json() for finding in found]
-        click.echo(json.dumps({"version": FORMAT, "role": node.role, "findings": lines}))
+        click.echo(json.dumps({"version": FORMAT, "role": examined, "findings": lines}))
     else:
         for finding in found:
             state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])

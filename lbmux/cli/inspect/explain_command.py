@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from lbmux.cli import options
+from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
     from lbmux.addresses import Address
+    from lbmux.api.channel import Place
     from lbmux.config.models import Config
     from lbmux.tools.explain_mux import Explanation
     from lbmux.tools.packet_text import ClientPacket
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(name="explain")
 @click.option("-c", "--config", type=options.PATH, help="Explain by this configuration instead of a running mux.")
-@options.control
+@where(default="the mux on this machine")
 @click.option(
     "--router",
     metavar="NETNS",
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 @click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp' | FILE", nargs=-1, required=True)
 def command(
     config: Path | None,
-    control: Path | None,
+    where: Where,
     router: str | None,
     seed: int | None,
     muxes: str | None,
@@ -61,8 +63,9 @@ def command(
     This runs the data path itself, on a private copy of the tables, and changes nothing.  Which of several muxes a
     router picks depends on its seed.  --router asks the kernel of a Linux router on this machine.  --seed asks a
     temporary router in a network namespace.
+
+    With --manager, all muxes are asked, and then the agent of the host that the mux sends the packet to.
     """
-    from lbmux.api.control_paths import default_path
     from lbmux.config.loader import load
     from lbmux.tools.router_choice import with_router, with_seed
 
@@ -71,14 +74,13 @@ def command(
     if number is not None and (syn or length is not None or len(packet) > 1):
         raise click.UsageError("--packet N takes one FILE, and neither --syn nor --length")
     read = None if config is None else load(config)
-    mux = control or default_path("mux")
-    explanation, layers = _explain(packet, number, syn, length, read or mux)
+    mux = None if read is not None or (where.is_pool and number is None) else where.one("mux")
+    explanation, layers = _explain(packet, number, syn, length, read or mux or where)
     asked = explanation.packet
-    live = mux if read is None else None
     if router is not None:
-        explanation = with_router(explanation, router, live)
+        explanation = with_router(explanation, router, mux)
     if seed is not None:
-        explanation = with_seed(explanation, seed, _ways(muxes, read, asked), live)
+        explanation = with_seed(explanation, seed, _ways(muxes, read, asked), mux)
     _print(explanation, layers, as_json)
 
 
@@ -95,20 +97,26 @@ def _print(explanation: "Explanation", layers: list[str], as_json: bool) -> None
 
 
 def _explain(
-    words: tuple[str, ...], number: int | None, syn: bool, length: int | None, mux: "Path | Config"
+    words: tuple[str, ...], number: int | None, syn: bool, length: int | None, source: "Place | Config | Where"
 ) -> "tuple[Explanation, list[str]]":
     """Return the explanation and, for a packet of a capture, a line for each of its headers."""
+    from dataclasses import replace
+
     from lbmux.config.models import Config
     from lbmux.tools.dissect import dissect
     from lbmux.tools.explain_frame import explain_frame, frame_of
     from lbmux.tools.explain_mux import explain_configuration, explain_live
+    from lbmux.tools.explain_pool import explain_in_pool
     from lbmux.tools.packet_text import ClientPacket
 
     if number is not None:
         frame = frame_of(Path(words[0]), number)
-        return explain_frame(frame, mux), dissect(frame)
+        assert not isinstance(source, Where)  # one mux is meant
+        return explain_frame(frame, source), dissect(frame)
     packet = ClientPacket.parse(" ".join(words), syn, length)
-    return (explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)), []
+    if isinstance(source, Where):
+        return explain_in_pool(packet, source.nodes(), replace(source, node="*").nodes("agent")), []
+    return (explain_configuration(packet, source) if isinstance(source, Config) else explain_live(packet, source)), []
 
 
 def _ways(text: str | None, config: "Config | None", packet: "ClientPacket") -> "list[Address]":

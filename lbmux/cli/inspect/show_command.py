@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lbmux.cli import options
 from lbmux.cli.operate import completion_names
 from lbmux.cli.text_table import cell, print_table
+from lbmux.cli.where import Where, where
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
-    from lbmux.api.answers import FlowLine
+    from lbmux.api.answers import Bgp, Counters, FlowLine
+    from lbmux.api.channel import Place
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import ListRequest
 
-FLOWS_SHOWN = 50
+FLOWS_SHOWN, TIMEOUT_S, MOST_THREADS = 50, 30.0, 16
+Answer = TypeVar("Answer")
 Line = TypeVar("Line")
 JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-CONTROL = click.option(
-    "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket. [default: the mux on this machine, else the agent, else the edge]",
-)  # fmt: skip
 
 
 def _filter(*fields: str) -> Callable[[Any], Any]:
@@ -42,32 +40,33 @@ def _filter(*fields: str) -> Callable[[Any], Any]:
 
 @click.group(name="show")
 def command() -> None:
-    """Show the state of a running mux, agent or edge.
+    """Show the state of a running mux, agent or edge, or through a manager that of all muxes.
 
     With -j, the output is a JSON object, or one object per line for flows.  Each has a "version", currently 1, which
     changes when a field is removed or changes its meaning.  New fields may appear in the same version; ignore fields
-    that you do not know.
+    that you do not know.  Through a manager there is an object for each node, with its name as "node".
     """
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
 @_filter("service", "vip", "protocol")
 @click.option("--ipvs", is_flag=True, help="Use the format of `ipvsadm -L -n`.")
-def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
+def services(where: Where, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
     """Show VIPs, their Maglev tables (muxes with the same file have the same digest), traffic and flows."""
     from lbmux.api.requests import GetBackends, GetHealth, GetRuntime, GetServices
 
     if ipvs:
         from lbmux.cli.inspect.ipvs_listing import listing
 
-        own = _matching(_client(control).whole(GetServices()).services, wanted)
-        there, health = _client(control).whole(GetBackends()).backends, _client(control).whole(GetHealth()).health
-        places = _client(control).ask(GetRuntime()).tables["flows"].rows
+        client = _client(where)
+        own = _matching(client.whole(GetServices()).services, wanted)
+        there, health = client.whole(GetBackends()).backends, client.whole(GetHealth()).health
+        places = client.ask(GetRuntime()).tables["flows"].rows
         click.echo("\n".join(listing(own, there, health, places)))
         return
-    _print_list(control, GetServices(), as_json, {
+    _print_list(where, GetServices(), as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
         "marked": "marked_slots", "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets",
         "bytes": "bytes", "new flows": "new_flows", "live flows": "live_flows",
@@ -75,14 +74,14 @@ def services(control: Path | None, as_json: bool, ipvs: bool, **wanted: str | No
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
 @_filter("service", "backend", "dip", "host", "state")
-def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
+def backends(where: Where, as_json: bool, **wanted: str | None) -> None:
     """Show backends: state, weight, whether the next hop is known, traffic and flows."""
     from lbmux.api.requests import GetBackends
 
-    _print_list(control, GetBackends(), as_json, {
+    _print_list(where, GetBackends(), as_json, {
         "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
         "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows", "trusted": "trusted_flows",
@@ -90,39 +89,43 @@ def backends(control: Path | None, as_json: bool, **wanted: str | None) -> None:
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
-def health(control: Path | None, as_json: bool) -> None:
+def health(where: Where, as_json: bool) -> None:
     """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
     from lbmux.api.requests import GetHealth
 
-    _print_list(control, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
+    _print_list(where, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
-def neighbours(control: Path | None, as_json: bool) -> None:
+def neighbours(where: Where, as_json: bool) -> None:
     """Show the hosts that a mux tunnels to, and the next hop to each."""
     from lbmux.api.requests import GetNeighbours
 
     columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}
-    _print_list(control, GetNeighbours(), as_json, columns)
+    _print_list(where, GetNeighbours(), as_json, columns)
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
 @click.option("--all", "everything", is_flag=True, help="Include verdicts without packets.")
-def counters(control: Path | None, as_json: bool, everything: bool) -> None:
+def counters(where: Where, as_json: bool, everything: bool) -> None:
     """Show counters of verdicts, of flow table look-ups, and of frames that the ring lost."""
-    from lbmux.api.protocol import to_json
     from lbmux.api.requests import GetCounters
 
-    answer = _client(control).ask(GetCounters())
+    for node, answer in _answers(where, lambda client: client.ask(GetCounters())):
+        _print_counters(node, answer, as_json, everything)
+
+
+def _print_counters(node: str, answer: "Counters", as_json: bool, everything: bool) -> None:
     if as_json:
-        click.echo(to_json(answer))
+        _print_json(node, answer)
         return
+    _print_node(node)
     lines = [vars(line) for line in answer.verdicts if everything or line.packets]
     print_table(lines, _same("verdict", "kind", "packets", "bytes"))
     others = {f"lookup {name}": count for name, count in answer.lookups.items()}
@@ -132,33 +135,38 @@ def counters(control: Path | None, as_json: bool, everything: bool) -> None:
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
-def runtime(control: Path | None, as_json: bool) -> None:
+def runtime(where: Where, as_json: bool) -> None:
     """Show the process: driver, modes, versions, configuration, and the sizes and memory of tables."""
-    from lbmux.api.protocol import to_json, to_plain
+    from lbmux.api.protocol import to_plain
     from lbmux.api.requests import GetRuntime
 
-    answer = _client(control).ask(GetRuntime())
-    if as_json:
-        click.echo(to_json(answer))
-        return
-    lines = [{"what": name, "value": value} for name, value in _flat(to_plain(answer)) if name != "version"]
-    print_table(lines, {"": "what", " ": "value"})
+    for node, answer in _answers(where, lambda client: client.ask(GetRuntime())):
+        if as_json:
+            _print_json(node, answer)
+            continue
+        _print_node(node)
+        lines = [{"what": name, "value": value} for name, value in _flat(to_plain(answer)) if name != "version"]
+        print_table(lines, {"": "what", " ": "value"})
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
-def bgp(control: Path | None, as_json: bool) -> None:
+def bgp(where: Where, as_json: bool) -> None:
     """Show the routes that a mux or an edge announces, its sessions, and why a session is not established."""
-    from lbmux.api.protocol import to_json
     from lbmux.api.requests import GetBgp
 
-    answer = _client(control).ask(GetBgp())
-    if as_json:
-        click.echo(to_json(answer))
-        return
+    for node, answer in _answers(where, lambda client: client.ask(GetBgp())):
+        if as_json:
+            _print_json(node, answer)
+        else:
+            _print_node(node)
+            _print_bgp(answer)
+
+
+def _print_bgp(answer: "Bgp") -> None:
     click.echo(f"{answer.speaker} announces {cell(answer.prefixes) or 'nothing'}")
     if answer.last_resort:
         click.echo(f"with a longer AS path, because no backend is available: {cell(answer.last_resort)}")
@@ -173,7 +181,7 @@ def bgp(control: Path | None, as_json: bool) -> None:
 
 
 @command.command()
-@CONTROL
+@where()
 @JSON
 @click.option(
     "--sort",
@@ -187,34 +195,42 @@ def bgp(control: Path | None, as_json: bool) -> None:
 )
 @click.option("--count", is_flag=True, help="Print only the number of flows.")
 @click.argument("words", metavar="[FILTER]...", nargs=-1)
-def flows(control: Path | None, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]) -> None:
+def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool, words: Sequence[str]) -> None:
     """Show live flows, as JSON Lines with -j.
 
     FILTER uses the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ), and adds
     service NAME, backend NAME, state untrusted|trusted|closing, idle > SECONDS, worker NUMBER.
     """
-    from itertools import chain
-
-    from lbmux.api.protocol import to_json
     from lbmux.api.requests import CountFlows, GetFlows
 
-    # A daemon may take any time to sort millions of flows.
-    client, expression = _client(control, timeout_s=None), " ".join(words)
+    expression = " ".join(words)
     if count:
-        answer = client.ask(CountFlows(expression))
-        click.echo(to_json(answer) if as_json else answer.flows)
+        for node, number in _answers(where, lambda client: client.ask(CountFlows(expression))):
+            if as_json:
+                _print_json(node, number)
+            else:
+                click.echo(f"{node}: {number.flows}" if node else number.flows)
         return
     most = (None if as_json else FLOWS_SHOWN) if limit is None else limit or None
-    lines = chain.from_iterable(answer.flows for answer in client.stream(GetFlows(expression, sort, most)))
     if as_json:
-        for line in lines:
-            click.echo(to_json(line))
+        for place in where.all():
+            client = _to(place, None)  # a daemon may take any time to sort millions of flows
+            for answer in client.stream(GetFlows(expression, sort, most)):
+                for line in answer.flows:
+                    _print_json(_node(place), line)
         return
-    shown = [_flow_line(line) for line in lines]
-    print_table(shown, _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker"))
-    if most is not None and len(shown) == most:
-        total = client.ask(CountFlows(expression)).flows
-        click.echo(f"{most} of {counted(total, 'flow')}; --limit 0 shows all")
+
+    def some(client: "ControlClient") -> "tuple[list[FlowLine], int]":
+        found = [line for answer in client.stream(GetFlows(expression, sort, most)) for line in answer.flows]
+        return found, client.ask(CountFlows(expression)).flows if len(found) == most else len(found)
+
+    answers = [*_answers(where, some, None)]
+    lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]
+    columns = _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker")
+    print_table(lines, _with_node(where, columns))
+    total = sum(number for _, (_, number) in answers)
+    if total > len(lines):
+        click.echo(f"{len(lines)} of {counted(total, 'flow')}; --limit 0 shows all")
 
 
 def _flow_line(line: "FlowLine") -> dict[str, Any]:
@@ -236,11 +252,58 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _client(control: Path | None, timeout_s: float | None = 30.0) -> "ControlClient":
-    from lbmux.api.control_client import ControlClient
-    from lbmux.api.control_paths import meant_path
+def _client(where: Where) -> "ControlClient":
+    """Return the client of the one daemon that is meant."""
+    return _to(where.one())
 
-    return ControlClient(meant_path(control), timeout_s)
+
+def _to(place: "Place", timeout_s: float | None = TIMEOUT_S) -> "ControlClient":
+    from lbmux.api.control_client import ControlClient
+
+    return ControlClient(place, timeout_s)
+
+
+def _node(place: "Place") -> str:
+    """Return the name of a node of the pool; empty for a daemon on this machine."""
+    return "" if isinstance(place, Path) else place.name
+
+
+def _answers(
+    where: Where, ask: "Callable[[ControlClient], Answer]", timeout_s: float | None = TIMEOUT_S
+) -> "Iterator[tuple[str, Answer]]":
+    """Ask all daemons that are meant at once, and yield the nodes and answers; at the end raise the first error."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lbmux.errors import ControlError
+
+    places, refused = where.all(), list[ControlError]()
+    with ThreadPoolExecutor(min(len(places), MOST_THREADS)) as threads:
+        asked = [(place, threads.submit(ask, _to(place, timeout_s))) for place in places]
+        for place, answer in asked:
+            try:
+                yield _node(place), answer.result()
+            except ControlError as error:
+                refused.append(error)
+    for more in refused[1:]:
+        click.echo(f"lbmux: {more}", err=True)
+    if refused:
+        raise refused[0]
+
+
+def _print_json(node: str, answer: Any) -> None:
+    """Print an answer as one line, with its node if it is one of the pool's."""
+    from lbmux.api.protocol import to_json, to_plain
+
+    click.echo(to_json({"node": node, **to_plain(answer)} if node else answer))
+
+
+def _print_node(node: str) -> None:
+    if node:
+        click.echo(click.style(node, bold=True))
+
+
+def _with_node(where: Where, columns: Mapping[str, str]) -> Mapping[str, str]:
+    return {"node": "node", **columns} if where.is_pool else columns
 
 
 def _matching(lines: Sequence[Line], wanted: Mapping[str, str | None]) -> list[Line]:
@@ -263,17 +326,19 @@ def _plain(pattern: str) -> str:
 
 
 def _print_list(
-    control: Path | None, request: "ListRequest[Any]", as_json: bool, columns: Mapping[str, str],
+    where: Where, request: "ListRequest[Any]", as_json: bool, columns: Mapping[str, str],
     wanted: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    from lbmux.api.protocol import to_json
+    from dataclasses import replace
 
-    answer = _client(control).whole(request)
-    lines = _matching(getattr(answer, request.command), wanted)
-    if as_json:
-        click.echo(to_json({**vars(answer), request.command: lines}))
-    else:
-        print_table(map(vars, lines), columns)
+    shown = list[dict[str, Any]]()
+    for node, answer in _answers(where, lambda client: client.whole(request)):
+        lines = _matching(getattr(answer, request.command), wanted)
+        if as_json:
+            _print_json(node, replace(answer, **{request.command: lines}))
+        shown += [{"node": node, **vars(line)} for line in lines]
+    if not as_json:
+        print_table(shown, _with_node(where, columns))
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""`lbmux show revisions`, `events`, `overrides` and `nodes`: what the pool's manager knows."""
+"""`lbmux show revisions`, `events`, `overrides`, `nodes`, `muxes` and `agents`: what the pool's manager knows."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from lbmux.cli.inspect.show_command import command
 
 if TYPE_CHECKING:
     from lbmux.config.field_types import Model
+    from lbmux.manager.documents import NodeReport
 
 __all__ = ["command"]
 
@@ -91,27 +92,47 @@ def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
     print_table(lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "reason")})
 
 
-@command.command()
-@options.manager_access
-@options.json
-def nodes(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
-    """Show the nodes that are connected to the manager, and what is in force or refused there (--manager)."""
-    from lbmux.cli.pool.manager_access import client, stamp
-    from lbmux.cli.text_table import print_table
-    from lbmux.manager.api_models import NodesAnswer
+def _nodes_command(name: str, role: str, text: str) -> None:
+    @command.command(name=name, help=text)
+    @options.manager_access
+    @options.json
+    def nodes(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+        from lbmux.cli.pool.manager_access import client
+        from lbmux.cli.text_table import print_table
+        from lbmux.manager.api_models import NodesAnswer
 
-    answer = client(managers, token_file, manager_ca).get("/v1/nodes", NodesAnswer)
-    if as_json:
-        _print_json(answer)
-        return
-    lines = [
-        {
-            "node": one.node, "role": one.role, "revision": one.revision, "overrides": one.overrides,
-            "state": f"refused: {one.refused}" if one.refused else "in force", "since": stamp(one.time),
-        }
-        for one in answer.nodes
-    ]  # fmt: skip
-    print_table(lines, {name: name for name in ("node", "role", "revision", "overrides", "state", "since")})
+        answer = client(managers, token_file, manager_ca).get("/v1/nodes", NodesAnswer)
+        found = NodesAnswer(nodes=tuple(one for one in answer.nodes if role in ("", one.role)))
+        if as_json:
+            _print_json(found)
+            return
+        lines = [{**one.model_dump(), **_node_line(one)} for one in found.nodes]
+        print_table(lines, {
+            "node": "node", "role": "role", "revision": "in_force", "overrides": "overrides", "state": "state",
+            "refusals": "refusals", "last seen": "last seen", "certificate until": "certificate",
+            "version": "version", "manager": "manager",
+        })  # fmt: skip
+
+
+_nodes_command(
+    "nodes", "", "Show the pool's nodes: the revision in force, whether it refuses the current one, when it was last"
+    " seen, and until when its certificate is valid (--manager).",
+)  # fmt: skip
+_nodes_command("muxes", "mux", "Show the pool's muxes, as `lbmux show nodes` (--manager).")
+_nodes_command("agents", "agent", "Show the pool's agents, as `lbmux show nodes` (--manager).")
+
+
+def _node_line(one: "NodeReport") -> dict[str, str | None]:
+    from lbmux.cli.pool.manager_access import stamp
+
+    state = "in force" if one.in_force == one.revision else "behind"
+    if one.refused:
+        state = f"refuses revision {one.revision}: {one.refused}"
+    until = one.certificate_until
+    return {
+        "state": state if one.connected else "gone", "last seen": stamp(one.seen),
+        "certificate": None if until is None else stamp(until),
+    }  # fmt: skip
 
 
 def _print_json(answer: "Model") -> None:

@@ -8,17 +8,14 @@ from typing import TextIO
 import click
 
 from lbmux.cli import options
+from lbmux.cli.where import Where, where
 
 ALL_LINES = 1 << 16
 """Height for output that is printed once: it is not cut."""
 
 
 @click.command(name="top")
-@click.option(
-    "--control", "controls", type=options.PATH, multiple=True, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket of a mux; repeat it for each mux: their rates are added up. "
-    "[default: the mux on this machine, else the agent]",
-)  # fmt: skip
+@where(repeated=True, default="the mux on this machine, else the agent")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between readings."
 )
@@ -27,10 +24,12 @@ ALL_LINES = 1 << 16
 @click.option("--once", is_flag=True, help="Print the services once and exit.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON Lines, one per reading.")
 def command(
-    controls: tuple[Path, ...], interval: float, write: TextIO | None, read: Path | None, once: bool,
+    where: Where, interval: float, write: TextIO | None, read: Path | None, once: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Show packets, bits, new flows and drops per second, of services, their backends, and their flows.
+
+    The rates of several muxes, or through a manager of all muxes, are added up.
 
     For flows, top shows the state and the idle time, but no rates: counters for each flow would cost every packet one
     more cache line.
@@ -41,12 +40,11 @@ def command(
     """
     from rich.console import Console
 
-    from lbmux.api.control_paths import meant_path
     from lbmux.errors import LbmuxError
     from lbmux.tools.top import top_loop
     from lbmux.tools.top.screen import render
 
-    source = top_loop.replayed(read) if read else top_loop.live(controls or (meant_path(None),), write)
+    source = top_loop.replayed(read) if read else top_loop.live(where.all(), write)
     if once or as_json:
         console = Console()
         for view in top_loop.views(source, 0.0 if read else interval):

@@ -3,26 +3,26 @@
 import base64
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbmux.cli import options
+from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
     from lbmux.api.answers import TracedFrame
+    from lbmux.api.channel import Place
 
 
 @click.command(name="trace")
-@options.control
+@where(default="the mux on this machine, else the agent, else the edge")
 @click.option(
     "-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="Stop after this many frames."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, one line per frame.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
-def command(control: Path | None, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
+def command(where: Where, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
     """Show matching frames of a running mux or agent: each step that they took, and the verdict.
 
     FILTER is as in `lbmux show flows` (host, net, port, tcp, udp, service, backend, and, or, not), with three more
@@ -31,11 +31,10 @@ def command(control: Path | None, count: int, verbose: bool, as_json: bool, filt
     afterwards, so a flow that the frame has created exists by then.  For frames that take the slow path (ICMP,
     fragments, packets that are too big), all frames sent in response are shown.
     """
-    from lbmux.api.control_paths import meant_path
     from lbmux.api.protocol import VERSION, to_json
     from lbmux.cli.inspect.trace_stream import traced
 
-    path = meant_path(control)
+    path = where.one()
     for frame in traced(path, " ".join(filter), count):
         steps, layers = _steps(path, frame), _dissected(frame) if verbose else []
         if as_json:
@@ -45,7 +44,7 @@ def command(control: Path | None, count: int, verbose: bool, as_json: bool, filt
             _print(frame, steps, layers)
 
 
-def _steps(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
+def _steps(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame's path: the result of each step that it reached, and what the slow path did."""
     asked = _asked_mux(path, frame) if frame.program == "mux" else _asked_agent(path, frame)
     return asked + _slow_path_note(frame)
@@ -65,7 +64,7 @@ def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
     return {"step": step, "found": found, "afterwards": afterwards}
 
 
-def _asked_mux(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
+def _asked_mux(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return why a frame could not be parsed, if so, and the steps with which explain describes it now."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
@@ -88,7 +87,7 @@ def _asked_mux(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
     return parsed + [_step(*one, afterwards=True) for one in found]
 
 
-def _asked_agent(path: Path, frame: "TracedFrame") -> list[dict[str, Any]]:
+def _asked_agent(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame that an agent got, the results of the agent's steps now, and the frame that left."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError

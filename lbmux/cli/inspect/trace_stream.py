@@ -1,7 +1,6 @@
 """Code that `lbmux trace` and `lbmux capture` share: frames from a running daemon, and messages about the stream."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +9,11 @@ from lbmux.plurals import counted
 
 if TYPE_CHECKING:
     from lbmux.api.answers import SlowPathReport, TracedFrame, TraceStart
+    from lbmux.api.channel import Place
 
 
 def traced(
-    path: Path, expression: str, most: int | None, wanted: "Callable[[TracedFrame], bool]" = lambda frame: True
+    path: "Place", expression: str, most: int | None, wanted: "Callable[[TracedFrame], bool]" = lambda frame: True
 ) -> "Iterator[TracedFrame]":
     """Yield up to ``most`` matching frames; report the start, and frames that were skipped, on standard error."""
     from lbmux.api.answers import TraceStart

@@ -1,26 +1,22 @@
 """`lbmux withdraw` and `lbmux announce`: withdraw and announce the VIPs of a running mux, which forwards meanwhile."""
 
 import json
-from pathlib import Path
 
 import click
 
 from lbmux.cli import options
+from lbmux.cli.where import Where, where
 
 
 def _command(name: str, held: bool, text: str) -> click.Command:
     @click.command(name=name, help=text)
-    @click.option(
-        "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-        help="Control socket. [default: the mux on this machine]",
-    )  # fmt: skip
+    @where(default="the mux on this machine")
     @options.json
-    def command(control: Path | None, as_json: bool) -> None:
+    def command(where: Where, as_json: bool) -> None:
         from lbmux.api.control_client import ControlClient
-        from lbmux.api.control_paths import default_path
         from lbmux.api.requests import HoldRoutes
 
-        prefixes = ControlClient(control or default_path("mux")).ask(HoldRoutes(held)).prefixes
+        prefixes = ControlClient(where.one("mux")).ask(HoldRoutes(held)).prefixes
         if as_json:
             click.echo(json.dumps({"version": 1, "held": held, "prefixes": prefixes}))
             return

@@ -5,13 +5,11 @@ from pathlib import Path
 import click
 
 from lbmux.cli import options
+from lbmux.cli.where import Where, where
 
 
 @click.command(name="web")
-@click.option(
-    "--control", "controls", type=options.PATH, multiple=True,
-    help="Control socket of a mux; repeat it for each mux. [default: the mux on this machine]",
-)  # fmt: skip
+@where(repeated=True, default="the mux on this machine")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8420, show_default=True, help="TCP port; 0: any free port."
@@ -23,14 +21,13 @@ from lbmux.cli import options
 @click.option(
     "--scoreboard", type=options.PATH, help="JSON file with the last result of `lbmux lab run -w`; need not exist yet."
 )
-def command(controls: tuple[Path, ...], host: str, port: int, token: str | None, scoreboard: Path | None) -> None:
+def command(where: Where, host: str, port: int, token: str | None, scoreboard: Path | None) -> None:
     """Serve a web page that shows the pool live: traffic, services, Maglev tables, and explanations of packets.
 
     The page is read-only.  The URL to open is printed, with the token if there is one.
     """
     import secrets
 
-    from lbmux.api.control_paths import default_path
     from lbmux.daemons.process import run
     from lbmux.tools.results import read_result
     from lbmux.tools.web.web_access import is_local
@@ -42,4 +39,4 @@ def command(controls: tuple[Path, ...], host: str, port: int, token: str | None,
         read_result(scoreboard)
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(16)
-    run(serve(Site(controls or (default_path("mux"),), scoreboard), host, port, token))
+    run(serve(Site(where.all("mux"), scoreboard), host, port, token))

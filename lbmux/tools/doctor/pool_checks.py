@@ -1,8 +1,8 @@
 """Check the pool: if muxes have different tables, a flow that the router moves reaches another backend."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from lbmux.api.channel import Place
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetServices
 from lbmux.errors import ControlError
@@ -10,11 +10,11 @@ from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
 
 
-def digests(path: Path) -> dict[str, str | None]:
+def digests(place: Place) -> dict[str, str | None]:
     """The digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
     return {
         f"{line.service} ({line.vip} {line.protocol} {line.port})": line.digest
-        for line in ControlClient(path, TIMEOUT_S).whole(GetServices()).services
+        for line in ControlClient(place, TIMEOUT_S).whole(GetServices()).services
     }
 
 

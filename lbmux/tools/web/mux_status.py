@@ -6,9 +6,9 @@ Only control sockets are used, so polling does not touch the data path.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lbmux.api.answers import BackendLine, Bgp, BgpNeighbour, HealthLine, Runtime, ServiceLine, VerdictLine
+from lbmux.api.channel import Place
 from lbmux.api.control_client import ControlClient
 from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates
 from lbmux.api.requests import GetBackends, GetBgp, GetCounters, GetHealth, GetRuntime, GetServices
@@ -22,7 +22,7 @@ class MuxStatus:
     """A mux's answers, or ``error`` if it does not answer."""
 
     name: str
-    path: Path
+    place: Place
     at: float
     error: str = ""
     runtime: Runtime | None = None
@@ -44,20 +44,20 @@ class MuxStatus:
         return CounterSnapshot(self.at, self.backends, self.verdicts)
 
 
-def poll(name: str, path: Path) -> MuxStatus:
+def poll(name: str, place: Place) -> MuxStatus:
     """Poll one mux."""
-    now, client = time.monotonic(), ControlClient(path, TIMEOUT_S)
+    now, client = time.monotonic(), ControlClient(place, TIMEOUT_S)
     try:
         runtime = client.ask(GetRuntime())
         if runtime.program != "mux":
-            return MuxStatus(name, path, now, f"is the socket of the {runtime.program}, not of a mux")
+            return MuxStatus(name, place, now, f"is the socket of the {runtime.program}, not of a mux")
         services = client.whole(GetServices()).services
         now = time.monotonic()  # the time of the counters, which are read next
         backends, verdicts = client.whole(GetBackends()).backends, client.ask(GetCounters()).verdicts
         health = client.whole(GetHealth()).health
-        return MuxStatus(name, path, now, "", runtime, services, backends, verdicts, health, _bgp(client))
+        return MuxStatus(name, place, now, "", runtime, services, backends, verdicts, health, _bgp(client))
     except ControlError as error:
-        return MuxStatus(name, path, now, error.reason)
+        return MuxStatus(name, place, now, error.reason)
 
 
 def _bgp(client: ControlClient) -> Bgp | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lbmux.api.channel import place_name
 from lbmux.api.counter_rates import drop_rates
 from lbmux.tools.web.mux_status import MuxStatus, traffic
 from lbmux.tools.web.service_status import services_of
@@ -15,8 +16,8 @@ def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str,
     ``unknown``: muxes that are in no sum, because they did not answer one of the two polls.  Their kernel programs may
     still forward.
     """
-    earlier = {one.path: one for one in before if not one.error}
-    pairs = [(one, earlier.get(one.path)) for one in now]
+    earlier = {one.place: one for one in before if not one.error}
+    pairs = [(one, earlier.get(one.place)) for one in now]
     services, sessions = services_of(pairs), sessions_of(now)
     return {
         "version": 1,
@@ -37,7 +38,12 @@ def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str,
 
 
 def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": now.name, "socket": str(now.path), "error": now.error, "packets_per_s": None}
+    line: dict[str, Any] = {
+        "name": now.name,
+        "socket": str(place_name(now.place)),
+        "error": now.error,
+        "packets_per_s": None,
+    }
     if now.runtime is None:
         return line
     drops = drop_rates((before or now).counters, now.counters)

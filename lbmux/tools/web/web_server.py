@@ -17,7 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
-from lbmux.api.control_paths import named_paths
+from lbmux.api.channel import Place
+from lbmux.api.control_paths import named_places
 from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
@@ -43,7 +44,7 @@ MOST_PROPOSED_BYTES = 1 << 20
 class Site:
     """The page's content: the muxes behind these sockets, and a file with the scoreboard's last result."""
 
-    controls: Sequence[Path]
+    controls: Sequence[Place]
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S
     _statuses: list[MuxStatus] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Site:
             now = asyncio.get_running_loop().time()
             if now - self._polled_at >= self.interval_s * 0.9:
                 statuses = await asyncio.gather(
-                    *(asyncio.to_thread(poll, *mux) for mux in named_paths(self.controls).items())
+                    *(asyncio.to_thread(poll, *mux) for mux in named_places(self.controls).items())
                 )
                 scoreboard = await asyncio.to_thread(self._stamp)
                 self._document = json.dumps(document(statuses, self._statuses) | {"scoreboard": scoreboard})
@@ -133,7 +134,7 @@ class Site:
             return web.json_response({"version": 1, "services": found})
 
     async def explain(self, request: web.Request) -> web.Response:
-        path = named_paths(self.controls).get(request.query.get("mux", ""), self.controls[0])
+        path = named_places(self.controls).get(request.query.get("mux", ""), self.controls[0])
         try:
             packet = ClientPacket.parse(request.query.get("packet", ""))
             explanation = await asyncio.to_thread(explain_live, packet, path)

@@ -57,7 +57,7 @@ def test_a_mux_that_does_not_answer_is_named_and_the_others_are_shown(muxes: lis
 
 def test_a_mux_that_is_back_is_unknown_for_one_reading(muxes: list[Served], tmp_path: Path) -> None:
     lost = poll("mux1", tmp_path / "gone.sock")
-    back = replace(poll("mux1", muxes[0].path), path=lost.path)
+    back = replace(poll("mux1", muxes[0].path), place=lost.place)
     seen = document([back], [lost])
     assert (seen["unknown"], seen["muxes"][0]["packets_per_s"]) == (["mux1"], None)
     assert document([replace(back, at=back.at + 1)], [back])["unknown"] == []

@@ -1,0 +1,93 @@
+"""Check the whole pool through its manager: nodes, what is in force, certificates, and equal tables."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from lbmux.errors import ControlError
+from lbmux.manager.api_client import ApiClient
+from lbmux.manager.api_models import NodesAnswer, StatusAnswer
+from lbmux.manager.documents import NodeReport
+from lbmux.manager.relayed_node import RelayedNode
+from lbmux.plurals import counted
+from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.pool_checks import digests
+
+WEEK_S = 7 * 86400
+
+
+def examine_pool(client: ApiClient) -> Iterator[Finding]:
+    """Yield the findings about all nodes that the manager knows; raise ApiError if no manager answers."""
+    status, nodes = client.get("/v1/status", StatusAnswer), client.get("/v1/nodes", NodesAnswer).nodes
+    yield _primary(status)
+    yield from alive(nodes)
+    yield from in_force(nodes, status)
+    yield from valid(nodes, time.time())
+    yield from equal_tables([RelayedNode(client, one.node) for one in nodes if one.role == "mux" and one.connected])
+
+
+def _primary(status: StatusAnswer) -> Finding:
+    if status.primary:
+        return ok("manager", f"{status.primary} is primary, epoch {status.epoch}, revision {status.revision}")
+    hint = "look at the managers' logs and at the store: changes are refused meanwhile, packets go on"
+    return fault("manager", "no manager is primary", hint)
+
+
+def alive(nodes: Sequence[NodeReport]) -> Iterator[Finding]:
+    """Check that every node that was seen is connected."""
+    for one in nodes:
+        if not one.connected:
+            hint = f"look at {one.node}: is lbmux {one.role} running, and does it reach a manager?"
+            yield fault("nodes", f"{one.role} {one.node} has gone", hint)
+    roles = [one.role for one in nodes if one.connected]
+    yield ok("nodes", f"{counted(roles.count('mux'), 'mux', 'muxes')} and {counted(roles.count('agent'), 'agent')}"
+             " are connected")  # fmt: skip
+    if "mux" not in roles:
+        yield warning("nodes", "no mux is connected", "start one with `lbmux mux --manager`")
+
+
+def in_force(nodes: Sequence[NodeReport], status: StatusAnswer) -> Iterator[Finding]:
+    """Check that every connected node has the current revision and overrides."""
+    behind = 0
+    for one in nodes:
+        if one.connected and one.refused:
+            seen = f"{one.node} refuses revision {one.revision}: {one.refused}"
+            yield fault("revision", seen, "fix the configuration and apply it again, or `lbmux rollback`")
+        elif one.connected and (one.in_force, one.overrides) != (status.revision, status.overrides):
+            seen = f"{one.node} has revision {one.in_force} and overrides {one.overrides}"
+            yield warning("revision", f"{seen}, not {status.revision} and {status.overrides}", "ask again in a second")
+        else:
+            continue
+        behind += 1
+    if not behind:
+        yield ok("revision", f"revision {status.revision} is in force on all connected nodes")
+
+
+def valid(nodes: Sequence[NodeReport], now: float) -> Iterator[Finding]:
+    """Check that every certificate is valid for another week; nodes renew theirs long before."""
+    ending = [one for one in nodes if one.connected and one.certificate_until and one.certificate_until < now + WEEK_S]
+    for one in ending:
+        days = ((one.certificate_until or 0) - now) / 86400
+        hint = "it is not renewed: does a manager have the CA's key (ca.key)? else get another with `lbmux join`"
+        yield fault("certificate", f"that of {one.node} ends in {days:.1f} days", hint)
+    if not ending:
+        yield ok("certificate", "those of all connected nodes are valid for a week")
+
+
+def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
+    """Check that all muxes have the same Maglev tables."""
+    found: dict[str, dict[str, str | None]] = {}
+    for mux in muxes:
+        try:
+            found[mux.name] = digests(mux)
+        except ControlError as error:
+            yield fault("tables", str(error), f"look at {mux.name}")
+    if not found:
+        return
+    first, *others = found.items()
+    for name, theirs in others:
+        differ = sorted(one for one in first[1].keys() | theirs.keys() if first[1].get(one) != theirs.get(one))
+        if differ:
+            seen = f"{first[0]} and {name} have different tables for {', '.join(differ)}"
+            yield fault("tables", seen, "compare `lbmux show health`: do both reach all hosts?")
+    if len({tuple(sorted(one.items())) for one in found.values()}) == 1:
+        yield ok("tables", f"{counted(len(found), 'mux', 'muxes')}: the same {counted(len(first[1]), 'table')}")
