@@ -110,6 +110,7 @@ ELSEWHERE = {
     "lab/systems/maglev_topology.py": "lab/test_systems.py",
     "lab/systems/seesaw.py": "lab/test_systems.py",
     "lab/test_server.py": "lab/test_lab.py",
+    "linux/child_environment.py": "bgp/test_announcer.py",
     "linux/ethtool.py": "linux/test_offloads.py",
     "linux/network_events.py": "daemons/test_interface_watch.py",
     "linux/probe_routes.py": "daemons/test_tunnel_probes.py",

@@ -25,6 +25,8 @@ from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
 from lbmux.bgp.session_log import SessionLog
 from lbmux.bgp.speaker import Speaker
+from lbmux.linux.capabilities import with_only
+from lbmux.linux.child_environment import BARE
 from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
@@ -152,10 +154,20 @@ class Announcer:
             # Start it from the event loop's thread: the parent-death signal fires when the starting thread ends.
             self._watchdog = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
-                env=os.environ | self._speaker.environment, preexec_fn=speaker_watchdog.dies_with_parent(),
+                env={**BARE, **self._speaker.environment}, preexec_fn=self._before_exec(),
             )  # fmt: skip
         assert self._watchdog.stdin is not None
         os.set_blocking(self._watchdog.stdin.fileno(), False)
+
+    def _before_exec(self) -> Callable[[], None]:
+        """Return what the watchdog does before it runs: it and the speaker keep the speaker's capabilities only."""
+        reduce, tie = with_only(self._speaker.capabilities), speaker_watchdog.dies_with_parent()
+
+        def body() -> None:
+            reduce()
+            tie()
+
+        return body
 
     async def _beat(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from lbmux.addresses import Address
@@ -15,6 +15,7 @@ from lbmux.bgp.bgp_settings import PREPENDED, Bgp, Neighbour, Route, sorted_pref
 from lbmux.bgp.notifications import printable
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
+from lbmux.linux.capabilities import Capability
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 ANSWER_S = 2.0
@@ -95,6 +96,8 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
 class Bird:
     name = "bird"
     environment: Mapping[str, str] = {}
+    capabilities: Collection[Capability] = (Capability.NET_BIND_SERVICE, Capability.NET_RAW)
+    """It listens on TCP 179, and gives BFD's packets the priority of routing protocols."""
 
     def __init__(self, bgp: Bgp, directory: Path) -> None:
         self._bgp, self._directory = bgp, directory

@@ -1,6 +1,6 @@
 """ExaBGP as the speaker: a child process whose API process relays to a socket of the mux.
 
-It keeps running as root: changing its user would clear the parent-death signal.
+It keeps the daemon's user, without its capabilities: changing the user would clear the parent-death signal.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lbmux.bgp.bgp_settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefi
 from lbmux.bgp.notifications import words
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
+from lbmux.linux.capabilities import Capability
 
 CHUNK = 100
 """Maximum number of prefixes in one command."""
@@ -115,11 +116,15 @@ class Exabgp:
     name = "exabgp"
     environment: Mapping[str, str] = {
         "exabgp_daemon_drop": "false",
+        "exabgp_daemon_user": "root",  # where it runs as root: the same user, which needs no capability
         "exabgp_api_terminate": "true",
         "exabgp_api_cli": "false",
         "exabgp_api_ack": "false",
         "exabgp_log_level": "WARNING",
     }
+
+    capabilities: Collection[Capability] = ()
+    """None: it connects to the peers and does not listen."""
 
     def __init__(self, bgp: Bgp, directory: Path) -> None:
         self._bgp, self._directory = bgp, directory

@@ -1,10 +1,11 @@
 """The interface of a BGP speaker: how it is run, and how routes are announced."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from lbmux.bgp.bgp_settings import Neighbour, Route
+from lbmux.linux.capabilities import Capability
 
 
 class Speaker(Protocol):
@@ -12,6 +13,9 @@ class Speaker(Protocol):
 
     name: str
     environment: Mapping[str, str]
+    """Variables that the process gets besides the bare environment."""
+    capabilities: Collection[Capability]
+    """Those that the process keeps, if the daemon has them; it loses all others."""
 
     def command(self) -> list[str]:
         """Return the command line; raise SetupError if the speaker is not installed."""

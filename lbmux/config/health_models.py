@@ -88,7 +88,7 @@ class Health(Model):
     """Text that udp expects in the answer. Default: any answer passes."""
     command: tuple[Text, ...] = Field(default=(), validate_default=True)
     """Program and arguments that `kind: command` runs; {dip} and {port} are replaced by the backend's. Exit code 0
-    passes."""
+    passes. The command has no capabilities and a bare environment."""
 
     @field_validator("timeout_s")
     @classmethod

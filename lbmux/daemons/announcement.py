@@ -1,6 +1,7 @@
 """How a mux or an edge announces VIPs: a BGP speaker, its directory beside the control socket, its announcer."""
 
 import fcntl
+import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -15,6 +16,9 @@ from lbmux.api.protocol import VERSION
 from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
 from lbmux.bgp.bgp_settings import Bgp, BgpState
 from lbmux.bgp.speaker import Speaker
+from lbmux.linux.capabilities import effective, lacking
+
+log = logging.getLogger(__name__)
 
 SIOCGIFFLAGS = 0x8913
 UP_AND_RUNNING = 0x1 | 0x40
@@ -52,6 +56,8 @@ def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control:
     directory = control.with_suffix(".bgp")
     speaker = SPEAKERS[name](bgp, directory)
     speaker.command()  # raises where it is not installed, before anything else is opened
+    if missing := lacking(speaker.capabilities, effective()):
+        log.warning("the BGP speaker %s lacks %s, which it needs", name, " and ".join(map(str, missing)))
     return SpeakerSetup(speaker, directory, bgp.stall_s)
 
 

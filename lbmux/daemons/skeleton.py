@@ -26,6 +26,7 @@ from lbmux.config.models import Config
 from lbmux.daemons.config_listeners import Listener
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
+from lbmux.daemons.rights import warn_of_missing
 
 if TYPE_CHECKING:
     from lbmux.daemons.manager_link import ManagerLink
@@ -109,6 +110,7 @@ class Daemon(ABC, Generic[Settings]):
 
 async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     """Run a daemon until SIGTERM."""
+    warn_of_missing(role.role)
     link = _link(role, options)
     config = await asyncio.to_thread(load, options.config) if link is None else await link.first_config()
     async with contextlib.AsyncExitStack() as stack:

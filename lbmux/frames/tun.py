@@ -34,7 +34,8 @@ class Tun:
         try:
             self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            raise SetupError("/dev/net/tun", error.strerror or str(error), "needs CAP_NET_ADMIN") from error
+            hint = "its mode should be 0666, as udev makes it: CAP_NET_ADMIN is what protects it"
+            raise SetupError("/dev/net/tun", error.strerror or str(error), hint) from error
         try:
             request = struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI)
             answer = fcntl.ioctl(self._descriptor, TUNSETIFF, request)

@@ -1,9 +1,15 @@
-"""The probe that runs a command: exit code 0 means healthy."""
+"""The probe that runs a command: exit code 0 means healthy.
+
+The command is text of the configuration. It gets no capability, can gain none, and sees nothing of the daemon's
+environment.
+"""
 
 import asyncio
 import contextlib
 
 from lbmux.health.probe import ProbeError, Target
+from lbmux.linux.capabilities import with_only
+from lbmux.linux.child_environment import BARE
 
 
 async def command(target: Target) -> str:
@@ -14,7 +20,9 @@ async def command(target: Target) -> str:
             word = word.replace(name, value)
         words.append(word)
     null = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*words, stdin=null, stdout=null, stderr=null)
+    process = await asyncio.create_subprocess_exec(
+        *words, stdin=null, stdout=null, stderr=null, env=BARE, cwd="/", preexec_fn=with_only()
+    )
     try:
         code = await process.wait()
     finally:

@@ -2,12 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 
+import pytest
+
 from lbmux.bgp.announcer import AGAIN_S, Announcer
 from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route
+from lbmux.linux.capabilities import Capability, effective
 
 SILENCE_S, STALL_S = 0.2, 2.0
 VIPS = frozenset({Route(ip_network("192.0.2.1"))})
@@ -19,6 +22,7 @@ class FakeSpeaker:
 
     name = "fake"
     environment: Mapping[str, str] = {}
+    capabilities: Collection[Capability] = ()
 
     def __init__(self, code: str = LIVES, slow_s: float = 0.0) -> None:
         self._code, self._slow_s = code, slow_s
@@ -134,3 +138,24 @@ def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: P
 
     asyncio.run(run())
     assert speaker.starts == 2
+
+
+def test_the_speaker_sees_nothing_of_the_mux_and_has_few_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "1")
+    seen = tmp_path / "seen"
+    shows = f"import os, shutil; print(sorted(os.environ)); shutil.copy('/proc/self/status', {str(seen)!r})"
+    speaker = FakeSpeaker(f"{shows}; print('written', flush=True); {LIVES}")
+    speaker.capabilities = (Capability.NET_BIND_SERVICE,)
+    output = tmp_path / "bgp" / "speaker.log"
+
+    async def run() -> str:
+        async with Announcer(speaker, tmp_path / "bgp"):
+            await until(lambda: output.exists() and "written" in output.read_text())
+            return output.read_text()
+
+    environment = asyncio.run(run())
+    assert "PATH" in environment and "SECRET" not in environment
+    rights = next(line.split()[1] for line in seen.read_text().splitlines() if line.startswith("CapEff"))
+    assert int(rights, 16) == effective() & 1 << Capability.NET_BIND_SERVICE

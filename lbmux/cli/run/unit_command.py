@@ -6,13 +6,19 @@ from importlib.resources import files
 
 import click
 
+HIDDEN = ("/home/", "/root/", "/run/user/")
+"""What ProtectHome= hides (systemd.exec(5))."""
+
 
 @click.command(name="unit")
-@click.argument("program", type=click.Choice(["mux", "agent", "manager"]))
+@click.argument("program", type=click.Choice(["mux", "agent", "edge", "manager"]))
 def command(program: str) -> None:
     """Print a systemd unit that runs PROGRAM of this installation.
 
     For example: lbmux unit mux > /etc/systemd/system/lbmux-mux.service
     """
     text = files("lbmux").joinpath("units", f"lbmux-{program}.service").read_text()
-    click.echo(text.replace("@lbmux@", shutil.which(sys.argv[0]) or shutil.which("lbmux") or "lbmux"), nl=False)
+    installed = shutil.which(sys.argv[0]) or shutil.which("lbmux") or "lbmux"
+    if installed.startswith(HIDDEN):
+        click.echo(f"{installed}: the unit hides home directories (ProtectHome=): install it elsewhere", err=True)
+    click.echo(text.replace("@lbmux@", installed), nl=False)

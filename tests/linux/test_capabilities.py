@@ -1,0 +1,48 @@
+"""What a child keeps, and what a process lacks."""
+
+import subprocess
+
+import pytest
+
+from lbmux.linux.capabilities import Capability, effective, lacking, with_only
+
+KEPT = 1 << Capability.NET_RAW
+
+
+def child_status(*keep: Capability) -> dict[str, str]:
+    ran = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, preexec_fn=with_only(keep))
+    return dict(line.split(":\t", 1) for line in ran.stdout.splitlines())
+
+
+def test_a_child_loses_all_and_gains_none() -> None:
+    status = child_status()
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.root
+def test_a_child_keeps_what_it_needs() -> None:
+    status = child_status(Capability.NET_RAW)
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {KEPT}
+
+
+def test_the_parent_keeps_its_own() -> None:
+    before = effective()
+    child_status()
+    assert effective() == before
+
+
+@pytest.mark.parametrize(
+    ("mask", "missing"),
+    [
+        (0, [Capability.NET_RAW, Capability.BPF]),
+        (KEPT, [Capability.BPF]),
+        (KEPT | 1 << Capability.SYS_ADMIN, []),
+    ],
+)
+def test_an_administrator_has_the_capabilities_of_bpf(mask: int, missing: list[Capability]) -> None:
+    assert lacking((Capability.NET_RAW, Capability.BPF), mask) == missing
+
+
+def test_the_name_is_that_of_the_kernel() -> None:
+    assert str(Capability.NET_ADMIN) == "CAP_NET_ADMIN"
