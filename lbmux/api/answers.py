@@ -180,10 +180,13 @@ class HostForwarding:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime(ProgramAnswer):
-    """A daemon's process.  ``mode`` and ``egress`` are an agent's, ``host_forwarding`` is a mux's."""
+    """A daemon's process.  ``mode``, ``egress`` and ``sockets_elsewhere`` are an agent's, ``host_forwarding`` a mux's.
+
+    ``sockets_elsewhere``: the DIPs in other network namespaces whose sockets the agent sees.
+    """
 
     OMITTED_IF_NONE: ClassVar[frozenset[str]] = frozenset(
-        ("mode", "interface_state", "egress", "egress_missing", "host_forwarding")
+        ("mode", "interface_state", "egress", "egress_missing", "sockets_elsewhere", "host_forwarding")
     )
 
     driver: str
@@ -198,6 +201,7 @@ class Runtime(ProgramAnswer):
     interface_state: str | None = None
     egress: list[str] | None = None
     egress_missing: dict[str, str] | None = None
+    sockets_elsewhere: list[str] | None = None
     host_forwarding: HostForwarding | None = None
     pid: int
     uptime_s: float

@@ -32,9 +32,9 @@ from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.socket_sync_task import SocketSyncTask
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.tunnel_sockets import tunnel_sockets
+from lbmux.linux.host_sockets import HostSockets
 from lbmux.linux.next_hops import addresses
 from lbmux.linux.offloads import without_super_frames
-from lbmux.linux.sock_diag import Connections
 from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.migration import copy_keys
 from lbmux.tables.snapshot import Snapshot
@@ -104,12 +104,20 @@ class AgentDaemon(Daemon[Options]):
     async def _build_packet_path(self) -> None:
         options, driver, stack, interface = self.options, self.driver, self.stack, self.options.interface
         socket_sync = SocketSync(self.agent, Worker(driver.tables, driver.worker))
-        self.path: AgentPath = PuntPath(interface, self.agent, socket_sync, stack)
+        sockets = stack.enter_context(HostSockets(self.agent.own))
+        self.path: AgentPath = PuntPath(interface, self.agent, socket_sync, sockets, stack)
         if driver.kernel is None:
-            self.path = TunPath(interface, self.agent, socket_sync, stack, detach_on_exit=options.detach_on_exit)
+            detach = options.detach_on_exit
+            self.path = TunPath(interface, self.agent, socket_sync, sockets, stack, detach_on_exit=detach)
         await self.path.open(driver.worker)
-        connections = stack.enter_context(Connections())
-        self.socket_sync_task = SocketSyncTask(self.agent, socket_sync, connections, self.path.slow.counts)
+        self.about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
+        slow = self.path.slow
+        self.socket_sync_task = SocketSyncTask(self.agent, socket_sync, sockets, slow.counts, self._sees_others)
+
+    def _sees_others(self) -> None:
+        """Ask about unknown connections to DIPs in other namespaces as well."""
+        self.path.slow.configure()
+        self.about["sockets_elsewhere"] = sorted(map(str, self.agent.elsewhere))
 
     def _build_health(self) -> None:
         self.health = AgentHealth(self.options.health_token)
@@ -118,7 +126,6 @@ class AgentDaemon(Daemon[Options]):
 
     def _build_handlers(self) -> None:
         options, path = self.options, self.path
-        self.about: dict[str, Any] = {"interface": options.interface, "mode": options.mode}
         self.about["addresses"] = sorted(map(str, self.agent.own))
         self.interface_watch = InterfaceWatch(path.ring, self.driver, self.about, path.loop.inbound)
         self.status = StatusHandlers(

@@ -19,8 +19,8 @@ from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.socket_filters import NOTHING, tunnels
 from lbmux.frames.tun import Tun
+from lbmux.linux.host_sockets import HostSockets
 from lbmux.linux.policy_routes import MARK, PolicyRoutes, ReplySource
-from lbmux.linux.sock_diag import Connections
 from lbmux.tables.agent_tables import AgentTables, advmss, ports_of
 from lbmux.tables.socket_sync import SocketSync
 from lbmux.targets.native import Worker
@@ -42,10 +42,15 @@ class AgentPath:
     device = DEVICE
 
     def __init__(
-        self, interface: str, agent: AgentTables, socket_sync: SocketSync, stack: contextlib.AsyncExitStack
+        self,
+        interface: str,
+        agent: AgentTables,
+        socket_sync: SocketSync,
+        sockets: HostSockets,
+        stack: contextlib.AsyncExitStack,
     ) -> None:
         """``stack`` closes what ``open`` opens."""
-        self._agent, self._socket_sync, self._stack = agent, socket_sync, stack
+        self._agent, self._socket_sync, self._sockets, self._stack = agent, socket_sync, sockets, stack
         self._interface = interface
 
     async def open(self, worker: int) -> None:
@@ -54,8 +59,8 @@ class AgentPath:
         self.ring = enter(PacketRing(self._interface, only=NOTHING))
         self.tun = enter(Tun(self.device, CAPACITY))
         await asyncio.to_thread(_bring_up, self.tun.name)
-        sender, connections = enter(RawSender(MARK, CAPACITY)), enter(Connections())
-        self.slow = SlowAgent(agent, Worker(tables, worker), self.tun, sender, connections, self._socket_sync)
+        sender = enter(RawSender(MARK, CAPACITY))
+        self.slow = SlowAgent(agent, Worker(tables, worker), self.tun, sender, self._sockets, self._socket_sync)
         self.loop = AgentLoop(
             self.ring, self.tun, sender, Worker(tables, worker), self.slow, beside=self.is_beside_kernel
         )
@@ -81,11 +86,12 @@ class TunPath(AgentPath):
         interface: str,
         agent: AgentTables,
         socket_sync: SocketSync,
+        sockets: HostSockets,
         stack: contextlib.AsyncExitStack,
         *,
         detach_on_exit: bool,
     ) -> None:
-        super().__init__(interface, agent, socket_sync, stack)
+        super().__init__(interface, agent, socket_sync, sockets, stack)
         self._detach_on_exit, self._is_nat = detach_on_exit, agent.mode != LOCAL
 
     async def open(self, worker: int) -> None:

@@ -18,7 +18,7 @@ from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
-from lbmux.linux.sock_diag import Connections
+from lbmux.linux.host_sockets import HostSockets
 from lbmux.slowpath.agent_slow_path import INBOUND, OUTBOUND, Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import Flow
@@ -59,12 +59,12 @@ class SlowAgent:
         worker: Worker,
         tun: Tun,
         sender: RawSender,
-        connections: Connections,
+        sockets: HostSockets,
         socket_sync: SocketSync,
     ) -> None:
         """``worker``: its own, on the agent's tables; it runs between two batches of the loop."""
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
-        self._connections, self._socket_sync = connections, socket_sync
+        self._sockets, self._socket_sync = sockets, socket_sync
         self._slow = AgentSlowPath(self._host())
         self._one, self._room = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
         self._identification = 0
@@ -149,7 +149,7 @@ class SlowAgent:
         if not self._agent.knows_sockets_of(flow.vip):
             return Adopted.UNCHECKED
         try:
-            if not self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port):
+            if not self._sockets.has(flow.vip, flow.vip_port, flow.client, flow.client_port):
                 return Adopted.GONE
         except OSError:  # the kernel cannot list its sockets
             return Adopted.UNCHECKED
@@ -206,7 +206,7 @@ class SlowAgent:
 
     def _connected(self, flow: Flow) -> bool:
         try:
-            return self._connections.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
+            return self._sockets.has(flow.vip, flow.vip_port, flow.client, flow.client_port)
         except OSError:  # the kernel cannot list its sockets: trust the mux and the table
             self._slow.counts["unknown_unchecked"] += 1
             return True

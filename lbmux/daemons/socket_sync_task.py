@@ -8,9 +8,13 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
 
 from lbmux.daemons.background_task import background_task
-from lbmux.linux.sock_diag import Connections
+from lbmux.linux.host_sockets import HostSockets
 from lbmux.plurals import counted
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.socket_sync import AT_ONCE, SocketSync
@@ -24,12 +28,21 @@ LEAST_S, MOST_S, MOST_CPU_SHARE = 0.25, 60.0, 0.02
 
 
 class SocketSyncTask:
-    """Runs the passes. It owns ``connections``, and counts the entries that it made under ``flows_restored``."""
+    """Runs the passes, and counts the entries that it made under ``flows_restored``.
+
+    ``sees_others`` is called when the DIPs in other namespaces whose sockets the agent sees have changed.
+    """
 
     def __init__(
-        self, agent: AgentTables, socket_sync: SocketSync, connections: Connections, counts: Counter[str]
+        self,
+        agent: AgentTables,
+        socket_sync: SocketSync,
+        sockets: HostSockets,
+        counts: Counter[str],
+        sees_others: Callable[[], None],
     ) -> None:
-        self._agent, self._socket_sync, self._connections, self._counts = agent, socket_sync, connections, counts
+        self._agent, self._socket_sync, self._sockets, self._counts = agent, socket_sync, sockets, counts
+        self._sees_others = sees_others
         self._is_warned = False
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -53,12 +66,27 @@ class SocketSyncTask:
         wanted = min([longest, *(one.untrusted_s / PASSES_PER_IDLE_TIME for one in idle)])
         return min(MOST_S, max(LEAST_S, wanted, min(longest, took_s / MOST_CPU_SHARE)))
 
+    async def _listed(self) -> NDArray[Any]:
+        def listed() -> NDArray[Any]:
+            self._sockets.look_for({source.dip for source in self._agent.sources})
+            return self._sockets.all()
+
+        try:
+            return await asyncio.to_thread(listed)
+        finally:
+            self._sockets.close_retired()
+            if self._agent.see_sockets_of(self._sockets.elsewhere):
+                if self._sockets.elsewhere:
+                    named = ", ".join(sorted(map(str, self._sockets.elsewhere)))
+                    log.info("looking up the sockets of %s in other network namespaces of this host", named)
+                self._sees_others()
+
     async def run_once(self) -> int:
         """Make one pass. Return the number of entries made."""
         if not self._agent.sources:
             return 0
         try:
-            sockets = await asyncio.to_thread(self._connections.all)
+            sockets = await self._listed()
         except OSError as error:
             if not self._is_warned:
                 log.warning("cannot list the sockets of this host, so idle connections expire: %s", error)

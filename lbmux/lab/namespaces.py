@@ -1,8 +1,6 @@
 """Network namespaces: create, enter, configure (links, addresses, routes, sysctls) and remove them."""
 
-import ctypes
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,45 +12,24 @@ from pyroute2 import IPRoute, netns
 from lbmux.addresses import mac_from_int, mac_to_int
 from lbmux.errors import LabError
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
+from lbmux.linux import network_namespaces
 from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
 
-CLONE_NEWNET = 0x40000000
 PERMANENT = 0x80  # NUD_PERMANENT
 PASS = bytes.fromhex("b700000002000000 9500000000000000")
 """An XDP program that passes all frames: r0 = XDP_PASS; exit."""
 Result = TypeVar("Result")
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded here, since a child forked from a thread should not load libraries
 
 
 def enter(name: str) -> None:
     """Move the calling thread into a namespace permanently."""
-    descriptor = os.open(f"{netns.NETNS_RUN_DIR}/{name}", os.O_RDONLY)
-    try:
-        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-            raise LabError(name, os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(descriptor)
+    network_namespaces.enter(f"{netns.NETNS_RUN_DIR}/{name}")
 
 
 def inside(name: str, work: Callable[[], Result]) -> Result:
     """Call ``work`` in a namespace, in a temporary thread, and return its result."""
-    outcome: list[Any] = []
-
-    def body() -> None:
-        try:
-            enter(name)
-            outcome.append((work(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
+    return network_namespaces.inside(f"{netns.NETNS_RUN_DIR}/{name}", work)
 
 
 def exists(name: str) -> bool:

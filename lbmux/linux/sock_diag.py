@@ -56,6 +56,9 @@ class Connections:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def all(self) -> NDArray[Any]:

@@ -126,14 +126,29 @@ class AgentTables:
         self.sources: dict[Source, Owned] = {}
         """The sources of this host's backends in nat mode, else empty."""
         self.direct = NONE
+        self.elsewhere: frozenset[Address] = frozenset()
+        """DIPs in other network namespaces, such as containers', whose sockets are looked up there."""
 
     @property
     def mux_addresses(self) -> frozenset[Address]:
         return self.muxes | frozenset(self.config.muxes if self.config else ())
 
     def knows_sockets_of(self, dip: Address) -> bool:
-        """Return whether a DIP's sockets are in this network namespace, and not in a container's, for example."""
-        return dip in self.own
+        """Return whether a DIP's sockets can be looked up, in this network namespace or in another one of the host."""
+        return dip in self.own or dip in self.elsewhere
+
+    def see_sockets_of(self, dips: frozenset[Address]) -> bool:
+        """Set the DIPs in other network namespaces whose sockets can be looked up. Return whether they have changed.
+
+        A plan that was made before may be committed later: call this regularly.
+        """
+        changed, self.elsewhere = dips != self.elsewhere, dips
+        for service, backend in self.served:
+            if self.config is not None and backend.dip not in self.own:
+                value = identity(service.vip, service.port, service.protocol, backend.dip, backend.port, self.mode)
+                is_row = (self.tables.backend_identities == value) & (self.tables.endpoints["state"] != GONE)
+                self.tables.endpoints["checks_sockets"][is_row] = self.asks(self.config, service, backend)
+        return changed
 
     def plan(self, config: Config) -> Plan:
         """Compute the contents for ``config`` without writing them. Raise TableError if they do not fit."""
@@ -191,9 +206,9 @@ class AgentTables:
     def asks(self, config: Config, service: Service, backend: Backend) -> bool:
         """Return whether the agent looks up the socket of an unknown connection.
 
-        It cannot look up sockets in another namespace, such as a container's.
+        It cannot look up the sockets of a virtual machine, or of a namespace that it may not enter.
         """
-        is_here = self.mode == LOCAL or backend.dip in self.own
+        is_here = self.mode == LOCAL or self.knows_sockets_of(backend.dip)
         return config.slowpath.second_chance and service.protocol == "tcp" and service.on_down == "reset" and is_here
 
     def _endpoint(

@@ -14,7 +14,7 @@ def socket_sync(*idle: Idle) -> SocketSyncTask:
     """An agent with a service of each of these idle times."""
     agent: Any = SimpleNamespace(served=[(SimpleNamespace(idle=one), None) for one in idle])
     nothing: Any = None
-    return SocketSyncTask(agent, nothing, nothing, Counter())
+    return SocketSyncTask(agent, nothing, nothing, Counter(), nothing)
 
 
 def test_three_passes_in_the_shortest_idle_time() -> None:

@@ -1,13 +1,11 @@
 """Enter the daemon's network namespace, so that routes, interfaces and sysctls are those that the daemon sees."""
 
-import ctypes
 import os
 from collections.abc import Iterator
 
+from lbmux.linux.network_namespaces import enter
 from lbmux.tools.doctor.finding import Finding, fault, ok
 from lbmux.tools.doctor.node_state import NodeState
-
-CLONE_NEWNET = 0x40000000
 
 
 def namespace(node: NodeState) -> Iterator[Finding]:
@@ -19,7 +17,7 @@ def namespace(node: NodeState) -> Iterator[Finding]:
     if os.stat(theirs).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
         return
     try:
-        _enter(theirs)
+        enter(theirs)
     except PermissionError:
         yield fault(
             "namespace", f"the daemon (process {pid}) has another network namespace; the checks below are of this one",
@@ -29,14 +27,3 @@ def namespace(node: NodeState) -> Iterator[Finding]:
     yield ok(
         "namespace", f"the daemon (process {pid}) runs in another network namespace: the checks below are of that one"
     )
-
-
-def _enter(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)

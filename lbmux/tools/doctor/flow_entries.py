@@ -14,17 +14,20 @@ MOST_NAMED = 5
 def sockets(node: NodeState) -> Iterator[Finding]:
     """Check that the agent sees its backends' sockets.  It keeps the entries of connections that have a socket.
 
-    sock_diag lists only the sockets of the agent's own network namespace.
+    It looks up the sockets of containers in their network namespaces, if it may enter them.
     """
     if node.runtime is None or node.config is None or node.runtime.mode != "nat":
         return
     own = set(map(ip_address, node.runtime.addresses))
     backends = [backend for service in node.config.services for backend in service.backends]
-    hidden = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in own})
+    seen_dips = own | set(map(ip_address, node.runtime.sockets_elsewhere or ()))
+    hidden = sorted({str(one.dip) for one in backends if one.tunnel_to in own and one.dip not in seen_dips})
     if hidden:
         named = ", ".join(hidden[:MOST_NAMED]) + (", ..." if len(hidden) > MOST_NAMED else "")
-        seen = f"the sockets of {named} are in another network namespace, which this agent cannot inspect:"
-        hint = "raise `idle: {tcp_s}` of its service, or run the agent in that namespace"
+        seen = (
+            f"the sockets of {named} are in a virtual machine, or in a network namespace that this agent cannot enter:"
+        )
+        hint = "run the agent as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE, or raise `idle: {tcp_s}` of the service"
         yield warning("sockets", f"{seen} a connection that is idle for longer than its timeout breaks", hint)
     else:
         yield ok("sockets", "the agent sees every backend's sockets: no entry of a live connection expires")

@@ -21,6 +21,12 @@ def test_a_dip_in_another_namespace_is_reported(dip: str, state: str) -> None:
     assert (dip in finding.seen) == (state == "warning")
 
 
+def test_a_dip_whose_namespace_the_agent_enters_is_fine() -> None:
+    runtime = {"mode": "nat", "addresses": ["10.1.0.1"], "sockets_elsewhere": ["172.17.0.2"]}
+    (finding,) = flow_entries.sockets(node("agent", runtime=runtime, config=config("172.17.0.2")))
+    assert finding.state == "ok"
+
+
 def test_nothing_is_translated_in_mode_local() -> None:
     known = node("agent", runtime={"mode": "local", "addresses": ["10.1.0.1"]}, config=config("172.17.0.2"))
     assert [*flow_entries.sockets(known)] == []

@@ -1,0 +1,117 @@
+"""The connections of a host's backends, in whichever network namespace of the host a backend's address is.
+
+A container has its own namespace. A netlink socket that was opened there lists the container's sockets. It keeps the
+namespace alive, so it is closed once neither a process nor a name refers to the namespace.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address, to_pair
+from lbmux.linux import network_namespaces
+from lbmux.linux.next_hops import addresses
+from lbmux.linux.sock_diag import LISTEN, Connections
+
+SEARCH_S, SEARCH_SHARE = 5.0, 0.01
+"""The least pause between two searches for namespaces, and the share of time that they may take."""
+
+
+@dataclass(frozen=True)
+class _Namespace:
+    """``listing`` is used by the thread that lists sockets, ``asking`` by the packet loop."""
+
+    addresses: frozenset[Address]
+    listing: Connections
+    asking: Connections
+
+    @classmethod
+    def here(cls, own: Collection[Address]) -> "_Namespace":
+        return cls(frozenset(own), Connections(), Connections())
+
+    def close(self) -> None:
+        self.listing.close()
+        self.asking.close()
+
+
+class HostSockets:
+    """The sockets of the caller's namespace, and of the namespaces that have the DIPs of ``look_for``."""
+
+    def __init__(self, own: Collection[Address], clock: Callable[[], float] = time.monotonic) -> None:
+        """``own``: the addresses of the caller's namespace."""
+        self._here, self._clock = _Namespace.here(own), clock
+        self._others: dict[int, _Namespace] = {}
+        self._of: dict[Address, _Namespace] = {}
+        self._retired: list[_Namespace] = []
+        self._wanted, self._next_search = frozenset[Address](), 0.0
+
+    def __enter__(self) -> "HostSockets":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close_retired()
+        for one in (self._here, *self._others.values()):
+            one.close()
+
+    @property
+    def elsewhere(self) -> frozenset[Address]:
+        """The DIPs that are in other namespaces and whose sockets can be looked up there."""
+        return frozenset(self._of)
+
+    def look_for(self, dips: Collection[Address]) -> None:
+        """Search for the namespaces that have these DIPs. It blocks, and does nothing if the last search is recent."""
+        wanted, begun = frozenset(dips) - self._here.addresses, self._clock()
+        if wanted == self._wanted and (not wanted or begun < self._next_search):
+            return
+        self._wanted = wanted
+        paths = network_namespaces.others() if wanted or self._others else {}
+        self._retire({inode for inode in self._others if inode not in paths})
+        for inode, path in paths.items():
+            if inode not in self._others and wanted - self._of.keys():
+                self._look_into(inode, path)
+        self._of = {dip: found for found in self._others.values() for dip in found.addresses & wanted}
+        self._retire({inode for inode, found in self._others.items() if not found.addresses & wanted})
+        self._next_search = begun + max(SEARCH_S, (self._clock() - begun) / SEARCH_SHARE)
+
+    def _look_into(self, inode: int, path: str) -> None:
+        with contextlib.suppress(OSError):  # we may not enter it, or it is gone
+            found = network_namespaces.inside(path, lambda: _namespace_of(self._wanted))
+            if found is not None:
+                self._others[inode] = found
+                self._of |= dict.fromkeys(found.addresses & self._wanted, found)
+
+    def _retire(self, inodes: set[int]) -> None:
+        for inode in inodes:
+            gone = self._others.pop(inode)
+            self._of = {dip: found for dip, found in self._of.items() if found is not gone}
+            self._retired.append(gone)
+
+    def close_retired(self) -> None:
+        """Close the sockets of namespaces that are gone. For the thread that calls ``has``."""
+        while self._retired:
+            self._retired.pop().close()
+
+    def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
+        """Return whether there is a live TCP connection (see Connections.has)."""
+        return self._of.get(local, self._here).asking.has(local, local_port, remote, remote_port)
+
+    def all(self) -> NDArray[Any]:
+        """Return the sockets as Connections.all does; of another namespace only those of its DIPs, and listeners."""
+        found = [self._here.listing.all()]
+        for one in list(self._others.values()):
+            sockets = one.listing.all()
+            wanted = np.array([to_pair(dip) for dip in one.addresses & self._wanted], np.uint64).reshape(-1, 1, 2)
+            is_wanted = (sockets["local"][np.newaxis] == wanted).all(axis=2).any(axis=0)
+            found.append(sockets[is_wanted | (sockets["state"] == LISTEN)])
+        return np.concatenate(found)
+
+
+def _namespace_of(wanted: frozenset[Address]) -> _Namespace | None:
+    """Return the current namespace if it has one of the addresses."""
+    own = frozenset(addresses())
+    return _Namespace.here(own) if own & wanted else None
