@@ -93,6 +93,7 @@ ELSEWHERE = {
     "lab/keepalived.py": "lab/test_daemons.py",
     "lab/namespaces.py": "lab/test_lab.py",
     "lab/processes.py": "lab/test_lab.py",
+    "lab/topology_builder.py": "lab/test_lab.py",
     "lab/scoreboard/deadline.py": "lab/test_board.py",
     "lab/scoreboard/experiment.py": "lab/test_board.py",
     "lab/scoreboard/flood.py": "lab/test_flood.py",

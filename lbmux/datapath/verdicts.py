@@ -1,4 +1,4 @@
-"""Verdicts: what became of a packet.  A packet never raises; it ends in one of these, and is counted.
+"""Verdicts: what became of a packet.  A packet never raises; it ends in one of these, and datapath.mux.count counts it.
 
 The three kinds differ in what a driver does: send the frame, leave it to the kernel's stack as it
 came, or drop it.

@@ -23,7 +23,7 @@ import yaml
 from lbmux.codegen import cache
 from lbmux.errors import LabError
 from lbmux.frames.xdp import detach
-from lbmux.lab import namespaces, processes, topology_file
+from lbmux.lab import namespaces, processes, topology_builder, topology_file
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
 
@@ -97,7 +97,7 @@ class Lab:
             self.directory.mkdir(parents=True)
             self._write_state()
             self.write_config(self.topology.config)
-            namespaces.build(self.topology, self.namespace)
+            topology_builder.build(self.topology, self.namespace)
             if programs:
                 self.start_programs()
         except PermissionError as error:

@@ -1,4 +1,4 @@
-"""A lab's topology as data: nodes, links, addresses, routes, sysctls, programs.  lbmux.lab.namespaces builds it.
+"""A lab's topology as data: nodes, links, addresses, routes, sysctls, programs.  lbmux.lab.topology_builder builds it.
 
 Every node is a network namespace, every link a veth pair.  The topology here is Ananta's: a client, a router that
 spreads flows over two muxes, and three hosts, each on its own subnet behind the router.

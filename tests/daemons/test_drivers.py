@@ -12,9 +12,9 @@ from scapy.layers.inet import IP, TCP, UDP
 
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import PASS
 from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import VIP
+from lbmux.lab.topology_builder import PASS
 from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, load_program
 from tests.api.asking import ask

@@ -9,8 +9,9 @@ import pytest
 from pyroute2 import IPRoute, NetNS
 
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import configure, set_route
+from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import Topology, ananta
+from lbmux.lab.topology_builder import configure
 from tests.api.asking import ask
 from tests.daemons.at_hosts import serve, serving, whoami
 from tests.daemons.running_daemons import Daemon, running

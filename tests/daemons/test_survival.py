@@ -16,8 +16,9 @@ from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
 from lbmux.frames.xdp import Kernel, detach
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import PASS, inside, link_mac, set_neighbour, set_route
+from lbmux.lab.namespaces import inside, link_mac, set_neighbour, set_route
 from lbmux.lab.topology import Link, Node, Port, Route, Topology
+from lbmux.lab.topology_builder import PASS
 from lbmux.linux.offloads import features, set_features
 from lbmux.targets.bpf import pins, syscall
 from lbmux.targets.bpf.syscall import Attach

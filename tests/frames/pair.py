@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from lbmux.lab import namespaces
+from lbmux.lab import namespaces, topology_builder
 from lbmux.lab.topology import Link, Node, Port, Topology
 
 Result = TypeVar("Result")
@@ -21,7 +21,7 @@ class Pair:
         self._name = f"pair{os.getpid()}-"
         link = Link(Port("a", "a0", "10.9.0.1/24"), Port("b", "b0", "10.9.0.2/24"))
         nodes = tuple(Node(name, "host") for name in NODES)
-        namespaces.build(Topology("pair", nodes, (link,), {}), lambda node: self._name + node)
+        topology_builder.build(Topology("pair", nodes, (link,), {}), lambda node: self._name + node)
 
     def remove(self) -> None:
         for node in NODES:

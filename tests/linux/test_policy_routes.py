@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from pyroute2 import IPRoute
 
-from lbmux.lab import namespaces
+from lbmux.lab import namespaces, topology_builder
 from lbmux.lab.topology import IPV6_SYSCTLS, Node, Topology
 from lbmux.linux.policy_routes import (
     MARK,
@@ -42,7 +42,7 @@ Inside = Callable[[Callable[[], Result]], Result]
 def inside() -> Iterator[Inside[Any]]:
     """Do something in a namespace with a device of the agent's name, another that routes lead to, and two DIPs."""
     name = f"rules{os.getpid()}"
-    namespaces.build(Topology("rules", (Node("host", "host", IPV6_SYSCTLS),), (), {}), lambda node: name)
+    topology_builder.build(Topology("rules", (Node("host", "host", IPV6_SYSCTLS),), (), {}), lambda node: name)
 
     def set_up() -> None:
         with IPRoute() as ip:

@@ -20,10 +20,11 @@ from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import PASS, remove_address
+from lbmux.lab.namespaces import remove_address
 from lbmux.lab.scoreboard.flood import flood
 from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
+from lbmux.lab.topology_builder import PASS
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")
