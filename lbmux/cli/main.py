@@ -78,6 +78,10 @@ COMMANDS = {
         "lbmux.cli.operate.config_command:command",
         "Check a configuration file, compare two, make or import one, print the pool's, or print the schema.",
     ),
+    "steer": (
+        "lbmux.cli.operate.steer_command:command",
+        "Compute which PoP each group of clients goes to, by measured latency.",
+    ),
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),
     "craft": (
         "lbmux.cli.lab.craft_command:command",

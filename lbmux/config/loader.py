@@ -10,20 +10,21 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from lbmux.config.config_snapshot import ConfigSnapshot
-from lbmux.config.field_types import error_message
+from lbmux.config.field_types import Model, error_message
 from lbmux.config.models import Config, over_limits
 from lbmux.config.plain_yaml import Loader, UnusualYamlError, load_plain
 from lbmux.errors import ConfigError, Problem
 
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read; the largest pool with the longest access lists needs less."""
+AnyModel = TypeVar("AnyModel", bound=Model)
 SNAPSHOT_FROM_BYTES = 1 << 17
 """The smallest file that gets a snapshot. Smaller ones load in a tenth of a second."""
 
@@ -54,6 +55,22 @@ def parse(text: bytes, path: Path) -> Config:
         raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
     with _without_collector():
         return _parse(text, path)
+
+
+def parse_as(model: type[AnyModel], text: bytes, path: Path) -> AnyModel:
+    """Parse the text of a file of another kind, with the model of its whole content."""
+    if len(text) > MAX_BYTES:
+        raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
+    if not text.strip():
+        raise ConfigError(path, (Problem(1, "", "is empty"),))
+    root, problems, data = _composed(text, path)
+    try:
+        found = model.model_validate(data)
+    except ValidationError as error:
+        problems += _problems(root, error, model)
+    if problems:
+        raise ConfigError(path, _in_order(problems))
+    return found
 
 
 @contextlib.contextmanager
@@ -108,9 +125,9 @@ def _composed(text: bytes, path: Path) -> tuple[Node, list[Problem], Any]:
         raise ConfigError(path, (Problem(1, "", f"is not valid YAML: {error}"),)) from error
 
 
-def _problems(root: Node, error: ValidationError) -> list[Problem]:
+def _problems(root: Node, error: ValidationError, model: type[Model] = Config) -> list[Problem]:
     return [
-        Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, Config))
+        Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, model))
         for one in error.errors(include_url=False, include_input=False)
     ]
 

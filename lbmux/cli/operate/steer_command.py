@@ -1,0 +1,144 @@
+"""`lbmux steer`: the map from client groups to PoPs, and why a group goes where it goes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbmux.cli import options
+from lbmux.cli.text_table import print_table
+
+if TYPE_CHECKING:
+    from lbmux.steering.explain import Explanation
+    from lbmux.steering.inputs import Inputs
+    from lbmux.steering.plan import Plan
+
+CONFIG = click.option(
+    "-c", "--config", type=options.PATH, envvar="LBMUX_STEERING", show_envvar=True, help="Configuration, steering.yaml."
+)
+PRESENT = click.option(
+    "--present", type=options.PATH, help="The map in force. [default: none; no user counts as moved]"
+)
+
+
+@click.group(name="steer", invoke_without_command=True)
+@CONFIG
+@PRESENT
+@click.option("-o", "--output", type=options.PATH, help="Write the map to this file. [default: a dry run]")
+@options.json
+@click.pass_context
+def command(context: click.Context, config: Path, present: Path | None, output: Path | None, as_json: bool) -> None:
+    """Compute which PoP each group of clients goes to, and print how many users move.
+
+    The map makes the users' round-trip times least, within the capacities of the PoPs that are healthy; `move_cost_ms`
+    keeps users where they are unless they gain more.  Without -o it is only computed.  --present and -o may be the same
+    file.
+    """
+    if context.invoked_subcommand is not None:
+        context.obj = config, present
+        return
+    inputs, plan = _plan(config, present)
+    if output is not None:
+        from lbmux.steering.steering_map import write
+
+        write(output, plan.steering_map)
+    if as_json:
+        click.echo(json.dumps(_as_json(plan)))
+    else:
+        _print(plan, inputs)
+
+
+@command.command(name="explain")
+@click.argument("prefix")
+@CONFIG
+@PRESENT
+@options.json
+@click.pass_context
+def explain_(context: click.Context, prefix: str, config: Path, present: Path | None, as_json: bool) -> None:
+    """Explain which PoP the clients of PREFIX (or one address) go to: latencies, samples, their age and interval.
+
+    A group without samples of its own is marked with what its latencies are estimated from.
+    """
+    from dataclasses import asdict
+    from ipaddress import ip_network
+
+    from lbmux.steering.explain import explain
+
+    above = context.obj or (None, None)
+    try:
+        wanted = ip_network(prefix, strict=False)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    inputs, plan = _plan(config or above[0], present or above[1])
+    found = explain(wanted, inputs.steering, inputs.groups, inputs.latency, plan, inputs.now)
+    if as_json:
+        click.echo(json.dumps({"version": 1, **asdict(found)}))
+    else:
+        _print_explanation(found)
+
+
+def _plan(config: Path | None, present: Path | None) -> "tuple[Inputs, Plan]":
+    import time
+
+    from lbmux.steering.inputs import read
+    from lbmux.steering.plan import plan
+    from lbmux.steering.steering_map import read as read_map
+
+    if config is None:
+        raise click.UsageError("give the configuration with -c")
+    inputs = read(config, time.time())
+    before = read_map(present) if present is not None and present.exists() else None
+    return inputs, plan(inputs.steering, inputs.groups, inputs.latency, before, inputs.now)
+
+
+def _as_json(plan: "Plan") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    fields = ("users", "moved", "moved_from_dead", "rtt_ms", "rtt_ms_before", "gap", "overload")
+    summary = {name: getattr(plan, name) for name in fields}
+    map_json = json.loads(plan.steering_map.to_json())
+    return {"version": 1, **summary, "pops": [asdict(pop) for pop in plan.pops], "map": map_json}
+
+
+def _print(plan: "Plan", inputs: "Inputs") -> None:
+    estimated = len(plan.steering_map.estimated)
+    before = "" if plan.rtt_ms_before is None else f", {plan.rtt_ms_before:.1f} ms before"
+    click.echo(
+        f"{plan.users:.0f} users in {len(inputs.groups.prefixes)} groups ({estimated} estimated); mean round trip "
+        f"{plan.rtt_ms:.1f} ms{before}; at most {plan.gap:.1%} above the best"
+    )
+    if plan.rtt_ms_before is not None:
+        click.echo(
+            f"{plan.moved:.0f} users move ({plan.moved / plan.users:.2%}), {plan.moved_from_dead:.0f} of them from "
+            "PoPs that are not healthy"
+        )
+    if plan.overload:
+        click.echo(f"overloaded: all PoPs together lack a capacity of {plan.overload:.0f}")
+    print_table(
+        [
+            {"pop": pop.name, "users": round(pop.users), "before": round(pop.users_before), "load": round(pop.load),
+             "capacity": round(pop.capacity), "full": f"{pop.load / pop.capacity:.0%}" if pop.capacity else "down",
+             "price": f"{pop.price_ms:.1f} ms" if pop.price_ms else None}
+            for pop in plan.pops
+        ],
+        {"PoP": "pop", "users": "users", "before": "before", "load": "load", "capacity": "capacity", "used": "full",
+         "price": "price"},
+    )  # fmt: skip
+
+
+def _print_explanation(found: "Explanation") -> None:
+    source = found.source if found.source == "measured" else f"estimated, from {found.source}"
+    resolver = f", resolver {found.resolver}" if found.resolver else ""
+    click.echo(f"{found.group}: {found.users:.0f} users{resolver}; latencies: {source}")
+    print_table(
+        [
+            {"pop": one.pop, "share": f"{one.share:.0%}" if one.share else None, "rtt": f"{one.rtt_ms:.1f} ms",
+             "interval": None if one.low_ms is None else f"{one.low_ms:.1f} to {one.high_ms:.1f}",
+             "samples": one.samples, "age": None if one.age_s is None else f"{one.age_s:.0f} s",
+             "full": f"+{one.full_ms:.1f} ms" if one.full_ms else None, "health": "up" if one.healthy else "down"}
+            for one in found.pops
+        ],
+        {"PoP": "pop", "users": "share", "round trip": "rtt", "95 % interval": "interval", "samples": "samples",
+         "age": "age", "full": "full", "health": "health"},
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""The map from client groups to PoPs, which actuators put in force, as an object and as JSON.
+
+A group's answer has a weight for each of its PoPs; most groups have one PoP. ``default`` is the answer for clients of
+no group.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from ipaddress import ip_network
+from pathlib import Path
+
+from lbmux.errors import ConfigError, Problem
+from lbmux.steering.measurements import Network
+
+VERSION = 1
+Weights = Mapping[str, float]
+"""Shares of the users by PoP; they add up to 1."""
+
+
+@dataclass(frozen=True)
+class SteeringMap:
+    """``pops``: addresses by PoP. ``estimated``: groups without samples of their own."""
+
+    name: str
+    ttl_s: int
+    pops: Mapping[str, tuple[str, ...]]
+    groups: Mapping[Network, Weights]
+    default: str
+    estimated: frozenset[Network] = frozenset()
+
+    def to_json(self) -> str:
+        plain = asdict(self) | {
+            "version": VERSION, "groups": {str(prefix): dict(weights) for prefix, weights in self.groups.items()},
+            "estimated": sorted(map(str, self.estimated)),
+        }  # fmt: skip
+        return json.dumps(plain, indent=1) + "\n"
+
+
+def from_json(text: str, path: Path) -> SteeringMap:
+    """Read a map back; raise ConfigError if the file is not one."""
+    try:
+        plain = json.loads(text)
+        if plain.pop("version") != VERSION:
+            raise ValueError("has another version")
+        groups = {ip_network(prefix): weights for prefix, weights in plain.pop("groups").items()}
+        estimated = frozenset(map(ip_network, plain.pop("estimated")))
+        return SteeringMap(**plain, groups=groups, estimated=estimated)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(path, (Problem(None, "", f"is not a map of `lbmux steer`: {error}"),)) from error
+
+
+def read(path: Path) -> SteeringMap:
+    """Read a map from a file; raise ConfigError."""
+    try:
+        return from_json(path.read_text(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, (Problem(None, "", f"cannot be read: {error}"),)) from error
+
+
+def write(path: Path, steering_map: SteeringMap) -> None:
+    """Write a map, so that no reader sees half of it."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(steering_map.to_json())
+        new.replace(path)
+    except OSError as error:
+        raise ConfigError(path, (Problem(None, "", f"cannot be written: {error.strerror}"),)) from error
