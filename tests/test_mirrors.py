@@ -10,6 +10,8 @@ from tests.source_tree import ROOT, files
 MODULES = [path for path in files("lbmux") if path.name != "__init__.py"]
 ELSEWHERE = {
     "api/channel.py": "api/test_control_client.py",
+    "manager/health_relay.py": "manager/test_peers.py",
+    "manager/signal.py": "manager/test_manager_state.py",
     "manager/relayed_node.py": "manager/test_relay.py",
     "tools/doctor/whole_pool.py": "cli/test_where.py",
     "tools/explain_pool.py": "cli/test_where.py",

@@ -121,6 +121,8 @@ class AgentDaemon(Daemon[Options]):
 
     def _build_health(self) -> None:
         self.health = AgentHealth(self.options.health_token)
+        if self.link is not None:
+            self.health.changed = self.link.report_health(self.health.lines)
         self.reloader = Reloader(self.options.config, self.agent, self.config, self.overrides)
         self.backends = AgentBackends(self.reloader, self.snapshot, self.health)
 

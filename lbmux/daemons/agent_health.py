@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class AgentHealth:
         self._servers: dict[int, asyncio.Server] = {}
         self._connections = HealthConnections()
         self._subscribers: set[asyncio.Event] = set()
+        self.changed: Callable[[], None] | None = None
+        """Called when a state changes, if a manager gets them; the token is needed for muxes only."""
         self._refused: dict[tuple[str, str], float] = {}
 
     @property
@@ -73,7 +75,7 @@ class AgentHealth:
         Raise SetupError if a port cannot be opened.
         """
         self._connections.allow(frozenset(muxes))
-        if config.services and self._token is None:
+        if config.services and self._token is None and self.changed is None:
             log.warning("services with health by agents are not probed: --health-token is missing")
             return
         known = {}
@@ -85,7 +87,10 @@ class AgentHealth:
                 known[key].rise, known[key].fall = service.health.rise, service.health.fall
         self._checkers = known
         self._prober.configure(config)
-        await self._listen({service.health.agent_port for service in config.services if service.health})
+        if self.changed is not None:
+            self.changed()  # backends that are gone
+        if self._token is not None:
+            await self._listen({service.health.agent_port for service in config.services if service.health})
 
     def _is_settled(self, key: BackendKey) -> bool:
         return key not in self._checkers or self._checkers[key].was_probed
@@ -101,10 +106,13 @@ class AgentHealth:
 
     def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         checker = self._checkers.get(key)
-        if checker is not None and checker.record(healthy, reason, time.time()):
+        is_first = checker is not None and not checker.was_probed
+        if checker is not None and (checker.record(healthy, reason, time.time()) or is_first):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
             for event in self._subscribers:
                 event.set()
+            if self.changed is not None:
+                self.changed()
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
@@ -142,10 +150,14 @@ class AgentHealth:
             self._refused[peer, why] = now
             log.warning("mux %s gets no health states: %s", peer, why)
 
-    def _states(self) -> list[dict[str, Any]]:
-        """The states of backends that have been probed."""
+    def lines(self) -> list[tuple[str, str, bool, str]]:
+        """Return the states of backends that have been probed: service, backend, whether it is up, and the reason."""
         return [
-            {"service": service, "backend": backend, "up": checker.state == "up", "reason": checker.reason}
-            for (service, backend), checker in self._checkers.items()
+            (*key, checker.state == "up", checker.reason)
+            for key, checker in self._checkers.items()
             if checker.was_probed
         ]
+
+    def _states(self) -> list[dict[str, Any]]:
+        """The states of backends that have been probed."""
+        return [dict(zip(("service", "backend", "up", "reason"), line, strict=True)) for line in self.lines()]

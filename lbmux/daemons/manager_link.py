@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,14 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient
+from lbmux.manager.node_messages import HealthLine
 from lbmux.manager.stored_overrides import as_overrides
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
 """How long a start waits for a manager before it uses the stored state, in seconds."""
+PRIMARY_SILENCE_S = 5.0
+"""After which time without a primary's view a mux asks agents for the health of backends itself, in seconds."""
 LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
 
 
@@ -35,10 +39,33 @@ class ManagerLink:
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
 
     async def first_config(self) -> Config:
-        """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other."""
+        """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other.
+
+        A mux is given the view of the pool's health that arrives with it.
+        """
         state = await self._client.first(PATIENCE_S, self._check)
         self._write(state)
         return await self._parse(state)
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Stay connected to a manager until the block ends."""
+        return self._client.running()
+
+    def report_health(self, states: Callable[[], Sequence[HealthLine]]) -> Callable[[], None]:
+        """Let an agent's states reach the pool; return what is to be called when they change."""
+        self._client.health = lambda: tuple(states())
+        self._client.health_changed.send()
+        return self._client.health_changed.send
+
+    def follow_health(self, take: Callable[[Iterable[HealthLine]], None]) -> None:
+        """Hand over the pool's health: what has arrived already, and each change."""
+        self._client.on_view = take
+        take(self._client.early_view.values())
+
+    @property
+    def has_primary(self) -> bool:
+        """Whether a primary's view of the pool's health came lately; else a mux asks agents itself."""
+        return time.monotonic() - self._client.viewed_at < PRIMARY_SILENCE_S
 
     def adopt(self, store: OverrideStore) -> None:
         """Replace a daemon's own overrides by the pool's, before its tables are filled."""

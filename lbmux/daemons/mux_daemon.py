@@ -166,6 +166,8 @@ class MuxDaemon(Daemon[Options]):
             self.local,
             self.host_probes,
         )
+        if self.link is not None:
+            self.health.follow_pool(self.link)
 
     def _build_handlers(self) -> None:
         options, loop = self.options, self.loop

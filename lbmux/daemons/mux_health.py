@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lbmux.addresses import Address
 from lbmux.api import answers
@@ -29,9 +30,15 @@ from lbmux.plurals import counted
 from lbmux.tables.live_flows import without_flows
 from lbmux.tables.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from lbmux.daemons.manager_link import ManagerLink
+    from lbmux.manager.node_messages import HealthLine
+
 log = logging.getLogger(__name__)
 HOSTS_FIRST_S = 1.0
 """Longest wait of a mux with new tables for its hosts' answers through the tunnel."""
+NO_SERVICES = Config(services=())
+SOURCE_CHECK_S = 0.25
 FIRST_S = 3.0
 """Longest wait of a mux with new tables for the first result of every backend."""
 
@@ -52,22 +59,43 @@ class Health:
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
         self._unsettled: set[BackendKey] = set()
         self._drained = DrainWatch(reloader, snapshot, without_flows)
+        self._pool: ManagerLink | None = None
+        self._view: dict[BackendKey, HealthLine] = {}
+        self._by_agents = frozenset[BackendKey]()
+        self._asks_agents = True
+        """Whether this mux asks agents itself: without a manager, or when none speaks for a primary."""
+
+    def follow_pool(self, pool: "ManagerLink") -> None:
+        """Take the states of backends that agents probe from the pool's manager."""
+        self._pool, self._asks_agents = pool, False
+        pool.follow_health(self._take_view)
 
     def configure(self, config: Config) -> None:
         self._tracker.configure(config)
         self._prober.configure(config)
+        self._by_agents = frozenset(
+            (service.name, backend.name)
+            for service in config.services
+            if service.health is not None and service.health.by == "agent"
+            for backend in service.backends
+        )
+        self._record(self._view[key] for key in self._tracker.unprobed() & self._view.keys())
+        self._ask_agents(config)
+
+    def _ask_agents(self, config: Config) -> None:
         try:
-            self._agent_health_client.configure(config)
+            self._agent_health_client.configure(config if self._asks_agents else NO_SERVICES)
         except SetupError as error:
-            log.error("backends that agents probe keep their configuration: %s", error)
+            log.error("backends that agents probe keep their states: %s", error)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self._prober, self._agent_health_client, self._hosts.running(), self._drained.running():
-            self._agent_health_client.configure(self._reloader.wanted)  # a missing token fails the start
+            if self._pool is None:
+                self._agent_health_client.configure(self._reloader.wanted)  # a missing token fails the start
             self.configure(self._reloader.wanted)
             try:
-                async with background_task(self._follow()):
+                async with background_task(self._follow()), background_task(self.choose_source()):
                     yield
             finally:
                 self._tracker.save()
@@ -114,6 +142,26 @@ class Health:
         if not math.isinf(silent_s):
             said = f"its agent has said nothing for {silent_s:.0f} s"
         return replace(state, reason=f"{state.reason}; {said}")
+
+    def _take_view(self, lines: "Iterable[HealthLine]") -> None:
+        """Take what changed in the pool's health; states of backends that are not configured yet are kept."""
+        changed = {line[:2]: line for line in lines}
+        self._view.update(changed)
+        self._record(changed.values())
+
+    def _record(self, lines: "Iterable[HealthLine]") -> None:
+        for service, backend, is_up, reason in lines:
+            if (service, backend) in self._by_agents:
+                self._on_result((service, backend), is_up, f"its agent: {reason}")
+
+    async def choose_source(self) -> None:
+        """Ask agents while no manager speaks for a primary, and no longer once one does."""
+        while self._pool is not None:
+            if self._asks_agents == self._pool.has_primary:
+                self._asks_agents = not self._asks_agents
+                log.info("health of backends: %s", "from agents" if self._asks_agents else "from the manager")
+                self._ask_agents(self._reloader.wanted)
+            await asyncio.sleep(SOURCE_CHECK_S)
 
     def _cut_off(self) -> None:
         """The set of hosts that do not answer through the tunnel has changed."""

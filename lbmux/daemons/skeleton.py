@@ -112,8 +112,12 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     """Run a daemon until SIGTERM."""
     warn_of_missing(role.role)
     link = _link(role, options)
-    config = await asyncio.to_thread(load, options.config) if link is None else await link.first_config()
     async with contextlib.AsyncExitStack() as stack:
+        if link is None:
+            config = await asyncio.to_thread(load, options.config)
+        else:
+            await stack.enter_async_context(link.running())
+            config = await link.first_config()
         daemon = role(options, config, stack)
         if link is not None:
             daemon.link = link

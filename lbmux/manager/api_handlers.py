@@ -92,7 +92,7 @@ async def rollback(call: Call) -> Model:
 
 
 async def revisions(call: Call) -> Model:
-    reports = call.manager.reports.values()
+    reports = [one for one in call.manager.nodes.values() if one.connected]
     found = await list_revisions(call.manager.store)
     lines = [api.RevisionLine(revision=one, rollout=rollout(one.number, reports)) for one in found]
     return api.RevisionsAnswer(revisions=tuple(lines))
@@ -120,7 +120,7 @@ async def override(call: Call) -> Model:
 
 
 async def nodes(call: Call) -> Model:
-    reports = {**call.manager.gone, **call.manager.reports}
+    reports = call.manager.nodes
     return api.NodesAnswer(nodes=tuple(reports[name] for name in sorted(reports)))
 
 

@@ -90,7 +90,7 @@ class OverridesAnswer(Model):
 
 class NodesAnswer(Model):
     nodes: tuple[NodeReport, ...]
-    """Nodes that are, or were, connected to this manager."""
+    """Nodes that are, or were, connected: at the primary those of the pool, elsewhere those of this manager."""
 
 
 class StatusAnswer(Model):

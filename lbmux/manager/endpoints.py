@@ -27,6 +27,8 @@ class Endpoint:
     summary: str
     request: type[Model] | None = None
     writes: bool = False
+    asks_primary: bool = False
+    """Whether the primary answers, as long as there is one, because it knows more."""
     most_bytes: int = SMALL_BYTES
     query: Mapping[str, str] = field(default_factory=dict)
 
@@ -45,7 +47,10 @@ ENDPOINTS = (
         "POST", "/v1/rollback", "operator", handlers.rollback, api.ApplyAnswer, "Restore a revision.",
         api.RollbackRequest, writes=True,
     ),
-    Endpoint("GET", "/v1/revisions", "viewer", handlers.revisions, api.RevisionsAnswer, "Revisions, newest first."),
+    Endpoint(
+        "GET", "/v1/revisions", "viewer", handlers.revisions, api.RevisionsAnswer, "Revisions, newest first.",
+        asks_primary=True,
+    ),
     Endpoint(
         "GET", "/v1/events", "viewer", handlers.events, api.EventsAnswer, "Events, newest first.",
         query={"limit": f"How many; default: {handlers.EVENTS_SHOWN}."},
@@ -55,7 +60,9 @@ ENDPOINTS = (
         "POST", "/v1/overrides", "operator", handlers.override, api.OverridesAnswer,
         "Drain, disable, remove, enable, weigh or add a backend.", api.OverrideRequest, writes=True,
     ),
-    Endpoint("GET", "/v1/nodes", "viewer", handlers.nodes, api.NodesAnswer, "Nodes that are connected here."),
+    Endpoint(
+        "GET", "/v1/nodes", "viewer", handlers.nodes, api.NodesAnswer, "The pool's nodes.", asks_primary=True,
+    ),
     Endpoint("GET", "/v1/tokens", "admin", handlers.tokens, api.TokensAnswer, "Tokens, without their secrets."),
     Endpoint(
         "POST", "/v1/tokens", "admin", handlers.make_token, api.TokenAnswer, "Make a token.", api.TokenRequest,

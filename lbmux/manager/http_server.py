@@ -25,6 +25,7 @@ from lbmux.manager.manager_metrics import ManagerMetrics
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
+from lbmux.manager.peers import PeerConnections, PeerLink
 from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
@@ -54,7 +55,7 @@ class HttpServer:
 
     def __init__(self, manager: Manager) -> None:
         self._manager, self._metrics = manager, ManagerMetrics()
-        self._nodes = NodeConnections(manager)
+        self._nodes, self._peers = NodeConnections(manager), PeerConnections(manager)
         self._limits: ConnectionLimits | None = None
         self._application = web.Application(client_max_size=LARGE_BYTES)
         for endpoint in ENDPOINTS:
@@ -64,6 +65,7 @@ class HttpServer:
             web.get("/v1/watch", self._watch),
             web.get("/v1/backup", self._backup),
             web.get("/v1/node", self._node),
+            web.get("/v1/peer", self._peer),
             web.post("/v1/nodes/{node}/ask", self._ask),
             web.get("/metrics", self._scrape),
         ])  # fmt: skip
@@ -86,12 +88,15 @@ class HttpServer:
             except OSError as error:
                 hint = "give another address with --listen"
                 raise SetupError(f"{host} port {port}", error.strerror or str(error), hint) from error
-            renewing = asyncio.create_task(self._keep_valid(tls))
+            works = (self._keep_valid(tls), PeerLink(self._manager).keep())
+            tasks = [asyncio.create_task(work) for work in works]
             try:
                 async with server:
                     yield server.sockets[0].getsockname()[1]
             finally:
-                renewing.cancel()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await runner.cleanup()
 
@@ -134,7 +139,7 @@ class HttpServer:
         elif endpoint.access != "public":
             token = await self._admit(request, endpoint.access)
             name = token.name
-        if endpoint.writes and not manager.is_primary:
+        if (endpoint.writes or (endpoint.asks_primary and manager.primary.url)) and not manager.is_primary:
             raise NotPrimaryError(manager.primary.url)
         body = await _body(endpoint.request, request, endpoint.most_bytes) if endpoint.request else None
         return Call(manager, Caller(name, origin), request.query, body, token, node)
@@ -187,6 +192,19 @@ class HttpServer:
             return _error(error, request)
         self.admit(request)
         return await self._nodes.serve(request, node)
+
+    async def _peer(self, request: web.Request) -> web.StreamResponse:
+        """Serve another manager, over a WebSocket."""
+        try:
+            peer = node_of(request, self._manager.pool_id)
+            if peer.role != "manager":
+                raise AccessError(f"{peer.name} is not a manager")
+            if not self._manager.is_primary:
+                raise NotPrimaryError(self._manager.primary.url)
+        except LbmuxError as error:
+            return _error(error, request)
+        self.admit(request)
+        return await self._peers.serve(request, peer)
 
     async def _ask(self, request: web.Request) -> web.StreamResponse:
         """Relay a request of the control protocol to a node, and send the lines of its answers as they come."""
@@ -282,9 +300,12 @@ def _error(error: LbmuxError, request: web.Request) -> web.Response:
     if isinstance(error, AccessError):
         status = error.status
     answer = _json(ErrorAnswer(error=first, problems=tuple(more)), status)
-    if isinstance(error, NotPrimaryError) and error.primary:
+    other = (
+        error.primary if isinstance(error, NotPrimaryError) else error.manager if isinstance(error, RelayError) else ""
+    )
+    if other:
         answer.set_status(307)
-        answer.headers["Location"] = f"{error.primary}{request.path_qs}"
+        answer.headers["Location"] = f"{other}{request.path_qs}"
     if answer.status in (408, 413):
         answer.force_close()  # what is left of the body is not read
     return answer

@@ -13,9 +13,11 @@ from lbmux import __version__
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.manager.api_models import StatusAnswer
 from lbmux.manager.documents import NodeReport
+from lbmux.manager.health_relay import HealthRelay
 from lbmux.manager.identity import Identity
 from lbmux.manager.pool import Caller, NotPrimaryError, Pool
 from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
+from lbmux.manager.signal import Signal
 from lbmux.manager.store.election import ELECTION, Leadership, campaign, epoch_now, hold, resign
 from lbmux.manager.store.store import CompactedError, Store, UnavailableError, Write
 from lbmux.manager.stored_overrides import next_end
@@ -32,17 +34,6 @@ class Primary:
     epoch: int | None = None
 
 
-class Signal:
-    """Wakes all who wait: take ``next``, look at what may change, then wait for it, and no change is missed."""
-
-    def __init__(self) -> None:
-        self.next = asyncio.Event()
-
-    def send(self) -> None:
-        self.next.set()
-        self.next = asyncio.Event()
-
-
 @dataclass
 class Manager:
     """The parts that requests use; ``running`` keeps them up to date.  ``url`` is where others reach this manager."""
@@ -57,8 +48,13 @@ class Manager:
     """The last report of each node that is connected here."""
     gone: dict[str, NodeReport] = field(default_factory=dict)
     """The last report of each node that was connected here."""
+    elsewhere: dict[str, dict[str, NodeReport]] = field(default_factory=dict)
+    """On the primary: the reports of nodes by the other manager to which they are connected."""
+    health: HealthRelay = field(default_factory=HealthRelay)
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
+    reported: Signal = field(default_factory=Signal)
+    """Sent when a report of a node that is connected here changed."""
     pool_id: str = ""
     stale_refusals: int = 0
     """Messages of this manager that a node refused because of their epoch."""
@@ -75,6 +71,21 @@ class Manager:
         if self._pool is None:
             raise NotPrimaryError(self.primary.url)
         return self._pool
+
+    @property
+    def nodes(self) -> dict[str, NodeReport]:
+        """The last report of each node, as far as this manager knows."""
+        found = dict(self.gone)
+        for reports in (*self.elsewhere.values(), self.reports):
+            found.update((name, one) for name, one in reports.items() if one.connected or name not in found)
+        return found
+
+    def way_to(self, node: str) -> str:
+        """Return the URL of another manager that may reach a node: its own, or the primary, which knows all."""
+        if not self.is_primary:
+            return self.primary.url if self.primary.url != self.url else ""
+        report = self.nodes.get(node)
+        return report.manager if report is not None and report.connected and report.manager != self.url else ""
 
     def status(self) -> StatusAnswer:
         return StatusAnswer(
@@ -162,7 +173,7 @@ class Manager:
 
     async def _lead(self, leadership: Leadership) -> None:
         holding = self._holding = asyncio.create_task(hold(self.store, leadership))
-        expiring: asyncio.Task[None] | None = None
+        tasks = [holding]
         try:
             pool = Pool(self.store, leadership.guard, self.clock)
             await pool.load()
@@ -171,13 +182,13 @@ class Manager:
             self._pool = pool
             log.info("primary (epoch %d)", leadership.epoch)
             self.changed.send()
-            expiring = asyncio.create_task(self._expire(pool))
-            await asyncio.wait((holding, expiring), return_when=asyncio.FIRST_COMPLETED)
+            tasks += [asyncio.create_task(work) for work in (self._expire(pool), self.health.lead(leadership.epoch))]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._holding = None
-            for task in filter(None, (holding, expiring)):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*filter(None, (holding, expiring)), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _expire(self, pool: Pool) -> None:
         """Drop overrides that have ended."""

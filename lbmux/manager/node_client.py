@@ -6,6 +6,7 @@ ends, or falls silent, is followed by one to the next manager.
 
 import asyncio
 import logging
+import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,8 @@ from lbmux.manager.node_messages import (
     Alive,
     Ask,
     Forget,
+    Health,
+    HealthLine,
     Hello,
     Message,
     More,
@@ -32,10 +35,12 @@ from lbmux.manager.node_messages import (
     Report,
     Stale,
     State,
+    View,
     parse_message,
 )
 from lbmux.manager.relay import Answering, RelayedAnswers
 from lbmux.manager.renewal import keep_valid
+from lbmux.manager.signal import Signal
 
 log = logging.getLogger(__name__)
 RECONNECT_S = 1.0
@@ -58,10 +63,19 @@ class NodeClient:
         """The manager that is connected; empty: none."""
         self.answering: Answering = _not_yet
         """Answers requests that a manager relays."""
+        self.health: Callable[[], tuple[HealthLine, ...]] = tuple
+        """An agent's states of its backends; ``health_changed`` is sent when they change."""
+        self.health_changed = Signal()
+        self.on_view: Callable[[tuple[HealthLine, ...]], None] = self._keep_view
+        """Takes what changed in the pool's health."""
+        self.viewed_at = time.monotonic()
+        """When a primary's view arrived last, or this client was made, by the monotonic clock."""
+        self.early_view: dict[tuple[str, str], HealthLine] = {}
+        """What arrived before ``on_view`` was set."""
         self._latest: State | None = None
         self._arrived = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
-        self._last_error = ""
+        self._last_error, self._is_running = "", False
         # Nodes spread over the managers.
         self._next = zlib.crc32(identity.subject.name.encode()) % len(self._urls)
 
@@ -70,7 +84,7 @@ class NodeClient:
 
         Without either, wait for a manager.  A state that ``check`` refuses is not used if there is a stored one.
         """
-        async with self._connecting():
+        async with self.running():
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_s if self.held is not None else None):
                     await self._arrived.wait()
@@ -94,27 +108,29 @@ class NodeClient:
     @asynccontextmanager
     async def following(self, accept: Accept) -> AsyncIterator[None]:
         """Hand over the states of managers until the block ends."""
-        tasks = [
-            asyncio.create_task(self._accept(accept)),
-            asyncio.create_task(keep_valid(self._identity, lambda: self._urls)),
-        ]
+        accepting = asyncio.create_task(self._accept(accept))
         try:
-            async with self._connecting():
+            async with self.running():
                 yield
+        finally:
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Stay connected until the block ends, unless an outer block does that already."""
+        if self._is_running:
+            yield
+            return
+        works = (self._connect(), keep_valid(self._identity, lambda: self._urls))
+        tasks, self._is_running = [asyncio.create_task(work) for work in works], True
+        try:
+            yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _connecting(self) -> AsyncIterator[None]:
-        connecting = asyncio.create_task(self._connect())
-        try:
-            yield
-        finally:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-            self.manager, self._socket = "", None
+            self.manager, self._socket, self._is_running = "", None, False
 
     async def _connect(self) -> None:
         """Talk to one manager after the other."""
@@ -140,11 +156,40 @@ class NodeClient:
             async with asyncio.timeout(SILENCE_S):
                 self._socket = await session.ws_connect(f"{url}/v1/node", ssl=tls, max_msg_size=MAX_MESSAGE_BYTES)
             relayed = RelayedAnswers(lambda line: self.answering(line), self._send)
+            reporting: asyncio.Task[None] | None = None
             try:
                 await self._send(self._hello())
+                if self._role == "agent":
+                    reporting = asyncio.create_task(self._report_health())
                 await self._listen(url, self._socket, relayed)
             finally:
+                if reporting is not None:
+                    reporting.cancel()
                 await relayed.stop()
+
+    async def _report_health(self) -> None:
+        """Send all states, and then those that change."""
+        sent: frozenset[HealthLine] | None = None
+        with suppress(ConnectionError, aiohttp.ClientError):
+            while True:
+                changed, lines = self.health_changed.next, frozenset(self.health())
+                keys = {line[:2] for line in lines}
+                is_whole = sent is None or any(line[:2] not in keys for line in sent)
+                new = lines if sent is None or is_whole else lines - sent
+                await self._send(Health(whole=is_whole, lines=tuple(new)))
+                sent = lines
+                await changed.wait()
+
+    def _take_view(self, view: View) -> bool:
+        """Hand a view over; return whether its epoch is not too low."""
+        if self.held is not None and view.epoch < self.held.epoch:
+            return False
+        self.viewed_at = time.monotonic()
+        self.on_view(view.lines)
+        return True
+
+    def _keep_view(self, lines: tuple[HealthLine, ...]) -> None:
+        self.early_view.update((line[:2], line) for line in lines)
 
     async def _listen(self, url: str, socket: aiohttp.ClientWebSocketResponse, relayed: RelayedAnswers) -> None:
         while True:
@@ -160,6 +205,9 @@ class NodeClient:
                 await self._take(message)
             elif isinstance(message, Refused):
                 raise ProtocolError(message.reason)
+            elif isinstance(message, View):
+                if not self._take_view(message) and self.held is not None:
+                    await self._send(Stale(epoch=self.held.epoch))
             elif isinstance(message, Ask | More | Forget):
                 relayed.take(message)
             else:

@@ -13,6 +13,11 @@ and since protocol 2, requests of the control protocol that a manager relays (lb
     node:     answer                         a line of its answers, or the end
     manager:  more, forget                   a line was passed on; the rest is not wanted
 
+and the health of backends (lbmux.manager.pool_health):
+
+    agent:    health                         states that it has found, all or those that changed
+    manager:  view                           states of the whole pool that changed, to muxes; each second at least
+
 Both sides ignore fields that they do not know, so that a version and the one before it understand each other. A change
 that this does not cover needs a new protocol version; the highest one that both speak is used.
 """
@@ -112,8 +117,28 @@ class Forget(Message):
     id: int
 
 
+HealthLine = tuple[str, str, bool, str]
+"""A service, a backend, whether it is up, and the reason."""
+
+
+class Health(Message):
+    kind: Literal["health"] = "health"
+    whole: bool
+    """Whether these are all states that the agent has."""
+    lines: tuple[HealthLine, ...]
+
+
+class View(Message):
+    kind: Literal["view"] = "view"
+    epoch: int
+    number: int
+    """Counts the primary's batches of changes, in its epoch."""
+    lines: tuple[HealthLine, ...]
+
+
 AnyMessage = Annotated[
-    Hello | State | Report | Stale | Alive | Refused | Ask | Answer | More | Forget, Field(discriminator="kind")
+    Hello | State | Report | Stale | Alive | Refused | Ask | Answer | More | Forget | Health | View,
+    Field(discriminator="kind"),
 ]
 ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 

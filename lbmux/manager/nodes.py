@@ -18,6 +18,7 @@ from lbmux.manager.node_messages import (
     Alive,
     Answer,
     AnyMessage,
+    Health,
     Hello,
     Message,
     ProtocolError,
@@ -25,6 +26,7 @@ from lbmux.manager.node_messages import (
     Report,
     Stale,
     State,
+    View,
     common_protocol,
     pack_file,
     parse_message,
@@ -85,7 +87,9 @@ class NodeConnections:
         """Return the way to a node that is connected here; raise RelayError."""
         session = self._sessions.get(name)
         if session is None:
-            raise RelayError(name, "no such node is connected; `lbmux show nodes` lists them")
+            raise RelayError(
+                name, "no such node is connected; `lbmux show nodes` lists them", self._manager.way_to(name)
+            )
         if session.relay is None:
             raise RelayError(name, f"lbmux {session.hello.version} there does not take requests of a manager")
         return session.relay
@@ -96,7 +100,11 @@ class NodeConnections:
         reports[name] = self._report(session, Report(revision=hello.revision, overrides=hello.overrides))
         self._manager.gone.pop(name, None)
         self._sessions[name] = session
-        tasks = [asyncio.create_task(work) for work in (self._send(session), self._receive(session))]
+        self._manager.reported.send()
+        works = [self._send(session), self._receive(session)]
+        if session.relay is not None and hello.role == "mux":
+            works.append(self._send_views(session))
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -110,6 +118,8 @@ class NodeConnections:
             if self._sessions.get(name) is session:  # else it has connected again
                 del self._sessions[name]
                 self._manager.gone[name] = reports.pop(name).model_copy(update={"connected": False})
+                self._manager.health.ended(name)
+                self._manager.reported.send()
 
     async def _send(self, session: Session) -> None:
         """Send the state whenever it changes, and a sign of life each second."""
@@ -127,6 +137,18 @@ class NodeConnections:
                 async with asyncio.timeout(ALIVE_S):
                     await changed.wait()
 
+    async def _send_views(self, session: Session) -> None:
+        """Send what changed in the view of backends' health; the first message has all of it."""
+        health, sent = self._manager.health, (-1, 0)
+        while True:
+            changed, view = health.viewed.next, health.view
+            if view.number and (view.epoch, view.number) != sent:
+                lines = view.since(*sent)
+                sent = view.epoch, view.number
+                message = View(epoch=view.epoch, number=view.number, lines=lines)
+                await session.socket.send_str(message.model_dump_json())
+            await changed.wait()
+
     async def _receive(self, session: Session) -> None:
         name = session.node.name
         while True:
@@ -142,6 +164,8 @@ class NodeConnections:
             elif isinstance(message, Stale):
                 log.error("node %s refuses the epoch of this manager: it has seen %d", name, message.epoch)
                 self._manager.step_down(message.epoch)
+            elif isinstance(message, Health) and session.hello.role == "agent":
+                self._manager.health.report(name, message.lines, message.whole)
             elif isinstance(message, Answer) and session.relay is not None:
                 session.relay.take(message)
             elif not isinstance(message, Alive):
@@ -155,6 +179,7 @@ class NodeConnections:
             if (known := reports.get(name)) is None or known.refused != message.refused:
                 log.warning("node %s refuses revision %d: %s", name, message.revision, message.refused)
         reports[name] = self._report(session, message)
+        self._manager.reported.send()
 
     def _report(self, session: Session, message: Report) -> NodeReport:
         now, in_force = self._manager.clock(), message.in_force

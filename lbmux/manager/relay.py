@@ -25,6 +25,8 @@ class RelayError(LbmuxError):
 
     node: str
     reason: str
+    manager: str = ""
+    """The URL of a manager that may reach the node; empty: none is known."""
 
     def __str__(self) -> str:
         return f"{self.node}: {self.reason}"

@@ -1,0 +1,83 @@
+"""A manager's part in the health of the pool: it takes its agents' reports, and has the view that its muxes get."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from lbmux.config.models import BackendKey
+from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_of
+from lbmux.manager.signal import Signal
+
+BEAT_S = 1.0
+"""Longest time between two numbers of a view, by which muxes know that there is a primary."""
+Lines = dict[BackendKey, HealthLine]
+
+
+class HealthRelay:
+    """``local``: what the agents that are connected here reported."""
+
+    def __init__(self) -> None:
+        self.local: dict[str, Lines] = {}
+        self.view = HealthView()
+        self.viewed = Signal()
+        """Sent when the view has another number."""
+        self.reported = Signal()
+        """Sent when an agent that is connected here reported, or went."""
+        self._collector: HealthCollector | None = None
+        self._due = asyncio.Event()
+
+    def report(self, agent: str, lines: Iterable[HealthLine], whole: bool) -> None:
+        """Take the report of an agent that is connected here."""
+        known = self.local.setdefault(agent, {})
+        if whole:
+            known.clear()
+        reported = tuple(lines)
+        known.update((key_of(line), line) for line in reported)
+        self.collect(agent, reported, whole)
+        self.reported.send()
+
+    def ended(self, agent: str) -> None:
+        """Note that an agent is no longer connected here."""
+        if self.local.pop(agent, None) is not None:
+            self.collect_end(agent)
+            self.reported.send()
+
+    def collect(self, agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
+        """Take a report on the primary; ``via``: the other manager to which the agent is connected, if any."""
+        if self._collector is not None:
+            self._collector.report(agent, lines, whole, via)
+            self._due.set()
+
+    def collect_end(self, agent: str, via: str = "") -> None:
+        """Note on the primary that an agent has gone from a manager."""
+        if self._collector is not None:
+            self._collector.ended(agent, time.monotonic(), via)
+            self._due.set()
+
+    def follow(self, epoch: int, number: int, lines: tuple[HealthLine, ...]) -> None:
+        """Take a batch from the primary."""
+        self.view.take(epoch, number, lines)
+        self.viewed.send()
+
+    async def lead(self, epoch: int) -> None:
+        """Number the view as the primary of an epoch, until it is cancelled."""
+        self._collector = HealthCollector()
+        for agent, lines in self.local.items():
+            self._collector.report(agent, lines.values(), True)
+        number, beat = 0, 0.0
+        try:
+            while True:
+                self._due.clear()
+                changed = self._collector.changes(time.monotonic())
+                if changed or time.monotonic() >= beat:
+                    number, beat = number + 1, time.monotonic() + BEAT_S
+                    self.follow(epoch, number, changed)
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        await self._due.wait()
+                    await asyncio.sleep(BATCH_S)
+                except TimeoutError:
+                    continue
+        finally:
+            self._collector = None

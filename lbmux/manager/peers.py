@@ -1,0 +1,189 @@
+"""The link from each manager to the primary: reports of its nodes and agents up, the view of backends' health down.
+
+The primary therefore knows all nodes of the pool, and every manager can send its muxes the one view.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Literal
+
+import aiohttp
+from aiohttp import WSMsgType, web
+from pydantic import ValidationError
+
+from lbmux.errors import LbmuxError
+from lbmux.manager.authority import Subject
+from lbmux.manager.documents import NodeReport
+from lbmux.manager.health_relay import Lines
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.node_messages import (
+    ALIVE_S,
+    MAX_MESSAGE_BYTES,
+    SILENCE_S,
+    HealthLine,
+    Message,
+    ProtocolError,
+    View,
+    parse_message,
+)
+from lbmux.manager.pool_health import BATCH_S
+
+log = logging.getLogger(__name__)
+RETRY_S = 0.2
+
+
+class Contribution(Message):
+    """What a manager knows of its own, since its last message."""
+
+    kind: Literal["contribution"] = "contribution"
+    nodes: tuple[NodeReport, ...] | None = None
+    """All nodes that are, or were, connected there; null: as before."""
+    health: dict[str, tuple[HealthLine, ...]]
+    """All states of the agents that reported."""
+    ended: tuple[str, ...]
+    """Agents that are no longer connected there."""
+
+
+class PeerLink:
+    """The end of a manager that is not primary."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager, self._last_error = manager, ""
+
+    async def keep(self) -> None:
+        """Stay connected to the primary, whichever it is, while this manager is not."""
+        while True:
+            changed, primary = self._manager.changed.next, self._manager.primary
+            if not primary.url or self._manager.is_primary or primary.url == self._manager.url:
+                await changed.wait()
+                continue
+            reason = ""
+            try:
+                await self._talk(primary.url, primary.epoch)
+            except TimeoutError:
+                reason = "it is silent"
+            except (aiohttp.ClientError, OSError, LbmuxError) as error:
+                reason = str(error) or type(error).__name__
+            if reason and reason != self._last_error:
+                log.warning("primary %s: %s", primary.url, reason)
+            self._last_error = reason
+            await asyncio.sleep(RETRY_S)
+
+    async def _talk(self, url: str, epoch: int | None) -> None:
+        tls = self._manager.identity.client_context()
+        async with aiohttp.ClientSession() as session:
+            async with asyncio.timeout(SILENCE_S):
+                socket = await session.ws_connect(f"{url}/v1/peer", ssl=tls, max_msg_size=MAX_MESSAGE_BYTES)
+            works = (self._contribute(socket), self._receive(socket), self._until_replaced(epoch))
+            tasks = [asyncio.create_task(work) for work in works]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await socket.close()
+
+    async def _until_replaced(self, epoch: int | None) -> None:
+        while self._manager.primary.epoch == epoch and not self._manager.is_primary:
+            await self._manager.changed.next.wait()
+
+    async def _contribute(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        manager, sent = self._manager, dict[str, Lines]()
+        nodes: tuple[NodeReport, ...] = ()
+        while True:
+            reported, health = manager.reported.next, manager.health.reported.next
+            now = {agent: dict(lines) for agent, lines in manager.health.local.items()}
+            known = tuple({**manager.gone, **manager.reports}.values())
+            message = Contribution(
+                nodes=known if _without_times(known) != _without_times(nodes) else None,
+                health={agent: tuple(lines.values()) for agent, lines in now.items() if sent.get(agent) != lines},
+                ended=tuple(sent.keys() - now.keys()),
+            )
+            await socket.send_str(message.model_dump_json())
+            sent, nodes = now, known
+            await _either(reported, health, ALIVE_S)
+            await asyncio.sleep(BATCH_S)
+
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                received = await socket.receive()
+            if received.type is not WSMsgType.TEXT:
+                return
+            message = parse_message(received.data)
+            if isinstance(message, View):
+                self._manager.health.follow(message.epoch, message.number, message.lines)
+
+
+class PeerConnections:
+    """The primary's end."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    async def serve(self, request: web.Request, peer: Subject) -> web.WebSocketResponse:
+        """Serve one manager until its connection ends, or this manager is no longer primary."""
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
+        await socket.prepare(request)
+        agents = set[str]()
+        tasks = [asyncio.create_task(work) for work in (self._send(socket), self._receive(socket, peer.name, agents))]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, LbmuxError):
+                    log.warning("manager %s: %s", peer.name, result)
+            self._manager.elsewhere.pop(peer.name, None)
+            for agent in agents:
+                self._manager.health.collect_end(agent, peer.name)
+        await socket.close()
+        return socket
+
+    async def _send(self, socket: web.WebSocketResponse) -> None:
+        health, sent = self._manager.health, (-1, 0)
+        while self._manager.is_primary:
+            viewed, view = health.viewed.next, health.view
+            if view.epoch == self._manager.primary.epoch and (view.epoch, view.number) != sent:
+                lines, sent = view.since(*sent), (view.epoch, view.number)
+                await socket.send_str(View(epoch=sent[0], number=sent[1], lines=lines).model_dump_json())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ALIVE_S):
+                    await viewed.wait()
+
+    async def _receive(self, socket: web.WebSocketResponse, peer: str, agents: set[str]) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                received = await socket.receive()
+            if received.type is not WSMsgType.TEXT:
+                return
+            try:
+                message = Contribution.model_validate_json(received.data)
+            except ValidationError as error:
+                raise ProtocolError("what it sent is not one of this version's messages") from error
+            if message.nodes is not None:
+                self._manager.elsewhere[peer] = {one.node: one for one in message.nodes}
+            for agent, lines in message.health.items():
+                self._manager.health.collect(agent, lines, True, peer)
+            for agent in message.ended:
+                self._manager.health.collect_end(agent, peer)
+            agents |= message.health.keys()
+            agents -= set(message.ended)
+
+
+def _without_times(nodes: tuple[NodeReport, ...]) -> list[NodeReport]:
+    """Return reports without the time of the last message, which changes each second."""
+    return [one.model_copy(update={"seen": 0.0}) for one in nodes]
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event, timeout_s: float) -> None:
+    """Wait for one of two events, ``timeout_s`` at most."""
+    tasks = [asyncio.create_task(one.wait()) for one in (first, second)]
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

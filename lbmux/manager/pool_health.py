@@ -1,0 +1,134 @@
+"""The health of the pool's backends as one numbered view, from what agents report (Ananta, SIGCOMM 2013, 3.4.3).  Pure.
+
+The primary collects reports and numbers each batch of changes. All managers keep a copy of the view, and send it to
+their muxes, so that all tables are made from the same states. The view is in memory only. A new primary's is empty
+until agents report to it; a mux keeps the states that a view does not name, so nothing is marked down by an election.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lbmux.config.models import BackendKey
+from lbmux.manager.node_messages import HealthLine
+
+BATCH_S = 0.02
+"""Changes that come within this time have one number, in seconds."""
+AGENT_SILENCE_S = 6.0
+"""Time without its agent after which a host is down, in seconds: an agent reaches another manager in less."""
+SILENT = "its agent is silent"
+HALF_LIFE_S, MOST_DOWNS, REUSE_DOWNS = 60.0, 4.0, 2.0
+"""Flap damping: the count of failures halves in this time; over the second the backend stays down, until the third."""
+LOGGED = 64
+"""Batches that are kept, for nodes and managers that lack only the last ones."""
+
+
+def key_of(line: HealthLine) -> BackendKey:
+    return line[0], line[1]
+
+
+class HealthView:
+    """A copy of the view; ``epoch`` is that of the primary that numbered it."""
+
+    def __init__(self) -> None:
+        self.epoch = self.number = 0
+        self._lines: dict[BackendKey, HealthLine] = {}
+        self._log = deque[tuple[int, tuple[HealthLine, ...]]](maxlen=LOGGED)
+
+    def take(self, epoch: int, number: int, lines: tuple[HealthLine, ...]) -> None:
+        """Add the batch of this number."""
+        if epoch != self.epoch:
+            self._log.clear()
+        self.epoch, self.number = epoch, number
+        self._lines.update((key_of(line), line) for line in lines)
+        self._log.append((number, lines))
+
+    def since(self, epoch: int, number: int) -> tuple[HealthLine, ...]:
+        """Return the states that changed after a number of an epoch; all, if that is not known any more."""
+        if epoch == self.epoch and self._log and self._log[0][0] <= number + 1:
+            return tuple({key_of(line): line for at, lines in self._log if at > number for line in lines}.values())
+        return tuple(self._lines.values())
+
+
+@dataclass
+class Flaps:
+    """How often a backend failed lately; ``held``: it counts as down although its agent says that it is up."""
+
+    downs: float = 0.0
+    at: float = 0.0
+    held: bool = False
+
+    def count(self, now: float) -> float:
+        return float(self.downs * 0.5 ** ((now - self.at) / HALF_LIFE_S))
+
+    def went_down(self, now: float) -> None:
+        self.downs, self.at = self.count(now) + 1, now
+        self.held |= self.downs > MOST_DOWNS
+
+    def is_held(self, now: float) -> bool:
+        self.held &= self.count(now) > REUSE_DOWNS
+        return self.held
+
+
+@dataclass
+class Agent:
+    """What one agent reported; ``silent_since`` is None while it is connected to some manager."""
+
+    lines: dict[BackendKey, HealthLine] = field(default_factory=dict)
+    silent_since: float | None = None
+    via: str = ""
+    """The manager to which it is, or was last, connected."""
+    is_due: bool = True
+    """Whether it is to be looked at again: it reported, it is silent, or one of its backends is held down."""
+
+    def is_silent(self, now: float) -> bool:
+        return self.silent_since is not None and now - self.silent_since >= AGENT_SILENCE_S
+
+
+class HealthCollector:
+    """The primary's side: takes reports, and returns what changed.  Times are of any steady clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+        self._flaps: dict[BackendKey, Flaps] = {}
+        self._said: dict[BackendKey, HealthLine] = {}
+
+    def report(self, agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
+        """Take an agent's states; ``whole``: they are all that it has; ``via``: its manager."""
+        known = self._agents.setdefault(agent, Agent())
+        known.via = via
+        known.silent_since, known.is_due = None, True
+        if whole:
+            known.lines.clear()
+        known.lines.update((key_of(line), line) for line in lines)
+
+    def ended(self, agent: str, now: float, via: str = "") -> None:
+        """Note that an agent's connection to a manager has ended; it may be about to reach another, or has already."""
+        known = self._agents.get(agent)
+        if known is not None and known.via == via:
+            known.silent_since, known.is_due = now, True
+
+    def changes(self, now: float) -> tuple[HealthLine, ...]:
+        """Return the states that changed since the last call."""
+        changed = []
+        for agent in (one for one in self._agents.values() if one.is_due):
+            is_silent = agent.is_silent(now)
+            agent.is_due = agent.silent_since is not None and not is_silent
+            for key, line in agent.lines.items():
+                wanted = self._damped(key, (*key, False, SILENT) if is_silent else line, now)
+                agent.is_due |= wanted[2] != line[2] and not is_silent
+                if wanted != self._said.get(key):
+                    self._said[key] = wanted
+                    changed.append(wanted)
+        return tuple(changed)
+
+    def _damped(self, key: BackendKey, line: HealthLine, now: float) -> HealthLine:
+        said, is_up = self._said.get(key), line[2]
+        if said is not None and said[2] and not is_up:
+            self._flaps.setdefault(key, Flaps()).went_down(now)
+        if is_up and (flaps := self._flaps.get(key)) is not None:
+            if flaps.is_held(now):
+                return *key, False, "it failed too often: kept down until it is stable"
+            if flaps.count(now) < 0.1:
+                del self._flaps[key]
+        return line

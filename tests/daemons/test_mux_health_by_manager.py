@@ -1,0 +1,81 @@
+"""Health from the pool's manager at a mux: what it takes and keeps, and that it asks agents without a primary."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lbmux.backends.overrides import Overrides
+from lbmux.backends.tracker import BackendTracker
+from lbmux.config.models import Config
+from lbmux.daemons import mux_health
+from lbmux.daemons.mux_health import Health
+
+
+def configured(*backends: str, by: str = "agent") -> Config:
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": {"kind": "tcp", "by": by}}
+    service["backends"] = [{"name": name, "dip": f"10.1.0.{name[1:]}"} for name in backends]
+    return Config.model_validate({"services": [service]})
+
+
+class Link:
+    """A link to managers; ``has_primary``: whether a view came lately."""
+
+    has_primary = True
+
+    def follow_health(self, take: Any) -> None:
+        self.take = take
+
+
+def followed(config: Config) -> tuple[Health, Link, BackendTracker, list[Config]]:
+    """A mux's health, its link, and the configurations by which it asks agents itself."""
+    reloader: Any = SimpleNamespace(config=config, wanted=config, overrides=Overrides())
+    unused: Any = None
+    tracker, link, asked = BackendTracker(), Link(), list[Config]()
+    health = Health(tracker, reloader, unused, unused)
+    client: Any = SimpleNamespace(configure=asked.append)
+    prober: Any = SimpleNamespace(configure=lambda _: None)
+    health.__dict__.update(_agent_health_client=client, _prober=prober)
+    health.follow_pool(link)  # type: ignore[arg-type]
+    health.configure(config)
+    return health, link, tracker, asked
+
+
+def test_states_of_backends_that_agents_probe_are_taken() -> None:
+    _, link, tracker, asked = followed(configured("b1", "b2"))
+    assert tracker.down == {("web", "b1"), ("web", "b2")}  # new ones
+    link.take([("web", "b1", True, "connected"), ("web", "b9", False, "refused")])
+    assert tracker.down == {("web", "b2")} and asked == [mux_health.NO_SERVICES]
+    link.take([("web", "b1", False, "refused"), ("web", "b2", True, "connected")])
+    assert tracker.down == {("web", "b1")}
+
+
+def test_a_state_that_comes_before_its_configuration_is_kept() -> None:
+    health, link, tracker, _ = followed(configured("b1"))
+    link.take([("web", "b1", True, "connected"), ("web", "b2", True, "connected")])
+    health.configure(configured("b1", "b2"))
+    assert tracker.down == set()
+
+
+def test_a_backend_that_the_mux_probes_itself_is_not_the_managers() -> None:
+    _, link, tracker, _ = followed(configured("b1", by="mux"))
+    link.take([("web", "b1", True, "connected")])
+    assert not tracker.was_probed(("web", "b1"))
+
+
+def test_agents_are_asked_while_there_is_no_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mux_health, "SOURCE_CHECK_S", 0.001)
+    config = configured("b1")
+    health, link, _, asked = followed(config)
+
+    async def losing_the_primary() -> None:
+        choosing = asyncio.create_task(health.choose_source())
+        async with asyncio.timeout(5):
+            for has_primary, wanted in ((False, config), (True, mux_health.NO_SERVICES)):
+                link.has_primary = has_primary
+                while asked[-1] is not wanted:
+                    await asyncio.sleep(0.001)
+        choosing.cancel()
+
+    asyncio.run(losing_the_primary())

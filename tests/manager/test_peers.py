@@ -1,0 +1,173 @@
+"""Several managers: the primary knows all nodes and agents, and every mux gets the view of health from its manager."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from lbmux.api.control_client import ControlClient
+from lbmux.api.control_server import ControlServer
+from lbmux.api.requests import CountFlows
+from lbmux.errors import ControlError
+from lbmux.manager import node_client, pool_health
+from lbmux.manager.admission import make_pool
+from lbmux.manager.api_client import ApiClient, trusting
+from lbmux.manager.api_models import NodesAnswer
+from lbmux.manager.identity import Identity
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.node_client import NodeClient
+from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.pool import Proposal
+from lbmux.manager.relayed_node import RelayedNode
+from lbmux.manager.store.open_store import open_store
+from tests.api.answering import said
+from tests.manager.test_nodes import WAIT_S, Lab, Node, serving, until
+from tests.manager.test_pool import ALICE, file
+
+UP, DOWN = ("web", "b1", True, "connected"), ("web", "b1", False, "refused")
+
+
+@dataclass
+class Two:
+    """Two managers, of which the first is primary until it stops; an agent at one of them, and a mux at each."""
+
+    lab: Lab
+    m1: Manager
+    m2: Manager
+    first: AsyncExitStack
+    views: dict[str, dict[tuple[str, str], HealthLine]] = field(default_factory=dict)
+    states: list[HealthLine] = field(default_factory=lambda: [UP])
+
+    @asynccontextmanager
+    async def agent(self, *managers: Manager) -> AsyncIterator[NodeClient]:
+        client = NodeClient([one.url for one in managers], self.lab.identity("h1"), "agent", self.lab.path / "h1.pool")
+        client.health = lambda: tuple(self.states)
+        async with client.following(lambda _: asyncio.sleep(0)):
+            await until(lambda: client.manager)
+            yield client
+
+    @asynccontextmanager
+    async def mux(self, name: str, *managers: Manager) -> AsyncIterator[Node]:
+        node = self.lab.node(name, *managers)
+        view = self.views[name] = {}
+        node.client.on_view = lambda lines: view.update((line[:2], line) for line in lines)
+        async with node.client.following(node.accept):
+            await until(lambda: node.client.manager)
+            yield node
+
+    async def seen(self, line: HealthLine, *muxes: str) -> None:
+        await until(lambda: all(self.views[name].get(line[:2]) == line for name in muxes))
+
+
+def run(tmp_path: Path, scenario: Callable[[Two], Awaitable[None]]) -> None:
+    async def running() -> None:
+        own = Identity(tmp_path / "m1")
+        async with asyncio.timeout(3 * WAIT_S), open_store(str(tmp_path / "store")) as store, AsyncExitStack() as first:
+            _, token = await make_pool(store, own, "localhost", ["127.0.0.1"], time.time())
+            m1 = Manager(store, own, "")
+            lab = Lab(tmp_path, [m1], token)
+            await first.enter_async_context(serving(m1))
+            await until(lambda: m1.is_primary)
+            await lab.pool.apply(Proposal(file(1)), ALICE)
+            m2 = Manager(store, lab.identity("m2", "manager"), "")
+            async with serving(m2):
+                await scenario(Two(lab, m1, m2, first))
+
+    asyncio.run(running())
+
+
+def test_health_reaches_every_mux_whichever_manager_they_have(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        async with two.agent(two.m2) as agent, two.mux("mux1", two.m1), two.mux("mux2", two.m2):
+            await two.seen(UP, "mux1", "mux2")
+            two.states = [DOWN]
+            agent.health_changed.send()
+            await two.seen(DOWN, "mux1", "mux2")
+            assert two.m1.health.view.number == two.m2.health.view.number
+
+    run(tmp_path, scenario)
+
+
+def test_the_host_of_a_lost_agent_is_down_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_health, "AGENT_SILENCE_S", 0.2)
+    silent = ("web", "b1", False, pool_health.SILENT)
+
+    async def scenario(two: Two) -> None:
+        async with two.mux("mux1", two.m1), two.mux("mux2", two.m2):
+            for manager in (two.m1, two.m2):
+                async with two.agent(manager):
+                    await two.seen(UP, "mux1", "mux2")
+                await two.seen(silent, "mux1", "mux2")
+
+    run(tmp_path, scenario)
+
+
+def test_a_new_primary_marks_nothing_down_and_gets_what_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_client, "RECONNECT_S", 0.05)
+
+    async def scenario(two: Two) -> None:
+        both = two.m1, two.m2
+        async with two.agent(*both) as agent, two.mux("mux1", *both), two.mux("mux2", two.m2):
+            await two.seen(UP, "mux1", "mux2")
+            await two.first.aclose()
+            await until(lambda: two.m2.is_primary and agent.manager == two.m2.url)
+            await until(lambda: two.m2.health.local)
+            assert two.views == {"mux1": {("web", "b1"): UP}, "mux2": {("web", "b1"): UP}}
+            two.states = [DOWN]
+            agent.health_changed.send()
+            await two.seen(DOWN, "mux1", "mux2")
+
+    run(tmp_path, scenario)
+
+
+def test_a_view_of_a_primary_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        async with two.mux("mux1", two.m1) as mux, two.agent(two.m1) as agent:
+            await two.seen(UP, "mux1")
+            assert mux.client.held is not None
+            mux.client.held = mux.client.held.model_copy(update={"epoch": 99})
+            two.states = [DOWN]
+            agent.health_changed.send()
+            await until(lambda: two.m1.stale_refusals)
+            assert two.views["mux1"] == {("web", "b1"): UP}
+
+    run(tmp_path, scenario)
+
+
+def test_every_manager_knows_and_reaches_all_nodes(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        server = ControlServer(tmp_path / "x.sock", {CountFlows: said({"version": 1, "program": "mux", "flows": 7})})
+        async with two.mux("mux1", two.m1) as mux1, two.mux("mux2", two.m2) as mux2:
+            mux1.client.answering = mux2.client.answering = server.answers
+            await until(lambda: "mux2" in two.m1.nodes)
+            for manager in (two.m1, two.m2):
+                ca = two.m1.identity.ca.decode()
+                client = ApiClient([manager.url], two.lab.token, trusting(ca))
+                nodes = (await asyncio.to_thread(client.get, "/v1/nodes", NodesAnswer)).nodes
+                assert [(one.node, one.manager) for one in nodes] == [("mux1", two.m1.url), ("mux2", two.m2.url)]
+                for name in ("mux1", "mux2"):
+                    counted = await asyncio.to_thread(ControlClient(RelayedNode(client, name)).ask, CountFlows())
+                    assert counted.flows == 7
+                with pytest.raises(ControlError, match="no such node"):
+                    await asyncio.to_thread(ControlClient(RelayedNode(client, "mux3")).ask, CountFlows())
+        await until(lambda: not two.m1.nodes["mux2"].connected)
+
+    run(tmp_path, scenario)
+
+
+def test_only_managers_are_peers(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        tls = two.lab.identity("mux1").client_context()
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(f"{two.m1.url}/v1/peer", ssl=tls)
+        assert refused.value.status == 403
+
+    run(tmp_path, scenario)
