@@ -1,6 +1,8 @@
 """Network namespaces: enter and remove them; addresses, routes, neighbours, sysctls and counters of the current one."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,23 @@ def enter(name: str) -> None:
 def inside(name: str, work: Callable[[], Result]) -> Result:
     """Call ``work`` in a namespace, in a temporary thread, and return its result."""
     return network_namespaces.inside(f"{netns.NETNS_RUN_DIR}/{name}", work)
+
+
+def steer_packets(name: str, interfaces: Sequence[str], cpu: int | None) -> None:
+    """Have one CPU handle all packets that arrive at interfaces of a namespace; None: the one that they arrive on.
+
+    Receive packet steering (Linux, Documentation/networking/scaling.rst).  A packet that is then forwarded to a veth
+    stays on that CPU.
+    """
+    script = (
+        'for one in "$@"; do for queue in /sys/class/net/$one/queues/rx-*; do echo $MASK > $queue/rps_cpus; done; done'
+    )
+    mask = {"MASK": "0" if cpu is None else f"{1 << cpu:x}"}
+    # `ip netns exec` mounts the namespace's own /sys
+    command = ["ip", "netns", "exec", name, "sh", "-ec", script, "sh", *interfaces]
+    ran = subprocess.run(command, env={**os.environ, **mask}, capture_output=True, text=True)
+    if ran.returncode:
+        raise LabError(name, f"no receive packet steering: {ran.stderr.strip()}")
 
 
 def exists(name: str) -> bool:

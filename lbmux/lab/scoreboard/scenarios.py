@@ -23,7 +23,7 @@ PAIRS = (
 )  # fmt: skip
 AGENT = ("restart-agent", "crash-agent")
 SILENCE = ("half-closed", "idle-push")
-POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "flood-ack", *SILENCE, *PAIRS)
+POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "move-irq", "flood-ack", *SILENCE, *PAIRS)
 EDGES = (
     *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",

@@ -4,6 +4,7 @@ Each event acts on the system's first forwarder (a mux or an edge) or on its fir
 happen immediately one after the other.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
+from lbmux.tables.flow_sweep import SWEEP_S
 
 OTHER_SEED = 77
 AGENT_AWAY_S = 5.0
@@ -22,6 +24,8 @@ PATIENT_FALL = 100
 SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
 SILENCE_S = 4.0
 """Several times longer than all idle times of muxes and agents."""
+KNOWN_S, SETTLED_S = 0.5, SWEEP_S + 2.5
+"""Until every flow has an entry on the CPU, and until a sweep after the idle time has seen the drained slots."""
 Action = Callable[[SystemUnderTest], None]
 
 
@@ -121,6 +125,25 @@ def _restart_agent(system: SystemUnderTest) -> None:
     system.start_agent()
 
 
+def _move_irq(system: SystemUnderTest) -> None:
+    """Drain a backend, and move all packets to another CPU once flows have been silent there for all idle times."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        raise LabError("", "move-irq needs two CPUs")
+    _expire_soon(system)
+    system.steer(cpus[0])
+    time.sleep(KNOWN_S)
+    _drain(system)
+    time.sleep(SETTLED_S)
+    system.steer(cpus[1])
+
+
+def _stay_irq(system: SystemUnderTest) -> None:
+    system.steer(None)
+    _enable(system)
+    _restore(system)
+
+
 def _expire_soon(system: SystemUnderTest) -> None:
     """A backend that is declared dead would have its connections reset, which is not what is tried here."""
     system.change(lambda config: _patient(config) | {"idle": SHORT_IDLE})
@@ -175,6 +198,9 @@ EVENTS = {
         Event("remove-backend", "one backend fewer in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
         Event("reload", "a file with one more service", _add_service, _restore, planned=True),
+        Event(
+            "move-irq", "drain; after an idle time packets arrive on another CPU", _move_irq, _stay_irq, planned=True
+        ),
         Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
         Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),
     )

@@ -20,7 +20,7 @@ from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
-from lbmux.lab.namespaces import remove_address
+from lbmux.lab.namespaces import remove_address, steer_packets
 from lbmux.lab.scoreboard.flood import flood
 from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
@@ -121,6 +121,12 @@ class SystemUnderTest:
 
         for router in self.scenario.next_hops:
             self.lab.inside(router, write)
+
+    def steer(self, cpu: int | None) -> None:
+        """Have all packets pass routers and muxes on one CPU of those that this process may use; None: on any."""
+        for router in self.scenario.next_hops:
+            interfaces = [port.interface for port in self.lab.topology.ports(router)]
+            steer_packets(self.lab.namespace(router), interfaces, cpu)
 
     def flood(self) -> None:
         """Flood the VIP from the client with packets that belong to no connection."""
