@@ -13,7 +13,7 @@ demo: setup
 	@$(VENV)/lbmux lab demo
 
 # Two at a time, but for those that measure how soon something is noticed, or that load the whole machine.
-ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_board_stalls.py tests/lab/test_board_losses.py
+ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py
 
 test: check
 	@$(VENV)/python -m tests.warm_cache

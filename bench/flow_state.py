@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.cpu_time import CpuTime
 from bench.frames import VIP, tcp_frame
-from bench.kernel import FIRST_FRAMES, NEW, Stage, fill
+from bench.kernel import FIRST_FRAMES, NEW, KernelBed, fill
 from bench.live import GENERATOR_CORE, Bed
 from bench.report import REPETITIONS, Result
 from lbmux.addresses import port_to_wire, to_wire32
@@ -43,7 +43,7 @@ GOALS = {
 FRAMES = 1_500_000
 
 
-class Timed(Stage):
+class Timed(KernelBed):
     def frame_ns(self, flows: int) -> float:
         """Return the CPU time of a frame that came back, in ns, once every flow has been seen twice."""
         row = self._row[0]
@@ -90,14 +90,14 @@ def mark(tables: Tables, one_in: int) -> None:
 def run() -> list[Result]:
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with Bed() as bed:
-        stage = Timed(bed)
+        kernel_bed = Timed(bed)
         for _ in range(REPETITIONS):
             for name, flows in FLOWS.items():
-                with stage.program("send_back"):
-                    limit = stage.frame_ns(flows)
+                with kernel_bed.program("send_back"):
+                    limit = kernel_bed.frame_ns(flows)
                 for case in CASES:
-                    with stage.tracking(case):
-                        found.setdefault((case, name), []).append((stage.frame_ns(flows), limit))
+                    with kernel_bed.tracking(case):
+                        found.setdefault((case, name), []).append((kernel_bed.frame_ns(flows), limit))
     return [
         Result("flow_state", f"{case}: {name}", statistics.median(ns for ns, _ in pairs), "ns of CPU", "XDP_TX",
                statistics.median(limit / ns for ns, limit in pairs), GOALS.get((case, name), ""))

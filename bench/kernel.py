@@ -51,7 +51,7 @@ LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
 NEVER_IDLE = {"untrusted_s": 86400, "tcp_s": 86400, "fin_s": 86400}
 
 
-class Stage:
+class KernelBed:
     """The two ends, the generator and the sink; under test is whatever is attached to ``b0``."""
 
     def __init__(self, bed: Bed) -> None:
@@ -174,16 +174,16 @@ def run() -> list[Result]:
     results = [Result("kernel", "established flow, BPF_PROG_TEST_RUN", established_ns(), "ns", goal="< 40",
                       note="frame put back, harness subtracted")]  # fmt: skip
     with Bed() as bed:
-        stage = Stage(bed)
-        one = _limits_and_mux(stage, False)
-        two = _limits_and_mux(stage, True)
-        others = {"nftables, Maglev map, fwd": _nftables(stage), "AF_PACKET mux": _packet(stage)}
-        with stage.mux():
-            by_flows = {flows: stage.rate(flows) for flows in FLOWS}
+        kernel_bed = KernelBed(bed)
+        one = _limits_and_mux(kernel_bed, False)
+        two = _limits_and_mux(kernel_bed, True)
+        others = {"nftables, Maglev map, fwd": _nftables(kernel_bed), "AF_PACKET mux": _packet(kernel_bed)}
+        with kernel_bed.mux():
+            by_flows = {flows: kernel_bed.rate(flows) for flows in FLOWS}
         by_size = {}
         for length in SIZES:
-            with stage.mux():
-                by_size[length] = stage.rate(1000, length)
+            with kernel_bed.mux():
+                by_size[length] = kernel_bed.rate(1000, length)
     goals = {"1000 flows": ">= 0.85", "1,000,000 flows": ">= 0.55", "new flows only": ">= 0.5"}
     for cores, rates in (("one core", one), ("two cores", two)):
         for name, values in rates.items():
@@ -199,25 +199,25 @@ def run() -> list[Result]:
     return results
 
 
-def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
+def _limits_and_mux(kernel_bed: KernelBed, two_cores: bool) -> dict[str, list[float]]:
     """Run each case in turn, three times. The machine is shared, so ratios compare neighbours in time."""
 
     @contextlib.contextmanager
     def cores() -> Iterator[None]:
-        with stage.two_cores() if two_cores else contextlib.nullcontext():
+        with kernel_bed.two_cores() if two_cores else contextlib.nullcontext():
             yield
 
     def under(context: Callable[[], contextlib.AbstractContextManager[Any]], flows: int, sent: bool = False) -> float:
         with context(), cores():
-            return stage.rate(flows, sent=sent)
+            return kernel_bed.rate(flows, sent=sent)
 
     cases: dict[str, Callable[[], float]] = {
-        "XDP_DROP": lambda: under(lambda: stage.program("drop"), 1000, sent=True),
-        "XDP_TX": lambda: under(lambda: stage.program("send_back"), 1000),
-        "one look at the table, 1,000,000 flows": lambda: under(lambda: stage.mux(LOOK_ONCE), 1_000_000),
-        "1000 flows": lambda: under(stage.mux, 1000),
-        "1,000,000 flows": lambda: under(stage.mux, 1_000_000),
-        "new flows only": lambda: under(stage.mux, NEW),
+        "XDP_DROP": lambda: under(lambda: kernel_bed.program("drop"), 1000, sent=True),
+        "XDP_TX": lambda: under(lambda: kernel_bed.program("send_back"), 1000),
+        "one look at the table, 1,000,000 flows": lambda: under(lambda: kernel_bed.mux(LOOK_ONCE), 1_000_000),
+        "1000 flows": lambda: under(kernel_bed.mux, 1000),
+        "1,000,000 flows": lambda: under(kernel_bed.mux, 1_000_000),
+        "new flows only": lambda: under(kernel_bed.mux, NEW),
     }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(REPETITIONS):
@@ -226,29 +226,29 @@ def _limits_and_mux(stage: Stage, two_cores: bool) -> dict[str, list[float]]:
     return rates
 
 
-def _nftables(stage: Stage) -> list[tuple[float, float]]:
+def _nftables(kernel_bed: KernelBed) -> list[tuple[float, float]]:
     """Return (the mux's rate, nftables' rate), three times."""
     pairs = []
     for _ in range(REPETITIONS):
-        with stage.mux():
-            mux = stage.rate(1000)
-        nftables.install(stage.bed.lab, "mux", "b0")
-        with stage.program("pass_up"):
-            pairs.append((mux, stage.rate(1000)))
-        stage.bed.lab.run("mux", ["nft", "flush", "ruleset"], check=True)
+        with kernel_bed.mux():
+            mux = kernel_bed.rate(1000)
+        nftables.install(kernel_bed.bed.lab, "mux", "b0")
+        with kernel_bed.program("pass_up"):
+            pairs.append((mux, kernel_bed.rate(1000)))
+        kernel_bed.bed.lab.run("mux", ["nft", "flush", "ruleset"], check=True)
     return pairs
 
 
-def _packet(stage: Stage) -> list[tuple[float, float]]:
+def _packet(kernel_bed: KernelBed) -> list[tuple[float, float]]:
     """Return (the mux's rate in the kernel, its rate with AF_PACKET on a core of its own), three times."""
     pairs = []
-    stage.bed.lab.inside("mux", lambda: set_neighbour("b0", PEER, stage.macs[0]))  # the sink answers no ARP
+    kernel_bed.bed.lab.inside("mux", lambda: set_neighbour("b0", PEER, kernel_bed.macs[0]))  # the sink answers no ARP
     for _ in range(REPETITIONS):
-        with stage.mux():
-            mux = stage.rate(1000)
-        with stage.program("pass_up"):
-            stage.bed.start_mux("packet")
+        with kernel_bed.mux():
+            mux = kernel_bed.rate(1000)
+        with kernel_bed.program("pass_up"):
+            kernel_bed.bed.start_mux("packet")
             time.sleep(1)
-            pairs.append((mux, stage.rate(1000)))
-            stage.bed.stop()
+            pairs.append((mux, kernel_bed.rate(1000)))
+            kernel_bed.bed.stop()
     return pairs

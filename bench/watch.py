@@ -13,7 +13,7 @@ import statistics
 import time
 
 from bench.frames import LOCAL, Frames, config, tables
-from bench.kernel import Stage
+from bench.kernel import KernelBed
 from bench.live import Bed
 from bench.report import Result
 from lbmux.api.requests import Trace
@@ -100,14 +100,14 @@ def in_kernel() -> list[Result]:
     names = ("before", *GOALS)
     rates: dict[str, list[float]] = {name: [] for name in names}
     with Bed() as bed:
-        stage = Stage(bed)
+        kernel_bed = KernelBed(bed)
         for _ in range(KERNEL_ROUNDS):
-            with stage.mux() as kernel:
-                stage.rate(FLOWS)  # its entries are made
-                rates["before"].append(stage.rate(FLOWS))
-                with stage.watched(kernel, MATCHES_NOTHING):
-                    rates["a filter matches nothing"].append(stage.rate(FLOWS))
-                rates["no trace client"].append(stage.rate(FLOWS))
+            with kernel_bed.mux() as kernel:
+                kernel_bed.rate(FLOWS)  # its entries are made
+                rates["before"].append(kernel_bed.rate(FLOWS))
+                with kernel_bed.watched(kernel, MATCHES_NOTHING):
+                    rates["a filter matches nothing"].append(kernel_bed.rate(FLOWS))
+                rates["no trace client"].append(kernel_bed.rate(FLOWS))
     return [_kernel_result(name, rates) for name in names]
 
 

@@ -26,7 +26,7 @@ from lbmux.slowpath.fragments import Fragments
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.slowpath.path_mtu import OuterError, PathMtus, read_outer_error
 from lbmux.slowpath.resets import opens_connection, reset
-from lbmux.slowpath.second_chance import Stage, next_candidate
+from lbmux.slowpath.second_chance import SearchStage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, Forwarder
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
 from lbmux.slowpath.tunnels import IANA_PORTS, Carrier, Ports, carrier, inside
@@ -169,8 +169,8 @@ class MuxSlowPath:
             return self._dropped("returned_ttl")
         found = self.forwarder.candidates(flow, self.context.settings.second_chance_max_hosts)
         refused = self.forwarder.at_host([*found.likely, *found.rest], outer.source)
-        stage = Stage.of(outer.hops)
-        key = host_key(flow, outer.source) if stage == Stage.REST else 0
+        stage = SearchStage.of(outer.hops)
+        key = host_key(flow, outer.source) if stage == SearchStage.REST else 0
         chosen = next_candidate(found, stage, refused, key)
         if chosen is None:
             return self._no_candidate_left(inner, flow, outer.source)
@@ -315,7 +315,7 @@ class MuxSlowPath:
         self.counts[what] += 1
         return [Sent(0, reversed_link(packet.link) + answer)]
 
-    def _tunnelled(self, packet: Packet, backend: int, stage: int = Stage.FIRST) -> list[Sent]:
+    def _tunnelled(self, packet: Packet, backend: int, stage: int = SearchStage.FIRST) -> list[Sent]:
         frames = self.forwarder.tunnel(packet.data, backend, stage)
         if not frames:
             return self._dropped("not_tunnelled")

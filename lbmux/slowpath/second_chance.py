@@ -23,7 +23,7 @@ from lbmux.wire.numbers import IP_IN_IP
 from lbmux.wire.packet import Packet, ip_packet
 
 
-class Stage(IntEnum):
+class SearchStage(IntEnum):
     """The stage of a search: the outer TTL of the packet to the host."""
 
     FIRST = 64
@@ -36,33 +36,33 @@ class Stage(IntEnum):
     """One of the rest is tried; those with smaller keys have been tried."""
 
     @classmethod
-    def of(cls, hops: int) -> "Stage":
+    def of(cls, hops: int) -> "SearchStage":
         """Return the stage of a packet that has crossed up to 63 routers."""
         return next(stage for stage in cls if hops <= stage)
 
 
 def next_candidate(
-    found: Candidates, stage: Stage, refused: Collection[int], refused_key: int
-) -> tuple[int, Stage] | None:
+    found: Candidates, stage: SearchStage, refused: Collection[int], refused_key: int
+) -> tuple[int, SearchStage] | None:
     """Return the next backend and the stage, or None if all have been tried.
 
     ``refused`` are the backends at the host that returned the packet. ``refused_key`` is that host's key, which only
     the last stage needs.
     """
-    if stage < Stage.LIKELY_ASKED:
+    if stage < SearchStage.LIKELY_ASKED:
         left = [backend for backend in found.likely if backend not in refused]
         if left:
-            is_last = stage == Stage.ONE_LEFT or len(left) == 1
-            return left[0], Stage.LIKELY_ASKED if is_last else Stage.ONE_LEFT
+            is_last = stage == SearchStage.ONE_LEFT or len(left) == 1
+            return left[0], SearchStage.LIKELY_ASKED if is_last else SearchStage.ONE_LEFT
     for backend, key in zip(found.rest, found.keys, strict=True):
-        if backend not in refused and (stage < Stage.REST or key > refused_key):
-            return backend, Stage.REST
+        if backend not in refused and (stage < SearchStage.REST or key > refused_key):
+            return backend, SearchStage.REST
     return None
 
 
 def returned_packet(outer: Packet, inner: Packet) -> bytes:
     """Build the packet with which an agent returns ``inner``, which came in ``outer``, to the mux in IP in IP."""
-    protocol, hops = IP_IN_IP[inner.version], Stage.of(outer.hops)
+    protocol, hops = IP_IN_IP[inner.version], SearchStage.of(outer.hops)
     return ip_packet(
         outer.destination, outer.source, protocol, inner.data, traffic_class=inner.traffic_class, hops=hops
     )

@@ -73,7 +73,7 @@ def test_watch(small: Small) -> None:
 @pytest.mark.root
 def test_watch_in_the_kernel(small: Small) -> None:
     small(watch, KERNEL_ROUNDS=1, FLOWS=16)
-    small(watch.Stage.rate, __defaults__=(64, 0.05, False))
+    small(watch.KernelBed.rate, __defaults__=(64, 0.05, False))
     results = watch.in_kernel()
     assert [result.goal for result in results] == ["", "0.98 to 1.02", "< 1.03"]
     assert ratios(results) == [True] * 3

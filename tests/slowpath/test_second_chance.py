@@ -9,7 +9,7 @@ import pytest
 from lbmux.addresses import to_pair
 from lbmux.datapath.encapsulate import TTL
 from lbmux.slowpath.candidates import host_key, host_keys
-from lbmux.slowpath.second_chance import Stage, next_candidate, returned_packet
+from lbmux.slowpath.second_chance import SearchStage, next_candidate, returned_packet
 from lbmux.slowpath.slow_path_flow import OUTER_TTL, Candidates, Flow
 from lbmux.wire.packet import ip_packet, read_ip
 from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
@@ -19,7 +19,7 @@ FLOW = Flow(6, ip_address("198.51.100.2"), 1, ip_address("192.0.2.1"), 80)
 
 def asked(found: Candidates, first: int) -> list[int]:
     """The backends that are asked after the first has refused; each is a host, its number the host's key."""
-    order, stage, backend = [], Stage.FIRST, first
+    order, stage, backend = [], SearchStage.FIRST, first
     while chosen := next_candidate(found, stage, [backend], backend):
         backend, stage = chosen
         order.append(backend)
@@ -27,13 +27,13 @@ def asked(found: Candidates, first: int) -> list[int]:
 
 
 def test_ordinary_packets_have_the_first_stage() -> None:
-    assert TTL == OUTER_TTL == Stage.FIRST
+    assert TTL == OUTER_TTL == SearchStage.FIRST
 
 
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", SearchStage)
 @pytest.mark.parametrize("routers", [0, 1, 62])
-def test_the_stage_survives_any_number_of_routers(stage: Stage, routers: int) -> None:
-    assert Stage.of(stage - routers) == stage
+def test_the_stage_survives_any_number_of_routers(stage: SearchStage, routers: int) -> None:
+    assert SearchStage.of(stage - routers) == stage
 
 
 def test_the_former_backend_is_asked_after_the_slots_backend_then_the_rest() -> None:
@@ -53,24 +53,24 @@ def test_the_search_ends_without_candidates() -> None:
 
 def test_a_host_that_has_gone_meanwhile_does_not_restart_the_search() -> None:
     found = Candidates([5], [1, 9], [1, 9])
-    assert next_candidate(found, Stage.REST, [], 7) == (9, Stage.REST)
-    assert next_candidate(found, Stage.REST, [], 10) is None
+    assert next_candidate(found, SearchStage.REST, [], 7) == (9, SearchStage.REST)
+    assert next_candidate(found, SearchStage.REST, [], 10) is None
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_each_search_ends_whatever_changes_in_between(seed: int) -> None:
     """Tables change at every round: each host is asked twice at most, once as a likely one."""
     chance = random.Random(seed)
-    stage, backend, rounds = Stage.FIRST, chance.randrange(20), list[tuple[int, Stage]]()
+    stage, backend, rounds = SearchStage.FIRST, chance.randrange(20), list[tuple[int, SearchStage]]()
     while True:
         rest = sorted(chance.sample(range(20), chance.randrange(20)))
         found = Candidates(chance.sample(range(20), chance.randrange(3)), rest, rest)
         if (chosen := next_candidate(found, stage, [backend], backend)) is None:
             break
-        before, (backend, stage) = (stage, backend if stage == Stage.REST else -1), chosen
-        assert (stage, backend if stage == Stage.REST else -1) > before
+        before, (backend, stage) = (stage, backend if stage == SearchStage.REST else -1), chosen
+        assert (stage, backend if stage == SearchStage.REST else -1) > before
         rounds.append(chosen)
-    assert len([one for one in rounds if one[1] < Stage.REST]) <= 2 and len(set(rounds)) == len(rounds)
+    assert len([one for one in rounds if one[1] < SearchStage.REST]) <= 2 and len(set(rounds)) == len(rounds)
 
 
 def test_a_host_s_key_depends_on_flow_and_host_only() -> None:
@@ -88,7 +88,7 @@ def test_keys_are_the_same_on_every_machine() -> None:
 @pytest.mark.parametrize(("family", "host", "mux"), [(4, HOST, MUX), (6, HOST6, MUX6)])
 def test_an_agent_returns_a_packet_with_its_search_stage(family: int, host: str, mux: str) -> None:
     inner = read(ip(family) / segment(20))
-    for stage in Stage:
+    for stage in SearchStage:
         protocol = 4 if family == 4 else 41
         outer = read_ip(ip_packet(ip_address(mux), ip_address(host), protocol, inner.data, hops=stage - 5))
         assert outer is not None

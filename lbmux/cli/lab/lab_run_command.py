@@ -11,7 +11,7 @@ from lbmux.cli.operate import completion_names as names
 @click.command(name="run")
 @click.argument("scenario", shell_complete=names.scenarios)
 @click.argument("events", metavar="[EVENT...]", nargs=-1, shell_complete=names.events)
-@click.option("--name", default="board", show_default=True, help="Prefix of the names of its labs.")
+@click.option("--name", default="scoreboard", show_default=True, help="Prefix of the names of its labs.")
 @click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     help="Driver of muxes and agents.",

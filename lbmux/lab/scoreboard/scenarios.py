@@ -63,7 +63,7 @@ def only_echo(topology: Topology, *backends: str) -> Topology:
     config = copy.deepcopy(topology.config)
     (echo,) = (service for service in config["services"] if service["name"] == "echo")
     echo["backends"] = [backend for backend in echo["backends"] if backend["name"] in backends]
-    return replace(topology, name=f"board-{topology.name}", config=config | {"services": [echo]})
+    return replace(topology, name=f"scoreboard-{topology.name}", config=config | {"services": [echo]})
 
 
 def _ananta() -> Topology:
@@ -74,7 +74,7 @@ def _ananta() -> Topology:
 
 
 def _wide() -> Topology:
-    return replace(wide(), name="board-ananta-wide")
+    return replace(wide(), name="scoreboard-ananta-wide")
 
 
 def _hosts(count: int) -> dict[str, str]:

@@ -83,8 +83,8 @@ def test_a_token_that_no_header_carries_is_wrong_usage(token: str, capsys: pytes
 def test_an_invalid_scoreboard_is_reported_at_the_start(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    board = tmp_path / "board.json"
-    board.write_bytes(content)
-    assert run(["web", "--scoreboard", str(board)]) == 1
+    scoreboard = tmp_path / "scoreboard.json"
+    scoreboard.write_bytes(content)
+    assert run(["web", "--scoreboard", str(scoreboard)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"lbmux: {board}: ")
+    assert line.startswith(f"lbmux: {scoreboard}: ")

@@ -20,7 +20,7 @@ LOST = ("kill-mux+add-backend", "lose-mux+drain-backend")
 @needs("bird")
 def test_connections_survive_changes_of_muxes_and_backends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tables have changed just before the mux is lost, so many of its connections are not where they say."""
-    path = tmp_path / "board.json"
+    path = tmp_path / "scoreboard.json"
     found = measured(capsys, "ananta", *PLANNED, *LOST, "kill-backend", "--seconds", "1.2", "-w", str(path))
     assert [one["event"] for one in json.loads(path.read_text())["outcomes"]] == list(found)
     assert list(found) == [*PLANNED, *LOST, "kill-backend"]
