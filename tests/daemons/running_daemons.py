@@ -15,7 +15,7 @@ from typing import Any
 from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 
-ETH_P_ALL, ETH_P_IP = 3, (0x0800).to_bytes(2)
+ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, (0x0800).to_bytes(2), (0x86DD).to_bytes(2)
 PROBE_PORT = (6083).to_bytes(2)
 PROBE_PORTS = 2 * PROBE_PORT
 START_S = 30.0
@@ -114,7 +114,10 @@ def wait_for_hosts(mux: Daemon, *hosts: str, seconds: float = 20.0) -> None:
 class Wire:
     """What an interface of a node receives, from now on: whole frames."""
 
-    def __init__(self, lab: Lab, node: str, interface: str = "eth0") -> None:
+    def __init__(self, lab: Lab, node: str, interface: str = "eth0", version: int | None = 4) -> None:
+        """``version``: of IP; None: both."""
+        self._kinds = {4: {ETH_P_IP}, None: {ETH_P_IP, ETH_P_IPV6}}[version]
+
         def listen() -> socket.socket:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
             sock.bind((interface, ETH_P_ALL))  # before tc, where a mux hides what is its own from the kernel
@@ -140,7 +143,7 @@ class Wire:
                 frame, origin = self.socket.recvfrom(65536)
                 source_port = int.from_bytes(frame[54:56], "big")
                 is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # an answer, or a tunnelled one
-                is_for_us = origin[2] == socket.PACKET_HOST and frame[12:14] == ETH_P_IP
+                is_for_us = origin[2] == socket.PACKET_HOST and frame[12:14] in self._kinds
                 if is_for_us and not is_probe and tunnelled_from in (None, source_port):
                     found.append(frame)
         return found

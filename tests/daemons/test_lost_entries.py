@@ -16,17 +16,22 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from tests.api.asking import ask
-from tests.daemons.at_hosts import dns
-from tests.daemons.running_daemons import STAY, Daemon, Wire, configuration, running, service
+from tests.daemons.at_hosts import MUX, MUX6, dns
+from tests.daemons.running_daemons import READY, START_S, STAY, Daemon, Wire, configuration, running, service, started
 
 pytestmark = pytest.mark.root
 
-DIP, PORT = "10.1.1.2", 9100
-BOTH_VERSIONS = pytest.mark.parametrize(("vip", "dip"), [(VIP, DIP), (VIP6, "2001:db8:1:1::2")], ids=["IPv4", "IPv6"])
+DIP, DIP6, PORT, LOCAL_PORT = "10.1.1.2", "2001:db8:1:1::2", 9100, 9300
+BOTH_VERSIONS = pytest.mark.parametrize(("vip", "dip"), [(VIP, DIP), (VIP6, DIP6)], ids=["IPv4", "IPv6"])
+DIPS = {VIP: DIP, VIP6: DIP6}
+HOST3 = {VIP: "10.1.3.2", VIP6: "2001:db8:1:3::2"}
+"""A host in mode local."""
+Ends = tuple[socket.socket, socket.socket]
 DRIVERS = pytest.mark.parametrize("driver", ["tun", "xdp"])
 AGAIN_S = 60.0
 """TCP doubles its pause with each packet that is lost; so after an agent's slow start the next may be this far away."""
@@ -37,8 +42,17 @@ VIP_TOO = 9200
 
 
 def configure(lab: Lab, *ports: int, **more: Any) -> None:
-    backends = [{"dip": DIP, "port": PORT}]
-    lab.write_config(configuration(*(service(f"s{port}", port, backends, **more) for port in ports)))
+    """Each port of the VIPs leads to the server on host1; LOCAL_PORT to the one on host3."""
+    services = [
+        service(f"s{port}-{vip}".replace(":", "-"), port, [{"dip": dip, "port": PORT}], vip=vip, **more)
+        for port in ports
+        for vip, dip in DIPS.items()
+    ]
+    services += [
+        service(f"local-{vip}".replace(":", "-"), LOCAL_PORT, [{"dip": dip}], vip=vip, **more)
+        for vip, dip in HOST3.items()
+    ]
+    lab.write_config(configuration(*services) | {"muxes": [MUX, MUX6]})
 
 
 @contextlib.contextmanager
@@ -62,10 +76,12 @@ def forget(lab: Lab) -> None:
 
 
 @contextlib.contextmanager
-def connected(lab: Lab, address: str = VIP, port: int = PORT) -> Iterator[tuple[socket.socket, socket.socket]]:
+def connected(lab: Lab, address: str = VIP, port: int = PORT) -> Iterator[Ends]:
     """(client, server) of one connection that both ends have used."""
+    node, at = ("host3", (address, port)) if port == LOCAL_PORT else ("host1", (DIPS.get(address, address), PORT))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(lab.inside("host1", lambda: socket.create_server((DIP, PORT))))
+        listener = stack.enter_context(lab.inside(node, lambda: socket.create_server(at, family=family)))
         listener.settimeout(10)
         client = stack.enter_context(lab.inside("client", lambda: socket.create_connection((address, port), 10)))
         server = stack.enter_context(listener.accept()[0])
@@ -79,6 +95,13 @@ def connected(lab: Lab, address: str = VIP, port: int = PORT) -> Iterator[tuple[
         yield client, server
 
 
+@contextlib.contextmanager
+def connected_by_each(lab: Lab, *ports: int) -> Iterator[list[Ends]]:
+    """A connection by each VIP and each of these ports."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(connected(lab, vip, port)) for vip in DIPS for port in ports]
+
+
 def unacknowledged(end: socket.socket) -> int:
     """Bytes that this end may yet send again."""
     return int.from_bytes(fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -88,6 +111,11 @@ def pushed(client: socket.socket, server: socket.socket) -> None:
     """The server sends, the client receives it."""
     server.sendall(b"pushed")
     assert client.recv(6) == b"pushed"
+
+
+def source(frame: bytes) -> str:
+    packet = IPv6(frame[14:]) if frame[14] >> 4 == 6 else IP(frame[14:])
+    return str(packet.src)
 
 
 def counts(daemon: Daemon) -> dict[str, int]:
@@ -106,38 +134,45 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 @pytest.mark.parametrize("half_closed", [True, False], ids=["half closed", "idle"])
 def test_a_server_may_be_silent_for_longer_than_every_idle_time(lab: Lab, driver: str, half_closed: bool) -> None:
     configure(lab, PORT, idle=SHORT)
-    with running(lab, "mux1", "mux"), agent(lab, driver), connected(lab) as (client, server):
-        if half_closed:
-            client.shutdown(socket.SHUT_WR)
-            assert server.recv(1) == b""
-        time.sleep(3 * SHORT_S)  # silence is what is tested
-        pushed(client, server)
+    local = started(lab, "host3", "agent", "--driver", driver, "--mode", "local")
+    with running(lab, "mux1", "mux"), local as other, agent(lab, driver):
+        other.wait_for(READY["agent"], START_S)
+        with connected_by_each(lab, PORT, LOCAL_PORT) as connections:
+            for client, server in connections if half_closed else ():
+                client.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+            time.sleep(3 * SHORT_S)  # silence is what is tested
+            for client, server in connections:
+                pushed(client, server)
 
 
 @DRIVERS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_loses_no_connection(lab: Lab, driver: str, number: signal.Signals) -> None:
     configure(lab, PORT, VIP_TOO)
-    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected_by_each(lab, PORT) as connections:
         first.end(number)
-        with Wire(lab, "client") as wire:
-            server.sendall(b"meanwhile")
-            seen = [IP(frame[14:]) for frame in wire.frames(20, 0.5)]
-        assert DIP not in {packet.src for packet in seen}
+        with Wire(lab, "client", version=None) as wire:
+            for _, server in connections:
+                server.sendall(b"meanwhile")
+            seen = wire.frames(20, 0.5)
+        assert not {DIP, DIP6} & {source(frame) for frame in seen}
         with agent(lab, driver):
-            assert client.recv(9) == b"meanwhile"
-            pushed(client, server)
+            for client, server in connections:
+                assert client.recv(9) == b"meanwhile"
+                pushed(client, server)
 
 
 @DRIVERS
 def test_tables_that_are_gone_are_made_again_of_the_host_s_sockets(lab: Lab, driver: str) -> None:
     configure(lab, PORT)
-    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected_by_each(lab, PORT) as connections:
         first.end()
         forget(lab)
         with agent(lab, driver) as second:
-            pushed(client, server)
-            assert "restored the flow entries of 1 connection" in second.log
+            for client, server in connections:
+                pushed(client, server)
+            assert "restored the flow entries of 2 connections" in second.log
 
 
 @DRIVERS
@@ -158,12 +193,14 @@ def test_a_reply_that_may_be_of_two_vips_waits_until_the_client_names_one(lab: L
 @DRIVERS
 def test_a_displaced_entry_returns_with_the_next_reply(lab: Lab, driver: str) -> None:
     configure(lab, PORT, idle=SHORT)
-    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected(lab) as (client, server):
+    with running(lab, "mux1", "mux"), agent(lab, driver) as first, connected_by_each(lab, PORT) as connections:
         first.tell(signal.SIGSTOP)
         time.sleep(3 * SHORT_S)  # no agent keeps the entry
-        server.sendall(b"pushed")
+        for _, server in connections:
+            server.sendall(b"pushed")
         first.tell(signal.SIGCONT)
-        assert client.recv(6) == b"pushed"
+        for client, _ in connections:
+            assert client.recv(6) == b"pushed"
 
 
 @DRIVERS
