@@ -1,15 +1,18 @@
 """Muxes and agents with each driver between real namespaces: what they say of it, and that traffic is the same."""
 
+import logging
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
+from lbmux.daemons.drivers import Driver
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.test_server import PATTERN, body_digest
@@ -60,6 +63,15 @@ def test_status_of_user_space_drivers(lab: Lab) -> None:
         assert runtime(mux) == ("packet", {}, False)
         assert runtime(agent) == ("tun", {}, False)
         assert ask(mux.control, "runtime")["instructions"] == {}
+
+
+def test_a_start_warns_where_xdp_is_generic(caplog: pytest.LogCaptureFixture) -> None:
+    why = "the MTU of 9000 is too large"
+    kernel: Any = SimpleNamespace(attach=lambda programs: None, loaded={}, native_refused=why)
+    nothing: Any = None
+    with caplog.at_level(logging.WARNING):
+        Driver("mux", "eth0", nothing, 0, "xdp", kernel).start()
+    assert [record.getMessage() for record in caplog.records] == [f"interface eth0: XDP is generic, not native: {why}"]
 
 
 def test_status_of_kernel_drivers(lab: Lab) -> None:

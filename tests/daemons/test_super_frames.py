@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,9 @@ from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, running, service
 
 pytestmark = pytest.mark.root
-UPLOAD_BYTES, UDP_SEGMENT = 8 << 20, 103
+UPLOAD_BYTES, UDP_SEGMENT, ROUNDS = 8 << 20, 103, 10
+SPREAD = 1.1
+"""Of the quickest of some uploads that differ in nothing."""
 HOSTS = {VIP: "10.1.1.2", VIP6: "2001:db8:1:1::2"}
 
 
@@ -54,6 +57,25 @@ def counters(daemon: Daemon) -> tuple[int, dict[str, int]]:
     return said["ring"]["super_frames"], {line["verdict"]: line["packets"] for line in said["verdicts"]}
 
 
+def upload_s(lab: Lab, vip: str, listening: socket.socket) -> float:
+    """Upload from the client, and return how long it took; all of it arrived."""
+
+    def upload() -> None:
+        with socket.create_connection((vip, 80), 10) as client:
+            client.sendall(bytes(UPLOAD_BYTES))
+
+    sender, begun = threading.Thread(target=lab.inside, args=("client", upload)), time.monotonic()
+    sender.start()
+    with listening.accept()[0] as accepted:
+        accepted.settimeout(10)
+        got = 0
+        while piece := accepted.recv(1 << 20):
+            got += len(piece)
+    sender.join()
+    assert got == UPLOAD_BYTES
+    return time.monotonic() - begun
+
+
 @pytest.mark.parametrize("driver", ["packet", "xdp"])
 def test_an_upload(lab: Lab, super_frames: None, driver: str) -> None:
     lab.write_config(services("tcp"))
@@ -62,25 +84,34 @@ def test_an_upload(lab: Lab, super_frames: None, driver: str) -> None:
         stack.enter_context(running(lab, "host1", "agent"))
         for vip in HOSTS:
             listening = stack.enter_context(server(lab, vip, socket.SOCK_STREAM))
-
-            def upload(vip: str = vip) -> None:
-                with socket.create_connection((vip, 80), 10) as client:
-                    client.sendall(bytes(UPLOAD_BYTES))
-
-            sender = threading.Thread(target=lab.inside, args=("client", upload))
-            sender.start()
-            with listening.accept()[0] as accepted:
-                accepted.settimeout(10)
-                got = 0
-                while piece := accepted.recv(1 << 20):
-                    got += len(piece)
-            sender.join()
-            assert got == UPLOAD_BYTES
+            upload_s(lab, vip, listening)
         came, verdicts = counters(mux)
     assert came > 0
     assert verdicts["malformed"] == 0
     if driver == "packet":
         assert verdicts["too_big"] == 0
+
+
+def test_super_frames_are_as_quick_as_single_frames(lab: Lab, super_frames: None) -> None:
+    """In turn, until that is seen: other tests may slow some uploads down."""
+    lab.write_config(services("tcp"))
+    with (
+        running(lab, "mux1", "mux"),
+        running(lab, "host1", "agent"),
+        server(lab, VIP, socket.SOCK_STREAM) as listening,
+    ):
+        took = dict[bool, list[float]]({True: [], False: []})
+        for _ in range(ROUNDS):
+            for is_on in (False, True):
+                switch = {"tso": is_on, "gso": is_on}
+                lab.inside("router", lambda switch=switch: set_features("to-mux1", switch))
+                took[is_on].append(upload_s(lab, VIP, listening))
+            if min(took[True]) <= SPREAD * min(took[False]):
+                break
+        print(
+            {is_on: [round(UPLOAD_BYTES * 8 / 1e6 / one) for one in found] for is_on, found in took.items()}, "Mbit/s"
+        )
+        assert min(took[True]) <= SPREAD * min(took[False]), took
 
 
 def test_datagrams_of_one_call(lab: Lab, super_frames: None) -> None:

@@ -13,6 +13,12 @@ def test_the_kernel_forwards() -> None:
     assert [*daemon_checks.driver(known)] == [Finding("driver", "ok", "kernel programs forward (mux_xdp native)")]
 
 
+def test_generic_xdp_has_the_kernel_s_reason() -> None:
+    known = node("mux", runtime={"driver": "xdp", "modes": {"mux_xdp": "generic"}, "native_refused": "MTU too large"})
+    _, finding = daemon_checks.driver(known)
+    assert (finding.state, finding.seen) == ("warning", "XDP is generic, not native, and slower: MTU too large")
+
+
 @pytest.mark.parametrize(("role", "driver"), [("mux", "packet"), ("agent", "tun")])
 def test_user_space_forwards(role: str, driver: str) -> None:
     known = node(role, runtime={"driver": driver, "modes": {}})  # type: ignore[arg-type]
