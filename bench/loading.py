@@ -1,4 +1,4 @@
-"""CPU time to load a large configuration, from the YAML and from its snapshot, and to plan its tables."""
+"""CPU time to load a large configuration, from the YAML and from its snapshot, and to plan and commit its tables."""
 
 import tempfile
 import time
@@ -10,6 +10,7 @@ from typing import Any
 from bench.report import Result, median
 from lbmux.config import models
 from lbmux.config.loader import load, parse
+from lbmux.config.models import Config
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.regions import Tables
 
@@ -27,13 +28,32 @@ def run() -> list[Result]:
         from_snapshot = median(lambda: cpu_s(lambda: load(file)))
     mux = MuxTables(Tables.allocate(sizes_for(config)), OWN)
     planned = median(lambda: cpu_s(lambda: mux.plan(config)))
+    plan = mux.plan(config)
+    everything = cpu_s(lambda: mux.commit(plan))
+    changes = [_weight_changed(mux, config, weight) for weight in range(2, 7)]
+    one_planned, one_committed = (1000 * sorted(times)[2] for times in zip(*changes, strict=True))
     name = f"{SERVICES:,} services x {BACKENDS} backends"
     return [
         Result("loading", f"{name}: from the YAML", from_yaml, "s of CPU time", goal="< 10"),
         Result("loading", f"{name}: from the snapshot", from_snapshot, "s of CPU time", "from the YAML",
                from_snapshot / from_yaml, "< 5"),
         Result("loading", f"{name}: tables planned", planned, "s of CPU time"),
+        Result("loading", f"{name}: tables committed", 1000 * everything, "ms of CPU time", goal="< 2"),
+        Result("loading", f"{name}: one weight planned", one_planned, "ms of CPU time", goal="< 50"),
+        Result("loading", f"{name}: one weight committed", one_committed, "ms of CPU time", goal="< 2"),
     ]  # fmt: skip
+
+
+def _weight_changed(mux: MuxTables, config: Config, weight: int) -> tuple[float, float]:
+    """Give the first backend another weight.  Return the seconds of CPU time of plan and commit."""
+    first, *others = config.services
+    backends = (first.backends[0].model_copy(update={"weight": weight}), *first.backends[1:])
+    changed = config.model_copy(update={"services": (first.model_copy(update={"backends": backends}), *others)})
+    start = time.process_time()
+    plan = mux.plan(changed)
+    planned = time.process_time()
+    mux.commit(plan)
+    return planned - start, time.process_time() - planned
 
 
 def cpu_s(work: Callable[[], Any]) -> float:

@@ -139,6 +139,8 @@ ELSEWHERE = {
     "tables/lost_flows.py": "daemons/test_challenge_ack.py",
     "tables/slot_states.py": "tables/test_flow_sweep.py",
     "tables/snapshot.py": "tools/test_explain_agent.py",
+    "tables/mux_plan.py": "tables/test_mux_tables.py",
+    "tables/mux_rows.py": "tables/test_mux_tables_traffic.py",
     "tables/table_limits.py": "tables/test_mux_tables.py",
     "targets/bpf/address_filter.py": "daemons/test_host_forwarding.py",
     "targets/bpf/address_set.py": "daemons/test_host_forwarding.py",

@@ -23,7 +23,7 @@ from lbmux.slowpath.agent_slow_path import INBOUND, OUTBOUND, Adopted, AgentCont
 from lbmux.slowpath.fragment_out import fragment_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.agent_tables import AgentTables
-from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS
+from lbmux.tables.mux_rows import ETHERNET_MTU, PROTOCOLS
 from lbmux.tables.socket_sync import SocketSync, one_socket
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 class Reloadable(Protocol):
     """Tables that plan in a thread and commit between two packets."""
 
-    config: Config | None
+    @property
+    def config(self) -> Config | None: ...
 
     def plan(self, config: Config) -> Any: ...
 

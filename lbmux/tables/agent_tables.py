@@ -28,7 +28,8 @@ from lbmux.datapath.tables import (
 )
 from lbmux.tables.address_map import Name, fill
 from lbmux.tables.host_probes import probe_services
-from lbmux.tables.mux_tables import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, power_of_two, ticks
+from lbmux.tables.mux_rows import ETHERNET_MTU, PROTOCOLS, TUNNEL_KINDS, ticks
+from lbmux.tables.mux_tables import power_of_two
 from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables

@@ -13,7 +13,7 @@ from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.config.models import Service
 from lbmux.datapath.tables import CLOSING, GONE
 from lbmux.tables.live_flows import copies
-from lbmux.tables.mux_tables import ticks
+from lbmux.tables.mux_rows import ticks
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import now_ticks
 

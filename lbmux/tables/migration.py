@@ -28,7 +28,7 @@ from lbmux.datapath.tables import (
     service_row,
     settings_row,
 )
-from lbmux.tables.mux_tables import changed_at
+from lbmux.tables.mux_plan import changed_at
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import KEYS, Tables, now_ticks
 

@@ -3,10 +3,11 @@
 A row's identity is a hash of its owner, stored in the tables themselves; zero means a row that was never used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import mmh3
+import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.errors import TableError
@@ -17,20 +18,21 @@ def identity(*parts: object) -> int:
     return int(mmh3.hash64(" ".join(map(str, parts)), signed=False)[0]) | 1
 
 
-def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: set[int]) -> dict[int, int]:
+def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: Collection[int]) -> dict[int, int]:
     """Return a row for each wanted identity: its present row, else an unused one, else one that is not ``in_use``.
 
     ``rows`` has the present identities and does not change. Raises TableError if there are too few rows: those
     ``in_use`` stay until the change is complete.
     """
     wanted = list(wanted)
-    held = {int(value): row for row, value in enumerate(rows.tolist()) if value}
+    known = np.flatnonzero(np.isin(rows, np.array(wanted, rows.dtype)))
+    held = {int(rows[row]): int(row) for row in known}
     places = {value: held[value] for value in wanted if value in held}
     missing = [value for value in wanted if value not in held]
     if missing:
-        kept = set(places.values()) | in_use
-        fresh = [row for row, value in enumerate(rows.tolist()) if not value]
-        reused = [row for row in held.values() if row not in kept]
+        kept = {*places.values(), *in_use}
+        fresh = np.flatnonzero(rows == 0).tolist()
+        reused = [row for row in np.flatnonzero(rows).tolist() if row not in kept]
         if len(missing) > len(fresh) + len(reused):
             raise TableError(table, len(kept) + len(missing), len(rows))
         places.update(zip(missing, fresh + reused, strict=False))

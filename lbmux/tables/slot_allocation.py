@@ -12,14 +12,29 @@ Range = tuple[int, int]
 """(first slot, number of slots)"""
 
 
-def allocate(limit: int, taken: Iterable[Range], size: int, table: str = "slots") -> int:
-    """Return the first gap of ``size`` slots among ``taken`` ranges below ``limit``; raise TableError if none fits."""
-    at = 0
-    held = sorted(place for place in taken if place[1])
-    for start, length in held:
-        if start - at >= size:
-            return at
-        at = max(at, start + length)
-    if limit - at >= size:
-        return at
-    raise TableError(table, size + sum(length for _, length in held), limit)
+class Gaps:
+    """The space below ``limit`` that none of the ``taken`` ranges has.
+
+    All ranges of one plan are taken from it in turn, so the gaps are found once.
+    """
+
+    def __init__(self, limit: int, taken: Iterable[Range], table: str = "slots") -> None:
+        self._limit, self._table, self._used = limit, table, 0
+        self._gaps: list[Range] = []
+        at = 0
+        for start, length in sorted(place for place in taken if place[1]):
+            if start > at:
+                self._gaps.append((at, start - at))
+            at = max(at, start + length)
+            self._used += length
+        if at < limit:
+            self._gaps.append((at, limit - at))
+
+    def take(self, size: int) -> int:
+        """Return the first slot of the first gap that has ``size`` slots; raise TableError if none has."""
+        for number, (at, length) in enumerate(self._gaps):
+            if length >= size:
+                self._gaps[number] = (at + size, length - size)
+                self._used += size
+                return at
+        raise TableError(self._table, self._used + size, self._limit)

@@ -4,7 +4,7 @@
 rule for one table, docs/flow-state.md explains it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,19 +71,30 @@ class SlotStates:
         before = self.places.get(index, NO_TABLE)
         return self.former.get(index) or (before if before[1] and before[1] != place[1] else None)
 
-    def commit(self, places: Mapping[int, Range], former: Mapping[int, Range], began: Mapping[int, Slots]) -> None:
-        """Put planned tables in force.  A table of another size has none of the marks of the one before.
+    def commit(
+        self,
+        places: dict[int, Range],
+        former: dict[int, Range],
+        began: Mapping[int, Slots],
+        changed: Iterable[int],
+    ) -> None:
+        """Put planned tables in force; those of services that are not ``changed`` are as they were.
 
-        A service that loses its table needs the former one for as long as a flow may be without an entry.
+        A table of another size has none of the marks of the one before.  A service that loses its table needs the
+        former one for as long as a flow may be without an entry.
         """
-        now, marks = self._clock(), dict[int, list[tuple[int, Slots]]]()
-        for index, place in places.items():
+        now = self._clock()
+        for index in changed:
+            place = places.get(index)
+            if place is None:
+                self._marks.pop(index, None)
+                continue
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
-            marks[index] = self._marks.get(index, []) if same_size else []
+            marks = self._marks.get(index, []) if same_size else []
             slots = began.get(index, np.empty(0, np.uint32))
-            if len(slots) or not (place[1] or same_size):
-                marks[index] = [*marks[index], (now, slots)]
-        self.places, self.former, self._marks = dict(places), dict(former), marks
+            is_new = len(slots) or not (place[1] or same_size)
+            self._marks[index] = [*marks, (now, slots)] if is_new else marks
+        self.places, self.former = places, former
 
     def settle(self, now: int) -> list[Range]:
         """Give exceptions to slots that have been changing for their service's idle time.  ``now`` is in ticks.

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, ip_address
 
 from lbmux.addresses import Address
 from lbmux.errors import LbmuxError
-from lbmux.tables.mux_tables import PROTOCOLS
+from lbmux.tables.mux_rows import PROTOCOLS
 from lbmux.tracing.header_summary import HeaderSummary
 from lbmux.wire.header_layouts import IP_BYTES, TCP_BYTES, UDP_BYTES
 from lbmux.wire.numbers import ACK, SYN

@@ -19,7 +19,8 @@ from lbmux.config.models import Backend, Config, Service
 from lbmux.datapath.tables import BUCKET_BYTES, NONE, PADDING, RATE, RULE, SLOT, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop
-from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
+from lbmux.tables.mux_rows import ETHERNET_MTU
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import Tables
 

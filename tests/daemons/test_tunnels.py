@@ -22,7 +22,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import link_mac
 from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import VIP, VIP6
-from lbmux.tables.mux_tables import TUNNEL_KINDS
+from lbmux.tables.mux_rows import TUNNEL_KINDS
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, running, service
 from tests.daemons.slow_lab import forget_path_mtus

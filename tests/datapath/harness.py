@@ -29,7 +29,7 @@ from lbmux.datapath.tables import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.access_lists import access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
-from lbmux.tables.mux_tables import TRACKING
+from lbmux.tables.mux_rows import TRACKING
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 from tests.datapath.plain_agent import Endpoint

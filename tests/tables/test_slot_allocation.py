@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbmux.errors import TableError
-from lbmux.tables.slot_allocation import allocate
+from lbmux.tables.slot_allocation import Gaps
 
 
 @pytest.mark.parametrize(
@@ -18,18 +18,18 @@ from lbmux.tables.slot_allocation import allocate
         ([(50, 10), (0, 10)], 40, 10),
         ([(0, 10), (5, 30)], 65, 35),
         ([(0, 30), (5, 10)], 70, 30),
-        ([(0, 0), (0, 100)], 0, 0),
+        ([(0, 0), (0, 90)], 10, 90),
     ],
-    ids=["empty", "behind", "before", "too small before", "between", "overlapping", "one in another", "nothing"],
+    ids=["empty", "behind", "before", "too small before", "between", "overlapping", "one in another", "an empty one"],
 )
 def test_first_gap(taken: list[tuple[int, int]], size: int, place: int) -> None:
-    assert allocate(100, taken, size) == place
+    assert Gaps(100, taken).take(size) == place
 
 
 @pytest.mark.parametrize("taken", [[(0, 100)], [(40, 20)], [(0, 51)]])
 def test_no_gap(taken: list[tuple[int, int]]) -> None:
     with pytest.raises(TableError) as caught:
-        allocate(100, taken, 50)
+        Gaps(100, taken).take(50)
     assert (caught.value.table, caught.value.limit) == ("slots", 100)
 
 
@@ -39,7 +39,15 @@ def test_never_over_another(taken: list[tuple[int, int]], size: int) -> None:
     used = {slot for start, length in taken for slot in range(start, start + length)}
     fits = [at for at in range(101 - size) if not used & set(range(at, at + size))]
     if fits:
-        assert allocate(100, taken, size) == fits[0]
+        assert Gaps(100, taken).take(size) == fits[0]
     else:
         with pytest.raises(TableError):
-            allocate(100, taken, size)
+            Gaps(100, taken).take(size)
+
+
+def test_ranges_that_are_taken_in_turn_do_not_overlap() -> None:
+    gaps = Gaps(100, [(20, 10), (50, 20)])
+    assert [gaps.take(size) for size in (15, 15, 5, 5, 30)] == [0, 30, 15, 45, 70]
+    with pytest.raises(TableError) as caught:
+        gaps.take(1)
+    assert (caught.value.wanted, caught.value.limit) == (101, 100)

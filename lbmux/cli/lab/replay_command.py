@@ -241,7 +241,7 @@ def _mux_arguments(wanted: ReplayOptions) -> tuple[Any, Any, Any]:
     """The configuration, the outer source addresses and the next hop."""
     from lbmux.config.loader import load
     from lbmux.linux.next_hops import NextHop
-    from lbmux.tables.mux_tables import ETHERNET_MTU
+    from lbmux.tables.mux_rows import ETHERNET_MTU
 
     assert wanted.config is not None
     return load(wanted.config), (*wanted.addresses, *map(ip_address, OWN)), NextHop(0, *wanted.macs, ETHERNET_MTU)

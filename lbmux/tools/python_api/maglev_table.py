@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.tables import maglev
-from lbmux.tables.mux_tables import PROTOCOLS
+from lbmux.tables.mux_rows import PROTOCOLS
 from lbmux.tools.packet_text import ClientPacket
 
 SEED = 1

@@ -21,7 +21,8 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables import flow_sweep, live_flows
-from lbmux.tables.mux_tables import ETHERNET_MTU, MuxTables, sizes_for
+from lbmux.tables.mux_rows import ETHERNET_MTU
+from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks

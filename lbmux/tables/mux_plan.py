@@ -1,0 +1,313 @@
+"""Plans a mux's tables for a configuration, off the packet path.
+
+Only what differs from the configuration in force is planned: a service that is as it was keeps its rows, its Maglev
+table and its access list.  Rows keep their owners, so the flow table stays valid.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbmux.addresses import Address
+from lbmux.config.models import BackendKey, Config, Service, kind_of
+from lbmux.datapath.tables import BACKEND, GONE, NONE, SERVICE, VIP
+from lbmux.errors import TableError
+from lbmux.linux.next_hops import NextHop
+from lbmux.tables import maglev, slot_pairs
+from lbmux.tables.access_lists import access_rows
+from lbmux.tables.address_map import Name, ServerId, fill
+from lbmux.tables.mux_rows import PROTOCOLS, ROUTE, OuterSources, fill_backend, fill_service, set_route
+from lbmux.tables.row_identities import assign, identity
+from lbmux.tables.slot_allocation import Gaps, Range
+from lbmux.tables.slot_states import NO_TABLE, SlotStates
+from lbmux.targets.regions import Tables
+
+T = TypeVar("T")
+CLOCKS_APART = 16
+"""Ticks; more than a step of the kernel's clock."""
+
+
+def changed_at(now: int) -> int:
+    """Return a time for a change that no CPU sees in the future, even if its clock is a step behind."""
+    return (now - CLOCKS_APART) & 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class PlacedService:
+    """A service with its row, and with the rows of its backends by their names."""
+
+    service: Service
+    row: int
+    backends: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in the tables.  ``lists``: where the access list of a service's row lies."""
+
+    config: Config | None = None
+    services: Mapping[str, PlacedService] = field(default_factory=dict)
+    rows: Mapping[BackendKey, int] = field(default_factory=dict)
+    lists: Mapping[int, Range] = field(default_factory=dict)
+    built: Mapping[int, Any] = field(default_factory=dict)
+    """What the Maglev table of each service row was built of; missing if unknown."""
+
+
+@dataclass
+class Plan:
+    """The contents that ``commit`` puts in force in place of ``before``."""
+
+    before: Contents
+    config: Config
+    names: NDArray[Any]
+    salt: int
+    services: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SERVICE))
+    placed: dict[str, PlacedService] = field(default_factory=dict)
+    rows: dict[BackendKey, int] = field(default_factory=dict)
+    lists: dict[int, Range] = field(default_factory=dict)
+    built: dict[int, Any] = field(default_factory=dict)
+    places: dict[int, Range] = field(default_factory=dict)
+    """Where the Maglev table of each service row lies."""
+    former: dict[int, Range] = field(default_factory=dict)
+    """Where the former table of each service row lies, which has bases."""
+    changed: set[int] = field(default_factory=set)
+    """The rows of services that change, begin or end."""
+    identities: dict[int, int] = field(default_factory=dict)
+    """The identities of services that change or begin, by row."""
+    began: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    """The slots that begin to change, by service row."""
+    backend_rows: list[int] = field(default_factory=list)
+    """The rows of the backends of services that change or begin."""
+    backend_identities: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    backend_contents: NDArray[Any] = field(default_factory=lambda: np.zeros(0, BACKEND))
+    removed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """For each row of backends, whether its present backend goes away, or there is none."""
+    slots: list[tuple[int, slot_pairs.Pairs]] = field(default_factory=list)
+    """Maglev tables, and where they are to be written."""
+    rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)
+    """Access lists, and where they are to be written."""
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(self.config, self.placed, self.rows, self.lists, self.built)
+
+
+class Planner:
+    """Plans one change of the tables.  It reads them, and writes nothing."""
+
+    def __init__(
+        self, tables: Tables, before: Contents, slots: SlotStates, freed: Iterable[Range], clock: Callable[[], int]
+    ) -> None:
+        """``freed``: ranges of slots that a packet may still be reading."""
+        self._tables, self._before, self._slots, self._clock = tables, before, slots, clock
+        self._freed = list(freed)
+        self._gaps: Gaps | None = None
+        self._taken: list[Range] = []
+        self.gave_up_former = False
+        """Whether new Maglev tables take the place of former ones, because space is short."""
+
+    def plan(self, config: Config, own: Mapping[int, Address], hops: Mapping[Address, NextHop | None]) -> Plan:
+        """Plan the tables for ``config``; raise TableError if it does not fit.
+
+        ``own``: the sources of outer headers, by version of IP; ``hops``: the next hops to hosts.
+        """
+        kept = self._kept(config)
+        changed = [service for service in config.services if service.name not in kept]
+        plan = self._begin(config, kept)
+        self._assign_rows(plan, changed, kept)
+        self._plan_names(plan, changed)
+        self._plan_backends(plan, changed, OuterSources(own, config.tunnel.sources), hops)
+        plan.removed = self._removed(plan)
+        for service in changed:
+            self._plan_service(plan, service)
+        if self.gave_up_former:
+            _drop_overwritten(plan)
+        return plan
+
+    def _kept(self, config: Config) -> dict[str, PlacedService]:
+        """Return the services whose rows stay as they are."""
+        before = self._before
+        if before.config is None or _shared(before.config) != _shared(config):
+            return {}
+        found = {service.name: (service, before.services.get(service.name)) for service in config.services}
+        return {
+            name: placed
+            for name, (service, placed) in found.items()
+            if placed is not None and (placed.service is service or placed.service == service)
+        }
+
+    def _begin(self, config: Config, kept: Mapping[str, PlacedService]) -> Plan:
+        """Return a plan that has the kept services, and no other."""
+        tables, before, slots = self._tables, self._before, self._slots
+        rows = {placed.row for placed in kept.values()}
+        services = tables.services[tables.active].copy()
+        others = np.ones(len(services), np.bool_)
+        others[list(rows)] = False
+        services[others] = 0
+        plan = Plan(before, config, tables.addresses[tables.active], int(tables.settings[0][f"salt{tables.active}"]))
+        plan.services, plan.placed, plan.changed = services, dict(kept), slots.places.keys() - rows
+        for name, placed in kept.items():
+            plan.rows |= {(name, backend): row for backend, row in placed.backends.items()}
+        plan.lists, plan.built = _of_rows(before.lists, rows), _of_rows(before.built, rows)
+        plan.places, plan.former = _of_rows(slots.places, rows), _of_rows(slots.former, rows)
+        return plan
+
+    def _assign_rows(self, plan: Plan, changed: Iterable[Service], kept: Mapping[str, PlacedService]) -> None:
+        tables = self._tables
+        values = {_identity(service): service for service in changed}
+        rows = assign("services", tables.service_identities, values, {placed.row for placed in kept.values()})
+        in_use = np.flatnonzero(tables.backends["state"] != GONE).tolist()
+        backends = {value: (s, b.name) for s in values.values() for value, b in _backend_identities(s)}
+        found = assign("backends", tables.backend_identities, backends, in_use)
+        by_service: dict[str, dict[str, int]] = {service.name: {} for service in values.values()}
+        for value, (service, name) in backends.items():
+            by_service[service.name][name] = plan.rows[service.name, name] = found[value]
+        for value, service in values.items():
+            plan.placed[service.name] = PlacedService(service, rows[value], by_service[service.name])
+            plan.identities[rows[value]] = value
+        plan.changed |= set(plan.identities)
+
+    def _plan_names(self, plan: Plan, changed: Iterable[Service]) -> None:
+        """Fill the address map again if any name or its row differs."""
+        before = self._before.services
+        is_same = plan.placed.keys() == before.keys()
+        if not is_same or any(_names(plan.placed[one.name]) != _names(before[one.name]) for one in changed):
+            names = [name for placed in plan.placed.values() for name in _names(placed)]
+            plan.names, plan.salt = fill(self._tables, names)
+
+    def _plan_backends(
+        self, plan: Plan, changed: Sequence[Service], sources: OuterSources, hops: Mapping[Address, NextHop | None]
+    ) -> None:
+        tables = self._tables
+        found = [(plan.placed[service.name], *one) for service in changed for one in _backend_identities(service)]
+        plan.backend_rows = [placed.backends[backend.name] for placed, _, backend in found]
+        plan.backend_identities = np.array([value for _, value, _ in found], np.uint64)
+        plan.backend_contents = after = np.zeros(len(found), BACKEND)
+        before, held = tables.backends[plan.backend_rows], tables.backend_identities[plan.backend_rows]
+        after["generation"] = before["generation"] + ((held != 0) & (held != plan.backend_identities))
+        for number, (placed, value, backend) in enumerate(found):
+            kind = kind_of(plan.config, placed.service, backend)
+            fill_backend(after[number], backend, kind, placed.row, sources.of(backend.tunnel_to))
+            if backend.tunnel_to in hops:
+                set_route(after[number], hops[backend.tunnel_to])
+            elif held[number] == value:
+                for name in ROUTE:
+                    after[number][name] = before[number][name]
+
+    def _removed(self, plan: Plan) -> NDArray[np.bool_]:
+        identities = self._tables.backend_identities
+        removed = np.ones(len(identities), np.bool_)
+        removed[list(plan.rows.values())] = False
+        removed[plan.backend_rows] = identities[plan.backend_rows] != plan.backend_identities
+        return removed
+
+    def _plan_service(self, plan: Plan, service: Service) -> None:
+        index = plan.placed[service.name].row
+        row = plan.services[index]
+        row["slots"], row["size"] = self._plan_slots(plan, index, service)
+        row["former"], row["former_size"] = plan.former.get(index, (NONE, 0))
+        row["changed"] = self._changed(plan, index)
+        row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
+        fill_service(row, plan.config, service, self._tables.sizes.workers)
+
+    def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
+        """Return the range for the service's Maglev table."""
+        rows = plan.placed[service.name].backends
+        live = sorted((b.name, b.weight, rows[b.name]) for b in service.backends if b.weight)
+        built, place = (tuple(live), plan.config.maglev.size), NO_TABLE
+        if live and self._before.built.get(index) == built:
+            place = self._slots.places[index]
+        elif live:
+            names, weights, numbers = zip(*live, strict=True)
+            table = np.array(numbers, np.uint16)[maglev.build(names, weights, plan.config.maglev.size)]
+            place = (self._gap(len(table)), len(table))
+            pairs, plan.began[index] = self._slots.changed_to(index, table, plan.removed)
+            plan.slots.append((place[0], pairs))
+        plan.built[index], plan.places[index] = built, place
+        former = self._slots.former_of(index, place)
+        if former is not None:
+            plan.former[index] = former
+        return place
+
+    def _changed(self, plan: Plan, index: int) -> int:
+        """Return when the service's table last changed, in ticks."""
+        is_lost = plan.places[index] == NO_TABLE and self._slots.places.get(index, NO_TABLE) != NO_TABLE
+        if is_lost or len(plan.began.get(index, ())):
+            return changed_at(self._clock())
+        return int(self._tables.services[self._tables.active, index]["changed"])
+
+    def _gap(self, size: int) -> int:
+        """Return the first slot of a free range; if space is short, former tables are given up."""
+        limit, taken = self._tables.sizes.slots, [*self._slots.places.values(), *self._freed]
+        if self._gaps is None:
+            self._gaps = Gaps(limit, [*taken, *self._slots.former.values()])
+        try:
+            at = self._gaps.take(size)
+        except TableError:
+            if self.gave_up_former:
+                raise
+            self.gave_up_former, self._gaps = True, Gaps(limit, [*taken, *self._taken])
+            at = self._gaps.take(size)
+        self._taken.append((at, size))
+        return at
+
+    def _plan_rules(self, plan: Plan, index: int, service: Service) -> Range:
+        """Return the range for the service's access list; raise TableError if there is no room."""
+        if not service.allow and not service.deny:
+            return (0, 0)
+        held, before = self._before.lists.get(index), self._before.services.get(service.name)
+        is_same = before is not None and before.row == index and _lists(before.service) == _lists(service)
+        if held is None or not is_same:
+            rules = [(prefix, True) for prefix in service.allow] + [(prefix, False) for prefix in service.deny]
+            rows = access_rows(rules, otherwise=not service.allow)
+            if held is None or not np.array_equal(self._tables.rules[held[0] : sum(held)], rows):
+                taken = [*self._before.lists.values(), *plan.lists.values()]
+                held = (Gaps(self._tables.sizes.rules, taken, "rules").take(len(rows)), len(rows))
+                plan.rules.append((held[0], rows))
+        plan.lists[index] = held
+        return held
+
+
+def _of_rows(given: Mapping[int, T], rows: Set[int]) -> dict[int, T]:
+    return {row: given[row] for row in rows & given.keys()}
+
+
+def _shared(config: Config) -> tuple[Any, ...]:
+    """Return the settings on which the rows of all services depend."""
+    return config.maglev, config.tunnel, config.slowpath.rejects_per_s
+
+
+def _identity(service: Service) -> int:
+    return identity(service.vip, service.protocol, service.port)
+
+
+def _backend_identities(service: Service) -> list[tuple[int, Any]]:
+    key = (service.vip, service.protocol, service.port)
+    return [(identity(*key, b.dip, b.port, b.tunnel_to), b) for b in service.backends]
+
+
+def _lists(service: Service) -> tuple[Any, ...]:
+    return service.allow, service.deny
+
+
+def _names(placed: PlacedService) -> list[Name | ServerId]:
+    """Return the entries of the address map: VIP and ports, and the server IDs of QUIC."""
+    service, protocol = placed.service, PROTOCOLS[placed.service.protocol]
+    names: list[Name | ServerId] = [Name(VIP, service.vip, port, protocol, placed.row) for port in service.ports]
+    for backend in service.backends:
+        if backend.server_id is not None:
+            names.append(ServerId(bytes.fromhex(backend.server_id), placed.row, placed.backends[backend.name]))
+    return names
+
+
+def _drop_overwritten(plan: Plan) -> None:
+    """Forget the former tables whose place a new table takes."""
+    taken = [(at, at + len(pairs)) for at, pairs in plan.slots]
+    for index, (at, size) in list(plan.former.items()):
+        if any(start < at + size and at < end for start, end in taken):
+            del plan.former[index]
+            plan.services[index]["former"] = NONE
+            plan.changed.add(index)

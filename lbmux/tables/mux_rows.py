@@ -1,0 +1,102 @@
+"""The contents of a mux's rows of services and backends, made from the configuration.  Pure."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from lbmux.addresses import Address, to_pair
+from lbmux.config.models import Backend, Config, Service
+from lbmux.config.traffic_models import TunnelKind
+from lbmux.datapath.encapsulate import constant_sum, overhead_bytes_of
+from lbmux.datapath.tables import (
+    DRAINING,
+    ENTROPY,
+    HASH_DESTINATION,
+    HASH_SOURCE,
+    OUTER_IPV6,
+    TICK_SHIFT,
+    TRACK_ALL,
+    TRACK_CHANGED,
+    TRACK_NONE,
+    UP,
+)
+from lbmux.errors import SetupError
+from lbmux.linux.next_hops import NextHop
+from lbmux.tables.access_lists import Network
+from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
+
+PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
+ETHERNET_MTU = 1500
+TUNNEL_KINDS = get_args(TunnelKind)
+PORTS, DESTINATION_PORT = 0xFFFFFFFF, 0xFFFF0000
+"""Masks of both ports as loaded."""
+HASHED = {
+    "five_fields": (HASH_SOURCE | HASH_DESTINATION, PORTS),
+    "source": (HASH_SOURCE, 0),
+    "source_destination": (HASH_SOURCE | HASH_DESTINATION, 0),
+    "destination_port": (0, DESTINATION_PORT),
+}
+TRACKING = {"changed": TRACK_CHANGED, "all": TRACK_ALL, "none": TRACK_NONE}
+ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
+"""What a backend's row has from its next hop."""
+
+
+def ticks(seconds: float) -> int:
+    return int(seconds * 1e9) >> TICK_SHIFT
+
+
+def rate_of(per_s: int | None, workers: int) -> int:
+    """Convert a limit per second to one per worker and 1024 ticks; 0: no limit."""
+    if per_s is None:
+        return 0
+    cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel punts
+    return max(1, round(per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
+
+
+def fill_service(row: Any, config: Config, service: Service, workers: int) -> None:
+    """Fill a SERVICE row but for its Maglev table and its access list; ``size`` must be set."""
+    row["tracking"] = TRACKING[service.tracking]
+    row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
+    row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
+    row["hashed"], row["port_mask"] = HASHED[service.hash]
+    row["rejects"] = service.on_no_backend != "drop" and config.slowpath.rejects_per_s > 0
+    row["rate"] = rate_of(service.new_flows_per_s if row["size"] else config.slowpath.rejects_per_s, workers)
+    if service.quic is not None:
+        row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
+
+
+class OuterSources:
+    """The source of the outer header by version of IP: a prefix of ``tunnel.sources``, or an own address."""
+
+    def __init__(self, own: Mapping[int, Address], prefixes: tuple[Network, ...]) -> None:
+        self._own, self._prefixes = own, prefixes
+
+    def of(self, remote: Address) -> tuple[Address, bool]:
+        """Return (the source, whether its low bits vary by flow); raise SetupError if there is none."""
+        wide = next((prefix for prefix in self._prefixes if prefix.version == remote.version), None)
+        local = wide.network_address if wide else self._own.get(remote.version)
+        if local is None:
+            why = f"no own IPv{remote.version} address for packets to {remote}"
+            raise SetupError("mux", why, "name one by --address")
+        return local, wide is not None
+
+
+def fill_backend(row: Any, backend: Backend, kind: str, service_row: int, source: tuple[Address, bool]) -> None:
+    """Fill a BACKEND row but for its generation and next hop.  ``source``: see OuterSources."""
+    (local, varies), remote = source, backend.tunnel_to
+    is_ipv6, number = remote.version == 6, TUNNEL_KINDS.index(kind)
+    row["local_high"], row["local_low"] = to_pair(local)
+    row["remote_high"], row["remote_low"] = to_pair(remote)
+    row["tunnel"] = number | OUTER_IPV6 * is_ipv6 | ENTROPY * varies
+    row["overhead_bytes"] = overhead_bytes_of(number, is_ipv6)
+    row["checksum"] = 0 if is_ipv6 else constant_sum(int(local), int(remote))
+    row["mtu"], row["service"] = ETHERNET_MTU, service_row
+    row["state"] = UP if backend.weight else DRAINING
+
+
+def set_route(row: Any, hop: NextHop | None) -> None:
+    """Write a next hop to a backend's row; the MAC address last, in one store: until then the row is as it was."""
+    if hop is None:
+        row["destination_mac"] = 0
+        return
+    row["interface"], row["mtu"], row["source_mac"] = hop.interface_index, min(hop.mtu, 65535), hop.source_mac
+    row["destination_mac"] = hop.destination_mac
