@@ -135,7 +135,18 @@ def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts
     return SteeringMap(
         steering.name, steering.ttl_s, {pop.name: tuple(map(str, pop.addresses)) for pop in steering.pops},
         dict(zip(groups.prefixes, weights, strict=True)), default, frozenset(estimated),
+        _resolvers(groups, parts, chosen, names),
     )  # fmt: skip
+
+
+def _resolvers(groups: Groups, parts: _Parts, chosen: Indexes, names: list[str]) -> dict[str, str]:
+    """Return, for each resolver, the PoP of most of the users behind it."""
+    known = sorted({*groups.resolvers} - {""})
+    at = {resolver: number for number, resolver in enumerate(known)}
+    behind = np.array([at.get(resolver, -1) for resolver in groups.resolvers], dtype=np.intp)[parts.group]
+    users, mine = np.zeros((len(known), len(names))), behind >= 0
+    np.add.at(users, (behind[mine], chosen[mine]), parts.users[mine])
+    return {resolver: names[int(users[number].argmax())] for resolver, number in at.items()}
 
 
 def _summaries(

@@ -6,7 +6,7 @@ no group.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -20,7 +20,10 @@ Weights = Mapping[str, float]
 
 @dataclass(frozen=True)
 class SteeringMap:
-    """``pops``: addresses by PoP. ``estimated``: groups without samples of their own."""
+    """``pops``: addresses by PoP. ``estimated``: groups without samples of their own.
+
+    ``resolvers``: the PoP for queries that name no client subnet, by the address of the resolver.
+    """
 
     name: str
     ttl_s: int
@@ -28,6 +31,7 @@ class SteeringMap:
     groups: Mapping[Network, Weights]
     default: str
     estimated: frozenset[Network] = frozenset()
+    resolvers: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         plain = asdict(self) | {

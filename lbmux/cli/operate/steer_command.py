@@ -10,6 +10,7 @@ from lbmux.cli import options
 from lbmux.cli.text_table import print_table
 
 if TYPE_CHECKING:
+    from lbmux.addresses import Address
     from lbmux.steering.explain import Explanation
     from lbmux.steering.inputs import Inputs
     from lbmux.steering.plan import Plan
@@ -76,6 +77,24 @@ def explain_(context: click.Context, prefix: str, config: Path, present: Path | 
         click.echo(json.dumps({"version": 1, **asdict(found)}))
     else:
         _print_explanation(found)
+
+
+@command.command()
+@click.argument("map_", metavar="MAP", type=options.PATH)
+@click.argument("directory", type=options.PATH)
+@click.option("--listen", type=options.ADDRESS, multiple=True, required=True, help="Address of the server; repeatable.")
+@click.option("--port", type=click.IntRange(1, 65535), default=53, show_default=True, help="Port of the server.")
+def publish(map_: Path, directory: Path, listen: "tuple[Address, ...]", port: int) -> None:
+    """Put MAP in force at gdnsd, which answers by client subnet; its files are in DIRECTORY.
+
+    gdnsd checks the new files and hands its sockets to a new process.  If it refuses them, the map before stays in
+    force.  Start it with `gdnsd -c DIRECTORY/current start`; it needs nothing of lbmux to run.
+    """
+    from lbmux.steering.steering_map import read
+    from lbmux.tools.publish_dns import publish
+
+    number = publish(read(map_), directory, listen, port)
+    click.echo(f"{directory}: map {number} is in force")
 
 
 def _plan(config: Path | None, present: Path | None) -> "tuple[Inputs, Plan]":
