@@ -1,7 +1,8 @@
 """The connections of a host's backends, in whichever network namespace of the host a backend's address is.
 
 A container has its own namespace. A netlink socket that was opened there lists the container's sockets. It keeps the
-namespace alive, so it is closed once neither a process nor a name refers to the namespace.
+namespace alive, so it is closed once neither a process nor a name refers to the namespace. Several namespaces may have
+the same address, such as those of containers in a container: all of them are asked.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, to_pair
 from lbmux.linux import network_namespaces
@@ -46,7 +48,8 @@ class HostSockets:
         """``own``: the addresses of the caller's namespace."""
         self._here, self._clock = _Namespace.here(own), clock
         self._others: dict[int, _Namespace] = {}
-        self._of: dict[Address, _Namespace] = {}
+        self._of: dict[Address, tuple[_Namespace, ...]] = {}
+        self._examined = frozenset[int]()
         self._retired: list[_Namespace] = []
         self._wanted, self._next_search = frozenset[Address](), 0.0
 
@@ -71,25 +74,28 @@ class HostSockets:
         self._wanted = wanted
         paths = network_namespaces.others() if wanted or self._others else {}
         self._retire({inode for inode in self._others if inode not in paths})
-        for inode, path in paths.items():
-            if inode not in self._others and wanted - self._of.keys():
-                self._look_into(inode, path)
-        self._of = {dip: found for found in self._others.values() for dip in found.addresses & wanted}
         self._retire({inode for inode, found in self._others.items() if not found.addresses & wanted})
+        missing = bool(wanted - self._by_address().keys())
+        for inode, path in paths.items():
+            if inode not in self._others and (missing or inode not in self._examined):
+                self._look_into(inode, path)
+        self._examined, self._of = frozenset(paths), self._by_address()
         self._next_search = begun + max(SEARCH_S, (self._clock() - begun) / SEARCH_SHARE)
 
     def _look_into(self, inode: int, path: str) -> None:
-        with contextlib.suppress(OSError):  # we may not enter it, or it is gone
+        with contextlib.suppress(OSError, NetlinkError):  # we may not enter it, or it is gone
             found = network_namespaces.inside(path, lambda: _namespace_of(self._wanted))
             if found is not None:
                 self._others[inode] = found
-                self._of |= dict.fromkeys(found.addresses & self._wanted, found)
+
+    def _by_address(self) -> dict[Address, tuple[_Namespace, ...]]:
+        found = dict[Address, tuple[_Namespace, ...]]()
+        for one in self._others.values():
+            found |= {dip: (*found.get(dip, ()), one) for dip in one.addresses & self._wanted}
+        return found
 
     def _retire(self, inodes: set[int]) -> None:
-        for inode in inodes:
-            gone = self._others.pop(inode)
-            self._of = {dip: found for dip, found in self._of.items() if found is not gone}
-            self._retired.append(gone)
+        self._retired += [self._others.pop(inode) for inode in inodes]
 
     def close_retired(self) -> None:
         """Close the sockets of namespaces that are gone. For the thread that calls ``has``."""
@@ -98,7 +104,8 @@ class HostSockets:
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
         """Return whether there is a live TCP connection (see Connections.has)."""
-        return self._of.get(local, self._here).asking.has(local, local_port, remote, remote_port)
+        places = self._of.get(local, (self._here,))
+        return any(one.asking.has(local, local_port, remote, remote_port) for one in places)
 
     def all(self) -> NDArray[Any]:
         """Return the sockets as Connections.all does; of another namespace only those of its DIPs, and listeners."""

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -19,20 +20,20 @@ ADDRESSES = frozenset(map(ip_address, DIPS.values()))
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
+def give_addresses() -> None:
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname="lo")[0]
+        ip.link("set", index=index, state="up")
+        for version, address in DIPS.items():
+            ip.addr("add", index=index, address=address, prefixlen={4: 32, 6: 128}[version])
+
+
 @pytest.fixture
 def container() -> Iterator[str]:
     """A namespace with both addresses, as a container has."""
     name = f"sockets{os.getpid()}"
     netns.create(name)
-
-    def set_up() -> None:
-        with IPRoute() as ip:
-            index = ip.link_lookup(ifname="lo")[0]
-            ip.link("set", index=index, state="up")
-            for version, address in DIPS.items():
-                ip.addr("add", index=index, address=address, prefixlen={4: 32, 6: 128}[version])
-
-    inside(name, set_up)
+    inside(name, give_addresses)
     yield name
     if name in netns.listnetns():
         netns.remove(name)
@@ -62,6 +63,22 @@ def test_a_connection_in_another_namespace_is_found(container: str, sockets: Hos
         assert sockets.has(*ends) and not sockets.has(dip, port, dip, port)
         found = sockets.all()
         assert to_pair(dip) in {tuple(pair) for pair in found["local"].tolist()}
+
+
+def test_of_two_namespaces_with_an_address_both_are_asked(container: str, sockets: HostSockets) -> None:
+    """The first one has it, but not the connection."""
+    other = f"{container}-0"
+    netns.create(other)
+    try:
+        inside(other, give_addresses)
+        sockets.look_for(ADDRESSES)
+        for name in (container, other):
+            with inside(name, lambda: socket.create_server((DIPS[4], 0))) as listener:
+                at, dip = listener.getsockname(), ip_address(DIPS[4])
+                with inside(name, partial(socket.create_connection, at)) as client:
+                    assert sockets.has(dip, at[1], dip, client.getsockname()[1])
+    finally:
+        netns.remove(other)
 
 
 def test_other_sockets_of_that_namespace_are_not_the_hosts(container: str, sockets: HostSockets) -> None:
