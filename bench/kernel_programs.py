@@ -56,8 +56,8 @@ def restore(context):
 
 def again(ctx):
     context = xdp_context(ctx)
-    verdict, target = mux.run(context)
-    action = mux_action(context, verdict, target)
+    verdict, _, interface = mux.run(context)
+    action = mux_action(context, verdict, interface)
     return restore(context) if action == XDP_TX else action
 
 

@@ -20,6 +20,14 @@ def fold(total):
 
 
 @step
+def fold_wide(total):
+    """Fold a sum of words of 32 bits, below 2**47, into 16 bits."""
+    total = (total + ((total & u64(0xFFFF)) << u64(16))) >> u64(16)
+    total = (total & u64(0xFFFF)) + (total >> u64(16))
+    return u16(total + (total >> u64(16)))
+
+
+@step
 def sum_of(start, length):
     """Return the folded sum of ``length`` bytes."""
     total = u64(0)

@@ -188,7 +188,7 @@ def frame_length(typing: Any, context: Any) -> Any:
         length = builder.sub(_context(builder, args[0], XDP_DATA_END), _context(builder, args[0], XDP_DATA))
         first = _kept_together(builder, length)
         before = builder.block
-        with builder.if_then(builder.icmp_signed(">", first, ir.Constant(i64, USUAL_BYTES))):
+        with builder.if_then(builder.icmp_signed(">", first, ir.Constant(i64, USUAL_BYTES)), likely=False):
             whole = helper(builder, HELPER_BUFFER_LENGTH, i64, args[0])
             behind = builder.block
         found = builder.phi(i64)
@@ -278,7 +278,7 @@ def current_worker(typing: Any, context: Any) -> Any:
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target == "native":
             return _load(builder, args[0], "worker")
-        return builder.and_(helper(builder, HELPER_CPU, i64), ir.Constant(i64, 0xFFFFFFFF))
+        return builder.zext(helper(builder, HELPER_CPU, i32), i64)
 
     return types.int64(context), lower
 

@@ -3,8 +3,8 @@
 This is the last step at a mux: IP in IP of either family (RFC 2003, 2473, 4213), GRE (RFC 2784), GUE
 (draft-ietf-intarea-gue), Geneve (RFC 8926), or no outer header if the host is on the same link. The inner TTL is
 decremented. The outer header has a TTL of 64 and the inner packet's TOS with its ECN bits (RFC 6040), DF bit and
-identification. The backend's row holds the sum of the outer IPv4 header's constant words, so the checksum needs only a
-few additions.
+identification. The backend's row holds the sum of the outer IPv4 header's TTL and addresses, so the checksum needs only
+a few additions.
 """
 
 from collections import namedtuple
@@ -16,8 +16,10 @@ from lbmux.datapath.headers import (
     DONT_FRAGMENT,
     GENEVE,
     GUE,
+    IPV4,
     TYPE_IPV4,
     TYPE_IPV6,
+    as_loaded,
     ethernet,
     geneve,
     gre,
@@ -52,7 +54,7 @@ from lbmux.wire.numbers import GRE_PROTOCOL, IPIP_PROTOCOL, IPV4_WITHOUT_OPTIONS
 FORWARDED, TOO_BIG, NO_HEADROOM = int(Verdict.FORWARDED), int(Verdict.TOO_BIG), int(Verdict.NO_HEADROOM)
 NO_NEIGHBOUR = int(Verdict.NO_NEIGHBOUR)
 TTL = 64
-MACS_BYTES = 12
+MACS_BYTES, TTL_AT = 12, IPV4.fields["ttl"][1]  # type: ignore[index]
 DYNAMIC_PORTS = 0xC000
 SHIM_BYTES = {
     IPIP: 0, GUE1: UDP_BYTES, GUE0: UDP_BYTES + GUE.itemsize, GRE: GRE_HEADER.itemsize,
@@ -61,7 +63,7 @@ SHIM_BYTES = {
 """Bytes between the outer IP header and the inner packet, by kind of tunnel."""
 MOST_SHIM_BYTES = max(SHIM_BYTES.values())
 
-type_at, word_at = header(layout(("value", "u2"))), header(layout(("value", "u4")))
+type_at, word_at, wide_at = (header(layout(("value", kind))) for kind in ("u2", "u4", "u8"))
 
 Inner = namedtuple("Inner", "length tos identification fragment label protocol type")
 """The packet's fields that the outer header needs: as loaded, except ``length`` and ``label`` (20 bits)."""
@@ -71,7 +73,7 @@ Inner = namedtuple("Inner", "length tos identification fragment label protocol t
 def write_ethernet(start, source_mac, destination_mac):
     """Write both addresses of an Ethernet header, given as 48-bit numbers as loaded."""
     eth = ethernet(start, 0)
-    eth.destination_low, eth.destination_high = u32(destination_mac), u16(destination_mac >> u64(32))
+    wide_at(start, 0).value = destination_mac  # and two bytes of the source
     eth.source_high, eth.source_low = u16(source_mac), u32(source_mac >> u64(16))
 
 
@@ -86,23 +88,34 @@ def remaining_ttl(start, packet):
 def decrement_ttl(start, packet):
     """Decrement the TTL (hop limit). This adds one to the first byte of the IPv4 checksum (RFC 1141)."""
     if packet.family == 4:
-        ip = ipv4(start, packet.network)
-        ip.ttl = u8(ip.ttl - 1)
-        total = u32(ip.checksum) + u32(1)
-        ip.checksum = u16(total + u32(total >= u32(0xFFFF)))
+        decrement_ipv4_ttl(start, packet.network)
     else:
         ip6 = ipv6(start, packet.network)
         ip6.hops = u8(ip6.hops - 1)
 
 
 @step
+def decrement_ipv4_ttl(start, network):
+    ip = word_at(start, network + TTL_AT)
+    word = ip.value
+    if unlikely(word >= u32(0xFFFE0000)):
+        word += u32(0x10000)
+    ip.value = u32(word + u32(0xFFFF))
+
+
+@step
+def ipv4_fields(start, network):
+    ip = ipv4(start, network)
+    return Inner(
+        int64(swap16(ip.length)), u32(ip.tos), ip.identification, u16(ip.fragment & DONT_FRAGMENT), u32(0),
+        u8(IPIP_PROTOCOL), u16(TYPE_IPV4),
+    )  # fmt: skip
+
+
+@step
 def inner_fields(start, packet):
     if packet.family == 4:
-        ip = ipv4(start, packet.network)
-        return Inner(
-            int64(swap16(ip.length)), u32(ip.tos), ip.identification, u16(ip.fragment & DONT_FRAGMENT), u32(0),
-            u8(IPIP_PROTOCOL), u16(TYPE_IPV4),
-        )  # fmt: skip
+        return ipv4_fields(start, packet.network)
     ip6 = ipv6(start, packet.network)
     first = swap32(ip6.version_class_label)
     return Inner(
@@ -157,8 +170,9 @@ def write_ipv4(start, at, backend, inner, kind, tunnel, length, entropy):
         u32(unmapped(backend.local_low) | u32(u32(spread) << u32(16))),
         unmapped(backend.remote_low),
     )
-    variable = u32(length) + inner.tos + u32(swap16(inner.identification)) + u32(swap16(inner.fragment))
-    outer.checksum = swap16(u16(~fold(u32(backend.checksum + variable + u32(protocol) + u32(swap16(spread))))))
+    variable = u32(IPV4_WITHOUT_OPTIONS) + u32(inner.tos << u32(8)) + u32(outer.length)
+    variable += u32(inner.identification) + u32(inner.fragment) + u32(u32(protocol) << u32(8)) + u32(spread)
+    outer.checksum = u16(~fold(u32(backend.checksum + variable)))
 
 
 @step
@@ -228,9 +242,9 @@ def encapsulate_with(  # noqa: C901 -- compiled: one check of bounds for each wa
 
 
 def constant_sum(source: int, destination: int) -> int:
-    """Return the sum of the outer IPv4 header's constant words, for a backend's row. Addresses are 32-bit values."""
-    words = (source >> 16) + (source & 0xFFFF) + (destination >> 16) + (destination & 0xFFFF)
-    return words + (IPV4_WITHOUT_OPTIONS << 8) + (TTL << 8)
+    """Return the sum of an outer IPv4 header's TTL and addresses (values), as loaded, for a backend's row."""
+    words = (source >> 16, source & 0xFFFF, destination >> 16, destination & 0xFFFF, TTL << 8)
+    return sum(map(as_loaded, words))
 
 
 def overhead_bytes_of(kind: int, is_ipv6: bool) -> int:

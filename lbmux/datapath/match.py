@@ -6,10 +6,10 @@ It is an open-addressed hash table in two copies. lbmux.tables.address_map fills
 more than PROBES places from its home position, then switches.
 """
 
-from lbmux.datapath.context import address_limit, addresses
+from lbmux.datapath.context import address_limit, addresses, settings
 from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import barrier_var, int64, step, u8, u16, u32, u64
-from lbmux.datapath.tables import address_entry_row
+from lbmux.datapath.memory import advance, int64, step, u8, u16, u32, u64
+from lbmux.datapath.tables import SALTS_AT, address_label_row, salt_row
 
 PROBES = 8
 
@@ -23,19 +23,18 @@ def address_hash(keys, salt, kind, high, low, port, protocol):
 def match(context, setting, kind, high, low, port, protocol):
     """Return the index that (kind, address, port, protocol) maps to, or -1. ``port`` is as loaded."""
     active = int64(setting.active & u32(1))
-    in_second = u64(0) - barrier_var(u64(active))
-    salt = u64(setting.salt0) ^ (u64(setting.salt0 ^ setting.salt1) & in_second)
+    salt = salt_row(advance(settings(context), int64(SALTS_AT)), active).value
     mask = address_limit(context) - 1
     table, first = addresses(context), active * address_limit(context)
     place = int64(address_hash(setting, salt, kind, high, low, port, protocol))
+    label = u32(u16(port)) | u32(u32(u8(protocol)) << u32(16)) | u32(u32(u8(kind)) << u32(24))
     for probe in range(PROBES):
-        entry = address_entry_row(table, first + ((place + probe) & mask))
-        if entry.kind == 0:
-            return int64(-1)
-        different = (entry.low ^ low) | (entry.high ^ high) | u64(entry.port ^ u16(port))
-        different |= u64(entry.protocol ^ u8(protocol)) | u64(entry.kind ^ u8(kind))
-        if different == u64(0):  # one branch: the verifier would follow five of them, eight times
+        entry = address_label_row(table, first + ((place + probe) & mask))
+        different = (entry.low ^ low) | (entry.high ^ high) | u64(entry.label ^ label)
+        if different == u64(0):
             return int64(entry.index)
+        if entry.label == u32(0):
+            return int64(-1)
     return int64(-1)
 
 

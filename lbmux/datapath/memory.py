@@ -120,6 +120,17 @@ def barrier_var(typing: Any, value: Any) -> Any:
     return types.uint64(types.uint64), lower
 
 
+@intrinsic
+def reread(typing: Any, pointer: Any) -> Any:
+    """Return the pointer, but make the compiler read again what it points to, in place of keeping what it has read."""
+
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = i8.as_pointer()
+        return builder.asm(ir.FunctionType(kind, [kind]), "", "=r,0", [args[0]], side_effect=False)
+
+    return Pointer(Pointer), lower
+
+
 def _swap(kind: Any) -> Any:
     @intrinsic
     def swap(typing: Any, value: Any) -> Any:

@@ -32,8 +32,16 @@ from lbmux.datapath.context import (
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
-from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
+from lbmux.datapath.match import match, match_service
+from lbmux.datapath.memory import barrier_var, int64, reread, step, u16, u32, u64, unlikely
+from lbmux.datapath.ordinary import (
+    encapsulate_ordinary,
+    fits_ipip,
+    is_ordinary,
+    is_syn,
+    ordinary_packet,
+    outer_length,
+)
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse, unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
@@ -66,6 +74,7 @@ from lbmux.wire.numbers import ACK, SYN, TCP_PROTOCOL
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
+NO_HEADROOM = int(Verdict.NO_HEADROOM)
 UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
 PUNT = -2
 KERNEL_TABLES = 4
@@ -85,13 +94,16 @@ def active_service(context, setting, index):
 @step
 def slot_hash(service, packet):
     """Hash the fields that the service selects: all five, or fewer so that more flows of a client stay together."""
-    source_mask = u64(0) - u64((service.hashed & u32(HASH_SOURCE)) != 0)
-    destination_mask = u64(0) - u64((service.hashed & u32(HASH_DESTINATION)) != 0)
+    source_high, source_low = packet.source_high, packet.source_low
+    destination_high, destination_low = packet.destination_high, packet.destination_low
+    if unlikely(service.hashed != u32(HASH_SOURCE | HASH_DESTINATION)):
+        source_mask = u64(0) - u64((service.hashed & u32(HASH_SOURCE)) != 0)
+        destination_mask = u64(0) - u64((service.hashed & u32(HASH_DESTINATION)) != 0)
+        source_high, source_low = source_high & source_mask, source_low & source_mask
+        destination_high, destination_low = destination_high & destination_mask, destination_low & destination_mask
     ports, protocol = u32(packet.ports & service.port_mask), u32(packet.protocol)
-    source_low, destination_low = packet.source_low & source_mask, packet.destination_low & destination_mask
     if packet.family == 4:
         return murmur3(service.seed, unmapped(source_low), unmapped(destination_low), ports, protocol)
-    source_high, destination_high = packet.source_high & source_mask, packet.destination_high & destination_mask
     return murmur3_wide(service.seed, source_high, source_low, destination_high, destination_low, ports, protocol)
 
 
@@ -307,15 +319,58 @@ def merge_verifier_paths(context, setting, packet):
 
 
 @step
-def forward(context, worker, now):
-    """Process one frame. Return (verdict, backend or -1)."""
-    start, end = frame(context), frame_end(context)
-    packet = parse(context, start, end)
+def forward(context, worker, start, end, packet, found):
+    """Process one frame. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
+    now = clock(context)
     if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
-        return forward_parsed(context, worker, now, start, end, at_usual_offsets(packet))
-    return forward_parsed(context, worker, now, start, end, packet)
+        return forward_parsed(context, worker, now, start, end, at_usual_offsets(packet), found)
+    return forward_parsed(context, worker, now, start, end, packet, found)
+
+
+@step
+def steady_backend(context, start):
+    """Return the backend of an ordinary packet, if its slot is steady, its flow needs no entry and nothing else about
+    its service has to be considered. Else return -2 less the service's index, if that is known, or -1.
+
+    These are one number so that a single register has to be set before each jump away from the usual way.
+    """
+    setting, packet = settings_row(settings(context), 0), ordinary_packet(start)
+    port = destination_port(packet.ports)
+    index = match(context, setting, VIP, u64(0), packet.destination_low, port, packet.protocol)
+    if index < 0 or index >= service_limit(context):
+        return int64(-1)
+    service = active_service(context, setting, index)
+    if (service.rule_count | u32(service.quic_bytes) | u32(service.tracking & TRACK_ALL)) != u32(0):
+        return int64(-2) - index
+    target, base = slot_pair(context, service, ordinary_packet(reread(start)))
+    return target if target == base else int64(-1)
+
+
+@step
+def send_ordinary(context, worker, start, length, backend, target):
+    """Send an ordinary packet, in a frame of ``length`` bytes, to its backend by IP in IP.
+
+    Return the interface that it leaves by, or -1 if the frame could not grow. The packet is counted first, so that
+    fewer values have to outlast the call that grows the frame.
+    """
+    row, outer = traffic_row(traffic(context), worker * backend_limit(context) + target), outer_length(start)
+    verdict = count_row(verdicts(context), worker * VERDICTS + FORWARDED)
+    if is_syn(start):
+        row.flows += u64(1)
+    row.packets += u64(1)
+    row.bytes += u64(outer)
+    verdict.packets += u64(1)
+    verdict.bytes += u64(length)
+    leaves_by = encapsulate_ordinary(context, backend, outer)
+    if leaves_by < 0:
+        row.packets -= u64(1)
+        row.bytes -= u64(outer)
+        verdict.packets -= u64(1)
+        verdict.bytes -= u64(length)
+        count(context, worker, NO_HEADROOM, length)
+    return leaves_by
 
 
 @step
@@ -328,9 +383,32 @@ def at_usual_offsets(packet):
 
 
 @step
-def forward_parsed(context, worker, now, start, end, packet):
-    """Process a parsed packet, from the match on. Return (verdict, backend or -1)."""
-    return with_service(context, packet, allowed, to_backend, (worker, now, start, end))
+def forward_parsed(context, worker, now, start, end, packet, found):
+    """Process a parsed packet. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
+    packet = merge_verifier_paths(context, settings_row(settings(context), 0), packet)
+    target = untracked(context, worker, packet, found)
+    if target < 0:
+        index = int64(-2) - found if found < -1 else service_of(context, packet)
+        arguments = worker, now, start, end
+        verdict, target = at_service(context, packet, index, allowed, to_backend, arguments)
+        if target < 0:
+            return verdict, target
+    if unlikely((frame_flags(context) & UNFINISHED_CHECKSUM) != 0):
+        finish_checksum(start, packet)
+    setting = settings_row(settings(context), 0)
+    verdict, length = encapsulate(context, setting, start, packet, backend_row(backends(context), target))
+    if verdict == FORWARDED:
+        row = traffic_row(traffic(context), worker * backend_limit(context) + target)
+        row.packets += u64(1)
+        row.bytes += u64(length)
+    return verdict, target
+
+
+@step
+def service_of(context, packet):
+    """Return the index of the service that the packet's destination matches, or -1. It may be beyond the table."""
+    setting, port = settings_row(settings(context), 0), destination_port(packet.ports)
+    return match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
 
 
 @step
@@ -340,14 +418,18 @@ def with_service(context, packet, check, then, arguments):
     ``check`` is ``allowed`` or ``unchecked``. Return what ``then`` returns: (verdict, a number). Return (verdict, -1)
     of a packet that does not get there.
     """
+    return at_service(context, packet, service_of(context, packet), check, then, arguments)
+
+
+@step
+def at_service(context, packet, index, check, then, arguments):
+    """Do what ``with_service`` does after the match, which gave ``index``."""
     setting = settings_row(settings(context), 0)
-    port = destination_port(packet.ports)
-    index = match_service(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     if unlikely(index < 0):
         return NOT_VIP, int64(-1)
     if unlikely(index >= service_limit(context)):
         return OUT_OF_TABLE, int64(-1)
-    service = service_row(services(context), int64(setting.active & u32(1)) * service_limit(context) + index)
+    service = active_service(context, setting, index)
     if not check(context, service, packet.source_high, packet.source_low):
         return DENIED, int64(-1)
     return then(context, setting, packet, index, service, arguments)
@@ -355,22 +437,14 @@ def with_service(context, packet, check, then, arguments):
 
 @step
 def to_backend(context, setting, packet, index, service, arguments):
-    """Choose a backend for the packet and encapsulate it. Return (verdict, backend or -1)."""
+    """Choose the packet's backend. Return (any, backend), or (verdict, -1) of a packet without one."""
     worker, now, start, end = arguments
     if unlikely(remaining_ttl(start, packet) <= 1):
         return TTL, int64(-1)
-    packet = merge_verifier_paths(context, setting, packet)
     target = choose(context, setting, worker, start, end, packet, index, service, now)
-    if target < 0:
-        return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, packet, now), int64(-1)
-    if unlikely((frame_flags(context) & UNFINISHED_CHECKSUM) != 0):
-        finish_checksum(start, packet)
-    verdict, length = encapsulate(context, setting, start, packet, backend_row(backends(context), target))
-    if verdict == FORWARDED:
-        row = traffic_row(traffic(context), worker * backend_limit(context) + target)
-        row.packets += u64(1)
-        row.bytes += u64(length)
-    return verdict, target
+    if target >= 0:
+        return FORWARDED, target
+    return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, packet, now), int64(-1)
 
 
 @step
@@ -382,7 +456,7 @@ def count(context, worker, verdict, length):
 
 @step
 def run_counted(context, steps):
-    """Run ``steps`` (forward, or an agent's inbound or outbound) on one frame and count the verdict."""
+    """Run ``steps`` (an agent's inbound or outbound) on one frame and count the verdict."""
     worker, length = current_worker(context), frame_length(context)
     if worker >= worker_limit(context):
         return OUT_OF_TABLE, int64(-1)
@@ -393,5 +467,24 @@ def run_counted(context, steps):
 
 @step
 def run(context):
-    """Process and count one frame. Return (verdict, backend or -1)."""
-    return run_counted(context, forward)
+    """Process and count one frame. Return (verdict, backend or -1, the interface that a forwarded frame leaves by)."""
+    worker, start, end = current_worker(context), frame(context), frame_end(context)
+    length, target = frame_length(context), int64(-1)
+    if worker >= worker_limit(context):
+        return OUT_OF_TABLE, target, int64(0)
+    if is_plain(context) and is_ordinary(context, start, end, length):
+        target = steady_backend(context, start)
+        if target >= 0:
+            backend = backend_row(backends(context), target)
+            if fits_ipip(start, backend):
+                interface = send_ordinary(context, worker, start, length, backend, target)
+                return FORWARDED if interface >= 0 else NO_HEADROOM, target, interface
+            target = int64(barrier_var(u64(target)))  # else it would be set before each of the jumps that lead here
+        packet = ordinary_packet(reread(start))
+    else:
+        packet = parse(context, start, end)
+    verdict, target = forward(context, worker, start, end, packet, target)
+    count(context, worker, verdict, length)
+    if verdict != FORWARDED or target < 0 or target >= backend_limit(context):
+        return verdict, target, int64(0)
+    return verdict, target, int64(backend_row(backends(context), target).interface)

@@ -53,6 +53,9 @@ ADDRESS_ENTRY = layout(
 )
 """An entry of the address map: (kind, address, port, protocol) to an index. Two copies of ``addresses`` rows."""
 
+ADDRESS_LABEL = layout(("high", "u8"), ("low", "u8"), ("label", "u4"), ("index", "u4"), ("unused", "u8"))
+"""The same entry as it is compared: ``label`` is port, protocol and kind as one number."""
+
 SERVICE = layout(
     ("slots", "u4"),
     ("size", "u4"),
@@ -125,8 +128,8 @@ BACKEND = layout(
     ("overhead_bytes", "u1"),
 )
 """One cache line with everything that is needed to send to a backend. A MAC address is one 64-bit store, so it changes
-atomically; zero means unknown. ``checksum`` is the sum of the outer IPv4 header's constant words, ``tunnel`` the kind
-of encapsulation with its flags, ``overhead_bytes`` the bytes that it adds."""
+atomically; zero means unknown. ``checksum`` is the sum of the outer IPv4 header's TTL and addresses, as loaded,
+``tunnel`` the kind of encapsulation with its flags, ``overhead_bytes`` the bytes that it adds."""
 
 IPIP, GUE1, GUE0, GRE, GENEVE, DIRECT = range(6)
 KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
@@ -218,8 +221,8 @@ PADDING = 64
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
 LAYOUTS = (SETTINGS, ADDRESS_ENTRY, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
-HASHES = 3
-"""Increase this number whenever a hash or the placement of rows changes."""
+HASHES = 4
+"""Increase this number whenever a hash, the placement of rows or the meaning of a field changes."""
 VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encode())
 """A digest of all layouts and hashes. A daemon does not adopt tables of another version."""
 
@@ -262,7 +265,9 @@ class Sizes:
 
 settings_row, address_entry_row, service_row, slot_row = rows(SETTINGS), rows(ADDRESS_ENTRY), rows(SERVICE), rows(SLOT)
 backend_row, flow_row, endpoint_row = rows(BACKEND), rows(FLOW), rows(ENDPOINT)
-rule_row, rate_row = rows(RULE), rows(RATE)
+salt_row, SALTS_AT = rows(layout(("value", "u4"))), SETTINGS.fields["salt0"][1]  # type: ignore[index]
+"""The salts of both copies of the address map, at this offset of the settings."""
+rule_row, rate_row, address_label_row = rows(RULE), rows(RATE), rows(ADDRESS_LABEL)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
 
 ROWS: dict[str, np.dtype[Any]] = {

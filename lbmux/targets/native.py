@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
-from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, backends, context_at
+from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, context_at
 from lbmux.datapath.flows import anticipate
 from lbmux.datapath.headers import TYPE_IPV6, ethernet, ipv4, ipv6, udp
 from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
-from lbmux.datapath.tables import backend_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.regions import Tables
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, UDP_BYTES
@@ -105,9 +104,9 @@ def _forward(context_address, address, length, verdict, flags, interface, target
         if index + AHEAD < count:
             _anticipate(context, address[index + AHEAD], length[index + AHEAD])
         enter(record, address[index], length[index], flags[index], interface[index])
-        verdict[index], target[index] = mux.run(context)
+        verdict[index], target[index], leaves_by = mux.run(context)
         if verdict[index] == FORWARDED:
-            interface[index] = backend_row(backends(context), target[index]).interface
+            interface[index] = leaves_by
         address[index], length[index] = record.frame, record.end - record.frame
 
 

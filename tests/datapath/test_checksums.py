@@ -22,6 +22,11 @@ def compiled_sum_of(address, length):
 
 
 @njit
+def compiled_fold_wide(total):
+    return checksums.fold_wide(total)
+
+
+@njit
 def compiled_replace(checksum, before, after):
     return checksums.replace(checksum, before, after)
 
@@ -50,6 +55,13 @@ def swapped(value: int) -> int:
 def test_sum_of(data: bytes) -> None:
     memory = np.frombuffer(data + b"\xa5", np.uint8)  # a byte behind the end that must not count
     assert swapped(int(compiled_sum_of(np.uint64(memory.ctypes.data), len(data)))) == sum16(data)
+
+
+@given(st.integers(0, 2**47 - 1) | st.integers(0, 2**18) | st.integers(1, 2**15).map(lambda n: n * 0xFFFF))
+@settings(deadline=None)
+def test_fold_wide(total: int) -> None:
+    """The sum modulo 65,535, where only a sum of nothing is zero."""
+    assert int(compiled_fold_wide(np.uint64(total))) == ((total - 1) % 0xFFFF + 1 if total else 0)
 
 
 @given(st.binary(min_size=40, max_size=40), st.integers(0, 9), st.binary(min_size=4, max_size=4))

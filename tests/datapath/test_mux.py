@@ -85,12 +85,19 @@ def backends() -> list[Backend]:
 class Pair:
     """The compiled mux and its twin, with the same set-up."""
 
-    def __init__(self, buckets: int, trusted_ways: int = 3, untrusted_ways: int = 4, plain: bool = False) -> None:
+    def __init__(
+        self,
+        buckets: int,
+        trusted_ways: int = 3,
+        untrusted_ways: int = 4,
+        plain: bool = False,
+        rows: tuple[list[Service], list[Backend]] | None = None,
+    ) -> None:
+        given, self.backends = rows or (services(), backends())
         self.machine = Machine.make(buckets, trusted_ways, untrusted_ways, plain=plain)
-        self.backends = backends()
-        self.machine.install_mux(services(), self.backends)
+        self.machine.install_mux(given, self.backends)
         flows = PlainFlows(self.machine.keys, buckets, trusted_ways, untrusted_ways)
-        self.plain = PlainMux(services(), self.backends, flows, plain)
+        self.plain = PlainMux(given, self.backends, flows, plain)
 
     def run(self, frames: list[bytes], now: int, flags: list[int]) -> None:
         batch = Frames(frames, flags)

@@ -14,8 +14,6 @@ from numba.extending import intrinsic
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import (
     arrived,
-    backend_limit,
-    backends,
     barrier,
     current_worker,
     frame_length,
@@ -29,7 +27,7 @@ from lbmux.datapath.context import (
 )
 from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
 from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
-from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
+from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES
 from lbmux.targets.bpf.xdp_programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
 
@@ -145,12 +143,9 @@ def record_result(context, sequence, verdict, target, leaves_by):
 def mux_xdp(ctx):
     context = xdp_context(ctx)
     sequence = record_arrival_merged(context, True)
-    verdict, target = mux.run(context)
-    leaves_by = int64(0)
-    if verdict < PASSES and target >= 0 and target < backend_limit(context):
-        leaves_by = int64(backend_row(backends(context), target).interface)
-    record_result(context, sequence, verdict, target, leaves_by)
-    return mux_action(context, verdict, target)
+    verdict, target, interface = mux.run(context)
+    record_result(context, sequence, verdict, target, interface)
+    return mux_action(context, verdict, interface)
 
 
 def agent_xdp(ctx):

@@ -5,8 +5,6 @@ from lbmux.datapath.context import (
     RECEIVED,
     SENT,
     arrived,
-    backend_limit,
-    backends,
     coarse_time,
     frame,
     frame_end,
@@ -18,7 +16,7 @@ from lbmux.datapath.context import (
     xdp_context,
 )
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
-from lbmux.datapath.tables import AGENT_MARK, backend_row, settings_row
+from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
@@ -33,16 +31,13 @@ def unsent_action(verdict):
 
 
 @step
-def mux_action(context, verdict, target):
-    """Return the mux's action. A forwarded frame leaves by its backend's interface; others are passed or dropped."""
+def mux_action(context, verdict, interface):
+    """Return the mux's action. A forwarded frame leaves by ``interface``; others are passed or dropped."""
     if verdict >= PASSES:
         return unsent_action(verdict)
-    if target < 0 or target >= backend_limit(context):
-        return XDP_DROP
-    interface = int64(backend_row(backends(context), target).interface)
     if interface == 0 or interface == arrived(context):
         return XDP_TX
-    return redirect(context, interface, int64(SENT))
+    return redirect(context, int64(interface), int64(SENT))
 
 
 @step
@@ -68,8 +63,8 @@ def agent_tc_action(context, verdict):
 
 def mux_xdp(ctx):
     context = xdp_context(ctx)
-    verdict, target = mux.run(context)
-    return mux_action(context, verdict, target)
+    verdict, _, interface = mux.run(context)
+    return mux_action(context, verdict, interface)
 
 
 def agent_xdp(ctx):

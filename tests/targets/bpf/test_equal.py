@@ -10,6 +10,7 @@ import pytest
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
+from tests.datapath import test_ordinary
 from tests.datapath.craft import Craft, Stream, tunnelled
 from tests.datapath.harness import Machine
 from tests.datapath.plain_packet import UDP
@@ -75,6 +76,17 @@ def test_a_stream_through_the_mux(buckets: int, trusted_ways: int, untrusted_way
             for tables in twins.both():
                 tables.backends[at]["generation"], tables.backends[at]["state"] = generation, state
             twins.assert_same_tables()
+
+
+def test_ordinary_packets_through_the_mux() -> None:
+    machine = Machine.make(64, plain=True)
+    machine.install_mux(test_ordinary.services(), test_ordinary.backends())
+    machine.tables.backends["interface"][:2] = LOOPBACK, ELSEWHERE
+    with Twins(machine, {"mux_xdp": Attach.XDP}) as twins:
+        stream = Stream(8, test_ordinary.destinations())
+        met = assert_mux_agrees(twins, list(islice(stream.frames(), 2000)))
+        assert Verdict.FORWARDED in met
+        twins.assert_same_tables()
 
 
 def test_the_stream_meets_every_case() -> None:

@@ -1,0 +1,91 @@
+"""The ordinary packet: plain IPv4 without options, whole, TCP or UDP, untagged, sent on by IP in IP.
+
+Nearly all packets are ordinary, so the kernel program has a path of its own for them: mux.forward_ordinary. Offsets are
+constants there, and fields are read from the frame when they are needed: registers are few, and what does not fit into
+them is written to the stack and read again. Nothing is changed before it is certain that the packet is forwarded. All
+other packets take the general path from its beginning.
+"""
+
+from lbmux.datapath.checksums import fold_wide
+from lbmux.datapath.context import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, grow
+from lbmux.datapath.encapsulate import TTL, decrement_ipv4_ttl, type_at, write_ethernet
+from lbmux.datapath.headers import DONT_FRAGMENT, FRAGMENTED, TYPE_IPV4, ethernet, ipv4, tcp
+from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, swap16, u16, u32, u64, unlikely
+from lbmux.datapath.parse import PARSED, Packet, mapped, unmapped
+from lbmux.datapath.tables import IPIP
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES
+from lbmux.wire.numbers import IPIP_PROTOCOL, IPV4_WITHOUT_OPTIONS, SYN, TCP_PROTOCOL, UDP_PROTOCOL
+
+TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
+ipv4_words = header(layout(("first", "u4"), ("second", "u4"), ("third", "u4"), ("source", "u4"), ("destination", "u4")))
+"""An IPv4 header in words as loaded: version, TOS and length; identification and fragment; TTL, protocol, checksum."""
+HEADERS_BYTES = TRANSPORT + TCP_BYTES
+"""Shorter frames are not ordinary, even if they have all of a UDP packet."""
+
+
+@step
+def is_ordinary(context, start, end, length):
+    """Return whether a frame of ``length`` bytes has an ordinary packet that may travel on."""
+    if beyond(advance(start, int64(HEADERS_BYTES)), end) or (frame_flags(context) & UNFINISHED_CHECKSUM) != 0:
+        return False
+    ip = ipv4(start, ETHERNET_BYTES)
+    if ethernet(start, 0).type != TYPE_IPV4 or ip.version_ihl != IPV4_WITHOUT_OPTIONS:
+        return False
+    if (ip.fragment & FRAGMENTED) != 0 or ip.ttl <= 1:
+        return False
+    claimed = int64(swap16(ip.length))
+    if claimed < IPV4_BYTES + TCP_BYTES or claimed > length - ETHERNET_BYTES:
+        return False
+    return ip.protocol == TCP_PROTOCOL or unlikely(ip.protocol == UDP_PROTOCOL)
+
+
+@step
+def ordinary_packet(start):
+    """Return the fields of an ordinary packet. A datagram has no flags."""
+    ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, TRANSPORT)
+    flags = int64(segment.flags) if ip.protocol == TCP_PROTOCOL else int64(0)
+    return Packet(
+        int64(PARSED), int64(4), u64(0), mapped(ip.source), u64(0), mapped(ip.destination), segment.ports,
+        int64(ip.protocol), flags, int64(ETHERNET_BYTES), int64(TRANSPORT),
+    )  # fmt: skip
+
+
+@step
+def is_syn(start):
+    return (tcp(start, TRANSPORT).flags & SYN) != 0 and ipv4(start, ETHERNET_BYTES).protocol == TCP_PROTOCOL
+
+
+@step
+def outer_length(start):
+    return int64(swap16(ipv4(start, ETHERNET_BYTES).length)) + IPV4_BYTES
+
+
+@step
+def fits_ipip(start, backend):
+    """Return whether a backend gets packets by IP in IP, and this one fits."""
+    return backend.tunnel == IPIP and outer_length(start) <= int64(backend.mtu) and backend.destination_mac != u64(0)
+
+
+@step
+def encapsulate_ordinary(context, backend, length):
+    """Do for an ordinary packet what ``encapsulate`` does: ``length`` is then the outer packet's.
+
+    Return the interface that it leaves by, or -1, having changed nothing, without headroom.
+    """
+    if not grow(context, int64(IPV4_BYTES)):
+        return int64(-1)
+    start = frame(context)
+    if beyond(advance(start, int64(TRANSPORT + IPV4_BYTES)), frame_end(context)):
+        return int64(-1)
+    interface = int64(backend.interface)
+    decrement_ipv4_ttl(start, int64(TRANSPORT))
+    write_ethernet(start, backend.source_mac, backend.destination_mac)
+    type_at(start, int64(ETHERNET_BYTES - 2)).value = TYPE_IPV4
+    outer, inner = ipv4_words(start, int64(ETHERNET_BYTES)), ipv4_words(start, int64(TRANSPORT))
+    first = (inner.first & u32(0xFFFF)) | u32(u32(swap16(u16(length))) << u32(16))
+    second = inner.second & u32(0xFFFF | DONT_FRAGMENT << 16)
+    outer.first, outer.second = first, second
+    outer.source, outer.destination = unmapped(backend.local_low), unmapped(backend.remote_low)
+    total = u64(first) + u64(second) + u64(IPIP_PROTOCOL << 8) + u64(backend.checksum)
+    outer.third = u32(TTL | IPIP_PROTOCOL << 8) | u32(u32(u16(~fold_wide(total))) << u32(16))
+    return interface

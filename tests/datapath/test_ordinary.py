@@ -1,0 +1,111 @@
+"""The mux on ordinary packets against its plain twin: their own path does what the general one would, or leaves it."""
+
+import random
+from dataclasses import replace
+from ipaddress import IPv4Network
+from itertools import islice
+
+import pytest
+
+from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.tables import NO_BASE
+from lbmux.datapath.verdicts import Verdict
+from tests.datapath.craft import SYN, Craft, Stream
+from tests.datapath.plain_mux import Backend, Service
+from tests.datapath.plain_packet import TCP, UDP
+from tests.datapath.test_mux import DNS, EMPTY, IDLE, OTHER, WEB, Pair
+
+BACKENDS, SLOTS = 8, 65
+FEW = frozenset({"source"})
+
+
+def services() -> list[Service]:
+    """Two ports of one VIP and one of UDP, hashing all fields or few; then one for each reason to leave this path: no
+    backend, all flows tracked, an access list, a connection id, slots that have changed."""
+    pick = random.Random(6)
+
+    def slots() -> tuple[int, ...]:
+        return tuple(pick.choices(range(BACKENDS), k=SLOTS))
+
+    changed = slots()
+    return [
+        Service(WEB, TCP, 80, slots(), IDLE, tracking="changed"),
+        Service(WEB, TCP, 443, slots(), IDLE, seed=0xFFFFFFFF, hashed=FEW, tracking="none"),
+        Service(DNS, UDP, 53, slots(), IDLE, tracking="changed", rejects=True),
+        Service(EMPTY, TCP, 80, (), IDLE, tracking="changed", rejects=True),
+        Service(EMPTY, TCP, 443, slots(), IDLE, tracking="all"),
+        Service(WEB, UDP, 0, slots(), IDLE, tracking="none", rules=((IPv4Network("198.18.0.0/17"), False),)),
+        Service(DNS, UDP, 443, slots(), IDLE, tracking="changed", quic=(2, 1, {b"\0": 7, b"\x01": 1})),
+        Service(DNS, TCP, 0, changed, IDLE, tracking="changed", changed=200,
+                bases=tuple(pick.choice((at, 3, NO_BASE)) for at in changed)),
+    ]  # fmt: skip
+
+
+def backends() -> list[Backend]:
+    """By IP in IP, but for two of them; with one whose MAC address is unknown, and one behind a small MTU."""
+    rows = [Backend(bytes([10, 1, at, 255 - at]), bytes([2, 0, 0, 7, 0, at])) for at in range(BACKENDS)]
+    rows[1].local = bytes([255, 255, 255, 254])
+    rows[2].destination_mac = bytes(6)
+    rows[3].mtu, rows[4].mtu = 576, 9000
+    rows[5].kind, rows[6].spread, rows[6].local = "gre", True, bytes([10, 0, 0, 0])
+    return rows
+
+
+def ordinary() -> Pair:
+    return Pair(64, plain=True, rows=(services(), backends()))
+
+
+def destinations() -> list[tuple[bytes, int, int]]:
+    known = [(service.vip, service.protocol, service.port) for service in services()]
+    return [*known, *known[:3] * 4, (OTHER, TCP, 80), (WEB, TCP, 81)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_plain_mux(seed: int) -> None:
+    pair, pick = ordinary(), random.Random(seed)
+    frames, now = Stream(seed, destinations()).frames(), 0xFFFFFF00
+    for _ in range(60):
+        some = list(islice(frames, 40))
+        pair.run(some, now, pick.choices([0, UNFINISHED_CHECKSUM], [9, 1], k=len(some)))
+        now = (now + pick.choice([0, 1, 10, 60, 450])) & 0xFFFFFFFF
+    pair.check_tables()
+    assert {Verdict.FORWARDED, Verdict.NO_NEIGHBOUR, Verdict.TOO_BIG, Verdict.DENIED} <= set(
+        pair.plain.counters.verdicts
+    )
+
+
+def test_every_length_and_every_checksum() -> None:
+    """Sums of all sizes, with carries and without: the outer header's checksum is a matter of a few additions."""
+    pair = ordinary()
+    pick = random.Random(7)
+    crafts = [
+        Craft(source_port=pick.getrandbits(16), tos=pick.choice([0, 3, 0xFF]), payload=bytes(length),
+              identification=pick.choice([0, 0xFF, 0xFFFE, 0xFFFF]), fragment=pick.choice([0, 0x4000, 0xC000]))
+        for length in range(1450)
+    ]  # fmt: skip
+    pair.run([craft.frame() for craft in crafts], 1, [0] * len(crafts))
+    pair.check_tables()
+
+
+@pytest.mark.parametrize("checksum", [0, 1, 0xFEFF, 0xFFFE, 0xFFFF])
+def test_the_inner_checksum_is_adjusted_not_made(checksum: int) -> None:
+    frame = bytearray(Craft().frame())
+    frame[24:26] = checksum.to_bytes(2, "big")
+    pair = ordinary()
+    pair.run([bytes(frame)], 1, [0])
+
+
+def test_a_syn_is_counted_once_wherever_it_ends() -> None:
+    pair = ordinary()
+    for length in (0, 560, 1460):
+        syns = [Craft(source_port=port, flags=SYN, payload=bytes(length)).frame() for port in range(1024, 1224)]
+        pair.run(syns, 1, [0] * len(syns))
+    pair.check_tables()
+
+
+def test_flags_of_a_datagram_are_payload() -> None:
+    pair = ordinary()
+    datagram = replace(Craft(), destination=DNS, protocol=UDP, destination_port=53, payload=b"\xff" * 20)
+    pair.run([datagram.frame()], 1, [0])
+    pair.check_tables()
+    assert pair.machine.tables.traffic["flows"].sum() == 0
