@@ -38,8 +38,8 @@ class ApiError(LbmuxError):
 class ApiClient:
     """``urls``: managers, tried in order until one answers; ``token`` may be empty for public requests."""
 
-    def __init__(self, urls: Sequence[str], token: str, context: ssl.SSLContext) -> None:
-        self._urls, self._token, self._context = urls, token, context
+    def __init__(self, urls: Sequence[str], token: str, context: ssl.SSLContext, timeout_s: float = TIMEOUT_S) -> None:
+        self._urls, self._token, self._context, self._timeout_s = urls, token, context, timeout_s
 
     def get(self, path: str, answer: type[Answer], **query: object) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}
@@ -74,7 +74,7 @@ class ApiClient:
 
     def _request(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
         """Ask the first manager that can be reached, and return its URL and answer."""
-        url, connection, response = self._open((method, path, body))
+        url, connection, response = self._open((method, path, body), self._timeout_s)
         try:
             return url, response.read()
         except (OSError, HTTPException) as error:
@@ -82,7 +82,7 @@ class ApiClient:
         finally:
             connection.close()
 
-    def _open(self, what: Request, timeout_s: float | None = TIMEOUT_S) -> Opened:
+    def _open(self, what: Request, timeout_s: float | None) -> Opened:
         """Ask the first manager that can be reached; the answer is not read yet."""
         unreachable = []
         for url in self._urls:
@@ -104,7 +104,7 @@ class ApiClient:
         parts = urlsplit(url if "://" in url else f"https://{url}")
         if parts.scheme != "https" or not parts.hostname:
             raise ApiError(url, "is not https://HOST:PORT")
-        connection = HTTPSConnection(parts.hostname, parts.port or PORT, timeout=TIMEOUT_S, context=self._context)
+        connection = HTTPSConnection(parts.hostname, parts.port or PORT, timeout=self._timeout_s, context=self._context)
         connection.connect()
         return connection
 

@@ -37,6 +37,7 @@ from lbmux.manager.node_messages import (
     State,
     View,
     parse_message,
+    reason_of,
 )
 from lbmux.manager.relay import Answering, RelayedAnswers
 from lbmux.manager.renewal import keep_valid
@@ -142,7 +143,7 @@ class NodeClient:
             except TimeoutError:
                 reason = "it is silent"
             except (aiohttp.ClientError, OSError, LbmuxError) as error:
-                reason = str(error) or type(error).__name__
+                reason = reason_of(error)
             self.manager, self._socket = "", None
             if reason != self._last_error:
                 log.warning("manager %s: %s", url, reason)
@@ -237,7 +238,9 @@ class NodeClient:
             self._arrived.set()
 
     async def _accept(self, accept: Accept) -> None:
-        """Put the latest state in force, and report."""
+        """Put the latest state in force, and report; at first that of the start."""
+        if self.held is not None:
+            await self._report(self.held.revision, self.held.stored.version)
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -254,12 +257,12 @@ class NodeClient:
                 refused = str(error)
                 if self.held is not None:
                     self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
-            report = Report(
-                revision=message.revision, overrides=message.overrides.version, refused=refused,
-                in_force=self.held.revision if self.held else 0,
-            )  # fmt: skip
-            with suppress(ConnectionError, aiohttp.ClientError):
-                await self._send(report)
+            await self._report(message.revision, message.overrides.version, refused)
+
+    async def _report(self, revision: int, overrides: int, refused: str = "") -> None:
+        in_force = self.held.revision if self.held else 0
+        with suppress(ConnectionError, aiohttp.ClientError):
+            await self._send(Report(revision=revision, overrides=overrides, refused=refused, in_force=in_force))
 
     def _keep(self, state: NodeState) -> None:
         """Store what is in force, and the highest epoch."""

@@ -161,6 +161,11 @@ def parse_message(text: str | bytes) -> AnyMessage:
         raise ProtocolError(f"not a message: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
+def reason_of(error: Exception) -> str:
+    """Return why a connection failed, in the same words each time: aiohttp's texts name objects."""
+    return str(getattr(error, "os_error", error)) or type(error).__name__
+
+
 def pack_file(text: bytes) -> str:
     """Return a file as it is sent."""
     return b64encode(zlib.compress(text)).decode()

@@ -5,6 +5,7 @@ The primary therefore knows all nodes of the pool, and every manager can send it
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import Literal
 
@@ -26,11 +27,14 @@ from lbmux.manager.node_messages import (
     ProtocolError,
     View,
     parse_message,
+    reason_of,
 )
 from lbmux.manager.pool_health import BATCH_S
 
 log = logging.getLogger(__name__)
 RETRY_S = 0.2
+TIMES_S = 5.0
+"""How often the primary learns when a node was last seen, in seconds."""
 
 
 class Contribution(Message):
@@ -64,7 +68,7 @@ class PeerLink:
             except TimeoutError:
                 reason = "it is silent"
             except (aiohttp.ClientError, OSError, LbmuxError) as error:
-                reason = str(error) or type(error).__name__
+                reason = reason_of(error)
             if reason and reason != self._last_error:
                 log.warning("primary %s: %s", primary.url, reason)
             self._last_error = reason
@@ -94,17 +98,21 @@ class PeerLink:
     async def _contribute(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         manager, sent = self._manager, dict[str, Lines]()
         nodes: tuple[NodeReport, ...] = ()
+        due = 0.0
         while True:
             reported, health = manager.reported.next, manager.health.reported.next
             now = {agent: dict(lines) for agent, lines in manager.health.local.items()}
             known = tuple({**manager.gone, **manager.reports}.values())
+            is_due = time.monotonic() >= due or _without_times(known) != _without_times(nodes)
             message = Contribution(
-                nodes=known if _without_times(known) != _without_times(nodes) else None,
+                nodes=known if is_due else None,
                 health={agent: tuple(lines.values()) for agent, lines in now.items() if sent.get(agent) != lines},
                 ended=tuple(sent.keys() - now.keys()),
             )
             await socket.send_str(message.model_dump_json())
-            sent, nodes = now, known
+            sent = now
+            if is_due:
+                nodes, due = known, time.monotonic() + TIMES_S
             await _either(reported, health, ALIVE_S)
             await asyncio.sleep(BATCH_S)
 

@@ -53,15 +53,25 @@ def _existing(name: str) -> Any:
 @TOPOLOGY
 @NAME
 @DRIVER
+@click.option(
+    "--managers", type=int, metavar="N",
+    help="Add N managers, which muxes and agents follow: 1 with SQLite, or 3 to 9 with etcd.",
+)  # fmt: skip
 @JSON
-def up(topology: str, name: str, driver: str, as_json: bool) -> None:
-    """Bring the lab up, unless it is up.  TOPOLOGY is a built-in name or a file like `lbmux lab topology` prints."""
+def up(topology: str, name: str, driver: str, managers: int | None, as_json: bool) -> None:
+    """Bring the lab up, unless it is up.  TOPOLOGY is a built-in name or a file like `lbmux lab topology` prints.
+
+    With --managers, DIRECTORY/pool/env has the variables with which commands in a node reach the managers.
+    """
     import sys
     import time
 
     from lbmux.lab.lab import Lab
+    from lbmux.lab.managed import with_managers
 
-    lab, start = Lab(_topology(topology), name, driver), time.monotonic()
+    built_in = _topology(topology)
+    lab = Lab(built_in if managers is None else with_managers(built_in, managers), name, driver)
+    start = time.monotonic()
     if sys.stderr.isatty() and lab.compiles:
         click.echo("compiling (once)…", err=True)
     built = lab.up()
@@ -71,6 +81,8 @@ def up(topology: str, name: str, driver: str, as_json: bool) -> None:
     else:
         state = f"up in {seconds:.1f} s" if built else "was already up"
         click.echo(f"lab {name} ({topology}): {state}.  Services: {lab.config}")
+        if managers is not None:
+            click.echo(f"managers: in a node, . {lab.directory}/pool/env")
 
 
 @command.command()

@@ -83,7 +83,7 @@ def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]
     if system.forwarder_is_backend:
         is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(names)
         return {one["local_port"] for one in connections if is_hit and one["backend"] == system.backend}
-    return set() if {"kill-backend", "kill-host"}.isdisjoint(names) else system.ports_at_backend()
+    return set() if {"kill-backend", "kill-host", "lose-agent"}.isdisjoint(names) else system.ports_at_backend()
 
 
 def judge(

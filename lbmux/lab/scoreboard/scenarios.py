@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lbmux.lab.managed import with_managers
 from lbmux.lab.systems import common_nodes
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.systems.cloudflare import anycast, cloudflare
@@ -28,10 +29,15 @@ EDGES = (
     *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",
 )  # fmt: skip
+MANAGED = (
+    "nothing", "kill-manager", "freeze-manager", "lose-2-managers", "lose-3-managers", "partition-mux",
+    "restart-mux-without-managers", "lose-agent", "upgrade",
+)  # fmt: skip
 WIDE = (
     "nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "flood-ack", "reseed-table",
     "reseed-table+lose-mux",
 )  # fmt: skip
+MANAGERS = 5
 NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
 """The backend that event add-backend adds: the third host, whose server has the VIP."""
 
@@ -73,6 +79,10 @@ def _ananta() -> Topology:
     return only_echo(replace(plain, config=plain.config | {"services": [echo | {"backends": backends}]}), "h1", "h2")
 
 
+def _managed() -> Topology:
+    return replace(with_managers(_ananta(), MANAGERS), name="scoreboard-ananta-managed")
+
+
 def _wide() -> Topology:
     return replace(wide(), name="scoreboard-ananta-wide")
 
@@ -112,6 +122,7 @@ SCENARIOS = {
             },
             "edge", "host5", backends=_hosts(5),
         ),
+        Scenario("ananta-managed", _managed, MUXES, MANAGED, MUX_HOPS, spare="mux3"),
         Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_HOPS, backends=_hosts(HOSTS)),
     )
 }  # fmt: skip

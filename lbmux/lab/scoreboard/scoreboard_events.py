@@ -7,12 +7,12 @@ happen immediately one after the other.
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
+from lbmux.lab.scoreboard.event import Action, Event
+from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 from lbmux.tables.flow_sweep import SWEEP_S
@@ -26,22 +26,6 @@ SILENCE_S = 4.0
 """Several times longer than all idle times of muxes and agents."""
 KNOWN_S, SETTLED_S = 0.5, SWEEP_S + 2.5
 """Until every flow has an entry on the CPU, and until a sweep after the idle time has seen the drained slots."""
-Action = Callable[[SystemUnderTest], None]
-
-
-@dataclass(frozen=True)
-class Event:
-    """``planned``: an operator's action, which no connection should notice.
-
-    ``silence``: how the long connections fall silent after the event (lbmux.lab.connections.Silence), or None.
-    """
-
-    name: str
-    text: str
-    happen: Action
-    undo: Action
-    planned: bool = False
-    silence: Silence | None = None
 
 
 def _nothing(system: SystemUnderTest) -> None:
@@ -202,6 +186,7 @@ EVENTS = {
             "move-irq", "drain; after an idle time packets arrive on another CPU", _move_irq, _stay_irq, planned=True
         ),
         Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
+        *MANAGED_EVENTS,
         Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),
     )
 }

@@ -13,6 +13,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard.deadline import deadline
 from lbmux.lab.scoreboard.experiment import Load, Outcome, experiment
 from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
+from lbmux.lab.scoreboard.scoreboard_events import events_of
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
 BUILD_S, RECOVER_S = 300.0, 60.0
@@ -63,7 +64,7 @@ def _of_scenario(
                     raise LabError("", "not started: the time limit for all experiments has passed")
                 with deadline(BUILD_S):
                     system = system or _built(scenario, lab)
-                with deadline(RECOVER_S + load.seconds):
+                with deadline(RECOVER_S + load.seconds + sum(one.takes_s for one in events_of(event))):
                     found: Outcome | Failure = experiment(system, event, load)
             except Exception as error:
                 found, system = (scenario.name, event, str(error) or repr(error)), None
