@@ -74,6 +74,8 @@ def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: 
         ("net 192.0.2.1/8", "host bits"),
         ("tcp and", "ends too early"),
         ("service nothing", "unknown service 'nothing'"),
+        ("(" * 100_000, "more than 256 words"),
+        ("not " * 100_000, "more than 256 words"),
     ],
 )
 def test_refuses(inside: Inside, text: str, reason: str) -> None:
