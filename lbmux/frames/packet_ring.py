@@ -146,6 +146,11 @@ class PacketRing:
         return list(zip(self._arrived[:count].tolist(), self._wire[:count].tolist(), strict=True))
 
     @property
+    def arrival_ns(self) -> NDArray[np.int64]:
+        """When the frames of the last ``receive`` arrived, in ns since 1970; valid until the next one."""
+        return self._arrived
+
+    @property
     def super_frames(self) -> int:
         """How many super-frames have been segmented since the start."""
         return int(self._super["split"][0])

@@ -7,12 +7,14 @@ from lbmux.lab.systems.cloudflare import anycast, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import seesaw
+from lbmux.lab.systems.wan import ananta_wan
 from lbmux.lab.topology import Topology, ananta, ananta_bgp, ananta_frr
 
 TOPOLOGIES: dict[str, Callable[[], Topology]] = {
     "ananta": ananta,
     "ananta-bgp": ananta_bgp,
     "ananta-frr": ananta_frr,
+    "ananta-wan": ananta_wan,
     "ananta-wide": wide,
     "cloudflare": cloudflare,
     "cloudflare-anycast": anycast,
