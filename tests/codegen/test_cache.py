@@ -235,6 +235,7 @@ print(time.perf_counter() - start, "numba.np.linalg" in sys.modules)
 """The last of what it says: whether Numba has loaded what it needs to compile."""
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
     """So a mux forwards soon after its start; how soon the bench says (startup).  What compiles is not loaded then."""
     environment = os.environ | {"LBMUX_CACHE": str(tmp_path)}

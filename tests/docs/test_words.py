@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ NEVER = re.compile(r"\b(anew|nobody|somebody|whom)\b", re.IGNORECASE)
 NOT_IN_TEST_NAMES = re.compile(
     r"(^|_)(told|heard|hears|gets_on|goes_on|mended|is_said|are_said)(_|$)|(?<!there)_(is|are)_(no|none)(?!_longer)(_|$)"
 )
+DEFINITION = re.compile(r"^\s*(?:class|(?:async )?def) (\w+)", re.MULTILINE)
 FRAGMENT = re.compile(r"(Of|By|As|To|In|Less|Likewise)\b")
 """How a docstring does not begin."""
 STILTED = re.compile(r"\b(anew|nobody|somebody|gets on|hears of|so many|mend|at hand|stands in for)\b", re.IGNORECASE)
@@ -37,21 +38,15 @@ def texts() -> dict[Path, str]:
     return {path: path.read_text(errors="replace") for path in tracked() if path.is_file()}
 
 
-@cache
-def parsed(path: Path) -> list[ast.AST]:
-    """Return all nodes of a Python file."""
-    return list(ast.walk(ast.parse(path.read_text())))
+def defined(source: str) -> Iterator[str]:
+    """Yield the names of classes and functions, also of those in a string of source text."""
+    for name in DEFINITION.findall(source):
+        yield name.strip("_")
 
 
-def defined(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name.strip("_")
-
-
-def docstrings(nodes: Iterable[ast.AST]) -> Iterator[str]:
+def docstrings(source: str) -> Iterator[str]:
     """Yield the texts of all statements that are only a string: of modules, classes, functions and attributes."""
-    for node in nodes:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value.value.strip()
 
@@ -62,7 +57,7 @@ def plain(text: str) -> str:
 
 
 def test_names_are_found_in_source() -> None:
-    assert {*defined(ast.walk(ast.parse("class A:\n  def _b(self): pass\nasync def c(): pass\n")))} == {"A", "b", "c"}
+    assert {*defined("class A:\n  def _b(self): pass\nasync def c(): pass\n")} == {"A", "b", "c"}
     assert plain("# two\n  # Lines") == "two lines"
 
 
@@ -71,7 +66,7 @@ def test_no_name_is_an_old_one() -> None:
     sources = [path for path in tracked() if path.suffix == ".py" and path.exists()]
     found = [f"{path.relative_to(ROOT)}: module" for path in sources if path.stem in modules]
     found += [
-        f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(parsed(path)) if name in names
+        f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(texts()[path]) if name in names
     ]
     assert not found, "\n".join(found)
 
@@ -101,7 +96,7 @@ def test_no_text_has_a_word_that_an_engineer_would_not_say() -> None:
 
 def test_no_test_has_a_riddle_for_a_name() -> None:
     sources = [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
-    names = [(path, name) for path in sources for name in defined(parsed(path)) if name.startswith("test_")]
+    names = [(path, name) for path in sources for name in defined(texts()[path]) if name.startswith("test_")]
     found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, name in names
@@ -115,7 +110,7 @@ def test_no_docstring_begins_as_a_fragment() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
         for path in sources
-        for text in docstrings(parsed(path))
+        for text in docstrings(texts()[path])
         if FRAGMENT.match(text)
     ]
     assert not found, "\n".join(found)

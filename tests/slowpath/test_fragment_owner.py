@@ -1,6 +1,7 @@
 """Which mux has a datagram's fragments."""
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -22,7 +23,8 @@ def test_all_muxes_name_the_same_one_for_all_fragments_of_a_datagram() -> None:
 
 
 def test_datagrams_spread_over_the_muxes() -> None:
-    parts = [read(ip(4, id=number, flags="MF") / datagram(64)) for number in range(3000)]
+    first = read(ip(4, flags="MF") / datagram(64))
+    parts = [replace(first, identification=number) for number in range(3000)]
     shares = Counter(owner_of(part, sharing(MUXES, MUXES[:1])) for part in parts)
     assert all(900 < share < 1100 for share in shares.values())
 

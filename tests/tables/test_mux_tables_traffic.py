@@ -90,6 +90,7 @@ def test_lists_of_several_services_are_their_own_and_survive_a_reload() -> None:
                 assert batch.results()[0][0] == verdict
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_prefixes() -> None:
     pick = random.Random(7)
     nets = {IPv4Network((pick.getrandbits(22) << 10, 22)) for _ in range(100_000)}

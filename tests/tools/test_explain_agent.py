@@ -205,7 +205,7 @@ def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdic
 def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
     met = set[Verdict]()
     destinations = [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53), (IPv6Address(VIP6).packed, 6, 80)]
-    inner = (craft for craft in islice(Stream(3, destinations).frames(), 70) if len(craft) > 14)
+    inner = (craft for craft in islice(Stream(3, destinations).frames(), 40) if len(craft) > 14)
     for frame in (tunnelled(one[14:], LOCAL.packed, OWN) for one in inner):
         passage, target = host.pass_(frame)
         found = host.explain(passage)
