@@ -12,7 +12,7 @@ READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --versio
 demo: setup
 	@$(VENV)/lbmux lab demo
 
-# Two at a time, but for those that measure how soon something is noticed, or that load the whole machine.
+# Two at a time, except tests that measure times or load the whole machine.
 ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py
 
 test: check

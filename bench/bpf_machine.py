@@ -38,7 +38,7 @@ ARITHMETIC: dict[int, Callable[[int, int], int]] = {
     0x40: operator.or_, 0x50: operator.and_, 0x90: lambda a, b: a % b if b else a, 0xA0: operator.xor,
     0xB0: lambda a, b: b,
 }  # fmt: skip
-"""By operation: functions of two unsigned numbers. Shifts depend on the width."""
+"""Functions of two unsigned numbers, by operation. Shifts depend on the width."""
 UNSIGNED: dict[int, Callable[[int, int], bool]] = {
     0x10: operator.eq, 0x20: operator.gt, 0x30: operator.ge, 0x40: lambda a, b: bool(a & b), 0x50: operator.ne,
     0xA0: operator.lt, 0xB0: operator.le,

@@ -30,7 +30,7 @@ FLOWS = {
     "new flows": NEW,
 }
 CASES = {"all": ("all", 0), "changed, steady": ("changed", 0), "changed, 1 slot in 8": ("changed", 8)}
-"""By name: which flows the service tracks, and one slot in how many is changing; 0: none."""
+"""Cases by name: which flows the service tracks, and one slot in how many is changing; 0: none."""
 GOALS = {
     ("changed, steady", "1000 flows"): ">= 0.84",
     ("changed, steady", "100,000 flows"): ">= 0.76",

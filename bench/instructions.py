@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[int, tuple[str, ...], dict[str, object]]] = {
     "IPv6 TCP in IPv6, established, flows: changed": (6, ESTABLISHED, {"flows": "changed"}),
     "IPv6 TCP in IPv6, established, flows: all": (6, ESTABLISHED, {"flows": "all"}),
 }
-"""By name: the IP version, the TCP flags of the packets up to the one that counts, and the service's keys."""
+"""Cases by name: the IP version, the TCP flags of the packets up to the one that counts, and the service's keys."""
 
 
 class DisagreementError(AssertionError):
@@ -91,7 +91,7 @@ def _machine(kernel: KernelTables, memory: Mapping[str, NDArray[np.uint8]]) -> M
 
 @contextmanager
 def _on_first_cpu() -> Iterator[None]:
-    """In the kernel the worker is the CPU's number; the interpreter's is 0."""
+    """The worker in the kernel is the CPU's number; the interpreter's is 0."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})
     try:

@@ -9,7 +9,7 @@ from lbmux.lab.topology import Topology
 
 @contextlib.contextmanager
 def built(topology: Topology, name: str, driver: str = "auto", programs: bool = True) -> Iterator[Lab]:
-    """A lab for as long as it is needed; one of that name that a killed run left goes first."""
+    """Yield a lab, and take it down afterwards. A lab of that name that a killed run left is removed first."""
     lab = Lab(topology, name, driver)
     lab.down()
     try:

@@ -216,9 +216,9 @@ class DriverChoice:
 
 @contextlib.contextmanager
 def choose(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Iterator[Driver]:
-    """The driver; ``sizes`` gives the tables' sizes for a number of workers.
+    """Yield the driver; ``sizes`` gives the tables' sizes for a number of workers.
 
-    Raises where ``xdp`` is wanted by name and cannot be had.
+    Raise SetupError if ``xdp`` is requested and not available.
     """
     driver = _in_kernel(choice, sizes) or _in_user_space(choice, sizes(1))
     driver.begin()

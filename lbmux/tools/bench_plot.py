@@ -1,5 +1,7 @@
-"""Results of the bench drawn: the kernel's rates as curves where they were measured, else each result beside its
-reference.  Several runs stand beside each other, a colour a run."""
+"""Draws results of the bench: the kernel's rates as curves if they were measured, else each result and its reference.
+
+Several runs are drawn side by side, one colour each.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -12,7 +12,7 @@ B1 = CONFIG.services[0].backends[0]
 
 
 def tracker(now: float = 0.0, path: Path | None = None) -> BackendTracker:
-    """Of backends that were in force before they were probed."""
+    """Return a tracker of backends that were in force before they were probed."""
     made = BackendTracker(path, lambda: now)
     made.configure(configured(None))
     made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))

@@ -14,7 +14,7 @@ MOST = {
     "IPv4 TCP in GUE, established, flows: changed": (480, 59),
     "IPv6 TCP in IPv6, established, flows: changed": (719, 134),
 }
-"""By kind of packet: instructions, and spills among them."""
+"""Instructions and spills by kind of packet."""
 
 
 @pytest.mark.parametrize("kind", MOST)

@@ -57,7 +57,7 @@ def test_a_last_resort_has_a_longer_path_and_replaces_the_announcement() -> None
 
 
 def event(kind: str, **neighbour: object) -> dict[str, object]:
-    """As ExaBGP 5 writes them."""
+    """Return an event in the format of ExaBGP 5."""
     return {"type": kind, "neighbor": {"address": {"peer": "10.0.1.1"}} | neighbour}
 
 

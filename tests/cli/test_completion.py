@@ -101,7 +101,7 @@ def zsh() -> Iterator[Terminal]:
 @needs("zsh")
 @pytest.mark.parametrize(("words", "expected"), WORDS)
 def test_zsh_completes(zsh: Terminal, words: tuple[str, ...], expected: set[str]) -> None:
-    """In the line, at the key: there is one way to go on."""
+    """The key completes the line if there is only one match."""
     (whole,) = expected
     zsh.type(" ".join(words) + "\t", f"{' '.join(words[:-1])} {whole} ")
     zsh.type("\x15\n", "done> ")  # the line is emptied

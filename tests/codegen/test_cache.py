@@ -188,7 +188,7 @@ def test_without_a_cache_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_change_of_a_source_gives_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a file that is only inlined into another: Numba itself would not notice."""
+    """A file that is only inlined into another counts too: Numba itself would not notice."""
     for layer in ("datapath", "targets"):
         (tmp_path / layer / "bpf").mkdir(parents=True)
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
@@ -237,7 +237,7 @@ print(time.perf_counter() - start, "numba.np.linalg" in sys.modules)
 
 @pytest.mark.slow
 def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
-    """So a mux forwards soon after its start; how soon the bench says (startup).  What compiles is not loaded then."""
+    """A mux then forwards soon after its start (the bench's part `startup` measures it), and loads no compiler."""
     environment = os.environ | {"LBMUX_CACHE": str(tmp_path)}
 
     def first_call() -> tuple[float, bool]:

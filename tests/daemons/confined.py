@@ -1,4 +1,4 @@
-"""Runs a command as systemd would by the unit of a program, but for cgroups: same user, capabilities and filters.
+"""Runs a command as systemd would with the unit of a program, without cgroups: same user, capabilities and filters.
 
     python -m tests.daemons.confined PROGRAM DIRECTORY COMMAND...
 

@@ -36,7 +36,7 @@ from cryptography.x509.oid import NameOID
 from lbmux.lab.test_server import PATTERN, body_digest
 
 ID_BYTES = 10
-"""Of a connection id; no other random value in aioquic is that long."""
+"""Length of a connection id; no other random value in aioquic is that long."""
 DOWNLOAD_BYTES = 2_000_000
 
 

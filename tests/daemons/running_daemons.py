@@ -55,7 +55,7 @@ class Daemon:
         return self._path.read_text()
 
     def wait_for(self, text: str | re.Pattern[str], seconds: float = 20.0) -> None:
-        """Until the log has a text, or matches a pattern."""
+        """Wait until the log has a text, or matches a pattern."""
         pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + seconds
         while not pattern.search(self.log):
@@ -132,9 +132,9 @@ class Wire:
         self.socket.close()
 
     def frames(self, wanted: int, seconds: float = 2.0, tunnelled_from: int | None = None) -> list[bytes]:
-        """So many frames, or what came in time; only what was for this node, without muxes' probes and their answers.
+        """Return this many frames, or those that came in time, for this node, without muxes' probes and their answers.
 
-        ``tunnelled_from``: only those whose inner packet has that source port; earlier connections may say goodbye yet.
+        ``tunnelled_from``: only those whose inner packet has that source port; earlier connections may be closing.
         """
         deadline, found = time.monotonic() + seconds, list[bytes]()
         while len(found) < wanted and (left := deadline - time.monotonic()) > 0:

@@ -32,7 +32,7 @@ class Stream(threading.Thread):
         self.sent = 0
         self.back = set[int]()
         self.backends = defaultdict[int, set[str]](set)
-        """By source port."""
+        """Frames by source port."""
 
     @staticmethod
     def _open() -> socket.socket:

@@ -91,7 +91,7 @@ def send(lab: Lab, node: str, family: int, packets: list[bytes]) -> None:
 
 
 def wait_for_the_end(daemons: list[Daemon]) -> None:
-    """Until the last packet of the bursts has been handled: on a busy machine many wait in queues."""
+    """Wait until the last packet of the bursts has been handled: on a busy machine many wait in queues."""
     deadline, before = time.monotonic() + START_S, list[dict[str, int]]()
     while True:
         now = counted(daemons)

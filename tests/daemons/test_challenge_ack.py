@@ -42,7 +42,7 @@ class Mux(Inside):
         self.mux.commit(self.mux.plan(Config.model_validate(config)))
 
     def ports_at_h1(self, ports: Iterable[int]) -> list[int]:
-        """Of clients that each have sent one packet."""
+        """Return the ports of clients at h1; each has sent one packet."""
         row, ports = self.mux.rows["web", "h1"], list(ports)
         targets = self.send(*(client(port, flags=ACK) for port in ports)).target[: len(ports)].tolist()
         return [port for port, target in zip(ports, targets, strict=True) if target == row]

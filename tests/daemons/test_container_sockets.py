@@ -44,7 +44,7 @@ def switch_forwarding(value: str) -> None:
 
 @pytest.fixture
 def container(lab: Lab) -> Iterator[str]:
-    """On host1, behind a link of its own."""
+    """A container on host1, behind its own link."""
     name = f"container{os.getpid()}"
     netns.create(name)
     with NetNS(lab.namespace("host1")) as ip:

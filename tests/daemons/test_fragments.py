@@ -31,7 +31,7 @@ def echo(sock: socket.socket, host: int) -> None:
 @pytest.mark.parametrize("options", [(), ("--driver", "xdp", "--detach-on-exit")], ids=["packet", "xdp"])
 @FAMILIES
 def test_9000_bytes_there_and_back(lab: Lab, family: int, options: tuple[str, ...]) -> None:
-    """In fragments of the inner packet, and for IPv4 of the outer ones too: they fill the client's link.
+    """Inner packets are fragmented, and for IPv4 outer ones too: they fill the client's link.
 
     IPv6 fragments cannot be fragmented again: the client gets an error for its first datagram, and sends smaller ones.
     """

@@ -69,7 +69,7 @@ def _nothing_left(lab: Lab) -> Iterator[None]:
 
 
 def forget(lab: Lab) -> None:
-    """As after a reboot: no tables, no programs, no rules."""
+    """Remove tables, programs and rules, as a reboot does."""
     lab.run("host1", [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"], check=True)
     for path in lab.directory.glob("*.tables"):
         path.unlink()

@@ -189,7 +189,7 @@ def test_the_server_answers_in_the_text_format() -> None:
 
 
 def head(port: int) -> tuple[int, str, bytes]:
-    """By hand, as a library would not see a body that must not be there."""
+    """Send HEAD without a library, which would not see a body that must not be there."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

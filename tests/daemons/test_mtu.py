@@ -96,7 +96,7 @@ def test_upload_through_the_tunnel_without_a_smaller_mss(lab: Lab, family: int) 
 
 
 def test_a_narrow_link_between_router_and_host(lab: Lab) -> None:
-    """The error is about the outer packet: the mux learns, tells the client, and the upload goes on."""
+    """The error is about the outer packet: the mux learns the MTU and sends the client one; the upload continues."""
     with (
         balanced(lab, hosts=(1,)) as mux,
         served(lab, 4, "tcp", take_content, hosts=(1,)),

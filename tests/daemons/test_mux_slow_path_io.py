@@ -58,7 +58,7 @@ class Case:
 
     @property
     def mtus(self) -> list[int]:
-        """Of the backends behind the host that the error was about, and of another host's."""
+        """MTUs of the backends behind the host that the error was about, and of another host's."""
         rows = self.mux.tables.backends
         same = rows[self.target]["remote_low"]
         here = set(rows["mtu"][rows["remote_low"] == same].tolist())

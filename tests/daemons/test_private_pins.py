@@ -47,7 +47,7 @@ def test_a_bpffs_that_ends_with_the_process_is_reported(lab: Lab, by: str, ends:
 
 
 def test_a_containers_own_bpffs_is_reported() -> None:
-    """In a PID namespace of its own, as a container has."""
+    """The mux runs in a PID namespace of its own, as in a container."""
     code = "from lbmux.targets.bpf import pins; pins.mount(); print(repr(pins.lifetime_limit()))"
     command = 'umount -l /sys/fs/bpf; exec "$1" -c "$0"'
     ran = subprocess.run(

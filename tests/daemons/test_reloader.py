@@ -77,7 +77,7 @@ def test_withdraws_nothing_for_a_plan_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def with_orders(path: Path, tables: TapRecord, **more: Any) -> tuple[Reloader, OverrideStore]:
-    """With the file in force."""
+    """Return a reloader whose file is in force."""
     reloader(path, tables)
     tables.config = load(path / "lbmux.yaml")
     book = OverrideStore(path / "orders", tables.config)

@@ -305,7 +305,7 @@ def test_without_the_right_auto_forwards_in_user_space(lab: Lab) -> None:
 
 
 def test_a_mux_and_an_agent_do_not_take_each_others_tables(lab: Lab) -> None:
-    """Which a pin directory in common would make them do."""
+    """A common pin directory would let them."""
     sizes = Sizes(buckets=64, workers=3)
 
     def take() -> None:

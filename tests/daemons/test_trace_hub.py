@@ -163,7 +163,7 @@ def test_captures_what_left_without_its_tunnel(lab: Lab, mux: Daemon, tmp_path: 
 
 @pytest.fixture
 def kernel_mux(lab: Lab) -> Iterator[Daemon]:
-    """As ``mux``, and its packets are forwarded and dropped in the kernel."""
+    """Like ``mux``, but the kernel forwards and drops its packets."""
     closed = service("closed", 81, [H1], deny=[f"{CLIENT}/32"])
     lab.write_config(configuration(service("web", 80, [H1]), closed))
     with running(lab, "mux1", "mux", "--driver", "xdp") as daemon:
@@ -196,7 +196,7 @@ def test_captures_what_the_kernel_forwards(lab: Lab, kernel_mux: Daemon, tmp_pat
 
 
 def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
-    """And a watcher that is killed is not missed."""
+    """A trace client that is killed leaves no programs behind."""
 
     def program() -> int:
         done = lab.run("mux1", ["ip", "-d", "link", "show", "eth0"], capture_output=True, text=True)

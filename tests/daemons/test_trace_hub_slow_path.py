@@ -83,7 +83,7 @@ def test_traces_fragments_that_wait_for_the_first_one(lab: Lab, driver: str) -> 
 
 @DRIVERS
 def test_traces_and_captures_what_the_slow_path_drops(lab: Lab, driver: str, tmp_path: Path) -> None:
-    """And not what waits, nor what is answered."""
+    """Fragments that wait and pings that are answered are not drops."""
     file = tmp_path / "x.pcapng"
     ping = bytes(IP(src=CLIENT, dst=VIP) / ICMP(id=9) / b"payload!")
     about_nothing = bytes(IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=1) / IP(src=VIP, dst=CLIENT) / TCP(sport=99))

@@ -48,7 +48,7 @@ def lines(mux: Daemon) -> dict[str, dict[str, Any]]:
 
 
 def wait_for(mux: Daemon, *expected: str) -> dict[str, dict[str, Any]]:
-    """Until the backends' states are these, by probes that were made."""
+    """Wait until probes have given the backends these states."""
     deadline = time.monotonic() + 15
     while True:
         found = lines(mux)

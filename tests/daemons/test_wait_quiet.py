@@ -63,7 +63,7 @@ def still_forwards(mux: Daemon) -> None:
 @pytest.mark.root
 @speaks
 def test_a_mux_stops_when_no_packet_arrives(lab: Lab) -> None:
-    """The router here has a route of its own to it, and goes on sending as long as the client does."""
+    """The router has a static route to it, and keeps forwarding as long as the client sends."""
     lab.write_config(CONFIG)
     with running(lab, "mux1", "mux", *PEER) as mux:
         with knocking(lab):

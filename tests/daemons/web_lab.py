@@ -21,7 +21,7 @@ from tests.daemons.slow_lab import DIPS, SERVER, VIPS
 INTERVAL_S, TIMEOUT_S, RISE, FALL, JITTER = 0.2, 0.1, 2, 3, 0.1
 PROBES = {"interval_s": INTERVAL_S, "timeout_s": TIMEOUT_S, "rise": RISE, "fall": FALL, "jitter": JITTER}
 OUT_S = (FALL + 2 * JITTER) * INTERVAL_S + TIMEOUT_S + 0.2
-"""From the death of a backend to its state "down" at the latest; 0.2 s of it are for the test's own question."""
+"""Longest time from the death of a backend to its state "down", with 0.2 s for the test's own request."""
 TRUSTED_S = 3
 SHORT = {"idle": {"fin_s": 1, "untrusted_s": 1, "tcp_s": TRUSTED_S}}
 DRIVERS = pytest.mark.parametrize("kernel", [False, True], ids=["packet", "xdp"])
@@ -40,7 +40,7 @@ def web(**health: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def server(lab: Lab, n: int) -> Iterator[None]:
-    """On a host: says its number, then echoes. No connection outlives it: the next agent would find its socket."""
+    """Run a server that sends its number, then echoes. No connection outlives it: the next agent would find it."""
     accepted: list[socket.socket] = []
 
     def listen() -> socket.socket:

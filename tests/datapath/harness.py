@@ -113,7 +113,7 @@ class Machine:
         return [int(self.tables.settings[0][key]) for key in KEYS]
 
     def lookups(self) -> dict[str, int]:
-        """Of the first worker; those that need a certain service or a second worker only where there was any."""
+        """Look-ups of the first worker; those that need a certain service or a second worker only if there was one."""
         counts = {name: int(self.tables.lookups[0, at]) for at, name in enumerate(LOOKUPS)}
         return {name: count for name, count in counts.items() if count or name not in RARE}
 

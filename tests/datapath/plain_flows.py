@@ -120,7 +120,7 @@ class PlainFlows:
         return target.state != GONE and target.generation == flow.generation and not idle.over(flow, now)
 
     def _move(self, place: tuple[int, int], destination: int, idle: Idle, now: int) -> None:
-        """To a place among the trusted of its second bucket, if there is one."""
+        """Move the flow to a trusted place in its second bucket, if there is one."""
         flow = self.flow(place)
         hashed, first, second = self._places(flow.key, destination)
         if self._trusted(second) >= self.trusted_ways:

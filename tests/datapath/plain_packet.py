@@ -188,13 +188,13 @@ def pseudo_header(packet: Packet) -> bytes:
 
 
 def transport_checksum(frame: bytes, packet: Packet) -> int:
-    """From scratch."""
+    """Compute the transport checksum from scratch."""
     at, segment = CHECKSUM_AT[packet.protocol], frame[packet.transport : packet.end]
     return checksum(pseudo_header(packet) + put(segment, at, b"\0\0"))
 
 
 def header_checksum(packet: bytes) -> int:
-    """Of an IPv4 header with its options."""
+    """Compute the checksum of an IPv4 header with its options."""
     return checksum(packet[:10] + b"\0\0" + packet[12 : 4 * (packet[0] & 15)])
 
 

@@ -10,7 +10,7 @@ from tests.datapath.plain_packet import GRE, IPIP, IPV6, TYPE_IPV4, TYPE_IPV6, U
 
 GUE_PORT, GENEVE_PORT = 6080, 6081
 KINDS = ("ipip", "gue1", "gue0", "gre", "geneve", "direct")
-"""In the order of their numbers."""
+"""Kinds of tunnels in the order of their numbers."""
 
 
 @dataclass(frozen=True)

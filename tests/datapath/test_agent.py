@@ -287,7 +287,7 @@ def test_mode_local_keeps_the_inner_packet() -> None:
 
 
 def test_a_reply_finds_a_flow_of_another_worker() -> None:
-    """As in the kernel, where the CPU that a reply leaves by may be another."""
+    """A reply may leave on another CPU in the kernel."""
     machine = Machine.make(workers=4)
     machine.install_agent(OWN, MUXES, endpoints())
     came_in = Frames([way_in(WEB)])

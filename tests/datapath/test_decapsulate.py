@@ -123,7 +123,7 @@ KINDS_AND_FAMILIES = [(kind, outer, inner) for kind in KINDS[:5] for outer in (4
 @pytest.mark.parametrize(("kind", "outer", "inner"), KINDS_AND_FAMILIES)
 @pytest.mark.parametrize("tags", [b"", tag(7), tag(9, 0x88A8) + tag(7)], ids=["bare", "tagged", "QinQ"])
 def test_every_kind_of_tunnel_is_removed(kind: str, outer: int, inner: int, tags: bytes) -> None:
-    """As the plain twin of the mux puts it on."""
+    """The plain twin of the mux encapsulates."""
     craft = replace(INNER if inner == 4 else INNER6, tags=tags)
     packet = parse(craft.frame())
     assert isinstance(packet, Packet)

@@ -180,7 +180,7 @@ def test_direct_rewrites_only_the_mac_addresses(inner: Packet) -> None:
 
 
 def outer_headers(count: int, **backend: object) -> list[Packet]:
-    """Of a client's connections."""
+    """Return the outer headers of a client's connections."""
     ports = range(1, count + 1)
     packets = [INBOUND / IP(src=CLIENT, dst=VIP) / TCP(sport=port, dport=80) for port in ports]
     return [Ether(through(packet, **backend)[1]).payload for packet in packets]

@@ -242,7 +242,7 @@ def test_a_service_of_short_idle_time_does_not_take_the_places_of_one_that_waits
 
 
 def test_a_syn_after_a_fin_begins_afresh() -> None:
-    """A client that uses its port again: the new connection is placed by the table as it is now."""
+    """A client reuses its port: the current table places the new connection."""
     machine = mux(slots=(0,))
     for flags in (SYN, ACK, FIN | ACK):
         assert send(machine, [Craft(flags=flags).frame()]) == [0]
@@ -294,7 +294,7 @@ def test_a_bucket_is_two_cache_lines() -> None:
 
 
 def test_the_limit_of_flows_fits_the_table() -> None:
-    """As many flows as the limit says, each seen a few times: 98 of 100 are remembered, 95 of them for good."""
+    """The table gets as many flows as the limit, each seen a few times: 98 of 100 are kept, 95 of them as trusted."""
     machine = mux(buckets=sizes_for(Config.model_validate({"services": [], "flows": {"limit": 16384}})).buckets)
     flows = clients(16384)
     for _ in range(5):

@@ -67,8 +67,8 @@ RULES = (
 
 
 def backends() -> list[Backend]:
-    """With one whose MAC address is unknown, one behind a small and one behind a large MTU, one that drains; with every
-    kind of encapsulation, in IPv4 and IPv6."""
+    """Return backends with every kind of encapsulation, in IPv4 and IPv6: one whose MAC address is unknown, one behind
+    a small and one behind a large MTU, one that drains."""
     rows = [Backend(bytes([10, 1, 0, at]), bytes([2, 0, 0, 7, 0, at]), generation=at) for at in range(9)]
     rows[2].destination_mac = bytes(6)
     rows[3].mtu, rows[4].mtu = 576, 9000

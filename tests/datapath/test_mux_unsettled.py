@@ -13,7 +13,7 @@ from tests.datapath.plain_packet import UDP
 
 
 def test_the_kernel_punts_a_packet_whose_slot_changed_its_backend() -> None:
-    """And user space, which looks through all parts, enters the flow in its own: there the kernel finds it."""
+    """User space searches all tables and enters the flow in its own, where the kernel finds it."""
     machine = mux(slots=(0,), workers=KERNEL_TABLES + 3)
     numbers = (0, KERNEL_TABLES + 1, KERNEL_TABLES + 2)
     first, second, user = (Worker(machine.tables, number, plain=number < numbers[2]) for number in numbers)
@@ -51,7 +51,7 @@ def test_a_datagram_goes_by_the_table_in_force() -> None:
 
 
 def test_the_kernel_searches_the_tables_of_some_cpus() -> None:
-    """So a flow that changes its CPU is found while user space is away, too."""
+    """A flow that changes its CPU is then found while user space is stopped, too."""
     machine = mux(slots=(0,), workers=KERNEL_TABLES + 1)
     first, last = (Worker(machine.tables, number, plain=True) for number in (0, KERNEL_TABLES - 1))
     assert forwarded(last, Craft(), 990) == [(Verdict.FORWARDED, 0)]

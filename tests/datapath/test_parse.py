@@ -135,7 +135,7 @@ def test_passes_to_the_kernel_unchanged_and_is_counted(case: str) -> None:
 
 @pytest.mark.parametrize("case", PASSED_ON)
 def test_is_the_hosts_to_judge(case: str) -> None:
-    """The inner packet goes on as it came, byte for byte, but for the hop that it takes."""
+    """The inner packet stays as it was, byte for byte, except that its TTL is decremented."""
     frame = PASSED_ON[case].frame()
     packet = parse(frame)
     assert isinstance(packet, Packet)
@@ -157,7 +157,7 @@ FOR_USER_SPACE = {
 
 @pytest.mark.parametrize("case", FOR_USER_SPACE)
 def test_the_kernel_punts(case: str) -> None:
-    """And the same mux in user space forwards it."""
+    """The same mux in user space forwards it."""
     craft, verdict = FOR_USER_SPACE[case]
     machine, batch, again = mux(), Frames([craft.frame()]), Frames([craft.frame()])
     Worker(machine.tables, plain=True).forward(batch, 1)

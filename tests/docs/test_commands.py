@@ -1,4 +1,4 @@
-"""Each command of the documentation: it parses, and those of README and docs/ run in a lab, but for PARSED_ONLY."""
+"""Each command of the documentation: it parses, and those of README and docs/ run in a lab, except PARSED_ONLY."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from lbmux.config.loader import load
 from tests.docs.pages import PAGES, ROOT, blocks, commands, inline
 
 TIMEOUT_S = 180
-"""Of one command: those that forward compile at first, which takes its time on a busy machine."""
+"""Time limit of one command: those that forward compile first, which is slow on a busy machine."""
 PARSED_ONLY = {
     "make demo": "a minute; tests/lab/test_demo.py runs the demo",
     "make test": "runs this test",
@@ -179,7 +179,7 @@ def in_lab(command: str, name: str) -> str:
 
 
 def lateness(command: str) -> int:
-    """Commands in the order of the documentation, but for those that end what the others need."""
+    """Commands in the order of the documentation; those that end what the others need come last."""
     return sum(number for number, start in enumerate(("lbmux detach", "lbmux lab down"), 1) if begins(command, start))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 TIMEOUT_S = 120
-"""Of one command: those that explain or forward compile at first, which takes its time on a busy machine."""
+"""Time limit of one command: those that explain or forward compile first, which is slow on a busy machine."""
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_frames_stay_in_order_while_the_ring_goes_round(wire: socket.socket, rin
 
 @pytest.mark.root
 def test_each_frame_of_a_batch_has_its_own_time(wire: socket.socket, ring: PacketRing) -> None:
-    """Also where the ring wraps around within the batch."""
+    """The ring wraps around within the batch."""
     batch, places = Batch(), ring.frames
     for value in range(places - 3):
         wire.send(frame(value))
@@ -238,7 +238,7 @@ def test_an_oversized_frame_that_is_not_read_in_time_is_marked_as_truncated(
 
 
 def collect(ring: PacketRing, wanted: Callable[[list[bytes]], bool]) -> list[bytes]:
-    """Frames in their order until there are those that are wanted, in batches so small that each is often full."""
+    """Return frames in their order until the expected number has arrived, in batches that are often full."""
     batch, found = Batch(16), list[bytes]()
     while not wanted(found):
         assert readable(ring, 2000), "a super-frame that is not cut to its end keeps the descriptor readable"
@@ -259,7 +259,7 @@ def checked(frame: bytes) -> IP:
 @pytest.mark.root
 @pytest.mark.parametrize("size", [10, 700, 1400])
 def test_a_udp_super_frame_is_segmented_into_datagrams(pair: Pair, ring: PacketRing, size: int) -> None:
-    """Also one that fits a place of the ring; the last datagram is shorter."""
+    """One that fits a slot of the ring is segmented too; the last datagram is shorter."""
     payload = bytes(range(256)) * ((40 * size + 5) // 256 + 1)
     payload = payload[: 40 * size + 5]
 
@@ -296,7 +296,7 @@ def test_tcp_super_frames_are_segmented(pair: Pair, ring: PacketRing) -> None:
         sender.join()
 
     def segments(frames: list[bytes]) -> dict[int, bytes]:
-        """By sequence number."""
+        """Return the segments by sequence number."""
         packets = [IP(data[14:]) for data in frames if data[12:14] == b"\x08\0" and data[23] == 6]
         return {packet[TCP].seq: bytes(packet[TCP].payload) for packet in packets if len(packet[TCP].payload)}
 

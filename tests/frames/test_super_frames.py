@@ -63,7 +63,7 @@ def transport_of(packet: Packet) -> int:
 
 
 def super_frame(packet: Packet) -> bytes:
-    """As the kernel has it: the transport's checksum is not finished."""
+    """Return a super-frame as the kernel has it: the transport's checksum is not finished."""
     made = bytearray(bytes(packet))
     offset = transport_of(packet) + (16 if TCP in packet else 6)
     made[offset : offset + 2] = b"\x12\x34"
@@ -71,7 +71,7 @@ def super_frame(packet: Packet) -> bytes:
 
 
 def one(packet: Packet, payload: bytes, number: int, size: int, count: int) -> bytes:
-    """The frame ``number`` of ``count``, as its sender would have built it by itself."""
+    """The frame ``number`` of ``count``, as its sender would have built it without offload."""
     made = packet.copy()
     last = made[TCP] if TCP in made else made.getlayer(UDP, 2) or made[UDP]
     last.remove_payload()
@@ -117,7 +117,7 @@ def test_a_datagram_without_a_checksum_keeps_none() -> None:
 
 
 def test_without_a_hint_the_transport_header_follows_the_ip_header() -> None:
-    """As of frames that a card has joined."""
+    """A network card that joined frames (LRO) gives no hint."""
     frame = bytes(LINK / V6 / TCP(flags="A") / Raw(bytes(250)))
     found = pieces(frame, TCP_OVER_IPV6, 100, 0, flags=0)
     assert found == pieces(frame, TCP_OVER_IPV6, 100, 54)

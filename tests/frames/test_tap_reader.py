@@ -12,7 +12,7 @@ FORWARDED, DENIED = Verdict.FORWARDED, Verdict.DENIED
 
 
 def record(time_ns: int, data: bytes, length: int | None = None, verdict: int = 0, **fields: int) -> bytes:
-    """As a kernel program writes it: of the frame's ``length`` bytes no more than there is room for."""
+    """Return a record as a kernel program writes it, with as many of the frame's ``length`` bytes as fit."""
     head = np.zeros(1, tapped_programs.RECORD)
     head["time_ns"], head["length"], head["verdict"] = time_ns, length or len(data), verdict
     for name, value in ({"sequence": 1, "interface": 7} | fields).items():

@@ -60,7 +60,7 @@ def udp(pair: Pair, tun: Tun) -> Iterator[socket.socket]:
 
 
 def receive(tun: Tun, wanted: int) -> list[bytes]:
-    """So many UDP packets, each as a frame."""
+    """Receive this many UDP packets, each as a frame."""
     batch, found = Batch(CAPACITY), list[bytes]()
     while len(found) < wanted:
         assert select.select([tun], [], [], 2)[0], "no packet came"

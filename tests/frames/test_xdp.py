@@ -34,7 +34,7 @@ def pair() -> Iterator[Pair]:
 
 
 def in_kernel(pair: Pair, work: Callable[[Kernel], Result], sizes: Sizes = SIZES, role: str = "mux") -> Result:
-    """As a process that starts, works and ends."""
+    """Attach as a process does that starts, works and ends."""
 
     def process() -> Result:
         kernel = Kernel("b0", sizes, role)

@@ -84,7 +84,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop_clock: None
 ) -> None:
-    """By the default settings; while they answered each was settled, so that all wait for the usual probes."""
+    """Default settings. All had answered before, so each waits for its usual probes."""
     under_way = most = 0
     silent_since = float("inf")
 

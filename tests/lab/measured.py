@@ -16,7 +16,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """By event, what was measured with 60 connections, each of which was there at the end."""
+    """Measure each event with 60 connections, each of which was there at the end."""
     status = lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"])
     out, errors = capsys.readouterr()
     assert status == 0, (errors, out)

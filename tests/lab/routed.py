@@ -32,7 +32,7 @@ PEER = {"mux1": "10.0.1.1", "mux2": "10.0.2.1"}
 WAY = {"mux1": "10.0.1.2", "mux2": "10.0.2.2"}
 SPEAKERS = ("exabgp", "bird")
 KILLED_S, BFD_S = 0.1, 0.3
-"""Until the router's kernel has it."""
+"""Wait until the router's kernel has it."""
 MANY, SEVERAL = 1000, 3
 
 
@@ -115,7 +115,7 @@ def are_within(took_s: list[float], goal_s: float) -> bool:
 
 
 def silenced(mux: Daemon, announced: Callable[[], bool]) -> float:
-    """With BFD: seconds from when its speaker falls silent until a router has withdrawn what it announced."""
+    """Return the seconds, with BFD, from a speaker's silence until a router has withdrawn its routes."""
     until(lambda: announced() and ask(mux.control, "bgp")["neighbours"][0]["bfd"] == "up")
     speaker = speaker_of(mux)
     os.kill(speaker, signal.SIGSTOP)

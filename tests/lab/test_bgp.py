@@ -163,7 +163,7 @@ DEAD = {"name": "s", "vip": VIP, "protocol": "tcp", "port": 80, "on_no_backend":
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 def test_a_mux_without_backends_is_a_last_resort_and_never_withdraws_for_that(lab: Lab, speaker: str) -> None:
-    """Of two muxes the router takes the one that has a backend; of one that is alone it takes that one."""
+    """If two muxes announce the VIP, the router uses the one with a backend; if there is one mux, it uses that."""
     lab.write_config(services(1) | {"services": [DEAD | {"backends": [{"name": "h1", "dip": "10.1.1.2"}]}]})
     with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
         until(lambda: ways(router) == {VIP: {WAY["mux1"]}})

@@ -39,7 +39,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def traffic_to(service: Service) -> AsyncIterator[Traffic]:
-    """With one long connection and new ones all the time."""
+    """Yield traffic with one long connection and new ones all the time."""
     traffic = Traffic("127.0.0.1", service.port, 0.01)
     tasks = [asyncio.create_task(traffic.hold(Connection(0))), asyncio.create_task(traffic.open_short(EVERY_S))]
     try:

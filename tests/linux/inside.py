@@ -64,7 +64,7 @@ def dns(port: int = 5353) -> Craft:
 
 
 def agent_with_a_flow(config: dict[str, Any] = CONFIG, port: int = 80, host: str = "10.1.1.2") -> Snapshot:
-    """Of a host to which one packet of a client came by the mux."""
+    """Return the agent of a host that got one packet of a client from the mux."""
     read, own = Config.model_validate(config), IPv4Address(host)
     agent = AgentTables(Tables.allocate(agent_sizes(read)), [own], [], "nat")
     agent.commit(agent.plan(read))

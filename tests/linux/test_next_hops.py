@@ -314,7 +314,7 @@ def test_a_host_dropped_during_its_lookup_is_not_taken_up_again() -> None:
 
 
 class Message(dict[str, Any]):
-    """As pyroute2 gives them: fields by index, attributes by ``get_attr``."""
+    """A message as pyroute2 returns it: fields by index, attributes by ``get_attr``."""
 
     def __init__(self, event: str, fields: dict[str, Any] | None = None, **attributes: Any) -> None:
         super().__init__({"event": event, "family": socket.AF_UNSPEC, "index": 2, "flags": 1} | (fields or {}))

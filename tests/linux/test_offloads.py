@@ -98,7 +98,7 @@ def test_an_interface_that_goes_away_meanwhile_raises_nothing(pair: Pair) -> Non
 def test_a_fixed_feature_is_logged(
     pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the interface of many a virtual machine has it, which no namespace here has."""
+    """Interfaces of many virtual machines have such features; those of namespaces here have none."""
     read = offloads.read_features
 
     def as_in_a_virtual_machine(interface: str) -> dict[str, Feature]:

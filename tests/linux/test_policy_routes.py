@@ -86,7 +86,7 @@ def rules() -> set[tuple[Any, ...]]:
 
 
 def device_of_reply(source: str, port: int, protocol: str = TCP, mark: int = 0) -> str:
-    """By which device the kernel would send such a packet."""
+    """Return the device by which the kernel would send such a packet."""
     destination = "2001:db8:100::2" if ":" in source else "198.51.100.2"
     command = ["ip", "-j", "route", "get", destination, "from", source, "ipproto", protocol, "sport", str(port)]
     ran = subprocess.run([*command, "dport", "40000", "mark", str(mark)], capture_output=True, text=True, check=True)

@@ -28,7 +28,7 @@ def file(*numbers: int, weight: int = 1) -> bytes:
 
 
 def run(tmp_path: Path, scenario: Callable[[Store, Pool], Awaitable[None]]) -> None:
-    """With a primary's pool; time stands at 1000."""
+    """Run with a primary's pool; the time is always 1000."""
 
     async def running() -> None:
         async with asyncio.timeout(WAIT_S), open_store(str(tmp_path)) as store:

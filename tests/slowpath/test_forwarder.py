@@ -148,7 +148,7 @@ def tracking_changes() -> Mux:
 
 @FAMILIES
 def test_a_connection_that_is_found_elsewhere_marks_its_steady_slot(family: int) -> None:
-    """Else the data path would not look at the entry that the second chance made."""
+    """Otherwise the data path would not look at the entry that the second chance made."""
     mux, one = tracking_changes(), flow(family, 40000)
     frame = bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80, flags="A"))
     owner = mux.forwarder.owner(one)

@@ -54,7 +54,7 @@ def test_a_syn_gets_a_reset(family: int, action: str) -> None:
 @pytest.mark.parametrize("flags", ["A", "PA", "FA", "SA", "R", "RA", ""])
 @pytest.mark.parametrize("action", ["reject", "withdraw"])
 def test_a_connection_in_progress_is_not_reset(family: int, flags: str, action: str) -> None:
-    """It goes on if its backend comes back; its client repeats what is dropped here."""
+    """It continues if its backend comes back; its client retransmits what is dropped here."""
     dead = case(action)
     assert dead.arrive(ip(family) / TCP(sport=4000, dport=81, flags=flags, seq=7, ack=99)) == []
     assert dead.verdict == Verdict.NO_BACKEND

@@ -163,7 +163,7 @@ def test_an_old_entry_that_a_host_refuses_is_replaced() -> None:
 
 @FAMILIES
 def test_an_icmp_error_follows_the_search_of_its_connection(family: int) -> None:
-    """An agent returns it where its host does not have that connection; the flow's entry stays as it is."""
+    """An agent returns it if its host does not have that connection; the flow's entry does not change."""
     case, packet = Case(), ip(family) / TCP(sport=40000, dport=80, flags="A")
     first = case.host_of(packet)
     quote = bytes(back(family) / TCP(sport=80, dport=40000) / Raw(bytes(100)))

@@ -65,7 +65,7 @@ def test_outer_packets_too_big_for_the_path_are_fragmented_with_distinct_identif
 
 @pytest.mark.parametrize("kind", ["gue1", "gue0", "geneve", "direct"])
 def test_inner_packets_are_fragmented_where_a_host_cannot_recognise_outer_fragments(kind: str) -> None:
-    """Of tunnels by UDP only the first outer fragment has the port; and without a tunnel there is no outer packet."""
+    """With a UDP tunnel only the first outer fragment has the port; without a tunnel there is no outer packet."""
     mux = Mux(mtu=1400, tunnel={"kind": kind})
     packet = ip(4, id=5) / datagram(1472)
     outer = [Ether(frame)[IP] for _, frame in mux.forwarder.tunnel(bytes(packet), 0)]

@@ -93,7 +93,7 @@ def test_only_what_this_host_serves_is_taken() -> None:
 
 
 def test_a_dip_behind_another_host_address() -> None:
-    """As of a virtual machine: tunnelled to the host, delivered to the DIP."""
+    """The DIP is a virtual machine's: packets are tunnelled to the host and delivered to the DIP."""
     agent = Agent(config(service(1, dip="10.7.0.1", host=HOST)))
     assert agent.inbound(1) == (Verdict.DELIVERED, packed("10.7.0.1"), 8080)
     assert agent.outbound("10.7.0.1") == (Verdict.REPLIED, VIPS[1], 80)
@@ -149,7 +149,7 @@ def test_a_service_that_comes_back_has_its_flows() -> None:
 
 
 def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
-    """So a reply of an old flow does not bear the new owner's VIP."""
+    """Otherwise a reply of an old flow would have the new owner's VIP."""
     agent = Agent(config(service(1), service(2)), sizes=Sizes(64, 16, 16, 3, 64, endpoints=3))
     agent.inbound(1)
     agent.load(config(service(2)))

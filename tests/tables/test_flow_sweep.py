@@ -183,7 +183,7 @@ def test_a_table_that_comes_back_late_finds_every_connection_in_an_entry(clock: 
 @pytest.mark.parametrize("flows", ["all", "changed"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_flows_of_a_drained_backend_keep_it_on_another_cpu(clock: Clock, protocol: str, flows: str) -> None:
-    """However long after the drain: the interrupts of a network card may be moved to another CPU at any time."""
+    """The interrupts of a network card may be moved to another CPU at any time after the drain."""
     three = web(1, 2, 3, flows=flows) | {"protocol": protocol}
     first, drained = config(three), config(three | {"backends": [backend(1), backend(2), backend(3, 0)]})
     mux = Mux(first, replace(sizes_for(first), workers=3))

@@ -155,7 +155,7 @@ def test_freed_slots_are_not_used_by_the_next_reload() -> None:
 
 
 def test_hundred_reloads_find_room() -> None:
-    """Places of tables that are no longer used are used again."""
+    """Ranges of tables that are no longer used are allocated again."""
     mux = Mux(THREE)
     for turn in range(100):
         mux.load(config(web(1 + turn % 9, 1 + (turn + 1) % 9, 1 + (turn + 2) % 9)))
@@ -245,7 +245,7 @@ def test_a_service_without_backends_drops_and_counts() -> None:
 
 
 def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
-    """So flows of the old owner do not go to the new one."""
+    """Otherwise flows of the old owner would go to the new one."""
     mux = Mux(THREE, Sizes(64, services=16, slots=SIZE * 8, backends=4, buckets=32768))
     before = mux.send()
     rows = {mux.row(2), mux.row(3)}
@@ -325,7 +325,7 @@ def test_a_next_hop_is_set_in_all_rows_of_a_host() -> None:
 
 
 def test_an_mtu_beyond_16_bits_is_the_largest() -> None:
-    """As of the loopback interface."""
+    """The loopback interface has one."""
     mux = Mux(THREE)
     mux.hop(1, mtu=65536)
     assert mux.tables.backends[mux.row(1)]["mtu"] == 65535
@@ -341,7 +341,7 @@ def test_next_hops_stay_over_a_reload() -> None:
 
 
 def test_a_new_process_on_the_same_tables_keeps_rows_and_flows_and_next_hops() -> None:
-    """As when a mux is restarted in front of a kernel program that goes on forwarding."""
+    """A mux is restarted while its kernel program keeps forwarding."""
     mux = Mux(config(web(3, 1, 2)))
     before, rows = mux.send(), [mux.row(number) for number in (1, 2, 3)]
     mux.restart()

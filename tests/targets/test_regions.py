@@ -63,7 +63,7 @@ def test_zero_memory_does_not_fit() -> None:
 
 
 def test_memory_may_be_longer_than_needed() -> None:
-    """As a map that is rounded up to pages."""
+    """Maps are rounded up to pages."""
     tables = Tables(SMALL, {name: np.zeros(size + 4096, np.uint8) for name, size in SMALL.regions().items()})
     tables.initialise()
     assert tables.is_initialised

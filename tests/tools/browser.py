@@ -60,7 +60,7 @@ class Page:
                 await asyncio.sleep(0.05)
 
     async def screenshot(self, path: Path) -> None:
-        """Of the whole page, however long it is."""
+        """Write a picture of the whole page, however long it is."""
         size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         answer = await self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)

@@ -68,7 +68,7 @@ class AgentHost:
         self._loop.close()
 
     def pass_(self, frame: bytes, is_reply: bool = False, worker: int = 1) -> tuple[Passage, int]:
-        """As the agent's loop would hand it over; and the endpoint or -1."""
+        """Return the frame as the agent's loop would pass it on, and the endpoint or -1."""
         frames, own = Frames([frame]), Worker(self.agent.tables, worker)
         (own.outbound if is_reply else own.inbound)(frames, now_ticks())
         ((verdict, target, after),) = frames.results()
@@ -136,7 +136,7 @@ def test_a_reply_without_an_entry(host: AgentHost) -> None:
     ("nat", "DIP 10.1.1.2:8080/tcp is a backend's of this host"), ("local", "VIP 192.0.2.1:80/tcp is on this host"),
 ])  # fmt: skip
 def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> None:
-    """By a stack that does not know the connection, which by then is no flow any more."""
+    """The stack does not know the connection, whose flow entry has gone by then."""
     host = AgentHost(tmp_path / "other.sock", mode)
     try:
         host.pass_(by_mux(opened()))

@@ -51,7 +51,7 @@ def test_a_connection_id_names_the_backend(mux: Served, server: int) -> None:
 
 
 def test_any_frame_ends_as_on_the_tables_themselves(mux: Served) -> None:
-    """Of every kind: tagged, with options, cut, malformed, too big, at the end of their hops."""
+    """Frames are tagged, have options, are truncated, malformed or too big, or have a TTL of 1."""
     stream, verdicts = Stream(6, [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53)], 30), Counter[str]()
     for _, frame in zip(range(150), stream.frames(), strict=False):
         try:

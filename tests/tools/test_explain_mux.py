@@ -128,7 +128,7 @@ def test_after_a_change_an_unknown_connection_goes_to_its_slot_s_base(mux: Serve
 
 
 def test_a_removed_backend_is_not_a_base(mux: Served) -> None:
-    """Rows of backends that are gone have no name any more: the slot's backend of today has the packet."""
+    """Rows of removed backends have no name: the packet goes to the slot's current backend."""
     ports = [port for port in range(2000, 2040) if mux.explain(asked(port)).backend == "h1"]
     mux.reload(without_h1())
     for port in ports:
@@ -137,7 +137,7 @@ def test_a_removed_backend_is_not_a_base(mux: Served) -> None:
 
 
 def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop: Stop) -> None:
-    """Changes of every kind, with flows of before, in either worker, and none."""
+    """Changes of every kind, for flows with an entry in either worker's table, and without."""
     stop(mux)
     pick = random.Random(6)
     changes = [weighted(1, 5), weighted(5, 1), weighted(5, 1, new_flows_per_s=1), without_h1(), weighted(1, 1)]

@@ -112,7 +112,7 @@ def test_change_after_the_last_packet_is_too_late() -> None:
 
 
 def test_slots_that_a_reload_has_changed_are_steady_again_in_a_long_capture() -> None:
-    """By the capture's clock, as in a mux that runs for so long."""
+    """The capture's clock counts, as it does in a mux that runs for this long."""
     mux = ReplayMux(config(2), [LOCAL], HOP)
     mux.reload(config(3), 100 * SECOND_NS)
     assert mux.control.slots.is_marked()

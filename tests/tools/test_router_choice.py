@@ -65,7 +65,7 @@ def listen(kind: int) -> socket.socket:
 
 
 def arrivals(lab: Lab, vip: str) -> dict[int, str]:
-    """From each port, the mux that its packets really come to."""
+    """Return, for each port, the mux that its packets arrive at."""
     kind, port_at = (ETH_P_IPV6, SOURCE_PORT_AT + 20) if ":" in vip else (ETH_P_IP, SOURCE_PORT_AT)
     arrived = dict[int, str]()
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ def arrivals(lab: Lab, vip: str) -> dict[int, str]:
 
 
 def of_router(lab: Lab, client: str, vip: str) -> dict[int, str]:
-    """From each port, the mux that the router is said to send to."""
+    """Return, for each port, the mux that the router is predicted to send to."""
     said = {port: asked(lab.namespace("router"), f"{client}:{port} > {vip}:80/tcp") for port in PORTS}
     return {port: step.data["interface"].removeprefix("to-") for port, step in said.items()}
 

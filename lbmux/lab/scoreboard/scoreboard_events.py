@@ -25,7 +25,7 @@ SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
 SILENCE_S = 4.0
 """Several times longer than all idle times of muxes and agents."""
 KNOWN_S, SETTLED_S = 0.5, SWEEP_S + 2.5
-"""Until every flow has an entry on the CPU, and until a sweep after the idle time has seen the drained slots."""
+"""Seconds until all flows have entries on the CPU, and until a sweep after the idle time has seen the drained slots."""
 
 
 def _nothing(system: SystemUnderTest) -> None:

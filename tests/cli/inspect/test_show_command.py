@@ -21,7 +21,7 @@ from lbmux.lab.systems.built_in import TOPOLOGIES
 from tests.labs import built
 
 REQUESTS = 24
-"""So many that the router gives each of two muxes some."""
+"""Enough for the router to give each of two muxes some."""
 
 
 @pytest.fixture(scope="module", params=["xdp", "packet"])

@@ -35,7 +35,7 @@ def serving(tmp_path: Path, *options: str, **environment: str) -> Iterator[str]:
 
 
 def status(link: str) -> int:
-    """Of the page behind it; a link with a token leads on by a cookie."""
+    """Return the status of the page behind a URL; a link with a token redirects and sets a cookie."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     try:
         with opener.open(link, timeout=10) as answer:

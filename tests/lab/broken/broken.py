@@ -48,7 +48,7 @@ class Broken:
         return self.lab.run(node, command, capture_output=True, text=True, timeout=30)
 
     def doctor(self, node: str, *peers: str, file: Path | None = None) -> "Diagnosis":
-        """In a thread there, which is what `lbmux doctor` does, less a second of starting Python."""
+        """Run the doctor in a thread in the node's namespace, which saves a second of starting Python."""
         role: Role = {"mux": "mux", "host": "agent", "router": "router"}[self.lab.topology.node(node).role]  # type: ignore
         file = self.lab.config if role == "router" else file
         state = NodeState(role, self.socket(node), file, tuple(self.socket(peer) for peer in peers))
@@ -80,7 +80,7 @@ class Broken:
             return process.communicate(timeout=30)[0]
 
     def syns(self, destination: str, length: int = 40) -> None:
-        """Of so many flows that each mux has some of them."""
+        """SYNs of enough flows for each mux to have some."""
 
         def send() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:

@@ -33,7 +33,7 @@ def _one_cpu() -> Iterator[None]:
 
 
 def mux(buckets: int, trusted_ways: int = 3, untrusted_ways: int = 4) -> Twins:
-    """With backends behind the interface that frames come in by, behind another, and behind whichever that is."""
+    """Return a mux with backends behind the interface where frames arrive, behind another, and behind either."""
     machine = Machine.make(buckets, trusted_ways, untrusted_ways, plain=True)
     machine.install_mux(services(), backends())
     machine.tables.backends["interface"][:3] = 0, LOOPBACK, ELSEWHERE
@@ -137,7 +137,7 @@ def lying_lengths() -> Iterator[bytes]:
 
 
 def sizes() -> Iterator[bytes]:
-    """From the smallest to some over what fits a tunnel of 1500 bytes."""
+    """Return lengths from the smallest to a little more than fits a tunnel of 1500 bytes."""
     for craft in (*bases()[:2], *IPV6):
         for length in (*range(20), *range(1400, 1500)):
             yield replace(craft, payload=bytes(length), padding=b"").frame()
@@ -151,7 +151,7 @@ def test_the_mux_on_every(kind) -> None:  # type: ignore[no-untyped-def]
 
 
 def jumbos() -> Iterator[bytes]:
-    """Of several buffers in the kernel, to what fits a tunnel of 9000 bytes and some over."""
+    """Return frames of several buffers in the kernel, up to a little more than fits a tunnel of 9000 bytes."""
     for craft in (*bases()[:2], *IPV6):
         for length in (1480, 1600, 3000, 3500, 4500, 8800, 8900, 8950, 8990):
             yield replace(craft, payload=bytes(length), padding=b"").frame()
@@ -195,7 +195,7 @@ def assert_agent_agrees(twins: Twins, program: str, frames: Sequence[bytes]) -> 
 
 ODD = [(Craft(source=e.dip, payload=bytes([kind, *bytes(9)])), protocol)
        for e in endpoints() for kind in (3, 8, 11) for protocol in (1, UDP)]  # fmt: skip
-"""Of backends: fragments and ICMP messages."""
+"""Fragments and ICMP messages of backends."""
 
 
 def test_a_stream_through_the_agent_and_its_replies_back() -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 WORKERS = 65
 """More than there are CPUs here."""
 JIFFY_TICKS = 10
-"""At most: with 100 of them a second."""
+"""The most, at 100 of them a second."""
 STEERED_NS = 1_000_000
 """Far more than 500 ppm of what the test takes."""
 
@@ -34,7 +34,7 @@ def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
 
 
 def test_the_difference_of_the_clocks_stays_within_a_step() -> None:
-    """And what the clock is steered by meanwhile, some nanoseconds."""
+    """The clock may be steered by some nanoseconds meanwhile."""
     found = []
     for _ in range(20):
         kernel_clock.numbers.cache_clear()

@@ -33,7 +33,7 @@ def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("name", "place"), PROGRAMS)
 def test_loads_for_many_cpus(name: str, place: Attach) -> None:
-    """As many as are allowed."""
+    """The largest number of CPUs that is allowed."""
     workers = MOST_CPUS[name.partition("_")[0]] + 1
     with KernelTables.create(Sizes(buckets=1 << 12, workers=workers, endpoints=1024)) as kernel:
         os.close(kernel.load(name, place).descriptor)

@@ -23,7 +23,7 @@ ETHERNET_BYTES = 14
 
 @contextmanager
 def on_one_cpu() -> Iterator[None]:
-    """In the kernel the worker is the CPU's number."""
+    """Pin to one CPU: in the kernel the worker is the CPU's number."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})
     try:
@@ -50,7 +50,7 @@ class Twins:
         self.set_time(now)
 
     def set_time(self, now: int) -> None:
-        """In ticks."""
+        """Set the time, in ticks."""
         self.close_programs()
         self._now = now
         clock = {"jiffy_ns": 0, "jiffy_offset_ns": now << TICK_SHIFT}
@@ -83,7 +83,7 @@ class Twins:
         return runs, batch
 
     def assert_same_tables(self) -> None:
-        """To the byte: counters, flows, everything."""
+        """Compare counters, flows and all other tables, byte by byte."""
         native, kernel = self.both()
         for name in TABLES:
             size = native.sizes.regions()[name]

@@ -25,7 +25,7 @@ class Screen:
         return written[start:]
 
     def changed(self, *lines: str) -> dict[int, str]:
-        """By number, the lines that are written."""
+        """Return the written lines by number."""
         found = re.findall(r"\x1b\[(\d+);1H\x1b\[K([^\x1b]*)", self.write(*lines))
         return {int(number): text for number, text in found}
 

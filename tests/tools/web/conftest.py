@@ -92,7 +92,7 @@ def muxes(tmp_path: Path) -> Iterator[list[Served]]:
 
 @pytest.fixture
 def site(muxes: list[Served], tmp_path: Path) -> Site:
-    """With what `lab run -w` writes as its scoreboard."""
+    """Yield a site whose scoreboard is a file of `lab run -w`."""
     scoreboard = tmp_path / "scoreboard.json"
     scoreboard.write_text(json.dumps(scoreboard_report.document(OUTCOMES, FAILURES, Load(), 123.4)))
     return Site([mux.path for mux in muxes], scoreboard, 0.1)

@@ -64,7 +64,7 @@ ALONG = """[...document.querySelectorAll('#map path.busy')].map((path) => {
   return [...Array(60).keys()].map((at) => path.getPointAtLength((length * (at + 1)) / 62))
     .map((point) => [point.x + map.left + scrollX, point.y + map.top + scrollY]);
 })"""
-"""Of each edge with traffic: points on it, where they are on the page."""
+"""Points on each edge with traffic, in coordinates of the page."""
 ACCENT = {"light": "#0b6b5b", "dark": "#5fd3bb"}
 ROUTER, SILENT, MUXES = "10.0.1.1", "10.0.2.1", ("mux1", "mux2")
 WANTED = {
@@ -205,7 +205,7 @@ async def asks(page: Page) -> None:
 
 
 def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_path: Path) -> None:
-    """And a mux that goes is named, with its edges cut."""
+    """A mux that disappears is named, and its edges are cut."""
 
     async def poll() -> None:
         async with TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page:
