@@ -1,5 +1,6 @@
 """Tests that need root are skipped without it; where all must run (CI), a skip is a failure."""
 
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what collection has created from later garbage collections: a tenth of the time of all quick tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

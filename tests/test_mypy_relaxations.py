@@ -38,6 +38,8 @@ def test_outside_the_listed_files_only_compiled_functions_are_untyped() -> None:
     for path in files("lbmux"):
         lines = (ROOT / path).read_text().splitlines()
         ignored = {number for number, line in enumerate(lines, 1) if IGNORED in line}
+        if not ignored:
+            continue
         compiled = {one.lineno for one in functions("\n".join(lines)) if is_compiled(one)}
         wrong += [f"{path}:{number}" for number in sorted(ignored - compiled)]
     assert wrong == []

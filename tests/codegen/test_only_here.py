@@ -9,7 +9,10 @@ INSIDES = ("numba.core", "numba._", "numba.np", "llvmlite.ir.builder")
 
 
 def _imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    source = path.read_text()
+    if "numba" not in source and "llvmlite" not in source:
+        return
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -143,10 +143,10 @@ def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop:
     changes = [weighted(1, 5), weighted(5, 1), weighted(5, 1, new_flows_per_s=1), without_h1(), weighted(1, 1)]
     chosen = Counter[str]()
     for config in changes:
-        for _ in range(30):
+        for _ in range(20):
             mux.send(client(pick.randrange(5000, 5100)), worker=pick.randrange(2))
         mux.reload(config)
-        for _ in range(30):
+        for _ in range(20):
             port, opens = pick.randrange(5000, 5200), pick.random() < 0.2
             explanation = mux.explain(asked(port), opens=opens)
             entries: Any = step(explanation, "flow")["entries"]
