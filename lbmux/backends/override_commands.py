@@ -68,6 +68,32 @@ def set_admin_state(
     return change
 
 
+def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, service: str | None, now: float) -> Change:
+    """Drain, disable, remove or (None) enable all backends of a host, in one service or in all; ``host``: its address.
+
+    Raise OverrideError if there are none.
+    """
+
+    def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
+        with_added = with_overrides(file, overrides.without_removals()).services
+        found = sorted(
+            {
+                (one.name, backend.name)
+                for one in (*file.services, *with_added)
+                if service in (None, one.name)
+                for backend in one.backends
+                if str(backend.tunnel_to) == host
+            }
+        )
+        if not found:
+            raise OverrideError(f"host {host}", "no backend is on it; `lbmux show backends` lists the hosts")
+        for name, backend_name in found:
+            overrides, _ = set_admin_state(admin_state, backend_name, name, now)(file, overrides)
+        return overrides, found
+
+    return change
+
+
 def set_weight(weight: int | None, backend: str, service: str | None, now: float) -> Change:
     """Override a backend's weight, or (None) return to the file's."""
     if weight is not None:

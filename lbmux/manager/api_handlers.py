@@ -207,6 +207,9 @@ def _change(body: api.OverrideRequest, now: float) -> Change:
         if body.service is None or body.added is None:
             raise OverrideError("add", "`service` and `added` are needed")
         return override_commands.add(body.service, body.added, now)
+    if body.host is not None and body.backend is None and body.action != "weight":
+        state = None if body.action == "enable" else body.action
+        return override_commands.set_admin_state_of_host(state, body.host, body.service, now)
     if body.backend is None and (body.service is None or body.action == "weight"):
         raise OverrideError(body.action, "`backend` is needed")
     if body.action == "weight":

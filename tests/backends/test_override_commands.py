@@ -8,6 +8,7 @@ from lbmux.backends.override_commands import (
     UnknownBackendError,
     add,
     set_admin_state,
+    set_admin_state_of_host,
     set_weight,
     without_obsolete,
 )
@@ -47,6 +48,21 @@ def test_all_backends_of_a_service() -> None:
     assert not overridden(set_admin_state(None, None, "web", 0), overrides=disabled).admin_states
     with pytest.raises(OverrideError, match="gone: there is no such service"):
         overridden(set_admin_state("disable", None, "gone", 0))
+
+
+def test_all_backends_of_a_host() -> None:
+    file = configured(backend(1), backend(2, host="10.9.9.9"))
+    overrides = overridden(add("mail", backend(4, host="10.9.9.9"), 1), file=file)
+    drained, keys = set_admin_state_of_host("drain", "10.9.9.9", None, 2)(file, overrides)
+    assert keys == [("mail", "b4"), ("web", "b2")] and set(drained.admin_states) == set(keys)
+    enabled, _ = set_admin_state_of_host(None, "10.9.9.9", "web", 3)(file, drained)
+    assert enabled.admin_states == {("mail", "b4"): "drain"}
+    removed, _ = set_admin_state_of_host("remove", "10.9.9.9", None, 3)(file, overrides)
+    assert ("web", "b2") in set_admin_state_of_host(None, "10.9.9.9", None, 4)(file, removed)[1]
+    assert set_admin_state_of_host("drain", "10.0.2.1", None, 2)(file, overrides)[1] == [("mail", "b1"), ("web", "b1")]
+    for host, service in (("10.1.1.1", None), ("10.0.2.77", "mail")):
+        with pytest.raises(OverrideError, match="no backend is on it"):
+            set_admin_state_of_host("drain", host, service, 2)(file, overrides)
 
 
 @pytest.mark.parametrize("admin_state", ["drain", "disable", "remove"])

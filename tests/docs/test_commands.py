@@ -42,6 +42,7 @@ PARSED_ONLY = {
     "lbmux show flows --node": "needs a manager; tests/cli/test_where.py runs it",
     "lbmux withdraw --node": "needs a manager; tests/cli/test_where.py asks nodes so",
     "lbmux show overrides": "needs a manager; tests/cli/pool runs it",
+    "lbmux drain --host": "needs a manager; tests/cli/pool runs it",
     "lbmux drain web1 --for": "needs a manager; tests/cli/pool runs it",
     "lbmux steer": "needs files of measurements; tests/cli/operate/test_steer_command.py has some",
     "lbmux config import": "needs files of other load balancers; tests/tools/import_config reads some",

@@ -13,14 +13,19 @@ from typing import Literal
 from lbmux.manager.admission import make_pool
 from lbmux.manager.api_client import ApiClient, trusting
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
+from lbmux.manager.held_state import NodeState
 from lbmux.manager.http_server import HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
-from lbmux.manager.node_client import NodeClient
+from lbmux.manager.node_client import Accept, NodeClient
 from lbmux.manager.relay import Answering
 from lbmux.manager.store.open_store import open_store
 
 WAIT_S = 10
+
+
+async def at_once(state: NodeState) -> None:
+    """Put a state in force, at a node that has nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,10 @@ class Running:
         return ["--manager", self.url, "--manager-ca", str(self.ca), "--token-file", str(self.directory / "token")]
 
     @contextlib.contextmanager
-    def joined(self, name: str, role: Literal["mux", "agent", "edge"], answering: Answering) -> Iterator[NodeClient]:
-        """Connect a node that puts nothing in force, but answers requests."""
+    def joined(
+        self, name: str, role: Literal["mux", "agent", "edge"], answering: Answering, accept: Accept = at_once
+    ) -> Iterator[NodeClient]:
+        """Connect a node that answers requests, and says that states are in force unless ``accept`` refuses them."""
         ca, key, own = self.manager.identity.authority, new_key(), Identity(self.directory / name)
         assert ca is not None
         subject = Subject(self.manager.pool_id, "node", name)
@@ -56,7 +63,7 @@ class Running:
         client.answering = answering
 
         async def follow() -> None:
-            async with client.following(lambda _: asyncio.sleep(0)):
+            async with client.following(accept):
                 await asyncio.Event().wait()
 
         following = asyncio.run_coroutine_threadsafe(follow(), self.loop)

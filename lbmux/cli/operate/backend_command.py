@@ -15,6 +15,7 @@ from lbmux.cli import options
 from lbmux.cli.operate import completion_names
 
 if TYPE_CHECKING:
+    from lbmux.addresses import Address
     from lbmux.api.answers import BackendHealth, Overridden
     from lbmux.api.requests import Request
     from lbmux.backends.overrides import OverriddenState
@@ -53,20 +54,27 @@ def _override(name: Action, override: "OverriddenState | None", text: str) -> cl
     one_only = name == "remove"  # a name left out by mistake would take a whole service away
 
     @click.command(name=name, help=text if one_only else f"{text}\n\n{WHOLE}")
-    @(BACKEND if one_only else BACKEND_OR_ALL)
+    @BACKEND_OR_ALL
     @SERVICE
+    @click.option("--host", type=options.ADDRESS, help="At the manager: all backends of the host with this address.")
     @CONTROL
     @_managed
     @options.json
     def command(
-        backend: str | None, service: str | None, controls: tuple[Path, ...], as_json: bool, **managed: Any
-    ) -> None:
+        backend: str | None, service: str | None, host: "Address | None", controls: tuple[Path, ...], as_json: bool,
+        **managed: Any,
+    ) -> None:  # fmt: skip
         from lbmux.api.requests import Override
 
-        if backend is None and service is None:
-            raise click.UsageError("give a BACKEND, or --service for all backends of a service")
-        if managed["managers"] and not controls:
-            _send_to_manager(managed, as_json, action=name, backend=backend, service=service)
+        is_managed = bool(managed["managers"] and not controls)
+        if host is not None and (backend is not None or not is_managed):
+            raise click.UsageError("--host replaces BACKEND, and needs a manager")
+        if backend is None and host is None and (service is None or one_only):
+            whole = "" if one_only else ", or --service for all backends of a service"
+            raise click.UsageError(f"give a BACKEND or, at a manager, --host{whole}")
+        if is_managed:
+            where = {"backend": backend, "service": service, "host": None if host is None else str(host)}
+            _send_to_manager(managed, as_json, action=name, **where)
         else:
             _send(controls, as_json, Override(backend, override, service))
 

@@ -10,10 +10,19 @@ import click
 from lbmux.cli import options
 
 if TYPE_CHECKING:
+    from lbmux.manager.api_client import ApiClient
     from lbmux.manager.api_models import ApplyAnswer
 
 FORCE = click.option("--force", is_flag=True, help="Make the change even if it violates a guard rail.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
+WAIT = click.option(
+    "--wait", is_flag=True, help="Wait until it is in force on all connected nodes; fail if one refuses."
+)
+WAIT_S = click.option(
+    "--wait-s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
+    help="With --wait: the longest wait, in seconds.",
+)  # fmt: skip
+POLL_S = 0.05
 MESSAGE = click.option("-m", "--message", default="", help="Why; `lbmux show revisions` lists it.")
 
 
@@ -23,10 +32,12 @@ MESSAGE = click.option("-m", "--message", default="", help="Why; `lbmux show rev
 @DRY_RUN
 @MESSAGE
 @FORCE
+@WAIT
+@WAIT_S
 @options.manager_access
 @options.json
 def apply(
-    file: Path, service: str | None, dry_run: bool, message: str, force: bool,
+    file: Path, service: str | None, dry_run: bool, message: str, force: bool, wait: bool, wait_s: float,
     managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Make FILE (- is standard input) the pool's configuration.
@@ -45,7 +56,11 @@ def apply(
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(file, (Problem(None, "", f"cannot be read: {reason}"),)) from error
     request = ApplyRequest(file=text, name=str(file), service=service, message=message, force=force, dry_run=dry_run)
-    _print(client(managers, token_file, manager_ca).post("/v1/config", request, ApplyAnswer), dry_run, as_json)
+    manager = client(managers, token_file, manager_ca)
+    answer = manager.post("/v1/config", request, ApplyAnswer)
+    _print(answer, dry_run, as_json)
+    if wait and answer.revision is not None:
+        _wait(manager, answer.revision.number, wait_s)
 
 
 @click.command(name="rollback")
@@ -53,10 +68,12 @@ def apply(
 @DRY_RUN
 @MESSAGE
 @FORCE
+@WAIT
+@WAIT_S
 @options.manager_access
 @options.json
 def rollback(
-    revision: int | None, dry_run: bool, message: str, force: bool,
+    revision: int | None, dry_run: bool, message: str, force: bool, wait: bool, wait_s: float,
     managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Restore REVISION as a new revision. [default: the one before the current]"""
@@ -64,7 +81,35 @@ def rollback(
     from lbmux.manager.api_models import ApplyAnswer, RollbackRequest
 
     request = RollbackRequest(revision=revision, message=message, force=force, dry_run=dry_run)
-    _print(client(managers, token_file, manager_ca).post("/v1/rollback", request, ApplyAnswer), dry_run, as_json)
+    manager = client(managers, token_file, manager_ca)
+    answer = manager.post("/v1/rollback", request, ApplyAnswer)
+    _print(answer, dry_run, as_json)
+    if wait and answer.revision is not None:
+        _wait(manager, answer.revision.number, wait_s)
+
+
+def _wait(manager: "ApiClient", revision: int, wait_s: float) -> None:
+    """Wait until all connected nodes have a revision in force, and say so on standard error; raise LbmuxError."""
+    import time
+
+    from lbmux.errors import LbmuxError
+    from lbmux.manager.api_models import NodesAnswer
+    from lbmux.plurals import counted
+
+    deadline, begun = time.monotonic() + wait_s, time.monotonic()
+    while True:
+        nodes = [one for one in manager.get("/v1/nodes", NodesAnswer).nodes if one.connected]
+        refused = [f"{one.node}: {one.refused}" for one in nodes if one.refused and one.revision >= revision]
+        if refused:
+            raise LbmuxError(f"revision {revision} is refused by {'; '.join(refused)}")
+        late = [one.node for one in nodes if one.in_force < revision]
+        if not late:
+            took = time.monotonic() - begun
+            click.echo(f"revision {revision} is in force on {counted(len(nodes), 'node')} after {took:.1f} s", err=True)
+            return
+        if time.monotonic() >= deadline:
+            raise LbmuxError(f"revision {revision} is not in force within {wait_s:g} s on {', '.join(late)}")
+        time.sleep(POLL_S)
 
 
 def _print(answer: "ApplyAnswer", dry_run: bool, as_json: bool) -> None:

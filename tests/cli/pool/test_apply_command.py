@@ -1,13 +1,16 @@
 """The pool's configuration from the command line: apply, get, diff, roll back, show, and overrides."""
 
+import asyncio
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 from lbmux.cli.main import run
+from lbmux.errors import LbmuxError
+from lbmux.manager.held_state import NodeState
 from tests.manager.running import Running, running_manager, wait_for
 from tests.manager.test_pool import file
 
@@ -60,6 +63,29 @@ def test_a_file_is_applied_changed_and_restored(manager: Running, yaml: Path, ca
     assert "0 of 0" in out and "127.0.0.1" in out and "rollback" in out
 
 
+async def answers(line: bytes) -> AsyncGenerator[bytes]:
+    """Answer nothing: the node is asked nothing here."""
+    yield b""
+
+
+def test_apply_waits_for_all_nodes(manager: Running, yaml: Path, capsys: Out) -> None:
+    async def refuse(state: NodeState) -> None:
+        if state.revision == 2:
+            raise LbmuxError("table full")
+        if state.revision == 3:
+            await asyncio.Event().wait()
+
+    access = manager.options()
+    with manager.joined("mux1", "mux", answers), manager.joined("mux2", "mux", answers, refuse):
+        assert run(["apply", str(yaml), "--wait", *access]) == 0
+        assert "revision 1 is in force on 2 nodes after " in capsys.readouterr().err
+        yaml.write_bytes(file(1, 2, 3))
+        assert run(["apply", str(yaml), "--wait", *access]) == 1
+        assert "revision 2 is refused by mux2: table full" in capsys.readouterr().err
+        assert run(["rollback", "--wait", "--wait-s", "0.2", *access]) == 1
+        assert "revision 3 is not in force within 0.2 s on mux2" in capsys.readouterr().err
+
+
 def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) -> None:
     yaml.write_text("services: 5\n")
     assert run(["apply", str(yaml), *manager.options()]) == 1
@@ -94,6 +120,12 @@ def test_overrides_go_to_the_manager(manager: Running, yaml: Path, capsys: Out) 
     access = manager.options()
     run(["apply", str(yaml), *access])
     capsys.readouterr()
+    assert run(["disable", "--host", "10.0.0.1", "--force", *access]) == 0
+    assert capsys.readouterr().out.startswith("web/b1: disable")
+    assert run(["enable", "--host", "10.0.0.1", *access]) == 0
+    assert run(["drain", "--host", "10.0.0.77", *access]) == 1
+    assert "host 10.0.0.77: no backend is on it" in capsys.readouterr().err
+    assert run(["drain", "b1", "--host", "10.0.0.1", *access]) == 2
     assert run(["drain", "b1", "--for", "2h", "--reason", "new disk", *access]) == 0
     assert capsys.readouterr().out.startswith("web/b1: drain, until 20")
     assert run(["weight", "b2", "7", *access]) == run(["add", "web", "10.0.0.9", "--weight", "2", *access]) == 0
@@ -102,7 +134,7 @@ def test_overrides_go_to_the_manager(manager: Running, yaml: Path, capsys: Out) 
     assert run(["show", "overrides", *access]) == 0
     assert "new disk" in capsys.readouterr().out
     assert run(["enable", "b1", "-j", *access]) == 0
-    assert json.loads(capsys.readouterr().out) == {"version": 1, "overrides": []} | {"version": 4}
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "overrides": []} | {"version": 6}
     assert run(["disable", "b8", *access]) == 1
     assert "no backend b8" in capsys.readouterr().err
 
