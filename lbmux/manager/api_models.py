@@ -74,7 +74,7 @@ class OverrideRequest(Model):
     service: Name | None = None
     """Only in this service; null: in all services that have the backend."""
     host: str | None = None
-    """In place of `backend`: all backends of the host with this address; not for `weight` and `add`."""
+    """All backends of the host with this address, in place of `backend`; not for `weight` and `add`."""
     weight: int | None = None
     """For `weight`: the new weight; null: the file's."""
     added: dict[str, Any] | None = None
