@@ -69,14 +69,15 @@ class HealthRelay:
         try:
             while True:
                 self._due.clear()
-                changed = self._collector.changes(time.monotonic())
+                looked_at = time.monotonic()
+                changed = self._collector.changes(looked_at)
                 if changed or time.monotonic() >= beat:
                     number, beat = number + 1, time.monotonic() + BEAT_S
                     self.follow(epoch, number, changed)
                 try:
                     async with asyncio.timeout(BEAT_S):
                         await self._due.wait()
-                    await asyncio.sleep(BATCH_S)
+                    await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
                 except TimeoutError:
                     continue
         finally:

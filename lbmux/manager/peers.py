@@ -103,7 +103,8 @@ class PeerLink:
             reported, health = manager.reported.next, manager.health.reported.next
             now = {agent: dict(lines) for agent, lines in manager.health.local.items()}
             known = tuple({**manager.gone, **manager.reports}.values())
-            is_due = time.monotonic() >= due or _without_times(known) != _without_times(nodes)
+            looked_at = time.monotonic()
+            is_due = looked_at >= due or _without_times(known) != _without_times(nodes)
             message = Contribution(
                 nodes=known if is_due else None,
                 health={agent: tuple(lines.values()) for agent, lines in now.items() if sent.get(agent) != lines},
@@ -112,9 +113,9 @@ class PeerLink:
             await socket.send_str(message.model_dump_json())
             sent = now
             if is_due:
-                nodes, due = known, time.monotonic() + TIMES_S
+                nodes, due = known, looked_at + TIMES_S
             await _either(reported, health, ALIVE_S)
-            await asyncio.sleep(BATCH_S)
+            await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:

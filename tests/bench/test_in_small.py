@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import health, latency, loading, maglev, memory, reload, replay, scrape, startup, watch
+from bench import health, latency, loading, maglev, manager, memory, reload, replay, scrape, startup, watch
 from bench.frames import config
 from bench.report import Result
 
@@ -51,6 +51,12 @@ def test_maglev(small: Small) -> None:
 def test_replay(small: Small) -> None:
     small(replay, PACKETS=2000, FLOWS=100)
     assert ratios(replay.run()) == [True, True]
+
+
+def test_manager(small: Small) -> None:
+    small(manager, SERVICES=2, MUXES=2, CHANGES=2, DEATHS=2, NODES=3, NODE_CHANGES=2, NODE_SERVICES=1)
+    results = manager.run()
+    assert len(results) == 8 and all(result.value >= 0 for result in results)
 
 
 def test_loading(small: Small) -> None:
