@@ -61,7 +61,7 @@ def test_manager(small: Small) -> None:
 
 def test_loading(small: Small) -> None:
     small(loading, SERVICES=100)
-    assert [result.value > 0 for result in loading.run()] == [True] * 3
+    assert [result.value > 0 for result in loading.run()] == [True] * 6
 
 
 def test_health(small: Small) -> None:

@@ -17,7 +17,7 @@ from tests.daemons.running_daemons import Daemon, configuration, running, servic
 pytestmark = pytest.mark.root
 UPLOAD_BYTES, UDP_SEGMENT, ROUNDS = 8 << 20, 103, 10
 SPREAD = 1.1
-"""Of the quickest of some uploads that differ in nothing."""
+"""The quickest of several equal uploads."""
 HOSTS = {VIP: "10.1.1.2", VIP6: "2001:db8:1:1::2"}
 
 
@@ -93,7 +93,7 @@ def test_an_upload(lab: Lab, super_frames: None, driver: str) -> None:
 
 
 def test_super_frames_are_as_quick_as_single_frames(lab: Lab, super_frames: None) -> None:
-    """In turn, until that is seen: other tests may slow some uploads down."""
+    """Alternate until it is seen: other tests may slow some uploads down."""
     lab.write_config(services("tcp"))
     with (
         running(lab, "mux1", "mux"),

@@ -42,7 +42,7 @@ def services() -> list[Service]:
 
 
 def backends() -> list[Backend]:
-    """By IP in IP, but for two of them; with one whose MAC address is unknown, and one behind a small MTU."""
+    """Backends with IP in IP, except two; one whose MAC address is unknown, and one behind a small MTU."""
     rows = [Backend(bytes([10, 1, at, 255 - at]), bytes([2, 0, 0, 7, 0, at])) for at in range(BACKENDS)]
     rows[1].local = bytes([255, 255, 255, 254])
     rows[2].destination_mac = bytes(6)

@@ -420,7 +420,7 @@ def test_planning_what_differs_gives_what_planning_everything_gives(seed: int) -
 
 
 def table_contents(mux: Mux) -> dict[str, Any]:
-    """By name of the service: its Maglev table and its backends, without rows and places."""
+    """Maglev tables and backends by name of the service, without rows and places."""
     tables, found = mux.tables, {}
     active = tables.services[tables.active]
     names = {row: name for (_, name), row in mux.control.rows.items()}

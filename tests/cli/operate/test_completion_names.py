@@ -61,7 +61,7 @@ def test_without_both_nothing_is_offered(tmp_path: Path, monkeypatch: pytest.Mon
 def test_systems_and_events_of_the_lab() -> None:
     assert offered("lab", "run", "cloudf") == ["cloudflare", "cloudflare-anycast"]
     assert "all" in offered("lab", "run", "")
-    assert offered("lab", "run", "ananta", "kill-m") == ["kill-mux"]
+    assert offered("lab", "run", "ananta", "kill-mu") == ["kill-mux"]
     assert offered("lab", "run", "ananta", "kill-mux", "kill-mux+add-b") == ["kill-mux+add-backend"]
     assert offered("lab", "up", "ananta-f") == ["ananta-frr"]
 
