@@ -63,6 +63,11 @@ class ManagerLink:
         take(self._client.early_view.values())
 
     @property
+    def manager(self) -> str:
+        """The URL of the manager to which the daemon is connected, or an empty string."""
+        return self._client.manager
+
+    @property
     def has_primary(self) -> bool:
         """Whether a primary's view of the pool's health came lately; else a mux asks agents itself."""
         return time.monotonic() - self._client.viewed_at < PRIMARY_SILENCE_S
@@ -99,8 +104,8 @@ class ManagerLink:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request[Any]) -> Any:
-            if self._client.manager:
-                reason = f"this node follows the manager {self._client.manager}: use --manager"
+            if self.manager:
+                reason = f"this node follows the manager {self.manager}: use --manager"
                 raise OverrideError(request.command, reason)
             return await handler(request)
 

@@ -111,7 +111,7 @@ def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
 
         async with ControlServer(path, made.handlers({SetWeight: weight})):
             async with made.following(reloader):
-                await until(lambda: lab.managers[0].reports)
+                await until(lambda: made.manager)
                 with pytest.raises(ControlError, match="follows the manager https://"):
                     await order(backend="b1", weight=5)
             assert await order(backend="b1", weight=5) == "b1 5"
