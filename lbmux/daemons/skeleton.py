@@ -110,7 +110,6 @@ class Daemon(ABC, Generic[Settings]):
 
 async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     """Run a daemon until SIGTERM."""
-    warn_of_missing(role.role)
     link = _link(role, options)
     async with contextlib.AsyncExitStack() as stack:
         if link is None:
@@ -123,6 +122,7 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
             daemon.link = link
             link.adopt(daemon.overrides)
         await daemon.build()
+        warn_of_missing(role.role)  # without those that building needs, it has ended with an error
         daemon.reloader.listeners = daemon.on_config()
         await daemon.start()
         if link is not None:
