@@ -22,7 +22,7 @@ import yaml
 from pyroute2 import IPRoute, netns
 
 from lbmux.errors import LabError
-from lbmux.lab import namespaces, processes, topology_file
+from lbmux.lab import namespaces, processes, topology_builder, topology_file
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.test_server import PATTERN
@@ -301,7 +301,7 @@ def test_an_existing_namespace_is_refused_and_stays(lab: Lab) -> None:
 
 def test_an_interrupted_lab_start_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(namespaces, "_address_and_route", lambda node: os.kill(os.getpid(), signal.SIGINT))
+        patched.setattr(topology_builder, "_address_and_route", lambda node: os.kill(os.getpid(), signal.SIGINT))
         patched.setattr(lab, "down", lambda: False)  # as after kill -9: nothing is cleaned up
         lab.up(programs=False)
     again = Lab(ananta(), lab.name)
