@@ -1,8 +1,9 @@
 """The mux: frame -> parse -> match the VIP -> access -> flow table -> (miss: Maglev slot) -> encapsulate -> frame.
 
 The same functions run in user space and in the kernel. The order of the steps is in ``forward``, ``with_service``,
-``to_backend`` and ``choose``, and nowhere else: the slow path (lbmux.slowpath.flow_steps) and `lbmux explain`
-(lbmux.tools.dry_run) call the same functions with other steps at their ends.
+``to_backend`` and ``choose``: the slow path (lbmux.slowpath.flow_steps) and `lbmux explain` (lbmux.tools.dry_run) call
+the same functions with other steps at their ends. In the kernel, ordinary packets take a shorter path first
+(lbmux.datapath.ordinary); what it finds is what these functions would find.
 """
 
 from lbmux.datapath.access import admit, allowed
