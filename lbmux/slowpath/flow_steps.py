@@ -10,11 +10,12 @@ client and VIP as 128-bit halves as loaded, both ports as loaded, the protocol, 
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed, unchecked
+from lbmux.datapath.choose import base_of, choose, in_worker_table, slot_hash, slot_pair
 from lbmux.datapath.context import backend_limit, backends, context_at, slots, worker_limit
 from lbmux.datapath.flows import flow_hash, lookup, remember
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.memory import at_address, int64, step, u16, u32
-from lbmux.datapath.mux import base_of, choose, in_worker_table, slot_hash, slot_pair, with_service
+from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, Packet
 from lbmux.datapath.tables import NO_BASE, TRACK_NONE, backend_row, flow_row, slot_row
 from lbmux.targets.native import context_row

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled_nogil
+from lbmux.datapath.choose import slot_hash
 from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, slots
 from lbmux.datapath.flows import idle_for
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u64
-from lbmux.datapath.mux import active_service, slot_hash
+from lbmux.datapath.mux import active_service
 from lbmux.datapath.parse import PARSED, Packet
 from lbmux.datapath.tables import (
     CLOSING,

@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed, unchecked
+from lbmux.datapath.choose import select, slot_hash
 from lbmux.datapath.context import (
     backends,
     context_at,
@@ -24,7 +25,7 @@ from lbmux.datapath.context import (
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.memory import Pointer, at_address, int64, step, u64
-from lbmux.datapath.mux import select, slot_hash, with_service
+from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import WAYS, backend_row, flow_row
 from lbmux.targets.native import context_row

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from lbmux.datapath.choose import SYN_GRACE
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.mux import SYN_GRACE
 from lbmux.datapath.tables import FORMER_TABLE, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.wire.numbers import SYN

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbmux.datapath.mux import KERNEL_TABLES
+from lbmux.datapath.choose import KERNEL_TABLES
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, SYN, Craft
