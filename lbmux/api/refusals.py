@@ -13,16 +13,17 @@ from lbmux.api.requests import (
     GetNeighbours,
     GetRuntime,
     GetServices,
+    HoldRoutes,
     Request,
 )
 from lbmux.errors import LbmuxError
 
-OF_A_MUX: dict[Kind, str] = {
-    GetBgp: "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS",
-}
-OF_AN_AGENT: dict[Kind, str] = {
-    GetBgp: "an agent does not use BGP; use --control with the socket of a mux or an edge",
-}
+OF_A_MUX: dict[Kind, str] = dict.fromkeys(
+    (GetBgp, HoldRoutes), "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS"
+)
+OF_AN_AGENT: dict[Kind, str] = dict.fromkeys(
+    (GetBgp, HoldRoutes), "an agent does not use BGP; use --control with the socket of a mux or an edge"
+)
 OF_AN_EDGE: dict[Kind, str] = dict.fromkeys(
     (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows),
     "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",

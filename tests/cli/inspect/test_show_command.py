@@ -124,8 +124,9 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
     health = json.loads(said(capsys, "show", "health", "-j", *control))
     assert (health["version"], health["program"]) == (1, "mux")
     assert {line["tunnel"] for line in health["health"]} == {"ipip"}
-    assert main.run(["show", "bgp", *control]) == 1
-    assert "this mux does not use BGP" in capsys.readouterr().err
+    for words in (["show", "bgp"], ["withdraw"], ["announce", "-j"]):
+        assert main.run([*words, *control]) == 1
+        assert "this mux does not use BGP" in capsys.readouterr().err
     assert main.run(["show", "bgp", "--control", str(socket_of(lab, "host1"))]) == 1
     assert "use --control with the socket of a mux" in capsys.readouterr().err
 
