@@ -20,7 +20,8 @@ def read_result(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise LbmuxError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise LbmuxError(f"{path}: not a result file: {str(error) or 'nested too deeply'}") from error
+        why = "nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
+        raise LbmuxError(f"{path}: not a result file: {why}") from error
     if not isinstance(said, dict) or not kind_of(said):
         raise LbmuxError(f"{path}: not results of {' or of '.join(reversed(KINDS.values()))}")
     return said

@@ -94,7 +94,7 @@ def health(node: NodeState) -> Iterator[Finding]:
             seen += f"; this mux has no route to {without_route[0]}"
             yield fault("health", seen, f"ip route add {without_route[0]} via ROUTER, on this mux")
         elif line.state == "down":
-            yield fault("health", seen, "check the server: the health check brings it back when it answers")
+            yield fault("health", seen, "check the server and its host's agent: the backend returns when they answer")
         else:
             yield warning("health", seen, f"run `lbmux enable {line.backend}` to return it to service")
 
