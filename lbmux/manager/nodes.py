@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 
 from lbmux.manager.authority import Subject
 from lbmux.manager.documents import NodeReport
+from lbmux.manager.first_ended import until_one_ends
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_messages import (
     ALIVE_S,
@@ -104,15 +105,9 @@ class NodeConnections:
         works = [self._send(session), self._receive(session)]
         if session.relay is not None and hello.role == "mux":
             works.append(self._send_views(session))
-        tasks = [asyncio.create_task(work) for work in works]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(*works)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             if session.relay is not None:
                 session.relay.close()
             if self._sessions.get(name) is session:  # else it has connected again

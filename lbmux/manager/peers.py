@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from lbmux.errors import LbmuxError
 from lbmux.manager.authority import Subject
 from lbmux.manager.documents import NodeReport
+from lbmux.manager.first_ended import until_one_ends
 from lbmux.manager.health_relay import Lines
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_messages import (
@@ -79,16 +80,9 @@ class PeerLink:
         async with aiohttp.ClientSession() as session:
             async with asyncio.timeout(SILENCE_S):
                 socket = await session.ws_connect(f"{url}/v1/peer", ssl=tls, max_msg_size=MAX_MESSAGE_BYTES)
-            works = (self._contribute(socket), self._receive(socket), self._until_replaced(epoch))
-            tasks = [asyncio.create_task(work) for work in works]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await until_one_ends(self._contribute(socket), self._receive(socket), self._until_replaced(epoch))
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 await socket.close()
 
     async def _until_replaced(self, epoch: int | None) -> None:
@@ -139,15 +133,13 @@ class PeerConnections:
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
         await socket.prepare(request)
         agents = set[str]()
-        tasks = [asyncio.create_task(work) for work in (self._send(socket), self._receive(socket, peer.name, agents))]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(self._send(socket), self._receive(socket, peer.name, agents))
+        except LbmuxError as error:
+            log.warning("manager %s: %s", peer.name, error)
+        except (OSError, TimeoutError):
+            log.info("manager %s: disconnected", peer.name)
         finally:
-            for task in tasks:
-                task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, LbmuxError):
-                    log.warning("manager %s: %s", peer.name, result)
             self._manager.elsewhere.pop(peer.name, None)
             for agent in agents:
                 self._manager.health.collect_end(agent, peer.name)
