@@ -6,8 +6,7 @@ the tables.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from lbmux.tables.mux_tables import sizes_for
 from lbmux.targets.bpf import objects
 from lbmux.targets.bpf.maps import KernelTables, numbers_of
 from lbmux.targets.bpf.syscall import Attach
-from lbmux.targets.bpf.test_runs import TestRunner
+from lbmux.targets.bpf.test_runs import TestRunner, on_first_cpu
 
 PROGRAM = ":mux_xdp"
 CLOCK = {"jiffy_ns": 0, "jiffy_offset_ns": 1 << 40}
@@ -64,7 +63,7 @@ def counted(kind: str) -> Count:
 
 def count_last(given: Config, frames: Sequence[bytes]) -> Count:
     """Return the count of the last frame. Raise DisagreementError if the kernel does something else with any."""
-    with KernelTables.create(sizes_for(given, 2)) as kernel, _on_first_cpu():
+    with KernelTables.create(sizes_for(given, 2)) as kernel, on_first_cpu():
         tables(given, memory=kernel.tables)
         copies = {name: kernel.tables.memory[name].copy() for name in TABLES}
         loaded = kernel.load(PROGRAM, Attach.XDP, CLOCK)
@@ -87,14 +86,3 @@ def _machine(kernel: KernelTables, memory: Mapping[str, NDArray[np.uint8]]) -> M
     maps = {TABLE_SYMBOL + name: at for at, name in enumerate(memory)}
     code = objects.compiled(PROGRAM).program(objects.SECTION, maps, numbers)
     return Machine(code, {at: memoryview(rows) for at, rows in enumerate(memory.values())})
-
-
-@contextmanager
-def _on_first_cpu() -> Iterator[None]:
-    """The worker in the kernel is the CPU's number; the interpreter's is 0."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

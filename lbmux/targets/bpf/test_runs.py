@@ -4,8 +4,11 @@ In live-frames mode the kernel makes real frames from the given one and executes
 packet generator uses this.
 """
 
+import contextlib
 import ctypes
+import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lbmux.targets.bpf.syscall import Command, command
@@ -48,6 +51,17 @@ class TestRunner:
         command(Command.PROG_TEST_RUN, attributes, f"test run on {len(frame)} bytes")
         _, result, _, length, _, _, _, duration, *_ = ATTRIBUTES.unpack(attributes)
         return Run(result, ctypes.string_at(output, length), duration)
+
+
+@contextlib.contextmanager
+def on_first_cpu() -> Iterator[None]:
+    """Run test runs on CPU 0: in the kernel the worker is the CPU's number."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _address(data: bytes) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.bpf.test_runs import on_first_cpu
 from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
 from tests.datapath import test_ordinary
 from tests.datapath.craft import Craft, Stream, tunnelled
@@ -17,7 +18,7 @@ from tests.datapath.plain_packet import UDP
 from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, own_connection, reply_to
 from tests.datapath.test_agent import destinations as agent_destinations
 from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinations, services
-from tests.targets.bpf.twins import ETHERNET_BYTES, Twins, on_one_cpu
+from tests.targets.bpf.twins import ETHERNET_BYTES, Twins
 
 pytestmark = pytest.mark.root
 XDP_REDIRECT = 4
@@ -28,7 +29,7 @@ FRAMES_A_STREAM, TURNS = 16_000, 16
 
 @pytest.fixture(autouse=True)
 def _one_cpu() -> Iterator[None]:
-    with on_one_cpu():
+    with on_first_cpu():
         yield
 
 

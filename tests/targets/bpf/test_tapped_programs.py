@@ -15,11 +15,12 @@ from lbmux.targets.bpf import syscall, tapped_programs
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.ring_buffer import Ring
 from lbmux.targets.bpf.syscall import Attach, Loaded
+from lbmux.targets.bpf.test_runs import on_first_cpu
 from tests.datapath.craft import Craft, Stream
 from tests.datapath.harness import Machine
 from tests.datapath.test_mux import backends, destinations, services
 from tests.targets.bpf.test_equal import ELSEWHERE, LOOPBACK, mux_action
-from tests.targets.bpf.twins import ETHERNET_BYTES, Twins, on_one_cpu
+from tests.targets.bpf.twins import ETHERNET_BYTES, Twins
 
 pytestmark = pytest.mark.root
 PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]
@@ -71,7 +72,7 @@ class Watched(Twins):
 
 @pytest.fixture(autouse=True)
 def _one_cpu() -> Iterator[None]:
-    with on_one_cpu():
+    with on_first_cpu():
         yield
 
 

@@ -4,8 +4,7 @@ The kernel's program gets a constant clock: it is loaded again for each time.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,17 +18,6 @@ from tests.datapath.harness import Frames, Machine
 
 ETHERNET_BYTES = 14
 """The least that a test run takes."""
-
-
-@contextmanager
-def on_one_cpu() -> Iterator[None]:
-    """Pin to one CPU: in the kernel the worker is the CPU's number."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def copy_tables(source: Tables, target: Tables) -> None:
