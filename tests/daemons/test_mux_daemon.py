@@ -123,7 +123,8 @@ def test_a_good_reload_moves_new_flows_and_keeps_old_ones(lab: Lab, wires: dict[
         else:
             mux.tell(signal.SIGHUP)
             mux.wait_for("in force: service web: backend h3 added")
-        assert place(lab, wires) == before
+        after = place(lab, wires)
+        assert after == before, (mux.log, ask(mux.control, "counters"))
         fresh = place(lab, wires, range(50000, 50040))
         assert list(fresh.values()).count("host3") > len(fresh) / 2
 
