@@ -22,11 +22,19 @@ class Channel(Protocol):
 
 Place = Path | Channel
 """Where a daemon is: the path of its control socket, or a channel to it."""
+PROGRAMS = ("mux", "agent", "edge")
+"""The daemons with a control socket."""
 
 
 def place_name(place: Place) -> Path | str:
     """Return what people call a place."""
     return place if isinstance(place, Path) else place.name
+
+
+def program_named(path: Path) -> str:
+    """Return the program whose name a socket bears (`agent.sock`, `agent2.sock`); empty if none."""
+    name = path.stem.rstrip("0123456789")
+    return name if name in PROGRAMS else ""
 
 
 @contextmanager
@@ -43,7 +51,9 @@ def answers(place: Place, request: bytes, timeout_s: float | None) -> Iterator[I
         try:
             connection.connect(str(place))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(place, "nothing listens there; is the daemon running?") from None
+            program = program_named(place)
+            daemon = f"`lbmux {program}`" if program else "the daemon"
+            raise ControlError(place, f"nothing listens there; is {daemon} running?") from None
         connection.sendall(request)
         with connection.makefile("rb") as lines:
             yield lines

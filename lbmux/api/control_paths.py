@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import PROGRAMS, Place
 
 
 def default_path(program: str) -> Path:
@@ -13,7 +13,7 @@ def default_path(program: str) -> Path:
 
 def meant_path(given: Path | None) -> Path:
     """Return the given socket, or else the first existing one of mux, agent and edge."""
-    paths = [default_path(program) for program in ("mux", "agent", "edge")]
+    paths = [default_path(program) for program in PROGRAMS]
     return given or next((path for path in paths if path.exists()), paths[0])
 
 

@@ -133,7 +133,7 @@ def test_an_answer_without_a_version_is_of_the_first(tmp_path: Path) -> None:
 
 
 def test_asking_where_nothing_listens(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="is the daemon running"):
+    with pytest.raises(ControlError, match="is `lbmux mux` running"):
         ControlClient(tmp_path / "mux.sock").ask(Points(1))
 
 

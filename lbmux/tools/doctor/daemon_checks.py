@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
+from lbmux.api.channel import program_named
 from lbmux.api.requests import GetConfig, GetRuntime
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
@@ -28,7 +29,7 @@ def answers(node: NodeState) -> Iterator[Finding]:
     try:
         runtime = node.client.ask(GetRuntime())
     except ControlError as error:
-        hint = f"start `lbmux {node.role}`, or give its socket with --control"
+        hint = f"start `lbmux {program_named(node.control) or node.role}`, or give its socket with --control"
         if node.guessed:
             hint += f"; the role {node.role} is assumed because {node.guessed} (set another with --role)"
         yield fault("daemon", str(error), hint)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lbmux.addresses import Address
 from lbmux.api.answers import HealthLine, NeighbourLine, Runtime
+from lbmux.api.channel import program_named
 from lbmux.api.control_client import ControlClient
 from lbmux.api.control_paths import default_path
 from lbmux.api.requests import GetCounters, GetHealth, GetNeighbours, GetRuntime
@@ -48,13 +49,20 @@ class NodeState:
     def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
         """The state of this node.  A missing role is taken from the control sockets on this machine."""
         if role is None and control is not None:
-            role = "agent" if _program(control) == "agent" else "mux"
+            return cls._of_socket(control, file, peers)
         if role is None:
             running: list[Role] = [known for known, program in PROGRAMS.items() if default_path(program).exists()]
             if not running:
                 return cls._without_daemon(file, peers)
             role = running[0]
         return cls(role, control or default_path(PROGRAMS.get(role, "mux")), file, peers)
+
+    @classmethod
+    def _of_socket(cls, control: Path, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
+        """Ask the daemon for its role; if it is down, the socket's name may tell it."""
+        program = _program(control) or program_named(control)
+        reason = "" if program else f"nothing answers at {control}"
+        return cls("agent" if program == "agent" else "mux", control, file, peers, reason)
 
     @classmethod
     def _without_daemon(cls, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":

@@ -29,7 +29,7 @@ def test_a_peer_that_does_not_answer(pool: Broken) -> None:
 def test_control_socket_gone(pool: Broken) -> None:
     path = pool.socket("mux2")
     with pool.changed("mux2", f"mv {path} {path}.away", f"mv {path}.away {path}"):
-        assert pool.doctor("mux2").says("daemon", "nothing listens there; is the daemon running?")
+        assert pool.doctor("mux2").says("daemon", "nothing listens there; is `lbmux mux` running?")
 
 
 def test_weight_0_everywhere(pool: Broken, tmp_path: Path) -> None:

@@ -70,6 +70,20 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
     assert own in finding.hint or "the role router is assumed" in finding.seen
 
 
+@pytest.mark.parametrize(
+    ("socket", "hint"),
+    [
+        ("mux.sock", "start `lbmux mux`,"),
+        ("agent.sock", "start `lbmux agent`,"),
+        ("edge2.sock", "start `lbmux edge`,"),
+        ("host1.sock", "the role mux is assumed because nothing answers at"),
+    ],
+)
+def test_the_hint_names_the_daemon_whose_name_the_socket_bears(socket: str, hint: str, tmp_path: Path) -> None:
+    (finding,) = daemon_checks.answers(NodeState.here(None, tmp_path / socket, None, ()))
+    assert hint in finding.hint and ("assumed" in hint or "assumed" not in finding.hint)
+
+
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:
     found = list(examine(NodeState("mux", tmp_path / "mux.sock")))
     faults = [finding for finding in found if finding.check == "daemon"]
