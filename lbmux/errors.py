@@ -28,6 +28,10 @@ class LbmuxError(Exception):
             raise FrozenInstanceError(f"cannot assign to field {name!r}")
         super().__setattr__(name, value)
 
+    def document(self) -> dict[str, Any]:
+        """Return the error as an object for JSON; ``error`` is its text."""
+        return {"error": str(self)}
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
@@ -102,6 +106,11 @@ class ControlError(LbmuxError):
 
     def __str__(self) -> str:
         return "\n".join([f"{self.place}: {self.reason}", *self.problems])
+
+    def document(self) -> dict[str, Any]:
+        where = "control" if isinstance(self.place, Path) else "node"
+        more = {"problems": self.problems} if self.problems else {}
+        return {where: str(self.place), "error": self.reason, **more}
 
 
 class LabError(LbmuxError):

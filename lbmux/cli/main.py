@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -123,6 +124,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LbmuxError as error:
+            from lbmux.cli.shown_error import show_error
+
+            show_error(error)
+            return 1
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -158,28 +168,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, which is the integer it returns, if any."""
     try:
         status = group.main(arguments, prog_name="lbmux", standalone_mode=False)
-    except LbmuxError as error:
-        return _print_error(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return status if isinstance(status, int) else 0
-
-
-def _print_error(error: LbmuxError) -> int:
-    import logging
-
-    from lbmux.cli.logs import is_json
-
-    if is_json():
-        logging.getLogger("lbmux").error("exiting: %s", error)
-    else:
-        for line in str(error).splitlines():
-            click.echo(f"lbmux: {line}", err=True)
-    logging.getLogger("lbmux").debug("traceback:", exc_info=error)
-    return 1
 
 
 if __name__ == "__main__":

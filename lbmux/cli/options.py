@@ -111,7 +111,21 @@ class DurationType(click.ParamType[float]):
 
 
 DURATION = DurationType()
-json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+JSON = "lbmux.json"
+"""The key in a context's ``meta`` that says whether the command prints JSON."""
+
+
+def json_of(text: str) -> Callable[[Decorated], Decorated]:
+    """Return the option -j with this help.  With it, errors are printed as JSON too (lbmux.cli.shown_error)."""
+    return click.option("-j", "--json", "as_json", is_flag=True, help=text, callback=_remember)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    ctx.meta[JSON] = value
+    return value
+
+
+json = json_of("Print JSON.")
 metrics = click.option(
     "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=check_endpoint,
     help="Serve Prometheus metrics at /metrics on this address. [default HOST: 127.0.0.1]",

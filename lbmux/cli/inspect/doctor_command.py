@@ -30,7 +30,7 @@ FORMAT = 1
 )
 @options.manager_access
 @click.option("-q", "--quiet", is_flag=True, help="Print only findings that are not ok.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@options.json
 def command(
     control: Path | None, config: Path | None, role: str | None, peers: tuple[Path, ...],
     managers: tuple[str, ...], token_file: Path, manager_ca: Path, quiet: bool, as_json: bool,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--packet", "number", type=click.IntRange(1), metavar="N",
     help="Explain the Nth packet of the capture FILE, and print its headers.",
 )  # fmt: skip
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@options.json
 @click.argument("packet", metavar="'SRC:PORT > VIP:PORT/tcp' | FILE", nargs=-1, required=True)
 def command(
     config: Path | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lbmux.cli import options
 from lbmux.cli.operate import completion_names
 from lbmux.cli.text_table import cell, print_table
 from lbmux.cli.where import Where, where
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 FLOWS_SHOWN, TIMEOUT_S, MOST_THREADS = 50, 30.0, 16
 Answer = TypeVar("Answer")
 Line = TypeVar("Line")
-JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _filter(*fields: str) -> Callable[[Any], Any]:
@@ -50,7 +50,7 @@ def command() -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 @_filter("service", "vip", "protocol")
 @click.option("--ipvs", is_flag=True, help="Use the format of `ipvsadm -L -n`.")
 def services(where: Where, as_json: bool, ipvs: bool, **wanted: str | None) -> None:
@@ -75,7 +75,7 @@ def services(where: Where, as_json: bool, ipvs: bool, **wanted: str | None) -> N
 
 @command.command()
 @where()
-@JSON
+@options.json
 @_filter("service", "backend", "dip", "host", "state")
 def backends(where: Where, as_json: bool, **wanted: str | None) -> None:
     """Show backends: state, weight, whether the next hop is known, traffic and flows."""
@@ -90,7 +90,7 @@ def backends(where: Where, as_json: bool, **wanted: str | None) -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 def health(where: Where, as_json: bool) -> None:
     """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
     from lbmux.api.requests import GetHealth
@@ -100,7 +100,7 @@ def health(where: Where, as_json: bool) -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 def neighbours(where: Where, as_json: bool) -> None:
     """Show the hosts that a mux tunnels to, and the next hop to each."""
     from lbmux.api.requests import GetNeighbours
@@ -111,7 +111,7 @@ def neighbours(where: Where, as_json: bool) -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 @click.option("--all", "everything", is_flag=True, help="Include verdicts without packets.")
 def counters(where: Where, as_json: bool, everything: bool) -> None:
     """Show counters of verdicts, of flow table look-ups, and of frames that the ring lost."""
@@ -136,7 +136,7 @@ def _print_counters(node: str, answer: "Counters", as_json: bool, everything: bo
 
 @command.command()
 @where()
-@JSON
+@options.json
 def runtime(where: Where, as_json: bool) -> None:
     """Show the process: driver, modes, versions, configuration, and the sizes and memory of tables."""
     from lbmux.api.protocol import to_plain
@@ -153,7 +153,7 @@ def runtime(where: Where, as_json: bool) -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 def bgp(where: Where, as_json: bool) -> None:
     """Show the routes that a mux or an edge announces, its sessions, and why a session is not established."""
     from lbmux.api.requests import GetBgp
@@ -182,7 +182,7 @@ def _print_bgp(answer: "Bgp") -> None:
 
 @command.command()
 @where()
-@JSON
+@options.json
 @click.option(
     "--sort",
     default="",
@@ -274,6 +274,7 @@ def _answers(
     """Ask all daemons that are meant at once, and yield the nodes and answers; at the end raise the first error."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from lbmux.cli.shown_error import show_error
     from lbmux.errors import ControlError
 
     places, refused = where.all(), list[ControlError]()
@@ -285,7 +286,7 @@ def _answers(
             except ControlError as error:
                 refused.append(error)
     for more in refused[1:]:
-        click.echo(f"lbmux: {more}", err=True)
+        show_error(more)
     if refused:
         raise refused[0]
 

@@ -22,7 +22,7 @@ ALL_LINES = 1 << 16
 @click.option("-w", "--write", type=click.File("w"), help="Record the readings as JSON Lines, for --read.")
 @click.option("-r", "--read", type=options.PATH, help="Replay a recording instead of asking a mux.")
 @click.option("--once", is_flag=True, help="Print the services once and exit.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON Lines, one per reading.")
+@options.json_of("Print JSON Lines, one per reading.")
 def command(
     where: Where, interval: float, write: TextIO | None, read: Path | None, once: bool,
     as_json: bool,

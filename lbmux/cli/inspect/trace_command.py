@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbmux.cli import options
 from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     "-n", "--count", type=click.IntRange(1), default=10, show_default=True, help="Stop after this many frames."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show every header of each frame, with its fields.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON, one line per frame.")
+@options.json_of("Print JSON, one line per frame.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)
 def command(where: Where, count: int, verbose: bool, as_json: bool, filter: tuple[str, ...]) -> None:
     """Show matching frames of a running mux or agent: each step that they took, and the verdict.

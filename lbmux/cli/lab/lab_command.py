@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lbmux.cli import options
 from lbmux.cli.lab.lab_run_command import command as run_command
 from lbmux.cli.lab.wan_command import command as wan_command
 from lbmux.cli.operate import completion_names
@@ -13,7 +14,6 @@ from lbmux.cli.operate import completion_names
 BUILT_IN = "ananta"
 TOPOLOGY = click.argument("topology", default=BUILT_IN, shell_complete=completion_names.topologies)
 NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab; several labs may be up.")
-JSON = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 DRIVER = click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     help="Driver of muxes and agents (packet: AF_PACKET and TUN).",
@@ -59,7 +59,7 @@ def _existing(name: str) -> Any:
     "--managers", type=int, metavar="N",
     help="Add N managers, which muxes and agents follow: 1 with SQLite, or 3 to 9 with etcd.",
 )  # fmt: skip
-@JSON
+@options.json
 def up(topology: str, name: str, driver: str, managers: int | None, as_json: bool) -> None:
     """Bring the lab up, unless it is up.  TOPOLOGY is a built-in name or a file like `lbmux lab topology` prints.
 
@@ -89,7 +89,7 @@ def up(topology: str, name: str, driver: str, managers: int | None, as_json: boo
 
 @command.command()
 @NAME
-@JSON
+@options.json
 def down(name: str, as_json: bool) -> None:
     """Take the lab down; this removes only what the lab created."""
     removed = _existing(name).down()
@@ -100,7 +100,7 @@ def down(name: str, as_json: bool) -> None:
 
 @command.command()
 @NAME
-@JSON
+@options.json
 def status(name: str, as_json: bool) -> int:
     """Show nodes, addresses and programs; the exit code is 0 if all is up, else 1."""
     state = _existing(name).status()
@@ -144,7 +144,7 @@ def execute(name: str, node: str, arguments: Sequence[str]) -> int:
 @NAME
 @DRIVER
 @click.option("--keep", is_flag=True, help="Leave the lab up.")
-@JSON
+@options.json
 def demo(name: str, driver: str, keep: bool, as_json: bool) -> int:
     """Demonstrate lbmux with real TCP: transfers, spread, DSR, a mux that fails, backends that change.
 
@@ -158,7 +158,7 @@ def demo(name: str, driver: str, keep: bool, as_json: bool) -> int:
 
 @command.command()
 @TOPOLOGY
-@JSON
+@options.json
 def topology(topology: str, as_json: bool) -> None:
     """Print a topology as YAML, to edit it and bring it up."""
     import yaml

@@ -53,7 +53,7 @@ from lbmux.cli.operate import completion_names as names
 @click.option(
     "-w", "--write", type=options.PATH, help="Write the result as JSON, for `lbmux plot` and `lbmux web --scoreboard`."
 )
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@options.json
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
     seconds: float, second_chance: bool, minutes: float, write: Path | None, as_json: bool,

@@ -206,6 +206,9 @@ def command(**given: Any) -> None:
     """
     wanted = ReplayOptions(**given)
     wanted.check()
+    to_stderr = "-" in (str(wanted.write), str(wanted.flows_csv))
+    with_json = click.get_current_context().meta
+    with_json[options.JSON] = wanted.as_json and not to_stderr
     from lbmux.tools.looped_capture import LoopedCapture
 
     result: Result | Sent
@@ -217,7 +220,7 @@ def command(**given: Any) -> None:
             result, error = _through_pool(looped, wanted)
         else:
             result = _through_mux(looped, wanted)
-    to_stderr = "-" in (str(wanted.write), str(wanted.flows_csv))
+    with_json[options.JSON] = False  # the result has the damage
     if wanted.as_json:
         click.echo(json.dumps(as_json(wanted.capture, result), indent=1), err=to_stderr)
     else:

@@ -175,6 +175,7 @@ def _send(controls: tuple[Path, ...], as_json: bool, request: "Request[Overridde
     from lbmux.api.control_client import ControlClient
     from lbmux.api.control_paths import meant_path
     from lbmux.api.protocol import to_json
+    from lbmux.cli.shown_error import show_error
     from lbmux.errors import ControlError
 
     refused: list[ControlError] = []
@@ -183,15 +184,13 @@ def _send(controls: tuple[Path, ...], as_json: bool, request: "Request[Overridde
             states = ControlClient(path).ask(request).health
         except ControlError as error:
             refused.append(error)
-            if as_json:
-                click.echo(to_json({"version": 1, "control": str(path), "error": error.reason}))
             continue
         if as_json:
             click.echo(to_json({"version": 1, "control": str(path), "health": states}))
         else:
             _print(f"{path}: " if len(controls) > 1 else "", states)
     for more in refused[1:]:
-        click.echo(f"lbmux: {more}", err=True)
+        show_error(more)
     if refused:
         raise refused[0]
 

@@ -56,7 +56,7 @@ def check(file: Path) -> int:
     help="Control socket of a mux, to count flows that would move. [default without -c: the daemon on this machine]",
 )  # fmt: skip
 @options.manager_access
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@options.json
 def diff(
     new: Path, later: int | None, current: Path | None, control: Path | None,
     managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool,
@@ -98,7 +98,7 @@ def diff(
 @command.command()
 @click.argument("revision", type=click.IntRange(1), required=False)
 @options.manager_access
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@options.json
 def get(revision: int | None, managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
     """Print the pool's configuration file, with its revision in the first line. [default: the current revision]
 

@@ -126,7 +126,10 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
     assert {line["tunnel"] for line in health["health"]} == {"ipip"}
     for words in (["show", "bgp"], ["withdraw"], ["announce", "-j"]):
         assert main.run([*words, *control]) == 1
-        assert "this mux does not use BGP" in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert "this mux does not use BGP" in err
+        assert not out or "this mux does not use BGP" in json.loads(out)["error"]
+        assert bool(out) == ("-j" in words)
     assert main.run(["show", "bgp", "--control", str(socket_of(lab, "host1"))]) == 1
     assert "use --control with the socket of a mux" in capsys.readouterr().err
 

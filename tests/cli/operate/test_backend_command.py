@@ -73,8 +73,8 @@ def test_json_is_a_line_a_daemon_also_of_one_that_refuses(
         assert run([*words.split(), *controls, "-j"]) == 1
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said == [
-        {"version": 1, "control": str(paths[0]), "error": "web: not here"},
         {"version": 1, "control": str(paths[1]), "health": HEALTH},
+        {"version": 1, "control": str(paths[0]), "error": "web: not here"},
     ]
 
 
