@@ -26,7 +26,7 @@ class ControlClient:
         """Return the answer, the first one of a stream."""
         for answer in self.stream(request):
             return answer
-        raise self._error(f"the daemon has nothing to answer to `{request.command}`")
+        raise self._error(f"the daemon gave no answer to `{request.command}`")
 
     def whole(self, request: ListRequest[Answer]) -> Answer:
         """Return the first answer, with the lines of all answers."""
@@ -42,7 +42,7 @@ class ControlClient:
             try:
                 yield from_plain(request.answer, result)
             except ValueError as error:
-                reason = f"the answer to `{request.command}` is not one of this version: {error}"
+                reason = f"this version does not understand the answer to `{request.command}`: {error}"
                 raise self._error(reason) from None
 
     def _results(self, request: bytes) -> Iterator[Any]:
@@ -68,8 +68,8 @@ class ControlClient:
         answer: dict[str, Any] = json.loads(line)
         is_ok, version = answer["ok"], answer.get("version", VERSION)
         if version != VERSION:
-            reason = f"the daemon has version {version!r} of the control protocol, this lbmux has version {VERSION}"
-            raise self._error(f"{reason}: use the lbmux of the daemon's version")
+            reason = f"the daemon speaks version {version!r} of the control protocol, this lbmux version {VERSION}"
+            raise self._error(f"{reason}: use an lbmux of the daemon's version")
         if not is_ok:
             raise self._error(answer["error"], tuple(answer.get("problems", ())))
         return answer

@@ -117,8 +117,10 @@ class ControlServer:
             raise ControlError(self.path, 'the request is not an object with "command"')
         command, version = arguments.pop("command"), arguments.pop("version", VERSION)
         if version != VERSION:
-            reason = f"the request has version {version!r} of the control protocol, this daemon has version {VERSION}"
-            raise ControlError(self.path, f"{reason}: use the lbmux of the daemon's version")
+            reason = (
+                f"the request is in version {version!r} of the control protocol, this daemon speaks version {VERSION}"
+            )
+            raise ControlError(self.path, f"{reason}: use an lbmux of the daemon's version")
         kind, handler = self._known(command)
         try:
             inspect.signature(kind).bind(**arguments)

@@ -27,7 +27,7 @@ class NotStoredError(LbmuxError):
     in_force: bool = False
 
     def __str__(self) -> str:
-        effect = "the change is in force until a restart" if self.in_force else "nothing was changed"
+        effect = "the change lasts until a restart" if self.in_force else "nothing was changed"
         return f"cannot store overrides in {self.path}: {self.reason}; {effect}"
 
 

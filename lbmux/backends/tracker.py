@@ -82,7 +82,7 @@ class BackendTracker:
         self._in_force = None
         if self._path is not None:
             self._checkers = state_file.read(self._path, _checked, "backends that were down count as up at first")
-            self._kept = frozenset(state_file.read(self._path, _kept, "watermarks count from below"))
+            self._kept = frozenset(state_file.read(self._path, _kept, "no service counts as kept by its watermark"))
 
     @property
     def down(self) -> set[BackendKey]:

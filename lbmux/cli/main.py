@@ -46,7 +46,7 @@ COMMANDS = {
     "remove": ("lbmux.cli.operate.backend_command:remove", "Remove a backend when its last flow has ended."),
     "withdraw": (
         "lbmux.cli.operate.announce_command:withdraw",
-        "Withdraw the VIPs of a mux, which still forwards what arrives.",
+        "Withdraw the VIPs of a mux; it still forwards packets that arrive.",
     ),
     "announce": (
         "lbmux.cli.operate.announce_command:announce",
@@ -81,7 +81,7 @@ COMMANDS = {
     ),
     "steer": (
         "lbmux.cli.operate.steer_command:command",
-        "Compute which PoP each group of clients goes to, by measured latency.",
+        "Compute which PoP each group of clients should use, from measured latencies.",
     ),
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),
     "craft": (

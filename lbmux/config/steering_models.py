@@ -50,7 +50,7 @@ class Steering(Model):
     @classmethod
     def _consistent(cls, pops: tuple[Pop, ...]) -> tuple[Pop, ...]:
         if len({pop.name for pop in pops}) < len(pops):
-            raise PydanticCustomError("pops", "two PoPs have one name")
+            raise PydanticCustomError("pops", "two PoPs have the same name")
         if len({pop.load is None for pop in pops}) > 1:
             raise PydanticCustomError("pops", "should have `load` for all PoPs or for none")
         return pops

@@ -102,7 +102,9 @@ class AgentHealth:
             try:
                 self._servers[port] = await asyncio.start_server(self._tell, None, port)
             except OSError as error:
-                raise SetupError(f"port {port}", error.strerror or str(error), "health.agent_port names it") from error
+                raise SetupError(
+                    f"port {port}", error.strerror or str(error), "set another port with health.agent_port"
+                ) from error
 
     def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         checker = self._checkers.get(key)
@@ -118,7 +120,7 @@ class AgentHealth:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
         connection = self._connections.open(ip_address(peer), writer.transport.abort)
         if connection is None:
-            self._refuse(peer, "it is not one of the configuration's `muxes`")
+            self._refuse(peer, "it is not one of `muxes` in the configuration")
             writer.transport.abort()
             return
         try:

@@ -167,19 +167,23 @@ def cpus(role: str) -> int:
     """The number of possible CPUs, each of which may run the kernel's program.  Raise SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
     if count > MOST_CPUS[role]:
-        reason = f"the kernel's driver of the {role} works with {MOST_CPUS[role]} at most"
-        raise SetupError(f"{count} CPUs", reason, "forward in user space, by --driver, or boot with possible_cpus=")
+        reason = f"the {role}'s kernel driver supports at most {MOST_CPUS[role]}"
+        raise SetupError(
+            f"{count} CPUs", reason, "choose a user-space driver with --driver, or boot with possible_cpus="
+        )
     return count
 
 
 PINS_END = (
-    "forwarding in the kernel ends with %s: /sys/fs/bpf is not the machine's."
+    "forwarding in the kernel ends with %s: /sys/fs/bpf is not the host's."
     " Use `nsenter --net=FILE` rather than `ip netns exec`, or mount the host's /sys/fs/bpf into the container"
 )
 
 
 def _say(interface: str, fallback: str, error: LbmuxError) -> None:
-    log.warning("no XDP on %s, so %s is the driver: %s", interface, fallback, str(error).splitlines()[0])
+    log.warning(
+        "XDP is not available on %s; falling back to driver %s: %s", interface, fallback, str(error).splitlines()[0]
+    )
 
 
 async def with_fallback(

@@ -59,7 +59,7 @@ class InterfaceWatch:
         while True:
             index = interface_index(self._ring.interface)
             if index == 0:
-                self._tell("gone", "is gone: nothing is received until there is one of its name again")
+                self._tell("gone", "is gone: nothing is received until an interface of that name exists again")
                 return
             if index == self._ring.index:
                 self._about["interface_state"] = "present"

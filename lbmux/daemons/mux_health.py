@@ -140,7 +140,7 @@ class Health:
             return state
         said = "no report from its agent yet"
         if not math.isinf(silent_s):
-            said = f"its agent has said nothing for {silent_s:.0f} s"
+            said = f"its agent has been silent for {silent_s:.0f} s"
         return replace(state, reason=f"{state.reason}; {said}")
 
     def _take_view(self, lines: "Iterable[HealthLine]") -> None:

@@ -69,7 +69,7 @@ class Reloader:
         clock: Callable[[], float] = time.time,
     ) -> None:
         config = config or tables.config
-        assert config is not None, "the tables are in force before they are reloaded"
+        assert config is not None, "tables can be reloaded only while they are in force"
         self.path, self.config, self._book = path, config, book or OverrideStore(None, config)
         self.wanted = with_overrides(config, self.overrides)
         self.listeners: Sequence[Listener] = ()
@@ -107,7 +107,7 @@ class Reloader:
             await self._enforce(config, overrides, await self._prepared(overrides))
         said = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
-            said.append(f"overrides: not stored in {self._book.path}: changes are in force until a restart")
+            said.append(f"overrides: not stored in {self._book.path}: changes last until a restart")
         if before.flows.limit != config.flows.limit:
             said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         override_lines = precedences(config, self.overrides)

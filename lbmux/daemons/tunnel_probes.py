@@ -94,7 +94,7 @@ class TunnelProbes:
             raise ProbeError(f"the mux has no own IPv{version} address to probe from: name one by --address")
         row = self.tables.mux.rows.get(key) if self.tables.mux is not None else None
         if row is None:
-            raise ProbeError("there is no tunnel for probes: the mux's log says why")
+            raise ProbeError("this mux has no tunnel for probes; its log says why")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, probe_routes.MARK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         sock.bind((str(own), 0))

@@ -204,7 +204,7 @@ LOOKUPS = {
     "hit": "found",
     "new": "not found, and entered",
     "evicted": "not found, and entered in place of a live untrusted flow",
-    "full": "not found, and no place for it: the Maglev table alone decides",
+    "full": "not found, and the flow table has no free entry: the Maglev table alone decides",
     "gone": "found, but its backend is gone",
     "expired": "found, but idle for too long, so treated as new",
     "elsewhere": "found in another worker's part of the table, and entered in this worker's",

@@ -64,7 +64,7 @@ class Verdict(IntEnum):
     CONGESTED = DROPS + 7, "agent: a router marked congestion, and the sender does not support ECN (RFC 6040)"
     RESET_SUPPRESSED = (
         DROPS + 8,
-        "agent: a RST for a connection that this host does not have; the next packet is asked about",
+        "agent: a RST for a connection that this host does not have; a later packet takes the second chance",
     )
 
     @property

@@ -335,7 +335,7 @@ def main() -> None:
     parser.add_argument("--pause-ms", type=float, default=20.0, help="between an answer and the next line")
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
     parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
-    parser.add_argument("--seconds", type=float, help="end after so long [default: at the end of stdin]")
+    parser.add_argument("--seconds", type=float, help="end after this many seconds [default: at the end of stdin]")
     process.run(run(parser.parse_args()))
 
 

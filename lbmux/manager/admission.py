@@ -23,7 +23,7 @@ async def make_pool(
     Raise SetupError if the store has a pool, or the directory an identity.
     """
     if identity.exists():
-        hint = "remove its files if they are of a pool that is gone"
+        hint = "remove its files if their pool no longer exists"
         raise SetupError(f"identity in {identity.directory}", "it exists", hint)
     if await store.get(POOL_ID) is not None:
         raise _has_pool()
@@ -53,7 +53,7 @@ def join(urls: Sequence[str], token: str, identity: Identity, addresses: Sequenc
     wanted = ca_fingerprint_in(token)
     ca = ApiClient(urls, "", trusting(None)).get("/v1/ca", CaAnswer).ca
     if fingerprint(ca.encode()) != wanted:
-        raise AccessError("the manager's CA is not the one of the token: is it another pool's manager?")
+        raise AccessError("the manager's CA does not match the token: does the manager belong to another pool?")
     key = new_key()
     request = JoinRequest(token=token, request=new_request(key, name, addresses).decode())
     answer = ApiClient(urls, "", trusting(ca)).post("/v1/join", request, CertificateAnswer)
@@ -62,4 +62,4 @@ def join(urls: Sequence[str], token: str, identity: Identity, addresses: Sequenc
 
 
 def _has_pool() -> SetupError:
-    return SetupError("store", "it has a pool already", "join it with `lbmux join`, or use another store")
+    return SetupError("store", "it already holds a pool", "join it with `lbmux join`, or use another store")

@@ -70,7 +70,9 @@ class ApiClient:
         try:
             return answer.model_validate_json(text)
         except ValidationError as error:
-            raise ApiError(url, "the answer is not one of this version's; is it another version?") from error
+            raise ApiError(
+                url, "this version does not understand the answer; does the manager run another version?"
+            ) from error
 
     def _request(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
         """Ask the first manager that can be reached, and return its URL and answer."""
@@ -89,7 +91,7 @@ class ApiClient:
             try:
                 connection = self._connect(url)
             except ssl.SSLError as error:
-                raise ApiError(url, f"TLS: {error.reason or error}; is it the CA of this pool?") from error
+                raise ApiError(url, f"TLS: {error.reason or error}; is --manager-ca the CA of this pool?") from error
             except OSError as error:
                 unreachable.append(ApiError(url, error.strerror or str(error)))
                 continue

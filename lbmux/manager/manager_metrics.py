@@ -22,7 +22,7 @@ class ManagerMetrics:
             registry=registry,
         )  # fmt: skip
         self._primary = Gauge("lbmux_manager_primary", "1 on the primary, else 0.", registry=registry)
-        self._epoch = Gauge("lbmux_manager_epoch", "Epoch of the primary in office; 0: none.", registry=registry)
+        self._epoch = Gauge("lbmux_manager_epoch", "Epoch of the current primary; 0: none.", registry=registry)
         self._revision = Gauge("lbmux_manager_revision", "The current revision.", registry=registry)
         self._overrides = Gauge("lbmux_manager_overrides", "Overrides in force.", registry=registry)
         self._stale = Gauge(

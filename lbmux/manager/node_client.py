@@ -226,7 +226,7 @@ class NodeClient:
         """Hand a state to the task that puts it in force, unless it is not to be accepted."""
         judgement = judge(self.held, state)
         if judgement == "other_pool":
-            raise ProtocolError(f"it is of pool {state.pool}; this node's state is of another one")
+            raise ProtocolError(f"it belongs to pool {state.pool}; this node's state belongs to another")
         if judgement == "stale" and self.held is not None:
             log.error("refused epoch %d: %d has been seen", state.epoch, self.held.epoch)
             await self._send(Stale(epoch=self.held.epoch))

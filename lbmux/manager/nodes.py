@@ -92,7 +92,7 @@ class NodeConnections:
                 name, "no such node is connected; `lbmux show nodes` lists them", self._manager.way_to(name)
             )
         if session.relay is None:
-            raise RelayError(name, f"lbmux {session.hello.version} there does not take requests of a manager")
+            raise RelayError(name, f"lbmux {session.hello.version} there does not accept requests from a manager")
         return session.relay
 
     async def _exchange(self, session: Session) -> None:

@@ -166,7 +166,7 @@ class PeerConnections:
             try:
                 message = Contribution.model_validate_json(received.data)
             except ValidationError as error:
-                raise ProtocolError("what it sent is not one of this version's messages") from error
+                raise ProtocolError("it sent a message that this version does not understand") from error
             if message.nodes is not None:
                 self._manager.elsewhere[peer] = {one.node: one for one in message.nodes}
             for agent, lines in message.health.items():

@@ -24,7 +24,7 @@ class StaleRevisionError(LbmuxError):
 
     def __str__(self) -> str:
         return (
-            f"the file is a change of revision {self.expected}, but revision {self.current} is current: "
+            f"the file is based on revision {self.expected}, but revision {self.current} is current: "
             f"see `lbmux config diff {self.expected} {self.current}`, and start from `lbmux config get`"
         )
 
@@ -37,7 +37,7 @@ class UnknownRevisionError(LbmuxError):
     def __str__(self) -> str:
         if self.number == 0:
             return "there is no revision yet; `lbmux apply FILE` makes the first"
-        return f"there is no revision {self.number}; `lbmux show revisions` lists them"
+        return f"revision {self.number} does not exist; `lbmux show revisions` lists all revisions"
 
 
 def split_header(text: bytes) -> tuple[int | None, bytes]:

@@ -26,7 +26,7 @@ class TooManyAnswersError(LbmuxError):
     answers: int
 
     def __str__(self) -> str:
-        return f"{self.answers} different answers in the map: gdnsd has {MOST_DATACENTERS}"
+        return f"{self.answers} different answers in the map: gdnsd supports {MOST_DATACENTERS}"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def read_groups(path: Path) -> Groups:
     for line, (prefix_text, users, resolver) in _rows(path, GROUP_COLUMNS):
         prefix = _prefix(prefix_text, path, line)
         if prefix in found:
-            raise _error(path, line, "prefix", f"{prefix} is there twice")
+            raise _error(path, line, "prefix", f"{prefix} is listed twice")
         try:
             _ = resolver and ip_address(resolver)
         except ValueError as error:
@@ -134,7 +134,7 @@ def _number(text: str, path: Path, line: int, field: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < np.inf:
-        raise _error(path, line, field, f"{text!r} is not a number from 0")
+        raise _error(path, line, field, f"{text!r} is not a number of 0 or more")
     return number
 
 

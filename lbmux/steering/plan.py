@@ -24,7 +24,7 @@ class NoPopError(LbmuxError):
     """No PoP is healthy, so there is no map: the present one should stay."""
 
     def __str__(self) -> str:
-        return "no PoP is healthy: the present map stays in force"
+        return "no PoP is healthy: the map in force stays"
 
 
 @dataclass(frozen=True)

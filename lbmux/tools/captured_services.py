@@ -1,4 +1,4 @@
-"""A configuration made from a capture: its services, with invented backends, so that the capture can be replayed.
+"""A configuration made from a capture: its services, with placeholder backends, so that the capture can be replayed.
 
 A service is a destination that got TCP SYNs or UDP requests. A datagram is a request if no datagram of the opposite
 direction came before it, unless it goes from a well-known port to another: then its request preceded the capture.
@@ -23,7 +23,7 @@ from lbmux.tools.looped_capture import LoopedCapture
 from lbmux.wire.numbers import TCP_PROTOCOL
 
 DIPS = {4: ip_network("198.18.0.0/15"), 6: ip_network("2001:2::/48")}
-"""The invented backends' addresses are from these networks, which are for benchmarks (RFC 2544, RFC 5180)."""
+"""The placeholder backends' addresses are from these networks, which are for benchmarks (RFC 2544, RFC 5180)."""
 WELL_KNOWN_PORTS = 1024
 KEY = ("protocol", "destination_high", "destination_low", "port")
 

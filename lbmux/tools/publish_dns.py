@@ -23,7 +23,7 @@ CURRENT = "current"
 def publish(steering_map: SteeringMap, directory: Path, listen: tuple[Address, ...], port: int = 53) -> int:
     """Put a map in force and return its number; if gdnsd does not run, its next start uses it.
 
-    Raise SetupError if gdnsd refuses it: then the map before stays in force.
+    Raise SetupError if gdnsd refuses it: then the previous map stays in force.
     """
     numbers = _numbers(directory)
     number = max(numbers, default=0) + 1
@@ -46,7 +46,7 @@ def publish(steering_map: SteeringMap, directory: Path, listen: tuple[Address, .
         shutil.rmtree(new, ignore_errors=True)
         if isinstance(error, SetupError):
             raise
-        raise SetupError(str(directory), str(error), "the map before stays in force") from error
+        raise SetupError(str(directory), str(error), "the previous map stays in force") from error
     for old in sorted(numbers)[: 1 - KEPT]:
         shutil.rmtree(directory / f"map-{old}", ignore_errors=True)
     return number
@@ -76,7 +76,7 @@ def _run(program: str, configuration: Path, verb: str) -> None:
             [program, "-c", configuration, verb], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        raise SetupError(program, str(error), "install gdnsd; the map before stays in force") from error
+        raise SetupError(program, str(error), "install gdnsd; the previous map stays in force") from error
     if done.returncode:
         faults = [line for line in done.stderr.splitlines() if line.startswith(("error", "fatal"))]
-        raise SetupError(f"{program} {verb}", "; ".join(faults) or done.stderr, "the map before stays in force")
+        raise SetupError(f"{program} {verb}", "; ".join(faults) or done.stderr, "the previous map stays in force")

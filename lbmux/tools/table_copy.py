@@ -60,7 +60,7 @@ class LiveCopy:
         if layout.program != program:
             raise ControlError(place_name(place), f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
         if layout.tables != VERSION:
-            raise ControlError(place_name(place), f"the {program} runs another version: use the lbmux of that version")
+            raise ControlError(place_name(place), f"the {program} runs another version: use an lbmux of that version")
         services = tuple(_service(service) for service in layout.services)
         rows = {(service, backend): row for service, backend, row in layout.rows}
         snapshot = Snapshot(Tables.allocate(Sizes(**layout.sizes)), services, rows, is_agent=program == "agent")

@@ -63,7 +63,7 @@ async def count(request: Count) -> AsyncIterator[int]:
         yield number
 
 
-VERSIONS = "the request has version 2 of the control protocol, this daemon has version 1"
+VERSIONS = "the request is in version 2 of the control protocol, this daemon speaks version 1"
 HANDLERS = {Double: double, Reload: reload, Break: break_down, Unsayable: unsayable, Count: count}
 
 
@@ -142,7 +142,7 @@ def test_a_bug_in_a_handler_is_answered_and_the_server_continues(path: Path, com
         (b"[]\n", 'the request is not an object with "command"'),
         (b'{"command": 1}\n', 'the request is not an object with "command"'),
         (b'{"command": "nope"}\n', "unknown command 'nope'; use one of double, reload, break, unsayable, count"),
-        (b'{"command": "double", "version": 2}\n', f"{VERSIONS}: use the lbmux of the daemon's version"),
+        (b'{"command": "double", "version": 2}\n', f"{VERSIONS}: use an lbmux of the daemon's version"),
         (b'{"command": "double"}\n', "double: missing a required argument: 'number'"),
         (b'{"command": "reload", "x": 1}\n', "reload: got an unexpected keyword argument 'x'"),
         (b" " * (MAX_REQUEST_BYTES + 1), f"a request may have at most {MAX_REQUEST_BYTES} bytes"),

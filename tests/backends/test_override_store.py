@@ -106,4 +106,4 @@ def test_a_full_disk_at_the_start_is_a_warning(
     keep(tmp_path / "orders", TWO, overridden(set_admin_state("remove", "b2", None, 1)))
     monkeypatch.setattr(os, "fsync", is_full)
     assert not OverrideStore(tmp_path / "orders", configured(backend(1))).is_stored
-    assert "the change is in force until a restart" in caplog.text
+    assert "the change lasts until a restart" in caplog.text

@@ -10,7 +10,7 @@ from tests.steering.pool import steering
     ("more", "why"),
     [
         ({"default": "par"}, "is not the name of a PoP"),
-        ({"pops": {"fra": {"name": "ams"}}}, "two PoPs have one name"),
+        ({"pops": {"fra": {"name": "ams"}}}, "two PoPs have the same name"),
         ({"pops": {"fra": {"load": 5}}}, "for all PoPs or for none"),
         ({"pops": {"fra": {"capacity": 0}}}, "greater than 0"),
         ({"pops": {"fra": {"addresses": []}}}, "at least 1 item"),

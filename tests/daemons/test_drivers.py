@@ -113,7 +113,9 @@ def test_an_agent_falls_back_and_says_so(lab: Lab, occupied: None) -> None:
     serve(lab)
     with running(lab, "mux1", "mux"), running(lab, "host1", "agent", "--driver", "auto") as agent:
         assert runtime(agent) == ("tun", {}, False)
-        assert "no XDP on eth0, so tun is the driver: interface eth0: another XDP program" in agent.log
+        assert (
+            "XDP is not available on eth0; falling back to driver tun: interface eth0: another XDP program" in agent.log
+        )
         assert whoami(lab) == "h1"
     refused = Daemon(lab, "host1", "agent", *STAYS)
     assert refused.process.wait(30) == 1

@@ -166,7 +166,7 @@ def test_a_killed_mux_leaves_the_filter_only_if_its_program_forwards(lab: Lab, r
             assert router.back(4, *taken(4)) == []
         lab.write_config(configuration(SERVICES[1]))
         with running(lab, "mux1", "mux", "--driver", "xdp", "--xdp-mode", "generic"):
-            assert len(router.back(4, taken(4)[2])) == 1, "the filter of the one before is taken over"
+            assert len(router.back(4, taken(4)[2])) == 1, "the filter of the previous process is adopted"
             assert router.back(6, *taken(6)) == []
     finally:
         lab.inside("mux1", lambda: detach("eth0"))

@@ -199,7 +199,7 @@ def test_an_override_that_cannot_be_stored_is_reported(tmp_path: Path, monkeypat
     tables = TapRecord()
     made, book = with_orders(tmp_path, tables)
     (tmp_path / "orders").mkdir()
-    with pytest.raises(NotStoredError, match="the change is in force until a restart"):
+    with pytest.raises(NotStoredError, match="the change lasts until a restart"):
         asyncio.run(made.change(NEW))
     assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "probe"
     (tmp_path / "orders").rmdir()
@@ -220,7 +220,7 @@ def test_a_reload_succeeds_if_overrides_cannot_be_stored(tmp_path: Path, monkeyp
     made.path.write_text(FILE.replace("10.0.2.1", "10.0.2.2"))
     monkeypatch.setattr(os, "fsync", is_full)
     *_, last = asyncio.run(made.reload()).changes
-    assert last == f"overrides: not stored in {tmp_path}/orders: changes are in force until a restart"
+    assert last == f"overrides: not stored in {tmp_path}/orders: changes last until a restart"
     assert names(tables.config) == {"10.0.2.2:80": 1, "10.0.2.1:80": 0}
 
 

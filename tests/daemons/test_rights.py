@@ -92,7 +92,7 @@ def test_a_daemon_says_what_it_lacks(lab: Lab) -> None:
     try:
         mux.wait_for(READY["mux"], START_S)
         assert f"lacks CAP_BPF {NEEDS['mux'][Capability.BPF]}" in mux.log
-        assert "no XDP on eth0, so packet is the driver" in mux.log
+        assert "XDP is not available on eth0; falling back to driver packet" in mux.log
     finally:
         mux.process.kill()
         mux.process.wait()

@@ -294,7 +294,7 @@ def test_without_the_right_auto_forwards_in_user_space(lab: Lab) -> None:
     mux = without_rights(lab, "auto")
     try:
         mux.wait_for(READY["mux"], START_S)
-        assert "no XDP on eth0, so packet is the driver: " in mux.log
+        assert "XDP is not available on eth0; falling back to driver packet: " in mux.log
         assert ask(mux.control, "runtime")["driver"] == "packet"
         with Stream(lab) as stream:
             stream.goes_on(1.1)

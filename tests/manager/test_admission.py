@@ -54,7 +54,7 @@ def test_a_node_joins_and_renews(manager: Running, tmp_path: Path) -> None:
 
 def test_a_token_of_another_pool_or_time(manager: Running, tmp_path: Path) -> None:
     token = invited(manager, for_s=0.01)
-    with pytest.raises(AccessError, match="is it another pool's manager"):
+    with pytest.raises(AccessError, match="does the manager belong to another pool"):
         join([manager.url], token[:-64] + "0" * 64, Identity(tmp_path / "a"), [], "a")
     time.sleep(0.02)
     with pytest.raises(ApiError, match="expired"):
@@ -86,7 +86,7 @@ def test_a_node_of_another_pool_or_with_an_old_certificate_is_refused(manager: R
 def test_a_server_of_another_ca_is_not_trusted(manager: Running) -> None:
 
     other = new_authority("other", datetime.now(UTC)).certificate.decode()
-    with pytest.raises(ApiError, match="is it the CA of this pool"):
+    with pytest.raises(ApiError, match="is --manager-ca the CA of this pool"):
         ApiClient([manager.url], manager.token, trusting(other)).get("/v1/status", api.StatusAnswer)
 
 
@@ -97,7 +97,7 @@ def test_a_pool_is_made_once(tmp_path: Path) -> None:
             await make_pool(store, identity, "m1", [], time.time())
             with pytest.raises(SetupError, match="it exists"):
                 await make_pool(store, identity, "m1", [], time.time())
-            with pytest.raises(SetupError, match="has a pool already"):
+            with pytest.raises(SetupError, match="already holds a pool"):
                 await make_pool(store, Identity(tmp_path / "m2"), "m2", [], time.time())
             assert not (tmp_path / "m2" / "node.pem").exists() and identity.authority is not None
 

@@ -66,7 +66,7 @@ def test_a_file_goes_through_its_life(manager: Running) -> None:
     mine = answer.file.encode() + b"      - {name: b3, dip: 10.0.0.3}\n"
     assert apply(client, mine, dry_run=True) is None
     assert (second := apply(client, mine)) and second.number == 2
-    with refused(409, "a change of revision 1, but revision 2 is current"):
+    with refused(409, "based on revision 1, but revision 2 is current"):
         apply(client, mine)
     with refused(400, "the configuration is invalid") as invalid:
         apply(client, b"services: 5", name="mine.yaml")

@@ -86,7 +86,7 @@ def test_answers_have_the_types_that_requests_name(tmp_path: Path) -> None:
         points = await asyncio.to_thread(lambda: list(client(lab).stream(RelayedPoints(20 * WINDOW))))
         assert points == [Point(number) for number in range(20 * WINDOW)]
         assert (await asyncio.to_thread(client(lab).ask, Reload())).changes == []
-        with pytest.raises(ControlError, match="mux1: the daemon has nothing to answer"):
+        with pytest.raises(ControlError, match="mux1: the daemon gave no answer"):
             await asyncio.to_thread(client(lab).ask, RelayedPoints(0))
 
     relaying(tmp_path, scenario)
@@ -143,7 +143,7 @@ def test_a_node_of_the_protocol_before(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(node_messages, "PROTOCOLS", (1,))
 
     async def scenario(lab: Lab, node: Node, daemon: Daemon) -> None:
-        with pytest.raises(ControlError, match="does not take requests of a manager"):
+        with pytest.raises(ControlError, match="does not accept requests from a manager"):
             await asyncio.to_thread(client(lab).ask, Reload())
 
     relaying(tmp_path, scenario)

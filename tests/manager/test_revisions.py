@@ -36,7 +36,7 @@ def test_a_file_without_one(text: bytes) -> None:
 def test_a_change_of_an_old_revision_is_refused() -> None:
     check_current(None, 7)
     check_current(7, 7)
-    with pytest.raises(StaleRevisionError, match="a change of revision 6, but revision 7 is current"):
+    with pytest.raises(StaleRevisionError, match="based on revision 6, but revision 7 is current"):
         check_current(6, 7)
 
 

@@ -45,7 +45,7 @@ def test_a_dead_pop_gets_nothing_even_if_the_others_are_overloaded() -> None:
     assert {pop for weights in made.steering_map.groups.values() for pop in weights} <= {"ams", "lon"}
     assert made.overload == 10
     dead = steering(pops={name: {"healthy": False} for name in POPS})
-    with pytest.raises(NoPopError, match="the present map stays in force"):
+    with pytest.raises(NoPopError, match="the map in force stays"):
         plan(dead, groups(g1=10), TWO, None, NOW)
 
 

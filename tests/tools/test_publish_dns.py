@@ -164,7 +164,7 @@ def test_a_swap_loses_no_query_and_a_bad_map_changes_nothing(namespace: str, tmp
         assert look_up(namespace, subnet="198.51.100.0/24") == ADDRESS["ams"]
         assert sorted(path.name for path in tmp_path.glob("map-*")) == ["map-3", "map-4"]
         bad = SteeringMap(NAME, 1, POPS | {"fra": ()}, {ip_network("198.51.100.0/24"): {"fra": 1.0}}, "ams")
-        with pytest.raises(SetupError, match="the map before stays in force"):
+        with pytest.raises(SetupError, match="the previous map stays in force"):
             put(namespace, bad, tmp_path)
         assert look_up(namespace, subnet="198.51.100.0/24") == ADDRESS["ams"]
         assert (tmp_path / "current").resolve().name == "map-4"

@@ -42,7 +42,7 @@ class Places(click.ParamType[frozenset[str]]):
     " unchanged.",
 )  # fmt: skip
 @click.option(
-    "-n", "--count", type=click.IntRange(1), help="Stop after this many matching frames. [default: at Ctrl-C]"
+    "-n", "--count", type=click.IntRange(1), help="Stop after this many matching frames. [default: run until Ctrl-C]"
 )
 @click.option("-w", "--write", "file", type=options.PATH, required=True, help="The pcapng file to write.")
 @click.argument("filter", metavar="[FILTER]", nargs=-1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="explain")
-@click.option("-c", "--config", type=options.PATH, help="Explain by this configuration instead of a running mux.")
+@click.option("-c", "--config", type=options.PATH, help="Use this configuration instead of a running mux.")
 @where(default="the mux on this machine")
 @click.option(
     "--router",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--seed",
     type=click.IntRange(1, 0xFFFFFFFF),
     metavar="N",
-    help="Also find out, as root, to which mux a Linux router with this net.ipv4.fib_multipath_hash_seed,"
+    help="Also report, as root, to which mux a Linux router with this net.ipv4.fib_multipath_hash_seed,"
     " fib_multipath_hash_policy=3 and fib_multipath_hash_fields=55 sends the packet.",
 )
 @click.option(
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     help="With --seed: the router's next hops for the VIP, in the order of its route. [default: `muxes` of the"
     " configuration]",
 )
-@click.option("--syn", is_flag=True, help="The packet opens a connection. [default: it belongs to an open one]")
+@click.option(
+    "--syn", is_flag=True, help="Treat the packet as the first of a connection. [default: it belongs to an open one]"
+)
 @click.option("--length", type=int, help="Length of the packet, in bytes. [default: the shortest possible]")
 @click.option(
     "--packet", "number", type=click.IntRange(1), metavar="N",

@@ -30,7 +30,7 @@ def _filter(*fields: str) -> Callable[[Any], Any]:
 
     def decorate(command: Any) -> Any:
         for field in reversed(fields):
-            text = f"Only lines whose {field} matches; * and ? are wildcards."
+            text = f"Show only lines whose {field} matches; * and ? are wildcards."
             option = click.option(f"--{field}", metavar="PATTERN", help=text, shell_complete=completions.get(field))
             command = option(command)
         return command

@@ -44,7 +44,7 @@ def revisions(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
 
 
 @command.command()
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, from the newest.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number, newest first.")
 @options.manager_access
 @options.json
 def events(limit: int, managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:

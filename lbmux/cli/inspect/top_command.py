@@ -19,7 +19,7 @@ ALL_LINES = 1 << 16
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between readings."
 )
-@click.option("-w", "--write", type=click.File("w"), help="Record the readings as JSON Lines, for --read.")
+@click.option("-w", "--write", type=click.File("w"), help="Record the readings as JSON Lines; --read replays them.")
 @click.option("-r", "--read", type=options.PATH, help="Replay a recording instead of asking a mux.")
 @click.option("--once", is_flag=True, help="Print the services once and exit.")
 @options.json_of("Print JSON Lines, one per reading.")

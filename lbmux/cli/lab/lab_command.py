@@ -13,7 +13,9 @@ from lbmux.cli.operate import completion_names
 
 BUILT_IN = "ananta"
 TOPOLOGY = click.argument("topology", default=BUILT_IN, shell_complete=completion_names.topologies)
-NAME = click.option("--name", default="lbmux", show_default=True, help="Name of the lab; several labs may be up.")
+NAME = click.option(
+    "--name", default="lbmux", show_default=True, help="Name of the lab; several labs can be up at once."
+)
 DRIVER = click.option(
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     help="Driver of muxes and agents (packet: AF_PACKET and TUN).",

@@ -135,7 +135,7 @@ class ReplayOptions:
             if lost.count(mux) > 1:
                 raise click.UsageError(f"--lose: {name_of(mux)} can be lost only once")
         if len(lost) >= self.muxes:
-            raise click.UsageError(f"--lose: one mux at least must remain of {known}")
+            raise click.UsageError(f"--lose: at least one mux must remain of {known}")
 
 
 @click.command(name="replay")

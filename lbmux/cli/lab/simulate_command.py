@@ -93,7 +93,9 @@ def command() -> None:
 @command.command()
 @SIZES
 @BACKENDS
-@click.option("--views", type=click.IntRange(min=1), default=1000, show_default=True, help="Views, for Karger.")
+@click.option(
+    "--views", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of views, for Karger."
+)
 @_repeats(10)
 @SEED
 @_simulation
@@ -166,27 +168,33 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
 @click.option("--servers", type=click.IntRange(2, 5000), default=468, show_default=True, help="Servers at the start.")
 @click.option(
     "--horizon", type=click.IntRange(1, 5000), default=70, show_default=True,
-    help="Servers that JET knows to join next.",
+    help="Servers of the horizon: those that JET expects to join next.",
 )  # fmt: skip
 @click.option(
     "--connections", type=click.IntRange(1, 100_000_000), default=4_687_530, show_default=True,
-    help="Connections in all.",
+    help="Total number of connections.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(1, 100_000), default=1000.0, show_default=True, help="Length of the trace."
+    "--seconds",
+    type=click.FloatRange(1, 100_000),
+    default=1000.0,
+    show_default=True,
+    help="Length of the trace, in seconds.",
 )
 @click.option(
     "--removals-per-min", type=click.FloatRange(0), default=10.0, show_default=True,
-    help="Servers that leave a minute; each comes back.",
+    help="Servers that leave per minute; each comes back.",
 )  # fmt: skip
 @click.option(
     "--gap", "gap_s", type=click.FloatRange(0.1, 60), default=5.0, show_default=True,
     help="Mean seconds between packets of a connection.",
 )  # fmt: skip
-@click.option("--entries", type=click.IntRange(min=1), default=25_000, show_default=True, help="Most entries.")
+@click.option(
+    "--entries", type=click.IntRange(min=1), default=25_000, show_default=True, help="Maximum number of flow entries."
+)
 @click.option(
     "--idle", "idle_s", type=click.FloatRange(1), default=300.0, show_default=True,
-    help="Seconds that a connection may be silent, for lbmux's rule.",
+    help="Idle timeout of connections under lbmux's rule, in seconds.",
 )  # fmt: skip
 @click.option(
     "--size", type=PrimeType(), default=65537, show_default=True, metavar="SLOTS", help="Slots of the table, a prime."
@@ -209,7 +217,7 @@ def jet(
     from lbmux.tools.simulate.jet_trace import JetTrace
 
     if removals_per_min * seconds / 60 > servers / 2:
-        raise click.UsageError("more than half of the servers would leave: fewer --removals-per-min or --seconds")
+        raise click.UsageError("more than half of the servers would leave: lower --removals-per-min or --seconds")
     trace = JetTrace(servers, horizon, connections, seconds, removals_per_min, gap_s, seed)
     return lambda tell: simulate(Jet(trace, **given), tell)
 

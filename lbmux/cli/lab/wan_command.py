@@ -8,14 +8,17 @@ from lbmux.cli import options
 
 
 @click.command(name="wan")
-@click.option("--site", "sites", metavar="NAME=INTERFACE", multiple=True, required=True, help="A site; repeatable.")
+@click.option(
+    "--site", "sites", metavar="NAME=INTERFACE", multiple=True, required=True, help="A site; may be repeated."
+)
 @click.option(
     "--path", "paths", metavar="FROM>TO:MS[,MS[,SHARE]]", multiple=True, required=True,
-    help="Delay, jitter and loss from one site to another; repeatable.  The way back is alike unless it is given.",
+    help="Delay, jitter and loss from one site to another; may be repeated.  The reverse direction is the same unless"
+    " it is given.",
 )  # fmt: skip
 @click.option("--queue", type=click.IntRange(1, 1_000_000), default=8192, show_default=True,
-              help="Frames that each direction holds; more are dropped and counted.")  # fmt: skip
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of jitter and loss.")
+              help="Queue length of each direction, in frames; further frames are dropped and counted.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random jitter and loss.")
 @options.json
 def command(sites: tuple[str, ...], paths: tuple[str, ...], queue: int, seed: int, as_json: bool) -> None:
     """Connect interfaces like an Ethernet switch, with delay, jitter and loss by pair of sites and direction.
@@ -44,4 +47,4 @@ def command(sites: tuple[str, ...], paths: tuple[str, ...], queue: int, seed: in
     for direction, counters in report["paths"].items():
         click.echo(f"{direction}: " + ", ".join(f"{count} {name}" for name, count in counters.items()))
     late = report["error"]
-    click.echo(f"left after their time: median {late['p50_ms']:.2f} ms, 99th percentile {late['p99_ms']:.2f} ms")
+    click.echo(f"sent late: median {late['p50_ms']:.2f} ms, 99th percentile {late['p99_ms']:.2f} ms")

@@ -27,7 +27,7 @@ def _command(name: str, held: bool, text: str) -> click.Command:
 
 withdraw = _command(
     "withdraw", True,
-    "Withdraw all VIPs of a mux or an edge. A mux still forwards what arrives. `lbmux announce` or a restart announces"
-    " the VIPs again.",
+    "Withdraw all VIPs of a mux or an edge. A mux still forwards packets that arrive. `lbmux announce` or a restart"
+    " announces the VIPs again.",
 )  # fmt: skip
 announce = _command("announce", False, "Announce the VIPs of a mux or an edge again, after `lbmux withdraw`.")

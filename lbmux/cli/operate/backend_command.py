@@ -41,12 +41,17 @@ CONTROL = click.option(
 def _managed(command: options.Decorated) -> options.Decorated:
     """Add the options of an override that the pool's manager stores."""
     command = options.manager_access(command)
-    command = click.option("--force", is_flag=True, help="At the manager: even if it violates a guard rail.")(command)
-    command = click.option("--reason", default="", help="At the manager: why; `lbmux show overrides` lists it.")(
+    command = click.option(
+        "--force", is_flag=True, help="At the manager: make the change even if it violates a guard rail."
+    )(command)
+    command = click.option("--reason", default="", help="At the manager: the reason; `lbmux show overrides` lists it.")(
         command
     )
     return click.option(
-        "--for", "for_s", type=options.DURATION, help="At the manager: how long it lasts. [default: until revoked]"
+        "--for",
+        "for_s",
+        type=options.DURATION,
+        help="At the manager: how long the override lasts. [default: until revoked]",
     )(command)
 
 

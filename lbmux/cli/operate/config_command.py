@@ -179,14 +179,14 @@ def _flows(*counts: "Flows") -> str:
 @click.argument("capture", metavar="IN", type=options.PATH)
 @click.option(
     "--backends", type=click.IntRange(1, MOST_BACKENDS), default=4, show_default=True,
-    help="Number of invented backends of each service.",
+    help="Number of placeholder backends in each service.",
 )  # fmt: skip
 @click.option(
     "--services", "most", type=click.IntRange(1), metavar="N",
     help="Keep the N services with most flows. [default: as many as a file may have]",
 )  # fmt: skip
 def from_capture(capture: Path, backends: int, most: int | None) -> None:
-    """Print a configuration for a capture: its services, with invented backends, for `lbmux replay IN -c FILE`.
+    """Print a configuration for a capture: its services, with placeholder backends, for `lbmux replay IN -c FILE`.
 
     IN is a capture as for `lbmux replay` (- is standard input).  A service is a destination that got TCP SYNs or UDP
     requests; the services with most flows come first.  The backends' addresses are from 198.18.0.0/15 and 2001:2::/48.
@@ -212,13 +212,16 @@ def from_capture(capture: Path, backends: int, most: int | None) -> None:
 @command.command(name="import")
 @click.argument("file", metavar="FILE", type=options.PATH)
 @click.option(
-    "--format", "kind", type=click.Choice(["seesaw", "keepalived", "ipvs"]), help="What FILE is. [default: a guess]"
+    "--format",
+    "kind",
+    type=click.Choice(["seesaw", "keepalived", "ipvs"]),
+    help="Format of FILE. [default: guessed from its content]",
 )
 def import_(file: Path, kind: "Format | None") -> None:
     """Print a configuration made from another load balancer's FILE (- is standard input).
 
     FILE is Seesaw's cluster.pb, a keepalived.conf with virtual_server blocks, or what `ipvsadm -S -n` prints.  Comments
-    at the head of the result list every key that could not be taken over, or not as it was, with its line.
+    at the head of the result list every key that was not imported, or was changed, with its line.
     """
     import sys
 

@@ -1,4 +1,4 @@
-"""`lbmux steer`: the map from client groups to PoPs, and why a group goes where it goes."""
+"""`lbmux steer`: compute the map from client groups to PoPs, explain it, and publish it by DNS."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 
 from lbmux.cli import options
 from lbmux.cli.text_table import print_table
+from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
     from lbmux.addresses import Address
@@ -30,11 +31,10 @@ PRESENT = click.option(
 @options.json
 @click.pass_context
 def command(context: click.Context, config: Path, present: Path | None, output: Path | None, as_json: bool) -> None:
-    """Compute which PoP each group of clients goes to, and print how many users move.
+    """Compute which PoP each group of clients should use, and print how many users move.
 
-    The map makes the users' round-trip times least, within the capacities of the PoPs that are healthy; `move_cost_ms`
-    keeps users where they are unless they gain more.  Without -o it is only computed.  --present and -o may be the same
-    file.
+    The map minimises users' round-trip times within the capacities of healthy PoPs; a user moves only for a gain of
+    more than `move_cost_ms`.  Without -o, the map is computed but not written.  --present and -o may be the same file.
     """
     if context.invoked_subcommand is not None:
         context.obj = config, present
@@ -82,13 +82,15 @@ def explain_(context: click.Context, prefix: str, config: Path, present: Path | 
 @command.command()
 @click.argument("map_", metavar="MAP", type=options.PATH)
 @click.argument("directory", type=options.PATH)
-@click.option("--listen", type=options.ADDRESS, multiple=True, required=True, help="Address of the server; repeatable.")
+@click.option(
+    "--listen", type=options.ADDRESS, multiple=True, required=True, help="Address of the server; may be repeated."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=53, show_default=True, help="Port of the server.")
 def publish(map_: Path, directory: Path, listen: "tuple[Address, ...]", port: int) -> None:
-    """Put MAP in force at gdnsd, which answers by client subnet; its files are in DIRECTORY.
+    """Publish MAP by gdnsd, a DNS server that answers by client subnet; its files are in DIRECTORY.
 
-    gdnsd checks the new files and hands its sockets to a new process.  If it refuses them, the map before stays in
-    force.  Start it with `gdnsd -c DIRECTORY/current start`; it needs nothing of lbmux to run.
+    gdnsd checks the new files and hands its sockets to a new process.  If it refuses them, the previous map stays in
+    force.  Start it with `gdnsd -c DIRECTORY/current start`; it runs without lbmux.
     """
     from lbmux.steering.steering_map import read
     from lbmux.tools.publish_dns import publish
@@ -123,17 +125,19 @@ def _as_json(plan: "Plan") -> dict[str, Any]:
 def _print(plan: "Plan", inputs: "Inputs") -> None:
     estimated = len(plan.steering_map.estimated)
     before = "" if plan.rtt_ms_before is None else f", {plan.rtt_ms_before:.1f} ms before"
+    groups = counted(len(inputs.groups.prefixes), "group")
     click.echo(
-        f"{plan.users:.0f} users in {len(inputs.groups.prefixes)} groups ({estimated} estimated); mean round trip "
-        f"{plan.rtt_ms:.1f} ms{before}; at most {plan.gap:.1%} above the best"
+        f"{counted(round(plan.users), 'user')} in {groups} ({estimated} estimated); mean round trip "
+        f"{plan.rtt_ms:.1f} ms{before}; at most {plan.gap:.1%} above the optimum"
     )
     if plan.rtt_ms_before is not None:
+        moved = round(plan.moved)
         click.echo(
-            f"{plan.moved:.0f} users move ({plan.moved / plan.users:.2%}), {plan.moved_from_dead:.0f} of them from "
-            "PoPs that are not healthy"
+            f"{counted(moved, 'user')} {noun(moved, 'moves', 'move')} ({plan.moved / plan.users:.2%}), "
+            f"{plan.moved_from_dead:.0f} of them from PoPs that are not healthy"
         )
     if plan.overload:
-        click.echo(f"overloaded: all PoPs together lack a capacity of {plan.overload:.0f}")
+        click.echo(f"overloaded: all PoPs together are short of capacity by {plan.overload:.0f}")
     print_table(
         [
             {"pop": pop.name, "users": round(pop.users), "before": round(pop.users_before), "load": round(pop.load),

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 FORCE = click.option("--force", is_flag=True, help="Make the change even if it violates a guard rail.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
 WAIT = click.option(
-    "--wait", is_flag=True, help="Wait until it is in force on all connected nodes; fail if one refuses."
+    "--wait", is_flag=True, help="Wait until the revision is in force on all connected nodes; fail if one refuses it."
 )
 WAIT_S = click.option(
     "--wait-s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
-    help="With --wait: the longest wait, in seconds.",
+    help="With --wait: timeout, in seconds.",
 )  # fmt: skip
 POLL_S = 0.05
-MESSAGE = click.option("-m", "--message", default="", help="Why; `lbmux show revisions` lists it.")
+MESSAGE = click.option("-m", "--message", default="", help="The reason; `lbmux show revisions` lists it.")
 
 
 @click.command(name="apply")
 @click.argument("file", type=options.PATH)
-@click.option("--service", metavar="NAME", help="Apply only this service of FILE; all else stays.")
+@click.option("--service", metavar="NAME", help="Apply only this service of FILE; leave the rest unchanged.")
 @DRY_RUN
 @MESSAGE
 @FORCE

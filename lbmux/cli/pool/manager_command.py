@@ -28,7 +28,7 @@ def store_options(command: options.Decorated) -> options.Decorated:
         )(command)  # fmt: skip
     return click.option(
         "--store", metavar=STORE, envvar="LBMUX_STORE", show_envvar=True, default="/var/lib/lbmux",
-        show_default=True, help="Where the pool's state is: a directory of one manager, or an etcd cluster.",
+        show_default=True, help="Store of the pool's state: a directory if there is one manager, or an etcd cluster.",
     )(command)  # fmt: skip
 
 
@@ -150,8 +150,10 @@ def migrate(target: str, store: str, **etcd: Path | None) -> None:
 @command.command()
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="viewer", show_default=True)
-@click.option("--service", "services", multiple=True, help="The only service that it may change; may be repeated.")
-@click.option("--for", "for_s", type=options.DURATION, help="How long it is valid. [default: until it is revoked]")
+@click.option("--service", "services", multiple=True, help="Allow changes to this service only; may be repeated.")
+@click.option(
+    "--for", "for_s", type=options.DURATION, help="How long the token is valid. [default: until it is revoked]"
+)
 @options.manager_access
 def token(
     name: str, role: str, services: tuple[str, ...], for_s: float | None,
@@ -206,7 +208,9 @@ def revoke(token_id: str, managers: tuple[str, ...], token_file: Path, manager_c
 @command.command(name="join-token")
 @click.argument("name")
 @click.option("--role", type=click.Choice(["node", "manager"]), default="node", show_default=True)
-@click.option("--for", "for_s", type=options.DURATION, default="1h", show_default=True, help="How long it is valid.")
+@click.option(
+    "--for", "for_s", type=options.DURATION, default="1h", show_default=True, help="How long the token is valid."
+)
 @options.manager_access
 def join_token(
     name: str, role: str, for_s: float, managers: tuple[str, ...], token_file: Path, manager_ca: Path

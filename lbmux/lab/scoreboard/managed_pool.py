@@ -66,7 +66,7 @@ class ManagedPool:
         except LbmuxError:
             took = time.monotonic() - begun
             if took > REFUSED_S:
-                raise LabError("", f"the change was refused after {took:.1f} s only") from None
+                raise LabError("", f"the change was refused, but only after {took:.1f} s only") from None
             return
         raise LabError("", "a change was accepted although most members of the store are gone")
 

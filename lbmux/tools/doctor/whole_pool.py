@@ -28,7 +28,7 @@ def examine_pool(client: ApiClient) -> Iterator[Finding]:
 def _primary(status: StatusAnswer) -> Finding:
     if status.primary:
         return ok("manager", f"{status.primary} is primary, epoch {status.epoch}, revision {status.revision}")
-    hint = "look at the managers' logs and at the store: changes are refused meanwhile, packets go on"
+    hint = "check the managers' logs and the store; without a primary, changes are refused, but muxes forward"
     return fault("manager", "no manager is primary", hint)
 
 
@@ -36,8 +36,8 @@ def alive(nodes: Sequence[NodeReport]) -> Iterator[Finding]:
     """Check that every node that was seen is connected."""
     for one in nodes:
         if not one.connected:
-            hint = f"look at {one.node}: is lbmux {one.role} running, and does it reach a manager?"
-            yield fault("nodes", f"{one.role} {one.node} has gone", hint)
+            hint = f"check {one.node}: is `lbmux {one.role}` running, and can it reach a manager?"
+            yield fault("nodes", f"{one.role} {one.node} is not connected", hint)
     roles = [one.role for one in nodes if one.connected]
     yield ok("nodes", f"{counted(roles.count('mux'), 'mux', 'muxes')} and {counted(roles.count('agent'), 'agent')}"
              " are connected")  # fmt: skip
@@ -54,7 +54,9 @@ def in_force(nodes: Sequence[NodeReport], status: StatusAnswer) -> Iterator[Find
             yield fault("revision", seen, "fix the configuration and apply it again, or `lbmux rollback`")
         elif one.connected and (one.in_force, one.overrides) != (status.revision, status.overrides):
             seen = f"{one.node} has revision {one.in_force} and overrides {one.overrides}"
-            yield warning("revision", f"{seen}, not {status.revision} and {status.overrides}", "ask again in a second")
+            yield warning(
+                "revision", f"{seen}, not {status.revision} and {status.overrides}", "run the doctor again in a second"
+            )
         else:
             continue
         behind += 1
@@ -67,10 +69,10 @@ def valid(nodes: Sequence[NodeReport], now: float) -> Iterator[Finding]:
     ending = [one for one in nodes if one.connected and one.certificate_until and one.certificate_until < now + WEEK_S]
     for one in ending:
         days = ((one.certificate_until or 0) - now) / 86400
-        hint = "it is not renewed: does a manager have the CA's key (ca.key)? else get another with `lbmux join`"
-        yield fault("certificate", f"that of {one.node} ends in {days:.1f} days", hint)
+        hint = "it was not renewed: does a manager have the CA's key (ca.key)? If not, get a new one with `lbmux join`"
+        yield fault("certificate", f"the certificate of {one.node} expires in {days:.1f} days", hint)
     if not ending:
-        yield ok("certificate", "those of all connected nodes are valid for a week")
+        yield ok("certificate", "the certificates of all connected nodes are valid for at least a week")
 
 
 def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
@@ -80,7 +82,7 @@ def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
         try:
             found[mux.name] = digests(mux)
         except ControlError as error:
-            yield fault("tables", str(error), f"look at {mux.name}")
+            yield fault("tables", str(error), f"check {mux.name}")
     if not found:
         return
     first, *others = found.items()
@@ -88,6 +90,6 @@ def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
         differ = sorted(one for one in first[1].keys() | theirs.keys() if first[1].get(one) != theirs.get(one))
         if differ:
             seen = f"{first[0]} and {name} have different tables for {', '.join(differ)}"
-            yield fault("tables", seen, "compare `lbmux show health`: do both reach all hosts?")
+            yield fault("tables", seen, "compare their `lbmux show health`: do both reach all hosts?")
     if len({tuple(sorted(one.items())) for one in found.values()}) == 1:
         yield ok("tables", f"{counted(len(found), 'mux', 'muxes')}: the same {counted(len(first[1]), 'table')}")

@@ -47,7 +47,7 @@ class Imported:
             self.left.append(Problem(self.lines[gone["name"]], gone["name"], message))
         self.left.sort(key=lambda problem: problem.line or 0)
         if not self.services:
-            raise ConfigError(path, (Problem(None, "", "has no service that can be taken over"), *self.left))
+            raise ConfigError(path, (Problem(None, "", "has no service that lbmux can import"), *self.left))
 
     def document(self) -> dict[str, Any]:
         return ({"muxes": self.muxes} if self.muxes else {}) | {"services": self.services}
@@ -70,7 +70,7 @@ class _WithoutAliases(yaml.SafeDumper):
 def _head(imported: Imported, path: Path) -> Iterator[str]:
     yield f"# {path}, by `lbmux config import`"
     if imported.left:
-        yield "# Not taken over, or not as it was:"
+        yield "# Not imported, or changed:"
     repeated: dict[tuple[str, str], list[Problem]] = {}
     for problem in imported.left:
         repeated.setdefault((problem.field, problem.message), []).append(problem)

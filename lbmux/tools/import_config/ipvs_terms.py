@@ -18,7 +18,7 @@ METHODS = {
 FOR_NAT = "hosts reply directly: run `lbmux agent` in nat mode on each"
 BY_SOURCE = ("sh", "mh", "dh")
 WEIGHTED = ("wrr", "wlc", "sed", "sh", "mh")
-ONE_CHECK = "lbmux has one health check for a service; this is not the one taken over"
+ONE_CHECK = "lbmux has one health check for a service; this one was not imported"
 MOST_TIMEOUT_S, MOST_INTERVAL_S = 60, 3600
 
 
@@ -33,7 +33,7 @@ def hash_of(scheduler: str, line: int, field: str, left: list[Problem]) -> dict[
 
 def persistence(line: int, field: str, left: list[Problem]) -> dict[str, str]:
     """Return the service's `hash` for persistence: a source stays with its backend while the backends stay."""
-    left.append(Problem(line, field, "taken over as `hash: source`: no timeout; a source moves if its backend goes"))
+    left.append(Problem(line, field, "imported as `hash: source`: no timeout; a source moves if its backend goes"))
     return {"hash": "source"}
 
 

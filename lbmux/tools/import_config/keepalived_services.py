@@ -205,7 +205,7 @@ def _url(key: str, check: Block, host: Entry | None) -> dict[str, Any]:
     check.all("enable_sni")
     for entry, url in check.blocks("url"):
         if found:
-            check.leave(entry, "lbmux has one URL; this is not the one taken over")
+            check.leave(entry, "lbmux has one URL; this one was not imported")
             continue
         found = {
             "path": url.word("path", default="/"),

@@ -29,7 +29,7 @@ def format_of(text: str) -> Format | None:
 
 
 def read(text: str, path: Path, kind: Format | None = None) -> Imported:
-    """Import a file; ``path`` is for messages. Raise ConfigError if nothing of it can be taken over."""
+    """Import a file; ``path`` is for messages. Raise ConfigError if nothing in it can be imported."""
     kind = kind or format_of(text)
     if kind == "seesaw":
         imported = seesaw_cluster.convert(text_protobuf.parse(text, path))

@@ -50,7 +50,7 @@ def test_a_file_is_applied_changed_and_restored(manager: Running, yaml: Path, ca
     assert run(["apply", str(yaml), *access]) == 0
     assert capsys.readouterr().out == "service web: backend b3 added\nrevision 2\n"
     assert run(["apply", str(yaml), *access]) == 1
-    assert "a change of revision 1, but revision 2 is current" in capsys.readouterr().err
+    assert "based on revision 1, but revision 2 is current" in capsys.readouterr().err
     assert run(["config", "diff", "1", "2", *access]) == 0
     assert capsys.readouterr().out.startswith("service web: changed: 33.4% of its slots move\n  backend b3: added\n")
     assert run(["rollback", *access]) == 0

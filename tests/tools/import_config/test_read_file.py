@@ -1,4 +1,4 @@
-"""Files of other load balancers: each key is taken over or listed, and the result is a valid configuration."""
+"""Files of other load balancers: each key is imported or listed, and the result is a valid configuration."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_another_file_is_refused(text: str) -> None:
 
 
 def test_a_file_without_a_service_says_what_it_has() -> None:
-    with pytest.raises(ConfigError, match="f: has no service that can be taken over") as caught:
+    with pytest.raises(ConfigError, match="f: has no service that lbmux can import") as caught:
         read("-A -f 1 -s rr\n", Path("f"))
     assert "f:1: add-service.fwmark-service: lbmux has no firewall marks" in str(caught.value)
 
