@@ -4,7 +4,7 @@ The names of ``__all__`` are the public API, which docs/api.md shows.  They are 
 that `import lbmux` costs nothing.
 """
 
-TYPE_CHECKING = False  # type checkers take it for true; the typing module would cost more than all the rest
+TYPE_CHECKING = False  # type checkers treat it as true; importing typing would cost more than everything else here
 if TYPE_CHECKING:
     from lbmux.errors import ConfigError, LbmuxError, TableError
     from lbmux.tools.python_api.maglev_table import Maglev, disruption

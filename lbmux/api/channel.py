@@ -1,4 +1,4 @@
-"""Ways to a daemon's control protocol: its Unix socket, or another that carries the same lines."""
+"""Channels to a daemon's control protocol: its Unix socket, or anything else that carries the same lines."""
 
 import socket
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ PROGRAMS = ("mux", "agent", "edge")
 
 
 def place_name(place: Place) -> Path | str:
-    """Return what people call a place."""
+    """Return the name of a place, for messages."""
     return place if isinstance(place, Path) else place.name
 
 

@@ -49,7 +49,7 @@ class BackendTracker:
                 key = service.name, backend.name
                 begins_up = before is None or key in before
                 checker = self._checkers.get(key) or Checker(1, 1, self._clock(), begins_up=begins_up)
-                counts = service.health.by == "mux"  # an agent counts for itself
+                counts = service.health.by == "mux"  # the agent applies `rise` and `fall` itself
                 checker.rise, checker.fall = (service.health.rise, service.health.fall) if counts else (1, 1)
                 known[key] = checker
         self._checkers = known

@@ -19,11 +19,11 @@ class Pop(Model):
     addresses: Annotated[tuple[Unicast, ...], Field(min_length=1)]
     """The addresses in DNS answers, of both families."""
     capacity: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """The most load it takes, in any unit that all PoPs share; without `load`, in users."""
+    """Maximum load, in any unit that all PoPs share; without `load`, in users."""
     load: Amount | None = None
-    """Its present load. All loads together say how much load a user is. Give it for all PoPs or for none."""
+    """Its present load. The sum of all loads gives the load of one user. Set it for all PoPs or for none."""
     healthy: bool = True
-    """Whether it takes users at all."""
+    """Whether it takes users."""
 
 
 class Steering(Model):
@@ -34,9 +34,9 @@ class Steering(Model):
     ttl_s: Seconds = 30
     """Time to live of answers."""
     move_cost_ms: Amount = 20.0
-    """What it costs to move a user to another PoP, as a round-trip time: the gain has to be larger."""
+    """Cost of moving a user to another PoP, as a round-trip time: a user moves only for a larger gain."""
     max_age_s: Seconds = 86400
-    """Samples that are older do not count."""
+    """Maximum age of samples; older ones are ignored."""
     groups: str
     """CSV file with the columns prefix, users and resolver (which may be empty), relative to this file."""
     latency: str

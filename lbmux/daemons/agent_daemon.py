@@ -84,7 +84,7 @@ class AgentDaemon(Daemon[Options]):
     async def _open_driver(self) -> None:
         options, enter, tunnel = self.options, self.stack.enter_context, self.config.tunnel
         self.own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
-        if options.driver != "tun":  # there is only one device of its name
+        if options.driver != "tun":  # only one device can have this name
             enter(alone("agent", options.interface))
         enter(tunnel_sockets(tunnel.gue_port, tunnel.geneve_port))
         self.offloads = enter(without_super_frames(options.interface))
@@ -115,7 +115,7 @@ class AgentDaemon(Daemon[Options]):
         self.socket_sync_task = SocketSyncTask(self.agent, socket_sync, sockets, slow.counts, self._sees_others)
 
     def _sees_others(self) -> None:
-        """Ask about unknown connections to DIPs in other namespaces as well."""
+        """Look up unknown connections to DIPs in other namespaces too."""
         self.path.slow.configure()
         self.about["sockets_elsewhere"] = sorted(map(str, self.agent.elsewhere))
 

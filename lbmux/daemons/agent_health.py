@@ -19,11 +19,11 @@ from lbmux.health.prober import Prober
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0
-"""Longest pause between two messages: a mux takes silence for the loss of agent, host or path."""
+"""Longest pause between two messages: a silent agent looks like a lost agent, host or path to a mux."""
 OPENING_S = 5.0
-"""Time in which a mux has to authenticate."""
+"""Time limit for a mux to authenticate."""
 REFUSED_AGAIN_S, MOST_REFUSED = 60.0, 256
-"""A refusal is logged again after this time; how many refusals are remembered."""
+"""Time after which a refusal is logged again, and the number of refusals that are remembered."""
 
 
 def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_local: bool) -> Config:

@@ -42,7 +42,7 @@ def on_commit(listen: Listen) -> Listener:
 
 
 async def notify_listeners(listeners: Iterable[Listener], running: RunningConfig, *, only_states: bool) -> None:
-    """Call the listeners in order.  Plain functions at the head of the list run before any packet does."""
+    """Call the listeners in order.  Plain functions at the head of the list run before the next packet."""
     for listener in listeners:
         if listener.on_states or not only_states:
             result = listener.listen(running)

@@ -1,4 +1,4 @@
-"""Watches backends that get no new flows: logs when their last flow has ended, and removes those that are to go."""
+"""Watches backends that get no new flows: logs when their last flow has ended, and ends removals that are complete."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
-"""Between two polls."""
+"""Seconds between two polls."""
 
 
 class InForce(Protocol):

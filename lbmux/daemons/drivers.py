@@ -1,4 +1,4 @@
-"""Chooses a mux's or agent's driver: XDP where the kernel takes the programs, else the one in user space."""
+"""Chooses a mux's or agent's driver: XDP if the kernel accepts the programs, otherwise user space."""
 
 import contextlib
 import errno

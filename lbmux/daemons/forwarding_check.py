@@ -1,4 +1,4 @@
-"""Checks whether a mux can forward: its interface or its programs may have gone."""
+"""Checks whether a mux can forward: its interface or its programs may have disappeared."""
 
 import logging
 from dataclasses import dataclass

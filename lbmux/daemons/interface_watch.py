@@ -1,7 +1,7 @@
 """Watches the daemon's interface: notices when it vanishes, and opens it again when it was recreated.
 
-While it is gone nothing is received or sent, at no cost.  libuv stops polling a descriptor that has an error, such as a
-packet socket whose interface went down, so polling starts again with every link event.
+While it is gone, the daemon neither receives nor sends, and costs no CPU time.  libuv stops polling a descriptor that
+has an error, such as a packet socket whose interface went down, so polling starts again with every link event.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ManagerOptions:
-    """Settings of one manager; ``advertise``: the URL under which others reach it, None: by its name."""
+    """Settings of one manager; ``advertise``: the URL under which others reach it; None for its name."""
 
     store: str
     state: Path

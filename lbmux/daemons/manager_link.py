@@ -24,9 +24,9 @@ from lbmux.manager.stored_overrides import as_overrides
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
-"""How long a start waits for a manager before it uses the stored state, in seconds."""
+"""Time that a start waits for a manager before it uses the stored state, in seconds."""
 PRIMARY_SILENCE_S = 5.0
-"""After which time without a primary's view a mux asks agents for the health of backends itself, in seconds."""
+"""Time without a view from the primary after which a mux asks agents for backend health itself, in seconds."""
 LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
 
 
@@ -69,7 +69,7 @@ class ManagerLink:
 
     @property
     def has_primary(self) -> bool:
-        """Whether a primary's view of the pool's health came lately; else a mux asks agents itself."""
+        """Whether a primary's view of the pool's health arrived recently; otherwise a mux asks agents itself."""
         return time.monotonic() - self._client.viewed_at < PRIMARY_SILENCE_S
 
     def adopt(self, store: OverrideStore) -> None:

@@ -44,7 +44,7 @@ class PacketLoop:
         self._reads = self._reads_before = 0
 
     def warm_up(self) -> None:
-        """Compile everything that a packet needs, or load it from the cache; pending frames stay pending."""
+        """Compile everything that a packet needs, or load it from the cache. Pending frames stay pending."""
         batch = self.pending_neighbours.batch
         batch.count = 0
         self._worker.forward(batch, now_ticks())

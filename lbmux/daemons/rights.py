@@ -1,4 +1,7 @@
-"""The capabilities that each role needs, and why. A daemon says at its start which it lacks; so does `lbmux doctor`."""
+"""The capabilities that each role needs, and why.
+
+A daemon logs at its start which ones it lacks; `lbmux doctor` reports them too.
+"""
 
 import logging
 from collections.abc import Mapping

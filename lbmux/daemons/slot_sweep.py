@@ -1,4 +1,4 @@
-"""Makes changed slots of Maglev tables steady again, as soon as no flow needs them to be looked up."""
+"""Makes changed slots of Maglev tables steady again as soon as no flow needs a look-up there."""
 
 import asyncio
 import contextlib

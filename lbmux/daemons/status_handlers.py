@@ -30,7 +30,7 @@ from lbmux.tables.snapshot import Snapshot
 LINES_AN_ANSWER = 128
 """The size of a chunk: less than a millisecond of work before packets are processed."""
 MOST_BYTES = 1 << 16
-"""Most bytes of a table in one answer."""
+"""Maximum number of bytes of a table in one answer."""
 Line = TypeVar("Line")
 
 

@@ -20,13 +20,16 @@ from lbmux.frames.super_frames import memcpy
 
 FRAME_BYTES = 2048
 MACS = 1024
-"""How many addresses are remembered; two that share a place displace each other, and are flooded for a while."""
+"""Number of addresses that are remembered.
+
+Two that share an entry displace each other, and their frames are flooded for a while.
+"""
 BUCKET_NS, BUCKETS = 10_000, 2000
 """The histogram of errors: 10 µs a bucket; the last has all above 20 ms."""
 LOST_BY_CHANCE, QUEUE_FULL, SENT, LATE = range(4)
 COUNTERS = ("lost", "overflowed", "forwarded", "late")
 LATE_NS = 1_000_000
-"""A frame that leaves later than this after it was due counts as late."""
+"""A frame that leaves later than this after its due time counts as late."""
 FORWARDED = int(Verdict.FORWARDED)
 MULTIPLIER, WEYL = 0xBF58476D1CE4E5B9, 0x9E3779B97F4A7C15
 """Constants of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""

@@ -30,7 +30,7 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     def measure(self, wanted: bool) -> None:
-        """Begin, unless it has begun; or stop."""
+        """Start unless it has started, or stop."""
         if not wanted:
             self.stop()
         elif self._timer is None:
@@ -61,7 +61,7 @@ class LoopLag:
 async def responsive_timeout(seconds: float, lag_s: LagClock) -> AsyncIterator[None]:
     """Like ``asyncio.timeout``: TimeoutError after ``seconds``, and as many more as ``lag_s`` says that we lagged.
 
-    It ends: while the loop runs at all, a tick of each stall is not lag.
+    It does end: while the loop runs at all, one tick of each stall does not count as lag.
     """
     loop, counted_s, due = asyncio.get_running_loop(), lag_s(), time.monotonic() + seconds
     async with asyncio.timeout(None) as limit:

@@ -44,7 +44,8 @@ class Prober:
         is_known: Callable[[BackendKey], bool] = always,
     ) -> None:
         """``into_tunnel`` prepares the sockets of probes through the tunnel; ``is_known`` returns whether the state of
-        a backend is known, which a few results must bring about."""
+        a backend is known, which must be the case after a few results.
+        """
         self._on_result, self._by, self._into_tunnel, self._is_known = on_result, by, into_tunnel, is_known
         self._tasks: dict[tuple[BackendKey, Target], asyncio.Task[None]] = {}
         self._lag = LoopLag()

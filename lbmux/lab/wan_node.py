@@ -1,4 +1,4 @@
-"""The node of a lab that is the wide-area network: frames between its interfaces take their time, or are lost.
+"""The lab's wide-area network: a node that delays or loses the frames between its interfaces.
 
 This kernel may lack netem, so the node reads and sends whole frames (AF_PACKET). Delays count from the kernel's time of
 arrival, so the node's own slowness on arrival does not add; what it sends late is measured and counted.
@@ -42,7 +42,7 @@ class WanNode:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Compile everything, or load it from the cache, before the first frame has to leave in time."""
+        """Compile everything, or load it from the cache, before the first frame is due."""
         self.lines.enter(self._batch, self._rings[0].arrival_ns, 0)
         self._rings[0].send(self._batch)
         self._take()
@@ -54,7 +54,7 @@ class WanNode:
         self._stopped = True
 
     def run(self) -> None:
-        """Pass frames on until ``stop``."""
+        """Forward frames until ``stop``."""
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
@@ -94,7 +94,7 @@ class WanNode:
 
 
 def both_ways(paths: Mapping[tuple[str, str], Path]) -> dict[tuple[str, str], Path]:
-    """Add the way back of each path that has none of its own, alike."""
+    """Add the reverse of each path that has none, with the same values."""
     return {(target, source): path for (source, target), path in paths.items()} | dict(paths)
 
 

@@ -1,4 +1,4 @@
-"""Makes a pool, and gets a certificate for a node: `lbmux manager init` and `lbmux join`."""
+"""Creates a pool, and gets a certificate for a node: `lbmux manager init` and `lbmux join`."""
 
 import uuid
 from collections.abc import Sequence

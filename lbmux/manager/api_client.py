@@ -1,4 +1,4 @@
-"""A client of the manager's API for the command line: one request after the other, with the standard library."""
+"""A client of the manager's API for the command line: one request at a time, with the standard library."""
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ class ApiClient:
         return self._request("GET", path, b"")[1]
 
     def lines(self, path: str, body: bytes, timeout_s: float | None) -> Iterator[bytes]:
-        """Post a request and yield the lines of its answer as they arrive; ``timeout_s`` limits the wait for each."""
+        """Post a request and yield the lines of its answer as they arrive; ``timeout_s``: the wait for each line."""
         url, connection, response = self._open(("POST", path, body), timeout_s)
         try:
             yield from response
@@ -85,7 +85,7 @@ class ApiClient:
             connection.close()
 
     def _open(self, what: Request, timeout_s: float | None) -> Opened:
-        """Ask the first manager that can be reached; the answer is not read yet."""
+        """Ask the first manager that can be reached, without reading the answer."""
         unreachable = []
         for url in self._urls:
             try:
@@ -131,7 +131,7 @@ class ApiClient:
         raise _refused(url, response, text)
 
     def _follow(self, url: str, what: Request, timeout_s: float | None, redirects: int) -> Opened:
-        """Ask the manager that another one names."""
+        """Follow a redirect to another manager."""
         parts = urlsplit(url)
         other = f"{parts.scheme}://{parts.netloc}"
         try:
@@ -155,7 +155,7 @@ def _refused(url: str, response: HTTPResponse, text: bytes) -> ApiError:
 
 
 def trusting(ca: str | None) -> ssl.SSLContext:
-    """Return TLS settings that trust the pool's CA, in PEM; None: any server, for the CA's certificate itself."""
+    """Return TLS settings that trust the pool's CA, in PEM; None trusts any server, to fetch the CA's certificate."""
     context = ssl.create_default_context(cadata=ca)
     if ca is None:
         context.check_hostname = False

@@ -35,7 +35,7 @@ EVENTS_SHOWN = 100
 
 @dataclass(frozen=True)
 class Call:
-    """A request that was admitted; ``token`` or ``node`` is who makes it."""
+    """An authorised request; ``token`` or ``node`` identifies its sender."""
 
     manager: Manager
     caller: Caller
@@ -178,7 +178,7 @@ async def join(call: Call) -> Model:
 
 
 async def renew(call: Call) -> Model:
-    """Sign a new certificate for the node that has one."""
+    """Sign a new certificate for a node that has a valid one."""
     body: api.RenewRequest = call.body
     assert call.node is not None  # the endpoint asks for a certificate
     certificate = issue(_authority(call.manager), body.request.encode(), call.node, _date(call.manager))

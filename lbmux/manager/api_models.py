@@ -25,7 +25,7 @@ class ApplyRequest(Model):
     force: bool = False
     """Make the change even if it violates a guard rail."""
     dry_run: bool = False
-    """Say what would change, and change nothing."""
+    """Report what would change, and change nothing."""
 
 
 class RollbackRequest(Model):
@@ -41,7 +41,7 @@ class ApplyAnswer(Model):
     """The new revision; null: nothing was changed."""
     changes: tuple[str, ...]
     needs_force: tuple[str, ...]
-    """Guard rails that are against the change."""
+    """Guard rails that the change violates."""
 
 
 class ConfigAnswer(Model):
@@ -101,7 +101,7 @@ class StatusAnswer(Model):
     version: str
     is_primary: bool
     primary: str
-    """The primary's URL; empty: there is none."""
+    """The primary's URL; empty if there is no primary."""
     epoch: int | None
     revision: int
     overrides: int
@@ -117,7 +117,7 @@ class TokenRequest(Model):
 class TokenAnswer(Model):
     id: str
     token: str
-    """It is not stored; this is the only time that it is shown."""
+    """The token; it is not stored, so it is shown only once."""
 
 
 class TokenLine(Model):

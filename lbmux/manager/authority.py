@@ -21,7 +21,7 @@ from lbmux.errors import LbmuxError
 Role = Literal["manager", "node"]
 CA_DAYS, CERTIFICATE_DAYS = 3650, 90
 CLOCKS_DIFFER = timedelta(hours=1)
-"""A certificate is valid from this long before it was made: clocks of machines differ."""
+"""A certificate is valid from this long before it was made, since clocks of machines differ."""
 
 
 class CertificateError(LbmuxError):

@@ -1,7 +1,7 @@
-"""Limits of connections that have not made an authorized request: their time, and their number.
+"""Limits the time and the number of connections that have not made an authorised request.
 
-A thousand slow connections then cost their own places only. The oldest goes first, and a connection that is authorized
-no longer counts.
+Slow connections therefore only displace each other. The oldest is closed first, and a connection with an authorised
+request no longer counts.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from lbmux.manager.manager_metrics import ManagerMetrics
 FIRST_REQUEST_S = 10.0
 """Time for TLS, the first request's header, and its token, in seconds."""
 MOST_UNKNOWN = 256
-"""Connections without an authorized request."""
+"""Maximum number of connections without an authorised request."""
 
 
 class ConnectionLimits:
-    """Wraps aiohttp's protocol factory; ``admit`` is called for a connection with an authorized request."""
+    """Wraps aiohttp's protocol factory; ``admit`` is called for a connection with an authorised request."""
 
     def __init__(self, factory: Callable[[], Any], metrics: ManagerMetrics) -> None:
         self._factory, self._metrics = factory, metrics

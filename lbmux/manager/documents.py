@@ -1,4 +1,4 @@
-"""What the manager stores and answers, as models: revisions, overrides, events, nodes. Times are seconds since 1970."""
+"""Models of what the manager stores and answers: revisions, overrides, events, nodes. Times are seconds since 1970."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -27,7 +27,7 @@ class Revision(Model):
     services: int
     backends: int
     forced: bool = False
-    """It was applied with `--force`."""
+    """Whether it was applied with `--force`."""
     rollback_of: int | None = None
     """The revision that it restores."""
 
@@ -56,7 +56,7 @@ class StoredOverrides(Model):
 
 
 class Event(Model):
-    """What happened in the pool: the audit log and `lbmux show events`."""
+    """An event in the pool, for the audit log and `lbmux show events`."""
 
     number: int
     time: float
@@ -70,7 +70,7 @@ class Event(Model):
 
 
 class NodeReport(Model):
-    """What a node last said about the state that it was sent."""
+    """A node's last report about the state that it was sent."""
 
     node: str
     role: str
@@ -83,11 +83,11 @@ class NodeReport(Model):
     refused: str = ""
     """Why the node refuses the state that the report is about; empty: it is in force."""
     refusals: int = 0
-    """How often it refused a state, since it connected."""
+    """Number of states that it refused since it connected."""
     time: float
-    """When it reported."""
+    """Time of the report."""
     seen: float = 0.0
-    """When it last sent anything."""
+    """Time of its last message."""
     connected: bool = True
     manager: str = ""
     """The URL of the manager to which it is, or was, connected."""

@@ -28,7 +28,7 @@ class Endpoint:
     request: type[Model] | None = None
     writes: bool = False
     asks_primary: bool = False
-    """Whether the primary answers, as long as there is one, because it knows more."""
+    """Whether the request goes to the primary while there is one, because it knows more."""
     most_bytes: int = SMALL_BYTES
     query: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Coroutines that belong together, such as the two directions of a connection: they end with the first that ends."""
+"""Runs coroutines that belong together, such as the two directions of a connection, until the first one ends."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -27,7 +27,7 @@ class Wanted:
         return {one.name: one for one in with_overrides(self.config, self.overrides.without_removals()).services}
 
     def usable(self, service: Service) -> int:
-        """Return how many backends of a service take new flows, if they are healthy."""
+        """Return the number of backends of a service that take new flows if they are healthy."""
         states = self.overrides.admin_states
         return sum(one.weight > 0 and (service.name, one.name) not in states for one in service.backends)
 

@@ -1,4 +1,4 @@
-"""A manager's part in the health of the pool: it takes its agents' reports, and has the view that its muxes get."""
+"""Relays the health of backends through a manager: it takes agents' reports, and has the view that its muxes get."""
 
 import asyncio
 import time
@@ -10,20 +10,20 @@ from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_
 from lbmux.manager.signal import Signal
 
 BEAT_S = 1.0
-"""Longest time between two numbers of a view, by which muxes know that there is a primary."""
+"""Longest time between two batches of a view, so that muxes know that there is a primary."""
 Lines = dict[BackendKey, HealthLine]
 
 
 class HealthRelay:
-    """``local``: what the agents that are connected here reported."""
+    """``local``: the reports of the agents that are connected here."""
 
     def __init__(self) -> None:
         self.local: dict[str, Lines] = {}
         self.view = HealthView()
         self.viewed = Signal()
-        """Sent when the view has another number."""
+        """Sent when the view's number changes."""
         self.reported = Signal()
-        """Sent when an agent that is connected here reported, or went."""
+        """Sent when an agent that is connected here reports or disconnects."""
         self._collector: HealthCollector | None = None
         self._due = asyncio.Event()
 
@@ -50,7 +50,7 @@ class HealthRelay:
             self._due.set()
 
     def collect_end(self, agent: str, via: str = "") -> None:
-        """Note on the primary that an agent has gone from a manager."""
+        """Note on the primary that an agent has disconnected from a manager."""
         if self._collector is not None:
             self._collector.ended(agent, time.monotonic(), via)
             self._due.set()

@@ -1,7 +1,7 @@
-"""What a node has from its managers: the desired state, and which messages it accepts.
+"""The desired state that a node has from its managers, and the messages that it accepts.
 
-The last state is stored on the node's disk, so that it starts from it when no manager answers. An epoch lower than the
-highest that was seen is refused: it comes from a primary that was replaced (the outage in Ananta, section 6).
+The node stores the last state on its disk, and starts from it when no manager answers. An epoch lower than the highest
+that was seen is refused: it comes from a primary that was replaced (the outage in Ananta, section 6).
 """
 
 import logging
@@ -22,7 +22,7 @@ Judgement = Literal["new", "same", "behind", "stale", "other_pool"]
 
 
 class NodeState(Model):
-    """The state that is in force at a node; ``epoch`` is the highest that it has seen."""
+    """The state in force at a node; ``epoch`` is the highest that it has seen."""
 
     pool: str
     epoch: int
@@ -36,7 +36,7 @@ class NodeState(Model):
 
 
 def judge(held: NodeState | None, state: State) -> Judgement:
-    """Say what a message is to a node.
+    """Classify a message for a node.
 
     A manager may be behind another one under the same primary; its state is not accepted, and it will catch up. Under a
     new epoch numbers may be lower, if a backup was restored.
@@ -56,7 +56,7 @@ def judge(held: NodeState | None, state: State) -> Judgement:
 
 
 def taken_over(held: NodeState | None, state: State) -> NodeState:
-    """Return the node's state with what a message says; raise ProtocolError if its file is missing or damaged."""
+    """Return the node's state after a message; raise ProtocolError if the message's file is missing or damaged."""
     if state.file is not None:
         text = unpack_file(state.file).decode(errors="replace")
     elif held is not None and held.digest == state.digest:
@@ -78,7 +78,7 @@ def read_state(path: Path) -> NodeState | None:
 
 
 def write_state(path: Path, state: NodeState) -> None:
-    """Replace the stored state; a failure is logged, for the state is in force all the same."""
+    """Replace the stored state. A failure is only logged, since the state is in force anyway."""
     new = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

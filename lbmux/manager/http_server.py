@@ -1,4 +1,4 @@
-"""The manager's HTTPS server: checks who asks and what, calls the handler, and answers in JSON."""
+"""The manager's HTTPS server: it authorises a request, validates it, calls the handler, and answers in JSON."""
 
 import asyncio
 import json
@@ -124,7 +124,7 @@ class HttpServer:
         return handle
 
     async def _call(self, endpoint: Endpoint, request: web.Request) -> Call:
-        """Check a request in the order in which it costs: size, who, role, primary, body."""
+        """Check a request, the cheapest check first: size, identity, role, primary, body."""
         manager, origin = self._manager, request.remote or ""
         if not manager.pool_id:
             raise UnavailableError("manager", "it is starting")
@@ -156,7 +156,7 @@ class HttpServer:
         return token
 
     def admit(self, request: web.Request) -> None:
-        """Stop to count a request's connection as unknown."""
+        """Exempt a request's connection from the limits of unauthorised ones."""
         if self._limits is not None:
             self._limits.admit(request.protocol)
 
@@ -242,7 +242,7 @@ async def _control_request(request: web.Request) -> tuple[str, str]:
 
 
 async def _pass_on(answers: AsyncGenerator[str], request: web.Request, response: web.StreamResponse) -> None:
-    """Send a node's answers to a client until either ends."""
+    """Send a node's answers to a client until either disconnects."""
     try:
         waiting: asyncio.Task[str] | None = None
         while request.transport is not None:
@@ -307,5 +307,5 @@ def _error(error: LbmuxError, request: web.Request) -> web.Response:
         answer.set_status(307)
         answer.headers["Location"] = f"{other}{request.path_qs}"
     if answer.status in (408, 413):
-        answer.force_close()  # what is left of the body is not read
+        answer.force_close()  # the rest of the body is not read
     return answer

@@ -2,7 +2,7 @@
 
 Files in PEM: `ca.crt`, and `node.pem` with certificate and key, which are replaced together. A manager that may sign
 certificates also has `ca.key`. `init` makes it on the first manager. Others need it only if they are to admit and renew
-nodes too: copy it by hand. A pool without any `ca.key` goes on working until certificates end; nodes renew theirs after
+nodes too: copy it by hand. Without any `ca.key`, a pool works until its certificates expire; nodes renew theirs after
 two thirds of their life.
 """
 
@@ -59,13 +59,13 @@ class Identity:
             raise SetupError(f"identity in {self.directory}", error.strerror or str(error), hint) from error
 
     def server_context(self) -> ssl.SSLContext:
-        """TLS of a manager: clients may have a certificate of this pool, and need none to use tokens."""
+        """TLS settings of a manager: clients may have a certificate of this pool; with a token they need none."""
         context = self._context(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """TLS of a node that dials a manager."""
+        """TLS settings of a node that dials a manager."""
         return self._context(ssl.Purpose.SERVER_AUTH)
 
     def load_into(self, context: ssl.SSLContext) -> None:
@@ -73,7 +73,10 @@ class Identity:
         context.load_cert_chain(self.directory / OWN)
 
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
-        """TLS with this identity; raise SetupError, also if the certificate has expired: peers would just hang up."""
+        """TLS settings with this identity.
+
+        Raise SetupError, also for an expired certificate, which peers would reject silently.
+        """
         if (ended := ends_at(self.certificate)) <= datetime.now(UTC):
             hint = "remove its files, and get a new certificate with `lbmux join`"
             raise SetupError(f"identity in {self.directory}", f"the certificate has expired at {ended}", hint)

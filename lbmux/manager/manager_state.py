@@ -28,7 +28,7 @@ RETRY_S, EXPIRY_S, RESIGN_S = 0.5, 0.5, 1.0
 
 @dataclass(frozen=True)
 class Primary:
-    """The primary in office: its URL, and the epoch of its messages."""
+    """The current primary: its URL, and the epoch of its messages."""
 
     url: str = ""
     epoch: int | None = None
@@ -57,7 +57,7 @@ class Manager:
     """Sent when a report of a node that is connected here changed."""
     pool_id: str = ""
     stale_refusals: int = 0
-    """Messages of this manager that a node refused because of their epoch."""
+    """Number of messages of this manager that nodes refused because of their epoch."""
     _pool: Pool | None = None
     _holding: "asyncio.Task[None] | None" = None
 
@@ -81,7 +81,7 @@ class Manager:
         return found
 
     def way_to(self, node: str) -> str:
-        """Return the URL of another manager that may reach a node: its own, or the primary, which knows all."""
+        """Return the URL of another manager that may reach a node: the node's own, or the primary, which knows all."""
         if not self.is_primary:
             return self.primary.url if self.primary.url != self.url else ""
         report = self.nodes.get(node)
@@ -95,7 +95,7 @@ class Manager:
         )  # fmt: skip
 
     def step_down(self, epoch: int) -> None:
-        """A node has seen a primary of a higher epoch: give up the office, and read the state again."""
+        """Step down and read the state again, because a node has seen a primary of a higher epoch."""
         self.stale_refusals += 1
         if self._holding is not None and epoch > (self.primary.epoch or 0):
             self._holding.cancel()
@@ -125,7 +125,7 @@ class Manager:
             raise SetupError(f"identity in {self.identity.directory}", f"it is of {what}, not {self.pool_id}", hint)
 
     async def _keep_on(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start work again when the store did not answer, or when it ended."""
+        """Restart the work when the store does not answer, or when it ends."""
         while True:
             try:
                 await work()

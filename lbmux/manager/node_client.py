@@ -1,7 +1,7 @@
-"""A node's connection to its managers: dials out, hands over states, and reports what became of them.
+"""A node's connection to its managers: it dials out, hands over states, and reports whether they are in force.
 
-The states are handed over one at a time, and only the last one of several that arrived meanwhile. A connection that
-ends, or falls silent, is followed by one to the next manager.
+The states are handed over one at a time, and only the last one of several that arrived meanwhile. If the connection
+ends or falls silent, the node connects to the next manager.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class NodeClient:
         self._identity, self._role, self._path = identity, role, path
         self.held = read_state(path)
         self.manager = ""
-        """The manager that is connected; empty: none."""
+        """The URL of the connected manager, or an empty string."""
         self.answering: Answering = _not_yet
         """Answers requests that a manager relays."""
         self.health: Callable[[], tuple[HealthLine, ...]] = tuple
@@ -70,7 +70,7 @@ class NodeClient:
         self.on_view: Callable[[tuple[HealthLine, ...]], None] = self._keep_view
         """Takes what changed in the pool's health."""
         self.viewed_at = time.monotonic()
-        """When a primary's view arrived last, or this client was made, by the monotonic clock."""
+        """Time of the last view from a primary, or of this client's start, on the monotonic clock."""
         self.early_view: dict[tuple[str, str], HealthLine] = {}
         """What arrived before ``on_view`` was set."""
         self._latest: State | None = None
@@ -92,7 +92,7 @@ class NodeClient:
         message, self._latest = self._latest, None
         self._arrived.clear()
         if message is None:
-            assert self.held is not None  # else there was no time limit
+            assert self.held is not None  # otherwise there was no time limit
             log.warning("no manager answers: starting with revision %d as stored", self.held.revision)
             return self.held
         try:
@@ -238,7 +238,7 @@ class NodeClient:
             self._arrived.set()
 
     async def _accept(self, accept: Accept) -> None:
-        """Put the latest state in force, and report; at first that of the start."""
+        """Put the latest state in force and report it, beginning with the state of the start."""
         if self.held is not None:
             await self._report(self.held.revision, self.held.stored.version)
         while True:

@@ -33,9 +33,9 @@ from lbmux.errors import LbmuxError
 from lbmux.manager.documents import StoredOverrides
 
 PROTOCOLS = (1, 2)
-"""The protocol versions that this version speaks."""
+"""The protocol versions that this version of lbmux speaks."""
 ALIVE_S, SILENCE_S = 1.0, 3.0
-"""How often a manager sends something, and after which silence a node looks for another one, in seconds."""
+"""Interval at which a manager sends something, and the silence after which a node tries another one, in seconds."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -144,7 +144,7 @@ ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 
 class ProtocolError(LbmuxError):
-    """The peer sent something that is not a message, or refuses to go on."""
+    """The peer sent something that is not a message, or refuses to continue."""
 
     reason: str
 

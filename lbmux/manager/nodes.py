@@ -39,7 +39,7 @@ from lbmux.manager.revisions import digest
 
 log = logging.getLogger(__name__)
 NODE_SILENCE_S = 3 * SILENCE_S
-"""After which silence a node is taken for dead, in seconds: it may be busy with a large state."""
+"""Silence after which a node counts as dead, in seconds: it may be busy with a large state."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class NodeConnections:
         return socket
 
     def relay(self, name: str) -> Relay:
-        """Return the way to a node that is connected here; raise RelayError."""
+        """Return the relay to a node that is connected here; raise RelayError."""
         session = self._sessions.get(name)
         if session is None:
             raise RelayError(
@@ -110,14 +110,14 @@ class NodeConnections:
         finally:
             if session.relay is not None:
                 session.relay.close()
-            if self._sessions.get(name) is session:  # else it has connected again
+            if self._sessions.get(name) is session:  # otherwise it has connected again
                 del self._sessions[name]
                 self._manager.gone[name] = reports.pop(name).model_copy(update={"connected": False})
                 self._manager.health.ended(name)
                 self._manager.reported.send()
 
     async def _send(self, session: Session) -> None:
-        """Send the state whenever it changes, and a sign of life each second."""
+        """Send the state whenever it changes, and a keepalive each second."""
         manager, sent = self._manager, None
         while True:
             changed, state = manager.changed.next, manager.state
@@ -205,7 +205,7 @@ class NodeConnections:
 
 
 def sender(socket: web.WebSocketResponse) -> Callable[[Message], Awaitable[None]]:
-    """Return what sends messages to a node."""
+    """Return a function that sends messages to a node."""
 
     async def send(message: Message) -> None:
         await socket.send_str(message.model_dump_json())

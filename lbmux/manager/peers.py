@@ -35,11 +35,11 @@ from lbmux.manager.pool_health import BATCH_S
 log = logging.getLogger(__name__)
 RETRY_S = 0.2
 TIMES_S = 5.0
-"""How often the primary learns when a node was last seen, in seconds."""
+"""Interval at which the primary learns when each node was last seen, in seconds."""
 
 
 class Contribution(Message):
-    """What a manager knows of its own, since its last message."""
+    """The news of a manager's own nodes and agents since its last message."""
 
     kind: Literal["contribution"] = "contribution"
     nodes: tuple[NodeReport, ...] | None = None
@@ -57,7 +57,7 @@ class PeerLink:
         self._manager, self._last_error = manager, ""
 
     async def keep(self) -> None:
-        """Stay connected to the primary, whichever it is, while this manager is not."""
+        """Stay connected to the current primary while this manager is not primary."""
         while True:
             changed, primary = self._manager.changed.next, self._manager.primary
             if not primary.url or self._manager.is_primary or primary.url == self._manager.url:

@@ -47,7 +47,7 @@ EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", 
 
 
 class TooLargeError(LbmuxError):
-    """A value that is larger than the store takes; a file counts as compressed."""
+    """A value that is larger than the store accepts; a file counts as compressed."""
 
     key: str
     size: int
@@ -67,7 +67,7 @@ class NotPrimaryError(LbmuxError):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks for a change: a token's or node's name, and the address that it came from."""
+    """The author of a change: the name of a token or node, and the address that the request came from."""
 
     name: str
     origin: str = ""
@@ -105,7 +105,7 @@ class Pool:
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:
-        """One change at a time, from the state that is in the store."""
+        """Hold the lock for one change, with the state loaded from the store."""
         async with self._lock:
             if not self._is_loaded:
                 await self.load()
@@ -145,7 +145,7 @@ class Pool:
     async def override(
         self, change: Change, caller: Caller, reason: str = "", until: float | None = None, *, force: bool = False
     ) -> list[StoredOverride]:
-        """Change overrides of backends, and return those that the command is about."""
+        """Change overrides of backends, and return the overrides of the affected backends."""
         async with self._changing():
             config = self._config()
             stored, keys = stored_overrides.changed(self.state.overrides, config, change, caller.name, reason, until)
@@ -164,7 +164,7 @@ class Pool:
                 await self._put_overrides("expiry", Caller("manager"), remaining, gone)
 
     async def record(self, kind: EventKind, caller: Caller, text: str, *more: Write) -> None:
-        """Add an event, with other writes of which it tells."""
+        """Add an event, with the writes that it describes."""
         async with self._changing():
             await self._commit([], [*more, *self._event(kind, caller, text)])
 
@@ -212,7 +212,7 @@ class Pool:
         self.state = replace(state, at=at, stored=self._next(stored), overrides_at=at)
 
     async def _commit(self, guards: Collection[Guard], writes: Collection[Write]) -> int:
-        """Commit as primary; whatever goes wrong, the next change starts from what is in the store."""
+        """Commit as primary. After an error, the next change starts from what is in the store."""
         large = next((one for one in writes if one.value is not None and len(one.value) > MAX_VALUE_BYTES), None)
         if large is not None and large.value is not None:
             raise TooLargeError(large.key, len(large.value))
@@ -235,7 +235,7 @@ class Pool:
         return StoredOverrides(version=self.state.stored.version + 1, overrides=stored)
 
     def _overrides(self, stored: tuple[StoredOverride, ...]) -> list[Write]:
-        """Writes for the overrides; none if they stay."""
+        """Return the writes for the overrides; none if they are unchanged."""
         if stored == self.state.overrides:
             return []
         return [Write(OVERRIDES, self._next(stored).model_dump_json().encode())]
@@ -251,7 +251,7 @@ class Pool:
         ]
 
     def _event(self, kind: EventKind, caller: Caller, text: str, revision: int | None = None) -> list[Write]:
-        """Writes of an event; the oldest one goes."""
+        """Return the writes for an event; the oldest event is dropped."""
         number = self._next_event
         event = Event(
             number=number, time=self._clock(), kind=kind, by=caller.name, origin=caller.origin, text=text,

@@ -18,9 +18,9 @@ AGENT_SILENCE_S = 6.0
 """Time without its agent after which a host is down, in seconds: an agent reaches another manager in less."""
 SILENT = "its agent is silent"
 HALF_LIFE_S, MOST_DOWNS, REUSE_DOWNS = 60.0, 4.0, 2.0
-"""Flap damping: the count of failures halves in this time; over the second the backend stays down, until the third."""
+"""Flap damping: half-life of the count of failures; count above which a backend stays down; count for its return."""
 LOGGED = 64
-"""Batches that are kept, for nodes and managers that lack only the last ones."""
+"""Number of batches that are kept, for nodes and managers that lack only the last ones."""
 
 
 def key_of(line: HealthLine) -> BackendKey:
@@ -44,7 +44,7 @@ class HealthView:
         self._log.append((number, lines))
 
     def since(self, epoch: int, number: int) -> tuple[HealthLine, ...]:
-        """Return the states that changed after a number of an epoch; all, if that is not known any more."""
+        """Return the states that changed after a batch of an epoch; all states if that batch is no longer kept."""
         if epoch == self.epoch and self._log and self._log[0][0] <= number + 1:
             return tuple({key_of(line): line for at, lines in self._log if at > number for line in lines}.values())
         return tuple(self._lines.values())
@@ -52,7 +52,7 @@ class HealthView:
 
 @dataclass
 class Flaps:
-    """How often a backend failed lately; ``held``: it counts as down although its agent says that it is up."""
+    """The recent failures of a backend; ``held``: it counts as down although its agent reports it as up."""
 
     downs: float = 0.0
     at: float = 0.0
@@ -72,14 +72,14 @@ class Flaps:
 
 @dataclass
 class Agent:
-    """What one agent reported; ``silent_since`` is None while it is connected to some manager."""
+    """One agent's report; ``silent_since`` is None while it is connected to some manager."""
 
     lines: dict[BackendKey, HealthLine] = field(default_factory=dict)
     silent_since: float | None = None
     via: str = ""
     """The manager to which it is, or was last, connected."""
     is_due: bool = True
-    """Whether it is to be looked at again: it reported, it is silent, or one of its backends is held down."""
+    """Whether the next ``changes`` must examine it: it reported, it is silent, or one of its backends is held down."""
 
     def is_silent(self, now: float) -> bool:
         return self.silent_since is not None and now - self.silent_since >= AGENT_SILENCE_S

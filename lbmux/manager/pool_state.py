@@ -1,4 +1,4 @@
-"""The pool's desired state as it is in the store: the current revision's file, and the overrides.
+"""The pool's desired state in the store: the current revision's file, and the overrides.
 
 Every manager follows it, and sends it to its nodes. A file and its revision are stored in one commit, so a state never
 mixes two of them.
@@ -37,7 +37,7 @@ class PoolState:
     stored: StoredOverrides = field(default_factory=StoredOverrides)
     overrides_at: int = 0
     epoch: int = 0
-    """The epoch of the last primary that took office."""
+    """The epoch of the last primary that was elected."""
 
     @property
     def overrides(self) -> tuple[StoredOverride, ...]:
@@ -71,7 +71,7 @@ async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
 
 
 async def follow_state(store: Store, state: PoolState) -> AsyncGenerator[PoolState]:
-    """Yield the state again after each change, without the states in between where it changes faster."""
+    """Yield the state again after each change; if it changes faster than it is read, only the latest one."""
     while True:
         try:
             async with aclosing(store.watch(STATE, state.at)) as batches:

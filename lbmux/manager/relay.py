@@ -26,7 +26,7 @@ class RelayError(LbmuxError):
     node: str
     reason: str
     manager: str = ""
-    """The URL of a manager that may reach the node; empty: none is known."""
+    """The URL of a manager that may reach the node, or an empty string."""
 
     def __str__(self) -> str:
         return f"{self.node}: {self.reason}"
@@ -108,7 +108,7 @@ class RelayedAnswers:
                 task.cancel()
 
     async def stop(self) -> None:
-        """Give up all requests."""
+        """Cancel all requests."""
         tasks = [task for task, _ in self._asked.values()]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Who makes a request: the holder of a token, or a node with a certificate."""
+"""Identifies the sender of a request: the holder of a token, or a node with a certificate."""
 
 import ssl
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def node_of(request: web.Request, pool: str) -> Subject:
 
 
 def certificate_end(request: web.Request) -> float | None:
-    """Return when the client's certificate ends, in seconds since 1970; None without one."""
+    """Return the time at which the client's certificate expires, in seconds since 1970; None without one."""
     certificate = _certificate(request)
     return None if certificate is None else ends_at(ssl.DER_cert_to_PEM_cert(certificate).encode()).timestamp()
 

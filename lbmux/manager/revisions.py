@@ -17,7 +17,7 @@ HEADER = re.compile(rb"# lbmux revision (\d{1,12})\b[^\n]*(?:\n|$)")
 
 
 class StaleRevisionError(LbmuxError):
-    """A change of a revision that is no longer current."""
+    """The file is based on a revision that is no longer current."""
 
     expected: int
     current: int

@@ -53,7 +53,7 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
 
 
 def _items(text: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Yield name, first line, line behind the last, and the column of the dash, of each service."""
+    """Yield each service's name, its first line, the line after its last one, and the column of its dash."""
     root: Any = Loader(text).get_single_node()
     services = next((value for key, value in root.value if key.value == "services"), None)
     if not isinstance(services, SequenceNode) or services.flow_style or not services.value:
@@ -65,7 +65,7 @@ def _items(text: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
 
 
 def _line_behind(node: Node) -> int:
-    """Return the line behind a node that ends with its line."""
+    """Return the line after a node that ends with its line."""
     return node.end_mark.line + (node.end_mark.column > 0)
 
 

@@ -1,10 +1,10 @@
-"""A signal to all who wait."""
+"""A signal that wakes every waiting task."""
 
 import asyncio
 
 
 class Signal:
-    """Wakes all who wait: take ``next``, look at what may change, then wait for it, and no change is missed."""
+    """Wakes all waiting tasks. To miss no change, take ``next``, read the state, then wait for ``next``."""
 
     def __init__(self) -> None:
         self.next = asyncio.Event()

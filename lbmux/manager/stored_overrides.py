@@ -18,7 +18,7 @@ def as_overrides(stored: Collection[StoredOverride]) -> Overrides:
 def changed(
     stored: Collection[StoredOverride], config: Config, change: Change, by: str, reason: str, until: float | None
 ) -> tuple[tuple[StoredOverride, ...], list[BackendKey]]:
-    """Apply a command, and return all overrides and the backends that it is about.
+    """Apply a command, and return all overrides and the backends that it affects.
 
     Raise UnknownBackendError or OverrideError.  Backends whose override changes get the author, reason and end.
     """

@@ -2,7 +2,7 @@
 
 A token is `lbmux_ID_SECRET`. The store has a hash of the secret, so a copy of the store gives no access. The secret has
 256 random bits, for which one round of SHA-256 is enough. A join token ends with the CA's fingerprint, by which the
-node recognizes the pool before it trusts any manager (as kubeadm does).
+node recognises the pool before it trusts any manager (as kubeadm does).
 """
 
 import hmac
@@ -19,7 +19,7 @@ from lbmux.manager.documents import Message
 
 AccessRole = Literal["viewer", "operator", "admin"]
 RANKS: dict[str, int] = {"viewer": 0, "operator": 1, "admin": 2}
-"""Each role may do what those below it may."""
+"""Roles in ascending order: each may do what the lower ones may."""
 TOKENS, JOINS = "tokens/", "joins/"
 TOKEN = re.compile(r"lbmux_([0-9a-f]{12})_([0-9a-f]{64})")
 JOIN_TOKEN = re.compile(r"lbmuxjoin_([0-9a-f]{12})_([0-9a-f]{64})_([0-9a-f]{64})")

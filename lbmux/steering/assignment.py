@@ -16,23 +16,24 @@ Floats = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 
 SAMPLE = 2000
-"""How many groups prices are first found with; the cost of a sweep grows with the groups."""
+"""Size of the sample of groups that gives the first prices; the cost of a sweep grows with the number of groups."""
 FIRST, LAST = (60, 1.5), (20, 1.2)
-"""With the sample, and with all groups: the most sweeps over the PoPs, and by how much a change of a price exceeds what
-clears its PoP now, because prices of PoPs around will follow."""
+"""Maximum number of sweeps over the PoPs, and step of a price: for the sample, and for all groups.
+
+A step above 1 changes a price by more than its PoP needs now, because prices of other PoPs will follow.
+"""
 SETTLED = 0.003
-"""Prices are settled when no one changes by more than this share of the highest: the search does the rest."""
+"""Prices are settled when none changes by more than this share of the highest; the local search does the rest."""
 MOST_ROUNDS = 4
 MOST_SWAPS, MOST_WISHES = 400, 3
-"""How many groups, those that gain most, try in a round to swap, and with how many PoPs."""
+"""Number of groups, those that gain most, that try to swap in a round, and number of PoPs that each tries."""
 SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """``pops``: the PoP of each group; ``cost``: their sum; ``bound``: no assignment costs less.
-
-    ``prices``: of a unit of load at each PoP; above 0 only where more groups want a PoP than fit.
+    """``pops``: the PoP of each group; ``cost``: the total cost; ``bound``: no assignment costs less. ``prices``: the
+    price of a unit of load at each PoP; above 0 only if more groups want a PoP than fit.
     """
 
     pops: Indexes
@@ -42,7 +43,7 @@ class Assignment:
 
     @property
     def gap(self) -> float:
-        """How far the cost is above the bound, as a share of it."""
+        """The distance of the cost from the bound, as a share of the bound."""
         return (self.cost - self.bound) / self.bound if self.bound else 0.0
 
 
@@ -68,7 +69,7 @@ def assign(cost: Floats, load: Floats, capacity: Floats) -> Assignment:
 
 
 def _prices(cost: Floats, load: Floats, capacity: Floats) -> Floats:
-    """Return a price of a unit of load for each PoP, at which groups that choose for themselves nearly fit.
+    """Return the price of a unit of load at each PoP at which the groups' own choices nearly fit.
 
     A sample of the groups, with its share of the capacities, gives the prices to start from.
     """
@@ -98,7 +99,7 @@ def _settle(prices: Floats, cost: Floats, load: Floats, capacity: Floats, steps:
 
 
 def _clearing_price(worth: Floats, load: Floats, capacity: float) -> float:
-    """Return the least price at which the groups fit to which the PoP is worth more than its price."""
+    """Return the lowest price at which the groups that still want the PoP fit."""
     wanting = np.flatnonzero(worth > 0)
     order = wanting[np.argsort(-worth[wanting])]
     fit = int(np.searchsorted(np.cumsum(load[order]), capacity, "right"))
@@ -114,7 +115,7 @@ class _Search:
         self._groups = np.arange(cost.shape[1])
 
     def _extra(self) -> Floats:
-        """What each group would cost more at each PoP than where it is."""
+        """Return the additional cost of each group at each PoP, compared with its present one."""
         extra: Floats = self.cost - self.cost[self.pops, self._groups]
         return extra
 
@@ -124,7 +125,7 @@ class _Search:
         self.pops[group] = pop
 
     def make_room(self) -> None:
-        """Move groups from overloaded PoPs, at the least cost for a unit of load, while that lowers the overload."""
+        """Move groups from overloaded PoPs, at the lowest cost per unit of load, while that lowers the overload."""
         while (over := -self.room.min()) > SLACK:
             pop = int(self.room.argmin())
             mine = np.flatnonzero(self.pops == pop)

@@ -1,8 +1,8 @@
-"""Latencies of all groups to all PoPs: as measured, else as estimated from what is nearest. Pure.
+"""Latencies of all groups to all PoPs: measured, or estimated from the nearest measurements. Pure.
 
-A group without recent samples of its own has those of the longest prefix around it that has some; else the mean of the
-groups behind its resolver, weighted by users, so that it goes where the resolver's other clients go; else only the
-default PoP stands out.
+A group without recent samples of its own has those of the longest prefix around it that has some. If there is none, it
+has the mean of the groups behind its resolver, weighted by users, so that it goes where the resolver's other clients
+go. Without these too, it prefers the default PoP.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MEASURED, BY_DEFAULT = "measured", "default"
 
 @dataclass(frozen=True)
 class Estimates:
-    """``rtt_ms``: shape (PoPs, groups), without gaps. ``is_measured``: the same shape. ``sources``: a word a group."""
+    """``rtt_ms``, ``is_measured``: shape (PoPs, groups), without gaps. ``sources``: one word for each group."""
 
     rtt_ms: Floats
     is_measured: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Why a client group goes to its PoP: what is known of each PoP, and how old that is. Pure."""
+"""Explains why a client group goes to its PoP: the latency to each PoP, and its age. Pure."""
 
 from dataclasses import dataclass
 
@@ -22,10 +22,10 @@ class UnknownGroupError(LbmuxError):
 
 @dataclass(frozen=True)
 class PopReason:
-    """One PoP as a group sees it. ``share``: of the group's users that go there.
+    """One PoP as a group sees it. ``share``: the share of the group's users that go there.
 
-    ``rtt_ms`` counts for the choice; ``low_ms``, ``high_ms``, ``samples`` and ``age_s`` are None without samples of the
-    group itself. ``full_ms``: what the PoP counts as worse because more users want it than fit.
+    ``rtt_ms`` decides the choice; ``low_ms``, ``high_ms``, ``samples`` and ``age_s`` are None without samples of the
+    group itself. ``full_ms``: the penalty of a PoP that more users want than fit.
     """
 
     pop: str

@@ -17,11 +17,11 @@ from lbmux.steering.steering_map import SteeringMap, Weights
 MOST_DATACENTERS = 254
 RESOURCE = "steer"
 SCALE = 100
-"""Weights are integers there."""
+"""gdnsd's weights are integers."""
 
 
 class TooManyAnswersError(LbmuxError):
-    """More different answers than gdnsd has datacenters for: PoPs, and sets of weights."""
+    """The map has more different answers (PoPs and sets of weights) than gdnsd supports."""
 
     answers: int
 

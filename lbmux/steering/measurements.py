@@ -1,7 +1,7 @@
 """Client groups and their latencies to PoPs, as arrays, from CSV files.
 
-A group is a prefix of client addresses. Agents report for it the quantiles of round-trip times of real connections; no
-client's address is in these files.
+A group is a prefix of client addresses. Agents report the quantiles of its round-trip times, measured on real
+connections; these files contain no client's address.
 """
 
 import csv
@@ -40,7 +40,7 @@ class Groups:
 class Latency:
     """Round-trip times: ``rtt_ms`` is the median, ``low_ms`` to ``high_ms`` its 95 % interval; NaN without samples.
 
-    The arrays have the shape (PoPs, prefixes). ``time``: of the newest sample, in seconds since 1970.
+    The arrays have the shape (PoPs, prefixes). ``time``: the time of the newest sample, in seconds since 1970.
     """
 
     rows: dict[Network, int]
@@ -52,7 +52,7 @@ class Latency:
     time: Floats
 
     def recent_ms(self, now: float, max_age_s: float) -> Floats:
-        """Return the medians that are not too old, else NaN."""
+        """Return the medians, with NaN for those that are too old."""
         recent: Floats = np.where(now - self.time <= max_age_s, self.rtt_ms, np.nan)
         return recent
 

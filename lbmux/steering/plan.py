@@ -1,4 +1,4 @@
-"""Computes a new map: measurements, PoPs and the present map in; the map, and what it changes, out. Pure.
+"""Computes a new map from measurements, PoPs and the present map, and what it changes. Pure.
 
 A group over 1 % of the users is divided into parts, which may go to different PoPs; its answer then has weights.
 """
@@ -17,7 +17,7 @@ from lbmux.steering.steering_map import SteeringMap
 DIVIDED_FROM = 0.01
 """Groups with a larger share of the users get weighted answers."""
 PARTS = 20
-"""A divided group has so many parts of equal size: weights are multiples of 5 %."""
+"""Number of equal parts of a divided group: weights are multiples of 5 %."""
 
 
 class NoPopError(LbmuxError):
@@ -29,7 +29,7 @@ class NoPopError(LbmuxError):
 
 @dataclass(frozen=True)
 class PopSummary:
-    """``price_ms``: how much worse than elsewhere a user may be served here before it goes elsewhere; 0 with room."""
+    """``price_ms``: the penalty, as a round-trip time, that limits demand to a full PoP's capacity; else 0."""
 
     name: str
     users: float
@@ -41,7 +41,7 @@ class PopSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """``gap``: an upper limit of how far the map is from the best one, as a share of its cost.
+    """``gap``: an upper bound of the map's distance from the optimum, as a share of its cost.
 
     ``rtt_ms`` and ``rtt_ms_before``: means over the users. ``moved``: users whose PoP changes; ``moved_from_dead``:
     those among them whose PoP is not healthy. ``overload``: load beyond all capacities together.
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Groups, divided: ``group`` is the index of each part's group, ``present`` its PoP in force, or -1."""
+    """The parts of all groups: ``group`` is the index of each part's group, ``present`` its PoP in force, or -1."""
 
     group: Indexes
     users: Floats
@@ -69,7 +69,7 @@ class _Parts:
 
 
 def plan(steering: Steering, groups: Groups, latency: Latency, present: SteeringMap | None, now: float) -> Plan:
-    """Return the map for now. Raise NoPopError if no PoP is healthy."""
+    """Return the map for the time ``now``. Raise NoPopError if no PoP is healthy."""
     names = [pop.name for pop in steering.pops]
     live = np.array([at for at, pop in enumerate(steering.pops) if pop.healthy], dtype=np.intp)
     if not len(live):
@@ -166,7 +166,7 @@ def _summaries(
 
 
 def _summary(made: Plan, parts: _Parts, rtt_ms: Floats, chosen: Indexes, live: Indexes) -> Plan:
-    """Fill in how many users move, and their latencies."""
+    """Fill in the number of users that move, and their latencies."""
     known, each = parts.present >= 0, np.arange(len(chosen))
     moves = known & (parts.present != chosen)
     is_dead = known & ~np.isin(parts.present, live)

@@ -1,7 +1,7 @@
-"""The map from client groups to PoPs, which actuators put in force, as an object and as JSON.
+"""The map from client groups to PoPs, as an object and as JSON; `lbmux steer publish` puts it in force.
 
-A group's answer has a weight for each of its PoPs; most groups have one PoP. ``default`` is the answer for clients of
-no group.
+A group's answer has a weight for each of its PoPs; most groups have one PoP. ``default`` is the answer for clients that
+belong to no group.
 """
 
 import json
@@ -42,7 +42,7 @@ class SteeringMap:
 
 
 def from_json(text: str, path: Path) -> SteeringMap:
-    """Read a map back; raise ConfigError if the file is not one."""
+    """Parse a map; raise ConfigError if the text is not one."""
     try:
         plain = json.loads(text)
         if plain.pop("version") != VERSION:
@@ -63,7 +63,7 @@ def read(path: Path) -> SteeringMap:
 
 
 def write(path: Path, steering_map: SteeringMap) -> None:
-    """Write a map, so that no reader sees half of it."""
+    """Write a map atomically."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_text(steering_map.to_json())

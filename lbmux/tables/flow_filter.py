@@ -1,4 +1,4 @@
-"""Filters of flows: the grammar of tcpdump, as far as it applies to flows, compiled to tests of whole chunks.
+"""Filters of flows: tcpdump's grammar, as far as it applies to flows, compiled to tests of whole chunks.
 
     src host 198.51.100.7 and not port 80 or (service web and idle > 5)
 
@@ -46,7 +46,7 @@ PROTOCOLS, OTHERS = ("tcp", "udp", "ip", "ip6"), ("service", "backend", "state",
 WORDS = (*DIRECTIONS, *TYPES, *PROTOCOLS, *OTHERS, "and", "or", "not")
 END = ""
 MOST_WORDS = 256
-"""The most words of a filter: each may be a level of nesting, and of the call stack."""
+"""Maximum number of words in a filter: each may be a level of nesting, and of the call stack."""
 MOST_SHOWN = 60
 
 
@@ -235,7 +235,7 @@ class Parser:
         return self._tokens[self._next][0]
 
     def _take(self, *words: str) -> str:
-        """The next token if it is one of these, else nothing."""
+        """Take the next token if it is one of these; otherwise return an empty text."""
         token = self._peek()
         if token not in words:
             return ""
@@ -247,7 +247,7 @@ class Parser:
 
 
 def tokens(text: str) -> list[tuple[str, int]]:
-    """Each with its place; behind the last one END."""
+    """Yield the tokens with their offsets, and END after the last one."""
     found, at, end = list[tuple[str, int]](), 0, len(text.rstrip())
     while at < end:
         match = TOKEN.match(text, at)
@@ -274,7 +274,7 @@ def _both(combine: Callable[[Mask, Mask], Mask], one: Test, other: Test) -> Test
 
 
 def masked(network: Network) -> tuple[int, int, int, int]:
-    """The halves of the network's address and of its mask, as they are loaded."""
+    """Return the halves of the network's address and of its mask, as loaded."""
     bits = network.prefixlen + 128 - network.max_prefixlen
     mask = ((1 << bits) - 1 << 128 - bits).to_bytes(16, "big")
     halves = (int.from_bytes(half, "little") for half in (mask[:8], mask[8:]))
@@ -282,7 +282,7 @@ def masked(network: Network) -> tuple[int, int, int, int]:
 
 
 def _client_in(network: Network) -> Test:
-    """Test an address by the loaded halves of it and of the prefix's mask."""
+    """Return a test of an address, by its loaded halves and those of the prefix's mask."""
     high, low, mask_high, mask_low = map(np.uint64, masked(network))
 
     def inside(flows: Flows) -> Mask:

@@ -32,14 +32,15 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 
 SWEEP_S = 5.0
-"""Between two sweeps."""
+"""Seconds between two sweeps."""
 DESTINATION = layout(("high", "u8"), ("low", "u8"), ("protocol", "u8"), ("family", "u8"))
-"""What a flow's entry does not have: its VIP, from the service's row. ``family`` 0: the service has no VIP."""
+"""The part of a flow that its entry lacks: the VIP, from the service's row. ``family`` 0: the service has no VIP."""
 destination_row, flag_row = rows(DESTINATION), rows(layout(("value", "u1")))
 
 
 def sweep(mux: MuxTables, now: int) -> None:
-    """Settle the slots whose time is over, and make those steady that have no exceptions. ``now`` is in ticks.
+    """Settle the slots that have been changing for long enough, and make slots without exceptions steady. ``now`` is in
+    ticks.
 
     A slot gets exceptions in one sweep and is steady in the next one at the earliest: an entry that the data path makes
     by the slot's base at this moment is found then.
@@ -66,7 +67,7 @@ def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:
 
 
 def drop_needless(tables: Tables) -> int:
-    """Delete the entries in steady slots of services that track changes only. Return their number."""
+    """Delete the entries in steady slots of services that track changes only. Return the number of deleted entries."""
     worker, destinations = Worker(tables), _destinations(tables)
     parts = (part.reshape(-1) for part in tables.flows)
     return sum(int(_drop(worker.address, _address(part), len(part), _address(destinations))) for part in parts)

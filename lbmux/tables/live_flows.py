@@ -36,7 +36,7 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.regions import Tables, now_ticks
 
 CHUNK_PLACES = 1 << 15
-"""A megabyte: it stays in the cache between the copy and the look."""
+"""A megabyte: it stays in the cache between the copy and the examination."""
 DESCRIBED_FLOWS = 1 << 10
 TICK_S = (1 << TICK_SHIFT) / 1e9
 STATES = {UNTRUSTED: "untrusted", TRUSTED: "trusted", CLOSING: "closing"}
@@ -166,7 +166,7 @@ def _bases(tables: Tables) -> set[int]:
 
 @compiled_nogil
 def _tally(places, found, counts):  # type: ignore[no-untyped-def]
-    """Count those that were found, by target and state."""
+    """Count the flows that were found, by target and state."""
     for index in found:
         counts[int64(places[index].target) * 4 + int64(places[index].state)] += 1
 

@@ -43,7 +43,7 @@ word_row = rows(layout(("value", "u8")))
 
 @step
 def enter_as(context, setting, worker, old, destination, row, now):  # type: ignore[no-untyped-def]
-    """Enter a flow, with the state and the time it had; 1 if there was a place.  ``row`` has its idle times."""
+    """Enter a flow with its old state and time; return 1 if there was a free entry.  ``row`` has its idle times."""
     hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
     remember(
         context, setting, worker, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
@@ -88,7 +88,7 @@ def _enter_at_agent(context_address, destinations, given, count, worker, now):  
 
 @dataclass(frozen=True)
 class Kind:
-    """What flows of a mux or an agent mean: where their targets stand, and the names that their owners have."""
+    """The meaning of a mux's or an agent's flows: the table of their targets, and the names of their owners."""
 
     targets: str
     name: int
@@ -100,7 +100,7 @@ AGENT = Kind("endpoints", DIP, _enter_at_agent)
 
 
 class Rows(Protocol):
-    """Tables as they describe themselves: the rows of a region, with the field names that they had."""
+    """Tables as they describe themselves: the rows of a region, with the field names of their version."""
 
     @property
     def description(self) -> dict[str, Any]: ...
@@ -128,7 +128,7 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
         worker = Worker(tables, min(number, tables.sizes.workers - 1))
         arguments = (destinations.ctypes.data, given.ctypes.data)
         moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
-    if moved:  # they may have other backends than their slots now, and come to other workers than before
+    if moved:  # flows may now differ from their slots' backends, and arrive at other workers
         tables.settings[0]["tables_changed"] = changed_at(now_ticks())
         for service in tables.services[tables.active]:
             tables.slots["base"][int(service["slots"]) : int(service["slots"]) + int(service["size"])] = NO_BASE
@@ -154,7 +154,7 @@ def _as_ours(
     now: NDArray[np.uint8],
 ) -> NDArray[Any]:
     """``generations`` and ``now``: of the targets, by row before and by row now."""
-    live = live[live["generation"] == generations[live["target"]]]  # else of what had the row before
+    live = live[live["generation"] == generations[live["target"]]]  # otherwise the row had another owner before
     given = np.zeros(len(live), FLOW)
     for name in KEPT:
         given[name] = live[name]
@@ -168,7 +168,7 @@ def _as_ours(
 def _renumbered(previous: Rows, tables: Tables, targets: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Map old rows of owners and of targets to the new ones, or to NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
-    values = identities.view(np.uint64)  # a row of them is one number, whatever it is called
+    values = identities.view(np.uint64)  # each of their rows is one number, whatever its name
     return (
         _renumber(values[:count], _held(tables.service_identities)),
         _renumber(values[count:], _held(tables.backend_identities[: len(targets)], targets["state"] != GONE)),
@@ -181,14 +181,14 @@ def _held(identities: NDArray[Any], used: NDArray[Any] | None = None) -> dict[in
 
 
 def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16]:
-    """For every number that a flow can have."""
+    """One entry for every number that a flow can have."""
     numbers = np.full(NOWHERE + 1, NOWHERE, np.uint16)
     numbers[: len(before)] = [now.get(int(value), NOWHERE) if value else NOWHERE for value in before.tolist()]
     return numbers
 
 
 def _destinations(tables: Tables, kind: Kind) -> NDArray[np.uint64]:
-    """The low half of each owner's address: part of where its flows are placed."""
+    """The low half of each owner's address, which is hashed to place its flows."""
     low = np.zeros(tables.sizes.services, np.uint64)
     for name in tables.addresses[tables.active]:
         if name["kind"] == kind.name:

@@ -1,7 +1,7 @@
 """Plans a mux's tables for a configuration, off the packet path.
 
-Only what differs from the configuration in force is planned: a service that is as it was keeps its rows, its Maglev
-table and its access list.  Rows keep their owners, so the flow table stays valid.
+Only differences from the configuration in force are planned: an unchanged service keeps its rows, its Maglev table and
+its access list.  Rows keep their owners, so the flow table stays valid.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -27,7 +27,7 @@ from lbmux.targets.regions import Tables
 
 T = TypeVar("T")
 CLOCKS_APART = 16
-"""Ticks; more than a step of the kernel's clock."""
+"""In ticks; more than one step of the kernel's clock."""
 
 
 def changed_at(now: int) -> int:
@@ -46,14 +46,14 @@ class PlacedService:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in the tables.  ``lists``: where the access list of a service's row lies."""
+    """The contents of the tables. ``lists``: the place of each service row's access list."""
 
     config: Config | None = None
     services: Mapping[str, PlacedService] = field(default_factory=dict)
     rows: Mapping[BackendKey, int] = field(default_factory=dict)
     lists: Mapping[int, Range] = field(default_factory=dict)
     built: Mapping[int, Any] = field(default_factory=dict)
-    """What the Maglev table of each service row was built of; missing if unknown."""
+    """The input of each service row's Maglev table; missing if unknown."""
 
 
 @dataclass
@@ -70,25 +70,25 @@ class Plan:
     lists: dict[int, Range] = field(default_factory=dict)
     built: dict[int, Any] = field(default_factory=dict)
     places: dict[int, Range] = field(default_factory=dict)
-    """Where the Maglev table of each service row lies."""
+    """The place of each service row's Maglev table."""
     former: dict[int, Range] = field(default_factory=dict)
-    """Where the former table of each service row lies, which has bases."""
+    """The place of each service row's former table, which has the bases."""
     changed: set[int] = field(default_factory=set)
-    """The rows of services that change, begin or end."""
+    """The rows of services that are changed, added or removed."""
     identities: dict[int, int] = field(default_factory=dict)
-    """The identities of services that change or begin, by row."""
+    """The identities of services that are changed or added, by row."""
     began: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
-    """The slots that begin to change, by service row."""
+    """The slots that start to change, by service row."""
     backend_rows: list[int] = field(default_factory=list)
-    """The rows of the backends of services that change or begin."""
+    """The rows of the backends of services that are changed or added."""
     backend_identities: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     backend_contents: NDArray[Any] = field(default_factory=lambda: np.zeros(0, BACKEND))
     removed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """For each row of backends, whether its present backend goes away, or there is none."""
+    """For each row of backends, whether its backend is removed or missing."""
     slots: list[tuple[int, slot_pairs.Pairs]] = field(default_factory=list)
-    """Maglev tables, and where they are to be written."""
+    """Maglev tables, and the places to write them to."""
     rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)
-    """Access lists, and where they are to be written."""
+    """Access lists, and the places to write them to."""
 
     @property
     def contents(self) -> Contents:
@@ -107,7 +107,7 @@ class Planner:
         self._gaps: Gaps | None = None
         self._taken: list[Range] = []
         self.gave_up_former = False
-        """Whether new Maglev tables take the place of former ones, because space is short."""
+        """Whether new Maglev tables overwrite former ones, because space is short."""
 
     def plan(self, config: Config, own: Mapping[int, Address], hops: Mapping[Address, NextHop | None]) -> Plan:
         """Plan the tables for ``config``; raise TableError if it does not fit.
@@ -140,7 +140,7 @@ class Planner:
         }
 
     def _begin(self, config: Config, kept: Mapping[str, PlacedService]) -> Plan:
-        """Return a plan that has the kept services, and no other."""
+        """Return a plan with only the kept services."""
         tables, before, slots = self._tables, self._before, self._slots
         rows = {placed.row for placed in kept.values()}
         services = tables.services[tables.active].copy()
@@ -171,7 +171,7 @@ class Planner:
         plan.changed |= set(plan.identities)
 
     def _plan_names(self, plan: Plan, changed: Iterable[Service]) -> None:
-        """Fill the address map again if any name or its row differs."""
+        """Rebuild the address map if any name or its row differs."""
         before = self._before.services
         is_same = plan.placed.keys() == before.keys()
         if not is_same or any(_names(plan.placed[one.name]) != _names(before[one.name]) for one in changed):
@@ -304,7 +304,7 @@ def _names(placed: PlacedService) -> list[Name | ServerId]:
 
 
 def _drop_overwritten(plan: Plan) -> None:
-    """Forget the former tables whose place a new table takes."""
+    """Drop the former tables that a new table overwrites."""
     taken = [(at, at + len(pairs)) for at, pairs in plan.slots]
     for index, (at, size) in list(plan.former.items()):
         if any(start < at + size and at < end for start, end in taken):

@@ -37,7 +37,7 @@ HASHED = {
 }
 TRACKING = {"changed": TRACK_CHANGED, "all": TRACK_ALL, "none": TRACK_NONE}
 ROUTE = ("interface", "mtu", "source_mac", "destination_mac")
-"""What a backend's row has from its next hop."""
+"""The fields of a backend's row that come from its next hop."""
 
 
 def ticks(seconds: float) -> int:
@@ -53,7 +53,7 @@ def rate_of(per_s: int | None, workers: int) -> int:
 
 
 def fill_service(row: Any, config: Config, service: Service, workers: int) -> None:
-    """Fill a SERVICE row but for its Maglev table and its access list; ``size`` must be set."""
+    """Fill a SERVICE row except its Maglev table and its access list; ``size`` must be set."""
     row["tracking"] = TRACKING[service.tracking]
     row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
     row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
@@ -81,7 +81,7 @@ class OuterSources:
 
 
 def fill_backend(row: Any, backend: Backend, kind: str, service_row: int, source: tuple[Address, bool]) -> None:
-    """Fill a BACKEND row but for its generation and next hop.  ``source``: see OuterSources."""
+    """Fill a BACKEND row except its generation and next hop. ``source``: see OuterSources."""
     (local, varies), remote = source, backend.tunnel_to
     is_ipv6, number = remote.version == 6, TUNNEL_KINDS.index(kind)
     row["local_high"], row["local_low"] = to_pair(local)
@@ -94,7 +94,7 @@ def fill_backend(row: Any, backend: Backend, kind: str, service_row: int, source
 
 
 def set_route(row: Any, hop: NextHop | None) -> None:
-    """Write a next hop to a backend's row; the MAC address last, in one store: until then the row is as it was."""
+    """Write a next hop to a backend's row. The MAC address comes last, in one store."""
     if hop is None:
         row["destination_mac"] = 0
         return

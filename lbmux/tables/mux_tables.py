@@ -102,7 +102,7 @@ class MuxTables:
         return plan
 
     def _write_ahead(self, plan: Plan) -> None:
-        words = self.tables.slots.view(np.uint32)  # a copy by words is many times as fast as one by fields
+        words = self.tables.slots.view(np.uint32)  # copying words is many times faster than copying fields
         for at, pairs in plan.slots:
             words[at : at + len(pairs)] = pairs.view(np.uint32)
         for at, rules in plan.rules:
@@ -140,12 +140,12 @@ class MuxTables:
         tables.backends[rows], tables.backend_identities[rows] = plan.backend_contents, values
 
     def _write_settings(self, plan: Plan) -> None:
-        """Write what concerns all services."""
+        """Write the settings of all services."""
         row, limits, tunnel = self.tables.settings[0], plan.config.flows, plan.config.tunnel
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
         row["longest_idle"] = int(plan.services["idle_trusted"].max())
-        in_force = bool(self.slots.places)  # else there is no flow yet that a change could have moved
+        in_force = bool(self.slots.places)  # otherwise there is no flow yet that a change could have moved
         now = self._clock()
         row["tables_changed"] = changed_at(now) if in_force else (now - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)

@@ -1,4 +1,4 @@
-"""The slots of a Maglev table as pairs (backend, base), and what a change makes of them: pure functions on arrays.
+"""The slots of a Maglev table as pairs (backend, base), and the effect of a change on them: pure functions on arrays.
 
 ``base`` is the backend of those of the slot's flows that have no entry in the flow table. A slot is in one of three
 states (docs/flow-state.md; the idea is from JET, Mendelson et al., CoNEXT 2021):
@@ -20,7 +20,7 @@ Pairs = NDArray[Any]
 
 
 def steady(table: NDArray[np.uint16]) -> Pairs:
-    """Return the pairs of a table that nothing preceded."""
+    """Return the pairs of a service's first table."""
     pairs = np.empty(len(table), SLOT)
     pairs["backend"] = pairs["base"] = table
     return pairs
@@ -48,7 +48,7 @@ def changed(before: Pairs, table: NDArray[np.uint16], removed: NDArray[np.bool_]
     """
     pairs = steady(table)
     pairs["base"] = before["base"]
-    moved = np.flatnonzero(before["backend"] != table)  # few as a rule: the rest costs little
+    moved = np.flatnonzero(before["backend"] != table)  # usually few, so the rest costs little
     base = np.where(_is_changing(before[moved]), before["base"][moved], before["backend"][moved])
     pairs["base"][moved] = np.where(base == table[moved], NO_BASE, base)
     named = changing(pairs)
@@ -70,7 +70,7 @@ def began(before: Pairs, after: Pairs) -> NDArray[np.uint32]:
 
 
 def forget_row(pairs: Pairs, row: int) -> None:
-    """Another backend gets this row: no flow without an entry is there any more."""
+    """Mark that another backend gets this row: no flow without an entry uses it any more."""
     pairs["base"][(pairs["base"] == row) & (pairs["backend"] != row)] = NO_BASE
 
 

@@ -27,11 +27,11 @@ class SlotStates:
         """``clock``: the clock by which packets are forwarded, in ticks."""
         self.tables, self._clock = tables, clock
         self.places: dict[int, Range] = {}
-        """Where the table of each service lies; NO_TABLE if no backend takes new flows."""
+        """The place of each service's table; NO_TABLE if no backend takes new flows."""
         self.former: dict[int, Range] = {}
-        """Where the former table lies that has the bases of slots."""
+        """The place of the former table, which has the bases of slots."""
         self._marks: dict[int, list[tuple[int, Slots]]] = {}
-        """When slots began to change, in ticks, and which, oldest first."""
+        """The times at which slots started to change, in ticks, with the slots, oldest first."""
         self._adopt()
 
     def _adopt(self) -> None:
@@ -78,10 +78,9 @@ class SlotStates:
         began: Mapping[int, Slots],
         changed: Iterable[int],
     ) -> None:
-        """Put planned tables in force; those of services that are not ``changed`` are as they were.
-
-        A table of another size has none of the marks of the one before.  A service that loses its table needs the
-        former one for as long as a flow may be without an entry.
+        """Put planned tables in force; tables of services that are not ``changed`` stay. A table of another size has
+        none of its predecessor's marks.  A service that loses its table needs the former one for as long as a flow may
+        be without an entry.
         """
         now = self._clock()
         for index in changed:

@@ -82,7 +82,7 @@ class SocketSync:
         return owned.owner, owned.endpoints[0] if len(owned.endpoints) == 1 else AMBIGUOUS
 
     def _recall(self, flows: NDArray[Any]) -> None:
-        """Give flows the targets of the last pass; connections from a mux are its probes of a DIP."""
+        """Give flows the targets of the last pass. A connection from a mux is its probe of a DIP."""
         muxes = np.array([to_pair(mux) for mux in self.agent.mux_addresses], np.uint64).reshape(-1, 2)
         for high, low in muxes:
             flows["target"][(flows["high"] == high) & (flows["low"] == low)] = self.agent.direct

@@ -71,7 +71,7 @@ class Passage:
 
 
 def explain_at_agent(passage: Passage, place: Place) -> list[Step]:
-    """Run the steps of the agent at ``place`` on the frame now.  ControlError, SetupError."""
+    """Run the steps of the agent at ``place`` on the frame now. Raise ControlError or SetupError."""
     header_summary = passage.client_and_vip()
     for _ in range(TRIES):
         copy = LiveCopy.of(

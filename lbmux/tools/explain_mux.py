@@ -103,7 +103,10 @@ def explain_configuration(packet: ClientPacket, config: Config) -> Explanation:
 
 
 def explain_live(packet: ClientPacket, place: Place) -> Explanation:
-    """Explain what the mux that is at ``place`` would do now.  ControlError, or SetupError if it keeps changing."""
+    """Explain what the mux at ``place`` would do now.
+
+    Raise ControlError, or SetupError if its configuration keeps changing.
+    """
     for _ in range(TRIES):
         copy = LiveCopy.of(place, str(packet.vip))
         copy.read_configuration()
@@ -172,7 +175,7 @@ class _Run:
         worker = entries[0]["worker"] if entries else ANY_WORKER
         verdict, target, frame = self._run(worker)
         counts = self.snapshot.tables.lookups[worker]
-        # In reverse, so that the fate of an old entry comes before the packet's own result.
+        # In reverse, so that the result of an old entry comes before the packet's own.
         looked_up = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         owner = self.snapshot.owners.get(target)
         steps = [Step("packet", f"{self.packet}, {self._length - ETHERNET_BYTES} bytes")]

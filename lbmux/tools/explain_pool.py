@@ -39,7 +39,7 @@ def explain_in_pool(packet: ClientPacket, muxes: Sequence[Channel], agents: Sequ
 
 
 def _mux_step(found: Mapping[str, Explanation], silent: Mapping[str, ControlError], shown: Explanation) -> Step:
-    """Say which muxes agree, and which of them the other steps are about."""
+    """Return which muxes agree, and which mux the other steps describe."""
     by_choice: dict[str, list[str]] = {}
     for name, one in found.items():
         by_choice.setdefault(one.backend or one.verdict.label, []).append(name)

@@ -1,4 +1,4 @@
-"""What becomes of each flow in a replay: the backends that it had, and which change broke it.
+"""The outcome of each flow in a replay: its backends, and the change that broke it.
 
 A flow breaks if a later packet goes to another backend although the backend that it had is still in the mux's tables.
 It is lost if its backend left the tables. Both count for the last change before the packet. A backend that a reload

@@ -1,8 +1,8 @@
 """Puts a map in force at gdnsd, an authoritative DNS server on this machine.
 
-Each map is a directory of its own, and `current` links to the one in force. gdnsd checks a new one first; then it hands
-its sockets over to a new process (`gdnsdctl replace`), so no query is lost, and a map that it refuses changes nothing.
-gdnsd needs only these files: without lbmux it answers by the last map, also after a restart.
+Each map is a directory of its own, and `current` links to the one in force. gdnsd checks a new one first, then hands
+its sockets over to a new process (`gdnsdctl replace`): no query is lost, and a map that gdnsd refuses changes nothing.
+gdnsd needs only these files: without lbmux it answers by the last map, even after a restart.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from lbmux.steering.gdnsd_files import Server, files
 from lbmux.steering.steering_map import SteeringMap, write
 
 KEPT = 2
-"""How many maps stay: the one in force, and the one before."""
+"""Number of maps that are kept: the one in force, and the previous one."""
 TIMEOUT_S = 60.0
 CURRENT = "current"
 
@@ -70,7 +70,7 @@ def _is_running(configuration: Path) -> bool:
 
 
 def _run(program: str, configuration: Path, verb: str) -> None:
-    """Run a program of gdnsd with a configuration directory; raise SetupError with what it says."""
+    """Run a program of gdnsd with a configuration directory; raise SetupError with its output."""
     try:
         done = subprocess.run(
             [program, "-c", configuration, verb], capture_output=True, text=True, timeout=TIMEOUT_S, check=False

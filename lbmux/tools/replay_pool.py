@@ -1,4 +1,4 @@
-"""Several muxes with the same tables in a replay, behind a router that spreads flows over them.
+"""Replays through several muxes with the same tables, behind a router that spreads flows over them.
 
 The router hashes the five fields into buckets, as a Linux next-hop group of type `resilient` does: when a mux is lost,
 only its buckets go to the others.
@@ -129,7 +129,7 @@ class ReplayPool:
 
 
 class _Scheduled:
-    """A pool that changes on the way, as a timeline says."""
+    """A pool that changes during the replay, as a timeline says."""
 
     def __init__(self, pool: ReplayPool, timeline: Timeline) -> None:
         self._pool, self._timeline = pool, timeline

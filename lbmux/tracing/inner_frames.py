@@ -15,7 +15,7 @@ def without_tunnel(came: bytes, left: bytes) -> bytes:
     Every kind of tunnel puts its headers in front, so the packet is the end of the outer packet, and as long as before.
     """
     inner, outer = HeaderSummary.read(came), HeaderSummary.read(left)
-    end = outer.start + outer.length  # behind it there may be padding
+    end = outer.start + outer.length  # padding may follow
     packet = left[end - inner.length : end]
     version = 6 if isinstance(inner.source, IPv6Address) else 4
     return with_ethertype(left[:ETHERNET_BYTES], version) + packet

@@ -35,7 +35,7 @@ class KernelRecording:
         self._busy = asyncio.Lock()
 
     async def follow(self, prefilters: Iterable[Prefilter]) -> str:
-        """Record what these prefilters let through, nothing if there are none; return why recording is impossible."""
+        """Record the frames that pass one of these prefilters; return why that is impossible, or an empty string."""
         wanted = list(prefilters)
         async with self._busy:
             try:

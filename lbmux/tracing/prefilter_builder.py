@@ -1,7 +1,7 @@
 """Builds the prefilter of the kernel programs (lbmux.datapath.prefilter) from a filter of frames.
 
-A prefilter lets through all frames that match the filter, and maybe more; lbmux.tracing.event_filter decides on those.
-A filter with `or`, `not` or parentheses has a prefilter that lets everything through.
+A prefilter passes all frames that match the filter, and maybe more; lbmux.tracing.event_filter decides about those. A
+filter with `or`, `not` or parentheses has a prefilter that passes everything.
 """
 
 from ipaddress import ip_network

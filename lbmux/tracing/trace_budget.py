@@ -1,4 +1,4 @@
-"""Budget of examined frames: reading headers in plain Python is slow, so only so many a second are read."""
+"""Limits examined frames: reading headers in plain Python is slow, so only a number of them per second is read."""
 
 FRAMES_A_SECOND = 500
 """Most frames per second that are examined, on the event loop that forwards."""

@@ -8,7 +8,7 @@ from lbmux.tracing.prefilter_builder import Prefilter
 from lbmux.tracing.trace_event import TraceEvent
 
 MOST_WAITING = 1000
-"""Most matches that wait for a client that reads slowly."""
+"""Maximum number of matches that wait for a slow client."""
 
 
 @dataclass(eq=False)

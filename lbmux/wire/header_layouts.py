@@ -39,7 +39,7 @@ PROTOCOL_AT = {4: IPV4.at("protocol"), 6: IPV6.at("next")}
 EXTENSION = Layout(("next", "u1"), ("length", "u1"))
 """RFC 8200, section 4: ``length`` in units of 8 bytes, the first not counted."""
 EXTENSION_LEAST_BYTES, MOST_EXTENSIONS = 8, 8
-"""A longer chain of extension headers is not parsed: it would let a sender keep us busy."""
+"""A longer chain of extension headers is not parsed, since it would cost too much CPU time."""
 FRAGMENT = Layout(("next", "u1"), ("reserved", "u1"), ("fragment", "u2"), ("identification", "u4"))
 """RFC 8200, section 4.5: the extension header of a fragment."""
 FRAGMENT_BYTES = FRAGMENT.size

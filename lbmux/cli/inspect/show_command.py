@@ -214,7 +214,7 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
     most = (None if as_json else FLOWS_SHOWN) if limit is None else limit or None
     if as_json:
         for place in where.all():
-            client = _to(place, None)  # a daemon may take any time to sort millions of flows
+            client = _to(place, None)  # sorting millions of flows may take a daemon a long time
             for answer in client.stream(GetFlows(expression, sort, most)):
                 for line in answer.flows:
                     _print_json(_node(place), line)

@@ -23,8 +23,8 @@ from lbmux.cli import options
 def command(sites: tuple[str, ...], paths: tuple[str, ...], queue: int, seed: int, as_json: bool) -> None:
     """Connect interfaces like an Ethernet switch, with delay, jitter and loss by pair of sites and direction.
 
-    Runs until it is interrupted, and then prints what it did: frames by direction, those lost by chance, those dropped
-    because a queue was full, and those that left over 1 ms late because of the node itself.
+    It runs until it is interrupted, then prints its counters: frames by direction, frames lost at random, frames
+    dropped because a queue was full, and frames that the node itself sent over 1 ms late.
     """
     import signal
 

@@ -56,7 +56,7 @@ def _managed(command: options.Decorated) -> options.Decorated:
 
 
 def _override(name: Action, override: "OverriddenState | None", text: str) -> click.Command:
-    one_only = name == "remove"  # a name left out by mistake would take a whole service away
+    one_only = name == "remove"  # a forgotten name must not take a whole service out
 
     @click.command(name=name, help=text if one_only else f"{text}\n\n{WHOLE}")
     @BACKEND_OR_ALL

@@ -7,7 +7,7 @@ from importlib.resources import files
 import click
 
 HIDDEN = ("/home/", "/root/", "/run/user/")
-"""What ProtectHome= hides (systemd.exec(5))."""
+"""The directories that ProtectHome= hides (systemd.exec(5))."""
 
 
 @click.command(name="unit")

@@ -20,7 +20,7 @@ from lbmux.tables.flow_sweep import SWEEP_S
 OTHER_SEED = 77
 AGENT_AWAY_S = 5.0
 PATIENT_FALL = 100
-"""Failed probes before a backend counts as down, for events that take its agent away for seconds."""
+"""Failed probes before a backend counts as down, for events that stop its agent for seconds."""
 SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
 SILENCE_S = 4.0
 """Several times longer than all idle times of muxes and agents."""
@@ -83,7 +83,7 @@ def _restore(system: SystemUnderTest) -> None:
 
 
 def _patient(config: dict[str, Any]) -> dict[str, Any]:
-    """Probes that do not declare a host dead while its agent is away, or on a busy machine."""
+    """Probe settings that do not declare a host dead while its agent is down, or on a busy machine."""
     services = [_slowly_probed(one) for one in config["services"]]
     return config | {"services": services, "tunnel": config.get("tunnel", {}) | {"probes": False}}
 
@@ -129,7 +129,7 @@ def _stay_irq(system: SystemUnderTest) -> None:
 
 
 def _expire_soon(system: SystemUnderTest) -> None:
-    """A backend that is declared dead would have its connections reset, which is not what is tried here."""
+    """A backend that is declared dead would have its connections reset, which this event does not test."""
     system.change(lambda config: _patient(config) | {"idle": SHORT_IDLE})
 
 

@@ -22,7 +22,7 @@ ELECTION, GENERATION = "election/primary", "pool/generation"
 TERM_BITS = 32
 """Bits of an epoch that count primaries; the bits above are the store's generation."""
 LEASE_S = 2
-"""How long a primary that is silent stays primary, in seconds."""
+"""Time that a silent primary stays primary, in seconds."""
 RETRY_S = 0.2
 
 
@@ -36,13 +36,13 @@ class Leadership:
 
 
 async def epoch_now(store: Store) -> int | None:
-    """Return the epoch of the primary in office; None if there is none."""
+    """Return the epoch of the current primary; None if there is none."""
     entry = await store.get(ELECTION)
     return None if entry is None else (await _generation(store) << TERM_BITS) + store.term(entry)
 
 
 async def campaign(store: Store, value: bytes) -> Leadership:
-    """Wait until the election is won; ``value`` tells others where the primary is."""
+    """Wait until the election is won; ``value`` tells others the primary's address."""
     while True:
         seen = await store.read(ELECTION)
         if not seen.entries and (won := await _try(store, value)) is not None:

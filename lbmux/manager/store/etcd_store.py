@@ -30,7 +30,7 @@ from lbmux.manager.store.store import (
 )
 
 REQUEST_S, ATTEMPT_S = 4.0, 1.5
-"""How long a request may take in all, and at one member, in seconds."""
+"""Time limits of a request: in total, and at one member, in seconds."""
 QUIET_S = 5.0
 """A watch without news for this long continues at the next member: the present one may be cut off."""
 NO_LEASE, LEASE_NOT_FOUND = "0", "requested lease not found"
@@ -88,7 +88,7 @@ class EtcdStore(Store):
                 member += 1
             except (aiohttp.ClientError, ValueError):
                 member += 1
-                await asyncio.sleep(0.1)  # all members may refuse at once
+                await asyncio.sleep(0.1)  # all members may refuse immediately
 
     async def grant(self, ttl_s: int) -> int:
         return int((await self._ask("/lease/grant", {"TTL": str(ttl_s)}))["ID"])

@@ -1,7 +1,7 @@
 """The store in an SQLite database (WAL) that one process uses: for a lab or a small pool.
 
-SQL runs in one thread, so commits have one order. Leases and the changes that watches may ask for are in memory: the
-process that holds a lease is the one that would end it, and leased entries are deleted at the start.
+SQL runs in one thread, so commits have one order. Leases and recent changes are in memory only: leases would not
+survive their process anyway, and leased entries are deleted at the start.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NUL
 INSERT OR IGNORE INTO numbers VALUES ('revision', 0), ('starts', 0);
 """
 KEPT_BATCHES = 10_000
-"""Changes that a watch may be behind."""
+"""Number of changes that a watch may lag behind."""
 Result = TypeVar("Result")
 
 

@@ -70,7 +70,7 @@ class ConflictError(LbmuxError):
 
 
 class UnavailableError(LbmuxError):
-    """The store does not answer; ``uncertain``: the commit may have been made all the same."""
+    """The store does not answer; ``uncertain``: the commit may have been made anyway."""
 
     store: str
     reason: str
@@ -146,4 +146,4 @@ class Store(ABC):
 
     @abstractmethod
     def term(self, election: Entry) -> int:
-        """Return the number of the primary that made this entry: greater than that of each primary before it."""
+        """Return the number of the primary that made this entry, which is greater than that of each earlier primary."""

@@ -34,7 +34,7 @@ os._exit(0)
 
 
 class CompileError(LbmuxError):
-    """The compiler's process ended with an error: ``said`` is what it wrote."""
+    """The compiler's process ended with an error: ``said`` is its output."""
 
     function: str
     said: str

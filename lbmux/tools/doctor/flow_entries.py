@@ -51,7 +51,7 @@ def replies(node: NodeState) -> Iterator[Finding]:
 
 
 def held(node: NodeState) -> Iterator[Finding]:
-    """Report a holding device that a stopped agent left behind: replies queue there and go nowhere."""
+    """Report a holding device that a stopped agent left behind: replies queue there and are never sent."""
     if node.runtime is None and is_held():
         seen = f"no agent runs here, and {DEVICE} holds the backends' replies so that connections survive a restart"
         yield fault("agent", seen, "start `lbmux agent`, or run `lbmux detach -i INTERFACE` if no agent is to run here")

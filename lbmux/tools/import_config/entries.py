@@ -1,7 +1,7 @@
-"""Entries of another load balancer's file, read so that none is lost.
+"""Entries of another load balancer's file, none of which is dropped silently.
 
-A syntax (`text_protobuf`, `keepalived_syntax`) makes a tree of entries. What converts a block takes the entries that it
-knows; each other entry ends in the list of what was left out.
+A parser (`text_protobuf`, `keepalived_syntax`) makes a tree of entries. The converter of a block takes the entries that
+it knows; all others end in the list of what was left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ class Block:
             yield entry, Block(entry.block or (), self.left, f"{self._path}{entry.key}.", entry.line)
 
     def last(self, *keys: str) -> Entry | None:
-        """Take the last entry with one of these keys; it is the one in force."""
+        """Take the last entry with one of these keys, which is the one in force."""
         found = self.all(*keys)
         for entry in found[:-1]:
             self.leave(entry, f"line {found[-1].line} takes precedence")

@@ -61,7 +61,7 @@ def as_yaml(imported: Imported, path: Path) -> str:
 
 
 class _WithoutAliases(yaml.SafeDumper):
-    """Writes a value that occurs twice two times, as a person would."""
+    """Writes a value that occurs twice two times, without an alias."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

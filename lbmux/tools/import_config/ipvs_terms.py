@@ -1,4 +1,4 @@
-"""What IPVS calls schedulers, forwarding methods and persistence, in lbmux's terms; Seesaw and keepalived use IPVS.
+"""IPVS's schedulers, forwarding methods and persistence in lbmux's terms; Seesaw and keepalived use IPVS too.
 
 Source: ipvsadm(8).
 """

@@ -1,4 +1,4 @@
-"""The syntax of keepalived.conf(5): a key and words in a line, with a block in braces perhaps.
+"""The syntax of keepalived.conf(5): a key and words on each line, optionally with a block in braces.
 
 `!` and `#` begin a comment. Conditions and variables (`@` and `$` in front) are not expanded.
 """
@@ -12,7 +12,7 @@ from lbmux.tools.import_config.entries import Entry
 
 TOKEN = re.compile(r"""[!#].*|"([^"]*)"|'([^']*)'|([{}])|([^\s{}"'!#][^\s{}"']*)""")
 Line = tuple[int, list[str]]
-"""The number of a line, and its words; braces stand alone."""
+"""The number of a line, and its words; each brace is a word of its own."""
 
 
 def parse(text: str, path: Path) -> tuple[Entry, ...]:

@@ -1,4 +1,4 @@
-"""Reads a file of another load balancer: tells what it is, and imports it."""
+"""Reads a file of another load balancer: detects its format, and imports it."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ SIGNS: dict[Format, str] = {
     "ipvs": r"^\s*(-A|--add-service)\s",
     "seesaw": r"^\s*(vserver|seesaw_vip|node)\s*:?\s*[<{]",
 }
-"""What only a file of that format has at the beginning of a line."""
+"""Text that begins a line only in files of that format."""
 
 
 def format_of(text: str) -> Format | None:

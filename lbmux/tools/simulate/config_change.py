@@ -26,7 +26,7 @@ MOST_BACKENDS_DRAWN = 40
 
 @dataclass(frozen=True)
 class ConfigChange:
-    """``connections``: live ones of each service.  ``edits``: commands, applied to ``after``."""
+    """``connections``: the number of live connections of each service.  ``edits``: commands, applied to ``after``."""
 
     before: Config
     after: Config
@@ -92,7 +92,7 @@ def _tables(old: Service, new: Service, before: Config, after: Config, disabled:
 
 
 def _hashed(service: Service, config: Config) -> tuple[Any, ...]:
-    """What decides a flow's slot."""
+    """The settings that decide a flow's slot."""
     return service.vip, service.protocol, service.port, service.hash, config.maglev
 
 
@@ -111,7 +111,7 @@ def _end(backend: Backend) -> tuple[Any, ...]:
 
 
 def _least(tables: _Tables) -> float:
-    """The share of slots that any method has to move: what backends have more after than before."""
+    """The share of slots that any method has to move: the sum of the backends' gains."""
     if len(tables.before) != len(tables.after):
         return 0.0
     highest = int(max(tables.before.max(), tables.after.max())) + 1

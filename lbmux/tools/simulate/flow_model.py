@@ -38,11 +38,11 @@ from lbmux.tools.simulate.slot_rule import (
 )
 
 MUX = np.dtype([("live", "u1"), ("tables", "i4"), ("changed", "f8")], align=True)
-"""``tables``: how many earlier tables there are.  ``changed``: the time of the last change."""
+"""``tables``: the number of earlier tables. ``changed``: the time of the last change."""
 
 
 class Count(IntEnum):
-    """What is counted: the index in `Outcome.counts`."""
+    """The counters; each is an index in `Outcome.counts`."""
 
     TCP_BROKEN = 0
     TCP_BROKEN_SLEPT = 1
@@ -130,7 +130,7 @@ class Run:
         )  # fmt: skip
 
     def _start(self, mux: int) -> None:
-        """A fresh mux: nothing is marked, no entries, no earlier tables."""
+        """Return a new mux, without marks, entries and earlier tables."""
         table = self._table()
         self._slots[mux]["current"] = self._slots[mux]["base"] = table
         self._slots[mux]["marked"], self._entries[mux]["target"] = 0, NONE
@@ -291,7 +291,7 @@ def _misdelivered(setting, slots, entry, earlier, mux, muxes, flow, packet, targ
 
 @step
 def _hops(setting, slot, earlier, mux, muxes, flow, first, alive):  # type: ignore[no-untyped-def]
-    """Return how many hosts are asked until one has the connection: current, base, earlier tables, then all."""
+    """Return the number of hosts asked until one has the connection: current, base, earlier tables, all."""
     known = min(setting.history, muxes[mux].tables)
     hops = 0
     for rank in range(2 + known + len(alive)):

@@ -18,7 +18,7 @@ class Policy:
     name: str
     tracking: Literal["all", "changed"] = "changed"
     guess: Literal["base", "newest"] = "base"
-    """Where TCP in mid-connection goes without an entry: to the slot's base, or to the newest table before."""
+    """The target of mid-connection TCP without an entry: the slot's base, or the newest earlier table."""
     history: int = 1
     """Number of earlier tables that second chance asks before all other backends."""
     second_chance: bool = True
@@ -26,11 +26,11 @@ class Policy:
     """Whether a settled slot keeps only the entries that deviate from its current backend."""
     udp: Literal["base until idle", "new at once", "track all"] = "base until idle"
     settle_s: float = IDLE_TCP_S
-    """How long a slot stays changing: as long as a flow may be silent."""
+    """Time that a slot stays changing: as long as a flow may be silent."""
     udp_settle_s: float = IDLE_UDP_S
-    """How long after a change UDP without an entry goes to the base."""
+    """Time after a change in which UDP without an entry goes to the base."""
     grace_s: float = 3.0
-    """How long after a change SYNs go to the base: an earlier SYN of the same connection may have gone there."""
+    """Time after a change in which SYNs go to the base: an earlier SYN of the same connection may have gone there."""
     grace_open: bool = False
     """Whether the grace applies only to backends that take new flows."""
     sweep_s: float = 5.0

@@ -98,7 +98,7 @@ def events_of(kind: str, seed: int) -> tuple[Event, ...]:
 
 
 def _backend_events(kind: str, rng: random.Random) -> Iterator[Event]:
-    """Three to eight changes, from one to 130 seconds apart."""
+    """Return three to eight changes, from one to 130 seconds apart."""
     kinds: tuple[str, ...] = ("add", "drain", "reweight", "undrain")
     if kind != "planned":
         kinds = (*kinds, "die", "remove")

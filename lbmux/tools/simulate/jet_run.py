@@ -234,7 +234,7 @@ def _begin(state, connections, at, size, tick):  # type: ignore[no-untyped-def]
 
 @step
 def _drawn(key, number):  # type: ignore[no-untyped-def]
-    """Return a number from 0 to 1: of one connection, the same under every rule."""
+    """Return a number from 0 to 1, which is the same for a connection under every rule."""
     return (mix(key + u64(number) * u64(GOLDEN)) >> u64(11)) * (1.0 / (1 << 53))
 
 

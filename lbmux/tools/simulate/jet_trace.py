@@ -2,7 +2,7 @@
 
 Mendelson et al., "Load Balancing with JET", CoNEXT 2021; the example of the authors' repository (anchorhash/jetlb) has
 468 servers, 70 in the horizon, 4,687,530 connections in 1000 s of which about 100,000 are live, and 10 removals a
-minute.  Arrivals, lengths, gaps and downtimes here are of our own distributions, not of its traces.
+minute.  Arrivals, lengths, gaps and downtimes come from distributions of our own, not from their traces.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SHORT, USUAL = 0.5, 0.9
 """Shares: half of the connections last up to a second, most others some seconds, a tenth minutes."""
 SHORTEST_S, SHORT_S, USUAL_S, LONG_S = 0.001, 1.0, 12.0, 165.0
 DOWN_S = (120.0, 180.0)
-"""Most servers are away for so long; one in ten is, on average, for LONG_DOWN_S."""
+"""Range of the downtime of most servers; one in ten is down for LONG_DOWN_S on average."""
 LONG_DOWN_S, LONG_DOWN = 600.0, 0.1
 
 
@@ -33,7 +33,7 @@ class JetTrace:
     seed: int = 1
 
     def arrivals(self) -> NDArray[np.float64]:
-        """Return when each connection begins, in seconds, in order: a Poisson process of exactly so many."""
+        """Return the start times of the connections, in seconds, in order: a Poisson process of this many."""
         return np.sort(np.random.default_rng([self.seed, 1]).uniform(0, self.seconds, self.connections))
 
     def changes(self) -> list[tuple[float, int]]:

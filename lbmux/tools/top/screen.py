@@ -69,7 +69,7 @@ def _drops(view: View) -> Text:
 
 
 def _drop(reason: str, by_mux: dict[str, float], several: bool) -> str:
-    """The pool's rate and, with several muxes, each mux's."""
+    """Return the pool's rate and, with several muxes, each mux's."""
     each = ", ".join(f"{mux} {_cell(rate)}" for mux, rate in by_mux.items())
     return f"{reason} {_cell(round(sum(by_mux.values()), 1))}{f' ({each})' if several else ''}"
 
