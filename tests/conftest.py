@@ -35,7 +35,7 @@ def warm_cache(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def no_log_is_left() -> Iterator[None]:
-    """A command that ran in a test logs to what was standard error there, and is closed behind it."""
+    """Restore logging: a command that ran in a test logs to that test's standard error, which is closed afterwards."""
     yield
     root = logging.getLogger()
     for handler in root.handlers[:]:

@@ -1,4 +1,4 @@
-"""What an error says, and that it carries its data."""
+"""The text of each error, and the data that it carries."""
 
 import ast
 import builtins

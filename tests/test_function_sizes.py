@@ -1,4 +1,4 @@
-"""Outside compiled steps, a function has at most 40 lines and eight parameters; what is longer says here why."""
+"""Outside compiled steps, a function has at most 40 lines and eight parameters; exceptions give their reason here."""
 
 from collections.abc import Iterator
 from functools import cache

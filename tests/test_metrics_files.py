@@ -21,7 +21,7 @@ SELECTOR = re.compile(r"\b(lbmux_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 FROM_PROMETHEUS = {"instance", "job"}
 FIXED = {"reason", "result", "state"}
-"""Labels whose values do not hang on a configuration."""
+"""Labels whose values do not depend on a configuration."""
 
 
 def known() -> dict[str, dict[str, set[str]]]:
@@ -53,7 +53,7 @@ def dashboard_expressions() -> list[str]:
 
 
 def strangers(expressions: list[str]) -> Iterator[str]:
-    """What the expressions name that lbmux has not."""
+    """Yield what the expressions name and lbmux does not have."""
     metrics = known()
     for expression in expressions:
         for name, matchers in SELECTOR.findall(expression):
@@ -69,7 +69,7 @@ def strangers(expressions: list[str]) -> Iterator[str]:
 
 
 def promtool(*arguments: str, given: str = "") -> str:
-    """What it said, which is to be nothing bad."""
+    """Return promtool's output; raise AssertionError if it reports a fault."""
     command = ["promtool", *arguments]
     done = subprocess.run(command, cwd=ALERTS.parent, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ def test_the_check_finds_metrics_labels_and_values_that_are_not_there() -> None:
     assert [*strangers(wrong)] == ["lbmux_no", "lbmux_flows: client", "lbmux_lookups_total: result=fool"]
 
 
-def test_alerts_are_of_metrics_that_there_are() -> None:
+def test_alerts_use_existing_metrics() -> None:
     expressions = alert_expressions()
     assert len(expressions) >= 9 and not [*strangers(expressions)]
 
@@ -103,8 +103,8 @@ def test_promtool_finds_no_fault_with_the_metrics(program: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lbmux_x", "lbmux_x_total"])
-def test_promtool_would_find_one(name: str) -> None:
-    """A counter that is not named like one, and has no help; the latter alone."""
+def test_promtool_reports_a_bad_metric(name: str) -> None:
+    """One counter is badly named and has no help, the other only lacks help."""
     with pytest.raises(AssertionError, match=name):
         promtool("check", "metrics", given=f"# TYPE {name} counter\n{name} 1\n")
 
@@ -127,7 +127,7 @@ def test_every_alert_is_tried() -> None:
     assert names == {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
 
 
-def test_the_dashboard_is_of_metrics_that_there_are() -> None:
+def test_the_dashboard_uses_existing_metrics() -> None:
     expressions = dashboard_expressions()
     assert not [*strangers(expressions)]
 

@@ -1,4 +1,6 @@
-"""Each module has a test file of its own name in the same place below tests/, or is named here with what covers it."""
+"""Each module has a test file of its name in the same place below tests/, or is listed here with the test that covers
+it.
+"""
 
 from collections import Counter
 from pathlib import Path

@@ -9,7 +9,7 @@ from tests.source_tree import ROOT, files, functions, is_compiled, parameters
 
 MYPY: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
 FOREIGN = {"module", "ignore_missing_imports", "follow_imports"}
-"""What is said of packages that bring no types."""
+"""The setting for packages without types."""
 (RELAXED,) = (override for override in MYPY["overrides"] if override.keys() - FOREIGN)
 IGNORED = "# type: ignore[no-untyped-def]"
 

@@ -1,4 +1,4 @@
-"""What a rule is not to see says why, on the same line."""
+"""Each suppressed rule has its reason on the same line."""
 
 import re
 

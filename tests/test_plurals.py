@@ -1,4 +1,4 @@
-"""One of a thing, and several."""
+"""Nouns in singular and plural."""
 
 import pytest
 

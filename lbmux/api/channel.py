@@ -21,7 +21,7 @@ class Channel(Protocol):
 
 
 Place = Path | Channel
-"""Where a daemon is: the path of its control socket, or a channel to it."""
+"""The place of a daemon: the path of its control socket, or a channel to it."""
 PROGRAMS = ("mux", "agent", "edge")
 """The daemons with a control socket."""
 

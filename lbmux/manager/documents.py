@@ -97,7 +97,7 @@ class NodeReport(Model):
 
 
 class Rollout(Model):
-    """Where a revision is in force."""
+    """The nodes on which a revision is in force."""
 
     in_force: int
     nodes: int

@@ -31,7 +31,7 @@ class TooManyAnswersError(LbmuxError):
 
 @dataclass(frozen=True)
 class Server:
-    """Where gdnsd listens, and where it keeps its own files."""
+    """The addresses that gdnsd listens on, and the directories of its own files."""
 
     listen: Sequence[Address]
     port: int

@@ -27,7 +27,7 @@ from lbmux.targets.regions import Tables
 
 T = TypeVar("T")
 CLOCKS_APART = 16
-"""In ticks; more than one step of the kernel's clock."""
+"""Number of ticks, more than one step of the kernel's clock."""
 
 
 def changed_at(now: int) -> int:

@@ -12,7 +12,7 @@ from lbmux.api.requests import Request
 
 
 def said(answer: Any) -> Handler:
-    """A handler that always answers this."""
+    """Return a handler that always gives this answer."""
 
     async def handler(request: Request[Any]) -> Any:
         return answer

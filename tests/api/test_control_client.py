@@ -1,4 +1,4 @@
-"""The control client, against the control server and against processes that speak otherwise."""
+"""The control client, against the control server and against processes that speak another protocol."""
 
 import socket
 import threading
@@ -135,11 +135,11 @@ def test_an_answer_without_a_version_is_of_the_first(tmp_path: Path) -> None:
         assert client.ask(Points(1)) == Point(1)
 
 
-def test_asking_where_nothing_listens(tmp_path: Path) -> None:
+def test_a_socket_without_a_listener(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="is `lbmux mux` running"):
         ControlClient(tmp_path / "mux.sock").ask(Points(1))
 
 
-def test_asking_what_hangs_up(tmp_path: Path) -> None:
+def test_a_connection_closed_without_an_answer(tmp_path: Path) -> None:
     with speaking(tmp_path / "mux.sock", b"") as client, pytest.raises(ControlError):
         client.ask(Points(1))

@@ -95,7 +95,7 @@ def test_a_backend_drained_during_its_removal_is_kept() -> None:
     assert states(overrides) == {("web", "b2"): "drain"}
 
 
-def test_weight_and_back() -> None:
+def test_weight_is_set_and_restored() -> None:
     overrides = overridden(set_weight(9, "b2", None, 0))
     assert wanted(overrides) == {"b1": 1, "b2": 9} and not overrides.removals
     assert overridden(set_weight(None, "b2", None, 0), overrides=overrides) == Overrides()
@@ -121,7 +121,7 @@ def test_a_backend_that_is_added_again_stays() -> None:
     assert not overrides.removals and wanted(overrides)["b9"] == 1
 
 
-def test_added_drains_and_is_weighed_as_others() -> None:
+def test_an_added_backend_can_be_drained_and_reweighted() -> None:
     overrides = overridden(NINE, set_weight(4, "b9", None, 0), set_admin_state("drain", "b9", None, 0))
     assert wanted(overrides)["b9"] == 4 and states(overrides) == {("web", "b9"): "drain"}
     assert not overridden(set_admin_state("remove", "b9", None, 0), overrides=overrides).of

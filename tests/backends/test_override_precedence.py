@@ -1,4 +1,4 @@
-"""What a reload says of overrides that take precedence over the file."""
+"""A reload reports the overrides that take precedence over the file."""
 
 from lbmux.backends.override_precedence import precedences
 from lbmux.backends.overrides import Override, Overrides

@@ -19,7 +19,7 @@ def keep(path: Path, file: Config, overrides: Overrides) -> OverrideStore:
     return book
 
 
-def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
+def test_overrides_survive_a_restart(tmp_path: Path) -> None:
     overrides = overridden(
         set_admin_state("drain", "b1", "web", 1), set_weight(9, "b2", None, 2), add("web", backend(9, weight=0), 3),
         set_admin_state("remove", "b2", None, 4),
@@ -92,7 +92,7 @@ def test_a_discarded_change_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_orders_that_are_not_stored_are_stored_by_the_next(tmp_path: Path) -> None:
+def test_overrides_that_were_not_stored_are_stored_with_the_next(tmp_path: Path) -> None:
     book = OverrideStore(tmp_path / "orders", TWO)
     book.commit(DRAINED, None)
     assert not book.is_stored

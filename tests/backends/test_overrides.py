@@ -60,5 +60,5 @@ def test_backends_being_removed_have_no_weight_and_are_not_wanted() -> None:
     assert overrides.admin_states == {("web", "b9"): "removing"}
 
 
-def test_order_for_a_service_that_is_not_there() -> None:
+def test_an_override_for_a_missing_service() -> None:
     assert with_overrides(TWO, Overrides({("gone", "b9"): Override(0, added=B9)})) == TWO

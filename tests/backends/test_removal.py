@@ -12,7 +12,7 @@ ONE = configured(backend(1))
 
 
 def left(after: Config, before: Config = TWO, overrides: Overrides | None = None, **tracker: Any) -> dict[str, str]:
-    """Who leaves service web, by name: the address."""
+    """Return the backends that leave service web: addresses by name."""
     found = with_removals(
         after,
         overrides or Overrides(),
@@ -60,7 +60,7 @@ def test_disabled_has_no_flows_to_stay_for() -> None:
 
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"port": 81}, {"vip": "192.0.2.9"}])
-def test_with_a_service_all_of_it_goes(change: dict[str, Any]) -> None:
+def test_with_a_service_all_its_backends_are_removed(change: dict[str, Any]) -> None:
     assert left(configured(backend(1), **change)) == {}
 
 

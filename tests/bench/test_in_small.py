@@ -1,4 +1,4 @@
-"""What the bench measures, run in small: figures that mean nothing, but each part still runs to its end."""
+"""Each part of the bench runs to its end with small sizes; its figures mean nothing."""
 
 from collections.abc import Callable
 

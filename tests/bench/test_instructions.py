@@ -18,7 +18,7 @@ MOST = {
 
 
 @pytest.mark.parametrize("kind", MOST)
-def test_at_most(kind: str) -> None:
+def test_instructions_stay_below_the_bound(kind: str) -> None:
     count = instructions.counted(kind)
     instructions_at_most, spills_at_most = MOST[kind]
     assert count.instructions <= instructions_at_most and count.spills <= spills_at_most

@@ -1,4 +1,4 @@
-"""The bench's kernel programs are compiled, so that a change of the data path does not leave one behind."""
+"""The bench's kernel programs still compile after a change of the data path."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every part of the bench can be imported, so that a change elsewhere does not leave one behind."""
+"""Every part of the bench can still be imported after a change elsewhere."""
 
 import importlib
 from pathlib import Path

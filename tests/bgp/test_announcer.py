@@ -1,4 +1,4 @@
-"""The announcer with a real keeper, and a speaker that is a process and nothing else."""
+"""The announcer with a real watchdog, and a speaker that is only a process."""
 
 import asyncio
 import sys

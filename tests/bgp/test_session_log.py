@@ -23,7 +23,7 @@ def test_a_new_session_has_time_and_is_then_logged_without_a_reason() -> None:
     assert level == logging.WARNING and "exabgp gives no reason" in line
 
 
-def test_up_and_lost_and_up_again() -> None:
+def test_a_session_that_is_established_again() -> None:
     log = SessionLog("bird")
     lines = [line for now, one in enumerate((UP, UP, REFUSED, UP)) for _, line in log.changes([one], now)]
     assert [line.partition(") is ")[2].partition(" (")[0] for line in lines] == [

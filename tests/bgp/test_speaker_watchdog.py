@@ -1,4 +1,4 @@
-"""The process that keeps a speaker only as long as the mux lives."""
+"""The watchdog, which ends the speaker when the mux's heartbeats stop."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def test_the_end_of_the_mux_ends_the_speaker() -> None:
         assert ended(speaker, 2) and process.wait(2) == 0
 
 
-def test_silence_ends_the_speaker_and_signs_of_life_keep_it() -> None:
+def test_silence_ends_the_speaker_and_heartbeats_keep_it() -> None:
     with kept(0.5) as process:
         speaker = speaker_of(process)
         assert process.stdin is not None
@@ -64,7 +64,7 @@ def test_where_the_kernel_forwards_silence_may_last_longer_and_not_for_ever() ->
         assert ended(speaker, 3) and process.wait(2) == speaker_watchdog.SILENT
 
 
-def test_the_last_sign_of_life_counts() -> None:
+def test_the_last_heartbeat_counts() -> None:
     with kept(0.3) as process:
         speaker = speaker_of(process)
         assert process.stdin is not None
@@ -73,7 +73,7 @@ def test_the_last_sign_of_life_counts() -> None:
         assert ended(speaker, 2) and process.wait(2) == speaker_watchdog.SILENT
 
 
-def test_a_killed_keeper_takes_the_speaker_with_it() -> None:
+def test_the_speaker_ends_with_a_killed_watchdog() -> None:
     with kept(30) as process:
         speaker = speaker_of(process)
         process.send_signal(signal.SIGKILL)

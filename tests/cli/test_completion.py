@@ -25,7 +25,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 FISH = "lbmux completion fish | source; complete --do-complete '{line}'"
-# What is typed does not contain what it makes of the prompt.
+# The typed text differs from the prompt that it produces.
 ZSH = "autoload -U compinit; compinit -u; eval \"$(lbmux completion zsh)\"; PS1='do''ne> '"
 TIMEOUT_S = 30.0
 WORDS = [
@@ -62,7 +62,7 @@ def test_fish_completes(words: tuple[str, ...], expected: set[str]) -> None:
 
 
 class Terminal:
-    """A shell that believes it is interactive."""
+    """A shell that runs as an interactive one."""
 
     def __init__(self, *command: str) -> None:
         ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""The manual pages: those in the tree are those that the commands make, and mandoc finds nothing wrong with them."""
+"""The manual pages in the tree are up to date with the commands, and mandoc finds no fault in them."""
 
 import shutil
 import subprocess

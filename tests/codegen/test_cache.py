@@ -1,4 +1,4 @@
-"""Where compiled code is kept."""
+"""The directory of compiled code."""
 
 import errno
 import os
@@ -91,7 +91,7 @@ def test_a_link_in_place_of_our_directory_is_not_followed(tmp_path: Path, monkey
     assert cache.directory() is None
 
 
-def test_a_sticky_directory_of_root_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sticky_directory_of_root_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "tmp"))
@@ -188,7 +188,7 @@ def test_without_a_cache_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_change_of_a_source_gives_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is only inlined into another counts too: Numba itself would not notice."""
+    """A file that is only inlined into another counts too; Numba alone would not notice a change of it."""
     for layer in ("datapath", "targets"):
         (tmp_path / layer / "bpf").mkdir(parents=True)
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
@@ -237,7 +237,9 @@ print(time.perf_counter() - start, "numba.np.linalg" in sys.modules)
 
 @pytest.mark.slow
 def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
-    """A mux then forwards soon after its start (the bench's part `startup` measures it), and loads no compiler."""
+    """With a cache, a mux forwards soon after its start (the bench's part `startup` measures it), and loads no
+    compiler.
+    """
     environment = os.environ | {"LBMUX_CACHE": str(tmp_path)}
 
     def first_call() -> tuple[float, bool]:

@@ -1,4 +1,4 @@
-"""What is said while code is compiled, and that nothing is where it was compiled before."""
+"""Progress is logged while code is compiled, and nothing is logged if the cache has it."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def test_the_last_line_follows_a_pause() -> None:
     assert made.line(61.0) == "compiling (once per version and machine): c (0 functions done, 1 s)"
 
 
-def test_one_that_failed_is_forgotten() -> None:
+def test_a_failed_compilation_is_forgotten() -> None:
     made = Progress()
     made.begin("a", 10.0)
     assert made.line(10.0 + LONGEST_S) is None and made.is_over(10.0 + LONGEST_S)

@@ -30,7 +30,7 @@ def the_same_and_more(number):
     return both(number)
 
 
-def test_a_step_that_was_put_together_for_one_is_for_another() -> None:
+def test_a_step_linked_for_one_caller_is_linked_for_another() -> None:
     assert one_step(10) == 25
     assert the_same_and_more(10) == 63
 

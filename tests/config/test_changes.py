@@ -1,4 +1,4 @@
-"""What a reload says has changed."""
+"""The changes that a reload reports."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the models take, what they fill in, and what they refuse."""
+"""The values that the models accept, fill in and refuse."""
 
 from ipaddress import ip_address
 from typing import Any

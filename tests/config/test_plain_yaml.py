@@ -1,4 +1,4 @@
-"""Documents that are built from events: the same values as PyYAML's, and what is left to PyYAML."""
+"""Documents built from events have PyYAML's values; unusual ones are left to PyYAML."""
 
 import math
 from pathlib import Path

@@ -35,7 +35,7 @@ def serve(lab: Lab, dip: str = "10.1.1.2", port: int = 8080) -> None:
 
 
 def whoami(lab: Lab, address: str = VIP, port: int = 80) -> str:
-    """Which server answers a client's HTTP."""
+    """Return the server that answers a client's HTTP request."""
 
     def get() -> str:
         connection = http.client.HTTPConnection(address, port, timeout=3)
@@ -47,7 +47,7 @@ def whoami(lab: Lab, address: str = VIP, port: int = 80) -> str:
 
 
 def dns(lab: Lab, vip: str = VIP, dip: str = "10.1.1.2") -> tuple[socket.socket, socket.socket]:
-    """A service of datagrams: its server on host1, and a client that takes answers of the VIP alone."""
+    """A UDP service: its server on host1, and a client that accepts answers from the VIP only."""
     muxes = {"muxes": [MUX, MUX6]}
     backends = [{"dip": dip, "port": DNS_PORT}]
     lab.write_config(configuration(service("dns", 53, backends, protocol="udp", vip=vip)) | muxes)

@@ -18,7 +18,7 @@ QUOTED_BYTES = {4: 28, 6: 48}
 """An IP header and eight bytes, as old routers quote."""
 ICMP_AT = {4: 20, 6: 40}
 QUOTED_HOST_AT = {4: 28 + 16, 6: 48 + 24}
-"""Where a quoted outer packet has its destination."""
+"""The offset of the destination in a quoted outer packet."""
 
 
 def ip(family: int, source: str, destination: str, ttl: int = 64) -> Packet:
@@ -51,7 +51,7 @@ def with_checksum(family: int, packet: bytes) -> bytes:
 
 
 def mid_connection(family: int) -> Iterator[bytes]:
-    """ACKs of more flows than a table of searches ever held."""
+    """ACKs of more flows than any table of searches could hold."""
     client, vip = ip_address(CLIENTS[family]), ip_address(VIPS[family])
     yield from acknowledgments(client, vip, PORT["tcp"], ACKS)
 
@@ -72,7 +72,7 @@ def about_hosts(family: int) -> Iterator[bytes]:
 
 
 def returned(family: int) -> Iterator[bytes]:
-    """What only a host may send: packets that come back, the last of them with no hop left."""
+    """Packets that only a host may send: returned ones, the last with an expired TTL."""
     host = DIPS[family].format(HOSTS[0])
     for number in range(RETURNED):
         segment = TCP(sport=1024 + number, dport=PORT["tcp"], flags="A")

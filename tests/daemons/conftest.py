@@ -13,7 +13,7 @@ from tests.labs import built
 
 @pytest.fixture(autouse=True)
 def no_order_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Daemons keep what was ordered, and what was found; the next test's are new ones."""
+    """Remove stored overrides and health states, so that the next test's daemons start without them."""
     lab = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
     yield
     if lab is not None:

@@ -83,7 +83,7 @@ class Stream(threading.Thread):
                 self.backends[port].add(str(IPv4Address(frame[OUTER_DESTINATION : OUTER_DESTINATION + 4])))
 
     def goes_on(self, seconds: float = 0.5) -> None:
-        """Packets that are sent from now on come back, soon."""
+        """Wait until packets sent from now on come back."""
         first = self.sent
         time.sleep(seconds)
         last = self.sent

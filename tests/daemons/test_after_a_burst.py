@@ -1,4 +1,4 @@
-"""Attacks on a mux's slow path end when their packets do: CPU time, counters and requests are then as before."""
+"""After an attack on a mux's slow path, CPU time, counters and request times return to normal."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ from tests.daemons.slow_lab import PORT, VIPS, client_socket, configuration, ser
 
 pytestmark = pytest.mark.root
 ATTACKS = ("returned_", "unknown_", "outer_error_", "path_mtu_", "over_")
-"""Counters of what the packets here come to."""
+"""The counters that the packets of this test raise."""
 BURSTS = (("client", mid_connection), ("client", about_invented_hosts), ("client", about_hosts), ("host1", returned))
 WINDOW_S, AFTER_S = 5.0, 5.0
 MOST_CPU_S = 0.02 * WINDOW_S
 SLOWER = 1.2
 PATIENCE_S = 60.0
-"""Other tests may slow requests down meanwhile; what a burst left would do so until the end."""
+"""Other tests may slow requests down for a while; a lasting effect of a burst would do so until the end."""
 
 
 def cpu_s(daemons: list[Daemon]) -> list[float]:

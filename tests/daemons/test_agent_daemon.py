@@ -1,4 +1,4 @@
-"""The host agent as a process, between real namespaces: both modes, what it refuses, what it leaves behind."""
+"""The host agent as a process between real namespaces: both modes, refusals, and the state that it leaves behind."""
 
 import signal
 import socket
@@ -67,7 +67,7 @@ def test_other_traffic_of_the_dip_passes_untouched(lab: Lab, node: str, mode: st
             assert whoami(lab, dip, port) == "h1", "the backend's own port, asked without a mux"
         with Wire(lab, "client") as wire:
             send(lab, "client", bytes(IP(src=CLIENT, dst=dip) / ICMP(id=7, seq=1) / b"ping"))
-            packets = [IP(frame[14:]) for frame in wire.frames(3, 0.5)]  # the connection may say goodbye yet
+            packets = [IP(frame[14:]) for frame in wire.frames(3, 0.5)]  # the connection may still be closing
             (reply,) = (packet for packet in packets if ICMP in packet)
             assert (reply.src, reply[ICMP].type, bytes(reply[ICMP].payload)) == (dip, 0, b"ping")
         server = lab.inside(node, lambda: socket.create_server((dip, 9000)))
@@ -114,7 +114,7 @@ def test_offers_clients_an_mss_that_fits_the_tunnel(lab: Lab) -> None:
 
 
 def traces() -> tuple[list[str], list[tuple[Any, ...]], int]:
-    """What an agent could leave in the current namespace: devices, rules, routes."""
+    """Return what an agent could leave in the current namespace: devices, rules, routes."""
     with IPRoute() as ip:
         links = sorted(message.get_attr("IFLA_IFNAME") for message in ip.get_links())
         rules = sorted(
@@ -167,7 +167,7 @@ def test_leftovers_of_a_killed_run_are_removed_by_the_next(lab: Lab, stranger_ru
     assert lab.inside("host1", traces) == before
 
 
-def test_a_second_agent_is_refused_and_harms_not_the_first(lab: Lab) -> None:
+def test_a_second_agent_is_refused_and_does_not_harm_the_first(lab: Lab) -> None:
     serve(lab, "10.1.1.2", 8080)
     with running(lab, "mux1", "mux"), running(lab, "host1", "agent"):
         other = Daemon(lab, "host1", "agent", "--control", str(lab.directory / "other.sock"))

@@ -45,7 +45,7 @@ def reasons(mux: Daemon) -> dict[str, str]:
 
 
 def reported(mux: Daemon) -> dict[str, str]:
-    """The states of those backends of which an agent spoke."""
+    """Return the states of the backends that an agent reported."""
     why = reasons(mux)
     return {backend: state for backend, state in states(mux).items() if "its agent: " in why[backend]}
 
@@ -66,7 +66,7 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
         server(lab, 2),
     ):
         with server(lab, 1):
-            # An agent may ask before its server listens, and say "down" first: what holds is what stays.
+            # An agent may probe before its server listens, and report "down" first; only the lasting state counts.
             until(lambda: reported(mux) == {"h1": "up", "h2": "up"}, 15)
         until(lambda: states(mux) == {"h1": "down", "h2": "up"}, 15)
         assert "refused" in reasons(mux)["h1"]

@@ -1,4 +1,4 @@
-"""Who is made to speak when a backend dies: the clients of its connections, each once, and at a bounded rate."""
+"""When a backend dies, the clients of its connections are probed, each once and at a bounded rate."""
 
 import asyncio
 import copy
@@ -18,7 +18,7 @@ from tests.datapath.craft import ACK, FIN
 from tests.linux.inside import CONFIG, Inside, client, dns
 
 COMPILED_S = 30
-"""What goes through the flow table is compiled when it is first used."""
+"""Compile the functions of the flow table before the first use."""
 
 
 class Mux(Inside):
@@ -113,7 +113,7 @@ def test_no_client_is_probed_without_second_chance() -> None:
     assert mux.prompted(second_chance=False) == []
 
 
-def test_no_faster_than_the_slow_path_can_take_it() -> None:
+def test_probes_stay_within_the_slow_path_s_rate() -> None:
     """Half of 400 packets per second, and each connection may come back from two hosts."""
     mux = Mux()
     lost = mux.ports_at_h1(range(40000, 40400))

@@ -84,7 +84,7 @@ def connected(lab: Lab, container: str, version: int) -> tuple[socket.socket, so
 
 
 def pushed(ends: list[tuple[socket.socket, socket.socket]]) -> None:
-    """Servers speak, clients hear them."""
+    """Send from the servers, and check that the clients receive it."""
     for client, server in ends:
         server.sendall(b"pushed")
         assert client.recv(6) == b"pushed"
@@ -98,7 +98,7 @@ def test_connections_outlive_silence_and_a_loss_of_all_entries(lab: Lab, contain
         with running(lab, "host1", "agent", "--driver", driver, STAY):
             assert ask(control, "runtime")["sockets_elsewhere"] == sorted(DIPS.values())
             ends = [connected(lab, container, version) for version in VIPS]
-            time.sleep(3 * IDLE_S)  # silence is what is tested
+            time.sleep(3 * IDLE_S)  # the connection has to be silent
             pushed(ends)
             (finding,) = flow_entries.sockets(lab.inside("host1", lambda: NodeState("agent", control)))
             assert finding.state == "ok", finding

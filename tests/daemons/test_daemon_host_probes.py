@@ -77,7 +77,7 @@ def test_where_no_host_answers_all_are_kept(lab: Lab) -> None:
 
 
 def test_a_host_stays_when_its_agent_in_the_kernel_is_killed(lab: Lab) -> None:
-    """Its programs forward on, and answer the probes."""
+    """Its programs keep forwarding, and answer the probes."""
     lab.write_config(configuration())
     to_one_mux(lab)
     kernel = ("--driver", "xdp")

@@ -59,7 +59,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def wait_for(lab: Lab, state: str) -> str:
-    """The reason for which the backend is in that state in the end."""
+    """Wait until the backend is in that state, and return the reason."""
 
     def line() -> dict[str, Any]:
         (only,) = ask(lab.directory / "mux.sock", "health")["health"]
@@ -88,7 +88,7 @@ def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
         ("MTU", "ok", "1500 bytes reach host 10.9.0.3, tunnel included (no tunnel)"),
     ]
     kill(lab.process("host", "server"), signal.SIGTERM)
-    wait_for(lab, "down")  # and out of the mux's tables, with its MAC address
+    wait_for(lab, "down")  # and its MAC address has left the mux's tables
     ((check, state, said),) = seen()
     assert (check, state) == ("backend", "fault") and "port closed" in said
 

@@ -1,4 +1,4 @@
-"""Who is said to be drained, and when those that leave are let go."""
+"""Backends are reported as drained, and removals end, when the last flow has ended."""
 
 import asyncio
 from collections.abc import Collection
@@ -21,7 +21,7 @@ B1, B2 = ("web", "b1"), ("web", "b2")
 
 @dataclass
 class Tables:
-    """Whose flows the test tells."""
+    """Tables whose flows the test sets."""
 
     config: Config
     flows: set[BackendKey]
@@ -69,7 +69,7 @@ def test_without_weight_and_without_flows_is_drained() -> None:
     assert B1 not in watcher
 
 
-def test_as_long_as_there_is_a_flow_it_is_not() -> None:
+def test_a_backend_with_a_flow_is_not_drained() -> None:
     tables = Tables(configured(backend(1, weight=0), backend(2)), {B1})
     watcher, _ = of(tables)
     asyncio.run(looked(watcher))

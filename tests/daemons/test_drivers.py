@@ -1,4 +1,4 @@
-"""Muxes and agents with each driver between real namespaces: what they say of it, and that traffic is the same."""
+"""Muxes and agents with each driver between real namespaces report it, and forward the same traffic."""
 
 import logging
 import os
@@ -167,7 +167,7 @@ def test_other_traffic_of_the_dip_passes_untouched(lab: Lab, node: str, mode: st
 
 
 def answers(wire: Wire, port: int, seconds: float = 1.0) -> list[Any]:
-    """What comes for a port of the client."""
+    """The packets for a port of the client."""
     packets = [IP(frame[14:]) for frame in wire.frames(10, seconds)]
     return [packet for packet in packets if TCP in packet and packet[TCP].dport == port]
 

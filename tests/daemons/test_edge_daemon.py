@@ -78,7 +78,7 @@ def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
 def test_a_vip_is_served_when_all_of_its_services_here_are() -> None:
     config, web, plain = two_services(), ("web", "h1"), ("plain", "h1")
     assert served_vips(config, {web}, {}) == {ip_network(VIP)}
-    assert served_vips(config, set(), {}) == set()  # the one that is not probed does not make up for the other
+    assert served_vips(config, set(), {}) == set()  # a service without probes does not make up for the other
     assert served_vips(config, {web}, {plain: "drain"}) == set()
     assert served_vips(config, {web}, {web: "disable"}) == set()
 
@@ -157,7 +157,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
 @pytest.mark.root
 @pytest.mark.skipif(shutil.which("bird", path=SEARCH) is None, reason="bird is not installed")
 def test_an_edge_that_is_withdrawn_breaks_its_own_connections_and_no_others(lab: Lab) -> None:
-    """What is paid for having no mux: the flows go to a host that does not know them, which resets them."""
+    """Without a mux, the flows go to a host that does not know them and resets them."""
     router = Router(lab)
     for host in HOSTS:
         serve(lab, host)
@@ -189,7 +189,7 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
 
     serve(lab, "host1")
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
-    # From the host itself: to others there is no way any more, once the VIP is withdrawn.
+    # From the host itself: once the VIP is withdrawn, no route leads there.
     connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
     for override, state in (("drain", "draining"), ("remove", "removing")):
         ask(control, "override", backend="h1", override=override)

@@ -1,4 +1,4 @@
-"""An interface that has another XDP program already: ``auto`` goes to user space, ``xdp`` says why it cannot be."""
+"""On an interface with another XDP program, ``auto`` falls back to user space, and ``xdp`` fails with the reason."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 
 
 def occupied(driver: str) -> Topology:
-    """The mux' interface has a program, as that of another tool."""
+    """The mux's interface has a program, as if of another tool."""
     made = topology(driver)
     first = made.links[0]
     busy = Link(first.a, dataclasses.replace(first.b, takes_xdp=True))

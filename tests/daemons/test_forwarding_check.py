@@ -1,4 +1,4 @@
-"""What takes from a mux the power to forward: its interface, or the program that it insists on."""
+"""A mux cannot forward without its interface, or without the program that it insists on."""
 
 import logging
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ BODY = bytes(range(256)) * 200
 
 
 def answer(sock: socket.socket, host: int) -> None:
-    """TCP: the peer, then all that it sends; UDP: the peer and the datagram."""
+    """For TCP, return the peer and all that it sends; for UDP, the peer and the datagram."""
     while True:
         if sock.type == socket.SOCK_DGRAM:
             data, peer = sock.recvfrom(2000)

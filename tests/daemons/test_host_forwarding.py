@@ -1,4 +1,4 @@
-"""A mux on a host whose kernel forwards (net.ipv4.ip_forward=1): what the mux takes is not forwarded as well."""
+"""On a host whose kernel forwards (net.ipv4.ip_forward=1), packets for the mux are not forwarded a second time."""
 
 import asyncio
 import errno
@@ -89,7 +89,7 @@ class Router:
             self._socket.send(self._macs + (b"\x08\0" if family == 4 else b"\x86\xdd") + packet)
 
     def back(self, family: int, *packets: bytes) -> list[bytes]:
-        """Destinations of what the mux's kernel forwards of these packets; one to elsewhere it does in any case."""
+        """Destinations of these packets that the mux's kernel forwards; it always forwards one to elsewhere."""
         self.send(family, *packets, other(family))
         found, at, end = list[bytes](), *((30, 34) if family == 4 else (38, 54))
         vip, last = (ip_address(text).packed for text in (VIPS[family], OTHERS[family]))
@@ -112,7 +112,7 @@ def forwarding(lab: Lab) -> Iterator[None]:
     lab.inside("mux1", lambda: switch("1"))
     yield
     lab.inside("mux1", lambda: switch("0"))
-    lab.inside("mux1", lambda: detach("eth0"))  # what a mux leaves that a failed test kills
+    lab.inside("mux1", lambda: detach("eth0"))  # left by a mux that a failed test killed
 
 
 @pytest.fixture

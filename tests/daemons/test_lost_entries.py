@@ -103,7 +103,7 @@ def connected_by_each(lab: Lab, *ports: int) -> Iterator[list[Ends]]:
 
 
 def unacknowledged(end: socket.socket) -> int:
-    """Bytes that this end may yet send again."""
+    """Bytes that this end may still retransmit."""
     return int.from_bytes(fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 

@@ -230,7 +230,10 @@ FILES = Path(__file__).parents[2] / "prometheus"
 
 @contextlib.contextmanager
 def prometheus(lab: Lab, node: str, directory: Path, *targets: str) -> Iterator[Callable[[str], dict[str, float]]]:
-    """A real one in a node, with the project's files but these targets; asks it: by labels, the values."""
+    """A real Prometheus in a node, with the project's files but these targets.
+
+    Yield a function that queries it and returns values by labels.
+    """
     config = yaml.safe_load((FILES / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(FILES / "alerts.yml")]
@@ -275,7 +278,9 @@ def test_a_real_prometheus_scrapes_a_running_mux_and_agent(lab: Lab, tmp_path: P
         send(lab, "client", *(syn(port) for port in range(42000, 42020)))
         until(lambda: ask("sum(lbmux_forwarded_packets_total)"), {"": 20.0})
         until(lambda: ask(f'sum by (state) (lbmux_flows{{instance="{targets[0]}"}}) > 0'), {"untrusted": 20.0})
-        until(lambda: ask("sum(lbmux_batch_frames_sum >= bool 20)"), {"": 1.0})  # what is no packet of a VIP counts too
+        until(
+            lambda: ask("sum(lbmux_batch_frames_sum >= bool 20)"), {"": 1.0}
+        )  # packets that are not for a VIP count too
         until(lambda: ask('sum(lbmux_step_seconds_count{step="forward"} >= bool 1)'), {"": 1.0})
         until(lambda: ask("sum by (backend) (lbmux_backend_up)"), {"h1": 2.0, "h2": 0.0})  # host2 has no agent
         until(lambda: ask("count by (program) (lbmux_build_info)"), {"mux": 1.0, "agent": 1.0})

@@ -21,7 +21,7 @@ IPV6_MTU_DISCOVER, IPV6_MTU = 23, 24  # linux/in6.h
 
 @contextlib.contextmanager
 def narrow(lab: Lab, node: str, interface: str, mtu: int) -> Iterator[None]:
-    """One end of a link takes no more than so many bytes: a router behind it says so."""
+    """Lower the MTU of one end of a link, so that a router there sends an ICMP error."""
 
     def set_mtu(value: int) -> None:
         with IPRoute() as ip:
@@ -42,7 +42,7 @@ def send_content(sock: socket.socket, host: int) -> None:
 
 
 def take_content(sock: socket.socket, host: int) -> None:
-    """Answer with the digest of all that came."""
+    """Answer with the digest of all received bytes."""
     while True:
         connection, _ = sock.accept()
         with connection:
@@ -74,7 +74,7 @@ def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int, option
 
 @FAMILIES
 def test_upload_through_the_tunnel_without_a_smaller_mss(lab: Lab, family: int) -> None:
-    """The client takes the server for a neighbour with a full Ethernet frame; the mux tells it better."""
+    """The client assumes the server's MTU to be 1500; the mux sends it the smaller path MTU."""
     with balanced(lab) as mux, served(lab, family, "tcp", take_content), client_socket(lab, family, "udp") as sock:
         if family == 4:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)

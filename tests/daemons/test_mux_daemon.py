@@ -53,7 +53,7 @@ def wires(lab: Lab) -> Iterator[dict[str, Wire]]:
 
 
 def place(lab: Lab, wires: dict[str, Wire], ports: range = PORTS) -> dict[int, str]:
-    """Where a packet of each flow goes."""
+    """Return the host that a packet of each flow goes to."""
     send(lab, "client", *(syn(port) for port in ports))
     found = by_backend(wires, ports)
     assert sorted(found) == list(ports), "not every flow came through"
@@ -284,9 +284,9 @@ class Link:
         self._socket.send(bytes(Ether(src=mac, dst=self._mux_mac) / arp))
 
     def tunnelled(self, source_port: int | None = None) -> Any:
-        """The next tunnelled frame (of that TCP port: earlier connections may still say goodbye), or None.
+        """Return the next tunnelled frame of that TCP port, or None.
 
-        Probes of hosts are none.
+        Earlier connections may still be closing. Probes of hosts are skipped.
         """
         self._socket.settimeout(0.4)
         try:
@@ -326,7 +326,7 @@ def test_frames_wait_until_their_neighbours_mac_is_known(lab: Lab, link: Link) -
             frame = link.tunnelled()
             assert frame is not None, mux.log
             assert (frame.dst, frame[IP].dst, frame[TCP].dport) == (mac, address, port)
-        left = link.tunnelled()  # at most an earlier test's connection, still saying goodbye
+        left = link.tunnelled()  # at most an earlier test's connection that is still closing
         assert left is None or left[TCP].flags != "S"
 
 

@@ -1,4 +1,4 @@
-"""What a mux answers of its backends' health, without a daemon."""
+"""A mux's answer about its backends' health, without a daemon."""
 
 import asyncio
 from ipaddress import IPv4Address

@@ -1,4 +1,4 @@
-"""What the slow path knows of paths to hosts, in the tables that the data path reads; and its sender."""
+"""The slow path writes learned path MTUs to the tables that the data path reads; and its sender."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address

@@ -43,7 +43,7 @@ class Node:
         return (self.directory / f"{name}.log").read_text()
 
     def run(self, *words: str) -> str:
-        """What a command prints in this node."""
+        """Return the output of a command in this node."""
         self._capsys.readouterr()
         assert self._lab.inside("mux1", lambda: run(words)) == 0, self._capsys.readouterr().err
         return self._capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What becomes of the connections of a host that dies: by default a reset, by rehash another host has them."""
+"""The connections of a host that dies are reset by default; with rehash, another host gets them."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""The packet loop's progress, which the watchdog is fed by, over a ring that is not there."""
+"""The packet loop's progress, which feeds the watchdog, over a fake ring."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from lbmux.frames.batch import Batch
 
 
 class Ring:
-    """Something waits in it, or nothing; to read it may be an error."""
+    """A ring that has frames or none; reading it may fail."""
 
     def __init__(self) -> None:
         self.waiting, self.is_broken = False, False

@@ -18,7 +18,7 @@ def test_a_waiting_frame_keeps_its_time_of_arrival() -> None:
     assert second_ns - first_ns == pytest.approx(250_000_000, abs=1_000_000)
 
 
-def test_one_that_waited_too_long_is_not_among_them() -> None:
+def test_a_frame_that_waited_too_long_is_dropped() -> None:
     waiting, now = PendingNeighbours(), time.monotonic()
     waiting.add(bytes(60), 0, now - 2 * LIMIT_S)
     waiting.add(bytes(100), 0, now)

@@ -1,4 +1,6 @@
-"""Pins in a BPF file system that ends with the process: said at the start and by the doctor, and not where it stays."""
+"""Pins in a BPF file system that ends with the process are reported at the start and by the doctor; lasting ones are
+not.
+"""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Backends that are not wanted any more: they keep their connections, and go with the last."""
+"""Removed backends keep their connections, and go with the last one."""
 
 import pytest
 
@@ -93,7 +93,7 @@ def test_a_backend_that_dies_during_its_removal_is_gone(lab: Lab) -> None:
 
 
 @DRIVERS
-def test_leaving_backend_keeps_its_connections_over_a_restart_of_the_mux(lab: Lab, kernel: bool) -> None:
+def test_removed_backend_keeps_its_connections_over_a_restart_of_the_mux(lab: Lab, kernel: bool) -> None:
     options = ("--driver", "xdp") if kernel else ()
     with server(lab, 1), server(lab, 2), balanced(lab, options=options, services=[web() | SHORT]) as mux:
         kept = to_host(lab, 1)

@@ -17,7 +17,7 @@ def sweeper(mux: Mux, lock: asyncio.Lock | None = None) -> SlotSweep:
     return SlotSweep(mux.control, cast(Any, SimpleNamespace(exclusive=lock)))
 
 
-def test_it_waits_for_a_change_that_is_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_sweep_waits_for_a_change_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(slot_sweep, "SWEEP_S", 0.001)
     mux, swept = Mux(tracked(1, 2)), asyncio.Event()
     monkeypatch.setattr(mux.control.slots, "has_exceptions", lambda: loop.call_soon_threadsafe(swept.set) and False)

@@ -1,4 +1,4 @@
-"""An entry that is left of a connection that its host knows no more: the host's refusal does not reach the client."""
+"""A stale entry of a connection that the host no longer has: the host's reset does not reach the client."""
 
 import select
 import socket
@@ -13,7 +13,7 @@ from tests.daemons.slow_lab import DIPS, HOSTS, PORT, SERVER, VIPS, balanced, cl
 pytestmark = pytest.mark.root
 GATEWAY = "198.51.100.1"
 TCP_REPAIR = 19
-"""linux/tcp.h: a socket that is closed so goes without a word, as if it had never been."""
+"""linux/tcp.h: a socket closed in this mode sends nothing, as if it had never existed."""
 
 
 @pytest.fixture

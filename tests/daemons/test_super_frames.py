@@ -51,7 +51,7 @@ def services(protocol: str) -> dict[str, object]:
 
 
 def counters(daemon: Daemon) -> tuple[int, dict[str, int]]:
-    """Super-frames that were cut, and packets by verdict."""
+    """Return the number of segmented super-frames, and packets by verdict."""
     said = ask(daemon.control, "counters")
     assert said["ring"]["super_frames_lost"] == 0
     return said["ring"]["super_frames"], {line["verdict"]: line["packets"] for line in said["verdicts"]}

@@ -1,4 +1,4 @@
-"""A mux in the kernel whose process comes and goes: no packet is lost, no flow moves, nothing is left in the way."""
+"""A mux in the kernel whose process stops and starts loses no packet, moves no flow and leaves nothing behind."""
 
 import os
 import re
@@ -171,7 +171,7 @@ def stream_through_restart(lab: Lab) -> Iterator[Stream]:
 
 
 @pytest.mark.parametrize("driver", ["xdp", "auto", "packet"])
-def test_a_second_mux_is_refused_and_harms_not_the_first(lab: Lab, driver: str) -> None:
+def test_a_second_mux_is_refused_and_does_not_harm_the_first(lab: Lab, driver: str) -> None:
     with running(lab, "mux1", "mux", *XDP), Stream(lab) as stream:
         more = ("--driver", driver, "--detach-on-exit", "--control", str(lab.directory / "other.sock"))
         second = Daemon(lab, "mux1", "mux", *more)

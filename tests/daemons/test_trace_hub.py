@@ -127,7 +127,7 @@ def test_each_frame_has_the_time_when_it_came_and_when_it_left(lab: Lab, driver:
 
 @DRIVERS
 def test_a_frame_of_which_only_the_beginning_is_kept_has_its_length(lab: Lab, driver: str, tmp_path: Path) -> None:
-    """Over links that carry larger frames, to a service that drops it: so no tunnel needs to be larger still."""
+    """The frame crosses links with a larger MTU, to a service that drops it, so no tunnel has to carry it."""
     links = [("client", "eth0"), ("router", "to-client"), ("router", "to-mux1"), ("mux1", "eth0")]
 
     def set_mtus(mtu: int) -> None:

@@ -86,7 +86,7 @@ def test_whole_backends_are_up(lab: Lab, driver: str, family: int, protocol: str
 
 
 @pytest.mark.parametrize("tunnel", ["gue1", "gre", "geneve"])
-def test_by_any_encapsulation(lab: Lab, tunnel: str) -> None:
+def test_probes_pass_through_any_encapsulation(lab: Lab, tunnel: str) -> None:
     with probed(lab, tunnel=tunnel) as mux:
         wait_for(mux, "up", "up")
 

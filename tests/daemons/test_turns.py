@@ -1,4 +1,4 @@
-"""How long a mux's packet loop takes before others of the event loop have their turn; the ring is not there."""
+"""The length of one turn of a mux's packet loop on the event loop, over a fake ring."""
 
 import time
 from typing import Any
@@ -45,10 +45,10 @@ def test_quick_batches_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> No
     assert received_in_a_turn() == BATCHES_A_TURN
 
 
-def test_after_a_slow_one_others_have_their_turn_or_the_watchdog_takes_the_mux_for_stuck() -> None:
+def test_a_slow_turn_ends_before_the_watchdog_reacts() -> None:
     assert received_in_a_turn() <= LONG_TURN_S / 0.001 + 1 < BATCHES_A_TURN
 
 
-def test_one_that_takes_long_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_batch_ends_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packet_loop, "LONG_TURN_S", 0.0005)
     assert received_in_a_turn() == 1

@@ -1,4 +1,4 @@
-"""A mux that ends forwards on while packets come, and one that is withdrawn by command forwards on without an end."""
+"""A stopping mux forwards while packets arrive, and a mux withdrawn by command forwards for ever."""
 
 import asyncio
 import signal
@@ -33,7 +33,7 @@ def took(forwarded: object, most_s: float, at_once: bool = False) -> float:
     return asyncio.run(run())
 
 
-def test_quiet_for_a_while_is_the_end() -> None:
+def test_the_wait_ends_after_the_quiet_time() -> None:
     numbers = iter([*range(10), *[10] * 1000])
     assert QUIET_S + 0.4 <= took(lambda: next(numbers), 30) < QUIET_S + 2
 
@@ -47,7 +47,7 @@ def test_a_shorter_bound_than_the_quiet_time_holds() -> None:
     assert took(lambda: 0, 0.1) < QUIET_S
 
 
-def test_at_once_is_at_once() -> None:
+def test_the_wait_ends_with_the_second_signal() -> None:
     numbers = count()
     assert took(lambda: next(numbers), 30, at_once=True) < QUIET_S
 

@@ -1,4 +1,4 @@
-"""A mux in the kernel on a veth end whose other end knows nothing of XDP, as in a container: no frame is lost."""
+"""A mux in the kernel on a veth whose other end has no XDP program, as in a container, loses no frame."""
 
 import os
 from collections.abc import Iterator

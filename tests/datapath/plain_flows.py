@@ -17,7 +17,7 @@ LONGEST = 286102
 
 @dataclass(frozen=True)
 class Key:
-    """What a flow is known by; numbers as a little-endian machine loads them."""
+    """The key of a flow; numbers are as a little-endian machine loads them."""
 
     low: int
     ports: int
@@ -164,7 +164,7 @@ class PlainFlows:
         self.buckets[number][place[0]] = Flow(key, target, generation, now)
 
     def differences(self, rows: Any) -> list[str]:
-        """Where these flows and the table's FLOW rows of one worker do not agree."""
+        """Return the differences between these flows and the table's FLOW rows of one worker."""
         found = []
         names = ("high", "low", "ports", "owner", "target", "generation", "seen", "state")
         for number, bucket in enumerate(self.buckets):

@@ -92,7 +92,7 @@ class PlainMux:
         self.counters = Counters()
 
     def run(self, frame: bytes, now: int, flags: int = 0) -> tuple[Verdict, int, bytes]:
-        """What becomes of one frame: (verdict, backend or -1, the frame then)."""
+        """Process one frame. Return (verdict, backend or -1, the frame afterwards)."""
         verdict, target, after = self._forward(frame, now, flags)
         self.counters.verdicts[verdict] += 1
         self.counters.verdict_bytes[verdict] += len(frame)

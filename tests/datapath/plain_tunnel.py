@@ -34,7 +34,7 @@ class Inner:
 
 
 def shim(kind: str, is_ipv6: bool, length: int, entropy: int) -> bytes:
-    """What stands between outer and inner header; ``length`` of the inner packet."""
+    """Return the bytes between outer and inner header; ``length`` is the inner packet's."""
     ethernet_type, protocol = (TYPE_IPV6, IPV6) if is_ipv6 else (TYPE_IPV4, IPIP)
     inside = {
         "ipip": b"", "gue1": b"", "gue0": bytes([0, protocol, 0, 0]), "gre": struct.pack("!HH", 0, ethernet_type),
@@ -78,7 +78,7 @@ def encapsulate(
 
 
 class Tunnel(NamedTuple):
-    """Where the inner packet begins and ends at most, its Ethernet type, and the outer header's ECN bits."""
+    """Return the inner packet's start and latest end, its Ethernet type, and the outer header's ECN bits."""
 
     offset: int
     end: int

@@ -193,7 +193,7 @@ def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: b
 
 
 @pytest.mark.parametrize("later", [way_in(WEB), local(ACK)])
-def test_a_connection_that_the_host_vouches_for_is_known_from_then_on(later: bytes) -> None:
+def test_a_connection_marked_known_local_gets_an_entry(later: bytes) -> None:
     pair = Pair(checks_sockets=True)
     assert pair.inbound([later], 1, KNOWN_LOCAL)[0][0] == Verdict.DELIVERED
     assert pair.inbound([later], 2)[0][0] == Verdict.DELIVERED
@@ -272,7 +272,7 @@ def test_a_tunnelled_packet_to_another_address_passes_to_the_kernel() -> None:
 
 
 def test_an_inner_packet_longer_than_the_outer_one_is_malformed() -> None:
-    """Though the frame's padding would hold it."""
+    """The header is refused even if the frame's padding could hold it."""
     inner = Craft(destination=WEB, payload=b"abcd").packet()
     frame = tunnelled(inner, MUXES[0], OWN[0], length=20 + len(inner) - 4)
     assert Pair().inbound([frame], 1) == [(Verdict.MALFORMED, -1, frame)]

@@ -95,7 +95,7 @@ def test_a_new_flow_takes_the_place_of_an_untrusted_one_first() -> None:
     assert machine.lookups() == {"hit": 3, "new": 4, "evicted": 39, "full": 0, "gone": 0, "expired": 0}
 
 
-def test_no_more_than_their_share_become_trusted() -> None:
+def test_trusted_flows_do_not_exceed_their_share() -> None:
     machine = mux(buckets=1, trusted_ways=2)
     for _ in range(3):
         send(machine, clients(4))
@@ -103,7 +103,9 @@ def test_no_more_than_their_share_become_trusted() -> None:
 
 
 def test_the_fourth_established_flow_of_a_bucket_is_trusted_in_its_second() -> None:
-    """Where its own bucket has its share of trusted flows; it is not left to the next flood."""
+    """The flow moves to its second bucket if the first has its share of trusted flows, so the next flood cannot evict
+    it.
+    """
     machine = mux(buckets=2)
     pool = [Craft(source_port=port) for port in range(1, 200)]
     flows = [craft.frame() for craft in pool if buckets_of(machine, craft) == (0, 1)][:4]

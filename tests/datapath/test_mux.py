@@ -156,7 +156,10 @@ def test_agrees_with_the_plain_mux(buckets: int, trusted_ways: int, untrusted_wa
 
 
 def test_the_stream_meets_every_case() -> None:
-    """Or the agreement above would prove less than it says.  All four of a bucket may be trusted, or none is full."""
+    """The stream must reach every case, or the agreement above would prove little.
+
+    A bucket may have four trusted flows.
+    """
     pair, now = Pair(4, 4, 2), 0
     stream = Stream(77, destinations(), flows=40)
     frames = stream.frames()

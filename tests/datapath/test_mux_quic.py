@@ -60,7 +60,7 @@ UNKNOWN = quic(77)
 @pytest.mark.parametrize("flows", ["all", "changed"])
 @pytest.mark.parametrize("is_long", [False, True], ids=["short header", "long header"])
 def test_a_packet_that_goes_by_its_id_enters_the_flow(family: int, is_long: bool, flows: str) -> None:
-    """Where an ICMP error goes, and a packet with an unknown id; what `drain` waits for."""
+    """ICMP errors and packets with an unknown id find the flow's backend, and `drain` waits for the flow."""
     for server in range(1, 5):
         one = mux(flows)
         assert target(one, family, quic(server, is_long=is_long)) == row(one, family, server)

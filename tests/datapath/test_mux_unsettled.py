@@ -43,7 +43,7 @@ def test_a_connection_of_a_lost_mux_has_the_backend_from_before_the_last_change(
 
 
 def test_a_datagram_goes_by_the_table_in_force() -> None:
-    """Whether it begins a flow nothing says."""
+    """Nothing in a datagram tells whether it begins a flow."""
     machine = Machine.make(16)
     machine.install_mux([Service(VIP, UDP, 53, (0,), IDLE)], [Backend(bytes([10, 1, 0, at])) for at in range(8)])
     re_slot(machine, 5, changed=995)

@@ -1,4 +1,4 @@
-"""Bad inputs by name: what a mux says of each.  The frame is never changed and nothing behind its end is looked at."""
+"""Bad inputs by name, with the mux's verdict for each. The frame never changes, and no byte after its end is read."""
 
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -134,7 +134,7 @@ def test_passes_to_the_kernel_unchanged_and_is_counted(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", PASSED_ON)
-def test_is_the_hosts_to_judge(case: str) -> None:
+def test_payload_faults_are_left_to_the_host(case: str) -> None:
     """The inner packet stays as it was, byte for byte, except that its TTL is decremented."""
     frame = PASSED_ON[case].frame()
     packet = parse(frame)

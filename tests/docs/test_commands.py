@@ -185,7 +185,7 @@ def lateness(command: str) -> int:
 
 
 @pytest.mark.root
-def test_they_run(lab: tuple[str, Path]) -> None:
+def test_commands_run(lab: tuple[str, Path]) -> None:
     name, directory = lab
     texts = [str(one.values[0]) for one in ALL]
     wanted = [text for text in texts if not any(begins(text, start) for start in PARSED_ONLY)]

@@ -30,7 +30,9 @@ Compress = Callable[[bytes], bytes]
 @both
 class TestBoth:
     @pytest.mark.parametrize("content", [PCAP, PCAPNG], ids=["pcap", "pcapng"])
-    def test_as_the_plain_one(self, tmp_path: Path, compress: Compress, content: bytes) -> None:
+    def test_reads_the_same_frames_as_the_plain_capture(
+        self, tmp_path: Path, compress: Compress, content: bytes
+    ) -> None:
         assert read_bytes(tmp_path, compress(content)) == (TWO, None)
 
     def test_several_members(self, tmp_path: Path, compress: Compress) -> None:
@@ -49,7 +51,7 @@ class TestBoth:
         with CaptureReader(tmp_path / "capture") as reader:
             assert reader.size_bytes is None
 
-    def test_junk_behind_it(self, tmp_path: Path, compress: Compress) -> None:
+    def test_junk_after_the_compressed_data(self, tmp_path: Path, compress: Compress) -> None:
         found, error = read_bytes(tmp_path, compress(PCAP) + b"junk" * 10)
         assert found == TWO
         assert error is not None and error.offset == len(PCAP) and "data is damaged" in error.reason
@@ -81,7 +83,7 @@ class TestBoth:
         assert found[:1] == TWO[:1]
         assert error is not None and error.offset >= 104 and "data is damaged" in error.reason
 
-    def test_neither_inside(self, tmp_path: Path, compress: Compress) -> None:
+    def test_neither_pcap_nor_pcapng_inside(self, tmp_path: Path, compress: Compress) -> None:
         with pytest.raises(CaptureError, match="at byte 0: neither pcap nor pcapng"):
             read_bytes(tmp_path, compress(b"GIF89a" + bytes(40)))
 

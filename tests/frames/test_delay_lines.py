@@ -123,7 +123,7 @@ def test_frames_that_do_not_fit_are_ignored() -> None:
     assert left(lines, 9) == []
 
 
-def test_as_the_plain_lines() -> None:
+def test_agrees_with_the_plain_delay_lines() -> None:
     """Random frames at random times, and the same of both."""
     chance, paths = (
         random.Random(7),

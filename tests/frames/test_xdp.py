@@ -1,4 +1,4 @@
-"""Programs on an interface: attached, found again, swapped, taken off; and what is said where that cannot be."""
+"""Programs on an interface: attached, found again, replaced, detached; and the errors if that is not possible."""
 
 import os
 import socket

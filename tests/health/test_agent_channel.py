@@ -18,7 +18,7 @@ def between(
     agent: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]],
     mux: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]],
 ) -> list[Any]:
-    """What each side returns or raises."""
+    """Return what each side returns or raises."""
 
     async def work() -> list[Any]:
         accepted: asyncio.Future[Streams] = asyncio.get_running_loop().create_future()
@@ -74,7 +74,7 @@ def test_an_agent_with_another_token_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(("change", "why"), [("again", "out of sequence"), ("altered", "another token")])
-def test_a_change_on_the_way_is_noticed(change: str, why: str) -> None:
+def test_a_message_changed_in_transit_is_refused(change: str, why: str) -> None:
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         written: list[bytes] = []
         publisher = await HealthPublisher.opened(reader, writer, TOKEN)

@@ -53,7 +53,7 @@ def test_a_source_that_was_removed_from_the_file_is_disconnected() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_visit_may_be_closed_twice(times: int) -> None:
+def test_a_connection_may_be_closed_twice(times: int) -> None:
     door = Door()
     connection = door.comes(MUX, 0)
     for _ in range(times):

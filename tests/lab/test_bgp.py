@@ -40,7 +40,7 @@ def rebuild(lab: Lab) -> None:
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 def test_an_ipv6_vip_leads_to_the_muxs_own_ipv6_address(lab: Lab, speaker: str) -> None:
-    """Over the same session; both muxes are two ways, and one that ends is none."""
+    """The IPv6 route comes over the same session: two muxes give two next hops, and a stopped mux gives none."""
     six = service("six", 80, [{"name": "h1", "dip": "2001:db8:1:1::2"}], vip=VIP6)
     lab.write_config(services(1) | {"services": [*services(1)["services"], six]})
     with routing(lab) as router, announcing(lab, "mux1", speaker):
@@ -192,7 +192,7 @@ def test_an_interface_without_carrier_is_withdrawn_everywhere(lab: Lab) -> None:
 
 
 def test_a_recreated_interface_is_announced_by_again(lab: Lab) -> None:
-    """Once the ring is bound to it."""
+    """The mux announces its VIPs again once the ring is bound to the new interface."""
     with routing(lab) as router, announcing(lab, "mux1", "bird") as mux:
         until(lambda: bool(ways(router)))
         rebuild(lab)

@@ -112,7 +112,7 @@ def test_with_bfd_a_silent_speaker_is_withdrawn_before_the_hold_time(lab: Lab) -
 
 @pytest.mark.root
 @installed
-def test_no_daemon_of_it_outlives_the_lab(lab: Lab) -> None:
+def test_no_daemon_outlives_the_lab(lab: Lab) -> None:
     directory = lab.directory / "router"
     until(lambda: (directory / "bgpd.vty").exists())
     pids = [int((directory / f"{daemon}.pid").read_text()) for daemon in frr_router.DAEMONS]

@@ -1,4 +1,4 @@
-"""The other published systems: each brought up, spoken to by real TCP, and one failure of it got over."""
+"""The other published systems: each is brought up, serves real TCP, and survives one failure."""
 
 import os
 import shutil

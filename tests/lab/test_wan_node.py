@@ -43,7 +43,7 @@ def test_paths_that_are_refused(text: str) -> None:
         parse_path(text)
 
 
-def test_the_way_back_is_alike_unless_it_is_given() -> None:
+def test_the_reverse_direction_is_the_same_unless_given() -> None:
     assert both_ways({("a", "b"): Path(5)}) == {("a", "b"): Path(5), ("b", "a"): Path(5)}
     assert both_ways({("a", "b"): Path(5), ("b", "a"): Path(1)})["b", "a"] == Path(1)
 

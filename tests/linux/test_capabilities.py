@@ -1,4 +1,4 @@
-"""What a child keeps, and what a process lacks."""
+"""The capabilities that a child keeps, and those that a process lacks."""
 
 import subprocess
 

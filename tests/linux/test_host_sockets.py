@@ -65,7 +65,7 @@ def test_a_connection_in_another_namespace_is_found(container: str, sockets: Hos
         assert to_pair(dip) in {tuple(pair) for pair in found["local"].tolist()}
 
 
-def test_of_two_namespaces_with_an_address_both_are_asked(container: str, sockets: HostSockets) -> None:
+def test_both_namespaces_with_an_address_are_asked(container: str, sockets: HostSockets) -> None:
     """The first one has it, but not the connection."""
     other = f"{container}-0"
     netns.create(other)
@@ -90,7 +90,7 @@ def test_other_sockets_of_that_namespace_are_not_the_hosts(container: str, socke
         assert client.getsockname()[1] not in ports
 
 
-def test_a_namespace_that_is_gone_is_let_go(container: str, sockets: HostSockets, now: list[float]) -> None:
+def test_a_namespace_that_is_gone_is_released(container: str, sockets: HostSockets, now: list[float]) -> None:
     sockets.look_for(ADDRESSES)
     assert sockets.elsewhere == ADDRESSES
     netns.remove(container)
@@ -102,7 +102,7 @@ def test_a_namespace_that_is_gone_is_let_go(container: str, sockets: HostSockets
     sockets.close_retired()
 
 
-def test_what_is_not_wanted_any_more_is_let_go(container: str, sockets: HostSockets) -> None:
+def test_addresses_no_longer_wanted_are_dropped(container: str, sockets: HostSockets) -> None:
     sockets.look_for(ADDRESSES)
     sockets.look_for(())
     assert sockets.elsewhere == frozenset()

@@ -1,4 +1,4 @@
-"""Certificates of a pool: who signs, what they say, what is refused."""
+"""Certificates of a pool: signers, contents and refusals."""
 
 import ssl
 from datetime import UTC, datetime, timedelta

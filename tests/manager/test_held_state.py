@@ -39,7 +39,7 @@ def state(text: str = TEXT, *, with_file: bool = True, **other: Any) -> State:
         (state(pool="q", epoch=1), "other_pool"),
     ],
 )
-def test_judgements(message: State, judgement: Judgement) -> None:
+def test_classification_of_messages(message: State, judgement: Judgement) -> None:
     assert judge(HELD, message) == judgement
     assert judge(None, message) == "new"
 

@@ -1,4 +1,4 @@
-"""Several managers on etcd: one primary at a time, and what becomes of one that was frozen or has gone."""
+"""Several managers on etcd: one primary at a time, and the end of one that is frozen or killed."""
 
 import asyncio
 import itertools

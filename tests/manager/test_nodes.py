@@ -1,4 +1,4 @@
-"""Nodes and managers: states, reports, refusals, fencing, and what is left when no manager answers."""
+"""Nodes and managers: states, reports, refusals, fencing, and starts without a manager."""
 
 import asyncio
 import time

@@ -154,7 +154,7 @@ def test_an_override_ends_by_itself(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_what_happened_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "KEPT_EVENTS", 3)
     monkeypatch.setattr(pools, "KEPT_REVISIONS", 1)
 

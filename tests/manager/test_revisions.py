@@ -29,7 +29,7 @@ def test_a_file_carries_its_revision() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", TEXT, b"# lbmux revision x\n", b"#lbmux revision 3\n", b"\n# lbmux revision 3"])
-def test_a_file_without_one(text: bytes) -> None:
+def test_a_file_without_a_revision_line(text: bytes) -> None:
     assert split_header(text) == (None, text)
 
 

@@ -1,4 +1,4 @@
-"""Tokens: what is stored, who is let in."""
+"""Tokens: their stored form, and the requests that they allow."""
 
 import pytest
 

@@ -56,7 +56,7 @@ class Case:
         return [(Ether(one.data).payload.dst, Ether(one.data).payload) for one in sent]
 
     def host_of(self, packet: Any) -> str:
-        """Where the data path sends an ordinary packet."""
+        """Return the host to which the data path sends an ordinary packet."""
         ((verdict, _, frame),) = self.mux.forward(bytes(Ether(**ETHER) / packet))
         assert verdict == Verdict.FORWARDED
         return str(Ether(frame).payload.dst)

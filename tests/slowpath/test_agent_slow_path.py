@@ -164,7 +164,7 @@ def segment(family: int, flags: str = "A") -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 @FAMILIES
-def test_a_connection_that_the_host_has_is_vouched_for(family: int, kind: str) -> None:
+def test_a_connection_that_the_host_has_is_marked_known_local(family: int, kind: str) -> None:
     case, (frame,) = Case(), tunnelled(segment(family), kind)
     case.has = True
     assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) == ([], [frame], (), True)
@@ -187,7 +187,7 @@ def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: i
     assert case.slow.counts == {"unknown_returned": 1}
 
 
-def test_a_mux_is_believed_where_asking_is_too_much_work() -> None:
+def test_unknown_connections_over_the_rate_are_delivered_without_a_check() -> None:
     case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
     known_local = [case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0).known_local for _ in range(30)]
     assert known_local == sorted(known_local) and 0 < sum(known_local) < 30

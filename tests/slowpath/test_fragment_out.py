@@ -1,4 +1,4 @@
-"""Cutting packets, put together again by scapy."""
+"""Fragmented packets, reassembled by scapy."""
 
 import pytest
 from scapy.layers.inet import IP, UDP, defragment

@@ -1,4 +1,4 @@
-"""Fragments on their way through one mux, cut by scapy."""
+"""Fragments, made by scapy, on their way through one mux."""
 
 import random
 from collections import Counter

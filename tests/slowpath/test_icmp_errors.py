@@ -64,16 +64,16 @@ def test_unreachable() -> None:
 
 
 @pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])
-def test_none_about_an_icmp_error(kind: int) -> None:
+def test_no_error_about_an_icmp_error(kind: int) -> None:
     assert time_exceeded(read(ip(4) / ICMP(type=kind) / bytes(ip(4) / segment())), SOURCE) is None
 
 
-def test_none_about_an_icmpv6_error_or_redirect() -> None:
+def test_no_error_about_an_icmpv6_error_or_redirect() -> None:
     for error in (ICMPv6DestUnreach(), ICMPv6PacketTooBig(), ICMPv6ND_Redirect()):
         assert time_exceeded(read(ip(6) / error), SOURCE6) is None
 
 
-def test_about_a_ping_there_is_one() -> None:
+def test_an_error_about_a_ping_is_sent() -> None:
     assert made(time_exceeded(read(ip(4) / ICMP()), SOURCE)).haslayer(ICMPerror)
     assert time_exceeded(read(ip(6) / ICMPv6EchoRequest()), SOURCE6) is not None
 
@@ -98,5 +98,5 @@ def test_no_error_about_a_multicast_packet(destination: str) -> None:
     assert not may_have_error(read(packet / segment()))
 
 
-def test_none_about_a_link_broadcast() -> None:
+def test_no_error_about_a_link_broadcast() -> None:
     assert not may_have_error(read(Ether(src=ETHER["src"], dst="ff:ff:ff:ff:ff:ff") / ip(4) / segment()))

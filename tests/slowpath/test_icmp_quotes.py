@@ -1,4 +1,4 @@
-"""ICMP errors about a flow: the flow they tell of, and the quote as the server must see it."""
+"""ICMP errors about a flow: the quoted flow, and the quote as the server must see it."""
 
 from ipaddress import ip_address
 from typing import Any

@@ -1,4 +1,4 @@
-"""A mux's slow path as a whole: packets that hosts give back, since they have no such connection."""
+"""A mux's slow path as a whole: packets that hosts return because they do not have the connection."""
 
 from ipaddress import ip_address
 from itertools import count
@@ -119,7 +119,7 @@ def test_a_packet_whose_ttl_reaches_zero_is_dropped(family: int, hops: int) -> N
 
 
 @FAMILIES
-def test_each_round_takes_a_hop(family: int) -> None:
+def test_each_round_decrements_the_ttl(family: int) -> None:
     case = Case()
     first = case.host_of(ip(family) / TCP(sport=40000, dport=80, flags="A"))
     ((_, outer),) = case.tunnelled(returned(family, first, **({"ttl": 2} if family == 4 else {"hlim": 2})))

@@ -50,7 +50,7 @@ def test_unreachable_and_time_exceeded_do_not_change_the_mtu() -> None:
         assert found is not None and found.mtu_bytes is None
 
 
-def test_no_less_than_the_floor_is_believed() -> None:
+def test_a_path_mtu_below_the_floor_is_not_accepted() -> None:
     found = said(error(outer(), mtu=68))
     assert found is not None and (found.least(1280), found.least(0)) == (1280, 552)
     quote = IPv6(src=MUX6, dst=HOST6) / ip(6) / segment(1400)

@@ -1,4 +1,4 @@
-"""Putting together what scapy cut."""
+"""Reassembly of packets that scapy fragmented."""
 
 import random
 from collections import Counter
@@ -53,7 +53,7 @@ def test_an_authentication_header_counts_in_units_of_four_bytes() -> None:
     assert feed([one for part in parts if (one := read_ip(part))]) == [packet(bytes([17]) + rest, Raw(body + body))]
 
 
-def test_one_missing() -> None:
+def test_a_missing_fragment() -> None:
     assert feed(cut(4)[:-1]) == [] and feed(cut(4)[1:]) == []
 
 

@@ -33,7 +33,7 @@ def test_a_segment_that_acknowledges_gets_its_own_number_back(family: int) -> No
 
 
 @pytest.mark.parametrize(("flags", "length", "end"), [("", 5, 12), ("S", 0, 8), ("F", 5, 13), ("SF", 0, 9)])
-def test_one_that_does_not_is_acknowledged(flags: str, length: int, end: int) -> None:
+def test_a_segment_without_ack_is_acknowledged(flags: str, length: int, end: int) -> None:
     tcp = answer(ip(4) / TCP(sport=40000, dport=80, flags=flags, seq=7) / Raw(bytes(length)))[TCP]
     assert (tcp.flags, tcp.seq, tcp.ack) == ("RA", 0, end)
 

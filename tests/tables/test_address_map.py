@@ -1,4 +1,4 @@
-"""The name table is filled so that the data path finds every name, and no other."""
+"""The data path finds every entry of the address map, and no other."""
 
 import random
 from ipaddress import IPv4Address, IPv6Address
@@ -25,7 +25,7 @@ def compiled_match(context, settings, kind, high, low, port, protocol):
 
 
 def find(tables: Tables, name: Name) -> int:
-    """The index that the data path finds for a name, or -1."""
+    """Return the index that the data path finds for an entry, or -1."""
     worker = Worker(tables)
     high, low = to_pair(name.address)
     return int(
@@ -96,7 +96,7 @@ def test_the_copy_in_force_is_the_one_that_counts() -> None:
 
 
 def test_an_entry_is_near_its_place_at_the_end_of_the_table() -> None:
-    """Over many salts some name wraps round; a quarter full is always possible."""
+    """With many salts, some entry wraps around; a table that is a quarter full can always be filled."""
     tables, names = some_tables(), some_names(16)
     for _ in range(50):
         install(tables, names)

@@ -99,7 +99,7 @@ def test_a_dip_behind_another_host_address() -> None:
     assert agent.outbound("10.7.0.1") == (Verdict.REPLIED, VIPS[1], 80)
 
 
-def test_only_known_muxes_are_listened_to() -> None:
+def test_only_configured_muxes_are_accepted() -> None:
     agent = Agent(config(service(1)), muxes=(OTHER_MUX,))
     assert [agent.inbound(1, mux)[0] for mux in (MUX, OTHER_MUX, STRANGER)] == [
         Verdict.DELIVERED, Verdict.DELIVERED, Verdict.NOT_A_MUX,

@@ -96,7 +96,7 @@ def test_at_an_agent_the_destination_is_the_vip() -> None:
         ("80", 0, "unknown word"),
     ],
 )
-def test_refuses_and_points(text: str, at: int, said: str, inside: Inside) -> None:
+def test_refuses_and_marks_the_error(text: str, at: int, said: str, inside: Inside) -> None:
     with pytest.raises(FilterError) as refused:
         parse(text, inside.snapshot)
     assert refused.value.at == at

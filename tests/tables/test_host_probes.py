@@ -28,7 +28,7 @@ def served(given: Config, host: Any = HOST) -> Any:
     return tuple((s, b) for s in given.services for b in s.backends if b.tunnel_to == host)
 
 
-def test_a_host_is_asked_by_one_backend_of_each_vip() -> None:
+def test_a_host_is_probed_by_one_backend_of_each_vip() -> None:
     given = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
     assert probe_paths(given, (4, 6))[HOST] == [("dns", "h1"), ("six", "h1")]
     assert probe_paths(given, (4,))[HOST] == [("dns", "h1")], "without an own IPv6 address"

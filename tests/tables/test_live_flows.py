@@ -101,7 +101,9 @@ def test_by_backend_and_state() -> None:
 
 
 def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
-    """Over several chunks, with the list cut in between; entries written by hand, as by a flood."""
+    """The flows span several chunks, and the limit cuts the list between them; the entries are written by hand, as by a
+    flood.
+    """
     inside = Inside(CONFIG | {"flows": {"limit": 1 << 17}}, workers=1)
     places = inside.tables.flows.reshape(-1)
     pick = np.random.default_rng(1)

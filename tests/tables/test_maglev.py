@@ -68,10 +68,10 @@ def moved(before: dict[str, int], after: dict[str, int]) -> float:
 
 
 class TestThePapersExample:
-    def test_three_backends(self) -> None:
+    def test_paper_example_with_three_backends(self) -> None:
         assert filled([(3, 4), (0, 2), (3, 1)], 7) == [1, 0, 1, 0, 2, 2, 0]
 
-    def test_without_the_second(self) -> None:
+    def test_paper_example_without_the_second_backend(self) -> None:
         assert filled([(3, 4), (3, 1)], 7) == [0, 0, 0, 0, 1, 1, 1]
 
 

@@ -65,7 +65,7 @@ class Mux:
         self.moved = None if after is None else move_flows(after, self.tables)
 
     def send(self, clients: range = CLIENTS, worker: int = 0, now: int | None = None, **fields: Any) -> dict[int, int]:
-        """Where packets of these clients went: the backends' numbers, from the outer headers."""
+        """Return the backends that packets of these clients went to, from the outer headers."""
         batch = Frames([Craft(source=client.to_bytes(4), **fields).frame() for client in clients])
         Worker(self.tables, worker).forward(batch, now_ticks() if now is None else now)
         results = batch.results()

@@ -78,7 +78,7 @@ class Mux:
         return self.control.rows[name, f"h{number}"]
 
     def send(self, clients: range = range(500), now: int = 1, **fields: Any) -> list[int]:
-        """Where packets of these clients went: the backends' numbers, from the outer headers; -1 for nowhere."""
+        """Return the backends that packets of these clients went to, from the outer headers; -1 for none."""
         batch = Frames([Craft(source=number.to_bytes(4), **fields).frame() for number in clients])
         self.worker.forward(batch, now)
         assert self.tables.lookups[0][EVICTED] == 0

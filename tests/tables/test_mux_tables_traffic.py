@@ -1,4 +1,4 @@
-"""What a service says of its traffic, seen in the packets: ports, hash, access, rate, tunnels, tables before."""
+"""A service's settings, seen in the packets: ports, hash, access, rate, tunnels, former tables."""
 
 import random
 import time
@@ -22,7 +22,7 @@ ONE_CLIENT, MANY = range(1), range(400)
 
 
 def backends_of(mux: Mux, **fields: object) -> set[int]:
-    """Where one client's packets from many ports go."""
+    """Return the backends that one client's packets from many ports go to."""
     found: set[int] = set()
     for port in range(1, 60):
         found |= set(mux.send(ONE_CLIENT, source_port=port, **fields))

@@ -26,7 +26,7 @@ def test_a_new_one_gets_a_row_never_used_before_one_that_was() -> None:
     assert assign("backends", rows(5, 7, 0, 0), [7, 11], set()) == {7: 1, 11: 2}
 
 
-def test_then_a_row_that_is_not_in_use() -> None:
+def test_a_row_out_of_use_comes_after_unused_ones() -> None:
     assert assign("backends", rows(5, 7, 9), [11], {0, 2}) == {11: 1}
 
 

@@ -35,7 +35,7 @@ def test_no_gap(taken: list[tuple[int, int]]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 10)), max_size=8), st.integers(1, 40))
 @settings(deadline=None)
-def test_never_over_another(taken: list[tuple[int, int]], size: int) -> None:
+def test_ranges_never_overlap(taken: list[tuple[int, int]], size: int) -> None:
     used = {slot for start, length in taken for slot in range(start, start + length)}
     fits = [at for at in range(101 - size) if not used & set(range(at, at + size))]
     if fits:

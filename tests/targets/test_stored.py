@@ -41,7 +41,7 @@ def configure(tables: Tables) -> None:
 
 
 def leave_a_flow(path: Path, sizes: Sizes = SMALL) -> None:
-    """What an agent does that translates one connection and then ends."""
+    """Run an agent that translates one connection and then ends."""
     stored = StoredTables(path, sizes)
     configure(stored.tables)
     inner = Craft(destination=VIP.packed, flags=SYN).packet()
@@ -52,7 +52,7 @@ def leave_a_flow(path: Path, sizes: Sizes = SMALL) -> None:
 
 
 def replies(tables: Tables) -> Verdict:
-    """What becomes of the connection's reply."""
+    """Return the result of the connection's reply."""
     reply = Craft(HOST.packed, Craft().source, source_port=8080, destination_port=40000)
     batch = Frames([reply.frame()])
     Worker(tables).outbound(batch, now_ticks())

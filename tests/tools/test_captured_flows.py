@@ -17,7 +17,7 @@ ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")
 
 SECOND_NS = 10**9
 PORT = 34
-"""Where a UDP packet over IPv4 has its source port."""
+"""The offset of the source port in a UDP packet over IPv4."""
 
 
 def tcp(flags: str, sequence: int = 1, port: int = 40000) -> Packet:

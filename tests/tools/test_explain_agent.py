@@ -1,4 +1,4 @@
-"""What is explained of frames at an agent, against what its data path makes of them; and asking changes nothing."""
+"""Explanations of frames at an agent agree with its data path, and explaining changes nothing."""
 
 import asyncio
 import re

@@ -104,7 +104,7 @@ def test_a_ping_and_other_icmp(mux: Served) -> None:
     assert "no flow of a VIP" in explain_frame(of_packet(stray), mux.path).steps[1].found
 
 
-def test_of_a_long_frame_the_kernel_records_the_beginning(mux: Served) -> None:
+def test_the_kernel_records_the_beginning_of_a_long_frame(mux: Served) -> None:
     whole = of_packet(IP(src=CLIENT, dst=VIP) / TCP(sport=4000, dport=80, flags="A") / Raw(bytes(3000)))
     assert explain_frame(whole[:2048], mux.path).verdict == Verdict.TOO_BIG
 

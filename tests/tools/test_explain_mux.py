@@ -68,7 +68,7 @@ def test_a_live_flow_is_found_in_whichever_worker_has_it(mux: Served) -> None:
     assert step(explanation, "backend")["by"] == "flow"
 
 
-def test_a_reload_while_it_is_asked_is_noticed(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reload_during_the_explanation_is_noticed(mux: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     web, dns = CONFIG["services"]
     reloads, read = [CONFIG | {"services": [web | {"name": "new"}, dns]}], LiveCopy.read_configuration
 

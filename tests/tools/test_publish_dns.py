@@ -1,4 +1,4 @@
-"""Maps at a real gdnsd, and behind Unbound, in a namespace of their own."""
+"""Maps at a real gdnsd, and behind Unbound, in a separate namespace."""
 
 import contextlib
 import os

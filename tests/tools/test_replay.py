@@ -153,7 +153,7 @@ class TestClock:
         assert lookups(tmp_path, record(frame(), 0), record(frame(), 1)) == ["hit", "new"]
 
     def test_same_frames_in_parts_and_at_once(self, tmp_path: Path) -> None:
-        """Where the batch is cut by time does not change what is sent."""
+        """Cutting a batch by time does not change the sent frames."""
         frames = [frame(40000 + n % 50) for n in range(500)]
         _, at_once = run(tmp_path, pcap(*map(record, frames)))
         _, in_parts = run(tmp_path, pcap(*(record(data, number) for number, data in enumerate(frames))))

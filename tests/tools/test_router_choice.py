@@ -1,4 +1,4 @@
-"""What a router is said to do with a flow is what it does."""
+"""The predicted choice of a router is the one that it makes."""
 
 import contextlib
 import os

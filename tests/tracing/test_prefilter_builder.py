@@ -1,4 +1,4 @@
-"""A sieve lets through what the filter does, in the data path's own words; and it is no barn door."""
+"""A prefilter passes every frame that its filter matches, and drops frames that cannot match."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ FILTERS = [
     "backend web/h1 and src port 4000", "dst net 192.0.2.2/31 and udp", "(tcp port 80)",
 ]  # fmt: skip
 ODD = {"tagged", "options", "arp"}
-"""Whose headers do not stand at their usual places: whatever the sieve, they pass."""
+"""Frames with headers at unusual offsets pass every prefilter."""
 
 
 @njit
@@ -53,7 +53,7 @@ def passed(worker: Worker, text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("text", FILTERS)
-def test_lets_through_what_the_filter_does(worker: Worker, text: str) -> None:
+def test_passes_every_frame_that_the_filter_matches(worker: Worker, text: str) -> None:
     said = {name: (Verdict.NOT_VIP, None, None) for name in FRAMES} | {"syn": (Verdict.FORWARDED, "web", "h1")}
     test = parse(text, Inside().snapshot)
     wanted = {name for name in FRAMES if test(TraceEvent(pictured(FRAMES[name]), *said[name]))}
@@ -75,7 +75,7 @@ def test_lets_through_what_the_filter_does(worker: Worker, text: str) -> None:
         (f"src {CLIENT} and dst port 53 and udp", {"dns"}),
     ],
 )
-def test_keeps_others_out(worker: Worker, text: str, names: set[str]) -> None:
+def test_drops_frames_that_cannot_match(worker: Worker, text: str, names: set[str]) -> None:
     assert passed(worker, text) - ODD == names
 
 

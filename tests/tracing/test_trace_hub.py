@@ -1,4 +1,4 @@
-"""A loop that has more frames than may be looked at is not asked for a while, and what passes meanwhile is counted."""
+"""A loop with more frames than the budget is not traced for a while, and its frames are counted meanwhile."""
 
 import asyncio
 from collections.abc import Iterator

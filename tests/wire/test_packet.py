@@ -68,7 +68,7 @@ def test_a_reversed_link_header_keeps_its_vlan_tags(tags: object) -> None:
     assert (answer.src, answer.dst, answer[Dot1Q].vlan) == (ETHER["dst"], ETHER["src"], frame[Dot1Q].vlan)
 
 
-def test_a_third_tag_is_not_followed() -> None:
+def test_a_third_vlan_tag_is_not_parsed() -> None:
     assert read_frame(bytes(Ether(**ETHER) / Dot1Q() / Dot1Q() / Dot1Q() / ip(4) / segment())) is None
 
 

@@ -26,7 +26,7 @@ REQUESTS = 24
 
 @pytest.fixture(scope="module", params=["xdp", "packet"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab, after some requests of the client's."""
+    """The lab, after some requests by the client."""
     with built(TOPOLOGIES["ananta"](), f"show-{request.param}-{os.getpid()}", request.param) as lab:
         assert shutil.which("curl")
         for _ in range(REQUESTS):
@@ -54,7 +54,7 @@ def test_live_mux_and_agent(lab: Lab, capsys: pytest.CaptureFixture[str]) -> Non
     def digests(mux: str) -> dict[str, str]:
         return {line["service"]: line["digest"] for line in shown(mux, "services")["services"]}
 
-    deadline = time.monotonic() + 10  # a mux that started before an agent was ready leaves its host out at first
+    deadline = time.monotonic() + 10  # a mux that started before an agent was ready leaves out its host at first
     while digests("mux1") != digests("mux2") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert digests("mux1") == digests("mux2") and digests("mux1")["web"]

@@ -1,4 +1,4 @@
-"""`lbmux show bgp`, and what a daemon that has nothing to say of it, or of health, tells instead."""
+"""`lbmux show bgp`, and the refusals of daemons that have no BGP or no health checks."""
 
 import asyncio
 import json

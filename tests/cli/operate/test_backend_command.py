@@ -1,4 +1,4 @@
-"""What the commands about backends ask daemons, and what they say of the answers."""
+"""The requests that commands about backends send to daemons, and their output."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ HEALTH = to_plain([backend_health()])
 
 @contextlib.contextmanager
 def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]:
-    """A daemon that only writes down what it is asked."""
+    """A daemon that only records its requests."""
 
     async def handle(request: Request[Overridden]) -> Overridden:
         if refuses:
@@ -98,7 +98,7 @@ def test_without_a_socket_the_daemon_that_runs_here(tmp_path: Path, monkeypatch:
     assert len(asked) == 1
 
 
-def test_no_such_weight_is_wrong_usage() -> None:
+def test_an_invalid_weight_is_wrong_usage() -> None:
     assert run(["weight", "h1", "70000"]) == 2
 
 

@@ -53,7 +53,7 @@ def test_without_a_daemon_the_file_has_them(tmp_path: Path, monkeypatch: pytest.
     assert offered("add", "--control", str(tmp_path / "none.sock"), "") == ["web", "dns"]
 
 
-def test_without_both_nothing_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_daemon_and_file_no_names_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LBMUX_CONFIG", raising=False)
     assert offered("drain", "--control", str(tmp_path / "none.sock"), "") == []
 

@@ -24,7 +24,7 @@ def files(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "new"), "-c", str(tmp_path / "current")]
 
 
-def test_in_words(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_changes_as_text(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", *files]) == 0
     first, *others = capsys.readouterr().out.splitlines()
     assert first.startswith("service web: changed: ") and first.endswith("% of its slots move")
@@ -45,7 +45,7 @@ def test_the_same_file(files: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def mux(files: list[str], tmp_path: Path) -> Iterator[Path]:
-    """What answers as a mux with the current file and some flows."""
+    """A stand-in for a mux with the current file and some flows."""
 
     lines = [backend_line(backend=name, live_flows=flows) for name, flows in {"a": 30, "b": 10}.items()]
     config = load(Path(files[2])).model_dump_json()
@@ -54,7 +54,7 @@ def mux(files: list[str], tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-def test_against_the_mux_that_runs(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compares_with_the_running_mux(files: list[str], mux: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", files[0], "--control", str(mux)]) == 0
     moved = "0 of 40 live flows move (0.0%); 10 remain with removed backends"
     assert capsys.readouterr().out.splitlines()[1:] == [

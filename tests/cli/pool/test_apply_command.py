@@ -64,7 +64,7 @@ def test_a_file_is_applied_changed_and_restored(manager: Running, yaml: Path, ca
 
 
 async def answers(line: bytes) -> AsyncGenerator[bytes]:
-    """Answer nothing: the node is asked nothing here."""
+    """Answer nothing: these tests send the node no requests."""
     yield b""
 
 

@@ -17,7 +17,7 @@ from lbmux.cli.main import run
 
 @contextlib.contextmanager
 def serving(tmp_path: Path, *options: str, **environment: str) -> Iterator[str]:
-    """The link that it printed, as one on this machine opens it."""
+    """Return the printed link, as a browser on this machine opens it."""
     command = [sys.executable, "-m", "lbmux.cli.main", "web", "--port", "0", "--control", str(tmp_path / "mux.sock")]
     process = subprocess.Popen(
         [*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ | environment

@@ -149,7 +149,7 @@ class Diagnosis:
     findings: list[Finding]
 
     def says(self, check: str, text: str, state: str = "fault") -> bool:
-        """Whether a check found this, and said how to mend it."""
+        """Return whether a check found this and gave a hint."""
         return any(
             (finding.check, finding.state) == (check, state) and text in finding.seen and finding.hint != ""
             for finding in self.findings

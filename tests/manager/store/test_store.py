@@ -81,7 +81,7 @@ def test_a_commit_is_made_whole_or_not_at_all(run: Callable[[Scenario], None]) -
     run(scenario)
 
 
-def test_one_of_many_writers_wins(run: Callable[[Scenario], None]) -> None:
+def test_one_of_several_writers_wins(run: Callable[[Scenario], None]) -> None:
     async def scenario(store: Store) -> None:
         tries = [store.commit([Guard("a", 0)], [Write("a", b"%d" % number)]) for number in range(10)]
         results = await asyncio.gather(*tries, return_exceptions=True)

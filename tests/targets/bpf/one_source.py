@@ -12,7 +12,7 @@ from tests.targets.bpf.twins import Twins
 
 FLOWS, BACKENDS = 200, 100
 REMOTE_AT = 14 + 16 + 3
-"""Where the last byte of the outer destination stands: the backend's number."""
+"""The offset of the outer destination's last byte, which is the backend's number."""
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_a_limit_relocation_adds_the_addend() -> None:
     assert struct.unpack("<BBhIBBhI", code) == (LOAD, 0x01, 0, 0xFFFFFFFF, 0, 0, 0, 1)
 
 
-def test_a_number_may_be_below_zero() -> None:
+def test_a_negative_number_is_patched_in() -> None:
     code = object_of(load(), [(0, "n")]).program("lbmux", {}, {"n": -2})
     assert struct.unpack("<BBhIBBhI", code) == (LOAD, 0x01, 0, 0xFFFFFFFE, 0, 0, 0, 0xFFFFFFFF)
 

@@ -91,7 +91,7 @@ def test_ordinary_packets_through_the_mux() -> None:
 
 
 def test_the_stream_meets_every_case() -> None:
-    """Or the agreement above would prove less than it says."""
+    """The stream must reach every case, or the agreement above would prove little."""
     with mux(4, 4, 2) as twins:
         met = assert_mux_agrees(twins, list(islice(Stream(77, destinations()).frames(), 4000)))
         never = {"NO_HEADROOM", "UNSENT", "OUT_OF_TABLE"}

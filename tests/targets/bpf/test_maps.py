@@ -1,4 +1,4 @@
-"""Tables in the kernel's maps: what is refused before anything is made."""
+"""Tables in the kernel's maps: sizes that are refused before anything is created."""
 
 import pytest
 

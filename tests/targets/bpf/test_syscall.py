@@ -1,4 +1,4 @@
-"""What is said where the kernel refuses."""
+"""Errors for calls that the kernel refuses."""
 
 import errno
 import struct

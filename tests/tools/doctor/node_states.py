@@ -1,4 +1,4 @@
-"""Situations as a daemon would tell them."""
+"""Node states as a daemon would report them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rights are the daemon's: of the process whose socket it is."""
+"""Capabilities are those of the daemon: the process that owns the socket."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A mux whose file is not what it has loaded, and one to which something was ordered beside its file."""
+"""A mux whose file differs from its running configuration, and a mux with overrides."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.tools.doctor.node_states import node
 
 
 class Mux:
-    """Its tables and its file, and orders as `lbmux weight` and its like give them."""
+    """Its tables and its file, and overrides as `lbmux weight` and the other commands give them."""
 
     def __init__(self, directory: Path) -> None:
         self.file, self._socket = directory / "lbmux.yaml", directory / "mux.sock"

@@ -1,4 +1,4 @@
-"""What the doctor takes the machine for, and what it does where nothing answers."""
+"""The role that the doctor assumes for a machine, and its findings if no daemon answers."""
 
 from ipaddress import ip_address
 from pathlib import Path

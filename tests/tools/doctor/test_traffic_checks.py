@@ -1,4 +1,4 @@
-"""What the daemon says of itself and has counted: driver, ring, flow table, verdicts."""
+"""Findings from the daemon's own state and counters: driver, ring, flow table, verdicts."""
 
 import pytest
 

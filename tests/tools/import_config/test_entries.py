@@ -18,7 +18,7 @@ def test_a_word_that_is_not_a_number_is_left_out() -> None:
     assert made.left == [Problem(4, "top.c", "y is not a number")]
 
 
-def test_what_was_not_taken_is_left_out_with_its_reason() -> None:
+def test_entries_not_imported_are_listed_with_their_reason() -> None:
     made = block()
     made.all("a")
     made.leave_rest({"b": "why"})

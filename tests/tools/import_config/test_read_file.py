@@ -62,7 +62,7 @@ def covered(kind: Format) -> set[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_each_key_is_taken_over_or_listed(kind: Format) -> None:
+def test_each_key_is_imported_or_listed(kind: Format) -> None:
     neither = {(entry.line, entry.key) for entry in entries(kind)} - covered(kind)
     assert {key for _, key in neither} == TAKEN[kind]
 

@@ -39,7 +39,7 @@ class TestOneOfTwo:
         web = next(line for line in text(self.made) if line.split()[0] == "web")
         assert web.split() == "web 192.0.2.1 tcp/80 1/2 5 + ? 300 + ? 240k + ? 30 + ?".replace("240k", "240.0k").split()
 
-    def test_backends_are_too(self) -> None:
+    def test_backends_with_unknown_rates_are_marked(self) -> None:
         made = seen(BOTH, LATER)
         made.press("enter")
         h1 = next(line for line in text(made) if line.split()[0] == "h1")
@@ -95,6 +95,6 @@ class TestTheOnlyOne:
         assert web.split()[4:] == ["unknown"] * 4
         assert text(made)[1] == "drops/s: mux1 unknown"
 
-    def test_one_that_never_answered_is_an_error(self) -> None:
+    def test_a_mux_that_never_answered_is_an_error(self) -> None:
         with pytest.raises(ControlError):
             next(views(silent(), 0.0))

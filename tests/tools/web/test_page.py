@@ -150,7 +150,7 @@ async def shows_the_scoreboard(page: Page, scoreboard: Path) -> None:
 
 
 async def looks_right(page: Page, path: Path, width: int, scheme: str) -> None:
-    """The picture is the whole page in its colours, and one sees the edges that have traffic."""
+    """The picture shows the whole page in its colours, and the edges that have traffic."""
     points = await page.evaluate(ALONG)
     height = await page.evaluate("document.documentElement.scrollHeight")
     await page.screenshot(path)
