@@ -291,6 +291,34 @@ class Bgp:
 
 
 @dataclass(frozen=True)
+class HistoryPoint:
+    """Packets, bytes and new flows in one second since 1970; ``drops``: packets by verdict, without zeros."""
+
+    second: int
+    packets: float
+    bytes: float
+    new_flows: float
+    drops: dict[str, float]
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """A line of the daemon's log; ``time`` in seconds since 1970, ``level``: info, warning or error."""
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class History(ProgramAnswer):
+    """The last 15 minutes, oldest first.  A second without a point is unknown."""
+
+    points: list[HistoryPoint]
+    events: list[HistoryEvent]
+
+
+@dataclass(frozen=True)
 class TraceStart(ProgramAnswer):
     """The first answer to Trace.  ``unseen``: why frames of the kernel programs are not traced, or empty."""
 

@@ -10,6 +10,7 @@ from lbmux.api.requests import (
     GetBgp,
     GetCounters,
     GetFlows,
+    GetHistory,
     GetNeighbours,
     GetRuntime,
     GetServices,
@@ -23,9 +24,9 @@ OF_A_MUX: dict[Kind, str] = dict.fromkeys(
 )
 OF_AN_AGENT: dict[Kind, str] = dict.fromkeys(
     (GetBgp, HoldRoutes), "an agent does not use BGP; use --control with the socket of a mux or an edge"
-)
+) | {GetHistory: "an agent keeps no history; use --control with the socket of a mux"}
 OF_AN_EDGE: dict[Kind, str] = dict.fromkeys(
-    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows),
+    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows, GetHistory),
     "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",
 )
 

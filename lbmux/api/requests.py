@@ -142,6 +142,13 @@ class HoldRoutes(Request[answers.Bgp], command="hold", changes=True):
 
 
 @dataclass(frozen=True)
+class GetHistory(Request[answers.History], command="history"):
+    """The last 15 minutes of traffic, a point a second, and the log's lines, after ``since`` in seconds since 1970."""
+
+    since: float = 0.0
+
+
+@dataclass(frozen=True)
 class Trace(Request[answers.TraceStart | answers.TraceBatch], command="trace"):
     """Stream frames that match the filter of `lbmux trace`."""
 

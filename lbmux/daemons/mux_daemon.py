@@ -35,6 +35,7 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.slot_sweep import SlotSweep
 from lbmux.daemons.status_handlers import StatusHandlers
+from lbmux.daemons.traffic_sampler import TrafficSampler
 from lbmux.daemons.tunnel_probes import TunnelProbes
 from lbmux.daemons.vip_routes import VipRoutes
 from lbmux.daemons.wait_quiet import wait_quiet
@@ -183,6 +184,7 @@ class MuxDaemon(Daemon[Options]):
         )
         self.status.host_forwarding = self.host_forwarding.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
+        self.sampler = TrafficSampler(self.snapshot, lambda: self.driver.kernel is not None)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
 
     def on_config(self) -> list[Listener]:
@@ -204,6 +206,7 @@ class MuxDaemon(Daemon[Options]):
         await self.host_probes.configure(wanted)
         await enter(self.next_hops.running())
         self.stack.enter_context(refreshing(self.slow))
+        await enter(self.sampler.running())
         await self.listen()
         self.driver.load()  # takes seconds at the first start: finish before probes begin
         await enter(self.health.running())
@@ -232,7 +235,8 @@ class MuxDaemon(Daemon[Options]):
         self.loop.read()
 
     def handlers(self) -> dict[Kind, Handler]:
-        handlers = {**self.status.handlers(), **self.health.handlers(), Trace: self.trace_hub.watch}
+        handlers = {**self.status.handlers(), **self.health.handlers(), **self.sampler.handlers()}
+        handlers[Trace] = self.trace_hub.watch
         return handlers | (bgp_handlers(self.announcer) if self.announcer is not None else {})
 
     def metrics(self) -> AbstractAsyncContextManager[object]:

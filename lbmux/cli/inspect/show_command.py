@@ -14,7 +14,7 @@ from lbmux.cli.where import Where, where
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
-    from lbmux.api.answers import Bgp, Counters, FlowLine
+    from lbmux.api.answers import Bgp, Counters, FlowLine, History
     from lbmux.api.channel import Place
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import ListRequest
@@ -178,6 +178,50 @@ def _print_bgp(answer: "Bgp") -> None:
         "neighbour": "address", "AS": "number", "state": "state", "up for": "uptime", "prefixes": "prefixes",
         "BFD": "bfd", "reason": "reason",
     })  # fmt: skip
+
+
+@command.command()
+@where()
+@options.json
+@click.option(
+    "--seconds", type=click.IntRange(1, 900), default=60, show_default=True, help="How far to go back, at most 900."
+)
+def history(where: Where, as_json: bool, seconds: int) -> None:
+    """Show a mux's traffic in each of the last seconds, and its log's lines of that time."""
+    from time import time
+
+    from lbmux.api.requests import GetHistory
+
+    since = time() - seconds
+    for node, answer in _answers(where, lambda client: client.ask(GetHistory(since))):
+        if as_json:
+            _print_json(node, answer)
+        else:
+            _print_node(node)
+            _print_history(answer)
+
+
+def _print_history(answer: "History") -> None:
+    print_table(
+        [
+            {
+                "time": _clock(one.second), "packets/s": round(one.packets), "Mbit/s": f"{one.bytes * 8 / 1e6:.1f}",
+                "new flows/s": round(one.new_flows),
+                "dropped/s": ", ".join(f"{rate:.0f} {verdict}" for verdict, rate in one.drops.items()) or None,
+            }
+            for one in answer.points
+        ],
+        _same("time", "packets/s", "Mbit/s", "new flows/s", "dropped/s"),
+    )  # fmt: skip
+    for event in answer.events:
+        click.echo(f"{_clock(event.time)} {event.level}: {event.text}")
+
+
+def _clock(seconds: float) -> str:
+    """Format a time since 1970 as the local time of day."""
+    from time import localtime, strftime
+
+    return strftime("%H:%M:%S", localtime(seconds))
 
 
 @command.command()

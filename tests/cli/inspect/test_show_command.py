@@ -135,6 +135,22 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.root
+def test_the_last_seconds_have_traffic_and_the_log(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """The requests before were counted by both muxes; a mux logs its start."""
+    answers = [
+        json.loads(said(capsys, "show", "history", "--seconds", "900", "-j", "--control", str(socket_of(lab, mux))))
+        for mux in ("mux1", "mux2")
+    ]
+    assert sum(point["new_flows"] for answer in answers for point in answer["points"]) >= REQUESTS
+    assert all(any("mux 10.0." in event["text"] for event in answer["events"]) for answer in answers)
+    shown = said(capsys, "show", "history", "--seconds", "900", "--control", str(socket_of(lab, "mux1")))
+    assert shown.split()[:4] == ["time", "packets/s", "Mbit/s", "new"]
+    assert re.search(r"^\d\d:\d\d:\d\d info: mux 10\.0\.1\.2", shown, re.MULTILINE)
+    assert main.run(["show", "history", "--control", str(socket_of(lab, "host1"))]) == 1
+    assert "an agent keeps no history" in capsys.readouterr().err
+
+
+@pytest.mark.root
 def test_an_invalid_filter_is_reported_with_its_position(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["show", "flows", "--control", str(socket_of(lab, "mux1")), "port http"]) == 1
     assert "'http' is not a number" in capsys.readouterr().err

@@ -1,0 +1,38 @@
+"""The last lines of a daemon's own log, so that tools can show events beside its traffic."""
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+MOST_LINES = 500
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """``time`` in seconds since 1970; ``level``: info, warning or error."""
+
+    time: float
+    level: str
+    text: str
+
+
+class RecentLog(logging.Handler):
+    """Keeps the last MOST_LINES lines of lbmux's loggers, from INFO up, while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._lines: deque[LogLine] = deque(maxlen=MOST_LINES)
+
+    def __enter__(self) -> "RecentLog":
+        logging.getLogger("lbmux").addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger("lbmux").removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(LogLine(record.created, record.levelname.lower(), record.getMessage()))
+
+    def since(self, time: float) -> list[LogLine]:
+        """Return the lines after ``time``."""
+        return [one for one in self._lines.copy() if one.time > time]
