@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lbmux.api.answers import BackendLine, Bgp, BgpNeighbour, HealthLine, Runtime, ServiceLine, VerdictLine
+from lbmux.api.answers import BackendLine, Bgp, BgpNeighbour, HealthLine, History, Runtime, ServiceLine, VerdictLine
 from lbmux.api.channel import Place
 from lbmux.api.control_client import ControlClient
 from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates
-from lbmux.api.requests import GetBackends, GetBgp, GetCounters, GetHealth, GetRuntime, GetServices
+from lbmux.api.requests import GetBackends, GetBgp, GetCounters, GetHealth, GetHistory, GetRuntime, GetServices
 from lbmux.errors import ControlError
 
-TIMEOUT_S = 5.0
+TIMEOUT_S, DETAILS_TIMEOUT_S = 5.0, 30.0
+"""Longest waits for an answer of bounded size, and for one that grows with the pool."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,49 @@ class MuxStatus:
 
     @property
     def neighbours(self) -> Sequence[BgpNeighbour]:
-        """The sessions; empty if the mux does not use BGP."""
-        return self.bgp.neighbours if self.bgp else ()
+        return _neighbours(self.bgp)
 
     @property
     def counters(self) -> CounterSnapshot:
         return CounterSnapshot(self.at, self.backends, self.verdicts)
 
 
+@dataclass(frozen=True)
+class MuxSummary:
+    """A mux's answers that take it little time, whatever its pool's size, or ``error`` if it does not answer."""
+
+    name: str
+    place: Place
+    error: str = ""
+    runtime: Runtime | None = None
+    bgp: Bgp | None = None
+    history: History | None = None
+
+    @property
+    def neighbours(self) -> Sequence[BgpNeighbour]:
+        return _neighbours(self.bgp)
+
+
+def _neighbours(bgp: Bgp | None) -> Sequence[BgpNeighbour]:
+    """Return the sessions; empty if the mux does not use BGP."""
+    return bgp.neighbours if bgp else ()
+
+
+def poll_summary(name: str, place: Place, since: float) -> MuxSummary:
+    """Poll one mux for its totals, and for its history after ``since`` in seconds since 1970."""
+    client = ControlClient(place, TIMEOUT_S)
+    try:
+        runtime = client.ask(GetRuntime())
+        if runtime.program != "mux":
+            return MuxSummary(name, place, f"is the socket of the {runtime.program}, not of a mux")
+        return MuxSummary(name, place, "", runtime, _bgp(client), _history(client, since))
+    except ControlError as error:
+        return MuxSummary(name, place, error.reason)
+
+
 def poll(name: str, place: Place) -> MuxStatus:
-    """Poll one mux."""
-    now, client = time.monotonic(), ControlClient(place, TIMEOUT_S)
+    """Poll one mux for all that it knows of its services and backends."""
+    now, client = time.monotonic(), ControlClient(place, DETAILS_TIMEOUT_S)
     try:
         runtime = client.ask(GetRuntime())
         if runtime.program != "mux":
@@ -64,6 +97,13 @@ def _bgp(client: ControlClient) -> Bgp | None:
     try:
         return client.ask(GetBgp())
     except ControlError:  # it answers other requests, so it runs without BGP
+        return None
+
+
+def _history(client: ControlClient, since: float) -> History | None:
+    try:
+        return client.ask(GetHistory(since))
+    except ControlError:  # it answers other requests, so its version has no history
         return None
 
 

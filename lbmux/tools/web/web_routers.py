@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lbmux.bgp.bgp_settings import ESTABLISHED
-from lbmux.tools.web.mux_status import MuxStatus
+from lbmux.tools.web.mux_status import MuxStatus, MuxSummary
 
 ROUTER = "router"
 """The name of the unknown router of a mux without BGP."""
 
 
-def sessions_of(statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
+def sessions_of(statuses: Sequence[MuxStatus | MuxSummary]) -> list[dict[str, Any]]:
     """The sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
     found = [
         {

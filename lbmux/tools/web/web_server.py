@@ -1,7 +1,11 @@
 """The page's web server: one read-only process per pool, which sends events once a second to each open page.
 
 /                 the page
-/events           the pool (tools.web.pool_status), as server-sent events
+/events           the pool's overview (tools.web.pool_overview), as server-sent events
+/api/services     a line for each service                  /api/hosts     a line for each host
+/api/service      ?name=: a service with its backends      /api/host      ?name=: a host's backends
+/api/mux          ?name=: a mux and its own history        /api/problems  everything that needs attention
+/api/search       ?text=: names and addresses with it      /api/map       all that the map of a small pool draws
 /api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
 /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result file; events carry a stamp
                                                            that changes with the file
@@ -10,6 +14,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +29,21 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.results import read_result
-from lbmux.tools.web.mux_status import MuxStatus, poll
-from lbmux.tools.web.pool_status import document
+from lbmux.tools.web.pool_lists import backends_of_host, host_lines, search, service_lines
+from lbmux.tools.web.pool_overview import mux_line, overview
+from lbmux.tools.web.pool_poller import PoolPoller
+from lbmux.tools.web.pool_problems import by_severity, mux_problems, service_problems
 from lbmux.tools.web.table_view import Weights, moves
 from lbmux.tools.web.web_access import add_headers, guard
+from lbmux.tools.web.web_routers import sessions_of
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html"} | {
-    f"/{name}": name for name in ("style.css", "app.js", "scoreboard.js", "map.js", "map_layout.js")
-}
+FILES = {"/": "index.html"} | {f"/{path.name}": path.name for path in sorted(PAGE.glob("*.[cj]s*"))}
 INTERVAL_S = 1.0
+MOST_MAP_HOSTS, MOST_MAP_MUXES = 24, 8
+"""A map of more is not legible."""
 MOST_PROPOSED_BYTES = 1 << 20
 """Bytes of a proposed configuration.  Parsing this much takes at most 150 MB."""
 
@@ -47,11 +55,10 @@ class Site:
     controls: Sequence[Place]
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S
-    _statuses: list[MuxStatus] = field(default_factory=list)
-    _document: str = ""
-    _polled_at: float = float("-inf")
-    _poll_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _proposing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.poller = PoolPoller(self.controls, self.interval_s)
 
     def application(self, token: str | None) -> web.Application:
         application = web.Application(middlewares=[guard(token)], client_max_size=MOST_PROPOSED_BYTES)
@@ -60,6 +67,14 @@ class Site:
         application.add_routes(
             [
                 web.get("/events", self.events),
+                web.get("/api/services", self.services),
+                web.get("/api/service", self.service),
+                web.get("/api/hosts", self.hosts),
+                web.get("/api/host", self.host),
+                web.get("/api/mux", self.mux),
+                web.get("/api/problems", self.problems),
+                web.get("/api/search", self.search),
+                web.get("/api/map", self.map),
                 web.get("/api/table", self.table),
                 web.post("/api/proposal", self.proposal),
                 web.get("/api/explain", self.explain),
@@ -67,19 +82,6 @@ class Site:
             ]
         )
         return application
-
-    async def poll(self) -> str:
-        """The pool's document, polled at most once per interval for all clients together."""
-        async with self._poll_lock:
-            now = asyncio.get_running_loop().time()
-            if now - self._polled_at >= self.interval_s * 0.9:
-                statuses = await asyncio.gather(
-                    *(asyncio.to_thread(poll, *mux) for mux in named_places(self.controls).items())
-                )
-                scoreboard = await asyncio.to_thread(self._stamp)
-                self._document = json.dumps(document(statuses, self._statuses) | {"scoreboard": scoreboard})
-                self._statuses, self._polled_at = statuses, now
-            return self._document
 
     def _stamp(self) -> str | None:
         """A stamp that changes with the scoreboard's file; None without a file."""
@@ -90,17 +92,76 @@ class Site:
         return seen and f"{seen.st_mtime_ns} {seen.st_size}"
 
     async def events(self, request: web.Request) -> web.StreamResponse:
+        """Send the overview again and again; the first has the whole history, each later one what is new."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        since = 0
         try:
             while True:
-                await response.write(f"data: {await self.poll()}\n\n".encode())
-                await asyncio.sleep(self.interval_s)
+                await self.poller.poll_summaries()
+                shown = overview(self.poller.summaries, self.poller.history, self.poller.digest, since)
+                since = max((point["second"] for point in shown["points"]), default=since)
+                shown["scoreboard"] = await asyncio.to_thread(self._stamp)
+                await response.write(f"data: {json.dumps(shown)}\n\n".encode())
+                self.poller.refresh_details()
+                await asyncio.sleep(self.poller.interval_s)
         except ConnectionError:
             return response  # the client has gone
 
+    async def services(self, request: web.Request) -> web.Response:
+        services = (await self.poller.poll_details())["services"]
+        return self._dated({"services": service_lines(services)})
+
+    async def service(self, request: web.Request) -> web.Response:
+        name, services = request.query.get("name", ""), (await self.poller.poll_details())["services"]
+        found = next((one for one in services if one["service"] == name), None)
+        return self._dated({"service": found}) if found else _refused(f"no service {name!r}", 404)
+
+    async def hosts(self, request: web.Request) -> web.Response:
+        services = (await self.poller.poll_details())["services"]
+        return self._dated({"hosts": host_lines(services)})
+
+    async def host(self, request: web.Request) -> web.Response:
+        name, services = request.query.get("name", ""), (await self.poller.poll_details())["services"]
+        found = backends_of_host(services, name)
+        return self._dated({"host": name, "backends": found}) if found else _refused(f"no host {name!r}", 404)
+
+    async def mux(self, request: web.Request) -> web.Response:
+        await self.poller.poll_summaries()
+        name, history = request.query.get("name", ""), self.poller.history
+        found = next((one for one in self.poller.summaries if one.name == name), None)
+        if found is None:
+            return _refused(f"no mux {name!r}", 404)
+        line = mux_line(found, history) | {"sessions": sessions_of([found])}
+        return web.json_response(
+            {"version": 1, "mux": line, "points": history.points([name]), "events": history.events([name])}
+        )
+
+    async def problems(self, request: web.Request) -> web.Response:
+        found = await self.poller.poll_details()
+        problems = [*mux_problems(found["muxes"], found["sessions"]), *service_problems(found["services"])]
+        return self._dated({"problems": by_severity(problems)})
+
+    async def search(self, request: web.Request) -> web.Response:
+        details = await self.poller.poll_details()
+        muxes = [mux["name"] for mux in details["muxes"]]
+        return self._dated({"found": search(request.query.get("text", ""), details["services"], muxes)})
+
+    async def map(self, request: web.Request) -> web.Response:
+        """Return the whole pool if it is small enough to be drawn, else only how large it is."""
+        details = await self.poller.poll_details()
+        hosts = len({edge["host"] for edge in details["edges"]})
+        size = {"muxes": len(details["muxes"]), "hosts": hosts}
+        is_small = hosts <= MOST_MAP_HOSTS and len(details["muxes"]) <= MOST_MAP_MUXES
+        return self._dated({"size": size, "pool": details if is_small else None})
+
+    def _dated(self, answer: dict[str, Any]) -> web.Response:
+        """Return an answer with the age of its figures in seconds."""
+        age_s = round(max(0.0, time.time() - self.poller.details_at), 1)
+        return web.json_response({"version": 1, "age_s": age_s} | answer)
+
     async def table(self, request: web.Request) -> web.Response:
-        await self.poll()
+        await self.poller.poll_details()
         known = self._weights()
         name = request.query.get("service", "")
         if name not in known:
@@ -110,7 +171,7 @@ class Site:
 
     def _weights(self) -> dict[str, Weights]:
         """Weights by service, from the first mux that answers.  The page shows where muxes disagree."""
-        found = next((one for one in self._statuses if not one.error), None)
+        found = next((one for one in self.poller.statuses if not one.error), None)
         if found is None:
             return {}
         weights: dict[str, dict[str, int]] = {service.service: {} for service in found.services}
@@ -125,7 +186,7 @@ class Site:
         async with self._proposing:
             try:
                 text = await request.read()
-                await self.poll()
+                await self.poller.poll_details()
                 found = await asyncio.to_thread(moves, self._weights(), text, request.query.get("service"))
             except web.HTTPRequestEntityTooLarge:
                 return _refused(f"the configuration is longer than {MOST_PROPOSED_BYTES} bytes", 413)

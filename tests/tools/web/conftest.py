@@ -6,6 +6,7 @@ one, too.
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from lbmux.api.answers import Bgp, Health, HealthLine
-from lbmux.api.requests import GetBgp, GetHealth
+from lbmux.api.answers import Bgp, Health, HealthLine, History, HistoryEvent, HistoryPoint
+from lbmux.api.requests import GetBgp, GetHealth, GetHistory
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides
 from lbmux.backends.tracker import BackendTracker
@@ -24,9 +25,11 @@ from lbmux.config.models import Config
 from lbmux.daemons.announcement import bgp_answer
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
+from lbmux.daemons.traffic_sampler import traffic_totals
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.linux.next_hops import NextHop
+from lbmux.metrics.traffic_history import TrafficHistory
 from lbmux.tools.web.web_server import Site
 from tests.api.answering import answering
 from tests.linux.inside import CONFIG, MAC, Inside
@@ -47,21 +50,25 @@ FAILURES = [("seesaw", "cut-link", "keepalived: no answer in 5 s")]
 class Served(Inside):
     """A mux's tables, what it knows of its backends and its routers; ``handlers``: of its control socket."""
 
-    def __init__(self, path: Path, *neighbours: Neighbour, disabled: str = "") -> None:
-        config = Config.model_validate(POOL)
-        super().__init__(POOL)
+    def __init__(
+        self, path: Path, *neighbours: Neighbour, disabled: str = "", pool: dict[str, Any] = POOL
+    ) -> None:  # fmt: skip
+        config = Config.model_validate(pool)
+        super().__init__(pool)
         self.path, self.neighbours, self.config = path, neighbours, config
         self.tracker, self.overrides = BackendTracker(), Overrides()
         self.tracker.configure(config)
-        for name, reason in (("h1", ""), ("h2", ""), ("h3", "connection refused"), ("h4", "")):
-            self.tracker.record(("web", name), not reason, reason or "connected")
+        for key in self.tracker.unprobed():
+            is_up = key != ("web", "h3")
+            self.tracker.record(key, is_up, "connected" if is_up else "connection refused")
         if disabled:
             self.override("disable", disabled)
         self.in_force()
         driver = Driver("mux", "eth0", self.tables, 0, "packet")
         about = {"interface": "eth0", "addresses": ["10.0.1.2"]}
         self.handlers = StatusHandlers(lambda: self.snapshot, driver, path, about).handlers()
-        self.handlers |= {GetHealth: self.health, GetBgp: self.bgp}
+        self.handlers |= {GetHealth: self.health, GetBgp: self.bgp, GetHistory: self.traffic_history}
+        self.history, self.events = TrafficHistory(), list[HistoryEvent]()
 
     def override(self, admin_state: OverriddenState | None, backend: str) -> None:
         self.overrides, _ = set_admin_state(admin_state, backend, None, 0)(self.config, self.overrides)
@@ -74,6 +81,15 @@ class Served(Inside):
     async def health(self, request: GetHealth) -> Health:
         lines = self.tracker.lines(self.config, self.config, self.overrides)
         return Health(1, "mux", [HealthLine(**line, drained=False) for line in lines])
+
+    def sample(self, second: int) -> None:
+        self.history.sample(second, traffic_totals(self.snapshot, in_kernel=False))
+
+    async def traffic_history(self, request: GetHistory) -> History:
+        """Sample when asked: no task runs here."""
+        self.sample(int(time.time()))
+        points = [HistoryPoint(**vars(one)) for one in self.history.since(int(request.since))]
+        return History(1, "mux", points, [one for one in self.events if one.time > request.since])
 
     async def bgp(self, request: GetBgp) -> Bgp:
         routes = routes_of(self.config) if self.neighbours else frozenset[Route]()

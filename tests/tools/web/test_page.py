@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from aiohttp.test_utils import TestServer
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from lbmux.api.answers import HistoryEvent
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.tools.web.web_server import Site
+from tests.api.answering import answering
 from tests.linux.inside import CONFIG, client, dns
 from tests.tools.browser import Page, browser, executable
-from tests.tools.web.conftest import FAILURES, OUTCOMES, Served
+from tests.tools.web.conftest import FAILURES, OUTCOMES, POOL, UP, Served
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium")
 
@@ -50,7 +52,8 @@ READABLE = """(() => {
   return bad;
 })()"""
 OUTSIDE = """[...document.querySelectorAll("main *")].filter((element) =>
-  !element.closest(".scroll, details:not([open])") && element.getBoundingClientRect().right > innerWidth + 0.5
+  !element.closest(".scroll, .line > span, details:not([open])")
+    && element.getBoundingClientRect().right > innerWidth + 0.5
 ).map((element) => element.outerHTML.slice(0, 80))"""
 
 
@@ -75,6 +78,19 @@ WANTED = {
     ("mux2", "10.1.3.2", "cut"), ("mux2", "10.1.4.2", "cut"),
 }  # fmt: skip
 """What the map has while the first mux forwards web and the second dns."""
+DRAWN = """[...document.querySelectorAll('#plots canvas')].map((canvas) => {
+  const copy = Object.assign(document.createElement('canvas'), { width: canvas.width, height: canvas.height });
+  const pen = copy.getContext('2d', { willReadFrequently: true });
+  pen.drawImage(canvas, 0, 0);
+  const pixels = pen.getImageData(0, 0, copy.width, copy.height).data;
+  const accent = getComputedStyle(canvas).getPropertyValue('--accent').match(/\\w\\w/g).map((hex) => parseInt(hex, 16));
+  let drawn = 0;
+  for (let at = 0; at < pixels.length; at += 4)
+    if (pixels[at + 3] > 200 && accent.every((value, n) => Math.abs(pixels[at + n] - value) < 24)) drawn += 1;
+  return drawn;
+})"""
+"""How many pixels of each plot have the colour of its line."""
+WIDE, MOST_ELEMENTS = 600, 3000
 TICK_S, WEB_A_TICK, DNS_A_TICK = 0.1, 20, 10
 
 
@@ -116,25 +132,73 @@ async def shows_the_pool(page: Page) -> None:
     assert sum(to_hosts) == pytest.approx(rates["mux1"], abs=1.6)  # each is rounded
 
 
-async def shows_the_services(page: Page, width: int) -> None:
-    """All backends, also those that are out."""
-    assert await page.evaluate(TEXTS % ".service h3") == ["web", "dns"]
-    assert await page.evaluate(TEXTS % ".service:first-child td:first-child") == ["h1", "h2", "h3", "h4"]
-    health = [text.split() for text in await page.evaluate(TEXTS % ".service:first-child td.health")]
-    assert health == [
-        ["up", "connected"], ["up", "connected"], ["down", "connection", "refused"],
-        ["up", "mux1:", "connected", "disabled", "mux2:", "by", "command"],
+async def opens(page: Page, view: str) -> None:
+    """Go to a view by its address."""
+    await page.evaluate(f"location.hash = {f'#/{view}'!r}")
+    await page.until(f"!document.querySelector('[data-view={view.partition('/')[0]}]').hidden")
+
+
+async def shows_totals_and_history(page: Page) -> None:
+    """Sums over the muxes, a plot of each, the muxes, the busiest services, and what needs attention."""
+    await page.until("document.getElementById('state')?.textContent === 'live'")
+    for total, per_s in (("packets", 300), ("bits", 300 * 8 * 50)):
+        text = f"document.getElementById('total-{total}').textContent"
+        scale = f"({text}.includes(' k') ? 1000 : 1)"
+        await page.until(f"Math.abs(parseFloat({text}) * {scale} / {per_s} - 1) < 0.3")
+    assert await page.evaluate(TEXTS % "#plots figcaption b") == ["Packets", "Bits", "New flows", "Dropped"]
+    await page.until(f"{DRAWN}.slice(0, 2).every((drawn) => drawn > 0)")
+    assert await page.evaluate(TEXTS % "#muxes .tile b") == ["● mux1", "▲ mux2"]
+    await page.until("document.querySelectorAll('#busiest li').length === 2")
+    await page.until("document.getElementById('counts').textContent.startsWith('2 services, 5 backends on 4 hosts')")
+    assert await page.evaluate(TEXTS % "#troubles .symbol") == ["▲", "▲", "▲", "◆"]
+    planned = await page.evaluate(TEXTS % "#troubles li:last-child")
+    assert planned == ["◆ web/h4 disabled: by command (mux2)"]
+
+
+async def shows_the_services(page: Page) -> None:
+    """A line for each service, and all backends of one, also those that are out."""
+    rows = "[data-view=services] .line"
+    await opens(page, "services")
+    await page.until(f"document.querySelectorAll({rows!r}).length === 2")
+    assert await page.evaluate(TEXTS % f"{rows} > span:first-child") == ["▲ web", "● dns"]
+    await page.evaluate("document.querySelector('[data-view=services] .only-problems').click()")
+    assert await page.evaluate(TEXTS % f"{rows} > span:first-child") == ["▲ web"]
+    await page.evaluate(f"document.querySelector({rows!r}).click()")
+    rows = "[data-view=service] .line"
+    await page.until(f"document.querySelectorAll({rows!r}).length === 4")
+    assert await page.evaluate(TEXTS % f"{rows} > span:first-child") == ["h1", "h2", "h3", "h4"]
+    assert await page.evaluate(TEXTS % f"{rows} > .health") == [
+        "● up: connected", "● up: connected", "▲ down: connection refused",
+        "◆ up: connected (mux1); disabled: by command (mux2)",
     ]  # fmt: skip
-    weights = ".service:first-child td.health + td"
-    assert await page.evaluate(TEXTS % weights) == ["1", "2", "3", "1"]
-    visible = f"getComputedStyle(document.querySelector({weights!r})).display !== 'none'"
-    assert await page.evaluate(visible)
-    await page.until("document.querySelectorAll('.service:first-child tr:nth-child(1) td')[6].textContent > '0'")
-    assert await page.evaluate(TEXTS % ".service:first-child tr:nth-child(3) td:nth-child(7)") == ["0"]
+    assert await page.evaluate(TEXTS % f"{rows} > .health + span") == ["1", "2", "3", "1"]
+    last = f"[...document.querySelectorAll('{rows} > span:last-child')].map((cell) => parseFloat(cell.textContent))"
+    await page.until(f"{last}[0] > 0 && {last}[2] === 0")
+
+
+async def finds_names(page: Page) -> None:
+    """The search field leads to a host, and from there to a backend."""
+    await page.evaluate("document.getElementById('search').value = '10.1.4'")
+    await page.evaluate("document.getElementById('search').dispatchEvent(new Event('input'))")
+    await page.until("document.querySelectorAll('#found a').length === 2")
+    await page.evaluate("document.querySelector('#found a').click()")
+    await page.until("document.querySelectorAll('[data-view=host] .line').length === 1")
+    await page.evaluate("document.querySelector('[data-view=host] .line').click()")
+    await page.until("document.querySelector('[data-view=backend] h2').textContent === 'web/h4'")
+    await page.until("document.querySelectorAll('[data-view=backend] .problems li').length === 2")
+
+
+async def shows_a_mux_and_events(page: Page) -> None:
+    await opens(page, "mux/mux2")
+    await page.until("document.querySelectorAll('[data-view=mux] figure').length === 4")
+    assert await page.evaluate(TEXTS % "[data-view=mux] .problems .symbol") == ["●", "▲"]
+    await opens(page, "events")
+    await page.until("document.querySelector('[data-view=events] .line')?.textContent.includes('backend h3 is down')")
 
 
 async def shows_the_scoreboard(page: Page, scoreboard: Path) -> None:
     """Every column of every outcome, the failures; and another file when it is another."""
+    await opens(page, "scoreboard")
     heads = "#result [data-of=outcomes] th"
     await page.until(f"document.querySelector({heads!r}) !== null")
     names = [field.name.replace("_", " ") for field in fields(Outcome)]
@@ -171,45 +235,63 @@ def test_the_page_shows_the_pool_fits_and_is_legible(
     site: Site, muxes: list[Served], tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     assert site.scoreboard is not None
-    scoreboard, site.interval_s = site.scoreboard, 0.4  # so long that rates are even where the machine is busy
+    scoreboard, site.poller.interval_s = site.scoreboard, 0.4  # so long that rates are even where the machine is busy
+    muxes[0].events.append(HistoryEvent(time.time(), "warning", "backend h3 is down: connection refused"))
 
     async def poll() -> None:
         async with (
             TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page, traffic(muxes)
         ):  # fmt: skip
             await page.open(str(server.make_url("/")), width, height, scheme)
+            await shows_totals_and_history(page)
+            assert width < WIDE or await page.evaluate("document.documentElement.scrollHeight") == height
+            await fits_and_is_legible(page, width)
+            await opens(page, "map")
             await shows_the_pool(page)
-            await shows_the_services(page, width)
-            await asks(page)
-            assert await page.evaluate("document.documentElement.scrollWidth") == width
-            assert await page.evaluate(OUTSIDE) == []
-            assert await page.evaluate(READABLE % CONTRAST) == []
+            await fits_and_is_legible(page, width)
             await looks_right(page, tmp_path / "page.png", width, scheme)
+            await shows_the_services(page)
+            await asks_what_would_move(page)
+            await fits_and_is_legible(page, width)
+            for view in (finds_names, shows_a_mux_and_events, asks_for_an_explanation):
+                await view(page)
+                await fits_and_is_legible(page, width)
             await shows_the_scoreboard(page, scoreboard)
+            await fits_and_is_legible(page, width)
             assert page.complaints == []
 
     asyncio.run(poll())
 
 
-async def asks(page: Page) -> None:
-    """A packet explained, and a change proposed."""
+async def fits_and_is_legible(page: Page, width: int) -> None:
+    assert await page.evaluate("document.documentElement.scrollWidth") == width
+    assert await page.evaluate(OUTSIDE) == []
+    assert await page.evaluate(READABLE % CONTRAST) == []
+
+
+async def asks_what_would_move(page: Page) -> None:
     proposed = yaml.safe_load(yaml.safe_dump(CONFIG))
     proposed["services"][0]["backends"][0]["weight"] = 0
     await page.until("document.querySelectorAll('#legend li').length > 1")
-    await page.evaluate("document.getElementById('question').requestSubmit()")
-    await page.until("document.querySelector('#steps .good')?.textContent.startsWith('forwarded')")
     await page.evaluate("document.querySelector('details').open = true")
     await page.evaluate(f"document.getElementById('proposed').value = {yaml.safe_dump(proposed)!r}")
     await page.evaluate("document.getElementById('proposal').requestSubmit()")
     await page.until("document.getElementById('table-said').textContent.includes('would move')")
 
 
+async def asks_for_an_explanation(page: Page) -> None:
+    await opens(page, "explain")
+    await page.until("document.getElementById('explain-mux').options.length === 2")
+    await page.evaluate("document.getElementById('question').requestSubmit()")
+    await page.until("document.querySelector('#steps .good')?.textContent.startsWith('forwarded')")
+
+
 def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_path: Path) -> None:
-    """A mux that disappears is named, and its edges are cut."""
+    """A mux that disappears is named, its edges are cut, and what it forwards is unknown."""
 
     async def poll() -> None:
         async with TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page:
-            await page.open(str(server.make_url("/")), 1280, 900, "light")
+            await page.open(str(server.make_url("/#/map")), 1280, 900, "light")
             async with traffic(muxes):
                 await page.until(f"{RATES}['mux1'] > 0")
             await page.until(f"{RATES}['mux1'] === 0 && !document.querySelector('#map path.busy')")
@@ -217,11 +299,49 @@ def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_
             await page.until("document.querySelectorAll('#map g.mux.bad').length === 1")
             edges = {tuple(edge) for edge in await page.evaluate(EDGES) if "mux2" in edge}
             assert edges == {(ROUTER, "mux2", "cut")}
-            troubles = await page.evaluate(TEXTS % "#troubles li")
-            assert any("mux2" in text and "its rates are unknown" in text for text in troubles)
             said = "document.querySelector('#map text.rate[data-of=%s]').textContent"
             assert await page.evaluate(said % '"mux2"') == "unknown"
             assert await page.evaluate(said % '"192.0.2.1"') == "0/s + ?"
-            assert await page.evaluate("document.getElementById('total-packets').textContent") == "0/s + ?"
+            await opens(page, "overview")
+            troubles = "[...document.querySelectorAll('#troubles li')].map((line) => line.textContent)"
+            await page.until(f"{troubles}.some((text) => /mux2.*its rates are unknown/.test(text))")
+            await page.until("document.getElementById('total-packets').textContent === '0/s + ?'")
+
+    asyncio.run(poll())
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Site]:
+    """Yield a mux with 300 services of 10 backends each."""
+    services = [
+        {
+            "name": f"service{n}", "vip": f"192.0.{2 + n // 200}.{n % 200 + 1}", "protocol": "tcp", "port": 80,
+            "backends": [{"name": f"b{b}", "dip": f"10.{b + 1}.{n // 200}.{n % 200 + 1}"} for b in range(10)],
+        }
+        for n in range(300)
+    ]  # fmt: skip
+    mux = Served(tmp_path / "mux1.sock", UP, pool=POOL | {"services": services})
+    with answering(mux.path, mux.handlers):
+        yield Site([mux.path], None, 0.1)
+
+
+def test_a_large_pool_takes_no_more_elements_than_fit_on_the_screen(large: Site, tmp_path: Path) -> None:
+    async def poll() -> None:
+        async with TestServer(large.application(None)) as server, browser(tmp_path / "profile") as page:
+            await page.open(str(server.make_url("/")), 1280, 900, "light")
+            await page.until("document.getElementById('state')?.textContent === 'live'")
+            await page.until("document.getElementById('counts').textContent.startsWith('300 services, 3,000 backends')")
+            assert await page.evaluate("document.documentElement.scrollHeight") == 900
+            await opens(page, "services")
+            await page.until("document.querySelectorAll('[data-view=services] .line').length > 10")
+            scroller = "document.querySelector('[data-view=services] .scroller')"
+            await page.evaluate(f"{scroller}.scrollTop = {scroller}.scrollHeight")
+            last = "[...document.querySelectorAll('[data-view=services] .line')].at(-1).textContent"
+            await page.until(f"{last}.includes('service299')")
+            await opens(page, "hosts")
+            await page.until("document.querySelectorAll('[data-view=hosts] .line').length > 10")
+            await opens(page, "map")
+            await page.until("document.getElementById('map-said').textContent.includes('3000 hosts')")
+            assert await page.evaluate("document.querySelectorAll('*').length") < MOST_ELEMENTS
 
     asyncio.run(poll())

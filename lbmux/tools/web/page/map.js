@@ -1,23 +1,10 @@
 // Draw the pool: VIPs, routers, muxes and hosts, in columns or, on a narrow page, in rows.
 
+import { rate, sum } from "/dom.js";
 import { layout, curve, after, before } from "/map_layout.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const MOST_VIPS = 8;
-
-export function rate(value) {
-  if (value === null) return "unknown";
-  if (value >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
-  if (value >= 1e4) return `${(value / 1e3).toFixed(0)} k`;
-  if (value >= 1e3) return `${(value / 1e3).toFixed(1)} k`;
-  return value && value < 10 ? value.toFixed(1) : String(Math.round(value));
-}
-
-// A sum over the muxes whose rates are known.
-export function sum(value, pool, unit = "") {
-  if (pool.unknown.length && pool.unknown.length === pool.muxes.length) return "unknown";
-  return `${rate(value)}${unit}${pool.unknown.length ? " + ?" : ""}`;
-}
 
 function node(parent, name, attributes, text) {
   const made = parent.appendChild(document.createElementNS(SPACE, name));
