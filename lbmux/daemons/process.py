@@ -19,6 +19,8 @@ THREADS, NICE = 4, 15
 """Threads beside the event loop, and their priority."""
 SWITCH_INTERVAL_S = 0.0002
 """How long a busy Python thread (one that reads a configuration) may hold the interpreter before the packet loop."""
+FREQUENT = (700, 10, 10)
+"""Thresholds of the garbage collector while a daemon forwards: new objects, then collections of younger generations."""
 
 
 def run(program: Coroutine[Any, Any, None]) -> None:
@@ -72,11 +74,12 @@ def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -
 def ready() -> None:
     """Tell the service manager that the daemon is ready, and exempt everything in memory from garbage collection.
 
-    Walking Numba's heap takes 60 ms, and every larger reload would stop packets for that time.  For the same reason no
-    full collection runs here: a start leaves only some hundred objects behind.
+    Walking Numba's heap takes 60 ms, and every larger reload would stop packets for that time.  For the same reason
+    there is no collection here: a start leaves only some hundred objects behind.  From now on few new objects start a
+    collection (Python's default), so that each one is short.
     """
-    gc.collect(1)
     gc.freeze()
+    gc.set_threshold(*FREQUENT)
     notify("READY=1")
 
 

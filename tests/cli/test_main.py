@@ -1,8 +1,9 @@
 """The command itself: quick help, exit codes, one line for an error."""
 
+import gc
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import pytest
 
 from lbmux import __version__
 from lbmux.cli import main
+from lbmux.daemons import process
 from lbmux.errors import SetupError
 
 HEAVY = {"numpy", "numba", "pydantic", "scapy", "mmh3", "pyroute2", "aiohttp", "asyncio", "yaml", "rich"}
@@ -24,6 +26,14 @@ def doing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], N
         monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: stand_in)
 
     return put
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """The collector's thresholds are put back."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -109,3 +119,17 @@ def test_a_daemon_has_a_file_or_managers(
     peer = ["--bgp-peer", "192.0.2.1:64512"] if program == "edge" else []
     assert main.run([program, "-i", "lo", *peer, "--state", str(tmp_path), *words]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("as_before")
+def test_imports_start_hardly_a_collection_and_a_running_daemon_frequent_short_ones(
+    doing: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[int]()
+    doing(lambda: seen.append(gc.get_threshold()[0]))
+    with pytest.raises(SystemExit):
+        main.main(["mux"])
+    assert seen == [main.NEW_OBJECTS] and main.NEW_OBJECTS >= 100_000
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    process.ready()
+    assert gc.get_threshold() == process.FREQUENT
