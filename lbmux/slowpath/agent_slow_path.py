@@ -124,7 +124,7 @@ class AgentSlowPath:
             return self._dropped("tunnel_unusable")
         if packet.is_fragment:
             return self._fragment(outer, packet, now)
-        return self._icmp(outer, packet) if verdict == Verdict.ICMP else NOTHING
+        return self._icmp(outer, packet, now) if verdict == Verdict.ICMP else NOTHING
 
     def without_entry(self, frame: bytes, now: float) -> Adopted | None:
         """Decide about a TCP reply without a flow entry. None: drop it, because the rate limit is exceeded."""
@@ -199,8 +199,8 @@ class AgentSlowPath:
         self.counts["unknown_returned"] += 1
         return Inbound([], [], [returned_packet(outer, packet)])
 
-    def _icmp(self, outer: Packet, packet: Packet) -> Inbound:
-        """Deliver an ICMP error to the server that has the connection."""
+    def _icmp(self, outer: Packet, packet: Packet, now: float) -> Inbound:
+        """Deliver an ICMP error to the server that has the connection. Checking its socket takes from the budget."""
         if not is_error(packet):
             self.counts["icmp_delivered"] += 1
             return Inbound([packet.data], [])  # a ping, which a host with the VIP answers
@@ -208,7 +208,9 @@ class AgentSlowPath:
         target = None if flow is None else self.context.target(flow)
         if flow is None or target is None:
             return self._dropped("icmp_no_flow")
-        if target.checks_sockets and not self.context.connected(_at_server(flow, target)):
+        if target.checks_sockets and not self._check_budget.is_left(now):
+            return self._dropped("unknown_over_cpu")
+        if target.checks_sockets and not self._has(_at_server(flow, target)):
             self.counts["icmp_returned"] += 1
             return Inbound([], [], [returned_packet(outer, packet)])
         error = packet.data if target.dip == flow.vip else translate_error(packet, target.dip, target.port)
@@ -216,6 +218,12 @@ class AgentSlowPath:
             return self._dropped("icmp_unusable")
         self.counts["icmp_delivered"] += 1
         return Inbound([error], [])
+
+    def _has(self, flow: Flow) -> bool:
+        begun_s = self.cpu_s()
+        found = self.context.connected(flow)
+        self._check_budget.spend(self.cpu_s() - begun_s)
+        return found
 
     def _dropped(self, why: str) -> Inbound:
         self.counts[why] += 1

@@ -52,7 +52,7 @@ _AGENT = {
     "tunnel_unusable": "tunnel packets dropped: nothing readable inside",
     "unknown_connected": "unknown connections that the host has: delivered",
     "unknown_returned": "packets of connections that the host does not have: returned to the mux",
-    "unknown_over_cpu": "packets of unknown connections dropped: over `slowpath.second_chance_agent_cpu`",
+    "unknown_over_cpu": "packets and errors of unknown connections dropped: over `slowpath.second_chance_agent_cpu`",
     "unknown_unchecked": "unknown connections delivered: the kernel does not list its sockets",
     "reply_adopted": "replies without a flow entry whose socket is alive: entered and sent",
     "reply_ambiguous": "replies dropped: several VIPs lead to their port; TCP repeats them",
