@@ -220,7 +220,7 @@ class Parser:
         return name
 
     def _number(self, text: str, most: int) -> int:
-        if not text.isdecimal() or int(text) > most:
+        if not text.isdecimal() or len(text) > len(str(most)) or int(text) > most:
             raise self._error(f"{text!r} is not a number from 0 to {most}", back=1)
         return int(text)
 

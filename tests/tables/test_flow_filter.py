@@ -83,6 +83,7 @@ def test_at_an_agent_the_destination_is_the_vip() -> None:
         ("tcp udp", 4, "and, or?"),
         ("frobnicate", 0, "unknown word"),
         ("port http", 5, "not a number from 0 to 65535"),
+        pytest.param("port " + "9" * 5000, 5, "not a number from 0 to 65535", id="5000 digits"),
         ("port 65536", 5, "not a number"),
         ("host 1.2.3", 5, "IPv4"),
         ("net 10.0.0.1/8", 4, "host bits"),
