@@ -6,8 +6,7 @@ tree of nodes, which know their lines; the location of each error is looked up t
 
 import contextlib
 import gc
-import os
-import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,13 +31,8 @@ SNAPSHOT_FROM_BYTES = 1 << 17
 def load(path: str | Path) -> Config:
     """Read the configuration from a file, or from its snapshot; raise ConfigError with all problems at once."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(path, (Problem(None, "", f"cannot be read: {error.strerror}"),)) from error
-    if not is_regular or len(text) < SNAPSHOT_FROM_BYTES:
+    text = read(path)
+    if not path.is_file() or len(text) < SNAPSHOT_FROM_BYTES:
         return parse(text, path)
     snapshot = ConfigSnapshot(path, text)
     with _without_collector():
@@ -49,18 +43,32 @@ def load(path: str | Path) -> Config:
     return config
 
 
-def parse(text: bytes, path: Path) -> Config:
-    """Parse the text of a configuration file; `path` is used in messages only."""
+def read(path: Path) -> bytes:
+    """Read a file, or standard input for `-`; raise ConfigError if it cannot be read or exceeds MAX_BYTES."""
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(path, (Problem(None, "", f"cannot be read: {error.strerror}"),)) from error
+    _check_length(text, path)
+    return text
+
+
+def _check_length(text: bytes, path: Path) -> None:
     if len(text) > MAX_BYTES:
         raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
+
+
+def parse(text: bytes, path: Path) -> Config:
+    """Parse the text of a configuration file; `path` is used in messages only."""
+    _check_length(text, path)
     with _without_collector():
         return _parse(text, path)
 
 
 def parse_as(model: type[AnyModel], text: bytes, path: Path) -> AnyModel:
     """Parse the text of a file of another kind, with the model of its whole content."""
-    if len(text) > MAX_BYTES:
-        raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
+    _check_length(text, path)
     if not text.strip():
         raise ConfigError(path, (Problem(1, "", "is empty"),))
     root, problems, data = _composed(text, path)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbmux.config.loader import MAX_BYTES, parse_as
+from lbmux.config import loader
 from lbmux.config.steering_models import Steering
-from lbmux.errors import ConfigError, Problem
 from lbmux.steering.measurements import Groups, Latency, read_groups, read_latency
 
 
@@ -29,9 +28,4 @@ def read(path: Path, now: float) -> Inputs:
 
 def load(path: Path) -> Steering:
     """Read steering.yaml; raise ConfigError with every problem and its line."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(path, (Problem(None, "", f"cannot be read: {error.strerror}"),)) from error
-    return parse_as(Steering, text, path)
+    return loader.parse_as(Steering, loader.read(path), path)

@@ -128,11 +128,9 @@ def _revisions(given: tuple[Path, int], access: tuple[tuple[str, ...], Path, Pat
 
 def _load(path: Path) -> "Config":
     """Load the configuration from a file or from standard input; raise ConfigError."""
-    import sys
+    from lbmux.config.loader import load
 
-    from lbmux.config.loader import MAX_BYTES, load, parse
-
-    return parse(sys.stdin.buffer.read(MAX_BYTES + 1), path) if str(path) == "-" else load(path)
+    return load(path)
 
 
 def _live(control: Path) -> dict[tuple[str, str], int]:
@@ -223,14 +221,13 @@ def import_(file: Path, kind: "Format | None") -> None:
     FILE is Seesaw's cluster.pb, a keepalived.conf with virtual_server blocks, or what `ipvsadm -S -n` prints.  Comments
     at the head of the result list every key that was not imported, or was changed, with its line.
     """
-    import sys
-
+    from lbmux.config import loader
     from lbmux.tools.import_config.imported import as_yaml
     from lbmux.tools.import_config.read_file import read
 
     try:
-        text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
-    except (OSError, UnicodeDecodeError) as error:
+        text = loader.read(file).decode()
+    except UnicodeDecodeError as error:
         raise ConfigError(file, (Problem(None, "", f"cannot be read: {error}"),)) from error
     imported = read(text, file, kind)
     click.echo(as_yaml(imported, file), nl=False)

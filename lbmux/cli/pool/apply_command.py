@@ -1,7 +1,6 @@
 """`lbmux apply` and `lbmux rollback`: change the pool's configuration at its manager."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,15 +45,14 @@ def apply(
     service without usable backends, removes a service, or removes more than half of a service's backends needs --force.
     """
     from lbmux.cli.pool.manager_access import client
+    from lbmux.config.loader import read
     from lbmux.errors import ConfigError, Problem
     from lbmux.manager.api_models import ApplyAnswer, ApplyRequest
 
     try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(file, (Problem(None, "", f"cannot be read: {reason}"),)) from error
+        text = read(file).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(file, (Problem(None, "", f"cannot be read: {error}"),)) from error
     request = ApplyRequest(file=text, name=str(file), service=service, message=message, force=force, dry_run=dry_run)
     manager = client(managers, token_file, manager_ca)
     answer = manager.post("/v1/config", request, ApplyAnswer)

@@ -18,6 +18,8 @@ from lbmux.errors import ControlError, LbmuxError
 
 FORMAT = 1
 MOST_FLOWS = 200
+MOST_LINE_CHARACTERS = 1 << 26
+"""The longest line of a recording: over ten times as much as the counters of the largest pool."""
 TIMEOUT_S = 5.0
 """A mux that hangs must not block the keys for longer."""
 
@@ -79,7 +81,7 @@ def recorded(path: Path) -> Iterator[Reading]:
     """The readings in a file.  LbmuxError with the number of a line that is not a reading."""
     try:
         with path.open() as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE_CHARACTERS), ""), 1):
                 try:
                     said = json.loads(line)
                     if said["version"] != FORMAT:

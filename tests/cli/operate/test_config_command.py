@@ -106,3 +106,5 @@ def test_rules_of_ipvs_are_imported_with_what_is_left_out(
 def test_a_file_that_cannot_be_imported_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "import", str(tmp_path / "gone")]) == 1
     assert "gone: cannot be read" in capsys.readouterr().err
+    assert run(["config", "import", "/dev/zero"]) == 1
+    assert "/dev/zero: is longer than the limit" in capsys.readouterr().err

@@ -92,6 +92,8 @@ def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) ->
     assert f"lbmux: {yaml}:1: services: should be a list" in capsys.readouterr().err
     assert run(["apply", str(yaml.with_name("no.yaml")), *manager.options()]) == 1
     assert "no.yaml: cannot be read: No such file" in capsys.readouterr().err
+    assert run(["apply", "/dev/zero", *manager.options()]) == 1
+    assert "/dev/zero: is longer than the limit" in capsys.readouterr().err
 
 
 def test_a_dangerous_change_needs_force(manager: Running, yaml: Path, capsys: Out) -> None:

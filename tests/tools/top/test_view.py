@@ -202,3 +202,8 @@ def test_a_line_that_is_not_a_reading_is_named(tmp_path: Path, line: str) -> Non
     path.write_text(reading(10.0, 1, 2).line() + f"\n{line}\n")
     with pytest.raises(LbmuxError, match=f"^{path}:2: "):
         list(recorded(path))
+
+
+def test_a_file_without_an_end_is_not_a_recording() -> None:
+    with pytest.raises(LbmuxError, match=r"^/dev/zero:1: not a reading"):
+        list(recorded(Path("/dev/zero")))
