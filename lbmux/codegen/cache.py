@@ -3,7 +3,7 @@
 Numba notices a change to the file that defines a compiled function, but not to the files that it inlines. The
 directory's name is therefore a digest of everything that compiled code depends on: sources and compiler versions.
 
-Loading compiled code executes it, so a directory that another user could write to is never used.
+Loading compiled code executes it, so a directory that another user could write to or replace is never used.
 """
 
 import contextlib
@@ -62,8 +62,10 @@ def directory() -> Path | None:
     here = root / digest()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        _make(root)
         # In a sticky directory such as /tmp others may write, but they cannot rename or replace our own directory.
+        for path in (*root.absolute().parents, *root.resolve().parents):
+            _check(path.stat(), path, stat.S_ISVTX)
+        _make(root)
         _check(root.stat(), root, stat.S_ISVTX)
         _make(here)
         _check(here.lstat(), here)

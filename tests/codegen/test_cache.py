@@ -84,6 +84,23 @@ def test_no_cache_where_others_could_write(
     assert sorted(tmp_path.rglob("*")) == before  # nothing left, nothing deleted
 
 
+@pytest.mark.parametrize("name", ["loose", "foreign"])
+def test_no_cache_where_others_could_replace_its_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, why = UNSAFE[name]
+    make(tmp_path / "theirs")
+    (tmp_path / "theirs" / "deep").mkdir()
+    (tmp_path / "link").symlink_to("theirs/deep")
+    for root in (tmp_path / "theirs" / "deep" / "kept", tmp_path / "link" / "kept"):
+        caplog.clear()
+        cache.directory.cache_clear()
+        monkeypatch.setenv("LBMUX_CACHE", str(root))
+        assert cache.directory() is None
+        assert f"{tmp_path}/theirs {why}" in caplog.text
+        assert not root.exists()
+
+
 def test_a_link_in_place_of_our_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path))
     (tmp_path / "elsewhere").mkdir(mode=0o700)
