@@ -249,8 +249,17 @@ def _in_kernel(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Driver | 
     return Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, choice.programs, choice.detach_on_exit)
 
 
+def _stored(path: Path, sizes: Sizes) -> StoredTables | None:
+    """Return the tables in the file; None if there is no space for it, so that a full disk does not stop the daemon."""
+    try:
+        return StoredTables(path, sizes)
+    except OSError as error:
+        log.warning("flow store %s: %s; flows are kept in memory only", path, error.strerror)
+        return None
+
+
 def _in_user_space(choice: DriverChoice, sizes: Sizes) -> Driver:
-    stored = StoredTables(choice.store, sizes) if choice.store else None
+    stored = _stored(choice.store, sizes) if choice.store else None
     tables = stored.tables if stored else Tables.allocate(sizes)
     return Driver(
         choice.role,

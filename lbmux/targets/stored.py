@@ -43,7 +43,7 @@ class StoredTables:
     """Tables in a file. ``adopted``: the file's tables were kept; ``previous``: a copy of tables that did not fit."""
 
     def __init__(self, path: Path, sizes: Sizes) -> None:
-        """Raise SetupError if another agent uses the file, or if it cannot be opened or resized."""
+        """Raise SetupError if another agent uses the file or it cannot be opened, OSError if there is no space."""
         self._path, self._file = path, _open(path)
         try:
             wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
@@ -52,9 +52,9 @@ class StoredTables:
             self.adopted = tables is not None and tables.is_initialised
             self.previous = self._copy(found) if found and found != wanted else None
             self.tables = tables if tables is not None and tables.is_initialised else self._fresh(sizes, wanted)
-        except OSError as error:
+        except OSError:
             os.close(self._file)
-            raise SetupError(f"flow store {path}", error.strerror or str(error), "is /run full?") from error
+            raise
 
     def _fresh(self, sizes: Sizes, said: dict[str, Any]) -> Tables:
         """New tables in zeroed pages; the description comes last, so an interrupted start leaves nothing to adopt."""

@@ -1,10 +1,12 @@
 """Muxes and agents with each driver between real namespaces report it, and forward the same traffic."""
 
+import errno
 import logging
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
-from lbmux.daemons.drivers import Driver
+from lbmux.daemons.drivers import Driver, DriverChoice, choose
+from lbmux.datapath.tables import Sizes
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.test_server import PATTERN, body_digest
@@ -72,6 +75,19 @@ def test_a_start_warns_where_xdp_is_generic(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         Driver("mux", "eth0", nothing, 0, "xdp", kernel).start()
     assert [record.getMessage() for record in caplog.records] == [f"interface eth0: XDP is generic, not native: {why}"]
+
+
+def test_a_full_disk_does_not_stop_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    store, sizes = tmp_path / "agent.tables", Sizes(64, services=8, slots=16, backends=8, buckets=64, endpoints=8)
+    with choose(DriverChoice("agent", "lo", "tun", "tun", {}, store=store), lambda workers: sizes) as driver:
+        assert driver.stored is None and driver.tables.is_initialised
+    assert f"flow store {store}: No space left on device; flows are kept in memory only" in caplog.text
 
 
 def test_status_of_kernel_drivers(lab: Lab) -> None:
