@@ -5,9 +5,14 @@ It relies on the event loop to call ``inbound`` when the ring has frames, and ``
 
 import socket
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lbmux.daemons.agent_slow_path_io import SlowAgent
+from lbmux.datapath.tables import LOOPBACK
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.frames.batch import Batch
+from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.tun import Tun
@@ -29,7 +34,7 @@ class AgentLoop:
         """``beside``: the kernel's program runs too, and the TUN device gets only replies that it cannot translate."""
         self.ring, self._tun, self._sender, self._worker, self._slow = ring, tun, sender, worker, slow
         self._beside = beside
-        self._batch = Batch(CAPACITY)
+        self._batch, self._from_own_mux = Batch(CAPACITY), Batch()
         self._trace_hub: TraceHub | None = None
         self._device = socket.if_nametoindex(tun.name)
 
@@ -54,14 +59,25 @@ class AgentLoop:
             if not self.ring.receive(self._batch):
                 return
             trace_hub = self._trace_hub
-            came = trace_hub.before(self._batch, self.ring) if trace_hub else NO_COPIES
-            self._worker.inbound(self._batch, now_ticks())
-            self._tun.send(self._batch, PASSES)
-            events = trace_hub.after(self._batch, came, self._device) if trace_hub else NO_EVENTS
-            self._slow.inbound(self._batch, events)
-            if trace_hub:
-                trace_hub.tell(events)
+            self._process(self._batch, trace_hub.before(self._batch, self.ring) if trace_hub else NO_COPIES)
             self.ring.release(self._batch)
+
+    def from_own_mux(self, batch: Batch, here: NDArray[np.intp]) -> None:
+        """Do the same with the frames that the mux of this host tunnelled to it: those at the indices ``here``."""
+        mine, count = self._from_own_mux, len(here)
+        mine.address[:count], mine.length[:count] = batch.address[here], batch.length[here]
+        mine.flags[:count], mine.interface[:count] = 0, LOOPBACK  # the mux has finished their checksums
+        mine.count = count
+        self._process(mine, self._trace_hub.before(mine) if self._trace_hub else NO_COPIES)
+
+    def _process(self, batch: Batch, came: list[FrameCopy]) -> None:
+        trace_hub = self._trace_hub
+        self._worker.inbound(batch, now_ticks())
+        self._tun.send(batch, PASSES)
+        events = trace_hub.after(batch, came, self._device) if trace_hub else NO_EVENTS
+        self._slow.inbound(batch, events)
+        if trace_hub:
+            trace_hub.tell(events)
 
     def outbound(self) -> None:
         """Send replies to clients, with the VIP as source; unchanged if no mux forwarded the connection."""

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,8 @@ class SlowAgent:
         self._one, self._room = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
         self._identification = 0
         self._device = socket.if_nametoindex(tun.name)
+        self.to_own_mux: Callable[[bytes], bool] = _elsewhere
+        """Takes a frame that is returned to a mux of this host, which is then an edge; says whether it did."""
         self._note: SlowPathNote | None = None
         """The note of the current frame while a trace client watches."""
 
@@ -191,7 +193,9 @@ class SlowAgent:
             self._deliver(packet)
         for packet in found.back:
             begun_s = time.thread_time()
-            self._send(frame[:ETHERNET_BYTES] + packet)
+            returned = frame[:ETHERNET_BYTES] + packet
+            if not self.to_own_mux(returned):
+                self._send(returned)
             self._slow.spend(time.thread_time() - begun_s)
         for whole in found.frames:
             self._load(whole, KNOWN_LOCAL if found.known_local else 0)
@@ -256,6 +260,10 @@ class SlowAgent:
         here = [one for one in self._served if (one.protocol, one.vip) == (flow.protocol, flow.vip)]
         exact = (one.target for one in here if flow.vip_port in one.ports)
         return next(exact, None) or next((one.target for one in here if 0 in one.ports), None)
+
+
+def _elsewhere(returned: bytes) -> bool:
+    return False
 
 
 def _frame(batch: Batch, index: int) -> bytes:

@@ -46,11 +46,7 @@ def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control:
     """None without peers.  Raise SetupError if the speaker is not installed or a local address is missing."""
     if bgp is None or not bgp.peers:
         return None
-    for address in local:
-        if isinstance(address, IPv6Address):
-            bgp = replace(bgp, local6=bgp.local6 or address)
-        else:
-            bgp = replace(bgp, local=bgp.local or address)
+    bgp = with_local(bgp, local)
     for peer in bgp.peers:
         bgp.local_to(peer)
     directory = control.with_suffix(".bgp")
@@ -59,6 +55,16 @@ def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control:
     if missing := lacking(speaker.capabilities, effective()):
         log.warning("the BGP speaker %s lacks %s, which it needs", name, " and ".join(map(str, missing)))
     return SpeakerSetup(speaker, directory, bgp.stall_s)
+
+
+def with_local(bgp: Bgp, local: Iterable[Address]) -> Bgp:
+    """Return the settings with the first address of each family as the own one, where none is named."""
+    for address in local:
+        if isinstance(address, IPv6Address):
+            bgp = replace(bgp, local6=bgp.local6 or address)
+        else:
+            bgp = replace(bgp, local=bgp.local or address)
+    return bgp
 
 
 def bgp_handlers(announcer: Announcer) -> dict[Kind, Handler]:

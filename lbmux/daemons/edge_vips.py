@@ -20,17 +20,24 @@ def services_of_host(config: Config, own: Collection[Address]) -> Config:
     no mux whose tunnel they could test.
     """
     services = []
-    for service in config.services:
+    for service in probed_directly(config).services:
         if backends := tuple(backend for backend in service.backends if backend.dip in own):
-            health = service.health and _own_probes(service.health)
+            health = service.health and service.health.model_copy(update={"watermark": None, "by": "mux"})
             services.append(service.model_copy(update={"backends": backends, "health": health}))
     return config.model_copy(update={"services": tuple(services)})
 
 
-def _own_probes(health: Health) -> Health:
+def probed_directly(config: Config) -> Config:
+    """The configuration with no probe through the tunnel, which is not for a host that has the VIP itself."""
+    services = tuple(service.model_copy(update={"health": _direct(service.health)}) for service in config.services)
+    return config.model_copy(update={"services": services})
+
+
+def _direct(health: Health | None) -> Health | None:
     """A port set for probes through the tunnel is the VIP's, not the one on which the backend listens."""
-    direct = {"through": "direct", "port": None} if health.through == "tunnel" else {}
-    return health.model_copy(update={"watermark": None, "by": "mux", **direct})
+    if health is None or health.through == "direct":
+        return health
+    return health.model_copy(update={"through": "direct", "port": None})
 
 
 def served_vips(

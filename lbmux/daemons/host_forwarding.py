@@ -9,7 +9,7 @@ from types import TracebackType
 from lbmux.addresses import Address
 from lbmux.api import answers
 from lbmux.config.models import Config
-from lbmux.errors import LbmuxError
+from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.vip_filter import VipFilter
 from lbmux.linux.next_hops import addresses
 from lbmux.targets.bpf import pins
@@ -17,14 +17,18 @@ from lbmux.targets.bpf import pins
 log = logging.getLogger(__name__)
 
 SYSCTLS = Path("/proc/sys/net")
+HINT = "an edge that balances needs tcx (Linux 6.6)"
 FORWARDING = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/all/forwarding"}
 
 
 class HostForwarding:
-    """``outlives``: the filter stays attached when this process ends, since the kernel program keeps punting."""
+    """``outlives``: the filter stays attached when this process ends, since the kernel program keeps punting.
 
-    def __init__(self, interface: str, outlives: bool) -> None:
-        self._interface, self._outlives = interface, outlives
+    ``has_vips``: the VIPs are addresses of this host, which is an edge, and only its agent may deliver their packets.
+    """
+
+    def __init__(self, interface: str, outlives: bool, *, has_vips: bool = False) -> None:
+        self._interface, self._outlives, self._has_vips = interface, outlives, has_vips
         self._filter: VipFilter | None = None
         self._refusal = ""
 
@@ -40,13 +44,15 @@ class HostForwarding:
     async def configure(self, config: Config) -> None:
         """Hide the VIPs of ``config`` from the kernel's forwarding; reads the host's addresses again."""
         vips = {service.vip for service in config.services}
-        local = await asyncio.to_thread(addresses)
+        local = () if self._has_vips else await asyncio.to_thread(addresses)
         try:
             if self._filter is None:
                 directory = pins.Pins(pins.directory_of(self._interface, "mux")) if self._outlives else None
                 self._filter = VipFilter(self._interface, directory)
             self._filter.hide(vips, local)
         except (LbmuxError, OSError) as error:
+            if self._has_vips:  # the kernel would reset the connections of other edges
+                raise SetupError(f"interface {self._interface}", f"cannot hide the VIPs: {error}", HINT) from error
             self._refused(str(error).splitlines()[0], vips)
         else:
             self._refusal = ""

@@ -4,13 +4,15 @@ import asyncio
 import dataclasses
 import functools
 import logging
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from lbmux.addresses import Address
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_A_MUX
 from lbmux.api.requests import Trace
@@ -18,6 +20,7 @@ from lbmux.backends.overrides import with_overrides
 from lbmux.backends.tracker import BackendTracker
 from lbmux.bgp.announcer import Announcer
 from lbmux.bgp.bgp_settings import Bgp
+from lbmux.config.models import Config
 from lbmux.daemons.announcement import SpeakerSetup, bgp_handlers, speaker_setup
 from lbmux.daemons.challenge_ack import ChallengeAckProbe
 from lbmux.daemons.config_listeners import Listener, RunningConfig, on_commit, on_config
@@ -86,7 +89,12 @@ async def serve(options: Options) -> None:
 class MuxDaemon(Daemon[Options]):
     """The parts of a mux."""
 
-    role, refusals = "mux", OF_A_MUX
+    role: ClassVar[Literal["mux", "edge"]] = "mux"
+    refusals = OF_A_MUX
+    own_host: Collection[Address] = ()
+    """Addresses of an agent in this process; only an edge has one."""
+    has_vips = False
+    """Whether the VIPs are addresses of this host, as they are of an edge."""
 
     async def build(self) -> None:
         options = self.options
@@ -127,15 +135,17 @@ class MuxDaemon(Daemon[Options]):
 
     def _build_packet_path(self) -> None:
         options, driver, stack = self.options, self.driver, self.stack
-        sender = stack.enter_context(Sender(options.interface))
+        self.sender = sender = stack.enter_context(Sender(options.interface))
         self.slow = SlowFrames(self.mux, Worker(driver.tables, driver.worker), sender)
-        self.host_forwarding = stack.enter_context(HostForwarding(options.interface, driver.kernel is not None))
+        hidden = HostForwarding(options.interface, driver.kernel is not None, has_vips=self.has_vips)
+        self.host_forwarding = stack.enter_context(hidden)
         self.challenge_ack_probe = ChallengeAckProbe(self.snapshot, sender.send)
         self.loop = PacketLoop(self.ring, Worker(driver.tables, driver.worker), self.slow.handle)
         self.loop.warm_up()
         self.tunnel_probes = TunnelProbes(self.local, self.ring.send)
         self.host_probes = HostProbes(self.local, sender.send)
-        self.next_hops = NextHopUpdates((self.mux, self.tunnel_probes.tables, self.host_probes.tables), self.loop)
+        tables = (self.mux, self.tunnel_probes.tables, self.host_probes.tables)
+        self.next_hops = NextHopUpdates(tables, self.loop, self.own_host)
 
     def _build_announcer(self, speaker: SpeakerSetup | None) -> None:
         kernel = self.driver.kernel
@@ -195,14 +205,14 @@ class MuxDaemon(Daemon[Options]):
             on_commit(lambda running: self.challenge_ack_probe.on_commit(running.wanted.slowpath)),
             on_config(self._configure_probes),
             on_commit(lambda _: self.next_hops.watch()),
-            on_config(lambda running: self.health.configure(running.wanted)),
+            on_config(lambda running: self.health.configure(self.probed(running.wanted))),
             on_commit(lambda running: self.routes.announce(running.effective)),
         ]
 
     async def start(self) -> None:
         enter, wanted = self.stack.enter_async_context, self.reloader.wanted
         await enter(self.tunnel_probes.running())
-        await self.tunnel_probes.configure(wanted)
+        await self.tunnel_probes.configure(self.probed(wanted))
         await self.host_probes.configure(wanted)
         await enter(self.next_hops.running())
         self.stack.enter_context(refreshing(self.slow))
@@ -220,7 +230,8 @@ class MuxDaemon(Daemon[Options]):
         await enter(self.interface_watch.running())
         await enter(self.slot_sweep.running())
         services = counted(len(self.config.services), "service")
-        log.info("mux %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
+        where = " and ".join(map(str, self.local)), self.options.interface
+        log.info("%s %s on %s: %s", self.role, *where, services)
 
     async def announce(self) -> None:
         """Announce the VIPs, as the last step: routers send packets at once."""
@@ -243,6 +254,10 @@ class MuxDaemon(Daemon[Options]):
         histograms = self.loop.loop_histograms
         return serving(self.options.metrics, self.status, histograms, self.announcer, lambda: self.reloader.wanted)
 
+    def probed(self, config: Config) -> Config:
+        """Return the configuration by which backends are probed."""
+        return config
+
     def snapshot(self) -> Snapshot:
         return Snapshot.of_mux(self.mux)
 
@@ -252,7 +267,7 @@ class MuxDaemon(Daemon[Options]):
 
     async def _configure_probes(self, running: RunningConfig) -> None:
         try:
-            await self.tunnel_probes.configure(running.wanted)
+            await self.tunnel_probes.configure(self.probed(running.wanted))
             await self.host_probes.configure(running.wanted)
         except LbmuxError as error:
             log.error("backends that are probed through the tunnel keep their configuration: %s", error)

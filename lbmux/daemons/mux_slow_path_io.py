@@ -9,7 +9,7 @@ import ctypes
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
 from lbmux.config.models import Config
-from lbmux.datapath.tables import UP
+from lbmux.datapath.tables import LOOPBACK, UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -49,6 +49,8 @@ class Sender:
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self._names: dict[int, str] = {0: interface}
+        self.to_own_host: Callable[[bytes], None] | None = None
+        """An edge's agent: gets the frames to the mux's own host."""
         self.unsent = 0
         try:
             self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -84,6 +86,8 @@ class Sender:
             try:
                 if one.interface == BY_ROUTE:
                     self._by_route(one.data)
+                elif one.interface == LOOPBACK and self.to_own_host is not None:
+                    self.to_own_host(one.data)
                 else:
                     self._frames.sendto(one.data, (self._name(one.interface), 0))
             except OSError:
@@ -141,6 +145,10 @@ class SlowFrames:
         if self._slow.mtus.changed:
             self._write(self._slow.mtus.changed, now)
             self._slow.mtus.changed.clear()
+
+    def returned(self, frame: bytes) -> None:
+        """Handle a frame that the agent of this host returned (second chance)."""
+        self._send(Verdict.PROTOCOL, self._slow.handle(Verdict.PROTOCOL, frame, -1, time.monotonic()))
 
     def _send(self, verdict: Verdict, frames: Sequence[Sent]) -> list[Sent]:
         """Send, and charge it to the budget of returned packets where such a packet caused it."""

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lbmux.daemons.pending_neighbours import PendingNeighbours
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.tables import LOOPBACK
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -31,12 +33,17 @@ def no_slow_path(batch: Batch, events: Sequence[TraceEvent]) -> None:
     """Ignore punted frames."""
 
 
+ToOwnHost = Callable[[Batch, NDArray[np.intp]], None]
+"""An edge's agent: gets the frames of a batch, by index, that the data path forwarded to the mux's own host."""
+
+
 class PacketLoop:
     """Forwards batches between the ring, the data path and the slow path."""
 
     def __init__(self, ring: PacketRing, worker: Worker, slow_path: HandlePunted = no_slow_path) -> None:
         """``slow_path`` gets every batch in which the data path punted a frame."""
         self.ring, self._worker, self._slow_path = ring, worker, slow_path
+        self.to_own_host: ToOwnHost | None = None
         self.pending_neighbours = PendingNeighbours()
         self.loop_histograms = LoopHistograms()
         self._trace_hub: TraceHub | None = None
@@ -82,6 +89,7 @@ class PacketLoop:
                 self._slow_path(batch, events)
             if trace_hub is not None and events:
                 trace_hub.tell(events)
+            self._deliver(batch)
             ring.release(batch)
         return count
 
@@ -95,6 +103,7 @@ class PacketLoop:
             self._slow_path(batch, events)
             if trace_hub is not None:
                 trace_hub.tell(events)
+            self._deliver(batch)
 
     def watch(self, trace_hub: TraceHub | None) -> None:
         """Report frames to ``trace_hub`` from the next batch on; None stops."""
@@ -107,23 +116,47 @@ class PacketLoop:
                 self._forward_timed(batch)
             else:
                 self._worker.forward(batch, now_ticks())
-                self.ring.send(batch)
+                self._send(batch)
             return NO_EVENTS
         came = trace_hub.before(batch, source)
         self._worker.forward(batch, now_ticks())
-        self.ring.send(batch)
+        self._send(batch)
         return trace_hub.after(batch, came) if came else NO_EVENTS
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()
         self._worker.forward(batch, now_ticks())
         forwarded = time.perf_counter_ns()
-        self.ring.send(batch)
+        self._send(batch)
         self.loop_histograms.took("forward", batch.count, forwarded - begun)
         self.loop_histograms.took("send", batch.count, time.perf_counter_ns() - forwarded)
+
+    def _send(self, batch: Batch) -> None:
+        """Send the forwarded frames, except those to this mux's own host."""
+        here = _to_own_host(batch) if self.to_own_host is not None else NONE
+        if len(here) == 0:
+            self.ring.send(batch)
+            return
+        batch.verdict[here] = Verdict.UNSENT  # the ring must not send them
+        self.ring.send(batch)
+        batch.verdict[here] = Verdict.FORWARDED
+
+    def _deliver(self, batch: Batch) -> None:
+        """Give the agent the frames to this host, as the last step: it rewrites them in place."""
+        if self.to_own_host is not None and len(here := _to_own_host(batch)):
+            self.to_own_host(batch, here)
 
     def _keep_unresolved(self, batch: Batch, since: float) -> None:
         for index in np.flatnonzero(batch.verdict[: batch.count] == Verdict.NO_NEIGHBOUR).tolist():
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             # The data path has finished the checksum; finishing it again would corrupt it.
             self.pending_neighbours.add(frame, int(batch.flags[index]) & ~UNFINISHED_CHECKSUM, since)
+
+
+NONE: NDArray[np.intp] = np.empty(0, np.intp)
+
+
+def _to_own_host(batch: Batch) -> NDArray[np.intp]:
+    """Return the indices of the frames that the data path forwarded to this host itself."""
+    count = batch.count
+    return np.flatnonzero((batch.verdict[:count] == Verdict.FORWARDED) & (batch.interface[:count] == LOOPBACK))

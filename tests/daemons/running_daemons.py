@@ -19,7 +19,7 @@ ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, (0x0800).to_bytes(2), (0x86DD).to_bytes(2)
 PROBE_PORT = (6083).to_bytes(2)
 PROBE_PORTS = 2 * PROBE_PORT
 START_S = 30.0
-USER_SPACE = {"mux": "packet", "agent": "tun"}
+USER_SPACE = {"mux": "packet", "agent": "tun", "edge": "packet"}
 """The driver, unless an option says another."""
 STAY = "--stay"
 """No option of a daemon's: an agent is to leave what it leaves, for the next one."""
@@ -35,7 +35,7 @@ def configuration(*services: dict[str, Any]) -> dict[str, Any]:
 
 
 class Daemon:
-    """``lbmux mux`` or ``lbmux agent`` in a node of a lab, with the lab's configuration file."""
+    """``lbmux mux``, ``agent`` or ``edge --balance`` in a node of a lab, with the lab's configuration file."""
 
     def __init__(self, lab: Lab, node: str, program: str, *options: str, prefix: tuple[str, ...] = ()) -> None:
         self.program = program

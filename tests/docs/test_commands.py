@@ -29,6 +29,7 @@ PARSED_ONLY = {
     ".venv/bin/python -m lbmux.tools.metrics_page": "writes into the tree; test_metrics.py compares what it prints",
     "lbmux mux": "a daemon; the lab runs it",
     "lbmux agent": "a daemon; the lab runs it",
+    "lbmux edge": "a daemon; the lab runs it",
     "lbmux manager": "daemons and their pool; tests/cli/pool runs them",
     "lbmux apply": "needs a manager; tests/cli/pool runs it",
     "lbmux rollback": "needs a manager; tests/cli/pool runs it",

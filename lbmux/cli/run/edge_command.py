@@ -18,6 +18,14 @@ from lbmux.cli.run import bgp_options
     help="Own address: backends with it as `dip` are on this host; may be repeated. [default: all addresses of this"
     " machine]",
 )  # fmt: skip
+@click.option(
+    "--balance", is_flag=True, envvar="LBMUX_BALANCE", show_envvar=True,
+    help="Be a mux for all edges too: send each packet to the edge that has its connection.",
+)  # fmt: skip
+@click.option(
+    "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
+    envvar="LBMUX_DRIVER", show_envvar=True, help="With --balance: how frames are read and sent.",
+)  # fmt: skip
 @options.control
 @bgp_options.bgp
 def command(
@@ -26,19 +34,29 @@ def command(
     state: Path,
     interface: str,
     addresses: tuple[Address, ...],
+    balance: bool,
+    driver: str,
     control: Path | None,
     **bgp: Any,
 ) -> None:
     """Run an edge: the host announces a VIP itself, without a mux, while its own backends of the VIP are healthy.
 
+    With --balance it announces the VIPs always, and forwards each packet to the edge that has its connection.
+
     The VIP must be an address of this host.  SIGHUP reloads the configuration; SIGTERM withdraws the VIPs and stops the
     edge.
     """
-    from lbmux.daemons.edge_daemon import Options, serve
+    from lbmux.daemons import balancing_edge, edge_daemon
     from lbmux.daemons.process import run
 
     more = bgp_options.settings(bgp)
     if more["bgp"] is None:
         raise click.UsageError("an edge needs a router to announce its VIPs to: --bgp-peer")
     more |= options.source("edge", config, managers, state)
-    run(serve(Options(interface=interface, **more, addresses=addresses, control=control)))
+    more |= {"interface": interface, "addresses": addresses, "control": control}
+    if driver != "auto" and not balance:
+        raise click.UsageError("without --balance an edge forwards no packets and has no driver")
+    if balance:
+        run(balancing_edge.serve(balancing_edge.Options(driver=driver, **more)))
+    else:
+        run(edge_daemon.serve(edge_daemon.Options(**more)))

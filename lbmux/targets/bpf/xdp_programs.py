@@ -16,7 +16,7 @@ from lbmux.datapath.context import (
     xdp_context,
 )
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
-from lbmux.datapath.tables import AGENT_MARK, settings_row
+from lbmux.datapath.tables import AGENT_MARK, LOOPBACK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
@@ -32,11 +32,16 @@ def unsent_action(verdict):
 
 @step
 def mux_action(context, verdict, interface):
-    """Return the mux's action. A forwarded frame leaves by ``interface``; others are passed or dropped."""
+    """Return the mux's action. A forwarded frame leaves by ``interface``; others are passed or dropped.
+
+    An edge passes what it forwards to its own host, where the agent takes it.
+    """
     if verdict >= PASSES:
         return unsent_action(verdict)
     if interface == 0 or interface == arrived(context):
         return XDP_TX
+    if interface == LOOPBACK:
+        return XDP_PASS
     return redirect(context, int64(interface), int64(SENT))
 
 
