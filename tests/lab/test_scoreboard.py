@@ -2,19 +2,21 @@
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lbmux.cli.main import run as lbmux
 from lbmux.errors import LabError
+from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard import scoreboard_runner as scoreboard
 from lbmux.lab.scoreboard.deadline import deadline
-from lbmux.lab.scoreboard.experiment import Load, Outcome, judge
+from lbmux.lab.scoreboard.experiment import Load, Outcome, doomed, judge
 from lbmux.lab.scoreboard.scenarios import SCENARIOS, Scenario
 from lbmux.lab.scoreboard.scoreboard_events import EVENTS, events_of
 from lbmux.lab.scoreboard.scoreboard_report import cell, document, print_table
 from lbmux.lab.scoreboard.scoreboard_runner import Setting, knows, run
+from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
 
 def connection(port: int, lines: int, stall_ms: float = 5.0, broken: str = "") -> dict[str, Any]:
@@ -57,6 +59,15 @@ def test_time_until_normal_is_that_of_the_last_trouble() -> None:
 def test_new_ones_that_still_wait_at_the_end_are_refused() -> None:
     found = judged(report(connection(1, 40), trouble=102.0, answered={"h1": 5}, waiting=40))
     assert (found.new, found.refused, found.normal_ms, found.reasons) == (45, 40, 2000, {"still waiting": 40})
+
+
+@pytest.mark.parametrize(
+    ("event", "hit"), [("reseed-router", set()), ("kill-mux", {1}), ("lose-pop", {1, 2}), ("kill-mux+lose-pop", {1, 2})]
+)
+def test_an_edge_that_is_hit_takes_its_own_connections_and_a_pop_those_of_its_edges(event: str, hit: set[int]) -> None:
+    system = SystemUnderTest(SCENARIOS["cloudflare-balanced"], cast(Lab, Idle()))
+    connections = [connection(port, 10) | {"backend": f"h{port}"} for port in (1, 2, 3, 4)]
+    assert doomed(system, event, connections) == hit
 
 
 def test_a_pair_is_two_events_in_order() -> None:

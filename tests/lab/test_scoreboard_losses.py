@@ -59,6 +59,15 @@ def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(caps
 
 @pytest.mark.root
 @needs("bird")
+def test_edges_that_balance_keep_what_is_not_at_the_lost_pop(capsys: pytest.CaptureFixture[str]) -> None:
+    events = ("reseed-router", "add-mux", "lose-pop")
+    found = measured(capsys, "cloudflare-balanced", *events, "--driver", "packet", "--seconds", "4")
+    assert not {event: one for event, one in found.items() if one["broken"] > one["own"]}
+    assert found["reseed-router"]["broken"] == found["add-mux"]["broken"] == 0 < found["lose-pop"]["own"] < 60
+
+
+@pytest.mark.root
+@needs("bird")
 @pytest.mark.parametrize("driver", ["packet", "xdp"])
 def test_packets_without_a_connection_break_none(capsys: pytest.CaptureFixture[str], driver: str) -> None:
     """20,000 in three seconds; each is looked for at every host, and then answered with a reset or dropped."""

@@ -77,6 +77,17 @@ def test_the_nearer_pop_answers_except_while_its_link_is_cut() -> None:
         until_answered(lab, {"h3", "h4"})
 
 
+def test_edges_that_balance_share_the_connections_over_both_pops_and_a_killed_one_takes_only_its_own() -> None:
+    with up("cloudflare-balanced") as lab:
+        until(router_has(lab, {"10.255.1.2"}), RECOVERS_S)
+        until_answered(lab, {"h1", "h2", "h3", "h4"})
+        with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "24") as client:
+            processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
+            until_answered(lab, {"h2", "h3", "h4"})
+            broken = {one["backend"] for one in client.report()["connections"] if one["broken"]}
+        assert broken <= {"h1"}
+
+
 def proxies(lab: Lab) -> set[str]:
     """Addresses of the hosts whose HAProxy has connections with the application servers, while a client has many."""
     command = ["ss", "-Htn", "state", "established", "sport", "=", f":{SERVER_ECHO_PORT}"]

@@ -85,7 +85,8 @@ def test_gateways_are_on_a_link_of_their_node(topology: Topology) -> None:
 def test_configuration_is_usable_and_names_its_muxes_and_hosts(topology: Topology) -> None:
     config = Config.model_validate(topology.config)
     role = {one.ip: topology.node(port.node).role for port in ports(topology) for one in interfaces(port)}
-    assert {role[mux] for mux in config.muxes} <= {"mux"}
+    role |= {ip_interface(text).ip: node.role for node in topology.nodes for _, text in node.extra_addresses}
+    assert {role[mux] for mux in config.muxes} <= {"mux", "edge"}
     assert {role[backend.dip] for service in config.services for backend in service.backends} <= {"host", "edge"}
 
 

@@ -82,7 +82,8 @@ def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]
     names = set(event.split("+"))
     if system.forwarder_is_backend:
         is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(names)
-        return {one["local_port"] for one in connections if is_hit and one["backend"] == system.backend}
+        hit = ({system.backend} if is_hit else set()) | (system.scenario.pop if "lose-pop" in names else set())
+        return {one["local_port"] for one in connections if one["backend"] in hit}
     return set() if {"kill-backend", "kill-host", "lose-agent"}.isdisjoint(names) else system.ports_at_backend()
 
 

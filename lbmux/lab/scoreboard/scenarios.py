@@ -8,7 +8,7 @@ from typing import Any
 from lbmux.lab.managed import with_managers
 from lbmux.lab.systems import common_nodes
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
-from lbmux.lab.systems.cloudflare import anycast, cloudflare
+from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
@@ -49,7 +49,8 @@ class Scenario:
     ``forwarders``: the nodes that the router sends VIP packets to, each running the program ``forwarder``.  ``spare``:
     one more, which joins with event add-mux.  ``backends``: host by backend; each runs the program ``server``.
     ``next_hops``: each router's next hops to the VIP in normal operation.  ``active``: a node and the address that it
-    has in normal operation.
+    has in normal operation.  ``pop``: the backends in the PoP that event lose-pop acts on.  ``balances``: whether the
+    forwarders are edges that know all backends, not only their own.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Scenario:
     server: str = "server"
     backends: Mapping[str, str] = field(default_factory=lambda: _hosts(3))
     active: tuple[str, str] | None = None
+    pop: frozenset[str] = frozenset()
+    balances: bool = False
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
@@ -95,6 +98,24 @@ def _gateways(*addresses: str) -> frozenset[str]:
     return frozenset(addresses)
 
 
+def _all_edges(topology: Topology) -> Topology:
+    return only_echo(topology, "h1", "h2", "h3", "h4", "h5")
+
+
+POPS: dict[str, Any] = {
+    "forwarders": ("host1", "host2", "host3", "host4"),
+    "events": (*EDGES, "lose-pop", "kill-mux+lose-pop"),
+    "next_hops": {
+        "router": _gateways("10.255.1.2"),
+        "pop1": _gateways("10.1.1.2", "10.1.2.2"),
+        "pop2": _gateways("10.2.1.2", "10.2.2.2"),
+    },
+    "forwarder": "edge",
+    "spare": "host5",
+    "backends": _hosts(5),
+    "pop": frozenset({"h1", "h2", "h5"}),
+}
+"""What the systems of two PoPs have in common; host5 joins the first one."""
 MUXES, MUX_HOPS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
 SCENARIOS = {
     scenario.name: scenario
@@ -113,15 +134,8 @@ SCENARIOS = {
             "cloudflare", lambda: only_echo(cloudflare(), "h1", "h2", "h3"), ("host1", "host2"),
             EDGES, {"router": _gateways("10.1.1.2", "10.1.2.2")}, "edge", "host3",
         ),
-        Scenario(
-            "cloudflare-anycast", lambda: only_echo(anycast(spare=True), "h1", "h2", "h3", "h4", "h5"),
-            ("host1", "host2", "host3", "host4"), (*EDGES, "lose-pop", "kill-mux+lose-pop"),
-            {
-                "router": _gateways("10.255.1.2"), "pop1": _gateways("10.1.1.2", "10.1.2.2"),
-                "pop2": _gateways("10.2.1.2", "10.2.2.2"),
-            },
-            "edge", "host5", backends=_hosts(5),
-        ),
+        Scenario("cloudflare-anycast", lambda: _all_edges(anycast(spare=True)), **POPS),
+        Scenario("cloudflare-balanced", lambda: _all_edges(balanced(spare=True)), **POPS, balances=True),
         Scenario("ananta-managed", _managed, MUXES, MANAGED, MUX_HOPS, spare="mux3"),
         Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_HOPS, backends=_hosts(HOSTS)),
     )

@@ -160,7 +160,8 @@ class SystemUnderTest:
 
     def override(self, what: OverriddenState | None) -> None:
         """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
-        asked = [self._hit] if self.forwarder_is_backend else self._reachable(self.scenario.forwarder)
+        is_own = self.forwarder_is_backend and not self.scenario.balances
+        asked = [self._hit] if is_own else self._reachable(self.scenario.forwarder)
         for node in asked:
             self._client(node).ask(Override(self.backend, what))
 
@@ -207,7 +208,8 @@ class SystemUnderTest:
             lines = self._client(node).ask(GetHealth()).health
         except ControlError:
             return False
-        return all(line.state in ("up", "removing") for line in lines)
+        idle = {name for name, host in self.scenario.backends.items() if host == self.scenario.spare}
+        return all(line.state in ("up", "removing") for line in lines if line.backend not in idle)
 
     def _filter(self, node: str, program: bytes) -> None:
         """Attach an XDP program to the far end of each of a node's links."""

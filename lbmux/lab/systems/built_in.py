@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lbmux.lab.systems.ananta_wide import wide
-from lbmux.lab.systems.cloudflare import anycast, cloudflare
+from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import seesaw
@@ -18,6 +18,7 @@ TOPOLOGIES: dict[str, Callable[[], Topology]] = {
     "ananta-wide": wide,
     "cloudflare": cloudflare,
     "cloudflare-anycast": anycast,
+    "cloudflare-balanced": balanced,
     "facebook": facebook,
     "maglev": maglev,
     "seesaw": seesaw,

@@ -2,13 +2,18 @@
 
 ``cloudflare``: one router spreads flows over the hosts by ECMP.  ``anycast``: two PoPs announce the same VIP to the
 client's router, which uses the one with the shorter AS path; if that PoP fails, traffic moves to the other.
+``balanced``: the same with edges that forward each packet to the edge that has its connection, in either PoP (Unimog).
 """
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 from lbmux.lab.systems import common_nodes
-from lbmux.lab.topology import VIP, Node, Program, Route, Topology
+from lbmux.lab.topology import TUNNEL_ADVMSS, VIP, Node, Program, Route, Topology
 
 PEERS_OF_POPS = ("--as", "64513", "--peer-as", "64512")
 """The PoPs share one AS, as an operator's would; the router in front of them has another."""
+BALANCE = ("--balance", "--driver", "{mux_driver}")
 
 
 def _edge(number: int, network: str, options: tuple[str, ...]) -> Node:
@@ -53,3 +58,22 @@ def anycast(*options: str, spare: bool = False) -> Topology:
     router = common_nodes.router("router", uplinks, *PEERS_OF_POPS, routes=to_hosts)
     config = {"services": common_nodes.services(dips)}
     return Topology("cloudflare-anycast", (common_nodes.client(), router, *nodes), tuple(links), config)
+
+
+def balanced(*options: str, spare: bool = False) -> Topology:
+    """``anycast`` with edges that balance. Each has a second address, which is its mux's."""
+    plain = anycast(*(options or common_nodes.SPEAKER), *BALANCE, spare=spare)
+    nodes = tuple(_balancing(plain, node) if node.role == "edge" else node for node in plain.nodes)
+    muxes = [_mux_address(plain, node) for node in nodes if node.role == "edge"]
+    return replace(plain, name="cloudflare-balanced", nodes=nodes, config={"muxes": muxes, **plain.config})
+
+
+def _mux_address(topology: Topology, node: Node) -> str:
+    return str(ip_address(topology.port(node.name).ip) + 1)
+
+
+def _balancing(topology: Topology, node: Node) -> Node:
+    """An edge with an address for its mux, and an MSS that leaves room for the outer header."""
+    address = ("eth0", f"{_mux_address(topology, node)}/24")
+    routes = tuple(replace(route, advmss=TUNNEL_ADVMSS) for route in node.routes)
+    return replace(node, extra_addresses=(*node.extra_addresses, address), routes=routes)
