@@ -1,4 +1,4 @@
-"""`lbmux web`: serves a read-only web page about a pool."""
+"""`lbmux web`: serves a web page about a pool."""
 
 from pathlib import Path
 
@@ -16,15 +16,22 @@ from lbmux.cli.where import Where, where
 )
 @click.option(
     "--token", envvar="LBMUX_WEB_TOKEN", show_envvar=True,
-    help="Token that browsers must present. [default: none on a loopback address, else a random one]",
+    help="Token that browsers must present. [default: a random one with --actions or beyond loopback, else none]",
 )  # fmt: skip
 @click.option(
     "--scoreboard", type=options.PATH, help="JSON file with the last result of `lbmux lab run -w`; need not exist yet."
 )
-def command(where: Where, host: str, port: int, token: str | None, scoreboard: Path | None) -> None:
+@click.option(
+    "--actions", is_flag=True,
+    help="Let visitors drain, enable, disable and reweight backends, and at a manager apply a configuration. They need"
+    " the token.",
+)  # fmt: skip
+def command(
+    where: Where, host: str, port: int, token: str | None, scoreboard: Path | None, actions: bool
+) -> None:  # fmt: skip
     """Serve a web page that shows the pool live: traffic, services, Maglev tables, and explanations of packets.
 
-    The page is read-only.  The URL to open is printed, with the token if there is one.
+    The page is read-only unless --actions is given.  The URL to open is printed, with the token if there is one.
     """
     import secrets
 
@@ -37,6 +44,6 @@ def command(where: Where, host: str, port: int, token: str | None, scoreboard: P
         raise click.UsageError("--token must consist of printable ASCII characters")
     if scoreboard is not None and scoreboard.exists():  # a file that appears later is read then
         read_result(scoreboard)
-    if token is None and not is_local(host):
+    if token is None and (actions or not is_local(host)):
         token = secrets.token_urlsafe(16)
-    run(serve(Site(where.all("mux"), scoreboard), host, port, token))
+    run(serve(Site(where.all("mux"), scoreboard, actions=actions), host, port, token))

@@ -1,7 +1,7 @@
-"""Polls the muxes of a pool for the page: totals once an interval, services and backends as often as they allow.
+"""Polls the muxes of a pool for the page: totals once an interval, services and backends as often as the pool allows.
 
-The totals cost a mux the same for any size of pool.  All its services and backends cost it milliseconds for each
-thousand, so they are read at most so often that this takes a tenth of the time.
+The totals cost a mux the same for any size of pool.  All its services and backends cost it about 0.1 s of CPU time for
+each thousand backends, so a second passes between two polls for each thousand.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from lbmux.tools.web.pool_history import PoolHistory
 from lbmux.tools.web.pool_overview import digest
 from lbmux.tools.web.pool_status import document
 
-MOST_SHARE = 0.1
+PAUSE_A_BACKEND_S = 0.001
 
 
 @dataclass
@@ -73,7 +73,8 @@ class PoolPoller:
                 self.details = await asyncio.to_thread(document, statuses, self.statuses)
                 self.digest = await asyncio.to_thread(digest, self.details["services"])
                 self.statuses, self.details_at = statuses, time.time()
-                took = time.monotonic() - begun
-                pause_s = self.interval_s * 0.9  # at first: rates are known from the second poll on
-                self._next_details = begun + (pause_s if is_first else max(pause_s, took / MOST_SHARE))
+                pause_s = self.interval_s * 0.9
+                if not is_first:  # rates are known from the second poll on
+                    pause_s = max(pause_s, self.digest["counts"]["backends"] * PAUSE_A_BACKEND_S)
+                self._next_details = begun + pause_s
             return self.details

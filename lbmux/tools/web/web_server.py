@@ -1,4 +1,4 @@
-"""The page's web server: one read-only process per pool, which sends events once a second to each open page.
+"""The page's web server: one process per pool, which sends events once a second to each open page.
 
 /                 the page
 /events           the pool's overview (tools.web.pool_overview), as server-sent events
@@ -7,6 +7,7 @@
 /api/mux          ?name=: a mux and its own history        /api/problems  everything that needs attention
 /api/search       ?text=: names and addresses with it      /api/map       all that the map of a small pool draws
 /api/table        ?service=: a Maglev table                /api/proposal  a configuration, ?service=: what it moves
+/api/override     with actions: a backend's override       /api/apply     with actions: a configuration; ?dry_run=1
 /api/explain      ?packet=&mux=: what a mux would do       /api/scoreboard  the last result file; events carry a stamp
                                                            that changes with the file
 """
@@ -29,6 +30,8 @@ from lbmux.errors import LbmuxError, SetupError
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.results import read_result
+from lbmux.tools.web import page_actions
+from lbmux.tools.web.page_actions import BackendAction
 from lbmux.tools.web.pool_lists import backends_of_host, host_lines, search, service_lines
 from lbmux.tools.web.pool_overview import mux_line, overview
 from lbmux.tools.web.pool_poller import PoolPoller
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {f"/{path.name}": path.name for path in sorted(PAGE.glob("*.[cj]s*"))}
 INTERVAL_S = 1.0
+READ_ONLY = "this page is read-only: start `lbmux web` with --actions"
 MOST_MAP_HOSTS, MOST_MAP_MUXES = 24, 8
 """A map of more is not legible."""
 MOST_PROPOSED_BYTES = 1 << 20
@@ -50,11 +54,15 @@ MOST_PROPOSED_BYTES = 1 << 20
 
 @dataclass
 class Site:
-    """The page's content: the muxes behind these sockets, and a file with the scoreboard's last result."""
+    """The page's content: the muxes behind these sockets, and a file with the scoreboard's last result.
+
+    ``actions``: whether visitors may change the pool (tools.web.page_actions); without it the page is read-only.
+    """
 
     controls: Sequence[Place]
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S
+    actions: bool = False
     _proposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -77,6 +85,8 @@ class Site:
                 web.get("/api/map", self.map),
                 web.get("/api/table", self.table),
                 web.post("/api/proposal", self.proposal),
+                web.post("/api/override", self.override),
+                web.post("/api/apply", self.apply),
                 web.get("/api/explain", self.explain),
                 web.get("/api/scoreboard", self.last_result),
             ]
@@ -102,6 +112,7 @@ class Site:
                 shown = overview(self.poller.summaries, self.poller.history, self.poller.digest, since)
                 since = max((point["second"] for point in shown["points"]), default=since)
                 shown["scoreboard"] = await asyncio.to_thread(self._stamp)
+                shown["can"] = {"override": self.actions, "apply": self.actions and self._has_manager()}
                 await response.write(f"data: {json.dumps(shown)}\n\n".encode())
                 self.poller.refresh_details()
                 await asyncio.sleep(self.poller.interval_s)
@@ -193,6 +204,36 @@ class Site:
             except LbmuxError as error:
                 return _refused(str(error))
             return web.json_response({"version": 1, "services": found})
+
+    async def override(self, request: web.Request) -> web.Response:
+        """Put a backend's override in force, on all muxes."""
+        if not self.actions:
+            return _refused(READ_ONLY, 403)
+        try:
+            action = BackendAction.parse(await request.read())
+            said = await asyncio.to_thread(page_actions.override, action, self.controls)
+        except LbmuxError as error:
+            return _refused(str(error))
+        log.info("from the page: %s", "; ".join(said))
+        return web.json_response({"version": 1, "said": said})
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """Apply a configuration to the pool, or with ``dry_run`` report what would change."""
+        if not self.actions:
+            return _refused(READ_ONLY, 403)
+        try:
+            text, dry_run = (await request.read()).decode(), "dry_run" in request.query
+            answer = await asyncio.to_thread(page_actions.apply, text, self.controls, dry_run=dry_run)
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(f"the configuration is longer than {MOST_PROPOSED_BYTES} bytes", 413)
+        except UnicodeDecodeError as error:
+            return _refused(f"the configuration is not UTF-8 text: byte {error.start}")
+        except LbmuxError as error:
+            return _refused(str(error))
+        return web.json_response({"version": 1, **answer.model_dump(mode="json")})
+
+    def _has_manager(self) -> bool:
+        return page_actions.manager_of(self.controls) is not None
 
     async def explain(self, request: web.Request) -> web.Response:
         path = named_places(self.controls).get(request.query.get("mux", ""), self.controls[0])

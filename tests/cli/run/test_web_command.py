@@ -51,6 +51,12 @@ def test_on_loopback_no_token_is_required(tmp_path: Path) -> None:
         assert status(link) == 200
 
 
+def test_a_page_with_actions_has_a_token_on_loopback_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "--actions") as link:
+        page, _, token = link.partition("?token=")
+        assert token and status(page) == 401 and status(link) == 200
+
+
 def test_on_another_address_a_token_is_generated_and_required(tmp_path: Path) -> None:
     tokens = set()
     for _ in range(2):

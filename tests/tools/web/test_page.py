@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from aiohttp.test_utils import TestServer
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from lbmux.api.answers import HistoryEvent
+from lbmux.api.answers import BackendHealth, HistoryEvent, Overridden
+from lbmux.api.requests import Override, Request, SetWeight
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load, Outcome
 from lbmux.tools.web.web_server import Site
@@ -308,6 +310,40 @@ def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_
             await page.until("document.getElementById('total-packets').textContent === '0/s + ?'")
 
     asyncio.run(poll())
+
+
+def test_an_operator_drains_and_reweights_a_backend(muxes: list[Served], tmp_path: Path) -> None:
+    asked: list[Request[Any]] = []
+
+    async def change(request: Request[Any]) -> Overridden:
+        asked.append(request)
+        line = BackendHealth("web", "h1", "draining", "by command", None, "10.1.1.2", 8080, "10.1.1.2", 7, "ipip")
+        return Overridden(1, "mux", [line])
+
+    async def poll() -> None:
+        site = Site([mux.path for mux in muxes], None, 0.1, actions=True)
+        async with TestServer(site.application(None)) as server, browser(tmp_path / "profile") as page:
+            await page.open(str(server.make_url("/#/backend/web/h1")), 1280, 900, "light")
+            await page.until("document.getElementById('override')?.hidden === false")
+            await page.evaluate("document.querySelector('#override [value=drain]').click()")
+            said = "document.querySelector('#override output').textContent"
+            await page.until(f"{said}.startsWith('mux1: web/h1 is draining, weight 7; mux2: ')")
+            await page.evaluate("document.querySelector('#override [name=weight]').value = '7'")
+            await page.evaluate("document.querySelector('#override [value=weight]').click()")
+            await page.until(f"{said} !== ''")
+            async with asyncio.timeout(20):
+                while len(asked) < 2 * len(muxes):
+                    await asyncio.sleep(0.05)
+            assert await page.evaluate("document.getElementById('apply-link').hidden")
+            await fits_and_is_legible(page, 1280)
+            assert page.complaints == []
+
+    for mux in muxes:
+        mux.handlers |= {Override: change, SetWeight: change}
+    asyncio.run(poll())
+    assert sorted(map(repr, asked)) == sorted(
+        map(repr, [Override("h1", "drain", "web"), SetWeight("h1", 7, "web")] * len(muxes))
+    )
 
 
 @pytest.fixture

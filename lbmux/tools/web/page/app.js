@@ -22,6 +22,7 @@ const VIEWS = {
   mux: showMux,
   map: showMap,
   explain: () => showMuxesToAsk(pool.muxes.map((mux) => mux.name)),
+  apply: () => {},
   scoreboard: () => {},
 };
 
@@ -82,6 +83,7 @@ function follow() {
   stream.onmessage = (event) => {
     pool = JSON.parse(event.data);
     remember(pool);
+    find("apply-link").hidden = !pool.can.apply;
     state.textContent = "live";
     state.className = "live";
     show();

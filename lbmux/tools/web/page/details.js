@@ -1,8 +1,8 @@
 // The views of one backend and of one mux.
 
-import { ask, counted, made, rate, sum, view } from "/dom.js";
+import { showOverride } from "/actions.js";
+import { ask, counted, made, rate, severityOf, sum, view } from "/dom.js";
 import { problemLine } from "/overview.js";
-import { severityOf } from "/dom.js";
 import { trafficPlots } from "/plot.js";
 
 function facts(section, entries) {
@@ -21,6 +21,7 @@ function linked(text, at) {
 }
 
 export async function showBackend(pool, service, name) {
+  showOverride(pool.can.override, service, name);
   const section = view("backend"), answer = await ask("/api/service", { name: service });
   const backend = answer.service.backends.find((one) => one.backend === name);
   section.querySelector("h2").textContent = `${service}/${name}`;
