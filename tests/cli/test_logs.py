@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.cli.logs import Json, Text
+from lbmux.cli.main import run
 
 
 def record(message: str, *args: object) -> logging.LogRecord:
@@ -32,17 +32,23 @@ def test_json_has_the_message_and_what_it_is_made_of() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [["--log-format", "json"], []], ids=["option", "variable"])
-def test_a_command_that_logs_json(tmp_path: Path, options: list[str]) -> None:
+def test_a_command_that_logs_json(tmp_path: Path) -> None:
     """`lbmux web` needs no root, and says where it is."""
-    environment = dict(os.environ) | ({} if options else {"LBMUX_LOG_FORMAT": "json"})
-    command = [sys.executable, "-m", "lbmux.cli.main", *options, "web", "--port", "0"]
+    command = [sys.executable, "-m", "lbmux.cli.main", "--log-format", "json", "web", "--port", "0"]
     command += ["--control", str(tmp_path / "none.sock")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         said = json.loads(process.stderr.readline())
         process.send_signal(signal.SIGTERM)
     assert said["level"] == "info" and said["logger"].startswith("lbmux.")
+
+
+def test_a_variable_selects_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LBMUX_LOG_FORMAT", "json")
+    assert run(["reload", "--control", str(tmp_path / "none.sock")]) == 1
+    assert json.loads(capsys.readouterr().err)["event"] == "exiting: %s"
 
 
 @pytest.mark.parametrize("program", ["mux", "agent", "edge"])

@@ -1,7 +1,6 @@
 """`lbmux web` as a process: where it listens, and which clients need a token."""
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
@@ -13,25 +12,25 @@ from pathlib import Path
 import pytest
 
 from lbmux.cli.main import run
+from lbmux.daemons import process
+from lbmux.tools.web import web_server
 
 
 @contextlib.contextmanager
-def serving(tmp_path: Path, *options: str, **environment: str) -> Iterator[str]:
+def serving(tmp_path: Path, *options: str) -> Iterator[str]:
     """Return the printed link, as a browser on this machine opens it."""
     command = [sys.executable, "-m", "lbmux.cli.main", "web", "--port", "0", "--control", str(tmp_path / "mux.sock")]
-    process = subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ | environment
-    )  # fmt: skip
+    server = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stderr is not None
-        link = re.search(r"http://\S+", process.stderr.readline())
+        assert server.stderr is not None
+        link = re.search(r"http://\S+", server.stderr.readline())
         assert link is not None
         yield link[0].replace("0.0.0.0", "127.0.0.1")
-        process.terminate()
-        assert process.wait(10) == 0
+        server.terminate()
+        assert server.wait(10) == 0
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
+        server.wait()
 
 
 def status(link: str) -> int:
@@ -57,26 +56,36 @@ def test_a_page_with_actions_has_a_token_on_loopback_too(tmp_path: Path) -> None
         assert token and status(page) == 401 and status(link) == 200
 
 
-def test_on_another_address_a_token_is_generated_and_required(tmp_path: Path) -> None:
-    tokens = set()
-    for _ in range(2):
-        with serving(tmp_path, "--host", "0.0.0.0") as link:
-            page, _, token = link.partition("?token=")
-            assert status(page) == 401 and status(f"{page}?token={token}x") == 401
-            assert status(link) == 200
-            tokens.add(token)
-    assert len(tokens) == 2 and min(map(len, tokens)) >= 22  # 16 random bytes
+def test_on_another_address_a_generated_token_is_required(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0") as link:
+        page, _, token = link.partition("?token=")
+        assert status(page) == 401 and status(f"{page}?token={token}x") == 401
+        assert status(link) == 200
 
 
-@pytest.mark.parametrize(
-    ("options", "environment"), [(("--token", "of-ours"), {}), ((), {"LBMUX_WEB_TOKEN": "of-ours"})]
-)
-def test_a_given_token_is_required_on_loopback_too(
-    options: tuple[str, ...], environment: dict[str, str], tmp_path: Path
-) -> None:
-    with serving(tmp_path, *options, **environment) as link:
+def test_a_given_token_is_required_on_loopback_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "--token", "of-ours") as link:
         assert link.endswith("/?token=of-ours")
         assert status(link.partition("?")[0]) == 401 and status(link) == 200
+
+
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The token of each page that a command would serve; nothing is served."""
+    found = list[str | None]()
+    monkeypatch.setattr(web_server, "serve", lambda site, host, port, token: found.append(token))
+    monkeypatch.setattr(process, "run", lambda program: None)
+    return found
+
+
+def test_each_start_generates_another_token(tokens: list[str | None]) -> None:
+    assert [run(["web", "--host", "0.0.0.0"]) for _ in range(2)] == [0, 0]
+    assert len(set(tokens)) == 2 and min(len(token or "") for token in tokens) >= 22  # 16 random bytes
+
+
+def test_a_token_from_the_environment(tokens: list[str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBMUX_WEB_TOKEN", "of-ours")
+    assert run(["web"]) == 0 and tokens == ["of-ours"]
 
 
 @pytest.mark.parametrize("token", ["", "\xfcber", "\u2603", "two\nlines"])
