@@ -17,9 +17,16 @@ def files(*folders: str) -> list[Path]:
 
 def functions(source: str) -> Iterator[Function]:
     """Every function of a file, also those within others."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, Function):
-            yield node
+    return _functions(ast.parse(source).body)
+
+
+def _functions(statements: list[ast.AST]) -> Iterator[Function]:
+    """Look into statements only: no expression has a function with a name, and most nodes are expressions."""
+    for statement in statements:
+        if isinstance(statement, Function):
+            yield statement
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _functions(getattr(statement, field, []))
 
 
 def decorators(function: Function) -> set[str]:

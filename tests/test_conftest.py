@@ -1,8 +1,11 @@
 """The suite's own rules: what is skipped without root, and that CI does not let a skip pass."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,30 +15,44 @@ SUITES = {
     "marked": "import pytest\n@pytest.mark.skip(reason='no disk')\ndef test_it(): pass\n",
     "called": "import pytest\ndef test_it(): pytest.skip('no disk')\n",
     "module": "import pytest\npytest.skip('no disk', allow_module_level=True)\n",
+    "expected": "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n",
 }
+OUTCOME = re.compile(r"^(FAILED|ERROR|SKIPPED|XFAIL)\b.*?\btest_(\w+)\.py.*", re.MULTILINE)
 
 
-def run_suite(directory: Path, source: str, require_all: str) -> subprocess.CompletedProcess[str]:
+Outcomes = Callable[[str], dict[str, tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Outcome and line of each suite where a skip fails ("1") and where it does not ("0"); each runs all of them."""
+    directory = tmp_path_factory.mktemp("suites")
     (directory / "conftest.py").write_text(CONFTEST.read_text())
-    (directory / "test_it.py").write_text(source)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(directory)]
-    environment = os.environ | {"LBMUX_REQUIRE_ALL": require_all}
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    for name, source in SUITES.items():
+        (directory / f"test_{name}.py").write_text(source)
+
+    @cache
+    def run(require_all: str) -> dict[str, tuple[str, str]]:
+        command = [sys.executable, "-m", "pytest", "-q", "-rfEsx", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        command.append("--continue-on-collection-errors")
+        environment = os.environ | {"LBMUX_REQUIRE_ALL": require_all, "COLUMNS": "200"}
+        ran = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+        return {found[2]: (found[1], found[0]) for found in OUTCOME.finditer(ran.stdout)}
+
+    return run
 
 
-@pytest.mark.parametrize("source", SUITES.values(), ids=SUITES)
-def test_a_skip_fails_where_all_must_run(tmp_path: Path, source: str) -> None:
-    ran = run_suite(tmp_path, source, "1")
-    assert ran.returncode not in (0, 5), ran.stdout
-    assert "no disk" in ran.stdout
+@pytest.mark.parametrize("suite", ["marked", "called", "module"])
+def test_a_skip_fails_where_all_must_run(outcomes: Outcomes, suite: str) -> None:
+    outcome, line = outcomes("1")[suite]
+    assert outcome in ("FAILED", "ERROR") and "no disk" in line
 
 
-@pytest.mark.parametrize("source", SUITES.values(), ids=SUITES)
-def test_outside_ci_a_skip_is_only_a_skip(tmp_path: Path, source: str) -> None:
-    ran = run_suite(tmp_path, source, "0")
-    assert "1 skipped" in ran.stdout
+@pytest.mark.parametrize("suite", ["marked", "called", "module"])
+def test_outside_ci_a_skip_is_only_a_skip(outcomes: Outcomes, suite: str) -> None:
+    assert outcomes("0")[suite][0] == "SKIPPED"
 
 
-def test_an_expected_failure_is_not_a_skip(tmp_path: Path) -> None:
-    source = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
-    assert run_suite(tmp_path, source, "1").returncode == 0
+@pytest.mark.parametrize("require_all", ["0", "1"])
+def test_an_expected_failure_is_not_a_skip(outcomes: Outcomes, require_all: str) -> None:
+    assert outcomes(require_all)["expected"][0] == "XFAIL"

@@ -12,6 +12,19 @@ from lbmux.targets.bpf.objects import CompileError, compiled
 from tests.datapath.harness import Frames, Machine
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A program that the compiler's process has made."""
+    directory = tmp_path_factory.mktemp("made")
+    compiled.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "directory", lambda: directory)
+        compiled("clock_xdp")
+    data = sealed.read(next(directory.iterdir()))
+    assert data is not None
+    return data
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, empty."""
@@ -37,24 +50,26 @@ def test_a_compile_error_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", bytes(5000)])
-def test_a_damaged_object_is_compiled_again(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_object_is_compiled_again(
+    content: bytes, made: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compilations = list[str]()
+    monkeypatch.setattr(objects, "_compile", lambda module, function: (compilations.append(function), made)[1])
     wanted = compiled("clock_xdp")
     (path,) = tmp_path.iterdir()
-    data, made = sealed.read(path), list[str]()
-    assert data is not None
-    monkeypatch.setattr(objects, "_compile", lambda module, function: (made.append(function), data)[1])
+    assert sealed.read(path) == made
     path.write_bytes(content)
-    compiled.cache_clear()
-    assert compiled("clock_xdp").data == wanted.data
-    compiled.cache_clear()
-    assert compiled("clock_xdp").data == wanted.data
-    assert made == ["clock_xdp"]
+    for _ in range(2):
+        compiled.cache_clear()
+        assert compiled("clock_xdp").data == wanted.data
+    assert compilations == ["clock_xdp"] * 2
 
 
-def test_neither_a_full_disk_nor_no_cache_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_a_full_disk_nor_no_cache_is_an_error(made: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(objects, "_compile", lambda *_: made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", is_full)
         wanted = compiled("clock_xdp")
