@@ -5,10 +5,14 @@ import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lbmux.cli import logs
+
+if TYPE_CHECKING:
+    from tests.frames.pair import Pair
 
 STARTS_DAEMONS = tuple(f"tests/{folder}/" for folder in ("bgp", "cli", "daemons", "docs", "lab", "tools"))
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
@@ -32,6 +36,18 @@ def warm_cache(request: pytest.FixtureRequest) -> None:
 
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             warm(lambda line: print(line, flush=True))
+
+
+@pytest.fixture
+def pair() -> Iterator["Pair"]:
+    """Two namespaces joined by a veth, as long as the test runs."""
+    from tests.frames.pair import Pair
+
+    made = Pair()
+    try:
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture(autouse=True)

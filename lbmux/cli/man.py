@@ -31,7 +31,7 @@ services:
 
 FILES = {
     "/etc/lbmux/services.yaml": "The configuration, as the systemd units use it; see lbmux.yaml(5).",
-    "/etc/lbmux/mux.env, agent.env, edge.env, manager.env": "Per-host settings as LBMUX_... variables for the systemd units.",
+    "/etc/lbmux/mux.env, agent.env, edge.env, manager.env": "Per-host settings for the units, as LBMUX_... variables.",
     "/var/lib/lbmux/": "Store of a manager without etcd; certificate, key and CA of a manager or node.",
     "~/.config/lbmux/token, ca.crt": "Token and CA with which commands reach the manager.",
     "/run/lbmux/mux.sock, agent.sock, edge.sock": "Control sockets (--control).",

@@ -1,9 +1,9 @@
-"""A control socket that a thread of its own serves, as a daemon's is by another process."""
+"""A control socket that a thread serves, in place of a daemon's process."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,39 @@ def said(answer: Any) -> Handler:
     return handler
 
 
+class ServerThread:
+    """Serves a control socket from construction to ``close``."""
+
+    def __init__(self, path: Path, handlers: Handlers) -> None:
+        self._loop, self._server = asyncio.new_event_loop(), ControlServer(path, handlers)
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        try:
+            self._run(self._server.start())
+        except BaseException:
+            self._end()
+            raise
+
+    def answers(self, line: bytes) -> AsyncGenerator[bytes]:
+        """Answer a request that a manager relays."""
+        return self._server.answers(line)
+
+    def close(self) -> None:
+        try:
+            self._run(self._server.stop())
+        finally:
+            self._end()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 @contextmanager
 def answering(path: Path, handlers: Handlers) -> Iterator[None]:
-    loop, server = asyncio.new_event_loop(), ControlServer(path, handlers)
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(5)
+    with closing(ServerThread(path, handlers)):
         yield
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(5)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

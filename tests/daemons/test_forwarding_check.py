@@ -1,7 +1,6 @@
 """A mux cannot forward without its interface, or without the program that it insists on."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +12,6 @@ from tests.frames.pair import Pair
 from tests.lab.routed import until
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.remove()
 
 
 class FakeKernel:

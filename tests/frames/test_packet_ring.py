@@ -40,13 +40,6 @@ def number(data: bytes) -> int:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.remove()
-
-
-@pytest.fixture
 def wire(pair: Pair) -> Iterator[socket.socket]:
     with pair.wire("a") as wire:
         yield wire

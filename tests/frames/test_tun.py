@@ -23,13 +23,6 @@ NAME, OURS, BEYOND, PORT, CAPACITY = "tun7", "10.77.0.1", "10.77.0.2", 4000, 8
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.remove()
-
-
-@pytest.fixture
 def tun(pair: Pair) -> Iterator[Tun]:
     with pair.inside("a", lambda: Tun(NAME, CAPACITY)) as tun:
         pair.inside("a", bring_up)

@@ -24,13 +24,9 @@ Result = TypeVar("Result")
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    made = Pair()
-    try:
-        yield made
-    finally:
-        made.inside("b", lambda: detach("b0"))
-        made.remove()
+def pair(pair: Pair) -> Iterator[Pair]:
+    yield pair
+    pair.inside("b", lambda: detach("b0"))
 
 
 def in_kernel(pair: Pair, work: Callable[[Kernel], Result], sizes: Sizes = SIZES, role: str = "mux") -> Result:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from threading import Event
@@ -65,13 +65,6 @@ class Watch:
 
 
 Run = Callable[[Callable[[Watch], Awaitable[None]]], None]
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.remove()
 
 
 @pytest.fixture

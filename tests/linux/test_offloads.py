@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,13 +13,6 @@ from tests.frames.pair import Pair
 
 VETH_JOINS = {"gro": True, "rx-gro-list": True, "rx-udp-gro-forwarding": True}
 """What a veth can be made to do of SUPER_FRAMES."""
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.remove()
 
 
 def state(name: str) -> bool:

@@ -1,13 +1,9 @@
 """A mux's tables behind a control socket: what `lbmux explain` asks, without a mux."""
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from lbmux.api.answers import Health, HealthLine
-from lbmux.api.control_server import ControlServer
 from lbmux.api.requests import GetHealth
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides, with_overrides
@@ -18,6 +14,7 @@ from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_mux import Explanation, explain_live
 from lbmux.tools.packet_text import ClientPacket
+from tests.api.answering import ServerThread
 from tests.linux.inside import LOCAL, Inside
 
 
@@ -27,26 +24,13 @@ class Served(Inside):
     def __init__(self, path: Path, **how: Any) -> None:
         super().__init__(**how)
         self.path = path
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
         self.tracker, self.wanted, self.overrides = BackendTracker(), self.mux.config, Overrides()
         if self.wanted is not None:
             self.tracker.configure(self.wanted)
         runtime = {"interface": "eth0", "addresses": [str(LOCAL)]}
         showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, runtime)
-        self._server = ControlServer(path, showing.handlers() | {GetHealth: self._health})
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
-
-    def answers(self, line: bytes) -> AsyncGenerator[bytes]:
-        """Answer a request that a manager relays."""
-        return self._server.answers(line)
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        server = ServerThread(path, showing.handlers() | {GetHealth: self._health})
+        self.answers, self.close = server.answers, server.close
 
     async def _health(self, request: GetHealth) -> Health:
         assert self.wanted is not None

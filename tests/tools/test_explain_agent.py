@@ -1,9 +1,7 @@
 """Explanations of frames at an agent agree with its data path, and explaining changes nothing."""
 
-import asyncio
 import re
-import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from pathlib import Path
@@ -13,7 +11,6 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from lbmux.api.control_server import ControlServer
 from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
@@ -26,6 +23,7 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables, now_ticks
 from lbmux.tools.explain_agent import Passage, explain_at_agent
 from lbmux.tools.parse_reasons import PARSE_REASONS
+from tests.api.answering import ServerThread
 from tests.datapath.craft import RST, SYN, Craft, Stream, tunnelled
 from tests.datapath.harness import Frames
 from tests.linux.inside import CONFIG, LOCAL, client, dns
@@ -48,24 +46,11 @@ class AgentHost:
         self.path, config = path, Config.model_validate(MORE)
         self.agent = AgentTables(Tables.allocate(sizes_for(config, 2)), [IPv4Address(OWN)], [], mode)
         self.agent.commit(self.agent.plan(config))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
         driver = Driver("agent", "eth0", self.agent.tables, 0, "tun")
         runtime = {"interface": "eth0", "addresses": [str(IPv4Address(OWN))]}
         showing = StatusHandlers(lambda: Snapshot.of_agent(self.agent), driver, path, runtime)
-        self._server = ControlServer(path, showing.handlers())
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(5)
-
-    def answers(self, line: bytes) -> AsyncGenerator[bytes]:
-        """Answer a request that a manager relays."""
-        return self._server.answers(line)
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        server = ServerThread(path, showing.handlers())
+        self.answers, self.close = server.answers, server.close
 
     def pass_(self, frame: bytes, is_reply: bool = False, worker: int = 1) -> tuple[Passage, int]:
         """Return the frame as the agent's loop would pass it on, and the endpoint or -1."""
