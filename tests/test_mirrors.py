@@ -176,6 +176,7 @@ ELSEWHERE = {
     "tools/parse_reasons.py": "tools/test_explain_agent.py",
     "tools/results.py": "cli/lab/test_plot_command.py",
     "tools/router_twin.py": "tools/test_router_choice.py",
+    "tools/simulate/flow_delivery.py": "tools/simulate/test_flow_model.py",
     "tools/simulate/flow_policies.py": "tools/simulate/test_flow_model.py",
     "tools/simulate/random_numbers.py": "tools/simulate/test_flow_scenarios.py",
     "tools/slow_path_counters.py": "docs/test_metrics.py",

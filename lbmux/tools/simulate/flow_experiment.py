@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lbmux.plurals import counted
-from lbmux.tools.simulate.flow_model import Count, Outcome, Run
+from lbmux.tools.simulate.flow_delivery import Count
+from lbmux.tools.simulate.flow_model import Outcome, Run
 from lbmux.tools.simulate.flow_policies import POLICIES
 from lbmux.tools.simulate.flow_scenarios import KINDS, scenario
 from lbmux.tools.simulate.simulation_result import Line, Panel, Row, SimulationResult, Spread, Tell, no_progress

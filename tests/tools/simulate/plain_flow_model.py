@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbmux.tables import maglev
-from lbmux.tools.simulate.flow_model import Count
+from lbmux.tools.simulate.flow_delivery import Count
 from lbmux.tools.simulate.flow_policies import IDLE_CLOSING_S, IDLE_TCP_S, IDLE_UDP_S, Policy
 from lbmux.tools.simulate.flow_scenarios import BACKENDS, MUXES, SLOTS, WEIGHT, Event, Scenario
 from lbmux.tools.simulate.slot_rule import EARLIER, FIN, NONE, SYN
