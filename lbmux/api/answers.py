@@ -81,6 +81,20 @@ class Backends(ProgramAnswer):
 
 
 @dataclass(frozen=True)
+class Planned(ProgramAnswer):
+    """``slots_moved``: the share of a service's slots that get another backend; without services that stay."""
+
+    slots_moved: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ConnectionCounts(ProgramAnswer):
+    """``connections``: lines of service, backend and number."""
+
+    connections: list[tuple[str, str, int]]
+
+
+@dataclass(frozen=True)
 class BackendHealth:
     """The state of a backend that the configuration has or had, with the reason; ``since`` in UTC (ISO 8601)."""
 

@@ -96,6 +96,22 @@ class GetConfig(Request[str], command="config"):
 
 
 @dataclass(frozen=True)
+class PlanRevision(Request[answers.Planned], command="plan"):
+    """Plan the tables for a revision of the manager's, and put nothing in force.
+
+    ``file`` is compressed (zlib) and in base64; ``overrides`` have the fields of the manager's.
+    """
+
+    file: str
+    overrides: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CountConnections(Request[answers.ConnectionCounts], command="connections"):
+    """Count the live connections of a host's backends in its sockets."""
+
+
+@dataclass(frozen=True)
 class Reload(Request[answers.Reloaded], command="reload", changes=True):
     """Reload the configuration file."""
 
@@ -105,11 +121,14 @@ class Override(Request[answers.Overridden], command="override", changes=True):
     """Drain, disable or remove a backend; None enables it.
 
     Without ``service``, in all services that have it; with null for ``backend``, all backends of the service.
+    ``for_s``: how long it lasts; ``deadline_s``: after which time a drained backend is disabled, in seconds.
     """
 
     backend: str | None
     override: Literal["drain", "disable", "remove"] | None = None
     service: str | None = None
+    for_s: float | None = None
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True)

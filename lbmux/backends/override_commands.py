@@ -43,12 +43,15 @@ class OverrideError(LbmuxError):
 
 
 def set_admin_state(
-    admin_state: OverriddenState | None, backend: str | None, service: str | None, now: float
-) -> Change:
+    admin_state: OverriddenState | None, backend: str | None, service: str | None, now: float,
+    until: float | None = None, deadline: float | None = None,
+) -> Change:  # fmt: skip
     """Drain, disable, remove or (None) enable a backend, in one service or in all that have it.
 
-    Without ``backend``, all backends that the service has.
+    Without ``backend``, all backends that the service has.  ``until`` and ``deadline`` are those of the override.
     """
+    if deadline is not None and admin_state != "drain":
+        raise OverrideError("deadline", "only drain has one")
     if admin_state not in (None, *get_args(OverriddenState)):
         raise OverrideError(str(admin_state), f"is not an override; use one of {', '.join(get_args(OverriddenState))}")
 
@@ -62,7 +65,7 @@ def set_admin_state(
             elif admin_state == "remove" and key not in in_file:
                 del of[key]
             else:
-                _update(of, key, now, admin_state=admin_state)
+                _update(of, key, now, admin_state=admin_state, until=until, deadline=deadline)
         return _apply(file, Overrides(overrides.of, removals), Overrides(of, removals), keys, now), keys
 
     return change

@@ -15,6 +15,7 @@ from lbmux.config.models import Backend, BackendKey, Config
 from lbmux.errors import LbmuxError
 
 log = logging.getLogger(__name__)
+TIMES = ("until", "deadline")
 REMOVING = "removing"
 """The state of a removal in the file."""
 
@@ -84,14 +85,15 @@ class OverrideStore:
 
 def _lines(overrides: Overrides) -> list[list[Any]]:
     """Return lists of service, backend, state, time of the last change, and an object with the other fields."""
-    lines = [
-        [*key, one.admin_state, one.since, {"weight": one.weight, "added": _plain(one.added)}]
-        for key, one in overrides.of.items()
-    ]
+    lines = [[*key, one.admin_state, one.since, _more(one)] for key, one in overrides.of.items()]
     return lines + [
         [*key, REMOVING, one.since, {"backend": _plain(one.backend), "reason": one.reason}]
         for key, one in overrides.removals.items()
     ]
+
+
+def _more(one: Override) -> dict[str, Any]:
+    return {"weight": one.weight, "added": _plain(one.added), "until": one.until, "deadline": one.deadline}
 
 
 def _plain(backend: Backend | None) -> dict[str, Any] | None:
@@ -109,7 +111,9 @@ def _read(path: Path) -> Overrides:
             elif admin_state is None or admin_state in get_args(OverriddenState):
                 weight, added = rest.get("weight"), rest.get("added")
                 weight = None if weight is None else int(weight)
-                of[key] = Override(float(since), admin_state, weight, added and Backend.model_validate(added))
+                until, deadline = (None if (at := rest.get(name)) is None else float(at) for name in TIMES)
+                added = added and Backend.model_validate(added)
+                of[key] = Override(float(since), admin_state, weight, added, until, deadline)
             else:
                 raise ValueError(admin_state)
         return Overrides(of, removals)

@@ -19,12 +19,17 @@ AdminState = OverriddenState | Literal["removing"]
 
 @dataclass(frozen=True)
 class Override:
-    """``since``: the time of the last change, in seconds since the epoch."""
+    """``since``: the time of the last change, in seconds since the epoch, as are the other times.
+
+    ``until``: when it ends; ``deadline``: when a drained backend is disabled, which moves the flows that it still has.
+    """
 
     since: float
     admin_state: OverriddenState | None = None
     weight: int | None = None
     added: Backend | None = None
+    until: float | None = None
+    deadline: float | None = None
 
     @property
     def is_set(self) -> bool:

@@ -88,12 +88,15 @@ class BackendTracker:
     def down(self) -> set[BackendKey]:
         return _down(self._checkers)
 
-    def effective(self, config: Config, overrides: Overrides) -> Config:
+    def effective(self, config: Config, overrides: Overrides, *, dry_run: bool = False) -> Config:
+        """Return the configuration of the tables; ``dry_run``: it will not be put in force."""
         probed = {service.name for service in config.services if service.health}
         down = {key for key in self.down if key[0] in probed}  # without probes, old results mean nothing
         down |= self._new(config)
-        self._kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept)
-        return effective(config, down, overrides.admin_states, self.cut_off, self._kept)
+        kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept)
+        if not dry_run:
+            self._kept = kept
+        return effective(config, down, overrides.admin_states, self.cut_off, kept)
 
     def _new(self, config: Config) -> set[BackendKey]:
         """Return the backends that are to be probed and were not in force before."""
@@ -171,13 +174,19 @@ def _state(backend: Backend, override: Override | None, checker: Checker | None)
         and override.admin_state is not None
         and (state == "up" or override.admin_state == "disable")
     ):
-        return OVERRIDDEN_STATES[override.admin_state], "by command", override.since
+        return OVERRIDDEN_STATES[override.admin_state], _by_command(override), override.since
     changes = [*_changes(override)]
     if state == "up" and backend.weight == 0:
         state, reason, since = "draining", "" if changes else "weight 0 in the configuration", None
         if override is not None and changes:
             since = override.since
     return state, "; ".join(filter(None, (reason, *changes))), since
+
+
+def _by_command(override: Override) -> str:
+    until = f", until {_text(override.until)}" if override.until is not None else ""
+    deadline = f", disabled at {_text(override.deadline)}" if override.deadline is not None else ""
+    return f"by command{until}{deadline}"
 
 
 def _changes(override: Override | None) -> Iterator[str]:

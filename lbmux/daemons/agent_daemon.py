@@ -16,7 +16,7 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_AN_AGENT
-from lbmux.api.requests import Trace
+from lbmux.api.requests import CountConnections, Trace
 from lbmux.backends.overrides import with_overrides
 from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
@@ -165,7 +165,8 @@ class AgentDaemon(Daemon[Options]):
         log.info("agent on %s, mode %s: %d backends of this host", where, self.options.mode, len(self.agent.served))
 
     def handlers(self) -> dict[Kind, Handler]:
-        return {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
+        handlers = {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
+        return {**handlers, CountConnections: self.socket_sync_task.count}
 
     def metrics(self) -> AbstractAsyncContextManager[object]:
         return serving(self.options.metrics, self.status)

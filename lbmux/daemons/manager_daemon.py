@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lbmux.addresses import endpoint
 from lbmux.daemons.process import notify, ready, stop_event
+from lbmux.manager.guard_rails import MOST_MOVED
 from lbmux.manager.http_server import HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
@@ -17,13 +18,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ManagerOptions:
-    """Settings of one manager; ``advertise``: the URL under which others reach it; None for its name."""
+    """Settings of one manager; ``advertise``: the URL under which others reach it, None for its name.
+
+    ``most_moved``: the share of live connections that a change may move without `--force`.
+    """
 
     store: str
     state: Path
     listen: str
     advertise: str | None = None
     etcd_tls: EtcdTls | None = None
+    most_moved: float = MOST_MOVED
 
 
 async def serve(options: ManagerOptions) -> None:
@@ -32,7 +37,7 @@ async def serve(options: ManagerOptions) -> None:
     host, port = endpoint(options.listen, "0.0.0.0")
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(options.store, options.etcd_tls))
-        manager = Manager(store, identity, "")
+        manager = Manager(store, identity, "", most_moved=options.most_moved)
         port = await stack.enter_async_context(HttpServer(manager).listening(host, port))
         manager.url = options.advertise or f"https://{identity.subject.name}:{port}"
         await stack.enter_async_context(manager.running())

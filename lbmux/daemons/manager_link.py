@@ -8,18 +8,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lbmux.api.answers import Planned
 from lbmux.api.control_server import ControlServer, Handler, Handlers, Kind
-from lbmux.api.requests import AddBackend, Override, Request, SetWeight
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import AddBackend, Override, PlanRevision, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
 from lbmux.config.loader import parse
 from lbmux.config.models import Config
 from lbmux.daemons.reloader import Reloader
+from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient
-from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.node_messages import HealthLine, unpack_file
 from lbmux.manager.stored_overrides import as_overrides
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ class ManagerLink:
     """``path``: where the current revision's file is written, for `lbmux reload` and for people."""
 
     def __init__(self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path) -> None:
-        self._path = path
+        self._path, self._role = path, role
         self._parsed: tuple[str, Config] | None = None
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
 
@@ -101,6 +104,18 @@ class ManagerLink:
     def handlers(self, own: Handlers) -> dict[Kind, Handler]:
         """Return the control socket's handlers, which refuse overrides while a manager is connected."""
         return {kind: self._guarded(one) if kind in LOCAL_OVERRIDES else one for kind, one in own.items()}
+
+    def planning(self, reloader: Reloader, slots_moved: Callable[[Any], dict[str, float]]) -> dict[Kind, Handler]:
+        """Return the handler of a revision that the manager asks about; ``slots_moved`` reads the tables' plan."""
+
+        async def plan(request: PlanRevision) -> Planned:
+            text = unpack_file(request.file)
+            config = await asyncio.to_thread(parse, text, Path("the planned revision"))
+            stored = [StoredOverride.model_validate(one) for one in request.overrides]
+            planned = await reloader.plan_only(config, as_overrides(stored))
+            return Planned(VERSION, self._role, slots_moved(planned))
+
+        return {PlanRevision: plan}
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request[Any]) -> Any:

@@ -248,6 +248,8 @@ class MuxDaemon(Daemon[Options]):
     def handlers(self) -> dict[Kind, Handler]:
         handlers = {**self.status.handlers(), **self.health.handlers(), **self.sampler.handlers()}
         handlers[Trace] = self.trace_hub.watch
+        if self.link is not None:
+            handlers |= self.link.planning(self.reloader, self.mux.slots_moved)
         return handlers | (bgp_handlers(self.announcer) if self.announcer is not None else {})
 
     def metrics(self) -> AbstractAsyncContextManager[object]:

@@ -34,7 +34,10 @@ class OverrideHandlers:
         return {requests.Override: self.override, requests.SetWeight: self.weight, requests.AddBackend: self.add}
 
     async def override(self, request: requests.Override) -> Overridden:
-        change = override_commands.set_admin_state(request.override, request.backend, request.service, time.time())
+        now = time.time()
+        until, deadline = (None if s is None else now + s for s in (request.for_s, request.deadline_s))
+        given = request.override, request.backend, request.service
+        change = override_commands.set_admin_state(*given, now, until, deadline)
         return await self._follow(request.override or "enable", change)
 
     async def weight(self, request: requests.SetWeight) -> Overridden:

@@ -40,11 +40,17 @@ class Reloadable(Protocol):
     def commit(self, plan: Any) -> None: ...
 
 
+class Effective(Protocol):
+    """Makes of a configuration with overrides what the tables get; ``dry_run``: it will not be put in force."""
+
+    def __call__(self, config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config: ...
+
+
 async def nothing_to_withdraw(config: Config) -> bool:
     return False
 
 
-def all_backends(config: Config, overrides: Overrides) -> Config:
+def all_backends(config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config:
     """The effective configuration where no backend is ever down."""
     return config
 
@@ -64,7 +70,7 @@ class Reloader:
         tables: Reloadable,
         config: Config | None = None,
         book: OverrideStore | None = None,
-        effective: Callable[[Config, Overrides], Config] = all_backends,
+        effective: Effective = all_backends,
         removals: Callable[[Config], Awaitable[bool]] = nothing_to_withdraw,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -117,11 +123,25 @@ class Reloader:
     async def follow_manager(self, config: Config, overrides: Overrides) -> None:
         """Put the pool's configuration and overrides in force, at once; they replace the file's and the local ones."""
         async with self._lock:
-            before, now = self.overrides, self._clock()
-            overrides = with_removals(
-                config, Overrides(overrides.of, before.removals), self.wanted, before.admin_states, now, BY_FILE
-            )
+            overrides = self._replaced(config, overrides)
             await self._enforce(config, overrides, await self._prepared(overrides))
+
+    async def plan_only(self, config: Config, overrides: Overrides) -> Any:
+        """Return the tables' plan for the pool's configuration and overrides; raise TableError if it does not fit.
+
+        Nothing is put in force, and the plan must not be committed.
+        """
+        async with self._lock:
+            overrides = self._replaced(config, overrides)
+            effective = self._effective(with_overrides(config, overrides), overrides, dry_run=True)
+            return await asyncio.to_thread(self._tables.plan, effective)
+
+    def _replaced(self, config: Config, overrides: Overrides) -> Overrides:
+        """Return the pool's overrides, with the removals that they and the pool's configuration lead to here."""
+        before = self.overrides
+        return with_removals(
+            config, Overrides(overrides.of, before.removals), self.wanted, before.admin_states, self._clock(), BY_FILE
+        )
 
     @property
     def exclusive(self) -> AbstractAsyncContextManager[None]:

@@ -23,7 +23,9 @@ from lbmux.api.refusals import refuse_requests
 from lbmux.backends.override_store import OverrideStore
 from lbmux.config.loader import load
 from lbmux.config.models import Config
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.config_listeners import Listener
+from lbmux.daemons.override_timer import end_overrides
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.rights import warn_of_missing
@@ -105,6 +107,7 @@ class Daemon(ABC, Generic[Settings]):
         if self.link is not None:
             self.link.answer_by(server)
         await self.stack.enter_async_context(self.metrics())
+        await self.stack.enter_async_context(background_task(end_overrides(self.reloader)))
         self.stopping = stop_event(on_reload=self.reloader.soon, at_once=self.stop_now)
 
 

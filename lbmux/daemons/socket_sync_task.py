@@ -13,10 +13,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from lbmux.api.answers import ConnectionCounts
+from lbmux.api.protocol import VERSION
+from lbmux.api.requests import CountConnections
 from lbmux.daemons.background_task import background_task
+from lbmux.errors import LbmuxError
 from lbmux.linux.host_sockets import HostSockets
 from lbmux.plurals import counted
 from lbmux.tables.agent_tables import AgentTables
+from lbmux.tables.connection_counts import connections_by_backend
 from lbmux.tables.socket_sync import AT_ONCE, SocketSync
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,14 @@ class SocketSyncTask:
                     named = ", ".join(sorted(map(str, self._sockets.elsewhere)))
                     log.info("looking up the sockets of %s in other network namespaces of this host", named)
                 self._sees_others()
+
+    async def count(self, request: CountConnections) -> ConnectionCounts:
+        """Answer with the live connections of each backend; raise LbmuxError if sockets cannot be listed."""
+        try:
+            counts = connections_by_backend(self._agent, self._socket_sync, await self._listed())
+        except OSError as error:
+            raise LbmuxError(f"cannot list the sockets of this host: {error}") from error
+        return ConnectionCounts(VERSION, "agent", [(*key, number) for key, number in counts.items()])
 
     async def run_once(self) -> int:
         """Make one pass. Return the number of entries made."""

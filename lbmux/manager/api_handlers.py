@@ -113,9 +113,9 @@ async def override(call: Call) -> Model:
     body: api.OverrideRequest = call.body
     call.check_service(body.service)
     now = call.manager.clock()
-    until = None if body.for_s is None else now + body.for_s
+    until, deadline = (None if s is None else now + s for s in (body.for_s, body.deadline_s))
     pool = call.manager.pool
-    stored = await pool.override(_change(body, now), call.caller, body.reason, until, force=body.force)
+    stored = await pool.override(_change(body, now), call.caller, body.reason, until, deadline, force=body.force)
     return api.OverridesAnswer(version=pool.state.stored.version, overrides=tuple(stored))
 
 
@@ -186,7 +186,9 @@ async def renew(call: Call) -> Model:
 
 
 def _applied(applied: Applied) -> Model:
-    return api.ApplyAnswer(revision=applied.revision, changes=applied.changes, needs_force=applied.needs_force)
+    return api.ApplyAnswer(
+        revision=applied.revision, changes=applied.changes, needs_force=applied.needs_force, impact=applied.impact
+    )
 
 
 def _certified(manager: Manager, subject: Subject, certificate: bytes) -> Model:
@@ -203,6 +205,8 @@ def _authority(manager: Manager) -> KeyPair:
 
 
 def _change(body: api.OverrideRequest, now: float) -> Change:
+    if body.deadline_s is not None and body.action != "drain":
+        raise OverrideError("deadline_s", "only drain has a deadline")
     if body.action == "add":
         if body.service is None or body.added is None:
             raise OverrideError("add", "`service` and `added` are needed")

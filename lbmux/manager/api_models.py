@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lbmux.config.field_types import Model, Name
-from lbmux.manager.documents import Event, Message, NodeReport, Revision, Rollout, StoredOverride
+from lbmux.manager.documents import Event, Impact, Message, NodeReport, Revision, Rollout, StoredOverride
 from lbmux.manager.tokens import AccessRole
 
 Duration = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
@@ -42,6 +42,8 @@ class ApplyAnswer(Model):
     changes: tuple[str, ...]
     needs_force: tuple[str, ...]
     """Guard rails that the change violates."""
+    impact: Impact | None = None
+    """What live nodes say about it; null: they were not asked."""
 
 
 class ConfigAnswer(Model):
@@ -82,6 +84,8 @@ class OverrideRequest(Model):
     reason: Message = ""
     for_s: Duration | None = None
     """How long the override lasts; null: until another command."""
+    deadline_s: Duration | None = None
+    """For `drain`: after which time the backend is disabled, which moves the flows that it still has; null: never."""
     force: bool = False
 
 

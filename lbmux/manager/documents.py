@@ -46,6 +46,8 @@ class StoredOverride(Model):
     reason: str = ""
     until: float | None = None
     """When it ends by itself; null: never."""
+    deadline: float | None = None
+    """When a drained backend is disabled, which moves what it still has; null: never."""
 
 
 class StoredOverrides(Model):
@@ -94,6 +96,28 @@ class NodeReport(Model):
     version: str = ""
     """The version of lbmux."""
     certificate_until: float | None = None
+
+
+class Impact(Model):
+    """What a change would do, as the live nodes count it."""
+
+    connections: int = 0
+    """Live connections, from the sockets of the hosts."""
+    moving: int = 0
+    """Those that would go to another backend, or break."""
+    remaining: int = 0
+    """Those that stay with a removed backend until they end."""
+    slots: Mapping[str, float] = Field(default_factory=dict)
+    """The share of a service's slots that get another backend: the largest of all muxes."""
+    refused: Mapping[str, str] = Field(default_factory=dict)
+    """Why muxes would refuse it."""
+    silent: tuple[str, ...] = ()
+    """Nodes that did not answer: they are not counted."""
+
+    @property
+    def moved(self) -> float | None:
+        """The share of the live connections that would move; None if there are none."""
+        return self.moving / self.connections if self.connections else None
 
 
 class Rollout(Model):

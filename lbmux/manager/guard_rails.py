@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from lbmux.backends.overrides import Overrides, with_overrides
 from lbmux.config.models import Config, Service
@@ -19,7 +20,7 @@ class Wanted:
     config: Config | None
     overrides: Overrides
 
-    @property
+    @cached_property
     def services(self) -> dict[str, Service]:
         """Services by name, with overrides."""
         if self.config is None:

@@ -29,10 +29,11 @@ from lbmux.manager.peers import PeerConnections, PeerLink
 from lbmux.manager.pool import Caller, NotPrimaryError, TooLargeError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
-from lbmux.manager.request_access import node_of, token_of
+from lbmux.manager.request_access import certificate_end, manager_of, node_of, token_of
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
 from lbmux.manager.store.backup import back_up
 from lbmux.manager.store.store import ConflictError, UnavailableError
+from lbmux.manager.survey import NodeSurvey
 from lbmux.manager.tokens import AccessError, AccessRole, check_role
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class HttpServer:
     def __init__(self, manager: Manager) -> None:
         self._manager, self._metrics = manager, ManagerMetrics()
         self._nodes, self._peers = NodeConnections(manager), PeerConnections(manager)
+        manager.survey = NodeSurvey(manager, self._nodes.relay)
         self._limits: ConnectionLimits | None = None
         self._application = web.Application(client_max_size=LARGE_BYTES)
         for endpoint in ENDPOINTS:
@@ -196,9 +198,7 @@ class HttpServer:
     async def _peer(self, request: web.Request) -> web.StreamResponse:
         """Serve another manager, over a WebSocket."""
         try:
-            peer = node_of(request, self._manager.pool_id)
-            if peer.role != "manager":
-                raise AccessError(f"{peer.name} is not a manager")
+            peer = manager_of(request, self._manager.pool_id)
             if not self._manager.is_primary:
                 raise NotPrimaryError(self._manager.primary.url)
         except LbmuxError as error:
@@ -209,9 +209,12 @@ class HttpServer:
     async def _ask(self, request: web.Request) -> web.StreamResponse:
         """Relay a request of the control protocol to a node, and send the lines of its answers as they come."""
         try:
-            line, command = await _control_request(request)
-            token = await self._admit(request, "viewer" if command in READING else "operator")
+            token = await self._asker(request)
+            line, command = await _control_request(request, LARGE_BYTES if token is None else SMALL_BYTES)
             if command not in READING:
+                if token is None:
+                    raise AccessError("another manager may only read")
+                check_role(token, "operator")
                 log.warning("%s from %s: %s at %s", token.name, request.remote, command, request.match_info["node"])
             answers = self._nodes.relay(request.match_info["node"]).ask(line)
         except LbmuxError as error:
@@ -222,6 +225,14 @@ class HttpServer:
             await _pass_on(answers, request, response)
         return response
 
+    async def _asker(self, request: web.Request) -> Any:
+        """Return the token of a request to a node; None: another manager asks; raise AccessError."""
+        if "Authorization" in request.headers or certificate_end(request) is None:
+            return await self._admit(request, "viewer")
+        manager_of(request, self._manager.pool_id)
+        self.admit(request)
+        return None
+
     async def _scrape(self, request: web.Request) -> web.Response:
         try:
             await self._admit(request, "viewer")
@@ -231,10 +242,10 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
-async def _control_request(request: web.Request) -> tuple[str, str]:
+async def _control_request(request: web.Request, most_bytes: int) -> tuple[str, str]:
     """Return a request's line, and its command; raise AccessError."""
     try:
-        text = await _text(request, SMALL_BYTES)
+        text = await _text(request, most_bytes)
         command = json.loads(text)["command"]
         return " ".join(text.decode().splitlines()) + "\n", str(command)
     except (ValueError, KeyError, TypeError, RecursionError) as error:

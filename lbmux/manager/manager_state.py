@@ -13,8 +13,10 @@ from lbmux import __version__
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.manager.api_models import StatusAnswer
 from lbmux.manager.documents import NodeReport
+from lbmux.manager.guard_rails import MOST_MOVED
 from lbmux.manager.health_relay import HealthRelay
 from lbmux.manager.identity import Identity
+from lbmux.manager.impact import Survey
 from lbmux.manager.pool import Caller, NotPrimaryError, Pool
 from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
 from lbmux.manager.signal import Signal
@@ -42,6 +44,10 @@ class Manager:
     identity: Identity
     url: str
     clock: Callable[[], float] = time.time
+    survey: Survey | None = None
+    """Asks the live nodes about a change."""
+    most_moved: float = MOST_MOVED
+    """The share of live connections that a change may move without force."""
     state: PoolState = field(default_factory=PoolState)
     primary: Primary = field(default_factory=Primary)
     reports: dict[str, NodeReport] = field(default_factory=dict)
@@ -175,7 +181,7 @@ class Manager:
         holding = self._holding = asyncio.create_task(hold(self.store, leadership))
         tasks = [holding]
         try:
-            pool = Pool(self.store, leadership.guard, self.clock)
+            pool = Pool(self.store, leadership.guard, self.clock, self.survey, self.most_moved)
             await pool.load()
             text, write = f"primary of epoch {leadership.epoch}", Write(EPOCH, b"%d" % leadership.epoch)
             await pool.record("primary", Caller(self.identity.subject.name), text, write)
@@ -191,7 +197,7 @@ class Manager:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _expire(self, pool: Pool) -> None:
-        """Drop overrides that have ended."""
+        """End overrides in time."""
         while True:
             end = next_end(pool.state.overrides)
             if end is not None and end <= self.clock():

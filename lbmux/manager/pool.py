@@ -6,7 +6,7 @@ one that works from an old state, changes nothing. The event about it is part of
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from lbmux.config.loader import parse
 from lbmux.config.models import BackendKey, Config
 from lbmux.errors import LbmuxError
 from lbmux.manager import guard_rails, stored_overrides
-from lbmux.manager.documents import Event, Revision, StoredOverride, StoredOverrides
+from lbmux.manager.documents import Event, Impact, Revision, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import GuardRailError, Wanted
+from lbmux.manager.impact import NoNodes, Plans, Survey, may_move, moved_connections
 from lbmux.manager.pool_state import (
     EVENTS,
     FILES,
@@ -75,11 +76,15 @@ class Caller:
 
 @dataclass(frozen=True)
 class Applied:
-    """``revision`` is None after a dry run, and if nothing changed; ``needs_force``: why a change needs it."""
+    """``revision`` is None after a dry run, and if nothing changed; ``needs_force``: why a change needs it.
+
+    ``impact``: what live nodes say; None if they were not asked.
+    """
 
     revision: Revision | None
     changes: tuple[str, ...]
     needs_force: tuple[str, ...]
+    impact: Impact | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,17 @@ class Proposal:
 
 
 class Pool:
-    """The primary's view of the store; ``guard`` holds while it is primary.  One change at a time."""
+    """The primary's view of the store; ``guard`` holds while it is primary.  One change at a time.
 
-    def __init__(self, store: Store, guard: Guard, clock: Callable[[], float] = time.time) -> None:
+    ``survey`` asks the live nodes; ``most_moved``: the share of live connections that a change may move without force.
+    """
+
+    def __init__(
+        self, store: Store, guard: Guard, clock: Callable[[], float] = time.time, survey: Survey | None = None,
+        most_moved: float = guard_rails.MOST_MOVED,
+    ) -> None:  # fmt: skip
         self._store, self._guard, self._clock = store, guard, clock
+        self._survey, self._most_moved = survey or NoNodes(), most_moved
         self._lock = asyncio.Lock()
         self._next_event, self._is_loaded = 0, False
         self.state = PoolState()
@@ -143,20 +155,22 @@ class Pool:
             return await self._put(text, config, proposal, caller, rollback_of=target)
 
     async def override(
-        self, change: Change, caller: Caller, reason: str = "", until: float | None = None, *, force: bool = False
-    ) -> list[StoredOverride]:
+        self, change: Change, caller: Caller, reason: str = "", until: float | None = None,
+        deadline: float | None = None, *, force: bool = False,
+    ) -> list[StoredOverride]:  # fmt: skip
         """Change overrides of backends, and return the overrides of the affected backends."""
         async with self._changing():
             config = self._config()
-            stored, keys = stored_overrides.changed(self.state.overrides, config, change, caller.name, reason, until)
+            terms = stored_overrides.Terms(caller.name, reason, until, deadline)
+            stored, keys = stored_overrides.changed(self.state.overrides, config, change, terms)
             after = Wanted(config, stored_overrides.as_overrides(stored))
-            if (reasons := guard_rails.check(self.state.wanted, after)) and not force:
-                raise GuardRailError(tuple(reasons))
+            if not force and (reasons := await self._reasons(after, await self._impact(after))):
+                raise GuardRailError(reasons)
             await self._put_overrides("override", caller, stored, keys)
             return [one for one in stored if (one.service, one.backend) in keys]
 
     async def expire(self) -> None:
-        """Drop the overrides that have ended."""
+        """Drop the overrides that have ended, and disable backends whose deadline has come."""
         async with self._changing():
             remaining = stored_overrides.unexpired(self.state.overrides, self._clock())
             gone = [(one.service, one.backend) for one in self.state.overrides if one not in remaining]
@@ -174,13 +188,15 @@ class Pool:
         state = self.state
         stored = stored_overrides.fitting(state.overrides, config)
         after = Wanted(config, stored_overrides.as_overrides(stored))
-        reasons = await asyncio.to_thread(guard_rails.check, state.wanted, after)
+        plan = self._survey.plans(text, self._next(stored)) if proposal.dry_run else None
+        impact = await self._impact(after, plan)
+        reasons = await self._reasons(after, impact)
         old = state.config or Config(services=())
         found = tuple(await asyncio.to_thread(changes, old, config))
         if proposal.dry_run or text == state.text:
-            return Applied(None, found, tuple(reasons))
+            return Applied(None, found, reasons, impact)
         if reasons and not proposal.force:
-            raise GuardRailError(tuple(reasons))
+            raise GuardRailError(reasons)
         revision = new_revision(
             state.revision + 1, text, config, caller.name, self._clock(), proposal.message,
             forced=bool(reasons), rollback_of=rollback_of,
@@ -194,7 +210,27 @@ class Pool:
             head, revision.number, head, text, config, self._next(stored) if overrides else state.stored,
             head if overrides else state.overrides_at, state.epoch,
         )  # fmt: skip
-        return Applied(revision, found, tuple(reasons))
+        return Applied(revision, found, reasons, impact)
+
+    async def _impact(self, after: Wanted, plan: Awaitable[Plans] | None = None) -> Impact | None:
+        """Return what a change does to live connections; with ``plan`` also to slots.
+
+        Without it, the agents are asked only if the change may move connections.
+        """
+        before = self.state.wanted
+        if plan is None and not await asyncio.to_thread(may_move, before, after):
+            return None
+        live, plans = await asyncio.gather(self._survey.connections(), plan or NoNodes().plans(b"", self.state.stored))
+        found = await asyncio.to_thread(moved_connections, before, after, live.counts)
+        return Impact(
+            connections=found.all, moving=found.move, remaining=found.remain, slots=plans.slots, refused=plans.refused,
+            silent=(*live.silent, *plans.silent),
+        )  # fmt: skip
+
+    async def _reasons(self, after: Wanted, impact: Impact | None) -> tuple[str, ...]:
+        """Return why a change needs force."""
+        moved = None if impact is None else impact.moved
+        return tuple(await asyncio.to_thread(guard_rails.check, self.state.wanted, after, moved, self._most_moved))
 
     async def _put_overrides(
         self, kind: EventKind, caller: Caller, stored: tuple[StoredOverride, ...], keys: Collection[BackendKey]

@@ -36,6 +36,14 @@ def node_of(request: web.Request, pool: str) -> Subject:
     return subject
 
 
+def manager_of(request: web.Request, pool: str) -> Subject:
+    """Return what the certificate of another manager says; raise AccessError."""
+    peer = node_of(request, pool)
+    if peer.role != "manager":
+        raise AccessError(f"{peer.name} is not a manager")
+    return peer
+
+
 def certificate_end(request: web.Request) -> float | None:
     """Return the time at which the client's certificate expires, in seconds since 1970; None without one."""
     certificate = _certificate(request)

@@ -1,11 +1,22 @@
 """Overrides as the manager stores them: with author, reason and end, beside the revisions.  Pure."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from lbmux.backends.override_commands import Change, without_obsolete
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import BackendKey, Config
 from lbmux.manager.documents import StoredOverride
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Who orders an override, why, when it ends, and when a drained backend is disabled."""
+
+    by: str
+    reason: str = ""
+    until: float | None = None
+    deadline: float | None = None
 
 
 def as_overrides(stored: Collection[StoredOverride]) -> Overrides:
@@ -16,18 +27,18 @@ def as_overrides(stored: Collection[StoredOverride]) -> Overrides:
 
 
 def changed(
-    stored: Collection[StoredOverride], config: Config, change: Change, by: str, reason: str, until: float | None
+    stored: Collection[StoredOverride], config: Config, change: Change, terms: Terms
 ) -> tuple[tuple[StoredOverride, ...], list[BackendKey]]:
     """Apply a command, and return all overrides and the backends that it affects.
 
-    Raise UnknownBackendError or OverrideError.  Backends whose override changes get the author, reason and end.
+    Raise UnknownBackendError or OverrideError.  Backends whose override changes get the terms.
     """
     before = as_overrides(stored)
     after, keys = change(config, before)
     kept = {(one.service, one.backend): one for one in stored}
     return tuple(
         kept[key] if before.of.get(key) == override and key not in keys
-        else _stored(key, override, by, reason, until)
+        else _stored(key, override, terms)
         for key, override in after.of.items()
     ), keys  # fmt: skip
 
@@ -43,12 +54,17 @@ def fitting(stored: Collection[StoredOverride], config: Config) -> tuple[StoredO
 
 
 def unexpired(stored: Collection[StoredOverride], now: float) -> tuple[StoredOverride, ...]:
-    return tuple(one for one in stored if one.until is None or one.until > now)
+    """Return the overrides without those that have ended; backends whose deadline has come are disabled."""
+    moved = {"admin_state": "disable", "deadline": None, "since": now}
+    return tuple(
+        one.model_copy(update=moved) if one.deadline is not None and one.deadline <= now else one
+        for one in stored if one.until is None or one.until > now
+    )  # fmt: skip
 
 
 def next_end(stored: Collection[StoredOverride]) -> float | None:
-    """Return when the next override ends."""
-    return min((one.until for one in stored if one.until is not None), default=None)
+    """Return when the next override ends, or has its deadline."""
+    return min((time for one in stored for time in (one.until, one.deadline) if time is not None), default=None)
 
 
 def describe(one: StoredOverride) -> str:
@@ -57,8 +73,9 @@ def describe(one: StoredOverride) -> str:
     return ", ".join(filter(None, said))
 
 
-def _stored(key: BackendKey, override: Override, by: str, reason: str, until: float | None) -> StoredOverride:
+def _stored(key: BackendKey, override: Override, terms: Terms) -> StoredOverride:
     return StoredOverride(
         service=key[0], backend=key[1], admin_state=override.admin_state, weight=override.weight,
-        added=override.added, since=override.since, by=by, reason=reason, until=until,
+        added=override.added, since=override.since, by=terms.by, reason=terms.reason, until=terms.until,
+        deadline=terms.deadline if override.admin_state == "drain" else None,
     )  # fmt: skip

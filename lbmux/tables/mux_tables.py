@@ -15,7 +15,7 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
 from lbmux.tables.mux_rows import set_route
 from lbmux.tables.slot_allocation import Range
-from lbmux.tables.slot_states import SlotStates
+from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables, now_ticks
 
@@ -108,6 +108,24 @@ class MuxTables:
         for at, rules in plan.rules:
             self.tables.rules[at : at + len(rules)] = rules
         plan.slots, plan.rules = [], []
+
+    def slots_moved(self, plan: Plan) -> dict[str, float]:
+        """Return by service the share of its slots that get another backend with a plan; without those that stay.
+
+        A table of another size moves all slots. Services that begin or end are left out.
+        """
+        before, planned, found = self._contents.services, dict(plan.slots), dict[str, float]()
+        for name, placed in plan.placed.items():
+            if placed.row not in plan.changed or name not in before or before[name].row != placed.row:
+                continue
+            at, size = plan.places.get(placed.row, NO_TABLE)
+            new = planned.get(at, self.tables.slots[at : at + size])["backend"]
+            old, share = self.slots.pairs(placed.row)["backend"], 1.0
+            if len(new) == len(old):
+                share = np.count_nonzero((new != old) | plan.removed[old]) / max(1, size)
+            if share:
+                found[name] = share
+        return found
 
     def commit(self, plan: Plan) -> None:
         """Put a plan in force.  Nothing that a packet may be reading is written before the switch."""

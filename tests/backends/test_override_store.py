@@ -7,7 +7,7 @@ import pytest
 
 from lbmux.backends.override_commands import add, set_admin_state, set_weight
 from lbmux.backends.override_store import NotStoredError, OverrideStore
-from lbmux.backends.overrides import Overrides
+from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Config
 from tests.backends.test_override_commands import overridden
 from tests.backends.test_overrides import TWO, backend, configured
@@ -107,3 +107,9 @@ def test_a_full_disk_at_the_start_is_a_warning(
     monkeypatch.setattr(os, "fsync", is_full)
     assert not OverrideStore(tmp_path / "orders", configured(backend(1))).is_stored
     assert "the change lasts until a restart" in caplog.text
+
+
+def test_ends_and_deadlines_outlive_the_daemon(tmp_path: Path) -> None:
+    overrides = Overrides({("web", "b1"): Override(1.0, "drain", until=60.0, deadline=20.0)})
+    keep(tmp_path / "orders", TWO, overrides)
+    assert OverrideStore(tmp_path / "orders", TWO).overrides == overrides

@@ -84,7 +84,7 @@ def with_orders(path: Path, tables: TapRecord, **more: Any) -> tuple[Reloader, O
     return reloader(path, tables, book, **more), book
 
 
-def without_backends(config: Config, overrides: Overrides) -> Config:
+def without_backends(config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config:
     services = tuple(service.model_copy(update={"backends": ()}) for service in config.services)
     return config.model_copy(update={"services": services})
 
@@ -231,3 +231,22 @@ def test_a_removal_ends_even_if_overrides_cannot_be_stored(tmp_path: Path, monke
     monkeypatch.setattr(os, "fsync", is_full)
     asyncio.run(made.follow(lambda *_: (Overrides(), [])))
     assert names(tables.config) == {"10.0.2.1:80": 1}
+
+
+def test_a_plan_alone_puts_nothing_in_force(tmp_path: Path) -> None:
+    dry_runs: list[bool] = []
+
+    def effective(config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config:
+        dry_runs.append(dry_run)
+        return config
+
+    tables = TapRecord()
+    made = reloader(tmp_path, tables, effective=effective)
+    asyncio.run(made.reload())
+    before, tables.steps = tables.config, []
+    planned = asyncio.run(made.plan_only(Config(services=()), Overrides()))
+    assert planned == Config(services=()) and tables.steps == ["plan"] and tables.config is before
+    assert dry_runs == [False, True]
+    tables.__dict__["_fits"] = False
+    with pytest.raises(TableError):
+        asyncio.run(made.plan_only(Config(services=()), Overrides()))

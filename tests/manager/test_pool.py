@@ -154,6 +154,19 @@ def test_an_override_ends_by_itself(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_drain_has_a_deadline(tmp_path: Path) -> None:
+    async def scenario(store: Store, pool: Pool) -> None:
+        await pool.apply(Proposal(file(1, 2)), ALICE)
+        await pool.override(set_admin_state("drain", "b1", None, 900.0), ALICE, "disk", 2000.0, 1000.0)
+        await pool.expire()
+        (one,) = (await load_state(store)).overrides
+        assert (one.admin_state, one.since, one.until, one.by) == ("disable", 1000.0, 2000.0, "alice")
+        (event,) = await list_events(store, 1)
+        assert (event.kind, event.by, event.text) == ("expiry", "manager", "web/b1: disable")
+
+    run(tmp_path, scenario)
+
+
 def test_events_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "KEPT_EVENTS", 3)
     monkeypatch.setattr(pools, "KEPT_REVISIONS", 1)

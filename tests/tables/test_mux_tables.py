@@ -448,3 +448,22 @@ def test_a_plan_that_was_overtaken_is_refused() -> None:
     mux.control.commit(first)
     with pytest.raises(AssertionError, match="another plan"):
         mux.control.commit(second)
+
+
+def test_a_plan_says_which_share_of_slots_moves() -> None:
+    mux = Mux(config(web(1, 2, 3), service("other", "192.0.2.2", backend(4)), service("old", "192.0.2.3", backend(5))))
+    before = mux.slots()
+    new = config(web(1, 2), service("other", "192.0.2.2", backend(4)), service("new", "192.0.2.4", backend(6)))
+    plan = mux.control.plan(new)
+    said = mux.control.slots_moved(plan)
+    assert (mux.slots() == before).all()  # nothing is in force
+    mux.load(new)
+    assert said == {"web": np.count_nonzero(mux.slots() != before) / SIZE}
+    assert mux.control.slots_moved(mux.control.plan(config(web(1, 2), maglev={"size": 499}))) == {"web": 1.0}
+    assert mux.control.slots_moved(mux.control.plan(new)) == {}
+
+
+def test_a_row_that_another_backend_takes_counts_as_moved() -> None:
+    mux = Mux(config(web(1)))
+    mux.load(config(web(2)))
+    assert mux.control.slots_moved(mux.control.plan(config(web(3)))) == {"web": 1.0}

@@ -85,11 +85,14 @@ def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
         {
             "service": one.service, "backend": one.backend, "override": describe(one), "by": one.by,
             "since": stamp(one.since), "until": None if one.until is None else stamp(one.until),
+            "deadline": None if one.deadline is None else stamp(one.deadline),
             "reason": one.reason or None,
         }
         for one in answer.overrides
     ]  # fmt: skip
-    print_table(lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "reason")})
+    print_table(
+        lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "deadline", "reason")}
+    )
 
 
 def _nodes_command(name: str, role: str, text: str) -> None:

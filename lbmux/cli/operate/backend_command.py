@@ -48,11 +48,14 @@ def _managed(command: options.Decorated) -> options.Decorated:
         command
     )
     return click.option(
-        "--for",
-        "for_s",
-        type=options.DURATION,
-        help="At the manager: how long the override lasts. [default: until revoked]",
+        "--for", "for_s", type=options.DURATION, help="How long the override lasts. [default: until revoked]"
     )(command)
+
+
+DEADLINE = click.option(
+    "--deadline", "deadline_s", type=options.DURATION,
+    help="After which time BACKEND is disabled, which moves the flows that it still has. [default: never]",
+)  # fmt: skip
 
 
 def _override(name: Action, override: "OverriddenState | None", text: str) -> click.Command:
@@ -64,10 +67,11 @@ def _override(name: Action, override: "OverriddenState | None", text: str) -> cl
     @click.option("--host", type=options.ADDRESS, help="At the manager: all backends of the host with this address.")
     @CONTROL
     @_managed
+    @(DEADLINE if name == "drain" else lambda plain: plain)
     @options.json
     def command(
         backend: str | None, service: str | None, host: "Address | None", controls: tuple[Path, ...], as_json: bool,
-        **managed: Any,
+        deadline_s: float | None = None, **managed: Any,
     ) -> None:  # fmt: skip
         from lbmux.api.requests import Override
 
@@ -79,9 +83,9 @@ def _override(name: Action, override: "OverriddenState | None", text: str) -> cl
             raise click.UsageError(f"give a BACKEND or, at a manager, --host{whole}")
         if is_managed:
             where = {"backend": backend, "service": service, "host": None if host is None else str(host)}
-            _send_to_manager(managed, as_json, action=name, **where)
+            _send_to_manager(managed, as_json, action=name, deadline_s=deadline_s, **where)
         else:
-            _send(controls, as_json, Override(backend, override, service))
+            _send(controls, as_json, Override(backend, override, service, managed["for_s"], deadline_s))
 
     return command
 
@@ -115,6 +119,7 @@ def weight(
     if managed["managers"] and not controls:
         _send_to_manager(managed, as_json, action="weight", backend=backend, weight=weight, service=service)
         return
+    _check_endless(managed)
     _send(controls, as_json, SetWeight(backend, weight, service))
 
 
@@ -145,7 +150,14 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
     if managed["managers"] and not controls:
         _send_to_manager(managed, as_json, action="add", service=service, added=backend)
         return
+    _check_endless(managed)
     _send(controls, as_json, AddBackend(service, backend))
+
+
+def _check_endless(managed: dict[str, Any]) -> None:
+    """Raise UsageError for an end of an override that only a manager can end."""
+    if managed["for_s"] is not None:
+        raise click.UsageError("--for needs a manager here")
 
 
 def ends(text: str) -> tuple[str, int | None]:
@@ -170,7 +182,8 @@ def _send_to_manager(managed: dict[str, Any], as_json: bool, **request: Any) -> 
         return
     for one in answer.overrides:
         until = "" if one.until is None else f", until {stamp(one.until)}"
-        click.echo(f"{one.service}/{one.backend}: {describe(one)}{until}")
+        deadline = "" if one.deadline is None else f", disabled at {stamp(one.deadline)}"
+        click.echo(f"{one.service}/{one.backend}: {describe(one)}{until}{deadline}")
     if not answer.overrides:
         click.echo("as in the file")
 

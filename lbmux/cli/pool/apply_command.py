@@ -1,6 +1,7 @@
 """`lbmux apply` and `lbmux rollback`: change the pool's configuration at its manager."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from lbmux.cli import options
 if TYPE_CHECKING:
     from lbmux.manager.api_client import ApiClient
     from lbmux.manager.api_models import ApplyAnswer
+    from lbmux.manager.documents import Impact
 
 FORCE = click.option("--force", is_flag=True, help="Make the change even if it violates a guard rail.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
@@ -42,7 +44,9 @@ def apply(
     """Make FILE (- is standard input) the pool's configuration.
 
     If FILE starts with a revision, as `lbmux config get` prints it, it must be the current one. A change that leaves a
-    service without usable backends, removes a service, or removes more than half of a service's backends needs --force.
+    service without usable backends, removes a service, removes more than half of a service's backends, or moves more
+    than 10 % of the live connections (set at the manager) needs --force. With --dry-run, muxes plan the change, and
+    agents count connections.
     """
     from lbmux.cli.pool.manager_access import client
     from lbmux.config.loader import read
@@ -110,12 +114,31 @@ def _wait(manager: "ApiClient", revision: int, wait_s: float) -> None:
         time.sleep(POLL_S)
 
 
+def _impact(impact: "Impact") -> Iterator[str]:
+    """Yield what live nodes say about a change."""
+    from lbmux.plurals import counted, noun
+
+    for service, share in sorted(impact.slots.items()):
+        yield f"service {service}: {share:.1%} of its slots move"
+    if impact.connections:
+        rest = f"; {impact.remaining} remain with removed backends" if impact.remaining else ""
+        moves = noun(impact.moving, "moves", "move")
+        said = f"{impact.moving} of {counted(impact.connections, 'live connection')} {moves}"
+        yield f"{said} ({impact.moved:.1%}){rest}"
+    for node, reason in sorted(impact.refused.items()):
+        yield f"{node} would refuse it: {reason}"
+    if impact.silent:
+        yield f"no answer, and not counted: {', '.join(impact.silent)}"
+
+
 def _print(answer: "ApplyAnswer", dry_run: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"version": 1, **answer.model_dump(mode="json")}))
         return
     for change in answer.changes:
         click.echo(change)
+    for line in _impact(answer.impact) if answer.impact is not None else ():
+        click.echo(line)
     for reason in answer.needs_force:
         click.echo(f"{'needs --force' if dry_run else 'forced'}: {reason}")
     if answer.revision is not None:

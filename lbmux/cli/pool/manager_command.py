@@ -43,10 +43,16 @@ def store_options(command: options.Decorated) -> options.Decorated:
     "--advertise", metavar="URL", envvar="LBMUX_ADVERTISE", show_envvar=True,
     help="URL under which others reach this manager. [default: https://NAME:PORT]",
 )  # fmt: skip
+@click.option(
+    "--most-moved", type=click.FloatRange(0, 100), metavar="PERCENT", default=10.0, show_default=True,
+    envvar="LBMUX_MOST_MOVED", show_envvar=True,
+    help="Share of the live connections that a change may move without --force.",
+)  # fmt: skip
 @click.pass_context
 def command(
-    context: click.Context, /, store: str, state: Path, listen: str, advertise: str | None, **etcd: Path | None
-) -> None:
+    context: click.Context, /, store: str, state: Path, listen: str, advertise: str | None, most_moved: float,
+    **etcd: Path | None,
+) -> None:  # fmt: skip
     """Run a manager: it holds the pool's configuration and overrides, and serves them.
 
     `lbmux manager init` makes the pool, once. With a directory as --store the pool has one manager; with etcd it may
@@ -57,7 +63,10 @@ def command(
     from lbmux.daemons.manager_daemon import ManagerOptions, serve
     from lbmux.daemons.process import run
 
-    run(serve(ManagerOptions(store=store, state=state, listen=listen, advertise=advertise, etcd_tls=_tls(etcd))))
+    settings = ManagerOptions(
+        store=store, state=state, listen=listen, advertise=advertise, etcd_tls=_tls(etcd), most_moved=most_moved / 100
+    )
+    run(serve(settings))
 
 
 @command.command()

@@ -19,6 +19,7 @@ from tests.api.lines import backend_health
 
 Asked = list[tuple[str, dict[str, Any]]]
 HEALTH = to_plain([backend_health()])
+ENDLESS = {"for_s": None, "deadline_s": None}
 
 
 @contextlib.contextmanager
@@ -36,10 +37,12 @@ def listening(path: Path, asked: Asked, refuses: bool = False) -> Iterator[None]
 
 
 @pytest.mark.parametrize(("words", "command", "arguments"), [
-    ("drain h1", "override", {"backend": "h1", "override": "drain", "service": None}),
-    ("enable h1 --service web", "override", {"backend": "h1", "override": None, "service": "web"}),
-    ("disable --service web", "override", {"backend": None, "override": "disable", "service": "web"}),
-    ("remove h1", "override", {"backend": "h1", "override": "remove", "service": None}),
+    ("drain h1", "override", {"backend": "h1", "override": "drain", "service": None, **ENDLESS}),
+    ("drain h1 --for 2h --deadline 10m", "override",
+     {"backend": "h1", "override": "drain", "service": None, "for_s": 7200.0, "deadline_s": 600.0}),
+    ("enable h1 --service web", "override", {"backend": "h1", "override": None, "service": "web", **ENDLESS}),
+    ("disable --service web", "override", {"backend": None, "override": "disable", "service": "web", **ENDLESS}),
+    ("remove h1", "override", {"backend": "h1", "override": "remove", "service": None, **ENDLESS}),
     ("weight h1 7", "weight", {"backend": "h1", "weight": 7, "service": None}),
     ("weight h1", "weight", {"backend": "h1", "weight": None, "service": None}),
     ("add web 10.1.1.2", "add", {"service": "web", "backend": {"dip": "10.1.1.2"}}),
@@ -106,3 +109,9 @@ def test_an_invalid_weight_is_wrong_usage() -> None:
 def test_a_whole_service_is_named_and_never_removed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words.split()) == 2
     assert "BACKEND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["weight h1 7", "add web 10.1.1.2"])
+def test_only_a_manager_ends_weights_and_additions(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words.split(), "--for", "2h"]) == 2
+    assert "--for needs a manager here" in capsys.readouterr().err

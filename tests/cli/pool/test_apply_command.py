@@ -86,6 +86,30 @@ def test_apply_waits_for_all_nodes(manager: Running, yaml: Path, capsys: Out) ->
         assert "revision 3 is not in force within 0.2 s on mux2" in capsys.readouterr().err
 
 
+async def surveyed(line: bytes) -> AsyncGenerator[bytes]:
+    """Answer what a manager asks muxes and agents before a change."""
+    found: dict[str, object] = {"program": "agent", "connections": [["web", "b1", 30], ["web", "b2", 10]]}
+    if json.loads(line)["command"] == "plan":
+        found = {"program": "mux", "slots_moved": {"web": 0.5}}
+    yield json.dumps({"version": 1, "ok": True, "result": found | {"version": 1}}).encode() + b"\n"
+
+
+def test_a_dry_run_says_what_would_move(manager: Running, yaml: Path, capsys: Out) -> None:
+    access = manager.options()
+    run(["apply", str(yaml), *access])
+    with manager.joined("mux1", "mux", surveyed), manager.joined("host1", "agent", surveyed):
+        yaml.write_bytes(file(1, 2).replace(b"dip: 10.0.0.2", b"port: 8080, dip: 10.0.0.2"))
+        capsys.readouterr()
+        assert run(["apply", str(yaml), "--dry-run", *access]) == 0
+        assert capsys.readouterr().out.splitlines()[-3:] == [
+            "service web: 50.0% of its slots move",
+            "10 of 40 live connections move (25.0%)",
+            "needs --force: 25.0% of the live connections would move; the limit is 10.0%",
+        ]
+        assert run(["apply", str(yaml), *access]) == 1
+        assert "25.0% of the live connections would move" in capsys.readouterr().err
+
+
 def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) -> None:
     yaml.write_text("services: 5\n")
     assert run(["apply", str(yaml), *manager.options()]) == 1
@@ -130,13 +154,17 @@ def test_overrides_go_to_the_manager(manager: Running, yaml: Path, capsys: Out) 
     assert run(["drain", "b1", "--host", "10.0.0.1", *access]) == 2
     assert run(["drain", "b1", "--for", "2h", "--reason", "new disk", *access]) == 0
     assert capsys.readouterr().out.startswith("web/b1: drain, until 20")
+    assert run(["disable", "b1", "--deadline", "1h", *access]) == 2
+    assert "No such option" in capsys.readouterr().err
+    assert run(["drain", "b1", "--for", "2h", "--deadline", "10m", "--reason", "new disk", *access]) == 0
+    assert ", disabled at 20" in capsys.readouterr().out
     assert run(["weight", "b2", "7", *access]) == run(["add", "web", "10.0.0.9", "--weight", "2", *access]) == 0
     assert capsys.readouterr().out == "web/b2: weight 7\nweb/10.0.0.9:80: added\n"
     wait_for(lambda: len(manager.manager.state.overrides) == 3)
     assert run(["show", "overrides", *access]) == 0
     assert "new disk" in capsys.readouterr().out
     assert run(["enable", "b1", "-j", *access]) == 0
-    assert json.loads(capsys.readouterr().out) == {"version": 1, "overrides": []} | {"version": 6}
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "overrides": []} | {"version": 7}
     assert run(["disable", "b8", *access]) == 1
     assert "no backend b8" in capsys.readouterr().err
 
