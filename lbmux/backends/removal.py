@@ -34,6 +34,28 @@ def with_removals(
     return Overrides(overrides.of, removals)
 
 
+def with_ending_services(new: Config, before: Config) -> Config:
+    """Return ``new`` with the services that it lacks and whose backends may have flows, without backends.
+
+    An agent needs them: its manager sends it only services that have backends on its host. A service that others have
+    taken the VIP and a port of ends at once.
+    """
+    names = {service.name for service in new.services}
+    ending = [
+        service.model_copy(update={"backends": ()})
+        for service in before.services
+        if service.backends and service.name not in names and not any(_overlap(service, one) for one in new.services)
+    ]
+    return new.model_copy(update={"services": (*new.services, *ending)}) if ending else new
+
+
+def _overlap(one: Service, other: Service) -> bool:
+    if (one.vip, one.protocol) != (other.vip, other.protocol):
+        return False
+    is_any = 0 in (one.port, other.port)
+    return is_any or (one.ports.start < other.ports.stop and other.ports.start < one.ports.stop)
+
+
 def finished(
     overrides: Overrides,
     config: Config,

@@ -15,6 +15,7 @@ from lbmux.api.requests import AddBackend, Override, PlanRevision, Request, SetW
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
+from lbmux.backends.removal import with_ending_services
 from lbmux.config.loader import parse
 from lbmux.config.models import Config
 from lbmux.daemons.reloader import Reloader
@@ -34,12 +35,18 @@ LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
 
 
 class ManagerLink:
-    """``path``: where the current revision's file is written, for `lbmux reload` and for people."""
+    """``path``: where the current revision's file is written, for `lbmux reload` and for people.
 
-    def __init__(self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path) -> None:
+    ``hosts``: an agent's addresses.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], identity: Path, role: Literal["mux", "agent", "edge"], path: Path,
+        hosts: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self._path, self._role = path, role
         self._parsed: tuple[str, Config] | None = None
-        self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"))
+        self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"), hosts)
 
     async def first_config(self) -> Config:
         """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other.
@@ -90,7 +97,10 @@ class ManagerLink:
         """Put in force what managers send, as long as the block lasts."""
 
         async def accept(state: NodeState) -> None:
-            await reloader.follow_manager(await self._parse(state), as_overrides(state.stored.overrides))
+            config = await self._parse(state)
+            if self._role == "agent":
+                config = with_ending_services(config, reloader.wanted)
+            await reloader.follow_manager(config, as_overrides(state.stored.overrides))
             self._write(state)
             log.info("revision %d with overrides %d in force", state.revision, state.stored.version)
 

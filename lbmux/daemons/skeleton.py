@@ -29,6 +29,7 @@ from lbmux.daemons.override_timer import end_overrides
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.rights import warn_of_missing
+from lbmux.linux.next_hops import addresses
 
 if TYPE_CHECKING:
     from lbmux.daemons.manager_link import ManagerLink
@@ -144,4 +145,5 @@ def _link(role: type[Daemon[Settings]], options: DaemonOptions) -> "ManagerLink 
         return None
     from lbmux.daemons.manager_link import ManagerLink
 
-    return ManagerLink(options.managers, options.identity, role.role, options.config)
+    hosts = tuple(map(str, options.addresses or addresses())) if role.role == "agent" else ()
+    return ManagerLink(options.managers, options.identity, role.role, options.config, hosts)

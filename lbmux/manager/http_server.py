@@ -173,9 +173,12 @@ class HttpServer:
             return _error(error, request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
+        sent = ""
         while True:
-            changed = self._manager.changed.next
-            await response.write(f"data: {self._manager.status().model_dump_json()}\n\n".encode())
+            changed, status = self._manager.changed.next, self._manager.status().model_dump_json()
+            if status != sent:
+                await response.write(f"data: {status}\n\n".encode())
+            sent = status
             await changed.wait()
 
     async def _backup(self, request: web.Request) -> web.Response:

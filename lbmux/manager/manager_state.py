@@ -18,14 +18,16 @@ from lbmux.manager.health_relay import HealthRelay
 from lbmux.manager.identity import Identity
 from lbmux.manager.impact import Survey
 from lbmux.manager.pool import Caller, NotPrimaryError, Pool
+from lbmux.manager.pool_health import BATCH_S
 from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
+from lbmux.manager.rollout_order import Progress, RolloutOrder, Version
 from lbmux.manager.signal import Signal
 from lbmux.manager.store.election import ELECTION, Leadership, campaign, epoch_now, hold, resign
 from lbmux.manager.store.store import CompactedError, Store, UnavailableError, Write
 from lbmux.manager.stored_overrides import next_end
 
 log = logging.getLogger(__name__)
-RETRY_S, EXPIRY_S, RESIGN_S = 0.5, 0.5, 1.0
+RETRY_S, EXPIRY_S, RESIGN_S, ORDER_S = 0.5, 0.5, 1.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Manager:
     elsewhere: dict[str, dict[str, NodeReport]] = field(default_factory=dict)
     """On the primary: the reports of nodes by the other manager to which they are connected."""
     health: HealthRelay = field(default_factory=HealthRelay)
+    order: RolloutOrder = field(default_factory=RolloutOrder)
+    told: Progress | None = None
+    """How far the pool's nodes are, as the primary says; None: it does not."""
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
     reported: Signal = field(default_factory=Signal)
@@ -86,6 +91,17 @@ class Manager:
             found.update((name, one) for name, one in reports.items() if one.connected or name not in found)
         return found
 
+    @property
+    def progress(self) -> Progress:
+        """How far the connected nodes are: those of the pool, or without a primary those that are connected here."""
+        if self.told is not None and not self.is_primary:
+            return self.told
+        taken: dict[str, list[Version]] = {"agent": [], "mux": []}
+        for one in self.nodes.values():
+            if one.connected and one.role in taken:
+                taken[one.role].append((one.revision, one.overrides))
+        return Progress(min(taken["agent"], default=None), min(taken["mux"], default=None))
+
     def way_to(self, node: str) -> str:
         """Return the URL of another manager that may reach a node: the node's own, or the primary, which knows all."""
         if not self.is_primary:
@@ -111,7 +127,7 @@ class Manager:
         """Follow the store and stand for election; a primary that stops gives up its lease at once."""
         await self._check_pool()
         self.state = await load_state(self.store)
-        works = (self._follow_state, self._follow_primary, self._stand)
+        works = (self._follow_state, self._follow_primary, self._stand, self._keep_order)
         tasks = [asyncio.create_task(self._keep_on(work)) for work in works]
         try:
             yield
@@ -145,8 +161,24 @@ class Manager:
     async def _follow_state(self) -> None:
         async with aclosing(follow_state(self.store, self.state)) as states:
             async for state in states:
+                version = state.revision, state.stored.version
+                self.order.change(self.state.wanted, state.wanted, version, time.monotonic())
                 self.state = state
                 self.changed.send()
+
+    async def _keep_order(self) -> None:
+        """Release what waits for nodes of the other kind, as they report."""
+        while True:
+            changed, reported = self.changed.next, self.reported.next
+            if self.order.advance(self.progress, time.monotonic()):
+                self.changed.send()
+            if self.order.is_idle:
+                await changed.wait()
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ORDER_S):
+                    await reported.wait()
+            await asyncio.sleep(BATCH_S)
 
     async def _follow_primary(self) -> None:
         seen = await self.store.read(ELECTION)

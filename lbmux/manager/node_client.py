@@ -52,11 +52,13 @@ Check = Callable[[NodeState], Awaitable[None]]
 
 
 class NodeClient:
-    """``path``: where the last state is stored; ``role``: what this node is."""
+    """``path``: where the last state is stored; ``role``: what this node is; ``hosts``: an agent's addresses."""
 
     def __init__(
-        self, urls: Sequence[str], identity: Identity, role: Literal["mux", "agent", "edge"], path: Path
-    ) -> None:
+        self, urls: Sequence[str], identity: Identity, role: Literal["mux", "agent", "edge"], path: Path,
+        hosts: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self._hosts = hosts
         self._urls = [url if "://" in url else f"https://{url}" for url in urls]
         self._identity, self._role, self._path = identity, role, path
         self.held = read_state(path)
@@ -219,7 +221,7 @@ class NodeClient:
         return Hello(
             role=self._role, version=__version__, epoch=held.epoch if held else 0,
             revision=held.revision if held else 0, overrides=held.stored.version if held else 0,
-            digest=held.digest if held else "",
+            digest=held.digest if held else "", hosts=self._hosts,
         )  # fmt: skip
 
     async def _take(self, state: State) -> None:

@@ -55,6 +55,8 @@ class Hello(Message):
     overrides: int
     digest: str = ""
     """Digest of the revision's file (`revisions.digest`); empty: none."""
+    hosts: tuple[str, ...] = ()
+    """An agent's addresses, where tunnels end: it gets only what concerns them; empty: the whole file."""
 
 
 class State(Message):
@@ -134,6 +136,9 @@ class View(Message):
     number: int
     """Counts the primary's batches of changes, in its epoch."""
     lines: tuple[HealthLine, ...]
+    agents: tuple[int, int] | None = None
+    """To managers: the lowest revision and version of overrides that all agents have taken; null: not said."""
+    muxes: tuple[int, int] | None = None
 
 
 AnyMessage = Annotated[

@@ -26,16 +26,13 @@ from lbmux.manager.node_messages import (
     Refused,
     Report,
     Stale,
-    State,
     View,
     common_protocol,
-    pack_file,
     parse_message,
 )
-from lbmux.manager.pool_state import PoolState
 from lbmux.manager.relay import Relay, RelayError
 from lbmux.manager.request_access import certificate_end
-from lbmux.manager.revisions import digest
+from lbmux.manager.sent_states import SentStates
 
 log = logging.getLogger(__name__)
 NODE_SILENCE_S = 3 * SILENCE_S
@@ -60,8 +57,7 @@ class NodeConnections:
     """All nodes that are connected to this manager."""
 
     def __init__(self, manager: Manager) -> None:
-        self._manager = manager
-        self._encoded: tuple[PoolState, str, tuple[str, str], str] | None = None
+        self._manager, self._states = manager, SentStates(manager)
         self._sessions: dict[str, Session] = {}
 
     async def serve(self, request: web.Request, node: Subject) -> web.WebSocketResponse:
@@ -118,14 +114,12 @@ class NodeConnections:
 
     async def _send(self, session: Session) -> None:
         """Send the state whenever it changes, and a keepalive each second."""
-        manager, sent = self._manager, None
+        manager, hello, last = self._manager, session.hello, None
         while True:
-            changed, state = manager.changed.next, manager.state
-            now = (state.epoch, state.revision, state.stored.version)
-            if state.revision and now != sent:
-                texts, digest = self._encode(state)
-                await session.socket.send_str(texts[session.file == digest])
-                sent, session.file = now, digest
+            changed, sent = manager.changed.next, self._states.of(hello.role, hello.hosts)
+            if sent is not None and sent.key != last:
+                await session.socket.send_str(sent.message(session.file))
+                last, session.file = sent.key, sent.digest
             else:
                 await session.socket.send_str(ALIVE)
             with suppress(TimeoutError):
@@ -185,23 +179,6 @@ class NodeConnections:
             in_force=in_force, refused=message.refused, refusals=session.refusals, time=now, seen=now,
             manager=self._manager.url, version=session.hello.version, certificate_until=session.certificate_until,
         )  # fmt: skip
-
-    def _encode(self, state: PoolState) -> tuple[tuple[str, str], str]:
-        """Return the messages about a state, with and without its file, and the file's digest; once for all nodes."""
-        if self._encoded is None or self._encoded[0] is not state:
-            old = self._encoded
-            same_file = old is not None and old[0].text is state.text
-            file = old[1] if old is not None and same_file else pack_file(state.text)
-            found = old[3] if old is not None and same_file else digest(state.text)
-            texts = tuple(
-                State(
-                    pool=self._manager.pool_id, epoch=state.epoch, revision=state.revision, digest=found,
-                    file=one, overrides=state.stored,
-                ).model_dump_json()
-                for one in (file, None)
-            )  # fmt: skip
-            self._encoded = state, file, (texts[0], texts[1]), found
-        return self._encoded[2], self._encoded[3]
 
 
 def sender(socket: web.WebSocketResponse) -> Callable[[Message], Awaitable[None]]:

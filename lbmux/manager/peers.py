@@ -6,7 +6,6 @@ The primary therefore knows all nodes of the pool, and every manager can send it
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import Literal
 
 import aiohttp
@@ -31,6 +30,7 @@ from lbmux.manager.node_messages import (
     reason_of,
 )
 from lbmux.manager.pool_health import BATCH_S
+from lbmux.manager.rollout_order import Progress
 
 log = logging.getLogger(__name__)
 RETRY_S = 0.2
@@ -83,6 +83,7 @@ class PeerLink:
             try:
                 await until_one_ends(self._contribute(socket), self._receive(socket), self._until_replaced(epoch))
             finally:
+                self._manager.told = None
                 await socket.close()
 
     async def _until_replaced(self, epoch: int | None) -> None:
@@ -119,7 +120,12 @@ class PeerLink:
                 return
             message = parse_message(received.data)
             if isinstance(message, View):
-                self._manager.health.follow(message.epoch, message.number, message.lines)
+                health, told = self._manager.health, Progress(message.agents, message.muxes)
+                if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
+                    health.follow(message.epoch, message.number, message.lines)
+                if told != self._manager.told:
+                    self._manager.told = told
+                    self._manager.reported.send()
 
 
 class PeerConnections:
@@ -147,15 +153,19 @@ class PeerConnections:
         return socket
 
     async def _send(self, socket: web.WebSocketResponse) -> None:
-        health, sent = self._manager.health, (-1, 0)
+        health, sent, said = self._manager.health, (-1, 0), Progress()
         while self._manager.is_primary:
-            viewed, view = health.viewed.next, health.view
-            if view.epoch == self._manager.primary.epoch and (view.epoch, view.number) != sent:
-                lines, sent = view.since(*sent), (view.epoch, view.number)
-                await socket.send_str(View(epoch=sent[0], number=sent[1], lines=lines).model_dump_json())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ALIVE_S):
-                    await viewed.wait()
+            viewed, reported, view = health.viewed.next, self._manager.reported.next, health.view
+            now, progress = (view.epoch, view.number), self._manager.progress
+            if view.epoch == self._manager.primary.epoch and (now != sent or progress != said):
+                lines = view.since(*sent) if now != sent else ()
+                sent, said = now, progress
+                message = View(
+                    epoch=now[0], number=now[1], lines=lines, agents=progress.agents, muxes=progress.muxes
+                )  # fmt: skip
+                await socket.send_str(message.model_dump_json())
+            await _either(viewed, reported, ALIVE_S)
+            await asyncio.sleep(BATCH_S)
 
     async def _receive(self, socket: web.WebSocketResponse, peer: str, agents: set[str]) -> None:
         while True:
@@ -169,6 +179,7 @@ class PeerConnections:
                 raise ProtocolError("it sent a message that this version does not understand") from error
             if message.nodes is not None:
                 self._manager.elsewhere[peer] = {one.node: one for one in message.nodes}
+                self._manager.reported.send()
             for agent, lines in message.health.items():
                 self._manager.health.collect(agent, lines, True, peer)
             for agent in message.ended:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lbmux.backends.overrides import Overrides, Removal, with_overrides
-from lbmux.backends.removal import finished, with_removals, without
+from lbmux.backends.removal import finished, with_ending_services, with_removals, without
 from lbmux.config.models import Config
 from tests.backends.test_overrides import B9, TWO, backend, configured
 
@@ -86,3 +86,19 @@ IDLE = configured(backend(1), idle={"tcp_s": 30})
 def test_finished(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
     assert finished(LEAVES, IDLE, rows, without_flows, now) == gone
     assert without(LEAVES, gone).removals.keys() == LEAVES.removals.keys() - gone
+
+
+def test_a_service_that_a_host_no_longer_gets_keeps_what_may_have_flows() -> None:
+    nothing = TWO.model_copy(update={"services": ()})
+    ending = with_ending_services(nothing, TWO)
+    assert left(ending) == {"b1": "10.0.2.1", "b2": "10.0.2.2"}
+    removals = with_removals(ending, Overrides(), TWO, {}, 5, "why")
+    later = with_ending_services(nothing, with_overrides(ending, removals))
+    assert with_removals(later, removals, with_overrides(ending, removals), {}, 9, "why") == removals
+    assert with_ending_services(nothing, with_overrides(ending, Overrides())) == nothing  # the last flow has ended
+
+
+def test_a_service_whose_vip_another_one_has_ends_at_once() -> None:
+    new = configured(backend(9), name="new")
+    assert with_ending_services(new, TWO) == new
+    assert with_ending_services(TWO, TWO) is TWO

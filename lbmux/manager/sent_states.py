@@ -1,0 +1,86 @@
+"""What each node is sent of the pool's state: muxes and edges the whole, agents what concerns their host."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic.main import IncEx
+
+from lbmux.manager.documents import StoredOverrides
+from lbmux.manager.host_slices import HostSlices, Placed
+from lbmux.manager.manager_state import Manager
+from lbmux.manager.node_messages import State, pack_file
+from lbmux.manager.pool_state import PoolState
+from lbmux.manager.revisions import digest
+
+NOT_SENT: IncEx = {"overrides": {"overrides": {"__all__": {"deadline"}}}}
+"""Fields that nodes do not need, and that those of the version before do not know."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One state for one node or many; ``key`` differs if the node's message would."""
+
+    pool: str
+    epoch: int
+    revision: int
+    text: bytes
+    stored: StoredOverrides
+
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        return self.epoch, self.revision, self.stored.version, self.digest
+
+    @cached_property
+    def digest(self) -> str:
+        """The file's digest."""
+        return digest(self.text)
+
+    @cached_property
+    def _file(self) -> str:
+        return pack_file(self.text)
+
+    def message(self, known: str) -> str:
+        """Return the message for a node that has the file with digest ``known``."""
+        return self._without_file if known == self.digest else self._with_file
+
+    @cached_property
+    def _with_file(self) -> str:
+        return self._encoded(self._file)
+
+    @cached_property
+    def _without_file(self) -> str:
+        return self._encoded(None)
+
+    def _encoded(self, file: str | None) -> str:
+        return State(
+            pool=self.pool, epoch=self.epoch, revision=self.revision, digest=self.digest, file=file,
+            overrides=self.stored,
+        ).model_dump_json(exclude=NOT_SENT)  # fmt: skip
+
+
+class SentStates:
+    """Makes the messages of one manager; what is the same for many nodes is made once."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._whole: tuple[PoolState, Sent] | None = None
+        self._slices: tuple[PoolState, tuple[Placed, ...], HostSlices] | None = None
+
+    def of(self, role: str, hosts: tuple[str, ...]) -> Sent | None:
+        """Return what a node is to have; None: nothing yet.  ``hosts``: an agent's addresses, if it says them."""
+        state = self._manager.state
+        if not state.revision or (role == "mux" and self._manager.order.holds_muxes):
+            return None
+        if role == "agent" and hosts:
+            text, stored = self._host_slices(state).of(hosts)
+            return Sent(self._manager.pool_id, state.epoch, state.revision, text, stored)
+        if self._whole is None or self._whole[0] is not state:
+            self._whole = state, Sent(self._manager.pool_id, state.epoch, state.revision, state.text, state.stored)
+        return self._whole[1]
+
+    def _host_slices(self, state: PoolState) -> HostSlices:
+        lingering = self._manager.order.lingering
+        if self._slices is None or self._slices[0] is not state or self._slices[1] != lingering:
+            assert state.config is not None  # it has a revision
+            self._slices = state, lingering, HostSlices(state.config, state.stored, lingering)
+        return self._slices[2]

@@ -1,0 +1,80 @@
+"""What an agent gets of a state: its host's part, which is a valid file."""
+
+from pathlib import Path
+from typing import Any
+
+from lbmux.backends.override_commands import Change, add, set_admin_state
+from lbmux.backends.overrides import with_overrides
+from lbmux.config.loader import parse
+from lbmux.config.models import Config
+from lbmux.manager.documents import StoredOverrides
+from lbmux.manager.guard_rails import Wanted
+from lbmux.manager.host_slices import HostSlices
+from lbmux.manager.rollout_order import gone
+from lbmux.manager.stored_overrides import Terms, as_overrides, changed
+
+H1, H2, H3 = (f"10.1.{n}.2" for n in (1, 2, 3))
+
+
+def service(name: str, port: int, *hosts: str, **more: Any) -> dict[str, Any]:
+    backends = [{"name": f"{name}{n}", "dip": f"10.9.{port}.{n}", "host": host} for n, host in enumerate(hosts, 1)]
+    return {"name": name, "vip": "192.0.2.1", "protocol": "tcp", "port": port, "backends": backends} | more
+
+
+def config(*services: dict[str, Any]) -> Config:
+    given = {"muxes": ["10.0.1.2"], "idle": {"tcp_s": 77}, "maglev": {"size": 251}, "services": list(services)}
+    return Config.model_validate(given)
+
+
+WHOLE = config(
+    service("web", 80, H1, H2, health={"kind": "http", "by": "agent"}), service("mail", 25, H2), service("x", 9)
+)
+
+
+def ordered(*changes: Change) -> StoredOverrides:
+    stored: StoredOverrides = StoredOverrides(version=7)
+    for change in changes:
+        stored = StoredOverrides(version=7, overrides=changed(stored.overrides, WHOLE, change, Terms("alice"))[0])
+    return stored
+
+
+def part(stored: StoredOverrides, *hosts: str, lingering: Any = (), whole: Config = WHOLE) -> tuple[Config, Config]:
+    """Return what the host's file says, and that with the overrides."""
+    text, own = HostSlices(whole, stored, lingering).of(hosts)
+    assert own.version == 7
+    found = parse(text, Path("slice"))
+    return found, with_overrides(found, as_overrides(own.overrides))
+
+
+def names(found: Config) -> dict[str, list[str]]:
+    return {service.name: [one.name for one in service.backends] for service in found.services}
+
+
+def test_a_host_gets_its_backends_as_they_are_in_the_file() -> None:
+    found, _ = part(ordered(), H1)
+    assert names(found) == {"web": ["web1"]} and found.muxes == WHOLE.muxes and found.maglev == WHOLE.maglev
+    (web,) = found.services
+    assert web == WHOLE.services[0].model_copy(update={"backends": WHOLE.services[0].backends[:1]})
+    assert names(part(ordered(), H2)[0]) == {"web": ["web2"], "mail": ["mail1"]}
+    assert names(part(ordered(), H1, H2)[0]) == {"web": ["web1", "web2"], "mail": ["mail1"]}
+    assert names(part(ordered(), "10.1.99.2")[0]) == {}
+
+
+def test_overrides_of_other_hosts_are_left_out() -> None:
+    added = add("x", {"name": "new", "dip": "10.9.9.9", "host": H3}, 1.0)
+    stored = ordered(set_admin_state("remove", "web1", None, 1.0), added)
+    assert names(part(stored, H1)[1]) == {"web": []}
+    assert names(part(stored, H2)[1]) == {"web": ["web2"], "mail": ["mail1"]}
+    assert names(part(stored, H3)[1]) == {"x": ["new"]}
+
+
+def test_a_backend_that_lingers_is_served() -> None:
+    after = config(service("web", 80, H1), service("mail", 25, H2), service("x", 9))
+    before, now = Wanted(WHOLE, as_overrides(())), Wanted(after, as_overrides(()))
+    assert names(part(ordered(), H2, lingering=tuple(gone(before, now)), whole=after)[0]) == {
+        "web": ["web2"], "mail": ["mail1"],
+    }  # fmt: skip
+    removed = ordered(set_admin_state("remove", "web1", None, 1.0))
+    lingering = tuple(gone(before, Wanted(WHOLE, as_overrides(removed.overrides))))
+    found, with_orders = part(removed, H1, lingering=lingering)
+    assert names(found) == names(with_orders) == {"web": ["web1"]}
