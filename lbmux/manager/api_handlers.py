@@ -13,7 +13,7 @@ from lbmux.manager.authority import KeyPair, Subject, issue
 from lbmux.manager.documents import Revision
 from lbmux.manager.identity import fingerprint
 from lbmux.manager.manager_state import Manager
-from lbmux.manager.pool import Applied, Caller, Proposal, list_events, list_revisions
+from lbmux.manager.pool import Applied, Caller, CanaryError, Proposal, list_events, list_revisions
 from lbmux.manager.pool_state import REVISIONS, numbered, read_file
 from lbmux.manager.revisions import UnknownRevisionError, rollout, with_header
 from lbmux.manager.store.store import Write
@@ -78,9 +78,12 @@ async def get_config(call: Call) -> Model:
 async def apply(call: Call) -> Model:
     body: api.ApplyRequest = call.body
     call.check_service(body.service)
+    if body.canary is not None:
+        _check_canary(call.manager, body.canary)
     proposal = Proposal(
-        body.file.encode(), body.name, body.service, body.message, force=body.force, dry_run=body.dry_run
-    )
+        body.file.encode(), body.name, body.service, body.message, force=body.force, dry_run=body.dry_run,
+        canary=body.canary, soak_s=body.soak_s,
+    )  # fmt: skip
     return _applied(await call.manager.pool.apply(proposal, call.caller))
 
 
@@ -183,6 +186,15 @@ async def renew(call: Call) -> Model:
     assert call.node is not None  # the endpoint asks for a certificate
     certificate = issue(_authority(call.manager), body.request.encode(), call.node, _date(call.manager))
     return _certified(call.manager, call.node, certificate)
+
+
+def _check_canary(manager: Manager, mux: str) -> None:
+    """Raise CanaryError if a node is not a mux that can be compared with another one."""
+    muxes = {one.node for one in manager.nodes.values() if one.connected and one.role == "mux"}
+    if mux not in muxes:
+        raise CanaryError(f"{mux} is not a mux that is connected; `lbmux show muxes` lists them")
+    if len(muxes) < 2:
+        raise CanaryError(f"no other mux is connected, with which {mux} could be compared")
 
 
 def _applied(applied: Applied) -> Model:

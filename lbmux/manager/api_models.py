@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lbmux.config.field_types import Model, Name
-from lbmux.manager.documents import Event, Impact, Message, NodeReport, Revision, Rollout, StoredOverride
+from lbmux.manager.documents import Canary, Event, Impact, Message, NodeReport, Revision, Rollout, StoredOverride
 from lbmux.manager.tokens import AccessRole
 
 Duration = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
@@ -26,6 +26,10 @@ class ApplyRequest(Model):
     """Make the change even if it violates a guard rail."""
     dry_run: bool = False
     """Report what would change, and change nothing."""
+    canary: str | None = None
+    """The mux that gets the revision first; null: all nodes get it at once."""
+    soak_s: Duration = 30.0
+    """How long the canary has it before all other nodes."""
 
 
 class RollbackRequest(Model):
@@ -109,6 +113,8 @@ class StatusAnswer(Model):
     epoch: int | None
     revision: int
     overrides: int
+    canary: Canary | None = None
+    """The mux that has the revision first; null: all nodes get it."""
 
 
 class TokenRequest(Model):

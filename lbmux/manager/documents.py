@@ -57,12 +57,24 @@ class StoredOverrides(Model):
     overrides: tuple[StoredOverride, ...] = ()
 
 
+class Canary(Model):
+    """The mux that has a revision before all other nodes, until the revision goes on or is rolled back."""
+
+    mux: str
+    revision: int
+    base: int
+    """The revision that the others have."""
+    soak_s: float
+    dropped: tuple[StoredOverride, ...] = ()
+    """Overrides that the revision makes obsolete; the others still have them."""
+
+
 class Event(Model):
     """An event in the pool, for the audit log and `lbmux show events`."""
 
     number: int
     time: float
-    kind: Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary"]
+    kind: Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary"]
     by: str
     """The name of a token or of a node."""
     origin: str

@@ -12,6 +12,7 @@ from typing import Protocol
 from lbmux.backends.effective import effective
 from lbmux.backends.reload_cost import Flows, flows, slots_moved
 from lbmux.config.models import BackendKey, Config, Service
+from lbmux.manager.canary import Sample
 from lbmux.manager.documents import StoredOverrides
 from lbmux.manager.guard_rails import Wanted
 
@@ -44,6 +45,8 @@ class Survey(Protocol):
 
     async def plans(self, text: bytes, stored: StoredOverrides) -> Plans: ...
 
+    async def samples(self) -> Mapping[str, Sample]: ...
+
 
 class NoNodes:
     """The survey where no node can be asked."""
@@ -53,6 +56,9 @@ class NoNodes:
 
     async def plans(self, text: bytes, stored: StoredOverrides) -> Plans:
         return Plans()
+
+    async def samples(self) -> Mapping[str, Sample]:
+        return {}
 
 
 def moved_connections(before: Wanted, after: Wanted, live: Counts) -> Flows:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lbmux import __version__
@@ -16,12 +17,13 @@ from lbmux.manager.documents import NodeReport
 from lbmux.manager.guard_rails import MOST_MOVED
 from lbmux.manager.health_relay import HealthRelay
 from lbmux.manager.identity import Identity
-from lbmux.manager.impact import Survey
+from lbmux.manager.impact import NoNodes, Survey
 from lbmux.manager.pool import Caller, NotPrimaryError, Pool
 from lbmux.manager.pool_health import BATCH_S
 from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
 from lbmux.manager.rollout_order import Progress, RolloutOrder, Version
 from lbmux.manager.signal import Signal
+from lbmux.manager.soak import soak
 from lbmux.manager.store.election import ELECTION, Leadership, campaign, epoch_now, hold, resign
 from lbmux.manager.store.store import CompactedError, Store, UnavailableError, Write
 from lbmux.manager.stored_overrides import next_end
@@ -113,7 +115,7 @@ class Manager:
         return StatusAnswer(
             pool=self.pool_id, name=self.identity.subject.name, version=__version__, is_primary=self.is_primary,
             primary=self.primary.url, epoch=self.primary.epoch, revision=self.state.revision,
-            overrides=self.state.stored.version,
+            overrides=self.state.stored.version, canary=self.state.canary,
         )  # fmt: skip
 
     def step_down(self, epoch: int) -> None:
@@ -161,8 +163,11 @@ class Manager:
     async def _follow_state(self) -> None:
         async with aclosing(follow_state(self.store, self.state)) as states:
             async for state in states:
+                before = self.state.wanted
+                if self.state.base is not None and state.canary is None and state.revision == self.state.revision:
+                    before = self.state.base.wanted  # it goes on to all nodes
                 version = state.revision, state.stored.version
-                self.order.change(self.state.wanted, state.wanted, version, time.monotonic())
+                self.order.change(before, state.wanted, version, time.monotonic())
                 self.state = state
                 self.changed.send()
 
@@ -220,13 +225,35 @@ class Manager:
             self._pool = pool
             log.info("primary (epoch %d)", leadership.epoch)
             self.changed.send()
-            tasks += [asyncio.create_task(work) for work in (self._expire(pool), self.health.lead(leadership.epoch))]
+            works = self._expire(pool), self.health.lead(leadership.epoch), self._decide_canaries(pool)
+            tasks += [asyncio.create_task(work) for work in works]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._holding = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _decide_canaries(self, pool: Pool) -> None:
+        """Let each revision with a canary go on after its soak, or roll it back."""
+        while True:
+            changed, canary = self.changed.next, pool.state.canary
+            if canary is None:
+                await changed.wait()
+                continue
+            report = partial(self._report_of, canary.mux)
+            watching = asyncio.create_task(soak(canary, self.survey or NoNodes(), report))
+            try:
+                while not watching.done() and pool.state.canary == canary:
+                    await asyncio.wait((watching,), timeout=EXPIRY_S)
+                if watching.done():
+                    with suppress(UnavailableError):
+                        await pool.end_canary(canary.revision, watching.result())
+            finally:
+                watching.cancel()
+
+    def _report_of(self, node: str) -> NodeReport | None:
+        return self.nodes.get(node)
 
     async def _expire(self, pool: Pool) -> None:
         """End overrides in time."""

@@ -137,7 +137,7 @@ class View(Message):
     """Counts the primary's batches of changes, in its epoch."""
     lines: tuple[HealthLine, ...]
     agents: tuple[int, int] | None = None
-    """To managers: the lowest revision and version of overrides that all agents have taken; null: not said."""
+    """The lowest revision and version of overrides that all agents have taken; null: it is not sent to nodes."""
     muxes: tuple[int, int] | None = None
 
 

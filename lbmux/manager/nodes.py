@@ -116,7 +116,7 @@ class NodeConnections:
         """Send the state whenever it changes, and a keepalive each second."""
         manager, hello, last = self._manager, session.hello, None
         while True:
-            changed, sent = manager.changed.next, self._states.of(hello.role, hello.hosts)
+            changed, sent = manager.changed.next, self._states.of(hello.role, session.node.name, hello.hosts)
             if sent is not None and sent.key != last:
                 await session.socket.send_str(sent.message(session.file))
                 last, session.file = sent.key, sent.digest

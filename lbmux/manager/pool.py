@@ -18,16 +18,18 @@ from lbmux.config.loader import parse
 from lbmux.config.models import BackendKey, Config
 from lbmux.errors import LbmuxError
 from lbmux.manager import guard_rails, stored_overrides
-from lbmux.manager.documents import Event, Impact, Revision, StoredOverride, StoredOverrides
+from lbmux.manager.documents import Canary, Event, Impact, Revision, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import GuardRailError, Wanted
 from lbmux.manager.impact import NoNodes, Plans, Survey, may_move, moved_connections
 from lbmux.manager.pool_state import (
+    CANARY,
     EVENTS,
     FILES,
     HEAD,
     OVERRIDES,
     REVISIONS,
     PoolState,
+    base_of,
     load_state,
     numbered,
     packed,
@@ -44,7 +46,7 @@ from lbmux.manager.service_merge import merge_service
 from lbmux.manager.store.store import MAX_VALUE_BYTES, ConflictError, Guard, Store, Write
 
 KEPT_REVISIONS, KEPT_EVENTS = 1000, 5000
-EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary"]
+EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary"]
 
 
 class TooLargeError(LbmuxError):
@@ -64,6 +66,15 @@ class NotPrimaryError(LbmuxError):
 
     def __str__(self) -> str:
         return "this manager is not the primary" + (f"; the primary is {self.primary}" if self.primary else "")
+
+
+class CanaryError(LbmuxError):
+    """A change that is not possible with a canary, or a canary that is not possible."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A file to apply: whole, or one service of it.  ``name`` is used in messages about its lines."""
+    """A file to apply: whole, or one service of it.  ``name`` is used in messages about its lines.
+
+    ``canary``: a mux that gets the revision ``soak_s`` seconds before all other nodes.
+    """
 
     text: bytes
     name: str = "services.yaml"
@@ -97,6 +111,8 @@ class Proposal:
     message: str = ""
     force: bool = False
     dry_run: bool = False
+    canary: str | None = None
+    soak_s: float = 30.0
 
 
 class Pool:
@@ -136,6 +152,11 @@ class Pool:
         Raise StaleRevisionError, ConfigError, MergeError, GuardRailError or TooLargeError, and change nothing.
         """
         async with self._changing():
+            if (canary := self.state.canary) is not None and not proposal.dry_run:
+                raise CanaryError(
+                    f"revision {canary.revision} is on its canary {canary.mux}: wait until it has gone on, or end it "
+                    f"with `lbmux rollback`"
+                )
             expected, text = split_header(proposal.text)
             check_current(expected, self.state.revision)
             if proposal.service is not None:
@@ -186,7 +207,8 @@ class Pool:
         self, text: bytes, config: Config, proposal: Proposal, caller: Caller, *, rollback_of: int | None = None
     ) -> Applied:
         state = self.state
-        stored = stored_overrides.fitting(state.overrides, config)
+        before = state.overrides if state.base is None else state.base.stored.overrides
+        stored = stored_overrides.fitting(before, config)
         after = Wanted(config, stored_overrides.as_overrides(stored))
         plan = self._survey.plans(text, self._next(stored)) if proposal.dry_run else None
         impact = await self._impact(after, plan)
@@ -203,14 +225,44 @@ class Pool:
         )  # fmt: skip
         kind: EventKind = "apply" if rollback_of is None else "rollback"
         writes = [*self._file(revision, text), *self._event(kind, caller, _summary(revision, found), revision.number)]
-        overrides = self._overrides(stored)
+        overrides, canary = self._overrides(stored), self._canary(proposal, stored)
+        if canary is not None or state.canary is not None:
+            writes.append(Write(CANARY, canary.model_dump_json().encode() if canary else None))
         head = await self._commit([Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)],
                                   [*writes, *overrides])  # fmt: skip
+        kept = self._next(stored) if overrides else state.stored
         self.state = PoolState(
-            head, revision.number, head, text, config, self._next(stored) if overrides else state.stored,
-            head if overrides else state.overrides_at, state.epoch,
+            head, revision.number, head, text, config, kept, head if overrides else state.overrides_at, state.epoch,
+            canary, base_of(canary, state.text, old, kept) if canary else None,
         )  # fmt: skip
         return Applied(revision, found, reasons, impact)
+
+    def _canary(self, proposal: Proposal, stored: tuple[StoredOverride, ...]) -> Canary | None:
+        """Return the canary of a new revision, if there is to be one."""
+        if proposal.canary is None:
+            return None
+        number, dropped = self.state.revision, [one for one in self.state.overrides if one not in stored]
+        if not number:
+            raise CanaryError("the first revision has no canary: there is nothing to compare it with")
+        return Canary(
+            mux=proposal.canary, revision=number + 1, base=number, soak_s=proposal.soak_s, dropped=tuple(dropped)
+        )  # fmt: skip
+
+    async def end_canary(self, revision: int, reason: str) -> None:
+        """Let a revision go on to all nodes after its soak, or, for a reason, roll it back."""
+        async with self._changing():
+            canary, base, caller = self.state.canary, self.state.base, Caller("manager")
+            if canary is None or base is None or canary.revision != revision:  # it has been rolled back by command
+                return
+            if reason:
+                message = f"canary {canary.mux} of revision {revision}: {reason}"
+                await self._put(base.text, base.config, Proposal(b"", message=message, force=True), caller,
+                                rollback_of=base.revision)  # fmt: skip
+                return
+            text = f"canary {canary.mux} of revision {revision} is well: it goes on to all nodes"
+            writes = [Write(CANARY, None), *self._event("canary", caller, text, revision)]
+            at = await self._commit([Guard(HEAD, self.state.head_at)], writes)
+            self.state = replace(self.state, at=at, canary=None, base=None)
 
     async def _impact(self, after: Wanted, plan: Awaitable[Plans] | None = None) -> Impact | None:
         """Return what a change does to live connections; with ``plan`` also to slots.

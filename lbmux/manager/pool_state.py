@@ -13,16 +13,30 @@ from pathlib import Path
 
 from lbmux.config.loader import parse
 from lbmux.config.models import Config
-from lbmux.manager.documents import StoredOverride, StoredOverrides
+from lbmux.manager.documents import Canary, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import Wanted
 from lbmux.manager.revisions import UnknownRevisionError
 from lbmux.manager.store.store import CompactedError, Store
 from lbmux.manager.stored_overrides import as_overrides
 
 STATE = "state/"
-HEAD, OVERRIDES, EPOCH = "state/head", "state/overrides", "state/epoch"
+HEAD, OVERRIDES, EPOCH, CANARY = "state/head", "state/overrides", "state/epoch", "state/canary"
 FILES, REVISIONS, EVENTS = "files/", "revisions/", "events/"
 POOL_ID = "pool/id"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all but the canary have while a revision soaks."""
+
+    revision: int
+    text: bytes
+    config: Config
+    stored: StoredOverrides
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.config, as_overrides(self.stored.overrides))
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class PoolState:
     overrides_at: int = 0
     epoch: int = 0
     """The epoch of the last primary that was elected."""
+    canary: Canary | None = None
+    base: Base | None = None
+    """Set while there is a canary."""
 
     @property
     def overrides(self) -> tuple[StoredOverride, ...]:
@@ -57,17 +74,35 @@ async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
     """Read the state; the file is read only if it is not the one of ``known``."""
     known = known or PoolState()
     contents = await store.read(STATE)
-    head, overrides, epoch = (contents.entries.get(key) for key in (HEAD, OVERRIDES, EPOCH))
+    head, overrides, epoch, soaking = (contents.entries.get(key) for key in (HEAD, OVERRIDES, EPOCH, CANARY))
     revision = int(head.value) if head else 0
     text, config = known.text, known.config
     if revision != known.revision or config is None:
         text = await read_file(store, revision) if revision else b""
         config = await asyncio.to_thread(parse, text, Path(f"revision {revision}")) if revision else None
+    stored = StoredOverrides.model_validate_json(overrides.value) if overrides else StoredOverrides()
+    canary = Canary.model_validate_json(soaking.value) if soaking else None
     return PoolState(
         at=contents.revision, revision=revision, head_at=head.modified if head else 0, text=text, config=config,
-        stored=StoredOverrides.model_validate_json(overrides.value) if overrides else StoredOverrides(),
-        overrides_at=overrides.modified if overrides else 0, epoch=int(epoch.value) if epoch else 0,
+        stored=stored, overrides_at=overrides.modified if overrides else 0, epoch=int(epoch.value) if epoch else 0,
+        canary=canary, base=await _base(store, canary, stored, known) if canary else None,
     )  # fmt: skip
+
+
+async def _base(store: Store, canary: Canary, stored: StoredOverrides, known: PoolState) -> Base:
+    """Return what all but the canary have; its file is read only if ``known`` does not have it."""
+    found = next((one for one in (known, known.base) if one is not None and one.revision == canary.base), None)
+    if found is not None and found.config is not None:
+        return base_of(canary, found.text, found.config, stored)
+    text = await read_file(store, canary.base)
+    return base_of(canary, text, await asyncio.to_thread(parse, text, Path(f"revision {canary.base}")), stored)
+
+
+def base_of(canary: Canary, text: bytes, config: Config, stored: StoredOverrides) -> Base:
+    """Return what all but a canary have: the overrides in force, and those that its revision makes obsolete."""
+    keys = {(one.service, one.backend) for one in stored.overrides}
+    more = tuple(one for one in canary.dropped if (one.service, one.backend) not in keys)
+    return Base(canary.base, text, config, stored.model_copy(update={"overrides": (*stored.overrides, *more)}))
 
 
 async def follow_state(store: Store, state: PoolState) -> AsyncGenerator[PoolState]:

@@ -11,6 +11,7 @@ from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_messages import State, pack_file
 from lbmux.manager.pool_state import PoolState
 from lbmux.manager.revisions import digest
+from lbmux.manager.rollout_order import gone
 
 NOT_SENT: IncEx = {"overrides": {"overrides": {"__all__": {"deadline"}}}}
 """Fields that nodes do not need, and that those of the version before do not know."""
@@ -63,11 +64,14 @@ class SentStates:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._whole: tuple[PoolState, Sent] | None = None
+        self._whole: tuple[PoolState, Sent, Sent] | None = None
         self._slices: tuple[PoolState, tuple[Placed, ...], HostSlices] | None = None
 
-    def of(self, role: str, hosts: tuple[str, ...]) -> Sent | None:
-        """Return what a node is to have; None: nothing yet.  ``hosts``: an agent's addresses, if it says them."""
+    def of(self, role: str, node: str, hosts: tuple[str, ...]) -> Sent | None:
+        """Return what a node is to have; None: nothing yet.  ``hosts``: an agent's addresses, if it says them.
+
+        While a revision soaks, agents have what both revisions need.
+        """
         state = self._manager.state
         if not state.revision or (role == "mux" and self._manager.order.holds_muxes):
             return None
@@ -75,11 +79,20 @@ class SentStates:
             text, stored = self._host_slices(state).of(hosts)
             return Sent(self._manager.pool_id, state.epoch, state.revision, text, stored)
         if self._whole is None or self._whole[0] is not state:
-            self._whole = state, Sent(self._manager.pool_id, state.epoch, state.revision, state.text, state.stored)
-        return self._whole[1]
+            found = [
+                Sent(self._manager.pool_id, state.epoch, one.revision, one.text, one.stored)
+                for one in (state, state.base or state)
+            ]
+            self._whole = state, found[0], found[1]
+        is_first = state.canary is None or node == state.canary.mux or role == "agent"
+        return self._whole[1] if is_first else self._whole[2]
 
     def _host_slices(self, state: PoolState) -> HostSlices:
         lingering = self._manager.order.lingering
+        if state.base is not None:
+            keys = {(service.name, backend.name) for service, backend in lingering}
+            old = gone(state.base.wanted, state.wanted)
+            lingering += tuple((service, one) for service, one in old if (service.name, one.name) not in keys)
         if self._slices is None or self._slices[0] is not state or self._slices[1] != lingering:
             assert state.config is not None  # it has a revision
             self._slices = state, lingering, HostSlices(state.config, state.stored, lingering)

@@ -14,8 +14,9 @@ from typing import Generic, TypeVar
 import aiohttp
 
 from lbmux.api.protocol import VERSION, from_plain
-from lbmux.api.requests import CountConnections, PlanRevision, Request
+from lbmux.api.requests import CountConnections, GetCounters, GetHealth, PlanRevision, Request
 from lbmux.errors import LbmuxError
+from lbmux.manager.canary import Sample, sample
 from lbmux.manager.documents import NodeReport, StoredOverrides
 from lbmux.manager.impact import Connections, Plans
 from lbmux.manager.manager_state import Manager
@@ -31,7 +32,7 @@ Result = TypeVar("Result")
 class Answers(Generic[Result]):
     """What nodes answered, why some refused the request, and who did not answer."""
 
-    given: dict[str, Result] = field(default_factory=dict)
+    given: dict[str, list[Result]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
 
@@ -46,7 +47,7 @@ class NodeSurvey:
         """Count the live connections of all agents' hosts."""
         answers = await self._ask("agent", CountConnections())
         counts = Counter[tuple[str, str]]()
-        for answer in answers.given.values():
+        for (answer,) in answers.given.values():
             for service, backend, number in answer.connections:
                 counts[service, backend] += number
         return Connections(counts, (*answers.refused, *answers.silent))
@@ -56,10 +57,18 @@ class NodeSurvey:
         overrides = [one.model_dump(mode="json") for one in stored.overrides]
         answers = await self._ask("mux", PlanRevision(await asyncio.to_thread(pack_file, text), overrides))
         slots = dict[str, float]()
-        for answer in answers.given.values():
+        for (answer,) in answers.given.values():
             for service, share in answer.slots_moved.items():
                 slots[service] = max(share, slots.get(service, 0.0))
         return Plans(slots, answers.refused, tuple(answers.silent))
+
+    async def samples(self) -> dict[str, Sample]:
+        """Return the counters of all muxes that answer."""
+        counters, health = await asyncio.gather(self._ask("mux", GetCounters()), self._ask("mux", GetHealth()))
+        return {
+            node: sample(answer, (line for part in health.given[node] for line in part.health))
+            for node, (answer,) in counters.given.items() if node in health.given
+        }  # fmt: skip
 
     async def _ask(self, role: str, request: Request[Result]) -> Answers[Result]:
         """Ask all connected nodes of a role."""
@@ -86,7 +95,7 @@ class NodeSurvey:
 
     async def _here(self, node: str, line: str) -> str:
         async with aclosing(self._relay(node).ask(line)) as lines:
-            return await anext(lines, "")
+            return "".join([line async for line in lines])
 
 
 async def _elsewhere(session: aiohttp.ClientSession, report: NodeReport, line: str) -> str:
@@ -95,9 +104,14 @@ async def _elsewhere(session: aiohttp.ClientSession, report: NodeReport, line: s
 
 
 def _take(node: str, text: str, request: Request[Result], found: Answers[Result]) -> None:
-    """Add a node's answer; raise ValueError or KeyError if it is not one."""
-    answer = json.loads(text)
-    if answer["ok"]:
-        found.given[node] = from_plain(request.answer, answer["result"])
-    else:
-        found.refused[node] = "; ".join([answer["error"], *answer.get("problems", ())])
+    """Add a node's answers; raise ValueError or KeyError if they are not those of this version."""
+    results = list[Result]()
+    for answer in map(json.loads, text.splitlines()):
+        if not answer["ok"]:
+            found.refused[node] = "; ".join([answer["error"], *answer.get("problems", ())])
+            return
+        if not answer.get("end"):
+            results.append(from_plain(request.answer, answer["result"]))
+    if not results:
+        raise ValueError("no answer")
+    found.given[node] = results

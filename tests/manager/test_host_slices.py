@@ -31,7 +31,7 @@ WHOLE = config(
 )
 
 
-def ordered(*changes: Change) -> StoredOverrides:
+def overridden(*changes: Change) -> StoredOverrides:
     stored: StoredOverrides = StoredOverrides(version=7)
     for change in changes:
         stored = StoredOverrides(version=7, overrides=changed(stored.overrides, WHOLE, change, Terms("alice"))[0])
@@ -51,18 +51,18 @@ def names(found: Config) -> dict[str, list[str]]:
 
 
 def test_a_host_gets_its_backends_as_they_are_in_the_file() -> None:
-    found, _ = part(ordered(), H1)
+    found, _ = part(overridden(), H1)
     assert names(found) == {"web": ["web1"]} and found.muxes == WHOLE.muxes and found.maglev == WHOLE.maglev
     (web,) = found.services
     assert web == WHOLE.services[0].model_copy(update={"backends": WHOLE.services[0].backends[:1]})
-    assert names(part(ordered(), H2)[0]) == {"web": ["web2"], "mail": ["mail1"]}
-    assert names(part(ordered(), H1, H2)[0]) == {"web": ["web1", "web2"], "mail": ["mail1"]}
-    assert names(part(ordered(), "10.1.99.2")[0]) == {}
+    assert names(part(overridden(), H2)[0]) == {"web": ["web2"], "mail": ["mail1"]}
+    assert names(part(overridden(), H1, H2)[0]) == {"web": ["web1", "web2"], "mail": ["mail1"]}
+    assert names(part(overridden(), "10.1.99.2")[0]) == {}
 
 
 def test_overrides_of_other_hosts_are_left_out() -> None:
     added = add("x", {"name": "new", "dip": "10.9.9.9", "host": H3}, 1.0)
-    stored = ordered(set_admin_state("remove", "web1", None, 1.0), added)
+    stored = overridden(set_admin_state("remove", "web1", None, 1.0), added)
     assert names(part(stored, H1)[1]) == {"web": []}
     assert names(part(stored, H2)[1]) == {"web": ["web2"], "mail": ["mail1"]}
     assert names(part(stored, H3)[1]) == {"x": ["new"]}
@@ -71,10 +71,10 @@ def test_overrides_of_other_hosts_are_left_out() -> None:
 def test_a_backend_that_lingers_is_served() -> None:
     after = config(service("web", 80, H1), service("mail", 25, H2), service("x", 9))
     before, now = Wanted(WHOLE, as_overrides(())), Wanted(after, as_overrides(()))
-    assert names(part(ordered(), H2, lingering=tuple(gone(before, now)), whole=after)[0]) == {
+    assert names(part(overridden(), H2, lingering=tuple(gone(before, now)), whole=after)[0]) == {
         "web": ["web2"], "mail": ["mail1"],
     }  # fmt: skip
-    removed = ordered(set_admin_state("remove", "web1", None, 1.0))
+    removed = overridden(set_admin_state("remove", "web1", None, 1.0))
     lingering = tuple(gone(before, Wanted(WHOLE, as_overrides(removed.overrides))))
-    found, with_orders = part(removed, H1, lingering=lingering)
-    assert names(found) == names(with_orders) == {"web": ["web1"]}
+    found, with_overridden = part(removed, H1, lingering=lingering)
+    assert names(found) == names(with_overridden) == {"web": ["web1"]}

@@ -33,13 +33,19 @@ MESSAGE = click.option("-m", "--message", default="", help="The reason; `lbmux s
 @DRY_RUN
 @MESSAGE
 @FORCE
+@click.option("--canary", metavar="MUX", help="Give it to this mux first; go on, or roll back, after --soak.")
+@click.option(
+    "--soak", "soak_s", type=options.DURATION, default="30s", show_default=True,
+    help="With --canary: how long its drops, resets and unhealthy backends are compared with those of the other muxes.",
+)  # fmt: skip
 @WAIT
 @WAIT_S
 @options.manager_access
 @options.json
 def apply(
-    file: Path, service: str | None, dry_run: bool, message: str, force: bool, wait: bool, wait_s: float,
-    managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool,
+    file: Path, service: str | None, dry_run: bool, message: str, force: bool, canary: str | None, soak_s: float,
+    wait: bool, wait_s: float, managers: tuple[str, ...], token_file: Path, manager_ca: Path,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Make FILE (- is standard input) the pool's configuration.
 
@@ -57,11 +63,16 @@ def apply(
         text = read(file).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(file, (Problem(None, "", f"cannot be read: {error}"),)) from error
-    request = ApplyRequest(file=text, name=str(file), service=service, message=message, force=force, dry_run=dry_run)
+    request = ApplyRequest(
+        file=text, name=str(file), service=service, message=message, force=force, dry_run=dry_run, canary=canary,
+        soak_s=soak_s,
+    )  # fmt: skip
     manager = client(managers, token_file, manager_ca)
     answer = manager.post("/v1/config", request, ApplyAnswer)
     _print(answer, dry_run, as_json)
     if wait and answer.revision is not None:
+        if canary is not None:
+            _wait_for_canary(manager, answer.revision.number, soak_s + wait_s)
         _wait(manager, answer.revision.number, wait_s)
 
 
@@ -88,6 +99,26 @@ def rollback(
     _print(answer, dry_run, as_json)
     if wait and answer.revision is not None:
         _wait(manager, answer.revision.number, wait_s)
+
+
+def _wait_for_canary(manager: "ApiClient", revision: int, wait_s: float) -> None:
+    """Wait until a revision goes on to all nodes; raise LbmuxError if it was rolled back."""
+    import time
+
+    from lbmux.errors import LbmuxError
+    from lbmux.manager.api_models import RevisionsAnswer, StatusAnswer
+
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        status = manager.get("/v1/status", StatusAnswer)
+        if status.revision > revision:
+            found = manager.get("/v1/revisions", RevisionsAnswer).revisions
+            later = next(one.revision for one in reversed(found) if one.revision.number > revision)
+            raise LbmuxError(f"revision {revision} was replaced by revision {later.number}: {later.message}")
+        if status.revision == revision and status.canary is None:
+            return
+        time.sleep(POLL_S)
+    raise LbmuxError(f"revision {revision} is still on its canary after {wait_s:g} s")
 
 
 def _wait(manager: "ApiClient", revision: int, wait_s: float) -> None:

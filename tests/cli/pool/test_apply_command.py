@@ -110,6 +110,31 @@ def test_a_dry_run_says_what_would_move(manager: Running, yaml: Path, capsys: Ou
         assert "25.0% of the live connections would move" in capsys.readouterr().err
 
 
+def test_apply_waits_for_the_canary(manager: Running, yaml: Path, capsys: Out) -> None:
+    async def refuse(state: NodeState) -> None:
+        if state.revision == 3:
+            raise LbmuxError("table full")
+
+    async def counters(line: bytes) -> AsyncGenerator[bytes]:
+        command = json.loads(line)["command"]
+        found: dict[str, object] = {"health": []} if command == "health" else {"verdicts": [], "lookups": {}}
+        found |= {"program": "mux", "version": 1, "ring": None, "pending_neighbours": None, "slowpath": None}
+        yield json.dumps({"version": 1, "ok": True, "result": found}).encode() + b"\n"
+
+    access = [*manager.options(), "--wait"]
+    run(["apply", str(yaml), *access[:-1]])
+    with manager.joined("mux1", "mux", counters, refuse), manager.joined("mux2", "mux", counters):
+        yaml.write_bytes(file(1, 2, 3))
+        assert run(["apply", str(yaml), "--canary", "mux1", "--soak", "1s", *access]) == 0
+        assert "revision 2 is in force on 2 nodes" in capsys.readouterr().err
+        yaml.write_bytes(file(1, 2, 3, 4))
+        assert run(["apply", str(yaml), "--canary", "mux1", "--soak", "1s", *access]) == 1
+        said = "revision 3 was replaced by revision 4: canary mux1 of revision 3: mux1 refuses it: table full"
+        assert said in capsys.readouterr().err
+        assert run(["apply", str(yaml), "--canary", "mux9", *access]) == 1
+        assert "mux9 is not a mux that is connected" in capsys.readouterr().err
+
+
 def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) -> None:
     yaml.write_text("services: 5\n")
     assert run(["apply", str(yaml), *manager.options()]) == 1
