@@ -28,10 +28,12 @@ def etcd() -> Iterator[Etcd]:
 
 @contextmanager
 def process(*words: str) -> "Iterator[subprocess.Popen[str]]":
-    """`lbmux manager` with these options; it is ended by SIGTERM, and must end well."""
+    """`lbmux manager` with these options, once it says that it runs; it is ended by SIGTERM, and must end well."""
     command = [sys.executable, "-m", "lbmux.cli.main", "manager", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as started:
         try:
+            assert started.stderr is not None
+            assert any(" of pool " in line for line in started.stderr), "it ended"
             yield started
             started.send_signal(signal.SIGTERM)
             assert started.wait(10) == 0
