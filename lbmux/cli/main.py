@@ -165,7 +165,9 @@ def group(verbose: bool, log_format: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with one of EXIT_CODES."""
     gc.set_threshold(NEW_OBJECTS)  # spares a daemon's start 350 collections; it goes back when the daemon is ready
-    sys.exit(run(arguments))
+    status = run(arguments)
+    gc.freeze()  # the interpreter's last collection would walk all that was imported
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -127,9 +127,11 @@ def test_imports_start_hardly_a_collection_and_a_running_daemon_frequent_short_o
 ) -> None:
     seen = list[int]()
     doing(lambda: seen.append(gc.get_threshold()[0]))
+    gc.unfreeze()
     with pytest.raises(SystemExit):
         main.main(["mux"])
     assert seen == [main.NEW_OBJECTS] and main.NEW_OBJECTS >= 100_000
+    assert gc.get_freeze_count(), "the last collection of the interpreter would walk everything"
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     process.ready()
     assert gc.get_threshold() == process.FREQUENT
