@@ -14,8 +14,8 @@ from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.replay import ReplayMux, replay
+from lbmux.tools.replay.looped_capture import LoopedCapture
+from lbmux.tools.replay.replay import ReplayMux, replay
 
 PACKETS, FLOWS = 1_000_000, 100_000
 START_NS = 1_700_000_000 * 10**9

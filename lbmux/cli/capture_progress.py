@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lbmux.tools.looped_capture import LoopedCapture
+    from lbmux.tools.replay.looped_capture import LoopedCapture
 
 REPORT_EVERY_BYTES = 1 << 22
 """Progress is reported after this much of the capture."""

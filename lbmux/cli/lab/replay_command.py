@@ -20,10 +20,10 @@ from lbmux.errors import LbmuxError, SetupError
 
 if TYPE_CHECKING:
     from lbmux.frames.pcap import PcapWriter
-    from lbmux.tools.destination_map import Mapping
-    from lbmux.tools.looped_capture import LoopedCapture
-    from lbmux.tools.replay import Result
-    from lbmux.tools.transmit import Sent
+    from lbmux.tools.replay.destination_map import Mapping
+    from lbmux.tools.replay.looped_capture import LoopedCapture
+    from lbmux.tools.replay.replay import Result
+    from lbmux.tools.replay.transmit import Sent
 
 OWN = ("10.0.0.1", "fd00::1")
 SOURCE_MAC, DESTINATION_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -38,8 +38,8 @@ class TextType(click.ParamType[Any]):
 
     def parse(self, text: str) -> Any:
         from lbmux.addresses import mac_to_int
-        from lbmux.tools.destination_map import Mapping
-        from lbmux.tools.replay_changes import parse_loss, parse_reload
+        from lbmux.tools.replay.destination_map import Mapping
+        from lbmux.tools.replay.replay_changes import parse_loss, parse_reload
 
         parsers = {"mac": mac_to_int, "reload": parse_reload, "loss": parse_loss, "mapping": Mapping.parse}
         return parsers[self.name](text)
@@ -58,7 +58,7 @@ class LossType(TextType):
         super().__init__("loss")
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from lbmux.tools.replay_changes import name_of
+        from lbmux.tools.replay.replay_changes import name_of
 
         names = [f"{name_of(mux)}@" for mux in range(ctx.params.get("muxes") or 1)]
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -125,7 +125,7 @@ class ReplayOptions:
 
     def _check_losses(self) -> None:
         """Raise UsageError for a mux that does not exist or is lost twice, and if no mux is left."""
-        from lbmux.tools.replay_changes import name_of
+        from lbmux.tools.replay.replay_changes import name_of
 
         known = ", ".join(map(name_of, range(self.muxes)))
         lost = [mux for _, mux in self.losses]
@@ -209,7 +209,7 @@ def command(**given: Any) -> None:
     to_stderr = "-" in (str(wanted.write), str(wanted.flows_csv))
     with_json = click.get_current_context().meta
     with_json[options.JSON] = wanted.as_json and not to_stderr
-    from lbmux.tools.looped_capture import LoopedCapture
+    from lbmux.tools.replay.looped_capture import LoopedCapture
 
     result: Result | Sent
     error: LbmuxError | None = None
@@ -232,7 +232,7 @@ def command(**given: Any) -> None:
 def _destinations(wanted: ReplayOptions) -> Any:
     if not wanted.mappings:
         return None
-    from lbmux.tools.destination_map import DestinationMap
+    from lbmux.tools.replay.destination_map import DestinationMap
 
     try:
         return DestinationMap(wanted.mappings)
@@ -263,7 +263,7 @@ def _outputs(
 
 
 def _through_mux(looped: "LoopedCapture", wanted: ReplayOptions) -> "Result":
-    from lbmux.tools.replay import ReplayMux, replay
+    from lbmux.tools.replay.replay import ReplayMux, replay
 
     mux = ReplayMux(*_mux_arguments(wanted))
     with _outputs(looped, wanted.write) as outputs:
@@ -272,9 +272,9 @@ def _through_mux(looped: "LoopedCapture", wanted: ReplayOptions) -> "Result":
 
 def _through_pool(looped: "LoopedCapture", wanted: ReplayOptions) -> "tuple[Result, LbmuxError | None]":
     """Return the result, and the error about changes that did not come into force, if any."""
-    from lbmux.tools import flows_csv
-    from lbmux.tools.replay_changes import Loss, Timeline, TooLateError, load_reloads
-    from lbmux.tools.replay_pool import ReplayPool, replay_pool
+    from lbmux.tools.replay import flows_csv
+    from lbmux.tools.replay.replay_changes import Loss, Timeline, TooLateError, load_reloads
+    from lbmux.tools.replay.replay_pool import ReplayPool, replay_pool
 
     arguments = _mux_arguments(wanted)
     timeline = Timeline([*load_reloads(wanted.reloads), *(Loss(*each) for each in wanted.losses)])
@@ -302,7 +302,7 @@ def _csv(path: Path) -> contextlib.AbstractContextManager[TextIO]:
 
 
 def _onto_wire(looped: "LoopedCapture", wanted: ReplayOptions) -> "Sent":
-    from lbmux.tools.transmit import Macs, Wire, put_on_wire
+    from lbmux.tools.replay.transmit import Macs, Wire, put_on_wire
 
     assert wanted.interface is not None
     every = wanted.source_mac is not None or wanted.destination_mac is not None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lbmux.plurals import noun
 
 if TYPE_CHECKING:
-    from lbmux.tools.replay import Count, Result
-    from lbmux.tools.transmit import Sent
+    from lbmux.tools.replay.replay import Count, Result
+    from lbmux.tools.replay.transmit import Sent
 
 
 def as_json(capture: Path, result: "Result | Sent") -> dict[str, Any]:
@@ -24,7 +24,7 @@ def print_tables(capture: Path, result: "Result | Sent", to_stderr: bool) -> Non
     from rich.console import Console
 
     from lbmux.frames.links import KNOWN_LINKS
-    from lbmux.tools.replay import Result
+    from lbmux.tools.replay.replay import Result
 
     console = Console(stderr=to_stderr, highlight=False)
     if isinstance(result, Result):

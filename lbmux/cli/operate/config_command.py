@@ -192,8 +192,8 @@ def from_capture(capture: Path, backends: int, most: int | None) -> None:
     """
     from lbmux.cli.capture_progress import progress
     from lbmux.config.models import MAX_SERVICES
-    from lbmux.tools.captured_services import as_yaml, services_in
-    from lbmux.tools.looped_capture import LoopedCapture
+    from lbmux.tools.replay.captured_services import as_yaml, services_in
+    from lbmux.tools.replay.looped_capture import LoopedCapture
 
     with LoopedCapture(capture) as looped, progress(looped) as update:
         found, damage = services_in(looped, update)

@@ -15,8 +15,8 @@ from lbmux.config.models import Config
 from lbmux.errors import CaptureError
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
-from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.replay import Count, ReplayMux, Result, replay
+from lbmux.tools.replay.looped_capture import LoopedCapture
+from lbmux.tools.replay.replay import Count, ReplayMux, Result, replay
 from tests.datapath.plain_packet import a_hop_on
 from tests.frames.captures import NANO, pcap, record
 

@@ -8,8 +8,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from lbmux.tools.destination_map import DestinationMap, Mapping
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.destination_map import DestinationMap, Mapping
+from lbmux.tools.replay.looped_capture import LoopedCapture
 from tests.frames.captures import frame_at, pcap, record
 
 MAPS = ("192.0.2.7=203.0.113.1", "192.0.2.7:80=203.0.113.2:8080", "2001:db8::7=2001:db8::80")

@@ -13,7 +13,7 @@ from lbmux.datapath.memory import at_address, u16, u32, u64
 from lbmux.errors import CaptureError
 from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.looped_capture import LoopedCapture
 
 RING_FRAMES = 16
 """Frames of the receive ring, which is never read."""

@@ -10,13 +10,13 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from lbmux.config.models import Config
-from lbmux.tools.flow_outcomes import Effect
-from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.replay import Count, FlowCounts, ReplayMux, Result, replay
-from lbmux.tools.replay_changes import Change, Loss, Reload, Timeline, UnusableChangeError
-from lbmux.tools.replay_pool import ReplayPool, replay_pool
+from lbmux.tools.replay.flow_outcomes import Effect
+from lbmux.tools.replay.looped_capture import LoopedCapture
+from lbmux.tools.replay.replay import Count, FlowCounts, ReplayMux, Result, replay
+from lbmux.tools.replay.replay_changes import Change, Loss, Reload, Timeline, UnusableChangeError
+from lbmux.tools.replay.replay_pool import ReplayPool, replay_pool
 from tests.frames.captures import pcap, record
-from tests.tools.test_replay import HOP, LOCAL, config, frame
+from tests.tools.replay.test_replay import HOP, LOCAL, config, frame
 
 ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")
 

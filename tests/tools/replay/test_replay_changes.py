@@ -6,8 +6,8 @@ import pytest
 
 from lbmux.errors import TableError
 from lbmux.frames.captured_frames import CapturedFrames
-from lbmux.tools.replay import ReplayMux
-from lbmux.tools.replay_changes import (
+from lbmux.tools.replay.replay import ReplayMux
+from lbmux.tools.replay.replay_changes import (
     Loss,
     Timeline,
     TooLateError,
@@ -18,7 +18,7 @@ from lbmux.tools.replay_changes import (
     parse_time,
     text_of,
 )
-from tests.tools.test_replay import HOP, LOCAL, config
+from tests.tools.replay.test_replay import HOP, LOCAL, config
 
 SECOND_NS = 10**9
 

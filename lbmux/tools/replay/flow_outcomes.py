@@ -16,7 +16,7 @@ from lbmux.config.models import BackendKey
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u64
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.captured_frames import CapturedFrames, address_of
-from lbmux.tools.captured_flows import BROKEN, LOST, CapturedFlows, flow_row
+from lbmux.tools.replay.captured_flows import BROKEN, LOST, CapturedFlows, flow_row
 
 EFFECT = layout(("continued", "u8"), ("broken", "u8"), ("lost", "u8"), ("draining", "u8"))
 MOVE = layout(("flow", "i8"), ("backend", "i8"))

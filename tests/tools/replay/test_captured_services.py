@@ -11,8 +11,8 @@ from scapy.packet import Packet
 
 from lbmux.config.loader import parse
 from lbmux.errors import CaptureError, LbmuxError
-from lbmux.tools.captured_services import CapturedService, NoServicesError, as_yaml, services_in
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.captured_services import CapturedService, NoServicesError, as_yaml, services_in
+from lbmux.tools.replay.looped_capture import LoopedCapture
 from tests.frames.captures import pcap, record
 
 ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")

@@ -10,7 +10,7 @@ from scapy.packet import Packet
 
 from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
-from lbmux.tools.captured_flows import FIRST_CAPACITY, REPLY, CapturedFlows, plain_worker
+from lbmux.tools.replay.captured_flows import FIRST_CAPACITY, REPLY, CapturedFlows, plain_worker
 from tests.frames.captures import pcap, record
 
 ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")

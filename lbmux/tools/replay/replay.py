@@ -24,8 +24,8 @@ from lbmux.tables import flow_sweep
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
-from lbmux.tools.flow_outcomes import Effect
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.flow_outcomes import Effect
+from lbmux.tools.replay.looped_capture import LoopedCapture
 
 STEP_SHIFT = 6
 SWEEP_TICKS = int(flow_sweep.SWEEP_S * 1e9) >> TICK_SHIFT

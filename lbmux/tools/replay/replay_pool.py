@@ -19,11 +19,11 @@ from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.frames.pcap import PcapWriter
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.row_identities import identity
-from lbmux.tools.captured_flows import BROKEN, LOST, CapturedFlows
-from lbmux.tools.flow_outcomes import FlowOutcomes
-from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.replay import NOTHING, ChangeResult, Count, FlowCounts, ReplayMux, Result, replay
-from lbmux.tools.replay_changes import Change, Loss, Reload, Timeline, UnusableChangeError, name_of
+from lbmux.tools.replay.captured_flows import BROKEN, LOST, CapturedFlows
+from lbmux.tools.replay.flow_outcomes import FlowOutcomes
+from lbmux.tools.replay.looped_capture import LoopedCapture
+from lbmux.tools.replay.replay import NOTHING, ChangeResult, Count, FlowCounts, ReplayMux, Result, replay
+from lbmux.tools.replay.replay_changes import Change, Loss, Reload, Timeline, UnusableChangeError, name_of
 
 BUCKET_BITS = 12
 HASH_BITS = 32

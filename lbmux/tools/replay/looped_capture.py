@@ -7,7 +7,7 @@ from typing import Self
 
 from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
-from lbmux.tools.destination_map import DestinationMap
+from lbmux.tools.replay.destination_map import DestinationMap
 
 
 class LoopedCapture:

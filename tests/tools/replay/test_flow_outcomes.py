@@ -10,8 +10,8 @@ from scapy.layers.l2 import Ether
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.capture_reader import CaptureReader
 from lbmux.frames.captured_frames import CapturedFrames
-from lbmux.tools.captured_flows import BROKEN, LOST, CapturedFlows, plain_worker
-from lbmux.tools.flow_outcomes import FIRST_CAPACITY, Effect, FlowOutcomes
+from lbmux.tools.replay.captured_flows import BROKEN, LOST, CapturedFlows, plain_worker
+from lbmux.tools.replay.flow_outcomes import FIRST_CAPACITY, Effect, FlowOutcomes
 from tests.frames.captures import pcap, record
 
 ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")

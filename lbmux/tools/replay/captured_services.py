@@ -18,8 +18,8 @@ from lbmux.addresses import Address, from_pair
 from lbmux.config.models import Service, over_limits
 from lbmux.errors import CaptureError, LbmuxError
 from lbmux.plurals import counted
-from lbmux.tools.captured_flows import OPENED, REPLY, CapturedFlows, plain_worker
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.captured_flows import OPENED, REPLY, CapturedFlows, plain_worker
+from lbmux.tools.replay.looped_capture import LoopedCapture
 from lbmux.wire.numbers import TCP_PROTOCOL
 
 DIPS = {4: ip_network("198.18.0.0/15"), 6: ip_network("2001:2::/48")}

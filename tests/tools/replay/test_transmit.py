@@ -12,8 +12,8 @@ from pyroute2 import IPRoute, netns
 from lbmux.addresses import mac_to_int
 from lbmux.errors import SetupError
 from lbmux.lab import namespaces
-from lbmux.tools.looped_capture import LoopedCapture
-from lbmux.tools.transmit import LONGEST_SILENCE_NS, Macs, Pace, Sent, Wire, put_on_wire
+from lbmux.tools.replay.looped_capture import LoopedCapture
+from lbmux.tools.replay.transmit import LONGEST_SILENCE_NS, Macs, Pace, Sent, Wire, put_on_wire
 from tests.frames.captures import pcap, record
 
 ETH_P_ALL, SO_RCVBUFFORCE = 3, 33  # linux/if_ether.h, asm/socket.h; the socket module does not name them

@@ -18,7 +18,7 @@ from lbmux.datapath.parse import PARSED, destination_port, parse
 from lbmux.datapath.translate import translate_destination
 from lbmux.frames.captured_frames import CapturedFrames, address_of
 from lbmux.targets.native import context_row, enter
-from lbmux.tools.captured_flows import plain_worker
+from lbmux.tools.replay.captured_flows import plain_worker
 
 MAPPING = layout(
     ("high", "u8"), ("low", "u8"), ("new_high", "u8"), ("new_low", "u8"), ("port", "u2"), ("new_port", "u2"),

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any, TextIO
 
 from lbmux.addresses import from_pair, port_from_wire
-from lbmux.tools.captured_flows import BROKEN, LOST
-from lbmux.tools.replay_pool import ReplayPool
+from lbmux.tools.replay.captured_flows import BROKEN, LOST
+from lbmux.tools.replay.replay_pool import ReplayPool
 from lbmux.wire.numbers import TCP_PROTOCOL
 
 COLUMNS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.errors import CaptureError
-from lbmux.tools.looped_capture import LoopedCapture
+from lbmux.tools.replay.looped_capture import LoopedCapture
 
 FRAME = bytes(64)
 
