@@ -19,6 +19,8 @@ class HealthRelay:
 
     def __init__(self) -> None:
         self.local: dict[str, Lines] = {}
+        self.stopping: dict[str, float] = {}
+        """Agents that were connected here and have stopped, and in which time they are expected back, in seconds."""
         self.view = HealthView()
         self.viewed = Signal()
         """Sent when the view's number changes."""
@@ -30,12 +32,24 @@ class HealthRelay:
     def report(self, agent: str, lines: Iterable[HealthLine], whole: bool) -> None:
         """Take the report of an agent that is connected here."""
         known = self.local.setdefault(agent, {})
+        self.stopping.pop(agent, None)
         if whole:
             known.clear()
         reported = tuple(lines)
         known.update((key_of(line), line) for line in reported)
         self.collect(agent, reported, whole)
         self.reported.send()
+
+    def expect(self, agent: str, back_in_s: float) -> None:
+        """Note that an agent that is connected here stops, and is expected back."""
+        self.stopping[agent] = back_in_s
+        self.collect_stop(agent, back_in_s)
+        self.reported.send()
+
+    def collect_stop(self, agent: str, back_in_s: float) -> None:
+        """Note on the primary that an agent stops."""
+        if self._collector is not None:
+            self._collector.expect(agent, back_in_s)
 
     def ended(self, agent: str) -> None:
         """Note that an agent is no longer connected here."""

@@ -39,12 +39,13 @@ from lbmux.manager.node_messages import (
     parse_message,
     reason_of,
 )
+from lbmux.manager.pool_health import RESTART_S
 from lbmux.manager.relay import Answering, RelayedAnswers
 from lbmux.manager.renewal import keep_valid
 from lbmux.manager.signal import Signal
 
 log = logging.getLogger(__name__)
-RECONNECT_S = 1.0
+RECONNECT_S, GOODBYE_S = 1.0, 1.0
 Accept = Callable[[NodeState], Awaitable[None]]
 """Puts a state in force, or raises LbmuxError with the reason why it cannot be."""
 Check = Callable[[NodeState], Awaitable[None]]
@@ -129,11 +130,19 @@ class NodeClient:
         tasks, self._is_running = [asyncio.create_task(work) for work in works], True
         try:
             yield
+            await self._say_goodbye()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.manager, self._socket, self._is_running = "", None, False
+
+    async def _say_goodbye(self) -> None:
+        """Let the primary know that an agent stops in an orderly way: its host is not down meanwhile."""
+        if self._role == "agent":
+            with suppress(ConnectionError, aiohttp.ClientError, TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._send(Health(whole=False, lines=(), back_in_s=RESTART_S))
 
     async def _connect(self) -> None:
         """Talk to one manager after the other."""

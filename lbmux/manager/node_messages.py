@@ -128,6 +128,8 @@ class Health(Message):
     whole: bool
     """Whether these are all states that the agent has."""
     lines: tuple[HealthLine, ...]
+    back_in_s: float = 0.0
+    """The agent stops, and its silence means nothing for this time, in seconds; 0: it does not stop."""
 
 
 class View(Message):

@@ -154,7 +154,10 @@ class NodeConnections:
                 log.error("node %s refuses the epoch of this manager: it has seen %d", name, message.epoch)
                 self._manager.step_down(message.epoch)
             elif isinstance(message, Health) and session.hello.role == "agent":
-                self._manager.health.report(name, message.lines, message.whole)
+                if message.back_in_s > 0:
+                    self._manager.health.expect(name, message.back_in_s)
+                else:
+                    self._manager.health.report(name, message.lines, message.whole)
             elif isinstance(message, Answer) and session.relay is not None:
                 session.relay.take(message)
             elif not isinstance(message, Alive):

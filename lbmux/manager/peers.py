@@ -10,7 +10,7 @@ from typing import Literal
 
 import aiohttp
 from aiohttp import WSMsgType, web
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lbmux.errors import LbmuxError
 from lbmux.manager.authority import Subject
@@ -48,6 +48,8 @@ class Contribution(Message):
     """All states of the agents that reported."""
     ended: tuple[str, ...]
     """Agents that are no longer connected there."""
+    stopping: dict[str, float] = Field(default_factory=dict)
+    """Agents that have stopped there, and in which time they are expected back, in seconds."""
 
 
 class PeerLink:
@@ -91,7 +93,7 @@ class PeerLink:
             await self._manager.changed.next.wait()
 
     async def _contribute(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        manager, sent = self._manager, dict[str, Lines]()
+        manager, sent, stopping = self._manager, dict[str, Lines](), dict[str, float]()
         nodes: tuple[NodeReport, ...] = ()
         due = 0.0
         while True:
@@ -104,9 +106,10 @@ class PeerLink:
                 nodes=known if is_due else None,
                 health={agent: tuple(lines.values()) for agent, lines in now.items() if sent.get(agent) != lines},
                 ended=tuple(sent.keys() - now.keys()),
+                stopping=dict(manager.health.stopping.items() - stopping.items()),
             )
             await socket.send_str(message.model_dump_json())
-            sent = now
+            sent, stopping = now, dict(manager.health.stopping)
             if is_due:
                 nodes, due = known, looked_at + TIMES_S
             await _either(reported, health, ALIVE_S)
@@ -182,6 +185,8 @@ class PeerConnections:
                 self._manager.reported.send()
             for agent, lines in message.health.items():
                 self._manager.health.collect(agent, lines, True, peer)
+            for agent, back_in_s in message.stopping.items():
+                self._manager.health.collect_stop(agent, back_in_s)
             for agent in message.ended:
                 self._manager.health.collect_end(agent, peer)
             agents |= message.health.keys()

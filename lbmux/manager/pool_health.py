@@ -16,6 +16,8 @@ BATCH_S = 0.02
 """Changes that come within this time have one number, in seconds."""
 AGENT_SILENCE_S = 6.0
 """Time without its agent after which a host is down, in seconds: an agent reaches another manager in less."""
+RESTART_S = 120.0
+"""The same for an agent that was stopped in an orderly way, such as for an upgrade: its kernel programs forward on."""
 SILENT = "its agent is silent"
 HALF_LIFE_S, MOST_DOWNS, REUSE_DOWNS = 60.0, 4.0, 2.0
 """Flap damping: half-life of the count of failures; count above which a backend stays down; count for its return."""
@@ -78,11 +80,13 @@ class Agent:
     silent_since: float | None = None
     via: str = ""
     """The manager to which it is, or was last, connected."""
+    patience_s: float = AGENT_SILENCE_S
+    """After which silence its host is down."""
     is_due: bool = True
     """Whether the next ``changes`` must examine it: it reported, it is silent, or one of its backends is held down."""
 
     def is_silent(self, now: float) -> bool:
-        return self.silent_since is not None and now - self.silent_since >= AGENT_SILENCE_S
+        return self.silent_since is not None and now - self.silent_since >= self.patience_s
 
 
 class HealthCollector:
@@ -97,10 +101,15 @@ class HealthCollector:
         """Take an agent's states; ``whole``: they are all that it has; ``via``: its manager."""
         known = self._agents.setdefault(agent, Agent())
         known.via = via
-        known.silent_since, known.is_due = None, True
+        known.silent_since, known.patience_s, known.is_due = None, AGENT_SILENCE_S, True
         if whole:
             known.lines.clear()
         known.lines.update((key_of(line), line) for line in lines)
+
+    def expect(self, agent: str, back_in_s: float) -> None:
+        """Note that an agent stops and is expected back; its host is not down meanwhile."""
+        if (known := self._agents.get(agent)) is not None:
+            known.patience_s = max(AGENT_SILENCE_S, min(back_in_s, RESTART_S))
 
     def ended(self, agent: str, now: float, via: str = "") -> None:
         """Note that an agent's connection to a manager has ended; it may be about to reach another, or has already."""

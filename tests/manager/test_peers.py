@@ -26,6 +26,7 @@ from lbmux.manager.pool import Proposal
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.manager.store.open_store import open_store
 from tests.api.answering import said
+from tests.manager.running import at_once
 from tests.manager.test_nodes import WAIT_S, Lab, Node, serving, until
 from tests.manager.test_pool import ALICE, file
 
@@ -95,6 +96,7 @@ def test_health_reaches_every_mux_whichever_manager_they_have(tmp_path: Path) ->
 
 def test_the_host_of_a_lost_agent_is_down_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_health, "AGENT_SILENCE_S", 0.2)
+    monkeypatch.setattr(NodeClient, "_say_goodbye", at_once)
     silent = ("web", "b1", False, pool_health.SILENT)
 
     async def scenario(two: Two) -> None:
@@ -103,6 +105,25 @@ def test_the_host_of_a_lost_agent_is_down_everywhere(tmp_path: Path, monkeypatch
                 async with two.agent(manager):
                     await two.seen(UP, "mux1", "mux2")
                 await two.seen(silent, "mux1", "mux2")
+
+    run(tmp_path, scenario)
+
+
+def test_the_host_of_an_agent_that_stops_in_an_orderly_way_is_up_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_health, "AGENT_SILENCE_S", 0.1)
+    silent = ("web", "b1", False, pool_health.SILENT)
+
+    async def scenario(two: Two) -> None:
+        async with two.mux("mux1", two.m1), two.mux("mux2", two.m2):
+            for manager in (two.m1, two.m2):
+                monkeypatch.setattr(pool_health, "RESTART_S", 0.5)
+                async with two.agent(manager):
+                    await two.seen(UP, "mux1", "mux2")
+                stopped = time.monotonic()
+                await two.seen(silent, "mux1", "mux2")
+                assert time.monotonic() - stopped >= 0.4
 
     run(tmp_path, scenario)
 

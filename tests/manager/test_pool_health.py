@@ -6,6 +6,7 @@ from lbmux.manager.pool_health import (
     HALF_LIFE_S,
     LOGGED,
     MOST_DOWNS,
+    RESTART_S,
     SILENT,
     HealthCollector,
     HealthView,
@@ -39,6 +40,20 @@ def test_the_host_of_a_silent_agent_is_down_after_a_time() -> None:
     assert collector.changes(1.0 + AGENT_SILENCE_S) == (down("b1", SILENT),)
     collector.report("h1", [up("b1")], True)
     assert collector.changes(20.0) == (up("b1"),)
+
+
+def test_the_host_of_an_agent_that_restarts_is_not_down() -> None:
+    collector = HealthCollector()
+    collector.report("h1", [up("b1")], True)
+    collector.changes(0.0)
+    collector.expect("h1", RESTART_S)
+    collector.ended("h1", 1.0)
+    assert collector.changes(1.0 + RESTART_S - 0.1) == ()
+    assert collector.changes(1.0 + RESTART_S) == (down("b1", SILENT),)
+    collector.report("h1", [up("b1")], True)
+    assert collector.changes(200.0) == (up("b1"),)
+    collector.ended("h1", 201.0)  # it did not say that it stops
+    assert collector.changes(201.0 + AGENT_SILENCE_S) == (down("b1", SILENT),)
 
 
 def test_an_agent_that_is_back_in_time_stays() -> None:

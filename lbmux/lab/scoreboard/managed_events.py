@@ -43,6 +43,6 @@ MANAGED_EVENTS = (
     Event("lose-agent", "kill -9 of an agent", _lose_agent, _return_agent),
     Event(
         "upgrade", "managers, then muxes, then agents restart, one at a time", _pool(ManagedPool.upgrade), RESTORE,
-        planned=True, takes_s=120.0,
+        planned=True, takes_s=300.0,
     ),
 )  # fmt: skip

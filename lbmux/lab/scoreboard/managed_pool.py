@@ -15,6 +15,8 @@ from lbmux.plurals import counted
 
 PRIMARY_S, REFUSED_S, FROZEN_S, SETTLED_S = 5.0, 5.0, 3.0, 20.0
 """Time for a new primary, and for a refusal; how long a primary is frozen; time until all nodes follow. In seconds."""
+RESTARTED_S = 60.0
+"""Time until a program that was restarted follows, in seconds: a new version compiles its code first."""
 ANSWER_S = 4.5
 """Time for each answer of a manager, in seconds."""
 Result = TypeVar("Result")
@@ -118,11 +120,11 @@ class ManagedPool:
             for node in nodes:
                 if program in self._programs(node.name):
                     self._restart(node.name, program)
-                    self.wait_until_followed()
+                    self.wait_until_followed(RESTARTED_S)
 
-    def wait_until_followed(self) -> None:
+    def wait_until_followed(self, settled_s: float = SETTLED_S) -> None:
         """Wait until every mux and agent that runs has the current state; raise LabError."""
-        deadline = time.monotonic() + SETTLED_S
+        deadline = time.monotonic() + settled_s
         while (late := self._late()) and time.monotonic() < deadline:
             time.sleep(0.05)
         if late:
