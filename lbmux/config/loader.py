@@ -13,16 +13,21 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lbmux.config.config_snapshot import ConfigSnapshot
 from lbmux.config.field_types import Model, error_message
 from lbmux.config.models import Config, over_limits
 from lbmux.config.plain_yaml import Loader, UnusualYamlError, load_plain
 from lbmux.errors import ConfigError, Problem
+from lbmux.plurals import counted
 
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read; the largest pool with the longest access lists needs less."""
+MOST_PROBLEMS = 1000
+"""Problems that are listed; the rest is counted."""
+Index = dict[int, dict[str, tuple[Node, Node]]]
+"""Key and value by name, for mappings by identity."""
 AnyModel = TypeVar("AnyModel", bound=Model)
 SNAPSHOT_FROM_BYTES = 1 << 17
 """The smallest file that gets a snapshot. Smaller ones load in a tenth of a second."""
@@ -134,10 +139,15 @@ def _composed(text: bytes, path: Path) -> tuple[Node, list[Problem], Any]:
 
 
 def _problems(root: Node, error: ValidationError, model: type[Model] = Config) -> list[Problem]:
-    return [
-        Problem(_line(root, one["loc"]), _field(one["loc"]), error_message(one, model))
-        for one in error.errors(include_url=False, include_input=False)
+    errors = error.errors(include_url=False, include_input=False)
+    index: Index = {}
+    found = [
+        Problem(_line(root, one["loc"], index), _field(one["loc"]), error_message(one, model))
+        for one in errors[:MOST_PROBLEMS]
     ]
+    if left := len(errors) - len(found):
+        found.append(Problem(root.end_mark.line + 1, "", f"{counted(left, 'more problem')} not listed"))
+    return found
 
 
 def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
@@ -200,18 +210,22 @@ def _repeated_keys(root: Node) -> Iterator[Problem]:
                 pending.append((value, (*location, name)))
 
 
-def _line(node: Node, location: tuple[int | str, ...]) -> int:
-    """Return the line of an item or key; if it is missing, the line of the nearest node around it."""
+def _line(node: Node, location: tuple[int | str, ...], index: Index) -> int:
+    """Return the line of an item or key; if it is missing, the line of the nearest node around it.
+
+    ``index`` keeps the keys of mappings that have been searched.
+    """
     line = node.start_mark.line
     for step in location:
         if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             line = node.start_mark.line
         elif isinstance(node, MappingNode):
-            found = [pair for pair in node.value if pair[0].value == str(step)]
-            if not found:
+            if id(node) not in index:
+                index[id(node)] = {key.value: (key, value) for key, value in node.value if isinstance(key, ScalarNode)}
+            if str(step) not in index[id(node)]:
                 break
-            key, node = found[-1]
+            key, node = index[id(node)][str(step)]
             line = key.start_mark.line
         else:
             break

@@ -23,11 +23,26 @@ from yaml.nodes import ScalarNode
 
 from lbmux.errors import LbmuxError
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The libyaml loader if PyYAML has it; the other one is ten times slower."""
 PREFIX = "tag:yaml.org,2002:"
+MOST_DIGITS = 100
+"""The longest number. PyYAML reads 1:30 as 90, and takes minutes for a megabyte of such digits."""
 CONSTRUCTED = frozenset(f"{PREFIX}{kind}" for kind in ("null", "bool", "int", "float"))
 """Tags of plain scalars that are not text. The rest, such as dates and merge keys, is unusual."""
+
+
+class Loader(Fastest):  # type: ignore[misc]
+    """PyYAML's safe loader, with a limit for numbers."""
+
+    def number(self, node: ScalarNode) -> Any:
+        if len(node.value) > MOST_DIGITS:
+            raise ValueError(f"a number of {len(node.value)} characters")
+        return Fastest.yaml_constructors[node.tag](self, node)
+
+
+for kind in ("int", "float"):
+    Loader.add_constructor(f"{PREFIX}{kind}", Loader.number)
 
 Next = Callable[[], Any]
 Scalar = Callable[[Any], Any]

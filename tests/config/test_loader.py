@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lbmux.config.loader import MAX_BYTES, load, parse
+from lbmux.config.loader import MAX_BYTES, MOST_PROBLEMS, load, parse
 from lbmux.config.models import Config
 from lbmux.errors import ConfigError
 
@@ -172,3 +172,16 @@ def test_a_file_without_end_is_refused_at_the_limit() -> None:
     with pytest.raises(ConfigError) as caught:
         load("/dev/zero")
     assert str(caught.value) == f"/dev/zero: is longer than the limit of {MAX_BYTES} bytes"
+
+
+def test_only_the_first_problems_are_listed() -> None:
+    found = problems("services: []\n" + "".join(f"k{number}: 1\n" for number in range(5000)))
+    assert len(found) == MOST_PROBLEMS + 1 and found[0] == (2, "k0")
+    with pytest.raises(ConfigError, match=r"4000 more problems not listed"):
+        parse(b"services: []\n" + b"".join(b"k%d: 1\n" % number for number in range(5000)), Path("x"))
+
+
+@pytest.mark.parametrize("number", ["1" + ":1" * 500, "9" * 5000, "1." + "1" * 500])
+def test_numbers_without_end_are_refused(number: str) -> None:
+    with pytest.raises(ConfigError, match=rf"is not valid YAML: a number of {len(number)} characters"):
+        parse(f"services: {number}".encode(), Path("x"))
