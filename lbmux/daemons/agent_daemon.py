@@ -69,6 +69,11 @@ async def serve(options: Options) -> None:
     await with_fallback(options.driver, "tun", options.interface, with_driver)
 
 
+def own_addresses() -> list[Address]:
+    """Return the addresses at which muxes may reach this host, so not the loopback ones, which every machine has."""
+    return [address for address in addresses() if not address.is_loopback]
+
+
 class AgentDaemon(Daemon[Options]):
     """The parts of an agent."""
 
@@ -83,7 +88,7 @@ class AgentDaemon(Daemon[Options]):
 
     async def _open_driver(self) -> None:
         options, enter, tunnel = self.options, self.stack.enter_context, self.config.tunnel
-        self.own: Iterable[Address] = options.addresses or await asyncio.to_thread(addresses)
+        self.own: Iterable[Address] = options.addresses or await asyncio.to_thread(own_addresses)
         if options.driver != "tun":  # only one device can have this name
             enter(alone("agent", options.interface))
         enter(tunnel_sockets(tunnel.gue_port, tunnel.geneve_port))
