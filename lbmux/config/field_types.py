@@ -1,11 +1,25 @@
 """The base class and the field types that all configuration models share."""
 
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import pairwise
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from lbmux.addresses import Address
 from lbmux.config.renamed_keys import RENAMED
@@ -76,7 +90,31 @@ Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe fields by the docstrings below them.
+
+        Pydantic's `use_attribute_docstrings` would read every model's source whenever a daemon starts.
+        """
+        found = handler(schema)
+        fields = handler.resolve_ref_schema(found)["properties"]
+        for model in reversed(cls.__mro__):
+            for name, text in _docstrings(model) if issubclass(model, Model) else ():
+                fields[name]["description"] = text
+        return found
+
+
+def _docstrings(model: type[Model]) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a class that have a docstring, and their docstrings."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            match text:
+                case ast.Expr(ast.Constant(str(said))):
+                    yield field.target.id, inspect.cleandoc(said)
 
 
 def _prefix(value: object) -> IPv4Network | IPv6Network:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from lbmux.config.field_types import Model
 from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config
 
 
@@ -297,3 +298,23 @@ def test_a_written_result_is_read_back() -> None:
         }
     )  # fmt: skip
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+class Above(Model):
+    first: int = 1
+    """The first."""
+    bare: int = 2
+
+
+class Below(Above):
+    second: Above = Above()
+    """The second,
+    in two lines."""
+
+
+def test_the_schema_has_the_docstrings_of_fields_and_a_start_does_not_read_them() -> None:
+    assert Below.model_fields["first"].description is None
+    schema = Below.model_json_schema()
+    described = {name: field.get("description") for name, field in schema["properties"].items()}
+    assert described == {"first": "The first.", "bare": None, "second": "The second,\nin two lines."}
+    assert schema["$defs"]["Above"]["properties"]["first"]["description"] == "The first."
