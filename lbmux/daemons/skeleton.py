@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
@@ -114,7 +114,7 @@ class Daemon(ABC, Generic[Settings]):
 
 async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     """Run a daemon until SIGTERM."""
-    link = _link(role, options)
+    link = await _link(role, options)
     async with contextlib.AsyncExitStack() as stack:
         if link is None:
             config = await asyncio.to_thread(load, options.config)
@@ -139,11 +139,13 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
     log.info("stopped")
 
 
-def _link(role: type[Daemon[Settings]], options: DaemonOptions) -> "ManagerLink | None":
+async def _link(role: type[Daemon[Settings]], options: DaemonOptions) -> "ManagerLink | None":
     """Return the link to the managers; a daemon with a file does without what it loads."""
     if not options.managers:
         return None
     from lbmux.daemons.manager_link import ManagerLink
 
-    hosts = tuple(map(str, options.addresses or addresses())) if role.role == "agent" else ()
-    return ManagerLink(options.managers, options.identity, role.role, options.config, hosts)
+    hosts: Iterable[Address] = ()
+    if role.role == "agent":
+        hosts = options.addresses or await asyncio.to_thread(addresses)
+    return ManagerLink(options.managers, options.identity, role.role, options.config, tuple(map(str, hosts)))
